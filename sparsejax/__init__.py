@@ -1,0 +1,1 @@
+"""sparsejax: every sparsity method a link of an Optax chain, every experiment one config."""

@@ -1,0 +1,1 @@
+"""One experiment: its data, its chain, its steps, its run directory."""

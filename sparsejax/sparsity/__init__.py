@@ -1,0 +1,1 @@
+"""What sparsity is and how it is chosen: pure functions, without Optax and without Flax."""

@@ -1,0 +1,1 @@
+"""The Optax gradient transformations."""
