@@ -1,0 +1,57 @@
+"""Recipes that several configs share: the log's CIFAR-10 training, and Deep Compression's cut."""
+
+from ml_collections import ConfigDict
+
+from configs import base
+
+
+def cifar10_sgd(model, *, chain=base.SGD, events=()):
+  """The log's recipe: 180 epochs of SGD, learning rate 0.1 falling tenfold every 60 epochs."""
+  config = base.get_config(chain, events)
+  config.model.name = model
+  config.data.name = 'cifar10'
+  config.data.split = 'first'
+  config.data.crop_padding = 4
+  config.data.flip = True
+  config.epochs = 180.0
+  config.scale_by_learning_rate = step_decay(0.1, every_epochs=60.0)
+  return config
+
+
+def step_decay(value, *, factor=0.1, every_epochs):
+  """The block of a learning rate that falls by a factor every so many epochs."""
+  rate = dict(schedule='step_decay', value=value, factor=factor, every_epochs=every_epochs)
+  return ConfigDict({'learning_rate': rate})
+
+
+def keep(config, active_fraction):
+  """Prunes to an exact active fraction over all parameters, given as a config's argument.
+
+  Without an argument the config's own cut stays. 1.0 keeps everything: the dense control of equal
+  length.
+  """
+  if not active_fraction:
+    return config
+  config.prune.allocation = 'global_rank'
+  config.prune.target = float(active_fraction)
+  config.method = 'deep compression (exact)'
+  return config
+
+
+def cifar10_deep_compression(model, active_fraction):
+  """Dense for 60 epochs, one cut where the learning rate first falls, 120 epochs of retraining."""
+  config = cifar10_sgd(model, chain=(*base.SGD, 'prune'))
+  config.method = 'deep compression (threshold)'
+  return keep(config, active_fraction)
+
+
+def mnist_deep_compression(model, active_fraction):
+  """A LeNet on MNIST: dense, one cut to an exact share of the kernels' weights, retraining."""
+  config = base.get_config((*base.SGD, 'prune'))
+  config.model.name = model
+  config.data.name = 'mnist'
+  config.epochs = 100.0
+  config.scale_by_learning_rate = step_decay(0.1, every_epochs=30.0)
+  config.prune.begin_epochs = 30.0
+  config.prune.parameters = 'kernels'
+  return keep(config, active_fraction)

@@ -1,0 +1,73 @@
+"""What happens at which step, all of it known from the config before the first step."""
+
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+from sparsejax.experiment.durations import Clock, in_steps
+from sparsejax.sparsity.schedules import Schedule
+
+
+class Agenda(NamedTuple):
+  """The steps at which training stops for something. "At step t" means after t updates.
+
+  At each: evaluate, write the line of metrics, let the events happen, save; then update t.
+  """
+
+  log: frozenset[int]
+  evaluate: frozenset[int]
+  checkpoint: frozenset[int]
+  events: dict[int, tuple[str, ...]]
+  first_cut: int | None  # the first step at which masks are renewed
+  last_cut: int | None  # the last: from the evaluation after it on, the target is the final one
+  total: int
+
+  @property
+  def boundaries(self) -> list[int]:
+    """The ends of the segments, rising, 0 and the run's last step among them."""
+    cuts = {self.first_cut, self.last_cut} - {None}
+    stops = {0, self.total} | self.log | self.evaluate | self.checkpoint | set(self.events) | cuts
+    return sorted(stops)
+
+  def is_final(self, step: int) -> bool:
+    """Whether a network of this step has the final target."""
+    return self.last_cut is None or step > self.last_cut
+
+
+def agenda(config: Mapping[str, Any], clock: Clock, schedule: Schedule | None) -> Agenda:
+  """Returns the agenda of a run.
+
+  The cuts are bracketed: evaluated just before the first and one update after the last, so that a
+  trace shows the fall as a fall.
+
+  Raises:
+    ValueError: a period shorter than one step, an event after the end.
+  """
+  total = clock.total_steps
+  cuts = set() if schedule is None else {schedule.steps[0], schedule.steps[-1] + 1}
+  evaluate = _every(config['evaluation'], 'evaluation.every', clock) | cuts | {total}
+  return Agenda(
+    log=_every(config['log'], 'log.every', clock) | evaluate,
+    evaluate=frozenset(evaluate),
+    checkpoint=_every(config['log'], 'log.checkpoint_every', clock) | {total},
+    events=_events(config, clock),
+    first_cut=None if schedule is None else schedule.steps[0],
+    last_cut=None if schedule is None else schedule.steps[-1],
+    total=total,
+  )
+
+
+def _every(block, field, clock) -> frozenset[int]:
+  period = in_steps(block, clock)[field.rpartition('.')[2]]
+  if period < 1:
+    raise ValueError(f'{field} is {period} steps; allowed is 1 or more')
+  return frozenset(range(period, clock.total_steps + 1, period))
+
+
+def _events(config, clock) -> dict[int, tuple[str, ...]]:
+  events: dict[int, tuple[str, ...]] = {}
+  for name in config['events']:
+    at = in_steps(config[name], clock)['at']
+    if at > clock.total_steps:
+      raise ValueError(f'{name}: at step {at}, but the run has {clock.total_steps}')
+    events[at] = (*events.get(at, ()), name)
+  return events

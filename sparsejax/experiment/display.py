@@ -1,0 +1,450 @@
+"""What a run says on the terminal: its settings, its progress, its result.
+
+On a terminal these are rich's tables and a progress bar; in a file, a pipe or a batch system's log,
+the same as plain aligned text. None of it can end a run: once the stream is gone, it is silent.
+"""
+
+import contextlib
+import io
+import math
+import os
+import sys
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import TextIO
+
+from rich import box
+from rich.console import Console
+from rich.progress import BarColumn, TextColumn
+from rich.progress import Progress as RichProgress
+from rich.table import Column, Table
+
+MISSING = '-'
+
+
+# Numbers as a researcher writes them.
+
+
+def _number(value):
+  """The value as a float, or None where it is missing or no number."""
+  try:
+    return float(value)
+  except (TypeError, ValueError):
+    return None
+
+
+def percent(value) -> str:
+  """Writes a fraction in percent; small ones keep two digits.
+
+  Example:
+    >>> [percent(value) for value in (0.9873, 1.0, 0.00051, 0, None)]
+    ['98.73 %', '100.00 %', '0.051 %', '0.00 %', '-']
+  """
+  if (value := _number(value)) is None:
+    return MISSING
+  return f'{100 * value:#.2g} %' if 0 < abs(value) < 1e-3 else f'{100 * value:.2f} %'
+
+
+def times(value) -> str:
+  """Writes a ratio.
+
+  Example:
+    >>> [times(value) for value in (12.5, 1, 280.4, None)]
+    ['12.5x', '1.0x', '280x', '-']
+  """
+  if (value := _number(value)) is None:
+    return MISSING
+  return f'{value:,.1f}x' if value < 100 else f'{value:,.0f}x'
+
+
+def count(value) -> str:
+  """Writes a count.
+
+  Example:
+    >>> [count(value) for value in (266200, 0, None)]
+    ['266,200', '0', '-']
+  """
+  return MISSING if (value := _number(value)) is None else f'{value:,.0f}'
+
+
+def duration(seconds) -> str:
+  """Writes seconds as hours, minutes and seconds.
+
+  Example:
+    >>> [duration(seconds) for seconds in (730, 93784.6, math.nan, None)]
+    ['0:12:10', '26:03:05', '-', '-']
+  """
+  seconds = _number(seconds)
+  if seconds is None or not math.isfinite(seconds):
+    return MISSING
+  minutes, seconds = divmod(round(seconds), 60)
+  return f'{minutes // 60}:{minutes % 60:02d}:{seconds:02d}'
+
+
+def _loss(value):
+  return f'{value:.3f}' if not 0 < abs(value) < 0.01 else f'{value:.2e}'
+
+
+def _active(value):
+  return f'{value:.4f}' if not 0 < value < 0.01 else f'{value:.3g}'
+
+
+def _rate(value):
+  return f'{value:,.0f}' if value >= 10 else f'{value:.1f}'
+
+
+# Where it goes.
+
+
+class _Quiet(io.TextIOBase):
+  """A stream that never raises: after the first failure (the pipe closed, the disk full) it drops
+  what it is given, so that the run goes on."""
+
+  def __init__(self, stream):
+    self._stream = stream
+
+  @property
+  def encoding(self):
+    return getattr(self._stream, 'encoding', None) or 'utf-8'
+
+  def isatty(self):
+    with contextlib.suppress(Exception):
+      return bool(self._stream.isatty())
+    return False
+
+  def fileno(self):
+    return self._stream.fileno()
+
+  def _try(self, action):
+    try:
+      if self._stream is not None:
+        action(self._stream)
+    except (OSError, ValueError):  # ValueError: the stream was closed
+      _silence(self._stream)
+      self._stream = None
+
+  def write(self, text):
+    text = text.encode(self.encoding, 'replace').decode(self.encoding)
+    self._try(lambda stream: stream.write(text))
+    return len(text)
+
+  def flush(self):
+    self._try(lambda stream: stream.flush())
+
+
+def _silence(stream):
+  """Points a broken stdout at the null device, or Python's last flush would exit with 120."""
+  if stream is sys.stdout or stream is sys.__stdout__:
+    with contextlib.suppress(OSError, ValueError):
+      null = os.open(os.devnull, os.O_WRONLY)
+      os.dup2(null, stream.fileno())
+      os.close(null)
+
+
+def _open(stream):
+  """The stream to write to, stdout by default, and whether it is a terminal that can move."""
+  stream = _Quiet(sys.stdout if stream is None else stream)
+  return stream, stream.isatty() and os.environ.get('TERM') not in ('dumb', 'unknown')
+
+
+def _console(stream, terminal, **options):
+  return Console(file=stream, force_terminal=terminal, markup=False, emoji=False, **options)
+
+
+def _table(title, header, rows, justify='right', *, rules):
+  """A rich table, its first column to the left and the others as `justify` says."""
+  table = Table(title=title, title_justify='left', box=box.SIMPLE_HEAD if rules else None)
+  table.padding = (0, 1) if rules else (0, 2, 0, 0)
+  for n, name in enumerate(header):
+    table.add_column(name, justify=justify if n else 'left', no_wrap=not rules)
+  for row in rows:
+    table.add_row(*row)
+  return table
+
+
+def _print(stream, blocks: Iterable):
+  """Prints lines and tables (_table's arguments), rich on a terminal and plain elsewhere."""
+  stream, terminal = _open(stream)
+  text = stream if terminal else io.StringIO()
+  size = {} if terminal else {'width': 10_000, 'color_system': None}
+  console = _console(text, terminal, highlight=False, **size)
+  for block in blocks:
+    if isinstance(block, str):
+      console.print(block)
+    else:
+      console.print(_table(*block, rules=terminal))
+  if not terminal:
+    stream.write(''.join(f'{line.rstrip()}\n' for line in text.getvalue().splitlines()))
+  stream.flush()
+
+
+# The settings.
+
+
+def flatten(settings, prefix: str = '') -> Iterator[tuple[str, object]]:
+  """Yields (dotted name, value) for each setting of a nested mapping, such as a ConfigDict.
+
+  Example:
+    >>> dict(flatten({'seed': 0, 'model': {'name': 'vgg16', 'more': {}}}))
+    {'seed': 0, 'model.name': 'vgg16', 'model.more': {}}
+  """
+  for name, value in settings.items():
+    if hasattr(value, 'items') and len(value):
+      yield from flatten(value, f'{prefix}{name}.')
+    else:
+      yield f'{prefix}{name}', value
+
+
+def _text(value):
+  """A setting as text; of an array its shape and type only."""
+  if getattr(value, 'shape', None):
+    return f'array {tuple(value.shape)} {value.dtype}'
+  return str(value) if str(value) else "''"
+
+
+def _settings(config, defaults):
+  """(name, value, default) of every setting, the changed first; no default where unchanged."""
+  values = {name: _text(value) for name, value in flatten(config)}
+  usual = {name: _text(value) for name, value in flatten(defaults)} if defaults else values
+  rows = [(name, text, usual.get(name, MISSING)) for name, text in values.items()]
+  rows = [(name, text, '' if text == default else default) for name, text, default in rows]
+  return sorted(rows, key=lambda row: not row[2])
+
+
+def settings_table(config, defaults=None, stream: TextIO | None = None) -> None:
+  """Prints the resolved settings, those that differ from the defaults first.
+
+  Args:
+    config: a nested mapping, or a ConfigDict.
+    defaults: the same of the defaults; a setting that differs is marked with a star.
+    stream: where to; stdout by default. A terminal gets a table, a file `name = value` lines.
+
+  Example:
+    >>> import io
+    >>> stream = io.StringIO()
+    >>> settings_table({'seed': 0, 'epochs': 180}, {'seed': 0, 'epochs': 100}, stream)
+    >>> print(stream.getvalue(), end='')
+    * epochs = 180  (default 100)
+      seed   = 0
+  """
+  rows = _settings(config, defaults)
+  if _open(stream)[1]:
+    rows = [(f'{"*" if row[2] else " "} {row[0]}', *row[1:]) for row in rows]
+    _print(stream, [('Settings', ('setting', 'value', 'default'), rows, 'left')])
+    return
+  width = max((len(name) for name, *_ in rows), default=0)
+  lines = [
+    f'{"*" if default else " "} {name:<{width}} = {text}' + f'  (default {default})' * bool(default)
+    for name, text, default in rows
+  ]
+  _print(stream, ['\n'.join(lines)] if lines else [])
+
+
+# The progress.
+
+
+def time_left(metrics: Mapping, total_steps: int) -> float | None:
+  """Returns the seconds to the end at the line's own rate, or None where it does not tell.
+
+  Args:
+    metrics: a line of metrics with `step`, `examples` and `examples_per_second`.
+    total_steps: the steps of the whole run.
+
+  Example:
+    >>> time_left({'step': 10, 'examples': 1000, 'examples_per_second': 50.0}, 40)
+    60.0
+  """
+  step, examples, rate = (
+    _number(metrics.get(key)) for key in ('step', 'examples', 'examples_per_second')
+  )
+  if not step or not examples or not rate:
+    return None
+  return max(total_steps - step, 0) * (examples / step) / rate
+
+
+FIELDS = (
+  ('epoch', 'epoch {}', '{:.1f}'.format),
+  ('train_loss', 'loss {}', _loss),
+  ('train_accuracy', 'accuracy {}', '{:.3f}'.format),
+  ('validation_loss', 'validation loss {}', _loss),
+  ('validation_accuracy', 'validation accuracy {}', '{:.3f}'.format),
+  ('active_fraction', 'active {}', _active),
+  ('examples_per_second', '{} examples/s', _rate),
+)
+BAR_FIELDS = (  # shorter words, so that most of them fit beside the bar
+  *FIELDS[:3],
+  ('validation_accuracy', 'validation {}', '{:.3f}'.format),
+  ('active_fraction', 'active {}', _active),
+  ('examples_per_second', '{}/s', _rate),
+)
+
+
+def metrics_text(metrics: Mapping, fields: Sequence = FIELDS) -> list[str]:
+  """Writes each metric of a line as text; what it lacks is left out.
+
+  Args:
+    metrics: the line.
+    fields: (metric, template, how its number is written), in order.
+
+  Example:
+    >>> metrics_text({'epoch': 3.84, 'train_loss': 0.4117, 'active_fraction': 1.0})
+    ['epoch 3.8', 'loss 0.412', 'active 1.0000']
+  """
+  numbers = ((_number(metrics.get(key)), template, write) for key, template, write in fields)
+  return [template.format(write(value)) for value, template, write in numbers if value is not None]
+
+
+def _left(metrics, total_steps):
+  """The time left as a list of one text, or of none where it is not known."""
+  left = duration(time_left(metrics, total_steps))
+  return [] if left == MISSING else [f'left {left}']
+
+
+class Progress:
+  """Shows how far a run is: a bar on a terminal, a line for each logged line elsewhere.
+
+  Example:
+    >>> with Progress(100, io.StringIO()) as progress:
+    ...   progress.update(10, train_loss=0.5)
+    ...   progress.line({'step': 20, 'epoch': 1.0, 'train_loss': 0.25})
+    ...   print(progress.stream.getvalue(), end='')
+    step 20/100  epoch 1.0  loss 0.250
+  """
+
+  def __init__(self, total_steps: int, stream: TextIO | None = None):
+    """Args: total_steps, of the whole run; stream, where to (stdout by default)."""
+    self.total_steps = total_steps
+    self.stream = sys.stdout if stream is None else stream
+    self._quiet, terminal = _open(self.stream)
+    self._bar = self._make_bar() if terminal else None
+    self._latest = {}
+
+  def _make_bar(self):
+    def cell(**options):
+      return Column(no_wrap=True, **options)
+
+    columns = [
+      TextColumn('{task.percentage:>3.0f} %', markup=False, table_column=cell(min_width=5)),
+      BarColumn(bar_width=12, table_column=cell(min_width=12)),
+      TextColumn('{task.description}', markup=False, table_column=cell(overflow='ellipsis')),
+    ]
+    # What others print goes above the bar, but only where both go to the same place.
+    shared = self.stream is sys.stdout
+    redirect = {'redirect_stdout': shared, 'redirect_stderr': shared and sys.stderr.isatty()}
+    console = _console(self._quiet, True)
+    bar = RichProgress(*columns, console=console, refresh_per_second=4, **redirect)
+    self._task = bar.add_task('', total=self.total_steps)
+    return bar
+
+  def __enter__(self):
+    if self._bar:
+      self._bar.start()
+    return self
+
+  def __exit__(self, *exception):
+    if self._bar:
+      self._bar.stop()
+    self._quiet.flush()
+
+  def update(self, step: int, **values) -> None:
+    """Moves the bar to a step, with any metrics that are new; elsewhere prints nothing.
+
+    Args:
+      step: the steps done.
+      **values: metrics by name.
+    """
+    self._latest.update(values, step=step)
+    if self._bar:
+      parts = _left(self._latest, self.total_steps) + metrics_text(self._latest, BAR_FIELDS)
+      self._bar.update(self._task, completed=step, description='  '.join(parts))
+
+  def line(self, metrics: Mapping) -> None:
+    """Shows a logged line of metrics: in the bar on a terminal, else as a line of its own.
+
+    Args:
+      metrics: the line, with its `step`.
+    """
+    if self._bar:
+      self.update(**{'step': self._latest.get('step', 0), **metrics})
+      return
+    head = [f'step {metrics["step"]}/{self.total_steps}'] if 'step' in metrics else []
+    parts = head + metrics_text(metrics) + _left(metrics, self.total_steps)
+    self._quiet.write('  '.join(parts) + '\n')
+    self._quiet.flush()
+
+
+# The result.
+
+PHASE_COLUMNS = (
+  ('step', 'step', count),
+  ('validation_accuracy', 'validation accuracy', percent),
+  ('active_weights', 'active weights', count),
+  ('active_parameters', 'active parameters', count),
+  ('compression', 'compression', times),
+  ('theoretical_speedup', 'theoretical speed-up', times),
+)
+LAYER_COLUMNS = (
+  ('weights', 'weights', count),
+  ('active_weights', 'active', count),
+  ('active_share', 'active share', percent),
+  ('units', 'units', count),
+  ('active_units', 'active units', count),
+  ('bits', 'bits', count),
+)
+
+
+def _ratio(row, part, whole):
+  part, whole = _number(row.get(part)), _number(row.get(whole))
+  return None if part is None or not whole else part / whole
+
+
+def _rows(first, named, columns):
+  """The (header, rows) of (name, mapping) pairs; a column that none of them has is left out."""
+  columns = [column for column in columns if any(column[0] in row for _, row in named)]
+  header = (first, *(title for _, title, _ in columns))
+  return header, [
+    (name, *(write(row.get(key)) for key, _, write in columns)) for name, row in named
+  ]
+
+
+def _layers(layers):
+  """(name, row) of each layer, from a mapping by name or a list of rows that hold theirs."""
+  if isinstance(layers, Mapping):
+    named = list(layers.items())
+  else:
+    named = [(row.get('name', row.get('layer', n)), row) for n, row in enumerate(layers)]
+  shares = [_ratio(row, 'active_weights', 'weights') for _, row in named]
+  return [
+    (str(name), {**row, 'active_share': share})
+    for (name, row), share in zip(named, shares, strict=True)
+  ]
+
+
+def _result_line(summary):
+  """The figures of the network that the summary describes, in one line."""
+  accuracy = _number(summary.get('test_accuracy'))
+  share = percent(_ratio(summary, 'active_weights', 'weights'))
+  parts = [
+    f'test accuracy {percent(accuracy)}',
+    f'test error {percent(None if accuracy is None else 1 - accuracy)}',
+    f'active weights {count(summary.get("active_weights"))} / {count(summary.get("weights"))}'
+    f' ({share})',
+    f'compression {times(summary.get("compression"))}',
+    f'theoretical speed-up {times(summary.get("theoretical_speedup"))}',
+    f'{count(summary.get("seconds"))} seconds',
+  ]
+  return ', '.join(parts)
+
+
+def final_table(summary: Mapping, stream: TextIO | None = None) -> None:
+  """Prints the result of a run: its layers, its phases, and the final figures in one line.
+
+  Args:
+    summary: what summary.json holds; what it lacks is left out, or shown as a dash.
+    stream: where to; stdout by default.
+  """
+  blocks = []
+  if summary.get('layers'):
+    blocks += [('Layers', *_rows('layer', _layers(summary['layers']), LAYER_COLUMNS)), '']
+  if summary.get('phases'):
+    blocks += [('Phases', *_rows('phase', list(summary['phases'].items()), PHASE_COLUMNS)), '']
+  _print(stream, [*blocks, _result_line(summary)])

@@ -1,0 +1,53 @@
+"""Durations carry their unit in their name and are turned into steps once, here."""
+
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+
+class Clock(NamedTuple):
+  """How many steps an epoch and the whole run have; the incomplete last batch is dropped."""
+
+  examples: int
+  batch_size: int
+  epochs: float
+
+  @property
+  def steps_per_epoch(self) -> int:
+    return self.examples // self.batch_size
+
+  @property
+  def total_steps(self) -> int:
+    return self.steps('epochs', self.epochs)
+
+  def steps(self, unit: str, duration: float) -> int:
+    """Returns a duration in steps, rounded to the nearest.
+
+    Example:
+      >>> Clock(examples=1000, batch_size=10, epochs=3).steps('epochs', 1.5)
+      150
+    """
+    per_unit = {'epochs': self.steps_per_epoch, 'steps': 1, 'examples': 1 / self.batch_size}
+    return round(duration * per_unit[unit])
+
+
+UNITS = ('epochs', 'steps', 'examples')
+
+
+def in_steps(settings: Mapping[str, Any], clock: Clock) -> dict[str, Any]:
+  """Returns the settings with `name_epochs`, `name_steps` and `name_examples` as `name`, in steps.
+
+  Example:
+    >>> in_steps({'begin_epochs': 2.0, 'target': 0.1}, Clock(1000, 10, 3))
+    {'begin': 200, 'target': 0.1}
+  """
+  converted = {}
+  for key, value in settings.items():
+    name, _, unit = key.rpartition('_')
+    if name and unit in UNITS:
+      if value < 0:
+        raise ValueError(f'{key}={value}: allowed is 0 or more')
+      key, value = name, clock.steps(unit, value)
+    if key in converted:
+      raise ValueError(f'{key} is given in two units; one is allowed')
+    converted[key] = value
+  return converted

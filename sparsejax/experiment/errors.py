@@ -1,0 +1,13 @@
+"""The errors that end the command in a known way."""
+
+
+class UsageError(ValueError):
+  """What the person asked for can't be: one line naming field, value and what is allowed."""
+
+
+class NonFiniteLossError(RuntimeError):
+  """Training left the finite numbers; the checkpoints before it stay."""
+
+
+class TerminatedError(RuntimeError):
+  """SIGTERM came; the state is saved."""

@@ -1,0 +1,52 @@
+"""metrics.jsonl: a line for each logged step, appended as training goes, cut back on resuming."""
+
+import json
+import os
+import pathlib
+from collections.abc import Mapping
+from typing import Any
+
+from sparsejax.experiment import files
+
+# What differs between two runs of the same experiment on the same machine.
+TIMINGS = ('seconds', 'examples_per_second')
+
+
+class MetricsFile:
+  """The open metrics.jsonl of a run that goes on at a given step.
+
+  Lines after that step, and a last line that a kill cut short, are removed before anything is
+  added, so that the file never tells of a restart.
+  """
+
+  def __init__(self, path: pathlib.Path, step: int):
+    self.lines = [line for line in read(path) if line['step'] <= step]
+    text = ''.join(_line(line) for line in self.lines)
+    if not path.exists() or path.read_text() != text:
+      files.write_atomically(path, text)
+    self._file = path.open('a')
+
+  def append(self, line: Mapping[str, Any]) -> None:
+    """Writes one line and hands it to the operating system, so that a killed process kept it."""
+    self._file.write(_line(line))
+    self._file.flush()
+    self.lines.append(dict(line))
+
+  def sync(self) -> None:
+    """Forces the lines to the disk: before a checkpoint counts on them."""
+    os.fsync(self._file.fileno())
+
+  def close(self) -> None:
+    self._file.close()
+
+
+def read(path: pathlib.Path) -> list[dict[str, Any]]:
+  """Returns the whole lines of a metrics.jsonl, oldest first; a last line cut short is left out."""
+  if not path.exists():
+    return []
+  *whole, _ = path.read_text().split('\n')
+  return [json.loads(line) for line in whole]
+
+
+def _line(line: Mapping[str, Any]) -> str:
+  return json.dumps(line) + '\n'

@@ -1,0 +1,110 @@
+"""Replicas: the only place that names pmap or a device.
+
+The state and the data set are whole on every device, without a device axis, and every replica works
+on its share of each batch. What a step returns must have been joined (averaged) over the replicas,
+since pmap takes one replica's word for all: a test compares the shards of all state.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+
+AXIS = 'batch'
+
+
+def device_count() -> int:
+  """Returns how many devices this process trains on."""
+  return jax.local_device_count()
+
+
+def share_of(batch_size: int, field: str) -> int:
+  """Returns one replica's share of a batch.
+
+  Raises:
+    ValueError: the devices can't share the batch equally.
+  """
+  devices = device_count()
+  if batch_size < 1 or batch_size % devices:
+    raise ValueError(f'{field}={batch_size}: {devices} devices need a multiple of {devices}')
+  return batch_size // devices
+
+
+def replicate(tree: Any) -> Any:
+  """Puts every leaf whole on every device."""
+  mesh = Mesh(jax.local_devices(), (AXIS,))
+  return jax.device_put(tree, NamedSharding(mesh, PartitionSpec()))
+
+
+def join(tree: Any) -> Any:
+  """Averages over the replicas; the one collective of a step."""
+  return jax.lax.pmean(tree, AXIS)
+
+
+def total(tree: Any) -> Any:
+  """Sums over the replicas."""
+  return jax.lax.psum(tree, AXIS)
+
+
+def batch_indices(start: jax.Array, share: int) -> jax.Array:
+  """Returns the places of this replica's examples in the batch that begins at `start`."""
+  return start + jax.lax.axis_index(AXIS) * share + jnp.arange(share)
+
+
+def fold_in_replica(key: jax.Array) -> jax.Array:
+  """Returns a key of this replica's own, for noise that isn't tied to an example."""
+  return jax.random.fold_in(key, jax.lax.axis_index(AXIS))
+
+
+def on_all(function: Callable, *, donate: bool = False) -> Callable:
+  """Compiles a function of replicated arguments to run on every device, with `AXIS` bound inside.
+
+  Args:
+    function: (first, *rest) -> results that are the same on every replica.
+    donate: whether `first` may be overwritten by the results.
+  """
+  replicas = jnp.arange(device_count())
+  mapped = jax.pmap(
+    lambda replica, first, rest: function(first, *rest),
+    axis_name=AXIS,
+    in_axes=(0, None, None),
+    out_axes=None,
+    donate_argnums=(1,) if donate else (),
+  )
+  return lambda first, *rest: mapped(replicas, first, rest)
+
+
+def train_calls(step: Callable, *, convolutional: bool) -> Callable:
+  """Returns run(state, data, order, count): so many steps, in calls that suit the backend.
+
+  One call for all of them where a loop on the device is fast. XLA on CPU runs convolutions inside
+  loops on a path several times slower, so a convolutional step is called once a step there.
+
+  Args:
+    step: (state, data, order) -> state, pure.
+    convolutional: whether the model holds a convolution.
+
+  Returns:
+    A generator function that yields (state, steps made by this call) after each call.
+  """
+  if convolutional and jax.default_backend() == 'cpu':
+    one = on_all(step, donate=True)
+
+    def run_one_by_one(state, data, order, count):
+      for _ in range(count):
+        state = one(state, data, order)
+        yield jax.block_until_ready(state), 1
+
+    return run_one_by_one
+
+  def loop(state, data, order, count):
+    return jax.lax.fori_loop(0, count, lambda _, s: step(s, data, order), state)
+
+  many = on_all(loop, donate=True)
+
+  def run_in_one_call(state, data, order, count):
+    yield many(state, data, order, count), count
+
+  return run_in_one_call

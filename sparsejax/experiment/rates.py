@@ -1,0 +1,93 @@
+"""A number, or a schedule where a number may stand: settings -> Optax schedule.
+
+In a config a schedule is a block: `dict(schedule='step_decay', value=0.1, factor=0.1,
+every_epochs=60)`. Every kind takes `warmup_*` (a duration) as well: the first so many steps rise
+linearly to the schedule's own value.
+"""
+
+import inspect
+from collections.abc import Mapping
+from typing import Any
+
+import jax.numpy as jnp
+import optax
+
+from sparsejax.experiment.durations import Clock, in_steps
+from sparsejax.lookup import lookup
+
+
+def constant(total, value):
+  """value, always."""
+  del total
+  return optax.constant_schedule(value)
+
+
+def step_decay(total, value, factor, every):
+  """value * factor^floor(t / every)."""
+  del total
+  return optax.exponential_decay(value, max(every, 1), factor, staircase=True)
+
+
+def linear(total, initial, final, begin=0, end=None):
+  """From initial to final between the steps begin and end (the run's last by default)."""
+  end = total if end is None else end
+  if end <= begin:
+    raise ValueError(f'linear schedule from step {begin} to step {end}: the end must come later')
+  return optax.linear_schedule(initial, final, end - begin, transition_begin=begin)
+
+
+def cosine(total, value, final=0.0):
+  """Half a cosine from value to final over the whole run (Loshchilov and Hutter 2017)."""
+  return optax.cosine_decay_schedule(value, total, alpha=final / value)
+
+
+def sgdr(total, value, first, multiply=2.0):
+  """0.5 value (1 + cos(pi T / T_i)), restarted after each T_i = first * multiply^i steps.
+
+  Source: Loshchilov and Hutter 2017, https://arxiv.org/abs/1608.03983
+  """
+  if first < 1 or multiply < 1:
+    raise ValueError(f'sgdr: first={first} steps and multiply={multiply}; allowed are 1 or more')
+  cycles, ends = [], []
+  while not ends or ends[-1] < total:
+    length = round(first * multiply ** len(cycles))
+    cycles.append(optax.cosine_decay_schedule(value, length))
+    ends.append((ends[-1] if ends else 0) + length)
+  return optax.join_schedules(cycles, ends[:-1])
+
+
+KINDS = {f.__name__: f for f in (constant, step_decay, linear, cosine, sgdr)}
+
+
+def is_schedule(value: Any) -> bool:
+  """Whether a setting is a schedule's block and not a plain number."""
+  return isinstance(value, Mapping)
+
+
+def build(settings: float | Mapping[str, Any], clock: Clock) -> optax.Schedule:
+  """Returns the Optax schedule (step -> float32) of a number or of a schedule's block.
+
+  Raises:
+    ValueError: an unknown kind, a missing or an unknown setting, an impossible value.
+
+  Example:
+    >>> clock = Clock(examples=1000, batch_size=10, epochs=3)
+    >>> rate = build(dict(schedule='step_decay', value=0.5, factor=0.5, every_epochs=1), clock)
+    >>> float(rate(99)), float(rate(100))
+    (0.5, 0.25)
+  """
+  if not is_schedule(settings):
+    return optax.constant_schedule(settings)
+  settings = dict(settings)
+  kind = settings.pop('schedule', None)
+  make = lookup('schedule', kind, KINDS)
+  settings = in_steps(settings, clock)
+  warmup = settings.pop('warmup', 0)
+  try:
+    inspect.signature(make).bind(clock.total_steps, **settings)
+  except TypeError as error:
+    raise ValueError(f'schedule {kind!r}: {error}; given {sorted(settings)}') from None
+  schedule = make(clock.total_steps, **settings)
+  if not warmup:
+    return schedule
+  return lambda step: schedule(step) * jnp.minimum(1.0, (step + 1) / warmup)

@@ -1,0 +1,153 @@
+"""One run from a config to its summary: build, claim the directory, restore, train, report."""
+
+import pathlib
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from absl import logging
+
+from sparsejax.experiment import checkpoint, display, files, metrics, parallel, runs, setup
+from sparsejax.experiment.errors import UsageError
+from sparsejax.experiment.state import RunState, initial
+from sparsejax.experiment.summary import summarise
+from sparsejax.experiment.train import Trainer
+
+BEST = 'best'
+
+
+def run(
+  config: Mapping[str, Any],
+  defaults: Mapping[str, Any],
+  *,
+  version: int,
+  workdir: pathlib.Path | None = None,
+) -> dict[str, Any]:
+  """Runs an experiment, or goes on with it where it stopped; returns its summary.
+
+  Args:
+    config: the resolved settings.
+    defaults: those of base.py for the same chain and events.
+    version: of the defaults.
+    workdir: the run directory; by default results/runs/NAME-HASH8/seedK.
+
+  Raises:
+    UsageError: the config or the directory can't be used; nothing has been compiled or written.
+  """
+  try:
+    experiment = setup.build(config)
+  except ValueError as error:
+    raise UsageError(str(error)) from error
+  name, seed = config['name'], config['seed']
+  experiment_hash = runs.hash8(config, defaults, version, experiment.dataset.digest)
+  path = workdir or pathlib.Path('results', 'runs', f'{name}-{experiment_hash}', f'seed{seed}')
+  directory = runs.RunDirectory(path, config, experiment_hash)
+  if directory.summary is not None:
+    print(f'{path} holds this run, finished; nothing is trained.')
+    display.final_table(directory.summary)
+    return directory.summary
+  display.settings_table(config, defaults)
+  print(f'run directory: {path}', flush=True)
+  directory.note_start()
+  state, host = _begin(experiment, directory)
+  with files.naming_full_disk(path):
+    return _train(experiment, directory, experiment_hash, state, host)
+
+
+def _begin(experiment: setup.Experiment, directory: runs.RunDirectory):
+  """Returns the state to train from and the host's notes: restored, begun from another, or new."""
+  config = experiment.config
+  fresh = initial(experiment.init_variables(), experiment.tx, config['seed'])
+  fresh = parallel.replicate(fresh)
+  restored = checkpoint.restore_newest(directory.checkpoints, fresh)
+  if restored is not None:
+    logging.info('going on from step %d', restored.step)
+    return restored.state, restored.host
+  host = {'seconds': 0.0, 'phases': {}}
+  if config['init_from']:
+    return start_from(fresh, pathlib.Path(config['init_from']), experiment), host
+  return fresh, host
+
+
+def start_from(state: RunState, source: pathlib.Path, experiment: setup.Experiment) -> RunState:
+  """Returns the state with the best network of a finished run in place of the initial one.
+
+  Raises:
+    UsageError: the directory holds no finished run, or a network of another shape.
+  """
+  folder = source / 'checkpoints' / BEST
+  if not (folder / checkpoint.MANIFEST).exists():
+    raise UsageError(f'init_from={source}: allowed is the directory of a finished run')
+  network = {'params': state.train.params, 'batch_stats': state.train.batch_stats}
+  try:
+    found, _ = checkpoint.read(folder, network)
+  except ValueError as error:
+    first_line = str(error).splitlines()[0]
+    raise UsageError(f'init_from={source}: not a network of this shape: {first_line}') from error
+  opt_state = parallel.replicate(experiment.tx.init(found['params']))
+  train = state.train._replace(**found, opt_state=opt_state)
+  best = jax.tree.map(jnp.copy, found)
+  return state._replace(train=train, best=state.best._replace(**best))
+
+
+def _train(experiment, directory, experiment_hash, state, host) -> dict[str, Any]:
+  path, agenda = directory.path, experiment.agenda
+  lines = metrics.MetricsFile(path / 'metrics.jsonl', int(state.train.step))
+  total = experiment.clock.total_steps
+  with _Writers(lines, experiment, path) as writers, display.Progress(total) as progress:
+    trainer = Trainer(experiment, state, host, directory.checkpoints, progress, writers)
+    state = trainer.run()
+  best = state.best
+  network = {'params': best.params, 'batch_stats': best.batch_stats}
+  checkpoint.write(directory.checkpoints / BEST, network, {'step': int(best.step)})
+  summary = summarise(
+    experiment,
+    best,
+    experiment_hash=experiment_hash,
+    seconds=trainer.seconds,
+    phases=trainer.host['phases'],
+  )
+  _draw(lines.lines, path, summary, agenda)
+  files.write_json(path / 'summary.json', summary)
+  display.final_table(summary)
+  return summary
+
+
+class _Writers:
+  """Every place that a line of metrics goes to."""
+
+  def __init__(self, lines: metrics.MetricsFile, experiment: setup.Experiment, path: pathlib.Path):
+    self.lines = lines
+    self._events = None
+    if experiment.config['log']['tensorboard']:
+      from sparsejax.experiment import tensorboard
+
+      step = lines.lines[-1]['step'] if lines.lines else 0
+      self._events = tensorboard.writer(path / 'tensorboard', purge_step=step + 1)
+
+  def append(self, line: Mapping[str, Any]) -> None:
+    self.lines.append(line)
+    if self._events is not None:
+      self._events.write(line['step'], line)
+
+  def sync(self) -> None:
+    self.lines.sync()
+
+  def __enter__(self):
+    return self
+
+  def __exit__(self, *exception):
+    self.lines.close()
+    if self._events is not None:
+      self._events.close()
+
+
+def _draw(lines, path, summary, agenda) -> None:
+  from sparsejax.experiment import trace
+
+  cuts = sorted({agenda.first_cut, agenda.last_cut} - {None})
+  title = f'{summary["name"]}, seed {summary["seed"]}: {summary["model"]} on {summary["dataset"]}'
+  trace.plot_trace(
+    lines, path / 'trace.png', title=title, prune_steps=cuts, best_step=summary['best_step']
+  )

@@ -1,0 +1,151 @@
+"""The run directory: where it is, whose it is, and that one process at a time is in it."""
+
+import datetime
+import fcntl
+import hashlib
+import importlib.metadata
+import json
+import pathlib
+import platform
+import subprocess
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+from absl import logging
+
+from sparsejax.experiment import files
+from sparsejax.experiment.errors import UsageError
+
+# Fields that leave the experiment what it is: its seed (a level of its own in the path), labels,
+# how it is logged, and where the data lie.
+NOT_HASHED = ('seed', 'name', 'method', 'data.dir')
+LOGGING = 'log.'
+PACKAGES = ('jax', 'jaxlib', 'flax', 'optax', 'orbax-checkpoint', 'numpy', 'sparsejax')
+
+
+def flatten(settings: Mapping[str, Any], prefix: str = '') -> dict[str, Any]:
+  """Returns nested settings by dotted name.
+
+  Example:
+    >>> flatten({'model': {'name': 'vgg16'}, 'seed': 0})
+    {'model.name': 'vgg16', 'seed': 0}
+  """
+  flat = {}
+  for key, value in settings.items():
+    nested = isinstance(value, Mapping)
+    flat |= flatten(value, f'{prefix}{key}.') if nested else {f'{prefix}{key}': value}
+  return flat
+
+
+def hash8(config: Mapping, defaults: Mapping, version: int, digest: str | None = None) -> str:
+  """Returns the name of an experiment: a hash of what it changes of the defaults.
+
+  Args:
+    config: the resolved settings.
+    defaults: the settings of `base.py` for the same chain and events.
+    version: raised when a default changes.
+    digest: of the content of a person's own arrays, whose path says nothing about them.
+
+  Example:
+    >>> hash8({'epochs': 1, 'seed': 3}, {'epochs': 1, 'seed': 0}, 1) == hash8({}, {}, 1)
+    True
+  """
+  default = flatten(defaults)
+  changed = {
+    name: value
+    for name, value in flatten(config).items()
+    if name not in NOT_HASHED
+    and not name.startswith(LOGGING)
+    and (name not in default or default[name] != value)
+  }
+  if digest is not None:
+    changed['data.name'] = digest
+  text = json.dumps([version, changed], sort_keys=True)
+  return hashlib.sha256(text.encode()).hexdigest()[:8]
+
+
+class RunDirectory:
+  """A run directory held by this process until it ends, however it ends.
+
+  Raises:
+    UsageError: another process is in it, or it belongs to another experiment or seed.
+  """
+
+  def __init__(self, path: pathlib.Path, config: Mapping[str, Any], experiment_hash: str):
+    self.path = path
+    path.mkdir(parents=True, exist_ok=True)
+    # The operating system drops the lock with the process: a killed one leaves none behind.
+    self._lock = (path / '.lock').open('w')
+    try:
+      fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+      raise UsageError(f'workdir={path}: another process is training there') from None
+    self._claim(config, experiment_hash)
+
+  def _claim(self, config, experiment_hash):
+    file = self.path / 'config.json'
+    if file.exists():
+      before = json.loads(file.read_text())
+      for field, mine in (('hash', experiment_hash), ('seed', config['seed'])):
+        if before.get(field) != mine:
+          raise UsageError(
+            f'workdir={self.path}: it holds a run with {field} {before.get(field)}, this one has '
+            f'{mine}; allowed is an empty directory or the same experiment'
+          )
+    else:
+      files.write_json(file, {'hash': experiment_hash} | dict(config))
+
+  @property
+  def checkpoints(self) -> pathlib.Path:
+    return self.path / 'checkpoints'
+
+  @property
+  def summary(self) -> dict[str, Any] | None:
+    """The summary of a finished run, or None."""
+    file = self.path / 'summary.json'
+    return json.loads(file.read_text()) if file.exists() else None
+
+  def note_start(self) -> None:
+    """Adds this start to environment.json, and warns when the code is not that of the last."""
+    file = self.path / 'environment.json'
+    starts = json.loads(file.read_text()) if file.exists() else []
+    now = environment()
+    for field in ('git_commit', 'versions'):
+      if starts and starts[-1][field] != now[field]:
+        logging.warning(
+          'going on under another %s: %s, then %s', field, starts[-1][field], now[field]
+        )
+    files.write_json(file, [*starts, now])
+
+
+def environment() -> dict[str, Any]:
+  """Returns what a result depends on besides its config: versions, devices, commit, machine."""
+  return {
+    'time': datetime.datetime.now(datetime.UTC).isoformat(timespec='seconds'),
+    'python': platform.python_version(),
+    'versions': {name: importlib.metadata.version(name) for name in PACKAGES},
+    'devices': [device.device_kind for device in jax.local_devices()],
+    'backend': jax.default_backend(),
+    'processor': processor(),
+    'git_commit': _git('rev-parse', 'HEAD'),
+    'git_dirty': bool(_git('status', '--porcelain', '--untracked-files=no')),
+  }
+
+
+def processor() -> str:
+  """Returns the processor's model name, where the system tells."""
+  try:
+    lines = pathlib.Path('/proc/cpuinfo').read_text().splitlines()
+    return next(line.partition(':')[2].strip() for line in lines if line.startswith('model name'))
+  except (OSError, StopIteration):
+    return platform.processor()
+
+
+def _git(*arguments: str) -> str | None:
+  folder = pathlib.Path(__file__).parent
+  try:
+    command = ['git', '-C', str(folder), *arguments]
+    return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+  except (OSError, subprocess.CalledProcessError):
+    return None

@@ -1,0 +1,115 @@
+"""From a config to everything that training needs, or one line that says what is wrong with it."""
+
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from sparsejax import models
+from sparsejax.experiment import agenda, data, events, optimizer, parallel
+from sparsejax.experiment.durations import Clock
+from sparsejax.experiment.steps import Arrays, Preprocessing
+
+
+class Experiment(NamedTuple):
+  """A config, built. Nothing here is compiled yet, and no array has left the host."""
+
+  config: Mapping[str, Any]
+  dataset: data.Dataset
+  model: Any
+  tx: optax.GradientTransformationExtraArgs
+  preprocessing: Preprocessing
+  clock: Clock
+  agenda: agenda.Agenda
+  learning_rate: optax.Schedule
+  threshold: float | None  # where the chain prunes by an absolute one
+
+  @property
+  def image_shape(self) -> tuple[int, ...]:
+    return self.dataset.train.images.shape[1:]
+
+  @property
+  def positions(self) -> dict[str, int]:
+    return models.positions(self.model, self.image_shape)
+
+  def init_variables(self) -> Any:
+    """Returns the model's initial parameters and BatchNorm averages, by the config's seed."""
+    images = jnp.zeros((1, *self.image_shape))
+    return jax.jit(self.model.init, static_argnames='train')(
+      jax.random.key(self.config['seed']), images, train=False
+    )
+
+
+def build(config: Mapping[str, Any]) -> Experiment:
+  """Builds every part of an experiment and checks each against the others.
+
+  Raises:
+    ValueError: anything in the config that can't be, in one line.
+  """
+  require(config['epochs'] > 0, 'epochs', config['epochs'], 'more than 0')
+  dataset = _load_data(config['data'])
+  batch_size = config['batch_size']
+  parallel.share_of(batch_size, 'batch_size')
+  parallel.share_of(config['evaluation']['batch_size'], 'evaluation.batch_size')
+  examples = len(dataset.train.labels)
+  allowed = f'at most the {examples} training examples'
+  require(batch_size <= examples, 'batch_size', batch_size, allowed)
+  clock = Clock(examples, batch_size, config['epochs'])
+  require(clock.total_steps > 0, 'epochs', config['epochs'], 'enough for one step')
+  chain = config['chain']
+  settings = config['prune'] if 'prune' in chain else None
+  schedule = None if settings is None else optimizer.pruning_schedule(settings, clock)
+  by_threshold = settings is not None and settings['allocation'] == 'absolute_threshold'
+  events.check(config['events'])
+  experiment = Experiment(
+    config=config,
+    dataset=dataset,
+    model=_create_model(config, dataset.num_classes),
+    tx=optimizer.build(chain, config, clock),
+    preprocessing=Preprocessing(
+      dataset.mean, dataset.std, config['data']['crop_padding'], config['data']['flip']
+    ),
+    clock=clock,
+    agenda=agenda.agenda(config, clock, schedule),
+    learning_rate=optimizer.learning_rate(chain, config, clock),
+    threshold=settings['target'] if by_threshold else None,
+  )
+  jax.eval_shape(lambda: experiment.tx.init(experiment.init_variables()['params']))
+  return experiment
+
+
+def require(condition: bool, field: str, value: Any, allowed: str) -> None:
+  """Raises a ValueError of one line unless the condition holds."""
+  if not condition:
+    raise ValueError(f'{field}={value}: allowed is {allowed}')
+
+
+def _load_data(settings) -> data.Dataset:
+  return data.load(
+    settings['name'],
+    directory=settings['dir'],
+    split=settings['split'],
+    validation=settings['validation'],
+    split_seed=settings['split_seed'],
+    limit=settings['limit'],
+  )
+
+
+def _create_model(config, num_classes):
+  settings = config['model']
+  return models.create(
+    settings['name'],
+    num_classes,
+    layers=config['layers'],
+    width=settings['width'],
+    dropout=settings['dropout'],
+    dtype=settings['dtype'],
+    batch_norm_axis=parallel.AXIS if settings['sync_batch_norm'] else None,
+  )
+
+
+def on_devices(split: data.Split) -> Arrays:
+  """Puts a split whole on every device, as uint8."""
+  return parallel.replicate(Arrays(split.images, split.labels))

@@ -1,0 +1,71 @@
+"""All that a run must remember to go on as if it had never stopped, as one pytree."""
+
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+
+
+class Window(NamedTuple):
+  """Sums over the steps since the last line of metrics, on the device."""
+
+  steps: jax.Array  # shape=(), dtype=int32
+  loss: jax.Array  # shape=(), dtype=float32: of the mean losses of the steps
+  accuracy: jax.Array  # shape=(), dtype=float32: likewise
+  bad_step: jax.Array  # shape=(), dtype=int32: the first whose loss was not finite, or -1
+
+
+class TrainState(NamedTuple):
+  """What a training step reads and writes. The place in the data follows from `step` alone."""
+
+  step: jax.Array  # shape=(), dtype=int32: updates made
+  params: Any
+  batch_stats: Any  # BatchNorm's running averages, {} without BatchNorm
+  opt_state: optax.OptState
+  key: jax.Array  # shape=(), the run's key: never changed, folded with step, epoch, example
+  events: jax.Array  # shape=(), dtype=int32: events that have happened
+  window: Window
+
+
+class Best(NamedTuple):
+  """The best network by validation loss among the evaluations at the final target."""
+
+  step: jax.Array  # shape=(), dtype=int32: -1 before there is one
+  loss: jax.Array  # shape=(), dtype=float32
+  params: Any
+  batch_stats: Any
+
+
+class RunState(NamedTuple):
+  """What a checkpoint holds."""
+
+  train: TrainState
+  best: Best
+
+
+def empty_window() -> Window:
+  return Window(jnp.int32(0), jnp.float32(0), jnp.float32(0), jnp.int32(-1))
+
+
+def initial(variables: Any, tx: optax.GradientTransformation, seed: int) -> RunState:
+  """Returns the state before the first step, of the model's initial variables."""
+  params, batch_stats = variables['params'], variables.get('batch_stats', {})
+  train = TrainState(
+    step=jnp.int32(0),
+    params=params,
+    batch_stats=batch_stats,
+    opt_state=tx.init(params),
+    key=jax.random.key(seed),
+    events=jnp.int32(0),
+    window=empty_window(),
+  )
+  copied = jax.tree.map(jnp.copy, (params, batch_stats))
+  return RunState(train, Best(jnp.int32(-1), jnp.float32(jnp.inf), *copied))
+
+
+@jax.jit
+def better(best: Best, train: TrainState, loss: jax.Array) -> Best:
+  """Returns the better of the best so far and the present network, without asking the host."""
+  new = Best(train.step, loss, train.params, train.batch_stats)
+  return jax.tree.map(lambda n, b: jnp.where(loss < best.loss, n, b), new, best)

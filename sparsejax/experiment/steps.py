@@ -1,0 +1,131 @@
+"""The pure functions of training: one step, one batch of evaluation, the counts of a network."""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from sparsejax.experiment import augment, parallel
+from sparsejax.experiment.state import TrainState, Window
+
+
+class Arrays(NamedTuple):
+  """A split on the devices."""
+
+  images: jax.Array  # NHWC, uint8
+  labels: jax.Array  # int32
+
+
+class Preprocessing(NamedTuple):
+  """How uint8 images become the network's input."""
+
+  mean: tuple[float, ...]  # by channel, in units of [0, 1] pixels
+  std: tuple[float, ...]
+  crop_padding: int = 0  # pixels; training only
+  flip: bool = False  # training only
+
+  def train(self, keys: jax.Array, images: jax.Array) -> jax.Array:
+    augmented = augment.augment(keys, images, crop_padding=self.crop_padding, flip=self.flip)
+    return self.evaluate(augmented)
+
+  def evaluate(self, images: jax.Array) -> jax.Array:
+    return augment.normalise(images, self.mean, self.std)
+
+  @property
+  def is_random(self) -> bool:
+    return self.flip or self.crop_padding > 0
+
+
+def make_train_step(
+  model: Any,
+  tx: optax.GradientTransformationExtraArgs,
+  preprocessing: Preprocessing,
+  *,
+  batch_size: int,
+  steps_per_epoch: int,
+) -> Callable[[TrainState, Arrays, jax.Array], TrainState]:
+  """Returns step(state, data, order) -> state, to be run under `parallel.on_all`.
+
+  `order` is the epoch's permutation of the examples. Gradients, BatchNorm's averages and metrics
+  are joined in one mean over the replicas; the gradient, dense and of the data term only, goes to
+  the links as the extra argument `grad` too.
+  """
+  share = parallel.share_of(batch_size, 'batch_size')
+
+  def losses(params, batch_stats, images, labels, dropout_key):
+    logits, changed = model.apply(
+      {'params': params, 'batch_stats': batch_stats},
+      images,
+      train=True,
+      mutable=['batch_stats'],
+      rngs={'dropout': dropout_key},
+    )
+    loss = optax.softmax_cross_entropy_with_integer_labels(logits, labels).mean()
+    accuracy = jnp.mean(jnp.argmax(logits, -1) == labels)
+    return loss, (accuracy, changed.get('batch_stats', {}))
+
+  def step(state: TrainState, data: Arrays, order: jax.Array) -> TrainState:
+    epoch, position = jnp.divmod(state.step, steps_per_epoch)
+    indices = order[parallel.batch_indices(position * batch_size, share)]
+    augment_key, dropout_key = jax.random.split(state.key)
+    keys = augment.example_keys(augment_key, epoch, indices)
+    images = preprocessing.train(keys, data.images[indices])
+    dropout_key = parallel.fold_in_replica(jax.random.fold_in(dropout_key, state.step))
+    (loss, (accuracy, batch_stats)), grad = jax.value_and_grad(losses, has_aux=True)(
+      state.params, state.batch_stats, images, data.labels[indices], dropout_key
+    )
+    grad, batch_stats, loss, accuracy = parallel.join((grad, batch_stats, loss, accuracy))
+    updates, opt_state = tx.update(grad, state.opt_state, state.params, grad=grad)
+    return state._replace(
+      step=state.step + 1,
+      params=optax.apply_updates(state.params, updates),
+      batch_stats=batch_stats,
+      opt_state=opt_state,
+      window=_add(state.window, state.step, loss, accuracy),
+    )
+
+  return step
+
+
+def _add(window: Window, step, loss, accuracy) -> Window:
+  is_first_bad = (window.bad_step < 0) & ~jnp.isfinite(loss)
+  return Window(
+    steps=window.steps + 1,
+    loss=window.loss + loss,
+    accuracy=window.accuracy + accuracy,
+    bad_step=jnp.where(is_first_bad, step, window.bad_step),
+  )
+
+
+def make_evaluation(model: Any, preprocessing: Preprocessing, *, batch_size: int) -> Callable:
+  """Returns evaluate(params, batch_stats, arrays) -> (mean loss, accuracy), on the device.
+
+  The last batch is filled up and the filling left out of the sums, so every example counts once
+  whatever the batch size and the number of devices.
+  """
+  share = parallel.share_of(batch_size, 'evaluation.batch_size')
+
+  def sums(variables, data, start):
+    indices = parallel.batch_indices(start, share)
+    real = indices < len(data.labels)
+    indices = jnp.minimum(indices, len(data.labels) - 1)
+    images = preprocessing.evaluate(data.images[indices])
+    logits = model.apply(variables, images, train=False)
+    labels = data.labels[indices]
+    loss = optax.softmax_cross_entropy_with_integer_labels(logits, labels)
+    correct = jnp.argmax(logits, -1) == labels
+    return parallel.total((jnp.sum(loss * real), jnp.sum(correct & real)))
+
+  sums_on_all = parallel.on_all(sums)
+
+  def evaluate(params, batch_stats, data: Arrays):
+    variables = {'params': params, 'batch_stats': batch_stats}
+    parts = [
+      sums_on_all(variables, data, start) for start in range(0, len(data.labels), batch_size)
+    ]
+    loss, correct = jax.tree.map(lambda *part: sum(part) / len(data.labels), *parts)
+    return loss, correct
+
+  return evaluate

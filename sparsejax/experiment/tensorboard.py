@@ -1,0 +1,97 @@
+"""Event files for TensorBoard, through tensorboardX: neither TensorFlow nor a thread is needed.
+
+The tags are the names of metrics.jsonl. Every line is on the disk when `write` returns, so a killed
+run leaves no hole before the step that it is restored to.
+"""
+
+import os
+import time
+from collections.abc import Iterator, Mapping
+from numbers import Real
+from pathlib import Path
+
+
+def scalars(metrics: Mapping, prefix: str = '') -> Iterator[tuple[str, float]]:
+  """Yields (tag, value) for every number among the metrics, nested ones as `outer/inner`.
+
+  Args:
+    metrics: a line of metrics; what is no number (None, text) is skipped, NaN is kept.
+    prefix: what stands before each tag.
+
+  Example:
+    >>> list(scalars({'train_loss': 0.5, 'kl': {'conv1': 2}, 'note': 'x', 'validation_loss': None}))
+    [('train_loss', 0.5), ('kl/conv1', 2.0)]
+  """
+  for name, value in metrics.items():
+    if isinstance(value, Mapping):
+      yield from scalars(value, f'{prefix}{name}/')
+    elif isinstance(value, Real) or getattr(value, 'shape', None) == ():
+      yield f'{prefix}{name}', float(value)
+
+
+class EventWriter:
+  """One event file; made by `writer`."""
+
+  def __init__(self, directory: Path, purge_step: int | None, tensorboardx):
+    from tensorboardX.proto import event_pb2, summary_pb2
+
+    self._event, self._summary = event_pb2.Event, summary_pb2.Summary
+    # TensorBoard reads the files of a folder in the order of their names: here, of their times.
+    seconds, rest = divmod(time.time_ns(), 10**9)
+    name = f'events.out.tfevents.{seconds:010d}.{rest:09d}'
+    self._records = tensorboardx.RecordWriter(str(directory / name))
+    self._put(file_version='brain.Event:2')
+    if purge_step is not None:
+      start = event_pb2.SessionLog(status=event_pb2.SessionLog.START)
+      self._put(step=purge_step, session_log=start)
+    self._records.flush()
+
+  def _put(self, **fields):
+    event = self._event(wall_time=time.time(), **fields)
+    self._records.write(event.SerializeToString())
+
+  def write(self, step: int, metrics: Mapping) -> None:
+    """Writes one line of metrics, as one event, through to the disk.
+
+    Args:
+      step: the step that the line belongs to.
+      metrics: its metrics; `step` among them is not written again.
+    """
+    values = [
+      self._summary.Value(tag=tag, simple_value=value)
+      for tag, value in scalars(metrics)
+      if tag != 'step'
+    ]
+    self._put(step=step, summary=self._summary(value=values))
+    self._records.flush()
+
+  def close(self) -> None:
+    """Closes the file; closing again does nothing."""
+    if self._records is not None:
+      self._records.close()
+      self._records = None
+
+
+def writer(directory: str | os.PathLike, *, purge_step: int | None = None) -> EventWriter:
+  """Opens a new event file in `directory`, which is made where it is missing.
+
+  Args:
+    directory: where TensorBoard is pointed at; a resumed run takes the same one.
+    purge_step: for a resumed run the first step that will be written again, so one more than the
+      restored step: TensorBoard hides the earlier files' events from it on.
+
+  Returns:
+    An object with `write(step, metrics)` and `close()`.
+
+  Raises:
+    ValueError: tensorboardX is not installed.
+  """
+  try:
+    import tensorboardX
+  except ImportError as error:
+    raise ValueError(
+      'tensorboard event files need tensorboardX: pip install "sparsejax[tensorboard]"'
+    ) from error
+  directory = Path(directory)
+  directory.mkdir(parents=True, exist_ok=True)
+  return EventWriter(directory, purge_step, tensorboardX)

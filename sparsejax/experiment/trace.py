@@ -1,0 +1,492 @@
+"""trace.png: one picture of a run, its loss, accuracy, learning rate and active fraction.
+
+Every panel shares the axis of examples seen. Two scales are chosen for what they show: accuracy is
+spaced by the log of the error, so that 98.4 and 98.7 % are told apart without hiding the fall to
+10 % at a cut; the active fraction is on a log axis and drawn three times, by exact zeros, above
+1e-3 and above the pruning threshold, because weights that die under weight decay are never exactly
+zero.
+"""
+
+import contextlib
+import itertools
+import math
+import os
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+# Okabe and Ito's palette, less its yellows, which do not read on white.
+BLACK, BLUE, VERMILLION, GREEN = '#000000', '#0072B2', '#D55E00', '#009E73'
+PURPLE, GREY, PALE = '#AA4499', '#6B6B6B', '#E3E3E3'
+
+WIDTH, DPI = 12.0, 100  # inches, dots an inch
+LEFT, RIGHT, TOP, BOTTOM, GAP = 0.95, 2.05, 1.15, 0.6, 0.22  # margins and gap, inches
+MOST_LINES = 12  # more cuts than this are drawn as a span with ticks
+BINS = 400  # a noisy line of more than twice as many points is drawn as mean and range
+
+
+class Line(NamedTuple):
+  """One line of a panel: which metric, and how it looks."""
+
+  label: str
+  key: str
+  color: str
+  complement: bool = False  # the metric counts what is below: draw 1 minus it
+  style: str = '-'
+  width: float = 1.6
+  noisy: bool = False
+
+
+class Panel(NamedTuple):
+  """One panel: its height in inches, its scale, how its values are written, its lines."""
+
+  name: str
+  height: float
+  scale: Callable
+  text: Callable[[float], str]
+  lines: tuple[Line, ...]
+
+
+def column(metrics: Sequence[Mapping], key: str) -> np.ndarray:
+  """Returns the metric `key` of every line, NaN where it is missing or no number.
+
+  Args:
+    metrics: the lines of a run.
+    key: the metric's name.
+
+  Returns:
+    float64 of shape (len(metrics),).
+
+  Example:
+    >>> column([{'loss': 2}, {}, {'loss': None}, {'loss': 0.5}], 'loss')
+    array([2. , nan, nan, 0.5])
+  """
+
+  def number(value):
+    try:
+      return float(value)
+    except (TypeError, ValueError):
+      return math.nan
+
+  return np.array([number(line.get(key)) for line in metrics], float)
+
+
+def percent(value: float) -> str:
+  """Writes a fraction in percent, with the digits that its size needs.
+
+  Example:
+    >>> [percent(value) for value in (1.0, 0.93412, 0.051, 0.000512)]
+    ['100 %', '93.4 %', '5.10 %', '0.0512 %']
+  """
+  value *= 100
+  if value >= 99.95:
+    return f'{value:.4g} %'
+  return f'{value:.1f} %' if value >= 10 else f'{value:#.3g} %'
+
+
+def _accuracy_percent(value):
+  return f'{100 * value:.2f} %'
+
+
+def _short(value):
+  return f'{value:.3g}'
+
+
+# Scales: each sets up the y axis for the finite values that are drawn on it.
+
+
+def _log_ticks(ax, text):
+  """Ticks at powers of ten, and at 2 and 5 times them where there is room."""
+  from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
+
+  low, high = ax.get_ylim()
+  decades = math.log10(high / low)
+  subs = (1.0,) if decades > 2.5 else (1.0, 2.0, 5.0) if decades > 0.3 else tuple(range(1, 10))
+  ax.yaxis.set_major_locator(LogLocator(subs=subs, numticks=12))
+  ax.yaxis.set_major_formatter(FuncFormatter(lambda value, _: text(value)))
+  ax.yaxis.set_minor_locator(LogLocator(subs=tuple(range(2, 10)), numticks=12))
+  ax.yaxis.set_minor_formatter(NullFormatter())
+
+
+def _log(ax, values):
+  """A log axis when the values are positive and worth it, else a linear one."""
+  from matplotlib.ticker import FuncFormatter, MaxNLocator
+
+  low, high = values.min(), values.max()
+  if low <= 0 or not 2 < high / low < 1e6:
+    room = 0.12 * (high - low) or 0.5 * abs(high) or 0.5
+    ax.set_ylim(low - room, high + room)
+    ax.yaxis.set_major_locator(MaxNLocator(4))
+    ax.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f'{value:g}'))
+    return
+  ax.set_yscale('log')
+  ax.set_ylim(low / (high / low) ** 0.06, high * (high / low) ** 0.06)
+  _log_ticks(ax, lambda value: f'{value:g}')
+
+
+def _fraction(ax, values):
+  """A log axis in percent that ends just above 1; zeros dive below its foot."""
+  positive = values[values > 0]
+  low = min(positive.min(initial=1.0), 0.6)
+  ax.set_ylim(low * low**0.12, positive.max(initial=1.0) / low**0.08)
+  ax.set_yscale('log', nonpositive='clip')
+  _log_ticks(ax, lambda value: f'{100 * value:g} %')
+
+
+def _accuracy(ax, values):
+  """Accuracy spaced by the log of the error: 0, 50, 80, 90, 95, 98, 99 % are about even."""
+  from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
+
+  errors = 1 - np.clip(values, 0, 1)
+  floor = max(errors[errors > 0].min(initial=1.0) / 1.25, 2e-4)
+
+  def forward(accuracy):
+    return -np.log10(np.maximum(1 - np.asarray(accuracy, float), floor / 4))
+
+  ax.set_yscale('function', functions=(forward, lambda y: 1 - 10.0 ** -np.asarray(y, float)))
+  low, high = max(0.0, 1 - 1.15 * errors.max()), 1 - floor
+  ticks = [0, 0.1, 0.3, 0.5, 0.7, 0.8, 0.9, 0.95, 0.98, 0.99, 0.995, 0.998, 0.999, 0.9995]
+  inside = [tick for tick in ticks if low <= tick <= high]
+  if len(inside) > 6:
+    inside = [tick for tick in inside if tick not in (0.1, 0.3, 0.7)]
+  if len(inside) < 3:
+    inside = list(np.linspace(low, high, 4))
+  ax.set_ylim(low, high)
+  ax.yaxis.set_major_locator(FixedLocator(inside))
+  ax.yaxis.set_minor_locator(NullLocator())
+  ax.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f'{100 * value:.4g} %'))
+
+
+PANELS = (
+  Panel(
+    'loss',
+    2.15,
+    _log,
+    _short,
+    (
+      Line('train', 'train_loss', BLUE, noisy=True),
+      Line('validation', 'validation_loss', VERMILLION),
+    ),
+  ),
+  Panel(
+    'accuracy',
+    2.45,
+    _accuracy,
+    _accuracy_percent,
+    (
+      Line('train', 'train_accuracy', BLUE, noisy=True),
+      Line('validation', 'validation_accuracy', VERMILLION),
+    ),
+  ),
+  Panel('learning rate', 1.1, _log, _short, (Line('', 'learning_rate', GREEN),)),
+  Panel(
+    'active fraction',
+    2.15,
+    _fraction,
+    percent,
+    (
+      Line('not exactly zero', 'active_fraction', BLACK, width=2.6),
+      Line('above 1e-3', 'below_1e-3', BLUE, complement=True),
+      Line('above threshold', 'below_threshold', PURPLE, complement=True, style='--'),
+      Line('target', 'target_active_fraction', GREY, style=':', width=1.4),
+    ),
+  ),
+)
+
+
+# Drawing: the lines, then what marks them.
+
+
+def _binned(x, y):
+  """Returns the mean x, and the mean, least and greatest y, of about BINS runs of points."""
+  parts = np.array_split(np.arange(len(x)), BINS)
+  stack = [(x[part].mean(), y[part].mean(), y[part].min(), y[part].max()) for part in parts]
+  return np.array(stack).T
+
+
+def _draw_line(ax, line, x, y):
+  """Draws one line through finite points, a long noisy one as its mean over its range.
+
+  Returns the y at which it ends.
+  """
+  if line.noisy and len(x) > 2 * BINS:
+    x, y, low, high = _binned(x, y)
+    ax.fill_between(x, low, high, color=line.color, alpha=0.18, linewidth=0)
+  marker = 'o' if len(x) <= 40 else None
+  style = {'linestyle': line.style, 'linewidth': line.width, 'color': line.color}
+  ax.plot(x, y, marker=marker, markersize=3.2, solid_capstyle='round', **style)
+  return float(y[-1])
+
+
+def _label_ends(ax, labels):
+  """Writes each (text, y, colour) at the right of the axis, at its y but never over another."""
+  gap = 16 / (ax.get_window_extent().height or 1)
+  to_axes = ax.transData + ax.transAxes.inverted()
+  heights = [np.clip(to_axes.transform((0, y))[1], 0.02, 0.98) for _, y, _ in labels]
+  order = sorted(range(len(labels)), key=lambda n: (round(heights[n], 3), -n))
+  for below, n in itertools.pairwise(order):
+    heights[n] = max(heights[n], heights[below] + gap)
+  ceiling = 1.0
+  for n in reversed(order):
+    heights[n] = min(heights[n], ceiling)
+    ceiling = heights[n] - gap
+  place = {'transform': ax.transAxes, 'va': 'center', 'fontsize': 10}
+  for height, (text, _, color) in zip(heights, labels, strict=True):
+    ax.text(1.012, height, text, color=color, **place)
+
+
+def _dress(ax, panel):
+  """The quiet frame of a panel: a grid, no box, its name at the left."""
+  ax.grid(True, color=PALE, linewidth=0.8)
+  ax.set_axisbelow(True)
+  for side in ('top', 'right'):
+    ax.spines[side].set_visible(False)
+  ax.tick_params(labelsize=9.5, color=GREY)
+  ax.set_ylabel(panel.name, fontsize=11)
+  ax.yaxis.set_label_coords(-0.72 / (WIDTH - LEFT - RIGHT), 0.5)
+
+
+def _series(metrics, line):
+  """The values that one line draws, NaN where there are none."""
+  values = column(metrics, line.key)
+  values[~np.isfinite(values)] = np.nan
+  return 1 - values if line.complement else values
+
+
+def _draw_panel(ax, panel, x, metrics, points):
+  """Draws the lines of a panel that have a finite value, marks points, labels the lines' ends."""
+  labels, values = [], _mark_points(ax, panel, points)
+  for line in panel.lines:
+    y = _series(metrics, line)
+    drawn = np.isfinite(x) & np.isfinite(y)
+    if drawn.any():
+      end = _draw_line(ax, line, x[drawn], y[drawn])
+      values.extend(y[drawn])
+      labels.append((f'{line.label} {panel.text(end)}'.strip(), end, line.color))
+  panel.scale(ax, np.array(values))
+  _dress(ax, panel)
+  _label_ends(ax, labels)
+
+
+def _mark_pruning(axes, places):
+  """A dashed line at every cut; many cuts are a shaded span with a tick for each."""
+  for ax in axes:
+    if len(places) <= MOST_LINES:
+      for place in places:
+        ax.axvline(place, color=GREY, linestyle=(0, (4, 3)), linewidth=1.1, zorder=1.5)
+    else:
+      ax.axvspan(min(places), max(places), color=GREY, alpha=0.10, linewidth=0, zorder=0.5)
+      foot = {'transform': ax.get_xaxis_transform(), 'clip_on': True}
+      ax.vlines(places, 0, 0.04, color=GREY, linewidth=0.8, **foot)
+
+
+def _mark_points(ax, panel, points):
+  """Marks (x, {metric: value}, style) where the panel draws the metric; returns the values."""
+  keys, marked = {line.key for line in panel.lines}, []
+  for x, values, style in points:
+    for y in (y for key, y in values.items() if key in keys and math.isfinite(x + y)):
+      ax.plot([x], [y], linestyle='none', markeredgecolor=BLACK, zorder=5, clip_on=False, **style)
+      marked.append(y)
+  return marked
+
+
+STAR = {'marker': '*', 'markersize': 14, 'markerfacecolor': '#F0E442'}
+DIAMOND = {'marker': 'D', 'markersize': 6.5, 'markerfacecolor': 'white'}
+VALIDATION = ('validation_loss', 'validation_accuracy')
+
+
+def _at(metrics, step, key):
+  """The last finite value of a metric at exactly this step, else NaN."""
+  values = column(metrics, key)[column(metrics, 'step') == step]
+  values = values[np.isfinite(values)]
+  return float(values[-1]) if len(values) else math.nan
+
+
+def _points(metrics, to_x, best_step, phases):
+  """What to mark: the cut's accuracy, which no line of the metrics carries, and the best line."""
+  row = (phases or {}).get('pruned') or {}
+  found = [(row.get('step'), {key: row.get(key) for key in VALIDATION}, DIAMOND)]
+  found += [(best_step, {key: _at(metrics, best_step, key) for key in VALIDATION}, STAR)]
+  for step, values, style in found:
+    values = {key: float(y) for key, y in values.items() if y is not None and math.isfinite(y)}
+    if step is not None and values and math.isfinite(x := to_x(step)):
+      yield x, values, style
+
+
+# The axis of examples, and what lies outside the panels.
+
+
+def _examples(metrics):
+  """Returns x for every line, its label, and a function from steps to x.
+
+  x is the examples seen, or the step where no line has the examples.
+  """
+  step, examples = column(metrics, 'step'), column(metrics, 'examples')
+  both = np.isfinite(step) & np.isfinite(examples) & (step > 0)
+  if not both.any():
+    if np.isfinite(examples).any():
+      return examples, 'examples seen', lambda at: math.nan
+    return step, 'step', float
+  batch = examples[both][-1] / step[both][-1]
+  x = np.where(np.isfinite(examples), examples, step * batch)
+  known_steps, known = np.append(0, step[both]), np.append(0, examples[both])
+
+  def to_x(at):
+    return float(np.interp(at, known_steps, known)) if at <= step[both][-1] else at * batch
+
+  return x, 'examples seen', to_x
+
+
+def _per_epoch(metrics, x):
+  """How far on the x axis one epoch goes, or None where no line tells."""
+  epoch = column(metrics, 'epoch')
+  known = np.isfinite(epoch) & np.isfinite(x) & (epoch > 0) & (x > 0)
+  return x[known][-1] / epoch[known][-1] if known.any() else None
+
+
+def _epoch_axis(ax, per_epoch):
+  """Epochs on top of a panel."""
+  from matplotlib.ticker import FuncFormatter, MaxNLocator
+
+  functions = (lambda x: x / per_epoch, lambda epoch: epoch * per_epoch)
+  top = ax.secondary_xaxis('top', functions=functions)
+  top.set_zorder(3)  # above the grid, which would cut its line
+  whole = ax.get_xlim()[1] >= 3 * per_epoch
+  top.xaxis.set_major_locator(MaxNLocator(nbins=10, steps=[1, 2, 5, 10], integer=whole))
+  top.xaxis.set_major_formatter(FuncFormatter(lambda epoch, _: f'{epoch:g}'))
+  top.set_xlabel('epoch', fontsize=11, labelpad=5)
+  top.tick_params(labelsize=9.5, color=GREY)
+  top.spines['top'].set_color(GREY)
+
+
+def _pruning_key(cuts, per_epoch):
+  """What the dashed lines, or the span, say: (handle, text)."""
+  from matplotlib.lines import Line2D
+
+  style = {'linestyle': (0, (4, 3))} if len(cuts) <= MOST_LINES else {'linewidth': 9, 'alpha': 0.2}
+  text = 'pruning' if len(cuts) == 1 else f'pruning, {len(cuts)} cuts'
+  if per_epoch:
+    first, last = (f'{end(cuts) / per_epoch:.4g}' for end in (min, max))
+    text += f' at epoch {first}' if first == last else f', epochs {first} to {last}'
+  return Line2D([], [], color=GREY, **style), text
+
+
+def _point_key(point, per_epoch):
+  """What a marker says: (handle, text)."""
+  from matplotlib.lines import Line2D
+
+  x, values, style = point
+  text = 'just after the cut' if style is DIAMOND else 'chosen evaluation'
+  if math.isfinite(accuracy := values.get('validation_accuracy', math.nan)):
+    text += f', {_accuracy_percent(accuracy)}'
+  if per_epoch and style is STAR:
+    text += f' at epoch {x / per_epoch:.4g}'
+  return Line2D([], [], linestyle='none', markeredgecolor=BLACK, **style), text
+
+
+def _key(figure, cuts, points, per_epoch):
+  """The key under the title: what the dashed line, the diamond and the star say here."""
+  entries = [_pruning_key(cuts, per_epoch)] if cuts else []
+  entries += [_point_key(point, per_epoch) for point in points]
+  if entries:
+    place = (LEFT / WIDTH - 0.008, 1 - 0.36 / figure.get_figheight())
+    box = {'loc': 'upper left', 'bbox_to_anchor': place, 'borderaxespad': 0, 'frameon': False}
+    handles, texts = zip(*entries, strict=True)
+    figure.legend(handles, texts, ncols=3, fontsize=10, handlelength=2, columnspacing=2.5, **box)
+
+
+def _figure(panels):
+  """A figure without pyplot (no global state), and one axis for each panel, x shared."""
+  from matplotlib.backends.backend_agg import FigureCanvasAgg
+  from matplotlib.figure import Figure
+
+  heights = [panel.height for panel in panels]
+  height = TOP + sum(heights) + GAP * (len(heights) - 1) + BOTTOM
+  figure = Figure(figsize=(WIDTH, height), dpi=DPI, facecolor='white')
+  FigureCanvasAgg(figure)
+  axes, top = [], height - TOP
+  for panel in panels:
+    box = (LEFT, top - panel.height, WIDTH - LEFT - RIGHT, panel.height)
+    scaled = (box[0] / WIDTH, box[1] / height, box[2] / WIDTH, box[3] / height)
+    axes.append(figure.add_axes(scaled, sharex=axes[0] if axes else None))
+    top -= panel.height + GAP
+  return figure, axes
+
+
+def _x_limits(ax, x):
+  """From the start of the run to its last line, with room for the markers at the end."""
+  last = x[np.isfinite(x)].max()
+  low = min(0.0, x[np.isfinite(x)].min())
+  span = (last - low) or 1.0
+  ax.set_xlim(low - 0.008 * span, low + 1.012 * span)
+
+
+def _save(figure, path):
+  """Writes the picture to a temporary file beside `path`, then puts it in its place."""
+  path = Path(path)
+  temporary = path.with_name(f'.{path.name}.{os.getpid()}.tmp')
+  try:
+    figure.savefig(temporary, format='png', dpi=DPI)
+    os.replace(temporary, path)
+  finally:
+    with contextlib.suppress(FileNotFoundError):
+      temporary.unlink()
+
+
+def plot_trace(
+  metrics: Sequence[Mapping],
+  path: str | os.PathLike,
+  *,
+  title: str,
+  prune_steps: Sequence[int] = (),
+  best_step: int | None = None,
+  phases: Mapping[str, Mapping] | None = None,
+) -> bool:
+  """Draws a run's trace to a PNG, 1200 dots wide; panels without a value are left out.
+
+  Args:
+    metrics: the lines of metrics.jsonl, each with `step`, `examples`, `epoch` and any of the
+      metrics in PANELS. Missing, None and NaN values are skipped.
+    path: where the picture goes; replaced atomically.
+    title: what stands above it.
+    prune_steps: the steps at which weights were cut.
+    best_step: the step of the evaluation that the summary describes; a star marks it.
+    phases: summary['phases']; the accuracy just after the cut is marked from it.
+
+  Returns:
+    Whether there was anything to draw; if not, no file is written.
+
+  Example:
+    >>> plot_trace([], 'trace.png', title='nothing yet')
+    False
+  """
+  x, label, to_x = _examples(metrics)
+  drawable = np.isfinite(x)
+  panels = [
+    panel
+    for panel in PANELS
+    if any(np.isfinite(_series(metrics, line)[drawable]).any() for line in panel.lines)
+  ]
+  if not panels:
+    return False
+  from matplotlib.ticker import EngFormatter
+
+  figure, axes = _figure(panels)
+  cuts = [place for place in map(to_x, prune_steps) if math.isfinite(place)]
+  points = list(_points(metrics, to_x, best_step, phases))
+  for ax, panel in zip(axes, panels, strict=True):
+    _draw_panel(ax, panel, x, metrics, points)
+    ax.tick_params(labelbottom=ax is axes[-1])
+  _x_limits(axes[0], x)
+  _mark_pruning(axes, cuts)
+  axes[-1].set_xlabel(label, fontsize=11)
+  axes[-1].xaxis.set_major_formatter(EngFormatter(sep=' '))
+  if per_epoch := _per_epoch(metrics, x):
+    _epoch_axis(axes[0], per_epoch)
+  head = {'ha': 'left', 'va': 'top', 'fontsize': 14, 'fontweight': 'bold', 'parse_math': False}
+  figure.text(LEFT / WIDTH, 1 - 0.1 / figure.get_figheight(), title, **head)
+  _key(figure, cuts, points, per_epoch)
+  _save(figure, path)
+  return True

@@ -1,0 +1,238 @@
+"""The one training loop: segments of steps, and what the agenda says between them."""
+
+import contextlib
+import signal
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from sparsejax import models
+from sparsejax.experiment import augment, checkpoint, events, parallel, steps
+from sparsejax.experiment.errors import NonFiniteLossError, TerminatedError
+from sparsejax.experiment.setup import Experiment, on_devices
+from sparsejax.experiment.state import RunState, better, empty_window
+from sparsejax.sparsity import measure
+from sparsejax.transforms.pruning import apply_masks
+
+
+class Trainer:
+  """One run in progress: the state on the devices, and what the host notes about it.
+
+  Args:
+    experiment: the built config.
+    state: where to begin.
+    host: what the host had noted at that point: `seconds` and `phases`.
+    root: the folder of checkpoints.
+    progress: a display.Progress, shown how far training is.
+    metrics: where lines go: `append(line)` and `sync()`.
+  """
+
+  def __init__(self, experiment: Experiment, state: RunState, host, root, progress, metrics):
+    self.experiment, self.state, self.host = experiment, state, host
+    self.root, self.progress, self.metrics = root, progress, metrics
+    config, clock, model = experiment.config, experiment.clock, experiment.model
+    self.train_data = on_devices(experiment.dataset.train)
+    self.validation_data = on_devices(experiment.dataset.validation)
+    self.evaluate = steps.make_evaluation(
+      model, experiment.preprocessing, batch_size=config['evaluation']['batch_size']
+    )
+    step = steps.make_train_step(
+      model,
+      experiment.tx,
+      experiment.preprocessing,
+      batch_size=config['batch_size'],
+      steps_per_epoch=clock.steps_per_epoch,
+    )
+    self._run = parallel.train_calls(step, convolutional=models.has_convolutions(model))
+    self._order = parallel.on_all(
+      lambda key, epoch: augment.epoch_permutation(key, epoch, clock.examples)
+    )
+    self._thresholds = (0.0, measure.NEARLY_ZERO)
+    if experiment.threshold is not None:
+      self._thresholds += (experiment.threshold,)
+    self._count = jax.jit(lambda params: measure.count_above(params, self._thresholds))
+    self._parameters = sum(measure.sizes(state.train.params).values())
+    self._pending: dict[str, Any] | None = None
+    self._begun = time.monotonic() - host.get('seconds', 0.0)
+    self._last_line = (int(state.train.step), time.monotonic())
+    self._terminated = False
+
+  def run(self) -> RunState:
+    """Trains to the end, or raises; returns the last state."""
+    begin = int(self.state.train.step)
+    if begin == 0:
+      self._arrive(0)
+    boundaries = [b for b in self.experiment.agenda.boundaries if b > begin]
+    with _on_sigterm(self._note_sigterm):
+      for end in boundaries:
+        cut_from = self._copy_network() if begin == self.experiment.agenda.last_cut else None
+        self._segment(begin, end)
+        if cut_from is not None:
+          self._measure_cut(begin, *cut_from)
+        self._arrive(end)
+        self._heed_sigterm()
+        begin = end
+    self._flush()
+    return self.state
+
+  @property
+  def seconds(self) -> float:
+    return time.monotonic() - self._begun
+
+  def _segment(self, begin: int, end: int) -> None:
+    """Trains the steps [begin, end), an epoch's order at a time."""
+    per_epoch = self.experiment.clock.steps_per_epoch
+    while begin < end:
+      epoch = begin // per_epoch
+      count = min(end, (epoch + 1) * per_epoch) - begin
+      order = self._order(self.state.train.key, epoch)
+      for train, done in self._run(self.state.train, self.train_data, order, count):
+        self.state = self.state._replace(train=train)
+        self._flush()
+        begin += done
+        self.progress.update(begin)
+        # At the segment's end what the agenda says there comes first, or it would be lost.
+        if begin < end:
+          self._heed_sigterm()
+
+  def _arrive(self, step: int) -> None:
+    """Does what the agenda says for the network after `step` updates."""
+    plan = self.experiment.agenda
+    train = self.state.train
+    line: dict[str, Any] = {}
+    if step in plan.log:
+      line |= self._line(step)
+      self.state = self.state._replace(train=train._replace(window=_fresh_window()))
+    if step in plan.evaluate:
+      loss, accuracy = self.evaluate(train.params, train.batch_stats, self.validation_data)
+      line |= {'validation_loss': loss, 'validation_accuracy': accuracy}
+      if plan.is_final(step):
+        self.state = self.state._replace(best=better(self.state.best, train, loss))
+    self._pending = line or None
+    if step == plan.first_cut:
+      figures = line['validation_loss'], line['validation_accuracy']
+      self.host['phases']['dense'] = phase_of(self.experiment, train.params, step, *figures)
+    for name in plan.events.get(step, ()):
+      self._happen(name)
+    if step in plan.checkpoint and step > 0:
+      self._save()
+
+  def _line(self, step: int) -> dict[str, Any]:
+    """The values of one line of metrics, some of them still on the device."""
+    train, clock = self.state.train, self.experiment.clock
+    return {
+      'step': step,
+      'epoch': step / clock.steps_per_epoch,
+      'examples': step * clock.batch_size,
+      'window': train.window,
+      'learning_rate': self.experiment.learning_rate(jnp.int32(step)),
+      'above': self._count(train.params),
+    }
+
+  def _flush(self) -> None:
+    """Reads the pending line off the device and writes it, while the next call runs."""
+    if self._pending is None:
+      return
+    values, self._pending = jax.device_get(self._pending), None
+    window, above = values.pop('window'), values.pop('above')
+    line = {name: _plain(value) for name, value in values.items()}
+    if window.steps:
+      line['train_loss'] = float(window.loss / window.steps)
+      line['train_accuracy'] = float(window.accuracy / window.steps)
+    active, not_small, *not_under = (int(count) for count in above)
+    line['active_parameters'] = active
+    line['active_fraction'] = active / self._parameters
+    line['below_1e-3'] = 1 - not_small / self._parameters
+    if not_under:
+      line['below_threshold'] = 1 - not_under[0] / self._parameters
+    line |= self._timings(line['step'])
+    _refuse_non_finite(window)
+    self.metrics.append(line)
+    self.progress.line(line)
+
+  def _timings(self, step: int) -> dict[str, float]:
+    (last_step, last_time), now = self._last_line, time.monotonic()
+    self._last_line = (step, now)
+    examples = (step - last_step) * self.experiment.clock.batch_size
+    rate = examples / max(now - last_time, 1e-9)
+    return {'seconds': round(self.seconds, 3), 'examples_per_second': round(rate, 1)}
+
+  def _copy_network(self):
+    train = self.state.train
+    return jax.tree.map(jnp.copy, (train.params, train.batch_stats))
+
+  def _measure_cut(self, step: int, params, batch_stats) -> None:
+    """Notes the network just as it was cut at `step`: the old weights under the new masks."""
+    cut = apply_masks(params, optax.tree.get(self.state.train.opt_state, 'masks'))
+    figures = self.evaluate(cut, batch_stats, self.validation_data)
+    self.host['phases']['pruned'] = phase_of(self.experiment, cut, step, *figures)
+
+  def _happen(self, name: str) -> None:
+    config = self.experiment.config
+    context = events.Context(
+      self.experiment.model,
+      self.experiment.preprocessing,
+      self.train_data,
+      config['batch_size'],
+      config['seed'],
+    )
+    train = events.happen(name, self.state.train, config[name], context)
+    self.state = self.state._replace(train=parallel.replicate(train))
+
+  def _save(self) -> None:
+    self._flush()
+    _refuse_non_finite(jax.device_get(self.state.train.window))
+    self.metrics.sync()
+    self.host['seconds'] = self.seconds
+    keep = self.experiment.config['log']['keep_checkpoints']
+    step = int(self.state.train.step)
+    checkpoint.save(self.root, step, self.state, self.host, keep=keep)
+
+  def _note_sigterm(self) -> None:
+    self._terminated = True
+
+  def _heed_sigterm(self) -> None:
+    if self._terminated:
+      self._save()
+      raise TerminatedError(f'SIGTERM: saved at step {int(self.state.train.step)}')
+
+
+def phase_of(experiment: Experiment, params, step: int, loss, accuracy) -> dict[str, Any]:
+  """Returns what the final table shows of a network at one point of training."""
+  counts = measure.report(params, experiment.positions)
+  shown = ('active_parameters', 'active_weights', 'compression', 'theoretical_speedup')
+  figures = {'step': step, 'validation_loss': float(loss), 'validation_accuracy': float(accuracy)}
+  return figures | {name: counts[name] for name in shown}
+
+
+def _fresh_window():
+  return parallel.replicate(empty_window())
+
+
+def _refuse_non_finite(window) -> None:
+  if window.bad_step >= 0:
+    raise NonFiniteLossError(
+      f'the loss of step {int(window.bad_step)} is not finite; the checkpoints before it stay'
+    )
+
+
+def _plain(value: Any) -> int | float:
+  return value if isinstance(value, int) else float(value)
+
+
+@contextlib.contextmanager
+def _on_sigterm(note) -> Iterator[None]:
+  """Calls `note` on SIGTERM while the block runs; other threads can't set signals, and don't."""
+  try:
+    previous = signal.signal(signal.SIGTERM, lambda *_: note())
+  except ValueError:
+    yield
+    return
+  try:
+    yield
+  finally:
+    signal.signal(signal.SIGTERM, previous)

@@ -1,0 +1,38 @@
+"""Dropout that eases as the network is pruned (Han et al. 2015a, section 3.2)."""
+
+import jax
+import jax.numpy as jnp
+from flax import linen as nn
+
+
+class Dropout(nn.Module):
+  """Drops units at rate * sqrt(share of the kernel's entries that are not zero).
+
+  Pruning already limits the capacity that dropout was to limit, so Han et al. retrain with
+  D_r = D_o sqrt(C_ir / C_io), C the connections of the layer before and after. Reading C off the
+  kernel makes that one rule for the whole of training: ordinary dropout while it is dense, less
+  of it from the pruning step on. What is kept is divided by the share kept.
+
+  Attributes:
+    rate: the share of units dropped while the network is dense; 0 computes nothing.
+  """
+
+  rate: float = 0.0
+
+  @nn.compact
+  def __call__(self, x: jax.Array, kernel: jax.Array | None, *, train: bool) -> jax.Array:
+    """Returns x with units dropped; kernel is that of the layer that made x, None counts as dense."""
+    if not train or self.rate == 0:
+      return x
+    share = 1.0 if kernel is None else jnp.mean(kernel != 0, dtype=jnp.float32)
+    keep = 1 - self.rate * jnp.sqrt(share)
+    kept = jax.random.bernoulli(self.make_rng('dropout'), keep, x.shape)
+    return jnp.where(kept, x / keep.astype(x.dtype), jnp.zeros_like(x))
+
+
+def kernel_of(module: nn.Module, *path: str) -> jax.Array | None:
+  """Returns the kernel at that path below a bound module, None where that layer has none."""
+  params = module.variables['params']
+  for name in path:
+    params = params[name]
+  return params.get('kernel')

@@ -1,0 +1,120 @@
+"""The networks, by name."""
+
+from collections.abc import Callable
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+from flax import linen as nn
+from flax.typing import Dtype
+
+from sparsejax import layers as sparse_layers
+from sparsejax.layers import Layers
+from sparsejax.lookup import lookup
+from sparsejax.models.allconv import AllConv
+from sparsejax.models.butterfly import ButterflyBlock, ButterflyResNet18, TreeBlock
+from sparsejax.models.lenet import LeNet5, LeNet300
+from sparsejax.models.mobilenet import MobileNet
+from sparsejax.models.network import Network, require
+from sparsejax.models.resnet import BOTTLENECK, ResNet
+from sparsejax.models.vgg import VGG16
+
+__all__ = ['MODELS', 'create', 'has_convolutions', 'positions']
+
+MODELS: dict[str, Callable[..., Network]] = {
+  'allconv': AllConv,
+  'butterfly_resnet18': partial(ButterflyResNet18, block=TreeBlock),
+  'butterfly_resnet18_general': partial(ButterflyResNet18, block=ButterflyBlock),
+  'lenet300': LeNet300,
+  'lenet5': LeNet5,
+  'mobilenet': MobileNet,
+  'resnet18': partial(ResNet, depths=(2, 2, 2, 2)),
+  'resnet20': partial(ResNet, width=16, depths=(3, 3, 3)),
+  'resnet50': partial(ResNet, depths=(3, 4, 6, 3), branch=BOTTLENECK),
+  'resnet56': partial(ResNet, width=16, depths=(9, 9, 9)),
+  'vgg16': VGG16,
+}
+DTYPES = ('float32', 'bfloat16')
+
+
+def create(
+  name: str,
+  num_classes: int = 10,
+  *,
+  layers: str | Layers = 'deterministic',
+  width: int | None = None,
+  dropout: float = 0.0,
+  dtype: str | Dtype = 'float32',
+  batch_norm_axis: str | None = None,
+) -> Network:
+  """Returns the network of that name, called `network.apply(variables, images, train=train)`.
+
+  Args:
+    name: one of `MODELS`.
+    num_classes: the number of logits.
+    layers: what it is built of, a name of `sparsejax.layers.FAMILIES` or the family itself.
+    width: the planes of the first layer, to which the others keep their proportion; None is the
+      published one. Of lenet300 it is the first hidden layer, of lenet5 the first convolution.
+    dropout: the share of units dropped in training while the network is dense.
+    dtype: float32 or bfloat16, what is computed in; parameters and logits stay float32.
+    batch_norm_axis: the pmap axis over which BatchNorm shares its moments; None keeps them local.
+  """
+  make = lookup('model', name, MODELS)
+  require(_is_int(num_classes) and num_classes >= 1, 'num_classes', num_classes, 'an integer >= 1')
+  require(0 <= dropout < 1, 'dropout', dropout, 'a share in [0, 1)')
+  require(width is None or _is_int(width), 'width', width, 'an integer, or None')
+  model = make(
+    num_classes=num_classes,
+    layers=sparse_layers.get(layers) if isinstance(layers, str) else layers,
+    dropout=dropout,
+    dtype=_dtype(dtype),
+    batch_norm_axis=batch_norm_axis,
+    **({} if width is None else {'width': width}),
+  )
+  model.check_width()
+  return model
+
+
+def has_convolutions(model: str | Network) -> bool:
+  """Returns whether the network, given by name or itself, holds a convolution."""
+  return (create(model) if isinstance(model, str) else model).convolutional
+
+
+def positions(model: nn.Module, image_shape: tuple[int, int, int]) -> dict[str, int]:
+  """Returns how often each layer applies its kernel to one example, in the order of the layers.
+
+  A layer makes positions * kernel.size multiplications for an example, and a sparse one can make
+  do with positions * (entries that are not zero).
+
+  Args:
+    model: any linen module called `model(images, train=...)`.
+    image_shape: (height, width, channels).
+
+  Returns:
+    For each layer that owns a parameter `kernel`, by its path joined with '/', the number of
+    output positions: 1 for a dense layer, height * width of the output for a convolution.
+  """
+  found = {}
+
+  def count(call, args, kwargs, context):
+    output, layer = call(*args, **kwargs), context.module
+    if context.method_name == '__call__' and layer.has_variable('params', 'kernel'):
+      found['/'.join(layer.path)] = output.size // output.shape[-1]
+    return output
+
+  images = jax.ShapeDtypeStruct((1, *image_shape), jnp.float32)
+  with nn.intercept_methods(count):
+    jax.eval_shape(partial(model.init, train=False), jax.random.key(0), images)
+  return found
+
+
+def _is_int(value: object) -> bool:
+  return isinstance(value, int) and not isinstance(value, bool)
+
+
+def _dtype(dtype: str | Dtype) -> Dtype:
+  """Returns the dtype of that name, or raises a ValueError."""
+  known = {name: jnp.dtype(name) for name in DTYPES}
+  name = dtype if isinstance(dtype, str) else jnp.dtype(dtype).name
+  require(name in known, 'dtype', name, ' or '.join(DTYPES))
+  return known[name]

@@ -1,0 +1,153 @@
+"""Networks whose pointwise convolutions are butterflies: log2(c) sparse steps in place of c^2.
+
+Both replace the pointwise half of eight separable blocks in the outline of ResNet-18. In the
+research log's form a step's filters are shared along the sequence of channels, 4 (c - 1) weights
+in all, and the network learns little. In the general form (Dao et al. 2019, "Learning Fast
+Algorithms for Linear Transforms Using Butterfly Factorizations") every pair of channels has 2x2
+weights of its own, 2 c log2(c) in all.
+"""
+
+import math
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+from flax import linen as nn
+
+from sparsejax.layers import kernel_of
+from sparsejax.models.network import ConvBlock, Network, Parts, conv_bn, require
+
+BLOCKS = ((1, 1), (1, 1), (2, 2), (2, 1), (4, 2), (4, 1), (8, 2), (8, 1))  # (multiple, stride)
+NO_PADDING = ((0, 0), (0, 0))
+
+
+class TreeBlock(nn.Module):
+  """The log's block: depthwise 3x3 + BatchNorm + ReLU, channels tiled, the tree, ReLU."""
+
+  parts: Parts
+  features: int
+  stride: int
+
+  @nn.compact
+  def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
+    x = nn.relu(_depthwise(self.parts, x, self.stride, train=train))
+    return nn.relu(_tree(self.parts, _tile(x, self.features), train=train))
+
+
+class ButterflyBlock(nn.Module):
+  """relu(batch_norm(butterfly(relu(batch_norm(depthwise(x))))) + x).
+
+  Where the shape changes, the shortcut has no weights either: every second pixel, as in the
+  option A of He et al. (2016), and the channels tiled as they are in the branch.
+  """
+
+  parts: Parts
+  features: int
+  stride: int
+
+  @nn.compact
+  def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
+    y = nn.relu(_depthwise(self.parts, x, self.stride, train=train))
+    y = _butterfly(self.parts, _tile(y, self.features), train=train)
+    y = self.parts.norm(name='mix_bn')(y, use_running_average=not train)
+    return nn.relu(y + _tile(x[:, :: self.stride, :: self.stride], self.features))
+
+
+class ButterflyResNet18(Network):
+  """A 3x3 stem `block0`, eight blocks, mean and dense; the width has to be a power of two.
+
+  Attributes:
+    block: TreeBlock, or ButterflyBlock for the general form.
+  """
+
+  block: type[nn.Module] = ButterflyBlock
+
+  def check_width(self) -> None:
+    power_of_two = self.width >= 2 and self.width & (self.width - 1) == 0
+    require(power_of_two, 'width', self.width, 'a power of two, at least 2')
+
+  @nn.compact
+  def __call__(self, images: jax.Array, *, train: bool) -> jax.Array:
+    self.check(images)
+    parts = self.parts()
+    x = ConvBlock(parts, self.width, name='block0')(images, train=train)
+    for index, (multiple, stride) in enumerate(BLOCKS, start=1):
+      block = self.block(parts, multiple * self.width, stride, name=f'block{index}')
+      x = block(x, train=train)
+    return self.classify(x, kernel_of(block, _mix(_steps(x) - 1)), train=train)
+
+
+def _depthwise(parts: Parts, x: jax.Array, stride: int, *, train: bool) -> jax.Array:
+  """Adds a depthwise 3x3 convolution and its BatchNorm to the caller."""
+  add = partial(conv_bn, groups=x.shape[-1], conv='depthwise', bn='depthwise_bn', train=train)
+  return add(parts, x, x.shape[-1], 3, stride)
+
+
+def _tree(parts: Parts, x: jax.Array, *, train: bool) -> jax.Array:
+  """Adds the log's tree: from one sequence of c channels to c maps of length 1, BatchNorm each.
+
+  Step s convolves along the sequence with kernel 2 and stride 2, in 2^s groups, each map to two:
+  (examples * height * width, 1, c / 2^s, 2^s) -> (..., c / 2^(s + 1), 2^(s + 1)).
+  """
+  y = x.reshape(-1, 1, x.shape[-1], 1)
+  for step in range(_steps(x)):
+    maps = 2**step
+    conv = parts.conv(
+      2 * maps,
+      (1, 2),
+      (1, 2),
+      padding=NO_PADDING,
+      feature_group_count=maps,
+      use_bias=False,
+      name=_mix(step),
+    )
+    y = conv(y, train=train)
+    y = parts.norm(name=f'{_mix(step)}_bn')(y, use_running_average=not train)
+  return y.reshape(x.shape)
+
+
+def _butterfly(parts: Parts, x: jax.Array, *, train: bool) -> jax.Array:
+  """Adds the general form: log2(c) factors, after which every output depends on every input.
+
+  A factor is a 1x1 convolution of neighbours, in c / 2 groups; the perfect shuffle behind it (the
+  constant geometry of Pease's FFT) makes neighbours of channels that have not met.
+  """
+  channels = x.shape[-1]
+  for step in range(_steps(x)):
+    factor = parts.conv(
+      channels,
+      (1, 1),
+      padding=NO_PADDING,
+      feature_group_count=channels // 2,
+      use_bias=False,
+      kernel_init=random_rotations,
+      name=_mix(step),
+    )
+    pairs = factor(x, train=train).reshape(*x.shape[:-1], channels // 2, 2)
+    x = jnp.swapaxes(pairs, -1, -2).reshape(x.shape)
+  return x
+
+
+def random_rotations(key: jax.Array, shape: tuple[int, ...]) -> jax.Array:
+  """Draws a kernel (1, 1, 2, c) of c / 2 rotations, so that the butterfly starts orthogonal.
+
+  The product of nine factors of independent uniform weights would be close to singular.
+  """
+  angle = jax.random.uniform(key, (shape[-1] // 2,), maxval=2 * math.pi)
+  cos, sin = jnp.cos(angle), jnp.sin(angle)
+  rotations = jnp.array([[cos, -sin], [sin, cos]])  # (input, output, pair)
+  return jnp.swapaxes(rotations, 1, 2).reshape(shape)
+
+
+def _tile(x: jax.Array, features: int) -> jax.Array:
+  """Repeats the whole list of channels until there are as many as features."""
+  return jnp.tile(x, (1, 1, 1, features // x.shape[-1]))
+
+
+def _steps(x: jax.Array) -> int:
+  """log2 of the number of channels, a power of two."""
+  return x.shape[-1].bit_length() - 1
+
+
+def _mix(step: int) -> str:
+  return f'mix{step:02}'

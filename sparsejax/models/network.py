@@ -1,0 +1,135 @@
+"""What the networks share: their fields, and the pieces that most of them are made of."""
+
+from collections.abc import Callable
+from functools import partial
+from typing import ClassVar, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from flax import linen as nn
+from flax.typing import Dtype
+
+from sparsejax.layers import FAMILIES, BatchNorm, Dropout, Layers
+
+
+def require(condition: bool, argument: str, value: object, allowed: str) -> None:
+  """Raises a ValueError of one line unless the condition holds."""
+  if not condition:
+    raise ValueError(f'{argument}: {value!r} is not allowed, it must be {allowed}')
+
+
+class Parts(NamedTuple):
+  """The makers of layers, with what is the same for the whole network already filled in."""
+
+  conv: Callable[..., nn.Module]
+  dense: Callable[..., nn.Module]
+  norm: Callable[..., nn.Module]
+
+
+class Network(nn.Module):
+  """The fields of every network, called `network(images_NxHxWxC, train=train)` for float32 logits.
+
+  Attributes:
+    num_classes: the number of logits.
+    layers: what the network is built of.
+    width: the planes of the first layer; the others follow in proportion.
+    dropout: the share of units that dropout takes while the network is dense.
+    dtype: what is computed in; parameters, BatchNorm's moments and logits are float32.
+    batch_norm_axis: the pmap axis that shares BatchNorm's moments; None keeps them local.
+  """
+
+  num_classes: int = 10
+  layers: Layers = FAMILIES['deterministic']
+  width: int = 64
+  dropout: float = 0.0
+  dtype: Dtype = jnp.float32
+  batch_norm_axis: str | None = None
+
+  convolutional: ClassVar[bool] = True
+  smallest_width: ClassVar[int] = 1
+  smallest_image: ClassVar[int] = 1
+
+  def parts(self) -> Parts:
+    """Returns the makers of this network's layers."""
+    return Parts(
+      conv=partial(self.layers.conv, dtype=self.dtype),
+      dense=partial(self.layers.dense, dtype=self.dtype),
+      norm=partial(BatchNorm, dtype=self.dtype, axis_name=self.batch_norm_axis),
+    )
+
+  def classify(self, x: jax.Array, kernel: jax.Array | None, *, train: bool) -> jax.Array:
+    """Mean over positions, dropout, dense: float32 logits; kernel is that of the layer before."""
+    x = Dropout(self.dropout)(jnp.mean(x, (1, 2)), kernel, train=train)
+    classifier = self.parts().dense(self.num_classes, name='classifier')
+    return classifier(x, train=train).astype(jnp.float32)
+
+  def check_width(self) -> None:
+    """Raises a ValueError where the network can't have this width."""
+    least = self.smallest_width
+    require(self.width >= least, 'width', self.width, f'an integer of at least {least}')
+
+  def check(self, images: jax.Array) -> None:
+    """Raises a ValueError where these are no images that the network can take."""
+    least = self.smallest_image
+    require(
+      images.ndim == 4 and min(images.shape[1:3]) >= least,
+      f'images of {type(self).__name__}',
+      tuple(images.shape),
+      f'(examples, height, width, channels) of at least {least}x{least} pixels',
+    )
+
+
+def conv_bn(
+  parts: Parts,
+  x: jax.Array,
+  features: int,
+  size: int = 3,
+  stride: int = 1,
+  *,
+  groups: int = 1,
+  use_bias: bool = False,
+  conv: str = 'conv',
+  bn: str | None = 'bn',
+  train: bool,
+) -> jax.Array:
+  """Adds a padded size x size convolution and its BatchNorm, under those names, to the caller.
+
+  The padding is explicit, size // 2 on every side: at stride 2 'SAME' would pad (0, 1).
+  """
+  layer = parts.conv(
+    features,
+    (size, size),
+    (stride, stride),
+    padding=((size // 2, size // 2),) * 2,
+    feature_group_count=groups,
+    use_bias=use_bias,
+    name=conv,
+  )
+  x = layer(x, train=train)
+  return parts.norm(name=bn)(x, use_running_average=not train) if bn else x
+
+
+class ConvBlock(nn.Module):
+  """relu(batch_norm(conv(x))), the parameters under `conv` and `bn`."""
+
+  parts: Parts
+  features: int
+  size: int = 3
+  stride: int = 1
+  use_bias: bool = False
+  bn: str | None = 'bn'
+
+  @nn.compact
+  def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
+    return nn.relu(
+      conv_bn(
+        self.parts,
+        x,
+        self.features,
+        self.size,
+        self.stride,
+        use_bias=self.use_bias,
+        bn=self.bn,
+        train=train,
+      )
+    )

@@ -1,0 +1,59 @@
+"""Residual networks for 32x32 images (He et al. 2016), with basic blocks or bottlenecks."""
+
+from functools import partial
+
+import jax
+from flax import linen as nn
+
+from sparsejax.layers import kernel_of
+from sparsejax.models.network import ConvBlock, Network, Parts, conv_bn
+
+# A block's convolutions: (multiple of its planes, kernel, whether the block's stride is here).
+BASIC = ((1, 3, True), (1, 3, False))
+BOTTLENECK = ((1, 1, False), (1, 3, True), (4, 1, False))
+
+
+class Residual(nn.Module):
+  """relu(branch(x) + shortcut(x)): the shortcut is a 1x1 convolution where the shape changes."""
+
+  parts: Parts
+  planes: int
+  stride: int
+  branch: tuple[tuple[int, int, bool], ...]
+
+  @nn.compact
+  def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
+    add = partial(conv_bn, self.parts, train=train)
+    y = x
+    for index, (multiple, size, strided) in enumerate(self.branch, start=1):
+      y = nn.relu(y) if index > 1 else y
+      stride = self.stride if strided else 1
+      y = add(y, multiple * self.planes, size, stride, conv=f'conv{index}', bn=f'bn{index}')
+    if x.shape != y.shape:
+      x = add(x, y.shape[-1], 1, self.stride, conv='shortcut', bn='shortcut_bn')
+    return nn.relu(x + y)
+
+
+class ResNet(Network):
+  """A 3x3 stem `block0` without pooling, then stages that double the planes, halving the image.
+
+  Attributes:
+    depths: the number of blocks in each stage; block2_1 is the first of the second.
+    branch: the convolutions of a block.
+  """
+
+  depths: tuple[int, ...] = (2, 2, 2, 2)
+  branch: tuple[tuple[int, int, bool], ...] = BASIC
+
+  @nn.compact
+  def __call__(self, images: jax.Array, *, train: bool) -> jax.Array:
+    self.check(images)
+    parts = self.parts()
+    x = ConvBlock(parts, self.width, name='block0')(images, train=train)
+    for stage, depth in enumerate(self.depths):
+      for index in range(depth):
+        stride = 2 if stage > 0 and index == 0 else 1
+        name = f'block{stage + 1}_{index + 1}'
+        block = Residual(parts, self.width * 2**stage, stride, self.branch, name=name)
+        x = block(x, train=train)
+    return self.classify(x, kernel_of(block, f'conv{len(self.branch)}'), train=train)

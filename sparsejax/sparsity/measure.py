@@ -1,0 +1,100 @@
+"""One definition of every figure: active, weights, parameters, sparsity, compression, MACs.
+
+Active means not exactly zero. Parameters are all trainable numbers of the deterministic network,
+biases and BatchNorm's scale and shift included; weights are the kernels alone, as papers count.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from sparsejax.sparsity.tree import is_kernel, is_parameter, named_leaves
+
+# The fraction above this is what the research log of 2017 calls "sparsity" in all its figures.
+NEARLY_ZERO = 1e-3
+
+
+def count_above(params: Any, thresholds: tuple[float, ...]) -> jax.Array:
+  """Returns how many trainable parameters have |p| > t, for each t. Jittable, int32.
+
+  Example:
+    >>> count_above({'w': jnp.array([0.0, -0.5, 2.0])}, (0.0, 1.0)).tolist()
+    [2, 1]
+  """
+  leaves = [leaf for path, leaf in named_leaves(params).items() if is_parameter(path, leaf)]
+  counts = [
+    sum(jnp.sum(jnp.abs(leaf) > threshold, dtype=jnp.int32) for leaf in leaves)
+    for threshold in thresholds
+  ]
+  return jnp.stack([jnp.asarray(count, jnp.int32) for count in counts])
+
+
+def count_active(params: Any) -> dict[str, jax.Array]:
+  """Returns the number of values that are not exactly zero, by path. Jittable, int32."""
+  return {
+    path: jnp.sum(leaf != 0, dtype=jnp.int32)
+    for path, leaf in named_leaves(params).items()
+    if is_parameter(path, leaf)
+  }
+
+
+def sizes(params: Any) -> dict[str, int]:
+  """Returns the number of values of every trainable leaf, by path."""
+  return {
+    path: int(leaf.size) for path, leaf in named_leaves(params).items() if is_parameter(path, leaf)
+  }
+
+
+def layer_of(path: str) -> str:
+  """Returns the layer that owns a parameter: 'block1/conv2/kernel' -> 'block1/conv2'."""
+  return path.rpartition('/')[0]
+
+
+def report(params: Any, positions: Mapping[str, int] | None = None) -> dict[str, Any]:
+  """Returns every count of a network, in the keys and with the meanings of summary.json.
+
+  Args:
+    params: a pytree of concrete arrays.
+    positions: for each layer the number of places where its kernel is applied to one example (1
+      for a dense layer, height x width of the output for a convolution); with it the report
+      holds multiply-accumulates too: macs = sum of positions * weights over the layers.
+
+  Example:
+    >>> r = report({'fc': {'kernel': jnp.array([[1.0, 0.0]]), 'bias': jnp.ones(2)}}, {'fc': 1})
+    >>> r['parameters'], r['active_parameters'], r['compression'], r['active_macs']
+    (4, 3, 2.0, 1)
+  """
+  named = named_leaves(params)
+  size = sizes(params)
+  active = {path: int(n) for path, n in jax.device_get(_count_active(params)).items()}
+  kernels = [path for path in size if is_kernel(path, named[path])]
+  weights, active_weights = (sum(n[path] for path in kernels) for n in (size, active))
+  parameters, active_parameters = sum(size.values()), sum(active.values())
+  figures = {
+    'parameters': parameters,
+    'active_parameters': active_parameters,
+    'weights': weights,
+    'active_weights': active_weights,
+    'active_fraction': active_parameters / parameters,
+    'sparsity': 1 - active_weights / weights,
+    'compression': weights / active_weights if active_weights else float('inf'),
+    'layers': {
+      layer_of(path): {'weights': size[path], 'active_weights': active[path]} for path in kernels
+    },
+  }
+  return figures if positions is None else figures | _macs(figures['layers'], positions)
+
+
+_count_active = jax.jit(count_active)
+
+
+def _macs(layers: Mapping[str, Mapping[str, int]], positions: Mapping[str, int]) -> dict[str, Any]:
+  macs = sum(positions[name] * layer['weights'] for name, layer in layers.items())
+  active = sum(positions[name] * layer['active_weights'] for name, layer in layers.items())
+  return {
+    'macs': macs,
+    'active_macs': active,
+    'theoretical_speedup': macs / active if active else float('inf'),
+  }

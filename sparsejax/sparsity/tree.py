@@ -1,0 +1,85 @@
+"""Parameters by path: which leaf is called what, which are kernels, which a rule is over."""
+
+import re
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+# The names that Flax, Haiku, Equinox and PyTorch give to what is added or rescales, whatever its
+# rank: a convolution's bias in Equinox has shape (channels, 1, 1) and still is no kernel.
+NOT_KERNELS = frozenset({'bias', 'b', 'scale', 'offset', 'mean', 'var'})
+
+Choice = str | Callable[[str, jax.Array], bool]
+
+
+def paths(tree: Any) -> list[str]:
+  """Returns the '/'-joined path of every leaf, in the order of jax.tree.leaves.
+
+  Example:
+    >>> paths({'conv1': {'kernel': 0, 'bias': 1}})
+    ['conv1/bias', 'conv1/kernel']
+  """
+  flat, _ = jax.tree_util.tree_flatten_with_path(tree)
+  return [jax.tree_util.keystr(path, simple=True, separator='/') for path, _ in flat]
+
+
+def named_leaves(tree: Any) -> dict[str, Any]:
+  """Returns {path: leaf} in the order of jax.tree.leaves."""
+  return dict(zip(paths(tree), jax.tree.leaves(tree), strict=True))
+
+
+def is_kernel(path: str, leaf: jax.Array) -> bool:
+  """Whether a leaf holds connections (a matrix or a filter bank), as the papers count weights.
+
+  Example:
+    >>> is_kernel('conv1/kernel', jnp.zeros((3, 3, 8, 16))), is_kernel('conv1/bias', jnp.zeros(16))
+    (True, False)
+  """
+  return jnp.ndim(leaf) >= 2 and path.rsplit('/', 1)[-1] not in NOT_KERNELS
+
+
+def is_parameter(path: str, leaf: jax.Array) -> bool:
+  """Whether a leaf is trainable at all: anything of a floating type."""
+  del path
+  return jnp.issubdtype(jnp.result_type(leaf), jnp.floating)
+
+
+CHOICES: dict[str, Callable[[str, jax.Array], bool]] = {
+  'all': is_parameter,
+  'kernels': lambda path, leaf: is_kernel(path, leaf) and is_parameter(path, leaf),
+}
+
+
+def choose(params: Any, which: Choice = 'kernels', exclude: Iterable[str] = ()) -> Any:
+  """Returns a tree of Python bools, the shape of params: the leaves that a rule is over.
+
+  Args:
+    params: any pytree of arrays.
+    which: 'all' (every trainable parameter), 'kernels', or a function of (path, leaf).
+    exclude: regular expressions searched for in the paths, to leave leaves out, such as
+      ('classifier', '^conv1/').
+
+  Raises:
+    ValueError: an expression that no path matches, or nothing left to choose.
+
+  Example:
+    >>> choose({'fc1': {'kernel': jnp.ones((2, 2)), 'bias': jnp.ones(2)}})
+    {'fc1': {'bias': False, 'kernel': True}}
+  """
+  if isinstance(which, str) and which not in CHOICES:
+    raise ValueError(f"parameters={which!r}: allowed are 'all', 'kernels' or a function")
+  predicate = CHOICES[which] if isinstance(which, str) else which
+  named = named_leaves(params)
+  for pattern in exclude:
+    if named and not any(re.search(pattern, path) for path in named):
+      raise ValueError(f'exclude={pattern!r} matches no parameter; there are: {", ".join(named)}')
+  excluded = [any(re.search(pattern, path) for pattern in exclude) for path in named]
+  chosen = [
+    bool(predicate(path, leaf)) and not out
+    for (path, leaf), out in zip(named.items(), excluded, strict=True)
+  ]
+  if named and not any(chosen):
+    raise ValueError(f'parameters={which!r}, exclude={tuple(exclude)!r} leaves nothing to choose')
+  return jax.tree.unflatten(jax.tree.structure(params), chosen)

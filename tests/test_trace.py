@@ -1,0 +1,151 @@
+"""trace.png: a picture of the right size whatever the metrics hold, or none."""
+
+import math
+import os
+import sys
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from sparsejax.experiment import trace
+
+
+def line(step, **metrics):
+  return {'step': step, 'examples': 100 * step, 'epoch': step / 10, **metrics}
+
+
+def full(lines=30):
+  """A run with every metric, of 10 steps a line, cut in its middle."""
+  found = []
+  for n in range(1, lines + 1):
+    active = 1.0 if n <= lines // 2 else 0.05
+    metrics = {'train_loss': 2 / n, 'train_accuracy': 1 - 1 / (n + 1), 'learning_rate': 0.1 / n}
+    if n % 5 == 0:
+      metrics |= {'validation_loss': 3 / n, 'validation_accuracy': 1 - 2 / n}
+    metrics |= {'active_fraction': active, 'below_1e-3': 1 - active / 2}
+    metrics |= {'below_threshold': 1 - active / 4, 'target_active_fraction': active}
+    found.append(line(10 * n, **metrics))
+  return found
+
+
+def draw(tmp_path, metrics, **options):
+  """Draws, checks that the picture is whole and alone in its folder, and returns it."""
+  path = tmp_path / 'trace.png'
+  assert trace.plot_trace(metrics, path, title='a run', **options)
+  assert os.listdir(tmp_path) == ['trace.png']
+  with Image.open(path) as image:
+    image.load()
+    return np.asarray(image.convert('RGB'))
+
+
+def has(picture, color):
+  """How many dots of the picture are of exactly this colour."""
+  wanted = [int(color[n : n + 2], 16) for n in (1, 3, 5)]
+  return int((picture == wanted).all(-1).sum())
+
+
+def test_a_full_run_draws_every_line(tmp_path):
+  phases = {'dense': {'step': 150}, 'pruned': {'step': 150, 'validation_accuracy': 0.1}}
+  picture = draw(tmp_path, full(), prune_steps=[150], best_step=300, phases=phases)
+  assert picture.shape == (1026, 1200, 3)
+  colors = (trace.BLACK, trace.BLUE, trace.VERMILLION, trace.GREEN, trace.PURPLE, '#F0E442')
+  for color in colors:
+    assert has(picture, color) > 20, color
+
+
+def test_the_same_metrics_draw_the_same_bytes(tmp_path):
+  for name in ('a.png', 'b.png'):
+    trace.plot_trace(full(), tmp_path / name, title='a run')
+  assert (tmp_path / 'a.png').read_bytes() == (tmp_path / 'b.png').read_bytes()
+
+
+def test_empty_panels_are_left_out(tmp_path):
+  dense = [line(step, active_fraction=1.0) for step in (1, 2, 3)]
+  picture = draw(tmp_path, dense)
+  panel = next(panel for panel in trace.PANELS if panel.name == 'active fraction')
+  height = trace.DPI * (trace.TOP + panel.height + trace.BOTTOM)
+  assert picture.shape == (pytest.approx(height, abs=1), 1200, 3)
+
+
+@pytest.mark.parametrize(
+  'metrics',
+  [
+    [],
+    [{}],
+    [line(1)],
+    [line(1, train_loss=math.nan, validation_loss=None, train_accuracy='?')],
+    [{'train_loss': 0.5}],  # nowhere to put it
+  ],
+)
+def test_nothing_to_draw_writes_nothing(tmp_path, metrics):
+  assert not trace.plot_trace(metrics, tmp_path / 'trace.png', title='a run', best_step=1)
+  assert os.listdir(tmp_path) == []
+
+
+@pytest.mark.parametrize(
+  'metrics',
+  [
+    [line(0, train_loss=2.3, train_accuracy=0.1, active_fraction=1.0)],
+    [line(5, train_loss=0.0, train_accuracy=1.0, learning_rate=0.0, active_fraction=0.0)],
+    [line(5, train_loss=math.inf), line(6, train_loss=2.0), line(7, train_loss=math.nan)],
+    [line(5, train_loss=-1.0, validation_accuracy=0.0), line(6, train_loss=1e-9)],
+    [line(5, active_fraction=1.0), line(6, active_fraction=0.0), line(7, active_fraction=1e-6)],
+    [{'step': 5, 'train_loss': 1.0}, {'step': 6, 'train_loss': 0.5}],  # neither examples nor epoch
+    [{'examples': 5, 'train_loss': 1.0}, {'examples': 6, 'train_loss': 0.5}],  # no step
+  ],
+)
+def test_odd_metrics_are_drawn(tmp_path, metrics):
+  phases = {'pruned': {'step': 6, 'validation_accuracy': math.nan}, 'retrained': None}
+  picture = draw(tmp_path, metrics, prune_steps=[6], best_step=6, phases=phases)
+  assert has(picture, trace.BLUE) + has(picture, trace.BLACK) > 20
+
+
+@pytest.mark.parametrize('panel', trace.PANELS, ids=lambda panel: panel.name)
+def test_a_panel_draws_with_any_of_its_lines_missing(tmp_path, panel):
+  for kept in panel.lines:
+    draw(
+      tmp_path,
+      [{key: row[key] for key in ('step', 'examples', kept.key) if key in row} for row in full()],
+    )
+
+
+def test_a_long_run_and_many_cuts(tmp_path):
+  picture = draw(tmp_path, full(2000), prune_steps=range(1000, 9000, 100), best_step=10)
+  assert picture.shape == (1026, 1200, 3)
+
+
+def test_the_title_may_hold_anything(tmp_path):
+  draw(tmp_path, full(3), best_step=10)
+  assert trace.plot_trace(full(3), tmp_path / 'b.png', title=r'$\frac{ 100 % _^')
+
+
+def test_a_step_finds_its_place_among_the_examples():
+  metrics = [{'step': 10, 'examples': 1000}, {'step': 20, 'examples': 3000}]
+  x, label, to_x = trace._examples(metrics)
+  assert x.tolist() == [1000, 3000]
+  assert label == 'examples seen'
+  assert [to_x(step) for step in (0, 5, 15, 20, 40)] == [0, 500, 2000, 3000, 6000]
+
+
+def test_the_old_picture_stays_when_drawing_fails(tmp_path, monkeypatch):
+  from matplotlib.figure import Figure
+
+  draw(tmp_path, full(3))
+  before = (tmp_path / 'trace.png').read_bytes()
+
+  def fail(self, path, **_):
+    path.write_bytes(b'half')
+    raise OSError('no space')
+
+  monkeypatch.setattr(Figure, 'savefig', fail)
+  with pytest.raises(OSError, match='no space'):
+    trace.plot_trace(full(), tmp_path / 'trace.png', title='a run')
+  assert os.listdir(tmp_path) == ['trace.png']
+  assert (tmp_path / 'trace.png').read_bytes() == before
+
+
+def test_no_global_state_is_touched(tmp_path):
+  loaded = 'matplotlib.pyplot' in sys.modules
+  draw(tmp_path, full(3))
+  assert ('matplotlib.pyplot' in sys.modules) == loaded
