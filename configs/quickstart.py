@@ -1,18 +1,22 @@
-"""Real 8x8 digits, a fully connected network, gradual pruning to 5 %: seconds on two CPU cores.
+"""Deep Compression in seconds: real 8x8 digits, a fully connected network, 5 % of its weights kept.
 
 python launch.py --config=configs/quickstart.py
+
+Dense for 20 epochs, one cut, 40 epochs of retraining: 97 % of the test digits right with one weight
+in twenty, on two CPU cores within half a minute, most of it compilation.
 """
 
-from configs import base
+from configs import base, recipes
 
 
 def get_config():
   config = base.get_config((*base.SGD, 'prune'))
-  config.method = 'deep compression (gradual)'
   config.data.name = 'digits'
   config.model.name = 'lenet300'
-  config.epochs = 120.0
-  config.batch_size = 64
-  config.trace.nesterov = True
-  config.scale_by_learning_rate.learning_rate = 0.05
-  return config
+  config.epochs = 60.0
+  config.batch_size = 32
+  config.scale_by_learning_rate = recipes.step_decay(0.05, every_epochs=20.0)
+  config.prune.begin_epochs = 20.0
+  config.prune.parameters = 'kernels'
+  config.log.checkpoint_every_epochs = 20.0
+  return recipes.keep(config, 0.05)

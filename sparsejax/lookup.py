@@ -19,4 +19,5 @@ def lookup(kind: str, name: str, table: Mapping[str, T]) -> T:
     return table[name]
   near = difflib.get_close_matches(str(name), list(table), n=1, cutoff=0.5)
   hint = f" did you mean '{near[0]}'?" if near else ''
-  raise ValueError(f"unknown {kind} '{name}':{hint} Known: {', '.join(sorted(table))}")
+  known = f'Known: {", ".join(sorted(table))}' if len(table) < 30 else f'{len(table)} are known'
+  raise ValueError(f"unknown {kind} '{name}':{hint} {known}")

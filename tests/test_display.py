@@ -236,7 +236,7 @@ def test_letters_that_the_stream_lacks_are_replaced():
   raw = io.BytesIO()
   stream = io.TextIOWrapper(raw, encoding='ascii')
   display.settings_table({'name': 'Dvořák'}, stream=stream)
-  assert raw.getvalue() == b'  name = Dvo?\xc3k\n'.replace(b'\xc3', b'?')
+  assert raw.getvalue() == b'  name = Dvo??k\n'
 
 
 # The result.

@@ -18,6 +18,7 @@ from sparsejax.experiment import files, parallel
 
 MANIFEST = 'manifest.json'
 ARRAYS = 'arrays'
+BEST = 'best'  # the folder, beside those of the steps, of the network that a finished run delivers
 
 
 class Restored(NamedTuple):
@@ -103,6 +104,17 @@ def read(folder: pathlib.Path, like: Any) -> tuple[Any, dict[str, Any]]:
   with ocp.StandardCheckpointer() as checkpointer:
     state = checkpointer.restore((folder / ARRAYS).absolute(), abstract)
   return parallel.replicate(state), manifest['host']
+
+
+def check_source(run: str | None) -> None:
+  """Raises a ValueError unless `run`, if given, is the directory of a finished run."""
+  if run is not None and not (source_of(run) / MANIFEST).exists():
+    raise ValueError(f'init_from={run}: allowed is the directory of a finished run')
+
+
+def source_of(run: str) -> pathlib.Path:
+  """Returns the folder with the network that a finished run delivers."""
+  return pathlib.Path(run) / 'checkpoints' / BEST
 
 
 def committed(root: pathlib.Path) -> list[pathlib.Path]:

@@ -319,13 +319,11 @@ class Progress:
     self._latest = {}
 
   def _make_bar(self):
-    def cell(**options):
-      return Column(no_wrap=True, **options)
-
+    text = Column(no_wrap=True, overflow='ellipsis')
     columns = [
-      TextColumn('{task.percentage:>3.0f} %', markup=False, table_column=cell(min_width=5)),
-      BarColumn(bar_width=12, table_column=cell(min_width=12)),
-      TextColumn('{task.description}', markup=False, table_column=cell(overflow='ellipsis')),
+      BarColumn(bar_width=12, table_column=Column(min_width=12, no_wrap=True)),
+      # One column for all the text: rich takes a narrow terminal's lack of room from each.
+      TextColumn('{task.percentage:>3.0f} %  {task.description}', markup=False, table_column=text),
     ]
     # What others print goes above the bar, but only where both go to the same place.
     shared = self.stream is sys.stdout

@@ -10,6 +10,7 @@ records in the same order, and anybody's `tfds.data_source` reads it.
 import contextlib
 import gzip
 import io
+import logging as standard_logging
 import os
 import pathlib
 import sys
@@ -28,6 +29,7 @@ from tensorflow_datasets.core.download import download_manager, downloader
 # tensorflow-datasets' ten attempts double their wait each time: three minutes and a half before it
 # is said that there is no network. Three take a second.
 ATTEMPTS = 3
+_RETRIES = standard_logging.getLogger('urllib3.connectionpool')  # warns of each of them
 
 
 class _Idx:
@@ -122,6 +124,7 @@ def prepare(name: str, root: pathlib.Path) -> pathlib.Path:
     with (
       contextlib.redirect_stdout(sys.stderr),  # it prints, and stdout is the command's
       mock.patch.object(downloader, 'MAX_RETRIES', ATTEMPTS),
+      mock.patch.object(_RETRIES, 'disabled', True),
     ):
       _BUILDERS[name](data_dir=root).download_and_prepare(
         download_config=tfds.download.DownloadConfig(

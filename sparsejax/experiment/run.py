@@ -1,6 +1,8 @@
 """One run from a config to its summary: build, claim the directory, restore, train, report."""
 
+import contextlib
 import pathlib
+import traceback
 from collections.abc import Mapping
 from typing import Any
 
@@ -9,12 +11,10 @@ import jax.numpy as jnp
 from absl import logging
 
 from sparsejax.experiment import checkpoint, display, files, metrics, parallel, runs, setup
-from sparsejax.experiment.errors import UsageError
+from sparsejax.experiment.errors import TerminatedError, UsageError
 from sparsejax.experiment.state import RunState, initial
 from sparsejax.experiment.summary import summarise
 from sparsejax.experiment.train import Trainer
-
-BEST = 'best'
 
 
 def run(
@@ -51,8 +51,15 @@ def run(
   print(f'run directory: {path}', flush=True)
   directory.note_start()
   state, host = _begin(experiment, directory)
-  with files.naming_full_disk(path):
-    return _train(experiment, directory, experiment_hash, state, host)
+  try:
+    with files.naming_full_disk(path):
+      return _train(experiment, directory, experiment_hash, state, host)
+  except TerminatedError:
+    raise
+  except Exception:
+    with contextlib.suppress(OSError):  # the disk may be what is wrong
+      (path / 'traceback.txt').write_text(traceback.format_exc())
+    raise
 
 
 def _begin(experiment: setup.Experiment, directory: runs.RunDirectory):
@@ -66,29 +73,22 @@ def _begin(experiment: setup.Experiment, directory: runs.RunDirectory):
     return restored.state, restored.host
   host = {'seconds': 0.0, 'phases': {}}
   if config['init_from']:
-    return start_from(fresh, pathlib.Path(config['init_from']), experiment), host
+    return _start_from(fresh, config['init_from'], experiment), host
   return fresh, host
 
 
-def start_from(state: RunState, source: pathlib.Path, experiment: setup.Experiment) -> RunState:
-  """Returns the state with the best network of a finished run in place of the initial one.
-
-  Raises:
-    UsageError: the directory holds no finished run, or a network of another shape.
-  """
-  folder = source / 'checkpoints' / BEST
-  if not (folder / checkpoint.MANIFEST).exists():
-    raise UsageError(f'init_from={source}: allowed is the directory of a finished run')
+def _start_from(state: RunState, source: str, experiment: setup.Experiment) -> RunState:
+  """Returns the state with the best network of a finished run in place of the initial one."""
   network = {'params': state.train.params, 'batch_stats': state.train.batch_stats}
   try:
-    found, _ = checkpoint.read(folder, network)
+    found, _ = checkpoint.read(checkpoint.source_of(source), network)
   except ValueError as error:
-    first_line = str(error).splitlines()[0]
-    raise UsageError(f'init_from={source}: not a network of this shape: {first_line}') from error
+    reason = str(error).splitlines()[0]
+    raise UsageError(f'init_from={source}: not a network of this shape: {reason}') from error
   opt_state = parallel.replicate(experiment.tx.init(found['params']))
-  train = state.train._replace(**found, opt_state=opt_state)
   best = jax.tree.map(jnp.copy, found)
-  return state._replace(train=train, best=state.best._replace(**best))
+  train = state.train._replace(**found, opt_state=opt_state)
+  return RunState(train, state.best._replace(**best))
 
 
 def _train(experiment, directory, experiment_hash, state, host) -> dict[str, Any]:
@@ -100,7 +100,7 @@ def _train(experiment, directory, experiment_hash, state, host) -> dict[str, Any
     state = trainer.run()
   best = state.best
   network = {'params': best.params, 'batch_stats': best.batch_stats}
-  checkpoint.write(directory.checkpoints / BEST, network, {'step': int(best.step)})
+  checkpoint.write(directory.checkpoints / checkpoint.BEST, network, {'step': int(best.step)})
   summary = summarise(
     experiment,
     best,

@@ -5,6 +5,7 @@ import fcntl
 import hashlib
 import importlib.metadata
 import json
+import os
 import pathlib
 import platform
 import subprocess
@@ -128,6 +129,7 @@ def environment() -> dict[str, Any]:
     'devices': [device.device_kind for device in jax.local_devices()],
     'backend': jax.default_backend(),
     'processor': processor(),
+    'cpus': os.cpu_count(),
     'git_commit': _git('rev-parse', 'HEAD'),
     'git_dirty': bool(_git('status', '--porcelain', '--untracked-files=no')),
   }

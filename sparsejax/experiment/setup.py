@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import optax
 
 from sparsejax import models
-from sparsejax.experiment import agenda, data, events, optimizer, parallel
+from sparsejax.experiment import agenda, checkpoint, data, events, optimizer, parallel
 from sparsejax.experiment.durations import Clock
 from sparsejax.experiment.steps import Arrays, Preprocessing
 
@@ -50,6 +50,11 @@ def build(config: Mapping[str, Any]) -> Experiment:
   """
   require(config['epochs'] > 0, 'epochs', config['epochs'], 'more than 0')
   dataset = _load_data(config['data'])
+  validation = len(dataset.validation.labels)
+  require(
+    validation > 0, 'data.validation', validation, '1 or more: the best network is chosen on it'
+  )
+  checkpoint.check_source(config['init_from'])
   batch_size = config['batch_size']
   parallel.share_of(batch_size, 'batch_size')
   parallel.share_of(config['evaluation']['batch_size'], 'evaluation.batch_size')

@@ -16,8 +16,8 @@ def summarise(
 ) -> dict[str, Any]:
   """Returns the summary: the best network by validation at the final target, measured anew.
 
-  The test split is touched here, once, and nowhere else. Accuracy and loss of the training split are
-  those of the deployed network on unaugmented images, not the running means of the metrics.
+  The test split is touched here, once, and nowhere else. Training accuracy and loss are those of
+  the deployed network on unaugmented images, not the running means of the metrics.
   """
   config, clock = experiment.config, experiment.clock
   variables = (best.params, best.batch_stats)

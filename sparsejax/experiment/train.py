@@ -139,7 +139,9 @@ class Trainer:
       return
     values, self._pending = jax.device_get(self._pending), None
     window, above = values.pop('window'), values.pop('above')
-    line = {name: _plain(value) for name, value in values.items()}
+    order = ('step', 'epoch', 'examples')
+    line = {name: _plain(values.pop(name)) for name in order}
+    line |= {name: _plain(value) for name, value in values.items()}
     if window.steps:
       line['train_loss'] = float(window.loss / window.steps)
       line['train_accuracy'] = float(window.accuracy / window.steps)

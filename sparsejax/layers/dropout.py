@@ -21,10 +21,16 @@ class Dropout(nn.Module):
 
   @nn.compact
   def __call__(self, x: jax.Array, kernel: jax.Array | None, *, train: bool) -> jax.Array:
-    """Returns x with units dropped; kernel is that of the layer that made x, None counts as dense."""
+    """Returns x with units dropped.
+
+    Args:
+      x: activations.
+      kernel: the kernel of the layer that made x; None counts as dense.
+      train: whether to drop at all.
+    """
     if not train or self.rate == 0:
       return x
-    share = 1.0 if kernel is None else jnp.mean(kernel != 0, dtype=jnp.float32)
+    share = jnp.float32(1) if kernel is None else jnp.mean(kernel != 0, dtype=jnp.float32)
     keep = 1 - self.rate * jnp.sqrt(share)
     kept = jax.random.bernoulli(self.make_rng('dropout'), keep, x.shape)
     return jnp.where(kept, x / keep.astype(x.dtype), jnp.zeros_like(x))

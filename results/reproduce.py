@@ -1,0 +1,212 @@
+"""Runs the experiments whose results are committed here, and writes their pages.
+
+python results/reproduce.py NAME --runs=DIR [--data=DIR]
+
+Every run is an ordinary `launch.py` in a directory of its own below DIR/NAME: finished ones are
+skipped and others go on from their checkpoint, so the command can be killed and started again.
+What is kept of each run goes to results/NAME: its config, environment, summary, a thinned
+metrics.jsonl, and the trace of the first seed. README.md there is made of these files alone
+(`--collect` makes it anew without training).
+"""
+
+import argparse
+import json
+import pathlib
+import statistics
+import subprocess
+import sys
+from typing import NamedTuple
+
+ROOT = pathlib.Path(__file__).resolve().parent.parent
+MOST_LINES = 120  # of each metrics.jsonl that is kept
+
+
+class Entry(NamedTuple):
+  """One row of a table: a config, what the command line changes of it, its seeds."""
+
+  label: str
+  config: str
+  overrides: tuple[str, ...] = ()
+  seeds: tuple[int, ...] = (0, 1, 2)
+
+
+class Page(NamedTuple):
+  """What README.md says above its table, and the rows."""
+
+  title: str
+  text: str
+  entries: tuple[Entry, ...]
+
+
+SHORTENED = (
+  '--config.epochs=15',
+  '--config.data.limit=10000',
+  '--config.data.validation=5000',
+  '--config.scale_by_learning_rate.learning_rate.every_epochs=5',
+  '--config.log.every_steps=20',
+)
+CUT = (*SHORTENED, '--config.prune.begin_epochs=5')
+EXACT_5 = ('--config.prune.allocation=global_rank', '--config.prune.target=0.05')
+
+PAGES = {
+  'mnist_deep_compression': Page(
+    'Deep Compression on MNIST',
+    'Weights are kernels, as the papers count them; compression = weights / active weights. '
+    'Han et al. 2015: LeNet-300-100 12x at 1.58 % test error, LeNet-5 12x at 0.74 %; dynamic '
+    'network surgery: 56x at 1.99 % and 108x at 0.91 %. 55,000 images train, 5,000 choose the '
+    'network, the test set is read once.',
+    (
+      Entry('lenet300_dc_12x', 'configs/lenet300_dc.py'),
+      Entry('lenet300_dc_56x', 'configs/lenet300_dc.py:0.0178'),
+      Entry('lenet300_gradual_56x', 'configs/lenet300_gradual.py'),
+      Entry('lenet5_dc_12x', 'configs/lenet5_dc.py'),
+    ),
+  ),
+  'cifar10_shortened': Page(
+    'CIFAR-10, shortened to what two CPU cores train in minutes',
+    'The first 10,000 training images, 15 epochs, the learning rate falling tenfold every 5, the '
+    'cut at epoch 5; 5,000 images choose the network. These runs show that a network trains, is '
+    'cut and recovers; their accuracies compare with nothing at full size.',
+    (
+      Entry('allconv_threshold', 'configs/allconv_dc.py', CUT, (0,)),
+      Entry('allconv_5_percent', 'configs/allconv_dc.py', (*CUT, *EXACT_5), (0,)),
+      Entry(
+        'resnet50_width8_5_percent',
+        'configs/resnet50_dc.py',
+        (*CUT, *EXACT_5, '--config.model.width=8'),
+        (0,),
+      ),
+      Entry('butterfly_log', 'configs/butterfly_resnet18.py', SHORTENED, (0,)),
+      Entry('butterfly_general', 'configs/butterfly_resnet18.py:general', SHORTENED, (0,)),
+    ),
+  ),
+}
+
+
+def train(name: str, runs: pathlib.Path, data: str | None) -> None:
+  """Trains every run of a page that is not finished yet, one after the other."""
+  for entry in PAGES[name].entries:
+    for seed in entry.seeds:
+      workdir = runs / name / entry.label / f'seed{seed}'
+      command = [sys.executable, 'launch.py', f'--config={entry.config}', *entry.overrides]
+      command += [f'--config.seed={seed}', f'--workdir={workdir.absolute()}']
+      command += [f'--config.data.dir={data}'] if data else []
+      print(*command[1:], flush=True)
+      workdir.mkdir(parents=True, exist_ok=True)
+      with (workdir / 'log.txt').open('a') as log:
+        status = subprocess.run(command, cwd=ROOT, stdout=log, stderr=log, check=False).returncode
+      if status:
+        print(f'  failed with status {status}: see {workdir}/log.txt', flush=True)
+
+
+def collect(name: str, runs: pathlib.Path) -> None:
+  """Copies what is kept of the finished runs, and writes the page."""
+  for entry in PAGES[name].entries:
+    for seed in entry.seeds:
+      source = runs / name / entry.label / f'seed{seed}'
+      if (source / 'summary.json').exists():
+        _keep(source, ROOT / 'results' / name / entry.label / f'seed{seed}', seed == entry.seeds[0])
+  (ROOT / 'results' / name / 'README.md').write_text(page(name))
+
+
+def _keep(source: pathlib.Path, target: pathlib.Path, with_trace: bool) -> None:
+  target.mkdir(parents=True, exist_ok=True)
+  config = json.loads((source / 'config.json').read_text())
+  config['data']['dir'] = None
+  (target / 'config.json').write_text(json.dumps(config, indent=2) + '\n')
+  for file in ('summary.json', 'environment.json'):
+    (target / file).write_text((source / file).read_text())
+  lines = (source / 'metrics.jsonl').read_text().splitlines(keepends=True)
+  (target / 'metrics.jsonl').write_text(''.join(thin(lines)))
+  if with_trace:
+    (target / 'trace.png').write_bytes((source / 'trace.png').read_bytes())
+
+
+def thin(lines: list[str]) -> list[str]:
+  """Returns every k-th line and the last, at most MOST_LINES of them."""
+  every = -(-len(lines) // (MOST_LINES - 1))
+  return [line for i, line in enumerate(lines) if i % every == 0 or i == len(lines) - 1]
+
+
+def page(name: str) -> str:
+  """Returns the page's text, made of the kept summaries."""
+  found = {
+    entry: [json.loads(path.read_text()) for path in _summaries(name, entry)]
+    for entry in PAGES[name].entries
+  }
+  text = [f'# {PAGES[name].title}', '', PAGES[name].text, '', *_means(found), '', *_runs(found)]
+  machines = sorted({_machine(path) for entry in found for path in _summaries(name, entry)})
+  text += ['', f'Made by `python results/reproduce.py {name} --runs=DIR`. {"; ".join(machines)}']
+  pictures = sorted((ROOT / 'results' / name).glob('*/seed*/trace.png'))
+  text += [f'\n![{p.parent.parent.name}]({p.relative_to(p.parents[2])})' for p in pictures]
+  return '\n'.join(text) + '\n'
+
+
+def _summaries(name: str, entry: Entry) -> list[pathlib.Path]:
+  folder = ROOT / 'results' / name / entry.label
+  paths = [folder / f'seed{seed}' / 'summary.json' for seed in entry.seeds]
+  return [path for path in paths if path.exists()]
+
+
+def _means(found) -> list[str]:
+  head = (
+    'config, changes | n | test error, % | compression | theoretical speed-up | active fraction'
+  )
+  rows = [head, '---|---|---|---|---|---']
+  for entry, summaries in found.items():
+    if not summaries:
+      rows.append(f'{entry.label} | 0 | not run | | |')
+      continue
+    errors = [100 * (1 - s['test_accuracy']) for s in summaries]
+    spread = f' ± {statistics.stdev(errors):.2f}' if len(errors) > 1 else ''
+    figures = [
+      statistics.mean(s[key] for s in summaries)
+      for key in ('compression', 'theoretical_speedup', 'active_fraction')
+    ]
+    error = f'{statistics.mean(errors):.2f}{spread}'
+    rows.append(
+      f'{entry.label} | {len(errors)} | {error} | {figures[0]:.1f}x | {figures[1]:.1f}x | '
+      f'{100 * figures[2]:.2f} %'
+    )
+  return [f'| {row} |' for row in rows]
+
+
+def _runs(found) -> list[str]:
+  head = (
+    'run | seed | dense, just cut, final: validation accuracy, % | test accuracy, % | '
+    'active weights | seconds'
+  )
+  rows = [head, '---|---|---|---|---|---']
+  for entry, summaries in found.items():
+    for s in summaries:
+      phases = ', '.join(f'{100 * p["validation_accuracy"]:.2f}' for p in s['phases'].values())
+      rows.append(
+        f'{entry.label} | {s["seed"]} | {phases} | {100 * s["test_accuracy"]:.2f} | '
+        f'{s["active_weights"]:,} of {s["weights"]:,} | {s["seconds"]:.0f}'
+      )
+  return [f'| {row} |' for row in rows]
+
+
+def _machine(summary: pathlib.Path) -> str:
+  start = json.loads((summary.parent / 'environment.json').read_text())[-1]
+  cores = f'{start["cpus"]} cores of ' if 'cpus' in start else ''
+  return (
+    f'{cores}{start["processor"]}, {len(start["devices"])} {start["backend"]} device(s), '
+    f'Python {start["python"]}, JAX {start["versions"]["jax"]}.'
+  )
+
+
+def main() -> None:
+  parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+  parser.add_argument('name', choices=PAGES)
+  parser.add_argument('--runs', type=pathlib.Path, required=True, help='where the runs live')
+  parser.add_argument('--data', help='of tensorflow-datasets; default: its own')
+  parser.add_argument('--collect', action='store_true', help='only what is finished already')
+  arguments = parser.parse_args()
+  if not arguments.collect:
+    train(arguments.name, arguments.runs, arguments.data)
+  collect(arguments.name, arguments.runs)
+
+
+if __name__ == '__main__':
+  main()
