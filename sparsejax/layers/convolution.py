@@ -45,7 +45,7 @@ def fastest(
   Time of the direct convolution over that of the one chosen, forward and backward, float32, batch
   64-128, JAX 0.10.2, two cores (image x channels):
     grouped: depthwise 4.3 (32x32x32, 16x16x128), 21-32 (2x2x1024, 8x8x256 at stride 2);
-      butterfly pairs 40-600; butterfly tree 1.3-160.
+      butterfly pairs 40-600; butterfly tree 1.3-200.
     pointwise: 1.3 (4x4, 512 to 2048), 1.4-2.7 (wider images), 3.3 (32x32, 256 to 512 at stride 2).
     strided 3x3: 1.2-1.5, against 0.9 in the worst case (32x32x16).
     4x4 images: 1.2; 2x2: 74; 1x1, where `visible` leaves a dense layer: 47.

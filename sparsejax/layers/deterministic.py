@@ -17,10 +17,15 @@ def uniform_fan_in(key: jax.Array, shape: Sequence[int], dtype: Dtype = jnp.floa
   return jax.random.uniform(key, shape, dtype, -bound, bound)
 
 
-def bias_init(kernel_shape: Sequence[int]) -> Initializer:
-  """A bias starts in the same U(-b, b) as the kernel of its layer."""
+def add_bias(layer: nn.Module, y: jax.Array, kernel_shape: Sequence[int]) -> jax.Array:
+  """Adds the layer's parameter `bias`, which starts in the same U(-b, b) as its kernel."""
   bound = 1 / math.sqrt(math.prod(kernel_shape[:-1]))
-  return lambda key, shape: jax.random.uniform(key, shape, jnp.float32, -bound, bound)
+
+  def init(key: jax.Array, shape: Sequence[int]) -> jax.Array:
+    return jax.random.uniform(key, shape, jnp.float32, -bound, bound)
+
+  bias = layer.param('bias', init, (y.shape[-1],)).astype(y.dtype)
+  return y + bias.reshape((1,) * (y.ndim - 1) + (-1,))
 
 
 class Dense(nn.Module):
@@ -37,9 +42,7 @@ class Dense(nn.Module):
     shape = (x.shape[-1], self.features)
     kernel = self.param('kernel', self.kernel_init, shape)
     y = jnp.dot(x.astype(self.dtype), kernel.astype(self.dtype))
-    if self.use_bias:
-      y += self.param('bias', bias_init(shape), (self.features,)).astype(self.dtype)
-    return y
+    return add_bias(self, y, shape) if self.use_bias else y
 
 
 class Conv(nn.Module):
@@ -66,6 +69,4 @@ class Conv(nn.Module):
       self.padding,
       self.feature_group_count,
     )
-    if self.use_bias:
-      y += self.param('bias', bias_init(shape), (self.features,)).astype(self.dtype)
-    return y
+    return add_bias(self, y, shape) if self.use_bias else y

@@ -60,8 +60,14 @@ def create(
     batch_norm_axis: the pmap axis over which BatchNorm shares its moments; None keeps them local.
   """
   make = lookup('model', name, MODELS)
-  require(_is_int(num_classes) and num_classes >= 1, 'num_classes', num_classes, 'an integer >= 1')
-  require(0 <= dropout < 1, 'dropout', dropout, 'a share in [0, 1)')
+  require(
+    _is_int(num_classes) and num_classes >= 1,
+    'num_classes',
+    num_classes,
+    'an integer of at least 1',
+  )
+  share = isinstance(dropout, int | float) and 0 <= dropout < 1
+  require(share, 'dropout', dropout, 'a share in [0, 1)')
   require(width is None or _is_int(width), 'width', width, 'an integer, or None')
   model = make(
     num_classes=num_classes,
@@ -114,7 +120,6 @@ def _is_int(value: object) -> bool:
 
 def _dtype(dtype: str | Dtype) -> Dtype:
   """Returns the dtype of that name, or raises a ValueError."""
-  known = {name: jnp.dtype(name) for name in DTYPES}
-  name = dtype if isinstance(dtype, str) else jnp.dtype(dtype).name
-  require(name in known, 'dtype', name, ' or '.join(DTYPES))
-  return known[name]
+  name = dtype if isinstance(dtype, str) else getattr(dtype, '__name__', str(dtype))
+  require(name in DTYPES, 'dtype', name, ' or '.join(DTYPES))
+  return jnp.dtype(name)

@@ -1,0 +1,149 @@
+"""The formulations for CPU equal XLA's own convolution and pooling, in value and in gradient."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import linen as nn
+from hypothesis import assume, given, settings
+from hypothesis import strategies as st
+
+from sparsejax.layers import convolution, pooling
+
+# height, width, inputs, features, kernel, stride, padding, groups -> what computes it
+CASES = {
+  'vgg16, a 2x2 image': ((2, 2, 4, 6, 3, 1, 1, 1), 'patches'),
+  'a 1x1 image': ((1, 1, 4, 6, 3, 1, 1, 1), 'patches'),
+  'a 1x3 image': ((1, 3, 4, 6, 3, 1, 1, 1), 'patches'),
+  'a 2x2 image at stride 2': ((2, 2, 4, 6, 3, 2, 1, 1), 'patches'),
+  'odd at stride 2': ((5, 7, 4, 6, 3, 2, 1, 1), 'patches'),
+  'even at stride 2': ((8, 8, 3, 5, 3, 2, 1, 1), 'patches'),
+  'pointwise': ((5, 6, 4, 6, 1, 1, 0, 1), 'patches'),
+  'pointwise at stride 2': ((5, 6, 4, 6, 1, 2, 0, 1), 'patches'),
+  'depthwise': ((6, 7, 5, 5, 3, 1, 1, 5), 'multiply_add'),
+  'depthwise at stride 2': ((7, 6, 5, 5, 3, 2, 1, 5), 'multiply_add'),
+  'depthwise over 1x1': ((1, 1, 5, 5, 3, 2, 1, 5), 'multiply_add'),
+  'depthwise, two outputs each': ((5, 5, 3, 6, 3, 1, 1, 3), 'multiply_add'),
+  'butterfly pairs': ((3, 3, 8, 8, 1, 1, 0, 4), 'multiply_add'),
+  'wide groups': ((5, 5, 8, 8, 3, 1, 1, 2), 'direct'),
+  'lenet5, valid': ((9, 8, 1, 4, 5, 1, 0, 1), 'direct'),
+}
+
+
+def normal(shape, dtype, seed=0):
+  return jnp.asarray(np.random.default_rng(seed).normal(size=shape), dtype)
+
+
+def value_and_gradients(function, *arguments):
+  """The value, and the gradients of its product with fixed random numbers."""
+  y = jax.eval_shape(function, *arguments)
+  cotangent = normal(y.shape, y.dtype, seed=1)
+
+  def evaluate(cotangent, *arguments):
+    y, pull = jax.vjp(function, *arguments)
+    return y, *pull(cotangent)
+
+  return jax.jit(evaluate)(cotangent, *arguments)
+
+
+def both(height, width, inputs, features, size, stride, padding, groups, dtype):
+  """Ours and the direct convolution, and arguments for them."""
+
+  def call(formulation):
+    pads = ((padding, padding), (padding, padding))
+    return lambda x, kernel: formulation(x, kernel, (stride, stride), pads, groups)
+
+  x = normal((2, height, width, inputs), dtype)
+  kernel = normal((size, size, inputs // groups, features), dtype, seed=2)
+  return call(convolution.convolve), call(convolution.direct), (x, kernel)
+
+
+def assert_close(ours, theirs):
+  """The same sums in another order differ by a few roundings of their largest terms."""
+  for got, wanted in zip(ours, theirs, strict=True):
+    assert got.dtype == wanted.dtype
+    error = 40 * float(jnp.finfo(got.dtype).eps)
+    got, wanted = np.float32(got), np.float32(wanted)
+    np.testing.assert_allclose(got, wanted, rtol=error, atol=error * np.abs(wanted).max())
+
+
+@pytest.mark.parametrize('dtype', [jnp.float32, jnp.bfloat16])
+@pytest.mark.parametrize('case', CASES)
+def test_convolution_equals_the_direct_one(case, dtype):
+  shape, chosen = CASES[case]
+  ours, theirs, arguments = both(*shape, dtype)
+  assert_close(value_and_gradients(ours, *arguments), value_and_gradients(theirs, *arguments))
+  height, width, inputs, features, size, stride, padding, groups = shape
+  kernel = jnp.ones((size, size, inputs // groups, features))
+  seen, _ = convolution.visible(
+    (1, height, width, inputs), kernel, (stride, stride), ((padding, padding),) * 2
+  )
+  strides = (stride, stride)
+  fastest = convolution.fastest((1, height, width, inputs), seen.shape, strides, groups)
+  assert fastest.__name__ == chosen
+
+
+@settings(max_examples=10, deadline=None)
+@given(
+  height=st.integers(1, 6),
+  width=st.integers(1, 6),
+  size=st.integers(1, 3),
+  stride=st.integers(1, 3),
+  padding=st.integers(0, 2),
+  groups=st.sampled_from([1, 2, 4]),
+)
+def test_convolution_of_any_shape(height, width, size, stride, padding, groups):
+  assume(min(height, width) + 2 * padding >= size)
+  shape = (height, width, 4, 4, size, stride, padding, groups)
+  ours, theirs, arguments = both(*shape, jnp.float32)
+  assert_close(*jax.jit(lambda *a: ([ours(*a)], [theirs(*a)]))(*arguments))
+
+
+def test_tree_step_along_a_sequence():
+  x = jnp.arange(8.0).reshape(1, 1, 4, 2)  # four positions of two maps
+  kernel = jnp.array([[[[1, 0, 1, 0]], [[0, 1, 1, 0]]]], jnp.float32)  # (1, 2, 1, 4)
+  y = convolution.convolve(x, kernel, (1, 2), ((0, 0), (0, 0)), groups=2)
+  # From map 0 at positions (p, p + 1): the first, the second; from map 1: their sum, nothing.
+  np.testing.assert_array_equal(y, [[[[0, 2, 1 + 3, 0], [4, 6, 5 + 7, 0]]]])
+
+
+def test_only_the_middle_of_a_kernel_sees_a_1x1_image():
+  kernel = jnp.arange(9.0).reshape(3, 3, 1, 1)
+  seen, padding = convolution.visible((1, 1, 1, 1), kernel, (1, 1), ((1, 1), (1, 1)))
+  assert seen.shape == (1, 1, 1, 1)
+  assert seen.item() == 4
+  assert padding == ((0, 0), (0, 0))
+
+
+def test_an_accelerator_gets_the_direct_convolution(monkeypatch):
+  monkeypatch.setattr(jax, 'default_backend', lambda: 'gpu')
+  x, kernel = jnp.ones((2, 2, 2, 4)), jnp.ones((3, 3, 4, 6))
+  jaxpr = jax.make_jaxpr(convolution.convolve)(x, kernel)
+  assert [equation.primitive.name for equation in jaxpr.eqns] == ['conv_general_dilated']
+  jaxpr = str(jax.make_jaxpr(pooling.max_pool)(x))
+  assert 'reduce_window_max' in jaxpr
+
+
+def reference_pool(x):
+  return nn.max_pool(x, (2, 2), strides=(2, 2))
+
+
+@pytest.mark.parametrize('dtype', [jnp.float32, jnp.bfloat16])
+@pytest.mark.parametrize('shape', [(2, 4, 6, 3), (1, 5, 7, 2), (2, 2, 3, 1)])
+def test_max_pool_with_many_ties(shape, dtype):
+  x = jax.random.randint(jax.random.key(0), shape, 0, 3).astype(dtype)
+  ours, theirs = value_and_gradients(pooling.max_pool, x), value_and_gradients(reference_pool, x)
+  for got, wanted in zip(ours, theirs, strict=True):
+    np.testing.assert_array_equal(np.float32(got), np.float32(wanted))
+
+
+def test_a_tie_gives_its_gradient_to_the_first():
+  x = jnp.array([[1.0, 5.0], [5.0, 5.0]]).reshape(1, 2, 2, 1)
+  gradient = jax.grad(lambda x: pooling.max_pool(x).sum())(x)
+  np.testing.assert_array_equal(gradient.reshape(2, 2), [[0, 1], [0, 0]])
+
+
+@pytest.mark.parametrize('place', range(4))
+def test_max_pool_passes_nan_on(place):
+  x = jnp.arange(4.0).at[place].set(jnp.nan).reshape(1, 2, 2, 1)
+  assert jnp.isnan(pooling.max_pool(x)).all()
