@@ -42,18 +42,24 @@ def main(argv: list[str]) -> int:
   except OSError as error:
     if error.errno not in files.FULL_DISK:
       raise
-    return _fail(USAGE, f'{error.strerror}: {error.filename}; what was saved before stays')
+    where = error.filename or WORKDIR.value or 'results/runs'
+    return _fail(USAGE, f'{error.strerror}: {where}; what was saved before stays')
   return FINISHED
 
 
 def resolve() -> dict:
   """Returns the settings as plain nested dicts, with the blocks that the chain needs."""
+  flag = flags.FLAGS['config']
   try:
     config = base.complete(CONFIG.value)
-    path, _, _ = config_flags.get_config_filename(flags.FLAGS['config']).partition(':')
+    path, _, _ = config_flags.get_config_filename(flag).partition(':')
     config.name = pathlib.Path(path).stem
   except (ValueError, TypeError, KeyError, AttributeError) as error:
     raise UsageError(_one_line(error)) from error
+  for name in config_flags.get_override_values(flag):
+    block = name.partition('.')[0]
+    if block not in config:
+      raise UsageError(f"config.{name} is set, but neither chain nor events name '{block}'")
   return config.to_dict()
 
 

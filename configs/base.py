@@ -48,7 +48,7 @@ LINKS = {
 }
 EVENTS = {
   'recalibrate_batch_norm': {
-    'at_epochs': 60.0,  # when
+    'at_epochs': 61.0,  # when; at the epoch of a cut it would see the network still dense
     'batches': 50,  # of training examples, unaugmented, over which the moments are averaged
   },
 }

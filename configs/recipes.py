@@ -33,7 +33,10 @@ def keep(config, active_fraction):
   if not active_fraction:
     return config
   config.prune.allocation = 'global_rank'
-  config.prune.target = float(active_fraction)
+  try:
+    config.prune.target = float(active_fraction)
+  except ValueError:
+    raise ValueError(f'active fraction {active_fraction!r}: allowed is a number up to 1') from None
   config.method = 'deep compression (exact)'
   return config
 

@@ -4,13 +4,14 @@ from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 from sparsejax.experiment.durations import Clock, in_steps
-from sparsejax.sparsity.schedules import Schedule
+from sparsejax.sparsity.schedules import PruningSchedule
 
 
 class Agenda(NamedTuple):
   """The steps at which training stops for something. "At step t" means after t updates.
 
-  At each: evaluate, write the line of metrics, let the events happen, save; then update t.
+  At each: evaluate, write the line of metrics, let the events happen, save; then update t. Every
+  event is followed by a checkpoint.
   """
 
   log: frozenset[int]
@@ -33,7 +34,7 @@ class Agenda(NamedTuple):
     return self.last_cut is None or step > self.last_cut
 
 
-def agenda(config: Mapping[str, Any], clock: Clock, schedule: Schedule | None) -> Agenda:
+def agenda(config: Mapping[str, Any], clock: Clock, schedule: PruningSchedule | None) -> Agenda:
   """Returns the agenda of a run.
 
   The cuts are bracketed: evaluated just before the first and one update after the last, so that a
@@ -43,13 +44,14 @@ def agenda(config: Mapping[str, Any], clock: Clock, schedule: Schedule | None) -
     ValueError: a period shorter than one step, an event after the end.
   """
   total = clock.total_steps
+  events = _events(config, clock)
   cuts = set() if schedule is None else {schedule.steps[0], schedule.steps[-1] + 1}
   evaluate = _every(config['evaluation'], 'evaluation.every', clock) | cuts | {total}
   return Agenda(
     log=_every(config['log'], 'log.every', clock) | evaluate,
     evaluate=frozenset(evaluate),
-    checkpoint=_every(config['log'], 'log.checkpoint_every', clock) | {total},
-    events=_events(config, clock),
+    checkpoint=_every(config['log'], 'log.checkpoint_every', clock) | {total} | set(events),
+    events=events,
     first_cut=None if schedule is None else schedule.steps[0],
     last_cut=None if schedule is None else schedule.steps[-1],
     total=total,
@@ -57,7 +59,8 @@ def agenda(config: Mapping[str, Any], clock: Clock, schedule: Schedule | None) -
 
 
 def _every(block, field, clock) -> frozenset[int]:
-  period = in_steps(block, clock)[field.rpartition('.')[2]]
+  name, _, setting = field.partition('.')
+  period = in_steps(block, clock, name)[setting]
   if period < 1:
     raise ValueError(f'{field} is {period} steps; allowed is 1 or more')
   return frozenset(range(period, clock.total_steps + 1, period))
@@ -66,8 +69,10 @@ def _every(block, field, clock) -> frozenset[int]:
 def _events(config, clock) -> dict[int, tuple[str, ...]]:
   events: dict[int, tuple[str, ...]] = {}
   for name in config['events']:
-    at = in_steps(config[name], clock)['at']
+    at = in_steps(config[name], clock, name)['at']
     if at > clock.total_steps:
-      raise ValueError(f'{name}: at step {at}, but the run has {clock.total_steps}')
+      raise ValueError(
+        f'{name}.at is step {at}, but the run has {clock.total_steps}; allowed is up to its end'
+      )
     events[at] = (*events.get(at, ()), name)
   return events

@@ -1,8 +1,8 @@
 """Checkpoints: Orbax writes the arrays, a manifest written last makes them count.
 
-The manifest lists the sha256 of every file and carries what the host knows (phases, seconds). A
-folder without one was cut short and never existed; a folder whose files disagree with it is
-refused, and the checkpoint before it is used.
+Beside the arrays lie the notes: the arrays' shapes, and what the host knows (phases, seconds). The
+manifest holds the sha256 of every file. A folder without one was cut short and never existed; a
+folder whose files disagree with it is refused, and the checkpoint before it is used.
 """
 
 import hashlib
@@ -15,9 +15,12 @@ import jax
 from absl import logging
 
 from sparsejax.experiment import files, parallel
+from sparsejax.sparsity import tree
 
 MANIFEST = 'manifest.json'
 ARRAYS = 'arrays'
+NOTES = 'notes.json'
+STEPS = '[0-9]' * 9  # matches the folders of steps
 BEST = 'best'  # the folder, beside those of the steps, of the network that a finished run delivers
 
 
@@ -30,19 +33,22 @@ class Restored(NamedTuple):
 
 
 def save(root: pathlib.Path, step: int, state: Any, host: dict[str, Any], *, keep: int) -> None:
-  """Commits the state of a step, then removes all but the newest `keep`.
+  """Commits the state of a step, then removes all but the newest `keep`, which is at least 1.
+
+  A step that is committed already stays as it is: its state could be no other.
 
   Raises:
     OSError: ENOSPC on a full disk; the checkpoints that were there are untouched.
   """
   folder = root / f'{step:09d}'
-  write(folder, state, host)
-  for old in committed(root)[:-keep]:
+  if not (folder / MANIFEST).exists():
+    write(folder, state, host)
+  for old in committed(root)[: -max(keep, 1)]:
     _remove(old)
 
 
 def write(folder: pathlib.Path, state: Any, host: dict[str, Any]) -> None:
-  """Writes one checkpoint: arrays, then the manifest that commits it."""
+  """Writes one checkpoint: arrays and notes, then the manifest that commits them."""
   import orbax.checkpoint as ocp
 
   folder.parent.mkdir(parents=True, exist_ok=True)
@@ -53,7 +59,8 @@ def write(folder: pathlib.Path, state: Any, host: dict[str, Any]) -> None:
       folder.mkdir()
       with ocp.StandardCheckpointer() as checkpointer:
         checkpointer.save((folder / ARRAYS).absolute(), state)
-      files.write_json(folder / MANIFEST, {'host': host, 'sha256': _digests(folder)})
+      files.write_json(folder / NOTES, {'shapes': _shapes(state), 'host': host})
+      files.write_json(folder / MANIFEST, _digests(folder))
   except BaseException:
     _remove(folder)
     raise
@@ -66,7 +73,7 @@ def restore_newest(root: pathlib.Path, like: Any) -> Restored | None:
     root: the folder of checkpoints.
     like: a state of the same structure, shapes and dtypes.
   """
-  for folder in sorted(root.glob('[0-9]*')) if root.exists() else []:
+  for folder in root.glob(STEPS):
     if not (folder / MANIFEST).exists():
       _remove(folder)
   for folder in reversed(committed(root)):
@@ -94,22 +101,44 @@ def read(folder: pathlib.Path, like: Any) -> tuple[Any, dict[str, Any]]:
   import orbax.checkpoint as ocp
 
   try:
-    manifest = json.loads((folder / MANIFEST).read_text())
-    wrong = [f for f, digest in manifest['sha256'].items() if _digest(folder / f) != digest]
-  except (OSError, ValueError, KeyError) as error:
+    manifest = dict(json.loads((folder / MANIFEST).read_text()))
+    wrong = [f for f in {*manifest, NOTES} if _digest(folder / f) != manifest.get(f)]
+  except (OSError, ValueError, TypeError) as error:
     raise DamagedError(f'checkpoint {folder} is damaged ({error})') from None
   if wrong:
     raise DamagedError(f'checkpoint {folder} is damaged ({wrong[0]} is not as it was written)')
+  notes = json.loads((folder / NOTES).read_text())
+  _check_shapes(folder, notes['shapes'], _shapes(like))
   abstract = jax.tree.map(ocp.utils.to_shape_dtype_struct, like)
   with ocp.StandardCheckpointer() as checkpointer:
     state = checkpointer.restore((folder / ARRAYS).absolute(), abstract)
-  return parallel.replicate(state), manifest['host']
+  return parallel.replicate(state), notes['host']
+
+
+def _shapes(state: Any) -> dict[str, str]:
+  """Every leaf's dtype and shape by path, as text."""
+  return {path: f'{x.dtype}{list(x.shape)}' for path, x in tree.named_leaves(state).items()}
+
+
+def _check_shapes(folder: pathlib.Path, there: dict[str, str], here: dict[str, str]) -> None:
+  """Raises a ValueError of one line where they differ: Orbax would cast, or say it in fifty."""
+  for path in {**there, **here}:
+    if there.get(path) != here.get(path):
+      raise ValueError(
+        f'checkpoint {folder}: {path} is {there.get(path, "missing")} there; needed is '
+        f'{here.get(path, "nothing")}'
+      )
 
 
 def check_source(run: str | None) -> None:
   """Raises a ValueError unless `run`, if given, is the directory of a finished run."""
   if run is not None and not (source_of(run) / MANIFEST).exists():
     raise ValueError(f'init_from={run}: allowed is the directory of a finished run')
+
+
+def source_digest(run: str | None) -> str | None:
+  """Returns the sha256 of the manifest of the network that a finished run delivers."""
+  return None if run is None else _digest(source_of(run) / MANIFEST)
 
 
 def source_of(run: str) -> pathlib.Path:
@@ -119,7 +148,7 @@ def source_of(run: str) -> pathlib.Path:
 
 def committed(root: pathlib.Path) -> list[pathlib.Path]:
   """Returns the committed checkpoints of steps, oldest first."""
-  return sorted(f for f in root.glob('[0-9]*') if (f / MANIFEST).exists())
+  return sorted(f for f in root.glob(STEPS) if (f / MANIFEST).exists())
 
 
 def _remove(folder: pathlib.Path) -> None:

@@ -177,6 +177,11 @@ def _print(stream, blocks: Iterable):
   stream.flush()
 
 
+def say(line: str, stream: TextIO | None = None) -> None:
+  """Prints a line of text, on stdout by default."""
+  _print(stream, [line])
+
+
 # The settings.
 
 

@@ -1,5 +1,6 @@
 """Durations carry their unit in their name and are turned into steps once, here."""
 
+import math
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
@@ -26,6 +27,8 @@ class Clock(NamedTuple):
       >>> Clock(examples=1000, batch_size=10, epochs=3).steps('epochs', 1.5)
       150
     """
+    if not math.isfinite(duration):
+      raise ValueError(f'{duration} {unit}: allowed is a finite number')
     per_unit = {'epochs': self.steps_per_epoch, 'steps': 1, 'examples': 1 / self.batch_size}
     return round(duration * per_unit[unit])
 
@@ -33,21 +36,30 @@ class Clock(NamedTuple):
 UNITS = ('epochs', 'steps', 'examples')
 
 
-def in_steps(settings: Mapping[str, Any], clock: Clock) -> dict[str, Any]:
+def in_steps(settings: Mapping[str, Any], clock: Clock, block: str = '') -> dict[str, Any]:
   """Returns the settings with `name_epochs`, `name_steps` and `name_examples` as `name`, in steps.
+
+  Args:
+    settings: one block of a config.
+    clock: the run's.
+    block: the block's name, which errors put before the setting's.
+
+  Raises:
+    ValueError: a duration that is negative or not finite, or given in two units.
 
   Example:
     >>> in_steps({'begin_epochs': 2.0, 'target': 0.1}, Clock(1000, 10, 3))
     {'begin': 200, 'target': 0.1}
   """
   converted = {}
+  prefix = block and f'{block}.'
   for key, value in settings.items():
     name, _, unit = key.rpartition('_')
     if name and unit in UNITS:
-      if value < 0:
-        raise ValueError(f'{key}={value}: allowed is 0 or more')
+      if not (isinstance(value, int | float) and 0 <= value < math.inf):
+        raise ValueError(f'{prefix}{key}={value}: allowed is a number of {unit}, 0 or more')
       key, value = name, clock.steps(unit, value)
     if key in converted:
-      raise ValueError(f'{key} is given in two units; one is allowed')
+      raise ValueError(f'{prefix}{key} is given in two units; allowed is one')
     converted[key] = value
   return converted

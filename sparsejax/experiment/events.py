@@ -62,10 +62,16 @@ EVENTS: dict[str, Callable[[TrainState, Mapping[str, Any], Context], TrainState]
 }
 
 
-def check(names: Iterable[str]) -> None:
-  """Raises a ValueError for an event of unknown name."""
+def check(config: Mapping[str, Any]) -> None:
+  """Raises a ValueError for an event that is unknown, named twice, or without anything to do."""
+  names = config['events']
   for name in names:
     lookup('event', name, EVENTS)
+  if len(set(names)) < len(names):
+    raise ValueError(f'events={names}: allowed is each event once')
+  for name in names:
+    if (batches := config[name]['batches']) < 1:
+      raise ValueError(f'{name}.batches={batches}: allowed is 1 or more')
 
 
 def happen(name: str, state: TrainState, settings: Mapping, context: Context) -> TrainState:

@@ -3,10 +3,10 @@
 import contextlib
 import errno
 import json
+import math
 import os
 import pathlib
 import shutil
-import tempfile
 from collections.abc import Iterator
 from typing import Any
 
@@ -15,21 +15,36 @@ FULL_DISK = (errno.ENOSPC, errno.EDQUOT)
 
 def write_atomically(path: pathlib.Path, text: str) -> None:
   """Writes a text file so that a reader, or a kill, finds either the old one or the new one."""
-  handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f'.{path.name}.')
+  # Not by tempfile, whose files nobody but the owner may read.
+  temporary = path.with_name(f'.{path.name}.{os.getpid()}.tmp')
   try:
-    with os.fdopen(handle, 'w') as file:
+    with temporary.open('w') as file:
       file.write(text)
       file.flush()
       os.fsync(file.fileno())
     os.replace(temporary, path)
   except BaseException:
-    pathlib.Path(temporary).unlink(missing_ok=True)
+    temporary.unlink(missing_ok=True)
     raise
 
 
 def write_json(path: pathlib.Path, content: Any) -> None:
   """Writes JSON atomically, one key a line."""
-  write_atomically(path, json.dumps(content, indent=2) + '\n')
+  write_atomically(path, json.dumps(finite(content), indent=2) + '\n')
+
+
+def finite(content: Any) -> Any:
+  """Returns the content with None for what is no finite number: JSON has no word for NaN.
+
+  Example:
+    >>> finite({'loss': float('nan'), 'phases': [1.0, float('inf')]})
+    {'loss': None, 'phases': [1.0, None]}
+  """
+  if isinstance(content, dict):
+    return {key: finite(value) for key, value in content.items()}
+  if isinstance(content, list | tuple):
+    return [finite(value) for value in content]
+  return None if isinstance(content, float) and not math.isfinite(content) else content
 
 
 @contextlib.contextmanager
@@ -48,9 +63,10 @@ def naming_full_disk(path: pathlib.Path, needed: int = 0) -> Iterator[None]:
     full()
   try:
     yield
-  except OSError:
-    raise
   except Exception as error:
-    if 'No space left' in str(error) or shutil.disk_usage(path).free < needed:
-      full(error)
+    # An errno is believed; writers in other languages give no more than its words, if those.
+    if not (isinstance(error, OSError) and error.errno is not None):
+      says_so = any(os.strerror(number) in str(error) for number in FULL_DISK)
+      if says_so or shutil.disk_usage(path).free < needed:
+        full(error)
     raise

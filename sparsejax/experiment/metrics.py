@@ -49,4 +49,4 @@ def read(path: pathlib.Path) -> list[dict[str, Any]]:
 
 
 def _line(line: Mapping[str, Any]) -> str:
-  return json.dumps(line) + '\n'
+  return json.dumps(files.finite(dict(line))) + '\n'

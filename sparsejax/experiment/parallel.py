@@ -20,6 +20,11 @@ def device_count() -> int:
   return jax.local_device_count()
 
 
+def device_kinds() -> list[str]:
+  """Returns what those devices are."""
+  return [device.device_kind for device in jax.local_devices()]
+
+
 def share_of(batch_size: int, field: str) -> int:
   """Returns one replica's share of a batch.
 

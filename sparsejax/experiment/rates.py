@@ -6,6 +6,7 @@ linearly to the schedule's own value.
 """
 
 import inspect
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -23,22 +24,32 @@ def constant(total, value):
 
 
 def step_decay(total, value, factor, every):
-  """value * factor^floor(t / every)."""
+  """value * factor^floor(t / every); the division is of integers, so exact at every length."""
   del total
-  return optax.exponential_decay(value, max(every, 1), factor, staircase=True)
+  if every < 1:
+    raise ValueError(f'step_decay: every={every} steps; allowed is 1 or more')
+  return lambda step: value * jnp.float32(factor) ** (step // every)
 
 
 def linear(total, initial, final, begin=0, end=None):
   """From initial to final between the steps begin and end (the run's last by default)."""
   end = total if end is None else end
   if end <= begin:
-    raise ValueError(f'linear schedule from step {begin} to step {end}: the end must come later')
-  return optax.linear_schedule(initial, final, end - begin, transition_begin=begin)
+    raise ValueError(f'linear: from step {begin} to step {end}; allowed is an end after the begin')
+
+  def schedule(step):
+    # Of what is left, an integer, so that the end is met exactly: 1 - done under jit can fall below
+    # zero by a rounding, and so could a learning rate.
+    left = jnp.clip((end - step) / (end - begin), 0.0, 1.0)
+    return final + (initial - final) * left
+
+  return schedule
 
 
 def cosine(total, value, final=0.0):
   """Half a cosine from value to final over the whole run (Loshchilov and Hutter 2017)."""
-  return optax.cosine_decay_schedule(value, total, alpha=final / value)
+  share = optax.cosine_decay_schedule(1.0, total)
+  return lambda step: final + (value - final) * share(step)
 
 
 def sgdr(total, value, first, multiply=2.0):
@@ -46,7 +57,7 @@ def sgdr(total, value, first, multiply=2.0):
 
   Source: Loshchilov and Hutter 2017, https://arxiv.org/abs/1608.03983
   """
-  if first < 1 or multiply < 1:
+  if first < 1 or not 1 <= multiply < math.inf:
     raise ValueError(f'sgdr: first={first} steps and multiply={multiply}; allowed are 1 or more')
   cycles, ends = [], []
   while not ends or ends[-1] < total:
@@ -65,7 +76,7 @@ def is_schedule(value: Any) -> bool:
 
 
 def build(settings: float | Mapping[str, Any], clock: Clock) -> optax.Schedule:
-  """Returns the Optax schedule (step -> float32) of a number or of a schedule's block.
+  """Returns the Optax schedule (step -> number) of a number or of a schedule's block.
 
   Raises:
     ValueError: an unknown kind, a missing or an unknown setting, an impossible value.

@@ -8,13 +8,14 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-from absl import logging
 
 from sparsejax.experiment import checkpoint, display, files, metrics, parallel, runs, setup
-from sparsejax.experiment.errors import TerminatedError, UsageError
+from sparsejax.experiment.errors import NonFiniteLossError, TerminatedError, UsageError
 from sparsejax.experiment.state import RunState, initial
 from sparsejax.experiment.summary import summarise
 from sparsejax.experiment.train import Trainer
+
+TRACEBACK = 'traceback.txt'
 
 
 def run(
@@ -40,16 +41,17 @@ def run(
   except ValueError as error:
     raise UsageError(str(error)) from error
   name, seed = config['name'], config['seed']
-  experiment_hash = runs.hash8(config, defaults, version, experiment.dataset.digest)
+  experiment_hash = runs.hash8(config, defaults, version, _digests(experiment))
   path = workdir or pathlib.Path('results', 'runs', f'{name}-{experiment_hash}', f'seed{seed}')
   directory = runs.RunDirectory(path, config, experiment_hash)
   if directory.summary is not None:
-    print(f'{path} holds this run, finished; nothing is trained.')
+    display.say(f'{path} holds this run, finished; nothing is trained.')
     display.final_table(directory.summary)
     return directory.summary
   display.settings_table(config, defaults)
-  print(f'run directory: {path}', flush=True)
+  display.say(f'run directory: {path}')
   directory.note_start()
+  (path / TRACEBACK).unlink(missing_ok=True)
   state, host = _begin(experiment, directory)
   try:
     with files.naming_full_disk(path):
@@ -58,8 +60,17 @@ def run(
     raise
   except Exception:
     with contextlib.suppress(OSError):  # the disk may be what is wrong
-      (path / 'traceback.txt').write_text(traceback.format_exc())
+      (path / TRACEBACK).write_text(traceback.format_exc())
     raise
+
+
+def _digests(experiment: setup.Experiment) -> dict[str, str]:
+  """The content of what the config names by path, so that new content is a new experiment."""
+  found = {
+    'data.name': experiment.dataset.digest,
+    'init_from': checkpoint.source_digest(experiment.config['init_from']),
+  }
+  return {field: digest for field, digest in found.items() if digest is not None}
 
 
 def _begin(experiment: setup.Experiment, directory: runs.RunDirectory):
@@ -69,7 +80,7 @@ def _begin(experiment: setup.Experiment, directory: runs.RunDirectory):
   fresh = parallel.replicate(fresh)
   restored = checkpoint.restore_newest(directory.checkpoints, fresh)
   if restored is not None:
-    logging.info('going on from step %d', restored.step)
+    display.say(f'going on from step {restored.step}')
     return restored.state, restored.host
   host = {'seconds': 0.0, 'phases': {}}
   if config['init_from']:
@@ -99,6 +110,8 @@ def _train(experiment, directory, experiment_hash, state, host) -> dict[str, Any
     trainer = Trainer(experiment, state, host, directory.checkpoints, progress, writers)
     state = trainer.run()
   best = state.best
+  if best.step < 0:
+    raise NonFiniteLossError('no evaluation at the final target had a finite validation loss')
   network = {'params': best.params, 'batch_stats': best.batch_stats}
   checkpoint.write(directory.checkpoints / checkpoint.BEST, network, {'step': int(best.step)})
   summary = summarise(

@@ -9,19 +9,22 @@ import os
 import pathlib
 import platform
 import subprocess
+import weakref
 from collections.abc import Mapping
 from typing import Any
 
 import jax
 from absl import logging
 
-from sparsejax.experiment import files
+from sparsejax.experiment import files, parallel
 from sparsejax.experiment.errors import UsageError
 
 # Fields that leave the experiment what it is: its seed (a level of its own in the path), labels,
 # how it is logged, and where the data lie.
 NOT_HASHED = ('seed', 'name', 'method', 'data.dir')
 LOGGING = 'log.'
+# The defaults are those of the same chain and events, so these never differ from them.
+ALWAYS_HASHED = ('chain', 'events')
 PACKAGES = ('jax', 'jaxlib', 'flax', 'optax', 'orbax-checkpoint', 'numpy', 'sparsejax')
 
 
@@ -39,63 +42,86 @@ def flatten(settings: Mapping[str, Any], prefix: str = '') -> dict[str, Any]:
   return flat
 
 
-def hash8(config: Mapping, defaults: Mapping, version: int, digest: str | None = None) -> str:
-  """Returns the name of an experiment: a hash of what it changes of the defaults.
+def hash8(config: Mapping, defaults: Mapping, version: int, digests: Mapping | None = None) -> str:
+  """Returns the name of an experiment: a hash of its chain, its events and what else it changes.
 
   Args:
     config: the resolved settings.
     defaults: the settings of `base.py` for the same chain and events.
     version: raised when a default changes.
-    digest: of the content of a person's own arrays, whose path says nothing about them.
+    digests: by field name, of the content of what the field's path says nothing about: a person's
+      own arrays, a run to start from.
 
   Example:
     >>> hash8({'epochs': 1, 'seed': 3}, {'epochs': 1, 'seed': 0}, 1) == hash8({}, {}, 1)
     True
   """
-  default = flatten(defaults)
+  # By way of JSON, in which a tuple and the list read back from config.json are the same.
+  mine, default = (json.loads(json.dumps(flatten(s))) for s in (config, defaults))
+  names = {n for n in {*mine, *default} if n not in NOT_HASHED and not n.startswith(LOGGING)}
   changed = {
-    name: value
-    for name, value in flatten(config).items()
-    if name not in NOT_HASHED
-    and not name.startswith(LOGGING)
-    and (name not in default or default[name] != value)
+    name: [mine[name]] if name in mine else []
+    for name in names
+    if name in ALWAYS_HASHED or (name in mine) != (name in default) or mine[name] != default[name]
   }
-  if digest is not None:
-    changed['data.name'] = digest
+  changed |= digests or {}
   text = json.dumps([version, changed], sort_keys=True)
   return hashlib.sha256(text.encode()).hexdigest()[:8]
 
 
 class RunDirectory:
-  """A run directory held by this process until it ends, however it ends.
+  """A run directory held by this object: until `close`, or the end of the process however it ends.
 
   Raises:
-    UsageError: another process is in it, or it belongs to another experiment or seed.
+    UsageError: another process is in it, it belongs to another experiment or seed, or it can't be
+      made or written.
   """
 
   def __init__(self, path: pathlib.Path, config: Mapping[str, Any], experiment_hash: str):
     self.path = path
-    path.mkdir(parents=True, exist_ok=True)
-    # The operating system drops the lock with the process: a killed one leaves none behind.
-    self._lock = (path / '.lock').open('w')
     try:
-      fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+      path.mkdir(parents=True, exist_ok=True)
+      lock = os.open(path / '.lock', os.O_RDWR | os.O_CREAT, 0o666)
+    except (FileExistsError, NotADirectoryError, PermissionError) as error:
+      raise UsageError(f'workdir={path}: {error.strerror}; allowed is a folder to write') from error
+    # The operating system drops the lock with the process: a killed one leaves none behind.
+    self.close = weakref.finalize(self, os.close, lock)
+    try:
+      fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+      self._claim(config, experiment_hash)
     except BlockingIOError:
+      self.close()
       raise UsageError(f'workdir={path}: another process is training there') from None
-    self._claim(config, experiment_hash)
+    except BaseException:
+      self.close()
+      raise
+
+  def __enter__(self):
+    return self
+
+  def __exit__(self, *exception):
+    self.close()
 
   def _claim(self, config, experiment_hash):
+    """Makes an empty directory this experiment's, or finds that it is this experiment's already."""
     file = self.path / 'config.json'
-    if file.exists():
-      before = json.loads(file.read_text())
-      for field, mine in (('hash', experiment_hash), ('seed', config['seed'])):
-        if before.get(field) != mine:
-          raise UsageError(
-            f'workdir={self.path}: it holds a run with {field} {before.get(field)}, this one has '
-            f'{mine}; allowed is an empty directory or the same experiment'
-          )
-    else:
+    allowed = 'allowed is an empty directory or the same experiment'
+    if not file.exists():
+      others = sorted(entry.name for entry in self.path.iterdir() if entry.name[0] != '.')
+      if others:
+        raise UsageError(f'workdir={self.path}: it holds {others[0]}, but no run; {allowed}')
       files.write_json(file, {'hash': experiment_hash} | dict(config))
+      return
+    try:
+      before = dict(json.loads(file.read_text()))
+    except (ValueError, TypeError) as error:
+      raise UsageError(f'workdir={self.path}: its config.json is damaged ({error})') from None
+    for field, mine in (('hash', experiment_hash), ('seed', config['seed'])):
+      if before.get(field) != mine:
+        raise UsageError(
+          f'workdir={self.path}: it holds a run with {field} {before.get(field)}, this one has '
+          f'{mine}; {allowed}'
+        )
 
   @property
   def checkpoints(self) -> pathlib.Path:
@@ -112,7 +138,7 @@ class RunDirectory:
     file = self.path / 'environment.json'
     starts = json.loads(file.read_text()) if file.exists() else []
     now = environment()
-    for field in ('git_commit', 'versions'):
+    for field in ('git_commit', 'git_dirty', 'versions'):
       if starts and starts[-1][field] != now[field]:
         logging.warning(
           'going on under another %s: %s, then %s', field, starts[-1][field], now[field]
@@ -126,7 +152,7 @@ def environment() -> dict[str, Any]:
     'time': datetime.datetime.now(datetime.UTC).isoformat(timespec='seconds'),
     'python': platform.python_version(),
     'versions': {name: importlib.metadata.version(name) for name in PACKAGES},
-    'devices': [device.device_kind for device in jax.local_devices()],
+    'devices': parallel.device_kinds(),
     'backend': jax.default_backend(),
     'processor': processor(),
     'cpus': os.cpu_count(),

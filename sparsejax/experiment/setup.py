@@ -67,7 +67,10 @@ def build(config: Mapping[str, Any]) -> Experiment:
   settings = config['prune'] if 'prune' in chain else None
   schedule = None if settings is None else optimizer.pruning_schedule(settings, clock)
   by_threshold = settings is not None and settings['allocation'] == 'absolute_threshold'
-  events.check(config['events'])
+  events.check(config)
+  require(0 <= config['seed'] < 2**32, 'seed', config['seed'], '0 to 2**32 - 1')
+  keep = config['log']['keep_checkpoints']
+  require(keep >= 1, 'log.keep_checkpoints', keep, '1 or more')
   experiment = Experiment(
     config=config,
     dataset=dataset,

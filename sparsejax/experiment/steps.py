@@ -33,10 +33,6 @@ class Preprocessing(NamedTuple):
   def evaluate(self, images: jax.Array) -> jax.Array:
     return augment.normalise(images, self.mean, self.std)
 
-  @property
-  def is_random(self) -> bool:
-    return self.flip or self.crop_padding > 0
-
 
 def make_train_step(
   model: Any,

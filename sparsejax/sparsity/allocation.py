@@ -18,7 +18,10 @@ import numpy as np
 
 
 class Allocation(NamedTuple):
-  """plan: (sizes, target, floor) -> row; counts: (scores, row, floor) -> count for each layer."""
+  """plan: (sizes, target, floor) -> row; counts: (scores, row, floor) -> count for each layer.
+
+  What is gone already comes to `counts` with the score -inf.
+  """
 
   plan: Callable[[Sequence[int], float, int], np.ndarray]
   counts: Callable[[list[jax.Array], jax.Array, int], list[jax.Array]]
@@ -27,8 +30,11 @@ class Allocation(NamedTuple):
 def keep_largest(scores: jax.Array, count: jax.Array | int) -> jax.Array:
   """Returns the mask of the `count` largest scores: exactly so many, the first of equals kept.
 
+  Sorting 23.5 million scores takes XLA 8 s on a CPU; finding the smallest score that stays, one bit
+  after the other, takes 32 counts and 0.3 s, and is as exact.
+
   Args:
-    scores: any shape.
+    scores: any shape; compared as float32.
     count: shape (), an integer in [0, scores.size].
 
   Example:
@@ -37,9 +43,23 @@ def keep_largest(scores: jax.Array, count: jax.Array | int) -> jax.Array:
     >>> keep_largest(jnp.zeros(3), 1).tolist()
     [True, False, False]
   """
-  order = jnp.argsort(scores.reshape(-1), descending=True, stable=True)
-  kept = jnp.zeros(scores.size, bool).at[order].set(jnp.arange(scores.size) < count)
-  return kept.reshape(scores.shape)
+  keys = _ordered_bits(scores.reshape(-1))
+
+  def set_bit(i, least):
+    trial = least | (jnp.uint32(1) << (31 - i).astype(jnp.uint32))
+    return jnp.where(jnp.sum(keys >= trial, dtype=jnp.int32) >= count, trial, least)
+
+  least = jax.lax.fori_loop(0, 32, set_bit, jnp.uint32(0))
+  above, equal = keys > least, keys == least
+  room = count - jnp.sum(above, dtype=jnp.int32)
+  return (above | (equal & (jnp.cumsum(equal) <= room))).reshape(scores.shape)
+
+
+def _ordered_bits(scores: jax.Array) -> jax.Array:
+  """Unsigned integers in the order of the floats: -inf least, the two zeros equal, NaN most."""
+  scores = scores.astype(jnp.float32)
+  bits = jax.lax.bitcast_convert_type(jnp.where(scores == 0, 0.0, scores), jnp.uint32)
+  return jnp.where(bits >> 31, ~bits, bits | jnp.uint32(1 << 31))
 
 
 def total_to_keep(sizes: Sequence[int], active_fraction: float, floor: int) -> int:
@@ -49,6 +69,8 @@ def total_to_keep(sizes: Sequence[int], active_fraction: float, floor: int) -> i
     >>> total_to_keep([90, 10], 0.05, floor=1)
     5
   """
+  if not 0 <= active_fraction <= 1:
+    raise ValueError(f'target={active_fraction}: allowed is an active fraction from 0 to 1')
   return max(round(active_fraction * sum(sizes)), sum(min(size, floor) for size in sizes))
 
 
@@ -86,30 +108,47 @@ def uniform() -> Allocation:
   """
 
   def plan(sizes, target, floor):
-    total = total_to_keep(sizes, target, floor)
-    lowest = np.minimum(np.array(sizes), floor)
-    wanted = np.clip(target * np.array(sizes, float), lowest, sizes)
-    return _round_to_total(wanted, total, lowest, np.array(sizes)).astype(np.int32)
+    sizes = np.array(sizes)
+    total = total_to_keep(sizes.tolist(), target, floor)
+    return apportion(sizes, total, np.minimum(sizes, floor), sizes).astype(np.int32)
 
   return Allocation(plan, lambda scores, row, floor: list(row))
 
 
-def _round_to_total(wanted, total, lowest, highest) -> np.ndarray:
-  """Integers within [lowest, highest] that sum to `total`, by largest remainder of `wanted`."""
-  counts = np.floor(wanted).astype(np.int64)
-  while (missing := total - counts.sum()) != 0:
-    sign = 1 if missing > 0 else -1
-    room = counts < highest if sign > 0 else counts > lowest
-    gain = np.where(room, sign * (wanted - counts), -np.inf)
-    chosen = np.argsort(-gain, kind='stable')[: min(abs(missing), int(room.sum()))]
-    counts[chosen] += sign
+def apportion(weights: np.ndarray, total: int, lowest: np.ndarray, highest: np.ndarray):
+  """Returns integers within [lowest, highest] that sum to `total`, in proportion to the weights.
+
+  One rate for all, counts = round(rate * weights) within their bounds, is found by bisection
+  (the divisor method of Webster). A smaller total never gives any layer more, which the largest
+  remainders don't promise, and without which nested masks could miss their total.
+
+  Args:
+    weights: positive, one for each layer.
+    total: between the sums of the bounds.
+    lowest: integers, one for each layer.
+    highest: integers, one for each layer.
+
+  Example:
+    >>> apportion(np.array([6.0, 3.0, 1.0]), 5, np.array([0, 0, 1]), np.array([9, 9, 9])).tolist()
+    [3, 1, 1]
+  """
+
+  def at(rate):
+    return np.clip(np.floor(rate * weights + 0.5).astype(np.int64), lowest, highest)
+
+  low, high = 0.0, float(np.max((highest + 1) / weights))
+  while low < (middle := (low + high) / 2) < high:
+    low, high = (middle, high) if at(middle).sum() <= total else (low, middle)
+  counts = at(low)
+  next_up = np.flatnonzero(at(high) > counts)  # these tie: the first of them are rounded up
+  counts[next_up[: total - counts.sum()]] += 1
   return counts
 
 
 def absolute_threshold() -> Allocation:
   """What scores above the target stays: |p| <= 0.02 goes in Deep Compression as the log had it.
 
-  The target is the threshold, in the criterion's unit; it must be at least 0.
+  The target is the threshold, in the criterion's unit.
   """
 
   def plan(sizes, target, floor):

@@ -2,9 +2,10 @@
 
 A criterion is a function `criterion(param, *, grad, key) -> score` of one leaf, of the leaf's
 shape and float32. `grad` is the raw gradient (averaged over the batch, data term only), never the
-update that an optimizer made of it; a criterion whose attribute `needs_grad` is true gets it.
+update that an optimizer made of it; a criterion that gives `grad` no default can't do without it.
 """
 
+import inspect
 from collections.abc import Callable
 
 import jax
@@ -14,8 +15,14 @@ Criterion = Callable[..., jax.Array]
 
 
 def needs_grad(criterion: Criterion) -> bool:
-  """Whether a criterion has to be given the gradient."""
-  return getattr(criterion, 'needs_grad', False)
+  """Whether a criterion has to be given the gradient: its `grad` has no default.
+
+  Example:
+    >>> needs_grad(saliency), needs_grad(magnitude)
+    (True, False)
+  """
+  grad = inspect.signature(criterion).parameters.get('grad')
+  return grad is not None and grad.default is inspect.Parameter.empty
 
 
 def magnitude(param: jax.Array, *, grad=None, key=None) -> jax.Array:
@@ -38,9 +45,6 @@ def saliency(param: jax.Array, *, grad: jax.Array, key=None) -> jax.Array:
   """
   del key
   return jnp.abs(param.astype(jnp.float32) * grad.astype(jnp.float32))
-
-
-saliency.needs_grad = True
 
 
 def random(param: jax.Array, *, grad=None, key: jax.Array) -> jax.Array:

@@ -1,7 +1,8 @@
 """Granularity: what is kept or removed as one, a single weight or a group of them.
 
 A granularity is a pair of functions of one leaf: `pool` makes one score for each group of the
-weights' scores, `spread` makes the weights' mask of the groups' mask.
+weights' scores, `spread` makes the weights' mask of the groups' mask. Of a mask's ones and zeros,
+`pool` must make more than 0 for a group that is still there. Targets and floors count groups.
 """
 
 from collections.abc import Callable

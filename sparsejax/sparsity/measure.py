@@ -48,8 +48,13 @@ def sizes(params: Any) -> dict[str, int]:
 
 
 def layer_of(path: str) -> str:
-  """Returns the layer that owns a parameter: 'block1/conv2/kernel' -> 'block1/conv2'."""
-  return path.rpartition('/')[0]
+  """Returns the layer that owns a parameter, or its own name where it has none.
+
+  Example:
+    >>> layer_of('block1/conv2/kernel'), layer_of('w')
+    ('block1/conv2', 'w')
+  """
+  return path.rpartition('/')[0] or path
 
 
 def report(params: Any, positions: Mapping[str, int] | None = None) -> dict[str, Any]:
@@ -80,14 +85,22 @@ def report(params: Any, positions: Mapping[str, int] | None = None) -> dict[str,
     'active_fraction': active_parameters / parameters,
     'sparsity': 1 - active_weights / weights,
     'compression': weights / active_weights if active_weights else float('inf'),
-    'layers': {
-      layer_of(path): {'weights': size[path], 'active_weights': active[path]} for path in kernels
-    },
+    'layers': _by_layer(kernels, size, active),
   }
   return figures if positions is None else figures | _macs(figures['layers'], positions)
 
 
 _count_active = jax.jit(count_active)
+
+
+def _by_layer(kernels, size, active) -> dict[str, dict[str, int]]:
+  """The counts of each layer: a recurrent or a separable one owns several kernels."""
+  layers: dict[str, dict[str, int]] = {}
+  for path in kernels:
+    layer = layers.setdefault(layer_of(path), {'weights': 0, 'active_weights': 0})
+    layer['weights'] += size[path]
+    layer['active_weights'] += active[path]
+  return layers
 
 
 def _macs(layers: Mapping[str, Mapping[str, int]], positions: Mapping[str, int]) -> dict[str, Any]:

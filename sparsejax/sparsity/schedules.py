@@ -5,27 +5,30 @@ happens is known from the configuration alone, and the last target is met exactl
 period. "At step t" means after t updates: the update number t is the first that uses the mask.
 """
 
+import itertools
 from typing import NamedTuple
 
 
-class Schedule(NamedTuple):
+class PruningSchedule(NamedTuple):
   """The steps (rising) and the target at each: an active fraction, or a threshold."""
 
   steps: tuple[int, ...]
   targets: tuple[float, ...]
 
 
-def one_shot(step: int, target: float) -> Schedule:
+def one_shot(step: int, target: float) -> PruningSchedule:
   """Prunes once, at the given step.
 
   Example:
     >>> one_shot(100, 0.05)
-    Schedule(steps=(100,), targets=(0.05,))
+    PruningSchedule(steps=(100,), targets=(0.05,))
   """
-  return _checked(Schedule((int(step),), (float(target),)))
+  return checked(PruningSchedule((int(step),), (float(target),)))
 
 
-def cubic(begin: int, end: int, target: float, *, initial: float = 1.0, every: int = 100):
+def cubic(
+  begin: int, end: int, target: float, *, initial: float = 1.0, every: int = 100
+) -> PruningSchedule:
   """Falls from the initial to the final target, fast at first (Zhu and Gupta 2017, 1710.01878).
 
   target_t = target + (initial - target) (1 - (t - begin) / (end - begin))^3
@@ -34,19 +37,34 @@ def cubic(begin: int, end: int, target: float, *, initial: float = 1.0, every: i
 
   Example:
     >>> cubic(0, 40, 0.5, every=20)
-    Schedule(steps=(20, 40), targets=(0.5625, 0.5))
+    PruningSchedule(steps=(20, 40), targets=(0.5625, 0.5))
   """
   if end <= begin or every < 1:
-    raise ValueError(f'cubic schedule from step {begin} to {end} every {every}: needs begin < end')
+    raise ValueError(
+      f'cubic schedule with begin={begin}, end={end}, every={every}: '
+      'allowed is begin < end and every >= 1'
+    )
   steps = (*range(begin + every, end, every), end)
   share_left = [1 - (step - begin) / (end - begin) for step in steps]
   targets = [target + (initial - target) * share**3 for share in share_left]
-  return _checked(Schedule(steps, (*targets[:-1], float(target))))
+  return checked(PruningSchedule(steps, (*targets[:-1], float(target))))
 
 
-def _checked(schedule: Schedule) -> Schedule:
-  if schedule.steps[0] < 0:
-    raise ValueError(f'pruning at step {schedule.steps[0]}: allowed is 0 or later')
-  if not all(0 <= target <= 1 for target in schedule.targets):
-    raise ValueError(f'pruning target {schedule.targets[-1]}: allowed is the range from 0 to 1')
+def checked(schedule: PruningSchedule) -> PruningSchedule:
+  """Returns the schedule, or raises a ValueError if it is no table of rising steps and targets.
+
+  Which targets are allowed is the allocation's to say: a fraction and a threshold differ.
+  """
+  steps, targets = schedule
+  if len(steps) != len(targets) or not steps:
+    raise ValueError(
+      f'pruning schedule of {len(steps)} steps and {len(targets)} targets: '
+      'allowed is one target for each step, and at least one'
+    )
+  if steps[0] < 0:
+    raise ValueError(f'pruning at step {steps[0]}: allowed is 0 or later')
+  if any(after <= before for before, after in itertools.pairwise(steps)):
+    raise ValueError(f'pruning steps {steps}: allowed are rising steps, each once')
+  if any(step != int(step) for step in steps):
+    raise ValueError(f'pruning steps {steps}: allowed are whole numbers')
   return schedule

@@ -1,11 +1,13 @@
 """Parameters by path: which leaf is called what, which are kernels, which a rule is over."""
 
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
 import jax.numpy as jnp
+
+from sparsejax.lookup import lookup
 
 # The names that Flax, Haiku, Equinox and PyTorch give to what is added or rescales, whatever its
 # rank: a convolution's bias in Equinox has shape (channels, 1, 1) and still is no kernel.
@@ -52,25 +54,25 @@ CHOICES: dict[str, Callable[[str, jax.Array], bool]] = {
 }
 
 
-def choose(params: Any, which: Choice = 'kernels', exclude: Iterable[str] = ()) -> Any:
+def choose(params: Any, which: Choice = 'kernels', exclude: str | Sequence[str] = ()) -> Any:
   """Returns a tree of Python bools, the shape of params: the leaves that a rule is over.
 
   Args:
     params: any pytree of arrays.
-    which: 'all' (every trainable parameter), 'kernels', or a function of (path, leaf).
-    exclude: regular expressions searched for in the paths, to leave leaves out, such as
+    which: 'all' (every trainable parameter), 'kernels', or a function of (path, leaf), which
+      should look at the leaf's shape and dtype alone: under jit it has no values.
+    exclude: regular expressions (or one) searched for in the paths, to leave leaves out, such as
       ('classifier', '^conv1/').
 
   Raises:
-    ValueError: an expression that no path matches, or nothing left to choose.
+    ValueError: an unknown name, an expression that no path matches, or nothing left to choose.
 
   Example:
     >>> choose({'fc1': {'kernel': jnp.ones((2, 2)), 'bias': jnp.ones(2)}})
     {'fc1': {'bias': False, 'kernel': True}}
   """
-  if isinstance(which, str) and which not in CHOICES:
-    raise ValueError(f"parameters={which!r}: allowed are 'all', 'kernels' or a function")
-  predicate = CHOICES[which] if isinstance(which, str) else which
+  predicate = lookup('choice of parameters', which, CHOICES) if isinstance(which, str) else which
+  exclude = (exclude,) if isinstance(exclude, str) else tuple(exclude)
   named = named_leaves(params)
   for pattern in exclude:
     if named and not any(re.search(pattern, path) for path in named):
@@ -81,5 +83,25 @@ def choose(params: Any, which: Choice = 'kernels', exclude: Iterable[str] = ()) 
     for (path, leaf), out in zip(named.items(), excluded, strict=True)
   ]
   if named and not any(chosen):
-    raise ValueError(f'parameters={which!r}, exclude={tuple(exclude)!r} leaves nothing to choose')
+    raise ValueError(f'parameters={which!r}, exclude={exclude!r} leaves nothing to choose')
   return jax.tree.unflatten(jax.tree.structure(params), chosen)
+
+
+def pick(tree: Any, chosen: Any) -> Any:
+  """Returns the tree of the chosen leaves alone, None (no leaf at all) for the others.
+
+  Example:
+    >>> pick({'a': 1, 'b': 2}, {'a': True, 'b': False})
+    {'a': 1, 'b': None}
+  """
+  return jax.tree.map(lambda leaf, c: leaf if c else None, tree, chosen)
+
+
+def merge(picked: Any, rest: Any) -> Any:
+  """Returns `rest` with the picked leaves in their places.
+
+  Example:
+    >>> merge({'a': 10, 'b': None}, {'a': 1, 'b': 2})
+    {'a': 10, 'b': 2}
+  """
+  return jax.tree.map(lambda p, r: r if p is None else p, picked, rest, is_leaf=lambda p: p is None)

@@ -3,10 +3,14 @@
 An update rule is a function `rule(mask, scores, count) -> mask` of one layer.
 """
 
+from collections.abc import Callable
+
 import jax
 import jax.numpy as jnp
 
 from sparsejax.sparsity.allocation import keep_largest
+
+UpdateRule = Callable[[jax.Array, jax.Array, jax.Array], jax.Array]
 
 
 def nested(mask: jax.Array, scores: jax.Array, count: jax.Array) -> jax.Array:

@@ -1,0 +1,220 @@
+"""Allocation: integers for each layer whose sum is exact, planned in float64 on the host."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from sparsejax.sparsity import allocation
+
+quick = settings(deadline=None, max_examples=100, derandomize=True, database=None)
+
+RESNET50 = 23_520_842  # parameters of the log's network
+FRACTIONS = {0.05: 1_176_042, 0.01: 235_208, 0.005: 117_604, 0.001: 23_521}
+
+
+keep_largest = jax.jit(allocation.keep_largest)
+
+
+def sorted_reference(scores: np.ndarray, count: int) -> np.ndarray:
+  """The same by a stable sort, as one would write it without care for the time."""
+  kept = np.zeros(scores.size, bool)
+  kept[np.argsort(-scores, kind='stable')[:count]] = True
+  return kept
+
+
+def test_keep_largest_by_hand():
+  assert keep_largest(jnp.array([1.0, 3.0, 3.0, 2.0]), 2).tolist() == [False, True, True, False]
+  assert keep_largest(jnp.array([1.0, 3.0, 3.0, 2.0]), 1).tolist() == [False, True, False, False]
+  assert keep_largest(jnp.array([[5.0], [7.0]]), 1).tolist() == [[False], [True]]
+
+
+@quick
+@given(
+  scores=st.lists(
+    st.one_of(
+      st.floats(width=32, allow_nan=False),
+      st.sampled_from([0.0, -0.0, 1.0, -1.0, float('inf'), float('-inf')]),
+    ),
+    min_size=9,
+    max_size=9,
+  ),
+  count=st.integers(0, 9),
+)
+def test_keep_largest_is_a_stable_sort(scores, count):
+  scores = np.array(scores, np.float32)
+  scores[np.abs(scores) < np.finfo(np.float32).tiny] = 0.0  # XLA on CPU flushes subnormals
+  np.testing.assert_array_equal(keep_largest(scores, count), sorted_reference(scores, count))
+
+
+@pytest.mark.parametrize('count', [0, 1, 2_999, 30_000, 59_999, 60_000])
+def test_keep_largest_among_many_equals(count):
+  scores = np.random.default_rng(0).integers(0, 50, 60_000).astype(np.float32)
+  kept = np.asarray(keep_largest(scores, count))
+  assert kept.sum() == count
+  np.testing.assert_array_equal(kept, sorted_reference(scores, count))
+
+
+def test_keep_largest_tells_neighbouring_floats_apart():
+  one = np.float32(1)
+  scores = np.array([one, np.nextafter(one, np.float32(2)), np.nextafter(one, np.float32(0))])
+  assert keep_largest(scores, 1).tolist() == [False, True, False]
+  assert keep_largest(scores, 2).tolist() == [True, True, False]
+
+
+def test_keep_largest_takes_bfloat16():
+  scores = jnp.array([2.0, -1.0, 3.0, 3.0], jnp.bfloat16)
+  assert keep_largest(scores, 2).tolist() == [False, False, True, True]
+
+
+def test_a_score_that_is_no_number_stays_to_be_seen():
+  assert keep_largest(jnp.array([1.0, jnp.nan, jnp.inf]), 1).tolist() == [False, True, False]
+
+
+# The plan, on the host
+
+
+@pytest.mark.parametrize(('fraction', 'total'), FRACTIONS.items())
+def test_totals_of_a_network_of_23_million_are_exact(fraction, total):
+  sizes = [9_408, 2_359_296, RESNET50 - 9_408 - 2_359_296 - 64, 64]
+  assert allocation.total_to_keep(sizes, fraction, floor=1) == total
+  assert allocation.global_rank().plan(sizes, fraction, 1).tolist() == [total]
+  counts = allocation.uniform().plan(sizes, fraction, 1)
+  assert counts.sum(dtype=np.int64) == total
+  np.testing.assert_allclose(counts, fraction * np.array(sizes), atol=1.1)
+
+
+def test_every_target_of_a_long_schedule_is_exact():
+  """A product in float32 knows 23.5 million times a fraction to one or two units only."""
+  sizes = [RESNET50 // 3, RESNET50 // 3, RESNET50 - 2 * (RESNET50 // 3)]
+  wrong = 0
+  for target in np.linspace(0.0012345, 1, 200):
+    exact = round(target * RESNET50)
+    assert allocation.global_rank().plan(sizes, target, 1).tolist() == [exact]
+    assert allocation.uniform().plan(sizes, target, 1).sum(dtype=np.int64) == exact
+    wrong += exact != round(float(np.float32(target) * np.float32(RESNET50)))
+  assert wrong > 50
+
+
+def test_a_whole_and_an_empty_network():
+  for plan in (allocation.uniform().plan, allocation.global_rank().plan):
+    assert plan([RESNET50, 7], 1.0, 1).sum() == RESNET50 + 7
+    assert plan([10, 7], 0.0, 0).sum() == 0
+    assert plan([10, 7], 0.0, 1).sum() == 2
+
+
+@pytest.mark.parametrize('target', [-0.1, 1.5, 5.0, float('nan')])
+@pytest.mark.parametrize('rule', [allocation.uniform, allocation.global_rank])
+def test_a_fraction_outside_0_to_1_is_refused_by_value(rule, target):
+  with pytest.raises(ValueError, match=rf'target={target}: allowed is an active fraction'):
+    rule().plan([10, 10], target, 1)
+
+
+def test_uniform_by_hand():
+  plan = allocation.uniform().plan
+  assert plan([10, 10, 5], 0.5, 1).tolist() == [5, 5, 2]
+  assert plan([100, 100, 2], 0.1, 1).tolist() == [10, 9, 1]  # 20 in all, one for the floor
+  assert plan([90, 10], 0.01, 3).tolist() == [3, 3]
+  assert plan([90, 2], 0.01, 3).tolist() == [3, 2]
+
+
+sizes_strategy = st.lists(st.integers(1, 5_000), min_size=1, max_size=12)
+
+
+@quick
+@given(sizes=sizes_strategy, target=st.floats(0, 1), floor=st.integers(0, 20))
+def test_uniform_is_exact_within_its_bounds_and_close_to_the_fraction(sizes, target, floor):
+  counts = allocation.uniform().plan(sizes, target, floor)
+  sizes = np.array(sizes)
+  lowest = np.minimum(sizes, floor)
+  assert counts.sum() == max(round(target * sizes.sum()), lowest.sum())
+  assert np.all((lowest <= counts) & (counts <= sizes))
+  if floor == 0:
+    # One rate for all, within half a weight of each; it differs from the target by the rounding.
+    slack = 0.5 + len(sizes) * sizes / sizes.sum()
+    assert np.all(np.abs(counts - target * sizes) <= slack + 1e-9)
+
+
+@quick
+@given(sizes=sizes_strategy, targets=st.lists(st.floats(0, 1), min_size=2, max_size=6))
+def test_uniform_gives_no_layer_more_when_the_target_falls(sizes, targets):
+  rows = [allocation.uniform().plan(sizes, t, 2) for t in sorted(targets, reverse=True)]
+  assert np.all(np.diff(np.array(rows), axis=0) <= 0)
+
+
+def test_apportion_shares_by_weight_within_bounds():
+  zeros, many = np.zeros(3, int), np.full(3, 99)
+  weights = np.array([6.0, 3.0, 1.0])
+  assert allocation.apportion(weights, 20, zeros, many).tolist() == [12, 6, 2]
+  # What a full layer can't take goes to the others, two to one still.
+  assert allocation.apportion(weights[[1, 0, 2]], 20, zeros, np.array([99, 8, 99])).tolist() == [
+    9,
+    8,
+    3,
+  ]
+  assert allocation.apportion(np.ones(3), 4, zeros, many).tolist() == [2, 1, 1]
+
+
+# The counts, on the device
+
+
+GLOBAL_RANK, ABSOLUTE_THRESHOLD = allocation.global_rank(), allocation.absolute_threshold()
+COMPILED = {
+  rule: jax.jit(rule.counts, static_argnums=2) for rule in (GLOBAL_RANK, ABSOLUTE_THRESHOLD)
+}
+
+
+def counts_of(rule, scores, target, floor):
+  row = jnp.asarray(rule.plan([s.size for s in scores], target, floor))
+  counts = COMPILED[rule](scores, row, floor)
+  assert all(count.shape == () and count.dtype == jnp.int32 for count in counts)
+  return [int(count) for count in counts]
+
+
+def test_global_rank_by_hand():
+  scores = [jnp.array([5.0, 1.0, 4.0]), jnp.array([[2.0, 9.0], [3.0, 0.5]]), jnp.array([0.1])]
+  assert counts_of(GLOBAL_RANK, scores, 0.5, 0) == [2, 2, 0]  # 9 5 4 3
+  assert counts_of(GLOBAL_RANK, scores, 0.5, 1) == [2, 1, 1]  # 9 5 4, and 0.1 by the floor
+  assert counts_of(GLOBAL_RANK, scores, 0.0, 1) == [1, 1, 1]
+  assert counts_of(GLOBAL_RANK, scores, 0.0, 2) == [2, 2, 1]
+  assert counts_of(GLOBAL_RANK, scores, 1.0, 1) == [3, 4, 1]
+
+
+def test_global_rank_takes_the_first_of_equals():
+  assert counts_of(GLOBAL_RANK, [jnp.zeros(3), jnp.zeros(3)], 0.5, 0) == [3, 0]
+  assert counts_of(GLOBAL_RANK, [jnp.zeros(3), jnp.zeros(3)], 0.5, 1) == [2, 1]
+
+
+@settings(deadline=None, max_examples=60, derandomize=True, database=None)
+@given(
+  seed=st.integers(0, 99),
+  ties=st.booleans(),
+  target=st.floats(0, 1),
+  floor=st.sampled_from([0, 1, 3]),
+)
+def test_global_rank_is_the_ranking_of_all_scores(seed, ties, target, floor):
+  rng = np.random.default_rng(seed)
+  scores = [rng.normal(size=shape).astype(np.float32) for shape in ((4, 5), (7,), (2, 2, 3), (1,))]
+  scores = [np.round(s) if ties else s for s in scores]
+  counts = counts_of(GLOBAL_RANK, scores, target, floor)
+  total = max(round(target * 40), sum(min(s.size, floor) for s in scores))
+  assert sum(counts) == total
+  assert all(n >= min(s.size, floor) for n, s in zip(counts, scores, strict=True))
+  if floor == 0:
+    kept = sorted_reference(np.concatenate([s.ravel() for s in scores]), total)
+    assert counts == [k.sum() for k in np.split(kept, np.cumsum([20, 7, 12]))]
+
+
+def test_absolute_threshold_keeps_what_lies_strictly_above():
+  scores = [jnp.array([0.02, 0.03, 0.01]), jnp.array([0.0, 0.02]), jnp.array([0.5, 0.6])]
+  assert counts_of(ABSOLUTE_THRESHOLD, scores, 0.02, 0) == [1, 0, 2]
+  assert counts_of(ABSOLUTE_THRESHOLD, scores, 0.02, 1) == [1, 1, 2]
+  assert counts_of(ABSOLUTE_THRESHOLD, scores, 0.02, 5) == [3, 2, 2]
+
+
+def test_a_threshold_may_be_any_number():
+  """Scores such as -log alpha are compared with negative ones; what is gone stays below."""
+  scores = [jnp.array([-2.0, -4.0, -jnp.inf])]
+  assert counts_of(ABSOLUTE_THRESHOLD, scores, -3.0, 0) == [1]

@@ -1,0 +1,194 @@
+"""Every config in configs/: it builds, its names are known, and no two are the same experiment."""
+
+import importlib
+import inspect
+import itertools
+import pathlib
+
+import pytest
+from ml_collections import ConfigDict
+
+from configs import base, recipes
+from sparsejax import layers, models
+from sparsejax.experiment import agenda, data, events, optimizer, runs
+from sparsejax.experiment.durations import Clock, in_steps
+
+FOLDER = pathlib.Path(base.__file__).parent
+NAMES = sorted({file.stem for file in FOLDER.glob('*.py')} - {'__init__', 'base', 'recipes'})
+EXAMPLES = {'cifar10': 40_000, 'mnist': 55_000, 'digits': 1_197}
+
+
+def get_config(name):
+  return importlib.import_module(f'configs.{name}').get_config
+
+
+def resolve(config):
+  return base.complete(config).to_dict()
+
+
+def clock_of(config):
+  return Clock(EXAMPLES[config['data']['name']], config['batch_size'], config['epochs'])
+
+
+def takes_fraction(name):
+  return 'active_fraction' in inspect.signature(get_config(name)).parameters
+
+
+def hash_of(config):
+  defaults = base.get_config(config['chain'], config['events']).to_dict()
+  return runs.hash8(config, defaults, base.VERSION)
+
+
+PRUNED = [name for name in NAMES if takes_fraction(name)]
+
+
+def test_the_configs_are_found():
+  assert 'quickstart' in NAMES
+  assert 'resnet50_dc' in PRUNED
+
+
+@pytest.mark.parametrize('name', NAMES)
+def test_a_config_builds_and_every_name_in_it_is_known(name):
+  config = resolve(get_config(name)())
+  clock = clock_of(config)
+  pruning = config.get('prune')
+  schedule = pruning and optimizer.pruning_schedule(pruning, clock)
+  optimizer.build(config['chain'], config, clock)
+  plan = agenda.agenda(config, clock, schedule)
+  assert plan.total == clock.total_steps > 0
+  assert (plan.last_cut is not None) == ('prune' in config['chain'])
+  assert optimizer.learning_rate(config['chain'], config, clock)(0) > 0
+  events.check(config)
+  model = config['model']
+  models.create(model['name'], 10, layers=config['layers'], width=model['width'])
+  assert config['data']['name'] in data._SOURCES
+
+
+@pytest.mark.parametrize('name', NAMES)
+def test_the_docstring_says_how_to_run_it(name):
+  module = importlib.import_module(f'configs.{name}')
+  assert f'python launch.py --config=configs/{name}.py' in module.__doc__
+
+
+@pytest.mark.parametrize('name', PRUNED)
+def test_the_argument_is_the_active_fraction(name):
+  config = resolve(get_config(name)('0.005'))
+  assert config['prune']['target'] == 0.005
+  assert config['prune']['allocation'] == 'global_rank'
+  optimizer.build(config['chain'], config, clock_of(config))
+
+
+@pytest.mark.parametrize('name', PRUNED)
+def test_one_keeps_everything(name):
+  config = resolve(get_config(name)('1.0'))
+  schedule = optimizer.pruning_schedule(config['prune'], clock_of(config))
+  assert set(schedule.targets) == {1.0}
+
+
+@pytest.mark.parametrize('name', PRUNED)
+@pytest.mark.parametrize('argument', ['0', '1.5', '-0.1', 'nan', 'half'])
+def test_no_fraction_is_refused(name, argument):
+  def resolved_schedule():
+    config = resolve(get_config(name)(argument))
+    return optimizer.pruning_schedule(config['prune'], clock_of(config))
+
+  with pytest.raises(ValueError, match=r'prune\.target=|half'):
+    resolved_schedule()
+
+
+def test_the_form_of_the_butterfly():
+  build = get_config('butterfly_resnet18')
+  assert [build(form).model.name for form in ('log', 'general')] == [
+    'butterfly_resnet18',
+    'butterfly_resnet18_general',
+  ]
+  with pytest.raises(ValueError, match=r'butterfly_resnet18\.py:tree: allowed are log, general'):
+    build('tree')
+
+
+def test_no_two_configs_are_the_same_experiment():
+  resolved = {name: resolve(get_config(name)()) for name in NAMES}
+  resolved |= {f'{name}:0.3': resolve(get_config(name)('0.3')) for name in PRUNED}
+  for (one, a), (other, b) in itertools.combinations(resolved.items(), 2):
+    assert hash_of(a) != hash_of(b), (one, other)
+
+
+def test_the_seed_and_the_log_make_no_other_experiment():
+  config = get_config('quickstart')()
+  before = hash_of(resolve(config))
+  config.seed, config.log.every_steps, config.log.tensorboard = 7, 1, True
+  assert hash_of(resolve(config)) == before
+  config.prune.floor = 2
+  assert hash_of(resolve(config)) != before
+
+
+# The defaults against what they are the defaults of.
+
+
+def test_every_link_with_defaults_exists_and_has_those_settings():
+  clock = Clock(40_000, 128, 180.0)
+  for name, settings in base.LINKS.items():
+    if name == 'prune':
+      assert set(in_steps(settings, clock)) == set(optimizer.PRUNE_SETTINGS)
+    else:
+      assert set(settings) <= set(inspect.signature(optimizer._known_links()[name]).parameters)
+
+
+def test_every_event_with_defaults_exists_and_none_is_without():
+  assert set(base.EVENTS) == set(events.EVENTS)
+
+
+def test_the_default_config_resolves_for_every_link_of_the_defaults():
+  directions = [name for name in base.LINKS if optimizer._stage(name) == optimizer.DIRECTION]
+  for name in directions:
+    config = resolve(base.get_config((name, 'scale_by_learning_rate', 'prune')))
+    assert {name, 'scale_by_learning_rate', 'prune'} <= set(config)
+    optimizer.build(config['chain'], config, Clock(40_000, 128, 180.0))
+  assert models.MODELS[config['model']['name']]
+  assert layers.get(config['layers'])
+
+
+def test_blocks_are_those_of_the_chain_and_of_what_runs_inside_prune():
+  config = base.get_config(('sgd', 'prune'))
+  config.prune.inner = ('trace',)
+  with config.unlocked():
+    config.scale_by_adam = ConfigDict({'b1': 0.5})
+  found = set(resolve(config)) & set(base.LINKS)
+  assert found == {'prune', 'trace'}
+
+
+def test_blocks_that_a_config_sets_stay():
+  config = base.get_config()
+  config.trace.decay = 0.5
+  assert resolve(config)['trace'] == {'decay': 0.5, 'nesterov': False}
+
+
+# The recipes, by the numbers that they are named after.
+
+
+def test_the_logs_recipe():
+  config = resolve(recipes.cifar10_sgd('vgg16'))
+  clock = clock_of(config)
+  rate = optimizer.learning_rate(config['chain'], config, clock)
+  edges = [0, 60 * 312 - 1, 60 * 312, 120 * 312, clock.total_steps - 1]
+  assert [float(rate(step)) for step in edges] == pytest.approx([0.1, 0.1, 0.01, 0.001, 0.001])
+  assert (config['trace']['decay'], config['add_decayed_weights']['weight_decay']) == (0.9, 5e-4)
+  assert (config['batch_size'], config['epochs']) == (128, 180.0)
+
+
+def test_the_logs_cut_falls_with_the_learning_rate():
+  for name in PRUNED:
+    config = resolve(get_config(name)())
+    if config['prune']['schedule'] == 'one_shot':
+      clock = clock_of(config)
+      rate = optimizer.learning_rate(config['chain'], config, clock)
+      (cut,) = optimizer.pruning_schedule(config['prune'], clock).steps
+      assert rate(cut) == pytest.approx(0.1 * rate(cut - 1)), name
+
+
+def test_sgdr_ends_with_its_fourth_cycle():
+  config = resolve(get_config('resnet50_sgdr')())
+  clock = clock_of(config)
+  rate = optimizer.learning_rate(config['chain'], config, clock)
+  assert [float(rate(epoch * 312)) for epoch in (0, 10, 30, 70)] == pytest.approx([0.2] * 4)
+  assert 0 <= float(rate(clock.total_steps - 1)) < 1e-6

@@ -1,0 +1,140 @@
+"""Imports point one way, and the library wing stands alone (read from the sources, with ast)."""
+
+import ast
+import pathlib
+import subprocess
+import sys
+
+import pytest
+
+ROOT = pathlib.Path(__file__).parent.parent
+PACKAGE = ROOT / 'sparsejax'
+
+# What each wing may use of the others. A command (any other file of the package) may use them all.
+MAY_USE = {
+  '__init__': {'sparsity', 'transforms'},
+  'lookup': set(),
+  'sparsity': {'sparsity', 'lookup'},
+  'transforms': {'transforms', 'sparsity', 'lookup'},
+  'layers': {'layers', 'sparsity', 'lookup'},
+  'models': {'models', 'layers', 'lookup'},
+  'experiment': {'experiment', 'models', 'layers', 'transforms', 'sparsity', 'lookup'},
+}
+# The ConfigDict stops at the builders, and sparsity is arithmetic on arrays.
+MAY_NOT_USE = {
+  'sparsity': {'optax', 'flax', 'ml_collections', 'absl'},
+  'transforms': {'flax', 'ml_collections', 'absl'},
+  'layers': {'ml_collections', 'absl'},
+  'models': {'ml_collections', 'absl'},
+  'lookup': {'jax', 'optax', 'flax', 'ml_collections', 'absl'},
+}
+SOURCES = sorted(PACKAGE.rglob('*.py'))
+
+
+def wing_of(path: pathlib.Path) -> str:
+  """'sparsity' for sparsejax/sparsity/tree.py, 'lookup' for sparsejax/lookup.py."""
+  return path.relative_to(PACKAGE).parts[0].removesuffix('.py')
+
+
+def imported(path: pathlib.Path) -> set[str]:
+  """Every module, and every name from a module, that a file imports, at its top or within."""
+  names = set()
+  for node in ast.walk(ast.parse(path.read_text())):
+    if isinstance(node, ast.Import):
+      names |= {alias.name for alias in node.names}
+    if isinstance(node, ast.ImportFrom):
+      assert node.level == 0, f'{path}: relative imports hide where they point'
+      names |= {f'{node.module}.{alias.name}' for alias in node.names}
+  return names
+
+
+def used_wings(path: pathlib.Path) -> set[str]:
+  parts = [name.split('.') for name in imported(path)]
+  return {part[1] for part in parts if part[0] == 'sparsejax' and len(part) > 1}
+
+
+@pytest.mark.parametrize('wing', MAY_USE)
+def test_a_wing_uses_only_what_lies_below_it(wing):
+  files = [path for path in SOURCES if wing_of(path) == wing]
+  assert files
+  for path in files:
+    assert used_wings(path) <= MAY_USE[wing], path
+
+
+@pytest.mark.parametrize('wing', MAY_NOT_USE)
+def test_a_wing_knows_nothing_of_what_it_does_not_need(wing):
+  files = [path for path in SOURCES if wing_of(path) == wing]
+  assert files
+  for path in files:
+    assert not {name.split('.')[0] for name in imported(path)} & MAY_NOT_USE[wing], path
+
+
+def test_nobody_imports_a_command_or_a_config():
+  commands = {'launch', 'configs', 'results', 'tests'}
+  for path in SOURCES:
+    if wing_of(path) in MAY_USE:
+      assert not {name.split('.')[0] for name in imported(path)} & commands, path
+
+
+def test_the_walk_finds_the_imports_that_are_there():
+  assert used_wings(PACKAGE / 'transforms' / 'pruning.py') == {'sparsity'}
+  assert used_wings(PACKAGE / '__init__.py') == {'sparsity', 'transforms'}
+  assert 'optax' in imported(PACKAGE / 'transforms' / 'pruning.py')
+
+
+def test_using_the_library_loads_nothing_else():
+  program = 'import sys, sparsejax; print(*sys.modules)'
+  done = subprocess.run(
+    [sys.executable, '-c', program], cwd=ROOT, capture_output=True, text=True, check=True
+  )
+  loaded = set(done.stdout.split())
+  assert 'sparsejax.transforms.pruning' in loaded
+  others = {f'sparsejax.{wing}' for wing in ('experiment', 'models', 'layers')}
+  assert not loaded & (others | {'flax', 'ml_collections', 'matplotlib', 'orbax'})
+
+
+# What of JAX places an array, counts devices or maps over them. Reading a value back to the host
+# (device_get) names no device.
+OF_DEVICES = {
+  'pmap',
+  'shard_map',
+  'make_mesh',
+  'Mesh',
+  'NamedSharding',
+  'PartitionSpec',
+  'PositionalSharding',
+  'SingleDeviceSharding',
+  'device_put',
+  'device_put_replicated',
+  'device_put_sharded',
+  'devices',
+  'local_devices',
+  'device_count',
+  'local_device_count',
+  'pmean',
+  'psum',
+  'axis_index',
+  'all_gather',
+}
+
+
+def names_of_devices(path: pathlib.Path) -> set[str]:
+  """Which of `OF_DEVICES` a file takes from JAX: as jax.name, jax.lax.name or by import."""
+  tree = ast.parse(path.read_text())
+  modules = {name.split('.')[-1] for name in imported(path) if name.startswith('jax')} | {'jax'}
+  found = {name.split('.')[-1] for name in imported(path) if name.startswith('jax.')} & OF_DEVICES
+  for node in ast.walk(tree):
+    if isinstance(node, ast.Attribute) and node.attr in OF_DEVICES:
+      base = ast.unparse(node.value).split('.')
+      if base[0] in modules:
+        found.add(node.attr)
+  return found
+
+
+def test_only_parallel_names_pmap_or_a_device():
+  assert {'pmap', 'pmean', 'NamedSharding'} <= names_of_devices(
+    PACKAGE / 'experiment' / 'parallel.py'
+  )
+  for path in [*SOURCES, *ROOT.glob('*.py'), *(ROOT / 'configs').rglob('*.py')]:
+    if path != PACKAGE / 'experiment' / 'parallel.py':
+      assert not names_of_devices(path), path

@@ -1,0 +1,203 @@
+"""The launch command: what it leaves behind, and one clear line for whatever can't be."""
+
+import json
+import signal
+
+import commands
+import pytest
+from absl import flags
+from ml_collections import config_flags  # noqa: F401  (launch defines its flags on import)
+
+import launch
+
+QUICK = '--config=configs/quickstart.py'
+SHORT = (QUICK, '--config.epochs=22.0')
+
+REFUSED = {
+  'no config': ([], '--config is missing'),
+  'missing file': (['--config=configs/nothere.py'], 'No such file'),
+  'stray argument': ([QUICK, 'stray'], "unexpected argument 'stray'"),
+  'unknown flag': ([QUICK, '--wrkdir=x'], 'wrkdir'),
+  'unknown field': ([QUICK, '--config.modle.width=8'], "did you mean 'model.width'"),
+  'not a number': ([QUICK, '--config.epochs=many'], "'many'"),
+  'config argument': (['--config=configs/resnet50_dc.py:much'], "'much'"),
+  'model': ([QUICK, '--config.model.name=lenet30'], "did you mean 'lenet300'"),
+  'layers': ([QUICK, '--config.layers=deterministc'], "did you mean 'deterministic'"),
+  'data set': ([QUICK, '--config.data.name=digit'], "did you mean 'digits'"),
+  'link': ([QUICK, "--config.chain=('sdg',)"], "did you mean 'sgd'"),
+  'order': (
+    [QUICK, "--config.chain=('prune','trace','scale_by_learning_rate')"],
+    "'trace' may not stand behind 'prune'",
+  ),
+  'pruning schedule': ([QUICK, '--config.prune.schedule=qubic'], "did you mean 'cubic'"),
+  'rate schedule': (
+    [QUICK, '--config.scale_by_learning_rate.learning_rate.schedule=step_dcay'],
+    "did you mean 'step_decay'",
+  ),
+  'event': ([QUICK, "--config.events=('recalibrate',)"], 'unknown event'),
+  'target 0': ([QUICK, '--config.prune.target=0.0'], 'prune.target=0.0: allowed is (0, 1]'),
+  'target above 1': ([QUICK, '--config.prune.target=1.5'], 'prune.target=1.5'),
+  'pruning after the end': ([QUICK, '--config.prune.begin_epochs=60.0'], 'prune.begin'),
+  'pattern': ([QUICK, "--config.prune.exclude=('fc9',)"], "exclude='fc9' matches no parameter"),
+  'batch': ([QUICK, '--config.batch_size=0'], 'batch_size=0'),
+  'batch too large': ([QUICK, '--config.batch_size=2000'], 'batch_size=2000'),
+  'epochs': ([QUICK, '--config.epochs=0.0'], 'epochs=0.0'),
+  'width': ([QUICK, '--config.model.width=0'], 'width'),
+  'dropout': ([QUICK, '--config.model.dropout=1.0'], 'dropout'),
+  'dtype': ([QUICK, '--config.model.dtype=float8'], 'float8'),
+  'image size': ([QUICK, '--config.model.name=vgg16'], 'VGG16'),
+  'limit': ([QUICK, '--config.data.limit=-1'], 'limit'),
+  'seed': ([QUICK, '--config.seed=-1'], 'seed=-1: allowed is 0'),
+  'checkpoints': ([QUICK, '--config.log.keep_checkpoints=0'], 'keep_checkpoints=0'),
+  'block without a link': (
+    [QUICK, "--config.chain=('sgd',)", '--config.prune.target=0.1'],
+    "neither chain nor events name 'prune'",
+  ),
+  'source': ([QUICK, '--config.init_from=nowhere'], 'init_from=nowhere'),
+}
+
+
+@pytest.fixture
+def _clean_flags(monkeypatch, tmp_path):
+  """Each test parses its own command line in this process, away from the repository's results."""
+  monkeypatch.setenv('SPARSEJAX_CACHE', str(tmp_path / 'cache'))
+  monkeypatch.setenv('JAX_COMPILATION_CACHE_DIR', str(tmp_path / 'compiled'))
+  monkeypatch.chdir(commands.ROOT)
+  yield
+  flags.FLAGS.unparse_flags()
+  for name in [name for name in flags.FLAGS if name.startswith('config.')]:
+    delattr(flags.FLAGS, name)
+
+
+def run_here(arguments, monkeypatch):
+  """The command in this process, from its flags on; returns its exit status."""
+  monkeypatch.setattr('sys.argv', ['launch.py', *arguments])
+  try:
+    return launch.main(launch.parse(['launch.py', *arguments]))
+  except SystemExit as stop:
+    return stop.code
+
+
+@pytest.mark.usefixtures('_clean_flags')
+@pytest.mark.parametrize(('arguments', 'expected'), REFUSED.values(), ids=REFUSED)
+def test_bad_input_gets_one_line_and_status_2_and_writes_nothing(
+  arguments, expected, tmp_path, capsys, monkeypatch
+):
+  workdir = tmp_path / 'run'
+  assert run_here([*arguments, f'--workdir={workdir}'], monkeypatch) == 2
+  output = capsys.readouterr()
+  assert output.out == ''
+  assert output.err.count('\n') == 1, output.err
+  assert expected in output.err
+  assert not workdir.exists()
+
+
+def test_a_bad_field_ends_the_command_itself_with_status_2(tmp_path):
+  arguments = (QUICK, '--config.modle.width=8', f'--workdir={tmp_path / "run"}')
+  status, stdout, stderr = commands.launch(tmp_path, *arguments)
+  assert (status, stdout) == (2, '')
+  assert stderr.count('\n') == 1, stderr
+  assert 'model.width' in stderr
+
+
+def test_a_batch_that_four_devices_cannot_share(tmp_path):
+  arguments = (QUICK, '--config.batch_size=30', f'--workdir={tmp_path / "run"}')
+  status, _, stderr = commands.launch(tmp_path, *arguments, devices=4)
+  assert status == 2
+  assert 'batch_size=30: allowed is a multiple of the devices, 4' in stderr
+
+
+def test_a_run_leaves_what_the_contract_says(tmp_path):
+  workdir = tmp_path / 'run'
+  status, stdout, stderr = commands.launch(tmp_path, *SHORT, f'--workdir={workdir}')
+  assert status == 0, stderr
+  summary = json.loads((workdir / 'summary.json').read_text())
+  expected = (
+    'name hash seed dataset model method epochs steps seconds examples_per_second '
+    'train_loss train_accuracy validation_loss validation_accuracy test_loss test_accuracy '
+    'parameters active_parameters weights active_weights active_fraction sparsity compression '
+    'macs active_macs theoretical_speedup layers phases'
+  )
+  assert set(expected.split()) <= set(summary)
+  assert summary['active_weights'] == round(0.05 * 50_200)
+  assert summary['parameters'] == 50_610
+  assert summary['active_fraction'] == summary['active_parameters'] / 50_610
+  assert summary['sparsity'] == pytest.approx(0.95)
+  assert list(summary['phases']) == ['dense', 'pruned', 'retrained']
+  assert summary['phases']['dense']['active_weights'] == 50_200
+  assert summary['phases']['pruned']['active_weights'] == 2510
+  assert summary['best_step'] > 20 * 37, 'a denser network was chosen'
+  assert summary['name'] == 'quickstart'
+  config = json.loads((workdir / 'config.json').read_text())
+  assert (config['seed'], config['model']['name'], config['hash']) == (
+    0,
+    'lenet300',
+    summary['hash'],
+  )
+  lines = commands.metrics(workdir)
+  assert {'step', 'epoch', 'examples', 'train_loss', 'learning_rate', 'below_1e-3'} <= set(lines[0])
+  assert lines[-1]['step'] == summary['steps'] == 22 * 37
+  assert (workdir / 'trace.png').read_bytes().startswith(b'\x89PNG')
+  assert 'retrained' in stdout
+  assert 'config.json' not in stderr
+
+
+def test_a_directory_in_use_or_of_another_run_is_refused(tmp_path):
+  workdir = tmp_path / 'run'
+  living = commands.start(tmp_path, QUICK, '--config.epochs=5000.0', f'--workdir={workdir}')
+  while not (workdir / 'metrics.jsonl').exists():
+    assert living.poll() is None, living.communicate()
+  before = (workdir / 'config.json').read_text()
+  status, _, stderr = commands.launch(tmp_path, QUICK, f'--workdir={workdir}')
+  assert status == 2
+  assert 'another process' in stderr
+  living.send_signal(signal.SIGKILL)
+  living.communicate()
+  status, _, stderr = commands.launch(tmp_path, QUICK, f'--workdir={workdir}')
+  assert status == 2
+  assert 'it holds a run with hash' in stderr
+  assert (workdir / 'config.json').read_text() == before
+
+
+def test_a_loss_that_is_not_finite_ends_the_run_and_keeps_the_checkpoints(tmp_path):
+  workdir = tmp_path / 'run'
+  arguments = (
+    *SHORT,
+    '--config.scale_by_learning_rate.learning_rate.value=1e-3',
+    '--config.scale_by_learning_rate.learning_rate.factor=1e30',
+    '--config.scale_by_learning_rate.learning_rate.every_epochs=6.0',
+    '--config.log.checkpoint_every_epochs=2.0',
+    f'--workdir={workdir}',
+  )
+  status, _, stderr = commands.launch(tmp_path, *arguments)
+  assert status == 1
+  assert 'is not finite' in stderr.strip().splitlines()[-1]
+  kept = sorted(path.name for path in (workdir / 'checkpoints').iterdir())
+  assert kept == [f'{4 * 37:09d}', f'{6 * 37:09d}']
+  assert 'not finite' in (workdir / 'traceback.txt').read_text()
+
+
+@pytest.mark.usefixtures('_clean_flags')
+def test_a_full_disk_is_said_in_one_line_and_keeps_what_was_saved(tmp_path, monkeypatch, capsys):
+  workdir = tmp_path / 'run'
+  free = [10**12] * 4 + [0] * 100
+
+  def usage(path):
+    return type('Usage', (), {'free': free.pop(0)})
+
+  monkeypatch.setattr('shutil.disk_usage', usage)
+  arguments = [*SHORT, '--config.log.checkpoint_every_epochs=2.0', f'--workdir={workdir}']
+  assert run_here(arguments, monkeypatch) == 2
+  last = capsys.readouterr().err.strip().splitlines()[-1]
+  assert 'no space left on the disk' in last
+  assert any((workdir / 'checkpoints').iterdir())
+
+
+def test_the_metrics_survive_a_reader_that_leaves(tmp_path):
+  """`launch.py | head -1` closes stdout early; the run goes on."""
+  with commands.start(tmp_path, *SHORT, f'--workdir={tmp_path / "run"}') as command:
+    command.stdout.readline()
+    command.stdout.close()
+    errors = command.stderr.read()
+  assert command.returncode == 0, errors
+  assert (tmp_path / 'run' / 'summary.json').exists()

@@ -1,0 +1,106 @@
+"""One definition of every figure, on networks small enough to count by hand."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from sparsejax.sparsity import measure
+
+NETWORK = {
+  'conv1': {
+    'kernel': jnp.array([1.0, 0.0, -3.0, 0.0]).reshape(2, 2, 1, 1),
+    'bias': jnp.array([0.0]),
+  },
+  'bn1': {'scale': jnp.array([1.0]), 'bias': jnp.array([0.0])},
+  'head': {'kernel': jnp.array([[0.0, 0.0, 5e-4]]), 'bias': jnp.array([0.0, 1.0, -1.0])},
+}
+
+
+def test_report_by_hand():
+  assert measure.report(NETWORK, {'conv1': 9, 'head': 1}) == {
+    'parameters': 13,
+    'active_parameters': 6,
+    'weights': 7,
+    'active_weights': 3,
+    'active_fraction': 6 / 13,
+    'sparsity': 1 - 3 / 7,
+    'compression': 7 / 3,
+    'layers': {
+      'conv1': {'weights': 4, 'active_weights': 2},
+      'head': {'weights': 3, 'active_weights': 1},
+    },
+    'macs': 9 * 4 + 3,
+    'active_macs': 9 * 2 + 1,
+    'theoretical_speedup': 39 / 19,
+  }
+
+
+def test_without_positions_there_are_no_operations_to_count():
+  assert not {'macs', 'active_macs', 'theoretical_speedup'} & measure.report(NETWORK).keys()
+
+
+def test_figures_are_plain_numbers_that_json_takes():
+  for value in measure.report(NETWORK, {'conv1': 9, 'head': 1}).values():
+    assert type(value) in (int, float, dict)
+
+
+def test_a_network_without_a_weight_left_compresses_without_end():
+  gone = jax.tree.map(jnp.zeros_like, NETWORK)
+  figures = measure.report(gone, {'conv1': 9, 'head': 1})
+  assert figures['sparsity'] == 1
+  assert figures['active_parameters'] == 0
+  assert figures['compression'] == figures['theoretical_speedup'] == float('inf')
+
+
+def test_layers_sum_to_the_whole_where_one_owns_several_kernels():
+  cell = {'gru': {'w_i': jnp.ones((2, 6)), 'w_h': jnp.zeros((2, 6)), 'b': jnp.ones(6)}}
+  figures = measure.report(cell, {'gru': 5})
+  assert figures['weights'] == 24
+  assert figures['layers'] == {'gru': {'weights': 24, 'active_weights': 12}}
+  assert figures['macs'] == 5 * 24
+
+
+def test_a_kernel_outside_any_layer_is_its_own():
+  figures = measure.report({'first': jnp.ones((2, 2)), 'second': jnp.zeros((2, 3))})
+  assert figures['layers'] == {
+    'first': {'weights': 4, 'active_weights': 4},
+    'second': {'weights': 6, 'active_weights': 0},
+  }
+
+
+def test_count_above_counts_absolute_values_strictly_above():
+  counts = measure.count_above(NETWORK, (0.0, measure.NEARLY_ZERO, 1.0))
+  assert counts.dtype == jnp.int32
+  assert counts.tolist() == [6, 5, 1]
+
+
+def test_counts_are_the_same_under_jit():
+  counted = jax.jit(lambda params: measure.count_above(params, (0.0, 1.0)))(NETWORK)
+  np.testing.assert_array_equal(counted, measure.count_above(NETWORK, (0.0, 1.0)))
+  assert jax.device_get(jax.jit(measure.count_active)(NETWORK)) == {
+    'bn1/bias': 0,
+    'bn1/scale': 1,
+    'conv1/bias': 0,
+    'conv1/kernel': 2,
+    'head/bias': 2,
+    'head/kernel': 1,
+  }
+
+
+def test_active_is_what_is_not_exactly_zero():
+  tiny = jnp.array([[2e-38, -0.0, jnp.nan]])  # subnormals are zero to XLA on CPU
+  assert measure.report({'w': {'kernel': tiny}})['active_weights'] == 2
+
+
+def test_only_floating_leaves_are_counted():
+  params = {'w': jnp.ones((2, 2), jnp.bfloat16), 'seed': jnp.ones(3, jnp.uint32)}
+  assert measure.sizes(params) == {'w': 4}
+  assert measure.count_above(params, (0.0,)).tolist() == [4]
+
+
+@pytest.mark.parametrize(
+  ('path', 'layer'), [('a/b/kernel', 'a/b'), ('fc/bias', 'fc'), ('kernel', 'kernel')]
+)
+def test_the_layer_that_owns_a_parameter(path, layer):
+  assert measure.layer_of(path) == layer

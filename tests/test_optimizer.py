@@ -1,0 +1,293 @@
+"""The chain from its names: PyTorch's SGD by hand, and no order that undoes itself."""
+
+import re
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from sparsejax.experiment import optimizer
+from sparsejax.experiment.durations import Clock
+
+CLOCK = Clock(examples=100, batch_size=10, epochs=4.0)  # 10 steps an epoch, 40 in all
+SGD = ('add_decayed_weights', 'trace', 'scale_by_learning_rate')
+BLOCKS = {
+  'add_decayed_weights': {'weight_decay': 0.1},
+  'trace': {'decay': 0.9, 'nesterov': False},
+  'scale_by_learning_rate': {'learning_rate': 0.5},
+}
+PRUNE = {
+  'schedule': 'one_shot',
+  'begin_steps': 1,
+  'end_steps': 30,
+  'every_steps': 10,
+  'target': 0.5,
+  'allocation': 'global_rank',
+  'criterion': 'magnitude',
+  'granularity': 'weight',
+  'update_rule': 'nested',
+  'parameters': 'all',
+  'exclude': (),
+  'floor': 1,
+  'inner': (),
+}
+
+
+def train(chain, blocks, params, grads):
+  """The parameters after each update, each made in a jitted step with the extra argument grad."""
+  tx = optimizer.build(chain, blocks, CLOCK)
+  params = jnp.array(params)
+  state = tx.init({'w': params})
+
+  @jax.jit
+  def step(params, state, grad):
+    updates, state = tx.update({'w': grad}, state, {'w': params}, grad={'w': grad})
+    return optax.apply_updates({'w': params}, updates)['w'], state
+
+  found = []
+  for grad in grads:
+    params, state = step(params, state, jnp.array(grad))
+    found.append(params.tolist())
+  return found, state
+
+
+def near(expected):
+  return pytest.approx(expected, rel=1e-6)
+
+
+def test_the_chain_of_sgd_is_pytorchs_rule():
+  # p = 2, g = 1: d = g + 0.1 p = 1.2, v = 1.2, p = 2 - 0.6; then d = 1.14, v = 1.08 + 1.14.
+  found, _ = train(SGD, BLOCKS, [2.0], [[1.0], [1.0]])
+  assert np.ravel(found) == near([1.4, 1.4 - 0.5 * 2.22])
+
+
+def test_and_with_nesterov():
+  # d = 1.2, v = 1.2, step d + 0.9 v = 2.28; then d = 0.5 + 0.086, v = 1.08 + 0.586.
+  blocks = BLOCKS | {'trace': {'decay': 0.9, 'nesterov': True}}
+  found, _ = train(SGD, blocks, [2.0], [[1.0], [0.5]])
+  assert np.ravel(found) == near([2 - 1.14, 0.86 - 0.5 * (0.586 + 0.9 * 1.666)])
+
+
+def test_weight_decay_behind_the_momentum_is_decoupled():
+  # AdamW's place: v = 1, p = 2 - 0.5 (1 + 0.2); then v = 0.9 + 1, and 0.1 p with today's p.
+  chain = ('trace', 'add_decayed_weights', 'scale_by_learning_rate')
+  found, _ = train(chain, BLOCKS, [2.0], [[1.0], [1.0]])
+  assert np.ravel(found) == near([1.4, 1.4 - 0.5 * (1.9 + 0.14)])
+
+
+HALVES = {'schedule': 'step_decay', 'factor': 0.5, 'every_steps': 1}
+
+
+@pytest.mark.parametrize(
+  ('link', 'setting', 'value', 'expected'),
+  [
+    ('scale_by_learning_rate', 'learning_rate', 0.5, [2 - 0.5 * 1.2, 1.4 - 0.25 * 2.22]),
+    ('add_decayed_weights', 'weight_decay', 0.1, [1.4, 1.4 - 0.5 * (1.08 + 1 + 0.05 * 1.4)]),
+    # through optax.inject_hyperparams, since optax.trace takes no schedule; decay 0.9 then 0.45
+    ('trace', 'decay', 0.9, [1.4, 1.4 - 0.5 * (0.45 * 1.2 + 1.14)]),
+  ],
+)
+def test_a_schedule_may_stand_where_a_number_may(link, setting, value, expected):
+  blocks = BLOCKS | {link: BLOCKS[link] | {setting: HALVES | {'value': value}}}
+  found, _ = train(SGD, blocks, [2.0], [[1.0], [1.0]])
+  assert np.ravel(found) == near(expected)
+
+
+def test_a_schedule_beside_a_setting_that_the_factory_branches_on():
+  decay = {'schedule': 'constant', 'value': 0.9}
+  for nesterov in (False, True):
+    plain = BLOCKS | {'trace': {'decay': 0.9, 'nesterov': nesterov}}
+    scheduled = BLOCKS | {'trace': {'decay': decay, 'nesterov': nesterov}}
+    runs = [train(SGD, blocks, [2.0], [[1.0], [0.5]])[0] for blocks in (plain, scheduled)]
+    assert np.ravel(runs[0]) == near(np.ravel(runs[1]).tolist())
+  adafactor = {'learning_rate': 0.1, 'decay_rate': decay, 'min_dim_size_to_factor': 2}
+  optimizer.build(('adafactor',), {'adafactor': adafactor}, CLOCK)
+
+
+def test_a_link_without_a_block_takes_its_own_defaults():
+  chain = ('scale_by_sign', 'scale_by_learning_rate')
+  found, _ = train(chain, BLOCKS, [2.0, 2.0], [[3.0, -0.1]])
+  assert found == [[1.5, 2.5]]
+
+
+def test_the_raw_gradient_reaches_a_criterion_behind_every_other_link():
+  # By |p g| the second stays, by |p| and by |p u| (u the sign) the first would.
+  blocks = BLOCKS | {'prune': PRUNE | {'criterion': 'saliency', 'begin_steps': 0}}
+  chain = ('scale_by_sign', 'scale_by_learning_rate', 'prune')
+  found, _ = train(chain, blocks, [2.0, 1.0], [[0.1, 3.0]])
+  assert found == [[0.0, 0.5]]
+
+
+def test_prune_cuts_last_and_holds():
+  blocks = BLOCKS | {'prune': PRUNE}
+  found, state = train((*SGD, 'prune'), blocks, [2.0, 1.0], [[1.0, 0.0]] * 3)
+  assert found[0] == near([1.4, 0.95])
+  assert [after[1] for after in found[1:]] == [0.0, 0.0]
+  assert all(after[0] != 0 for after in found)
+  masks = optax.tree.get(state, 'masks')
+  assert masks['w'].tolist() == [True, False]
+
+
+def test_inner_links_run_inside_the_masks_in_their_order():
+  """The clip inside sees only what is kept: outside, the cut weight would eat the norm."""
+  blocks = BLOCKS | {
+    'clip_by_global_norm': {'max_norm': 1.0},
+    'prune': PRUNE | {'begin_steps': 0, 'inner': ('clip_by_global_norm', 'scale_by_learning_rate')},
+  }
+  inside, _ = train(('prune',), blocks, [2.0, 1.0], [[3.0, 4.0]])
+  assert inside == [[1.5, 0.0]]
+  blocks['prune'] = blocks['prune'] | {'inner': ()}
+  chain = ('clip_by_global_norm', 'scale_by_learning_rate', 'prune')
+  outside, _ = train(chain, blocks, [2.0, 1.0], [[3.0, 4.0]])
+  assert outside[0] == near([2 - 0.5 * 0.6, 0.0])
+
+
+def test_the_inner_momentum_of_a_cut_weight_is_forgotten():
+  blocks = BLOCKS | {'prune': PRUNE | {'inner': ('trace', 'scale_by_learning_rate')}}
+  _, state = train(('add_decayed_weights', 'prune'), blocks, [2.0, 1.0], [[1.0, 1.0]] * 2)
+  trace = optax.tree.get(state, 'trace')['w'].tolist()
+  assert trace[0] == near(2.22)
+  assert trace[1] == 0
+
+
+@pytest.mark.parametrize(
+  ('chain', 'inner', 'message'),
+  [
+    (
+      ('add_decayed_weights', 'prune', 'trace', 'scale_by_learning_rate'),
+      (),
+      "'trace' may not stand behind 'prune': it would move pruned weights away from zero",
+    ),
+    (
+      ('scale_by_learning_rate', 'prune', 'keep_params_nonnegative'),
+      (),
+      "'keep_params_nonnegative' may not stand behind 'prune'",
+    ),
+    (
+      ('trace', 'scale_by_learning_rate', 'add_decayed_weights'),
+      (),
+      "'add_decayed_weights' may not stand behind 'scale_by_learning_rate': it would change the "
+      'sign or the size of the step already taken',
+    ),
+    (
+      ('keep_params_nonnegative', 'scale_by_learning_rate'),
+      (),
+      "'scale_by_learning_rate' may not stand behind 'keep_params_nonnegative': it would move "
+      'parameters that were just set',
+    ),
+    (('sgd', 'scale_by_learning_rate'), (), '2 links take the learning rate; allowed is one'),
+    (('trace',), (), '0 links take the learning rate; allowed is one'),
+    (('scale_by_rprop',), (), '0 links take the learning rate; allowed is one'),
+    ((), (), '0 links take the learning rate; allowed is one'),
+    (('trace', 'trace', 'scale_by_learning_rate'), (), "'trace' stands twice; allowed is once"),
+    (('trace', 'prune'), ('trace', 'scale_by_learning_rate'), "'trace' stands twice"),
+    (('prune',), ('scale_by_learning_rate', 'prune'), "'prune' stands twice"),
+    (
+      ('prune',),
+      ('scale_by_learning_rate', 'trace'),
+      "'trace' may not stand behind 'scale_by_learning_rate'",
+    ),
+    (
+      ('scale_by_learning_rate', 'prune'),
+      ('trace',),
+      "'trace' may not stand behind 'scale_by_learning_rate'",
+    ),
+    (('prune', 'scale_by_learning_rate'), ('trace',), "may not stand behind 'prune'"),
+  ],
+)
+def test_an_order_that_makes_no_sense_is_refused_and_told_why(chain, inner, message):
+  blocks = BLOCKS | {'prune': PRUNE | {'inner': inner}}
+  with pytest.raises(ValueError, match=re.escape(message)) as error:
+    optimizer.build(chain, blocks, CLOCK)
+  assert 'config.chain=' in str(error.value)
+  assert '\n' not in str(error.value)
+
+
+@pytest.mark.parametrize(
+  ('chain', 'blocks', 'message'),
+  [
+    (('tracce', 'sgd'), {}, "unknown chain link 'tracce': did you mean 'trace'?"),
+    (('prune',), {'prune': PRUNE | {'inner': ('sdg',)}}, "'sdg': did you mean 'sgd'?"),
+    (('masked', 'sgd'), {}, "unknown chain link 'masked'"),
+    (('chain', 'sgd'), {}, "unknown chain link 'chain'"),
+    (SGD, {'trace': {'decai': 0.5}}, "'trace.decai': did you mean 'trace.decay'?"),
+    (('sgd',), {'sgd': {}}, 'config.chain: sgd: sgd() missing 1 required'),
+    (
+      ('lbfgs',),
+      {},
+      'config.chain: lbfgs: scale_by_zoom_linesearch.<locals>.update_fn() missing 2',
+    ),
+    (SGD, {'trace': {'decay': {'schedule': 'cosin'}}}, "'cosin': did you mean 'cosine'?"),
+  ],
+)
+def test_unknown_links_and_settings_are_refused_with_the_nearest_name(chain, blocks, message):
+  with pytest.raises(ValueError, match=re.escape(message)) as error:
+    optimizer.build(chain, BLOCKS | blocks, CLOCK)
+  assert '\n' not in str(error.value)
+
+
+CUBIC = {'schedule': 'cubic', 'begin_steps': 10, 'target': 0.1}
+THRESHOLD = {'allocation': 'absolute_threshold'}
+
+
+@pytest.mark.parametrize(
+  ('change', 'message'),
+  [
+    ({'target': 0.0}, 'prune.target=0.0: allowed is (0, 1] for an active fraction'),
+    ({'target': 1.01}, 'prune.target=1.01: allowed is (0, 1]'),
+    ({'target': float('nan')}, 'prune.target=nan: allowed is (0, 1]'),
+    (THRESHOLD | {'target': 1.0}, 'prune.target=1.0: allowed is [0, 1) for a threshold'),
+    (THRESHOLD | {'target': -0.1}, 'prune.target=-0.1: allowed is [0, 1)'),
+    ({'begin_steps': 40}, 'prune.begin is step 40, but the run has 40; allowed is earlier'),
+    (CUBIC | {'end_steps': 40}, 'prune.end is step 40, but the run has 40; allowed is earlier'),
+    (CUBIC | {'end_steps': 10}, 'prune: from step 10 to step 10 every 10 steps; allowed are an'),
+    (CUBIC | {'every_steps': 0}, 'every 0 steps; allowed are an end after the begin and a period'),
+    ({'begin_steps': -1}, 'prune.begin_steps=-1: allowed is a number of steps, 0 or more'),
+    ({'schedule': 'one_shoot'}, "unknown prune.schedule 'one_shoot': did you mean 'one_shot'?"),
+    ({'criterion': 'magnitud'}, "unknown prune.criterion 'magnitud': did you mean 'magnitude'?"),
+    ({'allocation': 'globalrank', 'target': 0.0}, "did you mean 'global_rank'?"),
+    ({'granularity': 'weights'}, "did you mean 'weight'?"),
+    ({'update_rule': 'nest'}, "did you mean 'nested'?"),
+    ({'traget': 0.1}, "unknown setting 'prune.traget': did you mean 'prune.target'?"),
+    ({'exclude': ('(',)}, "prune.exclude='(': no regular expression"),
+    ({'floor': -1}, 'prune.floor=-1: allowed is an integer, 0 or more'),
+  ],
+)
+def test_impossible_settings_of_prune_are_refused_by_name(change, message):
+  blocks = BLOCKS | {'prune': PRUNE | change}
+  with pytest.raises(ValueError, match=re.escape(message)):
+    optimizer.build((*SGD, 'prune'), blocks, CLOCK)
+
+
+@pytest.mark.parametrize('missing', sorted(PRUNE))
+def test_a_setting_of_prune_that_is_missing_is_named(missing):
+  block = {name: value for name, value in PRUNE.items() if name != missing}
+  with pytest.raises(ValueError, match=rf'^prune\.{missing.partition("_steps")[0]} is missing'):
+    optimizer.build((*SGD, 'prune'), BLOCKS | {'prune': block}, CLOCK)
+
+
+def test_the_widest_targets_are_allowed():
+  for change in ({'target': 1.0}, {'target': 1e-6}, THRESHOLD | {'target': 0.0}):
+    schedule = optimizer.pruning_schedule(PRUNE | change, CLOCK)
+    assert schedule == ((1,), (change['target'],))
+
+
+def test_the_cubic_schedule_of_a_fraction_falls_from_one_and_of_a_threshold_rises_from_zero():
+  # at 10 + 10, 10 + 20 of 40 steps, halfway: 1/8 of the way is left
+  change = {'schedule': 'cubic', 'begin_epochs': 1.0, 'end_steps': 30, 'target': 0.2}
+  block = {name: value for name, value in PRUNE.items() if name != 'begin_steps'} | change
+  assert optimizer.pruning_schedule(block, CLOCK) == ((20, 30), (pytest.approx(0.3), 0.2))
+  rising = optimizer.pruning_schedule(block | THRESHOLD, CLOCK)
+  assert rising == ((20, 30), (pytest.approx(0.175), 0.2))
+
+
+def test_the_learning_rate_of_the_metrics_is_that_of_the_chain():
+  assert optimizer.learning_rate(SGD, BLOCKS, CLOCK)(7) == 0.5
+  inner = BLOCKS | {'prune': PRUNE | {'inner': ('trace', 'scale_by_learning_rate')}}
+  assert optimizer.learning_rate(('prune',), inner, CLOCK)(7) == 0.5
+  falling = {'sgd': {'learning_rate': HALVES | {'value': 0.5}}}
+  assert float(optimizer.learning_rate(('sgd',), falling, CLOCK)(1)) == 0.25
+  for own in ({}, {'adafactor': {'learning_rate': None}}):
+    assert np.isnan(optimizer.learning_rate(('adafactor',), own, CLOCK)(0))

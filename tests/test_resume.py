@@ -1,0 +1,120 @@
+"""A run that is killed and started again is, to the bit, the run that was left alone."""
+
+import json
+import random
+import signal
+import time
+
+import commands
+
+DIGITS = (
+  '--config=configs/quickstart.py',
+  '--config.epochs=100.0',
+  '--config.prune.schedule=cubic',
+  '--config.prune.end_epochs=60.0',
+  '--config.log.every_steps=10',
+  '--config.log.checkpoint_every_epochs=5.0',
+)
+
+
+def small_resnet(tmp_path):
+  """BatchNorm, augmentation, dropout and a one-shot cut, one call a step."""
+  data = commands.write_npz(tmp_path / 'data.npz')
+  return (
+    '--config=configs/resnet50_dc.py:0.1',
+    '--config.model.name=resnet20',
+    '--config.model.width=4',
+    '--config.model.dropout=0.2',
+    f'--config.data.name={data}',
+    '--config.data.validation=32',
+    '--config.batch_size=16',
+    '--config.epochs=20.0',
+    '--config.prune.begin_epochs=8.0',
+    '--config.evaluation.batch_size=32',
+    '--config.log.every_steps=3',
+    '--config.log.checkpoint_every_epochs=1.5',
+  )
+
+
+def lines_written(workdir):
+  file = workdir / 'metrics.jsonl'
+  return file.read_text().count('\n') if file.exists() else 0
+
+
+def stop_midway(tmp_path, workdir, arguments, lines, how, delay=0.0):
+  """Starts the run, waits until it wrote so many lines, stops it; returns the dead process."""
+  process = commands.start(tmp_path, *arguments, f'--workdir={workdir}')
+  while lines_written(workdir) < lines:
+    assert process.poll() is None, process.communicate()
+    time.sleep(0.005)
+  time.sleep(delay)
+  process.send_signal(how)
+  process.communicate()
+  assert not (workdir / 'summary.json').exists(), 'the run had ended before it was stopped'
+  return process
+
+
+def finish(tmp_path, workdir, arguments):
+  status, stdout, stderr = commands.launch(tmp_path, *arguments, f'--workdir={workdir}')
+  assert status == 0, stderr
+  return stdout, stderr
+
+
+def assert_same_run(one, other):
+  assert commands.metrics(one) == commands.metrics(other)
+  assert commands.summary(one) == commands.summary(other)
+
+
+def test_ten_sigkills_leave_no_trace_in_the_results(tmp_path):
+  alone, killed = tmp_path / 'alone', tmp_path / 'killed'
+  finish(tmp_path, alone, DIGITS)
+  total = len(commands.metrics(alone))
+  moments = random.Random(0)
+  for share in range(1, 11):
+    lines = total * share // 14
+    delay = moments.uniform(0, 0.1)
+    process = stop_midway(tmp_path, killed, DIGITS, lines, signal.SIGKILL, delay)
+    assert process.returncode == -signal.SIGKILL
+  finish(tmp_path, killed, DIGITS)
+  assert_same_run(alone, killed)
+  starts = json.loads((killed / 'environment.json').read_text())
+  assert len(starts) == 11
+
+
+def test_stops_between_the_calls_of_a_convolutional_network(tmp_path):
+  arguments = small_resnet(tmp_path)
+  alone, stopped = tmp_path / 'alone', tmp_path / 'stopped'
+  finish(tmp_path, alone, arguments)
+  total = len(commands.metrics(alone))
+  killed = stop_midway(tmp_path, stopped, arguments, total // 4, signal.SIGKILL)
+  assert killed.returncode == -signal.SIGKILL
+  terminated = stop_midway(tmp_path, stopped, arguments, total // 2, signal.SIGTERM)
+  assert terminated.returncode == 143
+  finish(tmp_path, stopped, arguments)
+  assert_same_run(alone, stopped)
+
+
+def test_a_damaged_checkpoint_is_refused_and_the_one_before_it_used(tmp_path):
+  alone, damaged = tmp_path / 'alone', tmp_path / 'damaged'
+  arguments = (*DIGITS, '--config.epochs=70.0')
+  finish(tmp_path, alone, arguments)
+  stop_midway(tmp_path, damaged, arguments, 100, signal.SIGKILL)
+  newest = sorted((damaged / 'checkpoints').glob('0*'))[-1]
+  largest = max((f for f in newest.rglob('*') if f.is_file()), key=lambda f: f.stat().st_size)
+  with largest.open('r+b') as file:
+    file.truncate(largest.stat().st_size // 2)
+  _, stderr = finish(tmp_path, damaged, arguments)
+  assert f'{newest.name} is damaged' in stderr
+  assert_same_run(alone, damaged)
+
+
+def test_a_finished_run_trains_nothing(tmp_path):
+  arguments = ('--config=configs/quickstart.py', '--config.epochs=22.0')
+  finish(tmp_path, tmp_path / 'run', arguments)
+  before = {path: path.stat().st_mtime_ns for path in (tmp_path / 'run').rglob('*')}
+  stdout, _ = finish(tmp_path, tmp_path / 'run', arguments)
+  assert 'finished' in stdout
+  after = {path: path.stat().st_mtime_ns for path in (tmp_path / 'run').rglob('*')}
+  assert {p: t for p, t in after.items() if p.name != '.lock'} == {
+    p: t for p, t in before.items() if p.name != '.lock'
+  }

@@ -1,0 +1,113 @@
+"""Parameters by path: what is a kernel, what a rule is over, in the trees of several libraries."""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import pytest
+
+from sparsejax.sparsity import tree
+
+NETWORK = {
+  'conv1': {'kernel': jnp.ones((3, 3, 1, 2)), 'bias': jnp.zeros(2)},
+  'bn1': {'scale': jnp.ones(2), 'bias': jnp.zeros(2)},
+  'head': {'kernel': jnp.ones((2, 3)), 'bias': jnp.zeros(3)},
+}
+
+
+class Linear(NamedTuple):
+  weight: jax.Array
+  bias: jax.Array | None
+
+
+def chosen_paths(params, *args, **kwargs):
+  chosen = tree.choose(params, *args, **kwargs)
+  assert jax.tree.structure(chosen) == jax.tree.structure(params)
+  return [path for path, c in tree.named_leaves(chosen).items() if c]
+
+
+def test_paths_follow_the_order_of_the_leaves():
+  assert tree.paths({'b': [1, 2], 'a': {'c': 3}}) == ['a/c', 'b/0', 'b/1']
+  assert tree.named_leaves({'b': [1, 2], 'a': {'c': 3}}) == {'a/c': 3, 'b/0': 1, 'b/1': 2}
+
+
+def test_paths_of_a_module_made_of_attributes():
+  assert tree.paths([Linear(jnp.ones((2, 2)), None)]) == ['0/weight']
+
+
+@pytest.mark.parametrize(
+  ('path', 'shape', 'kernel'),
+  [
+    ('head/kernel', (2, 3), True),  # Flax
+    ('linear/~/w', (2, 3), True),  # Haiku
+    ('layers/0/weight', (3, 2), True),  # Equinox
+    ('layers/0/bias', (4, 1, 1), False),  # Equinox's convolution
+    ('bn/scale', (1, 1, 1, 4), False),
+    ('bn/offset', (1, 4), False),
+    ('head/bias', (3,), False),
+    ('layers/0/weight', (3,), False),  # a normalisation that calls its scale weight
+    ('temperature', (), False),
+  ],
+)
+def test_what_counts_as_a_kernel(path, shape, kernel):
+  assert tree.is_kernel(path, jnp.zeros(shape)) is kernel
+
+
+def test_only_floating_leaves_are_parameters():
+  assert tree.is_parameter('w', jnp.zeros(2, jnp.bfloat16))
+  assert not tree.is_parameter('steps', jnp.zeros(2, jnp.int32))
+  assert not tree.is_parameter('mask', jnp.zeros(2, bool))
+  assert chosen_paths({'w': jnp.ones((2, 2)), 'table': jnp.ones((2, 2), jnp.int32)}) == ['w']
+
+
+def test_choosing_kernels_all_or_by_a_function():
+  assert chosen_paths(NETWORK) == ['conv1/kernel', 'head/kernel']
+  assert chosen_paths(NETWORK, 'all') == tree.paths(NETWORK)
+  assert chosen_paths(NETWORK, lambda path, leaf: leaf.size == 3) == ['head/bias']
+
+
+def test_excluding_by_regular_expressions():
+  assert chosen_paths(NETWORK, 'kernels', ('head',)) == ['conv1/kernel']
+  assert chosen_paths(NETWORK, 'all', ('^conv1/', 'bn', 'kernel$')) == ['head/bias']
+
+
+def test_one_expression_is_not_taken_for_its_letters():
+  assert chosen_paths(NETWORK, 'kernels', 'head') == ['conv1/kernel']
+
+
+def test_the_choice_is_the_same_under_jit():
+  @jax.jit
+  def check(params):
+    assert chosen_paths(params, 'kernels', ('head',)) == ['conv1/kernel']
+    return params
+
+  check(NETWORK)
+
+
+def test_what_matches_nothing_is_an_error_that_lists_what_there_is():
+  with pytest.raises(ValueError, match=r"exclude='clasifier'.*conv1/bias"):
+    tree.choose(NETWORK, 'kernels', ('clasifier',))
+  with pytest.raises(ValueError, match='leaves nothing to choose'):
+    tree.choose(NETWORK, 'kernels', ('kernel',))
+  with pytest.raises(ValueError, match="'kernel': did you mean 'kernels'"):
+    tree.choose(NETWORK, 'kernel')
+
+
+def test_a_tree_without_leaves_has_no_choice_to_make():
+  assert tree.choose({'a': None}, 'kernels', ('head',)) == {'a': None}
+
+
+def test_pick_and_merge_are_inverses():
+  params = {'w': jnp.ones(2), 'b': jnp.zeros(2), 'none': None}
+  chosen = tree.choose(params, lambda path, leaf: path == 'w')
+  picked = tree.pick(params, chosen)
+  assert tree.paths(picked) == ['w']
+  back = tree.merge(picked, params)
+  assert back['w'] is params['w']
+  assert back['b'] is params['b']
+  assert back['none'] is None
+
+
+def test_merge_puts_the_new_leaves_in_the_places_of_the_old():
+  new = tree.merge({'a': [None, 20], 'b': None}, {'a': [1, 2], 'b': 3})
+  assert new == {'a': [1, 20], 'b': 3}
