@@ -66,9 +66,9 @@ PAGES = {
   'cifar10_shortened': Page(
     'CIFAR-10, shortened to what two CPU cores train in minutes',
     'The first 10,000 training images, 15 epochs, the learning rate falling tenfold every 5, the '
-    'cut at epoch 5; 2,000 images choose the network, all 10,000 of the test set are read once. The '
-    'butterflies are a quarter of their width: at full width a run of theirs takes an hour here. These runs show that a network trains, is '
-    'cut and recovers; their accuracies compare with nothing at full size.',
+    'cut at epoch 5; 2,000 images choose the network, the test set is read once, whole. These runs '
+    'show that a network trains, is cut and recovers; their accuracies compare with nothing at '
+    'full size. The butterflies are of a quarter of their width.',
     (
       Entry('allconv_threshold', 'configs/allconv_dc.py', CUT, (0,)),
       Entry('allconv_5_percent', 'configs/allconv_dc.py', (*CUT, *EXACT_5), (0,)),
