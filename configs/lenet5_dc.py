@@ -3,11 +3,14 @@
 python launch.py --config=configs/lenet5_dc.py          keeps 8 % of the weights
 python launch.py --config=configs/lenet5_dc.py:0.009    0.9 %, where dynamic network surgery is
 
-60 epochs take ten minutes on two CPU cores.
+The images are shifted at random by up to two pixels, which the papers' were not; without, three
+recipes that were tried ended between 0.83 and 0.89 %. 30 epochs take five minutes on two CPU cores.
 """
 
 from configs import recipes
 
 
 def get_config(active_fraction='0.08'):
-  return recipes.mnist_deep_compression('lenet5', 0.03, 60.0, active_fraction)
+  config = recipes.mnist_deep_compression('lenet5', 0.03, 30.0, active_fraction)
+  config.data.crop_padding = 2
+  return config
