@@ -62,7 +62,12 @@ PAGES = {
       Entry('lenet300_dc_56x', 'configs/lenet300_dc.py:0.0178'),
       Entry('lenet300_gradual_56x', 'configs/lenet300_gradual.py'),
       Entry('lenet5_dc_12x', 'configs/lenet5_dc.py'),
-      Entry('lenet5_dc_12x_not_shifted', 'configs/lenet5_dc.py', ('--config.data.crop_padding=0',)),
+      Entry(
+        'lenet5_dc_12x_not_shifted',
+        'configs/lenet5_dc.py',
+        ('--config.data.crop_padding=0',),
+        (0,),
+      ),
     ),
   ),
   'cifar10_shortened': Page(
@@ -73,7 +78,6 @@ PAGES = {
     'full size. The butterflies are of a quarter of their width.',
     (
       Entry('allconv_threshold', 'configs/allconv_dc.py', CUT, (0,)),
-      Entry('allconv_5_percent', 'configs/allconv_dc.py', (*CUT, *EXACT_5), (0,)),
       Entry(
         'resnet50_width8_5_percent',
         'configs/resnet50_dc.py',
