@@ -2,10 +2,13 @@
 
 python launch.py --config=configs/NAME.py[:ARGUMENT] [--config.field=value ...] [--workdir=DIR]
 
-Exit status: 0 finished, 2 for what can't be run as asked, 143 after SIGTERM, 1 otherwise.
+Exit status: 0 finished, 2 for what can't be run as asked, 143 after SIGTERM, 130 after SIGINT (both
+save first), 1 otherwise.
 """
 
+import ast
 import difflib
+import functools
 import pathlib
 import re
 import sys
@@ -18,10 +21,15 @@ from sparsejax.experiment import compilation, files, runs
 from sparsejax.experiment.errors import NonFiniteLossError, TerminatedError, UsageError
 from sparsejax.experiment.run import run
 
-CONFIG = config_flags.DEFINE_config_file('config', help_string='configs/NAME.py[:ARGUMENT]')
+_argv: list[str] = []  # where config_flags looks for overrides
+CONFIG = config_flags.DEFINE_config_file('config', None, 'a config', sys_argv=_argv)
 WORKDIR = flags.DEFINE_string('workdir', None, 'the run directory; default: results/runs/NAME-...')
 
-FINISHED, CRASHED, USAGE, TERMINATED = 0, 1, 2, 128 + 15
+FINISHED, CRASHED, USAGE, SIGNALLED = 0, 1, 2, 128
+
+# Settings of links and events that the command line itself names: their blocks come into being with
+# the chain, so they are set after it. So are numbers in the place of a schedule's block.
+_late: dict[str, str] = {}
 
 
 def main(argv: list[str]) -> int:
@@ -36,7 +44,7 @@ def main(argv: list[str]) -> int:
   except UsageError as error:
     return _fail(USAGE, error)
   except TerminatedError as error:
-    return _fail(TERMINATED, error)
+    return _fail(SIGNALLED + error.signal, error)
   except NonFiniteLossError as error:
     return _fail(CRASHED, error)
   except OSError as error:
@@ -56,17 +64,40 @@ def resolve() -> dict:
     config.name = pathlib.Path(path).stem
   except (ValueError, TypeError, KeyError, AttributeError) as error:
     raise UsageError(_one_line(error)) from error
-  for name in config_flags.get_override_values(flag):
+  settings = config.to_dict()
+  for name in (*config_flags.get_override_values(flag), *_late):
     block = name.partition('.')[0]
-    if block not in config:
+    if block not in settings and block not in _links(settings):
       raise UsageError(f"config.{name} is set, but neither chain nor events name '{block}'")
-  return config.to_dict()
+  for name, text in _late.items():
+    *blocks, last = name.split('.')
+    target = functools.reduce(lambda at, block: at.setdefault(block, {}), blocks, settings)
+    target[last] = _value(text)
+  return settings
+
+
+def _links(settings: dict) -> set[str]:
+  inner = settings.get('prune', {}).get('inner', ())
+  return {*settings['chain'], *settings['events'], *inner}
+
+
+def _value(text: str):
+  """A setting as Python would read it, or the text itself."""
+  try:
+    return ast.literal_eval(text)
+  except (ValueError, SyntaxError):
+    return text
 
 
 def parse(argv: list[str]) -> list[str]:
   """Parses the flags; whatever is wrong with them ends the command with one line and status 2."""
+  _late.clear()
   try:
-    rest = flags.FLAGS(argv)
+    if any(argument in ('--help', '-h', '--helpfull') for argument in argv):
+      print(f'{__doc__}\nThe fields and their meaning: configs/base.py. Experiments: configs/*.py.')
+      sys.exit(FINISHED)
+    _argv[:] = _without_late(argv)
+    rest = flags.FLAGS(_argv)
     if len(rest) > 1:
       raise UsageError(f"unexpected argument '{rest[1]}': allowed are --config and --workdir")
     if CONFIG.value is None:
@@ -77,30 +108,51 @@ def parse(argv: list[str]) -> list[str]:
   return rest
 
 
+def _without_late(argv: list[str]) -> list[str]:
+  """Sets aside what can only be set once the chain is known; returns the other arguments."""
+  settings = _settings(argv)
+  chains = ' '.join(arg for arg in argv if re.match(r'--config\.(chain|events|prune\.inner)=', arg))
+  new_links = set(re.findall(r'\w+', chains)) - set(settings)
+  kept = []
+  for argument in argv:
+    name, _, value = argument.removeprefix('--config.').partition('=')
+    of_new_link = name.partition('.')[0] in new_links and '.' in name
+    for_schedule = f'{name}.schedule' in runs.flatten(settings)
+    if argument.startswith('--config.') and (of_new_link or for_schedule):
+      _late[name] = value
+    else:
+      kept.append(argument)
+  return kept
+
+
 def _explain(error: Exception, argv: list[str]) -> str:
   """One line for a person: for an unknown field the nearest known, else the error's own words."""
+  known = list(runs.flatten(_settings(argv)))
+  known += sorted({leaf.rpartition('.')[0] for leaf in known} - {''})
   for name in re.findall(r'--(?:no)?config\.([\w.]+)', ' '.join(argv)):
-    known = _fields(argv)
-    if known and name not in known:
+    if known and name not in known and name not in _late:
       near = difflib.get_close_matches(name, known, n=1)
-      hint = f": did you mean '{near[0]}'?" if near else ''
-      return f"unknown field 'config.{name}'{hint} Known are those of configs/base.py"
+      hint = f"; did you mean '{near[0]}'?" if near else ';'
+      return f"unknown field 'config.{name}'{hint} known are those of configs/base.py"
   return _one_line(error)
 
 
-def _fields(argv: list[str]) -> list[str]:
-  """The dotted names of every field and block of the config named on the command line."""
+def _settings(argv: list[str]) -> dict:
+  """The config named on the command line as it is by itself; {} where it can't be loaded."""
   config = next((arg.partition('=')[2] for arg in argv if arg.startswith('--config=')), '')
   try:
-    settings = config_flags.config_flags.ConfigFileFlagParser('config').parse(config).to_dict()
+    return config_flags.config_flags.ConfigFileFlagParser('config').parse(config).to_dict()
   except Exception:  # the config itself is broken: its own error is the one to show
-    return []
-  leaves = list(runs.flatten(settings))
-  return leaves + sorted({leaf.rpartition('.')[0] for leaf in leaves} - {''})
+    return {}
 
 
 def _one_line(error: Exception) -> str:
-  lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+  text = str(error)
+  if 'takes 0 positional arguments' in text:
+    return 'this config takes no argument behind its name'
+  if "no attribute 'get_config'" in text:
+    return 'that file is no config: it has no get_config()'
+  lines = [line.strip() for line in text.splitlines() if line.strip()]
   return lines[-1] if lines else type(error).__name__
 
 

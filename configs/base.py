@@ -10,7 +10,7 @@ from ml_collections.config_dict import placeholder
 
 # Raised whenever a default below changes: a run's directory is named after the differences from
 # the defaults, and the same differences from other defaults are another experiment.
-VERSION = 1
+VERSION = 2
 
 # The settings of each link that `chain` may name and of each event, as they are by default. Other
 # links of Optax may be named too; their settings are their own arguments.
@@ -48,7 +48,7 @@ LINKS = {
 }
 EVENTS = {
   'recalibrate_batch_norm': {
-    'at_epochs': 61.0,  # when; at the epoch of a cut it would see the network still dense
+    'at_epochs': 61.0,  # when; at the very epoch of a cut the network is still dense
     'batches': 50,  # of training examples, unaugmented, over which the moments are averaged
   },
 }

@@ -25,7 +25,7 @@ def step_decay(value, *, factor=0.1, every_epochs):
 
 
 def keep(config, active_fraction):
-  """Prunes to an exact active fraction over all parameters, given as a config's argument.
+  """Prunes to an exact active fraction of `prune.parameters`, given as a config's argument.
 
   Without an argument the config's own cut stays. 1.0 keeps everything: the dense control of equal
   length.

@@ -9,7 +9,6 @@ evaluation comes on top. One process trains at a time.
 import argparse
 import importlib
 import json
-import os
 import pathlib
 import statistics
 import sys
@@ -105,7 +104,7 @@ def main() -> None:
   for name in CONFIGS:
     rows.append(measure(name, data_dir))
     print(table(rows)[-1], flush=True)
-  environment = runs.environment() | {'cpus': os.cpu_count()}
+  environment = runs.environment()
   content = {'environment': environment, 'rows': rows}
   (ROOT / 'results' / 'epoch_times.json').write_text(json.dumps(content, indent=2) + '\n')
   readme = ROOT / 'README.md'

@@ -91,21 +91,24 @@ PAGES = {
 }
 
 
-def train(name: str, runs: pathlib.Path, data: str | None) -> None:
-  """Trains every run of a page that is not finished yet, one after the other."""
+def train(name: str, runs: pathlib.Path, data: str | None) -> bool:
+  """Trains every run of a page that is not finished yet; returns whether all of them ended well."""
+  all_well = True
   for entry in PAGES[name].entries:
     for seed in entry.seeds:
       workdir = runs / name / entry.label / f'seed{seed}'
       command = [sys.executable, 'launch.py', f'--config={entry.config}', *entry.overrides]
       command += [f'--config.seed={seed}', f'--workdir={workdir.absolute()}']
-      command += [f'--config.data.dir={data}'] if data else []
+      command += [f'--config.data.dir={pathlib.Path(data).absolute()}'] if data else []
       print(*command[1:], flush=True)
       workdir.parent.mkdir(parents=True, exist_ok=True)
       log_file = workdir.with_suffix('.log')
       with log_file.open('a') as log:
         status = subprocess.run(command, cwd=ROOT, stdout=log, stderr=log, check=False).returncode
       if status:
+        all_well = False
         print(f'  failed with status {status}: see {log_file}', flush=True)
+  return all_well
 
 
 def collect(name: str, runs: pathlib.Path) -> None:
@@ -132,9 +135,10 @@ def _keep(source: pathlib.Path, target: pathlib.Path, with_trace: bool) -> None:
 
 
 def thin(lines: list[str]) -> list[str]:
-  """Returns every k-th line and the last, at most MOST_LINES of them."""
-  every = -(-len(lines) // (MOST_LINES - 1))
-  return [line for i, line in enumerate(lines) if i % every == 0 or i == len(lines) - 1]
+  """Returns the lines of evaluations, and every k-th of the others, about MOST_LINES in all."""
+  evaluations = sum('validation_loss' in line for line in lines)
+  every = -(-len(lines) // max(MOST_LINES - evaluations, 1))
+  return [line for i, line in enumerate(lines) if i % every == 0 or 'validation_loss' in line]
 
 
 def page(name: str) -> str:
@@ -198,10 +202,10 @@ def _runs(found) -> list[str]:
 
 def _machine(summary: pathlib.Path) -> str:
   start = json.loads((summary.parent / 'environment.json').read_text())[-1]
-  cores = f'{start["cpus"]} cores of ' if 'cpus' in start else ''
   return (
-    f'{cores}{start["processor"]}, {len(start["devices"])} {start["backend"]} device(s), '
-    f'Python {start["python"]}, JAX {start["versions"]["jax"]}.'
+    f'Code of commit {start["git_commit"][:7]}; {start["cpus"]} cores of {start["processor"]}, '
+    f'{len(start["devices"])} {start["backend"]} device(s), Python {start["python"]}, '
+    f'JAX {start["versions"]["jax"]}.'
   )
 
 
@@ -212,9 +216,9 @@ def main() -> None:
   parser.add_argument('--data', help='of tensorflow-datasets; default: its own')
   parser.add_argument('--collect', action='store_true', help='only what is finished already')
   arguments = parser.parse_args()
-  if not arguments.collect:
-    train(arguments.name, arguments.runs, arguments.data)
+  all_well = arguments.collect or train(arguments.name, arguments.runs, arguments.data)
   collect(arguments.name, arguments.runs)
+  sys.exit(not all_well)
 
 
 if __name__ == '__main__':

@@ -54,11 +54,11 @@ def test_cuts_at_the_very_start_and_the_very_end():
 
 def test_events_are_stops_and_are_saved():
   config = CONFIG | {'events': ('b', 'a', 'c')}
-  config |= {'a': {'at_epochs': 1.2}, 'b': {'at_steps': 12, 'batches': 3}, 'c': {'at_steps': 50}}
+  config |= {'a': {'at_epochs': 1.2}, 'b': {'at_steps': 12, 'batches': 3}, 'c': {'at_steps': 49}}
   plan = agenda(config, CLOCK, None)
-  assert plan.events == {12: ('b', 'a'), 50: ('c',)}  # at one step in the config's order
-  assert plan.boundaries == sorted(DENSE | {12})
-  assert plan.checkpoint == {12, 25, 50}
+  assert plan.events == {12: ('b', 'a'), 49: ('c',)}  # at one step in the config's order
+  assert plan.boundaries == sorted(DENSE | {12, 49})
+  assert plan.checkpoint == {12, 25, 49, 50}
 
 
 def test_the_end_is_evaluated_logged_and_saved_whatever_the_periods():
@@ -85,7 +85,9 @@ def test_a_period_below_one_step_is_refused(block, setting, value, message):
     agenda(CONFIG | {block: CONFIG[block] | {setting: value}}, CLOCK, None)
 
 
-def test_an_event_after_the_end_is_refused():
-  config = CONFIG | {'events': ('a',), 'a': {'at_steps': 51}}
-  with pytest.raises(ValueError, match=r'^a\.at is step 51, but the run has 50; allowed is up to'):
+def test_an_event_at_the_end_is_refused():
+  config = CONFIG | {'events': ('a',), 'a': {'at_steps': 50}}
+  with pytest.raises(
+    ValueError, match=r'^a\.at is step 50, but the run has 50; allowed is earlier'
+  ):
     agenda(config, CLOCK, None)

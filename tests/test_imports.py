@@ -14,11 +14,14 @@ PACKAGE = ROOT / 'sparsejax'
 MAY_USE = {
   '__init__': {'sparsity', 'transforms'},
   'lookup': set(),
+  'streams': set(),
   'sparsity': {'sparsity', 'lookup'},
-  'transforms': {'transforms', 'sparsity', 'lookup'},
+  'transforms': {'transforms', 'sparsity', 'lookup', 'streams'},
   'layers': {'layers', 'sparsity', 'lookup'},
   'models': {'models', 'layers', 'lookup'},
-  'experiment': {'experiment', 'models', 'layers', 'transforms', 'sparsity', 'lookup'},
+  'experiment': {
+    *('experiment', 'models', 'layers', 'transforms', 'sparsity', 'lookup', 'streams'),
+  },
 }
 # The ConfigDict stops at the builders, and sparsity is arithmetic on arrays.
 MAY_NOT_USE = {
@@ -77,7 +80,7 @@ def test_nobody_imports_a_command_or_a_config():
 
 
 def test_the_walk_finds_the_imports_that_are_there():
-  assert used_wings(PACKAGE / 'transforms' / 'pruning.py') == {'sparsity'}
+  assert used_wings(PACKAGE / 'transforms' / 'pruning.py') == {'sparsity', 'streams'}
   assert used_wings(PACKAGE / '__init__.py') == {'sparsity', 'transforms'}
   assert 'optax' in imported(PACKAGE / 'transforms' / 'pruning.py')
 

@@ -2,6 +2,8 @@
 
 import json
 import signal
+import sys
+from types import SimpleNamespace
 
 import commands
 import pytest
@@ -14,7 +16,7 @@ QUICK = '--config=configs/quickstart.py'
 SHORT = (QUICK, '--config.epochs=22.0')
 
 REFUSED = {
-  'no config': ([], '--config is missing'),
+  'nothing': ([], '--config is missing'),
   'missing file': (['--config=configs/nothere.py'], 'No such file'),
   'stray argument': ([QUICK, 'stray'], "unexpected argument 'stray'"),
   'unknown flag': ([QUICK, '--wrkdir=x'], 'wrkdir'),
@@ -53,6 +55,12 @@ REFUSED = {
     [QUICK, "--config.chain=('sgd',)", '--config.prune.target=0.1'],
     "neither chain nor events name 'prune'",
   ),
+  'argument of a config that takes none': (['--config=configs/vgg16_dense.py:1'], 'no argument'),
+  'no config': (['--config=configs/recipes.py'], 'is no config'),
+  'setting of a new link': (
+    [QUICK, "--config.chain=('adam','prune')", '--config.adam.learning_rat=1e-3'],
+    "did you mean 'adam.learning_rate'",
+  ),
   'source': ([QUICK, '--config.init_from=nowhere'], 'init_from=nowhere'),
 }
 
@@ -63,15 +71,15 @@ def _clean_flags(monkeypatch, tmp_path):
   monkeypatch.setenv('SPARSEJAX_CACHE', str(tmp_path / 'cache'))
   monkeypatch.setenv('JAX_COMPILATION_CACHE_DIR', str(tmp_path / 'compiled'))
   monkeypatch.chdir(commands.ROOT)
+  sys.modules.pop('config_config', None)  # config_flags loads every file into one module
   yield
   flags.FLAGS.unparse_flags()
   for name in [name for name in flags.FLAGS if name.startswith('config.')]:
     delattr(flags.FLAGS, name)
 
 
-def run_here(arguments, monkeypatch):
+def run_here(arguments):
   """The command in this process, from its flags on; returns its exit status."""
-  monkeypatch.setattr('sys.argv', ['launch.py', *arguments])
   try:
     return launch.main(launch.parse(['launch.py', *arguments]))
   except SystemExit as stop:
@@ -81,15 +89,45 @@ def run_here(arguments, monkeypatch):
 @pytest.mark.usefixtures('_clean_flags')
 @pytest.mark.parametrize(('arguments', 'expected'), REFUSED.values(), ids=REFUSED)
 def test_bad_input_gets_one_line_and_status_2_and_writes_nothing(
-  arguments, expected, tmp_path, capsys, monkeypatch
+  arguments, expected, tmp_path, capsys
 ):
   workdir = tmp_path / 'run'
-  assert run_here([*arguments, f'--workdir={workdir}'], monkeypatch) == 2
+  assert run_here([*arguments, f'--workdir={workdir}']) == 2
   output = capsys.readouterr()
   assert output.out == ''
   assert output.err.count('\n') == 1, output.err
   assert expected in output.err
   assert not workdir.exists()
+
+
+@pytest.mark.usefixtures('_clean_flags')
+def test_links_named_on_the_command_line_take_their_settings_from_it():
+  argv = [QUICK, "--config.chain=('scale_by_adam','scale_by_learning_rate')"]
+  argv += ['--config.scale_by_adam.b1=0.5', '--config.scale_by_learning_rate.learning_rate=0.01']
+  launch.parse(['launch.py', *argv])
+  settings = launch.resolve()
+  assert settings['scale_by_adam'] == {'b1': 0.5, 'b2': 0.999, 'eps': 1e-8}
+  assert settings['scale_by_learning_rate'] == {'learning_rate': 0.01}
+  assert 'prune' not in settings
+
+
+@pytest.mark.usefixtures('_clean_flags')
+def test_help_tells_where_the_fields_are(capsys):
+  assert run_here(['--help']) == 0
+  assert 'configs/base.py' in capsys.readouterr().out
+
+
+def test_ctrl_c_saves_first(tmp_path):
+  workdir = tmp_path / 'run'
+  with commands.start(tmp_path, QUICK, '--config.epochs=5000.0', f'--workdir={workdir}') as process:
+    while not (workdir / 'metrics.jsonl').exists() or commands.metrics(workdir) == []:
+      assert process.poll() is None, process.communicate()
+    process.send_signal(signal.SIGINT)
+    _, stderr = process.communicate()
+  assert process.returncode == 130
+  assert stderr.startswith('launch.py: SIGINT: saved at step')
+  assert stderr.count('\n') == 1
+  assert any((workdir / 'checkpoints').iterdir())
 
 
 def test_a_bad_field_ends_the_command_itself_with_status_2(tmp_path):
@@ -180,14 +218,14 @@ def test_a_loss_that_is_not_finite_ends_the_run_and_keeps_the_checkpoints(tmp_pa
 @pytest.mark.usefixtures('_clean_flags')
 def test_a_full_disk_is_said_in_one_line_and_keeps_what_was_saved(tmp_path, monkeypatch, capsys):
   workdir = tmp_path / 'run'
-  free = [10**12] * 4 + [0] * 100
 
   def usage(path):
-    return type('Usage', (), {'free': free.pop(0)})
+    saved = list((workdir / 'checkpoints').glob('0*'))
+    return SimpleNamespace(free=0 if len(saved) == 2 else 10**12)
 
   monkeypatch.setattr('shutil.disk_usage', usage)
   arguments = [*SHORT, '--config.log.checkpoint_every_epochs=2.0', f'--workdir={workdir}']
-  assert run_here(arguments, monkeypatch) == 2
+  assert run_here(arguments) == 2
   last = capsys.readouterr().err.strip().splitlines()[-1]
   assert 'no space left on the disk' in last
   assert any((workdir / 'checkpoints').iterdir())

@@ -24,7 +24,7 @@ def full(lines=30):
     if n % 5 == 0:
       metrics |= {'validation_loss': 3 / n, 'validation_accuracy': 1 - 2 / n}
     metrics |= {'active_fraction': active, 'below_1e-3': 1 - active / 2}
-    metrics |= {'below_threshold': 1 - active / 4, 'target_active_fraction': active}
+    metrics |= {'below_threshold': 1 - active / 4}
     found.append(line(10 * n, **metrics))
   return found
 

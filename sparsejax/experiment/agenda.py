@@ -18,9 +18,17 @@ class Agenda(NamedTuple):
   evaluate: frozenset[int]
   checkpoint: frozenset[int]
   events: dict[int, tuple[str, ...]]
-  first_cut: int | None  # the first step at which masks are renewed
-  last_cut: int | None  # the last: from the evaluation after it on, the target is the final one
+  cuts: tuple[int, ...]  # the steps at which masks are renewed, rising
   total: int
+
+  @property
+  def first_cut(self) -> int | None:
+    return self.cuts[0] if self.cuts else None
+
+  @property
+  def last_cut(self) -> int | None:
+    """From the evaluation after it on, networks have the final target."""
+    return self.cuts[-1] if self.cuts else None
 
   @property
   def boundaries(self) -> list[int]:
@@ -52,8 +60,7 @@ def agenda(config: Mapping[str, Any], clock: Clock, schedule: PruningSchedule | 
     evaluate=frozenset(evaluate),
     checkpoint=_every(config['log'], 'log.checkpoint_every', clock) | {total} | set(events),
     events=events,
-    first_cut=None if schedule is None else schedule.steps[0],
-    last_cut=None if schedule is None else schedule.steps[-1],
+    cuts=() if schedule is None else schedule.steps,
     total=total,
   )
 
@@ -70,9 +77,10 @@ def _events(config, clock) -> dict[int, tuple[str, ...]]:
   events: dict[int, tuple[str, ...]] = {}
   for name in config['events']:
     at = in_steps(config[name], clock, name)['at']
-    if at > clock.total_steps:
+    if at >= clock.total_steps:
       raise ValueError(
-        f'{name}.at is step {at}, but the run has {clock.total_steps}; allowed is up to its end'
+        f'{name}.at is step {at}, but the run has {clock.total_steps}; allowed is earlier: nothing '
+        'would see what it did'
       )
     events[at] = (*events.get(at, ()), name)
   return events

@@ -9,9 +9,7 @@ import jax
 import jax.numpy as jnp
 from jax.typing import ArrayLike
 
-# One seed key serves both uses of an epoch. Without a stream of its own the order would be drawn
-# from bits that are also some example's key: fold_in(key, i) equals split(key)[i].
-_ORDER, _EXAMPLES = 0, 1
+from sparsejax.streams import EXAMPLES, ORDER, stream
 
 
 def epoch_permutation(key: jax.Array, epoch: ArrayLike, n: int) -> jax.Array:
@@ -29,7 +27,7 @@ def epoch_permutation(key: jax.Array, epoch: ArrayLike, n: int) -> jax.Array:
     >>> sorted(epoch_permutation(jax.random.key(0), 7, 5).tolist())
     [0, 1, 2, 3, 4]
   """
-  key = jax.random.fold_in(jax.random.fold_in(key, _ORDER), epoch)
+  key = jax.random.fold_in(stream(key, ORDER), epoch)
   return jax.random.permutation(key, jnp.arange(n, dtype=jnp.int32))
 
 
@@ -49,7 +47,7 @@ def example_keys(key: jax.Array, epoch: ArrayLike, indices: jax.Array) -> jax.Ar
     >>> bool(one[0] == both[1])
     True
   """
-  key = jax.random.fold_in(jax.random.fold_in(key, _EXAMPLES), epoch)
+  key = jax.random.fold_in(stream(key, EXAMPLES), epoch)
   return jax.vmap(jax.random.fold_in, in_axes=(None, 0))(key, indices)
 
 

@@ -10,4 +10,11 @@ class NonFiniteLossError(RuntimeError):
 
 
 class TerminatedError(RuntimeError):
-  """SIGTERM came; the state is saved."""
+  """SIGTERM or SIGINT came; the state is saved. The signal's number is the last argument."""
+
+  @property
+  def signal(self) -> int:
+    return self.args[-1]
+
+  def __str__(self):
+    return str(self.args[0])

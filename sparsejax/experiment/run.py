@@ -11,7 +11,7 @@ import jax.numpy as jnp
 
 from sparsejax.experiment import checkpoint, display, files, metrics, parallel, runs, setup
 from sparsejax.experiment.errors import NonFiniteLossError, TerminatedError, UsageError
-from sparsejax.experiment.state import RunState, initial
+from sparsejax.experiment.state import RunState, init_optimizer, initial
 from sparsejax.experiment.summary import summarise
 from sparsejax.experiment.train import Trainer
 
@@ -50,13 +50,13 @@ def run(
     return directory.summary
   display.settings_table(config, defaults)
   display.say(f'run directory: {path}')
-  directory.note_start()
-  (path / TRACEBACK).unlink(missing_ok=True)
-  state, host = _begin(experiment, directory)
   try:
     with files.naming_full_disk(path):
+      directory.note_start()
+      (path / TRACEBACK).unlink(missing_ok=True)
+      state, host = _begin(experiment, directory)
       return _train(experiment, directory, experiment_hash, state, host)
-  except TerminatedError:
+  except (TerminatedError, UsageError):
     raise
   except Exception:
     with contextlib.suppress(OSError):  # the disk may be what is wrong
@@ -78,7 +78,10 @@ def _begin(experiment: setup.Experiment, directory: runs.RunDirectory):
   config = experiment.config
   fresh = initial(experiment.init_variables(), experiment.tx, config['seed'])
   fresh = parallel.replicate(fresh)
-  restored = checkpoint.restore_newest(directory.checkpoints, fresh)
+  try:
+    restored = checkpoint.restore_newest(directory.checkpoints, fresh)
+  except ValueError as error:
+    raise UsageError(f'{error}; allowed is another workdir') from error
   if restored is not None:
     display.say(f'going on from step {restored.step}')
     return restored.state, restored.host
@@ -96,7 +99,7 @@ def _start_from(state: RunState, source: str, experiment: setup.Experiment) -> R
   except ValueError as error:
     reason = str(error).splitlines()[0]
     raise UsageError(f'init_from={source}: not a network of this shape: {reason}') from error
-  opt_state = parallel.replicate(experiment.tx.init(found['params']))
+  opt_state = parallel.replicate(init_optimizer(experiment.tx, found['params']))
   best = jax.tree.map(jnp.copy, found)
   train = state.train._replace(**found, opt_state=opt_state)
   return RunState(train, state.best._replace(**best))
@@ -159,8 +162,12 @@ class _Writers:
 def _draw(lines, path, summary, agenda) -> None:
   from sparsejax.experiment import trace
 
-  cuts = sorted({agenda.first_cut, agenda.last_cut} - {None})
   title = f'{summary["name"]}, seed {summary["seed"]}: {summary["model"]} on {summary["dataset"]}'
   trace.plot_trace(
-    lines, path / 'trace.png', title=title, prune_steps=cuts, best_step=summary['best_step']
+    lines,
+    path / 'trace.png',
+    title=title,
+    prune_steps=agenda.cuts,
+    best_step=summary['best_step'],
+    phases=summary['phases'],
   )

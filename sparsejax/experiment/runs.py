@@ -82,7 +82,9 @@ class RunDirectory:
     try:
       path.mkdir(parents=True, exist_ok=True)
       lock = os.open(path / '.lock', os.O_RDWR | os.O_CREAT, 0o666)
-    except (FileExistsError, NotADirectoryError, PermissionError) as error:
+    except OSError as error:
+      if error.errno in files.FULL_DISK:
+        raise
       raise UsageError(f'workdir={path}: {error.strerror}; allowed is a folder to write') from error
     # The operating system drops the lock with the process: a killed one leaves none behind.
     self.close = weakref.finalize(self, os.close, lock)
@@ -112,16 +114,21 @@ class RunDirectory:
         raise UsageError(f'workdir={self.path}: it holds {others[0]}, but no run; {allowed}')
       files.write_json(file, {'hash': experiment_hash} | dict(config))
       return
-    try:
-      before = dict(json.loads(file.read_text()))
-    except (ValueError, TypeError) as error:
-      raise UsageError(f'workdir={self.path}: its config.json is damaged ({error})') from None
+    before = self._read(file)
+    if not isinstance(before, dict):
+      raise UsageError(f'workdir={self.path}: its config.json is damaged')
     for field, mine in (('hash', experiment_hash), ('seed', config['seed'])):
       if before.get(field) != mine:
         raise UsageError(
           f'workdir={self.path}: it holds a run with {field} {before.get(field)}, this one has '
           f'{mine}; {allowed}'
         )
+
+  def _read(self, file: pathlib.Path) -> Any:
+    try:
+      return json.loads(file.read_text())
+    except ValueError as error:
+      raise UsageError(f'workdir={self.path}: its {file.name} is damaged ({error})') from None
 
   @property
   def checkpoints(self) -> pathlib.Path:
@@ -131,12 +138,12 @@ class RunDirectory:
   def summary(self) -> dict[str, Any] | None:
     """The summary of a finished run, or None."""
     file = self.path / 'summary.json'
-    return json.loads(file.read_text()) if file.exists() else None
+    return self._read(file) if file.exists() else None
 
   def note_start(self) -> None:
     """Adds this start to environment.json, and warns when the code is not that of the last."""
     file = self.path / 'environment.json'
-    starts = json.loads(file.read_text()) if file.exists() else []
+    starts = self._read(file) if file.exists() else []
     now = environment()
     for field in ('git_commit', 'git_dirty', 'versions'):
       if starts and starts[-1][field] != now[field]:

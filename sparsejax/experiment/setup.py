@@ -8,9 +8,10 @@ import jax.numpy as jnp
 import optax
 
 from sparsejax import models
-from sparsejax.experiment import agenda, checkpoint, data, events, optimizer, parallel
+from sparsejax.experiment import agenda, checkpoint, data, events, optimizer, parallel, tensorboard
 from sparsejax.experiment.durations import Clock
 from sparsejax.experiment.steps import Arrays, Preprocessing
+from sparsejax.streams import INIT, stream
 
 
 class Experiment(NamedTuple):
@@ -38,7 +39,7 @@ class Experiment(NamedTuple):
     """Returns the model's initial parameters and BatchNorm averages, by the config's seed."""
     images = jnp.zeros((1, *self.image_shape))
     return jax.jit(self.model.init, static_argnames='train')(
-      jax.random.key(self.config['seed']), images, train=False
+      stream(jax.random.key(self.config['seed']), INIT), images, train=False
     )
 
 
@@ -57,7 +58,10 @@ def build(config: Mapping[str, Any]) -> Experiment:
   checkpoint.check_source(config['init_from'])
   batch_size = config['batch_size']
   parallel.share_of(batch_size, 'batch_size')
-  parallel.share_of(config['evaluation']['batch_size'], 'evaluation.batch_size')
+  evaluated = config['evaluation']['batch_size']
+  require(evaluated >= 1, 'evaluation.batch_size', evaluated, '1 or more')
+  if config['log']['tensorboard']:
+    tensorboard.check()
   examples = len(dataset.train.labels)
   allowed = f'at most the {examples} training examples'
   require(batch_size <= examples, 'batch_size', batch_size, allowed)

@@ -48,6 +48,14 @@ def empty_window() -> Window:
   return Window(jnp.int32(0), jnp.float32(0), jnp.float32(0), jnp.int32(-1))
 
 
+def init_optimizer(tx: optax.GradientTransformation, params: Any) -> optax.OptState:
+  """Returns tx.init(params) in arrays of its own.
+
+  A link may keep the parameters themselves, and a step can't donate the same array twice.
+  """
+  return jax.tree.map(jnp.copy, tx.init(params))
+
+
 def initial(variables: Any, tx: optax.GradientTransformation, seed: int) -> RunState:
   """Returns the state before the first step, of the model's initial variables."""
   params, batch_stats = variables['params'], variables.get('batch_stats', {})
@@ -55,7 +63,7 @@ def initial(variables: Any, tx: optax.GradientTransformation, seed: int) -> RunS
     step=jnp.int32(0),
     params=params,
     batch_stats=batch_stats,
-    opt_state=tx.init(params),
+    opt_state=init_optimizer(tx, params),
     key=jax.random.key(seed),
     events=jnp.int32(0),
     window=empty_window(),

@@ -9,6 +9,7 @@ import optax
 
 from sparsejax.experiment import augment, parallel
 from sparsejax.experiment.state import TrainState, Window
+from sparsejax.streams import DROPOUT, stream
 
 
 class Arrays(NamedTuple):
@@ -65,10 +66,10 @@ def make_train_step(
   def step(state: TrainState, data: Arrays, order: jax.Array) -> TrainState:
     epoch, position = jnp.divmod(state.step, steps_per_epoch)
     indices = order[parallel.batch_indices(position * batch_size, share)]
-    augment_key, dropout_key = jax.random.split(state.key)
-    keys = augment.example_keys(augment_key, epoch, indices)
+    keys = augment.example_keys(state.key, epoch, indices)
     images = preprocessing.train(keys, data.images[indices])
-    dropout_key = parallel.fold_in_replica(jax.random.fold_in(dropout_key, state.step))
+    dropout_key = jax.random.fold_in(stream(state.key, DROPOUT), state.step)
+    dropout_key = parallel.fold_in_replica(dropout_key)
     (loss, (accuracy, batch_stats)), grad = jax.value_and_grad(losses, has_aux=True)(
       state.params, state.batch_stats, images, data.labels[indices], dropout_key
     )
@@ -98,10 +99,11 @@ def _add(window: Window, step, loss, accuracy) -> Window:
 def make_evaluation(model: Any, preprocessing: Preprocessing, *, batch_size: int) -> Callable:
   """Returns evaluate(params, batch_stats, arrays) -> (mean loss, accuracy), on the device.
 
-  The last batch is filled up and the filling left out of the sums, so every example counts once
-  whatever the batch size and the number of devices.
+  Batches are rounded up to a multiple of the devices. The last is filled up and the filling left
+  out of the sums, so every example counts once whatever the batch size and the devices.
   """
-  share = parallel.share_of(batch_size, 'evaluation.batch_size')
+  share = -(-batch_size // parallel.device_count())
+  batch_size = share * parallel.device_count()
 
   def sums(variables, data, start):
     indices = parallel.batch_indices(start, share)

@@ -72,6 +72,16 @@ class EventWriter:
       self._records = None
 
 
+def check() -> None:
+  """Raises a ValueError unless tensorboardX is installed."""
+  try:
+    import tensorboardX  # noqa: F401
+  except ImportError as error:
+    raise ValueError(
+      'tensorboard event files need tensorboardX: pip install "sparsejax[tensorboard]"'
+    ) from error
+
+
 def writer(directory: str | os.PathLike, *, purge_step: int | None = None) -> EventWriter:
   """Opens a new event file in `directory`, which is made where it is missing.
 
@@ -86,12 +96,9 @@ def writer(directory: str | os.PathLike, *, purge_step: int | None = None) -> Ev
   Raises:
     ValueError: tensorboardX is not installed.
   """
-  try:
-    import tensorboardX
-  except ImportError as error:
-    raise ValueError(
-      'tensorboard event files need tensorboardX: pip install "sparsejax[tensorboard]"'
-    ) from error
+  check()
+  import tensorboardX
+
   directory = Path(directory)
   directory.mkdir(parents=True, exist_ok=True)
   return EventWriter(directory, purge_step, tensorboardX)

@@ -190,7 +190,6 @@ PANELS = (
       Line('not exactly zero', 'active_fraction', BLACK, width=2.6),
       Line('above 1e-3', 'below_1e-3', BLUE, complement=True),
       Line('above threshold', 'below_threshold', PURPLE, complement=True, style='--'),
-      Line('target', 'target_active_fraction', GREY, style=':', width=1.4),
     ),
   ),
 )

@@ -59,7 +59,7 @@ class Trainer:
     self._pending: dict[str, Any] | None = None
     self._begun = time.monotonic() - host.get('seconds', 0.0)
     self._last_line = (int(state.train.step), time.monotonic())
-    self._terminated = False
+    self._signal: int | None = None
 
   def run(self) -> RunState:
     """Trains to the end, or raises; returns the last state."""
@@ -67,14 +67,14 @@ class Trainer:
     if begin == 0:
       self._arrive(0)
     boundaries = [b for b in self.experiment.agenda.boundaries if b > begin]
-    with _on_sigterm(self._note_sigterm):
+    with _on_signals(self._note_signal):
       for end in boundaries:
         cut_from = self._copy_network() if begin == self.experiment.agenda.last_cut else None
         self._segment(begin, end)
         if cut_from is not None:
           self._measure_cut(begin, *cut_from)
         self._arrive(end)
-        self._heed_sigterm()
+        self._heed_signal()
         begin = end
     self._flush()
     return self.state
@@ -97,7 +97,7 @@ class Trainer:
         self.progress.update(begin)
         # At the segment's end what the agenda says there comes first, or it would be lost.
         if begin < end:
-          self._heed_sigterm()
+          self._heed_signal()
 
   def _arrive(self, step: int) -> None:
     """Does what the agenda says for the network after `step` updates."""
@@ -129,7 +129,7 @@ class Trainer:
       'epoch': step / clock.steps_per_epoch,
       'examples': step * clock.batch_size,
       'window': train.window,
-      'learning_rate': self.experiment.learning_rate(jnp.int32(step)),
+      'learning_rate': self.experiment.learning_rate(jnp.int32(max(step - 1, 0))),
       'above': self._count(train.params),
     }
 
@@ -194,13 +194,14 @@ class Trainer:
     step = int(self.state.train.step)
     checkpoint.save(self.root, step, self.state, self.host, keep=keep)
 
-  def _note_sigterm(self) -> None:
-    self._terminated = True
+  def _note_signal(self, number: int) -> None:
+    self._signal = number
 
-  def _heed_sigterm(self) -> None:
-    if self._terminated:
+  def _heed_signal(self) -> None:
+    if self._signal is not None:
       self._save()
-      raise TerminatedError(f'SIGTERM: saved at step {int(self.state.train.step)}')
+      name = signal.Signals(self._signal).name
+      raise TerminatedError(f'{name}: saved at step {int(self.state.train.step)}', self._signal)
 
 
 def phase_of(experiment: Experiment, params, step: int, loss, accuracy) -> dict[str, Any]:
@@ -227,14 +228,26 @@ def _plain(value: Any) -> int | float:
 
 
 @contextlib.contextmanager
-def _on_sigterm(note) -> Iterator[None]:
-  """Calls `note` on SIGTERM while the block runs; other threads can't set signals, and don't."""
+def _on_signals(note) -> Iterator[None]:
+  """Calls `note` on the first SIGTERM or SIGINT while the block runs; a second acts as ever.
+
+  Only the main thread can set signals; in others they stay as they are.
+  """
+  previous = {}
+
+  def handle(number, frame):
+    del frame
+    signal.signal(number, previous[number])
+    note(number)
+
   try:
-    previous = signal.signal(signal.SIGTERM, lambda *_: note())
+    for number in (signal.SIGTERM, signal.SIGINT):
+      previous[number] = signal.signal(number, handle)
   except ValueError:
     yield
     return
   try:
     yield
   finally:
-    signal.signal(signal.SIGTERM, previous)
+    for number, handler in previous.items():
+      signal.signal(number, handler)

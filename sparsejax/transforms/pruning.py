@@ -15,6 +15,7 @@ from sparsejax.sparsity import allocation as allocations
 from sparsejax.sparsity import criteria, schedules, tree
 from sparsejax.sparsity import granularity as granularities
 from sparsejax.sparsity import updates as update_rules
+from sparsejax.streams import PRUNING, stream
 
 
 class PruneState(NamedTuple):
@@ -113,7 +114,8 @@ def prune(
     leaves = jax.tree.leaves(tree.pick(params, chosen))
     needs_grad = criteria.needs_grad(criterion)
     grads = jax.tree.leaves(tree.pick(grad, chosen)) if needs_grad else [None] * len(leaves)
-    keys = jax.random.split(jax.random.fold_in(jax.random.key(seed), count), len(leaves))
+    key = jax.random.fold_in(stream(jax.random.key(seed), PRUNING), count)
+    keys = jax.random.split(key, len(leaves))
     return [
       granularity.pool(criterion(p, grad=g, key=k))
       for p, g, k in zip(leaves, grads, keys, strict=True)

@@ -1,0 +1,20 @@
+"""The random streams of one seed: each use has a root of its own, so that none shares bits.
+
+`fold_in(key, i)` equals `split(key)[i]`, so a key that is folded in one place and split in another
+gives the same bits to both. The seed's own key is therefore used in no other way than through here.
+"""
+
+import jax
+
+INIT, ORDER, EXAMPLES, DROPOUT, PRUNING = range(5)
+
+
+def stream(key: jax.Array, which: int) -> jax.Array:
+  """Returns the root key of one use of the seed's key.
+
+  Example:
+    >>> roots = [stream(jax.random.key(0), which) for which in (INIT, ORDER)]
+    >>> bool(roots[0] == roots[1])
+    False
+  """
+  return jax.random.fold_in(key, which)
