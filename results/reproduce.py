@@ -162,9 +162,7 @@ def _summaries(name: str, entry: Entry) -> list[pathlib.Path]:
 
 
 def _means(found) -> list[str]:
-  head = (
-    'config, changes | n | test error, % | compression | theoretical speed-up | active fraction'
-  )
+  head = 'row | n | test error, % | compression | theoretical speed-up | active fraction'
   rows = [head, '---|---|---|---|---|---']
   for entry, summaries in found.items():
     if not summaries:

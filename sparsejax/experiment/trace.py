@@ -37,6 +37,7 @@ class Line(NamedTuple):
   style: str = '-'
   width: float = 1.6
   noisy: bool = False
+  drawstyle: str = 'default'
 
 
 class Panel(NamedTuple):
@@ -136,18 +137,27 @@ def _fraction(ax, values):
 
 
 def _accuracy(ax, values):
-  """Accuracy spaced by the log of the error: 0, 50, 80, 90, 95, 98, 99 % are about even."""
+  """Accuracy spaced by the log of the error: 0, 50, 80, 90, 95, 98, 99 % are about even.
+
+  Half the smallest error that is worth telling apart is added to all, so that 100 % has its place.
+  """
   from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 
   errors = 1 - np.clip(values, 0, 1)
   floor = max(errors[errors > 0].min(initial=1.0) / 1.25, 2e-4)
 
-  def forward(accuracy):
-    return -np.log10(np.maximum(1 - np.asarray(accuracy, float), floor / 4))
+  offset = floor / 2
 
-  ax.set_yscale('function', functions=(forward, lambda y: 1 - 10.0 ** -np.asarray(y, float)))
-  low, high = max(0.0, 1 - 1.15 * errors.max()), 1 - floor
-  ticks = [0, 0.1, 0.3, 0.5, 0.7, 0.8, 0.9, 0.95, 0.98, 0.99, 0.995, 0.998, 0.999, 0.9995]
+  def forward(accuracy):
+    return -np.log10(np.maximum(1 - np.asarray(accuracy, float), -offset / 2) + offset)
+
+  def backward(y):
+    return 1 + offset - 10.0 ** -np.asarray(y, float)
+
+  ax.set_yscale('function', functions=(forward, backward))
+  low = max(0.0, 1 - 1.15 * errors.max())
+  high = 1 + offset / 4 if errors.min(initial=1.0) < floor else 1 - floor
+  ticks = [0, 0.1, 0.3, 0.5, 0.7, 0.8, 0.9, 0.95, 0.98, 0.99, 0.995, 0.998, 0.999, 1]
   inside = [tick for tick in ticks if low <= tick <= high]
   if len(inside) > 6:
     inside = [tick for tick in inside if tick not in (0.1, 0.3, 0.7)]
@@ -180,7 +190,9 @@ PANELS = (
       Line('validation', 'validation_accuracy', VERMILLION),
     ),
   ),
-  Panel('learning rate', 1.1, _log, _short, (Line('', 'learning_rate', GREEN),)),
+  Panel(
+    'learning rate', 1.1, _log, _short, (Line('', 'learning_rate', GREEN, drawstyle='steps-pre'),)
+  ),
   Panel(
     'active fraction',
     2.15,
@@ -215,6 +227,7 @@ def _draw_line(ax, line, x, y):
     ax.fill_between(x, low, high, color=line.color, alpha=0.18, linewidth=0)
   marker = 'o' if len(x) <= 40 else None
   style = {'linestyle': line.style, 'linewidth': line.width, 'color': line.color}
+  style['drawstyle'] = line.drawstyle
   ax.plot(x, y, marker=marker, markersize=3.2, solid_capstyle='round', **style)
   return float(y[-1])
 
