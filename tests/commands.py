@@ -1,10 +1,13 @@
 """Running the launch command as a process of its own, as a person does."""
 
+import atexit
 import json
 import os
 import pathlib
+import shutil
 import subprocess
 import sys
+import tempfile
 
 import numpy as np
 
@@ -13,32 +16,37 @@ from sparsejax.experiment.metrics import TIMINGS
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 
 
-def environment(tmp_path, devices=1):
-  """The environment of a command: one device unless said otherwise, caches kept to the test."""
+# The commands of one session of tests share what they compile: compiling is most of their time.
+CACHES = pathlib.Path(tempfile.mkdtemp(prefix='sparsejax-tests-'))
+atexit.register(shutil.rmtree, CACHES, ignore_errors=True)
+
+
+def environment(devices=1):
+  """The environment of a command: one device unless said otherwise, caches of the tests' own."""
   return os.environ | {
     'JAX_PLATFORMS': 'cpu',
     'XLA_FLAGS': f'--xla_force_host_platform_device_count={devices}',
-    'SPARSEJAX_CACHE': str(tmp_path / 'cache'),
-    'JAX_COMPILATION_CACHE_DIR': str(tmp_path / 'compiled'),
+    'SPARSEJAX_CACHE': str(CACHES / 'data'),
+    'JAX_COMPILATION_CACHE_DIR': str(CACHES / 'compiled'),
     'JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS': '0',
   }
 
 
-def start(tmp_path, *arguments, devices=1):
+def start(*arguments, devices=1):
   """Starts launch.py with its output in pipes."""
   return subprocess.Popen(
     [sys.executable, 'launch.py', *arguments],
     cwd=ROOT,
-    env=environment(tmp_path, devices),
+    env=environment(devices),
     stdout=subprocess.PIPE,
     stderr=subprocess.PIPE,
     text=True,
   )
 
 
-def launch(tmp_path, *arguments, devices=1):
+def launch(*arguments, devices=1):
   """Runs launch.py to its end; returns (status, stdout, stderr)."""
-  process = start(tmp_path, *arguments, devices=devices)
+  process = start(*arguments, devices=devices)
   stdout, stderr = process.communicate()
   return process.returncode, stdout, stderr
 

@@ -119,7 +119,7 @@ def test_help_tells_where_the_fields_are(capsys):
 
 def test_ctrl_c_saves_first(tmp_path):
   workdir = tmp_path / 'run'
-  with commands.start(tmp_path, QUICK, '--config.epochs=5000.0', f'--workdir={workdir}') as process:
+  with commands.start(QUICK, '--config.epochs=5000.0', f'--workdir={workdir}') as process:
     while not (workdir / 'metrics.jsonl').exists() or commands.metrics(workdir) == []:
       assert process.poll() is None, process.communicate()
     process.send_signal(signal.SIGINT)
@@ -132,7 +132,7 @@ def test_ctrl_c_saves_first(tmp_path):
 
 def test_a_bad_field_ends_the_command_itself_with_status_2(tmp_path):
   arguments = (QUICK, '--config.modle.width=8', f'--workdir={tmp_path / "run"}')
-  status, stdout, stderr = commands.launch(tmp_path, *arguments)
+  status, stdout, stderr = commands.launch(*arguments)
   assert (status, stdout) == (2, '')
   assert stderr.count('\n') == 1, stderr
   assert 'model.width' in stderr
@@ -140,14 +140,14 @@ def test_a_bad_field_ends_the_command_itself_with_status_2(tmp_path):
 
 def test_a_batch_that_four_devices_cannot_share(tmp_path):
   arguments = (QUICK, '--config.batch_size=30', f'--workdir={tmp_path / "run"}')
-  status, _, stderr = commands.launch(tmp_path, *arguments, devices=4)
+  status, _, stderr = commands.launch(*arguments, devices=4)
   assert status == 2
   assert 'batch_size=30: allowed is a multiple of the devices, 4' in stderr
 
 
 def test_a_run_leaves_what_the_contract_says(tmp_path):
   workdir = tmp_path / 'run'
-  status, stdout, stderr = commands.launch(tmp_path, *SHORT, f'--workdir={workdir}')
+  status, stdout, stderr = commands.launch(*SHORT, f'--workdir={workdir}')
   assert status == 0, stderr
   summary = json.loads((workdir / 'summary.json').read_text())
   expected = (
@@ -182,16 +182,16 @@ def test_a_run_leaves_what_the_contract_says(tmp_path):
 
 def test_a_directory_in_use_or_of_another_run_is_refused(tmp_path):
   workdir = tmp_path / 'run'
-  living = commands.start(tmp_path, QUICK, '--config.epochs=5000.0', f'--workdir={workdir}')
+  living = commands.start(QUICK, '--config.epochs=5000.0', f'--workdir={workdir}')
   while not (workdir / 'metrics.jsonl').exists():
     assert living.poll() is None, living.communicate()
   before = (workdir / 'config.json').read_text()
-  status, _, stderr = commands.launch(tmp_path, QUICK, f'--workdir={workdir}')
+  status, _, stderr = commands.launch(QUICK, f'--workdir={workdir}')
   assert status == 2
   assert 'another process' in stderr
   living.send_signal(signal.SIGKILL)
   living.communicate()
-  status, _, stderr = commands.launch(tmp_path, QUICK, f'--workdir={workdir}')
+  status, _, stderr = commands.launch(QUICK, f'--workdir={workdir}')
   assert status == 2
   assert 'it holds a run with hash' in stderr
   assert (workdir / 'config.json').read_text() == before
@@ -207,7 +207,7 @@ def test_a_loss_that_is_not_finite_ends_the_run_and_keeps_the_checkpoints(tmp_pa
     '--config.log.checkpoint_every_epochs=2.0',
     f'--workdir={workdir}',
   )
-  status, _, stderr = commands.launch(tmp_path, *arguments)
+  status, _, stderr = commands.launch(*arguments)
   assert status == 1
   assert 'is not finite' in stderr.strip().splitlines()[-1]
   kept = sorted(path.name for path in (workdir / 'checkpoints').iterdir())
@@ -233,7 +233,7 @@ def test_a_full_disk_is_said_in_one_line_and_keeps_what_was_saved(tmp_path, monk
 
 def test_the_metrics_survive_a_reader_that_leaves(tmp_path):
   """`launch.py | head -1` closes stdout early; the run goes on."""
-  with commands.start(tmp_path, *SHORT, f'--workdir={tmp_path / "run"}') as command:
+  with commands.start(*SHORT, f'--workdir={tmp_path / "run"}') as command:
     command.stdout.readline()
     command.stdout.close()
     errors = command.stderr.read()

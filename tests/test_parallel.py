@@ -26,7 +26,7 @@ def test_losses_and_masks_do_not_depend_on_the_number_of_devices(tmp_path):
   runs = {}
   for devices in (1, 4):
     workdir = tmp_path / f'on{devices}'
-    status, _, stderr = commands.launch(tmp_path, *RUN, f'--workdir={workdir}', devices=devices)
+    status, _, stderr = commands.launch(*RUN, f'--workdir={workdir}', devices=devices)
     assert status == 0, stderr
     runs[devices] = commands.metrics(workdir), commands.summary(workdir)
   (one, of_one), (four, of_four) = runs.values()

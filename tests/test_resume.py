@@ -41,9 +41,9 @@ def lines_written(workdir):
   return file.read_text().count('\n') if file.exists() else 0
 
 
-def stop_midway(tmp_path, workdir, arguments, lines, how, delay=0.0):
+def stop_midway(workdir, arguments, lines, how, delay=0.0):
   """Starts the run, waits until it wrote so many lines, stops it; returns the dead process."""
-  process = commands.start(tmp_path, *arguments, f'--workdir={workdir}')
+  process = commands.start(*arguments, f'--workdir={workdir}')
   while lines_written(workdir) < lines:
     assert process.poll() is None, process.communicate()
     time.sleep(0.005)
@@ -54,8 +54,8 @@ def stop_midway(tmp_path, workdir, arguments, lines, how, delay=0.0):
   return process
 
 
-def finish(tmp_path, workdir, arguments):
-  status, stdout, stderr = commands.launch(tmp_path, *arguments, f'--workdir={workdir}')
+def finish(workdir, arguments):
+  status, stdout, stderr = commands.launch(*arguments, f'--workdir={workdir}')
   assert status == 0, stderr
   return stdout, stderr
 
@@ -67,15 +67,15 @@ def assert_same_run(one, other):
 
 def test_ten_sigkills_leave_no_trace_in_the_results(tmp_path):
   alone, killed = tmp_path / 'alone', tmp_path / 'killed'
-  finish(tmp_path, alone, DIGITS)
+  finish(alone, DIGITS)
   total = len(commands.metrics(alone))
   moments = random.Random(0)
   for share in range(1, 11):
     lines = total * share // 14
     delay = moments.uniform(0, 0.1)
-    process = stop_midway(tmp_path, killed, DIGITS, lines, signal.SIGKILL, delay)
+    process = stop_midway(killed, DIGITS, lines, signal.SIGKILL, delay)
     assert process.returncode == -signal.SIGKILL
-  finish(tmp_path, killed, DIGITS)
+  finish(killed, DIGITS)
   assert_same_run(alone, killed)
   starts = json.loads((killed / 'environment.json').read_text())
   assert len(starts) == 11
@@ -84,35 +84,35 @@ def test_ten_sigkills_leave_no_trace_in_the_results(tmp_path):
 def test_stops_between_the_calls_of_a_convolutional_network(tmp_path):
   arguments = small_resnet(tmp_path)
   alone, stopped = tmp_path / 'alone', tmp_path / 'stopped'
-  finish(tmp_path, alone, arguments)
+  finish(alone, arguments)
   total = len(commands.metrics(alone))
-  killed = stop_midway(tmp_path, stopped, arguments, total // 4, signal.SIGKILL)
+  killed = stop_midway(stopped, arguments, total // 4, signal.SIGKILL)
   assert killed.returncode == -signal.SIGKILL
-  terminated = stop_midway(tmp_path, stopped, arguments, total // 2, signal.SIGTERM)
+  terminated = stop_midway(stopped, arguments, total // 2, signal.SIGTERM)
   assert terminated.returncode == 143
-  finish(tmp_path, stopped, arguments)
+  finish(stopped, arguments)
   assert_same_run(alone, stopped)
 
 
 def test_a_damaged_checkpoint_is_refused_and_the_one_before_it_used(tmp_path):
   alone, damaged = tmp_path / 'alone', tmp_path / 'damaged'
   arguments = (*DIGITS, '--config.epochs=70.0')
-  finish(tmp_path, alone, arguments)
-  stop_midway(tmp_path, damaged, arguments, 100, signal.SIGKILL)
+  finish(alone, arguments)
+  stop_midway(damaged, arguments, 100, signal.SIGKILL)
   newest = sorted((damaged / 'checkpoints').glob('0*'))[-1]
   largest = max((f for f in newest.rglob('*') if f.is_file()), key=lambda f: f.stat().st_size)
   with largest.open('r+b') as file:
     file.truncate(largest.stat().st_size // 2)
-  _, stderr = finish(tmp_path, damaged, arguments)
+  _, stderr = finish(damaged, arguments)
   assert f'{newest.name} is damaged' in stderr
   assert_same_run(alone, damaged)
 
 
 def test_a_finished_run_trains_nothing(tmp_path):
   arguments = ('--config=configs/quickstart.py', '--config.epochs=22.0')
-  finish(tmp_path, tmp_path / 'run', arguments)
+  finish(tmp_path / 'run', arguments)
   before = {path: path.stat().st_mtime_ns for path in (tmp_path / 'run').rglob('*')}
-  stdout, _ = finish(tmp_path, tmp_path / 'run', arguments)
+  stdout, _ = finish(tmp_path / 'run', arguments)
   assert 'finished' in stdout
   after = {path: path.stat().st_mtime_ns for path in (tmp_path / 'run').rglob('*')}
   assert {p: t for p, t in after.items() if p.name != '.lock'} == {
