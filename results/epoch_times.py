@@ -112,7 +112,8 @@ def main() -> None:
   after = rest.partition(END)[2]
   machine = (
     f'Measured by `python results/epoch_times.py` on {environment["cpus"]} cores of '
-    f'{environment["processor"]}, JAX {environment["versions"]["jax"]}, float32.'
+    f'{environment["processor"]}, JAX {environment["versions"]["jax"]}, float32; '
+    'the machine is shared, and the same step took up to 1.5 times less at other moments.'
   )
   readme.write_text('\n'.join([before + BEGIN, machine, '', *table(rows), END]) + after)
 
