@@ -113,11 +113,12 @@ def _without_late(argv: list[str]) -> list[str]:
   settings = _settings(argv)
   chains = ' '.join(arg for arg in argv if re.match(r'--config\.(chain|events|prune\.inner)=', arg))
   new_links = set(re.findall(r'\w+', chains)) - set(settings)
+  fields = runs.flatten(settings)
   kept = []
   for argument in argv:
     name, _, value = argument.removeprefix('--config.').partition('=')
     of_new_link = name.partition('.')[0] in new_links and '.' in name
-    for_schedule = f'{name}.schedule' in runs.flatten(settings)
+    for_schedule = f'{name}.schedule' in fields
     if argument.startswith('--config.') and (of_new_link or for_schedule):
       _late[name] = value
     else:

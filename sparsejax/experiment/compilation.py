@@ -7,7 +7,7 @@ import pathlib
 import jax
 import platformdirs
 
-from sparsejax.experiment.runs import processor
+from sparsejax.experiment.runs import cpuinfo, processor
 
 
 def use_cache() -> None:
@@ -18,14 +18,8 @@ def use_cache() -> None:
   """
   if os.environ.get('JAX_COMPILATION_CACHE_DIR'):
     return
-  machine = hashlib.sha256(f'{processor()} {_cpu_flags()}'.encode()).hexdigest()[:12]
+  machine = hashlib.sha256(f'{processor()} {cpuinfo("flags", "Features")}'.encode()).hexdigest()[
+    :12
+  ]
   folder = pathlib.Path(platformdirs.user_cache_dir('sparsejax'), 'compiled', machine)
   jax.config.update('jax_compilation_cache_dir', str(folder))
-
-
-def _cpu_flags() -> str:
-  try:
-    lines = pathlib.Path('/proc/cpuinfo').read_text().splitlines()
-  except OSError:
-    return ''
-  return next((line for line in lines if line.startswith(('flags', 'Features'))), '')

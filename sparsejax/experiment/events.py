@@ -10,6 +10,7 @@ import numpy as np
 from sparsejax.experiment import parallel
 from sparsejax.experiment.state import TrainState
 from sparsejax.experiment.steps import Arrays, Preprocessing
+from sparsejax.layers.normalisation import MOMENTUM
 from sparsejax.lookup import lookup
 
 
@@ -36,14 +37,13 @@ def recalibrate_batch_norm(state: TrainState, batches: Iterable[jax.Array], mode
   After a cut the running averages still describe the dense network. A training pass moves an
   average a to 0.9 a + 0.1 m; from a = 0 ten times the result is the batch's own moment m.
   """
-  decay = 0.9
   zeros = jax.tree.map(jnp.zeros_like, state.batch_stats)
 
   def moments(params, images):
     variables = {'params': params, 'batch_stats': zeros}
     rngs = {'dropout': jax.random.key(0)}
     _, changed = model.apply(variables, images, train=True, mutable=['batch_stats'], rngs=rngs)
-    return jax.tree.map(lambda a: a / (1 - decay), parallel.join(changed['batch_stats']))
+    return jax.tree.map(lambda a: a / (1 - MOMENTUM), parallel.join(changed['batch_stats']))
 
   one_batch = parallel.on_all(moments)
   found = [one_batch(state.params, images) for images in batches]

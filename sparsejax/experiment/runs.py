@@ -170,11 +170,16 @@ def environment() -> dict[str, Any]:
 
 def processor() -> str:
   """Returns the processor's model name, where the system tells."""
+  return cpuinfo('model name') or platform.processor()
+
+
+def cpuinfo(*fields: str) -> str:
+  """Returns the first value that Linux gives for one of the fields, '' where it gives none."""
   try:
     lines = pathlib.Path('/proc/cpuinfo').read_text().splitlines()
-    return next(line.partition(':')[2].strip() for line in lines if line.startswith('model name'))
-  except (OSError, StopIteration):
-    return platform.processor()
+  except OSError:
+    return ''
+  return next((line.partition(':')[2].strip() for line in lines if line.startswith(fields)), '')
 
 
 def _git(*arguments: str) -> str | None:
