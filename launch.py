@@ -77,8 +77,7 @@ def resolve() -> dict:
 
 
 def _links(settings: dict) -> set[str]:
-  inner = settings.get('prune', {}).get('inner', ())
-  return {*settings['chain'], *settings['events'], *inner}
+  return {*base.links(settings), *settings['events']}
 
 
 def _value(text: str):
@@ -111,7 +110,7 @@ def parse(argv: list[str]) -> list[str]:
 def _without_late(argv: list[str]) -> list[str]:
   """Sets aside what can only be set once the chain is known; returns the other arguments."""
   settings = _settings(argv)
-  chains = ' '.join(arg for arg in argv if re.match(r'--config\.(chain|events|prune\.inner)=', arg))
+  chains = ' '.join(arg for arg in argv if re.match(r'--config\.(chain|events|\w+\.inner)=', arg))
   new_links = set(re.findall(r'\w+', chains)) - set(settings)
   fields = runs.flatten(settings)
   kept = []

@@ -30,20 +30,44 @@ LINKS = {
   'scale_by_learning_rate': {
     'learning_rate': 0.1,
   },
+  'proximal_l1': {
+    'strength': 1e-5,  # of the penalty strength * sum |p|, in loss; or a schedule's block
+    'parameters': 'kernels',  # or 'all': biases and BatchNorm too
+    'exclude': (),  # regular expressions over parameter paths
+    'inner': (),  # an optimizer with second moments and its learning rate, such as ('adam',)
+  },
+  'proximal_group_l1': {
+    'strength': 1e-5,  # of the penalty strength * sum_g w_g ||p_g||; or a schedule's block
+    'granularity': 'filters',  # or input_channels, blocks
+    'block': (4, 4),  # blocks only: inputs x outputs
+    'group_weight': 'sqrt_size',  # w_g: the root of the group's number of weights; or one
+    'parameters': 'kernels',
+    'exclude': (),
+    'inner': (),
+  },
   'prune': {
-    'schedule': 'one_shot',  # or 'cubic', gradual from begin to end
-    'begin_epochs': 60.0,  # one_shot: when; cubic: where the falling starts
-    'end_epochs': 120.0,  # cubic only: where the target is reached
-    'every_steps': 100,  # cubic only: between two renewals of the masks
+    'schedule': 'one_shot',  # or cubic (gradual), periodic (at one target), rounds (share by share)
+    'begin_epochs': 60.0,  # one_shot: when; rounds: the first; else where it starts
+    'end_epochs': 120.0,  # cubic: where the target is reached; periodic: where renewals end
+    'every_steps': 100,  # between two renewals of the masks; not of one_shot
+    'round_share': 0.2,  # rounds only: of what is left, what each removes
     'target': 0.02,  # active fraction; for the allocation absolute_threshold: the threshold
-    'allocation': 'absolute_threshold',  # or global_rank, uniform
-    'criterion': 'magnitude',  # or saliency, random
-    'granularity': 'weight',
-    'update_rule': 'nested',
+    'unit': 'groups',  # of an active fraction: or weights, macs, then of the whole network
+    'allocation': 'absolute_threshold',  # or global_rank, uniform, erk
+    'criterion': 'magnitude',  # or saliency, fisher, lamp, random
+    'granularity': 'weight',  # or filters, input_channels, blocks, n_of_m
+    'block': (4, 4),  # blocks only: inputs x outputs
+    'm': 4,  # n_of_m only: N of every m consecutive inputs stay, N = target * m
+    'update_rule': 'nested',  # masks only shrink; or set, rigl: weights are exchanged
+    'exchange_share': 0.3,  # set, rigl: of a layer's active weights; rigl's falls to 0 at the end
+    'start': 'random',  # set, rigl: the first mask; or by the criterion
     'parameters': 'all',  # or 'kernels': biases and BatchNorm stay
     'exclude': (),  # regular expressions over parameter paths, such as ('^classifier/',)
-    'floor': 1,  # weights that every layer keeps at least
+    'floor': 1,  # weights (groups) that every layer keeps at least
     'inner': (),  # links that run inside the masks instead of before them
+  },
+  'rewind': {
+    'to_epochs': 5.0,  # where the weights come from that return at every cut of `prune`
   },
 }
 EVENTS = {
@@ -99,15 +123,23 @@ def get_config(chain=SGD, events=()):
   return complete(config)
 
 
+def links(config):
+  """Every link by name: those of the chain, and those that run inside another one."""
+  names = list(config['chain'])
+  for name in names:
+    inner = (config.get(name) or {}).get('inner', ())
+    names.extend(link for link in inner if link not in names)
+  return names
+
+
 def complete(config):
   """Gives every link and event a block of its default settings, and drops blocks without use."""
   with config.unlocked():
-    for names, defaults in ((config.chain, LINKS), (config.events, EVENTS)):
-      inner = tuple(config.get('prune', {}).get('inner', ())) if defaults is LINKS else ()
-      for name in (*names, *inner):
+    for names, defaults in ((links(config), LINKS), (config.events, EVENTS)):
+      for name in names:
         if name in defaults and name not in config:
           config[name] = ConfigDict(defaults[name])
-      for name in set(defaults) - {*names, *inner}:
+      for name in set(defaults) - set(names):
         if name in config:
           del config[name]
   return config

@@ -48,9 +48,9 @@ def cifar10_deep_compression(model, active_fraction):
   return keep(config, active_fraction)
 
 
-def mnist_sgd(model, learning_rate, epochs, chain=base.SGD):
+def mnist_sgd(model, learning_rate, epochs, chain=base.SGD, events=()):
   """SGD on MNIST, the learning rate falling tenfold after each third of the run."""
-  config = base.get_config(chain)
+  config = base.get_config(chain, events)
   config.model.name = model
   config.data.name = 'mnist'
   config.epochs = epochs
@@ -71,10 +71,85 @@ def mnist_deep_compression(model, learning_rate, epochs, active_fraction):
   return keep(config, active_fraction)
 
 
+def mnist_lobs(model, learning_rate, epochs, at_epochs, active_fraction):
+  """A LeNet on MNIST: dense, then L-OBS to a share of the weights, then a short retraining.
+
+  The learning rate falls tenfold halfway to the surgery and there once more.
+  """
+  config = mnist_sgd(model, learning_rate, epochs, (*base.SGD, 'prune'), ('lobs',))
+  config.method = 'L-OBS'
+  config.scale_by_learning_rate = step_decay(learning_rate, every_epochs=at_epochs / 2)
+  config.prune.begin_epochs = config.lobs.at_epochs = at_epochs
+  config.prune.target = 0.0  # the threshold: whatever the surgery left at zero stays there
+  config.prune.parameters = 'kernels'
+  try:
+    config.lobs.target = float(active_fraction)
+  except ValueError:
+    raise ValueError(f'active fraction {active_fraction!r}: allowed is a number up to 1') from None
+  return config
+
+
 def gradually(config, begin_epochs, end_epochs):
   """The same cut by the cubic schedule, a little every 100 steps (Zhu and Gupta 2017)."""
   config.method = 'gradual magnitude pruning'
   config.prune.schedule = 'cubic'
   config.prune.begin_epochs = begin_epochs
   config.prune.end_epochs = end_epochs
+  return config
+
+
+def at_random(config):
+  """What is removed is drawn by lot: the baseline that every criterion has to beat."""
+  config.method = 'random pruning'
+  config.prune.criterion = 'random'
+  return config
+
+
+def exchanging(config, rule):
+  """Sparse from the first step: every 100 steps a share of the weights is exchanged for others.
+
+  Erdos-Renyi-Kernel densities; the optimizer runs inside the masks, so that a weight that comes
+  back starts without momentum; nothing is exchanged in the last quarter of the run.
+  """
+  config.method = {'set': 'SET', 'rigl': 'RigL'}[rule]
+  config.chain = ('prune',)
+  config.prune.inner = base.SGD
+  config.prune.schedule = 'periodic'
+  config.prune.begin_epochs = 0.0
+  config.prune.end_epochs = 0.75 * config.epochs
+  config.prune.allocation = 'erk'
+  config.prune.update_rule = rule
+  return config
+
+
+def cifar10_pruned(model, active_fraction):
+  """The log's recipe with a prune link that keeps an exact share of the kernels' weights."""
+  config = cifar10_deep_compression(model, active_fraction)
+  config.prune.parameters = 'kernels'
+  return config
+
+
+def cifar10_gradual(model, active_fraction):
+  """Pruned between the epochs 20 and 120 of 180, of which the last 60 are at the lowest rate."""
+  return gradually(cifar10_pruned(model, active_fraction), begin_epochs=20.0, end_epochs=120.0)
+
+
+def shrunk(config, strength, off_epochs):
+  """L1 by the proximal step: what it brings to zero by `off_epochs` stays zero from then on.
+
+  There the penalty ends, and the weights that are left train without its bias.
+  """
+  config.method = 'L1'
+  config.chain = (*base.SGD, 'proximal_l1', 'prune')
+  try:
+    value = float(strength)
+  except ValueError:
+    raise ValueError(f'L1 strength {strength!r}: allowed is a number, 0 or more') from None
+  falling = dict(schedule='step_decay', value=value, factor=0.0, every_epochs=off_epochs)
+  config.proximal_l1 = ConfigDict(base.LINKS['proximal_l1'] | {'strength': falling})
+  config.prune = ConfigDict(base.LINKS['prune'])
+  config.prune.begin_epochs = off_epochs
+  config.prune.parameters = 'kernels'
+  config.prune.target = 0.0
+  config.prune.floor = 0
   return config

@@ -8,14 +8,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sparsejax.sparsity import allocation
+from sparsejax.sparsity.costs import Costs, Layer, mac_costs, weight_costs
 
 quick = settings(deadline=None, max_examples=100, derandomize=True, database=None)
 
 RESNET50 = 23_520_842  # parameters of the log's network
 FRACTIONS = {0.05: 1_176_042, 0.01: 235_208, 0.005: 117_604, 0.001: 23_521}
-
-
-keep_largest = jax.jit(allocation.keep_largest)
 
 
 def sorted_reference(scores: np.ndarray, count: int) -> np.ndarray:
@@ -25,52 +23,9 @@ def sorted_reference(scores: np.ndarray, count: int) -> np.ndarray:
   return kept
 
 
-def test_keep_largest_by_hand():
-  assert keep_largest(jnp.array([1.0, 3.0, 3.0, 2.0]), 2).tolist() == [False, True, True, False]
-  assert keep_largest(jnp.array([1.0, 3.0, 3.0, 2.0]), 1).tolist() == [False, True, False, False]
-  assert keep_largest(jnp.array([[5.0], [7.0]]), 1).tolist() == [[False], [True]]
-
-
-@quick
-@given(
-  scores=st.lists(
-    st.one_of(
-      st.floats(width=32, allow_nan=False),
-      st.sampled_from([0.0, -0.0, 1.0, -1.0, float('inf'), float('-inf')]),
-    ),
-    min_size=9,
-    max_size=9,
-  ),
-  count=st.integers(0, 9),
-)
-def test_keep_largest_is_a_stable_sort(scores, count):
-  scores = np.array(scores, np.float32)
-  scores[np.abs(scores) < np.finfo(np.float32).tiny] = 0.0  # XLA on CPU flushes subnormals
-  np.testing.assert_array_equal(keep_largest(scores, count), sorted_reference(scores, count))
-
-
-@pytest.mark.parametrize('count', [0, 1, 2_999, 30_000, 59_999, 60_000])
-def test_keep_largest_among_many_equals(count):
-  scores = np.random.default_rng(0).integers(0, 50, 60_000).astype(np.float32)
-  kept = np.asarray(keep_largest(scores, count))
-  assert kept.sum() == count
-  np.testing.assert_array_equal(kept, sorted_reference(scores, count))
-
-
-def test_keep_largest_tells_neighbouring_floats_apart():
-  one = np.float32(1)
-  scores = np.array([one, np.nextafter(one, np.float32(2)), np.nextafter(one, np.float32(0))])
-  assert keep_largest(scores, 1).tolist() == [False, True, False]
-  assert keep_largest(scores, 2).tolist() == [True, True, False]
-
-
-def test_keep_largest_takes_bfloat16():
-  scores = jnp.array([2.0, -1.0, 3.0, 3.0], jnp.bfloat16)
-  assert keep_largest(scores, 2).tolist() == [False, False, True, True]
-
-
-def test_a_score_that_is_no_number_stays_to_be_seen():
-  assert keep_largest(jnp.array([1.0, jnp.nan, jnp.inf]), 1).tolist() == [False, True, False]
+def layers_of(sizes):
+  """Vectors of these sizes, pruned by single weights."""
+  return tuple(Layer(str(i), (int(size),), int(size)) for i, size in enumerate(sizes))
 
 
 # The plan, on the host
@@ -80,8 +35,8 @@ def test_a_score_that_is_no_number_stays_to_be_seen():
 def test_totals_of_a_network_of_23_million_are_exact(fraction, total):
   sizes = [9_408, 2_359_296, RESNET50 - 9_408 - 2_359_296 - 64, 64]
   assert allocation.total_to_keep(sizes, fraction, floor=1) == total
-  assert allocation.global_rank().plan(sizes, fraction, 1).tolist() == [total]
-  counts = allocation.uniform().plan(sizes, fraction, 1)
+  assert allocation.global_rank().plan(layers_of(sizes), fraction, 1).tolist() == [total]
+  counts = allocation.uniform().plan(layers_of(sizes), fraction, 1)
   assert counts.sum(dtype=np.int64) == total
   np.testing.assert_allclose(counts, fraction * np.array(sizes), atol=1.1)
 
@@ -92,32 +47,36 @@ def test_every_target_of_a_long_schedule_is_exact():
   wrong = 0
   for target in np.linspace(0.0012345, 1, 200):
     exact = round(target * RESNET50)
-    assert allocation.global_rank().plan(sizes, target, 1).tolist() == [exact]
-    assert allocation.uniform().plan(sizes, target, 1).sum(dtype=np.int64) == exact
+    assert allocation.global_rank().plan(layers_of(sizes), target, 1).tolist() == [exact]
+    assert allocation.uniform().plan(layers_of(sizes), target, 1).sum(dtype=np.int64) == exact
     wrong += exact != round(float(np.float32(target) * np.float32(RESNET50)))
   assert wrong > 50
 
 
 def test_a_whole_and_an_empty_network():
   for plan in (allocation.uniform().plan, allocation.global_rank().plan):
-    assert plan([RESNET50, 7], 1.0, 1).sum() == RESNET50 + 7
-    assert plan([10, 7], 0.0, 0).sum() == 0
-    assert plan([10, 7], 0.0, 1).sum() == 2
+    assert plan(layers_of([RESNET50, 7]), 1.0, 1).sum() == RESNET50 + 7
+    assert plan(layers_of([10, 7]), 0.0, 0).sum() == 0
+    assert plan(layers_of([10, 7]), 0.0, 1).sum() == 2
 
 
 @pytest.mark.parametrize('target', [-0.1, 1.5, 5.0, float('nan')])
 @pytest.mark.parametrize('rule', [allocation.uniform, allocation.global_rank])
 def test_a_fraction_outside_0_to_1_is_refused_by_value(rule, target):
   with pytest.raises(ValueError, match=rf'target={target}: allowed is an active fraction'):
-    rule().plan([10, 10], target, 1)
+    rule().plan(layers_of([10, 10]), target, 1)
 
 
 def test_uniform_by_hand():
   plan = allocation.uniform().plan
-  assert plan([10, 10, 5], 0.5, 1).tolist() == [5, 5, 2]
-  assert plan([100, 100, 2], 0.1, 1).tolist() == [10, 9, 1]  # 20 in all, one for the floor
-  assert plan([90, 10], 0.01, 3).tolist() == [3, 3]
-  assert plan([90, 2], 0.01, 3).tolist() == [3, 2]
+  assert plan(layers_of([10, 10, 5]), 0.5, 1).tolist() == [5, 5, 2]
+  assert plan(layers_of([100, 100, 2]), 0.1, 1).tolist() == [
+    10,
+    9,
+    1,
+  ]  # one for the floor
+  assert plan(layers_of([90, 10]), 0.01, 3).tolist() == [3, 3]
+  assert plan(layers_of([90, 2]), 0.01, 3).tolist() == [3, 2]
 
 
 sizes_strategy = st.lists(st.integers(1, 5_000), min_size=1, max_size=12)
@@ -126,7 +85,7 @@ sizes_strategy = st.lists(st.integers(1, 5_000), min_size=1, max_size=12)
 @quick
 @given(sizes=sizes_strategy, target=st.floats(0, 1), floor=st.integers(0, 20))
 def test_uniform_is_exact_within_its_bounds_and_close_to_the_fraction(sizes, target, floor):
-  counts = allocation.uniform().plan(sizes, target, floor)
+  counts = allocation.uniform().plan(layers_of(sizes), target, floor)
   sizes = np.array(sizes)
   lowest = np.minimum(sizes, floor)
   assert counts.sum() == max(round(target * sizes.sum()), lowest.sum())
@@ -140,7 +99,7 @@ def test_uniform_is_exact_within_its_bounds_and_close_to_the_fraction(sizes, tar
 @quick
 @given(sizes=sizes_strategy, targets=st.lists(st.floats(0, 1), min_size=2, max_size=6))
 def test_uniform_gives_no_layer_more_when_the_target_falls(sizes, targets):
-  rows = [allocation.uniform().plan(sizes, t, 2) for t in sorted(targets, reverse=True)]
+  rows = [allocation.uniform().plan(layers_of(sizes), t, 2) for t in sorted(targets, reverse=True)]
   assert np.all(np.diff(np.array(rows), axis=0) <= 0)
 
 
@@ -167,7 +126,7 @@ COMPILED = {
 
 
 def counts_of(rule, scores, target, floor):
-  row = jnp.asarray(rule.plan([s.size for s in scores], target, floor))
+  row = jnp.asarray(rule.plan(layers_of([s.size for s in scores]), target, floor))
   counts = COMPILED[rule](scores, row, floor)
   assert all(count.shape == () and count.dtype == jnp.int32 for count in counts)
   return [int(count) for count in counts]
@@ -218,3 +177,75 @@ def test_a_threshold_may_be_any_number():
   """Scores such as -log alpha are compared with negative ones; what is gone stays below."""
   scores = [jnp.array([-2.0, -4.0, -jnp.inf])]
   assert counts_of(ABSOLUTE_THRESHOLD, scores, -3.0, 0) == [1]
+
+
+# Erdos-Renyi-Kernel
+
+
+def kernels_of(**shapes):
+  return tuple(Layer(name, shape, int(np.prod(shape))) for name, shape in shapes.items())
+
+
+def test_erk_of_lenet_300_100_at_a_tenth():
+  layers = kernels_of(fc1=(784, 300), fc2=(300, 100), fc3=(100, 10))
+  counts = allocation.erk().plan(layers, 0.1, 1)
+  densities = counts / np.array([layer.groups for layer in layers])
+  np.testing.assert_allclose(densities, [0.0796, 0.2302, 1], atol=5e-5)
+  assert counts.sum() == round(0.1 * 266_200)
+
+
+def test_erk_counts_the_sides_of_a_kernel_and_a_depthwise_one_has_a_single_input():
+  layers = kernels_of(conv=(3, 3, 8, 16), depthwise=(3, 3, 1, 64), dense=(40, 50))
+  counts = allocation.erk().plan(layers, 0.05, 0)
+  rates = counts / np.array([3 + 3 + 8 + 16, 3 + 3 + 1 + 64, 40 + 50])
+  np.testing.assert_allclose(rates, rates.mean(), rtol=0.02)
+
+
+# Targets of the whole network
+
+
+def network_costs(shapes, positions=None):
+  params = {name: {'kernel': np.empty(shape)} for name, shape in shapes.items()}
+  return weight_costs(params) if positions is None else mac_costs(params, positions)
+
+
+SHAPES = {'conv': (3, 3, 4, 8), 'wide': (8, 100), 'head': (100, 10)}
+POSITIONS = {'conv': 64, 'wide': 1, 'head': 1}
+
+
+def layers_by_filter(*names):
+  return tuple(Layer(f'{name}/kernel', SHAPES[name], SHAPES[name][-1]) for name in names)
+
+
+@pytest.mark.parametrize('rule', [allocation.uniform, allocation.erk, allocation.global_rank])
+@pytest.mark.parametrize('positions', [None, POSITIONS])
+@pytest.mark.parametrize('target', [0.9, 0.6])
+def test_a_share_of_the_whole_networks_cost_is_used_up_and_not_exceeded(rule, positions, target):
+  """Filters of different sizes, and the head not pruned but paid for."""
+  costs = network_costs(SHAPES, positions)
+  layers = layers_by_filter('conv', 'wide')
+  rng = np.random.default_rng(0)
+  scores = [jnp.asarray(rng.uniform(size=n.groups), jnp.float32) for n in layers]
+  row = jnp.asarray(rule(costs).plan(layers, target, 1))
+  counts = [int(n) for n in rule(costs).counts(scores, row, 1)]
+  prices = [costs.of_group(layer) for layer in layers]
+  spent = np.dot(counts, prices) + costs.of_weight['head/kernel'] * 1000
+  if positions is None:
+    assert prices == [36, 8]
+    assert costs.total == 288 + 800 + 1000
+  else:
+    assert prices == [36 * 64, 8]
+    assert costs.total == 288 * 64 + 800 + 1000
+  assert target * costs.total - max(prices) < spent <= target * costs.total
+  assert min(counts) >= 1
+
+
+def test_what_the_other_layers_cost_alone_is_no_target():
+  costs = network_costs(SHAPES)
+  with pytest.raises(ValueError, match=r'not pruned cost 0\.4789 of the network by themselves'):
+    allocation.uniform(costs).plan(layers_by_filter('conv', 'wide'), 0.4, 1)
+
+
+def test_a_layer_of_unknown_cost_is_named():
+  with pytest.raises(ValueError, match="nothing is known of 'conv/kernel'; known are a"):
+    allocation.erk(Costs({'a': 1}, 10)).plan(layers_by_filter('conv'), 0.5, 1)

@@ -10,7 +10,7 @@ from ml_collections import ConfigDict
 
 from configs import base, recipes
 from sparsejax import layers, models
-from sparsejax.experiment import agenda, data, events, optimizer, runs
+from sparsejax.experiment import agenda, data, events, optimizer, pruning, runs
 from sparsejax.experiment.durations import Clock, in_steps
 
 FOLDER = pathlib.Path(base.__file__).parent
@@ -51,8 +51,8 @@ def test_the_configs_are_found():
 def test_a_config_builds_and_every_name_in_it_is_known(name):
   config = resolve(get_config(name)())
   clock = clock_of(config)
-  pruning = config.get('prune')
-  schedule = pruning and optimizer.pruning_schedule(pruning, clock)
+  block = config.get('prune')
+  schedule = block and pruning.pruning_schedule(block, clock)
   optimizer.build(config['chain'], config, clock)
   plan = agenda.agenda(config, clock, schedule)
   assert plan.total == clock.total_steps > 0
@@ -74,14 +74,14 @@ def test_the_docstring_says_how_to_run_it(name):
 def test_the_argument_is_the_active_fraction(name):
   config = resolve(get_config(name)('0.005'))
   assert config['prune']['target'] == 0.005
-  assert config['prune']['allocation'] == 'global_rank'
+  assert config['prune']['allocation'] in ('global_rank', 'erk')
   optimizer.build(config['chain'], config, clock_of(config))
 
 
 @pytest.mark.parametrize('name', PRUNED)
 def test_one_keeps_everything(name):
   config = resolve(get_config(name)('1.0'))
-  schedule = optimizer.pruning_schedule(config['prune'], clock_of(config))
+  schedule = pruning.pruning_schedule(config['prune'], clock_of(config))
   assert set(schedule.targets) == {1.0}
 
 
@@ -90,7 +90,7 @@ def test_one_keeps_everything(name):
 def test_no_fraction_is_refused(name, argument):
   def resolved_schedule():
     config = resolve(get_config(name)(argument))
-    return optimizer.pruning_schedule(config['prune'], clock_of(config))
+    return pruning.pruning_schedule(config['prune'], clock_of(config))
 
   with pytest.raises(ValueError, match=r'prune\.target=|half'):
     resolved_schedule()
@@ -129,7 +129,11 @@ def test_every_link_with_defaults_exists_and_has_those_settings():
   clock = Clock(40_000, 128, 180.0)
   for name, settings in base.LINKS.items():
     if name == 'prune':
-      assert set(in_steps(settings, clock)) == set(optimizer.PRUNE_SETTINGS)
+      assert set(in_steps(settings, clock)) == set(pruning.SETTINGS)
+    elif name == 'rewind':
+      assert set(in_steps(settings, clock)) == {'to'}
+    elif name in optimizer.PROXIMAL:
+      assert set(settings) == set(optimizer.PROXIMAL_SETTINGS[name])
     else:
       assert set(settings) <= set(inspect.signature(optimizer._known_links()[name]).parameters)
 
@@ -182,7 +186,7 @@ def test_the_logs_cut_falls_with_the_learning_rate():
     if config['prune']['schedule'] == 'one_shot':
       clock = clock_of(config)
       rate = optimizer.learning_rate(config['chain'], config, clock)
-      (cut,) = optimizer.pruning_schedule(config['prune'], clock).steps
+      (cut,) = pruning.pruning_schedule(config['prune'], clock).steps
       assert rate(cut) == pytest.approx(0.1 * rate(cut - 1)), name
 
 

@@ -8,7 +8,7 @@ import numpy as np
 import optax
 import pytest
 
-from sparsejax.experiment import optimizer
+from sparsejax.experiment import optimizer, pruning
 from sparsejax.experiment.durations import Clock
 
 CLOCK = Clock(examples=100, batch_size=10, epochs=4.0)  # 10 steps an epoch, 40 in all
@@ -24,10 +24,16 @@ PRUNE = {
   'end_steps': 30,
   'every_steps': 10,
   'target': 0.5,
+  'round_share': 0.2,
+  'unit': 'groups',
   'allocation': 'global_rank',
   'criterion': 'magnitude',
   'granularity': 'weight',
+  'block': (4, 4),
+  'm': 4,
   'update_rule': 'nested',
+  'exchange_share': 0.3,
+  'start': 'random',
   'parameters': 'all',
   'exclude': (),
   'floor': 1,
@@ -242,8 +248,8 @@ THRESHOLD = {'allocation': 'absolute_threshold'}
     (THRESHOLD | {'target': -0.1}, 'prune.target=-0.1: allowed is [0, 1)'),
     ({'begin_steps': 40}, 'prune.begin is step 40, but the run has 40; allowed is earlier'),
     (CUBIC | {'end_steps': 40}, 'prune.end is step 40, but the run has 40; allowed is earlier'),
-    (CUBIC | {'end_steps': 10}, 'prune: from step 10 to step 10 every 10 steps; allowed are an'),
-    (CUBIC | {'every_steps': 0}, 'every 0 steps; allowed are an end after the begin and a period'),
+    (CUBIC | {'end_steps': 10}, 'prune: from step 10 to step 10 every 10 steps; allowed is an end'),
+    (CUBIC | {'every_steps': 0}, 'prune: a renewal every 0 steps; allowed are 1 or more'),
     ({'begin_steps': -1}, 'prune.begin_steps=-1: allowed is a number of steps, 0 or more'),
     ({'schedule': 'one_shoot'}, "unknown prune.schedule 'one_shoot': did you mean 'one_shot'?"),
     ({'criterion': 'magnitud'}, "unknown prune.criterion 'magnitud': did you mean 'magnitude'?"),
@@ -270,7 +276,7 @@ def test_a_setting_of_prune_that_is_missing_is_named(missing):
 
 def test_the_widest_targets_are_allowed():
   for change in ({'target': 1.0}, {'target': 1e-6}, THRESHOLD | {'target': 0.0}):
-    schedule = optimizer.pruning_schedule(PRUNE | change, CLOCK)
+    schedule = pruning.pruning_schedule(PRUNE | change, CLOCK)
     assert schedule == ((1,), (change['target'],))
 
 
@@ -278,8 +284,8 @@ def test_the_cubic_schedule_of_a_fraction_falls_from_one_and_of_a_threshold_rise
   # at 10 + 10, 10 + 20 of 40 steps, halfway: 1/8 of the way is left
   change = {'schedule': 'cubic', 'begin_epochs': 1.0, 'end_steps': 30, 'target': 0.2}
   block = {name: value for name, value in PRUNE.items() if name != 'begin_steps'} | change
-  assert optimizer.pruning_schedule(block, CLOCK) == ((20, 30), (pytest.approx(0.3), 0.2))
-  rising = optimizer.pruning_schedule(block | THRESHOLD, CLOCK)
+  assert pruning.pruning_schedule(block, CLOCK) == ((20, 30), (pytest.approx(0.3), 0.2))
+  rising = pruning.pruning_schedule(block | THRESHOLD, CLOCK)
   assert rising == ((20, 30), (pytest.approx(0.175), 0.2))
 
 

@@ -21,6 +21,7 @@ import sparsejax
 from sparsejax import apply_masks, cubic, one_shot, prune
 from sparsejax.sparsity import allocation, criteria
 from sparsejax.sparsity.granularity import Granularity
+from sparsejax.sparsity.updates import UpdateRule
 
 
 class Norm(NamedTuple):
@@ -747,22 +748,22 @@ def test_the_slots_of_adam_are_zeroed_and_its_count_is_not():
   assert [int(c) for c in counts] == [3]
 
 
-def test_a_weight_that_comes_back_starts_without_momentum():
-  """An update rule may grow: here the mask is simply turned around at each renewal."""
+def test_a_weight_that_comes_back_starts_at_zero_without_momentum_and_the_step_is_skipped():
+  """A rule that exchanges everything for the first weight that is zero."""
+  rule = UpdateRule(grow=lambda param, *, key: param == 0, share=lambda step: jnp.float32(1))
   tx = prune(
-    sparsejax.PruningSchedule((0, 2), (1 / 3, 1 / 3)),
-    inner=optax.trace(0.9),
-    update_rule=lambda mask, scores, count: jnp.where(
-      jnp.all(mask), jnp.array([[True, False, False]]), ~mask
-    ),
+    sparsejax.PruningSchedule((0, 2), (1 / 3, 1 / 3)), inner=optax.trace(0.9), update_rule=rule
   )
   params = {'w': jnp.array([[3.0, 1.0, 2.0]])}
-  state = tx.init(params)
-  for _ in range(3):
+  state, seen = tx.init(params), []
+  for _ in range(4):
     moved, state = tx.update({'w': jnp.ones((1, 3))}, state, params)
     params = optax.apply_updates(params, moved)
-  assert optax.tree.get(state, 'trace')['w'].tolist() == [[0.0, 1.0, 1.0]]
-  assert params['w'].tolist() == [[0.0, 1.0, 1.0]]
+    seen.append((params['w'].tolist()[0], optax.tree.get(state, 'trace')['w'].tolist()[0]))
+  assert seen[0] == ([3.0, 0.0, 0.0], [1.0, 0.0, 0.0])
+  assert seen[1] == (pytest.approx([4.9, 0.0, 0.0]), pytest.approx([1.9, 0.0, 0.0]))
+  assert seen[2] == ([0.0, 0.0, 0.0], [0.0, 0.0, 0.0])
+  assert seen[3] == ([0.0, 1.0, 0.0], [0.0, 1.0, 0.0])
 
 
 # The masked network is the small one

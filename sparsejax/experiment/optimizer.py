@@ -2,101 +2,24 @@
 
 import functools
 import inspect
+import math
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import optax
 
-from sparsejax.experiment import rates
-from sparsejax.experiment.durations import Clock, in_steps
+from sparsejax.experiment import pruning, rates
+from sparsejax.experiment.durations import Clock
 from sparsejax.lookup import lookup
-from sparsejax.sparsity import allocation, criteria, granularity, schedules, updates
-from sparsejax.transforms.pruning import prune
+from sparsejax.sparsity import tree
+from sparsejax.sparsity.costs import Costs
+from sparsejax.transforms import proximal
 
-CRITERIA = {f.__name__: f for f in (criteria.magnitude, criteria.saliency, criteria.random)}
-ALLOCATIONS = {
-  f.__name__: f for f in (allocation.global_rank, allocation.uniform, allocation.absolute_threshold)
-}
-GRANULARITIES = {'weight': granularity.weight}
-UPDATE_RULES = {'nested': updates.nested}
-PRUNING_SCHEDULES = ('one_shot', 'cubic')
-PRUNE_SETTINGS = (
-  *('schedule', 'begin', 'end', 'every', 'target', 'allocation', 'criterion', 'granularity'),
-  *('update_rule', 'parameters', 'exclude', 'floor', 'inner'),
-)
-
-
-def pruning_schedule(settings: Mapping[str, Any], clock: Clock) -> schedules.PruningSchedule:
-  """Returns the mask steps and targets of the block `prune`.
-
-  Raises:
-    ValueError: a setting that is missing, unknown, outside its range or beyond the run.
-  """
-  steps = _prune_settings(settings, clock)
-  target, begin, kind = steps['target'], steps['begin'], steps['schedule']
-  lookup('prune.schedule', kind, dict.fromkeys(PRUNING_SCHEDULES))
-  lookup('prune.allocation', steps['allocation'], ALLOCATIONS)
-  is_threshold = steps['allocation'] == 'absolute_threshold'
-  allowed = '[0, 1) for a threshold' if is_threshold else '(0, 1] for an active fraction'
-  if not (0 <= target < 1 if is_threshold else 0 < target <= 1):
-    raise ValueError(f'prune.target={target}: allowed is {allowed}')
-  if begin >= clock.total_steps:
-    raise ValueError(
-      f'prune.begin is step {begin}, but the run has {clock.total_steps}; allowed is earlier'
-    )
-  if kind == 'one_shot':
-    return schedules.one_shot(begin, target)
-  if not begin < steps['end'] or steps['every'] < 1:
-    raise ValueError(
-      f'prune: from step {begin} to step {steps["end"]} every {steps["every"]} steps; allowed are '
-      'an end after the begin and a period of 1 or more'
-    )
-  if steps['end'] >= clock.total_steps:
-    raise ValueError(
-      f'prune.end is step {steps["end"]}, but the run has {clock.total_steps}; allowed is earlier'
-    )
-  initial = 0.0 if is_threshold else 1.0
-  return schedules.cubic(begin, steps['end'], target, initial=initial, every=steps['every'])
-
-
-def _prune_settings(block: Mapping[str, Any], clock: Clock) -> dict[str, Any]:
-  settings = in_steps(block, clock, 'prune')
-  for key in settings:
-    lookup('setting', f'prune.{key}', {f'prune.{name}': None for name in PRUNE_SETTINGS})
-  missing = [name for name in PRUNE_SETTINGS if name not in settings]
-  if missing:
-    raise ValueError(f'prune.{missing[0]} is missing; needed are {", ".join(PRUNE_SETTINGS)}')
-  return settings
-
-
-def _build_prune(settings, clock, seed, inner):
-  schedule = pruning_schedule(settings, clock)
-  floor = settings['floor']
-  if not (isinstance(floor, int) and floor >= 0):
-    raise ValueError(f'prune.floor={floor}: allowed is an integer, 0 or more')
-  for pattern in settings['exclude']:
-    try:
-      re.compile(pattern)
-    except re.error as error:
-      raise ValueError(f'prune.exclude={pattern!r}: no regular expression: {error}') from None
-  return prune(
-    schedule,
-    criterion=lookup('prune.criterion', settings['criterion'], CRITERIA),
-    granularity=lookup('prune.granularity', settings['granularity'], GRANULARITIES)(),
-    allocation=ALLOCATIONS[settings['allocation']](),
-    update_rule=lookup('prune.update_rule', settings['update_rule'], UPDATE_RULES),
-    parameters=settings['parameters'],
-    exclude=settings['exclude'],
-    floor=floor,
-    seed=seed,
-    inner=inner,
-  )
-
-
-OURS = {'prune': _build_prune}
+PROXIMAL = {f.__name__: f for f in (proximal.proximal_l1, proximal.proximal_group_l1)}
+OURS = {'prune': pruning.build, 'rewind': pruning.build_rewind} | PROXIMAL
 
 
 @functools.cache
@@ -115,13 +38,23 @@ def _is_link(signature: inspect.Signature) -> bool:
   return 'GradientTransformation' in str(signature.return_annotation) and not needs_more
 
 
-def build(chain: tuple[str, ...], blocks: Mapping[str, Any], clock: Clock):
+def _no_costs(unit: str) -> Costs:
+  raise ValueError(f"prune.unit='{unit}': what the network costs is not known here")
+
+
+def build(
+  chain: tuple[str, ...],
+  blocks: Mapping[str, Any],
+  clock: Clock,
+  costs: Callable[[str], Costs] = _no_costs,
+):
   """Returns the transformation that `chain` names, each link with the settings of its block.
 
   Args:
     chain: names of links, Optax's or ours, in the order in which updates pass them.
     blocks: settings by link name; a link without a block takes its own defaults.
     clock: turns the settings' durations into steps.
+    costs: the network's costs in 'weights' or 'macs', for a pruning target in these.
 
   Returns:
     An `optax.GradientTransformationExtraArgs`.
@@ -136,28 +69,37 @@ def build(chain: tuple[str, ...], blocks: Mapping[str, Any], clock: Clock):
     >>> chain.update(1.0, chain.init(0.0))[0].tolist()
     -0.1...
   """
-  check_order(_unfold(chain, blocks))
-  links = [_build_link(name, blocks, clock) for name in chain]
+  unfolded = _unfold(chain, blocks)
+  check_order(unfolded)
+  links = [_build_link(name, blocks, clock, costs, unfolded) for name in chain]
   return optax.with_extra_args_support(optax.chain(*links))
 
 
-def _inner(blocks: Mapping[str, Any]) -> tuple[str, ...]:
-  return tuple((blocks.get('prune') or {}).get('inner', ()))
+def _inner(name: str, blocks: Mapping[str, Any]) -> tuple[str, ...]:
+  return tuple((blocks.get(name) or {}).get('inner', ())) if name in OURS else ()
 
 
-def _unfold(chain: tuple[str, ...], blocks: Mapping[str, Any]) -> tuple[str, ...]:
-  """The chain with the links inside `prune` in the place where updates pass them: before it."""
-  inner = _inner(blocks)
-  return tuple(link for name in chain for link in ((*inner, name) if name == 'prune' else (name,)))
+def _unfold(
+  chain: tuple[str, ...], blocks: Mapping[str, Any], around: tuple[str, ...] = ()
+) -> tuple[str, ...]:
+  """The chain with the links inside others in the place where updates pass them: before these."""
+  unfolded = ()
+  for name in chain:
+    inner = () if name in around else _inner(name, blocks)  # one inside itself: stands twice
+    unfolded += (*_unfold(inner, blocks, (*around, name)), name)
+  return unfolded
 
 
-def _build_link(name, blocks, clock):
+def _build_link(name, blocks, clock, costs, unfolded):
   block = dict(blocks.get(name) or {})
-  if name == 'prune':
-    inside = [_build_link(link, blocks, clock) for link in _inner(blocks)]
-    return _build_prune(
-      block, clock, blocks.get('seed', 0), optax.chain(*inside) if inside else None
-    )
+  if name in ('prune', *PROXIMAL):
+    inside = [_build_link(link, blocks, clock, costs, unfolded) for link in _inner(name, blocks)]
+    inner = optax.chain(*inside) if inside else None
+    if name in PROXIMAL:
+      return _build_proximal(name, blocks, clock, inner, unfolded)
+    return pruning.build(block, clock, seed=blocks.get('seed', 0), inner=inner, costs=costs)
+  if name == 'rewind':
+    return pruning.build_rewind(block, blocks.get('prune'), clock)
   factory = lookup('chain link', name, _known_links())
   known = inspect.signature(factory).parameters
   for key in block:
@@ -183,12 +125,117 @@ def _try(link, params):
   return link.update(params, link.init(params), params, grad=params)
 
 
+# What a proximal link may have ahead of it: what gives a constant unit gradient the step of the
+# learning rate, or that over 1 - momentum; and inside it, what divides this by second moments.
+MOMENTUM = {'trace': 'decay', 'sgd': 'momentum', 'rmsprop': 'momentum'}
+OF_UNIT_GAIN = (
+  *('identity', 'add_decayed_weights', 'add_noise', 'centralize', 'ema', 'zero_nans'),
+  *('clip', 'clip_by_block_rms', 'clip_by_global_norm', 'adaptive_grad_clip'),
+  *('trace', 'sgd', 'scale_by_learning_rate', 'keep_params_nonnegative', 'rewind'),
+  'proximal_l1',  # ahead of the group form: the sparse group lasso
+)
+METRICS = {
+  **dict.fromkeys(('adam', 'adamw', 'scale_by_adam', 'yogi'), proximal.adam_metric),
+  **dict.fromkeys(('rmsprop', 'scale_by_rms'), proximal.rms_metric),
+  **dict.fromkeys(('amsgrad', 'scale_by_amsgrad'), proximal.amsgrad_metric),
+}
+GROUPED = {name: pruning.GRANULARITIES[name] for name in ('filters', 'input_channels', 'blocks')}
+PROXIMAL_SETTINGS = {
+  'proximal_l1': ('strength', 'parameters', 'exclude', 'inner'),
+  'proximal_group_l1': (
+    *('strength', 'granularity', 'block', 'group_weight', 'parameters', 'exclude', 'inner'),
+  ),
+}
+
+
+def _build_proximal(name, blocks, clock, inner, unfolded):
+  """A proximal link, with the learning rate and the momentum of the links that updates pass."""
+  settings = _proximal_settings(name, blocks)
+  ahead = unfolded[: unfolded.index(name)]
+  metric = _metric(name, ahead, blocks)
+  strength = settings['strength']
+  if rates.is_schedule(strength):
+    strength = rates.build(strength, clock)
+  rate, momentum = learning_rate(ahead, blocks, clock), _momentum(name, ahead, blocks)
+  parts = {'parameters': settings['parameters'], 'exclude': settings['exclude']}
+  try:
+    if name == 'proximal_group_l1':
+      make = lookup('granularity', settings['granularity'], GROUPED)
+      parts |= {'granularity': make(settings), 'group_weight': settings['group_weight']}
+    return PROXIMAL[name](strength, rate, momentum, inner=inner, metric=metric, **parts)
+  except (TypeError, ValueError) as error:
+    raise ValueError(f'{name}: {error}') from None
+
+
+def _proximal_settings(name, blocks):
+  settings, known = dict(blocks.get(name) or {}), PROXIMAL_SETTINGS[name]
+  for key in settings:
+    lookup('setting', f'{name}.{key}', {f'{name}.{setting}': None for setting in known})
+  missing = [setting for setting in known if setting not in settings]
+  if missing:
+    raise ValueError(f'{name}.{missing[0]} is missing; needed are {", ".join(known)}')
+  lookup(f'{name}.parameters', settings['parameters'], tree.CHOICES)
+  for pattern in settings['exclude']:
+    try:
+      re.compile(pattern)
+    except re.error as error:
+      raise ValueError(f'{name}.exclude={pattern!r}: no regular expression: {error}') from None
+  return settings
+
+
+def _metric(name, ahead, blocks):
+  """What the one adaptive link inside divides by, with its settings; None without any inside."""
+  inside = _unfold(_inner(name, blocks), blocks, (name,))
+  for link in ahead:
+    if link in METRICS and link not in inside:
+      raise ValueError(
+        f"config.chain: '{link}' divides by second moments, and so must the threshold of '{name}'; "
+        f'allowed is {name}.inner with {link} and the links behind it'
+      )
+    if link not in OF_UNIT_GAIN and link not in METRICS:
+      raise ValueError(
+        f"config.chain: no threshold of '{name}' is right behind '{link}'; allowed are "
+        f'{", ".join(OF_UNIT_GAIN)}, and in {name}.inner one of {", ".join(METRICS)}'
+      )
+  adaptive = [link for link in inside if link in METRICS]
+  if not inside:
+    return None
+  if len(adaptive) != 1:
+    raise ValueError(
+      f'{name}.inner={inside}: {len(adaptive)} of them divide by second moments; allowed is one, '
+      f"and without any the links stand ahead of '{name}'"
+    )
+  [link] = adaptive
+  block, defaults = dict(blocks.get(link) or {}), inspect.signature(_known_links()[link]).parameters
+  settings = {
+    key: block.get(key, defaults[key].default)
+    for key in inspect.signature(METRICS[link]).parameters
+    if key in defaults
+  }
+  for key, value in settings.items():
+    if rates.is_schedule(value):
+      raise ValueError(f'{link}.{key} is a schedule; allowed inside {name} is a number')
+  if block.get('bias_correction') or block.get('centered'):
+    raise ValueError(f"{link}: bias_correction and centered are not known to '{name}'")
+  return METRICS[link](**settings)
+
+
+def _momentum(name, ahead, blocks):
+  """The decay whose gain is that of all momenta ahead: the gains 1 / (1 - decay) multiply."""
+  decays = [(blocks.get(link) or {}).get(MOMENTUM[link]) for link in ahead if link in MOMENTUM]
+  if any(rates.is_schedule(decay) for decay in decays):
+    raise ValueError(f"the momentum ahead of '{name}' is a schedule; allowed is a number")
+  return 1 - math.prod(1 - (decay or 0.0) for decay in decays)
+
+
 # Where a link may stand: what makes the gradient into a direction, the one that takes the step (the
 # learning rate and its minus sign), what moves the parameters behind it, the mask.
 DIRECTION, STEP, PARAMETER, MASK = range(4)
 STAGES = {
   'scale_by_rprop': DIRECTION,  # its `learning_rate` only starts the sizes; the sign is still on
   'keep_params_nonnegative': PARAMETER,
+  'rewind': PARAMETER,
+  **dict.fromkeys(PROXIMAL, PARAMETER),
   'prune': MASK,
 }
 

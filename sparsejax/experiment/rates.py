@@ -67,7 +67,23 @@ def sgdr(total, value, first, multiply=2.0):
   return optax.join_schedules(cycles, ends[:-1])
 
 
-KINDS = {f.__name__: f for f in (constant, step_decay, linear, cosine, sgdr)}
+def rewound(total, base, length, last):
+  """The base schedule for `length` steps, then its last `last` steps again and again.
+
+  Source: learning-rate rewinding, Renda et al. 2020, https://arxiv.org/abs/2003.02389
+  """
+  del total
+  if not 1 <= last <= length:
+    raise ValueError(f'rewound: last={last} of length={length} steps; allowed are 1 to the length')
+
+  def schedule(step):
+    again = length - last + (step - length) % last
+    return base(jnp.where(step < length, step, again))
+
+  return schedule
+
+
+KINDS = {f.__name__: f for f in (constant, step_decay, linear, cosine, sgdr, rewound)}
 
 
 def is_schedule(value: Any) -> bool:
@@ -94,6 +110,9 @@ def build(settings: float | Mapping[str, Any], clock: Clock) -> optax.Schedule:
   make = lookup('schedule', kind, KINDS)
   settings = in_steps(settings, clock)
   warmup = settings.pop('warmup', 0)
+  if 'base' in settings and 'length' in settings:
+    epochs = settings['length'] / clock.steps_per_epoch
+    settings['base'] = build(settings['base'], clock._replace(epochs=epochs))
   try:
     inspect.signature(make).bind(clock.total_steps, **settings)
   except TypeError as error:

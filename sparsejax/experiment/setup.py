@@ -1,5 +1,6 @@
 """From a config to everything that training needs, or one line that says what is wrong with it."""
 
+import functools
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
@@ -8,9 +9,19 @@ import jax.numpy as jnp
 import optax
 
 from sparsejax import models
-from sparsejax.experiment import agenda, checkpoint, data, events, optimizer, parallel, tensorboard
+from sparsejax.experiment import (
+  agenda,
+  checkpoint,
+  data,
+  events,
+  optimizer,
+  parallel,
+  pruning,
+  tensorboard,
+)
 from sparsejax.experiment.durations import Clock
 from sparsejax.experiment.steps import Arrays, Preprocessing
+from sparsejax.sparsity.costs import Costs, mac_costs, weight_costs
 from sparsejax.streams import INIT, stream
 
 
@@ -69,17 +80,19 @@ def build(config: Mapping[str, Any]) -> Experiment:
   require(clock.total_steps > 0, 'epochs', config['epochs'], 'enough for one step')
   chain = config['chain']
   settings = config['prune'] if 'prune' in chain else None
-  schedule = None if settings is None else optimizer.pruning_schedule(settings, clock)
+  schedule = None if settings is None else pruning.pruning_schedule(settings, clock)
   by_threshold = settings is not None and settings['allocation'] == 'absolute_threshold'
   events.check(config)
   require(0 <= config['seed'] < 2**32, 'seed', config['seed'], '0 to 2**32 - 1')
   keep = config['log']['keep_checkpoints']
   require(keep >= 1, 'log.keep_checkpoints', keep, '1 or more')
+  model = _create_model(config, dataset.num_classes)
+  image_shape = dataset.train.images.shape[1:]
   experiment = Experiment(
     config=config,
     dataset=dataset,
-    model=_create_model(config, dataset.num_classes),
-    tx=optimizer.build(chain, config, clock),
+    model=model,
+    tx=optimizer.build(chain, config, clock, lambda unit: _costs(unit, model, image_shape)),
     preprocessing=Preprocessing(
       dataset.mean, dataset.std, config['data']['crop_padding'], config['data']['flip']
     ),
@@ -120,6 +133,16 @@ def _create_model(config, num_classes):
     dtype=settings['dtype'],
     batch_norm_axis=parallel.AXIS if settings['sync_batch_norm'] else None,
   )
+
+
+def _costs(unit: str, model, image_shape) -> Costs:
+  """What each weight of the network costs, in weights or in multiply-accumulates."""
+  images = jax.ShapeDtypeStruct((1, *image_shape), jnp.float32)
+  init = functools.partial(model.init, train=False)
+  params = jax.eval_shape(init, jax.random.key(0), images)['params']
+  if unit == 'weights':
+    return weight_costs(params)
+  return mac_costs(params, models.positions(model, image_shape))
 
 
 def on_devices(split: data.Split) -> Arrays:

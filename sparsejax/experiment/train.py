@@ -46,6 +46,7 @@ class Trainer:
       experiment.preprocessing,
       batch_size=config['batch_size'],
       steps_per_epoch=clock.steps_per_epoch,
+      squared_gradients=config.get('prune', {}).get('criterion') == 'fisher',
     )
     self._run = parallel.train_calls(step, convolutional=models.has_convolutions(model))
     self._order = parallel.on_all(

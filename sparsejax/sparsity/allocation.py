@@ -5,10 +5,15 @@ sizes and shapes alone, in float64 and Python integers: 23.5 million times a fra
 product in float32. `counts` runs on the device and turns the planned row into one int32 count a
 layer; an allocation that ranks all layers together looks at the scores there.
 
-A floor (a number of weights that every layer keeps, itself at most the layer's size) is part of
+A target is an active fraction: of the groups of the layers that are pruned or, where an allocation
+is given `costs`, of what the whole network costs, in weights or in multiply-accumulates, with the
+layers that are not pruned in it.
+
+A floor (a number of groups that every layer keeps, itself at most the layer's size) is part of
 every allocation: a global rank at 99 % empties whole layers otherwise.
 """
 
+import math
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
@@ -16,50 +21,20 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from sparsejax.sparsity.costs import Costs, Layer
+from sparsejax.sparsity.selection import keep_largest, largest_threshold, ordered_bits
+
 
 class Allocation(NamedTuple):
-  """plan: (sizes, target, floor) -> row; counts: (scores, row, floor) -> count for each layer.
+  """plan: (layers, target, floor) -> row; counts: (scores, row, floor) -> count for each layer.
 
-  What is gone already comes to `counts` with the score -inf.
+  What is gone already comes to `counts` with the score -inf. `absolute` says that targets are
+  thresholds on the scores and not fractions.
   """
 
-  plan: Callable[[Sequence[int], float, int], np.ndarray]
+  plan: Callable[[Sequence[Layer], float, int], np.ndarray]
   counts: Callable[[list[jax.Array], jax.Array, int], list[jax.Array]]
-
-
-def keep_largest(scores: jax.Array, count: jax.Array | int) -> jax.Array:
-  """Returns the mask of the `count` largest scores: exactly so many, the first of equals kept.
-
-  Sorting 23.5 million scores takes XLA 8 s on a CPU; finding the smallest score that stays, one bit
-  after the other, takes 32 counts and 0.3 s, and is as exact.
-
-  Args:
-    scores: any shape; compared as float32.
-    count: shape (), an integer in [0, scores.size].
-
-  Example:
-    >>> keep_largest(jnp.array([1.0, 3.0, 3.0, 2.0]), 2).tolist()
-    [False, True, True, False]
-    >>> keep_largest(jnp.zeros(3), 1).tolist()
-    [True, False, False]
-  """
-  keys = _ordered_bits(scores.reshape(-1))
-
-  def set_bit(i, least):
-    trial = least | (jnp.uint32(1) << (31 - i).astype(jnp.uint32))
-    return jnp.where(jnp.sum(keys >= trial, dtype=jnp.int32) >= count, trial, least)
-
-  least = jax.lax.fori_loop(0, 32, set_bit, jnp.uint32(0))
-  above, equal = keys > least, keys == least
-  room = count - jnp.sum(above, dtype=jnp.int32)
-  return (above | (equal & (jnp.cumsum(equal) <= room))).reshape(scores.shape)
-
-
-def _ordered_bits(scores: jax.Array) -> jax.Array:
-  """Unsigned integers in the order of the floats: -inf least, the two zeros equal, NaN most."""
-  scores = scores.astype(jnp.float32)
-  bits = jax.lax.bitcast_convert_type(jnp.where(scores == 0, 0.0, scores), jnp.uint32)
-  return jnp.where(bits >> 31, ~bits, bits | jnp.uint32(1 << 31))
+  absolute: bool = False
 
 
 def total_to_keep(sizes: Sequence[int], active_fraction: float, floor: int) -> int:
@@ -69,28 +44,61 @@ def total_to_keep(sizes: Sequence[int], active_fraction: float, floor: int) -> i
     >>> total_to_keep([90, 10], 0.05, floor=1)
     5
   """
-  if not 0 <= active_fraction <= 1:
-    raise ValueError(f'target={active_fraction}: allowed is an active fraction from 0 to 1')
+  _check_fraction(active_fraction)
   return max(round(active_fraction * sum(sizes)), sum(min(size, floor) for size in sizes))
 
 
-def global_rank() -> Allocation:
+def _check_fraction(target: float) -> None:
+  if not 0 <= target <= 1:
+    raise ValueError(f'target={target}: allowed is an active fraction from 0 to 1')
+
+
+def _prices_and_budget(costs: Costs, layers: Sequence[Layer], target: float, floor: int):
+  """What a group of each layer costs, and what all may cost: their floors' worth at least."""
+  _check_fraction(target)
+  prices = np.array([costs.of_group(layer) for layer in layers])
+  least = prices @ np.array([min(layer.groups, floor) for layer in layers])
+  return prices, max(costs.budget(layers, target), least)
+
+
+def global_rank(costs: Costs | None = None) -> Allocation:
   """One ranking over all layers: the largest scores stay, wherever they are.
 
-  The target is the active fraction of all the chosen parameters together. Each layer's `floor`
-  best are kept first, and the rest of the total goes by rank.
+  Each layer's `floor` best are kept first, and the rest goes by rank: up to the exact number of
+  groups; with `costs`, as far as the budget goes (a sum in float32, so to one part in a million).
   """
 
-  def plan(sizes, target, floor):
-    return np.array([total_to_keep(sizes, target, floor)], np.int32)
+  def plan(layers, target, floor):
+    if costs is None:
+      return np.array([total_to_keep([n.groups for n in layers], target, floor)], np.int32)
+    prices, budget = _prices_and_budget(costs, layers, target, floor)
+    return np.array([budget, *prices], np.float32)
 
   def counts(scores, row, floor):
     flat = [_raise_best(score.reshape(-1), floor) for score in scores]
+    if costs is not None:
+      found = _affordable(flat, row[0], list(row[1:]))
+      return [jnp.maximum(n, min(floor, part.size)) for n, part in zip(found, flat, strict=True)]
     kept = keep_largest(jnp.concatenate(flat), row[0])
     ends = np.cumsum([score.size for score in scores])[:-1].tolist()
     return [jnp.sum(part, dtype=jnp.int32) for part in jnp.split(kept, ends)]
 
   return Allocation(plan, counts)
+
+
+def _affordable(flat, budget, prices):
+  """How many of each layer score at least the lowest score at which all of them are in budget."""
+  keys = [ordered_bits(scores) for scores in flat]
+
+  def above(threshold):
+    return [jnp.sum(layer >= threshold, dtype=jnp.int32) for layer in keys]
+
+  def too_dear(threshold):
+    found = above(threshold)
+    spent = sum(n.astype(jnp.float32) * price for n, price in zip(found, prices, strict=True))
+    return spent > budget
+
+  return above(largest_threshold(too_dear) + 1)
 
 
 def _raise_best(scores: jax.Array, floor: int) -> jax.Array:
@@ -99,20 +107,63 @@ def _raise_best(scores: jax.Array, floor: int) -> jax.Array:
   return scores.at[jax.lax.top_k(scores, floor)[1]].set(jnp.inf) if floor else scores
 
 
-def uniform() -> Allocation:
+def uniform(costs: Costs | None = None) -> Allocation:
   """The same active fraction in every layer, rounded so that the total is exact.
 
   Example:
-    >>> uniform().plan([10, 10, 5], 0.5, 1).tolist()
+    >>> layers = [Layer('a', (10,), 10), Layer('b', (10,), 10), Layer('c', (5,), 5)]
+    >>> uniform().plan(layers, 0.5, 1).tolist()
     [5, 5, 2]
   """
+  return _by_density(lambda shape: 1.0, costs)
 
-  def plan(sizes, target, floor):
-    sizes = np.array(sizes)
-    total = total_to_keep(sizes.tolist(), target, floor)
-    return apportion(sizes, total, np.minimum(sizes, floor), sizes).astype(np.int32)
+
+def erk(costs: Costs | None = None) -> Allocation:
+  r"""Erdos-Renyi-Kernel: layers with few weights for their size stay denser.
+
+  .. math:: density \propto \frac{k_h + k_w + inputs + outputs}{k_h k_w \cdot inputs \cdot outputs}
+
+  the sum over the product of the kernel's shape, whatever its rank. Layers that would exceed 1 stay
+  whole, and the rest is solved again.
+
+  Example:
+    >>> lenet300 = [Layer(n, s, s[0] * s[1]) for n, s in (
+    ...   ('fc1', (784, 300)), ('fc2', (300, 100)), ('fc3', (100, 10)))]
+    >>> kept = erk().plan(lenet300, 0.1, 1)
+    >>> [round(int(n) / layer.groups, 4) for n, layer in zip(kept, lenet300)]
+    [0.0796, 0.2302, 1.0]
+
+  References:
+    Mocanu et al. 2018, https://arxiv.org/abs/1707.04780
+    Evci et al. 2020, https://arxiv.org/abs/1911.11134
+  """
+  return _by_density(lambda shape: sum(shape) / math.prod(shape), costs)
+
+
+def _by_density(density, costs):
+  """Counts in proportion to a density that depends on the shape alone, planned on the host."""
+
+  def plan(layers, target, floor):
+    sizes = np.array([layer.groups for layer in layers])
+    weights = sizes * np.array([density(layer.shape) for layer in layers])
+    lowest = np.minimum(sizes, floor)
+    if costs is None:
+      total = total_to_keep(sizes.tolist(), target, floor)
+      return apportion(weights, total, lowest, sizes).astype(np.int32)
+    prices, budget = _prices_and_budget(costs, layers, target, floor)
+    return _within(weights, budget, prices, lowest, sizes).astype(np.int32)
 
   return Allocation(plan, lambda scores, row, floor: list(row))
+
+
+def _within(weights, budget, prices, lowest, highest):
+  """The largest total whose apportionment is in budget: it never costs less with more to share."""
+  low, high = int(lowest.sum()), int(highest.sum())
+  while low < high:
+    middle = (low + high + 1) // 2
+    spent = prices @ apportion(weights, middle, lowest, highest)
+    low, high = (middle, high) if spent <= budget else (low, middle - 1)
+  return apportion(weights, low, lowest, highest)
 
 
 def apportion(weights: np.ndarray, total: int, lowest: np.ndarray, highest: np.ndarray):
@@ -151,12 +202,12 @@ def absolute_threshold() -> Allocation:
   The target is the threshold, in the criterion's unit.
   """
 
-  def plan(sizes, target, floor):
-    del sizes, floor
+  def plan(layers, target, floor):
+    del layers, floor
     return np.array([target], np.float32)
 
   def counts(scores, row, floor):
     above = [jnp.sum(score > row[0], dtype=jnp.int32) for score in scores]
     return [jnp.maximum(n, min(floor, score.size)) for n, score in zip(above, scores, strict=True)]
 
-  return Allocation(plan, counts)
+  return Allocation(plan, counts, absolute=True)

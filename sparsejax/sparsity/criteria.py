@@ -1,8 +1,10 @@
 """Criteria: how much each parameter is worth keeping, as scores of which the largest stay.
 
-A criterion is a function `criterion(param, *, grad, key) -> score` of one leaf, of the leaf's
-shape and float32. `grad` is the raw gradient (averaged over the batch, data term only), never the
-update that an optimizer made of it; a criterion that gives `grad` no default can't do without it.
+A criterion is a function `criterion(param, *, key, ...) -> score` of one leaf, of the leaf's shape
+and float32. What else it needs, it names as a keyword without a default: `grad`, the raw gradient
+(averaged over the batch, of the data term only, dense), never the update that an optimizer made of
+it; `mean_squared_grad`, the mean over the examples of the squares of their own gradients. These
+come to a transformation as extra arguments of `update`, trees of the parameters' structure.
 """
 
 import inspect
@@ -14,25 +16,26 @@ import jax.numpy as jnp
 Criterion = Callable[..., jax.Array]
 
 
-def needs_grad(criterion: Criterion) -> bool:
-  """Whether a criterion has to be given the gradient: its `grad` has no default.
+def needs(criterion: Criterion) -> tuple[str, ...]:
+  """Returns the extra arguments that a criterion can't do without.
 
   Example:
-    >>> needs_grad(saliency), needs_grad(magnitude)
-    (True, False)
+    >>> needs(magnitude), needs(saliency), needs(fisher)
+    ((), ('grad',), ('mean_squared_grad',))
   """
-  grad = inspect.signature(criterion).parameters.get('grad')
-  return grad is not None and grad.default is inspect.Parameter.empty
+  keywords = inspect.signature(criterion).parameters.values()
+  required = [p.name for p in keywords if p.kind == p.KEYWORD_ONLY and p.default is p.empty]
+  return tuple(name for name in required if name != 'key')
 
 
-def magnitude(param: jax.Array, *, grad=None, key=None) -> jax.Array:
+def magnitude(param: jax.Array, *, key=None) -> jax.Array:
   """Scores by |p| (Han et al. 2015, arXiv 1506.02626).
 
   Example:
     >>> magnitude(jnp.array([-2.0, 0.5])).tolist()
     [2.0, 0.5]
   """
-  del grad, key
+  del key
   return jnp.abs(param).astype(jnp.float32)
 
 
@@ -47,7 +50,57 @@ def saliency(param: jax.Array, *, grad: jax.Array, key=None) -> jax.Array:
   return jnp.abs(param.astype(jnp.float32) * grad.astype(jnp.float32))
 
 
-def random(param: jax.Array, *, grad=None, key: jax.Array) -> jax.Array:
+def fisher(param: jax.Array, *, mean_squared_grad: jax.Array, key=None) -> jax.Array:
+  r"""Scores by the second-order change of the loss, with the diagonal of the Fisher information.
+
+  .. math:: p^2 \frac{1}{2N} \sum_n g_n^2
+
+  with each example's own gradient g_n: the square of a batch's gradient ranks as |p g| does.
+
+  Example:
+    >>> fisher(jnp.array([-2.0, 1.0]), mean_squared_grad=jnp.array([0.5, 4.0])).tolist()
+    [1.0, 2.0]
+
+  References:
+    Theis et al. 2018, https://arxiv.org/abs/1801.05787
+  """
+  del key
+  return jnp.square(param.astype(jnp.float32)) * mean_squared_grad.astype(jnp.float32) / 2
+
+
+def lamp(param: jax.Array, *, key=None) -> jax.Array:
+  r"""Scores by layer-adaptive magnitude, made for one ranking over all layers.
+
+  .. math:: p_{(i)}^2 / \sum_{j \ge i} p_{(j)}^2
+
+  with the layer's weights in ascending order: its largest scores 1, so no layer is emptied.
+
+  Example:
+    >>> lamp(jnp.array([2.0, -1.0, 1.0])).tolist()
+    [1.0, 0.16..., 0.2...]
+
+  References:
+    Lee et al. 2021, https://arxiv.org/abs/2010.07611
+  """
+  del key
+  squares = jnp.square(param.astype(jnp.float32)).reshape(-1)
+  order = jnp.argsort(squares)
+  at_or_after = jnp.cumsum(squares[order][::-1])[::-1]
+  ratios = squares[order] / jnp.maximum(at_or_after, jnp.finfo(jnp.float32).tiny)
+  return jnp.zeros_like(squares).at[order].set(ratios).reshape(param.shape)
+
+
+def random(param: jax.Array, *, key: jax.Array) -> jax.Array:
   """Scores drawn from U(0, 1): the baseline that every criterion has to beat."""
-  del grad
   return jax.random.uniform(key, param.shape)
+
+
+def gradient_magnitude(param: jax.Array, *, grad: jax.Array, key=None) -> jax.Array:
+  """Scores by |g|: how fast a weight that is gone would move (RigL, Evci et al. 2020).
+
+  Example:
+    >>> gradient_magnitude(jnp.zeros(2), grad=jnp.array([-3.0, 1.0])).tolist()
+    [3.0, 1.0]
+  """
+  del param, key
+  return jnp.abs(grad).astype(jnp.float32)

@@ -1,29 +1,170 @@
 """Granularity: what is kept or removed as one, a single weight or a group of them.
 
-A granularity is a pair of functions of one leaf: `pool` makes one score for each group of the
-weights' scores, `spread` makes the weights' mask of the groups' mask. Of a mask's ones and zeros,
-`pool` must make more than 0 for a group that is still there. Targets and floors count groups.
+A granularity is three functions of one leaf: `pool` sums the weights' values over each group,
+`spread` gives every weight its group's value, and `select` finds the groups to keep within a layer.
+Kernels are as Flax has them, (..., inputs, outputs): HWIO for a convolution, and so its groups are
+those of a dense layer with a height and a width in front. Targets and floors count groups.
 """
 
+import math
 from collections.abc import Callable
 from typing import NamedTuple
 
 import jax
+import jax.numpy as jnp
+
+from sparsejax.sparsity.selection import keep_largest
 
 
 class Granularity(NamedTuple):
-  """pool: weights' scores -> groups' scores; spread: (groups' mask, shape) -> weights' mask."""
+  """pool: weights' values -> sums over groups; spread: (groups' values, shape) -> weights' values.
+
+  select: (groups' scores, count) -> mask of the groups that stay; what is gone scores -inf.
+  """
 
   pool: Callable[[jax.Array], jax.Array]
   spread: Callable[[jax.Array, tuple[int, ...]], jax.Array]
+  select: Callable[[jax.Array, jax.Array], jax.Array] = keep_largest
+
+  def mean(self, values: jax.Array) -> jax.Array:
+    """Returns the mean of each group, which compares groups of different sizes as a sum doesn't."""
+    return self.pool(values) / self.pool(jnp.ones_like(values))
+
+  def groups(self, shape: tuple[int, ...]) -> int:
+    """Returns how many groups a leaf of this shape has."""
+    return math.prod(jax.eval_shape(self.pool, jax.ShapeDtypeStruct(shape, jnp.float32)).shape)
 
 
 def weight() -> Granularity:
   """Every weight for itself.
 
   Example:
-    >>> import jax.numpy as jnp
     >>> weight().pool(jnp.array([3.0, 1.0])).tolist()
     [3.0, 1.0]
   """
-  return Granularity(pool=lambda scores: scores, spread=lambda mask, shape: mask.reshape(shape))
+  return Granularity(pool=lambda values: values, spread=lambda groups, shape: groups.reshape(shape))
+
+
+def filters() -> Granularity:
+  """All weights into one output: a filter of a convolution, a unit of a dense layer.
+
+  Example:
+    >>> filters().pool(jnp.array([[3.0, 1.0], [1.0, 0.0]])).tolist()
+    [4.0, 1.0]
+  """
+  return Granularity(
+    pool=lambda values: values.sum(tuple(range(values.ndim - 1))),
+    spread=lambda groups, shape: jnp.broadcast_to(groups, shape),
+  )
+
+
+def input_channels() -> Granularity:
+  """All weights out of one input, whichever output they go to; of a vector every entry.
+
+  Example:
+    >>> input_channels().pool(jnp.array([[3.0, 1.0], [1.0, 0.0]])).tolist()
+    [4.0, 1.0]
+  """
+
+  def pool(values):
+    axes = (*range(values.ndim - 2), values.ndim - 1) if values.ndim > 1 else ()
+    return values.sum(axes)
+
+  def spread(groups, shape):
+    return jnp.broadcast_to(groups[:, None] if len(shape) > 1 else groups, shape)
+
+  return Granularity(pool, spread)
+
+
+def blocks(inputs: int = 4, outputs: int = 4) -> Granularity:
+  """Tiles of `inputs` x `outputs` weights at one position of the kernel; those at an edge smaller.
+
+  A 3x3 convolution is nine matrices (inputs, outputs), each tiled for itself.
+
+  Example:
+    >>> blocks(1, 2).pool(jnp.array([[3.0, 1.0, 5.0], [1.0, 0.0, 2.0]])).tolist()
+    [[4.0, 5.0], [1.0, 2.0]]
+  """
+  if inputs < 1 or outputs < 1:
+    raise ValueError(f'blocks of {inputs}x{outputs}: allowed are 1 or more')
+
+  def pool(values):
+    matrix = jnp.atleast_2d(values)
+    *kernel, rows, columns = matrix.shape
+    padding = [(0, 0)] * len(kernel) + [(0, -rows % inputs), (0, -columns % outputs)]
+    tiles = jnp.pad(matrix, padding).reshape(
+      *kernel, -(-rows // inputs), inputs, -(-columns // outputs), outputs
+    )
+    return tiles.sum((-3, -1))
+
+  def spread(groups, shape):
+    *_, rows, columns = (1, *shape)
+    values = jnp.repeat(jnp.repeat(groups, inputs, -2), outputs, -1)
+    return values[..., :rows, :columns].reshape(shape)
+
+  return Granularity(pool, spread)
+
+
+def n_of_m(m: int = 4) -> Granularity:
+  """Single weights, equally many of each m consecutive inputs of an output: N:M sparsity.
+
+  N follows from the target: 0.5 with m = 4 is 2:4, and a schedule thins the groups together. The
+  inputs of a convolution are in the order (height, width, channel), channels next to each other,
+  as its matrix product reads them. Where the count does not divide, the groups whose next weight
+  scores highest keep one more than the others; groups at the end of a column may be smaller, and
+  keep at most what the others do.
+
+  Args:
+    m: the length of a group.
+
+  Example:
+    >>> scores = jnp.array([[9.0], [8.0], [7.0], [1.0], [3.0], [2.0]])
+    >>> n_of_m(2).select(scores, 3).ravel().tolist()
+    [True, False, True, False, True, False]
+
+  References:
+    Mishra et al. 2021, https://arxiv.org/abs/2104.08378
+  """
+  if m < 2:
+    raise ValueError(f'N:M sparsity with m={m}: allowed is 2 or more')
+
+  def select(scores, count):
+    columns = scores.reshape(-1, scores.shape[-1] if scores.ndim > 1 else 1)
+    rows = len(columns)
+    padded = jnp.pad(columns, ((0, -rows % m), (0, 0)), constant_values=-jnp.inf)
+    grouped = padded.reshape(-1, m, columns.shape[1])
+    best_first = jnp.argsort(-grouped, axis=1, stable=True)
+    place = jnp.argsort(best_first, axis=1).reshape(padded.shape)[:rows].reshape(scores.shape)
+    # All first of their groups before any second: whole places while they fit, then by score.
+    alive = scores > -jnp.inf
+    up_to = jnp.stack([jnp.sum(alive & (place <= p), dtype=jnp.int32) for p in range(m)])
+    last = jnp.sum(up_to < count, dtype=jnp.int32)
+    ahead = jnp.where(place < last, jnp.inf, -jnp.inf)
+    return keep_largest(jnp.where(place == last, scores, ahead), count)
+
+  single = weight()
+  return Granularity(single.pool, single.spread, select)
+
+
+def output_first(granularity: Granularity) -> Granularity:
+  """The same for kernels as PyTorch and Equinox have them, (outputs, inputs, height, width).
+
+  Example:
+    >>> output_first(filters()).pool(jnp.array([[3.0, 1.0], [1.0, 0.0]])).tolist()
+    [4.0, 1.0]
+  """
+
+  def as_flax(values):
+    return jnp.moveaxis(values, (0, 1), (-1, -2)) if values.ndim > 1 else values
+
+  def pool(values):
+    return granularity.pool(as_flax(values))
+
+  def spread(groups, shape):
+    if len(shape) < 2:
+      return granularity.spread(groups, shape)
+    outputs, inputs, *kernel = shape
+    values = granularity.spread(groups, (*kernel, inputs, outputs))
+    return jnp.moveaxis(values, (-1, -2), (0, 1))
+
+  return Granularity(pool, spread, granularity.select)

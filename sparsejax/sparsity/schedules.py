@@ -6,6 +6,7 @@ period. "At step t" means after t updates: the update number t is the first that
 """
 
 import itertools
+import math
 from typing import NamedTuple
 
 
@@ -48,6 +49,44 @@ def cubic(
   share_left = [1 - (step - begin) / (end - begin) for step in steps]
   targets = [target + (initial - target) * share**3 for share in share_left]
   return checked(PruningSchedule(steps, (*targets[:-1], float(target))))
+
+
+def periodic(begin: int, end: int, target: float, *, every: int = 100) -> PruningSchedule:
+  """Renews the masks again and again at one target: for rules that exchange weights.
+
+  At t = begin, begin + every, ... before `end`.
+
+  Example:
+    >>> periodic(0, 50, 0.1, every=20)
+    PruningSchedule(steps=(0, 20, 40), targets=(0.1, 0.1, 0.1))
+  """
+  if end <= begin or every < 1:
+    raise ValueError(
+      f'periodic schedule with begin={begin}, end={end}, every={every}: '
+      'allowed is begin < end and every >= 1'
+    )
+  steps = tuple(range(begin, end, every))
+  return checked(PruningSchedule(steps, (float(target),) * len(steps)))
+
+
+def rounds(begin: int, every: int, target: float, *, share: float = 0.2) -> PruningSchedule:
+  """Removes a share of what is left each round, until the target (Renda et al. 2020, 2003.02389).
+
+  target_r = (1 - share)^r at t = begin + (r - 1) every; the last round goes to the target exactly.
+
+  Example:
+    >>> rounds(100, 50, 0.3, share=0.5)
+    PruningSchedule(steps=(100, 150), targets=(0.5, 0.3))
+  """
+  if not (0 < share < 1 and 0 < target < 1 and every >= 1):
+    raise ValueError(
+      f'rounds with every={every}, target={target}, share={share}: allowed are a period of 1 or '
+      'more, a target and a share between 0 and 1'
+    )
+  count = math.ceil(math.log(target) / math.log1p(-share) - 1e-9)
+  steps = tuple(begin + every * i for i in range(count))
+  targets = [(1 - share) ** (i + 1) for i in range(count - 1)]
+  return checked(PruningSchedule(steps, (*targets, float(target))))
 
 
 def checked(schedule: PruningSchedule) -> PruningSchedule:

@@ -1,13 +1,11 @@
 """Pruning as the last link of an Optax chain: masks in its state, exact zeros in the parameters."""
 
 import functools
-import math
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 import optax
 from optax._src.base import NO_PARAMS_MSG
 
@@ -15,7 +13,8 @@ from sparsejax.sparsity import allocation as allocations
 from sparsejax.sparsity import criteria, schedules, tree
 from sparsejax.sparsity import granularity as granularities
 from sparsejax.sparsity import updates as update_rules
-from sparsejax.streams import PRUNING, stream
+from sparsejax.sparsity.renewal import Renewal
+from sparsejax.transforms.slots import clear_slots, is_hole
 
 
 class PruneState(NamedTuple):
@@ -32,7 +31,7 @@ def prune(
   criterion: criteria.Criterion = criteria.magnitude,
   granularity: granularities.Granularity | None = None,
   allocation: allocations.Allocation | None = None,
-  update_rule: update_rules.UpdateRule = update_rules.nested,
+  update_rule: update_rules.UpdateRule | None = None,
   parameters: tree.Choice = 'kernels',
   exclude: str | Sequence[str] = (),
   floor: int = 1,
@@ -55,25 +54,30 @@ def prune(
   Args:
     schedule: the steps at which masks are renewed and the target at each, such as
       `one_shot(step, active_fraction)` or `cubic(begin, end, active_fraction)`.
-    criterion: scores, of which the largest stay. One that needs the gradient reads it from the
-      extra argument `grad` of `update`: the raw one, averaged, of the data term only.
+    criterion: scores, of which the largest stay; of a group their mean counts. What a criterion
+      needs besides the parameters comes as an extra argument of `update`: `grad` is the raw
+      gradient (averaged, of the data term only, dense), `mean_squared_grad` the mean of the squares
+      of the examples' own gradients. Either may be a function without arguments that returns the
+      tree; it is called at the steps of the schedule alone.
     granularity: what is removed as one; single weights by default.
     allocation: how many stay in each layer; one global rank by default.
-    update_rule: how the old mask and the scores make the new mask.
+    update_rule: how the old mask and the scores make the new mask: `updates.nested()` by default,
+      in which masks only shrink. One that lets weights come back makes no gradient step where it
+      renews masks; a weight that comes back starts at zero.
     parameters: 'kernels', 'all' (biases and BatchNorm too), or a function of (path, leaf).
     exclude: regular expressions (or one) over paths; each must match something.
     floor: the number of weights (of groups, if the granularity makes any) that every chosen leaf
       keeps at least, or all, if it has fewer.
-    seed: of the random criterion.
+    seed: of what is random: a criterion, a rule's start, its growth.
     inner: a transformation to run inside the masks.
 
   Returns:
     A transformation whose state holds `masks`; read them with `optax.tree.get(state, 'masks')`.
 
   Raises:
-    ValueError: at once, for a schedule that doesn't rise; at `init`, for a target that the
-      allocation refuses or a choice that matches nothing; at `update`, without `params`, or without
-      `grad` when the criterion needs it.
+    ValueError: at once, for a schedule that doesn't rise or parts that don't go together; at
+      `init`, for a target that the allocation refuses or a choice that matches nothing; at
+      `update`, without `params` or an extra argument that a criterion needs.
 
   Example:
     >>> import sparsejax
@@ -90,73 +94,49 @@ def prune(
     Han et al. 2015, https://arxiv.org/abs/1506.02626
     Zhu and Gupta 2017, https://arxiv.org/abs/1710.01878
   """
-  steps, targets = schedules.checked(schedule)
-  if floor < 0:
-    raise ValueError(f'floor={floor}: allowed is 0 or more')
-  allocation = allocation or allocations.global_rank()
-  granularity = granularity or granularities.weight()
+  parts = Renewal(
+    schedule,
+    criterion,
+    granularity or granularities.weight(),
+    allocation or allocations.global_rank(),
+    update_rule or update_rules.nested(),
+    parameters,
+    (exclude,) if isinstance(exclude, str) else tuple(exclude),
+    floor,
+    seed,
+  ).checked()
   inner = optax.with_extra_args_support(optax.identity() if inner is None else inner)
 
-  @functools.cache
-  def table(shapes):
-    """One planned row for each target: exact on the host, looked up on the device."""
-    sizes = [_groups(granularity, shape) for shape in shapes]
-    return np.stack([allocation.plan(sizes, target, floor) for target in targets])
-
   def init_fn(params):
-    chosen = tree.choose(params, parameters, exclude)
-    masks = jax.tree.map(lambda p, c: jnp.ones(jnp.shape(p) if c else (), bool), params, chosen)
-    if shapes := _shapes(tree.pick(masks, chosen)):
-      table(shapes)  # refuses a bad target now, not in the middle of the training
-    return PruneState(jnp.zeros([], jnp.int32), masks, inner.init(params))
+    return PruneState(jnp.zeros([], jnp.int32), parts.initial(params), inner.init(params))
 
-  def scores_of(params, grad, chosen, count):
-    leaves = jax.tree.leaves(tree.pick(params, chosen))
-    needs_grad = criteria.needs_grad(criterion)
-    grads = jax.tree.leaves(tree.pick(grad, chosen)) if needs_grad else [None] * len(leaves)
-    key = jax.random.fold_in(stream(jax.random.key(seed), PRUNING), count)
-    keys = jax.random.split(key, len(leaves))
-    return [
-      granularity.pool(criterion(p, grad=g, key=k))
-      for p, g, k in zip(leaves, grads, keys, strict=True)
-    ]
+  def renew(state, params, extra, lazy=()):
+    """The new masks, where they and the old are true, and the inner state under that."""
+    extra = extra | {name: value() for name, value in lazy}
+    masks = parts.renew(state.masks, params, extra, state.count)
+    kept = jax.tree.map(jnp.logical_and, masks, state.masks)
+    return masks, kept, clear_slots(inner, state.inner_state, kept)
 
-  def renew(state, params, grad):
-    """The step's masks, made of the parameters as they are, and the inner state under them."""
-    chosen = tree.choose(params, parameters, exclude)
-    masks, structure = jax.tree.flatten(tree.pick(state.masks, chosen))
-    if not masks:
-      return state.masks, state.inner_state
-    groups = [granularity.pool(mask.astype(jnp.float32)) > 0 for mask in masks]
-    scores = scores_of(params, grad, chosen, state.count)
-    # Only what is still there is ranked: a living zero must not tie with what has gone.
-    ranked = [jnp.where(g, s, -jnp.inf) for g, s in zip(groups, scores, strict=True)]
-    row = jnp.asarray(table(_shapes(masks)))[jnp.argmax(jnp.asarray(steps) == state.count)]
-    renewed = map(update_rule, groups, scores, allocation.counts(ranked, row, floor))
-    spread = [granularity.spread(g, m.shape) for g, m in zip(renewed, masks, strict=True)]
-    masks = tree.merge(structure.unflatten(spread), state.masks)
-    return masks, _clear(inner, state.inner_state, masks)
+  def keep(state, params, extra):
+    del params, extra
+    return state.masks, state.masks, state.inner_state
 
-  def keep(state, params, grad):
-    del params, grad
-    return state.masks, state.inner_state
-
-  def update_fn(updates, state, params=None, *, grad=None, **extra_args):
+  def update_fn(updates, state, params=None, **extra_args):
     if params is None:
       raise ValueError(NO_PARAMS_MSG)
-    if grad is None and criteria.needs_grad(criterion):
-      raise ValueError(
-        f'the criterion {getattr(criterion, "__name__", criterion)} needs the extra argument '
-        'grad=: call update(updates, state, params, grad=raw_gradient)'
-      )
-    grad = None if grad is None else _with_holes_of(updates, grad)
-    now = jnp.any(jnp.asarray(steps) == state.count)
-    masks, inner_state = jax.lax.cond(now, renew, keep, state, params, grad)
-    if grad is not None:
-      extra_args['grad'] = apply_masks(grad, masks)
+    extra, lazy = _wanted(parts.needs, updates, extra_args)
+    due = parts.is_due(state.count)
+    renewal = functools.partial(renew, lazy=lazy) if lazy else renew
+    masks, kept, inner_state = jax.lax.cond(due, renewal, keep, state, params, extra)
+    if extra_args.get('grad') is not None:
+      extra_args['grad'] = apply_masks(_with_holes_of(updates, extra_args['grad']), masks)
+    # What has just grown gets no gradient yet, so that its slots start at zero. The inner links run
+    # all the same, and count this step: a learning rate's schedule must not stand still.
     updates, inner_state = inner.update(
-      apply_masks(updates, masks), inner_state, apply_masks(params, masks), **extra_args
+      apply_masks(updates, kept), inner_state, apply_masks(params, kept), **extra_args
     )
+    if parts.grows:
+      updates = jax.tree.map(lambda u: jnp.where(due, jnp.zeros_like(u), u), updates)
     # In the wider of the two dtypes: -p rounded to narrower updates would not bring p to zero.
     updates = jax.tree.map(lambda u, p, m: jnp.where(m, u, -p), updates, params, masks)
     return updates, PruneState(optax.safe_increment(state.count), masks, inner_state)
@@ -164,37 +144,24 @@ def prune(
   return optax.GradientTransformationExtraArgs(init_fn, update_fn)
 
 
-def _shapes(masks: Any) -> tuple[tuple[int, ...], ...]:
-  return tuple(jnp.shape(mask) for mask in jax.tree.leaves(masks))
-
-
-def _groups(granularity: granularities.Granularity, shape: tuple[int, ...]) -> int:
-  """How many things a leaf of this shape is pruned by: its weights, or the groups of them."""
-  weights = jax.ShapeDtypeStruct(shape, jnp.float32)
-  return math.prod(jax.eval_shape(granularity.pool, weights).shape)
-
-
-def _clear(inner, inner_state, masks):
-  """The inner slots of removed weights at zero: what was gathered there belongs to no weight.
-
-  A slot of another shape than its parameter (Adafactor's row and column sums) stays as it is.
-  """
-
-  def cleared(slot, mask):
-    if _is_hole(slot) or jnp.shape(slot) != jnp.shape(mask):
-      return slot
-    return jnp.where(mask, slot, 0).astype(slot.dtype)
-
-  return optax.tree.map_params(inner, cleared, inner_state, masks, is_leaf=_is_hole)
+def _wanted(needs, updates, extra_args):
+  """The extra arguments that criteria need: trees, and functions that make them when due."""
+  for name, criterion in needs.items():
+    if extra_args.get(name) is None:
+      raise ValueError(
+        f'the criterion {getattr(criterion, "__name__", criterion)} needs the extra argument '
+        f'{name}=: call update(updates, state, params, {name}=...); grad is the raw gradient'
+      )
+  given = {name: _with_holes_of(updates, extra_args[name]) for name in needs}
+  lazy = tuple((name, value) for name, value in given.items() if callable(value))
+  return {name: value for name, value in given.items() if not callable(value)}, lazy
 
 
 def _with_holes_of(updates, grad):
   """The gradient without the leaves that `optax.masked` took from the updates alone."""
-  return jax.tree.map(lambda u, g: u if _is_hole(u) else g, updates, grad, is_leaf=_is_hole)
-
-
-def _is_hole(leaf: Any) -> bool:
-  return isinstance(leaf, optax.MaskedNode)
+  if callable(grad):
+    return lambda: _with_holes_of(updates, grad())
+  return jax.tree.map(lambda u, g: u if is_hole(u) else g, updates, grad, is_leaf=is_hole)
 
 
 def apply_masks(params: Any, masks: Any) -> Any:
@@ -208,6 +175,6 @@ def apply_masks(params: Any, masks: Any) -> Any:
   """
 
   def cut(mask, param):
-    return param if _is_hole(mask) else jnp.where(mask, param, 0).astype(param.dtype)
+    return param if is_hole(mask) else jnp.where(mask, param, 0).astype(param.dtype)
 
-  return jax.tree.map(cut, masks, params, is_leaf=_is_hole)
+  return jax.tree.map(cut, masks, params, is_leaf=is_hole)

@@ -1,0 +1,31 @@
+"""The slots that inner links keep for each parameter, whatever the links are."""
+
+from typing import Any
+
+import jax.numpy as jnp
+import optax
+
+
+def clear_slots(inner: optax.GradientTransformation, inner_state: Any, kept: Any) -> Any:
+  """Returns the inner state with its slots at zero where nothing is kept.
+
+  What momentum was gathered there belongs to no weight any more. A slot of another shape than its
+  parameter (Adafactor's row and column sums) stays as it is, and so does every count.
+
+  Args:
+    inner: the links that made the state.
+    inner_state: of any structure.
+    kept: a tree of the parameters' structure; bools of a parameter's shape, or of shape ().
+  """
+
+  def cleared(slot, keep):
+    if is_hole(slot) or is_hole(keep) or jnp.shape(keep) not in ((), jnp.shape(slot)):
+      return slot
+    return jnp.where(keep, slot, 0).astype(slot.dtype)
+
+  return optax.tree.map_params(inner, cleared, inner_state, kept, is_leaf=is_hole)
+
+
+def is_hole(leaf: Any) -> bool:
+  """Whether `optax.masked` kept a leaf from the links inside it."""
+  return isinstance(leaf, optax.MaskedNode)
