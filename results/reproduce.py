@@ -149,9 +149,8 @@ def train(name: str, runs: pathlib.Path, data: str | None, jobs: int, only: str)
 
   The first seeds come first, so that a page that was stopped shows every row.
   """
-  planned = [
-    (i, entry, seed) for entry in PAGES[name].entries for i, seed in enumerate(entry.seeds)
-  ]
+  entries = [entry for entry in PAGES[name].entries if re.search(only, entry.label)]
+  planned = [(i, entry, seed) for entry in entries for i, seed in enumerate(entry.seeds)]
   cores = queue.SimpleQueue()
   available = sorted(os.sched_getaffinity(0))
   for job in range(jobs):
