@@ -71,6 +71,14 @@ LINKS = {
   },
 }
 EVENTS = {
+  'lobs': {
+    'at_epochs': 60.0,  # when; at the begin of `prune`, which holds the zeros from then on
+    'batches': 50,  # of training examples, unaugmented, that the layers are solved over
+    'target': 0.07,  # active fraction of the chosen kernels
+    'allocation': 'global_rank',  # of magnitudes, how many stay in each layer; or uniform, erk
+    'exclude': (),  # regular expressions over parameter paths, such as ('^classifier/',)
+    'method': 'lobs',  # or magnitude, which zeroes the smallest and moves nothing
+  },
   'recalibrate_batch_norm': {
     'at_epochs': 61.0,  # when; at the very epoch of a cut the network is still dense
     'batches': 50,  # of training examples, unaugmented, over which the moments are averaged

@@ -84,8 +84,9 @@ def _methods(model: str, methods: dict[str, tuple[str, ...]]) -> tuple[Entry, ..
 PAGES = {
   'mnist_methods': Page(
     'Five ways to a sparse LeNet-300-100 on MNIST, and the best of them on LeNet-5',
-    'Every run of LeNet-300-100 has 36 epochs, the same initial weights for its seed, the same SGD (learning rate '
-    '0.1 falling tenfold after 12 and 24 epochs, momentum 0.9, weight decay 5e-4) and the same '
+    'Every run of LeNet-300-100 has 36 epochs, the same initial weights for its seed, the same SGD '
+    '(learning rate 0.1 falling tenfold after 12 and 24 epochs, momentum 0.9, weight decay 5e-4) '
+    'and the same '
     'split: 55,000 images train, 5,000 choose the network, the test set is read once. Gradual and '
     'random pruning remove weights from epoch 3 to 22; RigL and SET are sparse from the first step '
     'and exchange weights until epoch 27; L1 shrinks until epoch 24, and what is zero then stays '

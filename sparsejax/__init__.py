@@ -5,6 +5,11 @@
 """
 
 from sparsejax.sparsity import allocation, costs, criteria, granularity, updates
+from sparsejax.sparsity.batch_norm import recalibrate_batch_norm
+from sparsejax.sparsity.measure import count_macs
+from sparsejax.sparsity.measure import report as sparsity_report
+from sparsejax.sparsity.once import prune_to
+from sparsejax.sparsity.packing import pack_masks, unpack_masks
 from sparsejax.sparsity.schedules import PruningSchedule, cubic, one_shot, periodic, rounds
 from sparsejax.sparsity.shrinkage import group_soft_threshold, soft_threshold
 from sparsejax.transforms.proximal import (
@@ -28,18 +33,24 @@ __all__ = [
   'amsgrad_metric',
   'apply_masks',
   'costs',
+  'count_macs',
   'criteria',
   'cubic',
   'granularity',
   'group_soft_threshold',
   'one_shot',
+  'pack_masks',
   'periodic',
   'proximal_group_l1',
   'proximal_l1',
   'prune',
+  'prune_to',
+  'recalibrate_batch_norm',
   'rewind',
   'rms_metric',
   'rounds',
   'soft_threshold',
+  'sparsity_report',
+  'unpack_masks',
   'updates',
 ]

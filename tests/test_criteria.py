@@ -11,6 +11,13 @@ from sparsejax.sparsity import criteria
 
 PARAM = jnp.array([-2.0, 0.5, 0.0])
 GRAD = jnp.array([0.25, -4.0, 9.0])
+ALL = {
+  f.__name__: f
+  for f in (
+    *(criteria.magnitude, criteria.saliency, criteria.fisher, criteria.lamp, criteria.random),
+    criteria.gradient_magnitude,
+  )
+}
 
 
 def test_magnitude_is_the_absolute_value():
@@ -32,19 +39,108 @@ def test_saliency_estimates_what_removing_a_weight_changes():
   np.testing.assert_allclose(score, change, rtol=1e-6)
 
 
+def test_gradient_magnitude_is_the_absolute_value_of_the_gradient_whatever_the_weight():
+  np.testing.assert_array_equal(criteria.gradient_magnitude(PARAM, grad=GRAD), [0.25, 4.0, 9.0])
+  np.testing.assert_array_equal(criteria.gradient_magnitude(0 * PARAM, grad=GRAD), [0.25, 4.0, 9.0])
+
+
 def test_random_depends_on_its_key_alone():
   key = jax.random.key(0)
   scores = criteria.random(PARAM, key=key)
-  np.testing.assert_array_equal(scores, criteria.random(-7 * PARAM, grad=GRAD, key=key))
+  np.testing.assert_array_equal(scores, criteria.random(-7 * PARAM, key=key))
   assert not np.array_equal(scores, criteria.random(PARAM, key=jax.random.key(1)))
   assert np.all((np.asarray(scores) >= 0) & (np.asarray(scores) < 1))
 
 
+# Fisher
+
+
+def test_fisher_by_hand():
+  scores = criteria.fisher(PARAM, mean_squared_grad=jnp.array([0.5, 8.0, 9.0]))
+  np.testing.assert_array_equal(scores, [1.0, 1.0, 0.0])
+
+
+def test_fisher_sees_gradients_of_examples_that_cancel():
+  """At the first weight they do: by |p g| it is worth nothing, by Fisher more than the second."""
+  param = jnp.array([1.0, 1.0])
+  of_examples = jnp.array([[1.0, 0.5], [-1.0, 0.5]])
+  by_gradient = criteria.saliency(param, grad=of_examples.mean(0))
+  by_fisher = criteria.fisher(param, mean_squared_grad=jnp.square(of_examples).mean(0))
+  assert by_gradient.tolist() == [0.0, 0.5]
+  assert by_fisher.tolist() == [0.5, 0.125]
+
+
+def test_fisher_is_the_change_of_a_log_likelihood_at_its_optimum():
+  """Of a Gaussian's mean the Fisher information is the curvature: exact on average."""
+  rng = np.random.default_rng(0)
+  x = rng.normal(2.0, 1.0, 10_000)
+  mean = x.mean()
+  score = criteria.fisher(
+    jnp.float32(mean), mean_squared_grad=jnp.float32(np.mean((x - mean) ** 2))
+  )
+  change = np.mean(x**2 - (x - mean) ** 2) / 2
+  np.testing.assert_allclose(score, change, rtol=0.05)
+
+
+# LAMP
+
+
+def lamp_by_definition(param):
+  """The paper's double sum: over the weights at or after each in the layer's ascending order."""
+  squares = np.square(np.asarray(param, np.float64)).ravel()
+  order = np.argsort(squares, kind='stable')
+  scores = np.zeros_like(squares)
+  for i, index in enumerate(order):
+    scores[index] = squares[index] / sum(squares[j] for j in order[i:])
+  return scores.reshape(param.shape)
+
+
+@pytest.mark.parametrize('ties', [False, True])
+@pytest.mark.parametrize('shape', [(), (1,), (9,), (4, 5), (2, 2, 3, 4)])
+def test_lamp_is_the_papers_definition(shape, ties):
+  rng = np.random.default_rng(0)
+  param = rng.choice([-2.0, 1.0, 2.0], shape) if ties else rng.normal(size=shape)
+  param = jnp.asarray(param, jnp.float32)
+  scores = criteria.lamp(param)
+  np.testing.assert_allclose(scores, lamp_by_definition(param), rtol=1e-5)
+  assert int(jnp.sum(scores == 1)) == 1
+
+
+def test_lamp_by_hand_with_a_tie():
+  np.testing.assert_allclose(
+    criteria.lamp(jnp.array([1.0, -2.0, 2.0])), [1 / 9, 4 / 8, 1.0], rtol=1e-6
+  )
+
+
+def test_lamp_has_one_1_in_a_layer_of_one_size_and_ranks_within_it_as_magnitude():
+  assert int(jnp.sum(criteria.lamp(jnp.full((10, 10), 0.3)) == 1)) == 1
+  param = jnp.asarray(np.random.default_rng(0).normal(size=50), jnp.float32)
+  np.testing.assert_array_equal(
+    np.argsort(criteria.lamp(param)), np.argsort(criteria.magnitude(param))
+  )
+
+
+def test_lamp_gives_zeros_nothing_and_they_take_nothing_from_the_others():
+  assert criteria.lamp(jnp.zeros((2, 3))).tolist() == [[0.0] * 3] * 2
+  scores = criteria.lamp(jnp.array([0.0, 1.0, 0.0, -2.0]))
+  np.testing.assert_allclose(scores, [0.0, 0.2, 0.0, 1.0], rtol=1e-6)
+
+
+def test_lamp_does_not_depend_on_a_layer_s_scale():
+  param = jnp.asarray(np.random.default_rng(0).normal(size=20), jnp.float32)
+  for scale in (1e-4, 1e4):
+    np.testing.assert_allclose(criteria.lamp(scale * param), criteria.lamp(param), rtol=1e-4)
+
+
+# Of all
+
+
 @pytest.mark.parametrize('dtype', [jnp.float32, jnp.bfloat16])
-@pytest.mark.parametrize('criterion', [criteria.magnitude, criteria.saliency, criteria.random])
-def test_scores_have_the_shape_of_the_leaf_and_float32(criterion, dtype):
+@pytest.mark.parametrize('name', ALL)
+def test_scores_have_the_shape_of_the_leaf_and_float32(name, dtype):
   param = jnp.ones((2, 3), dtype)
-  score = criterion(param, grad=param, key=jax.random.key(0))
+  criterion = ALL[name]
+  score = criterion(param, key=jax.random.key(0), **dict.fromkeys(criteria.needs(criterion), param))
   assert score.shape == (2, 3)
   assert score.dtype == jnp.float32
 
@@ -54,16 +150,26 @@ def test_a_product_of_bfloat16_is_taken_in_float32():
   assert criteria.saliency(x, grad=x).item() == (1 + 2**-7) ** 2  # bfloat16 would round it
 
 
-def test_which_criteria_need_the_gradient():
-  assert criteria.needs_grad(criteria.saliency)
-  assert not criteria.needs_grad(criteria.magnitude)
-  assert not criteria.needs_grad(criteria.random)
+@pytest.mark.parametrize(
+  ('name', 'needed'),
+  [
+    ('magnitude', ()),
+    ('saliency', ('grad',)),
+    ('fisher', ('mean_squared_grad',)),
+    ('lamp', ()),
+    ('random', ()),
+    ('gradient_magnitude', ('grad',)),
+  ],
+)
+def test_what_a_criterion_needs_is_what_it_names_without_a_default(name, needed):
+  assert criteria.needs(ALL[name]) == needed
 
 
 def test_a_criterion_made_of_another_needs_what_it_needs():
-  def power(param, *, grad, key=None, exponent=1.0):
+  def power(param, *, grad, mean_squared_grad, key=None, exponent=1.0):
     return criteria.saliency(param, grad=grad, key=key) ** exponent
 
-  assert criteria.needs_grad(functools.partial(power, exponent=2.0))
-  assert not criteria.needs_grad(functools.partial(criteria.magnitude))
-  assert not criteria.needs_grad(lambda param, **_: param)
+  assert criteria.needs(functools.partial(power, exponent=2.0)) == ('grad', 'mean_squared_grad')
+  assert criteria.needs(functools.partial(criteria.magnitude)) == ()
+  assert criteria.needs(lambda param, **_: param) == ()
+  assert criteria.needs(lambda param, *, grad=None, key: param) == ()

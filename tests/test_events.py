@@ -42,15 +42,6 @@ def batch_norm_state(w):
   return state_of({'w': jnp.full(1, w), 'bn': bn}, old)
 
 
-def test_recalibration_is_the_mean_of_the_batches_own_moments():
-  # w = 2 on pixels 0 and 1, then 0 and 0.5: means 1 and 0.5, variances 1 and 0.25.
-  batches = [jnp.array(b).reshape(2, 1, 1, 1) for b in ([0.0, 1.0], [0.0, 0.5])]
-  state = events.recalibrate_batch_norm(batch_norm_state(2.0), batches, Scaled())
-  found = state.batch_stats['bn']
-  np.testing.assert_allclose(found['mean'], [0.75], rtol=1e-6)
-  np.testing.assert_allclose(found['var'], [0.625], rtol=1e-6)
-
-
 def test_the_event_recalibrates_and_changes_nothing_else():
   before, context = batch_norm_state(3.0), context_of(batch_size=6)
   state = events.happen('recalibrate_batch_norm', before, {'batches': 50}, context)

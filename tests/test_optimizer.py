@@ -7,8 +7,9 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from test_pruning_config import PRUNE
 
-from sparsejax.experiment import optimizer, pruning
+from sparsejax.experiment import optimizer
 from sparsejax.experiment.durations import Clock
 
 CLOCK = Clock(examples=100, batch_size=10, epochs=4.0)  # 10 steps an epoch, 40 in all
@@ -17,27 +18,6 @@ BLOCKS = {
   'add_decayed_weights': {'weight_decay': 0.1},
   'trace': {'decay': 0.9, 'nesterov': False},
   'scale_by_learning_rate': {'learning_rate': 0.5},
-}
-PRUNE = {
-  'schedule': 'one_shot',
-  'begin_steps': 1,
-  'end_steps': 30,
-  'every_steps': 10,
-  'target': 0.5,
-  'round_share': 0.2,
-  'unit': 'groups',
-  'allocation': 'global_rank',
-  'criterion': 'magnitude',
-  'granularity': 'weight',
-  'block': (4, 4),
-  'm': 4,
-  'update_rule': 'nested',
-  'exchange_share': 0.3,
-  'start': 'random',
-  'parameters': 'all',
-  'exclude': (),
-  'floor': 1,
-  'inner': (),
 }
 
 
@@ -232,61 +212,6 @@ def test_unknown_links_and_settings_are_refused_with_the_nearest_name(chain, blo
   with pytest.raises(ValueError, match=re.escape(message)) as error:
     optimizer.build(chain, BLOCKS | blocks, CLOCK)
   assert '\n' not in str(error.value)
-
-
-CUBIC = {'schedule': 'cubic', 'begin_steps': 10, 'target': 0.1}
-THRESHOLD = {'allocation': 'absolute_threshold'}
-
-
-@pytest.mark.parametrize(
-  ('change', 'message'),
-  [
-    ({'target': 0.0}, 'prune.target=0.0: allowed is (0, 1] for an active fraction'),
-    ({'target': 1.01}, 'prune.target=1.01: allowed is (0, 1]'),
-    ({'target': float('nan')}, 'prune.target=nan: allowed is (0, 1]'),
-    (THRESHOLD | {'target': 1.0}, 'prune.target=1.0: allowed is [0, 1) for a threshold'),
-    (THRESHOLD | {'target': -0.1}, 'prune.target=-0.1: allowed is [0, 1)'),
-    ({'begin_steps': 40}, 'prune.begin is step 40, but the run has 40; allowed is earlier'),
-    (CUBIC | {'end_steps': 40}, 'prune.end is step 40, but the run has 40; allowed is earlier'),
-    (CUBIC | {'end_steps': 10}, 'prune: from step 10 to step 10 every 10 steps; allowed is an end'),
-    (CUBIC | {'every_steps': 0}, 'prune: a renewal every 0 steps; allowed are 1 or more'),
-    ({'begin_steps': -1}, 'prune.begin_steps=-1: allowed is a number of steps, 0 or more'),
-    ({'schedule': 'one_shoot'}, "unknown prune.schedule 'one_shoot': did you mean 'one_shot'?"),
-    ({'criterion': 'magnitud'}, "unknown prune.criterion 'magnitud': did you mean 'magnitude'?"),
-    ({'allocation': 'globalrank', 'target': 0.0}, "did you mean 'global_rank'?"),
-    ({'granularity': 'weights'}, "did you mean 'weight'?"),
-    ({'update_rule': 'nest'}, "did you mean 'nested'?"),
-    ({'traget': 0.1}, "unknown setting 'prune.traget': did you mean 'prune.target'?"),
-    ({'exclude': ('(',)}, "prune.exclude='(': no regular expression"),
-    ({'floor': -1}, 'prune.floor=-1: allowed is an integer, 0 or more'),
-  ],
-)
-def test_impossible_settings_of_prune_are_refused_by_name(change, message):
-  blocks = BLOCKS | {'prune': PRUNE | change}
-  with pytest.raises(ValueError, match=re.escape(message)):
-    optimizer.build((*SGD, 'prune'), blocks, CLOCK)
-
-
-@pytest.mark.parametrize('missing', sorted(PRUNE))
-def test_a_setting_of_prune_that_is_missing_is_named(missing):
-  block = {name: value for name, value in PRUNE.items() if name != missing}
-  with pytest.raises(ValueError, match=rf'^prune\.{missing.partition("_steps")[0]} is missing'):
-    optimizer.build((*SGD, 'prune'), BLOCKS | {'prune': block}, CLOCK)
-
-
-def test_the_widest_targets_are_allowed():
-  for change in ({'target': 1.0}, {'target': 1e-6}, THRESHOLD | {'target': 0.0}):
-    schedule = pruning.pruning_schedule(PRUNE | change, CLOCK)
-    assert schedule == ((1,), (change['target'],))
-
-
-def test_the_cubic_schedule_of_a_fraction_falls_from_one_and_of_a_threshold_rises_from_zero():
-  # at 10 + 10, 10 + 20 of 40 steps, halfway: 1/8 of the way is left
-  change = {'schedule': 'cubic', 'begin_epochs': 1.0, 'end_steps': 30, 'target': 0.2}
-  block = {name: value for name, value in PRUNE.items() if name != 'begin_steps'} | change
-  assert pruning.pruning_schedule(block, CLOCK) == ((20, 30), (pytest.approx(0.3), 0.2))
-  rising = pruning.pruning_schedule(block | THRESHOLD, CLOCK)
-  assert rising == ((20, 30), (pytest.approx(0.175), 0.2))
 
 
 def test_the_learning_rate_of_the_metrics_is_that_of_the_chain():

@@ -88,6 +88,31 @@ def test_cosine_over_the_whole_run(value):
   assert values(settings, (0, 10, 20, 40, 50)) == near(value, quarter, middle, 0.2, 0.2)
 
 
+def test_rewound_runs_the_last_steps_of_its_base_again_and_again():
+  """Ten steps of 1, 1/2, 1/4 every four; then the last five, from step 5 on, twice and a bit."""
+  base = dict(schedule='step_decay', value=1.0, factor=0.5, every_steps=4)
+  settings = dict(schedule='rewound', base=base, length_steps=10, last_steps=5)
+  once, again = [1.0] * 4 + [0.5] * 4 + [0.25] * 2, [0.5] * 3 + [0.25] * 2
+  assert values(settings, range(22)) == once + again + again + again[:2]
+
+
+def test_rewound_gives_its_base_a_run_of_its_own_length():
+  """Half a cosine over one epoch of the four, then its second half again in each half epoch."""
+  base = dict(schedule='cosine', value=0.8)
+  settings = dict(schedule='rewound', base=base, length_epochs=1.0, last_epochs=0.5)
+  cosine = [0.4 * (1 + math.cos(math.pi * t / 10)) for t in range(10)]
+  assert values(settings, range(20)) == near(*cosine, *cosine[5:], *cosine[5:])
+  assert cosine[5] == pytest.approx(0.4)
+
+
+def test_rewound_by_its_whole_length_starts_anew_with_its_warm_up():
+  base = dict(schedule='constant', value=0.8, warmup_steps=2)
+  settings = dict(schedule='rewound', base=base, length_steps=3, last_steps=3)
+  assert values(settings, range(6)) == near(0.4, 0.8, 0.8, 0.4, 0.8, 0.8)
+  without = settings | {'last_steps': 1}
+  assert values(without, range(6)) == near(0.4, 0.8, 0.8, 0.8, 0.8, 0.8)
+
+
 def test_any_kind_can_warm_up():
   settings = dict(schedule='constant', value=0.8, warmup_steps=4)
   assert values(settings, (0, 1, 2, 3, 4, 30)) == near(0.2, 0.4, 0.6, 0.8, 0.8, 0.8)
@@ -111,6 +136,20 @@ def test_any_kind_can_warm_up():
     (
       dict(schedule='linear', initial=1.0, final=0.0, begin_steps=5, end_steps=5),
       'linear: from step 5 to step 5; allowed is an end after the begin',
+    ),
+    (
+      dict(schedule='rewound', base=0.1, length_steps=5, last_steps=6),
+      'rewound: last=6 of length=5 steps; allowed are 1 to the length',
+    ),
+    (
+      dict(schedule='rewound', base=0.1, length_steps=5, last_steps=0),
+      'rewound: last=0 of length=5 steps',
+    ),
+    (dict(schedule='rewound', base=0.1, last_steps=1), "missing a required argument: 'length'"),
+    (dict(schedule='rewound', length_steps=5, last_steps=1), "required argument: 'base'"),
+    (
+      dict(schedule='rewound', base=dict(schedule='cosin'), length_steps=5, last_steps=1),
+      "'cosin': did you mean 'cosine'?",
     ),
     (dict(schedule='sgdr', value=1.0, first_epochs=0.0), 'sgdr: first=0 steps and multiply=2.0'),
     (dict(schedule='sgdr', value=1.0, first_steps=1, multiply=0.5), 'multiply=0.5; allowed are 1'),

@@ -52,7 +52,50 @@ def test_a_threshold_rises_from_its_initial_value():
   assert all(a < b for a, b in itertools.pairwise((0.0, *targets)))
 
 
+def test_periodic_renews_at_one_target_before_its_end():
+  assert schedules.periodic(0, 300, 0.1, every=100) == ((0, 100, 200), (0.1,) * 3)
+  assert schedules.periodic(50, 301, 0.1, every=100).steps == (50, 150, 250)
+  assert schedules.periodic(50, 51, 0.1, every=100) == ((50,), (0.1,))
+
+
+def test_rounds_by_hand():
+  schedule = schedules.rounds(100, 10, 0.5, share=0.2)
+  assert schedule.steps == (100, 110, 120, 130)
+  assert schedule.targets == (pytest.approx(0.8), pytest.approx(0.64), pytest.approx(0.512), 0.5)
+
+
+def test_rounds_that_meet_the_target_by_themselves_are_as_many_as_that():
+  for count in (1, 2, 3, 10, 30):
+    for share in (0.2, 0.5, 0.1, 1 / 3):
+      assert len(schedules.rounds(0, 1, (1 - share) ** count, share=share).steps) == count
+
+
+def test_a_target_within_one_round_is_one_round():
+  for target in (0.95, 1 - 1e-12, 0.8):
+    assert schedules.rounds(7, 5, target) == ((7,), (target,))
+
+
+@settings(deadline=None, max_examples=200, derandomize=True, database=None)
+@given(
+  begin=st.integers(0, 1000),
+  every=st.integers(1, 500),
+  target=st.floats(1e-6, 1, exclude_max=True),
+  share=st.floats(0.01, 0.99),
+)
+def test_rounds_remove_the_share_each_and_end_exactly_on_the_target(begin, every, target, share):
+  steps, targets = schedules.rounds(begin, every, target, share=share)
+  assert targets[-1] == target
+  assert steps == tuple(begin + every * i for i in range(len(targets)))
+  left = (1.0, *targets)
+  for before, after in itertools.pairwise(left[:-1]):
+    assert after == pytest.approx((1 - share) * before)
+  # The last round is no larger than the others, and takes something.
+  assert left[-2] * (1 - share) * (1 - 1e-8) <= left[-1] <= left[-2]
+
+
 def test_what_the_index_offers_is_this():
+  assert sparsejax.periodic is schedules.periodic
+  assert sparsejax.rounds is schedules.rounds
   assert sparsejax.cubic is schedules.cubic
   assert sparsejax.one_shot is schedules.one_shot
   assert sparsejax.PruningSchedule is schedules.PruningSchedule
@@ -64,6 +107,14 @@ def test_what_the_index_offers_is_this():
     (lambda: schedules.one_shot(-1, 0.5), 'pruning at step -1: allowed is 0 or later'),
     (lambda: schedules.cubic(40, 40, 0.5), 'begin=40, end=40'),
     (lambda: schedules.cubic(0, 40, 0.5, every=0), 'every=0'),
+    (lambda: schedules.periodic(40, 40, 0.5), 'periodic schedule with begin=40, end=40'),
+    (lambda: schedules.periodic(0, 40, 0.5, every=0), 'every=0'),
+    (lambda: schedules.rounds(0, 0, 0.5), 'rounds with every=0'),
+    (lambda: schedules.rounds(0, 1, 1.0), 'target=1.0'),
+    (lambda: schedules.rounds(0, 1, 0.0), 'target=0.0'),
+    (lambda: schedules.rounds(0, 1, 0.5, share=1.0), 'share=1.0'),
+    (lambda: schedules.rounds(0, 1, 0.5, share=0.0), 'share=0.0'),
+    (lambda: schedules.rounds(-1, 1, 0.5), 'pruning at step -1'),
     (lambda: schedules.checked(schedules.PruningSchedule((), ())), '0 steps and 0 targets'),
     (lambda: schedules.checked(schedules.PruningSchedule((1, 2), (0.5,))), '2 steps and 1 targets'),
     (lambda: schedules.checked(schedules.PruningSchedule((2, 1), (0.5, 0.4))), 'rising'),

@@ -108,6 +108,60 @@ def test_three_steps_on_four_devices_are_three_full_batch_steps_by_hand():
   assert_shards_are_equal(state)
 
 
+def squares_when_called():
+  """Changes nothing and keeps what the extra argument `mean_squared_grad` makes when called."""
+
+  def update_fn(updates, state, params=None, *, mean_squared_grad, **extra_args):
+    return updates, mean_squared_grad()
+
+  return optax.GradientTransformationExtraArgs(probe().init, update_fn)
+
+
+def naive_mean_of_squares(model, state, images, labels):
+  """Of one example after the other, each by itself through the running averages."""
+
+  @jax.jit
+  def squares(params, image, label):
+    def loss(params):
+      variables = {'params': params, 'batch_stats': state.batch_stats}
+      logits = model.apply(variables, image[None], train=False)
+      return -jax.nn.log_softmax(logits)[0, label]
+
+    return jax.tree.map(jnp.square, jax.grad(loss)(params))
+
+  found = [squares(state.params, *example) for example in zip(images, labels, strict=True)]
+  return jax.tree.map(lambda *parts: sum(parts) / len(parts), *found)
+
+
+def test_squared_gradients_are_those_of_the_examples_one_by_one():
+  """With BatchNorm, on four devices inside the step, through a link that asks for them."""
+  model = ResNet(num_classes=3, width=2, depths=(1,))
+  preprocessing, data = steps.Preprocessing((0.5,) * 3, (0.25,) * 3), examples(channels=3)
+  tx = optax.chain(optax.scale(0.0), squares_when_called())
+  state = begin(model, tx, data.images)
+  step = steps.make_train_step(
+    *(model, tx, preprocessing), batch_size=BATCH, steps_per_epoch=2, squared_gradients=True
+  )
+  order = augment.epoch_permutation(state.key, 0, EXAMPLES)
+  after = parallel.on_all(step)(*place(state, data, order))
+  batch = batch_of(0, order)
+  images, labels = preprocessing.evaluate(data.images[batch]), data.labels[batch]
+  expected = naive_mean_of_squares(model, state, images, labels)
+  assert_close(after.opt_state[-1], expected, rtol=1e-3, atol=1e-7)
+  assert_shards_are_equal(after)
+
+
+def test_squared_gradients_do_not_depend_on_the_chunks_that_they_are_taken_in():
+  count = 12  # three chunks of four
+  data, model = examples(), models.create('lenet300', 3, width=6)
+  state = begin(model, probe(), data.images)
+  images, labels = BYTES.evaluate(data.images[:count]) / 255, data.labels[:count]
+  found = jax.jit(functools.partial(steps.mean_squared_gradient, model))(state, images, labels)
+  expected = naive_mean_of_squares(model, state, images, labels)
+  assert_close(found, expected, rtol=1e-4, atol=1e-9)
+  assert max(float(jnp.max(leaf)) for leaf in jax.tree.leaves(found)) > 0
+
+
 @functools.partial(jax.jit, static_argnums=0)
 def moved_averages(model, state, images):
   """BatchNorm's averages after one training pass over these images, on one device."""

@@ -1,12 +1,16 @@
 """Update rules: the mask that was, the scores and the count make the mask that will be."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sparsejax.sparsity import updates
+from sparsejax.sparsity import granularity, updates
+from sparsejax.sparsity.selection import keep_largest
 
 
 @jax.jit
@@ -42,3 +46,152 @@ def test_nested_masks_shrink_to_the_count_and_keep_the_largest(mask, scores, cou
   assert not np.any(new & ~mask)
   assert new.sum() == min(count, mask.sum())
   assert np.min(scores[new], initial=9) >= np.max(scores[mask & ~new], initial=0)
+
+
+# Rules that exchange
+
+
+RULES = {
+  'set': updates.set_(0.5),
+  'set by criterion': updates.set_(0.5, start='criterion'),
+  'rigl': updates.rigl(100, 0.5),
+}
+SIZE, COUNT = 12, 6  # and three of the six exchanged at step 0
+MASK = np.arange(SIZE) < COUNT  # the first half is there
+SCORES = np.array([5, 2, 6, 1, 4, 3, 9, 9, 9, 9, 9, 9], np.float32)  # what is gone has none
+
+
+@functools.partial(jax.jit, static_argnames=('name', 'm'))
+def exchange(name, mask, scores, count, grow, *, start=None, step=0, m=None):
+  select = granularity.n_of_m(m).select if m else keep_largest
+  grow, start = jnp.asarray(grow), jnp.zeros_like(grow) if start is None else start
+  return updates.renew(
+    RULES[name],
+    *(mask, scores, count),
+    select=select,
+    grow_scores=grow,
+    start_scores=start,
+    step=step,
+  )
+
+
+def places(mask):
+  return np.flatnonzero(mask).tolist()
+
+
+def test_the_share_of_rigl_falls_as_half_a_cosine_and_is_nothing_from_its_end_on():
+  share = updates.rigl(end=200, share=0.4).share
+  steps = jnp.array([0, 50, 100, 150, 200, 500])
+  quarter = 0.2 * (1 + np.sqrt(0.5))
+  np.testing.assert_allclose(share(steps), [0.4, quarter, 0.2, 0.4 - quarter, 0, 0], atol=1e-7)
+
+
+def test_the_share_of_set_stays():
+  assert [float(updates.set_(0.25).share(step)) for step in (0, 1000)] == [0.25, 0.25]
+
+
+@pytest.mark.parametrize('name', RULES)
+def test_the_best_are_kept_and_the_best_of_what_is_gone_grown(name):
+  grow = np.array([0, 0, 0, 0, 0, 0, 1, 9, 2, 8, 3, 7], np.float32)
+  new = exchange(name, MASK, SCORES, COUNT, grow)
+  assert places(new) == [0, 2, 4, 7, 9, 11]
+
+
+def test_what_was_dropped_may_come_back_at_once():
+  grow = np.array([0, 9, 0, 0, 0, 0, 1, 9, 2, 8, 3, 7], np.float32)
+  assert places(exchange('rigl', MASK, SCORES, COUNT, grow)) == [0, 1, 2, 4, 7, 9]
+
+
+def test_what_is_kept_stays_however_little_would_bring_it_back():
+  grow = np.where(MASK, 0, 9).astype(np.float32)
+  assert places(exchange('rigl', MASK, SCORES, COUNT, grow)) == [0, 2, 4, 6, 7, 8]
+
+
+def test_from_its_end_on_rigl_exchanges_nothing():
+  grow = np.where(MASK, 0, 9).astype(np.float32)
+  assert places(exchange('rigl', MASK, SCORES, COUNT, grow, step=60)) == [0, 1, 2, 4, 5, 6]
+  for step in (100, 101, 10_000):
+    assert places(exchange('rigl', MASK, SCORES, COUNT, grow, step=step)) == places(MASK)
+
+
+def test_a_layer_that_is_whole_starts_at_random_or_by_the_criterion():
+  whole, scores = np.ones(SIZE, bool), np.arange(SIZE, dtype=np.float32)
+  start = np.array([0, 9, 0, 8, 0, 7, 0, 6, 0, 5, 0, 4], np.float32)
+  grow = np.array([9] + [0] * 11, np.float32)
+  for name in ('set', 'rigl'):
+    assert places(exchange(name, whole, scores, COUNT, grow, start=start)) == [1, 3, 5, 7, 9, 11]
+  # The best three stay, and of the others, that all were dropped just now, the first by growth.
+  found = exchange('set by criterion', whole, scores, COUNT, grow, start=start)
+  assert places(found) == [0, 1, 2, 9, 10, 11]
+
+
+@pytest.mark.parametrize('name', RULES)
+def test_a_layer_that_stays_whole_is_exchanged_with_itself(name):
+  rng = np.random.default_rng(0)
+  random = [rng.random(SIZE, np.float32) for _ in range(3)]
+  whole = np.ones(SIZE, bool)
+  new = exchange(name, whole, random[0], SIZE, random[1], start=random[2])
+  assert places(new) == places(whole)
+
+
+@settings(deadline=None, max_examples=60, derandomize=True, database=None)
+@given(
+  name=st.sampled_from(sorted(RULES)),
+  there=st.integers(1, SIZE),
+  count=st.integers(0, SIZE),
+  step=st.integers(0, 120),
+  seed=st.integers(0, 10),
+)
+def test_counts_are_exact_and_everything_kept_is_better_than_everything_dropped(
+  name, there, count, step, seed
+):
+  rng = np.random.default_rng(seed)
+  mask = rng.permutation(SIZE) < there
+  scores, grow, start = (rng.choice([0.0, 0.5, 1.0], SIZE).astype(np.float32) for _ in range(3))
+  new = np.asarray(exchange(name, mask, scores, count, grow, start=start, step=step))
+  assert new.sum() == count
+  if there == SIZE and RULES[name].start == 'random':
+    return
+  exchanged = int(np.round(np.float32(RULES[name].share(step)) * count))
+  kept = min(count - exchanged, there)
+  ranks = np.lexsort((np.arange(SIZE), -scores, ~mask))
+  assert new[ranks[:kept]].all()
+  grown = np.setdiff1d(np.flatnonzero(new), ranks[:kept])
+  assert len(grown) == count - kept
+  assert np.min(grow[grown], initial=9) >= np.max(grow[~new], initial=0)
+
+
+@pytest.mark.parametrize('name', RULES)
+@pytest.mark.parametrize('count', [10, 12, 15, 20])
+def test_within_a_pattern_no_group_grows_more_than_its_n(name, count):
+  """Five inputs of four outputs in groups of two: two full groups and one of a single input."""
+  rng = np.random.default_rng(1)
+  mask = np.ones((5, 4), bool)
+  for step in (0, 10, 20, 40):
+    scores, grow, start = (rng.random((5, 4), np.float32) for _ in range(3))
+    before, mask = mask, exchange(name, mask, scores, count, grow, start=start, step=step, m=2)
+    mask = np.asarray(mask)
+    assert mask.sum() == count
+    per_group = np.stack([mask[:2].sum(0), mask[2:4].sum(0)])
+    assert per_group.min() >= (1 if count >= 12 else 0)
+    assert per_group.max() <= (2 if count > 12 else 1)
+    if step and count < 20:
+      assert np.any(mask & ~before)
+
+
+@pytest.mark.parametrize(
+  ('make', 'message'),
+  [
+    (lambda: updates.set_(1.5), 'share=1.5: allowed is a share from 0 to 1'),
+    (lambda: updates.set_(float('nan')), 'share=nan: allowed is a share from 0 to 1'),
+    (lambda: updates.rigl(10, -0.1), 'share=-0.1: allowed is a share from 0 to 1'),
+    (lambda: updates.rigl(0), 'rigl: end=0: allowed is a step after the first'),
+    (lambda: updates.set_(start='randm'), "unknown start 'randm': did you mean 'random'?"),
+    (lambda: updates.rigl(10, start='dense'), "unknown start 'dense'"),
+  ],
+)
+def test_rules_that_make_no_sense_are_refused_in_one_line(make, message):
+  with pytest.raises(ValueError) as error:
+    make()
+  assert str(error.value).startswith(message)
+  assert '\n' not in str(error.value)

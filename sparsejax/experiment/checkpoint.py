@@ -1,4 +1,4 @@
-"""Checkpoints: Orbax writes the arrays, a manifest written last makes them count.
+"""Checkpoints: Orbax writes the arrays, masks as bits; a manifest written last makes them count.
 
 Beside the arrays lie the notes: the arrays' shapes, and what the host knows (phases, seconds). The
 manifest holds the sha256 of every file. A folder without one was cut short and never existed; a
@@ -16,6 +16,7 @@ from absl import logging
 
 from sparsejax.experiment import files, parallel
 from sparsejax.sparsity import tree
+from sparsejax.sparsity.packing import pack_masks, unpack_masks
 
 MANIFEST = 'manifest.json'
 ARRAYS = 'arrays'
@@ -58,7 +59,7 @@ def write(folder: pathlib.Path, state: Any, host: dict[str, Any]) -> None:
     with files.naming_full_disk(folder.parent, needed=size):
       folder.mkdir()
       with ocp.StandardCheckpointer() as checkpointer:
-        checkpointer.save((folder / ARRAYS).absolute(), state)
+        checkpointer.save((folder / ARRAYS).absolute(), pack_masks(state))
       files.write_json(folder / NOTES, {'shapes': _shapes(state), 'host': host})
       files.write_json(folder / MANIFEST, _digests(folder))
   except BaseException:
@@ -109,10 +110,10 @@ def read(folder: pathlib.Path, like: Any) -> tuple[Any, dict[str, Any]]:
     raise DamagedError(f'checkpoint {folder} is damaged ({wrong[0]} is not as it was written)')
   notes = json.loads((folder / NOTES).read_text())
   _check_shapes(folder, notes['shapes'], _shapes(like))
-  abstract = jax.tree.map(ocp.utils.to_shape_dtype_struct, like)
+  abstract = jax.tree.map(ocp.utils.to_shape_dtype_struct, pack_masks(like))
   with ocp.StandardCheckpointer() as checkpointer:
     state = checkpointer.restore((folder / ARRAYS).absolute(), abstract)
-  return parallel.replicate(state), notes['host']
+  return parallel.replicate(unpack_masks(state, like)), notes['host']
 
 
 def _shapes(state: Any) -> dict[str, str]:

@@ -1,17 +1,16 @@
 """Events: what happens between steps, each a pure function (state, batches) -> state."""
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, NamedTuple
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
-from sparsejax.experiment import parallel
+from sparsejax.experiment import lobs, parallel
 from sparsejax.experiment.state import TrainState
 from sparsejax.experiment.steps import Arrays, Preprocessing
-from sparsejax.layers.normalisation import MOMENTUM
 from sparsejax.lookup import lookup
+from sparsejax.sparsity.batch_norm import recalibrate_batch_norm
 
 
 class Context(NamedTuple):
@@ -31,33 +30,39 @@ class Context(NamedTuple):
       yield self.preprocessing.evaluate(self.data.images[indices])
 
 
-def recalibrate_batch_norm(state: TrainState, batches: Iterable[jax.Array], model: Any):
-  """Sets BatchNorm's averages to the mean of the batches' own moments, as the network is now.
-
-  After a cut the running averages still describe the dense network. A training pass moves an
-  average a to 0.9 a + 0.1 m; from a = 0 ten times the result is the batch's own moment m.
-  """
-  zeros = jax.tree.map(jnp.zeros_like, state.batch_stats)
-
-  def moments(params, images):
-    variables = {'params': params, 'batch_stats': zeros}
-    rngs = {'dropout': jax.random.key(0)}
-    _, changed = model.apply(variables, images, train=True, mutable=['batch_stats'], rngs=rngs)
-    return jax.tree.map(lambda a: a / (1 - MOMENTUM), parallel.join(changed['batch_stats']))
-
-  one_batch = parallel.on_all(moments)
-  found = [one_batch(state.params, images) for images in batches]
-  mean = jax.tree.map(lambda *parts: sum(parts) / len(parts), *found)
-  return state._replace(batch_stats=mean)
-
-
 def _recalibrate(state: TrainState, settings: Mapping[str, Any], context: Context) -> TrainState:
+  """Sets BatchNorm's averages to the mean of the batches' own moments, as the network is now."""
   if not state.batch_stats:
     return state
-  return recalibrate_batch_norm(state, context.batches(settings['batches']), context.model)
+
+  def update(batch_stats, parts):
+    params, images = parts
+    variables = {'params': params, 'batch_stats': batch_stats}
+    rngs = {'dropout': jax.random.key(0)}
+    _, changed = context.model.apply(
+      variables, images, train=True, mutable=['batch_stats'], rngs=rngs
+    )
+    return parallel.join(changed['batch_stats'])
+
+  batches = ((state.params, images) for images in context.batches(settings['batches']))
+  stats = recalibrate_batch_norm(parallel.on_all(update), state.batch_stats, batches)
+  return state._replace(batch_stats=stats)
+
+
+def _lobs(state: TrainState, settings: Mapping[str, Any], context: Context) -> TrainState:
+  return lobs.prune_layers(
+    state,
+    context.batches(settings['batches']),
+    context.model,
+    target=settings['target'],
+    allocate=lobs.ALLOCATIONS[settings['allocation']](),
+    exclude=settings['exclude'],
+    method=settings['method'],
+  )
 
 
 EVENTS: dict[str, Callable[[TrainState, Mapping[str, Any], Context], TrainState]] = {
+  'lobs': _lobs,
   'recalibrate_batch_norm': _recalibrate,
 }
 
@@ -72,6 +77,8 @@ def check(config: Mapping[str, Any]) -> None:
   for name in names:
     if (batches := config[name]['batches']) < 1:
       raise ValueError(f'{name}.batches={batches}: allowed is 1 or more')
+  if 'lobs' in names:
+    lobs.check(config)
 
 
 def happen(name: str, state: TrainState, settings: Mapping, context: Context) -> TrainState:

@@ -67,6 +67,11 @@ def pruning_schedule(settings: Mapping[str, Any], clock: Clock) -> schedules.Pru
   if steps['every'] < 1:
     raise ValueError(f'prune: a renewal every {steps["every"]} steps; allowed are 1 or more')
   if kind == 'rounds':
+    if is_threshold:
+      raise ValueError(
+        "prune.schedule='rounds': a share of what is left each round is no threshold; allowed are "
+        'one_shot and cubic, or another prune.allocation'
+      )
     schedule = schedules.rounds(begin, steps['every'], target, share=steps['round_share'])
     _check_step('last round', schedule.steps[-1], clock)
     return schedule
@@ -170,7 +175,10 @@ def build_rewind(
   block: Mapping[str, Any], prune_block: Mapping[str, Any] | None, clock: Clock
 ) -> optax.GradientTransformationExtraArgs:
   """Returns the link that sets weights back at every step at which `prune` renews the masks."""
-  to = in_steps(block, clock, 'rewind').get('to')
+  settings = in_steps(block, clock, 'rewind')
+  for key in settings:
+    lookup('setting', f'rewind.{key}', {'rewind.to': None})
+  to = settings.get('to')
   if prune_block is None:
     raise ValueError("config.chain: 'rewind' goes back where 'prune' cuts; allowed is with it")
   if to is None:

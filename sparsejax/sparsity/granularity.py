@@ -61,6 +61,8 @@ def filters() -> Granularity:
 def input_channels() -> Granularity:
   """All weights out of one input, whichever output they go to; of a vector every entry.
 
+  A depthwise kernel has one input for each group of channels, and so a single group here.
+
   Example:
     >>> input_channels().pool(jnp.array([[3.0, 1.0], [1.0, 0.0]])).tolist()
     [4.0, 1.0]
@@ -98,7 +100,7 @@ def blocks(inputs: int = 4, outputs: int = 4) -> Granularity:
     return tiles.sum((-3, -1))
 
   def spread(groups, shape):
-    *_, rows, columns = (1, *shape)
+    *_, rows, columns = (1, 1, *shape)
     values = jnp.repeat(jnp.repeat(groups, inputs, -2), outputs, -1)
     return values[..., :rows, :columns].reshape(shape)
 
@@ -139,7 +141,7 @@ def n_of_m(m: int = 4) -> Granularity:
     alive = scores > -jnp.inf
     up_to = jnp.stack([jnp.sum(alive & (place <= p), dtype=jnp.int32) for p in range(m)])
     last = jnp.sum(up_to < count, dtype=jnp.int32)
-    ahead = jnp.where(place < last, jnp.inf, -jnp.inf)
+    ahead = jnp.where(alive & (place < last), jnp.inf, -jnp.inf)
     return keep_largest(jnp.where(place == last, scores, ahead), count)
 
   single = weight()

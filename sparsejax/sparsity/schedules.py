@@ -83,7 +83,7 @@ def rounds(begin: int, every: int, target: float, *, share: float = 0.2) -> Prun
       f'rounds with every={every}, target={target}, share={share}: allowed are a period of 1 or '
       'more, a target and a share between 0 and 1'
     )
-  count = math.ceil(math.log(target) / math.log1p(-share) - 1e-9)
+  count = max(1, math.ceil(math.log(target) / math.log1p(-share) - 1e-9))
   steps = tuple(begin + every * i for i in range(count))
   targets = [(1 - share) ** (i + 1) for i in range(count - 1)]
   return checked(PruningSchedule(steps, (*targets, float(target))))

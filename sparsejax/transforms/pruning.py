@@ -129,7 +129,8 @@ def prune(
     renewal = functools.partial(renew, lazy=lazy) if lazy else renew
     masks, kept, inner_state = jax.lax.cond(due, renewal, keep, state, params, extra)
     if extra_args.get('grad') is not None:
-      extra_args['grad'] = apply_masks(_with_holes_of(updates, extra_args['grad']), masks)
+      grad = _with_holes_of(updates, extra_args['grad'])
+      extra_args['grad'] = _lazily(lambda grad: apply_masks(grad, masks), grad)
     # What has just grown gets no gradient yet, so that its slots start at zero. The inner links run
     # all the same, and count this step: a learning rate's schedule must not stand still.
     updates, inner_state = inner.update(
@@ -153,15 +154,27 @@ def _wanted(needs, updates, extra_args):
         f'{name}=: call update(updates, state, params, {name}=...); grad is the raw gradient'
       )
   given = {name: _with_holes_of(updates, extra_args[name]) for name in needs}
-  lazy = tuple((name, value) for name, value in given.items() if callable(value))
-  return {name: value for name, value in given.items() if not callable(value)}, lazy
+  lazy = tuple((name, value) for name, value in given.items() if _is_lazy(value))
+  return {name: value for name, value in given.items() if not _is_lazy(value)}, lazy
 
 
 def _with_holes_of(updates, grad):
   """The gradient without the leaves that `optax.masked` took from the updates alone."""
-  if callable(grad):
-    return lambda: _with_holes_of(updates, grad())
-  return jax.tree.map(lambda u, g: u if is_hole(u) else g, updates, grad, is_leaf=is_hole)
+
+  def with_holes(grad):
+    return jax.tree.map(lambda u, g: u if is_hole(u) else g, updates, grad, is_leaf=is_hole)
+
+  return _lazily(with_holes, grad)
+
+
+def _lazily(change, value):
+  """What a change makes of a tree; of a function that makes a tree, such a function again."""
+  return (lambda: change(value())) if _is_lazy(value) else change(value)
+
+
+def _is_lazy(value: Any) -> bool:
+  """Whether this is a function and not a tree: Equinox' models are trees that can be called."""
+  return callable(value) and jax.tree_util.treedef_is_leaf(jax.tree.structure(value))
 
 
 def apply_masks(params: Any, masks: Any) -> Any:

@@ -66,7 +66,7 @@ def rewind(
   inner = optax.with_extra_args_support(optax.identity() if inner is None else inner)
 
   def init_fn(params):
-    saved = jax.tree.map(jnp.asarray, params)
+    saved = jax.tree.map(jnp.array, params)  # copies: a step may donate both
     return RewindState(jnp.zeros([], jnp.int32), saved, inner.init(params))
 
   def update_fn(updates, state, params=None, **extra_args):
@@ -75,7 +75,7 @@ def rewind(
     updates, inner_state = inner.update(updates, state.inner_state, params, **extra_args)
     saved = _where(state.count == to, params, state.saved)
     due = jnp.any(jnp.asarray(at) == state.count)
-    back = jax.tree.map(lambda s, p, u: (s - p).astype(u.dtype), saved, params, updates)
+    back = jax.tree.map(jnp.subtract, saved, params)
     inner_state = clear_slots(inner, inner_state, jax.tree.map(lambda p: ~due, params))
     count = optax.safe_increment(state.count)
     return _where(due, back, updates), RewindState(count, saved, inner_state)

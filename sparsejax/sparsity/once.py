@@ -1,0 +1,111 @@
+"""Pruning once, for people who only want that: no schedule, no optimizer."""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from sparsejax.sparsity import allocation as allocations
+from sparsejax.sparsity import criteria, schedules, tree, updates
+from sparsejax.sparsity import granularity as granularities
+from sparsejax.sparsity.costs import Costs, mac_costs, weight_costs
+from sparsejax.sparsity.renewal import Renewal
+
+
+def prune_to(
+  params: Any,
+  *,
+  sparsity: float | None = None,
+  compression: float | None = None,
+  macs: float | None = None,
+  positions: Mapping[str, int] | None = None,
+  criterion: criteria.Criterion = criteria.magnitude,
+  granularity: granularities.Granularity | None = None,
+  allocation: Callable[[Costs | None], allocations.Allocation] = allocations.global_rank,
+  exclude: str | Sequence[str] = (),
+  floor: int = 1,
+  seed: int = 0,
+  **extra: Any,
+) -> Any:
+  r"""Returns the parameters with the least worthy weights of their kernels at exactly zero.
+
+  The target is the whole network's, with the kernels that are excluded counted as they are: of
+  single weights it is met exactly; of groups, or in MACs, as nearly as it can be from below.
+
+  Args:
+    params: any pytree; what is no kernel stays.
+    sparsity: the share of the kernels' weights that is to be zero, in [0, 1).
+    compression: instead, weights / active weights, 1 or more.
+    macs: instead, the share of the multiply-accumulates that is to be left, in (0, 1].
+    positions: for `macs`, how often each layer applies its kernel (`models.positions`).
+    criterion: scores, of which the largest stay.
+    granularity: what is removed as one; single weights by default.
+    allocation: `allocation.global_rank`, `uniform` or `erk`, not called.
+    exclude: regular expressions (or one) over paths of kernels to leave whole.
+    floor: the number of weights (groups) that every layer keeps at least.
+    seed: of the random criterion.
+    **extra: what the criterion needs, such as `grad`.
+
+  Returns:
+    A tree as params. Its masks are `jax.tree.map(lambda p: p != 0, pruned)`.
+
+  Raises:
+    ValueError: not exactly one target, or one outside its range or out of reach.
+
+  Example:
+    >>> params = {'fc': {'kernel': jnp.array([[3.0, -1.0], [0.5, 2.0]]), 'bias': jnp.ones(2)}}
+    >>> prune_to(params, sparsity=0.5)['fc']['kernel'].tolist()
+    [[3.0, 0.0], [0.0, 2.0]]
+  """
+  granularity_or_weight = granularity or granularities.weight()
+  target = _target(sparsity, compression, macs)
+  if macs is not None:
+    if positions is None:
+      raise ValueError('macs needs positions=: how often each layer applies its kernel')
+    share, rule = target, allocation(mac_costs(params, positions))
+  elif granularity is not None:
+    share, rule = target, allocation(weight_costs(params))
+  else:
+    share, rule = _share_of_chosen(params, exclude, target), allocation(None)
+  exclude = (exclude,) if isinstance(exclude, str) else tuple(exclude)
+  parts = Renewal(
+    *(schedules.one_shot(0, share), criterion, granularity_or_weight, rule, updates.nested()),
+    *('kernels', exclude, floor, seed),
+  ).checked()
+  if missing := [name for name in parts.needs if name not in extra]:
+    raise ValueError(f'the criterion needs {missing[0]}=, a tree as the parameters')
+  masks = parts.renew(parts.initial(params), params, extra, jnp.int32(0))
+  return jax.tree.map(lambda m, p: jnp.where(m, p, 0).astype(p.dtype), masks, params)
+
+
+def _target(sparsity, compression, macs) -> float:
+  """The share of the network's weights or MACs that is to be left."""
+  given = {'sparsity': sparsity, 'compression': compression, 'macs': macs}
+  given = {name: value for name, value in given.items() if value is not None}
+  if len(given) != 1:
+    raise ValueError(f'prune_to with {given}: allowed is one of sparsity, compression, macs')
+  [(name, value)] = given.items()
+  allowed, left = {
+    'sparsity': ('a share in [0, 1)', lambda: 1 - value),
+    'compression': ('a number, 1 or more', lambda: 1 / value if value > 0 else 2),
+    'macs': ('a share in (0, 1]', lambda: value),
+  }[name]
+  if not 0 < left() <= 1:
+    raise ValueError(f'{name}={value}: allowed is {allowed}')
+  return left()
+
+
+def _share_of_chosen(params, exclude, target) -> float:
+  """What the kernels that are not excluded keep, for the whole to keep the target."""
+  named = tree.named_leaves(params)
+  total = sum(leaf.size for path, leaf in named.items() if tree.is_kernel(path, leaf))
+  chosen = tree.named_leaves(tree.choose(params, 'kernels', exclude))
+  own = sum(named[path].size for path, inside in chosen.items() if inside)
+  left = target * total - (total - own)
+  if left <= 0:
+    raise ValueError(
+      f'the excluded kernels are {(total - own) / total:.4g} of the weights by themselves; allowed '
+      'is a target that leaves more'
+    )
+  return left / own

@@ -1,0 +1,244 @@
+"""Granularity: sums over groups and back, by hand; N:M against a sort; all of any leaf's shape."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from sparsejax.sparsity.granularity import (
+  blocks,
+  filters,
+  input_channels,
+  n_of_m,
+  output_first,
+  weight,
+)
+
+MATRIX = jnp.array([[1.0, 2.0, 3.0], [4.0, 5.0, 6.0]])  # two inputs, three outputs
+KERNEL = jnp.arange(8.0).reshape(2, 1, 2, 2)  # HWIO: [[0, 1], [2, 3]] above [[4, 5], [6, 7]]
+DEPTHWISE = jnp.ones((3, 3, 1, 2)) * jnp.array([1.0, 2.0]).reshape(1, 1, 1, 2)
+VECTOR = jnp.array([3.0, 1.0, 2.0])
+
+GRANULARITIES = {
+  'weight': weight(),
+  'filters': filters(),
+  'input_channels': input_channels(),
+  'blocks of 2x3': blocks(2, 3),
+  'n_of_m': n_of_m(),
+  'filters, outputs first': output_first(filters()),
+  'input_channels, outputs first': output_first(input_channels()),
+  'blocks of 2x3, outputs first': output_first(blocks(2, 3)),
+  'n_of_m, outputs first': output_first(n_of_m()),
+}
+SHAPES = [(), (7,), (5, 7), (3, 3, 1, 5), (1, 2, 5, 4)]
+
+
+# Sums over groups
+
+
+@pytest.mark.parametrize(
+  ('groups', 'values', 'sums'),
+  [
+    (weight(), MATRIX, MATRIX.tolist()),
+    (filters(), MATRIX, [5, 7, 9]),
+    (input_channels(), MATRIX, [6, 15]),
+    (blocks(1, 2), MATRIX, [[3, 3], [9, 6]]),
+    (blocks(2, 2), MATRIX, [[12, 9]]),
+    (blocks(4, 4), MATRIX, [[21]]),
+    (filters(), KERNEL, [12, 16]),
+    (input_channels(), KERNEL, [10, 18]),
+    (blocks(2, 2), KERNEL, [[[[6]]], [[[22]]]]),
+    (blocks(1, 2), KERNEL, [[[[1], [5]]], [[[9], [13]]]]),
+    (filters(), DEPTHWISE, [9, 18]),
+    (input_channels(), DEPTHWISE, [27]),
+    (blocks(4, 4), DEPTHWISE, np.full((3, 3, 1, 1), 3).tolist()),
+    (filters(), VECTOR, [3, 1, 2]),
+    (input_channels(), VECTOR, [3, 1, 2]),
+    (blocks(4, 2), VECTOR, [[4, 2]]),
+    (filters(), jnp.float32(5), 5),
+    (input_channels(), jnp.float32(5), 5),
+    (blocks(), jnp.float32(5), [[5]]),
+  ],
+)
+def test_pool_sums_the_weights_of_each_group(groups, values, sums):
+  assert groups.pool(values).tolist() == sums
+
+
+@pytest.mark.parametrize(
+  ('groups', 'of', 'shape', 'spread'),
+  [
+    (weight(), [[1, 2]], (1, 2), [[1, 2]]),
+    (filters(), [1, 2, 3], (2, 3), [[1, 2, 3], [1, 2, 3]]),
+    (input_channels(), [1, 2], (2, 3), [[1, 1, 1], [2, 2, 2]]),
+    (blocks(1, 2), [[1, 2], [3, 4]], (2, 3), [[1, 1, 2], [3, 3, 4]]),
+    (filters(), [1, 2], (2, 1, 2, 2), [[[[1, 2]] * 2]] * 2),
+    (input_channels(), [1, 2], (2, 1, 2, 2), [[[[1, 1], [2, 2]]]] * 2),
+    (blocks(2, 2), [[[[1]]], [[[2]]]], (2, 1, 2, 2), [[[[1, 1]] * 2], [[[2, 2]] * 2]]),
+    (blocks(4, 2), [[1, 2]], (3,), [1, 1, 2]),
+    (blocks(), [[5]], (), 5),
+  ],
+)
+def test_spread_gives_every_weight_what_its_group_has(groups, of, shape, spread):
+  assert groups.spread(jnp.array(of), shape).tolist() == spread
+
+
+@pytest.mark.parametrize('shape', SHAPES)
+@pytest.mark.parametrize('name', GRANULARITIES)
+def test_groups_share_the_weights_out_and_what_is_spread_pools_to_itself(name, shape):
+  groups = GRANULARITIES[name]
+  sizes = groups.pool(jnp.ones(shape))
+  assert int(sizes.sum()) == np.prod(shape, dtype=int)
+  assert sizes.size == groups.groups(shape)
+  values = jnp.arange(1.0, sizes.size + 1).reshape(sizes.shape)  # a number for each group
+  spread = groups.spread(values, shape)
+  assert spread.shape == shape
+  np.testing.assert_array_equal(groups.pool(spread), values * sizes)
+  np.testing.assert_array_equal(groups.mean(spread), values)
+  found, counts = np.unique(np.asarray(spread), return_counts=True)
+  np.testing.assert_array_equal(found, values.ravel())
+  np.testing.assert_array_equal(counts, sizes.ravel())
+
+
+def test_the_mean_does_not_favour_the_larger_of_two_groups():
+  # Columns 1 and 2, and column 3: sums 10 and 6, means 2.5 and 3.
+  groups = blocks(2, 2)
+  values = jnp.array([[3.0, 2.0, 3.0], [3.0, 2.0, 3.0]])
+  assert groups.pool(values).tolist() == [[10, 6]]
+  assert groups.mean(values).tolist() == [[2.5, 3]]
+
+
+@pytest.mark.parametrize(
+  ('groups', 'shape', 'count'),
+  [
+    (weight(), (3, 3, 4, 6), 216),
+    (filters(), (3, 3, 4, 6), 6),
+    (input_channels(), (3, 3, 4, 6), 4),
+    (blocks(), (3, 3, 4, 6), 9 * 1 * 2),
+    (n_of_m(), (3, 3, 4, 6), 216),
+    (output_first(filters()), (3, 4, 6, 6), 3),
+  ],
+)
+def test_how_many_groups_there_are(groups, shape, count):
+  assert groups.groups(shape) == count
+
+
+def test_outputs_first_is_the_same_of_the_transposed_kernel():
+  rng = np.random.default_rng(0)
+  ours = jnp.asarray(rng.normal(size=(3, 2, 5, 4)), jnp.float32)  # HWIO
+  theirs = jnp.transpose(ours, (3, 2, 0, 1))  # OIHW
+  for groups in (weight(), filters(), input_channels(), blocks(2, 3)):
+    turned, pooled = output_first(groups), groups.pool(ours)
+    np.testing.assert_array_equal(turned.pool(theirs), pooled)
+    spread = groups.spread(pooled, ours.shape)
+    np.testing.assert_array_equal(
+      turned.spread(pooled, theirs.shape), jnp.transpose(spread, (3, 2, 0, 1))
+    )
+
+
+def test_outputs_first_thins_the_inputs_of_pytorch_s_kernels():
+  groups = output_first(n_of_m(2))
+  scores = jnp.array([[9.0, 8.0, 1.0, 2.0]])  # one output, four inputs
+  kept = groups.select(groups.pool(scores), 2)
+  assert groups.spread(kept, (1, 4)).tolist() == [[True, False, False, True]]
+
+
+def test_what_is_no_pattern_keeps_the_largest():
+  for groups in (weight(), filters(), input_channels(), blocks()):
+    assert groups.select(VECTOR, 2).tolist() == [True, False, True]
+
+
+# N:M
+
+
+def test_two_of_four_by_hand():
+  column = jnp.array([[1.0], [4.0], [2.0], [3.0], [9.0], [8.0], [7.0], [6.0]])
+  kept = n_of_m(4).select(column, 4)
+  assert kept.ravel().tolist() == [False, True, False, True, True, True, False, False]
+
+
+def test_groups_run_along_the_inputs_of_each_output():
+  scores = jnp.array([[1.0, 9.0], [2.0, 8.0]])
+  assert n_of_m(2).select(scores, 2).tolist() == [[False, True], [True, False]]
+
+
+def test_the_channels_of_a_convolution_are_next_to_each_other():
+  # (0, 0, c) is one group of two and (0, 1, c) the other; across the width 3 and 4 would stay.
+  scores = jnp.array([1.0, 2.0, 3.0, 4.0]).reshape(1, 2, 2, 1)
+  assert n_of_m(2).select(scores, 2).ravel().tolist() == [False, True, False, True]
+
+
+def test_an_odd_one_goes_where_the_next_score_is_highest():
+  column = jnp.array([[1.0], [4.0], [3.0], [9.0]])
+  assert n_of_m(2).select(column, 3).ravel().tolist() == [False, True, True, True]
+
+
+def test_what_is_gone_holds_no_place_of_its_group():
+  """The first group is gone: all that stays comes out of the second, to the exact number."""
+  gone = jnp.array([[-jnp.inf], [-jnp.inf], [1.0], [2.0]])
+  select = jax.jit(n_of_m(2).select)
+  assert select(gone, 1).ravel().tolist() == [False, False, False, True]
+  assert select(gone, 2).ravel().tolist() == [False, False, True, True]
+  assert select(gone, 3)[2:].ravel().tolist() == [True, True]
+
+
+def test_a_layer_of_ten_classes():
+  """Groups of 4, 4 and 2 inputs; at six of ten each keeps two, and the last is whole."""
+  scores = jnp.asarray(np.random.default_rng(0).normal(size=(10, 10)), jnp.float32)
+  select = jax.jit(n_of_m(4).select)
+  kept = select(scores, 60)
+  assert all(part.sum(0).tolist() == [2] * 10 for part in (kept[:4], kept[4:8], kept[8:]))
+  assert int(select(scores, 37).sum()) == 37
+
+
+def by_sorting(scores, count, m):
+  """N:M as one would write it without care for the time: all firsts of their groups, then ..."""
+  columns = scores.reshape(-1, scores.shape[-1] if scores.ndim > 1 else 1)
+  places = np.zeros(columns.shape, int)
+  for start in range(0, len(columns), m):
+    order = np.argsort(-columns[start : start + m], axis=0, kind='stable')
+    places[start : start + m] = np.argsort(order, axis=0)
+  places, flat = places.ravel(), columns.ravel()
+  kept = np.zeros(flat.size, bool)
+  alive_first = np.lexsort((np.arange(flat.size), -flat, places, flat == -np.inf))
+  kept[alive_first[:count]] = True
+  return (kept & (flat > -np.inf)).reshape(scores.shape)
+
+
+@pytest.mark.parametrize('m', [2, 4])
+@pytest.mark.parametrize('shape', [(), (7,), (10, 3), (2, 2, 3, 2), (3, 3, 1, 4)])
+def test_any_count_is_met_exactly_and_in_every_group_equally(shape, m):
+  rng = np.random.default_rng(0)
+  size = int(np.prod(shape))
+  whole = np.asarray(rng.choice([0.5, 1.0, 2.0, 3.0], shape), np.float32)  # with many ties
+  thinned = np.where(rng.random(shape) < 0.4, -np.inf, whole).astype(np.float32)
+  select = jax.jit(jax.vmap(n_of_m(m).select, in_axes=(None, 0)))
+  for scores in (whole, thinned):
+    alive = scores > -np.inf
+    for count, found in enumerate(np.asarray(select(scores, np.arange(size + 1)))):
+      np.testing.assert_array_equal(found & alive, by_sorting(scores, count, m))
+      assert found.sum() == count
+  for found in np.asarray(select(whole, np.arange(size + 1))):
+    columns = found.reshape(-1, shape[-1] if len(shape) > 1 else 1)
+    full = len(columns) // m
+    in_full = columns[: full * m].reshape(full, m, columns.shape[1]).sum(1)
+    in_last = columns[full * m :].sum(0)
+    assert np.max(in_full, initial=0) - np.min(in_full, initial=m) <= 1
+    assert np.all(in_last <= np.min(in_full, initial=m) + 1)
+
+
+# Bad arguments
+
+
+@pytest.mark.parametrize(
+  ('make', 'message'),
+  [
+    (lambda: blocks(0, 4), 'blocks of 0x4: allowed are 1 or more'),
+    (lambda: blocks(4, -1), 'blocks of 4x-1: allowed are 1 or more'),
+    (lambda: n_of_m(1), 'N:M sparsity with m=1: allowed is 2 or more'),
+    (lambda: n_of_m(-2), 'N:M sparsity with m=-2: allowed is 2 or more'),
+  ],
+)
+def test_groups_of_no_size_are_refused(make, message):
+  with pytest.raises(ValueError) as error:
+    make()
+  assert str(error.value) == message

@@ -1,0 +1,103 @@
+"""prune_to: one call, and the target is the whole network's."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import sparsejax
+from sparsejax import allocation, criteria, granularity, prune_to, sparsity_report
+
+POSITIONS = {'conv': 64, 'fc': 1, 'head': 1}
+
+
+def network():
+  rng = np.random.default_rng(0)
+  shapes = {'conv': (3, 3, 4, 16), 'fc': (64, 50), 'head': (50, 10)}
+  return {
+    name: {
+      'kernel': jnp.asarray(rng.normal(size=shape), jnp.float32),
+      'bias': jnp.ones(shape[-1]),
+    }
+    for name, shape in shapes.items()
+  }
+
+
+TOTAL = 576 + 3200 + 500
+
+
+@pytest.mark.parametrize('rule', [allocation.global_rank, allocation.uniform, allocation.erk])
+@pytest.mark.parametrize('exclude', [(), ('^head',)])
+def test_the_sparsity_of_the_network_is_exact(rule, exclude):
+  params = network()
+  pruned = prune_to(params, sparsity=0.8, allocation=rule, exclude=exclude)
+  assert sparsity_report(pruned)['active_weights'] == round(0.2 * TOTAL)
+  heads = pruned['head']['kernel'], params['head']['kernel']
+  assert bool(jnp.all(heads[0] == heads[1])) == bool(exclude)
+  for layer, before in zip(pruned.values(), params.values(), strict=True):
+    np.testing.assert_array_equal(layer['bias'], before['bias'])
+    changed = layer['kernel'] != before['kernel']
+    assert not bool(jnp.any(layer['kernel'][changed]))
+
+
+def test_compression_is_another_word_for_it():
+  assert sparsity_report(prune_to(network(), compression=5.0))['active_weights'] == round(TOTAL / 5)
+
+
+@pytest.mark.parametrize('rule', [allocation.global_rank, allocation.uniform, allocation.erk])
+@pytest.mark.parametrize('parts', [None, granularity.filters()])
+@pytest.mark.parametrize('share', [0.5, 0.2])
+def test_macs_are_used_up_and_not_exceeded(rule, parts, share):
+  pruned = prune_to(network(), macs=share, positions=POSITIONS, allocation=rule, granularity=parts)
+  report = sparsity_report(pruned, POSITIONS)
+  dearest = 64 * (1 if parts is None else 36)
+  assert share * report['macs'] - dearest < report['active_macs'] <= share * report['macs']
+  figures = sparsejax.count_macs(pruned, POSITIONS)
+  assert figures == {name: report[name] for name in figures}
+
+
+def test_whole_filters_of_different_sizes_are_counted_in_weights():
+  pruned = prune_to(network(), sparsity=0.5, granularity=granularity.filters())
+  active = sparsity_report(pruned)['active_weights']
+  assert 0.5 * TOTAL - 64 < active <= 0.5 * TOTAL
+  alive = jnp.any(pruned['fc']['kernel'] != 0, axis=0)
+  assert bool(jnp.all((pruned['fc']['kernel'] != 0) == alive[None]))
+
+
+def test_two_of_four():
+  pruned = prune_to(
+    {'kernel': jnp.arange(1.0, 9.0)[:, None]}, sparsity=0.5, granularity=granularity.n_of_m(4)
+  )
+  assert pruned['kernel'].ravel().tolist() == [0, 0, 3, 4, 0, 0, 7, 8]
+
+
+def test_a_criterion_may_read_the_gradient():
+  params = {'kernel': jnp.array([[1.0, 2.0, 3.0]])}
+  grad = {'kernel': jnp.array([[9.0, 1.0, 1.0]])}
+  pruned = prune_to(params, compression=3, criterion=criteria.saliency, grad=grad)
+  assert pruned['kernel'].tolist() == [[1.0, 0.0, 0.0]]
+  with pytest.raises(ValueError, match='the criterion needs grad='):
+    prune_to(params, compression=3, criterion=criteria.saliency)
+
+
+def test_it_runs_under_jit():
+  jitted = jax.jit(lambda params: prune_to(params, sparsity=0.9))
+  np.testing.assert_array_equal(
+    jitted(network())['fc']['kernel'], prune_to(network(), sparsity=0.9)['fc']['kernel']
+  )
+
+
+@pytest.mark.parametrize(
+  ('targets', 'message'),
+  [
+    ({}, 'allowed is one of sparsity, compression, macs'),
+    ({'sparsity': 0.5, 'compression': 2}, 'allowed is one of'),
+    ({'sparsity': 1.0}, r'sparsity=1\.0: allowed is a share in \[0, 1\)'),
+    ({'compression': 0.5}, r'compression=0\.5: allowed is a number, 1 or more'),
+    ({'macs': 0.5}, 'macs needs positions='),
+    ({'sparsity': 0.95, 'exclude': 'head'}, 'the excluded kernels are 0.1169 of the weights'),
+  ],
+)
+def test_impossible_targets_are_refused(targets, message):
+  with pytest.raises(ValueError, match=message):
+    prune_to(network(), **targets)
