@@ -1,5 +1,7 @@
 """Recipes that several configs share: the log's CIFAR-10 training, and Deep Compression's cut."""
 
+import math
+
 from ml_collections import ConfigDict
 
 from configs import base
@@ -129,6 +131,31 @@ def cifar10_pruned(model, active_fraction):
   return config
 
 
+def cifar10_exchanging(model, active_fraction, rule):
+  """Sparse from the first step, by SET or RigL, whose exchange ends at three quarters."""
+  return exchanging(cifar10_pruned(model, active_fraction), rule)
+
+
+def cifar10_shrunk(model, strength, *, restarts=False):
+  """L1 on every kernel for 120 of 180 epochs, then what is left without it.
+
+  The weight decay stays at 5e-4: the log's networks trained without any and overfitted. With
+  restarts the rate is SGDR's, 150 epochs of which the last cycle, from 70, is without the penalty.
+  """
+  config = cifar10_sgd(model)
+  if restarts:
+    warm_restarts(config)
+  return shrunk(config, strength, off_epochs=70.0 if restarts else 120.0)
+
+
+def warm_restarts(config):
+  """SGDR as in the log: 0.2 falls along half a cosine in 10, 20, 40 and 80 epochs."""
+  config.epochs = 150.0
+  rate = dict(schedule='sgdr', value=0.2, first_epochs=10.0, multiply=2.0)
+  config.scale_by_learning_rate = ConfigDict({'learning_rate': rate})
+  return config
+
+
 def cifar10_gradual(model, active_fraction):
   """Pruned between the epochs 20 and 120 of 180, of which the last 60 are at the lowest rate."""
   return gradually(cifar10_pruned(model, active_fraction), begin_epochs=20.0, end_epochs=120.0)
@@ -152,4 +179,36 @@ def shrunk(config, strength, off_epochs):
   config.prune.parameters = 'kernels'
   config.prune.target = 0.0
   config.prune.floor = 0
+  return config
+
+
+def by_filters(config, exclude):
+  """The L1 recipe as the group lasso over filters, each norm with weight 1."""
+  config.method = 'structured sparsity learning'
+  config.chain = (*base.SGD, 'proximal_group_l1', 'prune')
+  with config.unlocked():
+    strength = config.proximal_l1.strength.to_dict()
+    del config.proximal_l1
+  parts = {'strength': strength, 'group_weight': 'one', 'exclude': exclude}
+  config.proximal_group_l1 = ConfigDict(base.LINKS['proximal_group_l1'] | parts)
+  return config
+
+
+def cifar10_rewound(model, active_fraction, last_epochs):
+  """Rounds of a cut by a fifth and the last epochs of the schedule again, to an active fraction."""
+  config = cifar10_pruned(model, active_fraction)
+  config.method = 'learning-rate rewinding'
+  dense, share = 180.0, 0.2
+  target = config.prune.target
+  count = math.ceil(math.log(target) / math.log(1 - share)) if 0 < target < 1 else 1
+  config.epochs = dense + count * last_epochs
+  config.prune.schedule = 'rounds'
+  config.prune.round_share = share
+  config.prune.begin_epochs = dense
+  with config.unlocked():
+    del config.prune.every_steps
+    config.prune.every_epochs = last_epochs
+  base_rate = config.scale_by_learning_rate.learning_rate.to_dict()
+  rate = dict(schedule='rewound', base=base_rate, length_epochs=dense, last_epochs=last_epochs)
+  config.scale_by_learning_rate = ConfigDict({'learning_rate': rate})
   return config

@@ -6,15 +6,10 @@ run ends with the fourth, at epoch 150.
 python launch.py --config=configs/resnet50_sgdr.py
 """
 
-from ml_collections import ConfigDict
-
 from configs import recipes
 
 
 def get_config():
-  config = recipes.cifar10_sgd('resnet50')
+  config = recipes.warm_restarts(recipes.cifar10_sgd('resnet50'))
   config.method = 'dense, SGDR'
-  config.epochs = 150.0
-  rate = dict(schedule='sgdr', value=0.2, first_epochs=10.0, multiply=2.0)
-  config.scale_by_learning_rate = ConfigDict({'learning_rate': rate})
   return config

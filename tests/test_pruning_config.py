@@ -102,7 +102,7 @@ THRESHOLD = {'allocation': 'absolute_threshold'}
     (EXCHANGE | {'start': 'rndom'}, "unknown start 'rndom': did you mean 'random'?"),
     (EXCHANGE | {'begin_steps': 30}, 'prune: from step 30 to step 30 every 10 steps; allowed is'),
     (ROUNDS | {'target': 0.01}, 'prune.last round is step 201, but the run has 40; allowed is'),
-    (ROUNDS | {'target': 1.0}, 'allowed are a period of 1 or more, a target and a share between'),
+    (ROUNDS | {'target': 1.0}, 'allowed are a period of 1 or more, a target in'),
     (ROUNDS | {'round_share': 0.0}, 'share=0.0: allowed are a period of 1 or more'),
     (ROUNDS | THRESHOLD, "prune.schedule='rounds': a share of what is left each round is no"),
     (THRESHOLD | {'unit': 'macs'}, "prune.unit='macs': an absolute threshold is no share of a"),

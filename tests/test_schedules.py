@@ -110,7 +110,7 @@ def test_what_the_index_offers_is_this():
     (lambda: schedules.periodic(40, 40, 0.5), 'periodic schedule with begin=40, end=40'),
     (lambda: schedules.periodic(0, 40, 0.5, every=0), 'every=0'),
     (lambda: schedules.rounds(0, 0, 0.5), 'rounds with every=0'),
-    (lambda: schedules.rounds(0, 1, 1.0), 'target=1.0'),
+    (lambda: schedules.rounds(0, 1, 1.1), 'target=1.1'),
     (lambda: schedules.rounds(0, 1, 0.0), 'target=0.0'),
     (lambda: schedules.rounds(0, 1, 0.5, share=1.0), 'share=1.0'),
     (lambda: schedules.rounds(0, 1, 0.5, share=0.0), 'share=0.0'),

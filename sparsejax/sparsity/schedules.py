@@ -78,10 +78,10 @@ def rounds(begin: int, every: int, target: float, *, share: float = 0.2) -> Prun
     >>> rounds(100, 50, 0.3, share=0.5)
     PruningSchedule(steps=(100, 150), targets=(0.5, 0.3))
   """
-  if not (0 < share < 1 and 0 < target < 1 and every >= 1):
+  if not (0 < share < 1 and 0 < target <= 1 and every >= 1):
     raise ValueError(
       f'rounds with every={every}, target={target}, share={share}: allowed are a period of 1 or '
-      'more, a target and a share between 0 and 1'
+      'more, a target in (0, 1] and a share between 0 and 1'
     )
   count = max(1, math.ceil(math.log(target) / math.log1p(-share) - 1e-9))
   steps = tuple(begin + every * i for i in range(count))

@@ -1,0 +1,11 @@
+"""MobileNet on CIFAR-10, pruned by lot along the cubic schedule: the baseline to beat.
+
+python launch.py --config=configs/mobilenet_random.py         keeps 10 % of the kernels' weights
+python launch.py --config=configs/mobilenet_random.py:0.01    1 %
+"""
+
+from configs import recipes
+
+
+def get_config(active_fraction='0.1'):
+  return recipes.at_random(recipes.cifar10_gradual('mobilenet', active_fraction))

@@ -1,0 +1,11 @@
+"""ResNet50 on CIFAR-10, pruned gradually by magnitude (Zhu and Gupta 2017).
+
+python launch.py --config=configs/resnet50_gradual.py         keeps 5 % of the kernels' weights
+python launch.py --config=configs/resnet50_gradual.py:0.01    1 %
+"""
+
+from configs import recipes
+
+
+def get_config(active_fraction='0.05'):
+  return recipes.cifar10_gradual('resnet50', active_fraction)

@@ -1,0 +1,10 @@
+"""ResNet56 (855,770 parameters) on CIFAR-10, dense, by the log's recipe.
+
+python launch.py --config=configs/resnet56_dense.py
+"""
+
+from configs import recipes
+
+
+def get_config():
+  return recipes.cifar10_sgd('resnet56')

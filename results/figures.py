@@ -1,0 +1,71 @@
+"""The figure of a page that compares methods: test error over compression."""
+
+import json
+import pathlib
+import statistics
+from collections.abc import Mapping, Sequence
+
+import matplotlib
+
+matplotlib.use('Agg')
+import matplotlib.pyplot as plt
+
+# Okabe and Ito's colours, told apart by colour-blind people; the markers tell them apart in print.
+STYLES = {
+  'gradual': ('gradual magnitude', '#0072B2', 'o'),
+  'rigl': ('RigL', '#D55E00', 's'),
+  'set': ('SET', '#009E73', '^'),
+  'l1': ('L1, proximal', '#CC79A7', 'D'),
+  'random': ('random', '#666666', 'x'),
+}
+PAPERS = (
+  ('Deep Compression 2015', 12, 1.58, (4, -11)),
+  ('network surgery 2016', 56, 1.99, (-84, 6)),
+  ('Sparse VD 2017', 68, 1.92, (6, -9)),
+)
+
+
+def error_over_compression(
+  rows: Mapping[str, Sequence[pathlib.Path]], path: pathlib.Path, title: str
+) -> None:
+  """Draws each method's means over seeds, with a bar of one standard deviation, and the dense run.
+
+  Args:
+    rows: the summaries of each row, by its label `method_point`; 'dense' is the control.
+    path: of the PNG.
+    title: of the figure.
+  """
+  figure, axes = plt.subplots(figsize=(7, 4.5), layout='constrained')
+  found = {label: [json.loads(p.read_text()) for p in paths] for label, paths in rows.items()}
+  found = {label: summaries for label, summaries in found.items() if summaries}
+  for method, (name, colour, marker) in STYLES.items():
+    points = sorted(
+      _point(summaries) for label, summaries in found.items() if label.startswith(f'{method}_')
+    )
+    if points:
+      x, y, spread = zip(*points, strict=True)
+      axes.errorbar(x, y, spread, color=colour, marker=marker, capsize=2, lw=1.2, ms=5, label=name)
+  if 'dense' in found:
+    _, error, _ = _point(found['dense'])
+    axes.axhline(error, color='black', lw=0.8, ls=':', label='dense')
+  for name, compression, error, offset in PAPERS:
+    axes.plot(compression, error, '*', color='black', ms=8)
+    axes.annotate(name, (compression, error), offset, textcoords='offset points', fontsize=7)
+  axes.set(xscale='log', yscale='log')
+  axes.set_title(title, fontsize=10)
+  axes.set(xlabel='compression (weights / active weights)', ylabel='test error, %')
+  axes.set_xticks([2, 5, 10, 20, 50, 100], ['2x', '5x', '10x', '20x', '50x', '100x'])
+  axes.set_yticks([1, 2, 3, 5, 10, 20, 50], ['1', '2', '3', '5', '10', '20', '50'])
+  axes.minorticks_off()
+  axes.grid(lw=0.4, alpha=0.5)
+  axes.legend(fontsize=8)
+  figure.savefig(path, dpi=130)
+  plt.close(figure)
+
+
+def _point(summaries: Sequence[Mapping]) -> tuple[float, float, float]:
+  """The mean compression, the mean test error in % and its standard deviation over the seeds."""
+  errors = [100 * (1 - s['test_accuracy']) for s in summaries]
+  spread = statistics.stdev(errors) if len(errors) > 1 else 0.0
+  compression = statistics.mean(s['compression'] for s in summaries)
+  return compression, statistics.mean(errors), spread
