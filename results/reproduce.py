@@ -115,9 +115,9 @@ PAGES = {
   ),
   'mnist_lobs': Page(
     'L-OBS on MNIST: surgery against zeroing the smallest weights',
-    'Dense training, one cut to 7 % of the weights, a short retraining. L-OBS moves the weights that '
-    'stay so that every layer answers as the dense network did; magnitude zeroes as many in each '
-    'layer, the smallest, at the same step. The dense rows are the controls of equal length. Of '
+    'Dense training, one cut to 7 % of the weights, a short retraining. L-OBS moves the weights '
+    'that stay so that every layer answers as the dense network did; magnitude zeroes as many in '
+    'each layer, the smallest, at the same step. The dense rows are the controls of equal length. Of '
     'LeNet-300-100: 30 epochs, the cut, 15 epochs of retraining; of LeNet-5: 12 and 3, without '
     'shifted images. Dong et al. 2017: LeNet-300-100 1.76 % dense, 3.10 just cut, 1.82 retrained; '
     'LeNet-5 1.27, 3.21, 1.27.',
