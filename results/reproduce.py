@@ -117,8 +117,8 @@ PAGES = {
     'L-OBS on MNIST: surgery against zeroing the smallest weights',
     'Dense training, one cut to 7 % of the weights, a short retraining. L-OBS moves the weights '
     'that stay so that every layer answers as the dense network did; magnitude zeroes as many in '
-    'each layer, the smallest, at the same step. The dense rows are the controls of equal length. Of '
-    'LeNet-300-100: 30 epochs, the cut, 15 epochs of retraining; of LeNet-5: 12 and 3, without '
+    'each layer, the smallest, at the same step. The dense rows are the controls of equal length. '
+    'Of LeNet-300-100: 30 epochs, the cut, 15 epochs of retraining; of LeNet-5: 12 and 3, without '
     'shifted images. Dong et al. 2017: LeNet-300-100 1.76 % dense, 3.10 just cut, 1.82 retrained; '
     'LeNet-5 1.27, 3.21, 1.27.',
     (
@@ -179,7 +179,8 @@ def train(name: str, runs: pathlib.Path, data: str | None, jobs: int, only: str)
   entries = [entry for entry in PAGES[name].entries if re.search(only, entry.label)]
   planned = [(i, entry, seed) for entry in entries for i, seed in enumerate(entry.seeds)]
   cores = queue.SimpleQueue()
-  available = sorted(os.sched_getaffinity(0))
+  # Two runs that share two cores wait for each other's threads; on macOS they must.
+  available = sorted(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else []
   for job in range(jobs):
     cores.put(set(available[job::jobs]))
 
@@ -205,7 +206,8 @@ def _launch(entry, seed, workdir, data, cores) -> bool:
   log_file = workdir.with_suffix('.log')
   with log_file.open('a') as log:
     process = subprocess.Popen(command, cwd=ROOT, stdout=log, stderr=log)
-    os.sched_setaffinity(process.pid, cores)
+    if cores:
+      os.sched_setaffinity(process.pid, cores)
     status = process.wait()
   if status:
     print(f'  failed with status {status}: see {log_file}', flush=True)
@@ -278,13 +280,13 @@ def _means(found) -> list[str]:
       continue
     errors = [100 * (1 - s['test_accuracy']) for s in summaries]
     spread = f' ± {statistics.stdev(errors):.2f}' if len(errors) > 1 else ''
-    figures = [
+    ratios = [
       statistics.mean(s[key] for s in summaries)
       for key in ('compression', 'theoretical_speedup', 'active_fraction')
     ]
     error = f'{statistics.mean(errors):.2f}{spread}'
     rows.append(
-      f'{entry.label} | {len(errors)} | {error} | {figures[0]:.1f}x | {figures[1]:.1f}x | '
+      f'{entry.label} | {len(errors)} | {error} | {ratios[0]:.1f}x | {ratios[1]:.1f}x | '
       f'{100 * figures[2]:.2f} %'
     )
   return [f'| {row} |' for row in rows]
