@@ -9,4 +9,4 @@ from configs import recipes
 
 def get_config(strength='1e-4'):
   config = recipes.mnist_sgd('lenet300', 0.1, 99.0)
-  return recipes.shrunk(config, strength, off_epochs=66.0)
+  return recipes.shrunk(config, strength, off_epochs=49.5)

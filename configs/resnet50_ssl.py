@@ -3,7 +3,7 @@
 python launch.py --config=configs/resnet50_ssl.py         strength 1e-4
 python launch.py --config=configs/resnet50_ssl.py:1e-3    stronger
 
-By the group lasso: every filter's norm is penalised with weight 1, as in the paper, for 120 of 180
+By the group lasso: every filter's norm is penalised with weight 1, as in the paper, for half of 180
 epochs; a filter that is zero then stays so. The classifier keeps its units.
 """
 

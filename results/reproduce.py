@@ -72,7 +72,7 @@ SHORT = (
 )
 GRADUAL = (*SHORT, '--config.prune.begin_epochs=3', '--config.prune.end_epochs=22')
 EXCHANGING = (*SHORT, '--config.prune.end_epochs=27')
-SHRUNK = (*SHORT, '--config.prune.begin_epochs=24', '--config.proximal_l1.strength.every_epochs=24')
+SHRUNK = (*SHORT, '--config.prune.begin_epochs=18', '--config.proximal_l1.strength.every_epochs=18')
 
 
 def _methods(model: str, methods: dict[str, tuple[str, ...]]) -> tuple[Entry, ...]:
@@ -95,7 +95,7 @@ PAGES = {
     'and the same '
     'split: 55,000 images train, 5,000 choose the network, the test set is read once. Gradual and '
     'random pruning remove weights from epoch 3 to 22; RigL and SET are sparse from the first step '
-    'and exchange weights until epoch 27; L1 shrinks until epoch 24, and what is zero then stays '
+    'and exchange weights until epoch 27; L1 shrinks until epoch 18, and what is zero then stays '
     'so. All of it is unstructured; biases (410) are not pruned and not counted in the '
     'compression. Dynamic network surgery (Guo et al. 2016): 56x at 1.99 %; Sparse VD (Molchanov '
     'et al. 2017): 68x at 1.92 %; Deep Compression (Han et al. 2015): 12x at 1.58 %. LeNet-5 is '
