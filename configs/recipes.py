@@ -5,6 +5,7 @@ import math
 from ml_collections import ConfigDict
 
 from configs import base
+from sparsejax.sparsity import schedules
 
 
 def cifar10_sgd(model, *, chain=base.SGD, events=()):
@@ -26,6 +27,14 @@ def step_decay(value, *, factor=0.1, every_epochs):
   return ConfigDict({'learning_rate': rate})
 
 
+def number(what, text, allowed):
+  """Returns a config's argument as a number, or raises a ValueError of one line."""
+  try:
+    return float(text)
+  except ValueError:
+    raise ValueError(f'{what} {text!r}: allowed is {allowed}') from None
+
+
 def keep(config, active_fraction):
   """Prunes to an exact active fraction of `prune.parameters`, given as a config's argument.
 
@@ -35,10 +44,7 @@ def keep(config, active_fraction):
   if not active_fraction:
     return config
   config.prune.allocation = 'global_rank'
-  try:
-    config.prune.target = float(active_fraction)
-  except ValueError:
-    raise ValueError(f'active fraction {active_fraction!r}: allowed is a number up to 1') from None
+  config.prune.target = number('active fraction', active_fraction, 'a number up to 1')
   config.method = 'deep compression (exact)'
   return config
 
@@ -84,10 +90,7 @@ def mnist_lobs(model, learning_rate, epochs, at_epochs, active_fraction):
   config.prune.begin_epochs = config.lobs.at_epochs = at_epochs
   config.prune.target = 0.0  # the threshold: whatever the surgery left at zero stays there
   config.prune.parameters = 'kernels'
-  try:
-    config.lobs.target = float(active_fraction)
-  except ValueError:
-    raise ValueError(f'active fraction {active_fraction!r}: allowed is a number up to 1') from None
+  config.lobs.target = number('active fraction', active_fraction, 'a number up to 1')
   return config
 
 
@@ -169,10 +172,9 @@ def shrunk(config, strength, off_epochs):
   """
   config.method = 'L1'
   config.chain = (*base.SGD, 'proximal_l1', 'prune')
-  try:
-    value = float(strength)
-  except ValueError:
-    raise ValueError(f'L1 strength {strength!r}: allowed is a number, 0 or more') from None
+  value = number('L1 strength', strength, 'a number, 0 or more')
+  if not 0 <= value < math.inf:
+    raise ValueError(f'L1 strength {strength}: allowed is a number, 0 or more')
   falling = dict(schedule='step_decay', value=value, factor=0.0, every_epochs=off_epochs)
   config.proximal_l1 = ConfigDict(base.LINKS['proximal_l1'] | {'strength': falling})
   config.prune = ConfigDict(base.LINKS['prune'])
@@ -201,7 +203,8 @@ def cifar10_rewound(model, active_fraction, last_epochs):
   config.method = 'learning-rate rewinding'
   dense, share = 180.0, 0.2
   target = config.prune.target
-  count = math.ceil(math.log(target) / math.log(1 - share)) if 0 < target < 1 else 1
+  possible = 0 < target <= 1  # what is not is refused where every target is
+  count = len(schedules.rounds(0, 1, target, share=share).steps) if possible else 1
   config.epochs = dense + count * last_epochs
   config.prune.schedule = 'rounds'
   config.prune.round_share = share

@@ -287,7 +287,7 @@ def _means(found) -> list[str]:
     error = f'{statistics.mean(errors):.2f}{spread}'
     rows.append(
       f'{entry.label} | {len(errors)} | {error} | {ratios[0]:.1f}x | {ratios[1]:.1f}x | '
-      f'{100 * figures[2]:.2f} %'
+      f'{100 * ratios[2]:.2f} %'
     )
   return [f'| {row} |' for row in rows]
 

@@ -317,3 +317,20 @@ def test_a_learning_rate_s_schedule_goes_on_at_pruning_steps(rule, inside):
 def _of_the_rate(path, value):
   del value
   return 'ScaleByScheduleState' in str(path)
+
+
+def test_two_of_four_is_two_of_four_in_layers_of_any_scale():
+  rng = np.random.default_rng(0)
+  params = {
+    name: {'kernel': jnp.asarray(scale * rng.normal(size=(8, 6)), jnp.float32)}
+    for name, scale in (('small', 0.01), ('large', 1.0))
+  }
+  tx = prune(one_shot(0, 0.5), granularity=granularity.n_of_m(4))
+  _, state = tx.update(params, tx.init(params), params)
+  for layer in state.masks.values():
+    assert bool(jnp.all(layer['kernel'].reshape(2, 4, 6).sum(1) == 2))
+
+
+def test_a_threshold_that_falls_is_refused():
+  with pytest.raises(ValueError, match=r'thresholds .* fall, .* cubic\(..., initial=0.0\)'):
+    prune(cubic(0, 100, 0.02, every=50), allocation=allocation.absolute_threshold())

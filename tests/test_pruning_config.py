@@ -102,7 +102,6 @@ THRESHOLD = {'allocation': 'absolute_threshold'}
     (EXCHANGE | {'start': 'rndom'}, "unknown start 'rndom': did you mean 'random'?"),
     (EXCHANGE | {'begin_steps': 30}, 'prune: from step 30 to step 30 every 10 steps; allowed is'),
     (ROUNDS | {'target': 0.01}, 'prune.last round is step 201, but the run has 40; allowed is'),
-    (ROUNDS | {'target': 1.0}, 'allowed are a period of 1 or more, a target in'),
     (ROUNDS | {'round_share': 0.0}, 'share=0.0: allowed are a period of 1 or more'),
     (ROUNDS | THRESHOLD, "prune.schedule='rounds': a share of what is left each round is no"),
     (THRESHOLD | {'unit': 'macs'}, "prune.unit='macs': an absolute threshold is no share of a"),
@@ -110,7 +109,11 @@ THRESHOLD = {'allocation': 'absolute_threshold'}
     ({'unit': 'flops'}, "unknown prune.unit 'flops'"),
     ({'granularity': 'blocks', 'block': (0, 4)}, 'prune: blocks of 0x4: allowed are 1 or more'),
     ({'granularity': 'blocks', 'block': (4, 4, 4)}, 'prune: blocks() takes from 0 to 2'),
-    ({'granularity': 'n_of_m', 'm': 1}, 'prune: N:M sparsity with m=1: allowed is 2 or more'),
+    ({'granularity': 'n_of_m'}, "prune.allocation='global_rank': N of every m is the same share"),
+    (
+      {'granularity': 'n_of_m', 'm': 1, 'allocation': 'uniform'},
+      'prune: N:M sparsity with m=1: allowed is 2 or more',
+    ),
   ],
 )
 def test_impossible_settings_of_prune_are_refused_by_name(change, message):
@@ -225,6 +228,7 @@ def makes_sense(change):
     and not (threshold and (not nested or change['unit'] != 'groups'))
     and not (threshold and change['schedule'] == 'rounds')
     and not (nested and change['start'] == 'random')  # has none
+    and not (change['granularity'] == 'n_of_m' and change['allocation'] not in ('uniform', 'erk'))
   )
 
 

@@ -43,6 +43,24 @@ def check(config: Mapping[str, Any]) -> None:
     )
 
 
+def check_layers(
+  model: nn.Module, image_shape: tuple[int, ...], params: Any, exclude: Sequence[str]
+) -> None:
+  """Raises a ValueError where a chosen kernel is no layer's, or the choice is none.
+
+  Args:
+    model: what the parameters belong to.
+    image_shape: (height, width, channels).
+    params: their shapes.
+    exclude: as in `prune_layers`.
+  """
+  try:
+    chosen = tree.named_leaves(tree.pick(params, tree.choose(params, 'kernels', exclude)))
+  except ValueError as error:
+    raise ValueError(f'lobs.{error}') from None
+  _in_order(model, image_shape, chosen)
+
+
 def prune_layers(
   state: TrainState,
   batches: Iterable[jax.Array],

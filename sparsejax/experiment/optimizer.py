@@ -71,8 +71,20 @@ def build(
   """
   unfolded = _unfold(chain, blocks)
   check_order(unfolded)
+  _check_growth(chain, blocks)
   links = [_build_link(name, blocks, clock, costs, unfolded) for name in chain]
   return optax.with_extra_args_support(optax.chain(*links))
+
+
+def _check_growth(chain, blocks):
+  """Refuses momentum ahead of a rule that lets weights come back: it would push them at once."""
+  grows = (blocks.get('prune') or {}).get('update_rule', 'nested') != 'nested'
+  ahead = [link for link in chain if link in MOMENTUM or link in METRICS]
+  if 'prune' in chain and grows and ahead:
+    raise ValueError(
+      f"config.chain={chain}: '{ahead[0]}' keeps momentum of weights that prune.update_rule brings "
+      'back; allowed is to have it in prune.inner'
+    )
 
 
 def _inner(name: str, blocks: Mapping[str, Any]) -> tuple[str, ...]:
@@ -156,6 +168,9 @@ def _build_proximal(name, blocks, clock, inner, unfolded):
   strength = settings['strength']
   if rates.is_schedule(strength):
     strength = rates.build(strength, clock)
+    ends = [float(strength(step)) for step in (0, clock.total_steps)]
+    if not all(0 <= end < math.inf for end in ends):
+      raise ValueError(f'{name}.strength goes from {ends[0]} to {ends[1]}: allowed are 0 or more')
   rate, momentum = learning_rate(ahead, blocks, clock), _momentum(name, ahead, blocks)
   parts = {'parameters': settings['parameters'], 'exclude': settings['exclude']}
   try:

@@ -171,6 +171,12 @@ def build(
     raise ValueError(message if 'prune' in message else f'prune: {message}') from None
 
 
+def needs_squared_gradients(config: Mapping[str, Any]) -> bool:
+  """Whether the criterion of a config's `prune` reads the examples' own gradients."""
+  name = config['prune']['criterion'] if 'prune' in config['chain'] else 'magnitude'
+  return 'mean_squared_grad' in criteria.needs(CRITERIA[name])
+
+
 def build_rewind(
   block: Mapping[str, Any], prune_block: Mapping[str, Any] | None, clock: Clock
 ) -> optax.GradientTransformationExtraArgs:
@@ -190,6 +196,11 @@ def build_rewind(
 
 
 def _allocation(settings, costs):
+  if settings['granularity'] == 'n_of_m' and settings['allocation'] not in ('uniform', 'erk'):
+    raise ValueError(
+      f"prune.allocation='{settings['allocation']}': N of every m is the same share everywhere; "
+      "allowed with the granularity n_of_m are 'uniform' and 'erk'"
+    )
   lookup('prune.unit', settings['unit'], dict.fromkeys(UNITS))
   make = ALLOCATIONS[settings['allocation']]
   if settings['unit'] == 'groups':

@@ -14,6 +14,7 @@ from sparsejax.experiment import (
   checkpoint,
   data,
   events,
+  lobs,
   optimizer,
   parallel,
   pruning,
@@ -101,7 +102,10 @@ def build(config: Mapping[str, Any]) -> Experiment:
     learning_rate=optimizer.learning_rate(chain, config, clock),
     threshold=settings['target'] if by_threshold else None,
   )
-  jax.eval_shape(lambda: experiment.tx.init(experiment.init_variables()['params']))
+  params = jax.eval_shape(experiment.init_variables)['params']
+  jax.eval_shape(experiment.tx.init, params)
+  if 'lobs' in config['events']:
+    lobs.check_layers(model, image_shape, params, config['lobs']['exclude'])
   return experiment
 
 

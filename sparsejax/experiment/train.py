@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import optax
 
 from sparsejax import models
-from sparsejax.experiment import augment, checkpoint, events, parallel, steps
+from sparsejax.experiment import augment, checkpoint, events, parallel, pruning, steps
 from sparsejax.experiment.errors import NonFiniteLossError, TerminatedError
 from sparsejax.experiment.setup import Experiment, on_devices
 from sparsejax.experiment.state import RunState, better, empty_window
@@ -46,7 +46,7 @@ class Trainer:
       experiment.preprocessing,
       batch_size=config['batch_size'],
       steps_per_epoch=clock.steps_per_epoch,
-      squared_gradients=config.get('prune', {}).get('criterion') == 'fisher',
+      squared_gradients=pruning.needs_squared_gradients(config),
     )
     self._run = parallel.train_calls(step, convolutional=models.has_convolutions(model))
     self._order = parallel.on_all(

@@ -22,6 +22,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from sparsejax.sparsity.costs import Costs, Layer
+from sparsejax.sparsity.granularity import Granularity
 from sparsejax.sparsity.selection import keep_largest, largest_threshold, ordered_bits
 
 
@@ -194,6 +195,11 @@ def apportion(weights: np.ndarray, total: int, lowest: np.ndarray, highest: np.n
   next_up = np.flatnonzero(at(high) > counts)  # these tie: the first of them are rounded up
   counts[next_up[: total - counts.sum()]] += 1
   return counts
+
+
+def default(granularity: Granularity | None) -> Allocation:
+  """One global rank; of N:M sparsity the same share everywhere, or N would differ by layer."""
+  return uniform() if granularity is not None and granularity.evenly else global_rank()
 
 
 def absolute_threshold() -> Allocation:

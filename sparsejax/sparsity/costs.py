@@ -61,7 +61,13 @@ def mac_costs(params: Any, positions: Mapping[str, int]) -> Costs:
     positions: by layer, as `models.positions` finds them: 1 for a dense layer, height x width of
       the output for a convolution.
   """
-  return _costs(params, lambda path: positions[layer_of(path)])
+
+  def price(path):
+    if layer_of(path) not in positions:
+      raise ValueError(f"positions: nothing is known of the layer '{layer_of(path)}'")
+    return positions[layer_of(path)]
+
+  return _costs(params, price)
 
 
 def _costs(params, of_kernel):

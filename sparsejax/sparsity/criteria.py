@@ -1,10 +1,11 @@
 """Criteria: how much each parameter is worth keeping, as scores of which the largest stay.
 
-A criterion is a function `criterion(param, *, key, ...) -> score` of one leaf, of the leaf's shape
-and float32. What else it needs, it names as a keyword without a default: `grad`, the raw gradient
-(averaged over the batch, of the data term only, dense), never the update that an optimizer made of
-it; `mean_squared_grad`, the mean over the examples of the squares of their own gradients. These
-come to a transformation as extra arguments of `update`, trees of the parameters' structure.
+A criterion is a function `criterion(param, ...) -> score` of one leaf, of the leaf's shape and
+float32. What else it needs, it names as a keyword without a default: `key`, a random key; `grad`,
+the raw gradient (averaged over the batch, of the data term only, dense), never the update that an
+optimizer made of it; `mean_squared_grad`, the mean over the examples of the squares of their own
+gradients. The latter two come to a transformation as extra arguments of `update`, trees of the
+parameters' structure.
 """
 
 import inspect
@@ -26,6 +27,16 @@ def needs(criterion: Criterion) -> tuple[str, ...]:
   keywords = inspect.signature(criterion).parameters.values()
   required = [p.name for p in keywords if p.kind == p.KEYWORD_ONLY and p.default is p.empty]
   return tuple(name for name in required if name != 'key')
+
+
+def takes_key(criterion: Criterion) -> bool:
+  """Whether a criterion wants a random key.
+
+  Example:
+    >>> takes_key(random), takes_key(jnp.abs)
+    (True, False)
+  """
+  return 'key' in inspect.signature(criterion).parameters
 
 
 def magnitude(param: jax.Array, *, key=None) -> jax.Array:

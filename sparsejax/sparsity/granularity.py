@@ -20,11 +20,13 @@ class Granularity(NamedTuple):
   """pool: weights' values -> sums over groups; spread: (groups' values, shape) -> weights' values.
 
   select: (groups' scores, count) -> mask of the groups that stay; what is gone scores -inf.
+  evenly: whether it keeps equally many in every part of a layer, as N:M sparsity does.
   """
 
   pool: Callable[[jax.Array], jax.Array]
   spread: Callable[[jax.Array, tuple[int, ...]], jax.Array]
   select: Callable[[jax.Array, jax.Array], jax.Array] = keep_largest
+  evenly: bool = False
 
   def mean(self, values: jax.Array) -> jax.Array:
     """Returns the mean of each group, which compares groups of different sizes as a sum doesn't."""
@@ -145,7 +147,7 @@ def n_of_m(m: int = 4) -> Granularity:
     return keep_largest(jnp.where(place == last, scores, ahead), count)
 
   single = weight()
-  return Granularity(single.pool, single.spread, select)
+  return Granularity(single.pool, single.spread, select, evenly=True)
 
 
 def output_first(granularity: Granularity) -> Granularity:
@@ -169,4 +171,4 @@ def output_first(granularity: Granularity) -> Granularity:
     values = granularity.spread(groups, (*kernel, inputs, outputs))
     return jnp.moveaxis(values, (-1, -2), (0, 1))
 
-  return Granularity(pool, spread, granularity.select)
+  return Granularity(pool, spread, granularity.select, granularity.evenly)

@@ -82,8 +82,8 @@ def report(params: Any, positions: Mapping[str, int] | None = None) -> dict[str,
     'active_parameters': active_parameters,
     'weights': weights,
     'active_weights': active_weights,
-    'active_fraction': active_parameters / parameters,
-    'sparsity': 1 - active_weights / weights,
+    'active_fraction': active_parameters / parameters if parameters else 0.0,
+    'sparsity': 1 - active_weights / weights if weights else 0.0,
     'compression': weights / active_weights if active_weights else float('inf'),
     'layers': _by_layer(kernels, size, active),
   }
@@ -120,6 +120,8 @@ def _by_layer(kernels, size, active) -> dict[str, dict[str, int]]:
 
 
 def _macs(layers: Mapping[str, Mapping[str, int]], positions: Mapping[str, int]) -> dict[str, Any]:
+  if missing := [name for name in layers if name not in positions]:
+    raise ValueError(f"positions: nothing is known of the layer '{missing[0]}'")
   macs = sum(positions[name] * layer['weights'] for name, layer in layers.items())
   active = sum(positions[name] * layer['active_weights'] for name, layer in layers.items())
   return dict(zip(MACS, (macs, active, macs / active if active else float('inf')), strict=True))

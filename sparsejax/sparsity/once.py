@@ -22,7 +22,7 @@ def prune_to(
   positions: Mapping[str, int] | None = None,
   criterion: criteria.Criterion = criteria.magnitude,
   granularity: granularities.Granularity | None = None,
-  allocation: Callable[[Costs | None], allocations.Allocation] = allocations.global_rank,
+  allocation: Callable[[Costs | None], allocations.Allocation] | None = None,
   exclude: str | Sequence[str] = (),
   floor: int = 1,
   seed: int = 0,
@@ -41,14 +41,15 @@ def prune_to(
     positions: for `macs`, how often each layer applies its kernel (`models.positions`).
     criterion: scores, of which the largest stay.
     granularity: what is removed as one; single weights by default.
-    allocation: `allocation.global_rank`, `uniform` or `erk`, not called.
+    allocation: `allocation.global_rank` (the default but for N:M, where it is `uniform`), `uniform`
+      or `erk`: the function itself, which is called here with the costs of the network.
     exclude: regular expressions (or one) over paths of kernels to leave whole.
     floor: the number of weights (groups) that every layer keeps at least.
     seed: of the random criterion.
     **extra: what the criterion needs, such as `grad`.
 
   Returns:
-    A tree as params. Its masks are `jax.tree.map(lambda p: p != 0, pruned)`.
+    A tree as params.
 
   Raises:
     ValueError: not exactly one target, or one outside its range or out of reach.
@@ -58,7 +59,13 @@ def prune_to(
     >>> prune_to(params, sparsity=0.5)['fc']['kernel'].tolist()
     [[3.0, 0.0], [0.0, 2.0]]
   """
-  granularity_or_weight = granularity or granularities.weight()
+  if allocation is None:
+    evenly = granularity is not None and granularity.evenly
+    allocation = allocations.uniform if evenly else allocations.global_rank
+  if allocation not in (allocations.global_rank, allocations.uniform, allocations.erk):
+    raise ValueError(
+      f'allocation={allocation}: allowed are the functions global_rank, uniform and erk, not called'
+    )
   target = _target(sparsity, compression, macs)
   if macs is not None:
     if positions is None:
@@ -68,13 +75,23 @@ def prune_to(
     share, rule = target, allocation(weight_costs(params))
   else:
     share, rule = _share_of_chosen(params, exclude, target), allocation(None)
-  exclude = (exclude,) if isinstance(exclude, str) else tuple(exclude)
   parts = Renewal(
-    *(schedules.one_shot(0, share), criterion, granularity_or_weight, rule, updates.nested()),
-    *('kernels', exclude, floor, seed),
+    schedule=schedules.one_shot(0, share),
+    criterion=criterion,
+    granularity=granularity or granularities.weight(),
+    allocation=rule,
+    update_rule=updates.nested(),
+    parameters='kernels',
+    exclude=(exclude,) if isinstance(exclude, str) else tuple(exclude),
+    floor=floor,
+    seed=seed,
   ).checked()
-  if missing := [name for name in parts.needs if name not in extra]:
-    raise ValueError(f'the criterion needs {missing[0]}=, a tree as the parameters')
+  needs = set(parts.needs)
+  if needs != set(extra):
+    raise ValueError(
+      f'the criterion needs {sorted(needs) or "nothing"} and is given {sorted(extra) or "nothing"} '
+      'besides; allowed are just these, trees as the parameters'
+    )
   masks = parts.renew(parts.initial(params), params, extra, jnp.int32(0))
   return jax.tree.map(lambda m, p: jnp.where(m, p, 0).astype(p.dtype), masks, params)
 

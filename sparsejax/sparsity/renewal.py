@@ -1,6 +1,7 @@
 """Renewing masks: criterion, granularity, allocation, schedule and update rule put together."""
 
 import functools
+import itertools
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
@@ -36,7 +37,16 @@ class Renewal(NamedTuple):
 
   def checked(self) -> 'Renewal':
     """Returns itself, or raises a ValueError in one line for parts that don't go together."""
-    checked(self.schedule)
+    schedule = checked(self.schedule)
+    for part, kind in (('granularity', Granularity), ('allocation', Allocation)):
+      if not isinstance(found := getattr(self, part), kind):
+        raise ValueError(f'{part}={found}: allowed is what a function of sparsejax.{part} returns')
+    falling = [a > b for a, b in itertools.pairwise(schedule.targets)]
+    if self.allocation.absolute and any(falling):
+      raise ValueError(
+        f'thresholds {schedule.targets} fall, and what the first removes is gone: allowed are '
+        'rising ones, such as cubic(..., initial=0.0)'
+      )
     if self.floor < 0:
       raise ValueError(f'floor={self.floor}: allowed is 0 or more')
     if self.grows and self.allocation.absolute:
@@ -44,7 +54,7 @@ class Renewal(NamedTuple):
         'an update rule that grows weights at zero does not go with an absolute threshold, which '
         'removes what is near zero; allowed are the other allocations'
       )
-    return self
+    return self._replace(schedule=schedule)
 
   @property
   def grows(self) -> bool:
@@ -115,9 +125,11 @@ class Renewal(NamedTuple):
   def _score(self, criterion, params, extra, keys):
     """The mean score of every group, layer by layer."""
     needs = criteria.needs(criterion)
+    given = [{name: extra[name][i] for name in needs} for i in range(len(params))]
+    if criteria.takes_key(criterion):
+      given = [named | {'key': key} for named, key in zip(given, keys, strict=True)]
     return [
-      self.granularity.mean(criterion(p, key=key, **{name: extra[name][i] for name in needs}))
-      for i, (p, key) in enumerate(zip(params, keys, strict=True))
+      self.granularity.mean(criterion(p, **named)) for p, named in zip(params, given, strict=True)
     ]
 
   def _layers(self, masks: Any) -> tuple[Layer, ...]:

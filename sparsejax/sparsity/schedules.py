@@ -106,4 +106,4 @@ def checked(schedule: PruningSchedule) -> PruningSchedule:
     raise ValueError(f'pruning steps {steps}: allowed are rising steps, each once')
   if any(step != int(step) for step in steps):
     raise ValueError(f'pruning steps {steps}: allowed are whole numbers')
-  return schedule
+  return PruningSchedule(tuple(map(int, steps)), tuple(map(float, targets)))

@@ -75,6 +75,10 @@ def choose(params: Any, which: Choice = 'kernels', exclude: str | Sequence[str] 
   exclude = (exclude,) if isinstance(exclude, str) else tuple(exclude)
   named = named_leaves(params)
   for pattern in exclude:
+    try:
+      re.compile(pattern)
+    except re.error as error:
+      raise ValueError(f'exclude={pattern!r}: no regular expression: {error}') from None
     if named and not any(re.search(pattern, path) for path in named):
       raise ValueError(f'exclude={pattern!r} matches no parameter; there are: {", ".join(named)}')
   excluded = [any(re.search(pattern, path) for pattern in exclude) for path in named]

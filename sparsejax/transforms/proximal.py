@@ -58,7 +58,8 @@ def proximal_l1(
       has a gain of one and counts nothing.
     inner: the transformation to run inside, with its learning rate: adaptive ones only.
     metric: what `inner` divides by, read from its state; by default that of the optimizers named
-      above with their default b2 and eps, recognised by their states.
+      above with their default b2 and eps, recognised by their states: with other values, or
+      around one that shares Adam's state (Yogi, Adamax, RAdam), give it.
     parameters: 'kernels', 'all' (biases and BatchNorm too), or a function of (path, leaf).
     exclude: regular expressions (or one) over paths; each must match something.
 

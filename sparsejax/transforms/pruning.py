@@ -54,16 +54,19 @@ def prune(
   Args:
     schedule: the steps at which masks are renewed and the target at each, such as
       `one_shot(step, active_fraction)` or `cubic(begin, end, active_fraction)`.
-    criterion: scores, of which the largest stay; of a group their mean counts. What a criterion
+    criterion: a function of a leaf to scores, of which the largest stay; of a group their mean
+      counts. It may take a random `key`. What a criterion
       needs besides the parameters comes as an extra argument of `update`: `grad` is the raw
       gradient (averaged, of the data term only, dense), `mean_squared_grad` the mean of the squares
       of the examples' own gradients. Either may be a function without arguments that returns the
       tree; it is called at the steps of the schedule alone.
     granularity: what is removed as one; single weights by default.
-    allocation: how many stay in each layer; one global rank by default.
+    allocation: how many stay in each layer; one global rank by default, of N:M sparsity uniform,
+      so that N is the same everywhere.
     update_rule: how the old mask and the scores make the new mask: `updates.nested()` by default,
       in which masks only shrink. One that lets weights come back makes no gradient step where it
-      renews masks; a weight that comes back starts at zero.
+      renews masks; a weight that comes back starts at zero. It belongs around its optimizer, as
+      `inner`: momentum ahead of it would still push what comes back.
     parameters: 'kernels', 'all' (biases and BatchNorm too), or a function of (path, leaf).
     exclude: regular expressions (or one) over paths; each must match something.
     floor: the number of weights (of groups, if the granularity makes any) that every chosen leaf
@@ -98,7 +101,7 @@ def prune(
     schedule,
     criterion,
     granularity or granularities.weight(),
-    allocation or allocations.global_rank(),
+    allocation or allocations.default(granularity),
     update_rule or update_rules.nested(),
     parameters,
     (exclude,) if isinstance(exclude, str) else tuple(exclude),
