@@ -65,7 +65,7 @@ def _narrow(width: int) -> tuple[str, ...]:
 AT_30 = ('--config.lobs.at_epochs=30', '--config.prune.begin_epochs=30')
 BY_MAGNITUDE = '--config.lobs.method=magnitude'
 FRACTIONS = (0.5, 0.1, 0.04, 0.0178, 0.01)  # of the weights kept: 2x to 100x
-STRENGTHS = ('3e-5', '2e-4', '6e-4', '1.5e-3', '3e-3')  # chosen on validation, seed 0, for the same
+STRENGTHS = ('3e-5', '2e-4', '6e-4', '1.5e-3', '3e-3')  # chosen to span the same range
 SHORT = (
   '--config.epochs=36',
   '--config.scale_by_learning_rate.learning_rate.every_epochs=12',
