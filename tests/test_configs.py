@@ -10,7 +10,7 @@ from ml_collections import ConfigDict
 
 from configs import base, recipes
 from sparsejax import layers, models
-from sparsejax.experiment import agenda, data, events, optimizer, pruning, runs
+from sparsejax.experiment import agenda, data, events, links, optimizer, proximal, pruning, runs
 from sparsejax.experiment.durations import Clock, in_steps
 
 FOLDER = pathlib.Path(base.__file__).parent
@@ -57,7 +57,7 @@ def test_a_config_builds_and_every_name_in_it_is_known(name):
   plan = agenda.agenda(config, clock, schedule)
   assert plan.total == clock.total_steps > 0
   assert (plan.last_cut is not None) == ('prune' in config['chain'])
-  assert optimizer.learning_rate(config['chain'], config, clock)(0) > 0
+  assert links.learning_rate(config['chain'], config, clock)(0) > 0
   events.check(config)
   model = config['model']
   models.create(model['name'], 10, layers=config['layers'], width=model['width'])
@@ -132,10 +132,10 @@ def test_every_link_with_defaults_exists_and_has_those_settings():
       assert set(in_steps(settings, clock)) == set(pruning.SETTINGS)
     elif name == 'rewind':
       assert set(in_steps(settings, clock)) == {'to'}
-    elif name in optimizer.PROXIMAL:
-      assert set(settings) == set(optimizer.PROXIMAL_SETTINGS[name])
+    elif name in links.PROXIMAL:
+      assert set(settings) == set(proximal.SETTINGS[name])
     else:
-      assert set(settings) <= set(inspect.signature(optimizer._known_links()[name]).parameters)
+      assert set(settings) <= set(inspect.signature(links.known()[name]).parameters)
 
 
 def test_every_event_with_defaults_exists_and_none_is_without():
@@ -143,7 +143,7 @@ def test_every_event_with_defaults_exists_and_none_is_without():
 
 
 def test_the_default_config_resolves_for_every_link_of_the_defaults():
-  directions = [name for name in base.LINKS if optimizer._stage(name) == optimizer.DIRECTION]
+  directions = [name for name in base.LINKS if links.stage(name) == links.DIRECTION]
   for name in directions:
     config = resolve(base.get_config((name, 'scale_by_learning_rate', 'prune')))
     assert {name, 'scale_by_learning_rate', 'prune'} <= set(config)
@@ -173,7 +173,7 @@ def test_blocks_that_a_config_sets_stay():
 def test_the_logs_recipe():
   config = resolve(recipes.cifar10_sgd('vgg16'))
   clock = clock_of(config)
-  rate = optimizer.learning_rate(config['chain'], config, clock)
+  rate = links.learning_rate(config['chain'], config, clock)
   edges = [0, 60 * 312 - 1, 60 * 312, 120 * 312, clock.total_steps - 1]
   assert [float(rate(step)) for step in edges] == pytest.approx([0.1, 0.1, 0.01, 0.001, 0.001])
   assert (config['trace']['decay'], config['add_decayed_weights']['weight_decay']) == (0.9, 5e-4)
@@ -185,7 +185,7 @@ def test_the_logs_cut_falls_with_the_learning_rate():
     config = resolve(get_config(name)())
     if config['prune']['schedule'] == 'one_shot':
       clock = clock_of(config)
-      rate = optimizer.learning_rate(config['chain'], config, clock)
+      rate = links.learning_rate(config['chain'], config, clock)
       (cut,) = pruning.pruning_schedule(config['prune'], clock).steps
       assert rate(cut) == pytest.approx(0.1 * rate(cut - 1)), name
 
@@ -193,6 +193,6 @@ def test_the_logs_cut_falls_with_the_learning_rate():
 def test_sgdr_ends_with_its_fourth_cycle():
   config = resolve(get_config('resnet50_sgdr')())
   clock = clock_of(config)
-  rate = optimizer.learning_rate(config['chain'], config, clock)
+  rate = links.learning_rate(config['chain'], config, clock)
   assert [float(rate(epoch * 312)) for epoch in (0, 10, 30, 70)] == pytest.approx([0.2] * 4)
   assert 0 <= float(rate(clock.total_steps - 1)) < 1e-6

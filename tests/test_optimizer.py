@@ -9,7 +9,7 @@ import optax
 import pytest
 from test_pruning_config import PRUNE
 
-from sparsejax.experiment import optimizer
+from sparsejax.experiment import links, optimizer
 from sparsejax.experiment.durations import Clock
 
 CLOCK = Clock(examples=100, batch_size=10, epochs=4.0)  # 10 steps an epoch, 40 in all
@@ -215,10 +215,10 @@ def test_unknown_links_and_settings_are_refused_with_the_nearest_name(chain, blo
 
 
 def test_the_learning_rate_of_the_metrics_is_that_of_the_chain():
-  assert optimizer.learning_rate(SGD, BLOCKS, CLOCK)(7) == 0.5
+  assert links.learning_rate(SGD, BLOCKS, CLOCK)(7) == 0.5
   inner = BLOCKS | {'prune': PRUNE | {'inner': ('trace', 'scale_by_learning_rate')}}
-  assert optimizer.learning_rate(('prune',), inner, CLOCK)(7) == 0.5
+  assert links.learning_rate(('prune',), inner, CLOCK)(7) == 0.5
   falling = {'sgd': {'learning_rate': HALVES | {'value': 0.5}}}
-  assert float(optimizer.learning_rate(('sgd',), falling, CLOCK)(1)) == 0.25
+  assert float(links.learning_rate(('sgd',), falling, CLOCK)(1)) == 0.25
   for own in ({}, {'adafactor': {'learning_rate': None}}):
-    assert np.isnan(optimizer.learning_rate(('adafactor',), own, CLOCK)(0))
+    assert np.isnan(links.learning_rate(('adafactor',), own, CLOCK)(0))

@@ -10,7 +10,7 @@ import pytest
 
 import sparsejax
 from configs import base
-from sparsejax.experiment import optimizer
+from sparsejax.experiment import links, optimizer, proximal
 from sparsejax.experiment.durations import Clock
 
 CLOCK = Clock(examples=100, batch_size=10, epochs=4.0)  # 10 steps an epoch, 40 in all
@@ -116,7 +116,7 @@ def test_inside_the_metric_is_the_optimizers_by_its_own_settings(link):
 
 
 def test_every_link_with_a_metric_is_one_that_can_be_built():
-  for link in optimizer.METRICS:
+  for link in proximal.METRICS:
     takes_rate = 'learning_rate' in inspect.signature(getattr(optax, link)).parameters
     inside = (link,) if takes_rate else (link, 'scale_by_learning_rate')
     blocks = blocks_with(group={'inner': inside})
@@ -147,7 +147,7 @@ def test_prune_stands_behind_it_or_around_it():
 def test_the_learning_rate_of_the_metrics_is_that_of_what_is_inside():
   blocks = blocks_with(l1={'inner': ('adam',)}, prune={'inner': ('proximal_l1',)})
   for chain in (('proximal_l1',), ('prune',)):
-    assert optimizer.learning_rate(chain, blocks, CLOCK)(3) == 0.5
+    assert links.learning_rate(chain, blocks, CLOCK)(3) == 0.5
 
 
 @pytest.mark.parametrize(
@@ -245,7 +245,7 @@ def test_impossible_settings_are_refused_by_name(change, message):
   assert 'proximal_group_l1' in str(error.value) or 'schedule' in str(error.value)
 
 
-@pytest.mark.parametrize('name', optimizer.PROXIMAL)
+@pytest.mark.parametrize('name', links.PROXIMAL)
 def test_a_setting_that_is_missing_is_named(name):
   settings = blocks_with()[name]
   for missing in settings:
@@ -254,9 +254,9 @@ def test_a_setting_that_is_missing_is_named(name):
       build((*SGD, name), BLOCKS | {name: rest})
 
 
-@pytest.mark.parametrize('name', optimizer.PROXIMAL)
+@pytest.mark.parametrize('name', links.PROXIMAL)
 def test_the_defaults_of_the_configs_are_complete(name):
-  assert set(base.LINKS[name]) == set(optimizer.PROXIMAL_SETTINGS[name])
+  assert set(base.LINKS[name]) == set(proximal.SETTINGS[name])
   config = base.get_config((*base.SGD, name)).to_dict()
   build(config['chain'], config)
 

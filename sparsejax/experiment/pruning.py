@@ -1,6 +1,5 @@
 """From the settings of the block `prune` to the parts of the link, or one line on what is wrong."""
 
-import re
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -8,22 +7,23 @@ import optax
 
 from sparsejax.experiment.durations import Clock, in_steps
 from sparsejax.lookup import lookup
-from sparsejax.sparsity import allocation, criteria, granularity, schedules, updates
+from sparsejax.sparsity import allocation, criteria, granularity, schedules, tree, updates
 from sparsejax.sparsity.costs import Costs
 from sparsejax.transforms.pruning import prune
 from sparsejax.transforms.rewinding import rewind
 
 CRITERIA = {
-  f.__name__: f
-  for f in (
-    *(criteria.magnitude, criteria.saliency, criteria.fisher, criteria.lamp, criteria.random),
-  )
+  'magnitude': criteria.magnitude,
+  'saliency': criteria.saliency,
+  'fisher': criteria.fisher,
+  'lamp': criteria.lamp,
+  'random': criteria.random,
 }
 ALLOCATIONS = {
-  f.__name__: f
-  for f in (
-    *(allocation.global_rank, allocation.uniform, allocation.erk, allocation.absolute_threshold),
-  )
+  'global_rank': allocation.global_rank,
+  'uniform': allocation.uniform,
+  'erk': allocation.erk,
+  'absolute_threshold': allocation.absolute_threshold,
 }
 GRANULARITIES: dict[str, Callable[[Mapping[str, Any]], granularity.Granularity]] = {
   'weight': lambda s: granularity.weight(),
@@ -142,11 +142,10 @@ def build(
   floor = settings['floor']
   if not (isinstance(floor, int) and floor >= 0):
     raise ValueError(f'prune.floor={floor}: allowed is an integer, 0 or more')
-  for pattern in settings['exclude']:
-    try:
-      re.compile(pattern)
-    except re.error as error:
-      raise ValueError(f'prune.exclude={pattern!r}: no regular expression: {error}') from None
+  try:
+    tree.patterns(settings['exclude'])
+  except ValueError as error:
+    raise ValueError(f'prune.{error}') from None
   make = lookup('prune.granularity', settings['granularity'], GRANULARITIES)
   try:
     parts = {

@@ -14,6 +14,7 @@ from sparsejax.experiment import (
   checkpoint,
   data,
   events,
+  links,
   lobs,
   optimizer,
   parallel,
@@ -99,7 +100,7 @@ def build(config: Mapping[str, Any]) -> Experiment:
     ),
     clock=clock,
     agenda=agenda.agenda(config, clock, schedule),
-    learning_rate=optimizer.learning_rate(chain, config, clock),
+    learning_rate=links.learning_rate(chain, config, clock),
     threshold=settings['target'] if by_threshold else None,
   )
   params = jax.eval_shape(experiment.init_variables)['params']

@@ -36,7 +36,7 @@ class Costs(NamedTuple):
     rest = self.total - own
     if rest > 0 and target * self.total <= rest:
       raise ValueError(
-        f'target={target}: the layers that are not pruned cost {rest / self.total:.4g} of the '
+        f'target={target:.4g}: the layers that are not pruned cost {rest / self.total:.4g} of the '
         'network by themselves; allowed is more'
       )
     return target * self.total - rest

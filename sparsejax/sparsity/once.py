@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from sparsejax.sparsity import allocation as allocations
 from sparsejax.sparsity import criteria, schedules, tree, updates
 from sparsejax.sparsity import granularity as granularities
-from sparsejax.sparsity.costs import Costs, mac_costs, weight_costs
+from sparsejax.sparsity.costs import Costs, Layer, mac_costs, weight_costs
 from sparsejax.sparsity.renewal import Renewal
 
 
@@ -74,6 +74,7 @@ def prune_to(
   elif granularity is not None:
     share, rule = target, allocation(weight_costs(params))
   else:
+    # Of single weights the count is an exact integer, which a budget in float32 is not.
     share, rule = _share_of_chosen(params, exclude, target), allocation(None)
   parts = Renewal(
     schedule=schedules.one_shot(0, share),
@@ -82,7 +83,7 @@ def prune_to(
     allocation=rule,
     update_rule=updates.nested(),
     parameters='kernels',
-    exclude=(exclude,) if isinstance(exclude, str) else tuple(exclude),
+    exclude=tree.patterns(exclude),
     floor=floor,
     seed=seed,
   ).checked()
@@ -115,14 +116,6 @@ def _target(sparsity, compression, macs) -> float:
 
 def _share_of_chosen(params, exclude, target) -> float:
   """What the kernels that are not excluded keep, for the whole to keep the target."""
-  named = tree.named_leaves(params)
-  total = sum(leaf.size for path, leaf in named.items() if tree.is_kernel(path, leaf))
-  chosen = tree.named_leaves(tree.choose(params, 'kernels', exclude))
-  own = sum(named[path].size for path, inside in chosen.items() if inside)
-  left = target * total - (total - own)
-  if left <= 0:
-    raise ValueError(
-      f'the excluded kernels are {(total - own) / total:.4g} of the weights by themselves; allowed '
-      'is a target that leaves more'
-    )
-  return left / own
+  chosen = tree.named_leaves(tree.pick(params, tree.choose(params, 'kernels', exclude)))
+  layers = [Layer(path, leaf.shape, leaf.size) for path, leaf in chosen.items()]
+  return weight_costs(params).budget(layers, target) / sum(layer.groups for layer in layers)

@@ -54,6 +54,22 @@ CHOICES: dict[str, Callable[[str, jax.Array], bool]] = {
 }
 
 
+def patterns(exclude: str | Sequence[str]) -> tuple[str, ...]:
+  """Returns one or several regular expressions as a tuple, or raises a ValueError for a bad one.
+
+  Example:
+    >>> patterns('^head/')
+    ('^head/',)
+  """
+  found = (exclude,) if isinstance(exclude, str) else tuple(exclude)
+  for pattern in found:
+    try:
+      re.compile(pattern)
+    except re.error as error:
+      raise ValueError(f'exclude={pattern!r}: no regular expression: {error}') from None
+  return found
+
+
 def choose(params: Any, which: Choice = 'kernels', exclude: str | Sequence[str] = ()) -> Any:
   """Returns a tree of Python bools, the shape of params: the leaves that a rule is over.
 
@@ -72,13 +88,9 @@ def choose(params: Any, which: Choice = 'kernels', exclude: str | Sequence[str] 
     {'fc1': {'bias': False, 'kernel': True}}
   """
   predicate = lookup('choice of parameters', which, CHOICES) if isinstance(which, str) else which
-  exclude = (exclude,) if isinstance(exclude, str) else tuple(exclude)
+  exclude = patterns(exclude)
   named = named_leaves(params)
   for pattern in exclude:
-    try:
-      re.compile(pattern)
-    except re.error as error:
-      raise ValueError(f'exclude={pattern!r}: no regular expression: {error}') from None
     if named and not any(re.search(pattern, path) for path in named):
       raise ValueError(f'exclude={pattern!r} matches no parameter; there are: {", ".join(named)}')
   excluded = [any(re.search(pattern, path) for pattern in exclude) for path in named]

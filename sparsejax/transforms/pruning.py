@@ -104,7 +104,7 @@ def prune(
     allocation or allocations.default(granularity),
     update_rule or update_rules.nested(),
     parameters,
-    (exclude,) if isinstance(exclude, str) else tuple(exclude),
+    tree.patterns(exclude),
     floor,
     seed,
   ).checked()
