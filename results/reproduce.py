@@ -99,7 +99,7 @@ PAGES = {
     'so. All of it is unstructured; biases (410) are not pruned and not counted in the '
     'compression. Dynamic network surgery (Guo et al. 2016): 56x at 1.99 %; Sparse VD (Molchanov '
     'et al. 2017): 68x at 1.92 %; Deep Compression (Han et al. 2015): 12x at 1.58 %. LeNet-5 is '
-    'pruned gradually in 30 epochs, on images shifted by up to two pixels; dynamic network '
+    'pruned gradually in 45 epochs, on images shifted by up to two pixels; dynamic network '
     'surgery: 108x at 0.91 %. Active is counted by value: of the weights that SET grows, some lie '
     'at pixels that are always black, get no gradient and never leave zero.',
     (

@@ -95,7 +95,10 @@ def test_it_runs_under_jit():
     ({'sparsity': 1.0}, r'sparsity=1\.0: allowed is a share in \[0, 1\)'),
     ({'compression': 0.5}, r'compression=0\.5: allowed is a number, 1 or more'),
     ({'macs': 0.5}, 'macs needs positions='),
-    ({'sparsity': 0.95, 'exclude': 'head'}, r'target=0\.05: the layers that are not pruned cost 0\.1169 of the'),
+    (
+      {'sparsity': 0.95, 'exclude': 'head'},
+      r'target=0\.05: the layers .* cost 0\.1169 of the',
+    ),
   ],
 )
 def test_impossible_targets_are_refused(targets, message):
