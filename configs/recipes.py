@@ -85,8 +85,20 @@ def mnist_lobs(model, learning_rate, epochs, at_epochs, active_fraction):
   The learning rate falls tenfold halfway to the surgery and there once more.
   """
   config = mnist_sgd(model, learning_rate, epochs, (*base.SGD, 'prune'), ('lobs',))
-  config.method = 'L-OBS'
   config.scale_by_learning_rate = step_decay(learning_rate, every_epochs=at_epochs / 2)
+  return _operated(config, at_epochs, active_fraction)
+
+
+def cifar10_lobs(model, at_epochs, active_fraction):
+  """The log's recipe with the surgery in it, and BatchNorm's averages made anew after it."""
+  events = ('lobs', 'recalibrate_batch_norm')  # both at one step, in this order
+  config = cifar10_sgd(model, chain=(*base.SGD, 'prune'), events=events)
+  config.recalibrate_batch_norm.at_epochs = at_epochs
+  return _operated(config, at_epochs, active_fraction)
+
+
+def _operated(config, at_epochs, active_fraction):
+  config.method = 'L-OBS'
   config.prune.begin_epochs = config.lobs.at_epochs = at_epochs
   config.prune.target = 0.0  # the threshold: whatever the surgery left at zero stays there
   config.prune.parameters = 'kernels'
@@ -197,8 +209,13 @@ def by_filters(config, exclude):
   return config
 
 
-def cifar10_rewound(model, active_fraction, last_epochs):
-  """Rounds of a cut by a fifth and the last epochs of the schedule again, to an active fraction."""
+def cifar10_rewound(model, active_fraction, last_epochs, what='rate'):
+  """Rounds of a cut by a fifth and the last epochs of the schedule again, to an active fraction.
+
+  With 'weights' what is left goes back to its values at the begin of these epochs; 'rate' goes on.
+  """
+  if what not in ('rate', 'weights'):
+    raise ValueError(f"rewinding {what!r}: allowed are 'rate' and 'weights'")
   config = cifar10_pruned(model, active_fraction)
   config.method = 'learning-rate rewinding'
   dense, share = 180.0, 0.2
@@ -215,4 +232,8 @@ def cifar10_rewound(model, active_fraction, last_epochs):
   base_rate = config.scale_by_learning_rate.learning_rate.to_dict()
   rate = dict(schedule='rewound', base=base_rate, length_epochs=dense, last_epochs=last_epochs)
   config.scale_by_learning_rate = ConfigDict({'learning_rate': rate})
+  if what == 'weights':
+    config.method = 'weight rewinding'
+    config.chain = (*base.SGD, 'rewind', 'prune')
+    config.rewind = ConfigDict({'to_epochs': dense - last_epochs})
   return config

@@ -1,10 +1,11 @@
 """sparsejax: every sparsity method a link of an Optax chain, every experiment one config.
 
-`prune` takes its parts from `criteria`, `granularity`, `allocation` and `updates`;
-`sparsejax.models` has the networks, and needs Flax, which the rest of this index does not.
+`prune` takes its parts from `criteria`, `granularity`, `allocation` and `updates`; `lobs` solves a
+layer anew for the weights that stay. `sparsejax.models` has the networks, and needs Flax, which the
+rest of this index does not.
 """
 
-from sparsejax.sparsity import allocation, costs, criteria, granularity, updates
+from sparsejax.sparsity import allocation, costs, criteria, granularity, lobs, updates
 from sparsejax.sparsity.batch_norm import recalibrate_batch_norm
 from sparsejax.sparsity.measure import count_macs
 from sparsejax.sparsity.measure import report as sparsity_report
@@ -38,6 +39,7 @@ __all__ = [
   'cubic',
   'granularity',
   'group_soft_threshold',
+  'lobs',
   'one_shot',
   'pack_masks',
   'periodic',

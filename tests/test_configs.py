@@ -196,3 +196,21 @@ def test_sgdr_ends_with_its_fourth_cycle():
   rate = links.learning_rate(config['chain'], config, clock)
   assert [float(rate(epoch * 312)) for epoch in (0, 10, 30, 70)] == pytest.approx([0.2] * 4)
   assert 0 <= float(rate(clock.total_steps - 1)) < 1e-6
+
+
+def test_weights_go_back_to_where_the_retraining_begins():
+  """Both rewind at every cut, the rate and the weights to epoch 100 of 180."""
+  config = resolve(get_config('resnet56_weights_rewound')('0.5'))
+  clock = clock_of(config)
+  rate = links.learning_rate(config['chain'], config, clock)
+  cuts = pruning.pruning_schedule(config['prune'], clock).steps
+  assert [cut / 312 for cut in cuts] == [180, 260, 340, 420]
+  assert config['rewind'] == {'to_epochs': 100.0}
+  assert [float(rate(cut)) for cut in cuts] == [float(rate(100 * 312))] * 4
+  assert clock.total_steps == 500 * 312
+
+
+def test_batch_norm_is_made_anew_right_after_the_surgery():
+  config = resolve(get_config('resnet20_lobs')())
+  plan = agenda.agenda(config, clock_of(config), None)
+  assert plan.events == {160 * 312: ('lobs', 'recalibrate_batch_norm')}

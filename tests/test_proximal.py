@@ -575,3 +575,26 @@ def test_second_moments_of_a_part_are_enough_for_that_part():
   inner = optax.masked(optax.adam(0.1), {'conv': True, 'norm': True, 'head': False})
   tx = proximal_l1(1.0, 0.1, inner=inner, exclude='^head')
   chex.assert_tree_all_finite(train(tx, network())[-1])
+
+
+def test_small_steps_inside_are_refused():
+  """MultiSteps inside would take the threshold off in steps that Adam does not make."""
+  adam = optax.MultiSteps(optax.adam(0.1), 2).gradient_transformation()
+  with pytest.raises(ValueError, match='allowed is to have it around the whole chain'):
+    proximal_l1(1.0, 0.1, inner=adam).init({'kernel': jnp.ones((1, 2))})
+
+
+def test_small_steps_around_leave_the_strength_as_it_is():
+  chain = optax.chain(optax.sgd(0.1), proximal_l1(1.0, 0.1))
+  params = {'kernel': jnp.full((1, 2), 5.0)}
+  tx = optax.MultiSteps(chain, 2)
+  state = tx.init(params)
+  for _ in range(4):
+    updates, state = tx.update({'kernel': jnp.zeros((1, 2))}, state, params)
+    params = optax.apply_updates(params, updates)
+  np.testing.assert_allclose(params['kernel'], 4.8, rtol=1e-6)
+
+
+def test_n_of_m_has_no_groups_to_shrink():
+  with pytest.raises(ValueError, match='its groups are single weights; allowed is proximal_l1'):
+    proximal_group_l1(1.0, 0.1, granularity=granularity.n_of_m(4))

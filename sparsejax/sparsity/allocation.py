@@ -67,6 +67,17 @@ def global_rank(costs: Costs | None = None) -> Allocation:
 
   Each layer's `floor` best are kept first, and the rest goes by rank: up to the exact number of
   groups; with `costs`, as far as the budget goes (a sum in float32, so to one part in a million).
+
+  Args:
+    costs: what groups cost, for targets that are a share of the whole network's weights or MACs.
+
+  Example:
+    >>> rule, scores = global_rank(), [jnp.array([3.0, 1.0]), jnp.array([5.0, 4.0])]
+    >>> row = rule.plan([Layer('a', (2,), 2), Layer('b', (2,), 2)], 0.5, 1)
+    >>> [int(count) for count in rule.counts(scores, row, 1)]
+    [1, 1]
+    >>> [int(count) for count in rule.counts(scores, row, 0)]
+    [0, 2]
   """
 
   def plan(layers, target, floor):
@@ -111,6 +122,9 @@ def _raise_best(scores: jax.Array, floor: int) -> jax.Array:
 def uniform(costs: Costs | None = None) -> Allocation:
   """The same active fraction in every layer, rounded so that the total is exact.
 
+  Args:
+    costs: as of `global_rank`.
+
   Example:
     >>> layers = [Layer('a', (10,), 10), Layer('b', (10,), 10), Layer('c', (5,), 5)]
     >>> uniform().plan(layers, 0.5, 1).tolist()
@@ -126,6 +140,9 @@ def erk(costs: Costs | None = None) -> Allocation:
 
   the sum over the product of the kernel's shape, whatever its rank. Layers that would exceed 1 stay
   whole, and the rest is solved again.
+
+  Args:
+    costs: as of `global_rank`.
 
   Example:
     >>> lenet300 = [Layer(n, s, s[0] * s[1]) for n, s in (
@@ -206,6 +223,12 @@ def absolute_threshold() -> Allocation:
   """What scores above the target stays: |p| <= 0.02 goes in Deep Compression as the log had it.
 
   The target is the threshold, in the criterion's unit.
+
+  Example:
+    >>> rule = absolute_threshold()
+    >>> row = rule.plan([], 0.02, 0)
+    >>> [int(count) for count in rule.counts([jnp.array([0.5, 0.02, 0.1])], row, 0)]
+    [2]
   """
 
   def plan(layers, target, floor):

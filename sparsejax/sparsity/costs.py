@@ -60,6 +60,14 @@ def mac_costs(params: Any, positions: Mapping[str, int]) -> Costs:
     params: a pytree of arrays, or of their shapes.
     positions: by layer, as `models.positions` finds them: 1 for a dense layer, height x width of
       the output for a convolution.
+
+  Raises:
+    ValueError: a kernel whose layer has no entry.
+
+  Example:
+    >>> import jax.numpy as jnp
+    >>> mac_costs({'conv': {'kernel': jnp.ones((3, 3, 1, 2))}}, {'conv': 64})
+    Costs(of_weight={'conv/kernel': 64}, total=1152)
   """
 
   def price(path):

@@ -102,12 +102,21 @@ def lamp(param: jax.Array, *, key=None) -> jax.Array:
 
 
 def random(param: jax.Array, *, key: jax.Array) -> jax.Array:
-  """Scores drawn from U(0, 1): the baseline that every criterion has to beat."""
+  """Scores drawn from U(0, 1): the baseline that every criterion has to beat.
+
+  Args:
+    param: any array, of which only the shape is read.
+    key: a random key, another one for each leaf and each renewal.
+
+  Example:
+    >>> random(jnp.zeros((2, 3)), key=jax.random.key(0)).shape
+    (2, 3)
+  """
   return jax.random.uniform(key, param.shape)
 
 
 def gradient_magnitude(param: jax.Array, *, grad: jax.Array, key=None) -> jax.Array:
-  """Scores by |g|: how fast a weight that is gone would move (RigL, Evci et al. 2020).
+  """Scores by |g|: how fast a weight that is gone would move (RigL, Evci et al. 2020, 1911.11134).
 
   Example:
     >>> gradient_magnitude(jnp.zeros(2), grad=jnp.array([-3.0, 1.0])).tolist()

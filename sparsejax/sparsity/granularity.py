@@ -85,9 +85,19 @@ def blocks(inputs: int = 4, outputs: int = 4) -> Granularity:
 
   A 3x3 convolution is nine matrices (inputs, outputs), each tiled for itself.
 
+  Args:
+    inputs: the height of a tile, 1 or more.
+    outputs: its width, 1 or more.
+
+  Raises:
+    ValueError: a size below 1.
+
   Example:
     >>> blocks(1, 2).pool(jnp.array([[3.0, 1.0, 5.0], [1.0, 0.0, 2.0]])).tolist()
     [[4.0, 5.0], [1.0, 2.0]]
+
+  References:
+    Gray, Radford and Kingma 2017, https://openai.com/research/block-sparse-gpu-kernels
   """
   if inputs < 1 or outputs < 1:
     raise ValueError(f'blocks of {inputs}x{outputs}: allowed are 1 or more')
@@ -119,7 +129,10 @@ def n_of_m(m: int = 4) -> Granularity:
   keep at most what the others do.
 
   Args:
-    m: the length of a group.
+    m: the length of a group, 2 or more.
+
+  Raises:
+    ValueError: m below 2.
 
   Example:
     >>> scores = jnp.array([[9.0], [8.0], [7.0], [1.0], [3.0], [2.0]])

@@ -18,7 +18,14 @@ class PruningSchedule(NamedTuple):
 
 
 def one_shot(step: int, target: float) -> PruningSchedule:
-  """Prunes once, at the given step.
+  """Prunes once: the update after `step` updates is the first to use the masks.
+
+  Args:
+    step: updates made before the cut, 0 or more.
+    target: what is left, an active fraction in (0, 1], or the threshold of an absolute allocation.
+
+  Raises:
+    ValueError: a step below 0.
 
   Example:
     >>> one_shot(100, 0.05)
@@ -30,15 +37,28 @@ def one_shot(step: int, target: float) -> PruningSchedule:
 def cubic(
   begin: int, end: int, target: float, *, initial: float = 1.0, every: int = 100
 ) -> PruningSchedule:
-  """Falls from the initial to the final target, fast at first (Zhu and Gupta 2017, 1710.01878).
+  r"""Falls from the initial to the final target, fast at first.
 
-  target_t = target + (initial - target) (1 - (t - begin) / (end - begin))^3
+  .. math:: target_t = target + (initial - target) (1 - \frac{t - begin}{end - begin})^3
 
   at t = begin + every, begin + 2 every, ... and at t = end, where the target is exact.
+
+  Args:
+    begin: the step from which the cubic counts, 0 or more; the first cut is `every` later.
+    end: the step of the last cut.
+    target: what is left then, an active fraction or a threshold.
+    initial: what there is at `begin`: 1.0 of a fraction, 0.0 of a threshold.
+    every: steps between two cuts, 1 or more.
+
+  Raises:
+    ValueError: an end that is not after the begin, or a period below 1.
 
   Example:
     >>> cubic(0, 40, 0.5, every=20)
     PruningSchedule(steps=(20, 40), targets=(0.5625, 0.5))
+
+  References:
+    Zhu and Gupta 2017, https://arxiv.org/abs/1710.01878
   """
   if end <= begin or every < 1:
     raise ValueError(
@@ -56,6 +76,15 @@ def periodic(begin: int, end: int, target: float, *, every: int = 100) -> Prunin
 
   At t = begin, begin + every, ... before `end`.
 
+  Args:
+    begin: the first step, 0 or more.
+    end: the step before which all of them lie.
+    target: the active fraction at each, in (0, 1].
+    every: steps between two renewals, 1 or more.
+
+  Raises:
+    ValueError: an end that is not after the begin, or a period below 1.
+
   Example:
     >>> periodic(0, 50, 0.1, every=20)
     PruningSchedule(steps=(0, 20, 40), targets=(0.1, 0.1, 0.1))
@@ -70,13 +99,28 @@ def periodic(begin: int, end: int, target: float, *, every: int = 100) -> Prunin
 
 
 def rounds(begin: int, every: int, target: float, *, share: float = 0.2) -> PruningSchedule:
-  """Removes a share of what is left each round, until the target (Renda et al. 2020, 2003.02389).
+  r"""Removes a share of what is left each round, until the target.
 
-  target_r = (1 - share)^r at t = begin + (r - 1) every; the last round goes to the target exactly.
+  .. math:: target_r = (1 - share)^r \text{ at } t = begin + (r - 1) every
+
+  with the last round to the target exactly.
+
+  Args:
+    begin: the step of the first round, 0 or more.
+    every: steps from a round to the next, its retraining, 1 or more.
+    target: the active fraction of the last round, in (0, 1].
+    share: of what is left, what each round removes, between 0 and 1.
+
+  Raises:
+    ValueError: a value outside its range.
 
   Example:
     >>> rounds(100, 50, 0.3, share=0.5)
     PruningSchedule(steps=(100, 150), targets=(0.5, 0.3))
+
+  References:
+    Frankle and Carbin 2019, https://arxiv.org/abs/1803.03635
+    Renda et al. 2020, https://arxiv.org/abs/2003.02389
   """
   if not (0 < share < 1 and 0 < target <= 1 and every >= 1):
     raise ValueError(

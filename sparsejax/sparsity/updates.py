@@ -51,6 +51,13 @@ def set_(share: float = 0.3, *, start: str = 'random') -> UpdateRule:
     share: of a layer's active weights that is exchanged each time, in [0, 1].
     start: 'random' or 'criterion'.
 
+  Raises:
+    ValueError: a share outside its range, or another start.
+
+  Example:
+    >>> float(set_(0.25).share(step=100))
+    0.25
+
   References:
     Mocanu et al. 2018, https://arxiv.org/abs/1707.04780
   """
@@ -70,6 +77,9 @@ def rigl(end: int, share: float = 0.3, *, start: str = 'random') -> UpdateRule:
     end: the step at which nothing is exchanged any more, about 75 % of training.
     share: of a layer's active weights that is exchanged at step 0, in [0, 1].
     start: 'random', as in the paper, or 'criterion'.
+
+  Raises:
+    ValueError: an end below 1, a share outside its range, or another start.
 
   Example:
     >>> rule = rigl(end=100)

@@ -48,7 +48,8 @@ def proximal_l1(
   moments goes inside, as `inner`: there t is divided by :math:`d_i = \sqrt{\hat v_i} + \epsilon`,
   as the gradient was. Of Optax these are the ones of `adam_metric`, `rms_metric` and
   `amsgrad_metric`. Behind an optimizer that forgets the gradient's size (sign, Lion) no threshold
-  makes the strength mean what it says.
+  makes the strength mean what it says. `optax.MultiSteps` goes around the whole chain: ahead of
+  this link or inside, the threshold would be taken off in each of its small steps.
 
   Args:
     strength: of the penalty, loss per unit of a parameter; a number, or a schedule (count ->
@@ -68,7 +69,8 @@ def proximal_l1(
 
   Raises:
     ValueError: at once, for a value outside its range; at `init`, for a choice that matches
-      nothing or an `inner` without second moments; at `update`, without `params`.
+      nothing or an `inner` without second moments or with `optax.MultiSteps`; at `update`, without
+      `params`.
 
   Example:
     >>> params = {'kernel': jnp.array([[1.0, -3.0, 0.1]])}
@@ -135,7 +137,8 @@ def proximal_group_l1(
     A transformation whose updates are of the wider dtype of updates and parameters, where chosen.
 
   Raises:
-    ValueError: as `proximal_l1`, and at once for an unknown group weight.
+    ValueError: as `proximal_l1`, and at once for an unknown group weight or N:M, no granularity of
+      groups.
 
   Example:
     >>> params = {'kernel': jnp.array([[3.0, 0.3], [4.0, 0.4]])}
@@ -151,6 +154,8 @@ def proximal_group_l1(
   """
   lookup('group_weight', group_weight, shrinkage.GROUP_WEIGHTS)
   granularity = granularity or granularities.filters()
+  if granularity.evenly:
+    raise ValueError('granularity n_of_m: its groups are single weights; allowed is proximal_l1')
 
   def shrink(values, threshold, divisor):
     if divisor is None:
@@ -168,7 +173,7 @@ def _proximal(shrink, strength, learning_rate, momentum, inner, metric, paramete
   _check('momentum', momentum, 1, 'a number in [0, 1)')
   if inner is None and metric is not None:
     raise ValueError('metric= is given without inner=; allowed is what an inner link divides by')
-  metric = metric or (default_metric if inner is not None else None)
+  metric = metric or (_default_metric if inner is not None else None)
   inner = optax.with_extra_args_support(optax.identity() if inner is None else inner)
 
   def divisors(inner_state, chosen):
@@ -180,6 +185,7 @@ def _proximal(shrink, strength, learning_rate, momentum, inner, metric, paramete
 
   def init_fn(params):
     inner_state = inner.init(params)
+    _refuse_multi_steps(inner_state)
     # Not of the placeholder by which optax.tree.map_params finds a state's parameters.
     if all(hasattr(leaf, 'shape') for leaf in jax.tree.leaves(params)):
       chosen = tree.choose(params, parameters, exclude)
@@ -288,17 +294,27 @@ def amsgrad_metric(eps: float = 1e-8, eps_root: float = 0.0) -> Metric:
 
 
 # By the state that it reads, each of them with the defaults of Optax's functions.
-METRICS: dict[type, Callable[..., Metric]] = {
+_METRICS: dict[type, Callable[..., Metric]] = {
   optax.ScaleByAdamState: adam_metric,
   optax.ScaleByRmsState: rms_metric,
   optax.ScaleByAmsgradState: amsgrad_metric,
 }
 
 
-def default_metric(inner_state: optax.OptState) -> optax.Params:
+def _default_metric(inner_state: optax.OptState) -> optax.Params:
   """The metric of the one adaptive optimizer in `inner_state`, with Optax's default settings."""
-  state = _only(inner_state, tuple(METRICS))
-  return METRICS[type(state)]()(inner_state)
+  state = _only(inner_state, tuple(_METRICS))
+  return _METRICS[type(state)]()(inner_state)
+
+
+def _refuse_multi_steps(inner_state: optax.OptState) -> None:
+  """Inside it makes a step in k, and the threshold would be taken off k times."""
+
+  def is_multi(node):
+    return isinstance(node, optax.MultiStepsState)
+
+  if any(is_multi(leaf) for leaf in jax.tree.leaves(inner_state, is_leaf=is_multi)):
+    raise ValueError('inner holds optax.MultiSteps; allowed is to have it around the whole chain')
 
 
 def _only(inner_state: optax.OptState, kinds: type | tuple[type, ...]) -> Any:
