@@ -13,6 +13,8 @@ import pytest
 from sparsejax import PruningSchedule, periodic, prune
 from sparsejax.sparsity import allocation, criteria, updates
 
+pytestmark = pytest.mark.usefixtures('compiling_is_quick')
+
 RULES = {'set': updates.set_(0.5), 'rigl': updates.rigl(100, 0.5)}
 STEPS, RENEWALS = 8, (1, 4, 6)
 SCHEDULE = PruningSchedule(RENEWALS, (0.5,) * 3)

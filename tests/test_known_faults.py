@@ -24,13 +24,7 @@ from sparsejax import (
   updates,
 )
 
-
-@pytest.fixture(autouse=True, scope='module')
-def compiling_is_quick():
-  """Nearly all of the time here goes into compiling programs that then run for a millisecond."""
-  jax.config.update('jax_disable_most_optimizations', True)
-  yield
-  jax.config.update('jax_disable_most_optimizations', False)
+pytestmark = pytest.mark.usefixtures('compiling_is_quick')
 
 
 def kernel(*shape, seed=0):

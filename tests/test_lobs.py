@@ -19,6 +19,8 @@ from sparsejax.layers import deterministic
 from sparsejax.sparsity.lobs import Moments, removal_costs, remove, second_moments, solve_kept
 from sparsejax.transforms.pruning import apply_masks
 
+pytestmark = pytest.mark.usefixtures('compiling_is_quick')
+
 # The pure part.
 
 

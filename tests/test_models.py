@@ -12,6 +12,8 @@ from flax import linen as nn
 from sparsejax import models
 from sparsejax.models import butterfly
 
+pytestmark = pytest.mark.usefixtures('compiling_is_quick')
+
 COUNTS = {
   'allconv': 89_674,
   'butterfly_resnet18': 38_474,

@@ -8,6 +8,8 @@ import pytest
 import sparsejax
 from sparsejax import allocation, criteria, granularity, prune_to, sparsity_report
 
+pytestmark = pytest.mark.usefixtures('compiling_is_quick')
+
 POSITIONS = {'conv': 64, 'fc': 1, 'head': 1}
 
 

@@ -27,13 +27,7 @@ from sparsejax import (
 )
 from sparsejax.sparsity.shrinkage import group_soft_threshold_in_metric
 
-
-@pytest.fixture(autouse=True, scope='module')
-def compiling_is_quick():
-  """Nearly all of the time here goes into compiling programs that then run for a moment."""
-  jax.config.update('jax_disable_most_optimizations', True)
-  yield
-  jax.config.update('jax_disable_most_optimizations', False)
+pytestmark = pytest.mark.usefixtures('compiling_is_quick')
 
 
 # The operators

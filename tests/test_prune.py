@@ -23,6 +23,8 @@ from sparsejax.sparsity import allocation, criteria
 from sparsejax.sparsity.granularity import Granularity
 from sparsejax.sparsity.updates import UpdateRule
 
+pytestmark = pytest.mark.usefixtures('compiling_is_quick')
+
 
 class Norm(NamedTuple):
   scale: jax.Array

@@ -17,12 +17,11 @@ DIGITS = (
 )
 
 
-def small_resnet(tmp_path):
+def small_network(tmp_path):
   """BatchNorm, augmentation, dropout and a one-shot cut, one call a step."""
   data = commands.write_npz(tmp_path / 'data.npz')
   return (
-    '--config=configs/resnet50_dc.py:0.1',
-    '--config.model.name=resnet20',
+    '--config=configs/allconv_dc.py:0.1',
     '--config.model.width=4',
     '--config.model.dropout=0.2',
     f'--config.data.name={data}',
@@ -65,24 +64,24 @@ def assert_same_run(one, other):
   assert commands.summary(one) == commands.summary(other)
 
 
-def test_ten_sigkills_leave_no_trace_in_the_results(tmp_path):
+def test_five_sigkills_leave_no_trace_in_the_results(tmp_path):
   alone, killed = tmp_path / 'alone', tmp_path / 'killed'
   finish(alone, DIGITS)
   total = len(commands.metrics(alone))
   moments = random.Random(0)
-  for share in range(1, 11):
-    lines = total * share // 14
+  for share in range(1, 6):
+    lines = total * share // 7
     delay = moments.uniform(0, 0.1)
     process = stop_midway(killed, DIGITS, lines, signal.SIGKILL, delay)
     assert process.returncode == -signal.SIGKILL
   finish(killed, DIGITS)
   assert_same_run(alone, killed)
   starts = json.loads((killed / 'environment.json').read_text())
-  assert len(starts) == 11
+  assert len(starts) == 6
 
 
 def test_stops_between_the_calls_of_a_convolutional_network(tmp_path):
-  arguments = small_resnet(tmp_path)
+  arguments = small_network(tmp_path)
   alone, stopped = tmp_path / 'alone', tmp_path / 'stopped'
   finish(alone, arguments)
   total = len(commands.metrics(alone))

@@ -13,6 +13,8 @@ from sparsejax.experiment import augment, parallel, steps
 from sparsejax.experiment.state import initial
 from sparsejax.models.resnet import ResNet
 
+pytestmark = pytest.mark.usefixtures('compiling_is_quick')
+
 BYTES = steps.Preprocessing((0.0,), (1 / 255,))  # the network sees the byte itself
 BATCH, EXAMPLES = 8, 20  # two steps an epoch; four examples of each epoch are left out
 
