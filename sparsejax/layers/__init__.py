@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 from flax import linen as nn
 
-from sparsejax.layers import deterministic
+from sparsejax.layers import deterministic, variational
 from sparsejax.layers.dropout import Dropout, kernel_of
 from sparsejax.layers.normalisation import BatchNorm
 from sparsejax.layers.pooling import max_pool
@@ -30,6 +30,9 @@ class Layers(NamedTuple):
 
 FAMILIES = {
   'deterministic': Layers(dense=deterministic.Dense, conv=deterministic.Conv),
+  'sparse_vd': Layers(*variational.sparse_vd()),
+  'group_normal_jeffreys': Layers(*variational.grouped('group_normal_jeffreys')),
+  'group_horseshoe': Layers(*variational.grouped('group_horseshoe')),
 }
 
 

@@ -8,6 +8,7 @@ A group's scale broadcasts against the kernel, (..., inputs, outputs): of shape 
 groups are inputs, of shape (outputs,) they are outputs, whose bias is scaled and removed with them.
 """
 
+import math
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
@@ -96,14 +97,23 @@ def _scaled(leaves, scale: Moments) -> dict[str, Moments]:
   for name in ('kernel', 'bias'):
     if name in leaves:
       mean, variance = leaves[name], jnp.exp(leaves[name + VARIANCE])
-      is_scaled = name == 'kernel' or scale.mean.ndim == 1
-      if is_scaled:
-        variance = jnp.square(scale.mean) * variance + scale.variance * (
-          jnp.square(mean) + variance
-        )
-        mean = mean * scale.mean
+      if name == 'kernel' or scale.mean.ndim == 1:
+        z = Moments(*(against(part, mean) for part in scale))
+        variance = jnp.square(z.mean) * variance + z.variance * (jnp.square(mean) + variance)
+        mean = mean * z.mean
       found[name] = Moments(mean, variance)
   return found
+
+
+def against(of_groups: jax.Array, kernel: jax.Array) -> jax.Array:
+  """Returns values of groups with as many axes as the kernel has, to broadcast against it."""
+  return of_groups.reshape((1,) * (kernel.ndim - of_groups.ndim) + of_groups.shape)
+
+
+def groups_are_inputs(leaves: Leaves) -> bool:
+  """Whether a grouped layer's scale is over its inputs, and not over its outputs."""
+  scale = leaves['scale_mean'] if 'scale_mean' in leaves else leaves['alpha_mean']
+  return scale.ndim == 2
 
 
 def normal_jeffreys_log_alpha(leaves: Leaves) -> jax.Array:
@@ -122,6 +132,14 @@ def _normal_jeffreys_moments(leaves):
 
 
 GAMMAS, INVERSE_GAMMAS = ('s_a', 'alpha'), ('s_b', 'beta')
+SHARED = ('s_a', 's_b')  # one each for the layer; of alpha and beta each group has its own
+# Where the scales begin: z = 1, and s_a at the least KL to a prior as narrow as tau_0. All means at
+# 0 would cost 1e10 nats.
+_S_A = 2 * math.log(HORSESHOE_SCALE) - 1 - math.log(2)
+SCALE_STARTS: dict[str, dict[str, float]] = {
+  'group_normal_jeffreys': {'scale_mean': 1.0},
+  'group_horseshoe': {'s_a_mean': _S_A, 's_b_mean': -_S_A, 'alpha_mean': 0.0, 'beta_mean': 0.0},
+}
 
 
 def horseshoe_log_scale(leaves: Leaves) -> Moments:
@@ -139,7 +157,7 @@ def _horseshoe_log_alpha(leaves):
 
 def _horseshoe_kl(leaves):
   total = _gaussian_kl(leaves)
-  for name, log_scale in (('s_a', 2 * jnp.log(HORSESHOE_SCALE)), ('alpha', 0.0)):
+  for name, log_scale in (('s_a', 2 * math.log(HORSESHOE_SCALE)), ('alpha', 0.0)):
     mean, log_variance = leaves[f'{name}_mean'], leaves[name + VARIANCE]
     total += jnp.sum(divergences.gamma_kl(mean, log_variance, log_scale))
   for name in INVERSE_GAMMAS:
@@ -316,7 +334,7 @@ def deploy(params: Any, thresholds: Thresholds) -> Any:
 def _deploy_layer(family, leaves, threshold):
   keep = family.log_alpha(leaves) < threshold
   means = {name: found.mean for name, found in family.moments(leaves).items()}
-  deployed = {'kernel': jnp.where(keep, means['kernel'], 0.0)}
+  deployed = {'kernel': jnp.where(against(keep, means['kernel']), means['kernel'], 0.0)}
   if 'bias' in means:
     deployed['bias'] = jnp.where(keep, means['bias'], 0.0) if keep.ndim == 1 else means['bias']
   return deployed

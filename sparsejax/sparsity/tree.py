@@ -12,6 +12,8 @@ from sparsejax.lookup import lookup
 # The names that Flax, Haiku, Equinox and PyTorch give to what is added or rescales, whatever its
 # rank: a convolution's bias in Equinox has shape (channels, 1, 1) and still is no kernel.
 NOT_KERNELS = frozenset({'bias', 'b', 'scale', 'offset', 'mean', 'var'})
+# And what `sparsity.posterior` gives to what a posterior has beside its means.
+NOT_KERNELS_END = ('_log_variance', '_mean')
 
 Choice = str | Callable[[str, jax.Array], bool]
 
@@ -39,7 +41,8 @@ def is_kernel(path: str, leaf: jax.Array) -> bool:
     >>> is_kernel('conv1/kernel', jnp.zeros((3, 3, 8, 16))), is_kernel('conv1/bias', jnp.zeros(16))
     (True, False)
   """
-  return jnp.ndim(leaf) >= 2 and path.rsplit('/', 1)[-1] not in NOT_KERNELS
+  name = path.rsplit('/', 1)[-1]
+  return jnp.ndim(leaf) >= 2 and name not in NOT_KERNELS and not name.endswith(NOT_KERNELS_END)
 
 
 def is_parameter(path: str, leaf: jax.Array) -> bool:
