@@ -38,7 +38,7 @@ def main(argv: list[str]) -> int:
   try:
     config = resolve()
     compilation.use_cache()
-    defaults = base.get_config(config['chain'], config['events']).to_dict()
+    defaults = base.get_config(config['chain'], config['events'], config['layers']).to_dict()
     workdir = pathlib.Path(WORKDIR.value) if WORKDIR.value else None
     run(config, defaults, version=base.VERSION, workdir=workdir)
   except UsageError as error:
@@ -68,7 +68,7 @@ def resolve() -> dict:
   for name in (*config_flags.get_override_values(flag), *_late):
     block = name.partition('.')[0]
     if block not in settings and block not in _links(settings):
-      raise UsageError(f"config.{name} is set, but neither chain nor events name '{block}'")
+      raise UsageError(f"config.{name} is set, but chain, events and layers name no '{block}'")
   for name, text in _late.items():
     *blocks, last = name.split('.')
     target = functools.reduce(lambda at, block: at.setdefault(block, {}), blocks, settings)
@@ -77,7 +77,7 @@ def resolve() -> dict:
 
 
 def _links(settings: dict) -> set[str]:
-  return {*base.links(settings), *settings['events']}
+  return {*base.links(settings), *settings['events'], settings['layers']}
 
 
 def _value(text: str):
@@ -110,7 +110,9 @@ def parse(argv: list[str]) -> list[str]:
 def _without_late(argv: list[str]) -> list[str]:
   """Sets aside what can only be set once the chain is known; returns the other arguments."""
   settings = _settings(argv)
-  chains = ' '.join(arg for arg in argv if re.match(r'--config\.(chain|events|\w+\.inner)=', arg))
+  chains = ' '.join(
+    arg for arg in argv if re.match(r'--config\.(chain|events|layers|\w+\.inner)=', arg)
+  )
   new_links = set(re.findall(r'\w+', chains)) - set(settings)
   fields = runs.flatten(settings)
   kept = []

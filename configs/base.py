@@ -66,9 +66,35 @@ LINKS = {
     'floor': 1,  # weights (groups) that every layer keeps at least
     'inner': (),  # links that run inside the masks instead of before them
   },
+  'add_kl_gradients': {
+    'weight': 1.0,  # of the KL, over the number of training examples; or a schedule's block
+  },
+  'bound_variances': {
+    'maximum': 0.04,  # the largest posterior variance
+    'where': '',  # a regular expression over parameter paths, such as '^fc1/'; none: everywhere
+  },
   'rewind': {
     'to_epochs': 5.0,  # where the weights come from that return at every cut of `prune`
   },
+}
+# The settings of each family of layers with posteriors.
+_GROUPED = {
+  'thresholds': {},  # of log alpha by layer, where it is not `threshold`
+  'kernel_std': placeholder(float),  # of the initial means; none: the network's own rule
+  'log_variance': -9.0,  # of all posteriors, initially
+  'dense_groups': 'inputs',  # what has a scale: or outputs
+  'conv_groups': 'outputs',
+}
+LAYERS = {
+  'sparse_vd': {
+    'threshold': 3.0,  # of log alpha: weights of so much noise or more go
+    'thresholds': {},
+    'training_mask': True,  # their means count as 0 already in training
+    'kernel_std': placeholder(float),
+    'log_variance': -10.0,
+  },
+  'group_normal_jeffreys': _GROUPED | {'threshold': -3.0},
+  'group_horseshoe': _GROUPED | {'threshold': 3.0},
 }
 EVENTS = {
   'lobs': {
@@ -88,8 +114,8 @@ EVENTS = {
 SGD = ('add_decayed_weights', 'trace', 'scale_by_learning_rate')
 
 
-def get_config(chain=SGD, events=()):
-  """The defaults, with one block of settings for each link of the chain and for each event."""
+def get_config(chain=SGD, events=(), layers='deterministic'):
+  """The defaults, with a block of settings for each link, each event and the family of layers."""
   config = ConfigDict()
   config.name = ''  # set from the config's file name; enters no hash
   config.method = 'dense'  # what tables call this way of training; enters no hash
@@ -98,7 +124,7 @@ def get_config(chain=SGD, events=()):
   config.batch_size = 128  # examples a step, over all devices together
   config.chain = tuple(chain)  # links in the order in which updates pass them
   config.events = tuple(events)  # what happens between steps
-  config.layers = 'deterministic'  # the family of layers that the model is built of
+  config.layers = layers  # or sparse_vd, group_normal_jeffreys, group_horseshoe
   config.init_from = placeholder(str)  # run directory whose best network training starts from
 
   config.model = ConfigDict()
@@ -117,6 +143,7 @@ def get_config(chain=SGD, events=()):
   config.data.limit = placeholder(int)  # training examples used; none: all
   config.data.crop_padding = 0  # pixels of zero padding before the random crop
   config.data.flip = False  # horizontally, at random
+  config.data.scale = 'standardised'  # by channel; or symmetric: 2 x - 1; centred: x - mean image
 
   config.evaluation = ConfigDict()
   config.evaluation.every_epochs = 1.0
@@ -143,7 +170,8 @@ def links(config):
 def complete(config):
   """Gives every link and event a block of its default settings, and drops blocks without use."""
   with config.unlocked():
-    for names, defaults in ((links(config), LINKS), (config.events, EVENTS)):
+    used = ((links(config), LINKS), (config.events, EVENTS), ((config.layers,), LAYERS))
+    for names, defaults in used:
       for name in names:
         if name in defaults and name not in config:
           config[name] = ConfigDict(defaults[name])

@@ -237,3 +237,31 @@ def cifar10_rewound(model, active_fraction, last_epochs, what='rate'):
     config.chain = (*base.SGD, 'rewind', 'prune')
     config.rewind = ConfigDict({'to_epochs': dense - last_epochs})
   return config
+
+
+VARIATIONAL = ('add_kl_gradients', 'scale_by_adam', 'scale_by_learning_rate')
+
+
+def warm_up(kl_weight, begin_epochs, end_epochs):
+  """The block of a KL weight that rises linearly from 0 between two epochs."""
+  final = number('KL weight', kl_weight, 'a number, 0 or more')
+  parts = dict(initial=0.0, final=final, begin_epochs=begin_epochs, end_epochs=end_epochs)
+  return ConfigDict(dict(schedule='linear', **parts))
+
+
+def mnist_sparse_vd(model, kl_weight, constant_epochs):
+  """A LeNet on MNIST as the authors of sparse variational dropout trained it."""
+  config = base.get_config(VARIATIONAL, layers='sparse_vd')
+  config.method = 'sparse variational dropout'
+  config.model.name = model
+  config.data.name = 'mnist'
+  config.data.scale = 'centred'
+  config.sparse_vd.kernel_std = 0.01
+  config.epochs = 200.0
+  config.batch_size = 100
+  falling = dict(schedule='linear', initial=1e-3, final=0.0, begin_epochs=constant_epochs)
+  config.scale_by_learning_rate = ConfigDict({'learning_rate': falling})
+  config.add_kl_gradients = ConfigDict({'weight': warm_up(kl_weight, 5.0, 20.0)})
+  config.log.every_steps = 275  # two lines an epoch of 550 steps
+  config.log.checkpoint_every_epochs = 5.0
+  return config

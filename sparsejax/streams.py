@@ -6,7 +6,7 @@ gives the same bits to both. The seed's own key is therefore used in no other wa
 
 import jax
 
-INIT, ORDER, EXAMPLES, DROPOUT, PRUNING = range(5)
+INIT, ORDER, EXAMPLES, DROPOUT, PRUNING, NOISE = range(6)
 
 
 def stream(key: jax.Array, which: int) -> jax.Array:

@@ -18,7 +18,7 @@ MAY_USE = {
   'sparsity': {'sparsity', 'lookup', 'streams'},
   'transforms': {'transforms', 'sparsity', 'lookup'},
   'layers': {'layers', 'sparsity', 'lookup'},
-  'models': {'models', 'layers', 'lookup'},
+  'models': {'models', 'layers', 'sparsity', 'lookup'},
   'experiment': {
     *('experiment', 'models', 'layers', 'transforms', 'sparsity', 'lookup', 'streams'),
   },

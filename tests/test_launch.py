@@ -53,7 +53,7 @@ REFUSED = {
   'checkpoints': ([QUICK, '--config.log.keep_checkpoints=0'], 'keep_checkpoints=0'),
   'block without a link': (
     [QUICK, "--config.chain=('sgd',)", '--config.prune.target=0.1'],
-    "neither chain nor events name 'prune'",
+    "chain, events and layers name no 'prune'",
   ),
   'argument of a config that takes none': (['--config=configs/vgg16_dense.py:1'], 'no argument'),
   'no config': (['--config=configs/recipes.py'], 'is no config'),

@@ -20,6 +20,7 @@ class Agenda(NamedTuple):
   events: dict[int, tuple[str, ...]]
   cuts: tuple[int, ...]  # the steps at which masks are renewed, rising
   total: int
+  only_the_last: bool = False  # whether just the network of the last step is a result
 
   @property
   def first_cut(self) -> int | None:
@@ -39,11 +40,22 @@ class Agenda(NamedTuple):
 
   def is_final(self, step: int) -> bool:
     """Whether a network of this step has the final target."""
+    if self.only_the_last:
+      return step == self.total
     return self.last_cut is None or step > self.last_cut
 
 
-def agenda(config: Mapping[str, Any], clock: Clock, schedule: PruningSchedule | None) -> Agenda:
+def agenda(
+  config: Mapping[str, Any],
+  clock: Clock,
+  schedule: PruningSchedule | None,
+  *,
+  only_the_last: bool = False,
+) -> Agenda:
   """Returns the agenda of a run.
+
+  A posterior goes on losing weights to its last step, so `only_the_last` network is a result: the
+  best of all by validation would be one from before its noise had grown.
 
   The cuts are bracketed: evaluated just before the first and one update after the last, so that a
   trace shows the fall as a fall.
@@ -62,6 +74,7 @@ def agenda(config: Mapping[str, Any], clock: Clock, schedule: PruningSchedule | 
     events=events,
     cuts=() if schedule is None else schedule.steps,
     total=total,
+    only_the_last=only_the_last,
   )
 
 

@@ -38,7 +38,7 @@ def _recalibrate(state: TrainState, settings: Mapping[str, Any], context: Contex
   def update(batch_stats, parts):
     params, images = parts
     variables = {'params': params, 'batch_stats': batch_stats}
-    rngs = {'dropout': jax.random.key(0)}
+    rngs = {'dropout': jax.random.key(0), 'noise': jax.random.key(1)}
     _, changed = context.model.apply(
       variables, images, train=True, mutable=['batch_stats'], rngs=rngs
     )

@@ -10,12 +10,14 @@ import optax
 from sparsejax.experiment import rates
 from sparsejax.experiment.durations import Clock
 from sparsejax.lookup import lookup
+from sparsejax.transforms.bounding import bound_variances
+from sparsejax.transforms.kl import add_kl_gradients
 from sparsejax.transforms.proximal import proximal_group_l1, proximal_l1
 from sparsejax.transforms.pruning import prune
 from sparsejax.transforms.rewinding import rewind
 
 PROXIMAL = {f.__name__: f for f in (proximal_l1, proximal_group_l1)}
-OURS = {f.__name__: f for f in (prune, rewind)} | PROXIMAL
+OURS = {f.__name__: f for f in (prune, rewind, add_kl_gradients, bound_variances)} | PROXIMAL
 
 
 @functools.cache
@@ -57,9 +59,14 @@ STAGES = {
   'scale_by_rprop': DIRECTION,  # its `learning_rate` only starts the sizes; the sign is still on
   'keep_params_nonnegative': PARAMETER,
   'rewind': PARAMETER,
+  'bound_variances': PARAMETER,
   **dict.fromkeys(PROXIMAL, PARAMETER),
   'prune': MASK,
 }
+
+
+# What leaves the gradient the size that it has.
+AHEAD_OF_KL = ('add_decayed_weights', 'add_noise', 'zero_nans')
 
 
 def stage(name: str) -> int:
@@ -83,6 +90,12 @@ def check_order(chain: tuple[str, ...]) -> None:
         MASK: 'it would move pruned weights away from zero',
       }[its]
       raise ValueError(f"config.chain={chain}: '{after}' may not stand behind '{before}': {reason}")
+  ahead = chain[: chain.index('add_kl_gradients')] if 'add_kl_gradients' in chain else ()
+  if late := [name for name in ahead if name not in AHEAD_OF_KL]:
+    raise ValueError(
+      f"config.chain={chain}: behind '{late[0]}' the gradient has another size than the KL's; "
+      f"allowed ahead of 'add_kl_gradients' are {', '.join(AHEAD_OF_KL)}"
+    )
   if stages.count(STEP) != 1:
     raise ValueError(
       f'config.chain={chain}: {stages.count(STEP)} links take the learning rate; allowed is one'

@@ -2,6 +2,7 @@
 
 import functools
 import inspect
+import math
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -13,6 +14,7 @@ from sparsejax.experiment import links, proximal, pruning, rates
 from sparsejax.experiment.durations import Clock
 from sparsejax.lookup import lookup
 from sparsejax.sparsity.costs import Costs
+from sparsejax.transforms.kl import add_kl_gradients
 
 
 def _no_costs(unit: str) -> Costs:
@@ -74,6 +76,8 @@ def _build_link(name, blocks, clock, costs, unfolded):
     if name in links.PROXIMAL:
       return proximal.build(name, blocks, clock, inner, unfolded)
     return pruning.build(block, clock, seed=blocks.get('seed', 0), inner=inner, costs=costs)
+  if name == 'add_kl_gradients':
+    return _build_kl(block, clock)
   if name == 'rewind':
     return pruning.build_rewind(block, blocks.get('prune'), clock)
   factory = lookup('chain link', name, links.known())
@@ -93,6 +97,19 @@ def _build_link(name, blocks, clock, costs, unfolded):
   except (TypeError, ValueError) as error:
     raise ValueError(f'config.chain: {name}: {str(error).splitlines()[0]}') from None
   return link
+
+
+def _build_kl(block, clock):
+  """The KL over the examples that an epoch really trains on, under a weight that is warmed up."""
+  for key in block:
+    lookup('setting', f'add_kl_gradients.{key}', {'add_kl_gradients.weight': None})
+  weight = rates.build(block.get('weight', 1.0), clock)
+  ends = [float(weight(step)) for step in (0, clock.total_steps - 1)]
+  if not all(0 <= end < math.inf for end in ends):
+    raise ValueError(
+      f'add_kl_gradients.weight goes from {ends[0]} to {ends[1]}: allowed are 0 or more'
+    )
+  return add_kl_gradients(clock.examples, weight)
 
 
 def _try(link, params):

@@ -14,6 +14,7 @@ from sparsejax.experiment.errors import NonFiniteLossError, TerminatedError, Usa
 from sparsejax.experiment.state import RunState, init_optimizer, initial
 from sparsejax.experiment.summary import summarise
 from sparsejax.experiment.train import Trainer
+from sparsejax.sparsity import tree
 
 TRACEBACK = 'traceback.txt'
 
@@ -93,12 +94,17 @@ def _begin(experiment: setup.Experiment, directory: runs.RunDirectory):
 
 def _start_from(state: RunState, source: str, experiment: setup.Experiment) -> RunState:
   """Returns the state with the best network of a finished run in place of the initial one."""
-  network = {'params': state.train.params, 'batch_stats': state.train.batch_stats}
+  params, batch_stats = state.train.params, state.train.batch_stats
+  deployed = experiment.deployment.jitted()(params, batch_stats)
+  network = {'params': deployed, 'batch_stats': batch_stats}
   try:
     found, _ = checkpoint.read(checkpoint.source_of(source), network)
   except ValueError as error:
     reason = str(error).splitlines()[0]
     raise UsageError(f'init_from={source}: not a network of this shape: {reason}') from error
+  # Of posteriors these are the means; their variances and scales start as ever.
+  named = tree.named_leaves(params) | tree.named_leaves(found['params'])
+  found['params'] = jax.tree.unflatten(jax.tree.structure(params), list(named.values()))
   opt_state = parallel.replicate(init_optimizer(experiment.tx, found['params']))
   best = jax.tree.map(jnp.copy, found)
   train = state.train._replace(**found, opt_state=opt_state)
@@ -115,7 +121,8 @@ def _train(experiment, directory, experiment_hash, state, host) -> dict[str, Any
   best = state.best
   if best.step < 0:
     raise NonFiniteLossError('no evaluation at the final target had a finite validation loss')
-  network = {'params': best.params, 'batch_stats': best.batch_stats}
+  deployed = experiment.deployment.jitted()(best.params, best.batch_stats)
+  network = {'params': deployed, 'batch_stats': best.batch_stats}
   checkpoint.write(directory.checkpoints / checkpoint.BEST, network, {'step': int(best.step)})
   summary = summarise(
     experiment,

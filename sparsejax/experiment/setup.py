@@ -18,11 +18,13 @@ from sparsejax.experiment import (
   lobs,
   optimizer,
   parallel,
+  posterior,
   pruning,
   tensorboard,
 )
 from sparsejax.experiment.durations import Clock
 from sparsejax.experiment.steps import Arrays, Preprocessing
+from sparsejax.lookup import lookup
 from sparsejax.sparsity.costs import Costs, mac_costs, weight_costs
 from sparsejax.streams import INIT, stream
 
@@ -39,6 +41,7 @@ class Experiment(NamedTuple):
   agenda: agenda.Agenda
   learning_rate: optax.Schedule
   threshold: float | None  # where the chain prunes by an absolute one
+  deployment: posterior.Deployment
 
   @property
   def image_shape(self) -> tuple[int, ...]:
@@ -46,7 +49,7 @@ class Experiment(NamedTuple):
 
   @property
   def positions(self) -> dict[str, int]:
-    return models.positions(self.model, self.image_shape)
+    return models.positions(self.deployment.model, self.image_shape)
 
   def init_variables(self) -> Any:
     """Returns the model's initial parameters and BatchNorm averages, by the config's seed."""
@@ -85,25 +88,30 @@ def build(config: Mapping[str, Any]) -> Experiment:
   schedule = None if settings is None else pruning.pruning_schedule(settings, clock)
   by_threshold = settings is not None and settings['allocation'] == 'absolute_threshold'
   events.check(config)
+  posterior.check(config)
   require(0 <= config['seed'] < 2**32, 'seed', config['seed'], '0 to 2**32 - 1')
   keep = config['log']['keep_checkpoints']
   require(keep >= 1, 'log.keep_checkpoints', keep, '1 or more')
-  model = _create_model(config, dataset.num_classes)
+  model = _create_model(config, dataset.num_classes, posterior.build_layers(config))
   image_shape = dataset.train.images.shape[1:]
+  is_variational = config['layers'] != posterior.DETERMINISTIC
   experiment = Experiment(
     config=config,
     dataset=dataset,
     model=model,
     tx=optimizer.build(chain, config, clock, lambda unit: _costs(unit, model, image_shape)),
-    preprocessing=Preprocessing(
-      dataset.mean, dataset.std, config['data']['crop_padding'], config['data']['flip']
-    ),
+    preprocessing=_preprocessing(dataset, config['data']),
     clock=clock,
-    agenda=agenda.agenda(config, clock, schedule),
+    agenda=agenda.agenda(config, clock, schedule, only_the_last=is_variational),
     learning_rate=links.learning_rate(chain, config, clock),
     threshold=settings['target'] if by_threshold else None,
+    deployment=posterior.Deployment(model, image_shape),
   )
   params = jax.eval_shape(experiment.init_variables)['params']
+  if is_variational:
+    deployed = _create_model(config, dataset.num_classes, 'deterministic')
+    deployment = posterior.Deployment(deployed, image_shape, posterior.thresholds(config, params))
+    experiment = experiment._replace(deployment=deployment)
   jax.eval_shape(experiment.tx.init, params)
   if 'lobs' in config['events']:
     lobs.check_layers(model, image_shape, params, config['lobs']['exclude'])
@@ -127,12 +135,23 @@ def _load_data(settings) -> data.Dataset:
   )
 
 
-def _create_model(config, num_classes):
+def _preprocessing(dataset: data.Dataset, settings: Mapping[str, Any]) -> Preprocessing:
+  """How bytes become inputs: standardised by channel, or as the Bayesian papers have them."""
+  moments = {
+    'standardised': lambda: (dataset.mean, dataset.std),
+    'symmetric': lambda: ((0.5,), (0.5,)),  # 2 x - 1
+    'centred': lambda: (dataset.train.images.mean(0) / 255, (256 / 255,)),  # bytes / 256 - mean
+  }
+  mean, std = lookup('data.scale', settings['scale'], moments)()
+  return Preprocessing(mean, std, settings['crop_padding'], settings['flip'])
+
+
+def _create_model(config, num_classes, layers):
   settings = config['model']
   return models.create(
     settings['name'],
     num_classes,
-    layers=config['layers'],
+    layers=layers,
     width=settings['width'],
     dropout=settings['dropout'],
     dtype=settings['dtype'],

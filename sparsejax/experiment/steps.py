@@ -6,11 +6,12 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 
 from sparsejax.experiment import augment, parallel
 from sparsejax.experiment.state import TrainState, Window
-from sparsejax.streams import DROPOUT, stream
+from sparsejax.streams import DROPOUT, NOISE, stream
 
 
 class Arrays(NamedTuple):
@@ -23,7 +24,7 @@ class Arrays(NamedTuple):
 class Preprocessing(NamedTuple):
   """How uint8 images become the network's input."""
 
-  mean: tuple[float, ...]  # by channel, in units of [0, 1] pixels
+  mean: tuple[float, ...] | np.ndarray  # by channel or a whole image, of pixels in [0, 1]
   std: tuple[float, ...]
   crop_padding: int = 0  # pixels; training only
   flip: bool = False  # training only
@@ -54,13 +55,13 @@ def make_train_step(
   """
   share = parallel.share_of(batch_size, 'batch_size')
 
-  def losses(params, batch_stats, images, labels, dropout_key):
+  def losses(params, batch_stats, images, labels, rngs):
     logits, changed = model.apply(
       {'params': params, 'batch_stats': batch_stats},
       images,
       train=True,
       mutable=['batch_stats'],
-      rngs={'dropout': dropout_key},
+      rngs=rngs,
     )
     loss = optax.softmax_cross_entropy_with_integer_labels(logits, labels).mean()
     accuracy = jnp.mean(jnp.argmax(logits, -1) == labels)
@@ -71,10 +72,12 @@ def make_train_step(
     indices = order[parallel.batch_indices(position * batch_size, share)]
     keys = augment.example_keys(state.key, epoch, indices)
     images = preprocessing.train(keys, data.images[indices])
-    dropout_key = jax.random.fold_in(stream(state.key, DROPOUT), state.step)
-    dropout_key = parallel.fold_in_replica(dropout_key)
+    rngs = {
+      name: parallel.fold_in_replica(jax.random.fold_in(stream(state.key, which), state.step))
+      for name, which in (('dropout', DROPOUT), ('noise', NOISE))
+    }
     (loss, (accuracy, batch_stats)), grad = jax.value_and_grad(losses, has_aux=True)(
-      state.params, state.batch_stats, images, data.labels[indices], dropout_key
+      state.params, state.batch_stats, images, data.labels[indices], rngs
     )
     grad, batch_stats, loss, accuracy = parallel.join((grad, batch_stats, loss, accuracy))
     extra = {'grad': grad}

@@ -20,11 +20,12 @@ def summarise(
   the deployed network on unaugmented images, not the running means of the metrics.
   """
   config, clock = experiment.config, experiment.clock
-  variables = (best.params, best.batch_stats)
+  network = experiment.deployment.jitted()(best.params, best.batch_stats)
+  variables = (network, best.batch_stats)
   accuracies = _measure_splits(experiment, variables)
   phase = 'retrained' if phases else 'dense'
   figures = (accuracies['validation_loss'], accuracies['validation_accuracy'])
-  phases = phases | {phase: phase_of(experiment, best.params, int(best.step), *figures)}
+  phases = phases | {phase: phase_of(experiment, network, int(best.step), *figures)}
   return {
     'name': config['name'],
     'hash': experiment_hash,
@@ -38,7 +39,7 @@ def summarise(
     'seconds': round(seconds, 1),
     'examples_per_second': round(clock.total_steps * clock.batch_size / seconds, 1),
     **accuracies,
-    **measure.report(best.params, experiment.positions),
+    **measure.report(network, experiment.positions),
     'phases': phases,
   }
 
@@ -46,7 +47,7 @@ def summarise(
 def _measure_splits(experiment: Experiment, variables) -> dict[str, float]:
   batch_size = experiment.config['evaluation']['batch_size']
   evaluate = steps.make_evaluation(
-    experiment.model, experiment.preprocessing, batch_size=batch_size
+    experiment.deployment.model, experiment.preprocessing, batch_size=batch_size
   )
   figures = {}
   for name in ('train', 'validation', 'test'):

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import optax
 
 from sparsejax import models
-from sparsejax.experiment import augment, checkpoint, events, parallel, pruning, steps
+from sparsejax.experiment import augment, checkpoint, events, parallel, posterior, pruning, steps
 from sparsejax.experiment.errors import NonFiniteLossError, TerminatedError
 from sparsejax.experiment.setup import Experiment, on_devices
 from sparsejax.experiment.state import RunState, better, empty_window
@@ -38,7 +38,9 @@ class Trainer:
     self.train_data = on_devices(experiment.dataset.train)
     self.validation_data = on_devices(experiment.dataset.validation)
     self.evaluate = steps.make_evaluation(
-      model, experiment.preprocessing, batch_size=config['evaluation']['batch_size']
+      experiment.deployment.model,
+      experiment.preprocessing,
+      batch_size=config['evaluation']['batch_size'],
     )
     step = steps.make_train_step(
       model,
@@ -56,7 +58,12 @@ class Trainer:
     if experiment.threshold is not None:
       self._thresholds += (experiment.threshold,)
     self._count = jax.jit(lambda params: measure.count_above(params, self._thresholds))
-    self._parameters = sum(measure.sizes(state.train.params).values())
+    self.is_variational = experiment.deployment.thresholds is not None
+    self._deploy = experiment.deployment.jitted()
+    if self.is_variational:
+      self._posterior = jax.jit(posterior.figures)
+    network = jax.eval_shape(self._deploy, state.train.params, state.train.batch_stats)
+    self._parameters = sum(measure.sizes(network).values())
     self._pending: dict[str, Any] | None = None
     self._begun = time.monotonic() - host.get('seconds', 0.0)
     self._last_line = (int(state.train.step), time.monotonic())
@@ -105,34 +112,36 @@ class Trainer:
     plan = self.experiment.agenda
     train = self.state.train
     line: dict[str, Any] = {}
+    network = self._deploy(train.params, train.batch_stats) if step in plan.log else None
     if step in plan.log:
-      line |= self._line(step)
+      line |= self._line(step, network)
       self.state = self.state._replace(train=train._replace(window=_fresh_window()))
     if step in plan.evaluate:
-      loss, accuracy = self.evaluate(train.params, train.batch_stats, self.validation_data)
+      loss, accuracy = self.evaluate(network, train.batch_stats, self.validation_data)
       line |= {'validation_loss': loss, 'validation_accuracy': accuracy}
       if plan.is_final(step):
         self.state = self.state._replace(best=better(self.state.best, train, loss))
     self._pending = line or None
     if step == plan.first_cut:
       figures = line['validation_loss'], line['validation_accuracy']
-      self.host['phases']['dense'] = phase_of(self.experiment, train.params, step, *figures)
+      self.host['phases']['dense'] = phase_of(self.experiment, network, step, *figures)
     for name in plan.events.get(step, ()):
       self._happen(name)
     if step in plan.checkpoint and step > 0:
       self._save()
 
-  def _line(self, step: int) -> dict[str, Any]:
+  def _line(self, step: int, network: Any) -> dict[str, Any]:
     """The values of one line of metrics, some of them still on the device."""
     train, clock = self.state.train, self.experiment.clock
-    return {
+    line = {
       'step': step,
       'epoch': step / clock.steps_per_epoch,
       'examples': step * clock.batch_size,
       'window': train.window,
       'learning_rate': self.experiment.learning_rate(jnp.int32(max(step - 1, 0))),
-      'above': self._count(train.params),
+      'above': self._count(network),
     }
+    return line | (self._posterior(train.params) if self.is_variational else {})
 
   def _flush(self) -> None:
     """Reads the pending line off the device and writes it, while the next call runs."""
@@ -171,6 +180,7 @@ class Trainer:
   def _measure_cut(self, step: int, params, batch_stats) -> None:
     """Notes the network just as it was cut at `step`: the old weights under the new masks."""
     cut = apply_masks(params, optax.tree.get(self.state.train.opt_state, 'masks'))
+    cut = self._deploy(cut, batch_stats)
     figures = self.evaluate(cut, batch_stats, self.validation_data)
     self.host['phases']['pruned'] = phase_of(self.experiment, cut, step, *figures)
 

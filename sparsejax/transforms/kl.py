@@ -1,4 +1,4 @@
-"""The KL divergence of a posterior as a link of the chain: its gradient, where weight decay sits."""
+"""The KL divergence of posteriors as a link of the chain, where weight decay would sit."""
 
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -33,8 +33,8 @@ def add_kl_gradients(
   Args:
     examples: N, the training examples that there really are: not the batches, by which the KL
       would weigh a batch's size too much, and not multiplied by augmentation.
-    weight: a number, or a schedule (count -> number): a warm-up from 0 lets the network learn before
-      noise is free. The first update uses count 0.
+    weight: a number, or a schedule (count -> number): a warm-up from 0 lets the network learn
+      before noise is free. The first update uses count 0.
     kl: parameters -> nats; `posterior.kl_divergence`, the sum over the variational layers that it
       finds by their names, by default.
 

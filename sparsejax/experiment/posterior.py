@@ -1,0 +1,120 @@
+"""From the settings of a family of variational layers to its layers and the network it deploys."""
+
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+import jax
+
+from sparsejax import layers
+from sparsejax.layers import Layers, variational
+from sparsejax.lookup import lookup
+from sparsejax.models.structure import remove_dead
+from sparsejax.sparsity import posterior
+
+DETERMINISTIC = 'deterministic'
+SETTINGS = {
+  'sparse_vd': ('threshold', 'thresholds', 'training_mask', 'kernel_std', 'log_variance'),
+  'group_normal_jeffreys': (
+    *('threshold', 'thresholds', 'kernel_std', 'log_variance', 'dense_groups', 'conv_groups'),
+  ),
+}
+SETTINGS['group_horseshoe'] = SETTINGS['group_normal_jeffreys']
+
+
+class Deployment(NamedTuple):
+  """How the network that is trained becomes the one that is evaluated, counted and delivered.
+
+  Attributes:
+    model: built of deterministic layers; of a deterministic network itself.
+    image_shape: (height, width, channels).
+    thresholds: as `posterior.deploy` takes them; None for a deterministic network, which is its
+      own deployment.
+  """
+
+  model: Any
+  image_shape: tuple[int, ...]
+  thresholds: posterior.Thresholds | None = None
+
+  def __call__(self, params: Any, batch_stats: Any) -> Any:
+    """Returns the deterministic parameters, without what no longer does anything. Jittable."""
+    if self.thresholds is None:
+      return params
+    params = posterior.deploy(params, self.thresholds)
+    variables = {'params': params, 'batch_stats': batch_stats}
+    return remove_dead(self.model, variables, self.image_shape)['params']
+
+  def jitted(self) -> Callable[[Any, Any], Any]:
+    """Returns the same as a compiled function; what is its own deployment is not copied."""
+    return self if self.thresholds is None else jax.jit(lambda *network: self(*network))
+
+
+def build_layers(config: Mapping[str, Any]) -> Layers:
+  """Returns the layers that `config.layers` names, with the settings of the block of that name.
+
+  Raises:
+    ValueError: an unknown family or setting, or a value that can't be.
+  """
+  name = config['layers']
+  if name == DETERMINISTIC:
+    return layers.get(name)
+  lookup('layers', name, {DETERMINISTIC: None} | SETTINGS)
+  block = config.get(name) or {}
+  for setting in block:
+    lookup('setting', f'{name}.{setting}', {f'{name}.{known}': None for known in SETTINGS[name]})
+  missing = [setting for setting in SETTINGS[name] if setting not in block]
+  if missing:
+    raise ValueError(f'{name}.{missing[0]} is missing; needed are {", ".join(SETTINGS[name])}')
+  std = block['kernel_std']
+  if std is not None and std < 0:
+    raise ValueError(f'{name}.kernel_std={std}: allowed is a number of 0 or more')
+  start = variational.Start(kernel=std, log_variance=float(block['log_variance']))
+  if name == 'sparse_vd':
+    threshold = float(block['threshold']) if block['training_mask'] else None
+    return Layers(*variational.sparse_vd(start=start, threshold=threshold))
+  try:
+    made = variational.grouped(
+      name, start=start, dense_groups=block['dense_groups'], conv_groups=block['conv_groups']
+    )
+  except ValueError as error:
+    raise ValueError(f'{name}: {error}') from None
+  return Layers(*made)
+
+
+def check(config: Mapping[str, Any]) -> None:
+  """Raises a ValueError for posteriors without their KL, and for a KL without posteriors."""
+  is_variational, has_kl = config['layers'] != DETERMINISTIC, 'add_kl_gradients' in config['chain']
+  if is_variational and not has_kl:
+    raise ValueError(
+      f"layers='{config['layers']}': without the KL nothing makes the posteriors noisy; allowed is "
+      "with 'add_kl_gradients' in config.chain"
+    )
+  if has_kl and not is_variational:
+    raise ValueError(
+      "config.chain: 'add_kl_gradients' has no posteriors to act on with layers='deterministic'; "
+      f'allowed are {", ".join(SETTINGS)}'
+    )
+
+
+def thresholds(config: Mapping[str, Any], params: Any) -> posterior.Thresholds | None:
+  """Returns the threshold of every variational layer: the family's, or the layer's own.
+
+  Args:
+    config: the resolved settings.
+    params: the model's parameters, or their shapes.
+
+  Raises:
+    ValueError: a layer named that there is not.
+  """
+  if config['layers'] == DETERMINISTIC:
+    return None
+  block, paths = config[config['layers']], list(posterior.variational_layers(params))
+  own = dict(block['thresholds'] or {})
+  for path in own:
+    lookup('layer', path, dict.fromkeys(paths))
+  return {path: float(own.get(path, block['threshold'])) for path in paths}
+
+
+def figures(params: Any) -> dict[str, jax.Array]:
+  """Returns what a line of metrics says of posteriors: the KL of each layer, in nats. Jittable."""
+  by_layer = posterior.kl_by_layer(params)
+  return {'kl': sum(by_layer.values())} | {f'kl/{path}': kl for path, kl in by_layer.items()}
