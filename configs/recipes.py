@@ -265,3 +265,26 @@ def mnist_sparse_vd(model, kl_weight, constant_epochs):
   config.log.every_steps = 275  # two lines an epoch of 550 steps
   config.log.checkpoint_every_epochs = 5.0
   return config
+
+
+def mnist_bayesian_compression(model, layers, kl_weight, epochs):
+  """A LeNet on MNIST as the authors of Bayesian compression trained it.
+
+  The KL's weight rises over the first four epochs; the first dense layer's variances are bounded,
+  or it would let go of its inputs before the others have learned to use them.
+  """
+  chain = ('add_kl_gradients', 'clip', 'scale_by_adam', 'scale_by_learning_rate', 'bound_variances')
+  config = base.get_config(chain, layers=layers)
+  config.method = f'Bayesian compression ({layers.removeprefix("group_").replace("_", "-")})'
+  config.model.name = model
+  config.data.name = 'mnist'
+  config.data.scale = 'symmetric'
+  config.epochs = epochs
+  config.clip = ConfigDict({'max_delta': 0.2})
+  config.bound_variances.where = '^fc1/kernel'
+  config.add_kl_gradients = ConfigDict({'weight': warm_up(kl_weight, 0.0, 4.0)})
+  falling = dict(schedule='linear', initial=1e-3, final=0.0, begin_epochs=epochs / 2)
+  config.scale_by_learning_rate = ConfigDict({'learning_rate': falling})
+  config.log.every_steps = 143
+  config.log.checkpoint_every_epochs = 5.0
+  return config

@@ -1,11 +1,11 @@
 """sparsejax: every sparsity method a link of an Optax chain, every experiment one config.
 
 `prune` takes its parts from `criteria`, `granularity`, `allocation` and `updates`; `lobs` solves a
-layer anew for the weights that stay. `sparsejax.models` has the networks, and needs Flax, which the
-rest of this index does not.
+layer anew for the weights that stay; `posterior` knows what a variational layer's leaves mean.
+`sparsejax.models` has the networks, and needs Flax, which the rest of this index does not.
 """
 
-from sparsejax.sparsity import allocation, costs, criteria, granularity, lobs, updates
+from sparsejax.sparsity import allocation, costs, criteria, granularity, lobs, posterior, updates
 from sparsejax.sparsity.batch_norm import recalibrate_batch_norm
 from sparsejax.sparsity.measure import count_macs
 from sparsejax.sparsity.measure import report as sparsity_report
@@ -13,6 +13,8 @@ from sparsejax.sparsity.once import prune_to
 from sparsejax.sparsity.packing import pack_masks, unpack_masks
 from sparsejax.sparsity.schedules import PruningSchedule, cubic, one_shot, periodic, rounds
 from sparsejax.sparsity.shrinkage import group_soft_threshold, soft_threshold
+from sparsejax.transforms.bounding import bound_variances
+from sparsejax.transforms.kl import KLState, add_kl_gradients
 from sparsejax.transforms.proximal import (
   ProximalState,
   adam_metric,
@@ -25,14 +27,17 @@ from sparsejax.transforms.pruning import PruneState, apply_masks, prune
 from sparsejax.transforms.rewinding import RewindState, rewind
 
 __all__ = [
+  'KLState',
   'ProximalState',
   'PruneState',
   'PruningSchedule',
   'RewindState',
   'adam_metric',
+  'add_kl_gradients',
   'allocation',
   'amsgrad_metric',
   'apply_masks',
+  'bound_variances',
   'costs',
   'count_macs',
   'criteria',
@@ -43,6 +48,7 @@ __all__ = [
   'one_shot',
   'pack_masks',
   'periodic',
+  'posterior',
   'proximal_group_l1',
   'proximal_l1',
   'prune',

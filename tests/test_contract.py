@@ -5,6 +5,7 @@ A new transformation needs an entry in TRANSFORMATIONS: what it promises, and it
 
 import functools
 import inspect
+import math
 import types
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -102,6 +103,25 @@ def the_parameters_come_back(history: list[Moment]):
   assert bool(jnp.any(history[3].params['kernel'] != history[1].params['kernel']))
 
 
+def the_divergences_gradient_is_in_the_updates(history: list[Moment]):
+  """It is six times the parameters here, more than whatever else moves them."""
+  before, *_, after = history
+  grown = jax.tree.map(
+    lambda a, b: jnp.all(jnp.abs(a) > 2 * jnp.abs(b)), after.params, before.params
+  )
+  assert all(bool(leaf) for leaf in jax.tree.leaves(grown))
+
+
+def squares(params):
+  return sum(jnp.sum(jnp.square(leaf)) for leaf in jax.tree.leaves(params))
+
+
+def no_kernel_is_beyond_its_bound(history: list[Moment]):
+  before, *_, after = history
+  assert float(jnp.max(before.params['kernel'])) > 1.0
+  assert float(jnp.max(after.params['kernel'])) <= 0.5 + 1e-6
+
+
 GRADUAL = cubic(0, 3, 0.25, every=1)
 PRUNING = {
   'magnitude': functools.partial(prune, one_shot(1, 0.25)),
@@ -162,6 +182,22 @@ TRANSFORMATIONS = {
       ),
     },
     around=ADAPTIVE,
+  ),
+  'add_kl_gradients': Entry(
+    the_divergences_gradient_is_in_the_updates,
+    {
+      'number': functools.partial(sparsejax.add_kl_gradients, 10, 30.0, kl=squares),
+      'schedule': functools.partial(
+        sparsejax.add_kl_gradients, 10, optax.linear_schedule(30.0, 60.0, 3), kl=squares
+      ),
+    },
+  ),
+  'bound_variances': Entry(
+    no_kernel_is_beyond_its_bound,
+    {
+      'kernels': functools.partial(sparsejax.bound_variances, math.exp(0.5), parameters='kernels'),
+      'all': functools.partial(sparsejax.bound_variances, math.exp(0.5), parameters='all'),
+    },
   ),
   'rewind': Entry(
     the_parameters_come_back,

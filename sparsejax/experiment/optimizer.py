@@ -14,6 +14,8 @@ from sparsejax.experiment import links, proximal, pruning, rates
 from sparsejax.experiment.durations import Clock
 from sparsejax.lookup import lookup
 from sparsejax.sparsity.costs import Costs
+from sparsejax.sparsity.posterior import weight_variances
+from sparsejax.transforms.bounding import bound_variances
 from sparsejax.transforms.kl import add_kl_gradients
 
 
@@ -78,6 +80,8 @@ def _build_link(name, blocks, clock, costs, unfolded):
     return pruning.build(block, clock, seed=blocks.get('seed', 0), inner=inner, costs=costs)
   if name == 'add_kl_gradients':
     return _build_kl(block, clock)
+  if name == 'bound_variances':
+    return _build_bound(block)
   if name == 'rewind':
     return pruning.build_rewind(block, blocks.get('prune'), clock)
   factory = lookup('chain link', name, links.known())
@@ -110,6 +114,17 @@ def _build_kl(block, clock):
       f'add_kl_gradients.weight goes from {ends[0]} to {ends[1]}: allowed are 0 or more'
     )
   return add_kl_gradients(clock.examples, weight)
+
+
+def _build_bound(block):
+  known = ('maximum', 'where')
+  for key in block:
+    lookup('setting', f'bound_variances.{key}', {f'bound_variances.{k}': None for k in known})
+  try:
+    chosen = weight_variances(block.get('where', ''))
+    return bound_variances(block.get('maximum', 0.04), parameters=chosen)
+  except ValueError as error:
+    raise ValueError(f'bound_variances.{error}'.replace('.exclude=', '.where=')) from None
 
 
 def _try(link, params):

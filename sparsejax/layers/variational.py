@@ -10,6 +10,7 @@ shape (..., inputs, outputs). Which axis has the groups is the shape of the scal
 `sparsity.posterior` says.
 """
 
+import dataclasses
 import math
 from collections.abc import Callable, Mapping
 from functools import partial
@@ -204,11 +205,11 @@ class Dense(nn.Module):
   """As `deterministic.Dense`, with a posterior; draws from the rng `noise` in training."""
 
   features: int
-  sampling: Sampling
-  groups: str | None = None  # 'inputs' or 'outputs'
   use_bias: bool = True
   dtype: Dtype = jnp.float32
   kernel_init: Initializer = uniform_fan_in
+  sampling: Sampling = dataclasses.field(kw_only=True)
+  groups: str | None = None  # 'inputs' or 'outputs'
 
   @nn.compact
   def __call__(self, x: jax.Array, *, train: bool = False) -> jax.Array:
@@ -220,14 +221,14 @@ class Conv(nn.Module):
 
   features: int
   kernel_size: tuple[int, int]
-  sampling: Sampling
-  groups: str | None = None
   strides: tuple[int, int] = (1, 1)
   padding: Padding = ((1, 1), (1, 1))
   feature_group_count: int = 1
   use_bias: bool = True
   dtype: Dtype = jnp.float32
   kernel_init: Initializer = uniform_fan_in
+  sampling: Sampling = dataclasses.field(kw_only=True)
+  groups: str | None = None
 
   @nn.compact
   def __call__(self, x: jax.Array, *, train: bool = False) -> jax.Array:

@@ -9,13 +9,14 @@ groups are inputs, of shape (outputs,) they are outputs, whose bias is scaled an
 """
 
 import math
+import re
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 
-from sparsejax.sparsity import divergences
+from sparsejax.sparsity import divergences, tree
 
 Leaves = Mapping[str, jax.Array]  # of one layer
 Thresholds = float | Mapping[str, float]  # one for all layers, or by the layer's path
@@ -206,6 +207,28 @@ def is_variational(tree: Any) -> bool:
     (True, False)
   """
   return isinstance(tree, Mapping) and any(str(name).endswith(VARIANCE) for name in tree)
+
+
+def is_weight_variance(path: str, leaf: Any = None) -> bool:
+  """Whether a leaf is the log-variance of a kernel or a bias, and not of a scale.
+
+  Example:
+    >>> is_weight_variance('fc/bias_log_variance'), is_weight_variance('fc/scale_log_variance')
+    (True, False)
+  """
+  del leaf
+  return path.rsplit('/', 1)[-1] in ('kernel_log_variance', 'bias_log_variance')
+
+
+def weight_variances(pattern: str) -> Callable[[str, Any], bool]:
+  """Returns a choice of parameters: `is_weight_variance`, where the path holds the expression.
+
+  Example:
+    >>> weight_variances('^fc1/')('fc2/kernel_log_variance', None)
+    False
+  """
+  [checked] = tree.patterns(pattern)
+  return lambda path, leaf: is_weight_variance(path) and bool(re.search(checked, path))
 
 
 def variational_layers(params: Any) -> dict[str, tuple[Family, Leaves]]:

@@ -1,8 +1,6 @@
 """Bounds on posterior variances as a link behind the learning rate."""
 
 import math
-import re
-from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -12,7 +10,9 @@ from optax._src.base import NO_PARAMS_MSG
 from sparsejax.sparsity import posterior, tree
 
 
-def bound_variances(maximum: float, *, where: str = '') -> optax.GradientTransformation:
+def bound_variances(
+  maximum: float, *, parameters: tree.Choice = posterior.is_weight_variance
+) -> optax.GradientTransformationExtraArgs:
   r"""Keeps posterior variances from growing beyond a maximum.
 
   .. math:: u' = \min(p + u, \log v_{max}) - p
@@ -22,15 +22,17 @@ def bound_variances(maximum: float, *, where: str = '') -> optax.GradientTransfo
 
   Args:
     maximum: v_max, the largest variance, above 0.
-    where: a regular expression searched for in the paths of the log-variances that are bounded; all
-      of the kernels' and biases' by default, never those of scales.
+    parameters: which leaves are bounded, a function of (path, leaf): by default the log-variances
+      of all kernels and biases, not those of scales. `posterior.weight_variances('^fc1/')` chooses
+      a layer's.
 
   Returns:
-    A transformation without a state.
+    A transformation without a state, whose updates are of the wider dtype of updates and
+    parameters, where chosen.
 
   Raises:
-    ValueError: at once, a maximum that is not above 0 or no regular expression; at `init`, one that
-      no log-variance matches; at `update`, without `params`.
+    ValueError: at once, a maximum that is not above 0; at `init`, a choice of nothing; at `update`,
+      without `params`.
 
   Example:
     >>> tx = bound_variances(1.0)
@@ -45,37 +47,24 @@ def bound_variances(maximum: float, *, where: str = '') -> optax.GradientTransfo
   """
   if not 0 < maximum < math.inf:
     raise ValueError(f'maximum={maximum}: allowed is a variance above 0')
-  [pattern] = tree.patterns(where)
-
-  def is_bounded(path: str, leaf: Any) -> bool:
-    del leaf
-    return path.rsplit('/', 1)[-1] in BOUNDED and bool(re.search(pattern, path))
 
   def init_fn(params):
-    named = tree.named_leaves(params)
-    if named and not any(is_bounded(path, leaf) for path, leaf in named.items()):
-      raise ValueError(
-        f'bound_variances: where={where!r} matches no log-variance; there are: '
-        f'{", ".join(p for p in named if p.endswith(posterior.VARIANCE)) or "none"}'
-      )
+    if all(hasattr(leaf, 'shape') for leaf in jax.tree.leaves(params)):
+      tree.choose(params, parameters)
     return optax.EmptyState()
 
-  def update_fn(updates, state, params=None):
+  def update_fn(updates, state, params=None, **extra_args):
+    del extra_args
     if params is None:
       raise ValueError(NO_PARAMS_MSG)
-    bounded = jax.tree.unflatten(
-      jax.tree.structure(params),
-      [is_bounded(path, leaf) for path, leaf in tree.named_leaves(params).items()],
-    )
 
     def move(chosen, update, param):
       if not chosen:
         return update
-      return (jnp.minimum(param + update, math.log(maximum)) - param).astype(update.dtype)
+      wider = jnp.promote_types(update.dtype, param.dtype)
+      param = param.astype(wider)
+      return jnp.minimum(param + update, jnp.asarray(math.log(maximum), wider)) - param
 
-    return jax.tree.map(move, bounded, updates, params), state
+    return jax.tree.map(move, tree.choose(params, parameters), updates, params), state
 
-  return optax.GradientTransformation(init_fn, update_fn)
-
-
-BOUNDED = ('kernel_log_variance', 'bias_log_variance')
+  return optax.GradientTransformationExtraArgs(init_fn, update_fn)
