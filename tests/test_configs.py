@@ -132,6 +132,8 @@ def test_every_link_with_defaults_exists_and_has_those_settings():
       assert set(in_steps(settings, clock)) == set(pruning.SETTINGS)
     elif name == 'rewind':
       assert set(in_steps(settings, clock)) == {'to'}
+    elif name == 'bound_variances':
+      assert set(settings) == set(optimizer.BOUND_SETTINGS)
     elif name in links.PROXIMAL:
       assert set(settings) == set(proximal.SETTINGS[name])
     else:

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import optax
 
 from sparsejax.experiment import links, proximal, pruning, rates
-from sparsejax.experiment.durations import Clock
+from sparsejax.experiment.durations import Clock, in_steps
 from sparsejax.lookup import lookup
 from sparsejax.sparsity.costs import Costs
 from sparsejax.sparsity.posterior import weight_variances
@@ -107,7 +107,15 @@ def _build_kl(block, clock):
   """The KL over the examples that an epoch really trains on, under a weight that is warmed up."""
   for key in block:
     lookup('setting', f'add_kl_gradients.{key}', {'add_kl_gradients.weight': None})
-  weight = rates.build(block.get('weight', 1.0), clock)
+  weight = block.get('weight', 1.0)
+  if rates.is_schedule(weight):
+    end = in_steps(weight, clock).get('end', 0)
+    if end is not None and end >= clock.total_steps:
+      raise ValueError(
+        f'add_kl_gradients.weight: the warm-up of the KL ends at step {end}, but the run has '
+        f'{clock.total_steps}; allowed is earlier'
+      )
+  weight = rates.build(weight, clock)
   ends = [float(weight(step)) for step in (0, clock.total_steps - 1)]
   if not all(0 <= end < math.inf for end in ends):
     raise ValueError(
@@ -116,10 +124,13 @@ def _build_kl(block, clock):
   return add_kl_gradients(clock.examples, weight)
 
 
+BOUND_SETTINGS = ('maximum', 'where')
+
+
 def _build_bound(block):
-  known = ('maximum', 'where')
   for key in block:
-    lookup('setting', f'bound_variances.{key}', {f'bound_variances.{k}': None for k in known})
+    known = {f'bound_variances.{setting}': None for setting in BOUND_SETTINGS}
+    lookup('setting', f'bound_variances.{key}', known)
   try:
     chosen = weight_variances(block.get('where', ''))
     return bound_variances(block.get('maximum', 0.04), parameters=chosen)

@@ -62,7 +62,9 @@ class Trainer:
     self._deploy = experiment.deployment.jitted()
     if self.is_variational:
       self._posterior = jax.jit(posterior.figures)
-    network = jax.eval_shape(self._deploy, state.train.params, state.train.batch_stats)
+    network = jax.eval_shape(
+      lambda *n: self._deploy(*n), state.train.params, state.train.batch_stats
+    )
     self._parameters = sum(measure.sizes(network).values())
     self._pending: dict[str, Any] | None = None
     self._begun = time.monotonic() - host.get('seconds', 0.0)

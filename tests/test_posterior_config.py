@@ -1,0 +1,117 @@
+"""Posteriors in a run: the chain's order, what is refused, and a network that is deployed."""
+
+import commands
+import pytest
+
+from configs import base
+from sparsejax.experiment import agenda, links, optimizer, posterior
+from sparsejax.experiment.durations import Clock
+
+CLOCK = Clock(examples=100, batch_size=10, epochs=4)
+CHAIN = ('add_kl_gradients', 'scale_by_adam', 'scale_by_learning_rate')
+
+
+def config_of(chain=CHAIN, layers='sparse_vd', **changes):
+  return base.get_config(chain, layers=layers).to_dict() | changes
+
+
+def test_posteriors_without_their_kl_are_refused():
+  with pytest.raises(ValueError, match='without the KL nothing makes the posteriors noisy'):
+    posterior.check(config_of(base.SGD))
+
+
+def test_a_kl_without_posteriors_is_refused():
+  with pytest.raises(ValueError, match="has no posteriors to act on with layers='deterministic'"):
+    posterior.check(config_of(layers='deterministic'))
+
+
+@pytest.mark.parametrize(
+  ('chain', 'message'),
+  [
+    (('scale_by_adam', 'add_kl_gradients', 'scale_by_learning_rate'), "behind 'scale_by_adam'"),
+    (('clip', 'add_kl_gradients', 'scale_by_learning_rate'), "behind 'clip' the gradient has"),
+    (('sgd', 'add_kl_gradients'), "'add_kl_gradients' may not stand behind 'sgd'"),
+  ],
+)
+def test_the_kl_is_added_where_the_gradient_has_its_size(chain, message):
+  with pytest.raises(ValueError, match=message):
+    links.check_order(chain)
+
+
+@pytest.mark.parametrize(
+  ('block', 'message'),
+  [
+    ({'weight': -1.0}, 'add_kl_gradients.weight goes from -1.0 to -1.0: allowed are 0 or more'),
+    ({'wieght': 1.0}, "did you mean 'add_kl_gradients.weight'"),
+    (
+      {'weight': dict(schedule='linear', initial=0.0, final=1.0, begin_epochs=1, end_epochs=5)},
+      'the warm-up of the KL ends at step 50, but the run has 40; allowed is earlier',
+    ),
+  ],
+)
+def test_weights_that_make_no_sense_are_refused(block, message):
+  blocks = {'add_kl_gradients': block, 'scale_by_learning_rate': {'learning_rate': 0.1}}
+  with pytest.raises(ValueError, match=message):
+    optimizer.build(CHAIN, blocks, CLOCK)
+
+
+@pytest.mark.parametrize(
+  ('name', 'changes', 'message'),
+  [
+    ('sparse_vd', {'treshold': 1.0}, "did you mean 'sparse_vd.threshold'"),
+    ('sparse_vd', {'kernel_std': -1.0}, 'sparse_vd.kernel_std=-1.0: allowed is a number of 0'),
+    ('group_horseshoe', {'conv_groups': 'both'}, "group_horseshoe: groups='both': allowed are"),
+  ],
+)
+def test_settings_of_layers_are_checked(name, changes, message):
+  config = config_of(layers=name)
+  config[name] = config[name] | changes
+  with pytest.raises(ValueError, match=message):
+    posterior.build_layers(config)
+
+
+def test_the_network_of_the_last_step_is_the_result():
+  plan = agenda.agenda(config_of(), CLOCK, None, only_the_last=True)
+  assert [step for step in range(41) if plan.is_final(step)] == [40]
+
+
+RUN = (
+  '--config=configs/quickstart.py',
+  "--config.chain=('add_kl_gradients', 'scale_by_adam', 'scale_by_learning_rate')",
+  '--config.scale_by_learning_rate.learning_rate=0.003',
+  '--config.epochs=15.0',
+)
+
+
+def test_a_run_deploys_a_sparse_network_and_another_starts_from_it(tmp_path):
+  workdir = tmp_path / 'variational'
+  arguments = (*RUN, '--config.layers=sparse_vd', '--config.add_kl_gradients.weight=0.1')
+  status, _, stderr = commands.launch(*arguments, f'--workdir={workdir}')
+  assert status == 0, stderr
+  summary, lines = commands.summary(workdir), commands.metrics(workdir)
+  assert summary['parameters'] == 50610  # posterior variances are not counted
+  assert 0 < summary['active_weights'] < 0.2 * summary['weights']
+  assert lines[-1]['active_parameters'] == summary['active_parameters']
+  assert summary['test_accuracy'] > 0.9
+  assert sum(lines[-1][f'kl/{layer}'] for layer in ('fc1', 'fc2', 'fc3')) == pytest.approx(
+    lines[-1]['kl'], rel=1e-5
+  )
+  after = tmp_path / 'after'
+  arguments = ('--config=configs/quickstart.py', f'--config.init_from={workdir}')
+  arguments += (
+    '--config.epochs=2.0',
+    '--config.prune.begin_epochs=0.0',
+    '--config.prune.target=0.2',
+  )
+  status, _, stderr = commands.launch(*arguments, f'--workdir={after}')
+  assert status == 0, stderr
+  assert commands.summary(after)['active_weights'] <= summary['active_weights']
+
+
+def test_posteriors_without_a_kl_end_the_command_in_one_line(tmp_path):
+  arguments = ('--config=configs/quickstart.py', '--config.layers=group_horseshoe')
+  status, _, stderr = commands.launch(*arguments, f'--workdir={tmp_path / "run"}')
+  assert status == 2
+  assert len(stderr.strip().splitlines()) == 1
+  assert "with 'add_kl_gradients' in config.chain" in stderr
+  assert not (tmp_path / 'run').exists()
