@@ -6,7 +6,7 @@ python launch.py --config=configs/lenet5_gradual.py:0.005    0.5 %
 The images are shifted at random by up to two pixels. The learning rate falls only when the 4,000
 weights that are left have learned for eight epochs at the first one, and their decay is light: with
 a rate that fell while weights went, and the decay of a dense network, they never fitted the
-training images. 45 epochs take ten minutes on two CPU cores.
+training images. 45 epochs take ten minutes on two CPU cores. Expected: 0.64 % error at 108x.
 """
 
 from configs import recipes

@@ -105,7 +105,9 @@ def test_a_run_deploys_a_sparse_network_and_another_starts_from_it(tmp_path):
   )
   status, _, stderr = commands.launch(*arguments, f'--workdir={after}')
   assert status == 0, stderr
-  assert commands.summary(after)['active_weights'] <= summary['active_weights']
+  dense = commands.summary(after)['phases']['dense']
+  assert dense['active_weights'] == summary['active_weights']
+  assert dense['validation_loss'] == pytest.approx(summary['validation_loss'], rel=1e-5)
 
 
 def test_posteriors_without_a_kl_end_the_command_in_one_line(tmp_path):
