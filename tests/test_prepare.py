@@ -262,6 +262,7 @@ def test_the_sums_of_the_real_addresses_are_registered():
     (gzip.compress(struct.pack('>4B3I', 0, 0, 8, 3, 2, 28, 28) + bytes(784)), 'reshape'),
     (gzip.compress(struct.pack('>4B3I', 0, 0, 8, 3, 1, 2, 2) + bytes(4)), 'not images of 28x28'),
   ],
+  ids=['no gzip', 'cut', 'header', 'short', 'small'],  # gzip's bytes hold the time
 )
 def test_a_damaged_idx_file(site, tmp_path, content, message):
   site.mnist()

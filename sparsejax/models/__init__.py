@@ -17,9 +17,10 @@ from sparsejax.models.lenet import LeNet5, LeNet300
 from sparsejax.models.mobilenet import MobileNet
 from sparsejax.models.network import Network, require
 from sparsejax.models.resnet import BOTTLENECK, ResNet
+from sparsejax.models.structure import architecture, remove_dead
 from sparsejax.models.vgg import VGG16
 
-__all__ = ['MODELS', 'create', 'has_convolutions', 'positions']
+__all__ = ['MODELS', 'architecture', 'create', 'has_convolutions', 'positions', 'remove_dead']
 
 MODELS: dict[str, Callable[..., Network]] = {
   'allconv': AllConv,
