@@ -93,6 +93,11 @@ def test_a_run_deploys_a_sparse_network_and_another_starts_from_it(tmp_path):
   assert 0 < summary['active_weights'] < 0.2 * summary['weights']
   assert lines[-1]['active_parameters'] == summary['active_parameters']
   assert summary['test_accuracy'] > 0.9
+  assert summary['compression_with_bits'] > 2 * summary['compression']
+  assert summary['test_accuracy_with_bits'] == pytest.approx(summary['test_accuracy'], abs=0.02)
+  assert len(summary['architecture']) == len(summary['bits']) == 3
+  assert sum(summary['log_alpha']['fc3']['counts']) == 1000
+  assert set(summary['phases']) == {'deployed'}
   assert sum(lines[-1][f'kl/{layer}'] for layer in ('fc1', 'fc2', 'fc3')) == pytest.approx(
     lines[-1]['kl'], rel=1e-5
   )

@@ -438,6 +438,15 @@ def _result_line(summary):
   return ', '.join(parts)
 
 
+def _posterior_line(summary):
+  """What a variational network learned: its units, its bit widths, and the error with these."""
+  units = '-'.join(str(n) for n in summary['architecture'])
+  widths = '-'.join(str(n) for n in summary['bits'].values())
+  error = percent(1 - summary['test_accuracy_with_bits'])
+  ratio = times(summary['compression_with_bits'])
+  return f'architecture {units}; with {widths} bits {ratio} at {error} test error'
+
+
 def final_table(summary: Mapping, stream: TextIO | None = None) -> None:
   """Prints the result of a run: its layers, its phases, and the final figures in one line.
 
@@ -450,4 +459,6 @@ def final_table(summary: Mapping, stream: TextIO | None = None) -> None:
     blocks += [('Layers', *_rows('layer', _layers(summary['layers']), LAYER_COLUMNS)), '']
   if summary.get('phases'):
     blocks += [('Phases', *_rows('phase', list(summary['phases'].items()), PHASE_COLUMNS)), '']
+  if 'architecture' in summary:
+    blocks += [_posterior_line(summary)]
   _print(stream, [*blocks, _result_line(summary)])

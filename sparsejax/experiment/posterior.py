@@ -1,15 +1,17 @@
 """From the settings of a family of variational layers to its layers and the network it deploys."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
+import numpy as np
 
 from sparsejax import layers
 from sparsejax.layers import Layers, variational
 from sparsejax.lookup import lookup
-from sparsejax.models.structure import remove_dead
-from sparsejax.sparsity import posterior
+from sparsejax.models.structure import architecture, remove_dead
+from sparsejax.sparsity import bits, posterior, tree
+from sparsejax.sparsity.histogram import suggest_threshold
 
 DETERMINISTIC = 'deterministic'
 SETTINGS = {
@@ -118,3 +120,49 @@ def figures(params: Any) -> dict[str, jax.Array]:
   """Returns what a line of metrics says of posteriors: the KL of each layer, in nats. Jittable."""
   by_layer = posterior.kl_by_layer(params)
   return {'kl': sum(by_layer.values())} | {f'kl/{path}': kl for path, kl in by_layer.items()}
+
+
+BINS = 40  # of a layer's histogram of log alpha in the summary
+
+
+def histograms(params: Any, thresholds: posterior.Thresholds) -> dict[str, dict[str, Any]]:
+  """Returns by layer where log alpha lies, which threshold was applied and which is suggested."""
+  found = {}
+  for path, values in jax.device_get(posterior.log_alphas(params)).items():
+    counts, edges = np.histogram(values, BINS)
+    suggested = suggest_threshold(values)
+    found[path] = {
+      'counts': counts.tolist(),
+      'from': round(float(edges[0]), 4),
+      'to': round(float(edges[-1]), 4),
+      'threshold': thresholds[path],
+      'suggested_threshold': None if suggested is None else round(suggested, 2),
+    }
+  return found
+
+
+def kept_units(network: Any, layers: Sequence[str]) -> list[int]:
+  """Returns the learned architecture: outputs kept of convolutions, inputs of dense layers.
+
+  Args:
+    network: deployed parameters, without what is dead.
+    layers: the layers' paths, in the order in which an image passes them.
+  """
+  shapes = {path: leaf.ndim for path, leaf in tree.named_leaves(network).items()}
+  kept = architecture(network)
+  return [
+    kept[path]['outputs' if shapes[f'{path}/kernel'] == 4 else 'inputs']
+    for path in layers
+    if path in kept
+  ]
+
+
+def rounded(params: Any, network: Any) -> tuple[Any, dict[str, bits.Grid]]:
+  """Returns the deployed network with every layer's kernel on its own grid, and the grids."""
+  found = jax.device_get(posterior.moments(params))
+  named = {path: np.asarray(leaf) for path, leaf in tree.named_leaves(network).items()}
+  kernels = {layer: named[f'{layer}/kernel'] for layer in found}
+  grids = bits.grids(kernels, {layer: found[layer]['kernel'].variance for layer in found})
+  for layer, grid in grids.items():
+    named[f'{layer}/kernel'] = bits.round_to(kernels[layer], grid.significand)
+  return jax.tree.unflatten(jax.tree.structure(network), list(named.values())), grids

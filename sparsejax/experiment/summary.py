@@ -4,11 +4,11 @@ from typing import Any
 
 import jax
 
-from sparsejax.experiment import data, steps
+from sparsejax.experiment import data, posterior, steps
 from sparsejax.experiment.setup import Experiment, on_devices
 from sparsejax.experiment.state import Best
 from sparsejax.experiment.train import phase_of
-from sparsejax.sparsity import measure
+from sparsejax.sparsity import bits, measure
 
 
 def summarise(
@@ -22,9 +22,12 @@ def summarise(
   config, clock = experiment.config, experiment.clock
   network = experiment.deployment.jitted()(best.params, best.batch_stats)
   variables = (network, best.batch_stats)
-  accuracies = _measure_splits(experiment, variables)
+  measured = _measure_splits(experiment, variables, ('train', 'validation', 'test'))
   phase = 'retrained' if phases else 'dense'
-  figures = (accuracies['validation_loss'], accuracies['validation_accuracy'])
+  if experiment.deployment.thresholds is not None:
+    phase = 'deployed'
+  figures = (measured['validation_loss'], measured['validation_accuracy'])
+  counts = measure.report(network, experiment.positions)
   phases = phases | {phase: phase_of(experiment, network, int(best.step), *figures)}
   return {
     'name': config['name'],
@@ -38,19 +41,37 @@ def summarise(
     'best_step': int(best.step),
     'seconds': round(seconds, 1),
     'examples_per_second': round(clock.total_steps * clock.batch_size / seconds, 1),
-    **accuracies,
-    **measure.report(network, experiment.positions),
+    **measured,
+    **counts,
     'phases': phases,
+    **_of_posteriors(experiment, best, network, counts['layers']),
   }
 
 
-def _measure_splits(experiment: Experiment, variables) -> dict[str, float]:
+def _of_posteriors(experiment: Experiment, best: Best, network, layers) -> dict[str, Any]:
+  """What a variational run adds: its architecture, its bit widths, where its noise lies."""
+  thresholds = experiment.deployment.thresholds
+  if thresholds is None:
+    return {}
+  on_grid, grids = posterior.rounded(best.params, network)
+  sizes = {path: (layers[path]['weights'], layers[path]['active_weights']) for path in grids}
+  again = _measure_splits(experiment, (on_grid, best.batch_stats), ('validation', 'test'))
+  return {
+    'architecture': posterior.kept_units(network, list(experiment.positions)),
+    'bits': {path: grid.bits for path, grid in grids.items()},
+    'compression_with_bits': bits.compression(sizes, grids),
+    **{f'{name}_with_bits': value for name, value in again.items()},
+    'log_alpha': posterior.histograms(best.params, thresholds),
+  }
+
+
+def _measure_splits(experiment: Experiment, variables, splits) -> dict[str, float]:
   batch_size = experiment.config['evaluation']['batch_size']
   evaluate = steps.make_evaluation(
     experiment.deployment.model, experiment.preprocessing, batch_size=batch_size
   )
   figures = {}
-  for name in ('train', 'validation', 'test'):
+  for name in splits:
     split: data.Split = getattr(experiment.dataset, name)
     loss, accuracy = jax.device_get(evaluate(*variables, on_devices(split)))
     figures |= {f'{name}_loss': float(loss), f'{name}_accuracy': float(accuracy)}
