@@ -149,3 +149,14 @@ def test_no_global_state_is_touched(tmp_path):
   loaded = 'matplotlib.pyplot' in sys.modules
   draw(tmp_path, full(3))
   assert ('matplotlib.pyplot' in sys.modules) == loaded
+
+
+def test_a_variational_run_has_panels_for_its_kl_and_others_do_not():
+  lines = [
+    {'step': step, 'examples': step, 'train_loss': 1.0, 'kl': 3.0, 'kl/fc1': 2.0, 'kl/fc2': 1.0}
+    for step in range(1, 4)
+  ]
+  names = [panel.name for panel in trace._panels(lines)]
+  assert names[-3:] == ['nats an example', 'KL, nats', 'at their bounds']
+  assert [line.label for line in trace._panels(lines)[-2].lines] == ['total', 'fc1', 'fc2']
+  assert trace._panels([{'step': 1}]) == trace.PANELS

@@ -1,9 +1,11 @@
 """From the settings of a family of variational layers to its layers and the network it deploys."""
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from sparsejax import layers
@@ -116,10 +118,32 @@ def thresholds(config: Mapping[str, Any], params: Any) -> posterior.Thresholds |
   return {path: float(own.get(path, block['threshold'])) for path in paths}
 
 
-def figures(params: Any) -> dict[str, jax.Array]:
-  """Returns what a line of metrics says of posteriors: the KL of each layer, in nats. Jittable."""
+def figures(params: Any, share: jax.Array, bound: float | None) -> dict[str, jax.Array]:
+  """Returns what a line of metrics says of posteriors. Jittable.
+
+  Args:
+    params: of the network that is trained.
+    share: the weight of the KL over the number of training examples.
+    bound: the largest variance of `bound_variances`, where the chain has it.
+
+  Returns:
+    `kl`, and `kl/PATH` for each layer, in nats; `kl_term`, what it adds to the mean cross-entropy,
+    in nats an example; `at_bounds`, the share of the posteriors whose noise can grow, or fall, no
+    more: log alpha of sparse VD where it is clipped, else variances at the chain's bound.
+  """
+  layers = posterior.variational_layers(params).values()
   by_layer = posterior.kl_by_layer(params)
-  return {'kl': sum(by_layer.values())} | {f'kl/{path}': kl for path, kl in by_layer.items()}
+  total = sum(by_layer.values())
+  if bound is None:
+    noise = [family.log_alpha(leaves) for family, leaves in layers]
+    limit = posterior.LOG_ALPHA_BOUND
+    bounded = [jnp.abs(values) >= limit for values in noise]
+  else:
+    noise = [leaves['kernel_log_variance'] for _, leaves in layers]
+    bounded = [values >= math.log(bound) - 1e-6 for values in noise]
+  at_bounds = sum(jnp.sum(flags) for flags in bounded) / sum(flags.size for flags in bounded)
+  found = {'kl': total, 'kl_term': share * total, 'at_bounds': at_bounds}
+  return found | {f'kl/{path}': kl for path, kl in by_layer.items()}
 
 
 BINS = 40  # of a layer's histogram of log alpha in the summary

@@ -207,6 +207,36 @@ PANELS = (
 )
 
 
+KL = 'kl/'  # the metrics of layers by path
+LAYER_COLOURS = (BLUE, VERMILLION, GREEN, PURPLE, GREY)
+
+
+def _panels(metrics):
+  """The panels of every run, and those of a variational one for the layers that it has."""
+  layers = {key for line in metrics for key in line if key.startswith(KL)}
+  if not layers:
+    return PANELS
+  most = sorted(layers, key=lambda key: -np.nanmax(column(metrics, key), initial=0))
+  shown = sorted(most[: len(LAYER_COLOURS)])
+  terms = (
+    Line('cross-entropy', 'train_loss', BLUE, noisy=True),
+    Line('KL', 'kl_term', VERMILLION),
+  )
+  by_layer = (
+    Line('total', 'kl', BLACK, width=2.6),
+    *(
+      Line(key.removeprefix(KL), key, colour)
+      for key, colour in zip(shown, LAYER_COLOURS, strict=False)
+    ),
+  )
+  return (
+    *PANELS,
+    Panel('nats an example', 1.8, _log, _short, terms),
+    Panel('KL, nats', 2.15, _log, _short, by_layer),
+    Panel('at their bounds', 1.1, _fraction, percent, (Line('', 'at_bounds', GREEN),)),
+  )
+
+
 # Drawing: the lines, then what marks them.
 
 
@@ -478,7 +508,7 @@ def plot_trace(
   drawable = np.isfinite(x)
   panels = [
     panel
-    for panel in PANELS
+    for panel in _panels(metrics)
     if any(np.isfinite(_series(metrics, line)[drawable]).any() for line in panel.lines)
   ]
   if not panels:

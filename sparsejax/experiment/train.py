@@ -11,7 +11,16 @@ import jax.numpy as jnp
 import optax
 
 from sparsejax import models
-from sparsejax.experiment import augment, checkpoint, events, parallel, posterior, pruning, steps
+from sparsejax.experiment import (
+  augment,
+  checkpoint,
+  events,
+  parallel,
+  posterior,
+  pruning,
+  rates,
+  steps,
+)
 from sparsejax.experiment.errors import NonFiniteLossError, TerminatedError
 from sparsejax.experiment.setup import Experiment, on_devices
 from sparsejax.experiment.state import RunState, better, empty_window
@@ -61,7 +70,11 @@ class Trainer:
     self.is_variational = experiment.deployment.thresholds is not None
     self._deploy = experiment.deployment.jitted()
     if self.is_variational:
-      self._posterior = jax.jit(posterior.figures)
+      bound = config['bound_variances']['maximum'] if 'bound_variances' in config['chain'] else None
+      weight = rates.build(config['add_kl_gradients']['weight'], clock)
+      self._posterior = jax.jit(
+        lambda params, step: posterior.figures(params, weight(step) / clock.examples, bound)
+      )
     network = jax.eval_shape(
       lambda *n: self._deploy(*n), state.train.params, state.train.batch_stats
     )
@@ -143,7 +156,7 @@ class Trainer:
       'learning_rate': self.experiment.learning_rate(jnp.int32(max(step - 1, 0))),
       'above': self._count(network),
     }
-    return line | (self._posterior(train.params) if self.is_variational else {})
+    return line | (self._posterior(train.params, train.step) if self.is_variational else {})
 
   def _flush(self) -> None:
     """Reads the pending line off the device and writes it, while the next call runs."""
