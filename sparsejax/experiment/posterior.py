@@ -61,7 +61,7 @@ def build_layers(config: Mapping[str, Any]) -> Layers:
   name = config['layers']
   if name == DETERMINISTIC:
     return layers.get(name)
-  lookup('layers', name, {DETERMINISTIC: None} | SETTINGS)
+  lookup('layers', name, SETTINGS)
   block = config.get(name) or {}
   for setting in block:
     lookup('setting', f'{name}.{setting}', {f'{name}.{known}': None for known in SETTINGS[name]})
@@ -86,6 +86,7 @@ def build_layers(config: Mapping[str, Any]) -> Layers:
 
 def check(config: Mapping[str, Any]) -> None:
   """Raises a ValueError for posteriors without their KL, and for a KL without posteriors."""
+  lookup('layers', config['layers'], {DETERMINISTIC: None} | SETTINGS)
   is_variational, has_kl = config['layers'] != DETERMINISTIC, 'add_kl_gradients' in config['chain']
   if is_variational and not has_kl:
     raise ValueError(
