@@ -38,7 +38,8 @@ def main(argv: list[str]) -> int:
   try:
     config = resolve()
     compilation.use_cache()
-    defaults = base.get_config(config['chain'], config['events'], config['layers']).to_dict()
+    # Of deterministic layers: so a family of others, and every setting of it, enters the hash.
+    defaults = base.get_config(config['chain'], config['events']).to_dict()
     workdir = pathlib.Path(WORKDIR.value) if WORKDIR.value else None
     run(config, defaults, version=base.VERSION, workdir=workdir)
   except UsageError as error:

@@ -5,6 +5,8 @@ Where a link's setting is a number, a schedule's block may stand as well, for ex
 dict(schedule='step_decay', value=0.1, factor=0.1, every_epochs=60.0).
 """
 
+import copy
+
 from ml_collections import ConfigDict
 from ml_collections.config_dict import placeholder
 
@@ -174,7 +176,8 @@ def complete(config):
     for names, defaults in used:
       for name in names:
         if name in defaults and name not in config:
-          config[name] = ConfigDict(defaults[name])
+          # A copy, placeholders too, or what a config sets would be every config's default.
+          config[name] = ConfigDict(copy.deepcopy(defaults[name]))
       for name in set(defaults) - set(names):
         if name in config:
           del config[name]

@@ -282,7 +282,7 @@ def mnist_bayesian_compression(model, layers, kl_weight, epochs):
   config.data.scale = 'symmetric'
   config.epochs = epochs
   config.clip = ConfigDict({'max_delta': 0.2})
-  config.bound_variances.where = '^fc1/kernel'
+  config.bound_variances.where = '^fc1/'
   config.add_kl_gradients = ConfigDict({'weight': warm_up(kl_weight, 0.0, 4.0)})
   falling = dict(schedule='linear', initial=1e-3, final=0.0, begin_epochs=epochs / 2)
   config.scale_by_learning_rate = ConfigDict({'learning_rate': falling})

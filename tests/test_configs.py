@@ -122,6 +122,18 @@ def test_the_seed_and_the_log_make_no_other_experiment():
   assert hash_of(resolve(config)) != before
 
 
+def test_families_of_layers_and_their_settings_are_experiments_of_their_own():
+  chain = ('add_kl_gradients', 'sgd')
+  found = set()
+  for name in base.LAYERS:
+    for std in (None, 0.01, 0.5):
+      config = base.get_config(chain, layers=name)
+      assert config[name].kernel_std is None  # whatever was set in the config before
+      config[name].kernel_std = std
+      found.add(hash_of(resolve(config)))
+  assert len(found) == 9
+
+
 # The defaults against what they are the defaults of.
 
 

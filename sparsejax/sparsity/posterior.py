@@ -355,7 +355,7 @@ def deploy(params: Any, thresholds: Thresholds) -> Any:
 
 
 def _deploy_layer(family, leaves, threshold):
-  keep = family.log_alpha(leaves) < threshold
+  keep = ~(family.log_alpha(leaves) >= threshold)  # what is not a number stays, to be seen
   means = {name: found.mean for name, found in family.moments(leaves).items()}
   deployed = {'kernel': jnp.where(against(keep, means['kernel']), means['kernel'], 0.0)}
   if 'bias' in means:
