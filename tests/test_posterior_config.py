@@ -59,6 +59,10 @@ def test_weights_that_make_no_sense_are_refused(block, message):
   ('name', 'changes', 'message'),
   [
     ('sparse_vd', {'treshold': 1.0}, "did you mean 'sparse_vd.threshold'"),
+    ('sparse_vd', {'threshold': float('nan')}, 'sparse_vd.threshold=nan: allowed is a number'),
+    ('sparse_vd', {'threshold': 9.0}, r'sparse_vd.threshold=9.0: log alpha is kept in'),
+    ('sparse_vd', {'thresholds': {'fc1': 1.0}}, 'allowed is with sparse_vd.training_mask=False'),
+    ('group_horseshoe', {'threshold': 'x'}, "group_horseshoe.threshold='x': allowed is a number"),
     ('sparse_vd', {'kernel_std': -1.0}, 'sparse_vd.kernel_std=-1.0: allowed is a number of 0'),
     ('group_horseshoe', {'conv_groups': 'both'}, "group_horseshoe: groups='both': allowed are"),
   ],
@@ -68,6 +72,19 @@ def test_settings_of_layers_are_checked(name, changes, message):
   config[name] = config[name] | changes
   with pytest.raises(ValueError, match=message):
     posterior.build_layers(config)
+
+
+@pytest.mark.parametrize(
+  ('chain', 'block', 'message'),
+  [
+    (('add_decayed_weights', *CHAIN), {}, "'add_decayed_weights' would decay the posteriors' log"),
+    ((*CHAIN, 'prune'), {'prune': {'parameters': 'all'}}, "prune.parameters='all' has the post"),
+    ((*CHAIN, 'proximal_l1'), {'proximal_l1': {'parameters': 'all'}}, "proximal_l1.parameters='a"),
+  ],
+)
+def test_links_that_would_move_or_mask_variances_are_refused(chain, block, message):
+  with pytest.raises(ValueError, match=message):
+    posterior.check(config_of(chain, **block))
 
 
 def test_the_network_of_the_last_step_is_the_result():

@@ -68,8 +68,9 @@ def build_layers(config: Mapping[str, Any]) -> Layers:
   missing = [setting for setting in SETTINGS[name] if setting not in block]
   if missing:
     raise ValueError(f'{name}.{missing[0]} is missing; needed are {", ".join(SETTINGS[name])}')
+  _check_thresholds(name, block)
   std = block['kernel_std']
-  if std is not None and std < 0:
+  if std is not None and not 0 <= std < math.inf:
     raise ValueError(f'{name}.kernel_std={std}: allowed is a number of 0 or more')
   start = variational.Start(kernel=std, log_variance=float(block['log_variance']))
   if name == 'sparse_vd':
@@ -93,10 +94,47 @@ def check(config: Mapping[str, Any]) -> None:
       f"layers='{config['layers']}': without the KL nothing makes the posteriors noisy; allowed is "
       "with 'add_kl_gradients' in config.chain"
     )
+  if is_variational:
+    _check_chain(config)
   if has_kl and not is_variational:
     raise ValueError(
       "config.chain: 'add_kl_gradients' has no posteriors to act on with layers='deterministic'; "
       f'allowed are {", ".join(SETTINGS)}'
+    )
+
+
+# What moves or masks every parameter, log-variances and scales among them, for which zero means a
+# variance of 1 and no removal.
+DECAYS = ('add_decayed_weights', 'adamw', 'lamb', 'lion', 'adamaxw', 'nadamw')
+
+
+def _check_chain(config):
+  names = set(config['chain'])
+  if decays := [name for name in DECAYS if name in names]:
+    raise ValueError(
+      f"config.chain: '{decays[0]}' would decay the posteriors' log-variances towards 0, variances "
+      f"of 1; allowed with layers='{config['layers']}' is the KL in its place"
+    )
+  for name in ('prune', 'proximal_l1', 'proximal_group_l1'):
+    if name in names and config[name]['parameters'] != 'kernels':
+      raise ValueError(
+        f"{name}.parameters='{config[name]['parameters']}' has the posteriors' variances in it; "
+        f"allowed with layers='{config['layers']}' is 'kernels'"
+      )
+
+
+def _check_thresholds(name, block):
+  given = {f'{name}.threshold': block['threshold']}
+  given |= {f'{name}.thresholds.{path}': value for path, value in block['thresholds'].items()}
+  for field, value in given.items():
+    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+      raise ValueError(f'{field}={value!r}: allowed is a number')
+    if name == 'sparse_vd' and not abs(value) < posterior.LOG_ALPHA_BOUND:
+      raise ValueError(f'{field}={value}: log alpha is kept in [-8, 8]; allowed is within')
+  if block['thresholds'] and block.get('training_mask'):
+    raise ValueError(
+      f'{name}.thresholds: the training mask has one threshold for all layers; allowed is with '
+      f'{name}.training_mask=False'
     )
 
 
