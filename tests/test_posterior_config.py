@@ -1,6 +1,7 @@
 """Posteriors in a run: the chain's order, what is refused, and a network that is deployed."""
 
 import commands
+import jax.numpy as jnp
 import pytest
 
 from configs import base
@@ -85,6 +86,24 @@ def test_settings_of_layers_are_checked(name, changes, message):
 def test_links_that_would_move_or_mask_variances_are_refused(chain, block, message):
   with pytest.raises(ValueError, match=message):
     posterior.check(config_of(chain, **block))
+
+
+def test_the_share_at_bounds_is_of_what_is_bounded():
+  layer = {
+    'kernel': jnp.ones((1, 2)),
+    'kernel_log_variance': jnp.log(jnp.array([[0.04, 0.01]])),
+    'bias': jnp.ones(2),
+    'bias_log_variance': jnp.log(jnp.array([0.04, 0.04])),
+    'scale_mean': jnp.ones((1, 1)),
+    'scale_log_variance': jnp.zeros((1, 1)),
+  }
+  params = {'fc1': layer, 'fc2': layer | {'kernel_log_variance': jnp.zeros((1, 2))}}
+  found = posterior.figures(params, 0.5, {'maximum': 0.04, 'where': '^fc1/'})
+  assert float(found['at_bounds']) == 0.75
+  assert float(found['kl_term']) == pytest.approx(0.5 * float(found['kl']))
+  assert 'at_bounds' not in posterior.figures(params, 0.5, None)
+  clipped = {'kernel': jnp.ones((1, 2)), 'kernel_log_variance': jnp.array([[-9.0, 1.0]])}
+  assert float(posterior.figures({'fc': clipped}, 0.5, None)['at_bounds']) == 0.5
 
 
 def test_the_network_of_the_last_step_is_the_result():

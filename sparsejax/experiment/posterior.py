@@ -157,32 +157,39 @@ def thresholds(config: Mapping[str, Any], params: Any) -> posterior.Thresholds |
   return {path: float(own.get(path, block['threshold'])) for path in paths}
 
 
-def figures(params: Any, share: jax.Array, bound: float | None) -> dict[str, jax.Array]:
+def figures(params: Any, share: jax.Array, bound: Mapping[str, Any] | None) -> dict[str, jax.Array]:
   """Returns what a line of metrics says of posteriors. Jittable.
 
   Args:
     params: of the network that is trained.
     share: the weight of the KL over the number of training examples.
-    bound: the largest variance of `bound_variances`, where the chain has it.
+    bound: the settings of `bound_variances`, where the chain has it.
 
   Returns:
     `kl`, and `kl/PATH` for each layer, in nats; `kl_term`, what it adds to the mean cross-entropy,
-    in nats an example; `at_bounds`, the share of the posteriors whose noise can grow, or fall, no
-    more: log alpha of sparse VD where it is clipped, else variances at the chain's bound.
+    in nats an example; and where something is bounded, log alpha of sparse VD or variances by the
+    chain, `at_bounds`: the share of these that can move no further.
   """
-  layers = posterior.variational_layers(params).values()
   by_layer = posterior.kl_by_layer(params)
   total = sum(by_layer.values())
-  if bound is None:
-    noise = [family.log_alpha(leaves) for family, leaves in layers]
-    limit = posterior.LOG_ALPHA_BOUND
-    bounded = [jnp.abs(values) >= limit for values in noise]
-  else:
-    noise = [leaves['kernel_log_variance'] for _, leaves in layers]
-    bounded = [values >= math.log(bound) - 1e-6 for values in noise]
-  at_bounds = sum(jnp.sum(flags) for flags in bounded) / sum(flags.size for flags in bounded)
-  found = {'kl': total, 'kl_term': share * total, 'at_bounds': at_bounds}
+  found = {'kl': total, 'kl_term': share * total}
+  if (at_bounds := _share_at_bounds(params, bound)) is not None:
+    found['at_bounds'] = at_bounds
   return found | {f'kl/{path}': kl for path, kl in by_layer.items()}
+
+
+def _share_at_bounds(params, bound):
+  if bound is not None:
+    chosen, limit = posterior.weight_variances(bound['where']), math.log(bound['maximum'])
+    named = tree.named_leaves(params).items()
+    flags = [leaf >= limit - 1e-6 for path, leaf in named if chosen(path, leaf)]
+  else:
+    layers = posterior.variational_layers(params).values()
+    clipped = [f.log_alpha(leaves) for f, leaves in layers if f is posterior.FAMILIES['sparse_vd']]
+    flags = [jnp.abs(values) >= posterior.LOG_ALPHA_BOUND for values in clipped]
+  if not flags:
+    return None
+  return sum(jnp.sum(flag) for flag in flags) / sum(flag.size for flag in flags)
 
 
 BINS = 40  # of a layer's histogram of log alpha in the summary

@@ -70,7 +70,7 @@ class Trainer:
     self.is_variational = experiment.deployment.thresholds is not None
     self._deploy = experiment.deployment.jitted()
     if self.is_variational:
-      bound = config['bound_variances']['maximum'] if 'bound_variances' in config['chain'] else None
+      bound = config['bound_variances'] if 'bound_variances' in config['chain'] else None
       weight = rates.build(config['add_kl_gradients']['weight'], clock)
       self._posterior = jax.jit(
         lambda params, step: posterior.figures(params, weight(step) / clock.examples, bound)
