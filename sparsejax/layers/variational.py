@@ -19,9 +19,9 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
-from flax.typing import Dtype, Initializer
 
-from sparsejax.layers.convolution import Padding, convolve
+from sparsejax.layers import deterministic
+from sparsejax.layers.convolution import convolve
 from sparsejax.layers.deterministic import uniform_fan_in
 from sparsejax.sparsity import posterior
 from sparsejax.sparsity.divergences import EPSILON
@@ -180,9 +180,7 @@ def _init_leaves(module, shape, kernel_init, sampling, use_bias, groups):
 def _apply(module, x, linear, shape, groups, *, train):
   """Samples in training; else the outputs of the posterior means, none of them removed."""
   sampling = module.sampling
-  leaves = _init_leaves(
-    module, shape, module.kernel_init, sampling, module.use_bias, groups if groups else None
-  )
+  leaves = _init_leaves(module, shape, module.kernel_init, sampling, module.use_bias, groups)
   x = x.astype(module.dtype)
 
   def linear_in_dtype(inputs, kernel):
@@ -201,13 +199,9 @@ def _apply(module, x, linear, shape, groups, *, train):
   return sampling.draw(leaves, x, linear_in_dtype, noise)
 
 
-class Dense(nn.Module):
+class Dense(deterministic.Dense):
   """As `deterministic.Dense`, with a posterior; draws from the rng `noise` in training."""
 
-  features: int
-  use_bias: bool = True
-  dtype: Dtype = jnp.float32
-  kernel_init: Initializer = uniform_fan_in
   sampling: Sampling = dataclasses.field(kw_only=True)
   groups: str | None = None  # 'inputs' or 'outputs'
 
@@ -216,17 +210,9 @@ class Dense(nn.Module):
     return _apply(self, x, jnp.dot, (x.shape[-1], self.features), self.groups, train=train)
 
 
-class Conv(nn.Module):
+class Conv(deterministic.Conv):
   """As `deterministic.Conv`, with a posterior; draws from the rng `noise` in training."""
 
-  features: int
-  kernel_size: tuple[int, int]
-  strides: tuple[int, int] = (1, 1)
-  padding: Padding = ((1, 1), (1, 1))
-  feature_group_count: int = 1
-  use_bias: bool = True
-  dtype: Dtype = jnp.float32
-  kernel_init: Initializer = uniform_fan_in
   sampling: Sampling = dataclasses.field(kw_only=True)
   groups: str | None = None
 
