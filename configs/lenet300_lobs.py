@@ -4,8 +4,8 @@ python launch.py --config=configs/lenet300_lobs.py         keeps 7 % of the weig
 python launch.py --config=configs/lenet300_lobs.py:0.02    2 %
 python launch.py --config=configs/lenet300_lobs.py:1.0     all of them: the dense control
 
-Dense for 40 epochs, the surgery (ten seconds), five epochs of retraining: half a minute on two CPU
-cores. `--config.lobs.method=magnitude` zeroes the smallest weights instead, as many in each layer
+Dense for 40 epochs, the surgery (ten seconds), five epochs of retraining: a minute on one CPU
+core. `--config.lobs.method=magnitude` zeroes the smallest weights instead, as many in each layer
 and at the same step; by one ranking over the layers, which is also what serves magnitude best.
 """
 

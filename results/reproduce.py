@@ -129,6 +129,8 @@ PAGES = {
       Entry('lenet5_lobs', 'configs/lenet5_lobs.py', seeds=(0,)),
       Entry('lenet5_magnitude', 'configs/lenet5_lobs.py', (BY_MAGNITUDE,), seeds=(0,)),
     ),
+    lines=60,
+    traces='_lobs$|lenet5_magnitude',
   ),
   'mnist_deep_compression': Page(
     'Deep Compression on MNIST',
@@ -259,7 +261,7 @@ def page(name: str) -> str:
   text = [f'# {PAGES[name].title}', '', PAGES[name].text, '', *figure]
   text += [*_means(found), '', *_runs(found)]
   machines = sorted({_machine(path) for entry in found for path in _summaries(name, entry)})
-  text += ['', f'Made by `python results/reproduce.py {name} --runs=DIR`. {"; ".join(machines)}']
+  text += ['', f'Made by `python results/reproduce.py {name} --runs=DIR`. {" ".join(machines)}']
   pictures = sorted((ROOT / 'results' / name).glob('*/seed*/trace.png'))
   text += [f'\n![{p.parent.parent.name}]({p.relative_to(p.parents[2])})' for p in pictures]
   return '\n'.join(text) + '\n'
