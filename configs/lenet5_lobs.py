@@ -5,8 +5,8 @@ python launch.py --config=configs/lenet5_lobs.py:0.02    2 %
 python launch.py --config=configs/lenet5_lobs.py:1.0     all of them: the dense control
 
 Dense for 12 epochs, the surgery (half a minute), three epochs of retraining: eight to twenty
-minutes on one CPU core. `--config.lobs.method=magnitude` zeroes the smallest weights instead, as many in
-each layer and at the same step.
+minutes on one CPU core. `--config.lobs.method=magnitude` zeroes the smallest weights instead, as
+many in each layer and at the same step.
 """
 
 from configs import recipes
