@@ -1,10 +1,12 @@
 """Posteriors: KL by layer, which network they stand for, and names that belong to no family."""
 
 import functools
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 
 import sparsejax
@@ -98,3 +100,42 @@ def test_moments_are_those_of_the_products():
 def test_thresholds_are_for_the_layers_that_there_are():
   with pytest.raises(ValueError, match=r"thresholds for \['fc2'\]: allowed is one for each of"):
     posterior.deploy({'fc': ONE}, {'fc2': 3.0})
+
+
+class Pair(NamedTuple):
+  first: dict
+  second: dict
+
+
+@pytest.mark.parametrize('container', [list, tuple, lambda pair: Pair(*pair)])
+def test_layers_in_any_container_are_found_and_deployed(container):
+  params = container([{'fc': ONE}, {'kernel': jnp.ones(2)}])
+  [found] = posterior.kl_by_layer(params).values()
+  assert float(found) == float(posterior.kl_divergence({'fc': ONE}))
+  deployed = posterior.deploy(params, 3.0)
+  assert type(deployed) is type(params)
+  assert set(deployed[0]['fc']) == {'kernel', 'bias'}
+  assert deployed[1]['kernel'] is params[1]['kernel']
+
+
+def test_a_variance_outside_a_layers_dict_is_an_error():
+  class Layer(NamedTuple):
+    kernel: Any
+    kernel_log_variance: Any
+
+  with pytest.raises(ValueError, match=r"'fc/kernel_log_variance' is in no dict"):
+    posterior.kl_divergence({'fc': Layer(jnp.ones((2, 2)), jnp.ones((2, 2)))})
+
+
+def test_a_layer_is_masked_whole_or_not_at_all():
+  params = {'fc': ONE, 'other': ONE}
+  tx = optax.masked(sparsejax.add_kl_gradients(10), {'fc': True, 'other': False})
+  zeros = jax.tree.map(jnp.zeros_like, params)
+  updates, _ = tx.update(zeros, tx.init(params), params)
+  moved = {
+    name: float(jnp.abs(layer['kernel_log_variance']).sum()) for name, layer in updates.items()
+  }
+  assert moved['fc'] > 0
+  assert moved['other'] == 0
+  with pytest.raises(ValueError, match=r"'fc' is masked but for \['kernel_log_variance'\]"):
+    posterior.kl_divergence({'fc': ONE | dict.fromkeys(('kernel', 'bias'), optax.MaskedNode())})

@@ -232,41 +232,66 @@ def weight_variances(pattern: str) -> Callable[[str, Any], bool]:
 
 
 def variational_layers(params: Any) -> dict[str, tuple[Family, Leaves]]:
-  """Returns the variational layers of a tree of dicts, by path, each with its family.
+  """Returns the variational layers of a tree, by path, each with its family.
+
+  Args:
+    params: any pytree in which a variational layer is a dict of leaves. A layer that `optax.masked`
+      leaves out whole is not there.
+
+  Returns:
+    {path: (family, leaves)}, the path of the layer, joined by '/'.
 
   Raises:
-    ValueError: a layer with a log-variance whose names are those of no family.
+    ValueError: a log-variance whose layer is of no family, no dict, or left out in part.
+
+  Example:
+    >>> layer = {'kernel': jnp.ones((2, 3)), 'kernel_log_variance': jnp.zeros((2, 3))}
+    >>> list(variational_layers([{'fc': layer}, {'kernel': jnp.ones(2)}]))
+    ['0/fc']
   """
   found = {}
-  for path, leaves in _layers(params, ()):
-    family = next(
-      (f for f in FAMILIES.values() if f.names(bias='bias' in leaves) == set(leaves)), None
-    )
-    if family is None:
-      raise ValueError(
-        f"'{path}' has the leaves {sorted(leaves)}: no family of posteriors has just these, and no "
-        'variance may go without its KL'
-      )
-    found[path] = (family, leaves)
+  for path, node in tree.named_leaves(params, is_leaf=is_variational).items():
+    if is_variational(node):
+      if leaves := _unmasked(path, node):
+        found[path] = (_family_of(path, leaves), leaves)
+    elif path.endswith(VARIANCE):
+      raise ValueError(f"'{path}' is in no dict of a layer's leaves: no variance may go without KL")
   return found
 
 
-def _layers(tree, path):
-  if is_variational(tree):
-    yield '/'.join(path), tree
-  elif isinstance(tree, Mapping):
-    for name, inside in tree.items():
-      yield from _layers(inside, (*path, str(name)))
+def _unmasked(path, leaves):
+  """The leaves of a layer; none of one that is masked whole, by Optax's nodes without leaves."""
+  kept = {name: leaf for name, leaf in leaves.items() if jax.tree.leaves(leaf)}
+  if kept and len(kept) < len(leaves):
+    raise ValueError(
+      f"'{path}' is masked but for {sorted(kept)}: the KL is of a whole layer; allowed is all of "
+      'its leaves or none'
+    )
+  return kept
+
+
+def _family_of(path, leaves):
+  names = set(leaves)
+  for family in FAMILIES.values():
+    if family.names(bias='bias' in names) == names:
+      return family
+  raise ValueError(
+    f"'{path}' has the leaves {sorted(leaves)}: no family of posteriors has just these, and no "
+    'variance may go without its KL'
+  )
 
 
 def kl_by_layer(params: Any) -> dict[str, jax.Array]:
   r"""Returns KL(posterior || prior) of each variational layer, by path, in nats.
 
   Args:
-    params: a tree of dicts of leaves; other layers cost nothing.
+    params: any pytree with variational layers in it; other layers cost nothing.
+
+  Returns:
+    {path: scalar}.
 
   Raises:
-    ValueError: a layer with a log-variance whose names are those of no family.
+    ValueError: as `variational_layers` does.
 
   Example:
     >>> layer = {'kernel': jnp.ones((2, 3)), 'kernel_log_variance': jnp.zeros((2, 3))}
@@ -283,6 +308,12 @@ def kl_by_layer(params: Any) -> dict[str, jax.Array]:
 def kl_divergence(params: Any) -> jax.Array:
   """Returns the sum of `kl_by_layer`, in nats; 0 of a tree without variational layers.
 
+  Args:
+    params: any pytree with variational layers in it.
+
+  Raises:
+    ValueError: as `variational_layers` does.
+
   Example:
     >>> float(kl_divergence({'fc': {'kernel': jnp.ones((2, 3))}}))
     0.0
@@ -294,6 +325,15 @@ def log_alphas(params: Any) -> dict[str, jax.Array]:
   """Returns log alpha of each variational layer's weights or groups, flat, by path.
 
   Of the horseshoe it is variance minus mean of the log of the scale, which plays the same part.
+
+  Args:
+    params: any pytree with variational layers in it.
+
+  Returns:
+    {path: (weights or groups,)}.
+
+  Raises:
+    ValueError: as `variational_layers` does.
 
   Example:
     >>> layer = {'kernel': jnp.ones((1, 2)), 'kernel_log_variance': jnp.full((1, 2), -9.0)}
@@ -309,8 +349,19 @@ def moments(params: Any) -> dict[str, dict[str, Moments]]:
 
   The group's scale is in them: mean mu mu_z, variance mu_z^2 s^2 + s_z^2 mu^2 + s_z^2 s^2.
 
+  Args:
+    params: any pytree with variational layers in it.
+
   Returns:
     {path: {'kernel': Moments, 'bias': Moments}}, of the leaves' shapes.
+
+  Raises:
+    ValueError: as `variational_layers` does.
+
+  Example:
+    >>> layer = {'kernel': jnp.ones((1, 1)), 'kernel_log_variance': jnp.full((1, 1), -2.0)}
+    >>> round(float(moments({'fc': layer})['fc']['kernel'].variance[0, 0]), 4)
+    0.1353
   """
   layers = variational_layers(params).items()
   return {path: family.moments(leaves) for path, (family, leaves) in layers}
@@ -320,7 +371,7 @@ def deploy(params: Any, thresholds: Thresholds) -> Any:
   """Returns the deterministic network that a posterior stands for: means, and zeros for noise.
 
   Args:
-    params: a tree of dicts of leaves; what is not variational stays as it is.
+    params: any pytree with variational layers in it; what is not variational stays as it is.
     thresholds: weights or groups with log alpha of so much or more go; one for all layers, or by
       path.
 
@@ -329,7 +380,7 @@ def deploy(params: Any, thresholds: Thresholds) -> Any:
     means, exactly zero where the weight or its group is gone; with a group of outputs its bias.
 
   Raises:
-    ValueError: a layer of no family, or thresholds by path that are not one for each layer.
+    ValueError: thresholds by path that are not one for each layer, or as `variational_layers`.
 
   Example:
     >>> layer = {'kernel': jnp.array([[2.0, 0.1]]), 'kernel_log_variance': jnp.zeros((1, 2))}
@@ -342,16 +393,15 @@ def deploy(params: Any, thresholds: Thresholds) -> Any:
       f'thresholds for {sorted(thresholds)}: allowed is one for each of {sorted(layers)}'
     )
 
-  def network(tree, path):
-    if not isinstance(tree, Mapping):
-      return tree
-    if not is_variational(tree):
-      return {name: network(inside, (*path, str(name))) for name, inside in tree.items()}
-    name = '/'.join(path)
-    threshold = thresholds[name] if isinstance(thresholds, Mapping) else thresholds
-    return _deploy_layer(*layers[name], threshold)
+  def network(path, node):
+    if path not in layers:
+      return node
+    threshold = thresholds[path] if isinstance(thresholds, Mapping) else thresholds
+    return _deploy_layer(*layers[path], threshold)
 
-  return network(params, ())
+  named = tree.named_leaves(params, is_leaf=is_variational)
+  structure = jax.tree.structure(params, is_leaf=is_variational)
+  return jax.tree.unflatten(structure, [network(*item) for item in named.items()])
 
 
 def _deploy_layer(family, leaves, threshold):

@@ -18,20 +18,20 @@ NOT_KERNELS_END = ('_log_variance', '_mean')
 Choice = str | Callable[[str, jax.Array], bool]
 
 
-def paths(tree: Any) -> list[str]:
+def paths(tree: Any, is_leaf: Callable[[Any], bool] | None = None) -> list[str]:
   """Returns the '/'-joined path of every leaf, in the order of jax.tree.leaves.
 
   Example:
     >>> paths({'conv1': {'kernel': 0, 'bias': 1}})
     ['conv1/bias', 'conv1/kernel']
   """
-  flat, _ = jax.tree_util.tree_flatten_with_path(tree)
+  flat, _ = jax.tree_util.tree_flatten_with_path(tree, is_leaf)
   return [jax.tree_util.keystr(path, simple=True, separator='/') for path, _ in flat]
 
 
-def named_leaves(tree: Any) -> dict[str, Any]:
+def named_leaves(tree: Any, is_leaf: Callable[[Any], bool] | None = None) -> dict[str, Any]:
   """Returns {path: leaf} in the order of jax.tree.leaves."""
-  return dict(zip(paths(tree), jax.tree.leaves(tree), strict=True))
+  return dict(zip(paths(tree, is_leaf), jax.tree.leaves(tree, is_leaf), strict=True))
 
 
 def is_kernel(path: str, leaf: jax.Array) -> bool:
