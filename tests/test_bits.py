@@ -68,6 +68,20 @@ def test_a_few_survivors_are_seen_beside_many():
   assert -5.5 < suggest_threshold(log_alpha) < 1.0
 
 
+@pytest.mark.parametrize('size', [20, 50, 100, 300])
+@pytest.mark.parametrize('draw', ['normal', 'uniform', 'gumbel'])
+def test_bins_that_chance_leaves_empty_are_no_gap(draw, size):
+  values = getattr(np.random.default_rng(0), draw)(size=size)
+  assert suggest_threshold(values) is None
+
+
+@pytest.mark.parametrize('size', [100, 300, 1000])
+def test_few_groups_in_two_humps_have_a_gap(size):
+  rng = np.random.default_rng(1)
+  humps = np.concatenate([rng.normal(-5, 1.2, size // 3), rng.normal(8, 2, size - size // 3)])
+  assert -3.0 < suggest_threshold(humps) < 4.0
+
+
 @pytest.mark.parametrize(
   'values', [np.zeros(0), np.ones(1), np.ones(9), np.random.default_rng(0).uniform(size=5000)]
 )
