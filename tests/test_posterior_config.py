@@ -151,6 +151,26 @@ def test_a_run_deploys_a_sparse_network_and_another_starts_from_it(tmp_path):
   assert dense['validation_loss'] == pytest.approx(summary['validation_loss'], rel=1e-5)
 
 
+def test_a_posterior_goes_on_from_posteriors_or_from_means(tmp_path):
+  """With a learning rate of 0 the end of a run is the start of the next."""
+
+  def end_of(name, family, source=None):
+    arguments = [*RUN, '--config.epochs=2.0', f'--config.layers={family}']
+    if source:
+      arguments.append(f'--config.init_from={tmp_path / source}')
+      arguments.append('--config.scale_by_learning_rate.learning_rate=0.0')
+    status, _, stderr = commands.launch(*arguments, f'--workdir={tmp_path / name}')
+    assert status == 0, stderr
+    line = commands.metrics(tmp_path / name)[-1]
+    return [line['kl'], line['validation_loss']]
+
+  first = end_of('first', 'group_normal_jeffreys')
+  assert end_of('again', 'group_normal_jeffreys', 'first') == pytest.approx(first, rel=1e-5)
+  kl, loss = end_of('means', 'sparse_vd', 'first')
+  assert loss == pytest.approx(first[1], rel=1e-2)  # some means are small beside the new noise
+  assert kl != pytest.approx(first[0], rel=0.1)  # the variances and their prior are new
+
+
 def test_posteriors_without_a_kl_end_the_command_in_one_line(tmp_path):
   arguments = ('--config=configs/quickstart.py', '--config.layers=group_horseshoe')
   status, _, stderr = commands.launch(*arguments, f'--workdir={tmp_path / "run"}')

@@ -23,6 +23,7 @@ ARRAYS = 'arrays'
 NOTES = 'notes.json'
 STEPS = '[0-9]' * 9  # matches the folders of steps
 BEST = 'best'  # the folder, beside those of the steps, of the network that a finished run delivers
+POSTERIOR = 'posterior'  # and of what a variational one was deployed from
 
 
 class Restored(NamedTuple):

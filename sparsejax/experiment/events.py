@@ -32,8 +32,15 @@ class Context(NamedTuple):
 
 def _recalibrate(state: TrainState, settings: Mapping[str, Any], context: Context) -> TrainState:
   """Sets BatchNorm's averages to the mean of the batches' own moments, as the network is now."""
-  if not state.batch_stats:
-    return state
+  return state._replace(
+    batch_stats=averages(state.params, state.batch_stats, settings['batches'], context)
+  )
+
+
+def averages(params: Any, batch_stats: Any, batches: int, context: Context) -> Any:
+  """Returns the averages of a network's BatchNorms, if it has some, over so many batches."""
+  if not batch_stats:
+    return batch_stats
 
   def update(batch_stats, parts):
     params, images = parts
@@ -44,9 +51,8 @@ def _recalibrate(state: TrainState, settings: Mapping[str, Any], context: Contex
     )
     return parallel.join(changed['batch_stats'])
 
-  batches = ((state.params, images) for images in context.batches(settings['batches']))
-  stats = recalibrate_batch_norm(parallel.on_all(update), state.batch_stats, batches)
-  return state._replace(batch_stats=stats)
+  parts = ((params, images) for images in context.batches(batches))
+  return recalibrate_batch_norm(parallel.on_all(update), batch_stats, parts)
 
 
 def _lobs(state: TrainState, settings: Mapping[str, Any], context: Context) -> TrainState:

@@ -1,8 +1,10 @@
 """From the settings of a family of variational layers to its layers and the network it deploys."""
 
+import dataclasses
+import functools
 import math
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -25,7 +27,8 @@ SETTINGS = {
 SETTINGS['group_horseshoe'] = SETTINGS['group_normal_jeffreys']
 
 
-class Deployment(NamedTuple):
+@dataclasses.dataclass(frozen=True)
+class Deployment:
   """How the network that is trained becomes the one that is evaluated, counted and delivered.
 
   Attributes:
@@ -39,17 +42,22 @@ class Deployment(NamedTuple):
   image_shape: tuple[int, ...]
   thresholds: posterior.Thresholds | None = None
 
+  @property
+  def is_variational(self) -> bool:
+    return self.thresholds is not None
+
   def __call__(self, params: Any, batch_stats: Any) -> Any:
     """Returns the deterministic parameters, without what no longer does anything. Jittable."""
-    if self.thresholds is None:
+    if not self.is_variational:
       return params
     params = posterior.deploy(params, self.thresholds)
     variables = {'params': params, 'batch_stats': batch_stats}
     return remove_dead(self.model, variables, self.image_shape)['params']
 
+  @functools.cached_property
   def jitted(self) -> Callable[[Any, Any], Any]:
-    """Returns the same as a compiled function; what is its own deployment is not copied."""
-    return self if self.thresholds is None else jax.jit(lambda *network: self(*network))
+    """The same as a compiled function; what is its own deployment is not copied."""
+    return jax.jit(self.__call__) if self.is_variational else self
 
 
 def build_layers(config: Mapping[str, Any]) -> Layers:

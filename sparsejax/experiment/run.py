@@ -94,21 +94,31 @@ def _begin(experiment: setup.Experiment, directory: runs.RunDirectory):
 
 def _start_from(state: RunState, source: str, experiment: setup.Experiment) -> RunState:
   """Returns the state with the best network of a finished run in place of the initial one."""
-  params, batch_stats = state.train.params, state.train.batch_stats
-  deployed = experiment.deployment.jitted()(params, batch_stats)
-  network = {'params': deployed, 'batch_stats': batch_stats}
+  trained = {'params': state.train.params, 'batch_stats': state.train.batch_stats}
   try:
-    found, _ = checkpoint.read(checkpoint.source_of(source), network)
+    found = _read_source(source, trained, experiment)
   except ValueError as error:
     reason = str(error).splitlines()[0]
     raise UsageError(f'init_from={source}: not a network of this shape: {reason}') from error
-  # Of posteriors these are the means; their variances and scales start as ever.
-  named = tree.named_leaves(params) | tree.named_leaves(found['params'])
-  found['params'] = jax.tree.unflatten(jax.tree.structure(params), list(named.values()))
   opt_state = parallel.replicate(init_optimizer(experiment.tx, found['params']))
   best = jax.tree.map(jnp.copy, found)
   train = state.train._replace(**found, opt_state=opt_state)
   return RunState(train, state.best._replace(**best))
+
+
+def _read_source(source: str, like: Any, experiment: setup.Experiment) -> Any:
+  """Returns a run's posterior where this one has the same leaves, else its deployed network."""
+  folder = checkpoint.source_of(source)
+  if experiment.deployment.is_variational:
+    with contextlib.suppress(ValueError):  # another family's, or none
+      found, _ = checkpoint.read(folder.with_name(checkpoint.POSTERIOR), like)
+      return found
+  deployed = jax.eval_shape(experiment.deployment, like['params'], like['batch_stats'])
+  found, _ = checkpoint.read(folder, like | {'params': deployed})
+  # Of posteriors these are the means; their variances and scales start as ever.
+  named = tree.named_leaves(like['params']) | tree.named_leaves(found['params'])
+  params = jax.tree.unflatten(jax.tree.structure(like['params']), list(named.values()))
+  return found | {'params': params}
 
 
 def _train(experiment, directory, experiment_hash, state, host) -> dict[str, Any]:
@@ -121,12 +131,16 @@ def _train(experiment, directory, experiment_hash, state, host) -> dict[str, Any
   best = state.best
   if best.step < 0:
     raise NonFiniteLossError('no evaluation at the final target had a finite validation loss')
-  deployed = experiment.deployment.jitted()(best.params, best.batch_stats)
-  network = {'params': deployed, 'batch_stats': best.batch_stats}
-  checkpoint.write(directory.checkpoints / checkpoint.BEST, network, {'step': int(best.step)})
+  network = trainer.deliver()
+  notes = {'step': int(best.step)}
+  checkpoint.write(directory.checkpoints / checkpoint.BEST, network, notes)
+  if experiment.deployment.is_variational:
+    trained = {'params': best.params, 'batch_stats': best.batch_stats}
+    checkpoint.write(directory.checkpoints / checkpoint.POSTERIOR, trained, notes)
   summary = summarise(
     experiment,
     best,
+    network,
     experiment_hash=experiment_hash,
     seconds=trainer.seconds,
     phases=trainer.host['phases'],

@@ -1,5 +1,6 @@
 """summary.json: every figure of the one network that a run delivers."""
 
+from collections.abc import Mapping
 from typing import Any
 
 import jax
@@ -12,19 +13,33 @@ from sparsejax.sparsity import bits, measure
 
 
 def summarise(
-  experiment: Experiment, best: Best, *, experiment_hash: str, seconds: float, phases: dict
+  experiment: Experiment,
+  best: Best,
+  delivered: Mapping[str, Any],
+  *,
+  experiment_hash: str,
+  seconds: float,
+  phases: dict,
 ) -> dict[str, Any]:
   """Returns the summary: the best network by validation at the final target, measured anew.
 
-  The test split is touched here, once, and nowhere else. Training accuracy and loss are those of
-  the deployed network on unaugmented images, not the running means of the metrics.
+  The test split is touched here and nowhere else: by the network and, of a variational one, by the
+  same on its grid of fewer bits. Training accuracy and loss are those of the deployed network on
+  unaugmented images, not the running means of the metrics.
+
+  Args:
+    experiment: what was run.
+    best: what training chose.
+    delivered: the variables of the network that it stands for.
+    experiment_hash: of the config.
+    seconds: that training took.
+    phases: what was noted of the network on its way.
   """
   config, clock = experiment.config, experiment.clock
-  network = experiment.deployment.jitted()(best.params, best.batch_stats)
-  variables = (network, best.batch_stats)
-  measured = _measure_splits(experiment, variables, ('train', 'validation', 'test'))
+  network = delivered['params']
+  measured = _measure_splits(experiment, delivered, ('train', 'validation', 'test'))
   phase = 'retrained' if phases else 'dense'
-  if experiment.deployment.thresholds is not None:
+  if experiment.deployment.is_variational:
     phase = 'deployed'
   figures = (measured['validation_loss'], measured['validation_accuracy'])
   counts = measure.report(network, experiment.positions)
@@ -44,24 +59,24 @@ def summarise(
     **measured,
     **counts,
     'phases': phases,
-    **_of_posteriors(experiment, best, network, counts['layers']),
+    **_of_posteriors(experiment, best, delivered, counts['layers']),
   }
 
 
-def _of_posteriors(experiment: Experiment, best: Best, network, layers) -> dict[str, Any]:
+def _of_posteriors(experiment: Experiment, best: Best, delivered, layers) -> dict[str, Any]:
   """What a variational run adds: its architecture, its bit widths, where its noise lies."""
-  thresholds = experiment.deployment.thresholds
-  if thresholds is None:
+  if not experiment.deployment.is_variational:
     return {}
+  network = delivered['params']
   on_grid, grids = posterior.rounded(best.params, network)
   sizes = {path: (layers[path]['weights'], layers[path]['active_weights']) for path in grids}
-  again = _measure_splits(experiment, (on_grid, best.batch_stats), ('validation', 'test'))
+  again = _measure_splits(experiment, delivered | {'params': on_grid}, ('validation', 'test'))
   return {
     'architecture': posterior.kept_units(network, list(experiment.positions)),
     'bits': {path: grid.bits for path, grid in grids.items()},
     'compression_with_bits': bits.compression(sizes, grids),
     **{f'{name}_with_bits': value for name, value in again.items()},
-    'log_alpha': posterior.histograms(best.params, thresholds),
+    'log_alpha': posterior.histograms(best.params, experiment.deployment.thresholds),
   }
 
 
@@ -73,6 +88,7 @@ def _measure_splits(experiment: Experiment, variables, splits) -> dict[str, floa
   figures = {}
   for name in splits:
     split: data.Split = getattr(experiment.dataset, name)
-    loss, accuracy = jax.device_get(evaluate(*variables, on_devices(split)))
+    found = evaluate(variables['params'], variables['batch_stats'], on_devices(split))
+    loss, accuracy = jax.device_get(found)
     figures |= {f'{name}_loss': float(loss), f'{name}_accuracy': float(accuracy)}
   return figures

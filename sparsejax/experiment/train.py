@@ -27,6 +27,8 @@ from sparsejax.experiment.state import RunState, better, empty_window
 from sparsejax.sparsity import measure
 from sparsejax.transforms.pruning import apply_masks
 
+AVERAGED_BATCHES = 50  # for BatchNorm's averages of a deployed network
+
 
 class Trainer:
   """One run in progress: the state on the devices, and what the host notes about it.
@@ -67,8 +69,8 @@ class Trainer:
     if experiment.threshold is not None:
       self._thresholds += (experiment.threshold,)
     self._count = jax.jit(lambda params: measure.count_above(params, self._thresholds))
-    self.is_variational = experiment.deployment.thresholds is not None
-    self._deploy = experiment.deployment.jitted()
+    self.is_variational = experiment.deployment.is_variational
+    self._deploy = experiment.deployment.jitted
     if self.is_variational:
       bound = config['bound_variances'] if 'bound_variances' in config['chain'] else None
       weight = rates.build(config['add_kl_gradients']['weight'], clock)
@@ -200,16 +202,28 @@ class Trainer:
     self.host['phases']['pruned'] = phase_of(self.experiment, cut, step, *figures)
 
   def _happen(self, name: str) -> None:
-    config = self.experiment.config
-    context = events.Context(
-      self.experiment.model,
-      self.experiment.preprocessing,
-      self.train_data,
-      config['batch_size'],
-      config['seed'],
-    )
-    train = events.happen(name, self.state.train, config[name], context)
+    settings = self.experiment.config[name]
+    context = self._context(self.experiment.model)
+    train = events.happen(name, self.state.train, settings, context)
     self.state = self.state._replace(train=parallel.replicate(train))
+
+  def _context(self, model: Any) -> events.Context:
+    config, preprocessing = self.experiment.config, self.experiment.preprocessing
+    return events.Context(
+      model, preprocessing, self.train_data, config['batch_size'], config['seed']
+    )
+
+  def deliver(self) -> dict[str, Any]:
+    """Returns the variables of the network that the run is for: the best one, deployed.
+
+    BatchNorm's averages are of the network with its noise, so the deployed one gets its own.
+    """
+    best, deployment = self.state.best, self.experiment.deployment
+    params, batch_stats = self._deploy(best.params, best.batch_stats), best.batch_stats
+    if self.is_variational:
+      context = self._context(deployment.model)
+      batch_stats = events.averages(params, batch_stats, AVERAGED_BATCHES, context)
+    return {'params': params, 'batch_stats': batch_stats}
 
   def _save(self) -> None:
     self._flush()
