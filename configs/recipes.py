@@ -240,6 +240,7 @@ def cifar10_rewound(model, active_fraction, last_epochs, what='rate'):
 
 
 VARIATIONAL = ('add_kl_gradients', 'scale_by_adam', 'scale_by_learning_rate')
+BOUNDED = ('add_kl_gradients', 'clip', 'scale_by_adam', 'scale_by_learning_rate', 'bound_variances')
 
 
 def warm_up(kl_weight, begin_epochs, end_epochs):
@@ -274,8 +275,7 @@ def mnist_bayesian_compression(model, layers, kl_weight, epochs):
   The KL's weight rises over the first four epochs; the first dense layer's variances are bounded,
   or it would let go of its inputs before the others have learned to use them.
   """
-  chain = ('add_kl_gradients', 'clip', 'scale_by_adam', 'scale_by_learning_rate', 'bound_variances')
-  config = base.get_config(chain, layers=layers)
+  config = base.get_config(BOUNDED, layers=layers)
   config.method = f'Bayesian compression ({layers.removeprefix("group_").replace("_", "-")})'
   config.model.name = model
   config.data.name = 'mnist'
@@ -288,4 +288,36 @@ def mnist_bayesian_compression(model, layers, kl_weight, epochs):
   config.scale_by_learning_rate = ConfigDict({'learning_rate': falling})
   config.log.every_steps = 143
   config.log.checkpoint_every_epochs = 5.0
+  return config
+
+
+def cifar10_variational(model, layers, chain, kl_weight):
+  """The log's network and images under Adam: 180 epochs, the learning rate falling in the last 90.
+
+  The KL's weight rises over 30 epochs: at the start it is many nats an example, and at full weight
+  everything goes before anything is learned.
+  """
+  config = cifar10_sgd(model)
+  config.chain = chain
+  config.layers = layers
+  base.complete(config)
+  config.add_kl_gradients = ConfigDict({'weight': warm_up(kl_weight, 0.0, 30.0)})
+  falling = dict(schedule='linear', initial=1e-3, final=0.0, begin_epochs=90.0)
+  config.scale_by_learning_rate = ConfigDict({'learning_rate': falling})
+  return config
+
+
+def cifar10_sparse_vd(model, kl_weight):
+  """Sparse variational dropout of every kernel, BatchNorm and biases as they are."""
+  config = cifar10_variational(model, 'sparse_vd', VARIATIONAL, kl_weight)
+  config.method = 'sparse variational dropout'
+  return config
+
+
+def cifar10_bayesian_compression(model, kl_weight):
+  """Bayesian compression of whole filters, normal-Jeffreys prior, with the log's bounds."""
+  config = cifar10_variational(model, 'group_normal_jeffreys', BOUNDED, kl_weight)
+  config.method = 'Bayesian compression (normal-jeffreys)'
+  config.clip = ConfigDict({'max_delta': 0.2})
+  config.bound_variances.maximum = 0.5
   return config
