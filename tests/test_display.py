@@ -265,6 +265,13 @@ def test_layers_may_be_a_list():
   assert 'conv1      500      50       10.00 %\n1           10       -             -\n' in text
 
 
+def test_layers_of_which_nothing_is_left_are_named():
+  rows = {'fc1': {'weights': 5, 'active_weights': 0}, 'fc2': {'weights': 5, 'active_weights': 1}}
+  text = printed(display.final_table, {'layers': rows})
+  assert 'nothing is left of fc1: the network answers every image alike\n' in text
+  assert 'nothing is left' not in printed(display.final_table, SUMMARY)
+
+
 def test_an_empty_summary_prints_dashes():
   assert printed(display.final_table, {}) == (
     'test accuracy -, test error -, active weights - / - (-), compression -, '

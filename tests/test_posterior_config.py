@@ -7,6 +7,8 @@ import pytest
 from configs import base
 from sparsejax.experiment import agenda, links, optimizer, posterior
 from sparsejax.experiment.durations import Clock
+from sparsejax.sparsity.posterior import weight_variances
+from sparsejax.transforms.bounding import bound_variances
 
 CLOCK = Clock(examples=100, batch_size=10, epochs=4)
 CHAIN = ('add_kl_gradients', 'scale_by_adam', 'scale_by_learning_rate')
@@ -65,6 +67,8 @@ def test_weights_that_make_no_sense_are_refused(block, message):
     ('sparse_vd', {'thresholds': {'fc1': 1.0}}, 'allowed is with sparse_vd.training_mask=False'),
     ('group_horseshoe', {'threshold': 'x'}, "group_horseshoe.threshold='x': allowed is a number"),
     ('sparse_vd', {'kernel_std': -1.0}, 'sparse_vd.kernel_std=-1.0: allowed is a number of 0'),
+    ('sparse_vd', {'kernel_std': 'x'}, "sparse_vd.kernel_std='x': allowed is a number of 0"),
+    ('sparse_vd', {'log_variance': None}, 'sparse_vd.log_variance=None: allowed is a number in'),
     ('group_horseshoe', {'conv_groups': 'both'}, "group_horseshoe: groups='both': allowed are"),
   ],
 )
@@ -171,10 +175,31 @@ def test_a_posterior_goes_on_from_posteriors_or_from_means(tmp_path):
   assert kl != pytest.approx(first[0], rel=0.1)  # the variances and their prior are new
 
 
-def test_posteriors_without_a_kl_end_the_command_in_one_line(tmp_path):
-  arguments = ('--config=configs/quickstart.py', '--config.layers=group_horseshoe')
+@pytest.mark.parametrize(
+  ('arguments', 'message'),
+  [
+    (('--config=configs/quickstart.py',), "with 'add_kl_gradients' in config.chain"),
+    (
+      (*RUN, '--config.group_horseshoe.threshold=-9.0'),
+      "group_horseshoe.threshold=-9.0: before training log alpha of 'fc1' is 0.00",
+    ),
+    (
+      (*RUN, '--config.add_kl_gradients.weight=x'),
+      "add_kl_gradients.weight='x': allowed is a number or a schedule's block",
+    ),
+  ],
+)
+def test_what_can_not_be_ends_the_command_in_one_line(arguments, message, tmp_path):
+  arguments = (*arguments, '--config.layers=group_horseshoe')
   status, _, stderr = commands.launch(*arguments, f'--workdir={tmp_path / "run"}')
   assert status == 2
   assert len(stderr.strip().splitlines()) == 1
-  assert "with 'add_kl_gradients' in config.chain" in stderr
-  assert not (tmp_path / 'run').exists()
+  assert message in stderr
+
+
+def test_a_bound_on_nothing_says_where():
+  chosen = weight_variances('^fc9/')
+  with pytest.raises(
+    ValueError, match=r"weight_variances\('\^fc9/'\)', exclude=\(\) leaves nothing"
+  ):
+    bound_variances(1.0, parameters=chosen).init({'fc1': {'kernel': jnp.ones((2, 2))}})

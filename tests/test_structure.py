@@ -9,13 +9,14 @@ import pytest
 
 from sparsejax import models
 from sparsejax.models.structure import architecture, remove_dead
+from sparsejax.sparsity.tree import named_leaves
 
 pytestmark = pytest.mark.usefixtures('compiling_is_quick')
 
 SHAPES = {'lenet5': (28, 28, 1), 'resnet20': (32, 32, 3), 'mobilenet': (32, 32, 3)}
 
 
-def halved(name, share=0.5):
+def halved(name, *, constants=False, share=0.5):
   """A network that has lost half of the units of every layer but the last, bias and all."""
   model = models.create(name, width=6)
   shape = SHAPES[name]
@@ -31,8 +32,8 @@ def halved(name, share=0.5):
       values = random.choice([-1, 1], like.shape) * values / np.sqrt(np.prod(like.shape[:-1]))
       is_last = names[-2] in ('classifier', 'fc2')
       values *= 1.0 if is_last else random.random(like.shape[-1]) < share
-    if names[-1] == 'bias' or names[-1] == 'mean':
-      values *= 0
+    if names[-1] in ('bias', 'mean'):
+      values *= constants and 'bn' in names[-2]
     return jnp.asarray(values, jnp.float32)
 
   return model, jax.tree_util.tree_map_with_path(leaf, shapes), shape
@@ -52,6 +53,28 @@ def test_no_answer_changes_and_once_is_enough(name):
   np.testing.assert_allclose(*answers, rtol=1e-5, atol=1e-6)
   assert active(clean) < active(variables)
   assert active(remove(clean)) == active(clean)
+
+
+def test_batch_norm_leaves_no_constant_where_its_input_is_removed():
+  """The answers are those of the network with the BatchNorm of every dead output masked as well."""
+  model, variables, shape = halved('resnet20', constants=True)
+  clean = jax.jit(lambda v: remove_dead(model, v, shape))(variables)
+  named = named_leaves(variables['params'])
+  for path, kernel in named.items():
+    norm = path.replace('conv', 'bn').replace('shortcut/', 'shortcut_bn/')
+    if norm != path:
+      dead = ~jnp.any(kernel != 0, tuple(range(kernel.ndim - 1)))
+      for part in ('scale', 'bias'):
+        there = norm.replace('kernel', part)
+        named[there] = jnp.where(dead, 0, named[there])
+  masked = jax.tree.unflatten(jax.tree.structure(variables['params']), list(named.values()))
+  images = jax.random.normal(jax.random.key(1), (3, *shape))
+  answers = [
+    model.apply({**variables, 'params': params}, images, train=False)
+    for params in (masked, clean['params'], variables['params'])
+  ]
+  np.testing.assert_allclose(answers[0], answers[1], rtol=1e-4, atol=1e-5)
+  assert float(jnp.abs(answers[0] - answers[2]).max()) > 1e-3
 
 
 def test_a_chain_by_hand():

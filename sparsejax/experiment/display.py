@@ -461,4 +461,13 @@ def final_table(summary: Mapping, stream: TextIO | None = None) -> None:
     blocks += [('Phases', *_rows('phase', list(summary['phases'].items()), PHASE_COLUMNS)), '']
   if 'architecture' in summary:
     blocks += [_posterior_line(summary)]
+  blocks += _dead_layers(_layers(summary.get('layers', {})))
   _print(stream, [*blocks, _result_line(summary)])
+
+
+def _dead_layers(layers: list[tuple[str, Mapping]]) -> list[str]:
+  """A line for layers of which nothing is left, where there are any."""
+  dead = [path for path, row in layers if row.get('active_weights') == 0]
+  if not dead:
+    return []
+  return [f'nothing is left of {", ".join(dead)}: the network answers every image alike']

@@ -115,6 +115,10 @@ def _build_kl(block, clock):
         f'add_kl_gradients.weight: the warm-up of the KL ends at step {end}, but the run has '
         f'{clock.total_steps}; allowed is earlier'
       )
+  elif isinstance(weight, bool) or not isinstance(weight, int | float):
+    raise ValueError(
+      f"add_kl_gradients.weight={weight!r}: allowed is a number or a schedule's block"
+    )
   weight = rates.build(weight, clock)
   ends = [float(weight(step)) for step in (0, clock.total_steps - 1)]
   if not all(0 <= end < math.inf for end in ends):
@@ -131,9 +135,11 @@ def _build_bound(block):
   for key in block:
     known = {f'bound_variances.{setting}': None for setting in BOUND_SETTINGS}
     lookup('setting', f'bound_variances.{key}', known)
+  maximum, where = block.get('maximum', 0.04), block.get('where', '')
+  if isinstance(maximum, bool) or not isinstance(maximum, int | float):
+    raise ValueError(f'bound_variances.maximum={maximum!r}: allowed is a variance above 0')
   try:
-    chosen = weight_variances(block.get('where', ''))
-    return bound_variances(block.get('maximum', 0.04), parameters=chosen)
+    return bound_variances(maximum, parameters=weight_variances(where))
   except ValueError as error:
     raise ValueError(f'bound_variances.{error}'.replace('.exclude=', '.where=')) from None
 

@@ -77,10 +77,12 @@ def build_layers(config: Mapping[str, Any]) -> Layers:
   if missing:
     raise ValueError(f'{name}.{missing[0]} is missing; needed are {", ".join(SETTINGS[name])}')
   _check_thresholds(name, block)
-  std = block['kernel_std']
-  if std is not None and not 0 <= std < math.inf:
-    raise ValueError(f'{name}.kernel_std={std}: allowed is a number of 0 or more')
-  start = variational.Start(kernel=std, log_variance=float(block['log_variance']))
+  std, log_variance = block['kernel_std'], block['log_variance']
+  if std is not None and not (_is_number(std) and std >= 0):
+    raise ValueError(f'{name}.kernel_std={std!r}: allowed is a number of 0 or more')
+  if not (_is_number(log_variance) and abs(log_variance) <= LARGEST_LOG_VARIANCE):
+    raise ValueError(f'{name}.log_variance={log_variance!r}: allowed is a number in [-80, 80]')
+  start = variational.Start(kernel=std, log_variance=float(log_variance))
   if name == 'sparse_vd':
     threshold = float(block['threshold']) if block['training_mask'] else None
     return Layers(*variational.sparse_vd(start=start, threshold=threshold))
@@ -131,11 +133,18 @@ def _check_chain(config):
       )
 
 
+LARGEST_LOG_VARIANCE = 80.0  # `sparsity.divergences` is finite up to it
+
+
+def _is_number(value):
+  return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+
+
 def _check_thresholds(name, block):
   given = {f'{name}.threshold': block['threshold']}
   given |= {f'{name}.thresholds.{path}': value for path, value in block['thresholds'].items()}
   for field, value in given.items():
-    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+    if not _is_number(value):
       raise ValueError(f'{field}={value!r}: allowed is a number')
     if name == 'sparse_vd' and not abs(value) < posterior.LOG_ALPHA_BOUND:
       raise ValueError(f'{field}={value}: log alpha is kept in [-8, 8]; allowed is within')
@@ -163,6 +172,17 @@ def thresholds(config: Mapping[str, Any], params: Any) -> posterior.Thresholds |
   for path in own:
     lookup('layer', path, dict.fromkeys(paths))
   return {path: float(own.get(path, block['threshold'])) for path in paths}
+
+
+def check_start(params: Any, by_path: posterior.Thresholds) -> None:
+  """Raises a ValueError where a threshold would remove a whole layer as it is before training."""
+  for path, values in posterior.log_alphas(params).items():
+    lowest = float(jnp.min(values))
+    if lowest >= by_path[path]:
+      raise ValueError(
+        f"threshold={by_path[path]}: before training log alpha of '{path}' is {lowest:.2f} or "
+        'more, so all of it would go; allowed is a higher threshold or a lower log_variance'
+      )
 
 
 def figures(params: Any, share: jax.Array, bound: Mapping[str, Any] | None) -> dict[str, jax.Array]:

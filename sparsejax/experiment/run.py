@@ -9,7 +9,16 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from sparsejax.experiment import checkpoint, display, files, metrics, parallel, runs, setup
+from sparsejax.experiment import (
+  checkpoint,
+  display,
+  files,
+  metrics,
+  parallel,
+  posterior,
+  runs,
+  setup,
+)
 from sparsejax.experiment.errors import NonFiniteLossError, TerminatedError, UsageError
 from sparsejax.experiment.state import RunState, init_optimizer, initial
 from sparsejax.experiment.summary import summarise
@@ -87,9 +96,13 @@ def _begin(experiment: setup.Experiment, directory: runs.RunDirectory):
     display.say(f'going on from step {restored.step}')
     return restored.state, restored.host
   host = {'seconds': 0.0, 'phases': {}}
-  if config['init_from']:
-    return _start_from(fresh, config['init_from'], experiment), host
-  return fresh, host
+  start = _start_from(fresh, config['init_from'], experiment) if config['init_from'] else fresh
+  if experiment.deployment.is_variational:
+    try:
+      posterior.check_start(start.train.params, experiment.deployment.thresholds)
+    except ValueError as error:
+      raise UsageError(f'{config["layers"]}.{error}') from error
+  return start, host
 
 
 def _start_from(state: RunState, source: str, experiment: setup.Experiment) -> RunState:

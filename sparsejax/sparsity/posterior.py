@@ -228,7 +228,13 @@ def weight_variances(pattern: str) -> Callable[[str, Any], bool]:
     False
   """
   [checked] = tree.patterns(pattern)
-  return lambda path, leaf: is_weight_variance(path) and bool(re.search(checked, path))
+
+  def chosen(path, leaf):
+    del leaf
+    return is_weight_variance(path) and bool(re.search(checked, path))
+
+  chosen.__qualname__ = f'weight_variances({pattern!r})'  # what an error says of it
+  return chosen
 
 
 def variational_layers(params: Any) -> dict[str, tuple[Family, Leaves]]:

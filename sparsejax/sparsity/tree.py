@@ -102,7 +102,8 @@ def choose(params: Any, which: Choice = 'kernels', exclude: str | Sequence[str] 
     for (path, leaf), out in zip(named.items(), excluded, strict=True)
   ]
   if named and not any(chosen):
-    raise ValueError(f'parameters={which!r}, exclude={exclude!r} leaves nothing to choose')
+    name = which if isinstance(which, str) else which.__qualname__
+    raise ValueError(f"parameters='{name}', exclude={exclude!r} leaves nothing to choose")
   return jax.tree.unflatten(jax.tree.structure(params), chosen)
 
 
