@@ -10,4 +10,4 @@ from configs import recipes
 
 
 def get_config(kl_weight='1.0'):
-  return recipes.mnist_bayesian_compression('lenet300', 'group_normal_jeffreys', kl_weight, 100.0)
+  return recipes.mnist_bayesian_compression('lenet300', 'group_normal_jeffreys', kl_weight, 200.0)

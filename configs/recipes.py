@@ -273,7 +273,8 @@ def mnist_bayesian_compression(model, layers, kl_weight, epochs):
   """A LeNet on MNIST as the authors of Bayesian compression trained it.
 
   The KL's weight rises over the first four epochs; the first dense layer's variances are bounded,
-  or it would let go of its inputs before the others have learned to use them.
+  or it would let go of its inputs before the others have learned to use them. The learning rate is
+  three times the paper's: at 1e-3 groups are still leaving after 150 epochs.
   """
   config = base.get_config(BOUNDED, layers=layers)
   config.method = f'Bayesian compression ({layers.removeprefix("group_").replace("_", "-")})'
@@ -284,9 +285,10 @@ def mnist_bayesian_compression(model, layers, kl_weight, epochs):
   config.clip = ConfigDict({'max_delta': 0.2})
   config.bound_variances.where = '^fc1/'
   config.add_kl_gradients = ConfigDict({'weight': warm_up(kl_weight, 0.0, 4.0)})
-  falling = dict(schedule='linear', initial=1e-3, final=0.0, begin_epochs=epochs / 2)
+  falling = dict(schedule='linear', initial=3e-3, final=0.0, begin_epochs=0.75 * epochs)
   config.scale_by_learning_rate = ConfigDict({'learning_rate': falling})
-  config.log.every_steps = 143
+  config.data.validation = 1000  # as above
+  config.log.every_steps = 230  # two lines an epoch of 460 steps
   config.log.checkpoint_every_epochs = 5.0
   return config
 

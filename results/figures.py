@@ -69,3 +69,37 @@ def _point(summaries: Sequence[Mapping]) -> tuple[float, float, float]:
   spread = statistics.stdev(errors) if len(errors) > 1 else 0.0
   compression = statistics.mean(s['compression'] for s in summaries)
   return compression, statistics.mean(errors), spread
+
+
+COLOURS = ('#0072B2', '#D55E00', '#009E73', '#CC79A7')  # Okabe and Ito's
+LINES = ('-', '--', '-.', ':')  # tell the rows apart in print
+CURVES = (
+  ('train_accuracy', 'training accuracy, %', 100, 'linear'),
+  ('kl_term', 'KL term, nats an example', 1, 'log'),
+  ('active_fraction', 'active weights, %', 100, 'log'),
+)
+
+
+def over_epochs(columns: Mapping[str, Mapping[str, pathlib.Path]], path: pathlib.Path) -> None:
+  """Draws accuracy, KL and active weights over the epochs of runs that differ by one change each.
+
+  Args:
+    columns: {title: {row: metrics.jsonl}}, a column of panels for each title.
+    path: of the PNG.
+  """
+  shape = (len(CURVES), len(columns))
+  figure, axes = plt.subplots(*shape, figsize=(9, 8), sharex='col', squeeze=False)
+  for (title, rows), panels in zip(columns.items(), axes.T, strict=True):
+    panels[0].set_title(title, fontsize=10)
+    panels[-1].set_xlabel('epoch')
+    for (key, name, scale, kind), panel in zip(CURVES, panels, strict=True):
+      for (label, metrics), colour, style in zip(rows.items(), COLOURS, LINES, strict=False):
+        lines = [json.loads(line) for line in metrics.read_text().splitlines()]
+        points = [(line['epoch'], scale * line[key]) for line in lines if line.get(key)]
+        panel.plot(*zip(*points, strict=True), style, color=colour, lw=1.3, label=label)
+      panel.set(yscale=kind, ylabel=name)
+      panel.grid(lw=0.4, alpha=0.5)
+    panels[-1].legend(fontsize=8)
+  figure.tight_layout()
+  figure.savefig(path, dpi=110)
+  plt.close(figure)

@@ -25,6 +25,7 @@ import figures
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 FIGURE = 'error_over_compression.png'
+CURVES = 'by_epoch.png'
 
 
 class Entry(NamedTuple):
@@ -34,6 +35,7 @@ class Entry(NamedTuple):
   config: str
   overrides: tuple[str, ...] = ()
   seeds: tuple[int, ...] = (0, 1, 2)
+  program: str = 'launch.py'
 
 
 class Page(NamedTuple):
@@ -45,6 +47,7 @@ class Page(NamedTuple):
   lines: int = 120  # of each metrics.jsonl that is kept, about
   traces: str = ''  # a regular expression over rows: the first seed's trace is kept
   figure: str = ''  # the title of test error over compression, a line for each method
+  curves: tuple[tuple[str, str], ...] = ()  # (title, regular expression over rows): by epoch
 
 
 SHORTENED = (
@@ -60,6 +63,11 @@ EXACT_5 = ('--config.prune.allocation=global_rank', '--config.prune.target=0.05'
 
 def _narrow(width: int) -> tuple[str, ...]:
   return (*SHORTENED, f'--config.model.width={width}')
+
+
+def _at_once(weight: int) -> str:
+  """A warm-up that begins where it ends."""
+  return f'--config.add_kl_gradients.weight.initial={weight}'
 
 
 AT_30 = ('--config.lobs.at_epochs=30', '--config.prune.begin_epochs=30')
@@ -86,6 +94,13 @@ def _methods(model: str, methods: dict[str, tuple[str, ...]]) -> tuple[Entry, ..
   shrunk = [Entry(f'l1_{s}', f'configs/{model}_l1.py:{s}', SHRUNK) for s in STRENGTHS]
   return (dense, *pruned, *shrunk)
 
+
+ABLATED = (
+  '--config.epochs=40',
+  '--config.data.validation=1000',
+  '--config.scale_by_learning_rate.learning_rate.begin_epochs=20',
+)
+WRONG = 'results/wrong_variance.py'
 
 PAGES = {
   'mnist_methods': Page(
@@ -131,6 +146,44 @@ PAGES = {
     ),
     lines=60,
     traces='_lobs$|lenet5_magnitude',
+  ),
+  'mnist_bayesian': Page(
+    'Posteriors over weights on MNIST: sparse variational dropout and Bayesian compression',
+    '59,000 images train, the network of the last step is deployed, the test set is read once, and '
+    'once more with weights of fewer bits. '
+    'Compression counts weights, not biases; with bits it is 32 bits of every weight over the bits '
+    'of those that are left. Molchanov et al. 2017: LeNet-300-100 68x at 1.92 %, LeNet-5 280x at '
+    '0.75 %. Louizos et al. 2017, normal-Jeffreys: 278-98-13 at 1.8 %, 9x, 36x with bits; '
+    '8-13-88-13 at 1.0 %, 108x, 361x; horseshoe: 311-86-14 at 1.8 %, 9x, 23x; 5-10-76-16 at 1.0 %, '
+    '156x, 419x.',
+    (
+      Entry('lenet300_sparse_vd', 'configs/lenet300_sparse_vd.py'),
+      Entry('lenet300_bc_gnj', 'configs/lenet300_bc_gnj.py'),
+      Entry('lenet300_bc_ghs', 'configs/lenet300_bc_ghs.py'),
+      Entry('lenet5_sparse_vd', 'configs/lenet5_sparse_vd.py', seeds=(0,)),
+      Entry('lenet5_bc_gnj', 'configs/lenet5_bc_gnj.py', seeds=(0,)),
+      Entry('lenet5_bc_ghs', 'configs/lenet5_bc_ghs.py', seeds=(0,)),
+    ),
+  ),
+  'ablations_kl': Page(
+    'What kept posteriors from working in 2017: two faults, one at a time',
+    'On 13 October 2017 the log found that variational dropout zeroed every weight, and did not '
+    'find why: its KL was divided by the number of batches, not of examples, and weighed in full '
+    'from the first step. On 2 February 2018 the variances of its posteriors were wrong: the KL '
+    'took log-variances for log standard deviations. Every row of sparse variational dropout '
+    '(LeNet-300-100 on MNIST, 40 epochs) is the right recipe but for what its name says; in '
+    'batches of 100 a KL over batches is 100 times as strong. The rows of Bayesian compression (gnj: '
+    'normal-Jeffreys, 40 epochs) differ in how the KL of the weights reads their variances.',
+    (
+      Entry('sparse_vd', 'configs/lenet300_sparse_vd.py', ABLATED),
+      Entry('batches_at_once', 'configs/lenet300_sparse_vd.py:100', (*ABLATED, _at_once(100))),
+      Entry('batches_warmed_up', 'configs/lenet300_sparse_vd.py:100', ABLATED),
+      Entry('examples_at_once', 'configs/lenet300_sparse_vd.py', (*ABLATED, _at_once(1))),
+      Entry('gnj', 'configs/lenet300_bc_gnj.py', ABLATED),
+      Entry('gnj_wrong_variance', 'configs/lenet300_bc_gnj.py', ABLATED, program=WRONG),
+    ),
+    lines=60,
+    curves=(('13 October: Sparse VD', 'sparse|at_once|warm'), ('2 February: GNJ', 'gnj')),
   ),
   'mnist_deep_compression': Page(
     'Deep Compression on MNIST',
@@ -200,7 +253,7 @@ def train(name: str, runs: pathlib.Path, data: str | None, jobs: int, only: str)
 
 
 def _launch(entry, seed, workdir, data, cores) -> bool:
-  command = [sys.executable, 'launch.py', f'--config={entry.config}', *entry.overrides]
+  command = [sys.executable, entry.program, f'--config={entry.config}', *entry.overrides]
   command += [f'--config.seed={seed}', f'--workdir={workdir.absolute()}']
   command += [f'--config.data.dir={pathlib.Path(data).absolute()}'] if data else []
   print(*command[1:], flush=True)
@@ -228,7 +281,17 @@ def collect(name: str, runs: pathlib.Path) -> None:
   if PAGES[name].figure:
     rows = {e.label: _summaries(name, e) for e in PAGES[name].entries if 'lenet5' not in e.label}
     figures.error_over_compression(rows, ROOT / 'results' / name / FIGURE, PAGES[name].figure)
+  if PAGES[name].curves:
+    columns = {title: _metrics(name, only) for title, only in PAGES[name].curves}
+    figures.over_epochs(columns, ROOT / 'results' / name / CURVES)
   (ROOT / 'results' / name / 'README.md').write_text(page(name))
+
+
+def _metrics(name: str, only: str) -> dict[str, pathlib.Path]:
+  """The metrics of the first seed of each row that the expression finds, by the row's label."""
+  entries = [entry for entry in PAGES[name].entries if re.search(only, entry.label)]
+  paths = {e.label: [p.with_name('metrics.jsonl') for p in _summaries(name, e)] for e in entries}
+  return {label: found[0] for label, found in paths.items() if found}
 
 
 def _keep(source: pathlib.Path, target: pathlib.Path, most: int, *, with_trace: bool) -> None:
@@ -258,6 +321,9 @@ def page(name: str) -> str:
     for entry in PAGES[name].entries
   }
   figure = [f'![test error over compression]({FIGURE})', ''] if PAGES[name].figure else []
+  figure += (
+    [f'![accuracy, KL and active weights by epoch]({CURVES})', ''] if PAGES[name].curves else []
+  )
   text = [f'# {PAGES[name].title}', '', PAGES[name].text, '', *figure]
   text += [*_means(found), '', *_runs(found)]
   machines = sorted({_machine(path) for entry in found for path in _summaries(name, entry)})

@@ -1,0 +1,23 @@
+"""Trains as launch.py does, with the log's fault of 2 February 2018 put back into the KL.
+
+python results/wrong_variance.py --config=configs/lenet300_bc_gnj.py --workdir=DIR ...
+
+The KL of the weights takes each log-variance for a log standard deviation, as the log's
+convolutions did; sampling and the network that is deployed read it rightly.
+"""
+
+import pathlib
+import sys
+
+from absl import app
+
+sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent))
+
+import launch
+from sparsejax.sparsity import divergences
+
+right = divergences.standard_normal_kl
+divergences.standard_normal_kl = lambda mean, log_variance: right(mean, 2 * log_variance)
+
+if __name__ == '__main__':
+  app.run(launch.main, flags_parser=launch.parse)
