@@ -172,8 +172,8 @@ PAGES = {
     'from the first step. On 2 February 2018 the variances of its posteriors were wrong: the KL '
     'took log-variances for log standard deviations. Every row of sparse variational dropout '
     '(LeNet-300-100 on MNIST, 40 epochs) is the right recipe but for what its name says; in '
-    'batches of 100 a KL over batches is 100 times as strong. The rows of Bayesian compression (gnj: '
-    'normal-Jeffreys, 40 epochs) differ in how the KL of the weights reads their variances.',
+    'batches of 100 a KL over batches is 100 times as strong. The rows of Bayesian compression '
+    '(gnj: normal-Jeffreys, 40 epochs) differ in how the KL of the weights reads their variances.',
     (
       Entry('sparse_vd', 'configs/lenet300_sparse_vd.py', ABLATED),
       Entry('batches_at_once', 'configs/lenet300_sparse_vd.py:100', (*ABLATED, _at_once(100))),

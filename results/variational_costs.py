@@ -1,0 +1,171 @@
+"""Measures what posteriors cost: a variational step over a deterministic one, and its parts.
+
+python results/variational_costs.py [--models=lenet300,lenet5,vgg16] [--batch=64]
+
+Steps are forward, backward and Adam, in turns within one process, so that their ratios hold on a
+machine that is not quiet. With the noise drawn beforehand, as an argument of the step, what is left
+is the second linear map; what the drawing costs is the difference, and by generator beside it. The
+KL link is timed by itself over the same parameters, and set against the step that draws its noise.
+"""
+
+import argparse
+import functools
+import json
+import pathlib
+import statistics
+import sys
+import time
+from unittest import mock
+
+import jax
+import jax.numpy as jnp
+import optax
+
+ROOT = pathlib.Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(ROOT))
+
+import sparsejax  # noqa: E402
+from sparsejax import models  # noqa: E402
+from sparsejax.experiment import compilation, runs  # noqa: E402
+from sparsejax.layers import variational  # noqa: E402
+from sparsejax.sparsity import posterior  # noqa: E402
+
+SHAPES = {'lenet300': (28, 28, 1), 'lenet5': (28, 28, 1)}
+TURNS = 7
+
+
+def medians(functions) -> dict[str, float]:
+  """The median seconds of each of {name: () -> arrays}, called in turns, the first not counted."""
+  seconds = {name: [] for name in functions}
+  for turn in range(TURNS + 1):
+    for name, function in functions.items():
+      begun = time.perf_counter()
+      jax.block_until_ready(function())
+      if turn:
+        seconds[name].append(time.perf_counter() - begun)
+  return {name: statistics.median(times) for name, times in seconds.items()}
+
+
+def training_step(name: str, family: str, batch: int):
+  """(step(params, state, key, noise), its arguments, the noise's shapes).
+
+  With `noise` a list of arrays these stand for the draws, in order; with None the step draws.
+  """
+  model = models.create(name, layers=family)
+  images = jax.random.normal(jax.random.key(0), (batch, *SHAPES.get(name, (32, 32, 3))))
+  labels = jnp.zeros(batch, jnp.int32)
+  init = jax.jit(functools.partial(model.init, train=False))
+  variables = init(jax.random.key(0), images[:1])
+  params, tx = variables['params'], optax.adam(1e-3)
+
+  def loss(params, key):
+    own = {**variables, 'params': params}
+    logits, _ = model.apply(own, images, train=True, rngs={'noise': key}, mutable=['batch_stats'])
+    return optax.softmax_cross_entropy_with_integer_labels(logits, labels).mean()
+
+  @jax.jit
+  def step(params, state, key, noise):
+    with mock.patch.object(variational, 'standard_normal', drawn(noise)):
+      grad = jax.grad(loss)(params, key)
+    updates, state = tx.update(grad, state, params)
+    return optax.apply_updates(params, updates), state
+
+  shapes = []
+
+  def note(key, shape):
+    shapes.append(shape)
+    return jnp.zeros(shape)
+
+  with mock.patch.object(variational, 'standard_normal', note):
+    jax.eval_shape(loss, params, jax.random.key(0))
+  return step, (params, tx.init(params), jax.random.key(1)), shapes
+
+
+def drawn(noise):
+  """The function that draws, or one that hands out the arrays in their order."""
+  if noise is None:
+    return variational.standard_normal
+  left = iter(noise)
+  return lambda key, shape: next(left)
+
+
+def normal(impl: str, partitionable: bool, shapes):
+  """() -> draws of these shapes by one of JAX's generators."""
+
+  @jax.jit
+  def draw(key):
+    with jax.threefry_partitionable(partitionable):
+      return [jax.random.normal(jax.random.fold_in(key, i), s) for i, s in enumerate(shapes)]
+
+  return functools.partial(draw, jax.random.key(0, impl=impl))
+
+
+def measure(name: str, batch: int) -> dict:
+  steps, rows, links = {}, {}, {}
+  for family in ('deterministic', *posterior.FAMILIES):
+    step, own, shapes = training_step(name, family, batch)
+    if family == 'deterministic':
+      steps[family] = functools.partial(step, *own, [])
+      continue
+    noise = [jax.random.normal(jax.random.key(i), s) for i, s in enumerate(shapes)]
+    steps[family] = functools.partial(step, *own, noise)
+    steps[f'{family}, drawing'] = functools.partial(step, *own, None)
+    params, tx = own[0], sparsejax.add_kl_gradients(50_000)
+    zeros = jax.tree.map(jnp.zeros_like, params)
+    update = jax.jit(lambda u, p, tx=tx: tx.update(u, tx.init(p), p)[0])
+    links[f'{family} KL'] = functools.partial(update, zeros, params)
+    links[f'{family} sum'] = functools.partial(
+      jax.jit(lambda u, p: jax.tree.map(jnp.add, u, p)), zeros, params
+    )
+  seconds = medians(steps) | medians(links)
+  generators = {
+    'threefry, the older form (ours)': normal('threefry2x32', False, shapes),
+    'threefry, partitionable': normal('threefry2x32', True, shapes),
+    'rbg': normal('rbg', False, shapes),
+  }
+  for family in posterior.FAMILIES:
+    drawing = seconds[f'{family}, drawing']
+    # Reading and writing the gradients is no part of it: in a chain that is one pass with Adam's.
+    kl = seconds[f'{family} KL'] - seconds[f'{family} sum']
+    rows[family] = {
+      'step_seconds': drawing,
+      'ratio_noise_given': seconds[family] / seconds['deterministic'],
+      'ratio_noise_drawn': drawing / seconds['deterministic'],
+      'kl_share_of_step': max(kl, 0.0) / (drawing + max(kl, 0.0)),
+    }
+  return {
+    'model': name,
+    'batch_size': batch,
+    'deterministic_step_seconds': seconds['deterministic'],
+    'families': rows,
+    'noise_values_a_step': sum(jnp.zeros(s).size for s in shapes),
+    'noise_seconds': medians(generators),
+  }
+
+
+def main() -> None:
+  parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+  parser.add_argument('--models', default='lenet300,lenet5,vgg16')
+  parser.add_argument('--batch', type=int, default=64)
+  default = ROOT / 'results' / 'variational_costs.json'
+  parser.add_argument('--out', type=pathlib.Path, default=default)
+  arguments = parser.parse_args()
+  compilation.use_cache()
+  results = []
+  for name in arguments.models.split(','):
+    found = measure(name, arguments.batch)
+    results.append(found)
+    print(f'{name}, batch {arguments.batch}: {found["deterministic_step_seconds"]:.4f} s')
+    for family, row in found['families'].items():
+      print(
+        f'  {family:22} x{row["ratio_noise_given"]:.2f} with the noise given, '
+        f'x{row["ratio_noise_drawn"]:.2f} drawing it, KL link {100 * row["kl_share_of_step"]:.1f} %'
+      )
+    for generator, spent in found['noise_seconds'].items():
+      print(f'  {generator:32} {spent:.4f} s')
+  report = {'environment': runs.environment(), 'models': results}
+  arguments.out.write_text(json.dumps(report, indent=2) + '\n')
+
+
+if __name__ == '__main__':
+  main()
