@@ -9,6 +9,7 @@ import matplotlib
 
 matplotlib.use('Agg')
 import matplotlib.pyplot as plt
+import numpy as np
 
 # Okabe and Ito's colours, told apart by colour-blind people; the markers tell them apart in print.
 STYLES = {
@@ -100,6 +101,37 @@ def over_epochs(columns: Mapping[str, Mapping[str, pathlib.Path]], path: pathlib
       panel.set(yscale=kind, ylabel=name)
       panel.grid(lw=0.4, alpha=0.5)
     panels[-1].legend(fontsize=8)
+  figure.tight_layout()
+  figure.savefig(path, dpi=110)
+  plt.close(figure)
+
+
+def log_alpha(rows: Mapping[str, pathlib.Path], path: pathlib.Path) -> None:
+  """Draws where log alpha lies in each layer, with the threshold that was used and the suggested.
+
+  Args:
+    rows: {row: summary.json}, a row of panels for each.
+    path: of the PNG.
+  """
+  found = {label: json.loads(p.read_text())['log_alpha'] for label, p in rows.items()}
+  widest = max(len(layers) for layers in found.values())
+  size = (2.6 * widest, 1.7 * len(found))
+  figure, axes = plt.subplots(len(found), widest, figsize=size, squeeze=False)
+  for (label, layers), panels in zip(found.items(), axes, strict=True):
+    panels[0].set_ylabel(label, fontsize=7)
+    for panel in panels[len(layers) :]:
+      panel.set_axis_off()
+    for (layer, bins), panel in zip(layers.items(), panels, strict=False):
+      edges = np.linspace(bins['from'], bins['to'], len(bins['counts']) + 1)
+      panel.stairs(bins['counts'], edges, fill=True, color=COLOURS[0])
+      panel.axvline(bins['threshold'], color='black', lw=1, label='threshold')
+      if bins['suggested_threshold'] is not None:
+        panel.axvline(bins['suggested_threshold'], color=COLOURS[1], ls='--', lw=1, label='gap')
+      panel.set_yscale('symlog', linthresh=10)
+      panel.set_title(layer, fontsize=7, pad=2)
+      panel.tick_params(labelsize=6)
+  axes[0, 0].legend(fontsize=6)
+  figure.supxlabel('log alpha', fontsize=8)
   figure.tight_layout()
   figure.savefig(path, dpi=110)
   plt.close(figure)

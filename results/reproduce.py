@@ -26,6 +26,7 @@ import figures
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 FIGURE = 'error_over_compression.png'
 CURVES = 'by_epoch.png'
+HISTOGRAMS = 'log_alpha.png'
 
 
 class Entry(NamedTuple):
@@ -284,7 +285,15 @@ def collect(name: str, runs: pathlib.Path) -> None:
   if PAGES[name].curves:
     columns = {title: _metrics(name, only) for title, only in PAGES[name].curves}
     figures.over_epochs(columns, ROOT / 'results' / name / CURVES)
+  if shown := _histograms(name):
+    figures.log_alpha(shown, ROOT / 'results' / name / HISTOGRAMS)
   (ROOT / 'results' / name / 'README.md').write_text(page(name))
+
+
+def _histograms(name: str) -> dict[str, pathlib.Path]:
+  """The summary of the first seed of each row with posteriors, by the row's label."""
+  firsts = {e.label: _summaries(name, e)[:1] for e in PAGES[name].entries}
+  return {label: p for label, found in firsts.items() for p in found if 'log_alpha' in _read(p)}
 
 
 def _metrics(name: str, only: str) -> dict[str, pathlib.Path]:
@@ -317,15 +326,22 @@ def thin(lines: list[str], most: int) -> list[str]:
 def page(name: str) -> str:
   """Returns the page's text, made of the kept summaries."""
   found = {
-    entry: [json.loads(path.read_text()) for path in _summaries(name, entry)]
-    for entry in PAGES[name].entries
+    entry: [_read(path) for path in _summaries(name, entry)] for entry in PAGES[name].entries
   }
-  figure = [f'![test error over compression]({FIGURE})', ''] if PAGES[name].figure else []
-  figure += (
-    [f'![accuracy, KL and active weights by epoch]({CURVES})', ''] if PAGES[name].curves else []
-  )
+  pictures = {
+    'test error over compression': FIGURE,
+    'accuracy, KL and active weights by epoch': CURVES,
+    'log alpha by layer': HISTOGRAMS,
+  }
+  figure = [
+    f'![{what}]({file})\n'
+    for what, file in pictures.items()
+    if (ROOT / 'results' / name / file).exists()
+  ]
   text = [f'# {PAGES[name].title}', '', PAGES[name].text, '', *figure]
   text += [*_means(found), '', *_runs(found)]
+  if posteriors := _posteriors(found):
+    text += ['', *posteriors]
   machines = sorted({_machine(path) for entry in found for path in _summaries(name, entry)})
   text += ['', f'Made by `python results/reproduce.py {name} --runs=DIR`. {" ".join(machines)}']
   pictures = sorted((ROOT / 'results' / name).glob('*/seed*/trace.png'))
@@ -337,6 +353,31 @@ def _summaries(name: str, entry: Entry) -> list[pathlib.Path]:
   folder = ROOT / 'results' / name / entry.label
   paths = [folder / f'seed{seed}' / 'summary.json' for seed in entry.seeds]
   return [path for path in paths if path.exists()]
+
+
+def _read(path: pathlib.Path) -> dict:
+  return json.loads(path.read_text())
+
+
+def _posteriors(found) -> list[str]:
+  """What variational runs have beside the others: units kept, bits, and the figures with bits."""
+  head = (
+    'run | seed | units kept by layer | bits by layer | compression | with bits | '
+    'test error, % | with bits'
+  )
+  rows = [head, '---|---|---|---|---|---|---|---']
+  for entry, summaries in found.items():
+    for s in summaries:
+      if 'architecture' in s:
+        units, widths = ('-'.join(map(str, x)) for x in (s['architecture'], s['bits'].values()))
+        errors = [
+          f'{100 * (1 - s[key]):.2f}' for key in ('test_accuracy', 'test_accuracy_with_bits')
+        ]
+        rows.append(
+          f'{entry.label} | {s["seed"]} | {units} | {widths} | {s["compression"]:.1f}x | '
+          f'{s["compression_with_bits"]:.1f}x | {errors[0]} | {errors[1]}'
+        )
+  return [f'| {row} |' for row in rows] if len(rows) > 2 else []
 
 
 def _means(found) -> list[str]:
