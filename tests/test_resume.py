@@ -93,6 +93,23 @@ def test_stops_between_the_calls_of_a_convolutional_network(tmp_path):
   assert_same_run(alone, stopped)
 
 
+def test_a_run_with_posteriors_draws_the_same_noise_after_a_kill(tmp_path):
+  arguments = (
+    '--config=configs/quickstart.py',
+    "--config.chain=('add_kl_gradients', 'adam')",
+    '--config.adam.learning_rate=0.003',
+    '--config.layers=group_normal_jeffreys',
+    '--config.epochs=60.0',
+    '--config.log.every_steps=10',
+    '--config.log.checkpoint_every_epochs=5.0',
+  )
+  alone, killed = tmp_path / 'alone', tmp_path / 'killed'
+  finish(alone, arguments)
+  stop_midway(killed, arguments, len(commands.metrics(alone)) // 3, signal.SIGKILL)
+  finish(killed, arguments)
+  assert_same_run(alone, killed)
+
+
 def test_a_damaged_checkpoint_is_refused_and_the_one_before_it_used(tmp_path):
   alone, damaged = tmp_path / 'alone', tmp_path / 'damaged'
   arguments = (*DIGITS, '--config.epochs=70.0')

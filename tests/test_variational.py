@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from jax.test_util import check_grads
 
 from sparsejax import layers, models
 from sparsejax.layers import variational
@@ -139,6 +140,37 @@ def test_what_will_go_is_noise_alone_in_training():
   y = layer.apply({'params': params}, x, train=True, rngs={'noise': jax.random.key(0)})
   assert float(y.mean()) == pytest.approx(1.0, abs=0.2)  # and not 2: the first has log alpha 4
   assert float(y.std()) == pytest.approx(np.exp(2), rel=0.05)
+
+
+def family_of(name):
+  """Without a mask in training, which has no gradient."""
+  return UNMASKED if name == 'sparse_vd' else layers.get(name)
+
+
+@pytest.mark.parametrize('kind', MAPS)
+@pytest.mark.parametrize('name', NAMES)
+def test_gradients_under_fixed_noise_are_finite_differences(name, kind):
+  layer, params, x = built(family_of(name), kind)
+  # Far enough from 0 for no step to cross the bound of log alpha, where the slope jumps.
+  params['kernel'] += jnp.where(params['kernel'] < 0, -0.3, 0.3)
+  rngs = {'noise': jax.random.key(3)}
+
+  def loss(params):
+    return jnp.mean(jnp.square(layer.apply({'params': params}, x, train=True, rngs=rngs)))
+
+  check_grads(jax.jit(loss), (params,), order=1, modes=['rev'], atol=1e-2, rtol=1e-2, eps=1e-2)
+
+
+@pytest.mark.parametrize('name', NAMES)
+def test_bfloat16_draws_what_float32_does(name):
+  """To the digits that it has, from the same noise."""
+  outputs = []
+  for dtype in (jnp.float32, jnp.bfloat16):
+    layer, params, x = built(family_of(name), 'padded', dtype=dtype)
+    rngs = {'noise': jax.random.key(3)}
+    outputs.append(layer.apply({'params': params}, x, train=True, rngs=rngs))
+  assert outputs[1].dtype == jnp.bfloat16
+  np.testing.assert_allclose(outputs[0], outputs[1].astype(jnp.float32), rtol=0.05, atol=0.1)
 
 
 @pytest.mark.parametrize('variance', [-1e4, -30.0, 0.0, 8.0])
