@@ -84,7 +84,7 @@ _GROUPED = {
   'thresholds': {},  # of log alpha by layer, where it is not `threshold`
   'kernel_std': placeholder(float),  # of the initial means; none: the network's own rule
   'log_variance': -9.0,  # of all posteriors, initially
-  'dense_groups': 'inputs',  # what has a scale: or outputs
+  'dense_groups': 'inputs',  # what has a scale: or outputs, which are the classes in the last layer
   'conv_groups': 'outputs',
 }
 LAYERS = {
