@@ -4,7 +4,8 @@ python launch.py --config=configs/allconv_sparse_vd.py
 python launch.py --config=configs/allconv_sparse_vd.py:0.1    a tenth of the KL
 
 From a trained network: `--config.init_from=RUN`, a finished run of configs/allconv_dense.py, with
-the paper's `--config.sparse_vd.log_variance=-15 --config.sparse_vd.training_mask=False`.
+the paper's `--config.sparse_vd.log_variance=-15 --config.sparse_vd.training_mask=False
+--config.scale_by_learning_rate.learning_rate.initial=1e-5`.
 """
 
 from configs import recipes

@@ -270,7 +270,7 @@ def mnist_sparse_vd(model, kl_weight, constant_epochs):
 
 
 def mnist_bayesian_compression(model, layers, kl_weight, epochs):
-  """A LeNet on MNIST as the authors of Bayesian compression trained it.
+  """A LeNet on MNIST much as the authors of Bayesian compression trained it.
 
   The KL's weight rises over the first four epochs; the first dense layer's variances are bounded,
   or it would let go of its inputs before the others have learned to use them. The learning rate is
@@ -299,8 +299,7 @@ def cifar10_variational(model, layers, chain, kl_weight):
   The KL's weight rises over 30 epochs: at the start it is many nats an example, and at full weight
   everything goes before anything is learned.
   """
-  config = cifar10_sgd(model)
-  config.chain = chain
+  config = cifar10_sgd(model, chain=chain)
   config.layers = layers
   base.complete(config)
   config.add_kl_gradients = ConfigDict({'weight': warm_up(kl_weight, 0.0, 30.0)})

@@ -3,7 +3,7 @@
 python launch.py --config=configs/resnet50_bc.py        all of the KL
 python launch.py --config=configs/resnet50_bc.py:0.1    a tenth
 
-The log, with the variance read wrong: about 10x by whole filters at 15 % accuracy.
+The log: about 10x by whole filters at 15 % training accuracy.
 From a trained network: `--config.init_from=RUN`, a finished run of configs/resnet50_dense.py.
 """
 

@@ -1,5 +1,6 @@
 """The figure of a page that compares methods: test error over compression."""
 
+import itertools
 import json
 import pathlib
 import statistics
@@ -77,7 +78,7 @@ LINES = ('-', '--', '-.', ':')  # tell the rows apart in print
 CURVES = (
   ('train_accuracy', 'training accuracy, %', 100, 'linear'),
   ('kl_term', 'KL term, nats an example', 1, 'log'),
-  ('active_fraction', 'active weights, %', 100, 'log'),
+  ('active_fraction', 'active parameters, %', 100, 'log'),
 )
 
 
@@ -94,10 +95,13 @@ def over_epochs(columns: Mapping[str, Mapping[str, pathlib.Path]], path: pathlib
     panels[0].set_title(title, fontsize=10)
     panels[-1].set_xlabel('epoch')
     for (key, name, scale, kind), panel in zip(CURVES, panels, strict=True):
-      for (label, metrics), colour, style in zip(rows.items(), COLOURS, LINES, strict=False):
+      styles = zip(itertools.cycle(COLOURS), itertools.cycle(LINES), strict=True)
+      for (label, metrics), (colour, style) in zip(rows.items(), styles, strict=False):
         lines = [json.loads(line) for line in metrics.read_text().splitlines()]
-        points = [(line['epoch'], scale * line[key]) for line in lines if line.get(key)]
-        panel.plot(*zip(*points, strict=True), style, color=colour, lw=1.3, label=label)
+        lines = [line for line in lines if key in line]
+        epochs, values = ([line[x] for line in lines] for x in ('epoch', key))
+        values = scale * np.array(values)
+        panel.plot(epochs, values, style, color=colour, lw=1.3, label=label)
       panel.set(yscale=kind, ylabel=name)
       panel.grid(lw=0.4, alpha=0.5)
     panels[-1].legend(fontsize=8)
@@ -106,14 +110,18 @@ def over_epochs(columns: Mapping[str, Mapping[str, pathlib.Path]], path: pathlib
   plt.close(figure)
 
 
+WIDEST = 14  # layers that one row of panels may have
+
+
 def log_alpha(rows: Mapping[str, pathlib.Path], path: pathlib.Path) -> None:
   """Draws where log alpha lies in each layer, with the threshold that was used and the suggested.
 
   Args:
-    rows: {row: summary.json}, a row of panels for each.
+    rows: {row: summary.json}, a row of panels for each that has no more layers than a page holds.
     path: of the PNG.
   """
   found = {label: json.loads(p.read_text())['log_alpha'] for label, p in rows.items()}
+  found = {label: layers for label, layers in found.items() if len(layers) <= WIDEST}
   widest = max(len(layers) for layers in found.values())
   size = (2.6 * widest, 1.7 * len(found))
   figure, axes = plt.subplots(len(found), widest, figsize=size, squeeze=False)
@@ -124,13 +132,17 @@ def log_alpha(rows: Mapping[str, pathlib.Path], path: pathlib.Path) -> None:
     for (layer, bins), panel in zip(layers.items(), panels, strict=False):
       edges = np.linspace(bins['from'], bins['to'], len(bins['counts']) + 1)
       panel.stairs(bins['counts'], edges, fill=True, color=COLOURS[0])
-      panel.axvline(bins['threshold'], color='black', lw=1, label='threshold')
+      panel.axvline(bins['threshold'], color='black', lw=1)
       if bins['suggested_threshold'] is not None:
-        panel.axvline(bins['suggested_threshold'], color=COLOURS[1], ls='--', lw=1, label='gap')
+        panel.axvline(bins['suggested_threshold'], color=COLOURS[1], ls='--', lw=1)
       panel.set_yscale('symlog', linthresh=10)
       panel.set_title(layer, fontsize=7, pad=2)
       panel.tick_params(labelsize=6)
-  axes[0, 0].legend(fontsize=6)
+  handles = [
+    plt.Line2D([], [], color='black', label='threshold'),
+    plt.Line2D([], [], color=COLOURS[1], ls='--', label='gap'),
+  ]
+  axes[0, 0].legend(handles=handles, fontsize=6)
   figure.supxlabel('log alpha', fontsize=8)
   figure.tight_layout()
   figure.savefig(path, dpi=110)

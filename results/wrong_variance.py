@@ -20,4 +20,7 @@ right = divergences.standard_normal_kl
 divergences.standard_normal_kl = lambda mean, log_variance: right(mean, 2 * log_variance)
 
 if __name__ == '__main__':
+  # The config can not tell: by default the run would lie where the right one belongs.
+  if not any(argument.startswith('--workdir=') for argument in sys.argv):
+    sys.exit('wrong_variance.py: needed is --workdir=DIR')
   app.run(launch.main, flags_parser=launch.parse)

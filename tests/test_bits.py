@@ -64,15 +64,26 @@ def test_the_gap_lies_between_two_humps():
 
 def test_a_few_survivors_are_seen_beside_many():
   rng = np.random.default_rng(0)
-  log_alpha = np.concatenate([rng.normal(-7, 0.5, 12), rng.normal(3, 0.5, 5000)])
+  log_alpha = np.concatenate([rng.normal(-7, 0.5, 50), rng.normal(3, 0.5, 5000)])
   assert -5.5 < suggest_threshold(log_alpha) < 1.0
 
 
 @pytest.mark.parametrize('size', [20, 50, 100, 300])
 @pytest.mark.parametrize('draw', ['normal', 'uniform', 'gumbel'])
 def test_bins_that_chance_leaves_empty_are_no_gap(draw, size):
-  values = getattr(np.random.default_rng(0), draw)(size=size)
-  assert suggest_threshold(values) is None
+  draws = [getattr(np.random.default_rng(seed), draw)(size=size) for seed in range(50)]
+  assert sum(suggest_threshold(values) is not None for values in draws) <= 2
+
+
+def test_ten_groups_on_either_side_of_a_wide_gap_are_enough():
+  rng = np.random.default_rng(0)
+  humps = np.concatenate([rng.normal(-5, 1, 10), rng.normal(6, 1, 10)])
+  assert -4.0 < suggest_threshold(humps) < 5.0
+
+
+def test_of_an_empty_stretch_the_middle_is_taken():
+  humps = np.concatenate([np.linspace(-8.5, -7.5, 500), np.linspace(7.5, 8.5, 500)])
+  assert abs(suggest_threshold(humps)) < 1.0
 
 
 @pytest.mark.parametrize('size', [100, 300, 1000])

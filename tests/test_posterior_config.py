@@ -181,7 +181,11 @@ def test_a_posterior_goes_on_from_posteriors_or_from_means(tmp_path):
     (('--config=configs/quickstart.py',), "with 'add_kl_gradients' in config.chain"),
     (
       (*RUN, '--config.group_horseshoe.threshold=-9.0'),
-      "group_horseshoe.threshold=-9.0: before training log alpha of 'fc1' is 0.00",
+      "group_horseshoe: threshold of 'fc1', -9.0: before training its log alpha is 0.00 or more",
+    ),
+    (
+      (*RUN, '--config.group_horseshoe.log_variance=6.0'),
+      "group_horseshoe: log_variance: the KL of 'fc1' is inf at the start; allowed is less",
     ),
     (
       (*RUN, '--config.add_kl_gradients.weight=x'),
@@ -195,6 +199,7 @@ def test_what_can_not_be_ends_the_command_in_one_line(arguments, message, tmp_pa
   assert status == 2
   assert len(stderr.strip().splitlines()) == 1
   assert message in stderr
+  assert not (tmp_path / 'run').exists()
 
 
 def test_a_bound_on_nothing_says_where():

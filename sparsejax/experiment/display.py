@@ -470,4 +470,4 @@ def _dead_layers(layers: list[tuple[str, Mapping]]) -> list[str]:
   dead = [path for path, row in layers if row.get('active_weights') == 0]
   if not dead:
     return []
-  return [f'nothing is left of {", ".join(dead)}: the network answers every image alike']
+  return [f'nothing is left of {", ".join(dead)}']

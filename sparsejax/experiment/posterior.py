@@ -175,12 +175,17 @@ def thresholds(config: Mapping[str, Any], params: Any) -> posterior.Thresholds |
 
 
 def check_start(params: Any, by_path: posterior.Thresholds) -> None:
-  """Raises a ValueError where a threshold would remove a whole layer as it is before training."""
+  """Raises a ValueError where training could not begin: a KL without end, a layer that would go."""
+  for path, kl in posterior.kl_by_layer(params).items():
+    if not bool(jnp.isfinite(kl)):
+      raise ValueError(
+        f"log_variance: the KL of '{path}' is {float(kl)} at the start; allowed is less"
+      )
   for path, values in posterior.log_alphas(params).items():
     lowest = float(jnp.min(values))
     if lowest >= by_path[path]:
       raise ValueError(
-        f"threshold={by_path[path]}: before training log alpha of '{path}' is {lowest:.2f} or "
+        f"threshold of '{path}', {by_path[path]}: before training its log alpha is {lowest:.2f} or "
         'more, so all of it would go; allowed is a higher threshold or a lower log_variance'
       )
 
@@ -225,10 +230,13 @@ BINS = 40  # of a layer's histogram of log alpha in the summary
 
 def histograms(params: Any, thresholds: posterior.Thresholds) -> dict[str, dict[str, Any]]:
   """Returns by layer where log alpha lies, which threshold was applied and which is suggested."""
-  found = {}
+  found, layers = {}, posterior.variational_layers(params)
   for path, values in jax.device_get(posterior.log_alphas(params)).items():
     counts, edges = np.histogram(values, BINS)
-    suggested = suggest_threshold(values)
+    clipped = layers[path][0] is posterior.FAMILIES['sparse_vd']
+    # What lies at the bounds is no hump.
+    inside = values[np.abs(values) < posterior.LOG_ALPHA_BOUND] if clipped else values
+    suggested = suggest_threshold(inside)
     found[path] = {
       'counts': counts.tolist(),
       'from': round(float(edges[0]), 4),

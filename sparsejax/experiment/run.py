@@ -58,6 +58,8 @@ def run(
     display.say(f'{path} holds this run, finished; nothing is trained.')
     display.final_table(directory.summary)
     return directory.summary
+  if not config['init_from']:
+    _check_start(experiment, directory)
   display.settings_table(config, defaults)
   display.say(f'run directory: {path}')
   try:
@@ -83,6 +85,17 @@ def _digests(experiment: setup.Experiment) -> dict[str, str]:
   return {field: digest for field, digest in found.items() if digest is not None}
 
 
+def _check_start(experiment: setup.Experiment, directory: runs.RunDirectory) -> None:
+  """Refuses posteriors that can not be trained, before anything is written."""
+  if not experiment.deployment.is_variational or checkpoint.committed(directory.checkpoints):
+    return
+  try:
+    params = experiment.init_variables()['params']
+    posterior.check_start(params, experiment.deployment.thresholds)
+  except ValueError as error:
+    raise UsageError(f'{experiment.config["layers"]}: {error}') from error
+
+
 def _begin(experiment: setup.Experiment, directory: runs.RunDirectory):
   """Returns the state to train from and the host's notes: restored, begun from another, or new."""
   config = experiment.config
@@ -96,13 +109,9 @@ def _begin(experiment: setup.Experiment, directory: runs.RunDirectory):
     display.say(f'going on from step {restored.step}')
     return restored.state, restored.host
   host = {'seconds': 0.0, 'phases': {}}
-  start = _start_from(fresh, config['init_from'], experiment) if config['init_from'] else fresh
-  if experiment.deployment.is_variational:
-    try:
-      posterior.check_start(start.train.params, experiment.deployment.thresholds)
-    except ValueError as error:
-      raise UsageError(f'{config["layers"]}.{error}') from error
-  return start, host
+  if config['init_from']:
+    return _start_from(fresh, config['init_from'], experiment), host
+  return fresh, host
 
 
 def _start_from(state: RunState, source: str, experiment: setup.Experiment) -> RunState:
@@ -122,10 +131,14 @@ def _start_from(state: RunState, source: str, experiment: setup.Experiment) -> R
 def _read_source(source: str, like: Any, experiment: setup.Experiment) -> Any:
   """Returns a run's posterior where this one has the same leaves, else its deployed network."""
   folder = checkpoint.source_of(source)
-  if experiment.deployment.is_variational:
-    with contextlib.suppress(ValueError):  # another family's, or none
-      found, _ = checkpoint.read(folder.with_name(checkpoint.POSTERIOR), like)
-      return found
+  whole = folder.with_name(checkpoint.POSTERIOR)
+  if experiment.deployment.is_variational and (whole / checkpoint.MANIFEST).exists():
+    try:
+      return checkpoint.read(whole, like)[0]
+    except checkpoint.DamagedError:
+      raise
+    except ValueError:  # of another family
+      display.say(f'{source} has other posteriors: only their means are taken')
   deployed = jax.eval_shape(experiment.deployment, like['params'], like['batch_stats'])
   found, _ = checkpoint.read(folder, like | {'params': deployed})
   # Of posteriors these are the means; their variances and scales start as ever.
@@ -146,10 +159,12 @@ def _train(experiment, directory, experiment_hash, state, host) -> dict[str, Any
     raise NonFiniteLossError('no evaluation at the final target had a finite validation loss')
   network = trainer.deliver()
   notes = {'step': int(best.step)}
-  checkpoint.write(directory.checkpoints / checkpoint.BEST, network, notes)
   if experiment.deployment.is_variational:
     trained = {'params': best.params, 'batch_stats': best.batch_stats}
     checkpoint.write(directory.checkpoints / checkpoint.POSTERIOR, trained, notes)
+  checkpoint.write(
+    directory.checkpoints / checkpoint.BEST, network, notes
+  )  # last: it is looked for
   summary = summarise(
     experiment,
     best,

@@ -27,7 +27,7 @@ from sparsejax.experiment.state import RunState, better, empty_window
 from sparsejax.sparsity import measure
 from sparsejax.transforms.pruning import apply_masks
 
-AVERAGED_BATCHES = 50  # for BatchNorm's averages of a deployed network
+AVERAGED_BATCHES = 50  # for BatchNorm's averages of the network that is delivered, as of an event
 
 
 class Trainer:
@@ -77,9 +77,7 @@ class Trainer:
       self._posterior = jax.jit(
         lambda params, step: posterior.figures(params, weight(step) / clock.examples, bound)
       )
-    network = jax.eval_shape(
-      lambda *n: self._deploy(*n), state.train.params, state.train.batch_stats
-    )
+    network = jax.eval_shape(experiment.deployment, state.train.params, state.train.batch_stats)
     self._parameters = sum(measure.sizes(network).values())
     self._pending: dict[str, Any] | None = None
     self._begun = time.monotonic() - host.get('seconds', 0.0)
@@ -216,7 +214,8 @@ class Trainer:
   def deliver(self) -> dict[str, Any]:
     """Returns the variables of the network that the run is for: the best one, deployed.
 
-    BatchNorm's averages are of the network with its noise, so the deployed one gets its own.
+    BatchNorm's averages are of the network with its noise, so the deployed one gets its own; the
+    validation figures of metrics.jsonl are still by the others.
     """
     best, deployment = self.state.best, self.experiment.deployment
     params, batch_stats = self._deploy(best.params, best.batch_stats), best.batch_stats

@@ -102,7 +102,7 @@ def choose(params: Any, which: Choice = 'kernels', exclude: str | Sequence[str] 
     for (path, leaf), out in zip(named.items(), excluded, strict=True)
   ]
   if named and not any(chosen):
-    name = which if isinstance(which, str) else which.__qualname__
+    name = which if isinstance(which, str) else getattr(which, '__qualname__', repr(which))
     raise ValueError(f"parameters='{name}', exclude={exclude!r} leaves nothing to choose")
   return jax.tree.unflatten(jax.tree.structure(params), chosen)
 
