@@ -1,12 +1,18 @@
 """Posteriors in a run: the chain's order, what is refused, and a network that is deployed."""
 
+import json
+
 import commands
+import jax
 import jax.numpy as jnp
+import numpy as np
+import orbax.checkpoint as ocp
 import pytest
 
 from configs import base
-from sparsejax.experiment import agenda, links, optimizer, posterior
+from sparsejax.experiment import agenda, checkpoint, links, optimizer, posterior, setup
 from sparsejax.experiment.durations import Clock
+from sparsejax.sparsity import tree
 from sparsejax.sparsity.posterior import weight_variances
 from sparsejax.transforms.bounding import bound_variances
 
@@ -173,6 +179,37 @@ def test_a_posterior_goes_on_from_posteriors_or_from_means(tmp_path):
   kl, loss = end_of('means', 'sparse_vd', 'first')
   assert loss == pytest.approx(first[1], rel=1e-2)  # some means are small beside the new noise
   assert kl != pytest.approx(first[0], rel=0.1)  # the variances and their prior are new
+
+
+def test_a_deployed_network_has_batch_norm_averages_of_its_own(tmp_path):
+  """They are the moments over all of the training images, which one batch holds here."""
+  data, workdir = commands.write_npz(tmp_path / 'data.npz'), tmp_path / 'run'
+  arguments = (
+    '--config=configs/allconv_bc.py:0.1',
+    '--config.model.width=4',
+    f'--config.data.name={data}',
+    '--config.data.validation=32',
+    '--config.data.crop_padding=0',
+    '--config.batch_size=64',
+    '--config.epochs=6.0',
+    '--config.add_kl_gradients.weight.end_epochs=2.0',
+    '--config.scale_by_learning_rate.learning_rate.begin_epochs=3.0',
+  )
+  status, _, stderr = commands.launch(*arguments, f'--workdir={workdir}')
+  assert status == 0, stderr
+  experiment = setup.build(json.loads((workdir / 'config.json').read_text()))
+  with ocp.StandardCheckpointer() as checkpointer:
+    folder = workdir / 'checkpoints' / checkpoint.BEST / checkpoint.ARRAYS
+    best = checkpointer.restore(folder.absolute())
+  images = experiment.preprocessing.evaluate(experiment.dataset.train.images)
+  zeros = jax.tree.map(jnp.zeros_like, best['batch_stats'])
+  _, passed = experiment.deployment.model.apply(
+    {'params': best['params'], 'batch_stats': zeros}, images, train=True, mutable=['batch_stats']
+  )
+  for path, average in tree.named_leaves(best['batch_stats']).items():
+    moment = tree.named_leaves(passed['batch_stats'])[path] / 0.1  # a pass moves by a tenth
+    np.testing.assert_allclose(average, moment, rtol=1e-3, atol=1e-4, err_msg=path)
+  assert len(commands.summary(workdir)['architecture']) == 10
 
 
 @pytest.mark.parametrize(

@@ -53,13 +53,13 @@ def run(
   name, seed = config['name'], config['seed']
   experiment_hash = runs.hash8(config, defaults, version, _digests(experiment))
   path = workdir or pathlib.Path('results', 'runs', f'{name}-{experiment_hash}', f'seed{seed}')
+  if not (path / 'config.json').exists() and not config['init_from']:
+    _check_start(experiment)
   directory = runs.RunDirectory(path, config, experiment_hash)
   if directory.summary is not None:
     display.say(f'{path} holds this run, finished; nothing is trained.')
     display.final_table(directory.summary)
     return directory.summary
-  if not config['init_from']:
-    _check_start(experiment, directory)
   display.settings_table(config, defaults)
   display.say(f'run directory: {path}')
   try:
@@ -85,9 +85,9 @@ def _digests(experiment: setup.Experiment) -> dict[str, str]:
   return {field: digest for field, digest in found.items() if digest is not None}
 
 
-def _check_start(experiment: setup.Experiment, directory: runs.RunDirectory) -> None:
+def _check_start(experiment: setup.Experiment) -> None:
   """Refuses posteriors that can not be trained, before anything is written."""
-  if not experiment.deployment.is_variational or checkpoint.committed(directory.checkpoints):
+  if not experiment.deployment.is_variational:
     return
   try:
     params = experiment.init_variables()['params']
