@@ -12,6 +12,7 @@ metrics.jsonl, and the trace of the first seed. README.md there is made of these
 import argparse
 import concurrent.futures
 import json
+import math
 import os
 import pathlib
 import queue
@@ -205,6 +206,7 @@ PAGES = {
       Entry('gnj_wrong_variance', 'configs/lenet300_bc_gnj.py', (*ABLATED, NAMED), program=WRONG),
     ),
     lines=60,
+    traces='^sparse_vd|^gnj',
     curves=(('13 October: Sparse VD', 'sparse|at_once|warm'), ('2 February: GNJ', 'gnj')),
   ),
   'cifar10_bayesian': Page(
@@ -321,6 +323,7 @@ def collect(name: str, runs: pathlib.Path) -> None:
     figures.error_over_compression(rows, ROOT / 'results' / name / FIGURE, PAGES[name].figure)
   if PAGES[name].curves:
     columns = {title: _metrics(name, only) for title, only in PAGES[name].curves}
+    columns = {title: rows for title, rows in columns.items() if rows}
     figures.over_epochs(columns, ROOT / 'results' / name / CURVES)
   if shown := _histograms(name):
     figures.log_alpha(shown, ROOT / 'results' / name / HISTOGRAMS)
@@ -415,10 +418,15 @@ def _posteriors(found) -> list[str]:
           f'{100 * (1 - s[key]):.2f}' for key in ('test_accuracy', 'test_accuracy_with_bits')
         ]
         rows.append(
-          f'{entry.label} | {s["seed"]} | {units} | {widths} | {s["compression"]:.1f}x | '
-          f'{s["compression_with_bits"]:.1f}x | {errors[0]} | {errors[1]}'
+          f'{entry.label} | {s["seed"]} | {units} | {widths} | {_times(s["compression"])} | '
+          f'{_times(s["compression_with_bits"])} | {errors[0]} | {errors[1]}'
         )
   return [f'| {row} |' for row in rows] if len(rows) > 2 else []
+
+
+def _times(ratio: float | None) -> str:
+  """A ratio as text; of a network without a weight it is infinite, and null in its summary."""
+  return 'infinite' if ratio is None or math.isinf(ratio) else f'{ratio:.1f}x'
 
 
 def _means(found) -> list[str]:
@@ -431,12 +439,12 @@ def _means(found) -> list[str]:
     errors = [100 * (1 - s['test_accuracy']) for s in summaries]
     spread = f' ± {statistics.stdev(errors):.2f}' if len(errors) > 1 else ''
     ratios = [
-      statistics.mean(s[key] for s in summaries)
+      statistics.mean(math.inf if s[key] is None else s[key] for s in summaries)
       for key in ('compression', 'theoretical_speedup', 'active_fraction')
     ]
     error = f'{statistics.mean(errors):.2f}{spread}'
     rows.append(
-      f'{entry.label} | {len(errors)} | {error} | {ratios[0]:.1f}x | {ratios[1]:.1f}x | '
+      f'{entry.label} | {len(errors)} | {error} | {_times(ratios[0])} | {_times(ratios[1])} | '
       f'{100 * ratios[2]:.2f} %'
     )
   return [f'| {row} |' for row in rows]
