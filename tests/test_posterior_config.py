@@ -13,8 +13,6 @@ from configs import base
 from sparsejax.experiment import agenda, checkpoint, links, optimizer, posterior, setup
 from sparsejax.experiment.durations import Clock
 from sparsejax.sparsity import tree
-from sparsejax.sparsity.posterior import weight_variances
-from sparsejax.transforms.bounding import bound_variances
 
 CLOCK = Clock(examples=100, batch_size=10, epochs=4)
 CHAIN = ('add_kl_gradients', 'scale_by_adam', 'scale_by_learning_rate')
@@ -239,9 +237,9 @@ def test_what_can_not_be_ends_the_command_in_one_line(arguments, message, tmp_pa
   assert not (tmp_path / 'run').exists()
 
 
-def test_a_bound_on_nothing_says_where():
-  chosen = weight_variances('^fc9/')
-  with pytest.raises(
-    ValueError, match=r"weight_variances\('\^fc9/'\)', exclude=\(\) leaves nothing"
-  ):
-    bound_variances(1.0, parameters=chosen).init({'fc1': {'kernel': jnp.ones((2, 2))}})
+def test_a_bound_on_nothing_says_what_there_is():
+  config = config_of(('bound_variances',), bound_variances={'where': '^fc9/'})
+  params = {'fc1': {'kernel': jnp.ones((2, 2)), 'kernel_log_variance': jnp.ones((2, 2))}}
+  message = r"bound_variances.where='\^fc9/' finds none of the variances: fc1/kernel_log_variance"
+  with pytest.raises(ValueError, match=message):
+    posterior.check_bound(config, params)

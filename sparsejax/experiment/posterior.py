@@ -190,6 +190,19 @@ def check_start(params: Any, by_path: posterior.Thresholds) -> None:
       )
 
 
+def check_bound(config: Mapping[str, Any], params: Any) -> None:
+  """Raises a ValueError where `bound_variances.where` finds no variance."""
+  if 'bound_variances' not in config['chain']:
+    return
+  where = config['bound_variances']['where']
+  named, chosen = tree.named_leaves(params), posterior.weight_variances(where)
+  if not any(chosen(path, leaf) for path, leaf in named.items()):
+    variances = [path for path in named if posterior.is_weight_variance(path)]
+    raise ValueError(
+      f"bound_variances.where='{where}' finds none of the variances: {', '.join(variances)}"
+    )
+
+
 def figures(params: Any, share: jax.Array, bound: Mapping[str, Any] | None) -> dict[str, jax.Array]:
   """Returns what a line of metrics says of posteriors. Jittable.
 

@@ -112,6 +112,7 @@ def build(config: Mapping[str, Any]) -> Experiment:
     deployed = _create_model(config, dataset.num_classes, 'deterministic')
     deployment = posterior.Deployment(deployed, image_shape, posterior.thresholds(config, params))
     experiment = experiment._replace(deployment=deployment)
+  posterior.check_bound(config, params)
   jax.eval_shape(experiment.tx.init, params)
   if 'lobs' in config['events']:
     lobs.check_layers(model, image_shape, params, config['lobs']['exclude'])

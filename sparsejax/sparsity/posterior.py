@@ -233,7 +233,6 @@ def weight_variances(pattern: str) -> Callable[[str, Any], bool]:
     del leaf
     return is_weight_variance(path) and bool(re.search(checked, path))
 
-  chosen.__qualname__ = f'weight_variances({pattern!r})'  # what an error says of it
   return chosen
 
 
