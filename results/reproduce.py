@@ -20,7 +20,7 @@ import re
 import statistics
 import subprocess
 import sys
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import figures
 
@@ -330,10 +330,6 @@ def collect(name: str, runs: pathlib.Path) -> None:
   (ROOT / 'results' / name / 'README.md').write_text(page(name))
 
 
-def _drawn(name: str) -> tuple[bool, bool, bool]:
-  return bool(PAGES[name].figure), bool(PAGES[name].curves), bool(_histograms(name))
-
-
 def _histograms(name: str) -> dict[str, pathlib.Path]:
   """The summary of the first seed of each row with posteriors, by the row's label."""
   firsts = {e.label: _summaries(name, e)[:1] for e in PAGES[name].entries}
@@ -372,17 +368,13 @@ def page(name: str) -> str:
   found = {
     entry: [_read(path) for path in _summaries(name, entry)] for entry in PAGES[name].entries
   }
-  pictures = {
-    'test error over compression': FIGURE,
-    'accuracy, KL and active weights by epoch': CURVES,
-    'log alpha by layer': HISTOGRAMS,
-  }
-  figure = [
-    f'![{what}]({file})\n'
-    for (what, file), drawn in zip(pictures.items(), _drawn(name), strict=True)
-    if drawn
-  ]
-  text = [f'# {PAGES[name].title}', '', PAGES[name].text, '', *figure]
+  figures_drawn = (
+    (PAGES[name].figure, 'test error over compression', FIGURE),
+    (PAGES[name].curves, 'accuracy, KL and active weights by epoch', CURVES),
+    (_histograms(name), 'log alpha by layer', HISTOGRAMS),
+  )
+  text = [f'# {PAGES[name].title}', '', PAGES[name].text, '']
+  text += [f'![{what}]({file})\n' for drawn, what, file in figures_drawn if drawn]
   text += [*_means(found), '', *_runs(found)]
   if posteriors := _posteriors(found):
     text += ['', *posteriors]
@@ -399,7 +391,7 @@ def _summaries(name: str, entry: Entry) -> list[pathlib.Path]:
   return [path for path in paths if path.exists()]
 
 
-def _read(path: pathlib.Path) -> dict:
+def _read(path: pathlib.Path) -> Any:
   return json.loads(path.read_text())
 
 
@@ -409,7 +401,7 @@ def _posteriors(found) -> list[str]:
     'run | seed | units kept by layer | bits by layer | compression | with bits | '
     'test error, % | with bits'
   )
-  rows = [head, '---|---|---|---|---|---|---|---']
+  rows = []
   for entry, summaries in found.items():
     for s in summaries:
       if 'architecture' in s:
@@ -421,7 +413,12 @@ def _posteriors(found) -> list[str]:
           f'{entry.label} | {s["seed"]} | {units} | {widths} | {_times(s["compression"])} | '
           f'{_times(s["compression_with_bits"])} | {errors[0]} | {errors[1]}'
         )
-  return [f'| {row} |' for row in rows] if len(rows) > 2 else []
+  return _table(head, rows) if rows else []
+
+
+def _table(head: str, rows: list[str]) -> list[str]:
+  """The lines of a table; the cells of head and rows are parted by ' | '."""
+  return [f'| {row} |' for row in (head, '|'.join(['---'] * len(head.split(' | '))), *rows)]
 
 
 def _times(ratio: float | None) -> str:
@@ -431,7 +428,7 @@ def _times(ratio: float | None) -> str:
 
 def _means(found) -> list[str]:
   head = 'row | n | test error, % | compression | theoretical speed-up | active fraction'
-  rows = [head, '---|---|---|---|---|---']
+  rows = []
   for entry, summaries in found.items():
     if not summaries:
       rows.append(f'{entry.label} | 0 | not run | | |')
@@ -447,7 +444,7 @@ def _means(found) -> list[str]:
       f'{entry.label} | {len(errors)} | {error} | {_times(ratios[0])} | {_times(ratios[1])} | '
       f'{100 * ratios[2]:.2f} %'
     )
-  return [f'| {row} |' for row in rows]
+  return _table(head, rows)
 
 
 def _runs(found) -> list[str]:
@@ -455,7 +452,7 @@ def _runs(found) -> list[str]:
     'run | seed | dense, just cut, final: validation accuracy, % | test accuracy, % | '
     'active weights | seconds'
   )
-  rows = [head, '---|---|---|---|---|---']
+  rows = []
   for entry, summaries in found.items():
     for s in summaries:
       phases = ', '.join(f'{100 * p["validation_accuracy"]:.2f}' for p in s['phases'].values())
@@ -463,11 +460,11 @@ def _runs(found) -> list[str]:
         f'{entry.label} | {s["seed"]} | {phases} | {100 * s["test_accuracy"]:.2f} | '
         f'{s["active_weights"]:,} of {s["weights"]:,} | {s["seconds"]:.0f}'
       )
-  return [f'| {row} |' for row in rows]
+  return _table(head, rows)
 
 
 def _machine(summary: pathlib.Path) -> str:
-  start = json.loads((summary.parent / 'environment.json').read_text())[-1]
+  start = _read(summary.with_name('environment.json'))[-1]
   return (
     f'Code of commit {start["git_commit"][:7]}; {start["cpus"]} cores of {start["processor"]}, '
     f'{len(start["devices"])} {start["backend"]} device(s), Python {start["python"]}, '
