@@ -115,7 +115,7 @@ def _build_kl(block, clock):
         f'add_kl_gradients.weight: the warm-up of the KL ends at step {end}, but the run has '
         f'{clock.total_steps}; allowed is earlier'
       )
-  elif isinstance(weight, bool) or not isinstance(weight, int | float):
+  elif not rates.is_number(weight):
     raise ValueError(
       f"add_kl_gradients.weight={weight!r}: allowed is a number or a schedule's block"
     )
@@ -136,7 +136,7 @@ def _build_bound(block):
     known = {f'bound_variances.{setting}': None for setting in BOUND_SETTINGS}
     lookup('setting', f'bound_variances.{key}', known)
   maximum, where = block.get('maximum', 0.04), block.get('where', '')
-  if isinstance(maximum, bool) or not isinstance(maximum, int | float):
+  if not rates.is_number(maximum):
     raise ValueError(f'bound_variances.maximum={maximum!r}: allowed is a variance above 0')
   try:
     return bound_variances(maximum, parameters=weight_variances(where))

@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from sparsejax import layers
+from sparsejax.experiment.rates import is_number
 from sparsejax.layers import Layers, variational
 from sparsejax.lookup import lookup
 from sparsejax.models.structure import architecture, remove_dead
@@ -78,9 +79,9 @@ def build_layers(config: Mapping[str, Any]) -> Layers:
     raise ValueError(f'{name}.{missing[0]} is missing; needed are {", ".join(SETTINGS[name])}')
   _check_thresholds(name, block)
   std, log_variance = block['kernel_std'], block['log_variance']
-  if std is not None and not (_is_number(std) and std >= 0):
+  if std is not None and not (_is_finite(std) and std >= 0):
     raise ValueError(f'{name}.kernel_std={std!r}: allowed is a number of 0 or more')
-  if not (_is_number(log_variance) and abs(log_variance) <= LARGEST_LOG_VARIANCE):
+  if not (_is_finite(log_variance) and abs(log_variance) <= LARGEST_LOG_VARIANCE):
     raise ValueError(f'{name}.log_variance={log_variance!r}: allowed is a number in [-80, 80]')
   start = variational.Start(kernel=std, log_variance=float(log_variance))
   if name == 'sparse_vd':
@@ -136,15 +137,15 @@ def _check_chain(config):
 LARGEST_LOG_VARIANCE = 80.0  # `sparsity.divergences` is finite up to it
 
 
-def _is_number(value):
-  return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+def _is_finite(value):
+  return is_number(value) and math.isfinite(value)
 
 
 def _check_thresholds(name, block):
   given = {f'{name}.threshold': block['threshold']}
   given |= {f'{name}.thresholds.{path}': value for path, value in block['thresholds'].items()}
   for field, value in given.items():
-    if not _is_number(value):
+    if not _is_finite(value):
       raise ValueError(f'{field}={value!r}: allowed is a number')
     if name == 'sparse_vd' and not abs(value) < posterior.LOG_ALPHA_BOUND:
       raise ValueError(f'{field}={value}: log alpha is kept in [-8, 8]; allowed is within')
