@@ -33,6 +33,11 @@ from sparsejax.sparsity import posterior  # noqa: E402
 
 SHAPES = {'lenet300': (28, 28, 1), 'lenet5': (28, 28, 1)}
 TURNS = 7
+GENERATORS = {
+  'threefry, the older form (ours)': ('threefry2x32', variational.standard_normal),
+  'threefry, partitionable': ('threefry2x32', jax.random.normal),
+  'rbg': ('rbg', jax.random.normal),
+}
 
 
 def medians(functions) -> dict[str, float]:
@@ -101,7 +106,7 @@ def normal(impl: str, draw, shapes):
 
 
 def measure(name: str, batch: int) -> dict:
-  steps, rows, links = {}, {}, {}
+  steps, rows, links, draws = {}, {}, {}, {}
   for family in ('deterministic', *posterior.FAMILIES):
     step, own, shapes = training_step(name, family, batch)
     if family == 'deterministic':
@@ -110,6 +115,7 @@ def measure(name: str, batch: int) -> dict:
     noise = [jax.random.normal(jax.random.key(i), s) for i, s in enumerate(shapes)]
     steps[family] = functools.partial(step, *own, noise)
     steps[f'{family}, drawing'] = functools.partial(step, *own, None)
+    draws[family] = shapes
     params, tx = own[0], sparsejax.add_kl_gradients(50_000)
     zeros = jax.tree.map(jnp.zeros_like, params)
     update = jax.jit(lambda u, p, tx=tx: tx.update(u, tx.init(p), p)[0])
@@ -118,11 +124,6 @@ def measure(name: str, batch: int) -> dict:
       jax.jit(lambda u, p: jax.tree.map(jnp.add, u, p)), zeros, params
     )
   seconds = medians(steps) | medians(links)
-  generators = {
-    'threefry, the older form (ours)': normal('threefry2x32', variational.standard_normal, shapes),
-    'threefry, partitionable': normal('threefry2x32', jax.random.normal, shapes),
-    'rbg': normal('rbg', jax.random.normal, shapes),
-  }
   for family in posterior.FAMILIES:
     drawing = seconds[f'{family}, drawing']
     # Reading and writing the gradients is no part of it: in a chain that is one pass with Adam's.
@@ -132,14 +133,16 @@ def measure(name: str, batch: int) -> dict:
       'ratio_noise_given': seconds[family] / seconds['deterministic'],
       'ratio_noise_drawn': drawing / seconds['deterministic'],
       'kl_share_of_step': max(kl, 0.0) / (drawing + max(kl, 0.0)),
+      'noise_values_a_step': sum(map(math.prod, draws[family])),
+      'noise_seconds': medians(
+        {name: normal(*generator, draws[family]) for name, generator in GENERATORS.items()}
+      ),
     }
   return {
     'model': name,
     'batch_size': batch,
     'deterministic_step_seconds': seconds['deterministic'],
     'families': rows,
-    'noise_values_a_step': sum(map(math.prod, shapes)),
-    'noise_seconds': medians(generators),
   }
 
 
@@ -161,8 +164,8 @@ def main() -> None:
         f'  {family:22} x{row["ratio_noise_given"]:.2f} with the noise given, '
         f'x{row["ratio_noise_drawn"]:.2f} drawing it, KL link {100 * row["kl_share_of_step"]:.1f} %'
       )
-    for generator, spent in found['noise_seconds'].items():
-      print(f'  {generator:32} {spent:.4f} s')
+      for generator, spent in row['noise_seconds'].items():
+        print(f'    {generator:32} {spent:.4f} s for {row["noise_values_a_step"]:,} values')
   report = {'environment': runs.environment(), 'models': results}
   arguments.out.write_text(json.dumps(report, indent=2) + '\n')
 

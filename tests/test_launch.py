@@ -42,6 +42,10 @@ REFUSED = {
   'pruning after the end': ([QUICK, '--config.prune.begin_epochs=60.0'], 'prune.begin'),
   'pattern': ([QUICK, "--config.prune.exclude=('fc9',)"], "exclude='fc9' matches no parameter"),
   'batch': ([QUICK, '--config.batch_size=0'], 'batch_size=0'),
+  'batches': (
+    [QUICK, '--config.evaluation.batch_norm_batches=0'],
+    'evaluation.batch_norm_batches=0: allowed is 1 or more',
+  ),
   'batch too large': ([QUICK, '--config.batch_size=2000'], 'batch_size=2000'),
   'epochs': ([QUICK, '--config.epochs=0.0'], 'epochs=0.0'),
   'width': ([QUICK, '--config.model.width=0'], 'width'),

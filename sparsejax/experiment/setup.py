@@ -76,6 +76,8 @@ def build(config: Mapping[str, Any]) -> Experiment:
   parallel.share_of(batch_size, 'batch_size')
   evaluated = config['evaluation']['batch_size']
   require(evaluated >= 1, 'evaluation.batch_size', evaluated, '1 or more')
+  averaged = config['evaluation']['batch_norm_batches']
+  require(averaged >= 1, 'evaluation.batch_norm_batches', averaged, '1 or more')
   if config['log']['tensorboard']:
     tensorboard.check()
   examples = len(dataset.train.labels)

@@ -27,8 +27,6 @@ from sparsejax.experiment.state import RunState, better, empty_window
 from sparsejax.sparsity import measure
 from sparsejax.transforms.pruning import apply_masks
 
-AVERAGED_BATCHES = 50  # for BatchNorm's averages of the network that is delivered, as of an event
-
 
 class Trainer:
   """One run in progress: the state on the devices, and what the host notes about it.
@@ -221,7 +219,8 @@ class Trainer:
     params, batch_stats = self._deploy(best.params, best.batch_stats), best.batch_stats
     if self.is_variational:
       context = self._context(deployment.model)
-      batch_stats = events.averages(params, batch_stats, AVERAGED_BATCHES, context)
+      batches = self.experiment.config['evaluation']['batch_norm_batches']
+      batch_stats = events.averages(params, batch_stats, batches, context)
     return {'params': params, 'batch_stats': batch_stats}
 
   def _save(self) -> None:
