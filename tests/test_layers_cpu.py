@@ -10,23 +10,29 @@ from hypothesis import strategies as st
 
 from sparsejax.layers import convolution, pooling
 
-# height, width, inputs, features, kernel, stride, padding, groups -> what computes it
+PATCHES = ('patches', 'patches', 'by_blocks')
+STRIDED = ('direct', 'patches', 'by_blocks')
+# height, width, inputs, features, kernel, stride, padding, groups -> what computes the values, the
+# gradient of the images and that of the kernel; with groups, all of it
 CASES = {
-  'vgg16, a 2x2 image': ((2, 2, 4, 6, 3, 1, 1, 1), 'patches'),
-  'a 1x1 image': ((1, 1, 4, 6, 3, 1, 1, 1), 'patches'),
-  'a 1x3 image': ((1, 3, 4, 6, 3, 1, 1, 1), 'patches'),
-  'a 2x2 image at stride 2': ((2, 2, 4, 6, 3, 2, 1, 1), 'patches'),
-  'odd at stride 2': ((5, 7, 4, 6, 3, 2, 1, 1), 'patches'),
-  'even at stride 2': ((8, 8, 3, 5, 3, 2, 1, 1), 'patches'),
-  'pointwise': ((5, 6, 4, 6, 1, 1, 0, 1), 'patches'),
-  'pointwise at stride 2': ((5, 6, 4, 6, 1, 2, 0, 1), 'patches'),
+  'vgg16, a 2x2 image': ((2, 2, 4, 6, 3, 1, 1, 1), PATCHES),
+  'a 1x1 image': ((1, 1, 4, 6, 3, 1, 1, 1), PATCHES),
+  'a 1x3 image': ((1, 3, 4, 6, 3, 1, 1, 1), PATCHES),
+  'a 2x2 image at stride 2': ((2, 2, 4, 6, 3, 2, 1, 1), PATCHES),
+  'odd at stride 2': ((5, 7, 4, 6, 3, 2, 1, 1), STRIDED),
+  'even at stride 2': ((8, 8, 3, 5, 3, 2, 1, 1), STRIDED),
+  'pointwise': ((5, 6, 4, 6, 1, 1, 0, 1), PATCHES),
+  'pointwise at stride 2': ((5, 6, 4, 6, 1, 2, 0, 1), PATCHES),
+  'wide': ((9, 10, 4, 6, 3, 1, 1, 1), ('direct', 'direct', 'by_blocks')),
+  'narrow': ((8, 8, 4, 6, 3, 1, 1, 1), ('direct', 'direct', 'by_direct')),
+  'lenet5, wide, without padding': ((17, 18, 1, 4, 5, 1, 0, 1), ('direct', 'direct', 'by_blocks')),
+  'lenet5, without padding': ((9, 12, 3, 4, 5, 1, 0, 1), ('direct', 'patches', 'by_blocks')),
   'depthwise': ((6, 7, 5, 5, 3, 1, 1, 5), 'multiply_add'),
   'depthwise at stride 2': ((7, 6, 5, 5, 3, 2, 1, 5), 'multiply_add'),
   'depthwise over 1x1': ((1, 1, 5, 5, 3, 2, 1, 5), 'multiply_add'),
   'depthwise, two outputs each': ((5, 5, 3, 6, 3, 1, 1, 3), 'multiply_add'),
   'butterfly pairs': ((3, 3, 8, 8, 1, 1, 0, 4), 'multiply_add'),
   'wide groups': ((5, 5, 8, 8, 3, 1, 1, 2), 'direct'),
-  'lenet5, valid': ((9, 8, 1, 4, 5, 1, 0, 1), 'direct'),
 }
 
 
@@ -70,17 +76,51 @@ def assert_close(ours, theirs):
 @pytest.mark.parametrize('dtype', [jnp.float32, jnp.bfloat16])
 @pytest.mark.parametrize('case', CASES)
 def test_convolution_equals_the_direct_one(case, dtype):
-  shape, chosen = CASES[case]
+  shape, _ = CASES[case]
   ours, theirs, arguments = both(*shape, dtype)
   assert_close(value_and_gradients(ours, *arguments), value_and_gradients(theirs, *arguments))
-  height, width, inputs, features, size, stride, padding, groups = shape
+
+
+@pytest.mark.parametrize('case', CASES)
+def test_what_computes_a_convolution(case):
+  (height, width, inputs, features, size, stride, padding, groups), chosen = CASES[case]
   kernel = jnp.ones((size, size, inputs // groups, features))
-  seen, _ = convolution.visible(
-    (1, height, width, inputs), kernel, (stride, stride), ((padding, padding),) * 2
-  )
-  strides = (stride, stride)
-  fastest = convolution.fastest((1, height, width, inputs), seen.shape, strides, groups)
-  assert fastest.__name__ == chosen
+  image, strides = (1, height, width, inputs), (stride, stride)
+  seen, padding = convolution.visible(image, kernel, strides, ((padding, padding),) * 2)
+  if groups > 1:
+    assert convolution.fastest_of_groups(seen.shape, groups).__name__ == chosen
+  else:
+    parts = convolution.fastest(image, seen.shape, strides, padding)
+    assert tuple(part.__name__ for part in parts) == chosen
+
+
+@pytest.mark.parametrize('rows', [1, 300, 10**6])
+def test_blocks_of_any_size_sum_to_the_whole(rows, monkeypatch):
+  """Six images of 8x9 positions: one at a time, three (300 rows hold four), all at once."""
+  monkeypatch.setattr(convolution, 'ROWS', rows)
+  x, gradient = normal((6, 8, 9, 3), jnp.float32), normal((6, 8, 9, 5), jnp.float32, seed=1)
+  kernel = normal((3, 3, 3, 5), jnp.float32, seed=2)
+  arguments = x, kernel, gradient, (1, 1), ((1, 1), (1, 1))
+  assert_close([convolution.by_blocks(*arguments)], [convolution.by_direct(*arguments)])
+
+
+def test_a_block_is_of_the_most_images_that_divide_the_batch():
+  assert [convolution.largest_divisor(128, most) for most in (1, 3, 7, 200)] == [1, 2, 4, 128]
+  assert convolution.largest_divisor(7, 6) == 1
+
+
+def test_curvature_goes_through_the_assembled_convolution():
+  """Forward over reverse, as a product of the Hessian with a vector is computed."""
+  x, kernel = normal((2, 9, 10, 2), jnp.float32), normal((3, 3, 2, 3), jnp.float32, seed=2)
+
+  def product(convolve):
+    def loss(kernel):
+      return jnp.sum(convolve(x, kernel) ** 3)
+
+    return jax.jit(lambda v: jax.jvp(jax.grad(loss), (kernel,), (v,))[1])(jnp.ones_like(kernel))
+
+  theirs = product(lambda x, k: convolution.direct(x, k, (1, 1), ((1, 1), (1, 1))))
+  assert_close([product(convolution.convolve)], [theirs])
 
 
 @settings(max_examples=10, deadline=None)

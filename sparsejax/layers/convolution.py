@@ -1,10 +1,12 @@
 """Convolution, on CPU as the products that XLA computes fastest there.
 
 An accelerator gets XLA's own convolution. On CPU that falls off its fast path for many shapes, and
-a matrix product or a sum of elementwise products, equal in value and gradient, takes its place.
+matrix products or sums of elementwise products, equal in value and gradient, take its place.
 """
 
+import functools
 from collections.abc import Callable
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -12,7 +14,10 @@ from jax import lax
 
 Pair = tuple[int, int]
 Padding = tuple[Pair, Pair]
-Formulation = Callable[[jax.Array, jax.Array, Pair, Padding, int], jax.Array]
+Formulation = Callable[[jax.Array, jax.Array, Pair, Padding], jax.Array]
+Gradient = Callable[[jax.Array, jax.Array, jax.Array, Pair, Padding], jax.Array]
+
+ROWS = 2048  # of patches in a block, about: with their gradients they fit the second-level cache
 
 
 def convolve(
@@ -34,33 +39,122 @@ def convolve(
   if jax.default_backend() != 'cpu':
     return direct(x, kernel, strides, padding, groups)
   kernel, padding = visible(x.shape, kernel, strides, padding)
-  return fastest(x.shape, kernel.shape, strides, groups)(x, kernel, strides, padding, groups)
+  if groups > 1:
+    return fastest_of_groups(kernel.shape, groups)(x, kernel, strides, padding, groups)
+  return assembled(x, kernel, fastest(x.shape, kernel.shape, strides, padding), strides, padding)
+
+
+class Parts(NamedTuple):
+  """How the convolution and its two gradients are computed, each in its own way.
+
+  forward: (x, kernel, strides, padding) -> y.
+  to_images: likewise; the gradient of the images is this function's own.
+  to_kernel: (x, kernel, gradient, strides, padding) -> the gradient of the kernel.
+  """
+
+  forward: Formulation
+  to_images: Formulation
+  to_kernel: Gradient
 
 
 def fastest(
-  image_shape: tuple[int, ...], kernel_shape: tuple[int, ...], strides: Pair, groups: int
-) -> Formulation:
-  """Returns the formulation that is fastest on CPU for shapes after `visible`.
+  image_shape: tuple[int, ...], kernel_shape: tuple[int, ...], strides: Pair, padding: Padding
+) -> Parts:
+  """Returns what is fastest on CPU for shapes after `visible`, without groups.
 
-  Time of the direct convolution over that of the one chosen, forward and backward, float32, batch
-  64-128, JAX 0.10.2, two cores (image x channels):
-    grouped: depthwise 4.3 (32x32x32, 16x16x128), 21-32 (2x2x1024, 8x8x256 at stride 2);
-      butterfly pairs 40-600; butterfly tree 1.3-200.
-    pointwise: 1.3 (4x4, 512 to 2048), 1.4-2.7 (wider images), 3.3 (32x32, 256 to 512 at stride 2).
-    strided 3x3: 1.2-1.5, against 0.9 in the worst case (32x32x16).
-    4x4 images: 1.2; 2x2: 74; 1x1, where `visible` leaves a dense layer: 47.
-  Elsewhere the patches of a 3x3 kernel cost more memory traffic than they save: 0.4-1.1, with
-  1.3 at 24 channels.
+  Milliseconds, float32, batch 64, JAX 0.10.2, two quiet cores, direct / patches / blocks (image x
+  channels; of the products alone: 54 at the machine's rate for the first, 27 for the second):
+    3x3, 32x32, 64 to 64: forward 51 / - / 54, images 40 / - / 45, kernel 156 / - / 62.
+    3x3, 16x16, 128 to 128: forward 28 / - / 40, images 27 / - / 36, kernel 83 / - / 43.
+    3x3, 8x8, 256 to 256: forward 31 / 47 / 34, images 28 / 39 / 30, kernel 38 / 59 / 45.
+    3x3, 4x4, 512 to 512: forward 28 / 28 / -, images 29 / 21 / -, kernel 27 / 35 / 28.
+    3x3 at stride 2, 32x32, 64 to 128: forward 24 / 42 / -, images 44 / 27 / -, kernel 53 / 56 / 27.
+    pointwise, 32x32, 64 to 256: forward 48 / 28 / -, images 60 / 14 / -, kernel 154 / 60 / 30.
+    5x5 without padding, 12x12, 20 to 50, batch 128: images 9 / 5 / 6, kernel 19 / 18 / 8.
+  Over 2x2 images the direct convolution takes 74 times as long as patches; over 1x1, where
+  `visible` leaves a dense layer, 47 times.
   """
-  height, width, inputs, features = kernel_shape
-  if groups > 1:
-    return multiply_add if inputs * features <= 4 * groups else direct
-  pointwise, small = height * width == 1, image_shape[1] * image_shape[2] <= 16
-  return patches if pointwise or small or max(strides) > 1 else direct
+  pixels = image_shape[1] * image_shape[2]
+  pointwise, small, strided = kernel_shape[:2] == (1, 1), pixels <= 16, max(strides) > 1
+  positions = (image_shape[1] - kernel_shape[0] + 1) * (image_shape[2] - kernel_shape[1] + 1)
+  # Back to the images, a convolution without padding is one with more padding than it has pixels.
+  unpadded = not any(map(any, padding)) and pixels >= 2 * positions
+  return Parts(
+    forward=patches if pointwise or small else direct,
+    to_images=patches if pointwise or small or strided or unpadded else direct,
+    to_kernel=by_direct if not (pointwise or small or strided) and pixels <= 64 else by_blocks,
+  )
+
+
+def fastest_of_groups(kernel_shape: tuple[int, ...], groups: int) -> Callable[..., jax.Array]:
+  """Returns what is fastest on CPU where each group of channels has a kernel of its own.
+
+  Time of the direct convolution over `multiply_add`, forward and backward: depthwise 4.3
+  (32x32x32, 16x16x128), 21-32 (2x2x1024, 8x8x256 at stride 2); butterfly pairs 40-600; butterfly
+  tree 1.3-200.
+  """
+  return multiply_add if kernel_shape[2] * kernel_shape[3] <= 4 * groups else direct
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(2, 3, 4))
+def assembled(
+  x: jax.Array, kernel: jax.Array, parts: Parts, strides: Pair, padding: Padding
+) -> jax.Array:
+  """The convolution without groups, each of its gradients computed as `parts` says."""
+  return parts.forward(x, kernel, strides, padding)
+
+
+def _assembled_forward(x, kernel, parts, strides, padding):
+  return parts.forward(x, kernel, strides, padding), (x, kernel)
+
+
+def _assembled_backward(parts, strides, padding, kept, gradient):
+  x, kernel = kept
+  _, pull = jax.vjp(lambda x: parts.to_images(x, kernel, strides, padding), x)
+  return *pull(gradient), parts.to_kernel(x, kernel, gradient, strides, padding)
+
+
+assembled.defvjp(_assembled_forward, _assembled_backward)
+
+
+def by_direct(
+  x: jax.Array, kernel: jax.Array, gradient: jax.Array, strides: Pair, padding: Padding
+) -> jax.Array:
+  """Returns the gradient of the kernel, as XLA transposes its own convolution."""
+  return jax.vjp(lambda kernel: direct(x, kernel, strides, padding), kernel)[1](gradient)[0]
+
+
+def by_blocks(
+  x: jax.Array, kernel: jax.Array, gradient: jax.Array, strides: Pair, padding: Padding
+) -> jax.Array:
+  """Returns the gradient of the kernel, by the patches of a few images at a time, in float32.
+
+  The patches of a whole batch are many times the images and leave every cache; those of a block
+  do not. The gradient goes in front: a product of rows by columns is the fast one.
+  """
+  positions, features = gradient.shape[1] * gradient.shape[2], kernel.shape[-1]
+  images = largest_divisor(len(x), max(1, ROWS // positions))
+  padded = jnp.pad(x, ((0, 0), *padding, (0, 0)))
+
+  def add(total, block):
+    images, gradient = block
+    columns = jnp.concatenate(taps(images, kernel.shape, strides, ((0, 0), (0, 0))), axis=-1)
+    columns = columns.reshape(-1, columns.shape[-1])
+    rows = gradient.reshape(-1, features).T
+    return total + jnp.dot(rows, columns, preferred_element_type=jnp.float32), None
+
+  blocks = [array.reshape(-1, images, *array.shape[1:]) for array in (padded, gradient)]
+  total, _ = lax.scan(add, jnp.zeros((features, kernel.size // features)), blocks)
+  return total.T.reshape(kernel.shape).astype(kernel.dtype)
+
+
+def largest_divisor(number: int, most: int) -> int:
+  """Returns the largest number up to `most` that divides `number`."""
+  return max(divisor for divisor in range(1, min(number, most) + 1) if number % divisor == 0)
 
 
 def direct(
-  x: jax.Array, kernel: jax.Array, strides: Pair, padding: Padding, groups: int
+  x: jax.Array, kernel: jax.Array, strides: Pair, padding: Padding, groups: int = 1
 ) -> jax.Array:
   """XLA's own convolution."""
   return lax.conv_general_dilated(
@@ -73,11 +167,8 @@ def direct(
   )
 
 
-def patches(
-  x: jax.Array, kernel: jax.Array, strides: Pair, padding: Padding, groups: int = 1
-) -> jax.Array:
-  """One matrix product of the image's patches with the kernel (im2col); not for groups."""
-  del groups
+def patches(x: jax.Array, kernel: jax.Array, strides: Pair, padding: Padding) -> jax.Array:
+  """One matrix product of the image's patches with the kernel (im2col)."""
   columns = jnp.concatenate(taps(x, kernel.shape, strides, padding), axis=-1)
   return jnp.dot(columns, kernel.reshape(-1, kernel.shape[-1]))
 
