@@ -10,8 +10,11 @@ from hypothesis import strategies as st
 
 from sparsejax.layers import convolution, pooling
 
-PATCHES = ('patches', 'patches', 'by_blocks')
-STRIDED = ('direct', 'patches', 'by_blocks')
+PATCHES = ('patches', 'images_by_patches', 'kernel_by_blocks')
+STRIDED = ('direct', 'images_by_patches', 'kernel_by_blocks')
+WIDE = ('direct', 'images_by_direct', 'kernel_by_blocks')
+NARROW = ('direct', 'images_by_direct', 'kernel_by_direct')
+UNPADDED = ('direct', 'images_by_blocks', 'kernel_by_blocks')
 # height, width, inputs, features, kernel, stride, padding, groups -> what computes the values, the
 # gradient of the images and that of the kernel; with groups, all of it
 CASES = {
@@ -23,10 +26,10 @@ CASES = {
   'even at stride 2': ((8, 8, 3, 5, 3, 2, 1, 1), STRIDED),
   'pointwise': ((5, 6, 4, 6, 1, 1, 0, 1), PATCHES),
   'pointwise at stride 2': ((5, 6, 4, 6, 1, 2, 0, 1), PATCHES),
-  'wide': ((9, 10, 4, 6, 3, 1, 1, 1), ('direct', 'direct', 'by_blocks')),
-  'narrow': ((8, 8, 4, 6, 3, 1, 1, 1), ('direct', 'direct', 'by_direct')),
-  'lenet5, wide, without padding': ((17, 18, 1, 4, 5, 1, 0, 1), ('direct', 'direct', 'by_blocks')),
-  'lenet5, without padding': ((9, 12, 3, 4, 5, 1, 0, 1), ('direct', 'patches', 'by_blocks')),
+  'wide': ((9, 10, 4, 6, 3, 1, 1, 1), WIDE),
+  'narrow': ((8, 8, 4, 6, 3, 1, 1, 1), NARROW),
+  'lenet5, wide, without padding': ((17, 18, 1, 4, 5, 1, 0, 1), WIDE),
+  'lenet5, without padding': ((9, 12, 3, 4, 5, 1, 0, 1), UNPADDED),
   'depthwise': ((6, 7, 5, 5, 3, 1, 1, 5), 'multiply_add'),
   'depthwise at stride 2': ((7, 6, 5, 5, 3, 2, 1, 5), 'multiply_add'),
   'depthwise over 1x1': ((1, 1, 5, 5, 3, 2, 1, 5), 'multiply_add'),
@@ -95,13 +98,15 @@ def test_what_computes_a_convolution(case):
 
 
 @pytest.mark.parametrize('rows', [1, 300, 10**6])
-def test_blocks_of_any_size_sum_to_the_whole(rows, monkeypatch):
+def test_blocks_of_any_size_make_the_whole(rows, monkeypatch):
   """Six images of 8x9 positions: one at a time, three (300 rows hold four), all at once."""
   monkeypatch.setattr(convolution, 'ROWS', rows)
   x, gradient = normal((6, 8, 9, 3), jnp.float32), normal((6, 8, 9, 5), jnp.float32, seed=1)
   kernel = normal((3, 3, 3, 5), jnp.float32, seed=2)
   arguments = x, kernel, gradient, (1, 1), ((1, 1), (1, 1))
-  assert_close([convolution.by_blocks(*arguments)], [convolution.by_direct(*arguments)])
+  for of in ('images', 'kernel'):
+    blocks, direct = (getattr(convolution, f'{of}_by_{how}') for how in ('blocks', 'direct'))
+    assert_close([blocks(*arguments)], [direct(*arguments)])
 
 
 def test_a_block_is_of_the_most_images_that_divide_the_batch():

@@ -48,12 +48,12 @@ class Parts(NamedTuple):
   """How the convolution and its two gradients are computed, each in its own way.
 
   forward: (x, kernel, strides, padding) -> y.
-  to_images: likewise; the gradient of the images is this function's own.
-  to_kernel: (x, kernel, gradient, strides, padding) -> the gradient of the kernel.
+  to_images: (x, kernel, gradient, strides, padding) -> the gradient of the images.
+  to_kernel: likewise -> the gradient of the kernel.
   """
 
   forward: Formulation
-  to_images: Formulation
+  to_images: Gradient
   to_kernel: Gradient
 
 
@@ -70,7 +70,8 @@ def fastest(
     3x3, 4x4, 512 to 512: forward 28 / 28 / -, images 29 / 21 / -, kernel 27 / 35 / 28.
     3x3 at stride 2, 32x32, 64 to 128: forward 24 / 42 / -, images 44 / 27 / -, kernel 53 / 56 / 27.
     pointwise, 32x32, 64 to 256: forward 48 / 28 / -, images 60 / 14 / -, kernel 154 / 60 / 30.
-    5x5 without padding, 12x12, 20 to 50, batch 128: images 9 / 5 / 6, kernel 19 / 18 / 8.
+    5x5 without padding, 12x12, 20 to 50, batch 128: images 9 / 5 / 6, kernel 19 / 18 / 8; within
+      lenet5's step on one core, where pooling is fused with patches, 23 / 48 / 12 for the images.
   Over 2x2 images the direct convolution takes 74 times as long as patches; over 1x1, where
   `visible` leaves a dense layer, 47 times.
   """
@@ -79,10 +80,14 @@ def fastest(
   positions = (image_shape[1] - kernel_shape[0] + 1) * (image_shape[2] - kernel_shape[1] + 1)
   # Back to the images, a convolution without padding is one with more padding than it has pixels.
   unpadded = not any(map(any, padding)) and pixels >= 2 * positions
+  is_plain = not (pointwise or small or strided)
+  to_images = images_by_direct if is_plain else images_by_patches
+  if is_plain and unpadded:
+    to_images = images_by_blocks
   return Parts(
     forward=patches if pointwise or small else direct,
-    to_images=patches if pointwise or small or strided or unpadded else direct,
-    to_kernel=by_direct if not (pointwise or small or strided) and pixels <= 64 else by_blocks,
+    to_images=to_images,
+    to_kernel=kernel_by_direct if is_plain and pixels <= 64 else kernel_by_blocks,
   )
 
 
@@ -109,22 +114,47 @@ def _assembled_forward(x, kernel, parts, strides, padding):
 
 
 def _assembled_backward(parts, strides, padding, kept, gradient):
-  x, kernel = kept
-  _, pull = jax.vjp(lambda x: parts.to_images(x, kernel, strides, padding), x)
-  return *pull(gradient), parts.to_kernel(x, kernel, gradient, strides, padding)
+  arguments = (*kept, gradient, strides, padding)
+  return parts.to_images(*arguments), parts.to_kernel(*arguments)
 
 
 assembled.defvjp(_assembled_forward, _assembled_backward)
 
 
-def by_direct(
+def images_by_direct(
+  x: jax.Array, kernel: jax.Array, gradient: jax.Array, strides: Pair, padding: Padding
+) -> jax.Array:
+  """Returns the gradient of the images, as XLA transposes its own convolution."""
+  return jax.vjp(lambda x: direct(x, kernel, strides, padding), x)[1](gradient)[0]
+
+
+def images_by_patches(
+  x: jax.Array, kernel: jax.Array, gradient: jax.Array, strides: Pair, padding: Padding
+) -> jax.Array:
+  """Returns the gradient of the images, from that of their patches."""
+  return jax.vjp(lambda x: patches(x, kernel, strides, padding), x)[1](gradient)[0]
+
+
+def images_by_blocks(
+  x: jax.Array, kernel: jax.Array, gradient: jax.Array, strides: Pair, padding: Padding
+) -> jax.Array:
+  """Returns the gradient of the images, from that of the patches of a few images at a time."""
+  images = _images_a_block(gradient)
+  _, pull = jax.vjp(
+    lambda x: patches(x, kernel, strides, padding), jnp.zeros((images, *x.shape[1:]), x.dtype)
+  )
+  blocks = gradient.reshape(-1, images, *gradient.shape[1:])
+  return lax.map(lambda block: pull(block)[0], blocks).reshape(x.shape)
+
+
+def kernel_by_direct(
   x: jax.Array, kernel: jax.Array, gradient: jax.Array, strides: Pair, padding: Padding
 ) -> jax.Array:
   """Returns the gradient of the kernel, as XLA transposes its own convolution."""
   return jax.vjp(lambda kernel: direct(x, kernel, strides, padding), kernel)[1](gradient)[0]
 
 
-def by_blocks(
+def kernel_by_blocks(
   x: jax.Array, kernel: jax.Array, gradient: jax.Array, strides: Pair, padding: Padding
 ) -> jax.Array:
   """Returns the gradient of the kernel, by the patches of a few images at a time, in float32.
@@ -132,8 +162,7 @@ def by_blocks(
   The patches of a whole batch are many times the images and leave every cache; those of a block
   do not. The gradient goes in front: a product of rows by columns is the fast one.
   """
-  positions, features = gradient.shape[1] * gradient.shape[2], kernel.shape[-1]
-  images = largest_divisor(len(x), max(1, ROWS // positions))
+  images, features = _images_a_block(gradient), kernel.shape[-1]
   padded = jnp.pad(x, ((0, 0), *padding, (0, 0)))
 
   def add(total, block):
@@ -146,6 +175,11 @@ def by_blocks(
   blocks = [array.reshape(-1, images, *array.shape[1:]) for array in (padded, gradient)]
   total, _ = lax.scan(add, jnp.zeros((features, kernel.size // features)), blocks)
   return total.T.reshape(kernel.shape).astype(kernel.dtype)
+
+
+def _images_a_block(gradient: jax.Array) -> int:
+  positions = gradient.shape[1] * gradient.shape[2]
+  return largest_divisor(len(gradient), max(1, ROWS // positions))
 
 
 def largest_divisor(number: int, most: int) -> int:
