@@ -18,3 +18,7 @@ class TerminatedError(RuntimeError):
 
   def __str__(self):
     return str(self.args[0])
+
+
+class PausedError(RuntimeError):
+  """Whoever watches the run stopped it behind an evaluation; the state is saved."""

@@ -3,7 +3,7 @@
 import contextlib
 import pathlib
 import traceback
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
@@ -19,7 +19,12 @@ from sparsejax.experiment import (
   runs,
   setup,
 )
-from sparsejax.experiment.errors import NonFiniteLossError, TerminatedError, UsageError
+from sparsejax.experiment.errors import (
+  NonFiniteLossError,
+  PausedError,
+  TerminatedError,
+  UsageError,
+)
 from sparsejax.experiment.state import RunState, init_optimizer, initial
 from sparsejax.experiment.summary import summarise
 from sparsejax.experiment.train import Trainer
@@ -34,6 +39,7 @@ def run(
   *,
   version: int,
   workdir: pathlib.Path | None = None,
+  watch: Callable[[Mapping[str, Any]], bool] | None = None,
 ) -> dict[str, Any]:
   """Runs an experiment, or goes on with it where it stopped; returns its summary.
 
@@ -42,8 +48,11 @@ def run(
     defaults: those of base.py for the same chain and events.
     version: of the defaults.
     workdir: the run directory; by default results/runs/NAME-HASH8/seedK.
+    watch: called with the line of metrics of every evaluation that is made; where it returns True
+      the run is saved and stops. The next call goes on from there.
 
   Raises:
+    PausedError: `watch` stopped the run.
     UsageError: the config or the directory can't be used; nothing has been compiled or written.
   """
   try:
@@ -55,25 +64,25 @@ def run(
   path = workdir or pathlib.Path('results', 'runs', f'{name}-{experiment_hash}', f'seed{seed}')
   if not (path / 'config.json').exists() and not config['init_from']:
     _check_start(experiment)
-  directory = runs.RunDirectory(path, config, experiment_hash)
-  if directory.summary is not None:
-    display.say(f'{path} holds this run, finished; nothing is trained.')
-    display.final_table(directory.summary)
-    return directory.summary
-  display.settings_table(config, defaults)
-  display.say(f'run directory: {path}')
-  try:
-    with files.naming_full_disk(path):
-      directory.note_start()
-      (path / TRACEBACK).unlink(missing_ok=True)
-      state, host = _begin(experiment, directory)
-      return _train(experiment, directory, experiment_hash, state, host)
-  except (TerminatedError, UsageError):
-    raise
-  except Exception:
-    with contextlib.suppress(OSError):  # the disk may be what is wrong
-      (path / TRACEBACK).write_text(traceback.format_exc())
-    raise
+  with runs.RunDirectory(path, config, experiment_hash) as directory:
+    if directory.summary is not None:
+      display.say(f'{path} holds this run, finished; nothing is trained.')
+      display.final_table(directory.summary)
+      return directory.summary
+    display.settings_table(config, defaults)
+    display.say(f'run directory: {path}')
+    try:
+      with files.naming_full_disk(path):
+        directory.note_start()
+        (path / TRACEBACK).unlink(missing_ok=True)
+        state, host = _begin(experiment, directory)
+        return _train(experiment, directory, experiment_hash, state, host, watch)
+    except (PausedError, TerminatedError, UsageError):
+      raise
+    except Exception:
+      with contextlib.suppress(OSError):  # the disk may be what is wrong
+        (path / TRACEBACK).write_text(traceback.format_exc())
+      raise
 
 
 def _digests(experiment: setup.Experiment) -> dict[str, str]:
@@ -147,12 +156,12 @@ def _read_source(source: str, like: Any, experiment: setup.Experiment) -> Any:
   return found | {'params': params}
 
 
-def _train(experiment, directory, experiment_hash, state, host) -> dict[str, Any]:
+def _train(experiment, directory, experiment_hash, state, host, watch) -> dict[str, Any]:
   path, agenda = directory.path, experiment.agenda
   lines = metrics.MetricsFile(path / 'metrics.jsonl', int(state.train.step))
   total = experiment.clock.total_steps
   with _Writers(lines, experiment, path) as writers, display.Progress(total) as progress:
-    trainer = Trainer(experiment, state, host, directory.checkpoints, progress, writers)
+    trainer = Trainer(experiment, state, host, directory.checkpoints, progress, writers, watch)
     state = trainer.run()
   best = state.best
   if best.step < 0:

@@ -3,7 +3,7 @@
 import contextlib
 import signal
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import jax
@@ -21,7 +21,7 @@ from sparsejax.experiment import (
   rates,
   steps,
 )
-from sparsejax.experiment.errors import NonFiniteLossError, TerminatedError
+from sparsejax.experiment.errors import NonFiniteLossError, PausedError, TerminatedError
 from sparsejax.experiment.setup import Experiment, on_devices
 from sparsejax.experiment.state import RunState, better, empty_window
 from sparsejax.sparsity import measure
@@ -38,11 +38,21 @@ class Trainer:
     root: the folder of checkpoints.
     progress: a display.Progress, shown how far training is.
     metrics: where lines go: `append(line)` and `sync()`.
+    watch: called with the line of metrics of every evaluation; the run stops where it says so.
   """
 
-  def __init__(self, experiment: Experiment, state: RunState, host, root, progress, metrics):
+  def __init__(
+    self,
+    experiment: Experiment,
+    state: RunState,
+    host,
+    root,
+    progress,
+    metrics,
+    watch: Callable[[Mapping[str, Any]], bool] | None = None,
+  ):
     self.experiment, self.state, self.host = experiment, state, host
-    self.root, self.progress, self.metrics = root, progress, metrics
+    self.root, self.progress, self.metrics, self.watch = root, progress, metrics, watch
     config, clock, model = experiment.config, experiment.clock, experiment.model
     self.train_data = on_devices(experiment.dataset.train)
     self.validation_data = on_devices(experiment.dataset.validation)
@@ -78,6 +88,7 @@ class Trainer:
     network = jax.eval_shape(experiment.deployment, state.train.params, state.train.batch_stats)
     self._parameters = sum(measure.sizes(network).values())
     self._pending: dict[str, Any] | None = None
+    self._evaluated: dict[str, Any] = {}  # the last line with an evaluation in it
     self._begun = time.monotonic() - host.get('seconds', 0.0)
     self._last_line = (int(state.train.step), time.monotonic())
     self._signal: int | None = None
@@ -140,8 +151,15 @@ class Trainer:
       self.host['phases']['dense'] = phase_of(self.experiment, network, step, *figures)
     for name in plan.events.get(step, ()):
       self._happen(name)
-    if step in plan.checkpoint and step > 0:
+    saved = step in plan.checkpoint and step > 0
+    if saved:
       self._save()
+    if self.watch is not None and step in plan.evaluate:
+      self._flush()
+      if self.watch(self._evaluated) and step < plan.total:
+        if not saved:
+          self._save()
+        raise PausedError(f'stopped at step {step}; what it takes to go on is saved')
 
   def _line(self, step: int, network: Any) -> dict[str, Any]:
     """The values of one line of metrics, some of them still on the device."""
@@ -176,6 +194,8 @@ class Trainer:
       line['below_threshold'] = 1 - not_under[0] / self._parameters
     line |= self._timings(line['step'])
     _refuse_non_finite(window)
+    if 'validation_loss' in line:
+      self._evaluated = line
     self.metrics.append(line)
     self.progress.line(line)
 

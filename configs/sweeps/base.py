@@ -1,0 +1,32 @@
+"""Every field of a search: its default and what it means. The other sweeps start here."""
+
+from ml_collections import ConfigDict
+
+
+def get_config():
+  """The defaults: nothing varies yet."""
+  config = ConfigDict()
+  # What is varied, each with its argument: of several, one of the parameters is which.
+  config.configs = ('configs/quickstart.py',)
+  config.overrides = ()  # of all of them, as on launch.py's command line: 'epochs=81.0'
+  config.seeds = (0,)  # more than one in a grid only
+  # dict(key=FIELD, kind='log_uniform' or 'uniform' or 'integers', low=, high=), or
+  # dict(key=FIELD, kind='choices', choices=(...)); the key 'argument' is the config's argument.
+  config.space = ()
+  config.sampler = 'random'  # or tpe; or grid: every combination of the choices, trained in full
+  config.sampler_seed = 0
+  config.trials = 27  # without synchronous brackets, which know their own number
+
+  config.scheduler = ConfigDict()
+  # What trains for how long: hyperband, the paper's synchronous brackets; optuna_hyperband, its
+  # asynchronous form by Optuna's pruner; none, every trial in full. R is the config's `epochs`.
+  config.scheduler.name = 'hyperband'
+  config.scheduler.eta = 3  # of the configurations in a rung one in so many goes on
+
+  # dict(metric=, direction='minimize' or 'maximize'), metrics of validation or of counting; more
+  # than one only with the scheduler none.
+  config.objectives = (dict(metric='validation_loss', direction='minimize'),)
+  # dict(metric=, at_most=): what breaks one is worse than all that does not, by how far it does.
+  config.constraints = ()
+  config.deaths = 5  # of a trial's process without a step between them, before the trial has failed
+  return config

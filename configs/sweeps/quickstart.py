@@ -1,0 +1,21 @@
+"""Hyperband over the quick start: learning rate, its fall, weight decay, batch, on real 8x8 digits.
+
+python -m sparsejax.sweep --config=configs/sweeps/quickstart.py --workdir=DIR --workers=2
+
+81 epochs at most and eta 3: 143 configurations in five brackets.
+"""
+
+from configs.sweeps import base
+
+
+def get_config():
+  config = base.get_config()
+  config.configs = ('configs/quickstart.py',)
+  config.overrides = ('epochs=54.0', 'prune.begin_epochs=18.0')
+  config.space = (
+    dict(key='scale_by_learning_rate.learning_rate.value', kind='log_uniform', low=0.005, high=0.5),
+    dict(key='scale_by_learning_rate.learning_rate.factor', kind='uniform', low=0.02, high=0.5),
+    dict(key='add_decayed_weights.weight_decay', kind='log_uniform', low=5e-6, high=1e-3),
+    dict(key='batch_size', kind='choices', choices=(16, 32, 64)),
+  )
+  return config

@@ -1,0 +1,215 @@
+"""What a sweep's config says, checked: the space, the plan of slots, what is better than what."""
+
+import json
+import math
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+from optuna.distributions import CategoricalDistribution
+
+from sparsejax.lookup import lookup
+from sparsejax.search import space
+from sparsejax.search.brackets import Rung, Slot, brackets, plan
+
+Resolve = Callable[[str], dict[str, Any]]  # 'configs/NAME.py:ARGUMENT' -> its resolved settings
+SAMPLERS = ('random', 'tpe', 'grid')
+SCHEDULERS = ('hyperband', 'optuna_hyperband', 'none')
+METRICS = (
+  'validation_loss',
+  'validation_accuracy',
+  'active_fraction',
+  'active_parameters',
+  'kl',
+)
+DIRECTIONS = ('minimize', 'maximize')
+
+
+class Sweep(NamedTuple):
+  """A search that can be run.
+
+  Attributes:
+    settings: of the sweep, plain.
+    parameters: what varies.
+    combinations: the values of each slot, for a grid; None where a sampler draws them.
+    slots: all pieces of work.
+  """
+
+  settings: Mapping[str, Any]
+  parameters: tuple[space.Parameter, ...]
+  combinations: list[dict[str, Any]] | None
+  slots: list[Slot]
+
+  @property
+  def objectives(self) -> Sequence[Mapping[str, str]]:
+    return self.settings['objectives']
+
+
+def check(settings: Mapping[str, Any], resolve: Resolve) -> Sweep:
+  """Returns the search that a sweep's config asks for.
+
+  Args:
+    settings: of `configs/sweeps/base.py`, plain.
+    resolve: loads a config, with the sweep's overrides.
+
+  Raises:
+    ValueError: what can't be, in one line.
+  """
+  settings = json.loads(json.dumps(settings))  # as the workers will read them
+  if not settings['configs']:
+    raise ValueError('configs=(): allowed is one or more')
+  lookup('sampler', settings['sampler'], dict.fromkeys(SAMPLERS))
+  lookup('scheduler.name', settings['scheduler']['name'], dict.fromkeys(SCHEDULERS))
+  _check_goals(settings)
+  parameters = space.parse(settings['space'])
+  _check_effects(settings, parameters, resolve)
+  for key, values in ((space.CONFIG, settings['configs']), (space.SEED, settings['seeds'])):
+    if any(parameter.key == key for parameter in parameters):
+      raise ValueError(f"space: '{key}' is no parameter; allowed is in `{key}s` of the sweep")
+    if len(set(values)) < len(values) or not values:
+      raise ValueError(f'{key}s={tuple(values)}: allowed is one or more, each once')
+    if len(values) > 1:
+      parameters = (*parameters, space.Parameter(key, CategoricalDistribution(tuple(values))))
+  if not parameters:
+    raise ValueError('space=(): nothing varies; allowed are parameters, several configs or seeds')
+  if settings['sampler'] == 'grid':
+    combinations = space.grid(parameters)
+    slots = _at_full_length(settings, resolve, len(combinations))
+    return Sweep(settings, parameters, combinations, slots)
+  if len(settings['seeds']) > 1:
+    raise ValueError(
+      f"seeds={tuple(settings['seeds'])}: with the sampler '{settings['sampler']}' allowed is one"
+    )
+  return Sweep(settings, parameters, None, _slots(settings, parameters, resolve))
+
+
+def _check_goals(settings):
+  for objective in settings['objectives']:
+    if set(objective) != {'metric', 'direction'}:
+      raise ValueError(f'objectives: {objective}: needed are metric and direction')
+    lookup('direction', objective['direction'], dict.fromkeys(DIRECTIONS))
+  for constraint in settings['constraints']:
+    if set(constraint) != {'metric', 'at_most'}:
+      raise ValueError(f'constraints: {constraint}: needed are metric and at_most')
+  for goal in (*settings['objectives'], *settings['constraints']):
+    if goal['metric'].startswith('test'):
+      raise ValueError(
+        f"metric '{goal['metric']}': the test set is for reporting; allowed are "
+        f'{", ".join(METRICS)}'
+      )
+    lookup('metric', goal['metric'], dict.fromkeys(METRICS))
+  count = len(settings['objectives'])
+  if not count or (count > 1 and settings['scheduler']['name'] != 'none'):
+    raise ValueError(
+      f"objectives: {count} with the scheduler '{settings['scheduler']['name']}'; allowed is one, "
+      "or more with 'none'"
+    )
+
+
+def _check_effects(settings, parameters, resolve):
+  """Refuses a key that is absent from a config, or whose values all make the same one."""
+  for config in settings['configs']:
+    for parameter in parameters:
+      one = settings | {'configs': [config]}
+      low, high = (resolved(one, {parameter.key: end}, resolve) for end in parameter.extremes)
+      if low == high:
+        values = ' and '.join(map(repr, parameter.extremes))
+        raise ValueError(
+          f"space: '{parameter.key}' has no effect: {config} is the same with {values}"
+        )
+
+
+def resolved(
+  sweep: Mapping[str, Any], values: Mapping[str, Any], resolve: Resolve
+) -> dict[str, Any]:
+  """Returns the settings of one trial.
+
+  Args:
+    sweep: its settings.
+    values: by parameter.
+    resolve: loads a config, with the sweep's overrides.
+  """
+  values = dict(values)
+  config = values.pop(space.CONFIG, sweep['configs'][0])
+  seed = values.pop(space.SEED, sweep['seeds'][0])
+  if space.ARGUMENT in values:
+    config = f'{config.partition(":")[0]}:{values.pop(space.ARGUMENT)}'
+  return space.apply(resolve(config), {'seed': seed, **values})
+
+
+def _epochs(settings, resolve) -> int:
+  """R, in whole epochs, at whose rungs there is an evaluation."""
+  lengths = {config: resolve(config)['epochs'] for config in settings['configs']}
+  if len(set(lengths.values())) > 1:
+    raise ValueError(f'epochs differ between the configs, {lengths}; allowed is one length')
+  epochs = lengths[settings['configs'][0]]
+  if epochs != int(epochs) or epochs < 1:
+    raise ValueError(f'epochs={epochs}: allowed with brackets is a whole number')
+  return int(epochs)
+
+
+def _slots(settings, parameters, resolve) -> list[Slot]:
+  if settings['scheduler']['name'] != 'hyperband':
+    if settings['trials'] < 1:
+      raise ValueError(f'trials={settings["trials"]}: allowed is 1 or more')
+    return _at_full_length(settings, resolve, settings['trials'])
+  if any(parameter.key == 'epochs' for parameter in parameters):
+    raise ValueError("space: 'epochs' is what the brackets give; allowed with the scheduler 'none'")
+  schedule = brackets(_epochs(settings, resolve), settings['scheduler']['eta'])
+  _check_evaluated(settings, schedule, resolve)
+  return plan(schedule)
+
+
+def _check_evaluated(settings, schedule, resolve):
+  for config in settings['configs']:
+    every = resolve(config)['evaluation'].get('every_epochs')
+    for rung in (rung for rungs in schedule for rung in rungs):
+      if every is None or not math.isclose(rung.epochs / every, round(rung.epochs / every)):
+        raise ValueError(
+          f'evaluation.every_epochs={every}: nothing is evaluated at epoch {rung.epochs}, where a '
+          'rung ends; allowed is a divisor of every rung, such as 1.0'
+        )
+
+
+def _at_full_length(settings, resolve, trials: int) -> list[Slot]:
+  if settings['scheduler']['name'] == 'hyperband':
+    raise ValueError(
+      f"scheduler.name='hyperband' with the sampler '{settings['sampler']}': allowed is 'none'"
+    )
+  if settings['scheduler']['name'] == 'optuna_hyperband':
+    _epochs(settings, resolve)
+  longest = max(math.ceil(resolve(config)['epochs']) for config in settings['configs'])
+  return plan([(Rung(trials, longest),)])
+
+
+def score(sweep: Mapping[str, Any], metrics: Mapping[str, float] | None) -> tuple[int, float]:
+  """Returns how good a trial is, smaller being better: feasible, infeasible, failed.
+
+  Args:
+    sweep: its settings.
+    metrics: of the trial; None where it failed.
+
+  Example:
+    >>> goals = {'objectives': [{'metric': 'active_fraction', 'direction': 'minimize'}],
+    ...          'constraints': [{'metric': 'validation_loss', 'at_most': 0.0766}]}
+    >>> score(goals, {'active_fraction': 0.1, 'validation_loss': 0.07})
+    (0, 0.1)
+    >>> score(goals, {'active_fraction': 0.01, 'validation_loss': 0.5766})
+    (1, 0.5)
+    >>> score(goals, None)
+    (2, 0.0)
+  """
+  if metrics is None:
+    return (2, 0.0)
+  objective = sweep['objectives'][0]
+  value = metrics[objective['metric']]
+  broken = sum(violations(sweep, metrics))
+  if not (math.isfinite(value) and math.isfinite(broken)):
+    return (2, 0.0)
+  if broken > 0:
+    return (1, broken)
+  return (0, value if objective['direction'] == 'minimize' else -value)
+
+
+def violations(sweep: Mapping[str, Any], metrics: Mapping[str, float]) -> list[float]:
+  """Returns by how much each constraint is broken, 0 where it holds."""
+  return [max(0.0, metrics[c['metric']] - c['at_most']) for c in sweep['constraints']]

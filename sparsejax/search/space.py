@@ -1,0 +1,154 @@
+"""The search space: which fields of a config vary, over what, and that they really do."""
+
+import itertools
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+from optuna.distributions import (
+  BaseDistribution,
+  CategoricalDistribution,
+  FloatDistribution,
+  IntDistribution,
+)
+
+from sparsejax.experiment.rates import is_number
+from sparsejax.experiment.runs import flatten
+from sparsejax.lookup import lookup
+
+ARGUMENT = 'argument'  # the key of what stands behind the config's name
+CONFIG, SEED = 'config', 'seed'
+KINDS = {
+  'uniform': ('low', 'high'),
+  'log_uniform': ('low', 'high'),
+  'integers': ('low', 'high'),
+  'choices': ('choices',),
+}
+
+
+class Parameter(NamedTuple):
+  """One thing that varies: a field of the config, its argument, the config itself, or the seed."""
+
+  key: str
+  distribution: BaseDistribution
+
+  @property
+  def extremes(self) -> tuple[Any, Any]:
+    """Two values as far apart as there are."""
+    if isinstance(self.distribution, CategoricalDistribution):
+      return self.distribution.choices[0], self.distribution.choices[-1]
+    return self.distribution.low, self.distribution.high
+
+
+def parse(entries: Sequence[Mapping[str, Any]]) -> tuple[Parameter, ...]:
+  """Returns the parameters that a sweep's `space` lists.
+
+  Args:
+    entries: each with key (a dotted field, or 'argument'), kind, and low and high, or choices.
+
+  Raises:
+    ValueError: an unknown kind, a bound that is missing or that can't be, a key named twice, a
+      parameter that can have one value only.
+
+  Example:
+    >>> target = {'key': 'prune.target', 'kind': 'log_uniform', 'low': 0.01, 'high': 0.1}
+    >>> parse([target])[0].extremes
+    (0.01, 0.1)
+  """
+  parameters = tuple(_parameter(entry) for entry in entries)
+  keys = [parameter.key for parameter in parameters]
+  if twice := [key for key in keys if keys.count(key) > 1]:
+    raise ValueError(f"space: '{twice[0]}' is there twice; allowed is once")
+  return parameters
+
+
+def _parameter(entry: Mapping[str, Any]) -> Parameter:
+  key = entry.get('key')
+  if not isinstance(key, str) or not key:
+    raise ValueError(f'space: {dict(entry)} has no key; allowed is a field of the config')
+  kind = entry.get('kind')
+  bounds = lookup(f"kind of '{key}'", str(kind), KINDS)
+  if wrong := set(entry) ^ {'key', 'kind', *bounds}:
+    needed = ', '.join(bounds)
+    raise ValueError(f"space: '{key}' is {kind}: needed are {needed}; {min(wrong)} is wrong")
+  if kind == 'choices':
+    return Parameter(key, _choices(key, entry['choices']))
+  low, high = entry['low'], entry['high']
+  if not all(is_number(bound) and math.isfinite(bound) for bound in (low, high)) or low >= high:
+    raise ValueError(f"space: '{key}' from {low} to {high}: allowed are numbers, low below high")
+  if kind == 'log_uniform' and low <= 0:
+    raise ValueError(f"space: '{key}' from {low}: allowed is more than 0, on a log axis")
+  if kind == 'integers':
+    if not (isinstance(low, int) and isinstance(high, int)):
+      raise ValueError(f"space: '{key}' from {low} to {high}: allowed are integers")
+    return Parameter(key, IntDistribution(low, high))
+  return Parameter(key, FloatDistribution(low, high, log=kind == 'log_uniform'))
+
+
+def _choices(key: str, choices: Any) -> CategoricalDistribution:
+  if not isinstance(choices, tuple | list) or len(choices) < 2:
+    raise ValueError(f"space: '{key}' of {choices!r}: allowed are two choices or more")
+  for choice in choices:
+    if not isinstance(choice, bool | int | float | str | None):
+      raise ValueError(f"space: '{key}' of {choice!r}: allowed are numbers, texts and None")
+  if len({repr(choice) for choice in choices}) < len(choices):
+    raise ValueError(f"space: '{key}' of {choices!r}: allowed is each choice once")
+  return CategoricalDistribution(tuple(choices))
+
+
+def grid(parameters: Sequence[Parameter]) -> list[dict[str, Any]]:
+  """Returns every combination of the choices, the last parameter varying fastest.
+
+  Raises:
+    ValueError: a parameter without choices.
+  """
+  for key, distribution in parameters:
+    if not isinstance(distribution, CategoricalDistribution):
+      raise ValueError(f"space: '{key}': allowed in a grid are choices")
+  keys = [parameter.key for parameter in parameters]
+  every = itertools.product(*(parameter.distribution.choices for parameter in parameters))
+  return [dict(zip(keys, values, strict=True)) for values in every]
+
+
+def apply(settings: Mapping[str, Any], values: Mapping[str, Any]) -> dict[str, Any]:
+  """Returns the settings with these fields changed.
+
+  Args:
+    settings: nested, as a config resolves to.
+    values: by dotted field.
+
+  Raises:
+    ValueError: a field that is not there, or a value of another type than its default.
+
+  Example:
+    >>> apply({'prune': {'target': 0.1}}, {'prune.target': 0.02})
+    {'prune': {'target': 0.02}}
+  """
+  changed = _copy(settings)
+  known = dict.fromkeys(flatten(settings))
+  for key, value in values.items():
+    lookup('field', key, known)
+    *blocks, last = key.split('.')
+    block = changed
+    for name in blocks:
+      block = block[name]
+    block[last] = _as(key, value, block[last])
+  return changed
+
+
+def _copy(settings):
+  """The same settings in dicts of their own; what is no dict is never changed in place."""
+  return {k: _copy(v) if isinstance(v, Mapping) else v for k, v in settings.items()}
+
+
+def _as(key: str, value: Any, default: Any) -> Any:
+  """The value in the type of the field: a float's may be an integer, nothing else is turned."""
+  if default is None or value is None:
+    return value
+  if isinstance(default, float) and is_number(value):
+    return float(value)
+  if isinstance(default, tuple | list) and isinstance(value, tuple | list):
+    return tuple(value)
+  if type(value) is not type(default):
+    raise ValueError(f'{key}={value!r}: allowed is {type(default).__name__}, as {default!r} is')
+  return value

@@ -1,0 +1,74 @@
+"""Where a study lies: a file that many processes of one machine share, or a database."""
+
+import fcntl
+import os
+import pathlib
+
+from optuna.storages import BaseStorage, JournalStorage, RDBStorage
+from optuna.storages.journal import JournalFileBackend, JournalFileOpenLock
+
+
+class FileLock(JournalFileOpenLock):
+  """A lock that the operating system drops with its process, however that ends.
+
+  Optuna's own locks are files, which a killed process leaves behind: the others then wait for half
+  a minute.
+  """
+
+  def __init__(self, path: pathlib.Path):
+    super().__init__(str(path))
+    self._path = path
+    self._handle: int | None = None
+
+  def acquire(self) -> bool:
+    handle = os.open(self._path, os.O_RDWR | os.O_CREAT, 0o666)
+    fcntl.flock(handle, fcntl.LOCK_EX)
+    self._handle = handle
+    return True
+
+  def release(self) -> None:
+    handle, self._handle = self._handle, None
+    if handle is not None:
+      os.close(handle)
+
+
+def open_storage(url: str | None, folder: pathlib.Path) -> BaseStorage:
+  """Returns the storage of a study.
+
+  Args:
+    url: of a database, as SQLAlchemy writes it; None for a file in the folder.
+    folder: of the search.
+
+  Raises:
+    ValueError: a database that can't be reached, or SQLite: it locks no rows, and two workers could
+      take one trial.
+  """
+  if url is None:
+    path = folder / 'study.journal'
+    lock = FileLock(folder / '.study.lock')
+    _drop_unfinished_line(path, lock)
+    return JournalStorage(JournalFileBackend(str(path), lock_obj=lock))
+  if url.startswith('sqlite'):
+    raise ValueError(
+      f'study={url}: SQLite lets two workers take one trial; allowed is a server such as '
+      'postgresql://..., or no study, for a file in the work directory'
+    )
+  try:
+    # A connection that broke in an hour of training is opened again.
+    return RDBStorage(url, engine_kwargs={'pool_pre_ping': True})
+  except Exception as error:
+    line = ' '.join(str(error).split())
+    raise ValueError(f'study={url}: {line}; allowed is a database that can be reached') from error
+
+
+def _drop_unfinished_line(path: pathlib.Path, lock: FileLock) -> None:
+  """Cuts what a machine that went down within a line left: behind it nothing could be read."""
+  if not path.exists():
+    return
+  lock.acquire()
+  try:
+    content = path.read_bytes()
+    if content and not content.endswith(b'\n'):
+      os.truncate(path, content.rfind(b'\n') + 1)
+  finally:
+    lock.release()

@@ -1,0 +1,258 @@
+"""An Optuna study as a list of slots: what is done, what can be begun, and who has it.
+
+Every slot is a trial, made in the beginning and waiting. Whoever turns it from waiting to running
+has it: a storage lets only one do so. A slot of a later rung can be begun once the rung before it
+is done; which configuration it goes on with follows from that rung alone, so it does not matter
+who begins it, or when.
+
+A trial whose process died is failed and `lost`, and another takes its slot, with the same values
+and the same run directory. Whatever two processes do at once, the trial of a slot is the first by
+number that is not lost.
+"""
+
+import os
+import platform
+import time
+import zlib
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+import optuna
+from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
+from optuna.storages import BaseStorage
+from optuna.trial import FrozenTrial, Trial, TrialState
+
+from sparsejax.search.brackets import Slot
+from sparsejax.search.settings import Sweep, score, violations
+
+LEASE = 300.0  # seconds: a trial that nobody has touched for so long has lost its process
+OPEN = (TrialState.WAITING, TrialState.RUNNING)
+
+
+class Claim(NamedTuple):
+  """A slot that this process has, and what to do for it."""
+
+  number: int
+  slot: Slot
+  values: dict[str, Any]
+  directory: str
+  trial: Trial
+
+
+def worker_name() -> str:
+  """Who has a trial: this process on this machine."""
+  return f'{platform.node()}:{os.getpid()}'
+
+
+class Study:
+  """A search's study.
+
+  Args:
+    sweep: the search.
+    storage: where the study lies.
+    name: of the study.
+
+  Raises:
+    ValueError: the study is of another search.
+  """
+
+  def __init__(self, sweep: Sweep, storage: BaseStorage, name: str):
+    self.sweep, self.storage = sweep, storage
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    self.study = optuna.create_study(
+      storage=storage,
+      study_name=name,
+      directions=[objective['direction'] for objective in sweep.objectives],
+      load_if_exists=True,
+      pruner=self._pruner(),
+    )
+    self._id = storage.get_study_id_from_name(name)
+    self._slots = {slot.key: slot for slot in sweep.slots}
+    known = self.study.user_attrs.get('sweep')
+    if known is None:
+      self.study.set_user_attr('sweep', dict(sweep.settings))
+    elif known != sweep.settings:
+      raise ValueError(f"study '{name}': it holds another search; allowed is another workdir")
+
+  def _pruner(self):
+    scheduler = self.sweep.settings['scheduler']
+    if scheduler['name'] != 'optuna_hyperband':
+      return optuna.pruners.NopPruner()
+    return optuna.pruners.HyperbandPruner(
+      min_resource=1, max_resource=self.sweep.slots[0].epochs, reduction_factor=scheduler['eta']
+    )
+
+  def plan(self) -> None:
+    """Adds the trial of every slot that has none yet."""
+    planned = self.by_slot()
+    for slot in self.sweep.slots:
+      if slot.key not in planned:
+        values = self.sweep.combinations[slot.index] if self.sweep.combinations else {}
+        directory = f'b{slot.bracket}-{slot.index:03d}' if slot.rung == 0 else None
+        self._add(slot, values, {'directory': directory, 'deaths': 0})
+
+  def _add(self, slot: Slot, values: Mapping[str, Any], attributes: Mapping[str, Any]) -> None:
+    distributions = {p.key: p.distribution for p in self.sweep.parameters if p.key in values}
+    self.study.add_trial(
+      optuna.trial.create_trial(
+        state=TrialState.WAITING,
+        params=dict(values),
+        distributions=distributions,
+        user_attrs={'slot': slot.key, **attributes},
+      )
+    )
+
+  def by_slot(self) -> dict[str, FrozenTrial]:
+    """Returns the trial of each slot."""
+    found: dict[str, FrozenTrial] = {}
+    for trial in self.study.get_trials(deepcopy=False):
+      is_lost = trial.state == TrialState.FAIL and 'lost' in trial.user_attrs
+      if not is_lost and 'slot' in trial.user_attrs:
+        found.setdefault(trial.user_attrs['slot'], trial)
+    return found
+
+  def claim(self) -> Claim | None:
+    """Takes the first slot that can be begun, or returns None."""
+    trials = self.by_slot()
+    for slot in self.sweep.slots:
+      trial = trials.get(slot.key)
+      if trial is None or trial.state != TrialState.WAITING:
+        continue
+      source = None
+      if slot.rung:
+        before = self._rung(slot.bracket, slot.rung - 1, trials)
+        if any(other.state in OPEN for other in before):
+          continue
+        source = self._ranked(before)[slot.index]
+      if self._take(trial.number):
+        return self._begin(slot, trial, source)
+    return None
+
+  def _rung(self, bracket: int, rung: int, trials) -> list[FrozenTrial]:
+    slots = [s for s in self.sweep.slots if (s.bracket, s.rung) == (bracket, rung)]
+    return [trials[slot.key] for slot in slots]
+
+  def _ranked(self, trials: Sequence[FrozenTrial]) -> list[FrozenTrial]:
+    return sorted(trials, key=lambda trial: self.score(trial))
+
+  def score(self, trial: FrozenTrial) -> tuple[int, float]:
+    """How good a finished trial is; see `settings.score`."""
+    return score(self.sweep.settings, trial.user_attrs.get('metrics'))
+
+  def _take(self, number: int) -> bool:
+    identity = self.storage.get_trial_id_from_study_id_trial_number(self._id, number)
+    try:
+      return self.storage.set_trial_state_values(identity, TrialState.RUNNING)
+    except optuna.exceptions.UpdateFinishedTrialError:
+      return False
+
+  def _begin(self, slot: Slot, found: FrozenTrial, source: FrozenTrial | None) -> Claim | None:
+    """Notes who has the trial, and gives it its values: drawn, or those of what goes on."""
+    identity = self.storage.get_trial_id_from_study_id_trial_number(self._id, found.number)
+    self.storage.set_trial_user_attr(identity, 'worker', worker_name())
+    self.storage.set_trial_user_attr(identity, 'lease', time.time() + LEASE)
+    directory = found.user_attrs['directory']
+    if source is not None:
+      if 'metrics' not in source.user_attrs:
+        self.storage.set_trial_user_attr(identity, 'error', 'fewer are left than go on')
+        self.study.tell(found.number, state=TrialState.FAIL)
+        return None
+      directory = source.user_attrs['directory']
+      self.storage.set_trial_user_attr(identity, 'directory', directory)
+      for key, distribution in source.distributions.items():
+        if key not in found.params:  # it has them where another trial of this slot was lost
+          internal = distribution.to_internal_repr(source.params[key])
+          self.storage.set_trial_param(identity, key, internal, distribution)
+    self.study.sampler = self._sampler(slot)
+    trial = Trial(self.study, identity)
+    values = {p.key: _suggest(trial, p.key, p.distribution) for p in self.sweep.parameters}
+    return Claim(found.number, slot, values, directory, trial)
+
+  def _sampler(self, slot: Slot) -> optuna.samplers.BaseSampler:
+    """One of the slot's own seed: what is drawn at random does not depend on who draws when."""
+    seed = zlib.crc32(f'{self.sweep.settings["sampler_seed"]}/{slot.key}'.encode())
+    if self.sweep.settings['sampler'] != 'tpe':
+      return optuna.samplers.RandomSampler(seed=seed)
+    constraints = len(self.sweep.settings['constraints'])
+
+    def broken(trial: FrozenTrial) -> Sequence[float]:
+      return trial.user_attrs.get('violations', [0.0] * constraints)
+
+    return optuna.samplers.TPESampler(seed=seed, constraints_func=broken if constraints else None)
+
+  def renew(self, claim: Claim, epoch: float) -> None:
+    """Says that the trial's process lives, and how far it is."""
+    claim.trial.set_user_attr('lease', time.time() + LEASE)
+    claim.trial.set_user_attr('epoch', epoch)
+
+  def finish(self, claim: Claim, metrics: Mapping[str, float], *, stopped: bool) -> None:
+    """Ends a trial with its figures; one that was `stopped` before its end is pruned."""
+    claim.trial.set_user_attr('metrics', dict(metrics))
+    claim.trial.set_user_attr('violations', violations(self.sweep.settings, metrics))
+    values = [metrics[objective['metric']] for objective in self.sweep.objectives]
+    if stopped:
+      if self.sweep.settings['scheduler']['name'] == 'hyperband':  # Optuna's was told on the way
+        claim.trial.report(values[0], claim.slot.epochs)
+      self.study.tell(claim.number, state=TrialState.PRUNED)
+    else:
+      self.study.tell(claim.number, values)
+
+  def fail(self, claim: Claim, reason: str) -> None:
+    """Ends a trial that can't be trained: it is worse than all others."""
+    claim.trial.set_user_attr('error', reason)
+    self.study.tell(claim.number, state=TrialState.FAIL)
+
+  def release_dead(self, workers: Sequence[str] = ()) -> list[FrozenTrial]:
+    """Gives back the slots of trials whose process is gone: named workers, or leases run out.
+
+    Returns:
+      The trials that were lost.
+    """
+    lost = []
+    for trial in self.study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
+      began = trial.datetime_start.timestamp() if trial.datetime_start else 0.0
+      lease = trial.user_attrs.get('lease', began + LEASE)
+      if trial.user_attrs.get('worker') in workers or lease < time.time():
+        self.release(trial, died=True)
+        lost.append(trial)
+    return lost
+
+  def release(self, trial: FrozenTrial, *, died: bool) -> None:
+    """Gives a running trial's slot to another trial; one that died too often has failed instead."""
+    identity = self.storage.get_trial_id_from_study_id_trial_number(self._id, trial.number)
+    attributes = trial.user_attrs
+    epoch = attributes.get('epoch', 0.0)
+    deaths = 1 if epoch > attributes.get('epoch_of_death', -1.0) else attributes['deaths'] + 1
+    is_failed = died and deaths > self.sweep.settings['deaths']
+    try:
+      if is_failed:
+        reason = f'its process died {deaths} times without getting past epoch {epoch:g}'
+        self.storage.set_trial_user_attr(identity, 'error', reason)
+      else:
+        self.storage.set_trial_user_attr(identity, 'lost', 'died' if died else 'stopped')
+      self.storage.set_trial_state_values(identity, TrialState.FAIL)
+    except optuna.exceptions.UpdateFinishedTrialError:
+      return  # it ended after all, or another process was faster
+    if not is_failed:
+      again = {'directory': attributes['directory'], 'deaths': deaths if died else 0}
+      again |= {'epoch': epoch, 'epoch_of_death': epoch if died else -1.0}
+      self._add(self._slots[attributes['slot']], trial.params, again)
+
+  @property
+  def is_over(self) -> bool:
+    """Whether every slot is done."""
+    trials = self.by_slot()
+    return all(
+      slot.key in trials and trials[slot.key].state not in OPEN for slot in self.sweep.slots
+    )
+
+
+def _suggest(trial: Trial, key: str, distribution) -> Any:
+  match distribution:
+    case FloatDistribution():
+      return trial.suggest_float(key, distribution.low, distribution.high, log=distribution.log)
+    case IntDistribution():
+      return trial.suggest_int(key, distribution.low, distribution.high)
+    case CategoricalDistribution():
+      return trial.suggest_categorical(key, distribution.choices)
+  raise TypeError(distribution)

@@ -1,0 +1,226 @@
+"""The command's own process: starts the workers, sees them die, and shows how far the search is."""
+
+import contextlib
+import os
+import pathlib
+import platform
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Mapping
+
+from rich.console import Console
+from rich.live import Live
+
+from sparsejax.search import view
+from sparsejax.search.study import Study
+
+LOGS = 'workers'
+PERIOD = 1.0  # seconds between two looks
+EARLY = 20.0  # seconds: a worker that ends sooner, three times, without a trial, can't work
+ATTEMPTS = 3
+PATIENCE = 120.0  # seconds for the workers to save, once asked to end
+
+
+class Supervisor:
+  """Keeps so many workers at work until every slot is done.
+
+  Args:
+    study: the search's.
+    folder: of the search.
+    url: of the study's database.
+    name: of the study.
+    workers: how many.
+  """
+
+  def __init__(
+    self, study: Study, folder: pathlib.Path, *, url: str | None, name: str, workers: int
+  ):
+    self.study, self.folder = study, folder
+    self._command = [sys.executable, '-m', 'sparsejax.search.worker', str(folder), name]
+    self._command += [url] if url else []
+    self._workers: list[subprocess.Popen | None] = [None] * workers
+    self._started = [0.0] * workers
+    self._early = 0
+    self._pace = view.Pace()
+    self._notes: list[str] = []
+    self._signal: int | None = None
+    self._console = Console(highlight=False, soft_wrap=not sys.stdout.isatty())
+
+  def run(self) -> int:
+    """Returns the exit status: 0 when every slot is done."""
+    for number in (signal.SIGTERM, signal.SIGINT):
+      signal.signal(number, self._note_signal)
+    (self.folder / LOGS).mkdir(exist_ok=True)
+    self._release_dead_of_this_machine()
+    try:
+      with self._live() as live:
+        while not self.study.is_over and self._signal is None:
+          self._look_after_workers()
+          if self._early >= ATTEMPTS:
+            return self._give_up()
+          self._show(live)
+          time.sleep(PERIOD)
+    finally:
+      self._end_workers()
+    if self._signal is not None:
+      print(f'{signal.Signals(self._signal).name}: the same command goes on', file=sys.stderr)
+      return 128 + self._signal
+    self._show_result()
+    return 0
+
+  def _note_signal(self, number, frame):
+    del frame
+    self._signal = number
+
+  def _live(self):
+    if self._console.is_terminal:
+      return Live(console=self._console, transient=True)
+    return contextlib.nullcontext()
+
+  def _release_dead_of_this_machine(self) -> None:
+    """Trials of workers that a killed command left behind, unless these are still at work."""
+    workers = {
+      trial.user_attrs.get('worker') for trial in self.study.by_slot().values() if trial.user_attrs
+    }
+    machine = platform.node()
+    dead = [
+      worker
+      for worker in workers
+      if worker and worker.rpartition(':')[0] == machine and not _is_alive(worker)
+    ]
+    self.study.release_dead(dead)
+
+  def _look_after_workers(self) -> None:
+    for index, process in enumerate(self._workers):
+      if process is not None and process.poll() is None:
+        continue
+      if process is not None:
+        self._note_end(index, process)
+      if self.study.is_over:
+        return
+      self._workers[index] = self._start(index)
+    self.study.release_dead()
+
+  def _note_end(self, index: int, process: subprocess.Popen) -> None:
+    lost = self.study.release_dead([f'{platform.node()}:{process.pid}'])
+    if process.returncode == 0:
+      return
+    if not lost and time.monotonic() - self._started[index] < EARLY:
+      self._early += 1
+    how = f'status {process.returncode}'
+    if process.returncode < 0:
+      how = signal.Signals(-process.returncode).name
+    gone_on = ', '.join(str(trial.user_attrs.get('directory')) for trial in lost)
+    self._note(f'worker {index} ended by {how}' + (f'; {gone_on} goes on' if lost else ''))
+
+  def _start(self, index: int) -> subprocess.Popen:
+    self._started[index] = time.monotonic()
+    with (self.folder / LOGS / f'{index}.log').open('a') as log:
+      process = subprocess.Popen(
+        self._command,
+        stdin=subprocess.DEVNULL,
+        stdout=log,
+        stderr=log,
+        env=os.environ | environment(index, len(self._workers), gpus()),
+        start_new_session=True,  # ^C is for this process, which asks the workers to save
+      )
+    _pin(process.pid, index, len(self._workers))
+    return process
+
+  def _end_workers(self) -> None:
+    """Asks the workers to save and end; what has not after a while is killed."""
+    alive = [process for process in self._workers if process is not None and process.poll() is None]
+    for process in alive if self._signal is not None else ():
+      process.terminate()
+    end = time.monotonic() + PATIENCE
+    for process in alive:
+      try:
+        process.wait(max(end - time.monotonic(), 0.1))
+      except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()
+    self.study.release_dead([f'{platform.node()}:{process.pid}' for process in alive])
+
+  def _give_up(self) -> int:
+    log = self.folder / LOGS / '0.log'
+    lines = log.read_text().strip().splitlines() if log.exists() else []
+    print(f'sweep: the workers can not start: {lines[-1] if lines else ""}; {log}', file=sys.stderr)
+    return 1
+
+  def _note(self, text: str) -> None:
+    self._notes.append(text)
+    if not self._console.is_terminal:
+      self._console.print(text)
+
+  def _show(self, live: Live | None) -> None:
+    now = view.status(self.study)
+    left = self._pace.left(now)
+    if live is not None:
+      live.update(view.picture(now, left, self._notes))
+    elif not self._notes or self._notes[-1] != now.line:
+      self._note(now.line)
+
+  def _show_result(self) -> None:
+    now = view.status(self.study)
+    self._console.print(f'{now.line}; {self.folder}')
+    for trial in view.ranking(self.study)[: view.BEST]:
+      self._console.print(f'  {view.describe(trial)}')
+    for trial in self.study.by_slot().values():
+      if 'error' in trial.user_attrs:
+        directory = trial.user_attrs.get('directory')
+        self._console.print(f'  failed: {directory}: {trial.user_attrs["error"]}')
+
+
+def _is_alive(worker: str) -> bool:
+  try:
+    os.kill(int(worker.rpartition(':')[2]), 0)
+  except ProcessLookupError:
+    return False
+  except PermissionError:
+    return True
+  return True
+
+
+def gpus() -> list[str]:
+  """Returns the names of the GPUs that this process may use, as CUDA_VISIBLE_DEVICES has them."""
+  visible = os.environ.get('CUDA_VISIBLE_DEVICES')
+  if visible is not None:
+    return [name for name in visible.split(',') if name]
+  if shutil.which('nvidia-smi') is None:
+    return []
+  listed = subprocess.run(['nvidia-smi', '-L'], capture_output=True, text=True, check=False)
+  count = sum(line.startswith('GPU ') for line in listed.stdout.splitlines())
+  return [str(index) for index in range(count)]
+
+
+def environment(index: int, workers: int, devices: list[str]) -> Mapping[str, str]:
+  """Returns what a worker's environment has of its own, so that GPUs are shared evenly.
+
+  Example:
+    >>> environment(2, 4, ['0', '1'])
+    {'CUDA_VISIBLE_DEVICES': '0', 'XLA_PYTHON_CLIENT_MEM_FRACTION': '0.45'}
+    >>> environment(1, 2, ['0', '1', '2', '3'])
+    {'CUDA_VISIBLE_DEVICES': '1,3'}
+    >>> environment(1, 2, [])
+    {}
+  """
+  if not devices:
+    return {}
+  if workers <= len(devices):
+    return {'CUDA_VISIBLE_DEVICES': ','.join(devices[index::workers])}
+  share = 0.9 / -(-workers // len(devices))
+  own = devices[index % len(devices)]
+  return {'CUDA_VISIBLE_DEVICES': own, 'XLA_PYTHON_CLIENT_MEM_FRACTION': f'{share:.2f}'}
+
+
+def _pin(pid: int, index: int, workers: int) -> None:
+  """Gives a worker cores of its own: two that share some wait for each other's threads."""
+  if not hasattr(os, 'sched_setaffinity'):
+    return
+  available = sorted(os.sched_getaffinity(0))
+  own = available[index % len(available) :: workers]
+  with contextlib.suppress(ProcessLookupError):
+    os.sched_setaffinity(pid, own)

@@ -1,0 +1,144 @@
+"""What a search looks like from outside: how far it is, what is best, when it ends."""
+
+import time
+from typing import Any, NamedTuple
+
+from optuna.trial import FrozenTrial, TrialState
+from rich.console import Group
+from rich.table import Table
+from rich.text import Text
+
+from sparsejax.experiment.display import duration
+from sparsejax.search.brackets import Slot
+from sparsejax.search.study import Study
+
+BEST = 5  # trials shown in the end
+
+
+class Status(NamedTuple):
+  """A search at one moment.
+
+  Attributes:
+    finished: trials that ended with a finished run.
+    stopped: trials that ended before, as their rung or the pruner has it.
+    failed: trials that could not be trained.
+    lost: trials whose process died; each has another in its place.
+    running: with their slots.
+    waiting: slots that nobody has yet.
+    epochs_done: of all trials together.
+    epochs_left: at most, were nothing stopped by a pruner.
+    best: the best trial that ended with a finished run, else the best of all.
+  """
+
+  finished: int
+  stopped: int
+  failed: int
+  lost: int
+  running: list[tuple[Slot, FrozenTrial]]
+  waiting: int
+  epochs_done: float
+  epochs_left: float
+  best: FrozenTrial | None
+
+  @property
+  def line(self) -> str:
+    """The counts in one line."""
+    text = (
+      f'{self.finished} finished, {self.stopped} stopped early, {len(self.running)} running, '
+      f'{self.waiting} waiting'
+    )
+    text += f', {self.failed} failed' if self.failed else ''
+    return text + (f', {self.lost} went on after their process died' if self.lost else '')
+
+
+def status(study: Study) -> Status:
+  """Returns how far a search is."""
+  trials = study.by_slot()
+  by_state: dict[TrialState, list[tuple[Slot, FrozenTrial]]] = {}
+  done = left = 0.0
+  for slot in study.sweep.slots:
+    if (trial := trials.get(slot.key)) is None:
+      continue
+    by_state.setdefault(trial.state, []).append((slot, trial))
+    own = slot.epochs - _epochs_before(study, slot)
+    trained = min(max(trial.user_attrs.get('epoch', 0.0) - _epochs_before(study, slot), 0.0), own)
+    done += own if trial.state == TrialState.COMPLETE else trained
+    left += own - trained if trial.state in (TrialState.WAITING, TrialState.RUNNING) else 0.0
+  lost = [trial for trial in study.study.get_trials(deepcopy=False) if 'lost' in trial.user_attrs]
+  ranked = ranking(study)
+  return Status(
+    finished=len(by_state.get(TrialState.COMPLETE, [])),
+    stopped=len(by_state.get(TrialState.PRUNED, [])),
+    failed=len(by_state.get(TrialState.FAIL, [])),
+    lost=sum(trial.user_attrs['lost'] == 'died' for trial in lost),
+    running=by_state.get(TrialState.RUNNING, []),
+    waiting=len(by_state.get(TrialState.WAITING, [])),
+    epochs_done=done,
+    epochs_left=left,
+    best=ranked[0] if ranked else None,
+  )
+
+
+def _epochs_before(study: Study, slot: Slot) -> int:
+  """Of the configuration that a slot goes on with."""
+  if slot.rung == 0:
+    return 0
+  return next(
+    s.epochs for s in study.sweep.slots if (s.bracket, s.rung) == (slot.bracket, slot.rung - 1)
+  )
+
+
+def ranking(study: Study) -> list[FrozenTrial]:
+  """Returns the trials with figures, the best first: finished runs before all others."""
+  trials = [trial for trial in study.by_slot().values() if 'metrics' in trial.user_attrs]
+  return sorted(trials, key=lambda t: (t.state != TrialState.COMPLETE, *study.score(t)))
+
+
+def describe(trial: FrozenTrial) -> str:
+  """A trial's values and figures in one line."""
+  values = ', '.join(f'{key} {_short(value)}' for key, value in trial.params.items())
+  figures = ', '.join(
+    f'{name} {_short(value)}' for name, value in trial.user_attrs.get('metrics', {}).items()
+  )
+  return f'{trial.user_attrs["directory"]}: {figures} ({values})'
+
+
+def _short(value: Any) -> str:
+  return f'{value:.4g}' if isinstance(value, float) else str(value)
+
+
+class Pace:
+  """The epochs a second since this command began, and so the time left."""
+
+  def __init__(self):
+    self._begun: float | None = None
+    self._from = 0.0
+
+  def left(self, now: Status) -> float | None:
+    """Returns the seconds left, or None as long as there is nothing to tell them from."""
+    if self._begun is None:
+      self._begun, self._from = time.monotonic(), now.epochs_done
+      return None
+    trained = now.epochs_done - self._from
+    if trained <= 0:
+      return None
+    return now.epochs_left * (time.monotonic() - self._begun) / trained
+
+
+def picture(now: Status, left: float | None, notes: list[str]) -> Group:
+  """Returns the live view for a terminal."""
+  table = Table(box=None, pad_edge=False)
+  for column in ('running', 'epoch', 'of', 'worker', 'values'):
+    table.add_column(
+      column, justify='left' if column in ('running', 'worker', 'values') else 'right'
+    )
+  for slot, trial in now.running:
+    values = ', '.join(f'{key} {_short(value)}' for key, value in trial.params.items())
+    attributes = trial.user_attrs
+    epoch = f'{attributes.get("epoch", 0.0):g}'
+    worker = str(attributes.get('worker', '')).rpartition(':')[2]
+    table.add_row(str(attributes.get('directory')), epoch, str(slot.epochs), worker, values)
+  parts = [Text(f'{now.line}; time left {duration(left)}'), table]
+  if now.best is not None:
+    parts.append(Text(f'best so far: {describe(now.best)}'))
+  return Group(*parts, *(Text(note) for note in notes[-5:]))

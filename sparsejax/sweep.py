@@ -1,0 +1,120 @@
+"""Searches over the settings of a config.
+
+python -m sparsejax.sweep --config=configs/sweeps/NAME.py --workdir=DIR [--study=URL] [--workers=N]
+
+Every trial is an ordinary run in an ordinary run directory below DIR/runs. The study lies in DIR,
+or in any database that Optuna speaks to, which many machines can share. The same command goes on
+with a search that was stopped. Fields: configs/sweeps/base.py; `--config.FIELD=VALUE` sets one.
+
+Exit status: 0 finished, 2 for what can't be run as asked, 143 after SIGTERM, 130 after SIGINT (the
+workers save first), 1 otherwise.
+"""
+
+import fcntl
+import json
+import os
+import pathlib
+import signal
+import sys
+from typing import Any
+
+from absl import flags
+from ml_collections import config_flags
+
+from sparsejax.experiment.errors import UsageError
+
+FINISHED, CRASHED, USAGE = 0, 1, 2
+
+
+def main(argv: list[str]) -> int:
+  """Runs the command; returns its exit status."""
+  if any(argument in ('--help', '-h') for argument in argv[1:]):
+    print(__doc__)
+    return FINISHED
+  try:
+    values = parse(argv)
+    return search(
+      values['config'].value.to_dict(),
+      pathlib.Path(values['workdir'].value),
+      url=values['study'].value,
+      name=values['name'].value,
+      workers=values['workers'].value,
+    )
+  except (UsageError, ValueError, flags.Error) as error:
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    print(f'sweep: {lines[-1] if lines else type(error).__name__}', file=sys.stderr)
+    return USAGE
+
+
+def parse(argv: list[str]) -> flags.FlagValues:
+  """Returns the flags.
+
+  Raises:
+    UsageError: one is missing, unknown or can't be, or the config can't be loaded.
+  """
+  values = flags.FlagValues()
+  config_flags.DEFINE_config_file('config', None, 'a sweep', flag_values=values, sys_argv=argv)
+  flags.DEFINE_string('workdir', None, 'the folder of the search', flag_values=values)
+  flags.DEFINE_string('study', None, 'URL of a database', flag_values=values)
+  flags.DEFINE_string('name', 'sweep', 'of the study', flag_values=values)
+  flags.DEFINE_integer('workers', 1, 'local processes', flag_values=values, lower_bound=1)
+  try:
+    rest = values(argv)
+  except (TypeError, AttributeError, KeyError, OSError) as error:
+    raise UsageError(str(error).strip('\'"')) from error
+  if len(rest) > 1:
+    raise UsageError(f"unexpected argument '{rest[1]}': allowed are flags")
+  for flag, allowed in (('config', 'configs/sweeps/NAME.py'), ('workdir', 'a folder')):
+    if values[flag].value is None:
+      raise UsageError(f'--{flag} is missing: allowed is --{flag}={allowed}')
+  return values
+
+
+def search(
+  asked: dict[str, Any], folder: pathlib.Path, *, url: str | None, name: str, workers: int
+) -> int:
+  """Runs a search, or goes on with it.
+
+  Args:
+    asked: the sweep's settings.
+    folder: of the search.
+    url: of a database; None for a file in the folder.
+    name: of the study.
+    workers: local processes.
+
+  Raises:
+    UsageError, ValueError: what can't be; nothing has been written but, where its settings were
+      right, the study.
+  """
+  from sparsejax.experiment import setup
+  from sparsejax.search import configs, settings
+  from sparsejax.search.storage import open_storage
+  from sparsejax.search.study import Study
+  from sparsejax.search.supervisor import Supervisor
+  from sparsejax.search.worker import SWEEP
+
+  resolve = configs.resolver(asked['overrides'])
+  sweep = settings.check(asked, resolve)
+  for config in sweep.settings['configs']:
+    setup.build(resolve(config))
+  try:
+    folder.mkdir(parents=True, exist_ok=True)
+    lock = os.open(folder / '.lock', os.O_RDWR | os.O_CREAT, 0o666)
+  except OSError as error:
+    raise UsageError(f'workdir={folder}: {error.strerror}; allowed is a folder to write') from error
+  try:
+    fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+  except BlockingIOError:
+    raise UsageError(f'workdir={folder}: another process is searching there') from None
+  file = folder / SWEEP
+  if file.exists() and json.loads(file.read_text()) != sweep.settings:
+    raise UsageError(f'workdir={folder}: it holds another search; allowed is another folder')
+  study = Study(sweep, open_storage(url, folder), name)
+  file.write_text(json.dumps(sweep.settings, indent=2) + '\n')
+  study.plan()
+  return Supervisor(study, folder, url=url, name=name, workers=workers).run()
+
+
+if __name__ == '__main__':
+  signal.signal(signal.SIGPIPE, signal.SIG_DFL)
+  sys.exit(main(sys.argv))
