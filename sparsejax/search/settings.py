@@ -211,5 +211,6 @@ def score(sweep: Mapping[str, Any], metrics: Mapping[str, float] | None) -> tupl
 
 
 def violations(sweep: Mapping[str, Any], metrics: Mapping[str, float]) -> list[float]:
-  """Returns by how much each constraint is broken, 0 where it holds."""
-  return [max(0.0, metrics[c['metric']] - c['at_most']) for c in sweep['constraints']]
+  """Returns by how much each constraint is broken: 0 where it holds, infinitely by NaN."""
+  excess = [metrics[c['metric']] - c['at_most'] for c in sweep['constraints']]
+  return [math.inf if math.isnan(value) else max(0.0, value) for value in excess]

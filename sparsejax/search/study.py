@@ -23,7 +23,7 @@ from optuna.storages import BaseStorage
 from optuna.trial import FrozenTrial, Trial, TrialState
 
 from sparsejax.search.brackets import Slot
-from sparsejax.search.settings import Sweep, score, violations
+from sparsejax.search.settings import Sweep, score
 
 LEASE = 300.0  # seconds: a trial that nobody has touched for so long has lost its process
 OPEN = (TrialState.WAITING, TrialState.RUNNING)
@@ -67,7 +67,7 @@ class Study:
       pruner=self._pruner(),
     )
     self._id = storage.get_study_id_from_name(name)
-    self._slots = {slot.key: slot for slot in sweep.slots}
+    self.slots = {slot.key: slot for slot in sweep.slots}
     known = self.study.user_attrs.get('sweep')
     if known is None:
       self.study.set_user_attr('sweep', dict(sweep.settings))
@@ -173,12 +173,7 @@ class Study:
     seed = zlib.crc32(f'{self.sweep.settings["sampler_seed"]}/{slot.key}'.encode())
     if self.sweep.settings['sampler'] != 'tpe':
       return optuna.samplers.RandomSampler(seed=seed)
-    constraints = len(self.sweep.settings['constraints'])
-
-    def broken(trial: FrozenTrial) -> Sequence[float]:
-      return trial.user_attrs.get('violations', [0.0] * constraints)
-
-    return optuna.samplers.TPESampler(seed=seed, constraints_func=broken if constraints else None)
+    return optuna.samplers.TPESampler(seed=seed)
 
   def renew(self, claim: Claim, epoch: float) -> None:
     """Says that the trial's process lives, and how far it is."""
@@ -188,7 +183,10 @@ class Study:
   def finish(self, claim: Claim, metrics: Mapping[str, float], *, stopped: bool) -> None:
     """Ends a trial with its figures; one that was `stopped` before its end is pruned."""
     claim.trial.set_user_attr('metrics', dict(metrics))
-    claim.trial.set_user_attr('violations', violations(self.sweep.settings, metrics))
+    # By their difference from the bound: TPE models them, and learns from how well one holds too.
+    for index, constraint in enumerate(self.sweep.settings['constraints']):
+      excess = metrics[constraint['metric']] - constraint['at_most']
+      claim.trial.set_constraint(f'{index}: {constraint["metric"]}', excess)
     values = [metrics[objective['metric']] for objective in self.sweep.objectives]
     if stopped:
       if self.sweep.settings['scheduler']['name'] == 'hyperband':  # Optuna's was told on the way
@@ -236,7 +234,7 @@ class Study:
     if not is_failed:
       again = {'directory': attributes['directory'], 'deaths': deaths if died else 0}
       again |= {'epoch': epoch, 'epoch_of_death': epoch if died else -1.0}
-      self._add(self._slots[attributes['slot']], trial.params, again)
+      self._add(self.slots[attributes['slot']], trial.params, again)
 
   @property
   def is_over(self) -> bool:

@@ -89,9 +89,18 @@ def _epochs_before(study: Study, slot: Slot) -> int:
 
 
 def ranking(study: Study) -> list[FrozenTrial]:
-  """Returns the trials with figures, the best first: finished runs before all others."""
-  trials = [trial for trial in study.by_slot().values() if 'metrics' in trial.user_attrs]
-  return sorted(trials, key=lambda t: (t.state != TrialState.COMPLETE, *study.score(t)))
+  """Returns each configuration's last trial with figures: finished runs first, the best of all."""
+  latest: dict[str, tuple[Slot, FrozenTrial]] = {}
+  for key, trial in study.by_slot().items():
+    slot, directory = study.slots[key], trial.user_attrs.get('directory')
+    if 'metrics' in trial.user_attrs:
+      known = latest.get(directory)
+      if known is None or known[0].rung < slot.rung:
+        latest[directory] = slot, trial
+  return sorted(
+    (trial for _, trial in latest.values()),
+    key=lambda t: (t.state != TrialState.COMPLETE, *study.score(t)),
+  )
 
 
 def describe(trial: FrozenTrial) -> str:

@@ -1,0 +1,210 @@
+"""What a sweep's config may say: the space, the goals, the plan; and every way to get it wrong."""
+
+import copy
+import math
+
+import pytest
+
+from configs.sweeps import base
+from sparsejax.search import settings, space
+
+CONFIG = {
+  'epochs': 9.0,
+  'seed': 0,
+  'batch_size': 32,
+  'evaluation': {'every_epochs': 1.0},
+  'rate': {'value': 0.1, 'nesterov': False},
+  'limit': None,
+  'chain': ('sgd',),
+}
+RATE = {'key': 'rate.value', 'kind': 'log_uniform', 'low': 0.01, 'high': 1.0}
+BATCH = {'key': 'batch_size', 'kind': 'choices', 'choices': (16, 32)}
+
+
+def resolve(config):
+  """A config whose argument is its rate's value, cut to an integer: the log's mistake."""
+  found = copy.deepcopy(CONFIG)
+  if ':' in config:
+    found['rate']['value'] = float(int(float(config.partition(':')[2])))
+  return found
+
+
+def sweep(**changes):
+  config = base.get_config().to_dict() | {'space': (RATE,)}
+  config['scheduler'] = config['scheduler'] | changes.pop('scheduler', {})
+  return config | changes
+
+
+def test_hyperband_over_one_parameter():
+  found = settings.check(sweep(), resolve)
+  assert [parameter.key for parameter in found.parameters] == ['rate.value']
+  assert len(found.slots) == 9 + 3 + 1 + 5 + 1 + 3
+  assert found.combinations is None
+
+
+def test_a_grid_is_every_combination_in_full_length():
+  configs = ('a.py:1', 'a.py:2')
+  asked = sweep(
+    space=(BATCH,), sampler='grid', seeds=(0, 1, 2), configs=configs, scheduler={'name': 'none'}
+  )
+  found = settings.check(asked, resolve)
+  assert len(found.slots) == len(found.combinations) == 2 * 2 * 3
+  assert found.combinations[1] == {'batch_size': 16, 'config': 'a.py:1', 'seed': 1}
+  assert all(slot.is_last and slot.epochs == 9 for slot in found.slots)
+  trial = settings.resolved(found.settings, found.combinations[-1], resolve)
+  assert (trial['batch_size'], trial['seed'], trial['rate']['value']) == (32, 2, 2.0)
+
+
+def test_optunas_pruner_starts_so_many_trials():
+  found = settings.check(sweep(scheduler={'name': 'optuna_hyperband'}, trials=7), resolve)
+  assert [slot.epochs for slot in found.slots] == [9] * 7
+
+
+WRONG = {
+  'no config': ({'configs': ()}, r'configs=\(\): allowed is one'),
+  'nothing varies': ({'space': ()}, r'space=\(\): nothing varies'),
+  'absent key': ({'space': (RATE | {'key': 'rate.valu'},)}, "unknown field 'rate.valu': did you"),
+  'absent block': ({'space': (RATE | {'key': 'prune.target'},)}, "unknown field 'prune.target'"),
+  'an argument without effect': (
+    {
+      'space': ({'key': 'argument', 'kind': 'uniform', 'low': 0.1, 'high': 0.9},),
+      'configs': ('a.py:0.5',),
+    },
+    "'argument' has no effect: a.py:0.5 is the same with 0.1 and 0.9",
+  ),
+  'a float in an integer': (
+    {'space': (RATE | {'key': 'batch_size'},)},
+    'batch_size=0.01: allowed is int, as 32 is',
+  ),
+  'a text in a truth': (
+    {'space': ({'key': 'rate.nesterov', 'kind': 'choices', 'choices': ('yes', 'no')},)},
+    "rate.nesterov='yes': allowed is bool",
+  ),
+  'a key twice': ({'space': (RATE, RATE)}, "'rate.value' is there twice"),
+  'no key': ({'space': ({'kind': 'uniform'},)}, 'has no key'),
+  'kind': ({'space': (RATE | {'kind': 'normal'},)}, "unknown kind of 'rate.value' 'normal'"),
+  'bound missing': (
+    {'space': ({'key': 'rate.value', 'kind': 'uniform', 'low': 0.1},)},
+    'needed are low, high; high is wrong',
+  ),
+  'low above high': ({'space': (RATE | {'low': 2.0},)}, 'from 2.0 to 1.0: allowed are numbers'),
+  'nan': ({'space': (RATE | {'low': math.nan},)}, 'from nan to 1.0'),
+  'log of 0': ({'space': (RATE | {'low': 0.0},)}, 'from 0.0: allowed is more than 0'),
+  'one choice': ({'space': (BATCH | {'choices': (16,)},)}, 'allowed are two choices'),
+  'a choice twice': ({'space': (BATCH | {'choices': (16, 16)},)}, 'each choice once'),
+  'a choice of tuples': ({'space': (BATCH | {'choices': ((1,), (2,))},)}, 'numbers, texts'),
+  'float integers': (
+    {'space': ({'key': 'batch_size', 'kind': 'integers', 'low': 1.5, 'high': 3.0},)},
+    'allowed are integers',
+  ),
+  'sampler': ({'sampler': 'tpa'}, "unknown sampler 'tpa': did you mean 'tpe'"),
+  'scheduler': ({'scheduler': {'name': 'asha'}}, "unknown scheduler.name 'asha'"),
+  'test metric': (
+    {'objectives': ({'metric': 'test_accuracy', 'direction': 'maximize'},)},
+    "'test_accuracy': the test set is for reporting",
+  ),
+  'metric': (
+    {'objectives': ({'metric': 'validation_los', 'direction': 'minimize'},)},
+    "did you mean 'validation_loss'",
+  ),
+  'direction': (
+    {'objectives': ({'metric': 'validation_loss', 'direction': 'min'},)},
+    "unknown direction 'min'",
+  ),
+  'constraint': (
+    {'constraints': ({'metric': 'validation_loss'},)},
+    'needed are metric and at_most',
+  ),
+  'two objectives in brackets': (
+    {
+      'objectives': (
+        {'metric': 'validation_loss', 'direction': 'minimize'},
+        {'metric': 'active_fraction', 'direction': 'minimize'},
+      )
+    },
+    "objectives: 2 with the scheduler 'hyperband'; allowed is one",
+  ),
+  'epochs in brackets': ({'space': (RATE | {'key': 'epochs'},)}, "'epochs' is what the brackets"),
+  'seed in the space': (
+    {'space': ({'key': 'seed', 'kind': 'choices', 'choices': (0, 1)},)},
+    'allowed is in `seeds`',
+  ),
+  'seeds without a grid': ({'seeds': (0, 1)}, "with the sampler 'random' allowed is one"),
+  'grid without choices': (
+    {'sampler': 'grid', 'scheduler': {'name': 'none'}},
+    "'rate.value': allowed in a grid are choices",
+  ),
+  'grid in brackets': ({'sampler': 'grid', 'space': (BATCH,)}, "allowed is 'none'"),
+  'trials': ({'scheduler': {'name': 'none'}, 'trials': 0}, 'trials=0: allowed is 1'),
+  'eta': ({'scheduler': {'eta': 1}}, 'eta=1: allowed is 2'),
+}
+
+
+@pytest.mark.parametrize('case', WRONG)
+def test_refused_in_one_line(case):
+  changes, message = WRONG[case]
+  with pytest.raises(ValueError, match=message) as error:
+    settings.check(sweep(**changes), resolve)
+  assert '\n' not in str(error.value)
+
+
+@pytest.mark.parametrize(
+  ('changes', 'message'),
+  [
+    ({'epochs': 4.5}, 'epochs=4.5: allowed with brackets is a whole number'),
+    ({'evaluation': {'every_epochs': 2.0}}, 'nothing is evaluated at epoch 1, where a rung ends'),
+    ({'evaluation': {'every_steps': 5}}, 'every_epochs=None: nothing is evaluated'),
+  ],
+)
+def test_a_config_that_brackets_do_not_fit(changes, message):
+  with pytest.raises(ValueError, match=message):
+    settings.check(sweep(), lambda config: CONFIG | changes)
+
+
+def test_configs_of_different_lengths():
+  lengths = {'a.py': 9.0, 'b.py': 10.0}
+  with pytest.raises(ValueError, match='epochs differ between the configs'):
+    settings.check(
+      sweep(configs=tuple(lengths)),
+      lambda config: CONFIG | {'epochs': lengths[config]},
+    )
+
+
+def test_apply_changes_a_copy():
+  changed = space.apply(CONFIG, {'rate.value': 1, 'limit': 5, 'chain': ['adam', 'prune']})
+  assert changed['rate'] == {'value': 1.0, 'nesterov': False}
+  assert isinstance(changed['rate']['value'], float)
+  assert changed['limit'] == 5
+  assert changed['chain'] == ('adam', 'prune')
+  assert CONFIG['rate']['value'] == 0.1
+
+
+SATISFICING = {
+  'objectives': [{'metric': 'active_fraction', 'direction': 'minimize'}],
+  'constraints': [{'metric': 'validation_loss', 'at_most': 0.0766}],
+}
+
+
+def test_what_holds_its_constraint_is_better_than_all_that_breaks_it():
+  """The log's rule: the active fraction, once the validation loss is under its bound."""
+  small_but_bad = {'active_fraction': 0.001, 'validation_loss': 0.08}
+  worse = {'active_fraction': 0.001, 'validation_loss': 0.09}
+  large = {'active_fraction': 0.9, 'validation_loss': 0.0766}
+  small = {'active_fraction': 0.1, 'validation_loss': 0.05}
+  not_finite = {'active_fraction': 0.1, 'validation_loss': math.nan}
+  ranked = [small, large, small_but_bad, worse]
+  scores = [settings.score(SATISFICING, metrics) for metrics in ranked]
+  assert scores == sorted(scores)
+  assert len(set(scores)) == 4
+  assert settings.score(SATISFICING, not_finite) == settings.score(SATISFICING, None) > scores[-1]
+  assert settings.violations(SATISFICING, small) == [0.0]
+  assert settings.violations(SATISFICING, worse) == [pytest.approx(0.0134)]
+
+
+def test_accuracy_is_better_where_it_is_higher():
+  goals = {
+    'objectives': [{'metric': 'validation_accuracy', 'direction': 'maximize'}],
+    'constraints': [],
+  }
+  low, high = ({'validation_accuracy': value} for value in (0.9, 0.99))
+  assert settings.score(goals, high) < settings.score(goals, low)

@@ -1,0 +1,279 @@
+"""The slots of a study: who begins what, what goes on, and what a death costs.
+
+The workers here are objects in one process that take turns; what they share is a storage.
+"""
+
+import math
+import random
+import time
+
+import pytest
+from optuna.storages import InMemoryStorage
+from optuna.trial import TrialState
+
+from configs.sweeps import base
+from sparsejax.search import settings, view
+from sparsejax.search.storage import open_storage
+from sparsejax.search.study import LEASE, Study, worker_name
+
+CONFIG = {'epochs': 9.0, 'seed': 0, 'rate': 0.1, 'evaluation': {'every_epochs': 1.0}}
+RATE = {'key': 'rate', 'kind': 'log_uniform', 'low': 0.01, 'high': 1.0}
+
+
+def sweep(**changes):
+  config = base.get_config().to_dict() | {'space': (RATE,)}
+  config['scheduler'] = config['scheduler'] | changes.pop('scheduler', {})
+  return settings.check(config | changes, lambda name: CONFIG)
+
+
+def study_of(search, storage=None):
+  study = Study(search, storage or InMemoryStorage(), 'test')
+  study.plan()
+  return study
+
+
+def loss(claim):
+  """Best at a rate of 0.1, and better with every epoch."""
+  return abs(math.log10(claim.values['rate']) + 1) + 1 / claim.slot.epochs
+
+
+def finish(study, claim, value=None):
+  figures = {'validation_loss': loss(claim) if value is None else value}
+  study.renew(claim, claim.slot.epochs)
+  study.finish(claim, figures, stopped=not claim.slot.is_last)
+
+
+def work(study, order=random.Random(0)):
+  """Two workers, each ending its trial when chance has it; returns the claims in their order."""
+  busy, every = [], []
+  while not study.is_over:
+    if len(busy) < 2 and (claim := study.claim()) is not None:
+      busy.append(claim)
+      every.append(claim)
+    elif busy:
+      finish(study, busy.pop(order.randrange(len(busy))))
+  return every
+
+
+def test_every_slot_is_done_once_and_the_best_go_on():
+  study = study_of(sweep())
+  claims = work(study)
+  assert sorted(claim.slot.key for claim in claims) == sorted(s.key for s in study.sweep.slots)
+  by_key = {claim.slot.key: claim for claim in claims}
+  for bracket, counts in enumerate(((9, 3, 1), (5, 1), (3,))):
+    for rung, count in enumerate(counts[1:], 1):
+      before = [by_key[f'{bracket}.{rung - 1}.{i}'] for i in range(counts[rung - 1])]
+      best = sorted(before, key=loss)[:count]
+      went_on = [by_key[f'{bracket}.{rung}.{i}'] for i in range(count)]
+      assert [claim.directory for claim in went_on] == [claim.directory for claim in best]
+      assert [claim.values for claim in went_on] == [claim.values for claim in best]
+  states = [trial.state for trial in study.by_slot().values()]
+  assert states.count(TrialState.COMPLETE) == 1 + 1 + 3
+  assert states.count(TrialState.PRUNED) == 9 + 3 + 5
+  # Optuna's own best trial is one of those that were trained in full.
+  assert study.study.best_trial.value == min(loss(c) for c in claims if c.slot.is_last)
+
+
+def test_a_rung_waits_for_the_last_of_the_one_before():
+  study = study_of(sweep())
+  first = [study.claim() for _ in range(9)]
+  assert {claim.slot.bracket for claim in first} == {0}
+  for claim in first[:-1]:
+    finish(study, claim)
+  assert study.claim().slot.bracket == 1  # nothing of bracket 0 can be begun
+  finish(study, first[-1])
+  assert study.claim().slot.key == '0.1.0'
+
+
+def test_what_is_drawn_does_not_depend_on_who_draws_when():
+  drawn = []
+  for seed in range(2):
+    claims = work(study_of(sweep()), random.Random(seed))
+    drawn.append({claim.slot.key: claim.values for claim in claims})
+  assert drawn[0] == drawn[1]
+  values = [claim['rate'] for key, claim in drawn[0].items() if '.0.' in key]
+  assert len(set(values)) == 9 + 5 + 3
+  other = work(study_of(sweep(sampler_seed=1)))
+  assert other[0].values != drawn[0]['0.0.0']
+
+
+def test_a_failed_trial_is_the_worst_and_the_search_goes_on():
+  study = study_of(sweep())
+  claims = [study.claim() for _ in range(9)]
+  for claim in claims[:8]:
+    study.fail(claim, 'the loss of step 3 is not finite')
+  finish(study, claims[8])
+  on = study.claim()
+  assert on.directory == claims[8].directory
+  finish(study, on)
+  work(study)
+  failed = [t.user_attrs['error'] for t in study.by_slot().values() if t.state == TrialState.FAIL]
+  # Eight by themselves, two places of the next rung that nobody is left for.
+  assert failed.count('fewer are left than go on') == 2
+  assert len(failed) == 10
+  assert view.status(study).failed == 10
+
+
+def test_a_lost_trial_is_taken_up_by_another_with_its_values_and_directory():
+  study = study_of(sweep())
+  claim = study.claim()
+  study.renew(claim, 0.0)
+  assert [trial.number for trial in study.release_dead([worker_name()])] == [claim.number]
+  assert study.study.trials[claim.number].state == TrialState.FAIL
+  again = study.claim()
+  assert again.slot == claim.slot
+  assert again.number != claim.number
+  assert (again.values, again.directory) == (claim.values, claim.directory)
+  finish(study, again)
+  work(study)
+  assert len(study.by_slot()) == len(study.sweep.slots)
+  now = view.status(study)
+  assert (now.finished, now.stopped, now.failed, now.lost) == (5, 17, 0, 1)
+
+
+def test_a_promoted_trial_that_is_lost_goes_on_with_the_same_configuration():
+  study = study_of(sweep())
+  for claim in [study.claim() for _ in range(9)]:
+    finish(study, claim)
+  promoted = study.claim()
+  study.release_dead([worker_name()])
+  again = study.claim()
+  assert again.slot == promoted.slot
+  assert (again.values, again.directory) == (promoted.values, promoted.directory)
+
+
+def test_a_trial_that_dies_at_one_place_again_and_again_has_failed():
+  study = study_of(sweep(deaths=2))
+  for death in range(3):
+    claim = study.claim()
+    assert claim.slot.key == '0.0.0'
+    study.renew(claim, 0.5)
+    study.release_dead([worker_name()])
+    del death
+  assert study.claim().slot.key == '0.0.1'
+  error = study.by_slot()['0.0.0'].user_attrs['error']
+  assert error == 'its process died 3 times without getting past epoch 0.5'
+
+
+def test_deaths_with_progress_between_them_do_not_add_up():
+  study = study_of(sweep(deaths=1))
+  for epoch in range(1, 6):
+    claim = study.claim()
+    assert claim.slot.key == '0.0.0'
+    study.renew(claim, epoch)
+    study.release_dead([worker_name()])
+
+
+def test_a_lease_that_ran_out_is_a_death_and_one_that_did_not_is_none(monkeypatch):
+  study = study_of(sweep())
+  claim = study.claim()
+  assert study.release_dead() == []
+  now = time.time()
+  monkeypatch.setattr(time, 'time', lambda: now + LEASE - 1)
+  assert study.release_dead() == []
+  study.renew(claim, 1.0)
+  monkeypatch.setattr(time, 'time', lambda: now + LEASE + 1)
+  assert study.release_dead() == []
+  monkeypatch.setattr(time, 'time', lambda: now + 3 * LEASE)
+  assert [trial.number for trial in study.release_dead()] == [claim.number]
+
+
+def test_what_two_supervisors_do_at_once_is_done_once():
+  """Both plan, and both give back the same dead trial; the later copies are never begun."""
+  storage = InMemoryStorage()
+  search = sweep(scheduler={'name': 'none'}, trials=3)
+  study, other = Study(search, storage, 'test'), Study(search, storage, 'test')
+  study.by_slot = dict  # as it was before the other's plan
+  other.plan()
+  study.plan()
+  del study.by_slot
+  assert len(study.study.trials) == 6
+  claim = study.claim()
+  stale = study.study.trials[claim.number]
+  study.release(stale, died=True)
+  other.release(stale, died=True)
+  keys = [claim.slot.key for claim in work(study)]
+  assert sorted(keys) == ['0.0.0', '0.0.1', '0.0.2']
+  assert len(study.by_slot()) == 3
+
+
+def test_another_search_of_the_same_name_is_refused():
+  storage = InMemoryStorage()
+  study_of(sweep(), storage)
+  study_of(sweep(), storage)  # the same one goes on
+  with pytest.raises(ValueError, match="study 'test': it holds another search"):
+    study_of(sweep(sampler_seed=5), storage)
+
+
+def test_a_grid_is_begun_in_its_order():
+  choices = {'key': 'rate', 'kind': 'choices', 'choices': (0.1, 0.2, 0.4)}
+  study = study_of(sweep(space=(choices,), sampler='grid', scheduler={'name': 'none'}))
+  assert [claim.values['rate'] for claim in work(study)] == [0.1, 0.2, 0.4]
+
+
+def test_tpe_learns_from_what_was_tried():
+  search = sweep(scheduler={'name': 'none'}, trials=40, sampler='tpe')
+  claims = work(study_of(search))
+  late = [loss(claim) for claim in claims[20:]]
+  drawn = [loss(claim) for claim in work(study_of(sweep(scheduler={'name': 'none'}, trials=40)))]
+  assert sorted(late)[10] < sorted(drawn)[20]
+
+
+def test_tpe_keeps_to_a_constraint():
+  """Small rates break it: the loss alone draws to 0.1, the constraint to above 0.3."""
+  feasible = {}
+  for at_most in (0.5, 1.0):  # at 1.0 nothing breaks it
+    constraint = {'metric': 'active_fraction', 'at_most': at_most}
+    search = sweep(scheduler={'name': 'none'}, trials=40, sampler='tpe', constraints=(constraint,))
+    study = study_of(search)
+    while (claim := study.claim()) is not None:
+      figures = {'validation_loss': loss(claim), 'active_fraction': 0.8 - claim.values['rate']}
+      study.finish(claim, figures, stopped=False)
+    rates = [trial.params['rate'] for trial in study.study.trials[20:]]
+    feasible[at_most] = sum(rate > 0.3 for rate in rates)
+    best = view.ranking(study)[0].params['rate']
+    assert 0.3 <= best < 0.4 if at_most == 0.5 else 0.08 < best < 0.12
+  assert feasible[0.5] > 2 * feasible[1.0]
+
+
+def test_several_objectives():
+  goals = tuple(
+    {'metric': name, 'direction': 'minimize'} for name in ('validation_loss', 'active_fraction')
+  )
+  study = study_of(sweep(scheduler={'name': 'none'}, trials=4, objectives=goals, sampler='tpe'))
+  while (claim := study.claim()) is not None:
+    rate = claim.values['rate']
+    study.finish(claim, {'validation_loss': 1 - rate, 'active_fraction': rate}, stopped=False)
+  assert len(study.study.best_trials) == 4  # each is better in one and worse in the other
+
+
+def test_a_journal_survives_a_machine_that_went_down_within_a_line(tmp_path):
+  study = study_of(sweep(), open_storage(None, tmp_path))
+  finish(study, study.claim())
+  journal = tmp_path / 'study.journal'
+  whole = journal.read_bytes()
+  journal.write_bytes(whole + b'{"op_code": 5, "wor')
+  study = study_of(sweep(), open_storage(None, tmp_path))
+  assert journal.read_bytes().startswith(whole)
+  work(study)
+  assert study.is_over
+
+
+def test_databases_that_can_not_be_shared_or_reached(tmp_path):
+  with pytest.raises(ValueError, match='SQLite lets two workers take one trial'):
+    open_storage('sqlite:///study.db', tmp_path)
+  with pytest.raises(ValueError, match=r'study=nosql://host/x: .*; allowed is a database that'):
+    open_storage('nosql://host/x', tmp_path)
+
+
+def test_the_time_left_is_told_from_the_pace(monkeypatch):
+  clock = iter([100.0, 120.0])
+  monkeypatch.setattr(time, 'monotonic', lambda: next(clock))
+  study = study_of(sweep(scheduler={'name': 'none'}, trials=2))
+  pace = view.Pace()
+  assert pace.left(view.status(study)) is None
+  claim = study.claim()
+  assert pace.left(view.status(study)) is None  # nothing is trained yet
+  study.renew(claim, 3.0)
+  # 3 epochs of 18 in 20 seconds.
+  assert pace.left(view.status(study)) == pytest.approx(15 * 20 / 3)
