@@ -272,9 +272,11 @@ def mnist_sparse_vd(model, kl_weight, constant_epochs):
 def mnist_bayesian_compression(model, layers, kl_weight, epochs):
   """A LeNet on MNIST much as the authors of Bayesian compression trained it.
 
-  The KL's weight rises over the first four epochs; the first dense layer's variances are bounded,
-  or it would let go of its inputs before the others have learned to use them. The learning rate is
-  three times the paper's: at 1e-3 groups are still leaving after 150 epochs.
+  Three things differ. The KL's weight rises over a quarter of the run and not over four epochs: what
+  is left fits better by 0.2 points of error, and is no larger. The learning rate is three times the
+  paper's: at 1e-3 groups are still leaving after 150 epochs. And it falls to 0 over the last third.
+  As there, the first layer's variances are bounded, or it would let go of its inputs before the
+  others have learned to use them.
   """
   config = base.get_config(BOUNDED, layers=layers)
   config.method = f'Bayesian compression ({layers.removeprefix("group_").replace("_", "-")})'
@@ -284,8 +286,8 @@ def mnist_bayesian_compression(model, layers, kl_weight, epochs):
   config.epochs = epochs
   config.clip = ConfigDict({'max_delta': 0.2})
   config.bound_variances.where = '^fc1/'
-  config.add_kl_gradients = ConfigDict({'weight': warm_up(kl_weight, 0.0, 4.0)})
-  falling = dict(schedule='linear', initial=3e-3, final=0.0, begin_epochs=0.75 * epochs)
+  config.add_kl_gradients = ConfigDict({'weight': warm_up(kl_weight, 0.0, epochs / 4)})
+  falling = dict(schedule='linear', initial=3e-3, final=0.0, begin_epochs=0.65 * epochs)
   config.scale_by_learning_rate = ConfigDict({'learning_rate': falling})
   config.data.validation = 1000  # as above
   config.log.every_steps = 230  # two lines an epoch of 460 steps
