@@ -6,8 +6,6 @@ Exit status: 0 finished, 2 for what can't be run as asked, 143 after SIGTERM, 13
 save first), 1 otherwise.
 """
 
-import ast
-import difflib
 import functools
 import pathlib
 import re
@@ -17,7 +15,7 @@ from absl import app, flags, logging
 from ml_collections import config_flags
 
 from configs import base
-from sparsejax.experiment import compilation, files, runs
+from sparsejax.experiment import commandline, compilation, files, runs
 from sparsejax.experiment.errors import NonFiniteLossError, TerminatedError, UsageError
 from sparsejax.experiment.run import run
 
@@ -64,7 +62,7 @@ def resolve() -> dict:
     path, _, _ = config_flags.get_config_filename(flag).partition(':')
     config.name = pathlib.Path(path).stem
   except (ValueError, TypeError, KeyError, AttributeError) as error:
-    raise UsageError(_one_line(error)) from error
+    raise UsageError(commandline.one_line(error)) from error
   settings = config.to_dict()
   for name in (*config_flags.get_override_values(flag), *_late):
     block = name.partition('.')[0]
@@ -73,20 +71,12 @@ def resolve() -> dict:
   for name, text in _late.items():
     *blocks, last = name.split('.')
     target = functools.reduce(lambda at, block: at.setdefault(block, {}), blocks, settings)
-    target[last] = _value(text)
+    target[last] = commandline.value_of(text)
   return settings
 
 
 def _links(settings: dict) -> set[str]:
   return {*base.links(settings), *settings['events'], settings['layers']}
-
-
-def _value(text: str):
-  """A setting as Python would read it, or the text itself."""
-  try:
-    return ast.literal_eval(text)
-  except (ValueError, SyntaxError):
-    return text
 
 
 def parse(argv: list[str]) -> list[str]:
@@ -104,13 +94,14 @@ def parse(argv: list[str]) -> list[str]:
       raise UsageError('--config is missing: allowed is --config=configs/NAME.py[:ARGUMENT]')
     CONFIG.value.name  # noqa: B018  (a config that could not be loaded raises on first use)
   except (flags.Error, UsageError, ValueError, TypeError, AttributeError, KeyError, OSError) as e:
-    sys.exit(_fail(USAGE, _explain(e, argv)))
+    line = commandline.explain(e, argv, fields_in='configs/base.py', known_too=_late)
+    sys.exit(_fail(USAGE, line))
   return rest
 
 
 def _without_late(argv: list[str]) -> list[str]:
   """Sets aside what can only be set once the chain is known; returns the other arguments."""
-  settings = _settings(argv)
+  settings = commandline.settings_of(argv)
   chains = ' '.join(
     arg for arg in argv if re.match(r'--config\.(chain|events|layers|\w+\.inner)=', arg)
   )
@@ -126,37 +117,6 @@ def _without_late(argv: list[str]) -> list[str]:
     else:
       kept.append(argument)
   return kept
-
-
-def _explain(error: Exception, argv: list[str]) -> str:
-  """One line for a person: for an unknown field the nearest known, else the error's own words."""
-  known = list(runs.flatten(_settings(argv)))
-  known += sorted({leaf.rpartition('.')[0] for leaf in known} - {''})
-  for name in re.findall(r'--(?:no)?config\.([\w.]+)', ' '.join(argv)):
-    if known and name not in known and name not in _late:
-      near = difflib.get_close_matches(name, known, n=1)
-      hint = f"; did you mean '{near[0]}'?" if near else ';'
-      return f"unknown field 'config.{name}'{hint} known are those of configs/base.py"
-  return _one_line(error)
-
-
-def _settings(argv: list[str]) -> dict:
-  """The config named on the command line as it is by itself; {} where it can't be loaded."""
-  config = next((arg.partition('=')[2] for arg in argv if arg.startswith('--config=')), '')
-  try:
-    return config_flags.config_flags.ConfigFileFlagParser('config').parse(config).to_dict()
-  except Exception:  # the config itself is broken: its own error is the one to show
-    return {}
-
-
-def _one_line(error: Exception) -> str:
-  text = str(error)
-  if 'takes 0 positional arguments' in text:
-    return 'this config takes no argument behind its name'
-  if "no attribute 'get_config'" in text:
-    return 'that file is no config: it has no get_config()'
-  lines = [line.strip() for line in text.splitlines() if line.strip()]
-  return lines[-1] if lines else type(error).__name__
 
 
 def _fail(status: int, message: object) -> int:

@@ -3,24 +3,28 @@
 python -m sparsejax.sweep --config=configs/sweeps/NAME.py --workdir=DIR [--study=URL] [--workers=N]
 
 Every trial is an ordinary run in an ordinary run directory below DIR/runs. The study lies in DIR,
-or in any database that Optuna speaks to, which many machines can share. The same command goes on
-with a search that was stopped. Fields: configs/sweeps/base.py; `--config.FIELD=VALUE` sets one.
+or in any database that Optuna speaks to. The same command goes on with a search that was stopped,
+and started on more machines that share DIR it works on the same search. Fields:
+configs/sweeps/base.py; `--config.FIELD=VALUE` sets one.
 
 Exit status: 0 finished, 2 for what can't be run as asked, 143 after SIGTERM, 130 after SIGINT (the
 workers save first), 1 otherwise.
 """
 
+import contextlib
 import fcntl
 import json
 import os
 import pathlib
 import signal
 import sys
+from collections.abc import Iterator
 from typing import Any
 
 from absl import flags
 from ml_collections import config_flags
 
+from sparsejax.experiment import commandline, files
 from sparsejax.experiment.errors import UsageError
 
 FINISHED, CRASHED, USAGE = 0, 1, 2
@@ -40,10 +44,17 @@ def main(argv: list[str]) -> int:
       name=values['name'].value,
       workers=values['workers'].value,
     )
-  except (UsageError, ValueError, flags.Error) as error:
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    print(f'sweep: {lines[-1] if lines else type(error).__name__}', file=sys.stderr)
-    return USAGE
+  except (flags.Error, ValueError) as error:
+    return _fail(commandline.explain(error, argv, fields_in='configs/sweeps/base.py'))
+  except OSError as error:
+    if error.errno not in files.FULL_DISK:
+      raise
+    return _fail(f'{error.strerror}: {error.filename}; what was saved before stays')
+
+
+def _fail(message: str) -> int:
+  print(f'sweep: {message}', file=sys.stderr)
+  return USAGE
 
 
 def parse(argv: list[str]) -> flags.FlagValues:
@@ -60,13 +71,17 @@ def parse(argv: list[str]) -> flags.FlagValues:
   flags.DEFINE_integer('workers', 1, 'local processes', flag_values=values, lower_bound=1)
   try:
     rest = values(argv)
-  except (TypeError, AttributeError, KeyError, OSError) as error:
-    raise UsageError(str(error).strip('\'"')) from error
+  except (TypeError, AttributeError, KeyError) as error:
+    raise UsageError(commandline.one_line(error)) from error
   if len(rest) > 1:
     raise UsageError(f"unexpected argument '{rest[1]}': allowed are flags")
   for flag, allowed in (('config', 'configs/sweeps/NAME.py'), ('workdir', 'a folder')):
     if values[flag].value is None:
       raise UsageError(f'--{flag} is missing: allowed is --{flag}={allowed}')
+  try:
+    values['config'].value.to_dict()  # one that could not be loaded raises on first use
+  except OSError as error:
+    raise UsageError(commandline.one_line(error)) from error
   return values
 
 
@@ -88,7 +103,7 @@ def search(
   """
   from sparsejax.experiment import setup
   from sparsejax.search import configs, settings
-  from sparsejax.search.storage import open_storage
+  from sparsejax.search.storage import identity, open_storage
   from sparsejax.search.study import Study
   from sparsejax.search.supervisor import Supervisor
   from sparsejax.search.worker import SWEEP
@@ -97,22 +112,29 @@ def search(
   sweep = settings.check(asked, resolve)
   for config in sweep.settings['configs']:
     setup.build(resolve(config))
+  with _alone_in(folder):
+    file = folder / SWEEP
+    if file.exists() and json.loads(file.read_text()) != sweep.settings:
+      raise UsageError(f'workdir={folder}: it holds another search; allowed is another folder')
+    study = Study(sweep, open_storage(url, folder), name, identity(folder))
+    study.plan()
+    file.write_text(json.dumps(sweep.settings, indent=2) + '\n')
+  return Supervisor(study, folder, url=url, name=name, workers=workers).run()
+
+
+@contextlib.contextmanager
+def _alone_in(folder: pathlib.Path) -> Iterator[None]:
+  """While one command sets a search up, another waits."""
   try:
     folder.mkdir(parents=True, exist_ok=True)
     lock = os.open(folder / '.lock', os.O_RDWR | os.O_CREAT, 0o666)
   except OSError as error:
     raise UsageError(f'workdir={folder}: {error.strerror}; allowed is a folder to write') from error
   try:
-    fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-  except BlockingIOError:
-    raise UsageError(f'workdir={folder}: another process is searching there') from None
-  file = folder / SWEEP
-  if file.exists() and json.loads(file.read_text()) != sweep.settings:
-    raise UsageError(f'workdir={folder}: it holds another search; allowed is another folder')
-  study = Study(sweep, open_storage(url, folder), name)
-  file.write_text(json.dumps(sweep.settings, indent=2) + '\n')
-  study.plan()
-  return Supervisor(study, folder, url=url, name=name, workers=workers).run()
+    fcntl.flock(lock, fcntl.LOCK_EX)
+    yield
+  finally:
+    os.close(lock)
 
 
 if __name__ == '__main__':

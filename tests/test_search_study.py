@@ -39,7 +39,7 @@ def loss(claim):
 
 def finish(study, claim, value=None):
   figures = {'validation_loss': loss(claim) if value is None else value}
-  study.renew(claim, claim.slot.epochs)
+  study.note_epoch(claim, claim.slot.epochs)
   study.finish(claim, figures, stopped=not claim.slot.is_last)
 
 
@@ -117,7 +117,7 @@ def test_a_failed_trial_is_the_worst_and_the_search_goes_on():
 def test_a_lost_trial_is_taken_up_by_another_with_its_values_and_directory():
   study = study_of(sweep())
   claim = study.claim()
-  study.renew(claim, 0.0)
+  study.note_epoch(claim, 0.0)
   assert [trial.number for trial in study.release_dead([worker_name()])] == [claim.number]
   assert study.study.trials[claim.number].state == TrialState.FAIL
   again = study.claim()
@@ -147,7 +147,7 @@ def test_a_trial_that_dies_at_one_place_again_and_again_has_failed():
   for death in range(3):
     claim = study.claim()
     assert claim.slot.key == '0.0.0'
-    study.renew(claim, 0.5)
+    study.note_epoch(claim, 0.5)
     study.release_dead([worker_name()])
     del death
   assert study.claim().slot.key == '0.0.1'
@@ -160,7 +160,7 @@ def test_deaths_with_progress_between_them_do_not_add_up():
   for epoch in range(1, 6):
     claim = study.claim()
     assert claim.slot.key == '0.0.0'
-    study.renew(claim, epoch)
+    study.note_epoch(claim, epoch)
     study.release_dead([worker_name()])
 
 
@@ -171,7 +171,7 @@ def test_a_lease_that_ran_out_is_a_death_and_one_that_did_not_is_none(monkeypatc
   now = time.time()
   monkeypatch.setattr(time, 'time', lambda: now + LEASE - 1)
   assert study.release_dead() == []
-  study.renew(claim, 1.0)
+  study.renew(claim)
   monkeypatch.setattr(time, 'time', lambda: now + LEASE + 1)
   assert study.release_dead() == []
   monkeypatch.setattr(time, 'time', lambda: now + 3 * LEASE)
@@ -274,6 +274,6 @@ def test_the_time_left_is_told_from_the_pace(monkeypatch):
   assert pace.left(view.status(study)) is None
   claim = study.claim()
   assert pace.left(view.status(study)) is None  # nothing is trained yet
-  study.renew(claim, 3.0)
+  study.note_epoch(claim, 3.0)
   # 3 epochs of 18 in 20 seconds.
   assert pace.left(view.status(study)) == pytest.approx(15 * 20 / 3)

@@ -2,6 +2,11 @@
 
 from ml_collections import ConfigDict
 
+ACCURATE_AND_SPARSE = (
+  dict(metric='validation_accuracy', direction='maximize'),
+  dict(metric='active_fraction', direction='minimize'),
+)
+
 
 def get_config():
   """The defaults: nothing varies yet."""

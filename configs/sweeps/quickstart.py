@@ -2,7 +2,8 @@
 
 python -m sparsejax.sweep --config=configs/sweeps/quickstart.py --workdir=DIR --workers=2
 
-81 epochs at most and eta 3: 143 configurations in five brackets.
+54 epochs at most, eta 3, four brackets: 27@2 -> 9@6 -> 3@18 -> 1@54, 12@6 -> 4@18 -> 1@54,
+6@18 -> 2@54 and 4@54. 49 configurations, 714 epochs; the cut to 5 % is at epoch 18.
 """
 
 from configs.sweeps import base

@@ -5,6 +5,10 @@ class UsageError(ValueError):
   """What the person asked for can't be: one line naming field, value and what is allowed."""
 
 
+class BusyError(UsageError):
+  """Another process is writing where this one would."""
+
+
 class NonFiniteLossError(RuntimeError):
   """Training left the finite numbers; the checkpoints before it stay."""
 

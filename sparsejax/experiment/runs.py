@@ -17,7 +17,7 @@ import jax
 from absl import logging
 
 from sparsejax.experiment import files, parallel
-from sparsejax.experiment.errors import UsageError
+from sparsejax.experiment.errors import BusyError, UsageError
 
 # Fields that leave the experiment what it is: its seed (a level of its own in the path), labels,
 # how it is logged, and where the data lie.
@@ -93,7 +93,7 @@ class RunDirectory:
       self._claim(config, experiment_hash)
     except BlockingIOError:
       self.close()
-      raise UsageError(f'workdir={path}: another process is training there') from None
+      raise BusyError(f'workdir={path}: another process is training there') from None
     except BaseException:
       self.close()
       raise

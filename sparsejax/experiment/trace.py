@@ -17,6 +17,8 @@ from typing import NamedTuple
 
 import numpy as np
 
+from sparsejax.experiment import scales
+
 # Okabe and Ito's palette, less its yellows, which do not read on white.
 BLACK, BLUE, VERMILLION, GREEN = '#000000', '#0072B2', '#D55E00', '#009E73'
 PURPLE, GREY, PALE = '#AA4499', '#6B6B6B', '#E3E3E3'
@@ -74,19 +76,6 @@ def column(metrics: Sequence[Mapping], key: str) -> np.ndarray:
   return np.array([number(line.get(key)) for line in metrics], float)
 
 
-def percent(value: float) -> str:
-  """Writes a fraction in percent, with the digits that its size needs.
-
-  Example:
-    >>> [percent(value) for value in (1.0, 0.93412, 0.051, 0.000512)]
-    ['100 %', '93.4 %', '5.10 %', '0.0512 %']
-  """
-  value *= 100
-  if value >= 99.95:
-    return f'{value:.4g} %'
-  return f'{value:.1f} %' if value >= 10 else f'{value:#.3g} %'
-
-
 def _accuracy_percent(value):
   return f'{100 * value:.2f} %'
 
@@ -95,85 +84,11 @@ def _short(value):
   return f'{value:.3g}'
 
 
-# Scales: each sets up the y axis for the finite values that are drawn on it.
-
-
-def _log_ticks(ax, text):
-  """Ticks at powers of ten, and at 2 and 5 times them where there is room."""
-  from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
-
-  low, high = ax.get_ylim()
-  decades = math.log10(high / low)
-  subs = (1.0,) if decades > 2.5 else (1.0, 2.0, 5.0) if decades > 0.3 else tuple(range(1, 10))
-  ax.yaxis.set_major_locator(LogLocator(subs=subs, numticks=12))
-  ax.yaxis.set_major_formatter(FuncFormatter(lambda value, _: text(value)))
-  ax.yaxis.set_minor_locator(LogLocator(subs=tuple(range(2, 10)), numticks=12))
-  ax.yaxis.set_minor_formatter(NullFormatter())
-
-
-def _log(ax, values):
-  """A log axis when the values are positive and worth it, else a linear one."""
-  from matplotlib.ticker import FuncFormatter, MaxNLocator
-
-  low, high = values.min(), values.max()
-  if low <= 0 or not 2 < high / low < 1e6:
-    room = 0.12 * (high - low) or 0.5 * abs(high) or 0.5
-    ax.set_ylim(low - room, high + room)
-    ax.yaxis.set_major_locator(MaxNLocator(4))
-    ax.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f'{value:g}'))
-    return
-  ax.set_yscale('log')
-  ax.set_ylim(low / (high / low) ** 0.06, high * (high / low) ** 0.06)
-  _log_ticks(ax, lambda value: f'{value:g}')
-
-
-def _fraction(ax, values):
-  """A log axis in percent that ends just above 1; zeros dive below its foot."""
-  positive = values[values > 0]
-  low = min(positive.min(initial=1.0), 0.6)
-  ax.set_ylim(low * low**0.12, positive.max(initial=1.0) / low**0.08)
-  ax.set_yscale('log', nonpositive='clip')
-  _log_ticks(ax, lambda value: f'{100 * value:g} %')
-
-
-def _accuracy(ax, values):
-  """Accuracy spaced by the log of the error: 0, 50, 80, 90, 95, 98, 99 % are about even.
-
-  Half the smallest error that is worth telling apart is added to all, so that 100 % has its place.
-  """
-  from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
-
-  errors = 1 - np.clip(values, 0, 1)
-  floor = max(errors[errors > 0].min(initial=1.0) / 1.25, 2e-4)
-
-  offset = floor / 2
-
-  def forward(accuracy):
-    return -np.log10(np.maximum(1 - np.asarray(accuracy, float), -offset / 2) + offset)
-
-  def backward(y):
-    return 1 + offset - 10.0 ** -np.asarray(y, float)
-
-  ax.set_yscale('function', functions=(forward, backward))
-  low = max(0.0, 1 - 1.15 * errors.max())
-  high = 1 + offset / 4 if errors.min(initial=1.0) < floor else 1 - floor
-  ticks = [0, 0.1, 0.3, 0.5, 0.7, 0.8, 0.9, 0.95, 0.98, 0.99, 0.995, 0.998, 0.999, 1]
-  inside = [tick for tick in ticks if low <= tick <= high]
-  if len(inside) > 6:
-    inside = [tick for tick in inside if tick not in (0.1, 0.3, 0.7)]
-  if len(inside) < 3:
-    inside = list(np.linspace(low, high, 4))
-  ax.set_ylim(low, high)
-  ax.yaxis.set_major_locator(FixedLocator(inside))
-  ax.yaxis.set_minor_locator(NullLocator())
-  ax.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f'{100 * value:.4g} %'))
-
-
 PANELS = (
   Panel(
     'loss',
     2.15,
-    _log,
+    scales.log,
     _short,
     (
       Line('train', 'train_loss', BLUE, noisy=True),
@@ -183,7 +98,7 @@ PANELS = (
   Panel(
     'accuracy',
     2.45,
-    _accuracy,
+    scales.accuracy,
     _accuracy_percent,
     (
       Line('train', 'train_accuracy', BLUE, noisy=True),
@@ -191,13 +106,17 @@ PANELS = (
     ),
   ),
   Panel(
-    'learning rate', 1.1, _log, _short, (Line('', 'learning_rate', GREEN, drawstyle='steps-pre'),)
+    'learning rate',
+    1.1,
+    scales.log,
+    _short,
+    (Line('', 'learning_rate', GREEN, drawstyle='steps-pre'),),
   ),
   Panel(
     'active fraction',
     2.15,
-    _fraction,
-    percent,
+    scales.fraction,
+    scales.percent,
     (
       Line('not exactly zero', 'active_fraction', BLACK, width=2.6),
       Line('above 1e-3', 'below_1e-3', BLUE, complement=True),
@@ -231,9 +150,9 @@ def _panels(metrics):
   )
   return (
     *PANELS,
-    Panel('nats an example', 1.8, _log, _short, terms),
-    Panel('KL, nats', 2.15, _log, _short, by_layer),
-    Panel('at their bounds', 1.1, _fraction, percent, (Line('', 'at_bounds', GREEN),)),
+    Panel('nats an example', 1.8, scales.log, _short, terms),
+    Panel('KL, nats', 2.15, scales.log, _short, by_layer),
+    Panel('at their bounds', 1.1, scales.fraction, scales.percent, (Line('', 'at_bounds', GREEN),)),
   )
 
 

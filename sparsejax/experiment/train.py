@@ -157,6 +157,7 @@ class Trainer:
     if self.watch is not None and step in plan.evaluate:
       self._flush()
       if self.watch(self._evaluated) and step < plan.total:
+        self._heed_signal()  # or whoever sent it would wait for a process that takes other work
         if not saved:
           self._save()
         raise PausedError(f'stopped at step {step}; what it takes to go on is saved')

@@ -1,13 +1,11 @@
 """A config file by name, with a sweep's overrides, resolved as launch.py does it."""
 
-import ast
 import functools
 import pathlib
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from ml_collections import config_flags
-
+from sparsejax.experiment import commandline
 from sparsejax.search import space
 
 
@@ -25,29 +23,19 @@ def _resolve(overrides: tuple[str, ...], config: str) -> dict[str, Any]:
 
   path = config.partition(':')[0]
   try:
-    loaded = base.complete(config_flags.config_flags.ConfigFileFlagParser('config').parse(config))
+    loaded = base.complete(commandline.load(config))
   except FileNotFoundError as error:
     raise ValueError(f'configs: there is no {path}; allowed is a config file') from error
   except (ValueError, TypeError, AttributeError) as error:
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    raise ValueError(f'configs: {config}: {lines[-1] if lines else type(error).__name__}') from None
+    raise ValueError(f'configs: {config}: {commandline.one_line(error)}') from None
   loaded.name = pathlib.Path(path).stem
   settings = loaded.to_dict()
   for override in overrides:
     key, separator, text = override.partition('=')
     if not separator:
       raise ValueError(f"overrides: '{override}'; allowed is FIELD=VALUE")
-    settings = space.apply(settings, {key: _value(text)})
+    settings = space.apply(settings, {key: commandline.value_of(text)})
   return settings
-
-
-def _value(text: str) -> Any:
-  """A setting as Python would read it, or the text itself."""
-
-  try:
-    return ast.literal_eval(text)
-  except (ValueError, SyntaxError):
-    return text
 
 
 def defaults(settings: dict[str, Any]) -> tuple[dict[str, Any], int]:

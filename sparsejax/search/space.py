@@ -63,6 +63,8 @@ def parse(entries: Sequence[Mapping[str, Any]]) -> tuple[Parameter, ...]:
 
 
 def _parameter(entry: Mapping[str, Any]) -> Parameter:
+  if not isinstance(entry, Mapping):
+    raise ValueError(f'space: {entry!r}; allowed are dicts with a key and a kind')
   key = entry.get('key')
   if not isinstance(key, str) or not key:
     raise ValueError(f'space: {dict(entry)} has no key; allowed is a field of the config')

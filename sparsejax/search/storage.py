@@ -3,6 +3,7 @@
 import fcntl
 import os
 import pathlib
+import uuid
 
 from optuna.storages import BaseStorage, JournalStorage, RDBStorage
 from optuna.storages.journal import JournalFileBackend, JournalFileOpenLock
@@ -59,6 +60,14 @@ def open_storage(url: str | None, folder: pathlib.Path) -> BaseStorage:
   except Exception as error:
     line = ' '.join(str(error).split())
     raise ValueError(f'study={url}: {line}; allowed is a database that can be reached') from error
+
+
+def identity(folder: pathlib.Path) -> str:
+  """Returns what tells this folder from all others, on whatever machine it is seen."""
+  file = folder / '.identity'
+  if not file.exists():
+    file.write_text(uuid.uuid4().hex)
+  return file.read_text()
 
 
 def _drop_unfinished_line(path: pathlib.Path, lock: FileLock) -> None:

@@ -51,12 +51,13 @@ class Study:
     sweep: the search.
     storage: where the study lies.
     name: of the study.
+    folder: what tells the folder of its runs from others.
 
   Raises:
-    ValueError: the study is of another search.
+    ValueError: the study is of another search, or of another folder.
   """
 
-  def __init__(self, sweep: Sweep, storage: BaseStorage, name: str):
+  def __init__(self, sweep: Sweep, storage: BaseStorage, name: str, folder: str = ''):
     self.sweep, self.storage = sweep, storage
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     self.study = optuna.create_study(
@@ -68,11 +69,16 @@ class Study:
     )
     self._id = storage.get_study_id_from_name(name)
     self.slots = {slot.key: slot for slot in sweep.slots}
-    known = self.study.user_attrs.get('sweep')
+    self._agree('sweep', dict(sweep.settings), f"study '{name}': it holds another search")
+    # A trial goes on from its checkpoint, whoever has it next.
+    self._agree('folder', folder, f"study '{name}': its runs lie in another folder than workdir")
+
+  def _agree(self, key: str, value: Any, otherwise: str) -> None:
+    known = self.study.user_attrs.get(key)
     if known is None:
-      self.study.set_user_attr('sweep', dict(sweep.settings))
-    elif known != sweep.settings:
-      raise ValueError(f"study '{name}': it holds another search; allowed is another workdir")
+      self.study.set_user_attr(key, value)
+    elif known != value:
+      raise ValueError(f'{otherwise}; allowed is its own folder, or another --name')
 
   def _pruner(self):
     scheduler = self.sweep.settings['scheduler']
@@ -139,8 +145,11 @@ class Study:
     """How good a finished trial is; see `settings.score`."""
     return score(self.sweep.settings, trial.user_attrs.get('metrics'))
 
+  def _identity(self, number: int) -> int:
+    return self.storage.get_trial_id_from_study_id_trial_number(self._id, number)
+
   def _take(self, number: int) -> bool:
-    identity = self.storage.get_trial_id_from_study_id_trial_number(self._id, number)
+    identity = self._identity(number)
     try:
       return self.storage.set_trial_state_values(identity, TrialState.RUNNING)
     except optuna.exceptions.UpdateFinishedTrialError:
@@ -148,7 +157,7 @@ class Study:
 
   def _begin(self, slot: Slot, found: FrozenTrial, source: FrozenTrial | None) -> Claim | None:
     """Notes who has the trial, and gives it its values: drawn, or those of what goes on."""
-    identity = self.storage.get_trial_id_from_study_id_trial_number(self._id, found.number)
+    identity = self._identity(found.number)
     self.storage.set_trial_user_attr(identity, 'worker', worker_name())
     self.storage.set_trial_user_attr(identity, 'lease', time.time() + LEASE)
     directory = found.user_attrs['directory']
@@ -175,9 +184,12 @@ class Study:
       return optuna.samplers.RandomSampler(seed=seed)
     return optuna.samplers.TPESampler(seed=seed)
 
-  def renew(self, claim: Claim, epoch: float) -> None:
-    """Says that the trial's process lives, and how far it is."""
-    claim.trial.set_user_attr('lease', time.time() + LEASE)
+  def renew(self, claim: Claim) -> None:
+    """Says that the trial's process lives."""
+    self.storage.set_trial_user_attr(self._identity(claim.number), 'lease', time.time() + LEASE)
+
+  def note_epoch(self, claim: Claim, epoch: float) -> None:
+    """Says how far the trial is."""
     claim.trial.set_user_attr('epoch', epoch)
 
   def finish(self, claim: Claim, metrics: Mapping[str, float], *, stopped: bool) -> None:
@@ -217,7 +229,7 @@ class Study:
 
   def release(self, trial: FrozenTrial, *, died: bool) -> None:
     """Gives a running trial's slot to another trial; one that died too often has failed instead."""
-    identity = self.storage.get_trial_id_from_study_id_trial_number(self._id, trial.number)
+    identity = self._identity(trial.number)
     attributes = trial.user_attrs
     epoch = attributes.get('epoch', 0.0)
     deaths = 1 if epoch > attributes.get('epoch_of_death', -1.0) else attributes['deaths'] + 1

@@ -118,7 +118,7 @@ class Supervisor:
 
   def _start(self, index: int) -> subprocess.Popen:
     self._started[index] = time.monotonic()
-    with (self.folder / LOGS / f'{index}.log').open('a') as log:
+    with self._log(index).open('a') as log:
       process = subprocess.Popen(
         self._command,
         stdin=subprocess.DEVNULL,
@@ -129,6 +129,9 @@ class Supervisor:
       )
     _pin(process.pid, index, len(self._workers))
     return process
+
+  def _log(self, index: int) -> pathlib.Path:
+    return self.folder / LOGS / f'{platform.node()}-{index}.log'
 
   def _end_workers(self) -> None:
     """Asks the workers to save and end; what has not after a while is killed."""
@@ -145,7 +148,7 @@ class Supervisor:
     self.study.release_dead([f'{platform.node()}:{process.pid}' for process in alive])
 
   def _give_up(self) -> int:
-    log = self.folder / LOGS / '0.log'
+    log = self._log(0)
     lines = log.read_text().strip().splitlines() if log.exists() else []
     print(f'sweep: the workers can not start: {lines[-1] if lines else ""}; {log}', file=sys.stderr)
     return 1

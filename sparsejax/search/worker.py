@@ -11,18 +11,20 @@ import math
 import os
 import pathlib
 import sys
+import threading
 import time
 from collections.abc import Iterator, Mapping
 from typing import Any
 
 from sparsejax.search import configs, settings
-from sparsejax.search.storage import open_storage
+from sparsejax.search.storage import identity, open_storage
 from sparsejax.search.study import Claim, Study
 
 SWEEP = 'sweep.json'
 RUNS = 'runs'
 PAUSE = 0.5  # seconds between two looks for something to do
-RENEWAL = 5.0  # seconds between two signs of life, at least
+RENEWAL = 5.0  # seconds between two notes of a trial's epoch, at least
+BEAT = 30.0  # seconds between two signs of life, of which an epoch can be hours apart
 
 
 class Worker:
@@ -52,15 +54,25 @@ class Worker:
 
   def train(self, claim: Claim) -> None:
     """Trains a slot from where its run directory is to the slot's last epoch."""
-    from sparsejax.experiment.errors import NonFiniteLossError, TerminatedError, UsageError
+    from sparsejax.experiment.errors import (
+      BusyError,
+      NonFiniteLossError,
+      TerminatedError,
+      UsageError,
+    )
 
     path = self.folder / RUNS / claim.directory
     print(f'trial {claim.number}: {path}, to epoch {claim.slot.epochs}: {claim.values}', flush=True)
     try:
-      metrics, stopped = self._train(claim, path)
+      with self._beating(claim):
+        metrics, stopped = self._train(claim, path)
     except TerminatedError:
-      self.study.release(self.study.study.trials[claim.number], died=False)
+      self._release(claim)
       raise
+    except BusyError:  # this trial was given up for lost while its process went on
+      self._release(claim)
+      time.sleep(BEAT)
+      return
     except (UsageError, NonFiniteLossError, ValueError) as error:
       self.study.fail(claim, str(error))
       return
@@ -72,6 +84,29 @@ class Worker:
       self.study.fail(claim, f'{broken[0]} is not finite at epoch {claim.slot.epochs}')
     else:
       self.study.finish(claim, metrics, stopped=stopped)
+
+  def _release(self, claim: Claim) -> None:
+    self.study.release(self.study.study.trials[claim.number], died=False)
+
+  @contextlib.contextmanager
+  def _beating(self, claim: Claim) -> Iterator[None]:
+    """Renews the trial's lease beside its training, which may say nothing for hours."""
+    is_over = threading.Event()
+
+    def beat():
+      while not is_over.wait(BEAT):
+        try:
+          self.study.renew(claim)
+        except Exception as error:  # the lease is longer than a database is away for a moment
+          print(f'trial {claim.number}: {" ".join(str(error).split())}', flush=True)
+
+    thread = threading.Thread(target=beat, daemon=True)
+    thread.start()
+    try:
+      yield
+    finally:
+      is_over.set()
+      thread.join()
 
   def _train(self, claim: Claim, path: pathlib.Path) -> tuple[dict[str, float], bool]:
     """Returns the trial's figures, and whether it was stopped before the end of its run."""
@@ -114,7 +149,7 @@ class _Watch:
     self.last = dict(line)
     if time.monotonic() - self._renewed > RENEWAL:
       self._renewed = time.monotonic()
-      self.study.renew(self.claim, line['epoch'])
+      self.study.note_epoch(self.claim, line['epoch'])
     if self._asks_pruner:
       objective = self.study.sweep.objectives[0]['metric']
       if not math.isfinite(line[objective]):
@@ -150,7 +185,8 @@ def main() -> None:
   resolve = configs.resolver(asked['overrides'])
   sweep = settings.check(asked, resolve)
   compilation.use_cache()
-  study = Study(sweep, open_storage(arguments.url, arguments.folder), arguments.name)
+  storage = open_storage(arguments.url, arguments.folder)
+  study = Study(sweep, storage, arguments.name, identity(arguments.folder))
   try:
     Worker(study, arguments.folder, resolve).run()
   except TerminatedError as error:

@@ -1,0 +1,20 @@
+"""Deep Compression to exact active fractions on three networks: the log's chart `dc_trends`.
+
+python -m sparsejax.sweep --config=configs/sweeps/exact_sparsity.py --workdir=DIR
+
+A grid of 5 fractions, 3 networks and 3 seeds: 45 runs in full, the dense controls among them.
+"""
+
+from configs.sweeps import base
+
+
+def get_config():
+  config = base.get_config()
+  config.configs = ('configs/resnet50_dc.py', 'configs/vgg16_dc.py', 'configs/mobilenet_dc.py')
+  config.seeds = (0, 1, 2)
+  config.sampler = 'grid'
+  config.scheduler.name = 'none'
+  fractions = ('1.0', '0.05', '0.01', '0.005', '0.001')
+  config.space = (dict(key='argument', kind='choices', choices=fractions),)
+  config.objectives = base.ACCURATE_AND_SPARSE
+  return config

@@ -1,0 +1,22 @@
+"""The weight of the KL over the log's range: how much accuracy for how much compression.
+
+python -m sparsejax.sweep --config=configs/sweeps/kl_weights.py --workdir=DIR
+python -m sparsejax.sweep --config=configs/sweeps/kl_weights.py:configs/resnet50_bc.py --workdir=DIR
+
+16 runs in full, drawn by TPE for both aims at once.
+"""
+
+from configs.sweeps import base
+
+
+def get_config(config_file='configs/vgg16_bc.py'):
+  config = base.get_config()
+  config.configs = (config_file,)
+  config.sampler = 'tpe'
+  config.scheduler.name = 'none'
+  config.trials = 16
+  config.space = (
+    dict(key='add_kl_gradients.weight.final', kind='log_uniform', low=1e-4, high=1.0),
+  )
+  config.objectives = base.ACCURATE_AND_SPARSE
+  return config

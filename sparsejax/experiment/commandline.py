@@ -1,0 +1,74 @@
+"""What the commands share of their command lines: a config by its flag, and errors in one line."""
+
+import ast
+import difflib
+import re
+from collections.abc import Collection, Sequence
+from typing import Any
+
+from ml_collections import config_flags
+
+from sparsejax.experiment import runs
+
+
+def value_of(text: str) -> Any:
+  """Returns a setting as Python would read it, or the text itself."""
+  try:
+    return ast.literal_eval(text)
+  except (ValueError, SyntaxError):
+    return text
+
+
+def load(config: str) -> Any:
+  """Returns what the config file NAME.py:ARGUMENT makes, by itself.
+
+  Raises:
+    Exception: whatever the file raises; `one_line` says it.
+  """
+  return config_flags.config_flags.ConfigFileFlagParser('config').parse(config)
+
+
+def settings_of(argv: Sequence[str]) -> dict[str, Any]:
+  """Returns the config named on a command line as it is by itself; {} where it can't be loaded."""
+  config = next((arg.partition('=')[2] for arg in argv if arg.startswith('--config=')), '')
+  try:
+    return load(config).to_dict()
+  except Exception:  # the config itself is broken: its own error is the one to show
+    return {}
+
+
+def explain(
+  error: Exception, argv: Sequence[str], *, fields_in: str, known_too: Collection[str] = ()
+) -> str:
+  """Returns one line for a person: for an unknown field the nearest known, else the error's words.
+
+  Args:
+    error: that the flags or the config raised.
+    argv: the command line.
+    fields_in: the file that has every field.
+    known_too: fields that the config by itself does not have.
+  """
+  known = list(runs.flatten(settings_of(argv)))
+  known += sorted({leaf.rpartition('.')[0] for leaf in known} - {''})
+  for name in re.findall(r'--(?:no)?config\.([\w.]+)', ' '.join(argv)):
+    if known and name not in known and name not in known_too:
+      near = difflib.get_close_matches(name, known, n=1)
+      hint = f"; did you mean '{near[0]}'?" if near else ';'
+      return f"unknown field 'config.{name}'{hint} known are those of {fields_in}"
+  return one_line(error)
+
+
+def one_line(error: Exception) -> str:
+  """Returns the last line of an error's text, with what Python says of configs in plain words.
+
+  Example:
+    >>> one_line(ValueError('two lines,\\nof which this is the point'))
+    'of which this is the point'
+  """
+  text = str(error.args[0]) if isinstance(error, KeyError) and error.args else str(error)
+  if 'takes 0 positional arguments' in text:
+    return 'this config takes no argument behind its name'
+  if "no attribute 'get_config'" in text:
+    return 'that file is no config: it has no get_config()'
+  lines = [line.strip() for line in text.splitlines() if line.strip()]
+  return lines[-1] if lines else type(error).__name__

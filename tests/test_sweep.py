@@ -1,0 +1,348 @@
+"""Searches as a person runs them: processes, deaths, a database, and what is refused.
+
+SPARSEJAX_KILLS=10 kills ten workers of one search instead of three.
+"""
+
+import contextlib
+import json
+import os
+import pathlib
+import pwd
+import random
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+
+import commands
+import pytest
+from optuna.trial import TrialState
+
+from sparsejax import sweep
+from sparsejax.experiment.metrics import TIMINGS
+from sparsejax.search import configs, settings, view
+from sparsejax.search.brackets import brackets
+from sparsejax.search.storage import identity, open_storage
+from sparsejax.search.study import Study
+
+KILLS = int(os.environ.get('SPARSEJAX_KILLS', '3'))
+EPOCHS, ETA = 12, 3
+# Small batches, so that a trial lasts long enough to be killed in the middle.
+DIGITS = (
+  '--config=configs/sweeps/quickstart.py',
+  "--config.overrides=('epochs=12.0', 'prune.begin_epochs=4.0', 'batch_size=4', "
+  "'log.checkpoint_every_epochs=1.0', 'log.every_steps=200')",
+  "--config.space=({'key': 'scale_by_learning_rate.learning_rate.value', 'kind': 'log_uniform', "
+  "'low': 0.002, 'high': 0.05}, {'key': 'add_decayed_weights.weight_decay', "
+  "'kind': 'log_uniform', 'low': 5e-6, 'high': 1e-3})",
+)
+
+
+def start(*arguments):
+  return subprocess.Popen(
+    [sys.executable, '-m', 'sparsejax.sweep', *arguments],
+    cwd=commands.ROOT,
+    env=commands.environment(),
+    stdout=subprocess.PIPE,
+    stderr=subprocess.STDOUT,
+    text=True,
+  )
+
+
+def run(*arguments):
+  process = start(*arguments)
+  output, _ = process.communicate()
+  return process.returncode, output
+
+
+def open_study(folder, url=None, name='sweep'):
+  asked = json.loads((folder / 'sweep.json').read_text())
+  search = settings.check(asked, configs.resolver(asked['overrides']))
+  return Study(search, open_storage(url, folder), name, identity(folder))
+
+
+def lines_of(run_directory):
+  return [json.loads(line) for line in (run_directory / 'metrics.jsonl').read_text().splitlines()]
+
+
+def figures_of(folder):
+  """What every run of a search measured, without its seconds."""
+  return {
+    path.name: [{k: v for k, v in line.items() if k not in TIMINGS} for line in lines_of(path)]
+    for path in (folder / 'runs').iterdir()
+  }
+
+
+def epochs_trained(folder):
+  """Counted from the metrics alone; a line twice, or a step that goes back, is an error."""
+  total = 0.0
+  for path in (folder / 'runs').iterdir():
+    steps = [line['step'] for line in lines_of(path)]
+    assert steps == sorted(set(steps)), path
+    total += lines_of(path)[-1]['epoch']
+  return total
+
+
+def counts_of(folder, **where):
+  now = view.status(open_study(folder, **where))
+  return now.finished, now.stopped, now.failed, len(now.running), now.waiting
+
+
+SCHEDULE = brackets(EPOCHS, ETA)  # 9@1 -> 3@4 -> 1@12, 5@4 -> 1@12, 3@12
+ALL_DONE = (5, 17, 0, 0, 0)
+
+
+def epochs_of_the_rungs():
+  total = 0
+  for rungs in SCHEDULE:
+    before = 0
+    for rung in rungs:
+      total += rung.configurations * (rung.epochs - before)
+      before = rung.epochs
+  return total
+
+
+@pytest.fixture(scope='module')
+def undisturbed(tmp_path_factory):
+  folder = tmp_path_factory.mktemp('undisturbed')
+  status, output = run(*DIGITS, f'--workdir={folder}', '--workers=2')
+  assert status == 0, output
+  return folder, output
+
+
+def test_two_workers_train_every_rung_and_nothing_twice(undisturbed):
+  folder, output = undisturbed
+  assert counts_of(folder) == ALL_DONE
+  assert epochs_of_the_rungs() == 9 + 3 * 3 + 8 + 5 * 4 + 8 + 3 * 12
+  assert epochs_trained(folder) == epochs_of_the_rungs()
+  assert len(list((folder / 'runs').iterdir())) == 9 + 5 + 3
+  assert len(list((folder / 'runs').glob('*/summary.json'))) == 5
+  assert output.splitlines()[-6].startswith('5 finished, 17 stopped early, 0 running, 0 waiting')
+  best = min(
+    json.loads(file.read_text())['validation_loss']
+    for file in (folder / 'runs').glob('*/summary.json')
+  )
+  assert open_study(folder).study.best_value == best
+  assert f'validation_loss {best:.4g}' in output.splitlines()[-5]
+
+
+def test_the_same_command_again_finds_nothing_to_do(undisturbed):
+  folder, _ = undisturbed
+  before = figures_of(folder)
+  status, output = run(*DIGITS, f'--workdir={folder}')
+  assert status == 0
+  assert '5 finished, 17 stopped early' in output
+  assert figures_of(folder) == before
+
+
+def kill_one(study, order):
+  """Kills the process of a running trial; returns whether it is seen dead with work left."""
+  training = [
+    trial
+    for trial in study.by_slot().values()
+    if trial.state == TrialState.RUNNING and trial.user_attrs.get('worker')
+  ]
+  if not training:
+    return False
+  trial = order.choice(training)
+  with contextlib.suppress(ProcessLookupError):
+    os.kill(int(trial.user_attrs['worker'].rpartition(':')[2]), signal.SIGKILL)
+  while study.study.trials[trial.number].state == TrialState.RUNNING:
+    time.sleep(0.1)
+  return 'lost' in study.study.trials[trial.number].user_attrs
+
+
+def test_killed_workers_lose_no_trial_and_change_no_figure(tmp_path, undisturbed):
+  process = start(*DIGITS, f'--workdir={tmp_path}', '--workers=2')
+  order, killed = random.Random(0), 0
+  while not (tmp_path / 'sweep.json').exists():
+    time.sleep(0.1)
+  study = open_study(tmp_path)
+  while killed < KILLS:
+    assert process.poll() is None, f'it ended after {killed} kills: {process.communicate()[0]}'
+    time.sleep(order.uniform(1.0, 4.0))
+    killed += kill_one(study, order)
+  output, _ = process.communicate()
+  assert process.returncode == 0, output
+  assert output.count('ended by SIGKILL') == killed
+  assert counts_of(tmp_path) == ALL_DONE
+  assert view.status(study).lost == killed
+  assert epochs_trained(tmp_path) == epochs_of_the_rungs()
+  assert figures_of(tmp_path) == figures_of(undisturbed[0])
+
+
+def test_a_search_that_was_terminated_goes_on(tmp_path, undisturbed):
+  process = start(*DIGITS, f'--workdir={tmp_path}', '--workers=2')
+  while len(list(tmp_path.glob('runs/*/metrics.jsonl'))) < 3:
+    assert process.poll() is None, process.communicate()
+    time.sleep(0.1)
+  process.terminate()
+  output, _ = process.communicate()
+  assert process.returncode == 128 + signal.SIGTERM, output
+  finished, _, failed, running, waiting = counts_of(tmp_path)
+  assert (failed, running) == (0, 0)
+  assert waiting > 0
+  assert finished == 0
+  status, output = run(*DIGITS, f'--workdir={tmp_path}', '--workers=2')
+  assert status == 0, output
+  assert counts_of(tmp_path) == ALL_DONE
+  assert figures_of(tmp_path) == figures_of(undisturbed[0])
+
+
+def test_optunas_pruner_stops_trials_by_their_validation(tmp_path):
+  status, output = run(
+    *DIGITS,
+    '--config.scheduler.name=optuna_hyperband',
+    '--config.trials=12',
+    f'--workdir={tmp_path}',
+    '--workers=2',
+  )
+  assert status == 0, output
+  study = open_study(tmp_path)
+  finished, stopped, failed, running, waiting = counts_of(tmp_path)
+  assert (finished + stopped, failed, running, waiting) == (12, 0, 0, 0)
+  assert finished > 0
+  assert stopped > 0
+  for trial in study.by_slot().values():
+    lines = lines_of(tmp_path / 'runs' / trial.user_attrs['directory'])
+    measured = {round(line['epoch']): line['validation_loss'] for line in lines}
+    assert trial.intermediate_values.items() <= measured.items()
+    if trial.state == TrialState.PRUNED:
+      assert max(trial.intermediate_values) == max(measured) < EPOCHS
+
+
+def test_a_trial_that_can_not_be_trained_is_reported_and_stops_nothing(tmp_path):
+  status, output = run(
+    '--config=configs/sweeps/quickstart.py',
+    "--config.overrides=('epochs=2.0', 'prune.begin_epochs=1.0')",
+    '--config.sampler=grid',
+    '--config.scheduler.name=none',
+    "--config.space=({'key': 'batch_size', 'kind': 'choices', 'choices': (32, 100000)},)",
+    f'--workdir={tmp_path}',
+  )
+  assert status == 0, output
+  assert counts_of(tmp_path) == (1, 0, 1, 0, 0)
+  line = next(line for line in output.splitlines() if line.startswith('  failed: b0-001'))
+  assert 'batch_size=100000' in line
+
+
+# A database.
+
+
+@pytest.fixture
+def server(tmp_path_factory):
+  """A PostgreSQL server of this test's own, on a free port."""
+  folders = [
+    *os.environ['PATH'].split(':'),
+    *map(str, pathlib.Path('/').glob('usr/lib/postgresql/*/bin')),
+  ]
+  found = next((pathlib.Path(f) for f in folders if (pathlib.Path(f) / 'initdb').exists()), None)
+  if found is None:
+    pytest.skip('no PostgreSQL server is installed')
+  pytest.importorskip('psycopg')
+  folder = pathlib.Path(tmp_path_factory.mktemp('postgres', numbered=True))
+  user = {}
+  if os.geteuid() == 0:  # which the server refuses to run as
+    try:
+      account = pwd.getpwnam('nobody')
+    except KeyError:
+      pytest.skip('PostgreSQL does not run as root, and there is nobody else')
+    user = {'user': account.pw_uid, 'group': account.pw_gid}
+    folder = pathlib.Path(f'/tmp/sparsejax-postgres-{os.getpid()}')
+    folder.mkdir()
+    os.chown(folder, account.pw_uid, account.pw_gid)
+  data = folder / 'data'
+  initdb = [found / 'initdb', '-D', data, '-U', 'test', '-A', 'trust', '-E', 'UTF8', '--no-sync']
+  subprocess.run(initdb, check=True, capture_output=True, cwd='/', **user)
+  with socket.create_server(('127.0.0.1', 0)) as free:
+    port = free.getsockname()[1]
+  command = [found / 'postgres', '-D', data, '-k', folder, '-h', '127.0.0.1', '-p', str(port)]
+  process = subprocess.Popen(
+    command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, cwd='/', **user
+  )
+  try:
+    wait_for(port, process)
+    yield f'postgresql+psycopg://test@127.0.0.1:{port}/postgres'
+  finally:
+    process.send_signal(signal.SIGINT)
+    process.wait()
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+def wait_for(port, process):
+  import psycopg
+
+  while True:
+    assert process.poll() is None, 'the server ended'
+    with contextlib.suppress(psycopg.OperationalError):
+      psycopg.connect(f'postgresql://test@127.0.0.1:{port}/postgres').close()
+      return
+    time.sleep(0.1)
+
+
+def test_two_commands_on_one_postgresql_study_do_no_trial_twice(tmp_path, server, undisturbed):
+  arguments = (*DIGITS, f'--workdir={tmp_path}', f'--study={server}', '--name=shared')
+  processes = [start(*arguments) for _ in range(2)]
+  outputs = [process.communicate()[0] for process in processes]
+  assert [process.returncode for process in processes] == [0, 0], outputs
+  where = {'url': server, 'name': 'shared'}
+  assert counts_of(tmp_path, **where) == ALL_DONE
+  study = open_study(tmp_path, **where)
+  assert len(study.study.trials) == len(study.sweep.slots)  # none doubled, none lost
+  workers = {trial.user_attrs['worker'] for trial in study.by_slot().values()}
+  assert len(workers) == 2
+  assert epochs_trained(tmp_path) == epochs_of_the_rungs()
+  assert figures_of(tmp_path) == figures_of(undisturbed[0])
+  status, output = run(*DIGITS, f'--workdir={tmp_path / "b"}', f'--study={server}', '--name=shared')
+  assert status == 2
+  assert 'its runs lie in another folder' in output
+
+
+# What is refused.
+
+
+REFUSED = (
+  ((), '--config is missing: allowed is --config=configs/sweeps/NAME.py'),
+  (('--config=configs/sweeps/none.py', '--workdir=DIR'), 'configs/sweeps/none.py'),
+  ((DIGITS[0],), '--workdir is missing: allowed is --workdir=a folder'),
+  ((DIGITS[0], '--workdir=DIR', 'more'), "unexpected argument 'more': allowed are flags"),
+  ((DIGITS[0], '--workdir=DIR', '--workers=0'), 'workers'),
+  ((DIGITS[0], '--workdir=DIR', '--config.sampler=best'), "sampler 'best'"),
+  ((DIGITS[0], '--workdir=DIR', '--config.nothing=1'), 'nothing'),
+  ((DIGITS[0], '--workdir=DIR', '--study=sqlite:///study.db'), 'SQLite lets two workers take one'),
+  (
+    (DIGITS[0], '--workdir=DIR', '--study=postgresql+psycopg://nobody@127.0.0.1:1/none'),
+    'allowed is a database that can be reached',
+  ),
+  (
+    (
+      DIGITS[0],
+      '--workdir=DIR',
+      "--config.space=({'key': 'l1', 'kind': 'uniform', 'low': 0, 'high': 1},)",
+    ),
+    "field 'l1'",
+  ),
+  ((DIGITS[0], '--workdir=DIR', "--config.space=('l1',)"), "space: 'l1'; allowed are dicts"),
+)
+
+
+@pytest.mark.parametrize(('arguments', 'message'), REFUSED, ids=[m for _, m in REFUSED])
+def test_what_can_not_be_searched_is_one_line_and_status_2(arguments, message, tmp_path, capsys):
+  folder = tmp_path / 'search'
+  argv = ['sweep', *(a.replace('DIR', str(folder)) for a in arguments)]
+  assert sweep.main(argv) == 2
+  error = capsys.readouterr().err.strip()
+  assert error.startswith('sweep: ')
+  assert message in error
+  assert '\n' not in error
+  assert not (folder / 'runs').exists()
+
+
+def test_another_search_in_the_same_folder_is_refused(undisturbed, capsys):
+  folder, _ = undisturbed
+  before = figures_of(folder)
+  assert sweep.main(['sweep', DIGITS[0], f'--workdir={folder}']) == 2
+  assert 'it holds another search; allowed is another folder' in capsys.readouterr().err
+  assert figures_of(folder) == before

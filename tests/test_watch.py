@@ -1,0 +1,57 @@
+"""Whoever watches a run can stop it behind an evaluation, and it goes on as if it had not."""
+
+import os
+import signal
+
+import commands
+import pytest
+
+from configs import base, quickstart
+from sparsejax.experiment.errors import PausedError, TerminatedError
+from sparsejax.experiment.run import run
+
+EPOCHS = 4
+
+
+def train(path, watch=None):
+  config = quickstart.get_config()
+  config.epochs = float(EPOCHS)
+  config.prune.begin_epochs = 2.0
+  config.log.checkpoint_every_epochs = 4.0
+  config = base.complete(config).to_dict() | {'name': 'quickstart'}
+  defaults = base.get_config(config['chain'], config['events']).to_dict()
+  return run(config, defaults, version=base.VERSION, workdir=path, watch=watch)
+
+
+def test_a_run_that_was_stopped_goes_on_to_the_same_figures(tmp_path):
+  train(tmp_path / 'whole')
+  seen = []
+
+  def watch(line):
+    seen.append(line['epoch'])
+    return line['epoch'] in (1, 2)
+
+  for _ in range(2):
+    with pytest.raises(PausedError):
+      train(tmp_path / 'parts', watch)
+    assert not (tmp_path / 'parts' / 'summary.json').exists()
+  train(tmp_path / 'parts', watch)
+  assert [epoch for epoch in seen if epoch == int(epoch)] == [1, 2, 3, 4]  # and one just cut
+  assert commands.metrics(tmp_path / 'parts') == commands.metrics(tmp_path / 'whole')
+  assert commands.summary(tmp_path / 'parts') == commands.summary(tmp_path / 'whole')
+
+
+def test_the_last_evaluation_can_not_stop_what_is_over(tmp_path):
+  summary = train(tmp_path / 'run', lambda line: line['epoch'] == EPOCHS)
+  assert summary['best_step'] > summary['steps'] / 2  # the cut, behind which the network counts
+  assert (tmp_path / 'run' / 'summary.json').exists()
+
+
+def test_a_signal_comes_before_a_stop(tmp_path):
+  def watch(line):
+    os.kill(os.getpid(), signal.SIGTERM)
+    return line['epoch'] == 1
+
+  with pytest.raises(TerminatedError) as caught:
+    train(tmp_path / 'run', watch)
+  assert caught.value.signal == signal.SIGTERM
