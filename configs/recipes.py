@@ -272,9 +272,10 @@ def mnist_sparse_vd(model, kl_weight, constant_epochs):
 def mnist_bayesian_compression(model, layers, kl_weight, epochs):
   """A LeNet on MNIST much as the authors of Bayesian compression trained it.
 
-  Three things differ. The KL's weight rises over a quarter of the run and not over four epochs: what
-  is left fits better by 0.2 points of error, and is no larger. The learning rate is three times the
-  paper's: at 1e-3 groups are still leaving after 150 epochs. And it falls to 0 over the last third.
+  Three things differ. The KL's weight rises over a quarter of the run and not over four epochs:
+  what is left fits better by 0.2 points of error, and is no larger. The learning rate is three
+  times the paper's: at 1e-3 groups are still leaving after 150 epochs. And it falls to 0 over the
+  last third.
   As there, the first layer's variances are bounded, or it would let go of its inputs before the
   others have learned to use them.
   """

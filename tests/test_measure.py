@@ -27,8 +27,8 @@ def test_report_by_hand():
     'sparsity': 1 - 3 / 7,
     'compression': 7 / 3,
     'layers': {
-      'conv1': {'weights': 4, 'active_weights': 2},
-      'head': {'weights': 3, 'active_weights': 1},
+      'conv1': {'weights': 4, 'active_weights': 2, 'units': 1, 'active_units': 1},
+      'head': {'weights': 3, 'active_weights': 1, 'units': 3, 'active_units': 1},
     },
     'macs': 9 * 4 + 3,
     'active_macs': 9 * 2 + 1,
@@ -57,15 +57,17 @@ def test_layers_sum_to_the_whole_where_one_owns_several_kernels():
   cell = {'gru': {'w_i': jnp.ones((2, 6)), 'w_h': jnp.zeros((2, 6)), 'b': jnp.ones(6)}}
   figures = measure.report(cell, {'gru': 5})
   assert figures['weights'] == 24
-  assert figures['layers'] == {'gru': {'weights': 24, 'active_weights': 12}}
+  assert figures['layers'] == {
+    'gru': {'weights': 24, 'active_weights': 12, 'units': 12, 'active_units': 6}
+  }
   assert figures['macs'] == 5 * 24
 
 
 def test_a_kernel_outside_any_layer_is_its_own():
   figures = measure.report({'first': jnp.ones((2, 2)), 'second': jnp.zeros((2, 3))})
   assert figures['layers'] == {
-    'first': {'weights': 4, 'active_weights': 4},
-    'second': {'weights': 6, 'active_weights': 0},
+    'first': {'weights': 4, 'active_weights': 4, 'units': 2, 'active_units': 2},
+    'second': {'weights': 6, 'active_weights': 0, 'units': 3, 'active_units': 0},
   }
 
 

@@ -85,7 +85,7 @@ def report(params: Any, positions: Mapping[str, int] | None = None) -> dict[str,
     'active_fraction': active_parameters / parameters if parameters else 0.0,
     'sparsity': 1 - active_weights / weights if weights else 0.0,
     'compression': weights / active_weights if active_weights else float('inf'),
-    'layers': _by_layer(kernels, size, active),
+    'layers': _by_layer({path: named[path] for path in kernels}, active),
   }
   return figures if positions is None else figures | _macs(figures['layers'], positions)
 
@@ -106,16 +106,26 @@ def count_macs(params: Any, positions: Mapping[str, int]) -> dict[str, Any]:
 
 
 MACS = ('macs', 'active_macs', 'theoretical_speedup')
+# Units are the outputs of the kernels, which lie along the last axis: filters, neurons.
+OF_LAYER = ('weights', 'active_weights', 'units', 'active_units')
 _count_active = jax.jit(count_active)
 
 
-def _by_layer(kernels, size, active) -> dict[str, dict[str, int]]:
+@jax.jit
+def _count_units(kernels):
+  """How many units of each kernel have a weight left."""
+  return {p: jnp.sum(jnp.any(k.reshape(-1, k.shape[-1]) != 0, axis=0)) for p, k in kernels.items()}
+
+
+def _by_layer(kernels, active) -> dict[str, dict[str, int]]:
   """The counts of each layer: a recurrent or a separable one owns several kernels."""
+  active_units = jax.device_get(_count_units(kernels))
   layers: dict[str, dict[str, int]] = {}
-  for path in kernels:
-    layer = layers.setdefault(layer_of(path), {'weights': 0, 'active_weights': 0})
-    layer['weights'] += size[path]
-    layer['active_weights'] += active[path]
+  for path, kernel in kernels.items():
+    layer = layers.setdefault(layer_of(path), dict.fromkeys(OF_LAYER, 0))
+    counts = (kernel.size, active[path], kernel.shape[-1], active_units[path])
+    for name, count in zip(OF_LAYER, counts, strict=True):
+      layer[name] += int(count)
   return layers
 
 

@@ -1,0 +1,102 @@
+"""Tables, figures and a page of what runs left behind.
+
+python -m sparsejax.report DIR... --out=DIR
+
+Each DIR is a run directory or any folder above some, finished or not. The other folder gets
+runs.csv (every setting and every figure), report.md, report.html (one file, opens offline), and the
+figures of both as PNG and SVG: TASK.pareto, .traces, .weights, .units, .log_alpha, and brackets.
+
+Exit status: 0, or 2 for what can't be reported as asked. A broken run is a row that says so.
+"""
+
+import argparse
+import pathlib
+import sys
+from collections.abc import Sequence
+
+
+class _Parser(argparse.ArgumentParser):
+  def error(self, message):
+    raise ValueError(message)
+
+
+def main(argv: Sequence[str]) -> int:
+  """Runs the command; returns its exit status."""
+  parser = _Parser(
+    prog='report', description=__doc__, formatter_class=argparse.RawTextHelpFormatter
+  )
+  parser.add_argument('folders', nargs='*', type=pathlib.Path, metavar='DIR')
+  parser.add_argument('--out', type=pathlib.Path)
+  try:
+    arguments = parser.parse_args(argv[1:])
+    if not arguments.folders:
+      raise ValueError('DIR is missing: allowed are run directories and folders above them')
+    if arguments.out is None:
+      raise ValueError('--out is missing: allowed is --out=a folder')
+    print(report(arguments.folders, arguments.out))
+  except ValueError as error:
+    return _fail(str(error))
+  except OSError as error:
+    return _fail(f'{error.filename}: {error.strerror}; allowed is a folder to write')
+  return 0
+
+
+def _fail(message: str) -> int:
+  print(f'report: {" ".join(message.split())}', file=sys.stderr)
+  return 2
+
+
+def report(folders: Sequence[pathlib.Path], out: pathlib.Path) -> str:
+  """Writes the report of the runs in and below some folders; returns what it says in a line.
+
+  Args:
+    folders: run directories, or folders above them.
+    out: the folder to write to.
+
+  Raises:
+    ValueError: a folder that is not there, or no run at all.
+  """
+  from sparsejax.reports import collect, figures, groups, page, tables
+
+  runs = collect.collect(folders)
+  found = groups.group(runs)
+  out.mkdir(parents=True, exist_ok=True)
+  pictures: dict[str, list[pathlib.Path]] = {}
+  for task, name, figure in _figures(runs, found):
+    if figure is not None:
+      figures.save(figure, out, name)
+      pictures.setdefault(task, []).append(out / f'{name}.png')
+  names = [path.name for of_task in pictures.values() for path in of_task]
+  (out / 'runs.csv').write_text(tables.runs_csv(runs, out))
+  (out / 'report.md').write_text(tables.markdown(found, runs, names))
+  (out / 'report.html').write_text(page.page(found, runs, pictures, out))
+  wrong = len({row[0] for row in tables.problems(runs)})
+  return (
+    f'{len(runs)} runs, {len(found)} experiments, {wrong} with something wrong: {out}/report.html'
+  )
+
+
+def _figures(runs, found):
+  """Yields (task or '', name, figure or None)."""
+  from sparsejax.reports import figures, searches, tables
+
+  for task in dict.fromkeys(group.task for group in found):
+    own = [group for group in found if group.task == task]
+    stem = tables.stem_of(task)
+    yield task, f'{stem}.pareto', figures.pareto(task, own)
+    yield task, f'{stem}.traces', figures.traces(task, own)
+    yield task, f'{stem}.weights', figures.by_layer(task, own, 'weights')
+    yield task, f'{stem}.units', figures.by_layer(task, own, 'units')
+    posteriors = {
+      group.label: run.summary['log_alpha']
+      for group in own
+      for run in group.counted[:1]
+      if 'log_alpha' in run.summary
+    }
+    yield task, f'{stem}.log_alpha', figures.log_alpha(posteriors)
+  for index, search in enumerate(searches.of(runs)):
+    yield '', f'brackets{index}', figures.brackets(search.title, search.members, search.rungs)
+
+
+if __name__ == '__main__':
+  sys.exit(main(sys.argv))

@@ -1,0 +1,304 @@
+"""The figures of a report: colours for colour-blind people, marks and lines for print."""
+
+import itertools
+import math
+import pathlib
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.ticker import MaxNLocator
+
+from sparsejax.experiment import scales
+from sparsejax.reports import published
+from sparsejax.reports.groups import DENSE, Group
+
+# Okabe and Ito's palette, less the yellow that does not read on white.
+COLOURS = ('#0072B2', '#D55E00', '#009E73', '#CC79A7', '#56B4E9', '#E69F00', '#000000')
+MARKERS = ('o', 's', '^', 'D', 'v', 'P', 'X', '<', '>')
+LINES = ('-', '--', '-.', ':')
+GREY = '#6B6B6B'
+MOST = 7  # experiments that one picture tells apart
+WIDEST = 14  # layers that one row of panels may have
+DPI = 130
+
+
+def save(figure: Figure, folder: pathlib.Path, name: str) -> None:
+  """Writes NAME.png and NAME.svg, the same bytes for the same figure."""
+  from matplotlib import rc_context
+
+  FigureCanvasAgg(figure)
+  figure.savefig(folder / f'{name}.png', dpi=DPI)
+  figure.set_layout_engine('none')  # it is laid out; once more would take as long as the drawing
+  with rc_context({'svg.hashsalt': 'sparsejax', 'svg.fonttype': 'none'}):
+    figure.savefig(folder / f'{name}.svg', metadata={'Date': None})
+
+
+def styles(names: Sequence[str]) -> dict[str, dict[str, str]]:
+  """Returns a colour, a marker and a line for each name; no two have the same three."""
+  cycles = zip(itertools.cycle(COLOURS), itertools.cycle(MARKERS), strict=False)
+  found = {}
+  for index, (name, (colour, marker)) in enumerate(zip(names, cycles, strict=False)):
+    line = LINES[index // len(COLOURS) % len(LINES)]
+    found[name] = {'color': colour, 'marker': marker, 'linestyle': line}
+  return found
+
+
+def methods_of(groups: Sequence[Group]) -> list[str]:
+  """Returns the methods that have a sparse network to show, in their order."""
+  return list(dict.fromkeys(g.method for g in groups if g.counted and g.kind != DENSE))
+
+
+def front(points: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:
+  """Returns the points that none beats in both: no fewer parameters at no less accuracy.
+
+  Example:
+    >>> front([(0.1, 0.9), (0.2, 0.8), (0.3, 0.95)])
+    [(0.1, 0.9), (0.3, 0.95)]
+  """
+  kept: list[tuple[float, float]] = []
+  for x, y in sorted(points, key=lambda point: (point[0], -point[1])):
+    if not kept or y > kept[-1][1]:
+      kept.append((x, y))
+  return kept
+
+
+def pareto(task: str, groups: Sequence[Group]) -> Figure | None:
+  """Draws test accuracy over active parameters: means, bars of a standard deviation, and fronts."""
+  methods = methods_of(groups)
+  others = published.points(task)
+  if not methods:
+    return None
+  figure = Figure(figsize=(8, 5), layout='constrained')
+  ax = figure.subplots()
+  drawn = [(p.active_fraction, p.accuracy) for of_source in others.values() for p in of_source]
+  for method, style in styles(methods).items():
+    own = [g for g in groups if g.method == method and g.counted and g.kind != DENSE]
+    points = [_point(g) for g in own]
+    drawn += [(x, y) for x, _, y, _ in points]
+    x, x_spread, y, y_spread = np.array(points).T
+    bars = {'xerr': np.nan_to_num(x_spread), 'yerr': np.nan_to_num(y_spread)}
+    look = {'color': style['color'], 'marker': style['marker'], 'ms': 5}
+    ax.errorbar(x, y, **bars, ls='none', capsize=2, lw=1, label=_with_n(method, own), **look)
+    best = front(list(zip(x, y, strict=True)))
+    ax.plot(*zip(*best, strict=True), color=style['color'], ls=style['linestyle'], lw=1)
+  drawn += [(math.nan, y) for y in _draw_dense(ax, groups)]
+  for (source, of_source), marker in zip(others.items(), itertools.cycle('*hpd8'), strict=False):
+    x, y = [p.active_fraction for p in of_source], [p.accuracy for p in of_source]
+    look = {'color': GREY, 'ls': ':', 'lw': 0.8, 'ms': 8, 'mfc': 'none'}
+    ax.plot(x, y, marker=marker, label=source, **look)
+  x, y = np.array(drawn).T
+  scales.fraction_along_x(ax, x[np.isfinite(x)])
+  scales.accuracy(ax, y[np.isfinite(y)])
+  ax.set(xlabel='active parameters', ylabel='test accuracy')
+  figure.suptitle(f'{task}: means over seeds, bars of one standard deviation', fontsize=10)
+  _grid(ax)
+  figure.legend(loc='outside right upper', fontsize=7, frameon=False)
+  return figure
+
+
+def _point(group: Group) -> tuple[float, float, float, float]:
+  return (*group.moments('active_fraction'), *group.moments('test_accuracy'))
+
+
+def _with_n(name: str, groups: Sequence[Group]) -> str:
+  counts = sorted({len(group.counted) for group in groups})
+  return f'{name} (n = {"-".join(map(str, {counts[0]: 0, counts[-1]: 0}))})'
+
+
+def _draw_dense(ax, groups) -> list[float]:
+  """The dense networks as lines across, the best of them with a band; returns their accuracies."""
+  dense = sorted(
+    (group.moments('test_accuracy') for group in groups if group.kind == DENSE and group.counted),
+    reverse=True,
+  )
+  for mean, spread in dense[:1]:
+    ax.axhline(mean, color='black', lw=1, ls='--', label='dense')
+    if math.isfinite(spread):
+      ax.axhspan(mean - spread, mean + spread, color='black', alpha=0.08, lw=0)
+  return [mean for mean, _ in dense[:1]]
+
+
+def traces(task: str, groups: Sequence[Group]) -> Figure | None:
+  """Draws validation accuracy and active parameters over the epochs, unfinished runs as well."""
+  shown = _chosen([g for g in groups if any(_has(run, 'validation_accuracy') for run in g.runs)])
+  if not shown:
+    return None
+  figure = Figure(figsize=(8, 6), layout='constrained')
+  upper, lower = figure.subplots(2, 1, sharex=True)
+  for group, style in zip(shown, styles([g.label for g in shown]).values(), strict=True):
+    for index, run in enumerate(group.runs):
+      look = {'color': style['color'], 'ls': style['linestyle']}
+      look |= {'lw': 1.4} if index == 0 else {'lw': 0.7, 'alpha': 0.6}
+      label = _cut(group.label) if index == 0 else None
+      for ax, key in ((upper, 'validation_accuracy'), (lower, 'active_fraction')):
+        ax.plot(*_series(run, key), label=label if ax is upper else None, **look)
+  for ax, key, scale in (
+    (upper, 'validation_accuracy', scales.accuracy),
+    (lower, 'active_fraction', scales.fraction),
+  ):
+    values = np.concatenate([_series(run, key)[1] for g in shown for run in g.runs])
+    values = values[np.isfinite(values)]
+    if values.size:
+      scale(ax, values)
+    ax.set_ylabel(key.replace('_', ' ').replace('fraction', 'parameters'))
+    _grid(ax)
+  lower.set_xlabel('epoch')
+  upper.set_title(f'{task}: by epoch{_of_how_many(shown, groups)}', fontsize=10)
+  figure.legend(loc='outside lower center', fontsize=7, frameon=False)
+  return figure
+
+
+def _has(run, key: str) -> bool:
+  return any(key in line for line in run.metrics)
+
+
+def _series(run, key: str) -> tuple[np.ndarray, np.ndarray]:
+  lines = [line for line in run.metrics if isinstance(line.get(key), int | float)]
+  epochs, values = ([float(line[name]) for line in lines] for name in ('epoch', key))
+  return np.array(epochs), np.array(values)
+
+
+def _chosen(groups: Sequence[Group]) -> list[Group]:
+  """As many as a picture tells apart: spread over the active fractions, of every method."""
+  ordered = sorted(groups, key=lambda g: np.nan_to_num(g.runs[0].figure('active_fraction')))
+  if len(ordered) <= MOST:
+    return ordered
+  places = np.linspace(0, len(ordered) - 1, MOST).round().astype(int)
+  return [ordered[place] for place in places]
+
+
+def _of_how_many(shown, groups) -> str:
+  return '' if len(shown) == len(groups) else f', {len(shown)} of {len(groups)} experiments'
+
+
+def _cut(label: str, most: int = 90) -> str:
+  return label if len(label) <= most else f'{label[: most - 1]}…'
+
+
+def by_layer(task: str, groups: Sequence[Group], count: str) -> Figure | None:
+  """Draws how much of each layer is left: its 'weights', or its 'units', which are its filters."""
+  able = [g for g in groups if g.counted and g.kind != DENSE and _shares(g, count)]
+  shown = _chosen(able)
+  if not shown:
+    return None
+  layers = list(_shares(max(shown, key=lambda g: len(_shares(g, count))), count))
+  figure = Figure(figsize=(max(8, 0.22 * len(layers) + 3), 4.5), layout='constrained')
+  ax = figure.subplots()
+  every = []
+  for group, style in zip(shown, styles([g.label for g in shown]).values(), strict=True):
+    shares = _shares(group, count)
+    values = [shares.get(layer, math.nan) for layer in layers]
+    every += values
+    ax.plot(range(len(layers)), values, **style, ms=4, lw=1.2, label=_cut(group.label))
+  (scales.fraction if count == 'weights' else _from_zero)(ax, np.array(every))
+  ax.set_xticks(range(len(layers)), layers, rotation=90 if len(layers) > 6 else 0, fontsize=7)
+  what = 'active weights' if count == 'weights' else 'filters and units with a weight left'
+  ax.set_ylabel(what)
+  ax.set_title(f'{task}: {what}, by layer{_of_how_many(shown, able)}', fontsize=10)
+  _grid(ax)
+  figure.legend(loc='outside lower center', fontsize=7, frameon=False)
+  return figure
+
+
+def _shares(group: Group, count: str) -> dict[str, float]:
+  """Of each layer the share that is left, as a mean over the seeds."""
+  found: dict[str, list[float]] = {}
+  for run in group.counted:
+    for layer, row in run.summary.get('layers', {}).items():
+      if row.get(count):
+        found.setdefault(layer, []).append(row[f'active_{count}'] / row[count])
+  return {layer: float(np.mean(values)) for layer, values in found.items()}
+
+
+def _from_zero(ax, values) -> None:
+  del values
+  ax.set_ylim(-0.02, 1.04)
+  ax.yaxis.set_major_formatter(lambda value, _: f'{100 * value:.0f} %')
+
+
+def log_alpha(rows: Mapping[str, Mapping[str, Any]]) -> Figure | None:
+  """Draws where log alpha lies in each layer, with the threshold that was used and the suggested.
+
+  Args:
+    rows: {label: `log_alpha` of a summary}; those of more layers than a page holds are left out.
+  """
+  found = {label: layers for label, layers in rows.items() if 0 < len(layers) <= WIDEST}
+  if not found:
+    return None
+  widest = max(len(layers) for layers in found.values())
+  figure = Figure(figsize=(max(2.6 * widest, 4), 1.7 * len(found) + 0.4), layout='constrained')
+  axes = figure.subplots(len(found), widest, squeeze=False)
+  for (label, layers), panels in zip(found.items(), axes, strict=True):
+    panels[0].set_ylabel(_cut(label, 24), fontsize=6)
+    for panel in panels[len(layers) :]:
+      panel.set_axis_off()
+    for (layer, bins), panel in zip(layers.items(), panels, strict=False):
+      _draw_histogram(panel, layer, bins)
+  handles = [
+    Line2D([], [], color='black', label='threshold'),
+    Line2D([], [], color=COLOURS[1], ls='--', label='gap'),
+  ]
+  axes[0, 0].legend(handles=handles, fontsize=6)
+  figure.supxlabel('log alpha', fontsize=8)
+  return figure
+
+
+def _draw_histogram(panel, layer, bins) -> None:
+  edges = np.linspace(bins['from'], bins['to'], len(bins['counts']) + 1)
+  panel.stairs(bins['counts'], edges, fill=True, color=COLOURS[0])
+  panel.axvline(bins['threshold'], color='black', lw=1)
+  if bins['suggested_threshold'] is not None:
+    panel.axvline(bins['suggested_threshold'], color=COLOURS[1], ls='--', lw=1)
+  panel.set_yscale('symlog', linthresh=10)
+  panel.set_title(layer, fontsize=7, pad=2)
+  panel.tick_params(labelsize=6)
+
+
+def brackets(
+  title: str, members: Mapping[int, Sequence[Any]], rungs: Mapping[int, Sequence]
+) -> Figure:
+  """Draws the validation loss of a search's runs, a panel for each of Hyperband's brackets.
+
+  Args:
+    title: of the figure.
+    members: the runs of each bracket.
+    rungs: of each bracket; see `search.brackets`.
+  """
+  figure = Figure(figsize=(max(3.0 * len(members), 5), 3.6), layout='constrained')
+  axes = figure.subplots(1, len(members), sharey=True, squeeze=False)[0]
+  every = []
+  for (bracket, runs), ax in zip(sorted(members.items()), axes, strict=True):
+    longest = max(run.epoch for run in runs)
+    for run in runs:
+      epochs, losses = _series(run, 'validation_loss')
+      every.append(losses)
+      went_on = run.epoch >= longest
+      look = {'color': COLOURS[1], 'lw': 1.4} if went_on else {'color': COLOURS[0], 'lw': 0.7}
+      ax.plot(epochs, losses, alpha=1.0 if went_on else 0.6, marker='.', ms=3, **look)
+    for rung in rungs.get(bracket, ()):
+      ax.axvline(rung.epochs, color=GREY, lw=0.6, ls=':')
+    plan = ' > '.join(f'{r.configurations}@{r.epochs}' for r in rungs.get(bracket, ()))
+    ax.set_title(plan or f'bracket {bracket}', fontsize=8)
+    ax.set_xlabel('epoch')
+    ax.set_xscale('log')
+    _grid(ax)
+  losses = np.concatenate(every)
+  losses = losses[np.isfinite(losses)]
+  if losses.size:
+    scales.log(axes[0], losses)
+  axes[0].set_ylabel('validation loss')
+  for ax in axes:
+    ax.xaxis.set_major_formatter(lambda value, _: f'{value:g}')
+    ax.xaxis.set_minor_formatter(lambda value, _: '')
+  figure.suptitle(title, fontsize=10)
+  return figure
+
+
+def _grid(ax) -> None:
+  ax.grid(lw=0.4, alpha=0.5)
+  if ax.get_xscale() == 'linear' and ax.get_xlabel() == 'epoch':
+    ax.xaxis.set_major_locator(MaxNLocator(integer=True))

@@ -1,0 +1,152 @@
+"""Runs that differ in nothing but their seed, and what to call them."""
+
+import math
+import statistics
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+from sparsejax.experiment.runs import LOGGING, NOT_HASHED
+from sparsejax.reports import collect
+
+DENSE, UNSTRUCTURED, SEMI_STRUCTURED, STRUCTURED = (
+  'dense',
+  'unstructured',
+  'semi-structured',
+  'structured',
+)
+KINDS = (DENSE, UNSTRUCTURED, SEMI_STRUCTURED, STRUCTURED)
+MOST_SETTINGS = 4  # in a label
+
+
+class Group(NamedTuple):
+  """An experiment: its runs are its seeds.
+
+  Attributes:
+    task: the data set and the model that is trained on it, shortened ones with their size.
+    label: the method, and what tells this experiment from the others of it.
+    method: as its config has it.
+    kind: dense, unstructured, semi-structured or structured.
+    runs: all of them.
+    counted: those that are finished, each seed once.
+  """
+
+  task: str
+  label: str
+  method: str
+  kind: str
+  runs: tuple[collect.Run, ...]
+  counted: tuple[collect.Run, ...]
+
+  def moments(self, figure: str) -> tuple[float, float]:
+    """Mean and standard deviation of a figure over the seeds; NaN where there are too few."""
+    values = [run.figure(figure) for run in self.counted]
+    if not values:
+      return math.nan, math.nan
+    spread = (
+      statistics.stdev(values) if len(values) > 1 and all(map(math.isfinite, values)) else math.nan
+    )
+    return statistics.fmean(values), spread
+
+  @property
+  def is_collapsed(self) -> bool:
+    return any(run.state == collect.COLLAPSED for run in self.counted)
+
+
+def group(runs: Sequence[collect.Run]) -> list[Group]:
+  """Returns the experiments, by task, method and active fraction."""
+  members: dict[tuple, list[collect.Run]] = {}
+  for run in runs:
+    if run.config:
+      key = (task_of(run), _method(run), run.config.get('hash') or run.name)
+      members.setdefault(key, []).append(run)
+  labels = _labels(members)
+  found = [_group(key, labels[key], tuple(of_key)) for key, of_key in members.items()]
+  return sorted(found, key=_order)
+
+
+def _order(found: Group):
+  active = found.moments('active_fraction')[0]
+  return found.task, found.method, -active if math.isfinite(active) else 0.0, found.label
+
+
+def _group(key, label, runs) -> Group:
+  counted = tuple(
+    run for run in runs if run.state in collect.DELIVERED and not collect.is_repeated(run)
+  )
+  return Group(key[0], label, key[1], _kind(runs, counted), runs, counted)
+
+
+def task_of(run: collect.Run) -> str:
+  """The data set and the model of a run.
+
+  Example:
+    >>> data = {'name': 'cifar10', 'limit': 10000}
+    >>> config = {'data': data, 'model': {'name': 'vgg16', 'width': 8}}
+    >>> task_of(collect.Run(None, '', config, {}, [], {}, ()))
+    'vgg16 of width 8 on 10,000 images of cifar10'
+  """
+  data, model = run.config.get('data', {}), run.config.get('model', {})
+  width = f' of width {model["width"]}' if model.get('width') else ''
+  limit = f'{data["limit"]:,} images of ' if data.get('limit') else ''
+  return f'{model.get("name", "?")}{width} on {limit}{data.get("name", "?")}'
+
+
+def _method(run: collect.Run) -> str:
+  return str(run.config.get('method') or run.config.get('name') or run.name)
+
+
+def _kind(runs, counted) -> str:
+  if counted and all(run.summary['active_weights'] == run.summary['weights'] for run in counted):
+    return DENSE
+  config = runs[0].config
+  granularity = config.get('prune', {}).get('granularity', 'weight')
+  if granularity == 'n_of_m':
+    return SEMI_STRUCTURED
+  by_groups = str(config.get('layers', '')).startswith('group_') or 'proximal_group_l1' in config
+  return STRUCTURED if by_groups or granularity != 'weight' else UNSTRUCTURED
+
+
+def _labels(members: Mapping[tuple, Sequence[collect.Run]]) -> dict[tuple, str]:
+  """The method, and of the settings that differ between its experiments the first few."""
+  labels: dict[tuple, str] = {}
+  families: dict[tuple, list[tuple]] = {}
+  for key in members:
+    families.setdefault(key[:2], []).append(key)
+  for keys in families.values():
+    settings = {key: _hashed(members[key][0]) for key in keys}
+    names = sorted({name for found in settings.values() for name in found})
+    values = {name: {repr(found.get(name)) for found in settings.values()} for name in names}
+    # What has the most values first: that is what an experiment is about.
+    varying = sorted((n for n in names if len(values[n]) > 1), key=lambda n: (-len(values[n]), n))
+    for key in keys:
+      parts = [f'{short(n)} {_value(settings[key].get(n))}' for n in varying[:MOST_SETTINGS]]
+      if len(varying) > MOST_SETTINGS:
+        parts.append(str(key[2]))
+      labels[key] = f'{key[1]}: {", ".join(parts)}' if parts else key[1]
+  return labels
+
+
+def _hashed(run: collect.Run) -> dict[str, Any]:
+  """What makes a run's experiment."""
+  return {
+    name: value
+    for name, value in run.settings.items()
+    if name not in NOT_HASHED and not name.startswith(LOGGING)
+  }
+
+
+def short(name: str) -> str:
+  """The last two words of a field, or of a schedule's value the thing itself.
+
+  Example:
+    >>> short('scale_by_learning_rate.learning_rate.value'), short('prune.target'), short('seed')
+    ('learning_rate', 'prune.target', 'seed')
+  """
+  parts = name.split('.')
+  if parts[-1] == 'value' and len(parts) > 1:
+    return parts[-2]
+  return '.'.join(parts[-2:])
+
+
+def _value(value: Any) -> str:
+  return f'{value:.4g}' if isinstance(value, float) else str(value)

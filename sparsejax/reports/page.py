@@ -1,0 +1,254 @@
+"""One HTML page that opens anywhere, offline: curves that answer the mouse, figures, every run."""
+
+import base64
+import html
+import math
+import pathlib
+from collections.abc import Mapping, Sequence
+
+import plotly.graph_objects as go
+import plotly.io
+from plotly.offline import get_plotlyjs
+
+from sparsejax.experiment.scales import percent
+from sparsejax.reports import figures, published, tables
+from sparsejax.reports.collect import DELIVERED, Run
+from sparsejax.reports.groups import DENSE, Group
+
+SYMBOLS = {
+  'o': 'circle',
+  's': 'square',
+  '^': 'triangle-up',
+  'D': 'diamond',
+  'v': 'triangle-down',
+  'P': 'cross',
+  'X': 'x',
+  '<': 'triangle-left',
+  '>': 'triangle-right',
+}
+STYLE = """
+body { font: 15px/1.5 system-ui, sans-serif; color: #222; max-width: 1180px; margin: 2rem auto;
+  padding: 0 1rem; }
+h1 { font-size: 1.6rem; } h2 { font-size: 1.25rem; margin-top: 2.5rem; } h3 { font-size: 1rem; }
+table { border-collapse: collapse; font-size: 13px; margin: .5rem 0 1.5rem; }
+th { text-align: left; border-bottom: 2px solid #444; cursor: pointer; vertical-align: bottom; }
+td { border-bottom: 1px solid #ddd; } th, td { padding: .25rem .6rem .25rem 0; }
+tr:target td { background: #fff3c4; }
+.scroll { overflow-x: auto; } img { max-width: 100%; } a { color: #0072B2; }
+.unfinished, .failed, .broken, .collapsed { color: #B34700; } nav a { margin-right: 1rem; }
+"""
+# A click on a column's head sorts by it; a click on a point goes to its run.
+SCRIPT = """
+document.querySelectorAll('th').forEach(function (head) {
+  head.addEventListener('click', function () {
+    var body = head.closest('table').tBodies[0], column = head.cellIndex;
+    var down = head.dataset.down = head.dataset.down === '1' ? '' : '1';
+    var key = function (row) {
+      var text = row.cells[column].textContent.replace(/,/g, ''), number = parseFloat(text);
+      return isNaN(number) ? text : number;
+    };
+    Array.from(body.rows).sort(function (a, b) {
+      var x = key(a), y = key(b);
+      if (typeof x !== typeof y) { x = String(x); y = String(y); }
+      return (x < y ? -1 : x > y ? 1 : 0) * (down ? -1 : 1);
+    }).forEach(function (row) { body.appendChild(row); });
+  });
+});
+document.querySelectorAll('.plotly-graph-div').forEach(function (plot) {
+  plot.on('plotly_click', function (event) {
+    var run = event.points[0].customdata;
+    if (run) { window.location.hash = run; }
+  });
+});
+"""
+
+
+def page(
+  groups: Sequence[Group],
+  runs: Sequence[Run],
+  pictures: Mapping[str, Sequence[pathlib.Path]],
+  root: pathlib.Path,
+) -> str:
+  """Returns the page's text.
+
+  Args:
+    groups: the experiments.
+    runs: every run.
+    pictures: PNG files by task; under '' those of no task.
+    root: the folder of the page, which links are relative to.
+  """
+  anchors = {run.path: f'run-{index}' for index, run in enumerate(runs)}
+  tasks = list(dict.fromkeys(group.task for group in groups))
+  body = ['<h1>Runs</h1>', *(f'<p>{html.escape(line)}</p>' for line in tables.states(runs))]
+  body.append('<nav>' + ''.join(_link(f'#{tables.stem_of(t)}', t) for t in tasks))
+  body.append(_link('#runs', 'every run') + _link('#wrong', 'what is wrong') + '</nav>')
+  for task in tasks:
+    own = [group for group in groups if group.task == task]
+    body.append(f'<h2 id="{tables.stem_of(task)}">{html.escape(task)}</h2>')
+    if (curve := pareto(task, own, anchors)) is not None:
+      body.append(plotly.io.to_html(curve, full_html=False, include_plotlyjs=False))
+    for kind, head, rows in tables.task_tables(own):
+      body += [f'<h3>{kind}</h3>', _table(head, [[html.escape(c) for c in row] for row in rows])]
+    body += [_image(path) for path in pictures.get(task, ())]
+  body += [_image(path) for path in pictures.get('', ())]
+  body += ['<h2 id="runs">Every run</h2>', _runs(runs, anchors, root)]
+  body += ['<h2 id="wrong">What is wrong</h2>', _problems(runs, anchors)]
+  body += ['<h2>Machines</h2>', *(f'<p>{html.escape(m)}</p>' for m in tables.machines(runs))]
+  return '\n'.join(
+    [
+      '<!DOCTYPE html><html lang="en"><head><meta charset="utf-8"><title>Runs</title>',
+      f'<style>{STYLE}</style><script>{get_plotlyjs()}</script></head><body>',
+      *body,
+      f'<script>{SCRIPT}</script></body></html>\n',
+    ]
+  )
+
+
+def pareto(
+  task: str, groups: Sequence[Group], anchors: Mapping[pathlib.Path, str]
+) -> go.Figure | None:
+  """Returns the curve with every run as a point that says what it is and leads to its row."""
+  methods = figures.methods_of(groups)
+  if not methods:
+    return None
+  drawn = go.Figure()
+  for method, style in figures.styles(methods).items():
+    own = [g for g in groups if g.method == method and g.counted and g.kind != DENSE]
+    look = {'color': style['color'], 'symbol': SYMBOLS[style['marker']], 'size': 9}
+    means = [(*g.moments('active_fraction'), *g.moments('test_accuracy')) for g in own]
+    drawn.add_scatter(
+      x=[100 * x for x, *_ in means],
+      y=[100 * y for *_, y, _ in means],
+      error_y={'array': [_or_zero(100 * spread) for *_, spread in means], 'width': 3},
+      mode='markers',
+      marker=look,
+      name=method,
+      legendgroup=method,
+      text=[_of_mean(group) for group in own],
+      hovertemplate='%{text}<extra></extra>',
+      customdata=[anchors[group.counted[0].path] for group in own],
+    )
+    best = figures.front([(100 * x, 100 * y) for x, _, y, _ in means])
+    drawn.add_scatter(
+      x=[x for x, _ in best],
+      y=[y for _, y in best],
+      mode='lines',
+      line={'color': style['color'], 'width': 1},
+      legendgroup=method,
+      showlegend=False,
+      hoverinfo='skip',
+    )
+    each = [run for group in own for run in group.counted if len(group.counted) > 1]
+    drawn.add_scatter(
+      x=[100 * run.figure('active_fraction') for run in each],
+      y=[100 * run.figure('test_accuracy') for run in each],
+      mode='markers',
+      marker=look | {'size': 4, 'opacity': 0.6},
+      legendgroup=method,
+      showlegend=False,
+      text=[_of_run(run) for run in each],
+      hovertemplate='%{text}<extra></extra>',
+      customdata=[anchors[run.path] for run in each],
+    )
+  for source, points in published.points(task).items():
+    drawn.add_scatter(
+      x=[100 * point.active_fraction for point in points],
+      y=[100 * point.accuracy for point in points],
+      mode='lines+markers',
+      marker={'color': figures.GREY, 'symbol': 'star', 'size': 9},
+      line={'color': figures.GREY, 'width': 1, 'dash': 'dot'},
+      name=source,
+      hovertemplate=f'{html.escape(source)}<br>%{{y:.2f}} % at %{{x:.3g}} % active<extra></extra>',
+    )
+  dense = [g.moments('test_accuracy')[0] for g in groups if g.kind == DENSE and g.counted]
+  if dense:
+    drawn.add_hline(y=100 * max(dense), line={'dash': 'dash', 'width': 1}, annotation_text='dense')
+  drawn.update_layout(
+    template='plotly_white',
+    height=520,
+    margin={'l': 60, 'r': 20, 't': 30, 'b': 50},
+    xaxis={'type': 'log', 'title': 'active parameters, %'},
+    yaxis={'title': 'test accuracy, %'},
+  )
+  return drawn
+
+
+def _or_zero(value: float) -> float:
+  return value if math.isfinite(value) else 0.0
+
+
+def _of_mean(group: Group) -> str:
+  accuracy, spread = group.moments('test_accuracy')
+  around = f' ± {100 * spread:.2f}' if math.isfinite(spread) else ''
+  return (
+    f'<b>{html.escape(group.label)}</b><br>{100 * accuracy:.2f}{around} %, n = {len(group.counted)}'
+    f'<br>{percent(group.moments("active_fraction")[0])} active'
+  )
+
+
+def _of_run(run: Run) -> str:
+  return (
+    f'<b>{html.escape(run.name)}</b><br>{100 * run.figure("test_accuracy"):.2f} %<br>'
+    f'{percent(run.figure("active_fraction"))} active'
+  )
+
+
+RUN = ('run', 'state', 'experiment', 'epoch', 'active', 'validation', 'test', 'files')
+
+
+def _runs(runs: Sequence[Run], anchors: Mapping[pathlib.Path, str], root: pathlib.Path) -> str:
+  rows, ids = [], []
+  for run in runs:
+    path = tables.relative(run.path, root)
+    files = [name for name in ('summary.json', 'trace.png') if (run.path / name).exists()]
+    links = ' '.join(_link(f'{path}/{name}', name) for name in files)
+    accuracies = [run.figure(f'{split}_accuracy') for split in ('validation', 'test')]
+    if run.state not in DELIVERED:
+      accuracies[1] = math.nan
+    rows.append(
+      [
+        _link(f'{path}/', run.name),
+        f'<span class="{run.state}">{run.state}</span>',
+        html.escape(str(run.config.get('method') or run.config.get('name', ''))),
+        f'{run.epoch:g}',
+        _percent(run.figure('active_fraction')),
+        *(f'{100 * a:.2f} %' if math.isfinite(a) else '-' for a in accuracies),
+        links,
+      ]
+    )
+    ids.append(anchors[run.path])
+  return _table(RUN, rows, ids)
+
+
+def _percent(value: float) -> str:
+  return percent(value) if math.isfinite(value) else '-'
+
+
+def _problems(runs: Sequence[Run], anchors: Mapping[pathlib.Path, str]) -> str:
+  wrong = tables.problems(runs)
+  if not wrong:
+    return '<p>Nothing.</p>'
+  by_name = {run.name: anchors[run.path] for run in runs}
+  rows = [[_link(f'#{by_name[n]}', n), state, html.escape(what)] for n, state, what in wrong]
+  return _table(('run', 'state', 'problem'), rows)
+
+
+def _link(target: str, text: str) -> str:
+  return f'<a href="{html.escape(target)}">{html.escape(text)}</a>'
+
+
+def _table(head: Sequence[str], rows: Sequence[Sequence[str]], ids: Sequence[str] = ()) -> str:
+  """A table of cells that are HTML already."""
+  lines = ['<div class="scroll"><table><thead><tr>']
+  lines += [f'<th>{html.escape(name)}</th>' for name in head]
+  lines.append('</tr></thead><tbody>')
+  for index, row in enumerate(rows):
+    anchor = f' id="{ids[index]}"' if ids else ''
+    lines.append(f'<tr{anchor}>' + ''.join(f'<td>{cell}</td>' for cell in row) + '</tr>')
+  return '\n'.join([*lines, '</tbody></table></div>'])
+
+
+def _image(path: pathlib.Path) -> str:
+  content = base64.b64encode(path.read_bytes()).decode()
+  what = html.escape(path.stem.replace('_', ' ').replace('.', ': '))
+  return f'<p><img alt="{what}" src="data:image/png;base64,{content}"></p>'

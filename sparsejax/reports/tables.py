@@ -1,0 +1,213 @@
+"""runs.csv, every setting and every figure of every run; and the tables of report.md."""
+
+import csv
+import io
+import json
+import math
+import os
+import pathlib
+from collections.abc import Sequence
+from typing import Any
+
+from sparsejax.experiment.runs import flatten
+from sparsejax.experiment.scales import percent
+from sparsejax.reports.collect import DELIVERED, Run
+from sparsejax.reports.groups import KINDS, Group
+
+HEAD = ('run', 'path', 'state', 'epoch', 'problems')
+
+
+def runs_csv(runs: Sequence[Run], root: pathlib.Path) -> str:
+  """Returns the text of runs.csv.
+
+  A column for each setting (config.*), each figure of the summary (summary.*) or, where there is
+  none, of the last metrics (last.*), and of the machine (machine.*). A list is written as JSON.
+
+  Args:
+    runs: its rows.
+    root: that the paths are relative to.
+  """
+  rows = [_row(run, root) for run in runs]
+  names = sorted({name for row in rows for name in row} - set(HEAD))
+  text = io.StringIO()
+  writer = csv.DictWriter(text, (*HEAD, *names), restval='', lineterminator='\n')
+  writer.writeheader()
+  writer.writerows(rows)
+  return text.getvalue()
+
+
+def _row(run: Run, root: pathlib.Path) -> dict[str, Any]:
+  row = {
+    'run': run.name,
+    'path': relative(run.path, root),
+    'state': run.state,
+    'epoch': f'{run.epoch:g}',
+    'problems': '; '.join(run.problems),
+  }
+  last: dict[str, Any] = {}
+  for line in run.metrics:
+    last |= line
+  for prefix, found in (
+    ('config', run.config),
+    ('summary', run.summary),
+    ('last', last),
+    ('machine', run.environment),
+  ):
+    row |= {f'{prefix}.{name}': _cell(value) for name, value in flatten(found).items()}
+  return row
+
+
+def _cell(value: Any) -> Any:
+  return json.dumps(value) if isinstance(value, list | dict) else value
+
+
+def relative(path: pathlib.Path, root: pathlib.Path) -> str:
+  """Returns a path as a link from the report's folder has it."""
+  return pathlib.PurePath(os.path.relpath(path, root.resolve())).as_posix()
+
+
+def markdown(groups: Sequence[Group], runs: Sequence[Run], pictures: Sequence[str]) -> str:
+  """Returns the text of report.md."""
+  text = ['# Runs', '', *states(runs), '']
+  for task in dict.fromkeys(group.task for group in groups):
+    text += [f'## {task}', '']
+    for kind, head, rows in task_tables([g for g in groups if g.task == task]):
+      text += [f'### {kind}', '', *_table(head, rows), '']
+    text += [f'![{name}]({name})' for name in pictures if name.startswith(f'{stem_of(task)}.')]
+    text += ['']
+  if wrong := problems(runs):
+    text += ['## What is wrong', '', *_table(('run', 'state', 'problem'), wrong), '']
+  text += ['## Machines', '', *(f'- {line}' for line in machines(runs)), '']
+  text += [f'![{name}]({name})' for name in pictures if name.startswith(('brackets', 'log_alpha'))]
+  return '\n'.join(text).rstrip() + '\n'
+
+
+def stem_of(task: str) -> str:
+  """The task as part of a file's name.
+
+  Example:
+    >>> stem_of('vgg16 of width 8 on 10,000 images of cifar10')
+    'vgg16_of_width_8_on_10000_images_of_cifar10'
+  """
+  return ''.join(c if c.isalnum() or c in '_-' else '' for c in task.replace(' ', '_'))
+
+
+def states(runs: Sequence[Run]) -> list[str]:
+  """Returns how many runs there are of each state, in a line."""
+  counts = {state: sum(run.state == state for run in runs) for state in (r.state for r in runs)}
+  parts = ', '.join(f'{count} {state}' for state, count in sorted(counts.items()))
+  return [
+    f'{len(runs)} runs: {parts}. Figures are of finished runs, mean ± standard deviation over n '
+    'seeds. Networks were chosen on validation images. Active parameters are the trainable numbers '
+    'that are not exactly zero; compression is weights over active weights, speed-up '
+    'multiply-accumulates over those of active weights.'
+  ]
+
+
+COLUMNS = (
+  'experiment',
+  'n',
+  'active parameters',
+  'compression',
+  'speed-up',
+  'validation: dense, just cut, final',
+  'test accuracy',
+  'epochs',
+  'time of a run',
+)
+
+
+def task_tables(groups: Sequence[Group]) -> list[tuple[str, tuple[str, ...], list[list[str]]]]:
+  """Returns (kind, head, rows) for each kind of sparsity: they are reported apart."""
+  found = []
+  for kind in KINDS:
+    rows = [_experiment(group) for group in groups if group.kind == kind]
+    if rows:
+      found.append((kind, COLUMNS, rows))
+  return found
+
+
+def _experiment(group: Group) -> list[str]:
+  label = group.label + (' (collapsed)' if group.is_collapsed else '')
+  n, of = len(group.counted), len(group.runs)
+  first = group.runs[0]
+  return [
+    label,
+    str(n) if n == of else f'{n} of {of}',
+    _mean_percent(group, 'active_fraction'),
+    _mean_times(group, 'compression'),
+    _mean_times(group, 'theoretical_speedup'),
+    _phases(group),
+    _mean_percent(group, 'test_accuracy'),
+    f'{float(first.config.get("epochs", math.nan)):g}',
+    _seconds(group),
+  ]
+
+
+def _mean_percent(group: Group, figure: str) -> str:
+  mean, spread = group.moments(figure)
+  if not math.isfinite(mean):
+    return '-'
+  if figure == 'active_fraction':
+    return percent(mean)
+  return f'{100 * mean:.2f}' + (f' ± {100 * spread:.2f}' if math.isfinite(spread) else '') + ' %'
+
+
+def _mean_times(group: Group, figure: str) -> str:
+  mean, _ = group.moments(figure)
+  if math.isnan(mean):
+    return '-'
+  return 'infinite' if math.isinf(mean) else f'{mean:.3g}x' if mean < 1000 else f'{mean:,.0f}x'
+
+
+def _phases(group: Group) -> str:
+  """Validation accuracy before and after retraining, as means; the last is the network's own."""
+  found: dict[str, list[float]] = {}
+  for run in group.counted:
+    for name, phase in (run.summary.get('phases') or {}).items():
+      if phase and isinstance(phase.get('validation_accuracy'), int | float):
+        found.setdefault(name, []).append(phase['validation_accuracy'])
+  return ', '.join(f'{100 * sum(values) / len(values):.2f}' for values in found.values()) or '-'
+
+
+def _seconds(group: Group) -> str:
+  mean, _ = group.moments('seconds')
+  if math.isnan(mean):
+    return '-'
+  return f'{mean:.0f} s' if mean < 120 else f'{mean / 60:.0f} min'
+
+
+def problems(runs: Sequence[Run]) -> list[list[str]]:
+  """Returns (run, state, problem) of whatever is not as it should be."""
+  found = [[run.name, run.state, problem] for run in runs for problem in run.problems]
+  known = {row[0] for row in found}
+  for run in runs:
+    if run.state not in DELIVERED and run.name not in known:
+      found.append([run.name, run.state, f'it is at epoch {run.epoch:g} of {_epochs(run)}'])
+    elif run.state == 'collapsed':
+      found.append([run.name, run.state, 'a layer has no weight left, or it guesses'])
+  return found
+
+
+def _epochs(run: Run) -> str:
+  return f'{run.config["epochs"]:g}' if 'epochs' in run.config else 'an unknown number'
+
+
+def machines(runs: Sequence[Run]) -> list[str]:
+  """Returns what the runs ran on, a line for each machine and version."""
+  lines = set()
+  for run in runs:
+    e = run.environment
+    if e:
+      devices = e.get('devices') or []
+      lines.add(
+        f'{e.get("cpus", "?")} cores of {e.get("processor", "?")}, {len(devices)} '
+        f'{e.get("backend", "?")} device(s), Python {e.get("python", "?")}, JAX '
+        f'{(e.get("versions") or {}).get("jax", "?")}, commit {str(e.get("git_commit"))[:7]}'
+      )
+  return sorted(lines) or ['unknown']
+
+
+def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
+  cells = [head, ['---'] * len(head), *rows]
+  return [f'| {" | ".join(cell.replace("|", "/") for cell in row)} |' for row in cells]

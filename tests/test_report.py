@@ -1,0 +1,340 @@
+"""Reports of run directories made by hand, broken ones among them."""
+
+import csv
+import html.parser
+import json
+import math
+import pathlib
+import re
+import urllib.parse
+
+import pytest
+from PIL import Image
+
+from sparsejax import report
+from sparsejax.reports import collect, figures, groups, published, tables
+
+LAYERS = {
+  'fc1': {'weights': 800, 'active_weights': 40, 'units': 20, 'active_units': 5},
+  'fc2': {'weights': 200, 'active_weights': 10, 'units': 10, 'active_units': 10},
+}
+
+
+def write_run(path, *, seed=0, accuracy=0.98, target=0.05, method='pruning', epochs=4, **changes):
+  """A finished run of lenet300 on mnist, as small as one can be; None leaves a file out."""
+  config = {
+    'hash': changes.pop('hash', f'{method[:3]}{target}'),
+    'method': method,
+    'seed': seed,
+    'epochs': float(epochs),
+    'data': {'name': 'mnist', 'limit': None},
+    'model': {'name': 'lenet300', 'width': None},
+    'prune': {'target': target, 'granularity': 'weight'},
+  }
+  summary = {
+    'name': 'lenet300',
+    'seed': seed,
+    'epochs': float(epochs),
+    'seconds': 10.0,
+    'validation_accuracy': accuracy + 0.005,
+    'test_accuracy': accuracy,
+    'parameters': 1000,
+    'active_parameters': int(1000 * target),
+    'active_fraction': target,
+    'weights': 1000,
+    'active_weights': int(1000 * target),
+    'compression': 1 / target,
+    'theoretical_speedup': 0.5 / target,
+    'layers': LAYERS,
+    'phases': {'dense': {'validation_accuracy': 0.99}, 'retrained': {'validation_accuracy': 0.98}},
+  }
+  lines = [
+    {'step': 10 * e, 'epoch': float(e), 'validation_accuracy': accuracy - 0.1 / e}
+    | {'validation_loss': 1.0 / e, 'train_loss': 1.0 / e, 'active_fraction': target}
+    for e in range(1, epochs + 1)
+  ]
+  environment = [{'cpus': 2, 'processor': 'a chip', 'devices': ['cpu'], 'backend': 'cpu'}]
+  path.mkdir(parents=True)
+  contents = {'config': config, 'summary': summary, 'metrics': lines, 'environment': environment}
+  for name, content in (contents | changes).items():
+    if isinstance(content, str):
+      text = content
+    elif name == 'metrics' and content is not None:
+      text = ''.join(json.dumps(line) + '\n' for line in content)
+    else:
+      text = json.dumps(content)
+    if content is not None:
+      suffix = 'jsonl' if name == 'metrics' else 'json'
+      (path / f'{name}.{suffix}').write_text(text)
+  return path
+
+
+@pytest.fixture
+def folder(tmp_path):
+  """Three seeds of one experiment, one of another, a dense control, and all that can be wrong."""
+  root = tmp_path / 'runs'
+  for seed, accuracy in enumerate((0.97, 0.98, 0.99)):
+    write_run(root / 'sparse' / f'seed{seed}', seed=seed, accuracy=accuracy)
+  write_run(root / 'sparser' / 'seed0', target=0.01, accuracy=0.95)
+  write_run(root / 'dense' / 'seed0', target=1.0, accuracy=0.985, method='dense')
+  wrong = root / 'wrong'
+  write_run(wrong / 'unfinished', summary=None, target=0.02)
+  write_run(wrong / 'cut', target=0.03, metrics='{"epoch": 1.0, "step": 1}\n{"epoch": 2.0, "st')
+  write_run(wrong / 'broken', config='{"seed": ', summary='[]', metrics=None)
+  write_run(
+    wrong / 'diverged', summary=None, target=0.04, metrics='{"epoch": 1, "train_loss": NaN}'
+  )
+  gone = {'fc1': {'weights': 800, 'active_weights': 0}, 'fc2': LAYERS['fc2']}
+  path = write_run(wrong / 'collapsed', target=0.001, accuracy=0.1)
+  edit(path / 'summary.json', layers=gone)
+  write_run(root / 'again' / 'sparse' / 'seed0', accuracy=0.5)
+  return root
+
+
+def edit(file, **changes):
+  file.write_text(json.dumps(json.loads(file.read_text()) | changes))
+
+
+def read_csv(out):
+  with (out / 'runs.csv').open() as file:
+    return {row['run']: row for row in csv.DictReader(file)}
+
+
+def test_every_run_is_a_row_with_its_state_and_what_is_wrong(folder, tmp_path):
+  report.report([folder, folder / 'again'], tmp_path / 'out')
+  rows = read_csv(tmp_path / 'out')
+  states = {name: row['state'] for name, row in rows.items()}
+  assert states == {
+    'runs/sparse/seed0': 'finished',
+    'seed1': 'finished',
+    'seed2': 'finished',
+    'sparser/seed0': 'finished',
+    'dense/seed0': 'finished',
+    'unfinished': 'unfinished',
+    'cut': 'finished',
+    'broken': 'broken',
+    'diverged': 'failed',
+    'collapsed': 'collapsed',
+    'again/sparse/seed0': 'finished',
+  }
+  problems = {name: row['problems'] for name, row in rows.items() if row['problems']}
+  assert problems.pop('cut') == 'metrics.jsonl, line 2, is cut off or no line of metrics'
+  assert problems.pop('broken').startswith('config.json can not be read: ')
+  assert 'has the same name as again/sparse/seed0' in problems['runs/sparse/seed0']
+  assert 'of again/sparse/seed0, and is not counted again' in problems.pop('runs/sparse/seed0')
+  assert problems.pop('again/sparse/seed0') == 'it has the same name as runs/sparse/seed0'
+  assert problems == {}
+  text = (tmp_path / 'out' / 'report.md').read_text()
+  for name in ('unfinished', 'cut', 'broken', 'diverged', 'collapsed', 'again/sparse/seed0'):
+    assert f'| {name} |' in text
+
+
+def test_every_setting_and_every_figure_is_in_the_table(folder, tmp_path):
+  report.report([folder], tmp_path / 'out')
+  row = read_csv(tmp_path / 'out')['seed1']
+  assert row['config.prune.target'] == '0.05'
+  assert row['config.seed'] == '1'
+  assert row['summary.layers.fc1.active_units'] == '5'
+  assert row['summary.test_accuracy'] == '0.98'
+  assert row['last.validation_loss'] == '0.25'
+  assert row['machine.processor'] == 'a chip'
+  assert json.loads(row['machine.devices']) == ['cpu']
+  assert (tmp_path / 'out' / row['path'] / 'summary.json').exists()
+
+
+def test_means_and_deviations_are_over_the_seeds_of_an_experiment(tmp_path):
+  for seed, accuracy in enumerate((0.97, 0.98, 0.99)):
+    write_run(tmp_path / f'seed{seed}', seed=seed, accuracy=accuracy)
+  (found,) = groups.group(collect.collect([tmp_path]))
+  assert found.moments('test_accuracy') == (pytest.approx(0.98), pytest.approx(0.01))
+  ((kind, head, rows),) = tables.task_tables([found])
+  assert kind == 'unstructured'
+  row = dict(zip(head, rows[0], strict=True))
+  assert row['experiment'] == 'pruning'
+  assert row['n'] == '3'
+  assert row['active parameters'] == '5.00 %'
+  assert (row['compression'], row['speed-up']) == ('20x', '10x')
+  assert row['validation: dense, just cut, final'] == '99.00, 98.00'
+  assert row['test accuracy'] == '98.00 ± 1.00 %'
+
+
+def test_what_is_counted_are_finished_runs_each_seed_once(folder):
+  found = {group.label: group for group in groups.group(collect.collect([folder]))}
+  # The copy is the first by path; the original seed 0 is left out.
+  assert len(found['pruning: prune.target 0.05'].counted) == 3
+  assert len(found['pruning: prune.target 0.05'].runs) == 4
+  assert found['pruning: prune.target 0.02'].counted == ()
+  assert math.isnan(found['pruning: prune.target 0.02'].moments('test_accuracy')[0])
+  assert math.isnan(found['pruning: prune.target 0.01'].moments('test_accuracy')[1])
+  assert found['pruning: prune.target 0.001'].is_collapsed
+  assert found['dense'].kind == 'dense'
+
+
+@pytest.mark.parametrize(
+  ('changes', 'kind'),
+  [
+    ({}, 'unstructured'),
+    ({'prune': {'granularity': 'filters'}}, 'structured'),
+    ({'prune': {'granularity': 'n_of_m'}}, 'semi-structured'),
+    ({'layers': 'group_horseshoe'}, 'structured'),
+    ({'layers': 'sparse_vd'}, 'unstructured'),
+    ({'proximal_group_l1': {'strength': 1.0}}, 'structured'),
+  ],
+)
+def test_structured_and_unstructured_are_told_apart(tmp_path, changes, kind):
+  path = write_run(tmp_path / 'run')
+  edit(path / 'config.json', **changes)
+  assert [group.kind for group in groups.group(collect.collect([tmp_path]))] == [kind]
+
+
+def test_a_network_that_guesses_has_collapsed(tmp_path):
+  write_run(tmp_path / 'guesses', accuracy=0.1)
+  write_run(tmp_path / 'knows', accuracy=0.2, target=0.1)
+  states = {run.name: run.state for run in collect.collect([tmp_path])}
+  assert states == {'guesses': 'collapsed', 'knows': 'finished'}
+
+
+def test_the_front_is_what_nothing_beats_in_both():
+  points = [(0.5, 0.9), (0.1, 0.7), (0.2, 0.8), (0.3, 0.75), (0.2, 0.6), (0.6, 0.9)]
+  assert figures.front(points) == [(0.1, 0.7), (0.2, 0.8), (0.5, 0.9)]
+
+
+def test_no_two_styles_are_the_same():
+  found = figures.styles([str(n) for n in range(28)])
+  assert len({tuple(style.values()) for style in found.values()}) == 28
+
+
+def test_published_points_are_fractions_of_tasks_that_runs_can_have(tmp_path):
+  assert published.points('vgg16 of width 8 on cifar10') == {}
+  write_run(tmp_path / 'run')
+  task = groups.task_of(collect.collect([tmp_path])[0])
+  found = published.points(task)
+  (point,) = found['Deep Compression 2015']
+  assert point.active_fraction == pytest.approx(1 / 12)
+  assert point.accuracy == pytest.approx(1 - 0.0158)
+  for point in published.POINTS:
+    assert 0 < point.active_fraction < 1
+    assert 0.1 <= point.accuracy < 1
+
+
+PICTURES = ('pareto', 'traces', 'weights', 'units')
+
+
+def test_pictures_are_drawn_as_png_and_svg_and_are_in_the_pages(folder, tmp_path):
+  out = tmp_path / 'out'
+  report.report([folder], out)
+  text = (out / 'report.md').read_text()
+  for name in PICTURES:
+    stem = f'lenet300_on_mnist.{name}'
+    with Image.open(out / f'{stem}.png') as image:
+      assert min(image.size) > 400
+      assert len(image.convert('RGB').getcolors(1 << 24)) > 10
+    assert '</svg>' in (out / f'{stem}.svg').read_text()
+    assert f'({stem}.png)' in text
+  assert (out / 'report.html').read_text().count('<p><img alt=') == len(PICTURES)
+
+
+def test_the_same_runs_make_the_same_report(folder, tmp_path):
+  for name in ('a', 'b'):
+    report.report([folder], tmp_path / name)
+  for file in (tmp_path / 'a').iterdir():
+    if file.suffix in ('.svg', '.csv', '.md'):
+      assert file.read_bytes() == (tmp_path / 'b' / file.name).read_bytes()
+
+
+class Links(html.parser.HTMLParser):
+  """What a page links to, what it calls its parts, and what it loads."""
+
+  def __init__(self, text):
+    super().__init__()
+    self.targets, self.anchors, self.loaded = [], [], []
+    self.feed(text)
+
+  def handle_starttag(self, tag, attrs):
+    attributes = dict(attrs)
+    self.anchors += [attributes['id']] if 'id' in attributes else []
+    self.targets += [attributes['href']] if tag == 'a' else []
+    self.loaded += [attributes[key] for key in ('src',) if key in attributes]
+
+
+def test_the_page_needs_nothing_and_its_links_lead_to_runs(folder, tmp_path):
+  out = tmp_path / 'elsewhere' / 'out'
+  report.report([folder], out)
+  text = (out / 'report.html').read_text()
+  links = Links(text)
+  assert all(source.startswith('data:') for source in links.loaded)
+  for target in links.targets:
+    if target.startswith('#'):
+      assert target[1:] in links.anchors
+    else:
+      assert (out / urllib.parse.unquote(target)).exists(), target
+  runs = collect.collect([folder])
+  assert sum(anchor.startswith('run-') for anchor in links.anchors) == len(runs)
+  points = re.findall(r'"customdata":\[([^]]*)\]', text)
+  anchors = {anchor.strip('"') for found in points for anchor in found.split(',') if anchor}
+  counted = [run for group in groups.group(runs) for run in group.counted if group.kind != 'dense']
+  assert anchors == {f'run-{runs.index(run)}' for run in counted}
+
+
+def test_names_with_special_characters_are_text_and_not_markup(tmp_path):
+  write_run(tmp_path / 'a<b>&"c', method='<script>alert(1)</script>|')
+  report.report([tmp_path], tmp_path / 'out')
+  text = (tmp_path / 'out' / 'report.html').read_text()
+  assert '<script>alert(1)' not in text
+  assert '\\u003cscript' in text or '&lt;script&gt;alert(1)' in text
+  table = (tmp_path / 'out' / 'report.md').read_text()
+  assert {line.count('|') for line in table.splitlines() if line.startswith('| <script')} == {10}
+
+
+def test_a_search_is_drawn_by_its_brackets(tmp_path):
+  search = tmp_path / 'search'
+  for name, epochs in (('b0-000', 1), ('b0-001', 9), ('b0-002', 3), ('b1-000', 3), ('b2-000', 9)):
+    finished = {} if epochs == 9 else {'summary': None}
+    path = write_run(search / 'runs' / name, epochs=epochs, target=0.1 + epochs / 100, **finished)
+    edit(path / 'config.json', epochs=9.0)
+  settings = {'scheduler': {'name': 'hyperband', 'eta': 3}, 'configs': ['configs/quickstart.py']}
+  (search / 'sweep.json').write_text(json.dumps(settings))
+  report.report([search], tmp_path / 'out')
+  text = (tmp_path / 'out' / 'brackets0.svg').read_text()
+  assert '9@1' in text
+  assert '5@3' in text
+  assert (tmp_path / 'out' / 'brackets0.png').exists()
+
+
+def test_runs_above_and_below_each_other_are_counted_once(folder, tmp_path):
+  once = collect.collect([folder])
+  assert collect.collect([folder, folder / 'sparse', folder / 'sparse' / 'seed0']) == once
+
+
+@pytest.mark.parametrize(
+  ('arguments', 'message'),
+  [
+    ((), 'DIR is missing: allowed are run directories and folders above them'),
+    (('RUNS',), '--out is missing: allowed is --out=a folder'),
+    (('NOWHERE', '--out=OUT'), 'there is no such folder; allowed are folders with runs'),
+    (('EMPTY', '--out=OUT'), 'no run; allowed are run directories and folders above them'),
+    (('RUNS', '--out=FILE'), 'allowed is a folder to write'),
+    (('RUNS', '--output=OUT'), 'unrecognized arguments: --output='),
+  ],
+)
+def test_what_can_not_be_reported_is_one_line_and_status_2(tmp_path, capsys, arguments, message):
+  write_run(tmp_path / 'runs' / 'a')
+  (tmp_path / 'empty').mkdir()
+  (tmp_path / 'file').write_text('')
+  places = {'RUNS': 'runs', 'NOWHERE': 'nowhere', 'EMPTY': 'empty', 'FILE': 'file', 'OUT': 'out'}
+  argv = ['report']
+  for argument in arguments:
+    for name, place in places.items():
+      argument = argument.replace(name, str(tmp_path / place))
+    argv.append(argument)
+  assert report.main(argv) == 2
+  error = capsys.readouterr().err
+  assert error.startswith('report: ')
+  assert message in error
+  assert error.count('\n') == 1
+  assert not (tmp_path / 'out').exists()
+
+
+def test_paths_of_the_table_are_relative_to_its_folder():
+  path = tables.relative(pathlib.Path('/a/runs/x'), pathlib.Path('/a/reports'))
+  assert path == '../runs/x'
