@@ -4,6 +4,8 @@ Each function sets up an axis of Matplotlib's for the finite values, an array, t
 """
 
 import math
+from collections.abc import Callable
+from typing import NamedTuple
 
 import numpy as np
 
@@ -69,25 +71,39 @@ def _fraction_limits(values):
   return low * low**0.12, positive.max(initial=1.0) / low**0.08
 
 
-def accuracy(ax, values):
-  """Accuracy spaced by the log of the error: 0, 50, 80, 90, 95, 98, 99 % are about even.
+class Spacing(NamedTuple):
+  """Where accuracies lie on an axis.
+
+  Attributes:
+    forward: from accuracies, 0 to 1, to places.
+    backward: the inverse.
+    low: the least accuracy that the axis shows.
+    high: the greatest.
+    ticks: the accuracies to be named.
+  """
+
+  forward: Callable
+  backward: Callable
+  low: float
+  high: float
+  ticks: list[float]
+
+
+def spacing(values: np.ndarray) -> Spacing:
+  """Returns accuracies spaced by the log of the error: 0, 50, 80, 90, 95, 98, 99 % are about even.
 
   Half the smallest error that is worth telling apart is added to all, so that 100 % has its place.
   """
-  from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
-
   errors = 1 - np.clip(values, 0, 1)
   floor = max(errors[errors > 0].min(initial=1.0) / 1.25, 2e-4)
-
   offset = floor / 2
 
-  def forward(values):
-    return -np.log10(np.maximum(1 - np.asarray(values, float), -offset / 2) + offset)
+  def forward(accuracies):
+    return -np.log10(np.maximum(1 - np.asarray(accuracies, float), -offset / 2) + offset)
 
   def backward(y):
     return 1 + offset - 10.0 ** -np.asarray(y, float)
 
-  ax.set_yscale('function', functions=(forward, backward))
   low = max(0.0, 1 - 1.15 * errors.max())
   high = 1 + offset / 4 if errors.min(initial=1.0) < floor else 1 - floor
   ticks = [0, 0.1, 0.3, 0.5, 0.7, 0.8, 0.9, 0.95, 0.98, 0.99, 0.995, 0.998, 0.999, 1]
@@ -96,7 +112,16 @@ def accuracy(ax, values):
     inside = [tick for tick in inside if tick not in (0.1, 0.3, 0.7)]
   if len(inside) < 3:
     inside = list(np.linspace(low, high, 4))
-  ax.set_ylim(low, high)
-  ax.yaxis.set_major_locator(FixedLocator(inside))
+  return Spacing(forward, backward, low, high, inside)
+
+
+def accuracy(ax, values):
+  """Accuracy in percent, spaced by the log of the error."""
+  from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
+
+  spaced = spacing(values)
+  ax.set_yscale('function', functions=(spaced.forward, spaced.backward))
+  ax.set_ylim(spaced.low, spaced.high)
+  ax.yaxis.set_major_locator(FixedLocator(spaced.ticks))
   ax.yaxis.set_minor_locator(NullLocator())
   ax.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f'{100 * value:.4g} %'))

@@ -6,10 +6,12 @@ import math
 import pathlib
 from collections.abc import Mapping, Sequence
 
+import numpy as np
 import plotly.graph_objects as go
 import plotly.io
 from plotly.offline import get_plotlyjs
 
+from sparsejax.experiment import scales
 from sparsejax.experiment.scales import percent
 from sparsejax.reports import figures, published, tables
 from sparsejax.reports.collect import DELIVERED, Run
@@ -33,6 +35,7 @@ h1 { font-size: 1.6rem; } h2 { font-size: 1.25rem; margin-top: 2.5rem; } h3 { fo
 table { border-collapse: collapse; font-size: 13px; margin: .5rem 0 1.5rem; }
 th { text-align: left; border-bottom: 2px solid #444; cursor: pointer; vertical-align: bottom; }
 td { border-bottom: 1px solid #ddd; } th, td { padding: .25rem .6rem .25rem 0; }
+td + td { white-space: nowrap; }
 tr:target td { background: #fff3c4; }
 .scroll { overflow-x: auto; } img { max-width: 100%; } a { color: #0072B2; }
 .unfinished, .failed, .broken, .collapsed { color: #B34700; } nav a { margin-right: 1rem; }
@@ -111,15 +114,26 @@ def pareto(
   methods = figures.methods_of(groups)
   if not methods:
     return None
+  others = published.points(task)
+  dense = [g.moments('test_accuracy')[0] for g in groups if g.kind == DENSE and g.counted]
+  spaced = scales.spacing(_accuracies(groups, others))
   drawn = go.Figure()
   for method, style in figures.styles(methods).items():
     own = [g for g in groups if g.method == method and g.counted and g.kind != DENSE]
     look = {'color': style['color'], 'symbol': SYMBOLS[style['marker']], 'size': 9}
-    means = [(*g.moments('active_fraction'), *g.moments('test_accuracy')) for g in own]
+    fractions = [100 * g.moments('active_fraction')[0] for g in own]
+    means, spreads = np.array([g.moments('test_accuracy') for g in own]).T
+    spreads = np.nan_to_num(spreads)
+    places, above, below = map(spaced.forward, (means, means + spreads, means - spreads))
     drawn.add_scatter(
-      x=[100 * x for x, *_ in means],
-      y=[100 * y for *_, y, _ in means],
-      error_y={'array': [_or_zero(100 * spread) for *_, spread in means], 'width': 3},
+      x=fractions,
+      y=places.tolist(),
+      error_y={
+        'type': 'data',
+        'array': (above - places).tolist(),
+        'arrayminus': (places - below).tolist(),
+        'width': 3,
+      },
       mode='markers',
       marker=look,
       name=method,
@@ -128,7 +142,7 @@ def pareto(
       hovertemplate='%{text}<extra></extra>',
       customdata=[anchors[group.counted[0].path] for group in own],
     )
-    best = figures.front([(100 * x, 100 * y) for x, _, y, _ in means])
+    best = figures.front(list(zip(fractions, places.tolist(), strict=True)))
     drawn.add_scatter(
       x=[x for x, _ in best],
       y=[y for _, y in best],
@@ -141,7 +155,7 @@ def pareto(
     each = [run for group in own for run in group.counted if len(group.counted) > 1]
     drawn.add_scatter(
       x=[100 * run.figure('active_fraction') for run in each],
-      y=[100 * run.figure('test_accuracy') for run in each],
+      y=[float(spaced.forward(run.figure('test_accuracy'))) for run in each],
       mode='markers',
       marker=look | {'size': 4, 'opacity': 0.6},
       legendgroup=method,
@@ -150,31 +164,46 @@ def pareto(
       hovertemplate='%{text}<extra></extra>',
       customdata=[anchors[run.path] for run in each],
     )
-  for source, points in published.points(task).items():
+  for source, points in others.items():
     drawn.add_scatter(
       x=[100 * point.active_fraction for point in points],
-      y=[100 * point.accuracy for point in points],
+      y=[float(spaced.forward(point.accuracy)) for point in points],
       mode='lines+markers',
       marker={'color': figures.GREY, 'symbol': 'star', 'size': 9},
       line={'color': figures.GREY, 'width': 1, 'dash': 'dot'},
       name=source,
-      hovertemplate=f'{html.escape(source)}<br>%{{y:.2f}} % at %{{x:.3g}} % active<extra></extra>',
+      text=[_of_point(source, point) for point in points],
+      hovertemplate='%{text}<extra></extra>',
     )
-  dense = [g.moments('test_accuracy')[0] for g in groups if g.kind == DENSE and g.counted]
   if dense:
-    drawn.add_hline(y=100 * max(dense), line={'dash': 'dash', 'width': 1}, annotation_text='dense')
+    line = {'dash': 'dash', 'width': 1}
+    text = f'dense, {100 * max(dense):.2f} %'
+    drawn.add_hline(y=float(spaced.forward(max(dense))), line=line, annotation_text=text)
   drawn.update_layout(
     template='plotly_white',
     height=520,
     margin={'l': 60, 'r': 20, 't': 30, 'b': 50},
-    xaxis={'type': 'log', 'title': 'active parameters, %'},
-    yaxis={'title': 'test accuracy, %'},
+    xaxis={'type': 'log', 'title': 'active parameters, %', 'dtick': 1},
+    yaxis={
+      'title': 'test accuracy, % (by the log of the error)',
+      'tickvals': [float(spaced.forward(tick)) for tick in spaced.ticks],
+      'ticktext': [f'{100 * tick:.4g}' for tick in spaced.ticks],
+    },
   )
   return drawn
 
 
-def _or_zero(value: float) -> float:
-  return value if math.isfinite(value) else 0.0
+def _accuracies(groups, others) -> np.ndarray:
+  found = [run.figure('test_accuracy') for group in groups for run in group.counted]
+  found += [point.accuracy for points in others.values() for point in points]
+  return np.array([accuracy for accuracy in found if math.isfinite(accuracy)])
+
+
+def _of_point(source: str, point: published.Point) -> str:
+  return (
+    f'<b>{html.escape(source)}</b><br>{100 * point.accuracy:.2f} %<br>'
+    f'{percent(point.active_fraction)} of the weights active'
+  )
 
 
 def _of_mean(group: Group) -> str:
