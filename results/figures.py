@@ -11,6 +11,9 @@ import matplotlib
 matplotlib.use('Agg')
 import matplotlib.pyplot as plt
 import numpy as np
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+
+from sparsejax.reports import figures as reports
 
 # Okabe and Ito's colours, told apart by colour-blind people; the markers tell them apart in print.
 STYLES = {
@@ -110,9 +113,6 @@ def over_epochs(columns: Mapping[str, Mapping[str, pathlib.Path]], path: pathlib
   plt.close(figure)
 
 
-WIDEST = 14  # layers that one row of panels may have
-
-
 def log_alpha(rows: Mapping[str, pathlib.Path], path: pathlib.Path) -> None:
   """Draws where log alpha lies in each layer, with the threshold that was used and the suggested.
 
@@ -121,29 +121,6 @@ def log_alpha(rows: Mapping[str, pathlib.Path], path: pathlib.Path) -> None:
     path: of the PNG.
   """
   found = {label: json.loads(p.read_text())['log_alpha'] for label, p in rows.items()}
-  found = {label: layers for label, layers in found.items() if len(layers) <= WIDEST}
-  widest = max(len(layers) for layers in found.values())
-  size = (2.6 * widest, 1.7 * len(found))
-  figure, axes = plt.subplots(len(found), widest, figsize=size, squeeze=False)
-  for (label, layers), panels in zip(found.items(), axes, strict=True):
-    panels[0].set_ylabel(label, fontsize=7)
-    for panel in panels[len(layers) :]:
-      panel.set_axis_off()
-    for (layer, bins), panel in zip(layers.items(), panels, strict=False):
-      edges = np.linspace(bins['from'], bins['to'], len(bins['counts']) + 1)
-      panel.stairs(bins['counts'], edges, fill=True, color=COLOURS[0])
-      panel.axvline(bins['threshold'], color='black', lw=1)
-      if bins['suggested_threshold'] is not None:
-        panel.axvline(bins['suggested_threshold'], color=COLOURS[1], ls='--', lw=1)
-      panel.set_yscale('symlog', linthresh=10)
-      panel.set_title(layer, fontsize=7, pad=2)
-      panel.tick_params(labelsize=6)
-  handles = [
-    plt.Line2D([], [], color='black', label='threshold'),
-    plt.Line2D([], [], color=COLOURS[1], ls='--', label='gap'),
-  ]
-  axes[0, 0].legend(handles=handles, fontsize=6)
-  figure.supxlabel('log alpha', fontsize=8)
-  figure.tight_layout()
-  figure.savefig(path, dpi=110)
-  plt.close(figure)
+  figure = reports.log_alpha(found)
+  FigureCanvasAgg(figure)
+  figure.savefig(path, dpi=reports.DPI)

@@ -101,14 +101,15 @@ def search(
     UsageError, ValueError: what can't be; nothing has been written but, where its settings were
       right, the study.
   """
+  from sparsejax import sweep_worker
   from sparsejax.experiment import setup
-  from sparsejax.search import configs, settings
+  from sparsejax.search import settings
   from sparsejax.search.storage import identity, open_storage
   from sparsejax.search.study import Study
   from sparsejax.search.supervisor import Supervisor
   from sparsejax.search.worker import SWEEP
 
-  resolve = configs.resolver(asked['overrides'])
+  resolve = sweep_worker.resolver(asked['overrides'])
   sweep = settings.check(asked, resolve)
   for config in sweep.settings['configs']:
     setup.build(resolve(config))
@@ -119,7 +120,15 @@ def search(
     study = Study(sweep, open_storage(url, folder), name, identity(folder))
     study.plan()
     file.write_text(json.dumps(sweep.settings, indent=2) + '\n')
-  return Supervisor(study, folder, url=url, name=name, workers=workers).run()
+  command = [
+    sys.executable,
+    '-m',
+    sweep_worker.__name__,
+    str(folder),
+    name,
+    *([url] if url else []),
+  ]
+  return Supervisor(study, folder, command, workers=workers).run()
 
 
 @contextlib.contextmanager

@@ -22,6 +22,8 @@ MAY_USE = {
   'experiment': {
     *('experiment', 'models', 'layers', 'transforms', 'sparsity', 'lookup', 'streams'),
   },
+  'search': {'search', 'experiment', 'lookup'},
+  'reports': {'reports', 'search', 'experiment'},
 }
 # The ConfigDict stops at the builders, and sparsity is arithmetic on arrays.
 MAY_NOT_USE = {

@@ -9,7 +9,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from rich.console import Console
 from rich.live import Live
@@ -30,17 +30,12 @@ class Supervisor:
   Args:
     study: the search's.
     folder: of the search.
-    url: of the study's database.
-    name: of the study.
+    command: that starts a worker.
     workers: how many.
   """
 
-  def __init__(
-    self, study: Study, folder: pathlib.Path, *, url: str | None, name: str, workers: int
-  ):
-    self.study, self.folder = study, folder
-    self._command = [sys.executable, '-m', 'sparsejax.search.worker', str(folder), name]
-    self._command += [url] if url else []
+  def __init__(self, study: Study, folder: pathlib.Path, command: Sequence[str], *, workers: int):
+    self.study, self.folder, self._command = study, folder, command
     self._workers: list[subprocess.Popen | None] = [None] * workers
     self._started = [0.0] * workers
     self._early = 0

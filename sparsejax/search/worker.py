@@ -4,20 +4,17 @@ Trials are trained in this process, one after the other, so that its imports are
 trial that can not be trained is failed; what kills the process is the supervisor's to see.
 """
 
-import argparse
 import contextlib
 import json
 import math
 import os
 import pathlib
-import sys
 import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
-from sparsejax.search import configs, settings
-from sparsejax.search.storage import identity, open_storage
+from sparsejax.search import settings
 from sparsejax.search.study import Claim, Study
 
 SWEEP = 'sweep.json'
@@ -34,10 +31,18 @@ class Worker:
     study: whose slots it takes.
     folder: of the search.
     resolve: loads configs.
+    defaults: from a trial's settings to the defaults that its directory is named after, and their
+      version.
   """
 
-  def __init__(self, study: Study, folder: pathlib.Path, resolve: settings.Resolve):
-    self.study, self.folder, self.resolve = study, folder, resolve
+  def __init__(
+    self,
+    study: Study,
+    folder: pathlib.Path,
+    resolve: settings.Resolve,
+    defaults: Callable[[dict[str, Any]], tuple[dict[str, Any], int]],
+  ):
+    self.study, self.folder, self.resolve, self.defaults = study, folder, resolve, defaults
     self.sweep = study.sweep
     self._parent = os.getppid()
 
@@ -120,7 +125,7 @@ class Worker:
         if watch(line):
           return self._figures(line), True
     trial = settings.resolved(self.sweep.settings, claim.values, self.resolve)
-    defaults, version = configs.defaults(trial)
+    defaults, version = self.defaults(trial)
     try:
       summary = run(trial, defaults, version=version, workdir=path, watch=watch)
     except PausedError:
@@ -169,29 +174,3 @@ def evaluations(path: pathlib.Path) -> Iterator[dict[str, Any]]:
         return  # the process died in the middle of a line
       if 'validation_loss' in line:
         yield line
-
-
-def main() -> None:
-  """Starts a worker: `python -m sparsejax.search.worker FOLDER NAME [URL]`."""
-  parser = argparse.ArgumentParser()
-  parser.add_argument('folder', type=pathlib.Path)
-  parser.add_argument('name')
-  parser.add_argument('url', nargs='?')
-  arguments = parser.parse_args()
-  from sparsejax.experiment import compilation
-  from sparsejax.experiment.errors import TerminatedError
-
-  asked = json.loads((arguments.folder / SWEEP).read_text())
-  resolve = configs.resolver(asked['overrides'])
-  sweep = settings.check(asked, resolve)
-  compilation.use_cache()
-  storage = open_storage(arguments.url, arguments.folder)
-  study = Study(sweep, storage, arguments.name, identity(arguments.folder))
-  try:
-    Worker(study, arguments.folder, resolve).run()
-  except TerminatedError as error:
-    sys.exit(128 + error.signal)
-
-
-if __name__ == '__main__':
-  main()

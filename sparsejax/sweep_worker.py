@@ -1,12 +1,23 @@
-"""A config file by name, with a sweep's overrides, resolved as launch.py does it."""
+"""One worker of a search, as `python -m sparsejax.sweep` starts it.
 
+python -m sparsejax.sweep_worker FOLDER NAME [URL]
+"""
+
+import argparse
 import functools
+import json
 import pathlib
+import sys
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from sparsejax.experiment import commandline
-from sparsejax.search import space
+from configs import base
+from sparsejax.experiment import commandline, compilation
+from sparsejax.experiment.errors import TerminatedError
+from sparsejax.search import settings, space
+from sparsejax.search.storage import identity, open_storage
+from sparsejax.search.study import Study
+from sparsejax.search.worker import SWEEP, Worker
 
 
 def resolver(overrides: Sequence[str]) -> Callable[[str], dict[str, Any]]:
@@ -19,8 +30,6 @@ def resolver(overrides: Sequence[str]) -> Callable[[str], dict[str, Any]]:
 
 
 def _resolve(overrides: tuple[str, ...], config: str) -> dict[str, Any]:
-  from configs import base
-
   path = config.partition(':')[0]
   try:
     loaded = base.complete(commandline.load(config))
@@ -40,7 +49,28 @@ def _resolve(overrides: tuple[str, ...], config: str) -> dict[str, Any]:
 
 def defaults(settings: dict[str, Any]) -> tuple[dict[str, Any], int]:
   """Returns the defaults that a run's directory is named after, and their version."""
-  from configs import base
-
   # Of deterministic layers, as launch.py has it: a family of others enters the hash.
   return base.get_config(settings['chain'], settings['events']).to_dict(), base.VERSION
+
+
+def main() -> None:
+  """Runs the command."""
+  parser = argparse.ArgumentParser()
+  parser.add_argument('folder', type=pathlib.Path)
+  parser.add_argument('name')
+  parser.add_argument('url', nargs='?')
+  arguments = parser.parse_args()
+  asked = json.loads((arguments.folder / SWEEP).read_text())
+  resolve = resolver(asked['overrides'])
+  sweep = settings.check(asked, resolve)
+  compilation.use_cache()
+  storage = open_storage(arguments.url, arguments.folder)
+  study = Study(sweep, storage, arguments.name, identity(arguments.folder))
+  try:
+    Worker(study, arguments.folder, resolve, defaults).run()
+  except TerminatedError as error:
+    sys.exit(128 + error.signal)
+
+
+if __name__ == '__main__':
+  main()
