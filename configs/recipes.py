@@ -286,7 +286,7 @@ def mnist_bayesian_compression(model, layers, kl_weight, epochs):
   config.data.scale = 'symmetric'
   config.epochs = epochs
   config.clip = ConfigDict({'max_delta': 0.2})
-  config.bound_variances.where = '^fc1/'
+  config.bound_variances.where = {'lenet300': '^fc1/', 'lenet5': '^conv1/'}[model]
   config.add_kl_gradients = ConfigDict({'weight': warm_up(kl_weight, 0.0, epochs / 4)})
   falling = dict(schedule='linear', initial=3e-3, final=0.0, begin_epochs=0.65 * epochs)
   config.scale_by_learning_rate = ConfigDict({'learning_rate': falling})
