@@ -42,6 +42,19 @@ def flatten(settings: Mapping[str, Any], prefix: str = '') -> dict[str, Any]:
   return flat
 
 
+def short_name(name: str) -> str:
+  """Returns the last two words of a field, or of a schedule's value what it is a schedule of.
+
+  Example:
+    >>> short_name('scale_by_learning_rate.learning_rate.value'), short_name('prune.target')
+    ('learning_rate', 'prune.target')
+  """
+  parts = name.split('.')
+  if parts[-1] == 'value' and len(parts) > 1:
+    return parts[-2]
+  return '.'.join(parts[-2:])
+
+
 def hash8(config: Mapping, defaults: Mapping, version: int, digests: Mapping | None = None) -> str:
   """Returns the name of an experiment: a hash of its chain, its events and what else it changes.
 

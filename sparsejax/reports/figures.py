@@ -253,7 +253,10 @@ def _draw_histogram(panel, layer, bins) -> None:
   panel.axvline(bins['threshold'], color='black', lw=1)
   if bins['suggested_threshold'] is not None:
     panel.axvline(bins['suggested_threshold'], color=COLOURS[1], ls='--', lw=1)
-  panel.set_yscale('symlog', linthresh=10)
+  if max(bins['counts']) > 20:
+    panel.set_yscale('symlog', linthresh=10)
+  else:
+    panel.yaxis.set_major_locator(MaxNLocator(5, integer=True))
   panel.set_title(layer, fontsize=7, pad=2)
   panel.tick_params(labelsize=6)
 

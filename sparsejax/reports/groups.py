@@ -5,7 +5,7 @@ import statistics
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
-from sparsejax.experiment.runs import LOGGING, NOT_HASHED
+from sparsejax.experiment.runs import LOGGING, NOT_HASHED, short_name
 from sparsejax.reports import collect
 
 DENSE, UNSTRUCTURED, SEMI_STRUCTURED, STRUCTURED = (
@@ -119,7 +119,7 @@ def _labels(members: Mapping[tuple, Sequence[collect.Run]]) -> dict[tuple, str]:
     # What has the most values first: that is what an experiment is about.
     varying = sorted((n for n in names if len(values[n]) > 1), key=lambda n: (-len(values[n]), n))
     for key in keys:
-      parts = [f'{short(n)} {_value(settings[key].get(n))}' for n in varying[:MOST_SETTINGS]]
+      parts = [f'{short_name(n)} {_value(settings[key].get(n))}' for n in varying[:MOST_SETTINGS]]
       if len(varying) > MOST_SETTINGS:
         parts.append(str(key[2]))
       labels[key] = f'{key[1]}: {", ".join(parts)}' if parts else key[1]
@@ -133,19 +133,6 @@ def _hashed(run: collect.Run) -> dict[str, Any]:
     for name, value in run.settings.items()
     if name not in NOT_HASHED and not name.startswith(LOGGING)
   }
-
-
-def short(name: str) -> str:
-  """The last two words of a field, or of a schedule's value the thing itself.
-
-  Example:
-    >>> short('scale_by_learning_rate.learning_rate.value'), short('prune.target'), short('seed')
-    ('learning_rate', 'prune.target', 'seed')
-  """
-  parts = name.split('.')
-  if parts[-1] == 'value' and len(parts) > 1:
-    return parts[-2]
-  return '.'.join(parts[-2:])
 
 
 def _value(value: Any) -> str:

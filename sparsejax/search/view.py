@@ -9,6 +9,7 @@ from rich.table import Table
 from rich.text import Text
 
 from sparsejax.experiment.display import duration
+from sparsejax.experiment.runs import short_name
 from sparsejax.search.brackets import Slot
 from sparsejax.search.study import Study
 
@@ -105,7 +106,7 @@ def ranking(study: Study) -> list[FrozenTrial]:
 
 def describe(trial: FrozenTrial) -> str:
   """A trial's values and figures in one line."""
-  values = ', '.join(f'{key} {_short(value)}' for key, value in trial.params.items())
+  values = ', '.join(f'{short_name(key)} {_short(value)}' for key, value in trial.params.items())
   figures = ', '.join(
     f'{name} {_short(value)}' for name, value in trial.user_attrs.get('metrics', {}).items()
   )
@@ -142,7 +143,7 @@ def picture(now: Status, left: float | None, notes: list[str]) -> Group:
       column, justify='left' if column in ('running', 'worker', 'values') else 'right'
     )
   for slot, trial in now.running:
-    values = ', '.join(f'{key} {_short(value)}' for key, value in trial.params.items())
+    values = ', '.join(f'{short_name(key)} {_short(value)}' for key, value in trial.params.items())
     attributes = trial.user_attrs
     epoch = f'{attributes.get("epoch", 0.0):g}'
     worker = str(attributes.get('worker', '')).rpartition(':')[2]
