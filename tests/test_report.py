@@ -187,6 +187,22 @@ def test_structured_and_unstructured_are_told_apart(tmp_path, changes, kind):
   assert [group.kind for group in groups.group(collect.collect([tmp_path]))] == [kind]
 
 
+def test_what_a_summary_lacks_or_has_as_null_is_no_reason_to_stop(tmp_path):
+  path = write_run(tmp_path / 'runs' / 'untested')
+  figures_of = json.loads((path / 'summary.json').read_text())
+  del figures_of['test_accuracy'], figures_of['phases'], figures_of['layers']
+  (path / 'summary.json').write_text(json.dumps(figures_of))
+  path = write_run(tmp_path / 'runs' / 'empty', target=0.01, metrics='')
+  edit(path / 'summary.json', active_weights=0, active_fraction=0.0, compression=None)
+  report.report([tmp_path / 'runs'], tmp_path / 'out')
+  rows = read_csv(tmp_path / 'out')
+  assert {name: row['state'] for name, row in rows.items()} == {
+    'untested': 'finished',
+    'empty': 'finished',
+  }
+  assert '| infinite |' in (tmp_path / 'out' / 'report.md').read_text()
+
+
 def test_a_network_that_guesses_has_collapsed(tmp_path):
   write_run(tmp_path / 'guesses', accuracy=0.1)
   write_run(tmp_path / 'knows', accuracy=0.2, target=0.1)

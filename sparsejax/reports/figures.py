@@ -47,9 +47,13 @@ def styles(names: Sequence[str]) -> dict[str, dict[str, str]]:
   return found
 
 
-def methods_of(groups: Sequence[Group]) -> list[str]:
-  """Returns the methods that have a sparse network to show, in their order."""
-  return list(dict.fromkeys(g.method for g in groups if g.counted and g.kind != DENSE))
+def by_method(groups: Sequence[Group]) -> dict[str, list[Group]]:
+  """Returns the experiments that have a sparse network and its test accuracy, by method."""
+  found: dict[str, list[Group]] = {}
+  for group in groups:
+    if group.kind != DENSE and math.isfinite(group.moments('test_accuracy')[0]):
+      found.setdefault(group.method, []).append(group)
+  return found
 
 
 def front(points: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:
@@ -68,15 +72,15 @@ def front(points: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:
 
 def pareto(task: str, groups: Sequence[Group]) -> Figure | None:
   """Draws test accuracy over active parameters: means, bars of a standard deviation, and fronts."""
-  methods = methods_of(groups)
+  methods = by_method(groups)
   others = published.points(task)
   if not methods:
     return None
   figure = Figure(figsize=(8, 5), layout='constrained')
   ax = figure.subplots()
   drawn = [(p.active_fraction, p.accuracy) for of_source in others.values() for p in of_source]
-  for method, style in styles(methods).items():
-    own = [g for g in groups if g.method == method and g.counted and g.kind != DENSE]
+  for method, style in styles(list(methods)).items():
+    own = methods[method]
     points = [_point(g) for g in own]
     drawn += [(x, y) for x, _, y, _ in points]
     x, x_spread, y, y_spread = np.array(points).T

@@ -111,15 +111,15 @@ def pareto(
   task: str, groups: Sequence[Group], anchors: Mapping[pathlib.Path, str]
 ) -> go.Figure | None:
   """Returns the curve with every run as a point that says what it is and leads to its row."""
-  methods = figures.methods_of(groups)
+  methods = figures.by_method(groups)
   if not methods:
     return None
   others = published.points(task)
   dense = [g.moments('test_accuracy')[0] for g in groups if g.kind == DENSE and g.counted]
   spaced = scales.spacing(_accuracies(groups, others))
   drawn = go.Figure()
-  for method, style in figures.styles(methods).items():
-    own = [g for g in groups if g.method == method and g.counted and g.kind != DENSE]
+  for method, style in figures.styles(list(methods)).items():
+    own = methods[method]
     look = {'color': style['color'], 'symbol': SYMBOLS[style['marker']], 'size': 9}
     fractions = [100 * g.moments('active_fraction')[0] for g in own]
     means, spreads = np.array([g.moments('test_accuracy') for g in own]).T
