@@ -27,7 +27,7 @@ from ml_collections import config_flags
 from sparsejax.experiment import commandline, files
 from sparsejax.experiment.errors import UsageError
 
-FINISHED, CRASHED, USAGE = 0, 1, 2
+FINISHED, USAGE = 0, 2
 
 
 def main(argv: list[str]) -> int:
@@ -101,6 +101,8 @@ def search(
     UsageError, ValueError: what can't be; nothing has been written but, where its settings were
       right, the study.
   """
+  import jax
+
   from sparsejax import sweep_worker
   from sparsejax.experiment import setup
   from sparsejax.search import settings
@@ -111,6 +113,7 @@ def search(
 
   resolve = sweep_worker.resolver(asked['overrides'])
   sweep = settings.check(asked, resolve)
+  jax.config.update('jax_platforms', 'cpu')  # of this process alone: GPUs are for the workers
   for config in sweep.settings['configs']:
     setup.build(resolve(config))
   with _alone_in(folder):
@@ -119,7 +122,8 @@ def search(
       raise UsageError(f'workdir={folder}: it holds another search; allowed is another folder')
     study = Study(sweep, open_storage(url, folder), name, identity(folder))
     study.plan()
-    file.write_text(json.dumps(sweep.settings, indent=2) + '\n')
+    if not file.exists():
+      files.write_atomically(file, json.dumps(sweep.settings, indent=2) + '\n')
   command = [
     sys.executable,
     '-m',

@@ -75,7 +75,7 @@ def folder(tmp_path):
   root = tmp_path / 'runs'
   for seed, accuracy in enumerate((0.97, 0.98, 0.99)):
     write_run(root / 'sparse' / f'seed{seed}', seed=seed, accuracy=accuracy)
-  write_run(root / 'sparser' / 'seed0', target=0.01, accuracy=0.95)
+  write_run(root / 'sparser #1 50%?' / 'seed0', target=0.01, accuracy=0.95)
   write_run(root / 'dense' / 'seed0', target=1.0, accuracy=0.985, method='dense')
   wrong = root / 'wrong'
   write_run(wrong / 'unfinished', summary=None, target=0.02)
@@ -108,7 +108,7 @@ def test_every_run_is_a_row_with_its_state_and_what_is_wrong(folder, tmp_path):
     'runs/sparse/seed0': 'finished',
     'seed1': 'finished',
     'seed2': 'finished',
-    'sparser/seed0': 'finished',
+    'sparser #1 50%?/seed0': 'finished',
     'dense/seed0': 'finished',
     'unfinished': 'unfinished',
     'cut': 'finished',
@@ -154,7 +154,7 @@ def test_means_and_deviations_are_over_the_seeds_of_an_experiment(tmp_path):
   assert row['n'] == '3'
   assert row['active parameters'] == '5.00 %'
   assert (row['compression'], row['speed-up']) == ('20x', '10x')
-  assert row['validation: dense, just cut, final'] == '99.00, 98.00'
+  assert row['validation: dense, just cut, final'] == '-, -, 98.00'
   assert row['test accuracy'] == '98.00 ± 1.00 %'
 
 
@@ -201,6 +201,35 @@ def test_what_a_summary_lacks_or_has_as_null_is_no_reason_to_stop(tmp_path):
     'empty': 'finished',
   }
   assert '| infinite |' in (tmp_path / 'out' / 'report.md').read_text()
+
+
+@pytest.mark.parametrize(
+  ('file', 'changes'),
+  [
+    ('summary.json', {'validation_accuracy': None}),
+    ('summary.json', {'epochs': None}),
+    ('summary.json', {'layers': None}),
+    ('summary.json', {'layers': {'fc1': {'units': 3}}}),
+    ('config.json', {'epochs': None}),
+    ('config.json', {'data': None}),
+  ],
+)
+def test_what_can_not_be_is_a_row_that_says_so(tmp_path, file, changes):
+  write_run(tmp_path / 'runs' / 'whole', target=0.02)
+  path = write_run(tmp_path / 'runs' / 'odd')
+  edit(path / file, **changes)
+  report.report([tmp_path / 'runs'], tmp_path / 'out')
+  rows = read_csv(tmp_path / 'out')
+  assert rows['whole']['problems'] == ''
+  assert rows['odd']['problems'].startswith(f'{file} has no {next(iter(changes))} ')
+
+
+def test_experiments_of_one_label_are_told_apart_by_their_hash(tmp_path):
+  write_run(tmp_path / 'runs' / 'a', hash='1111')
+  write_run(tmp_path / 'runs' / 'b', hash='2222')
+  report.report([tmp_path / 'runs'], tmp_path / 'out')
+  labels = [group.label for group in groups.group(collect.collect([tmp_path / 'runs']))]
+  assert labels == ['pruning (1111)', 'pruning (2222)']
 
 
 def test_a_network_that_guesses_has_collapsed(tmp_path):

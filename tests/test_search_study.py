@@ -277,3 +277,43 @@ def test_the_time_left_is_told_from_the_pace(monkeypatch):
   study.note_epoch(claim, 3.0)
   # 3 epochs of 18 in 20 seconds.
   assert pace.left(view.status(study)) == pytest.approx(15 * 20 / 3)
+
+
+def test_a_slot_is_never_without_a_trial_while_one_is_given_up(monkeypatch):
+  study = study_of(sweep())
+  claim = study.claim()
+  seen = []
+  give_up = study.storage.set_trial_state_values
+
+  def look(identity, state, *values):
+    seen.append({key: trial.state for key, trial in study.by_slot().items()}[claim.slot.key])
+    changed = give_up(identity, state, *values)
+    seen.append(study.by_slot()[claim.slot.key].state)
+    return changed
+
+  monkeypatch.setattr(study.storage, 'set_trial_state_values', look)
+  study.release_dead([worker_name()])
+  assert seen[-1] == TrialState.WAITING
+  assert len(study.by_slot()) == len(study.sweep.slots)
+
+
+def test_a_line_that_a_full_disk_cut_off_does_not_reach_the_next_writer(tmp_path):
+  one, other = (study_of(sweep(), open_storage(None, tmp_path)) for _ in range(2))
+  claim = one.claim()
+  with (tmp_path / 'study.journal').open('a') as file:
+    file.write('{"op_code": 8, "work')
+  assert other.claim().number != claim.number
+  finish(one, claim)
+  again = study_of(sweep(), open_storage(None, tmp_path))
+  assert again.by_slot()[claim.slot.key].state == TrialState.PRUNED
+
+
+def test_deaths_behind_the_furthest_epoch_add_up():
+  study = study_of(sweep(deaths=2))
+  for epoch in (6.0, 5.0, 6.0, 5.0):
+    claim = study.claim()
+    if claim.slot.key != '0.0.0':
+      break
+    study.note_epoch(claim, epoch)
+    study.release_dead([worker_name()])
+  assert 'error' in study.by_slot()['0.0.0'].user_attrs

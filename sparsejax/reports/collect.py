@@ -54,8 +54,9 @@ class Run(NamedTuple):
       return COLLAPSED if _is_collapsed(self.summary) else FINISHED
     if not self.config:
       return BROKEN
-    losses = (line.get(key) for line in self.metrics for key in ('train_loss', 'validation_loss'))
-    if any(isinstance(loss, float) and not math.isfinite(loss) for loss in losses):
+    # A loss that is no finite number is null in the metrics: JSON has none of these.
+    lost = (key in line and not _is_finite(line[key]) for line in self.metrics for key in LOSSES)
+    if any(lost):
       return FAILED
     return FAILED if (self.path / 'traceback.txt').exists() else UNFINISHED
 
@@ -79,6 +80,13 @@ class Run(NamedTuple):
     found = (line[name] for line in reversed(self.metrics) if name in line)
     value = next(found, None)
     return math.nan if value is None else float(value)
+
+
+LOSSES = ('train_loss', 'validation_loss')
+
+
+def _is_finite(value: Any) -> bool:
+  return isinstance(value, int | float) and math.isfinite(value)
 
 
 def _is_collapsed(summary: Mapping[str, Any]) -> bool:
@@ -139,13 +147,32 @@ def _read(path: pathlib.Path, name: str) -> Run:
   problems: list[str] = []
   config = _json(path / 'config.json', dict, problems)
   summary = _json(path / 'summary.json', dict, problems, needed=False)
-  if summary and (missing := [key for key in NEEDED if key not in summary]):
-    problems.append(f'summary.json has no {missing[0]}')
+  if summary and (wrong := _wrong_in(summary, NEEDED, optional=('layers',))):
+    problems.append(f'summary.json has no {wrong}')
     summary = {}
+  if config and (wrong := _wrong_in(config, ('epochs',), optional=('data', 'model', 'prune'))):
+    problems.append(f'config.json has no {wrong}')
+    config = {}
   environment = _json(path / 'environment.json', list, problems, needed=False)
   metrics = _lines(path / 'metrics.jsonl', problems)
   last = environment[-1] if environment and isinstance(environment[-1], dict) else {}
   return Run(path, name, config, summary, metrics, last, tuple(problems))
+
+
+def _wrong_in(found: Mapping, numbers: Sequence[str], optional: Sequence[str]) -> str | None:
+  """The first figure that is missing or no finite number, or part that is no dict."""
+  for key in numbers:
+    value = found.get(key)
+    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+      return f'{key} that is a number'
+  for key in optional:
+    if key in found and not isinstance(found[key], Mapping):
+      return f'{key} that is a dict'
+  layers = found.get('layers') if 'layers' in optional else None
+  for row in (layers or {}).values():
+    if not isinstance(row, Mapping) or not {'weights', 'active_weights'} <= set(row):
+      return 'layers whose weights are counted'
+  return None
 
 
 NEEDED = ('epochs', 'validation_accuracy', 'active_fraction', 'active_weights', 'weights')
@@ -191,12 +218,13 @@ def _lines(path: pathlib.Path, problems: list[str]) -> list[dict[str, Any]]:
 def _with_clashes(runs: Sequence[Run], ends: Sequence[str]) -> list[Run]:
   """The same runs; those that share a path below their folders, or experiment and seed, say so."""
   firsts: dict[tuple, str] = {}
+  by_end: dict[str, list[str]] = {}
+  for run, end in zip(runs, ends, strict=True):
+    by_end.setdefault(end, []).append(run.name)
   checked = []
   for run, end in zip(runs, ends, strict=True):
     problems = list(run.problems)
-    others = [o.name for o, of_other in zip(runs, ends, strict=True) if of_other == end]
-    others.remove(run.name)
-    if others:
+    if others := [name for name in by_end[end] if name != run.name]:
       problems.append(f'it has the same name as {others[0]}')
     if run.state in DELIVERED and run.config.get('hash'):
       key = (run.config['hash'], run.config.get('seed'))

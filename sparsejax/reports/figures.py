@@ -213,7 +213,7 @@ def _shares(group: Group, count: str) -> dict[str, float]:
   found: dict[str, list[float]] = {}
   for run in group.counted:
     for layer, row in run.summary.get('layers', {}).items():
-      if row.get(count):
+      if row.get(count) and f'active_{count}' in row:
         found.setdefault(layer, []).append(row[f'active_{count}'] / row[count])
   return {layer: float(np.mean(values)) for layer, values in found.items()}
 

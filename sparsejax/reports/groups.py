@@ -1,5 +1,6 @@
 """Runs that differ in nothing but their seed, and what to call them."""
 
+import collections
 import math
 import statistics
 from collections.abc import Mapping, Sequence
@@ -123,7 +124,11 @@ def _labels(members: Mapping[tuple, Sequence[collect.Run]]) -> dict[tuple, str]:
       if len(varying) > MOST_SETTINGS:
         parts.append(str(key[2]))
       labels[key] = f'{key[1]}: {", ".join(parts)}' if parts else key[1]
-  return labels
+  counts = collections.Counter((key[0], label) for key, label in labels.items())
+  return {
+    key: f'{label} ({key[2]})' if counts[key[0], label] > 1 else label
+    for key, label in labels.items()
+  }
 
 
 def _hashed(run: collect.Run) -> dict[str, Any]:

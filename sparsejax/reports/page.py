@@ -4,6 +4,7 @@ import base64
 import html
 import math
 import pathlib
+import urllib.parse
 from collections.abc import Mapping, Sequence
 
 import numpy as np
@@ -228,7 +229,7 @@ RUN = ('run', 'state', 'experiment', 'epoch', 'active', 'validation', 'test', 'f
 def _runs(runs: Sequence[Run], anchors: Mapping[pathlib.Path, str], root: pathlib.Path) -> str:
   rows, ids = [], []
   for run in runs:
-    path = tables.relative(run.path, root)
+    path = urllib.parse.quote(tables.relative(run.path, root))
     files = [name for name in ('summary.json', 'trace.png') if (run.path / name).exists()]
     links = ' '.join(_link(f'{path}/{name}', name) for name in files)
     accuracies = [run.figure(f'{split}_accuracy') for split in ('validation', 'test')]

@@ -47,6 +47,9 @@ def _search(file: pathlib.Path, runs: Sequence[Run]) -> Search | None:
   if scheduler.get('name') != 'hyperband' or not members:
     return None
   epochs = max(int(run.config['epochs']) for own in members.values() for run in own)
-  schedule = brackets(epochs, scheduler['eta'])
+  try:
+    schedule = brackets(epochs, scheduler['eta'])
+  except (KeyError, TypeError, ValueError):
+    return None
   configs = ', '.join(settings.get('configs', ()))
   return Search(f'Hyperband over {configs}', members, dict(enumerate(schedule)))

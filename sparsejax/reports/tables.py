@@ -1,5 +1,6 @@
 """runs.csv, every setting and every figure of every run; and the tables of report.md."""
 
+import collections
 import csv
 import io
 import json
@@ -94,7 +95,7 @@ def stem_of(task: str) -> str:
 
 def states(runs: Sequence[Run]) -> list[str]:
   """Returns how many runs there are of each state, in a line."""
-  counts = {state: sum(run.state == state for run in runs) for state in (r.state for r in runs)}
+  counts = collections.Counter(run.state for run in runs)
   parts = ', '.join(f'{count} {state}' for state, count in sorted(counts.items()))
   return [
     f'{len(runs)} runs: {parts}. Figures are of finished runs, mean ± standard deviation over n '
@@ -161,13 +162,15 @@ def _mean_times(group: Group, figure: str) -> str:
 
 
 def _phases(group: Group) -> str:
-  """Validation accuracy before and after retraining, as means; the last is the network's own."""
+  """Validation accuracy before and after retraining, as means; '-' where there was no cut."""
   found: dict[str, list[float]] = {}
   for run in group.counted:
     for name, phase in (run.summary.get('phases') or {}).items():
       if phase and isinstance(phase.get('validation_accuracy'), int | float):
         found.setdefault(name, []).append(phase['validation_accuracy'])
-  return ', '.join(f'{100 * sum(values) / len(values):.2f}' for values in found.values()) or '-'
+  final = next((found[name] for name in ('retrained', 'deployed', 'dense') if name in found), None)
+  means = [found.get('dense') if 'pruned' in found else None, found.get('pruned'), final]
+  return ', '.join(f'{100 * sum(m) / len(m):.2f}' if m else '-' for m in means)
 
 
 def _seconds(group: Group) -> str:

@@ -19,7 +19,6 @@ METRICS = (
   'validation_accuracy',
   'active_fraction',
   'active_parameters',
-  'kl',
 )
 DIRECTIONS = ('minimize', 'maximize')
 

@@ -1,5 +1,6 @@
-"""Where a study lies: a file that many processes of one machine share, or a database."""
+"""Where a study lies: a file that many processes share, or a database."""
 
+import contextlib
 import fcntl
 import os
 import pathlib
@@ -7,6 +8,8 @@ import uuid
 
 from optuna.storages import BaseStorage, JournalStorage, RDBStorage
 from optuna.storages.journal import JournalFileBackend, JournalFileOpenLock
+
+from sparsejax.experiment import files
 
 
 class FileLock(JournalFileOpenLock):
@@ -16,15 +19,16 @@ class FileLock(JournalFileOpenLock):
   a minute.
   """
 
-  def __init__(self, path: pathlib.Path):
+  def __init__(self, path: pathlib.Path, journal: pathlib.Path):
     super().__init__(str(path))
-    self._path = path
+    self._path, self._journal = path, journal
     self._handle: int | None = None
 
   def acquire(self) -> bool:
     handle = os.open(self._path, os.O_RDWR | os.O_CREAT, 0o666)
     fcntl.flock(handle, fcntl.LOCK_EX)
     self._handle = handle
+    _drop_unfinished_line(self._journal)
     return True
 
   def release(self) -> None:
@@ -46,8 +50,7 @@ def open_storage(url: str | None, folder: pathlib.Path) -> BaseStorage:
   """
   if url is None:
     path = folder / 'study.journal'
-    lock = FileLock(folder / '.study.lock')
-    _drop_unfinished_line(path, lock)
+    lock = FileLock(folder / '.study.lock', path)
     return JournalStorage(JournalFileBackend(str(path), lock_obj=lock))
   if url.startswith('sqlite'):
     raise ValueError(
@@ -66,18 +69,17 @@ def identity(folder: pathlib.Path) -> str:
   """Returns what tells this folder from all others, on whatever machine it is seen."""
   file = folder / '.identity'
   if not file.exists():
-    file.write_text(uuid.uuid4().hex)
+    files.write_atomically(file, uuid.uuid4().hex)
   return file.read_text()
 
 
-def _drop_unfinished_line(path: pathlib.Path, lock: FileLock) -> None:
-  """Cuts what a machine that went down within a line left: behind it nothing could be read."""
-  if not path.exists():
-    return
-  lock.acquire()
-  try:
-    content = path.read_bytes()
-    if content and not content.endswith(b'\n'):
-      os.truncate(path, content.rfind(b'\n') + 1)
-  finally:
-    lock.release()
+def _drop_unfinished_line(path: pathlib.Path) -> None:
+  """Cuts what a full disk or a machine that went down left of a line: nothing behind it is read."""
+  with contextlib.suppress(FileNotFoundError), path.open('rb') as file:
+    end = file.seek(0, os.SEEK_END)
+    if not end:
+      return
+    file.seek(end - 1)
+    if file.read(1) != b'\n':
+      file.seek(0)
+      os.truncate(path, file.read().rfind(b'\n') + 1)

@@ -127,16 +127,16 @@ class Study:
       source = None
       if slot.rung:
         before = self._rung(slot.bracket, slot.rung - 1, trials)
-        if any(other.state in OPEN for other in before):
+        if any(other is None or other.state in OPEN for other in before):
           continue
         source = self._ranked(before)[slot.index]
       if self._take(trial.number):
         return self._begin(slot, trial, source)
     return None
 
-  def _rung(self, bracket: int, rung: int, trials) -> list[FrozenTrial]:
+  def _rung(self, bracket: int, rung: int, trials) -> list[FrozenTrial | None]:
     slots = [s for s in self.sweep.slots if (s.bracket, s.rung) == (bracket, rung)]
-    return [trials[slot.key] for slot in slots]
+    return [trials.get(slot.key) for slot in slots]
 
   def _ranked(self, trials: Sequence[FrozenTrial]) -> list[FrozenTrial]:
     return sorted(trials, key=lambda trial: self.score(trial))
@@ -195,6 +195,8 @@ class Study:
   def finish(self, claim: Claim, metrics: Mapping[str, float], *, stopped: bool) -> None:
     """Ends a trial with its figures; one that was `stopped` before its end is pruned."""
     claim.trial.set_user_attr('metrics', dict(metrics))
+    if self.sweep.settings['scheduler']['name'] != 'optuna_hyperband' or not stopped:
+      self.note_epoch(claim, claim.slot.epochs)
     # By their difference from the bound: TPE models them, and learns from how well one holds too.
     for index, constraint in enumerate(self.sweep.settings['constraints']):
       excess = metrics[constraint['metric']] - constraint['at_most']
@@ -231,9 +233,14 @@ class Study:
     """Gives a running trial's slot to another trial; one that died too often has failed instead."""
     identity = self._identity(trial.number)
     attributes = trial.user_attrs
-    epoch = attributes.get('epoch', 0.0)
-    deaths = 1 if epoch > attributes.get('epoch_of_death', -1.0) else attributes['deaths'] + 1
+    epoch, furthest = attributes.get('epoch', 0.0), attributes.get('epoch_of_death', -1.0)
+    deaths = 1 if epoch > furthest else attributes['deaths'] + 1
     is_failed = died and deaths > self.sweep.settings['deaths']
+    if not is_failed:
+      # Before its predecessor is given up: a slot is never without a trial, whoever dies between.
+      again = {'directory': attributes['directory'], 'deaths': deaths if died else 0}
+      again |= {'epoch': epoch, 'epoch_of_death': max(epoch, furthest) if died else -1.0}
+      self._add(self.slots[attributes['slot']], trial.params, again)
     try:
       if is_failed:
         reason = f'its process died {deaths} times without getting past epoch {epoch:g}'
@@ -242,11 +249,7 @@ class Study:
         self.storage.set_trial_user_attr(identity, 'lost', 'died' if died else 'stopped')
       self.storage.set_trial_state_values(identity, TrialState.FAIL)
     except optuna.exceptions.UpdateFinishedTrialError:
-      return  # it ended after all, or another process was faster
-    if not is_failed:
-      again = {'directory': attributes['directory'], 'deaths': deaths if died else 0}
-      again |= {'epoch': epoch, 'epoch_of_death': epoch if died else -1.0}
-      self._add(self.slots[attributes['slot']], trial.params, again)
+      return  # it ended after all, or another process was faster; what was added is never looked at
 
   @property
   def is_over(self) -> bool:

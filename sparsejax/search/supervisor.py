@@ -42,6 +42,7 @@ class Supervisor:
     self._pace = view.Pace()
     self._notes: list[str] = []
     self._signal: int | None = None
+    self._is_done = False
     self._console = Console(highlight=False, soft_wrap=not sys.stdout.isatty())
 
   def run(self) -> int:
@@ -58,6 +59,7 @@ class Supervisor:
             return self._give_up()
           self._show(live)
           time.sleep(PERIOD)
+      self._is_done = self._signal is None
     finally:
       self._end_workers()
     if self._signal is not None:
@@ -103,8 +105,8 @@ class Supervisor:
     lost = self.study.release_dead([f'{platform.node()}:{process.pid}'])
     if process.returncode == 0:
       return
-    if not lost and time.monotonic() - self._started[index] < EARLY:
-      self._early += 1
+    is_early = not lost and time.monotonic() - self._started[index] < EARLY
+    self._early = self._early + 1 if is_early else 0
     how = f'status {process.returncode}'
     if process.returncode < 0:
       how = signal.Signals(-process.returncode).name
@@ -131,7 +133,7 @@ class Supervisor:
   def _end_workers(self) -> None:
     """Asks the workers to save and end; what has not after a while is killed."""
     alive = [process for process in self._workers if process is not None and process.poll() is None]
-    for process in alive if self._signal is not None else ():
+    for process in () if self._is_done else alive:  # those that are done end by themselves
       process.terminate()
     end = time.monotonic() + PATIENCE
     for process in alive:

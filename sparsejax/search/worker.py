@@ -14,6 +14,8 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
+import optuna
+
 from sparsejax.search import settings
 from sparsejax.search.study import Claim, Study
 
@@ -81,6 +83,9 @@ class Worker:
     except (UsageError, NonFiniteLossError, ValueError) as error:
       self.study.fail(claim, str(error))
       return
+    except (OSError, optuna.exceptions.StorageInternalError):  # the machine, and not the trial
+      self._release(claim)
+      raise
     except Exception as error:  # a search outlives what goes wrong in one trial
       self.study.fail(claim, f'{type(error).__name__}: {" ".join(str(error).split())[:300]}')
       return
