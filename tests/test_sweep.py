@@ -5,6 +5,7 @@ SPARSEJAX_KILLS=10 kills ten workers of one search instead of three.
 
 import contextlib
 import json
+import math
 import os
 import pathlib
 import pwd
@@ -164,6 +165,9 @@ def kill_one(study, order):
     for trial in study.by_slot().values()
     if trial.state == TrialState.RUNNING and trial.user_attrs.get('worker')
   ]
+  # Spread over the trials: one that dies before its first evaluation again and again has failed.
+  fewest = min((trial.user_attrs['deaths'] for trial in training), default=math.inf)
+  training = [trial for trial in training if trial.user_attrs['deaths'] == fewest < 3]
   if not training:
     return False
   trial = order.choice(training)
