@@ -71,7 +71,7 @@ def parse(argv: list[str]) -> flags.FlagValues:
   flags.DEFINE_integer('workers', 1, 'local processes', flag_values=values, lower_bound=1)
   try:
     rest = values(argv)
-  except (TypeError, AttributeError, KeyError) as error:
+  except (TypeError, AttributeError, KeyError, SyntaxError) as error:
     raise UsageError(commandline.one_line(error)) from error
   if len(rest) > 1:
     raise UsageError(f"unexpected argument '{rest[1]}': allowed are flags")
@@ -103,6 +103,7 @@ def search(
   """
   import jax
 
+  from configs.sweeps import base
   from sparsejax import sweep_worker
   from sparsejax.experiment import setup
   from sparsejax.search import settings
@@ -111,6 +112,8 @@ def search(
   from sparsejax.search.supervisor import Supervisor
   from sparsejax.search.worker import SWEEP
 
+  if wrong := set(asked) ^ set(base.get_config().to_dict()):
+    raise UsageError(f"config: '{min(wrong)}': allowed are the fields of configs/sweeps/base.py")
   resolve = sweep_worker.resolver(asked['overrides'])
   sweep = settings.check(asked, resolve)
   jax.config.update('jax_platforms', 'cpu')  # of this process alone: GPUs are for the workers
@@ -124,14 +127,10 @@ def search(
     study.plan()
     if not file.exists():
       files.write_atomically(file, json.dumps(sweep.settings, indent=2) + '\n')
-  command = [
-    sys.executable,
-    '-m',
-    sweep_worker.__name__,
-    str(folder),
-    name,
-    *([url] if url else []),
-  ]
+  command = [sys.executable, '-m', sweep_worker.__name__, str(folder), name]
+  os.environ.pop(sweep_worker.URL, None)
+  if url:
+    os.environ[sweep_worker.URL] = url  # not on a command line, which everyone can read
   return Supervisor(study, folder, command, workers=workers).run()
 
 

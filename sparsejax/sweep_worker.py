@@ -1,11 +1,14 @@
 """One worker of a search, as `python -m sparsejax.sweep` starts it.
 
-python -m sparsejax.sweep_worker FOLDER NAME [URL]
+python -m sparsejax.sweep_worker FOLDER NAME
+
+The URL of its study is in the environment, as SPARSEJAX_STUDY.
 """
 
 import argparse
 import functools
 import json
+import os
 import pathlib
 import sys
 from collections.abc import Callable, Sequence
@@ -18,6 +21,8 @@ from sparsejax.search import settings, space
 from sparsejax.search.storage import identity, open_storage
 from sparsejax.search.study import Study
 from sparsejax.search.worker import SWEEP, Worker
+
+URL = 'SPARSEJAX_STUDY'
 
 
 def resolver(overrides: Sequence[str]) -> Callable[[str], dict[str, Any]]:
@@ -58,13 +63,12 @@ def main() -> None:
   parser = argparse.ArgumentParser()
   parser.add_argument('folder', type=pathlib.Path)
   parser.add_argument('name')
-  parser.add_argument('url', nargs='?')
   arguments = parser.parse_args()
   asked = json.loads((arguments.folder / SWEEP).read_text())
   resolve = resolver(asked['overrides'])
   sweep = settings.check(asked, resolve)
   compilation.use_cache()
-  storage = open_storage(arguments.url, arguments.folder)
+  storage = open_storage(os.environ.get(URL), arguments.folder)
   study = Study(sweep, storage, arguments.name, identity(arguments.folder))
   try:
     Worker(study, arguments.folder, resolve, defaults).run()

@@ -336,10 +336,16 @@ REFUSED = (
   ((QUICKSTART, '--workdir=DIR', '--workers=0'), 'workers'),
   ((QUICKSTART, '--workdir=DIR', '--config.sampler=best'), "sampler 'best'"),
   ((QUICKSTART, '--workdir=DIR', '--config.nothing=1'), 'nothing'),
+  (('--config=configs/quickstart.py', '--workdir=DIR'), 'the fields of configs/sweeps/base.py'),
+  (
+    (QUICKSTART, '--workdir=DIR', "--config.constraints=({'metric': 'x', 'at_most': '1'},)"),
+    "at_most='1': allowed is a number",
+  ),
+  ((QUICKSTART, '--workdir=DIR', '--config.objectives=(5,)'), 'objectives: 5'),
   ((QUICKSTART, '--workdir=DIR', '--study=sqlite:///study.db'), 'SQLite lets two workers take one'),
   (
-    (QUICKSTART, '--workdir=DIR', '--study=postgresql+psycopg://nobody@127.0.0.1:1/none'),
-    'allowed is a database that can be reached',
+    (QUICKSTART, '--workdir=DIR', '--study=postgresql+psycopg://me:secret@127.0.0.1:1/none'),
+    'study=postgresql+psycopg://me:***@127.0.0.1:1/none: ',
   ),
   (
     (

@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 
 from optuna.distributions import CategoricalDistribution
 
+from sparsejax.experiment.rates import is_number
 from sparsejax.lookup import lookup
 from sparsejax.search import space
 from sparsejax.search.brackets import Rung, Slot, brackets, plan
@@ -83,19 +84,22 @@ def check(settings: Mapping[str, Any], resolve: Resolve) -> Sweep:
 
 def _check_goals(settings):
   for objective in settings['objectives']:
-    if set(objective) != {'metric', 'direction'}:
+    if not isinstance(objective, dict) or set(objective) != {'metric', 'direction'}:
       raise ValueError(f'objectives: {objective}: needed are metric and direction')
     lookup('direction', objective['direction'], dict.fromkeys(DIRECTIONS))
   for constraint in settings['constraints']:
-    if set(constraint) != {'metric', 'at_most'}:
+    if not isinstance(constraint, dict) or set(constraint) != {'metric', 'at_most'}:
       raise ValueError(f'constraints: {constraint}: needed are metric and at_most')
+    bound = constraint['at_most']
+    if not is_number(bound) or not math.isfinite(bound):
+      raise ValueError(f'constraints: at_most={bound!r}: allowed is a number')
   for goal in (*settings['objectives'], *settings['constraints']):
-    if goal['metric'].startswith('test'):
+    if str(goal['metric']).startswith('test'):
       raise ValueError(
         f"metric '{goal['metric']}': the test set is for reporting; allowed are "
         f'{", ".join(METRICS)}'
       )
-    lookup('metric', goal['metric'], dict.fromkeys(METRICS))
+    lookup('metric', str(goal['metric']), dict.fromkeys(METRICS))
   count = len(settings['objectives'])
   if not count or (count > 1 and settings['scheduler']['name'] != 'none'):
     raise ValueError(

@@ -8,6 +8,8 @@ import uuid
 
 from optuna.storages import BaseStorage, JournalStorage, RDBStorage
 from optuna.storages.journal import JournalFileBackend, JournalFileOpenLock
+from sqlalchemy.engine import make_url
+from sqlalchemy.exc import ArgumentError
 
 from sparsejax.experiment import files
 
@@ -62,7 +64,15 @@ def open_storage(url: str | None, folder: pathlib.Path) -> BaseStorage:
     return RDBStorage(url, engine_kwargs={'pool_pre_ping': True})
   except Exception as error:
     line = ' '.join(str(error).split())
-    raise ValueError(f'study={url}: {line}; allowed is a database that can be reached') from error
+    line = f'study={_without_password(url)}: {line}; allowed is a database that can be reached'
+    raise ValueError(line) from error
+
+
+def _without_password(url: str) -> str:
+  try:
+    return make_url(url).render_as_string(hide_password=True)
+  except ArgumentError:  # it is no URL, and has none
+    return url
 
 
 def identity(folder: pathlib.Path) -> str:
