@@ -76,8 +76,6 @@ def _point(summaries: Sequence[Mapping]) -> tuple[float, float, float]:
   return compression, statistics.mean(errors), spread
 
 
-COLOURS = ('#0072B2', '#D55E00', '#009E73', '#CC79A7')  # Okabe and Ito's
-LINES = ('-', '--', '-.', ':')  # tell the rows apart in print
 CURVES = (
   ('train_accuracy', 'training accuracy, %', 100, 'linear'),
   ('kl_term', 'KL term, nats an example', 1, 'log'),
@@ -98,7 +96,9 @@ def over_epochs(columns: Mapping[str, Mapping[str, pathlib.Path]], path: pathlib
     panels[0].set_title(title, fontsize=10)
     panels[-1].set_xlabel('epoch')
     for (key, name, scale, kind), panel in zip(CURVES, panels, strict=True):
-      styles = zip(itertools.cycle(COLOURS), itertools.cycle(LINES), strict=True)
+      styles = zip(
+        itertools.cycle(reports.COLOURS[:4]), itertools.cycle(reports.LINES), strict=True
+      )
       for (label, metrics), (colour, style) in zip(rows.items(), styles, strict=False):
         lines = [json.loads(line) for line in metrics.read_text().splitlines()]
         lines = [line for line in lines if key in line]

@@ -8,6 +8,18 @@ ACCURATE_AND_SPARSE = (
 )
 
 
+def grid(configs, arguments):
+  """Every config with every argument and three seeds, in full: accuracy against active fraction."""
+  config = get_config()
+  config.configs = configs
+  config.seeds = (0, 1, 2)
+  config.sampler = 'grid'
+  config.scheduler.name = 'none'
+  config.space = (dict(key='argument', kind='choices', choices=arguments),)
+  config.objectives = ACCURATE_AND_SPARSE
+  return config
+
+
 def get_config():
   """The defaults: nothing varies yet."""
   config = ConfigDict()

@@ -9,12 +9,5 @@ from configs.sweeps import base
 
 
 def get_config():
-  config = base.get_config()
-  config.configs = ('configs/resnet50_dc.py', 'configs/vgg16_dc.py', 'configs/mobilenet_dc.py')
-  config.seeds = (0, 1, 2)
-  config.sampler = 'grid'
-  config.scheduler.name = 'none'
-  fractions = ('1.0', '0.05', '0.01', '0.005', '0.001')
-  config.space = (dict(key='argument', kind='choices', choices=fractions),)
-  config.objectives = base.ACCURATE_AND_SPARSE
-  return config
+  configs = ('configs/resnet50_dc.py', 'configs/vgg16_dc.py', 'configs/mobilenet_dc.py')
+  return base.grid(configs, ('1.0', '0.05', '0.01', '0.005', '0.001'))

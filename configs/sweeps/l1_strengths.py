@@ -9,12 +9,5 @@ from configs.sweeps import base
 
 
 def get_config():
-  config = base.get_config()
-  config.configs = ('configs/resnet50_l1.py', 'configs/vgg16_l1.py', 'configs/mobilenet_l1.py')
-  config.seeds = (0, 1, 2)
-  config.sampler = 'grid'
-  config.scheduler.name = 'none'
-  strengths = ('1e-7', '3e-7', '1e-6', '3e-6', '1e-5', '3e-5', '1e-4')
-  config.space = (dict(key='argument', kind='choices', choices=strengths),)
-  config.objectives = base.ACCURATE_AND_SPARSE
-  return config
+  configs = ('configs/resnet50_l1.py', 'configs/vgg16_l1.py', 'configs/mobilenet_l1.py')
+  return base.grid(configs, ('1e-7', '3e-7', '1e-6', '3e-6', '1e-5', '3e-5', '1e-4'))

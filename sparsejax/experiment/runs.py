@@ -55,6 +55,16 @@ def short_name(name: str) -> str:
   return '.'.join(parts[-2:])
 
 
+def short_value(value: Any) -> str:
+  """Returns a setting or a figure with four digits at most.
+
+  Example:
+    >>> short_value(0.123456), short_value(32)
+    ('0.1235', '32')
+  """
+  return f'{value:.4g}' if isinstance(value, float) else str(value)
+
+
 def hash8(config: Mapping, defaults: Mapping, version: int, digests: Mapping | None = None) -> str:
   """Returns the name of an experiment: a hash of its chain, its events and what else it changes.
 

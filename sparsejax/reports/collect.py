@@ -7,6 +7,7 @@ import pathlib
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
+from sparsejax.experiment.rates import is_number
 from sparsejax.experiment.runs import flatten
 
 FILES = ('config.json', 'summary.json', 'metrics.jsonl')
@@ -31,6 +32,7 @@ class Run(NamedTuple):
     metrics: the lines that can be read.
     environment: of its last start.
     problems: what is wrong with it, a sentence each.
+    is_repeated: whether another run of the report is of the same experiment and seed, and counted.
   """
 
   path: pathlib.Path
@@ -40,6 +42,7 @@ class Run(NamedTuple):
   metrics: Sequence[Mapping[str, Any]]
   environment: Mapping[str, Any]
   problems: tuple[str, ...]
+  is_repeated: bool = False
 
   @property
   def state(self) -> str:
@@ -86,7 +89,7 @@ LOSSES = ('train_loss', 'validation_loss')
 
 
 def _is_finite(value: Any) -> bool:
-  return isinstance(value, int | float) and math.isfinite(value)
+  return is_number(value) and math.isfinite(value)
 
 
 def _is_collapsed(summary: Mapping[str, Any]) -> bool:
@@ -162,8 +165,7 @@ def _read(path: pathlib.Path, name: str) -> Run:
 def _wrong_in(found: Mapping, numbers: Sequence[str], optional: Sequence[str]) -> str | None:
   """The first figure that is missing or no finite number, or part that is no dict."""
   for key in numbers:
-    value = found.get(key)
-    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+    if not _is_finite(found.get(key)):
       return f'{key} that is a number'
   for key in optional:
     if key in found and not isinstance(found[key], Mapping):
@@ -223,18 +225,13 @@ def _with_clashes(runs: Sequence[Run], ends: Sequence[str]) -> list[Run]:
     by_end.setdefault(end, []).append(run.name)
   checked = []
   for run, end in zip(runs, ends, strict=True):
-    problems = list(run.problems)
+    problems, is_repeated = list(run.problems), False
     if others := [name for name in by_end[end] if name != run.name]:
       problems.append(f'it has the same name as {others[0]}')
     if run.state in DELIVERED and run.config.get('hash'):
       key = (run.config['hash'], run.config.get('seed'))
-      if key in firsts:
+      if is_repeated := key in firsts:
         problems.append(f'it is the experiment and seed of {firsts[key]}, and is not counted again')
       firsts.setdefault(key, run.name)
-    checked.append(run._replace(problems=tuple(problems)))
+    checked.append(run._replace(problems=tuple(problems), is_repeated=is_repeated))
   return checked
-
-
-def is_repeated(run: Run) -> bool:
-  """Whether another run of the report is of the same experiment and seed, and is counted."""
-  return any('is not counted again' in problem for problem in run.problems)

@@ -6,7 +6,7 @@ import statistics
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
-from sparsejax.experiment.runs import LOGGING, NOT_HASHED, short_name
+from sparsejax.experiment.runs import LOGGING, NOT_HASHED, short_name, short_value
 from sparsejax.reports import collect
 
 DENSE, UNSTRUCTURED, SEMI_STRUCTURED, STRUCTURED = (
@@ -71,9 +71,7 @@ def _order(found: Group):
 
 
 def _group(key, label, runs) -> Group:
-  counted = tuple(
-    run for run in runs if run.state in collect.DELIVERED and not collect.is_repeated(run)
-  )
+  counted = tuple(run for run in runs if run.state in collect.DELIVERED and not run.is_repeated)
   return Group(key[0], label, key[1], _kind(runs, counted), runs, counted)
 
 
@@ -120,7 +118,9 @@ def _labels(members: Mapping[tuple, Sequence[collect.Run]]) -> dict[tuple, str]:
     # What has the most values first: that is what an experiment is about.
     varying = sorted((n for n in names if len(values[n]) > 1), key=lambda n: (-len(values[n]), n))
     for key in keys:
-      parts = [f'{short_name(n)} {_value(settings[key].get(n))}' for n in varying[:MOST_SETTINGS]]
+      parts = [
+        f'{short_name(n)} {short_value(settings[key].get(n))}' for n in varying[:MOST_SETTINGS]
+      ]
       if len(varying) > MOST_SETTINGS:
         parts.append(str(key[2]))
       labels[key] = f'{key[1]}: {", ".join(parts)}' if parts else key[1]
@@ -138,7 +138,3 @@ def _hashed(run: collect.Run) -> dict[str, Any]:
     for name, value in run.settings.items()
     if name not in NOT_HASHED and not name.startswith(LOGGING)
   }
-
-
-def _value(value: Any) -> str:
-  return f'{value:.4g}' if isinstance(value, float) else str(value)

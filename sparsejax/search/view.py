@@ -1,7 +1,7 @@
 """What a search looks like from outside: how far it is, what is best, when it ends."""
 
 import time
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from optuna.trial import FrozenTrial, TrialState
 from rich.console import Group
@@ -9,7 +9,7 @@ from rich.table import Table
 from rich.text import Text
 
 from sparsejax.experiment.display import duration
-from sparsejax.experiment.runs import short_name
+from sparsejax.experiment.runs import short_name, short_value
 from sparsejax.search.brackets import Slot
 from sparsejax.search.study import Study
 
@@ -106,15 +106,13 @@ def ranking(study: Study) -> list[FrozenTrial]:
 
 def describe(trial: FrozenTrial) -> str:
   """A trial's values and figures in one line."""
-  values = ', '.join(f'{short_name(key)} {_short(value)}' for key, value in trial.params.items())
+  values = ', '.join(
+    f'{short_name(key)} {short_value(value)}' for key, value in trial.params.items()
+  )
   figures = ', '.join(
-    f'{name} {_short(value)}' for name, value in trial.user_attrs.get('metrics', {}).items()
+    f'{name} {short_value(value)}' for name, value in trial.user_attrs.get('metrics', {}).items()
   )
   return f'{trial.user_attrs["directory"]}: {figures} ({values})'
-
-
-def _short(value: Any) -> str:
-  return f'{value:.4g}' if isinstance(value, float) else str(value)
 
 
 class Pace:
@@ -143,7 +141,9 @@ def picture(now: Status, left: float | None, notes: list[str]) -> Group:
       column, justify='left' if column in ('running', 'worker', 'values') else 'right'
     )
   for slot, trial in now.running:
-    values = ', '.join(f'{short_name(key)} {_short(value)}' for key, value in trial.params.items())
+    values = ', '.join(
+      f'{short_name(key)} {short_value(value)}' for key, value in trial.params.items()
+    )
     attributes = trial.user_attrs
     epoch = f'{attributes.get("epoch", 0.0):g}'
     worker = str(attributes.get('worker', '')).rpartition(':')[2]
