@@ -89,7 +89,12 @@ def pareto(task: str, groups: Sequence[Group]) -> Figure | None:
     ax.errorbar(x, y, **bars, ls='none', capsize=2, lw=1, label=_with_n(method, own), **look)
     best = front(list(zip(x, y, strict=True)))
     ax.plot(*zip(*best, strict=True), color=style['color'], ls=style['linestyle'], lw=1)
-  drawn += [(math.nan, y) for y in _draw_dense(ax, groups)]
+  if (dense := best_dense(groups)) is not None:
+    mean, spread = dense
+    drawn.append((math.nan, mean))
+    ax.axhline(mean, color='black', lw=1, ls='--', label='dense')
+    if math.isfinite(spread):
+      ax.axhspan(mean - spread, mean + spread, color='black', alpha=0.08, lw=0)
   for (source, of_source), marker in zip(others.items(), itertools.cycle('*hpd8'), strict=False):
     x, y = [p.active_fraction for p in of_source], [p.accuracy for p in of_source]
     look = {'color': GREY, 'ls': ':', 'lw': 0.8, 'ms': 8, 'mfc': 'none'}
@@ -113,17 +118,10 @@ def _with_n(name: str, groups: Sequence[Group]) -> str:
   return f'{name} (n = {"-".join(map(str, {counts[0]: 0, counts[-1]: 0}))})'
 
 
-def _draw_dense(ax, groups) -> list[float]:
-  """The dense networks as lines across, the best of them with a band; returns their accuracies."""
-  dense = sorted(
-    (group.moments('test_accuracy') for group in groups if group.kind == DENSE and group.counted),
-    reverse=True,
-  )
-  for mean, spread in dense[:1]:
-    ax.axhline(mean, color='black', lw=1, ls='--', label='dense')
-    if math.isfinite(spread):
-      ax.axhspan(mean - spread, mean + spread, color='black', alpha=0.08, lw=0)
-  return [mean for mean, _ in dense[:1]]
+def best_dense(groups: Sequence[Group]) -> tuple[float, float] | None:
+  """Returns mean and deviation of the best dense network's test accuracy, if there is one."""
+  dense = [g.moments('test_accuracy') for g in groups if g.kind == DENSE and g.counted]
+  return max(dense, default=None)
 
 
 def traces(task: str, groups: Sequence[Group]) -> Figure | None:

@@ -16,7 +16,7 @@ from sparsejax.experiment import scales
 from sparsejax.experiment.scales import percent
 from sparsejax.reports import figures, published, tables
 from sparsejax.reports.collect import DELIVERED, Run
-from sparsejax.reports.groups import DENSE, Group
+from sparsejax.reports.groups import Group
 
 SYMBOLS = {
   'o': 'circle',
@@ -116,70 +116,16 @@ def pareto(
   if not methods:
     return None
   others = published.points(task)
-  dense = [g.moments('test_accuracy')[0] for g in groups if g.kind == DENSE and g.counted]
   spaced = scales.spacing(_accuracies(groups, others))
   drawn = go.Figure()
   for method, style in figures.styles(list(methods)).items():
-    own = methods[method]
-    look = {'color': style['color'], 'symbol': SYMBOLS[style['marker']], 'size': 9}
-    fractions = [100 * g.moments('active_fraction')[0] for g in own]
-    means, spreads = np.array([g.moments('test_accuracy') for g in own]).T
-    spreads = np.nan_to_num(spreads)
-    places, above, below = map(spaced.forward, (means, means + spreads, means - spreads))
-    drawn.add_scatter(
-      x=fractions,
-      y=places.tolist(),
-      error_y={
-        'type': 'data',
-        'array': (above - places).tolist(),
-        'arrayminus': (places - below).tolist(),
-        'width': 3,
-      },
-      mode='markers',
-      marker=look,
-      name=method,
-      legendgroup=method,
-      text=[_of_mean(group) for group in own],
-      hovertemplate='%{text}<extra></extra>',
-      customdata=[anchors[group.counted[0].path] for group in own],
-    )
-    best = figures.front(list(zip(fractions, places.tolist(), strict=True)))
-    drawn.add_scatter(
-      x=[x for x, _ in best],
-      y=[y for _, y in best],
-      mode='lines',
-      line={'color': style['color'], 'width': 1},
-      legendgroup=method,
-      showlegend=False,
-      hoverinfo='skip',
-    )
-    each = [run for group in own for run in group.counted if len(group.counted) > 1]
-    drawn.add_scatter(
-      x=[100 * run.figure('active_fraction') for run in each],
-      y=[float(spaced.forward(run.figure('test_accuracy'))) for run in each],
-      mode='markers',
-      marker=look | {'size': 4, 'opacity': 0.6},
-      legendgroup=method,
-      showlegend=False,
-      text=[_of_run(run) for run in each],
-      hovertemplate='%{text}<extra></extra>',
-      customdata=[anchors[run.path] for run in each],
-    )
+    _add_method(drawn, method, methods[method], style, spaced, anchors)
   for source, points in others.items():
-    drawn.add_scatter(
-      x=[100 * point.active_fraction for point in points],
-      y=[float(spaced.forward(point.accuracy)) for point in points],
-      mode='lines+markers',
-      marker={'color': figures.GREY, 'symbol': 'star', 'size': 9},
-      line={'color': figures.GREY, 'width': 1, 'dash': 'dot'},
-      name=source,
-      text=[_of_point(source, point) for point in points],
-      hovertemplate='%{text}<extra></extra>',
-    )
-  if dense:
+    _add_published(drawn, source, points, spaced)
+  if (dense := figures.best_dense(groups)) is not None:
     line = {'dash': 'dash', 'width': 1}
-    text = f'dense, {100 * max(dense):.2f} %'
-    drawn.add_hline(y=float(spaced.forward(max(dense))), line=line, annotation_text=text)
+    text = f'dense, {100 * dense[0]:.2f} %'
+    drawn.add_hline(y=float(spaced.forward(dense[0])), line=line, annotation_text=text)
   drawn.update_layout(
     template='plotly_white',
     height=520,
@@ -192,6 +138,74 @@ def pareto(
     },
   )
   return drawn
+
+
+def _add_method(
+  drawn: go.Figure,
+  method: str,
+  own: Sequence[Group],
+  style: Mapping[str, str],
+  spaced: scales.Spacing,
+  anchors: Mapping[pathlib.Path, str],
+) -> None:
+  """Adds a method's means with their deviations, its front, and every seed as a small point."""
+  look = {'color': style['color'], 'symbol': SYMBOLS[style['marker']], 'size': 9}
+  fractions = [100 * g.moments('active_fraction')[0] for g in own]
+  means, spreads = np.array([g.moments('test_accuracy') for g in own]).T
+  spreads = np.nan_to_num(spreads)
+  places, above, below = map(spaced.forward, (means, means + spreads, means - spreads))
+  drawn.add_scatter(
+    x=fractions,
+    y=places.tolist(),
+    error_y={
+      'type': 'data',
+      'array': (above - places).tolist(),
+      'arrayminus': (places - below).tolist(),
+      'width': 3,
+    },
+    mode='markers',
+    marker=look,
+    name=method,
+    legendgroup=method,
+    text=[_of_mean(group) for group in own],
+    hovertemplate='%{text}<extra></extra>',
+    customdata=[anchors[group.counted[0].path] for group in own],
+  )
+  best = figures.front(list(zip(fractions, places.tolist(), strict=True)))
+  drawn.add_scatter(
+    x=[x for x, _ in best],
+    y=[y for _, y in best],
+    mode='lines',
+    line={'color': style['color'], 'width': 1},
+    legendgroup=method,
+    showlegend=False,
+    hoverinfo='skip',
+  )
+  each = [run for group in own for run in group.counted if len(group.counted) > 1]
+  drawn.add_scatter(
+    x=[100 * run.figure('active_fraction') for run in each],
+    y=[float(spaced.forward(run.figure('test_accuracy'))) for run in each],
+    mode='markers',
+    marker=look | {'size': 4, 'opacity': 0.6},
+    legendgroup=method,
+    showlegend=False,
+    text=[_of_run(run) for run in each],
+    hovertemplate='%{text}<extra></extra>',
+    customdata=[anchors[run.path] for run in each],
+  )
+
+
+def _add_published(drawn: go.Figure, source: str, points, spaced: scales.Spacing) -> None:
+  drawn.add_scatter(
+    x=[100 * point.active_fraction for point in points],
+    y=[float(spaced.forward(point.accuracy)) for point in points],
+    mode='lines+markers',
+    marker={'color': figures.GREY, 'symbol': 'star', 'size': 9},
+    line={'color': figures.GREY, 'width': 1, 'dash': 'dot'},
+    name=source,
+    text=[_of_point(source, point) for point in points],
+    hovertemplate='%{text}<extra></extra>',
+  )
 
 
 def _accuracies(groups, others) -> np.ndarray:
