@@ -5,7 +5,6 @@ trial that can not be trained is failed; what kills the process is the superviso
 """
 
 import contextlib
-import json
 import math
 import os
 import pathlib
@@ -16,6 +15,7 @@ from typing import Any
 
 import optuna
 
+from sparsejax.experiment import metrics
 from sparsejax.search import settings
 from sparsejax.search.study import Claim, Study
 
@@ -72,7 +72,7 @@ class Worker:
     print(f'trial {claim.number}: {path}, to epoch {claim.slot.epochs}: {claim.values}', flush=True)
     try:
       with self._beating(claim):
-        metrics, stopped = self._train(claim, path)
+        figures, stopped = self._train(claim, path)
     except TerminatedError:
       self._release(claim)
       raise
@@ -89,11 +89,11 @@ class Worker:
     except Exception as error:  # a search outlives what goes wrong in one trial
       self.study.fail(claim, f'{type(error).__name__}: {" ".join(str(error).split())[:300]}')
       return
-    broken = [name for name, value in metrics.items() if not math.isfinite(value)]
+    broken = [name for name, value in figures.items() if not math.isfinite(value)]
     if broken:
       self.study.fail(claim, f'{broken[0]} is not finite at epoch {claim.slot.epochs}')
     else:
-      self.study.finish(claim, metrics, stopped=stopped)
+      self.study.finish(claim, figures, stopped=stopped)
 
   def _release(self, claim: Claim) -> None:
     self.study.release(self.study.study.trials[claim.number], died=False)
@@ -126,8 +126,8 @@ class Worker:
     watch = _Watch(self.study, claim)
     # Its evaluations may be all there: the process died before it could say so.
     if not (path / 'summary.json').exists():
-      for line in evaluations(path):
-        if watch(line):
+      for line in metrics.read(path / 'metrics.jsonl'):
+        if 'validation_loss' in line and watch(line):
           return self._figures(line), True
     trial = settings.resolved(self.sweep.settings, claim.values, self.resolve)
     defaults, version = self.defaults(trial)
@@ -167,15 +167,3 @@ class _Watch:
       self.claim.trial.report(line[objective], max(1, round(line['epoch'])))
       return self.claim.trial.should_prune()
     return not self.claim.slot.is_last and line['epoch'] >= self.claim.slot.epochs
-
-
-def evaluations(path: pathlib.Path) -> Iterator[dict[str, Any]]:
-  """Yields the lines of a run's metrics that have an evaluation, as far as they are whole."""
-  with contextlib.suppress(FileNotFoundError), (path / 'metrics.jsonl').open() as file:
-    for text in file:
-      try:
-        line = json.loads(text)
-      except ValueError:
-        return  # the process died in the middle of a line
-      if 'validation_loss' in line:
-        yield line
