@@ -56,29 +56,30 @@ def report(folders: Sequence[pathlib.Path], out: pathlib.Path) -> str:
   Raises:
     ValueError: a folder that is not there, or no run at all.
   """
-  from sparsejax.reports import collect, figures, groups, page, tables
+  from sparsejax.reports import collect, figures, groups, page, searches, tables
 
   runs = collect.collect(folders)
   found = groups.group(runs)
   out.mkdir(parents=True, exist_ok=True)
   pictures: dict[str, list[pathlib.Path]] = {}
-  for task, name, figure in _figures(runs, found):
+  searched = searches.of(runs)
+  for task, name, figure in _figures(found, searched):
     if figure is not None:
       figures.save(figure, out, name)
       pictures.setdefault(task, []).append(out / f'{name}.png')
   names = [path.name for of_task in pictures.values() for path in of_task]
   (out / 'runs.csv').write_text(tables.runs_csv(runs, out))
-  (out / 'report.md').write_text(tables.markdown(found, runs, names))
-  (out / 'report.html').write_text(page.page(found, runs, pictures, out))
+  (out / 'report.md').write_text(tables.markdown(found, runs, searched, names))
+  (out / 'report.html').write_text(page.page(found, runs, searched, pictures, out))
   wrong = len({row[0] for row in tables.problems(runs)})
   return (
     f'{len(runs)} runs, {len(found)} experiments, {wrong} with something wrong: {out}/report.html'
   )
 
 
-def _figures(runs, found):
-  """Yields (task or '', name, figure or None)."""
-  from sparsejax.reports import figures, searches, tables
+def _figures(found, searched):
+  """Yields (task or stem of a search, name, figure or None)."""
+  from sparsejax.reports import figures, tables
 
   for task in dict.fromkeys(group.task for group in found):
     own = [group for group in found if group.task == task]
@@ -94,8 +95,10 @@ def _figures(runs, found):
       if 'log_alpha' in run.summary
     }
     yield task, f'{stem}.log_alpha', figures.log_alpha(posteriors)
-  for index, search in enumerate(searches.of(runs)):
-    yield '', f'brackets{index}', figures.brackets(search.title, search.members, search.rungs)
+  for index, search in enumerate(searched):
+    if search.members:
+      curves = figures.brackets(search.title, search.members, search.rungs)
+      yield tables.search_stem(index), f'{tables.search_stem(index)}.brackets', curves
 
 
 if __name__ == '__main__':

@@ -106,11 +106,10 @@ def search(
   from configs.sweeps import base
   from sparsejax import sweep_worker
   from sparsejax.experiment import setup
-  from sparsejax.search import settings
+  from sparsejax.search import layout, settings
   from sparsejax.search.storage import identity, open_storage
   from sparsejax.search.study import Study
   from sparsejax.search.supervisor import Supervisor
-  from sparsejax.search.worker import SWEEP
 
   if wrong := set(asked) ^ set(base.get_config().to_dict()):
     raise UsageError(f"config: '{min(wrong)}': allowed are the fields of configs/sweeps/base.py")
@@ -120,7 +119,7 @@ def search(
   for config in sweep.settings['configs']:
     setup.build(resolve(config))
   with _alone_in(folder):
-    file = folder / SWEEP
+    file = folder / layout.SWEEP
     if file.exists() and json.loads(file.read_text()) != sweep.settings:
       raise UsageError(f'workdir={folder}: it holds another search; allowed is another folder')
     study = Study(sweep, open_storage(url, folder), name, identity(folder))

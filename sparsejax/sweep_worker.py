@@ -17,10 +17,10 @@ from typing import Any
 from configs import base
 from sparsejax.experiment import commandline, compilation
 from sparsejax.experiment.errors import TerminatedError
-from sparsejax.search import settings, space
+from sparsejax.search import layout, settings, space
 from sparsejax.search.storage import identity, open_storage
 from sparsejax.search.study import Study
-from sparsejax.search.worker import SWEEP, Worker
+from sparsejax.search.worker import Worker
 
 URL = 'SPARSEJAX_STUDY'
 
@@ -64,7 +64,7 @@ def main() -> None:
   parser.add_argument('folder', type=pathlib.Path)
   parser.add_argument('name')
   arguments = parser.parse_args()
-  asked = json.loads((arguments.folder / SWEEP).read_text())
+  asked = json.loads((arguments.folder / layout.SWEEP).read_text())
   resolve = resolver(asked['overrides'])
   sweep = settings.check(asked, resolve)
   compilation.use_cache()

@@ -152,10 +152,10 @@ def test_means_and_deviations_are_over_the_seeds_of_an_experiment(tmp_path):
   row = dict(zip(head, rows[0], strict=True))
   assert row['experiment'] == 'pruning'
   assert row['n'] == '3'
-  assert row['active parameters'] == '5.00 %'
-  assert (row['compression'], row['speed-up']) == ('20x', '10x')
-  assert row['validation: dense, just cut, final'] == '-, -, 98.00'
-  assert row['test accuracy'] == '98.00 ± 1.00 %'
+  assert row['active parameters'] == '5.00 ± 0.00 %'
+  assert (row['compression'], row['speed-up']) == ('20 ± 0x', '10 ± 0x')
+  assert row['validation, %: dense, just cut, final'] == '-, -, 98.00 ± 0.00'
+  assert row['test accuracy, %'] == '98.00 ± 1.00'
 
 
 def test_what_is_counted_are_finished_runs_each_seed_once(folder):
@@ -242,6 +242,35 @@ def test_a_network_that_guesses_has_collapsed(tmp_path):
 def test_the_front_is_what_nothing_beats_in_both():
   points = [(0.5, 0.9), (0.1, 0.7), (0.2, 0.8), (0.3, 0.75), (0.2, 0.6), (0.6, 0.9)]
   assert figures.front(points) == [(0.1, 0.7), (0.2, 0.8), (0.5, 0.9)]
+
+
+def test_a_figure_says_what_published_points_count():
+  log = published.note(published.points('resnet50 on cifar10'))
+  paper = published.note(published.points('lenet5 on mnist'))
+  assert paper == 'published: fractions of the weights, without biases and norms'
+  assert log == f"{paper}; the log's accuracies are of validation images"
+
+
+def test_the_dense_network_is_chosen_on_validation_images(tmp_path):
+  for name, validation, test in (('a', 0.99, 0.97), ('b', 0.98, 0.98)):
+    path = write_run(tmp_path / name, target=1.0, hash=name, method='dense')
+    edit(path / 'summary.json', validation_accuracy=validation, test_accuracy=test)
+  (found, label) = figures.best_dense(groups.group(collect.collect([tmp_path])))
+  assert found.moments('test_accuracy')[0] == 0.97
+  assert label == 'best of 2 dense (n = 1)'
+
+
+def test_histograms_of_many_layers_and_experiments_fit_on_a_page():
+  bins = {'from': -8.0, 'to': 8.0, 'counts': [3, 0, 40]}
+  bins |= {'threshold': 2.0, 'suggested_threshold': None}
+  deep = {f'layer{n}': bins for n in range(20)}
+  figure = figures.log_alpha({'deep': deep, 'flat': {'fc': bins}})
+  drawn = [ax.get_title() for ax in figure.axes if ax.get_title()]
+  assert drawn == [*deep, 'fc']
+  assert figure.get_figwidth() < 25
+  figure = figures.log_alpha({f'{n}': {'fc': bins} for n in range(9)})
+  assert sum(bool(ax.get_title()) for ax in figure.axes) == 7
+  assert figure.get_suptitle() == '7 of 9 experiments'
 
 
 def test_no_two_styles_are_the_same():
@@ -337,13 +366,78 @@ def test_a_search_is_drawn_by_its_brackets(tmp_path):
     finished = {} if epochs == 9 else {'summary': None}
     path = write_run(search / 'runs' / name, epochs=epochs, target=0.1 + epochs / 100, **finished)
     edit(path / 'config.json', epochs=9.0)
-  settings = {'scheduler': {'name': 'hyperband', 'eta': 3}, 'configs': ['configs/quickstart.py']}
-  (search / 'sweep.json').write_text(json.dumps(settings))
+  write_sweep(search, 'hyperband')
   report.report([search], tmp_path / 'out')
-  text = (tmp_path / 'out' / 'brackets0.svg').read_text()
+  text = (tmp_path / 'out' / 'search0.brackets.svg').read_text()
   assert '9@1' in text
   assert '5@3' in text
-  assert (tmp_path / 'out' / 'brackets0.png').exists()
+  assert (tmp_path / 'out' / 'search0.brackets.png').exists()
+
+
+def write_sweep(search, scheduler, trials=None):
+  settings = {
+    'scheduler': {'name': scheduler, 'eta': 3},
+    'configs': ['configs/quickstart.py'],
+    'sampler': 'random',
+    'objectives': [{'metric': 'validation_loss', 'direction': 'minimize'}],
+    'constraints': [],
+  }
+  (search / 'sweep.json').write_text(json.dumps(settings))
+  if trials is not None:
+    (search / 'trials.json').write_text(trials if isinstance(trials, str) else json.dumps(trials))
+
+
+def trial(number, state, epochs, loss=None):
+  metrics = None if loss is None else {'validation_loss': loss}
+  found = {'directory': f'b0-00{number}', 'bracket': 0, 'epochs': epochs, 'state': state}
+  return found | {'values': {'prune.target': 0.1}, 'metrics': metrics, 'error': None}
+
+
+def test_what_a_search_stopped_is_no_mistake_and_what_it_found_is_a_table(tmp_path):
+  search = tmp_path / 'search'
+  write_run(search / 'runs' / 'b0-000', target=0.1)
+  for number, target in ((1, 0.2), (2, 0.3), (3, 0.4)):
+    write_run(search / 'runs' / f'b0-00{number}', target=target, summary=None)
+  trials = [
+    trial(0, 'stopped', 1, 0.5),
+    trial(1, 'stopped', 1, 0.2),
+    trial(2, 'running', 4),
+    trial(3, 'failed', 1),
+    trial(0, 'finished', 4, 0.3),
+  ]
+  write_sweep(search, 'optuna_hyperband', trials)
+  report.report([search], tmp_path / 'out')
+  states = {name: row['state'] for name, row in read_csv(tmp_path / 'out').items()}
+  assert states == {
+    'b0-000': 'finished',
+    'b0-001': 'stopped',
+    'b0-002': 'unfinished',
+    'b0-003': 'unfinished',
+  }
+  text = (tmp_path / 'out' / 'report.md').read_text()
+  assert '| b0-000 | 4 | 0.3 | 0.1 |\n| b0-001 | 1 | 0.2 | 0.1 |\n' in text
+  assert '| b0-001 | stopped |' not in text
+  assert '| b0-002 | unfinished | it is at epoch 4 of 4 |' in text
+  assert 'b0-001' in (tmp_path / 'out' / 'report.html').read_text()
+
+
+@pytest.mark.parametrize('trials', [None, '[{"directory": ', '[5]', '{}'])
+def test_a_search_whose_trials_can_not_be_read_is_still_drawn(tmp_path, trials):
+  search = tmp_path / 'search'
+  write_run(search / 'runs' / 'b0-000', summary=None)
+  write_sweep(search, 'hyperband', trials)
+  report.report([search], tmp_path / 'out')
+  assert read_csv(tmp_path / 'out')['b0-000']['state'] == 'unfinished'
+  assert (tmp_path / 'out' / 'search0.brackets.png').exists()
+
+
+def test_trials_of_two_searches_have_the_same_names_by_nature(tmp_path):
+  for name in ('one', 'other'):
+    write_run(tmp_path / name / 'runs' / 'b0-000', hash=name)
+    write_sweep(tmp_path / name, 'none')
+  runs = collect.collect([tmp_path / 'one', tmp_path / 'other'])
+  assert [run.name for run in runs] == ['one/runs/b0-000', 'other/runs/b0-000']
+  assert [run.problems for run in runs] == [(), ()]
 
 
 def test_runs_above_and_below_each_other_are_counted_once(folder, tmp_path):

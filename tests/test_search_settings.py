@@ -15,6 +15,7 @@ CONFIG = {
   'evaluation': {'every_epochs': 1.0},
   'rate': {'value': 0.1, 'nesterov': False},
   'limit': None,
+  'log': {'every_steps': 5},
   'chain': ('sgd',),
 }
 RATE = {'key': 'rate.value', 'kind': 'log_uniform', 'low': 0.01, 'high': 1.0}
@@ -70,7 +71,18 @@ WRONG = {
       'space': ({'key': 'argument', 'kind': 'uniform', 'low': 0.1, 'high': 0.9},),
       'configs': ('a.py:0.5',),
     },
-    "'argument' has no effect: a.py:0.5 is the same with 0.1 and 0.9",
+    "'argument' has no effect: a.py:0.5 is the same experiment with 0.1 and 0.3",
+  ),
+  'two choices that are one': (
+    {
+      'space': ({'key': 'argument', 'kind': 'choices', 'choices': ('1', '2', '2.5', '3')},),
+      'configs': ('a.py:1',),
+    },
+    "'argument' has no effect: a.py:1 is the same experiment with 2 and 2.5",
+  ),
+  'how it is logged': (
+    {'space': ({'key': 'log.every_steps', 'kind': 'integers', 'low': 1, 'high': 9},)},
+    "'log.every_steps' has no effect",
   ),
   'a float in an integer': (
     {'space': (RATE | {'key': 'batch_size'},)},

@@ -4,6 +4,7 @@ The workers here are objects in one process that take turns; what they share is 
 """
 
 import math
+import os
 import random
 import time
 
@@ -17,6 +18,7 @@ from sparsejax.search.storage import open_storage
 from sparsejax.search.study import LEASE, Study, worker_name
 
 CONFIG = {'epochs': 9.0, 'seed': 0, 'rate': 0.1, 'evaluation': {'every_epochs': 1.0}}
+ME = worker_name(os.getpid())
 RATE = {'key': 'rate', 'kind': 'log_uniform', 'low': 0.01, 'high': 1.0}
 
 
@@ -118,7 +120,7 @@ def test_a_lost_trial_is_taken_up_by_another_with_its_values_and_directory():
   study = study_of(sweep())
   claim = study.claim()
   study.note_epoch(claim, 0.0)
-  assert [trial.number for trial in study.release_dead([worker_name()])] == [claim.number]
+  assert [trial.number for trial in study.release_dead([ME])] == [claim.number]
   assert study.study.trials[claim.number].state == TrialState.FAIL
   again = study.claim()
   assert again.slot == claim.slot
@@ -136,7 +138,7 @@ def test_a_promoted_trial_that_is_lost_goes_on_with_the_same_configuration():
   for claim in [study.claim() for _ in range(9)]:
     finish(study, claim)
   promoted = study.claim()
-  study.release_dead([worker_name()])
+  study.release_dead([ME])
   again = study.claim()
   assert again.slot == promoted.slot
   assert (again.values, again.directory) == (promoted.values, promoted.directory)
@@ -148,7 +150,7 @@ def test_a_trial_that_dies_at_one_place_again_and_again_has_failed():
     claim = study.claim()
     assert claim.slot.key == '0.0.0'
     study.note_epoch(claim, 0.5)
-    study.release_dead([worker_name()])
+    study.release_dead([ME])
     del death
   assert study.claim().slot.key == '0.0.1'
   error = study.by_slot()['0.0.0'].user_attrs['error']
@@ -161,7 +163,7 @@ def test_deaths_with_progress_between_them_do_not_add_up():
     claim = study.claim()
     assert claim.slot.key == '0.0.0'
     study.note_epoch(claim, epoch)
-    study.release_dead([worker_name()])
+    study.release_dead([ME])
 
 
 def test_a_lease_that_ran_out_is_a_death_and_one_that_did_not_is_none(monkeypatch):
@@ -292,7 +294,7 @@ def test_a_slot_is_never_without_a_trial_while_one_is_given_up(monkeypatch):
     return changed
 
   monkeypatch.setattr(study.storage, 'set_trial_state_values', look)
-  study.release_dead([worker_name()])
+  study.release_dead([ME])
   assert seen[-1] == TrialState.WAITING
   assert len(study.by_slot()) == len(study.sweep.slots)
 
@@ -315,5 +317,5 @@ def test_deaths_behind_the_furthest_epoch_add_up():
     if claim.slot.key != '0.0.0':
       break
     study.note_epoch(claim, epoch)
-    study.release_dead([worker_name()])
+    study.release_dead([ME])
   assert 'error' in study.by_slot()['0.0.0'].user_attrs

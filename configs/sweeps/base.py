@@ -25,7 +25,7 @@ def get_config():
   config = ConfigDict()
   # What is varied, each with its argument: of several, one of the parameters is which.
   config.configs = ('configs/quickstart.py',)
-  config.overrides = ()  # of all of them, as on launch.py's command line: 'epochs=81.0'
+  config.overrides = ()  # of all of them, 'FIELD=VALUE' each: 'epochs=81.0'
   config.seeds = (0,)  # more than one in a grid only
   # dict(key=FIELD, kind='log_uniform' or 'uniform' or 'integers', low=, high=), or
   # dict(key=FIELD, kind='choices', choices=(...)); the key 'argument' is the config's argument.

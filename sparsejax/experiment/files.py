@@ -10,6 +10,10 @@ import shutil
 from collections.abc import Iterator
 from typing import Any
 
+# What a run directory holds.
+CONFIG, SUMMARY, METRICS = 'config.json', 'summary.json', 'metrics.jsonl'
+ENVIRONMENT, TRACEBACK, TRACE = 'environment.json', 'traceback.txt', 'trace.png'
+
 FULL_DISK = (errno.ENOSPC, errno.EDQUOT)
 
 

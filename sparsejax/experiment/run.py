@@ -30,8 +30,6 @@ from sparsejax.experiment.summary import summarise
 from sparsejax.experiment.train import Trainer
 from sparsejax.sparsity import tree
 
-TRACEBACK = 'traceback.txt'
-
 
 def run(
   config: Mapping[str, Any],
@@ -62,7 +60,7 @@ def run(
   name, seed = config['name'], config['seed']
   experiment_hash = runs.hash8(config, defaults, version, _digests(experiment))
   path = workdir or pathlib.Path('results', 'runs', f'{name}-{experiment_hash}', f'seed{seed}')
-  if not (path / 'config.json').exists() and not config['init_from']:
+  if not (path / files.CONFIG).exists() and not config['init_from']:
     _check_start(experiment)
   with runs.RunDirectory(path, config, experiment_hash) as directory:
     if directory.summary is not None:
@@ -74,14 +72,14 @@ def run(
     try:
       with files.naming_full_disk(path):
         directory.note_start()
-        (path / TRACEBACK).unlink(missing_ok=True)
+        (path / files.TRACEBACK).unlink(missing_ok=True)
         state, host = _begin(experiment, directory)
         return _train(experiment, directory, experiment_hash, state, host, watch)
     except (PausedError, TerminatedError, UsageError):
       raise
     except Exception:
       with contextlib.suppress(OSError):  # the disk may be what is wrong
-        (path / TRACEBACK).write_text(traceback.format_exc())
+        (path / files.TRACEBACK).write_text(traceback.format_exc())
       raise
 
 
@@ -158,7 +156,7 @@ def _read_source(source: str, like: Any, experiment: setup.Experiment) -> Any:
 
 def _train(experiment, directory, experiment_hash, state, host, watch) -> dict[str, Any]:
   path, agenda = directory.path, experiment.agenda
-  lines = metrics.MetricsFile(path / 'metrics.jsonl', int(state.train.step))
+  lines = metrics.MetricsFile(path / files.METRICS, int(state.train.step))
   total = experiment.clock.total_steps
   with _Writers(lines, experiment, path) as writers, display.Progress(total) as progress:
     trainer = Trainer(experiment, state, host, directory.checkpoints, progress, writers, watch)
@@ -183,7 +181,7 @@ def _train(experiment, directory, experiment_hash, state, host, watch) -> dict[s
     phases=trainer.host['phases'],
   )
   _draw(lines.lines, path, summary, agenda)
-  files.write_json(path / 'summary.json', summary)
+  files.write_json(path / files.SUMMARY, summary)
   display.final_table(summary)
   return summary
 
@@ -223,7 +221,7 @@ def _draw(lines, path, summary, agenda) -> None:
   title = f'{summary["name"]}, seed {summary["seed"]}: {summary["model"]} on {summary["dataset"]}'
   trace.plot_trace(
     lines,
-    path / 'trace.png',
+    path / files.TRACE,
     title=title,
     prune_steps=agenda.cuts,
     best_step=summary['best_step'],

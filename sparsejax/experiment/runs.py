@@ -42,6 +42,23 @@ def flatten(settings: Mapping[str, Any], prefix: str = '') -> dict[str, Any]:
   return flat
 
 
+def experiment_of(settings: Mapping[str, Any]) -> dict[str, Any]:
+  """Returns by dotted name the settings that make an experiment: not its seed, labels or logging.
+
+  They are as JSON has them, in which a tuple and the list read back from config.json are the same.
+
+  Example:
+    >>> experiment_of({'chain': ('sgd',), 'seed': 3, 'log': {'every_steps': 5}})
+    {'chain': ['sgd']}
+  """
+  flat = json.loads(json.dumps(flatten(settings)))
+  return {
+    name: value
+    for name, value in flat.items()
+    if name not in NOT_HASHED and not name.startswith(LOGGING)
+  }
+
+
 def short_name(name: str) -> str:
   """Returns the last two words of a field, or of a schedule's value what it is a schedule of.
 
@@ -79,12 +96,10 @@ def hash8(config: Mapping, defaults: Mapping, version: int, digests: Mapping | N
     >>> hash8({'epochs': 1, 'seed': 3}, {'epochs': 1, 'seed': 0}, 1) == hash8({}, {}, 1)
     True
   """
-  # By way of JSON, in which a tuple and the list read back from config.json are the same.
-  mine, default = (json.loads(json.dumps(flatten(s))) for s in (config, defaults))
-  names = {n for n in {*mine, *default} if n not in NOT_HASHED and not n.startswith(LOGGING)}
+  mine, default = experiment_of(config), experiment_of(defaults)
   changed = {
     name: [mine[name]] if name in mine else []
-    for name in names
+    for name in {*mine, *default}
     if name in ALWAYS_HASHED or (name in mine) != (name in default) or mine[name] != default[name]
   }
   changed |= digests or {}
@@ -129,7 +144,7 @@ class RunDirectory:
 
   def _claim(self, config, experiment_hash):
     """Makes an empty directory this experiment's, or finds that it is this experiment's already."""
-    file = self.path / 'config.json'
+    file = self.path / files.CONFIG
     allowed = 'allowed is an empty directory or the same experiment'
     if not file.exists():
       others = sorted(entry.name for entry in self.path.iterdir() if entry.name[0] != '.')
@@ -139,7 +154,7 @@ class RunDirectory:
       return
     before = self._read(file)
     if not isinstance(before, dict):
-      raise UsageError(f'workdir={self.path}: its config.json is damaged')
+      raise UsageError(f'workdir={self.path}: its {files.CONFIG} is damaged')
     for field, mine in (('hash', experiment_hash), ('seed', config['seed'])):
       if before.get(field) != mine:
         raise UsageError(
@@ -160,12 +175,12 @@ class RunDirectory:
   @property
   def summary(self) -> dict[str, Any] | None:
     """The summary of a finished run, or None."""
-    file = self.path / 'summary.json'
+    file = self.path / files.SUMMARY
     return self._read(file) if file.exists() else None
 
   def note_start(self) -> None:
     """Adds this start to environment.json, and warns when the code is not that of the last."""
-    file = self.path / 'environment.json'
+    file = self.path / files.ENVIRONMENT
     starts = self._read(file) if file.exists() else []
     now = environment()
     for field in ('git_commit', 'git_dirty', 'versions'):

@@ -7,18 +7,23 @@ import pathlib
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
+from sparsejax.experiment import files
 from sparsejax.experiment.rates import is_number
 from sparsejax.experiment.runs import flatten
+from sparsejax.reports import trials
+from sparsejax.search import layout
 
-FILES = ('config.json', 'summary.json', 'metrics.jsonl')
-FINISHED, COLLAPSED, UNFINISHED, FAILED, BROKEN = (
+FILES = (files.CONFIG, files.SUMMARY, files.METRICS)
+FINISHED, COLLAPSED, STOPPED, UNFINISHED, FAILED, BROKEN = (
   'finished',
   'collapsed',
+  'stopped',
   'unfinished',
   'failed',
   'broken',
 )
 DELIVERED = (FINISHED, COLLAPSED)  # runs that have a network, counted and measured
+AS_MEANT = (*DELIVERED, STOPPED)  # runs that ended as they were to end
 
 
 class Run(NamedTuple):
@@ -33,6 +38,7 @@ class Run(NamedTuple):
     environment: of its last start.
     problems: what is wrong with it, a sentence each.
     is_repeated: whether another run of the report is of the same experiment and seed, and counted.
+    is_stopped: whether a search stopped it, for others that did better.
   """
 
   path: pathlib.Path
@@ -43,15 +49,17 @@ class Run(NamedTuple):
   environment: Mapping[str, Any]
   problems: tuple[str, ...]
   is_repeated: bool = False
+  is_stopped: bool = False
 
   @property
   def state(self) -> str:
-    """finished, collapsed, unfinished, failed or broken.
+    """finished, collapsed, stopped, unfinished, failed or broken.
 
     Collapsed is a finished network with a layer that has no weight left, or whose validation
     accuracy is that of guessing: no more than a tenth above one in the number of classes, where
     that is known. Failed is a run whose loss left the finite numbers, or that ended with an error.
-    Broken is one of which neither settings nor figures can be read.
+    Stopped is one that a search did not go on with, for others did better. Broken is one of which
+    neither settings nor figures can be read.
     """
     if self.summary:
       return COLLAPSED if _is_collapsed(self.summary) else FINISHED
@@ -61,7 +69,9 @@ class Run(NamedTuple):
     lost = (key in line and not _is_finite(line[key]) for line in self.metrics for key in LOSSES)
     if any(lost):
       return FAILED
-    return FAILED if (self.path / 'traceback.txt').exists() else UNFINISHED
+    if (self.path / files.TRACEBACK).exists():
+      return FAILED
+    return STOPPED if self.is_stopped else UNFINISHED
 
   @property
   def epoch(self) -> float:
@@ -110,23 +120,37 @@ def collect(folders: Sequence[pathlib.Path]) -> list[Run]:
   for folder in folders:
     if not folder.is_dir():
       raise ValueError(f'{folder}: there is no such folder; allowed are folders with runs')
-  ends = {
-    path.resolve(): path.relative_to(folder).as_posix() if path != folder else path.name
-    for folder in folders
-    for path in _find(folder)
-  }
+  ends = {path.resolve(): _end(path, folder) for folder in folders for path in _find(folder)}
   paths = sorted(ends)
   if not paths:
     where = ', '.join(map(str, folders))
     raise ValueError(f'{where}: no run; allowed are run directories and folders above them')
   named = unique_names(paths)
-  runs = [_read(path, name) for path, name in zip(paths, named, strict=True)]
+  searches = {folder for path in paths if (folder := layout.search_of(path)) is not None}
+  stopped = {
+    folder / layout.RUNS / name
+    for folder in searches
+    for name, trial in trials.by_directory(folder).items()
+    if trial['state'] == trials.STOPPED
+  }
+  runs = [
+    _read(path, name)._replace(is_stopped=path in stopped)
+    for path, name in zip(paths, named, strict=True)
+  ]
   return _with_clashes(runs, [ends[path] for path in paths])
 
 
+def _end(path: pathlib.Path, folder: pathlib.Path) -> str:
+  """By what a person knows a run: its path below the folder; trials of all searches are alike."""
+  path = path.resolve()
+  if (search := layout.search_of(path)) is not None:
+    return path.relative_to(search.parent).as_posix()
+  return path.relative_to(folder.resolve()).as_posix() if path != folder.resolve() else path.name
+
+
 def _find(folder: pathlib.Path) -> Iterator[pathlib.Path]:
-  for path, folders, files in os.walk(folder):
-    if any(name in files for name in FILES):
+  for path, folders, names in os.walk(folder):
+    if any(name in names for name in FILES):
       folders.clear()
       yield pathlib.Path(path)
     folders.sort()
@@ -148,16 +172,16 @@ def unique_names(paths: Sequence[pathlib.Path]) -> list[str]:
 
 def _read(path: pathlib.Path, name: str) -> Run:
   problems: list[str] = []
-  config = _json(path / 'config.json', dict, problems)
-  summary = _json(path / 'summary.json', dict, problems, needed=False)
+  config = _json(path / files.CONFIG, dict, problems)
+  summary = _json(path / files.SUMMARY, dict, problems, needed=False)
   if summary and (wrong := _wrong_in(summary, NEEDED, optional=('layers',))):
-    problems.append(f'summary.json has no {wrong}')
+    problems.append(f'{files.SUMMARY} has no {wrong}')
     summary = {}
   if config and (wrong := _wrong_in(config, ('epochs',), optional=('data', 'model', 'prune'))):
-    problems.append(f'config.json has no {wrong}')
+    problems.append(f'{files.CONFIG} has no {wrong}')
     config = {}
-  environment = _json(path / 'environment.json', list, problems, needed=False)
-  metrics = _lines(path / 'metrics.jsonl', problems)
+  environment = _json(path / files.ENVIRONMENT, list, problems, needed=False)
+  metrics = _lines(path / files.METRICS, problems)
   last = environment[-1] if environment and isinstance(environment[-1], dict) else {}
   return Run(path, name, config, summary, metrics, last, tuple(problems))
 

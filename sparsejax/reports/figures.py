@@ -22,7 +22,7 @@ MARKERS = ('o', 's', '^', 'D', 'v', 'P', 'X', '<', '>')
 LINES = ('-', '--', '-.', ':')
 GREY = '#6B6B6B'
 MOST = 7  # experiments that one picture tells apart
-WIDEST = 14  # layers that one row of panels may have
+WIDEST = 8  # layers in one row of panels
 DPI = 130
 
 
@@ -90,9 +90,9 @@ def pareto(task: str, groups: Sequence[Group]) -> Figure | None:
     best = front(list(zip(x, y, strict=True)))
     ax.plot(*zip(*best, strict=True), color=style['color'], ls=style['linestyle'], lw=1)
   if (dense := best_dense(groups)) is not None:
-    mean, spread = dense
+    mean, spread = dense[0].moments('test_accuracy')
     drawn.append((math.nan, mean))
-    ax.axhline(mean, color='black', lw=1, ls='--', label='dense')
+    ax.axhline(mean, color='black', lw=1, ls='--', label=dense[1])
     if math.isfinite(spread):
       ax.axhspan(mean - spread, mean + spread, color='black', alpha=0.08, lw=0)
   for (source, of_source), marker in zip(others.items(), itertools.cycle('*hpd8'), strict=False):
@@ -106,6 +106,8 @@ def pareto(task: str, groups: Sequence[Group]) -> Figure | None:
   figure.suptitle(f'{task}: means over seeds, bars of one standard deviation', fontsize=10)
   _grid(ax)
   figure.legend(loc='outside right upper', fontsize=7, frameon=False)
+  if others:
+    figure.supxlabel(published.note(others), fontsize=7, color=GREY)
   return figure
 
 
@@ -118,10 +120,13 @@ def _with_n(name: str, groups: Sequence[Group]) -> str:
   return f'{name} (n = {"-".join(map(str, {counts[0]: 0, counts[-1]: 0}))})'
 
 
-def best_dense(groups: Sequence[Group]) -> tuple[float, float] | None:
-  """Returns mean and deviation of the best dense network's test accuracy, if there is one."""
-  dense = [g.moments('test_accuracy') for g in groups if g.kind == DENSE and g.counted]
-  return max(dense, default=None)
+def best_dense(groups: Sequence[Group]) -> tuple[Group, str] | None:
+  """Returns the dense network that is best on validation images, and what to call it."""
+  dense = [g for g in groups if g.kind == DENSE and math.isfinite(g.moments('test_accuracy')[0])]
+  if not dense:
+    return None
+  best = max(dense, key=lambda g: np.nan_to_num(g.moments('validation_accuracy')[0], nan=-1.0))
+  return best, _with_n('dense' if len(dense) == 1 else f'best of {len(dense)} dense', [best])
 
 
 def traces(task: str, groups: Sequence[Group]) -> Figure | None:
@@ -165,7 +170,7 @@ def _series(run, key: str) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _chosen(groups: Sequence[Group]) -> list[Group]:
-  """As many as a picture tells apart: spread over the active fractions, of every method."""
+  """As many as a picture tells apart, spread over the active fractions from end to end."""
   ordered = sorted(groups, key=lambda g: np.nan_to_num(g.runs[0].figure('active_fraction')))
   if len(ordered) <= MOST:
     return ordered
@@ -226,20 +231,27 @@ def log_alpha(rows: Mapping[str, Mapping[str, Any]]) -> Figure | None:
   """Draws where log alpha lies in each layer, with the threshold that was used and the suggested.
 
   Args:
-    rows: {label: `log_alpha` of a summary}; those of more layers than a page holds are left out.
+    rows: {label: `log_alpha` of a summary}; of more experiments than a page holds, the first few.
   """
-  found = {label: layers for label, layers in rows.items() if 0 < len(layers) <= WIDEST}
-  if not found:
+  able = {label: layers for label, layers in rows.items() if layers}
+  if not able:
     return None
-  widest = max(len(layers) for layers in found.values())
-  figure = Figure(figsize=(max(2.6 * widest, 4), 1.7 * len(found) + 0.4), layout='constrained')
-  axes = figure.subplots(len(found), widest, squeeze=False)
-  for (label, layers), panels in zip(found.items(), axes, strict=True):
+  lines = [
+    (label, part)
+    for label, layers in list(able.items())[:MOST]
+    for part in _parts(list(layers.items()), WIDEST)
+  ]
+  widest = max(len(part) for _, part in lines)
+  figure = Figure(figsize=(max(2.6 * widest, 4), 1.7 * len(lines) + 0.4), layout='constrained')
+  axes = figure.subplots(len(lines), widest, squeeze=False)
+  for (label, part), panels in zip(lines, axes, strict=True):
     panels[0].set_ylabel(_cut(label, 24), fontsize=6)
-    for panel in panels[len(layers) :]:
+    for panel in panels[len(part) :]:
       panel.set_axis_off()
-    for (layer, bins), panel in zip(layers.items(), panels, strict=False):
+    for (layer, bins), panel in zip(part, panels, strict=False):
       _draw_histogram(panel, layer, bins)
+  if len(able) > MOST:
+    figure.suptitle(f'{MOST} of {len(able)} experiments', fontsize=8)
   handles = [
     Line2D([], [], color='black', label='threshold'),
     Line2D([], [], color=COLOURS[1], ls='--', label='gap'),
@@ -247,6 +259,10 @@ def log_alpha(rows: Mapping[str, Mapping[str, Any]]) -> Figure | None:
   axes[0, 0].legend(handles=handles, fontsize=6)
   figure.supxlabel('log alpha', fontsize=8)
   return figure
+
+
+def _parts(items: Sequence[Any], most: int) -> list[Sequence[Any]]:
+  return [items[begin : begin + most] for begin in range(0, len(items), most)]
 
 
 def _draw_histogram(panel, layer, bins) -> None:
@@ -266,12 +282,12 @@ def _draw_histogram(panel, layer, bins) -> None:
 def brackets(
   title: str, members: Mapping[int, Sequence[Any]], rungs: Mapping[int, Sequence]
 ) -> Figure:
-  """Draws the validation loss of a search's runs, a panel for each of Hyperband's brackets.
+  """Draws the validation loss of a search's runs, a panel for each of its brackets.
 
   Args:
     title: of the figure.
     members: the runs of each bracket.
-    rungs: of each bracket; see `search.brackets`.
+    rungs: of each bracket, where it has some; see `search.brackets`.
   """
   figure = Figure(figsize=(max(3.0 * len(members), 5), 3.6), layout='constrained')
   axes = figure.subplots(1, len(members), sharey=True, squeeze=False)[0]
@@ -287,7 +303,7 @@ def brackets(
     for rung in rungs.get(bracket, ()):
       ax.axvline(rung.epochs, color=GREY, lw=0.6, ls=':')
     plan = ' > '.join(f'{r.configurations}@{r.epochs}' for r in rungs.get(bracket, ()))
-    ax.set_title(plan or f'bracket {bracket}', fontsize=8)
+    ax.set_title(plan or f'{len(runs)} trials', fontsize=8)
     ax.set_xlabel('epoch')
     ax.set_xscale('log')
     _grid(ax)

@@ -4,9 +4,9 @@ import collections
 import math
 import statistics
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
-from sparsejax.experiment.runs import LOGGING, NOT_HASHED, short_name, short_value
+from sparsejax.experiment.runs import experiment_of, short_name, short_value
 from sparsejax.reports import collect
 
 DENSE, UNSTRUCTURED, SEMI_STRUCTURED, STRUCTURED = (
@@ -40,17 +40,24 @@ class Group(NamedTuple):
 
   def moments(self, figure: str) -> tuple[float, float]:
     """Mean and standard deviation of a figure over the seeds; NaN where there are too few."""
-    values = [run.figure(figure) for run in self.counted]
-    if not values:
-      return math.nan, math.nan
-    spread = (
-      statistics.stdev(values) if len(values) > 1 and all(map(math.isfinite, values)) else math.nan
-    )
-    return statistics.fmean(values), spread
+    return moments([run.figure(figure) for run in self.counted])
 
   @property
   def is_collapsed(self) -> bool:
     return any(run.state == collect.COLLAPSED for run in self.counted)
+
+
+def moments(values: Sequence[float]) -> tuple[float, float]:
+  """Returns mean and sample standard deviation; NaN where there are too few.
+
+  Example:
+    >>> moments([1.0, 3.0]), moments([])
+    ((2.0, 1.4142135623730951), (nan, nan))
+  """
+  if not values:
+    return math.nan, math.nan
+  has_spread = len(values) > 1 and all(map(math.isfinite, values))
+  return statistics.fmean(values), statistics.stdev(values) if has_spread else math.nan
 
 
 def group(runs: Sequence[collect.Run]) -> list[Group]:
@@ -112,7 +119,7 @@ def _labels(members: Mapping[tuple, Sequence[collect.Run]]) -> dict[tuple, str]:
   for key in members:
     families.setdefault(key[:2], []).append(key)
   for keys in families.values():
-    settings = {key: _hashed(members[key][0]) for key in keys}
+    settings = {key: experiment_of(members[key][0].settings) for key in keys}
     names = sorted({name for found in settings.values() for name in found})
     values = {name: {repr(found.get(name)) for found in settings.values()} for name in names}
     # What has the most values first: that is what an experiment is about.
@@ -128,13 +135,4 @@ def _labels(members: Mapping[tuple, Sequence[collect.Run]]) -> dict[tuple, str]:
   return {
     key: f'{label} ({key[2]})' if counts[key[0], label] > 1 else label
     for key, label in labels.items()
-  }
-
-
-def _hashed(run: collect.Run) -> dict[str, Any]:
-  """What makes a run's experiment."""
-  return {
-    name: value
-    for name, value in run.settings.items()
-    if name not in NOT_HASHED and not name.startswith(LOGGING)
   }

@@ -12,11 +12,12 @@ import plotly.graph_objects as go
 import plotly.io
 from plotly.offline import get_plotlyjs
 
-from sparsejax.experiment import scales
+from sparsejax.experiment import files, scales
 from sparsejax.experiment.scales import percent
 from sparsejax.reports import figures, published, tables
 from sparsejax.reports.collect import DELIVERED, Run
 from sparsejax.reports.groups import Group
+from sparsejax.reports.searches import Search
 
 SYMBOLS = {
   'o': 'circle',
@@ -39,7 +40,8 @@ td { border-bottom: 1px solid #ddd; } th, td { padding: .25rem .6rem .25rem 0; }
 td + td { white-space: nowrap; }
 tr:target td { background: #fff3c4; }
 .scroll { overflow-x: auto; } img { max-width: 100%; } a { color: #0072B2; }
-.unfinished, .failed, .broken, .collapsed { color: #B34700; } nav a { margin-right: 1rem; }
+.stopped { color: #666; } .unfinished, .failed, .broken, .collapsed { color: #B34700; }
+nav a { margin-right: 1rem; }
 """
 # A click on a column's head sorts by it; a click on a point goes to its run.
 SCRIPT = """
@@ -70,6 +72,7 @@ document.querySelectorAll('.plotly-graph-div').forEach(function (plot) {
 def page(
   groups: Sequence[Group],
   runs: Sequence[Run],
+  searches: Sequence[Search],
   pictures: Mapping[str, Sequence[pathlib.Path]],
   root: pathlib.Path,
 ) -> str:
@@ -78,23 +81,33 @@ def page(
   Args:
     groups: the experiments.
     runs: every run.
-    pictures: PNG files by task; under '' those of no task.
+    searches: that some of the runs belong to.
+    pictures: PNG files by task, and by the stem of a search.
     root: the folder of the page, which links are relative to.
   """
   anchors = {run.path: f'run-{index}' for index, run in enumerate(runs)}
   tasks = list(dict.fromkeys(group.task for group in groups))
   body = ['<h1>Runs</h1>', *(f'<p>{html.escape(line)}</p>' for line in tables.states(runs))]
   body.append('<nav>' + ''.join(_link(f'#{tables.stem_of(t)}', t) for t in tasks))
+  body += [_link(f'#{tables.search_stem(i)}', s.title) for i, s in enumerate(searches)]
   body.append(_link('#runs', 'every run') + _link('#wrong', 'what is wrong') + '</nav>')
   for task in tasks:
     own = [group for group in groups if group.task == task]
     body.append(f'<h2 id="{tables.stem_of(task)}">{html.escape(task)}</h2>')
     if (curve := pareto(task, own, anchors)) is not None:
       body.append(plotly.io.to_html(curve, full_html=False, include_plotlyjs=False))
+      if others := published.points(task):
+        body.append(f'<p>{html.escape(published.note(others))}</p>')
     for kind, head, rows in tables.task_tables(own):
       body += [f'<h3>{kind}</h3>', _table(head, [[html.escape(c) for c in row] for row in rows])]
     body += [_image(path) for path in pictures.get(task, ())]
-  body += [_image(path) for path in pictures.get('', ())]
+  for index, search in enumerate(searches):
+    stem = tables.search_stem(index)
+    body.append(f'<h2 id="{stem}">{html.escape(search.title)}</h2>')
+    if search.rows:
+      head, rows = search.head, search.rows
+      body.append(_table(head, [[html.escape(cell) for cell in row] for row in rows]))
+    body += [_image(path) for path in pictures.get(stem, ())]
   body += ['<h2 id="runs">Every run</h2>', _runs(runs, anchors, root)]
   body += ['<h2 id="wrong">What is wrong</h2>', _problems(runs, anchors)]
   body += ['<h2>Machines</h2>', *(f'<p>{html.escape(m)}</p>' for m in tables.machines(runs))]
@@ -123,9 +136,9 @@ def pareto(
   for source, points in others.items():
     _add_published(drawn, source, points, spaced)
   if (dense := figures.best_dense(groups)) is not None:
-    line = {'dash': 'dash', 'width': 1}
-    text = f'dense, {100 * dense[0]:.2f} %'
-    drawn.add_hline(y=float(spaced.forward(dense[0])), line=line, annotation_text=text)
+    line, (mean, _) = {'dash': 'dash', 'width': 1}, dense[0].moments('test_accuracy')
+    text = f'{dense[1]}, {100 * mean:.2f} %'
+    drawn.add_hline(y=float(spaced.forward(mean)), line=line, annotation_text=text)
   drawn.update_layout(
     template='plotly_white',
     height=520,
@@ -244,8 +257,8 @@ def _runs(runs: Sequence[Run], anchors: Mapping[pathlib.Path, str], root: pathli
   rows, ids = [], []
   for run in runs:
     path = urllib.parse.quote(tables.relative(run.path, root))
-    files = [name for name in ('summary.json', 'trace.png') if (run.path / name).exists()]
-    links = ' '.join(_link(f'{path}/{name}', name) for name in files)
+    found = [name for name in (files.SUMMARY, files.TRACE) if (run.path / name).exists()]
+    links = ' '.join(_link(f'{path}/{name}', name) for name in found)
     accuracies = [run.figure(f'{split}_accuracy') for split in ('validation', 'test')]
     if run.state not in DELIVERED:
       accuracies[1] = math.nan

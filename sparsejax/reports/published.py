@@ -4,6 +4,7 @@ Active fractions are of the weights, as the papers count; ours on the same axis 
 parameters. Accuracies are on test images, of the log on validation images.
 """
 
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 
@@ -73,6 +74,13 @@ POINTS = (
     (0.1, 80.4),
   ),
 )
+
+
+def note(found: Mapping[str, Sequence[Point]]) -> str:
+  """What these points differ in from ours, in a line under the figure."""
+  text = 'published: fractions of the weights, without biases and norms'
+  log = any(source.startswith('log of 2017') for source in found)
+  return text + ("; the log's accuracies are of validation images" if log else '')
 
 
 def points(task: str) -> dict[str, list[Point]]:

@@ -12,8 +12,9 @@ from typing import Any
 
 from sparsejax.experiment.runs import flatten
 from sparsejax.experiment.scales import percent
-from sparsejax.reports.collect import DELIVERED, Run
-from sparsejax.reports.groups import KINDS, Group
+from sparsejax.reports.collect import AS_MEANT, Run
+from sparsejax.reports.groups import KINDS, Group, moments
+from sparsejax.reports.searches import Search
 
 HEAD = ('run', 'path', 'state', 'epoch', 'problems')
 
@@ -67,20 +68,32 @@ def relative(path: pathlib.Path, root: pathlib.Path) -> str:
   return pathlib.PurePath(os.path.relpath(path, root.resolve())).as_posix()
 
 
-def markdown(groups: Sequence[Group], runs: Sequence[Run], pictures: Sequence[str]) -> str:
+def markdown(
+  groups: Sequence[Group], runs: Sequence[Run], searches: Sequence[Search], pictures: Sequence[str]
+) -> str:
   """Returns the text of report.md."""
   text = ['# Runs', '', *states(runs), '']
   for task in dict.fromkeys(group.task for group in groups):
     text += [f'## {task}', '']
     for kind, head, rows in task_tables([g for g in groups if g.task == task]):
       text += [f'### {kind}', '', *_table(head, rows), '']
-    text += [f'![{name}]({name})' for name in pictures if name.startswith(f'{stem_of(task)}.')]
-    text += ['']
+    text += [*_images(stem_of(task), pictures), '']
+  for index, search in enumerate(searches):
+    text += [f'## {search.title}', '', *(_table(search.head, search.rows) if search.rows else ())]
+    text += ['', *_images(search_stem(index), pictures), '']
   if wrong := problems(runs):
     text += ['## What is wrong', '', *_table(('run', 'state', 'problem'), wrong), '']
   text += ['## Machines', '', *(f'- {line}' for line in machines(runs)), '']
-  text += [f'![{name}]({name})' for name in pictures if name.startswith(('brackets', 'log_alpha'))]
   return '\n'.join(text).rstrip() + '\n'
+
+
+def _images(stem: str, pictures: Sequence[str]) -> list[str]:
+  return [f'![{name}]({name})' for name in pictures if name.startswith(f'{stem}.')]
+
+
+def search_stem(index: int) -> str:
+  """A search as the beginning of its files' names."""
+  return f'search{index}'
 
 
 def stem_of(task: str) -> str:
@@ -90,7 +103,8 @@ def stem_of(task: str) -> str:
     >>> stem_of('vgg16 of width 8 on 10,000 images of cifar10')
     'vgg16_of_width_8_on_10000_images_of_cifar10'
   """
-  return ''.join(c if c.isalnum() or c in '_-' else '' for c in task.replace(' ', '_'))
+  text = task.replace(' ', '_').replace(',', '')
+  return ''.join(c if c.isalnum() or c in '_-' else '-' for c in text)
 
 
 def states(runs: Sequence[Run]) -> list[str]:
@@ -101,7 +115,8 @@ def states(runs: Sequence[Run]) -> list[str]:
     f'{len(runs)} runs: {parts}. Figures are of finished runs, mean ± standard deviation over n '
     'seeds. Networks were chosen on validation images. Active parameters are the trainable numbers '
     'that are not exactly zero; compression is weights over active weights, speed-up '
-    'multiply-accumulates over those of active weights.'
+    'multiply-accumulates over those of active weights. Stopped runs are those that a search did '
+    'not go on with.'
   ]
 
 
@@ -111,8 +126,8 @@ COLUMNS = (
   'active parameters',
   'compression',
   'speed-up',
-  'validation: dense, just cut, final',
-  'test accuracy',
+  'validation, %: dense, just cut, final',
+  'test accuracy, %',
   'epochs',
   'time of a run',
 )
@@ -135,42 +150,61 @@ def _experiment(group: Group) -> list[str]:
   return [
     label,
     str(n) if n == of else f'{n} of {of}',
-    _mean_percent(group, 'active_fraction'),
-    _mean_times(group, 'compression'),
-    _mean_times(group, 'theoretical_speedup'),
+    _active(group),
+    _times(group, 'compression'),
+    _times(group, 'theoretical_speedup'),
     _phases(group),
-    _mean_percent(group, 'test_accuracy'),
+    accuracy([run.figure('test_accuracy') for run in group.counted]),
     f'{float(first.config.get("epochs", math.nan)):g}',
     _seconds(group),
   ]
 
 
-def _mean_percent(group: Group, figure: str) -> str:
-  mean, spread = group.moments(figure)
+def _active(group: Group) -> str:
+  mean, spread = group.moments('active_fraction')
   if not math.isfinite(mean):
     return '-'
-  if figure == 'active_fraction':
-    return percent(mean)
-  return f'{100 * mean:.2f}' + (f' ± {100 * spread:.2f}' if math.isfinite(spread) else '') + ' %'
+  number, _, unit = percent(mean).partition(' ')
+  return f'{number}{_around(100 * spread, number)} {unit}'
 
 
-def _mean_times(group: Group, figure: str) -> str:
-  mean, _ = group.moments(figure)
+def _around(spread: float, number: str) -> str:
+  """' ± ' and a deviation with as many digits as the number has that it is of."""
+  digits = len(number.partition('.')[2])
+  return f' ± {spread:.{digits}f}' if math.isfinite(spread) else ''
+
+
+def accuracy(values: Sequence[float]) -> str:
+  """Mean and standard deviation of accuracies, in percent without its sign; '-' of none.
+
+  Example:
+    >>> accuracy([0.97, 0.98, 0.99]), accuracy([0.5]), accuracy([])
+    ('98.00 ± 1.00', '50.00', '-')
+  """
+  mean, spread = moments(values)
+  return f'{100 * mean:.2f}{_around(100 * spread, "0.00")}' if math.isfinite(mean) else '-'
+
+
+def _times(group: Group, figure: str) -> str:
+  mean, spread = group.moments(figure)
   if math.isnan(mean):
     return '-'
-  return 'infinite' if math.isinf(mean) else f'{mean:.3g}x' if mean < 1000 else f'{mean:,.0f}x'
+  if math.isinf(mean):
+    return 'infinite'
+  number = f'{mean:.3g}' if mean < 1000 else f'{mean:,.0f}'
+  return f'{number}{_around(spread, number)}x'
 
 
 def _phases(group: Group) -> str:
-  """Validation accuracy before and after retraining, as means; '-' where there was no cut."""
+  """Validation accuracy before and after retraining; '-' where there was no cut."""
   found: dict[str, list[float]] = {}
   for run in group.counted:
     for name, phase in (run.summary.get('phases') or {}).items():
       if phase and isinstance(phase.get('validation_accuracy'), int | float):
         found.setdefault(name, []).append(phase['validation_accuracy'])
   final = next((found[name] for name in ('retrained', 'deployed', 'dense') if name in found), None)
-  means = [found.get('dense') if 'pruned' in found else None, found.get('pruned'), final]
-  return ', '.join(f'{100 * sum(m) / len(m):.2f}' if m else '-' for m in means)
+  phases = [found.get('dense') if 'pruned' in found else None, found.get('pruned'), final]
+  return ', '.join(accuracy(values or ()) for values in phases)
 
 
 def _seconds(group: Group) -> str:
@@ -185,7 +219,7 @@ def problems(runs: Sequence[Run]) -> list[list[str]]:
   found = [[run.name, run.state, problem] for run in runs for problem in run.problems]
   known = {row[0] for row in found}
   for run in runs:
-    if run.state not in DELIVERED and run.name not in known:
+    if run.state not in AS_MEANT and run.name not in known:
       found.append([run.name, run.state, f'it is at epoch {run.epoch:g} of {_epochs(run)}'])
     elif run.state == 'collapsed':
       found.append([run.name, run.state, 'a layer has no weight left, or it guesses'])

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 from optuna.distributions import CategoricalDistribution
 
 from sparsejax.experiment.rates import is_number
+from sparsejax.experiment.runs import experiment_of, short_value
 from sparsejax.lookup import lookup
 from sparsejax.search import space
 from sparsejax.search.brackets import Rung, Slot, brackets, plan
@@ -61,10 +62,10 @@ def check(settings: Mapping[str, Any], resolve: Resolve) -> Sweep:
   lookup('scheduler.name', settings['scheduler']['name'], dict.fromkeys(SCHEDULERS))
   _check_goals(settings)
   parameters = space.parse(settings['space'])
+  for key in {space.CONFIG, space.SEED} & {parameter.key for parameter in parameters}:
+    raise ValueError(f"space: '{key}' is no parameter; allowed is in `{key}s` of the sweep")
   _check_effects(settings, parameters, resolve)
   for key, values in ((space.CONFIG, settings['configs']), (space.SEED, settings['seeds'])):
-    if any(parameter.key == key for parameter in parameters):
-      raise ValueError(f"space: '{key}' is no parameter; allowed is in `{key}s` of the sweep")
     if len(set(values)) < len(values) or not values:
       raise ValueError(f'{key}s={tuple(values)}: allowed is one or more, each once')
     if len(values) > 1:
@@ -109,16 +110,19 @@ def _check_goals(settings):
 
 
 def _check_effects(settings, parameters, resolve):
-  """Refuses a key that is absent from a config, or whose values all make the same one."""
+  """Refuses a key that is absent from a config, or two of whose values make one experiment."""
   for config in settings['configs']:
+    one = settings | {'configs': [config]}
     for parameter in parameters:
-      one = settings | {'configs': [config]}
-      low, high = (resolved(one, {parameter.key: end}, resolve) for end in parameter.extremes)
-      if low == high:
-        values = ' and '.join(map(repr, parameter.extremes))
-        raise ValueError(
-          f"space: '{parameter.key}' has no effect: {config} is the same with {values}"
-        )
+      known: dict[str, Any] = {}
+      for value in parameter.samples:
+        made = experiment_of(resolved(one, {parameter.key: value}, resolve))
+        before = known.setdefault(json.dumps(made, sort_keys=True), value)
+        if before is not value:
+          raise ValueError(
+            f"space: '{parameter.key}' has no effect: {config} is the same experiment with "
+            f'{short_value(before)} and {short_value(value)}'
+          )
 
 
 def resolved(

@@ -5,6 +5,7 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
+import numpy as np
 from optuna.distributions import (
   BaseDistribution,
   CategoricalDistribution,
@@ -33,11 +34,17 @@ class Parameter(NamedTuple):
   distribution: BaseDistribution
 
   @property
-  def extremes(self) -> tuple[Any, Any]:
-    """Two values as far apart as there are."""
-    if isinstance(self.distribution, CategoricalDistribution):
-      return self.distribution.choices[0], self.distribution.choices[-1]
-    return self.distribution.low, self.distribution.high
+  def samples(self) -> tuple[Any, ...]:
+    """Every choice, or some values from one end of the range to the other."""
+    match self.distribution:
+      case CategoricalDistribution(choices=choices):
+        return choices
+      case IntDistribution(low=low, high=high):
+        return tuple(sorted({low, (low + high) // 2, high}))
+      case FloatDistribution(low=low, high=high, log=log):
+        spaced = np.geomspace if log else np.linspace
+        return low, *spaced(low, high, 5)[1:-1].tolist(), high
+    raise TypeError(self.distribution)
 
 
 def parse(entries: Sequence[Mapping[str, Any]]) -> tuple[Parameter, ...]:
@@ -52,8 +59,8 @@ def parse(entries: Sequence[Mapping[str, Any]]) -> tuple[Parameter, ...]:
 
   Example:
     >>> target = {'key': 'prune.target', 'kind': 'log_uniform', 'low': 0.01, 'high': 0.1}
-    >>> parse([target])[0].extremes
-    (0.01, 0.1)
+    >>> parse([target])[0].distribution
+    FloatDistribution(high=0.1, log=True, low=0.01, step=None)
   """
   parameters = tuple(_parameter(entry) for entry in entries)
   keys = [parameter.key for parameter in parameters]

@@ -39,9 +39,19 @@ class Claim(NamedTuple):
   trial: Trial
 
 
-def worker_name() -> str:
-  """Who has a trial: this process on this machine."""
-  return f'{platform.node()}:{os.getpid()}'
+def machine() -> str:
+  """Within what a process number names one process: this machine, or a container on it."""
+  try:
+    # Containers that share a host's network have its name, and numbers of their own.
+    namespace = os.readlink('/proc/self/ns/pid').strip('pid:[]')
+  except OSError:  # not on Linux
+    return platform.node()
+  return f'{platform.node()}/{namespace}'
+
+
+def worker_name(process: int) -> str:
+  """Who has a trial: a process on this machine."""
+  return f'{machine()}:{process}'
 
 
 class Study:
@@ -158,7 +168,7 @@ class Study:
   def _begin(self, slot: Slot, found: FrozenTrial, source: FrozenTrial | None) -> Claim | None:
     """Notes who has the trial, and gives it its values: drawn, or those of what goes on."""
     identity = self._identity(found.number)
-    self.storage.set_trial_user_attr(identity, 'worker', worker_name())
+    self.storage.set_trial_user_attr(identity, 'worker', worker_name(os.getpid()))
     self.storage.set_trial_user_attr(identity, 'lease', time.time() + LEASE)
     directory = found.user_attrs['directory']
     if source is not None:

@@ -11,13 +11,14 @@ import sys
 import time
 from collections.abc import Mapping, Sequence
 
+from optuna.exceptions import StorageInternalError
 from rich.console import Console
 from rich.live import Live
 
-from sparsejax.search import view
-from sparsejax.search.study import Study
+from sparsejax.experiment import files
+from sparsejax.search import layout, view
+from sparsejax.search.study import Study, machine, worker_name
 
-LOGS = 'workers'
 PERIOD = 1.0  # seconds between two looks
 EARLY = 20.0  # seconds: a worker that ends sooner, three times, without a trial, can't work
 ATTEMPTS = 3
@@ -41,32 +42,36 @@ class Supervisor:
     self._early = 0
     self._pace = view.Pace()
     self._notes: list[str] = []
+    self._shown = ''
     self._signal: int | None = None
     self._is_done = False
     self._console = Console(highlight=False, soft_wrap=not sys.stdout.isatty())
 
   def run(self) -> int:
-    """Returns the exit status: 0 when every slot is done."""
+    """Returns the exit status: 0 when every slot is done and some trial could be trained."""
     for number in (signal.SIGTERM, signal.SIGINT):
       signal.signal(number, self._note_signal)
-    (self.folder / LOGS).mkdir(exist_ok=True)
+    (self.folder / layout.LOGS).mkdir(exist_ok=True)
     self._release_dead_of_this_machine()
     try:
       with self._live() as live:
-        while not self.study.is_over and self._signal is None:
-          self._look_after_workers()
+        while not self._is_done and self._signal is None:
+          try:
+            self._look_after_workers()
+            self._show(live)
+            self._is_done = self.study.is_over
+          except StorageInternalError as error:  # a database that is away for a while
+            self._note_once(f'the study can not be reached: {_first_line(error)}')
           if self._early >= ATTEMPTS:
             return self._give_up()
-          self._show(live)
-          time.sleep(PERIOD)
-      self._is_done = self._signal is None
+          if not self._is_done:
+            time.sleep(PERIOD)
     finally:
       self._end_workers()
     if self._signal is not None:
       print(f'{signal.Signals(self._signal).name}: the same command goes on', file=sys.stderr)
       return 128 + self._signal
-    self._show_result()
-    return 0
+    return self._show_result()
 
   def _note_signal(self, number, frame):
     del frame
@@ -82,11 +87,10 @@ class Supervisor:
     workers = {
       trial.user_attrs.get('worker') for trial in self.study.by_slot().values() if trial.user_attrs
     }
-    machine = platform.node()
     dead = [
       worker
       for worker in workers
-      if worker and worker.rpartition(':')[0] == machine and not _is_alive(worker)
+      if worker and worker.rpartition(':')[0] == machine() and not _is_alive(worker)
     ]
     self.study.release_dead(dead)
 
@@ -102,7 +106,7 @@ class Supervisor:
     self.study.release_dead()
 
   def _note_end(self, index: int, process: subprocess.Popen) -> None:
-    lost = self.study.release_dead([f'{platform.node()}:{process.pid}'])
+    lost = self.study.release_dead([worker_name(process.pid)])
     if process.returncode == 0:
       return
     is_early = not lost and time.monotonic() - self._started[index] < EARLY
@@ -128,7 +132,7 @@ class Supervisor:
     return process
 
   def _log(self, index: int) -> pathlib.Path:
-    return self.folder / LOGS / f'{platform.node()}-{index}.log'
+    return self.folder / layout.LOGS / f'{platform.node()}-{index}.log'
 
   def _end_workers(self) -> None:
     """Asks the workers to save and end; what has not after a while is killed."""
@@ -142,7 +146,8 @@ class Supervisor:
       except subprocess.TimeoutExpired:
         process.kill()
         process.wait()
-    self.study.release_dead([f'{platform.node()}:{process.pid}' for process in alive])
+    with contextlib.suppress(StorageInternalError):  # their leases run out by themselves
+      self.study.release_dead([worker_name(process.pid) for process in alive])
 
   def _give_up(self) -> int:
     log = self._log(0)
@@ -155,23 +160,40 @@ class Supervisor:
     if not self._console.is_terminal:
       self._console.print(text)
 
+  def _note_once(self, text: str) -> None:
+    if self._notes[-1:] != [text]:
+      self._note(text)
+
   def _show(self, live: Live | None) -> None:
     now = view.status(self.study)
     left = self._pace.left(now)
     if live is not None:
-      live.update(view.picture(now, left, self._notes))
-    elif not self._notes or self._notes[-1] != now.line:
-      self._note(now.line)
+      live.update(view.picture(self.study, now, left, self._notes))
+    if now.line == self._shown:
+      return
+    self._shown = now.line
+    files.write_json(self.folder / layout.TRIALS, view.records(self.study))
+    if live is None:
+      self._console.print(view.line(self.study, now, left))
 
-  def _show_result(self) -> None:
+  def _show_result(self) -> int:
     now = view.status(self.study)
     self._console.print(f'{now.line}; {self.folder}')
-    for trial in view.ranking(self.study)[: view.BEST]:
-      self._console.print(f'  {view.describe(trial)}')
+    files.write_json(self.folder / layout.TRIALS, view.records(self.study))
+    for trial in now.best if len(now.best) > 1 else view.ranking(self.study)[: view.BEST]:
+      self._console.print(f'  {view.describe(self.study, trial)}')
     for trial in self.study.by_slot().values():
       if 'error' in trial.user_attrs:
-        directory = trial.user_attrs.get('directory')
-        self._console.print(f'  failed: {directory}: {trial.user_attrs["error"]}')
+        where = trial.user_attrs.get('directory') or 'a place in a later rung'
+        self._console.print(f'  failed: {where}: {trial.user_attrs["error"]}')
+    if now.finished + now.stopped:
+      return 0
+    print('sweep: no trial could be trained', file=sys.stderr)
+    return 1
+
+
+def _first_line(error: BaseException) -> str:
+  return str(error.__cause__ or error).strip().splitlines()[0]
 
 
 def _is_alive(worker: str) -> bool:

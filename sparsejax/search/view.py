@@ -1,7 +1,7 @@
 """What a search looks like from outside: how far it is, what is best, when it ends."""
 
 import time
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from optuna.trial import FrozenTrial, TrialState
 from rich.console import Group
@@ -14,6 +14,13 @@ from sparsejax.search.brackets import Slot
 from sparsejax.search.study import Study
 
 BEST = 5  # trials shown in the end
+STATES = {
+  TrialState.COMPLETE: 'finished',
+  TrialState.PRUNED: 'stopped',
+  TrialState.FAIL: 'failed',
+  TrialState.RUNNING: 'running',
+  TrialState.WAITING: 'waiting',
+}
 
 
 class Status(NamedTuple):
@@ -28,7 +35,7 @@ class Status(NamedTuple):
     waiting: slots that nobody has yet.
     epochs_done: of all trials together.
     epochs_left: at most, were nothing stopped by a pruner.
-    best: the best trial that ended with a finished run, else the best of all.
+    best: the trials that none is better than: one, or with several objectives a front.
   """
 
   finished: int
@@ -39,7 +46,7 @@ class Status(NamedTuple):
   waiting: int
   epochs_done: float
   epochs_left: float
-  best: FrozenTrial | None
+  best: list[FrozenTrial]
 
   @property
   def line(self) -> str:
@@ -66,7 +73,6 @@ def status(study: Study) -> Status:
     done += own if trial.state == TrialState.COMPLETE else trained
     left += own - trained if trial.state in (TrialState.WAITING, TrialState.RUNNING) else 0.0
   lost = [trial for trial in study.study.get_trials(deepcopy=False) if 'lost' in trial.user_attrs]
-  ranked = ranking(study)
   return Status(
     finished=len(by_state.get(TrialState.COMPLETE, [])),
     stopped=len(by_state.get(TrialState.PRUNED, [])),
@@ -76,7 +82,7 @@ def status(study: Study) -> Status:
     waiting=len(by_state.get(TrialState.WAITING, [])),
     epochs_done=done,
     epochs_left=left,
-    best=ranked[0] if ranked else None,
+    best=best(study),
   )
 
 
@@ -87,6 +93,15 @@ def _epochs_before(study: Study, slot: Slot) -> int:
   return next(
     s.epochs for s in study.sweep.slots if (s.bracket, s.rung) == (slot.bracket, slot.rung - 1)
   )
+
+
+def best(study: Study) -> list[FrozenTrial]:
+  """Returns the best trial so far, or with several objectives those that none beats in all."""
+  if len(study.sweep.objectives) == 1:
+    return ranking(study)[:1]
+  numbers = {trial.number for trial in study.by_slot().values()}
+  front = [trial for trial in study.study.best_trials if trial.number in numbers]
+  return front or ranking(study)[:1]  # none where every trial breaks a constraint
 
 
 def ranking(study: Study) -> list[FrozenTrial]:
@@ -104,15 +119,16 @@ def ranking(study: Study) -> list[FrozenTrial]:
   )
 
 
-def describe(trial: FrozenTrial) -> str:
-  """A trial's values and figures in one line."""
+def describe(study: Study, trial: FrozenTrial) -> str:
+  """A trial's figures and values in one line, and whether it breaks a constraint."""
   values = ', '.join(
     f'{short_name(key)} {short_value(value)}' for key, value in trial.params.items()
   )
   figures = ', '.join(
     f'{name} {short_value(value)}' for name, value in trial.user_attrs.get('metrics', {}).items()
   )
-  return f'{trial.user_attrs["directory"]}: {figures} ({values})'
+  broken = ', breaks a constraint' if study.score(trial)[0] == 1 else ''
+  return f'{trial.user_attrs["directory"]}: {figures}{broken} ({values})'
 
 
 class Pace:
@@ -133,7 +149,32 @@ class Pace:
     return now.epochs_left * (time.monotonic() - self._begun) / trained
 
 
-def picture(now: Status, left: float | None, notes: list[str]) -> Group:
+def line(study: Study, now: Status, left: float | None) -> str:
+  """Returns what a log has of a search: the counts, the time left, the best."""
+  text = f'{now.line}; time left {duration(left)}'
+  if len(now.best) > 1:
+    return f'{text}; {len(now.best)} on the front'
+  return text + ''.join(f'; best so far: {describe(study, trial)}' for trial in now.best)
+
+
+def records(study: Study) -> list[dict[str, Any]]:
+  """Returns how every trial stands, for those who have the runs and not the study."""
+  return [
+    {
+      'trial': trial.number,
+      'directory': trial.user_attrs.get('directory'),
+      'bracket': study.slots[key].bracket,
+      'epochs': study.slots[key].epochs,
+      'state': STATES[trial.state],
+      'values': dict(trial.params),
+      'metrics': trial.user_attrs.get('metrics'),
+      'error': trial.user_attrs.get('error'),
+    }
+    for key, trial in study.by_slot().items()
+  ]
+
+
+def picture(study: Study, now: Status, left: float | None, notes: list[str]) -> Group:
   """Returns the live view for a terminal."""
   table = Table(box=None, pad_edge=False)
   for column in ('running', 'epoch', 'of', 'worker', 'values'):
@@ -149,6 +190,5 @@ def picture(now: Status, left: float | None, notes: list[str]) -> Group:
     worker = str(attributes.get('worker', '')).rpartition(':')[2]
     table.add_row(str(attributes.get('directory')), epoch, str(slot.epochs), worker, values)
   parts = [Text(f'{now.line}; time left {duration(left)}'), table]
-  if now.best is not None:
-    parts.append(Text(f'best so far: {describe(now.best)}'))
+  parts += [Text(f'best so far: {describe(study, trial)}') for trial in now.best[:BEST]]
   return Group(*parts, *(Text(note) for note in notes[-5:]))

@@ -5,6 +5,7 @@ trial that can not be trained is failed; what kills the process is the superviso
 """
 
 import contextlib
+import json
 import math
 import os
 import pathlib
@@ -15,12 +16,11 @@ from typing import Any
 
 import optuna
 
-from sparsejax.experiment import metrics
-from sparsejax.search import settings
+from sparsejax.experiment import files, metrics
+from sparsejax.experiment.runs import experiment_of
+from sparsejax.search import layout, settings
 from sparsejax.search.study import Claim, Study
 
-SWEEP = 'sweep.json'
-RUNS = 'runs'
 PAUSE = 0.5  # seconds between two looks for something to do
 RENEWAL = 5.0  # seconds between two notes of a trial's epoch, at least
 BEAT = 30.0  # seconds between two signs of life, of which an epoch can be hours apart
@@ -68,32 +68,33 @@ class Worker:
       UsageError,
     )
 
-    path = self.folder / RUNS / claim.directory
+    path = self.folder / layout.RUNS / claim.directory
     print(f'trial {claim.number}: {path}, to epoch {claim.slot.epochs}: {claim.values}', flush=True)
     try:
       with self._beating(claim):
-        figures, stopped = self._train(claim, path)
-    except TerminatedError:
+        figures, stopped = self._train_alone(claim, path)
+      broken = [name for name, value in figures.items() if not math.isfinite(value)]
+      if broken:
+        self.study.fail(claim, f'{broken[0]} is not finite at epoch {claim.slot.epochs}')
+      else:
+        self.study.finish(claim, figures, stopped=stopped)
+    except (BusyError, TerminatedError):
       self._release(claim)
       raise
-    except BusyError:  # this trial was given up for lost while its process went on
-      self._release(claim)
-      time.sleep(BEAT)
-      return
+    except optuna.exceptions.UpdateFinishedTrialError:
+      # Nobody heard of this process for longer than a lease, and another has the slot.
+      print(f'trial {claim.number}: it was given up for lost, and is left to another', flush=True)
     except (UsageError, NonFiniteLossError, ValueError) as error:
-      self.study.fail(claim, str(error))
-      return
+      self._fail(claim, str(error))
     except (OSError, optuna.exceptions.StorageInternalError):  # the machine, and not the trial
       self._release(claim)
       raise
     except Exception as error:  # a search outlives what goes wrong in one trial
-      self.study.fail(claim, f'{type(error).__name__}: {" ".join(str(error).split())[:300]}')
-      return
-    broken = [name for name, value in figures.items() if not math.isfinite(value)]
-    if broken:
-      self.study.fail(claim, f'{broken[0]} is not finite at epoch {claim.slot.epochs}')
-    else:
-      self.study.finish(claim, figures, stopped=stopped)
+      self._fail(claim, f'{type(error).__name__}: {" ".join(str(error).split())[:300]}')
+
+  def _fail(self, claim: Claim, reason: str) -> None:
+    with contextlib.suppress(optuna.exceptions.UpdateFinishedTrialError):
+      self.study.fail(claim, reason)
 
   def _release(self, claim: Claim) -> None:
     self.study.release(self.study.study.trials[claim.number], died=False)
@@ -118,18 +119,31 @@ class Worker:
       is_over.set()
       thread.join()
 
+  def _train_alone(self, claim: Claim, path: pathlib.Path) -> tuple[dict[str, float], bool]:
+    """Trains once nobody else does: a process that was given up for lost may still be at it."""
+    from sparsejax.experiment.errors import BusyError
+
+    while True:
+      try:
+        return self._train(claim, path)
+      except BusyError as error:
+        if os.getppid() != self._parent:
+          raise
+        print(f'trial {claim.number}: {error}; waiting for its end', flush=True)
+        time.sleep(BEAT)
+
   def _train(self, claim: Claim, path: pathlib.Path) -> tuple[dict[str, float], bool]:
     """Returns the trial's figures, and whether it was stopped before the end of its run."""
     from sparsejax.experiment.errors import PausedError
     from sparsejax.experiment.run import run
 
     watch = _Watch(self.study, claim)
+    trial = settings.resolved(self.sweep.settings, claim.values, self.resolve)
     # Its evaluations may be all there: the process died before it could say so.
-    if not (path / 'summary.json').exists():
-      for line in metrics.read(path / 'metrics.jsonl'):
+    if not (path / files.SUMMARY).exists() and _is_of(path, trial):
+      for line in metrics.read(path / files.METRICS):
         if 'validation_loss' in line and watch(line):
           return self._figures(line), True
-    trial = settings.resolved(self.sweep.settings, claim.values, self.resolve)
     defaults, version = self.defaults(trial)
     try:
       summary = run(trial, defaults, version=version, workdir=path, watch=watch)
@@ -143,6 +157,16 @@ class Worker:
     if missing := sorted(names - set(found)):
       raise ValueError(f"metric '{missing[0]}': this run has none; it has validation_loss and more")
     return {name: float(found[name]) for name in sorted(names)}
+
+
+def _is_of(path: pathlib.Path, trial: Mapping[str, Any]) -> bool:
+  """Whether a run directory holds this trial, and not what another search left there."""
+  try:
+    held = json.loads((path / files.CONFIG).read_text())
+    del held['hash']
+    return held['seed'] == trial['seed'] and experiment_of(held) == experiment_of(trial)
+  except (OSError, ValueError, KeyError, TypeError):
+    return False  # who trains there finds out, and says so
 
 
 class _Watch:
@@ -161,9 +185,15 @@ class _Watch:
       self._renewed = time.monotonic()
       self.study.note_epoch(self.claim, line['epoch'])
     if self._asks_pruner:
-      objective = self.study.sweep.objectives[0]['metric']
-      if not math.isfinite(line[objective]):
-        return True
-      self.claim.trial.report(line[objective], max(1, round(line['epoch'])))
-      return self.claim.trial.should_prune()
+      return self._is_pruned(line)
     return not self.claim.slot.is_last and line['epoch'] >= self.claim.slot.epochs
+
+  def _is_pruned(self, line: Mapping[str, Any]) -> bool:
+    """Asks Optuna's pruner, whose steps are epochs: what is measured between two is not its."""
+    value, epoch = line[self.study.sweep.objectives[0]['metric']], round(line['epoch'])
+    if not math.isfinite(value):
+      return True
+    if epoch < 1 or not math.isclose(line['epoch'], epoch):
+      return False
+    self.claim.trial.report(value, epoch)
+    return self.claim.trial.should_prune()

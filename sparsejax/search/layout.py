@@ -1,0 +1,14 @@
+"""What lies where in the folder of a search."""
+
+import pathlib
+
+SWEEP = 'sweep.json'  # its settings
+TRIALS = 'trials.json'  # how every trial stands, written anew whenever one of them ends
+RUNS = 'runs'  # the run directory of each configuration
+LOGS = 'workers'
+
+
+def search_of(run: pathlib.Path) -> pathlib.Path | None:
+  """Returns the folder of the search that a run directory belongs to, if it does."""
+  folder = run.parent.parent
+  return folder if run.parent.name == RUNS and (folder / SWEEP).exists() else None

@@ -1,0 +1,209 @@
+"""What one worker does with a trial, whatever happens to its training, its study or its slot.
+
+Training is a stand-in that writes what a run would; the study is a real one in memory.
+"""
+
+import json
+
+import pytest
+from optuna.exceptions import StorageInternalError
+from optuna.storages import InMemoryStorage
+from optuna.trial import TrialState
+
+from configs.sweeps import base
+from sparsejax.experiment import errors
+from sparsejax.experiment import run as run_module
+from sparsejax.search import settings, supervisor, view, worker
+from sparsejax.search.study import Study
+
+CONFIG = {'epochs': 9.0, 'seed': 0, 'rate': 0.1, 'evaluation': {'every_epochs': 1.0}}
+RATE = {'key': 'rate', 'kind': 'log_uniform', 'low': 0.01, 'high': 1.0}
+
+
+def resolve(name):
+  del name
+  return CONFIG
+
+
+@pytest.fixture
+def crew(tmp_path):
+  """A worker, whose study has a search by Optuna's pruner or by brackets."""
+
+  def make(**changes):
+    config = base.get_config().to_dict() | {'space': (RATE,)}
+    config['scheduler'] = config['scheduler'] | changes.pop('scheduler', {})
+    study = Study(settings.check(config | changes, resolve), InMemoryStorage(), 'test')
+    study.plan()
+    return worker.Worker(study, tmp_path, resolve, lambda trial: (trial, 1))
+
+  return make
+
+
+class Training:
+  """Stands for `run`: evaluates at given epochs; what it was called with is counted."""
+
+  def __init__(self, *epochs, raises=()):
+    self.epochs, self.raises, self.calls = epochs, list(raises), 0
+
+  def __call__(self, trial, defaults, *, version, workdir, watch):
+    self.calls += 1
+    if self.raises:
+      raise self.raises.pop(0)
+    lines = []
+    workdir.mkdir(parents=True, exist_ok=True)
+    (workdir / 'config.json').write_text(json.dumps({'hash': 'abc'} | trial))
+    for epoch in self.epochs:
+      line = {'epoch': epoch, 'validation_loss': 1 / (1 + epoch), 'validation_accuracy': 0.5}
+      lines.append(line)
+      (workdir / 'metrics.jsonl').write_text(''.join(json.dumps(x) + '\n' for x in lines))
+      if watch(line):
+        raise errors.PausedError
+    return lines[-1]
+
+
+@pytest.fixture
+def training(monkeypatch):
+  def use(*epochs, raises=()):
+    stand_in = Training(*epochs, raises=raises)
+    monkeypatch.setattr(run_module, 'run', stand_in)
+    return stand_in
+
+  return use
+
+
+def state_of(one, claim):
+  return one.study.study.trials[claim.number].state
+
+
+def test_a_trial_stops_at_its_rung_with_the_figures_of_there(crew, training):
+  training(0.5, 1.0, 2.0)
+  one = crew()
+  claim = one.study.claim()
+  one.train(claim)
+  trial = one.study.study.trials[claim.number]
+  assert trial.state == TrialState.PRUNED
+  assert trial.user_attrs['metrics'] == {'validation_accuracy': 0.5, 'validation_loss': 0.5}
+
+
+def test_what_another_process_trained_but_could_not_tell_is_told_and_not_trained(crew, training):
+  stand_in = training(1.0)
+  one = crew()
+  claim = one.study.claim()
+  tell, one.study.finish = one.study.finish, lambda *_, **__: 1 / 0
+  one.train(claim)
+  assert state_of(one, claim) == TrialState.FAIL
+  one.study.finish = tell
+  again = claim._replace(number=one.study.claim().number)
+  again = again._replace(trial=again.trial.__class__(one.study.study, again.number))
+  one.train(again)
+  assert stand_in.calls == 1
+  assert state_of(one, again) == TrialState.PRUNED
+
+
+def test_the_metrics_of_another_experiment_are_not_taken_for_its_own(crew, training, tmp_path):
+  """A folder whose study was deleted, and its runs were not."""
+  stand_in = training(raises=[errors.UsageError('it holds a run with hash 1, this one has 2')])
+  one = crew()
+  claim = one.study.claim()
+  left = tmp_path / 'runs' / claim.directory
+  left.mkdir(parents=True)
+  (left / 'config.json').write_text(json.dumps(CONFIG | {'hash': '1', 'rate': 5.0}))
+  (left / 'metrics.jsonl').write_text('{"epoch": 1.0, "validation_loss": 0.0}\n')
+  one.train(claim)
+  assert stand_in.calls == 1
+  assert 'it holds a run' in one.study.study.trials[claim.number].user_attrs['error']
+
+
+def test_a_trial_that_is_still_trained_by_another_is_waited_for(crew, training, monkeypatch):
+  monkeypatch.setattr(worker.time, 'sleep', lambda seconds: None)
+  stand_in = training(1.0, raises=[errors.BusyError('another process is training there')] * 2)
+  one = crew()
+  count = len(one.study.study.trials)
+  claim = one.study.claim()
+  one.train(claim)
+  assert stand_in.calls == 3
+  assert state_of(one, claim) == TrialState.PRUNED
+  assert len(one.study.study.trials) == count
+
+
+def test_a_trial_that_was_given_up_meanwhile_is_left_to_another(crew, training, capsys):
+  training(0.5, 1.0)
+  one = crew()
+  claim = one.study.claim()
+  one.study.release(one.study.study.trials[claim.number], died=True)
+  one.train(claim)
+  assert 'given up for lost' in capsys.readouterr().out
+  trials = one.study.study.get_trials(states=(TrialState.WAITING,))
+  assert claim.slot.key in [trial.user_attrs['slot'] for trial in trials]
+  assert 'error' not in one.study.study.trials[claim.number].user_attrs
+
+
+def test_optunas_pruner_hears_of_whole_epochs_only(crew, training):
+  training(0.0, 0.5, 1.0, 1.5, 2.0, 9.0)
+  one = crew(scheduler={'name': 'optuna_hyperband'}, trials=1)
+  claim = one.study.claim()
+  one.train(claim)
+  values = one.study.study.trials[claim.number].intermediate_values
+  assert values == {1: 1 / 2, 2: 1 / 3, 9: 1 / 10}
+
+
+# The command's own process.
+
+
+class Idle(supervisor.Supervisor):
+  """Has no workers."""
+
+  def _look_after_workers(self):
+    pass
+
+
+def supervise(one, monkeypatch):
+  monkeypatch.setattr(supervisor.time, 'sleep', lambda seconds: None)
+  monkeypatch.setattr(supervisor.signal, 'signal', lambda *_: None)
+  return Idle(one.study, one.folder, (), workers=1).run()
+
+
+def test_a_database_that_is_away_for_a_while_does_not_end_a_search(crew, monkeypatch, capsys):
+  one = crew(scheduler={'name': 'none'}, trials=1)
+  one.study.finish(one.study.claim(), {'validation_loss': 0.5}, stopped=False)
+  read, failures = view.status, [StorageInternalError('gone')] * 3
+
+  def status(study):
+    if failures:
+      raise failures.pop()
+    return read(study)
+
+  monkeypatch.setattr(view, 'status', status)
+  assert supervise(one, monkeypatch) == 0
+  output = capsys.readouterr().out
+  assert output.count('the study can not be reached: gone') == 1
+  assert 'best so far: b0-000: validation_loss 0.5 (rate' in output
+
+
+def test_a_search_without_one_trial_that_trains_has_failed(crew, monkeypatch, capsys, tmp_path):
+  one = crew(scheduler={'eta': 9})
+  while (claim := one.study.claim()) is not None or not one.study.is_over:
+    if claim is not None:
+      one.study.fail(claim, 'the loss of step 3 is not finite')
+  assert supervise(one, monkeypatch) == 1
+  captured = capsys.readouterr()
+  assert 'no trial could be trained' in captured.err
+  assert 'failed: b0-001: the loss of step 3' in captured.out
+  assert 'failed: a place in a later rung: fewer are left than go on' in captured.out
+  kept = json.loads((tmp_path / 'trials.json').read_text())
+  assert {trial['state'] for trial in kept} == {'failed'}
+
+
+def test_of_two_objectives_the_front_is_best(crew, monkeypatch, capsys):
+  goals = tuple(
+    {'metric': name, 'direction': 'minimize'} for name in ('validation_loss', 'active_fraction')
+  )
+  one = crew(scheduler={'name': 'none'}, trials=3, objectives=goals)
+  for loss, fraction in ((0.1, 0.5), (0.2, 0.1), (0.3, 0.2)):
+    claim = one.study.claim()
+    one.study.finish(claim, {'validation_loss': loss, 'active_fraction': fraction}, stopped=False)
+  assert supervise(one, monkeypatch) == 0
+  output = capsys.readouterr().out
+  assert '2 on the front' in output
+  assert 'validation_loss 0.1' in output
+  assert 'validation_loss 0.3' not in output
