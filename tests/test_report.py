@@ -418,6 +418,7 @@ def test_what_a_search_stopped_is_no_mistake_and_what_it_found_is_a_table(tmp_pa
   assert '| b0-000 | 4 | 0.3 | 0.1 |\n| b0-001 | 1 | 0.2 | 0.1 |\n' in text
   assert '| b0-001 | stopped |' not in text
   assert '| b0-002 | unfinished | it is at epoch 4 of 4 |' in text
+  assert 'prune.target 0.2' not in text
   assert 'b0-001' in (tmp_path / 'out' / 'report.html').read_text()
 
 

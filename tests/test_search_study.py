@@ -268,17 +268,16 @@ def test_databases_that_can_not_be_shared_or_reached(tmp_path):
     open_storage('nosql://host/x', tmp_path)
 
 
-def test_the_time_left_is_told_from_the_pace(monkeypatch):
-  clock = iter([100.0, 120.0])
-  monkeypatch.setattr(time, 'monotonic', lambda: next(clock))
-  study = study_of(sweep(scheduler={'name': 'none'}, trials=2))
-  pace = view.Pace()
-  assert pace.left(view.status(study)) is None
-  claim = study.claim()
-  assert pace.left(view.status(study)) is None  # nothing is trained yet
-  study.note_epoch(claim, 3.0)
-  # 3 epochs of 18 in 20 seconds.
-  assert pace.left(view.status(study)) == pytest.approx(15 * 20 / 3)
+def test_the_time_left_is_told_from_trials_of_two_lengths():
+  """Each takes 10 seconds to begin and 2 for an epoch."""
+  left = [(6.0, 6.0), (6.0, 3.0), (18.0, 18.0)]
+  assert view.seconds_left([], left, 2) is None
+  assert view.seconds_left([(2.0, 14.0)] * 3, left, 2) is None
+  done = [(2.0, 14.0), (2.0, 14.0), (6.0, 22.0)]
+  # What is being trained has begun already.
+  assert view.seconds_left(done, left, 2) == pytest.approx((22 + 3 * 2 + 10 + 36) / 2)
+  assert view.seconds_left([(9.0, 28.0)], [(9.0, 9.0)], 1) == pytest.approx(28)
+  assert view.seconds_left(done, [], 0) == 0.0
 
 
 def test_a_slot_is_never_without_a_trial_while_one_is_given_up(monkeypatch):

@@ -204,6 +204,6 @@ def test_of_two_objectives_the_front_is_best(crew, monkeypatch, capsys):
     one.study.finish(claim, {'validation_loss': loss, 'active_fraction': fraction}, stopped=False)
   assert supervise(one, monkeypatch) == 0
   output = capsys.readouterr().out
-  assert '2 on the front' in output
+  assert '2 trials on the front' in output
   assert 'validation_loss 0.1' in output
   assert 'validation_loss 0.3' not in output

@@ -12,7 +12,7 @@ from typing import Any
 
 from sparsejax.experiment.runs import flatten
 from sparsejax.experiment.scales import percent
-from sparsejax.reports.collect import AS_MEANT, Run
+from sparsejax.reports.collect import AS_MEANT, STOPPED, Run
 from sparsejax.reports.groups import KINDS, Group, moments
 from sparsejax.reports.searches import Search
 
@@ -134,10 +134,14 @@ COLUMNS = (
 
 
 def task_tables(groups: Sequence[Group]) -> list[tuple[str, tuple[str, ...], list[list[str]]]]:
-  """Returns (kind, head, rows) for each kind of sparsity: they are reported apart."""
+  """Returns (kind, head, rows) for each kind of sparsity: they are reported apart.
+
+  What a search stopped is a row of every run's table only: it has no network.
+  """
   found = []
+  shown = [group for group in groups if any(run.state != STOPPED for run in group.runs)]
   for kind in KINDS:
-    rows = [_experiment(group) for group in groups if group.kind == kind]
+    rows = [_experiment(group) for group in shown if group.kind == kind]
     if rows:
       found.append((kind, COLUMNS, rows))
   return found

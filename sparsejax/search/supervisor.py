@@ -16,6 +16,7 @@ from rich.console import Console
 from rich.live import Live
 
 from sparsejax.experiment import files
+from sparsejax.experiment.display import duration
 from sparsejax.search import layout, view
 from sparsejax.search.study import Study, machine, worker_name
 
@@ -40,9 +41,8 @@ class Supervisor:
     self._workers: list[subprocess.Popen | None] = [None] * workers
     self._started = [0.0] * workers
     self._early = 0
-    self._pace = view.Pace()
     self._notes: list[str] = []
-    self._shown = ''
+    self._shown = self._shown_best = ''
     self._signal: int | None = None
     self._is_done = False
     self._console = Console(highlight=False, soft_wrap=not sys.stdout.isatty())
@@ -166,15 +166,18 @@ class Supervisor:
 
   def _show(self, live: Live | None) -> None:
     now = view.status(self.study)
-    left = self._pace.left(now)
     if live is not None:
-      live.update(view.picture(self.study, now, left, self._notes))
+      live.update(view.picture(self.study, now, self._notes))
     if now.line == self._shown:
       return
     self._shown = now.line
     files.write_json(self.folder / layout.TRIALS, view.records(self.study))
-    if live is None:
-      self._console.print(view.line(self.study, now, left))
+    if live is not None:
+      return
+    self._console.print(f'{now.line}; time left {duration(now.seconds_left)}')
+    if (best := view.best_line(self.study, now)) != self._shown_best:
+      self._shown_best = best
+      self._console.print(best)
 
   def _show_result(self) -> int:
     now = view.status(self.study)

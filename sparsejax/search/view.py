@@ -1,8 +1,10 @@
 """What a search looks like from outside: how far it is, what is best, when it ends."""
 
-import time
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
+import numpy as np
+import scipy.optimize
 from optuna.trial import FrozenTrial, TrialState
 from rich.console import Group
 from rich.table import Table
@@ -11,7 +13,7 @@ from rich.text import Text
 from sparsejax.experiment.display import duration
 from sparsejax.experiment.runs import short_name, short_value
 from sparsejax.search.brackets import Slot
-from sparsejax.search.study import Study
+from sparsejax.search.study import OPEN, Study
 
 BEST = 5  # trials shown in the end
 STATES = {
@@ -33,8 +35,7 @@ class Status(NamedTuple):
     lost: trials whose process died; each has another in its place.
     running: with their slots.
     waiting: slots that nobody has yet.
-    epochs_done: of all trials together.
-    epochs_left: at most, were nothing stopped by a pruner.
+    seconds_left: at most, were nothing stopped by a pruner; None where it can't be told yet.
     best: the trials that none is better than: one, or with several objectives a front.
   """
 
@@ -44,8 +45,7 @@ class Status(NamedTuple):
   lost: int
   running: list[tuple[Slot, FrozenTrial]]
   waiting: int
-  epochs_done: float
-  epochs_left: float
+  seconds_left: float | None
   best: list[FrozenTrial]
 
   @property
@@ -63,15 +63,18 @@ def status(study: Study) -> Status:
   """Returns how far a search is."""
   trials = study.by_slot()
   by_state: dict[TrialState, list[tuple[Slot, FrozenTrial]]] = {}
-  done = left = 0.0
+  done: list[tuple[float, float]] = []
+  left: list[tuple[float, float]] = []
   for slot in study.sweep.slots:
     if (trial := trials.get(slot.key)) is None:
       continue
     by_state.setdefault(trial.state, []).append((slot, trial))
     own = slot.epochs - _epochs_before(study, slot)
     trained = min(max(trial.user_attrs.get('epoch', 0.0) - _epochs_before(study, slot), 0.0), own)
-    done += own if trial.state == TrialState.COMPLETE else trained
-    left += own - trained if trial.state in (TrialState.WAITING, TrialState.RUNNING) else 0.0
+    if trial.state in (TrialState.COMPLETE, TrialState.PRUNED):
+      done.append((trained, trial.duration.total_seconds()))
+    elif trial.state in OPEN:
+      left.append((own, own - trained))
   lost = [trial for trial in study.study.get_trials(deepcopy=False) if 'lost' in trial.user_attrs]
   return Status(
     finished=len(by_state.get(TrialState.COMPLETE, [])),
@@ -80,8 +83,7 @@ def status(study: Study) -> Status:
     lost=sum(trial.user_attrs['lost'] == 'died' for trial in lost),
     running=by_state.get(TrialState.RUNNING, []),
     waiting=len(by_state.get(TrialState.WAITING, [])),
-    epochs_done=done,
-    epochs_left=left,
+    seconds_left=seconds_left(done, left, len(by_state.get(TrialState.RUNNING, []))),
     best=best(study),
   )
 
@@ -131,30 +133,31 @@ def describe(study: Study, trial: FrozenTrial) -> str:
   return f'{trial.user_attrs["directory"]}: {figures}{broken} ({values})'
 
 
-class Pace:
-  """The epochs a second since this command began, and so the time left."""
+def seconds_left(
+  done: Sequence[tuple[float, float]], left: Sequence[tuple[float, float]], at_once: int
+) -> float | None:
+  """Returns the time left, as a trial takes so long to begin and so long for every epoch.
 
-  def __init__(self):
-    self._begun: float | None = None
-    self._from = 0.0
+  Args:
+    done: (epochs, seconds) of each trial that ended.
+    left: (epochs, those that are left) of each other.
+    at_once: trials that are trained beside each other.
+  """
+  lengths = {epochs for epochs, _ in done}
+  # From trials of one length nothing follows for those of another.
+  if not done or (len(lengths) == 1 and {epochs for epochs, _ in left} != lengths):
+    return None if left else 0.0
+  epochs, seconds = np.array(done).T
+  begin, each = scipy.optimize.nnls(np.stack([np.ones_like(epochs), epochs], axis=1), seconds)[0]
+  total = sum(each * rest + (begin if rest == own else 0.0) for own, rest in left)
+  return float(total) / max(at_once, 1)
 
-  def left(self, now: Status) -> float | None:
-    """Returns the seconds left, or None as long as there is nothing to tell them from."""
-    if self._begun is None:
-      self._begun, self._from = time.monotonic(), now.epochs_done
-      return None
-    trained = now.epochs_done - self._from
-    if trained <= 0:
-      return None
-    return now.epochs_left * (time.monotonic() - self._begun) / trained
 
-
-def line(study: Study, now: Status, left: float | None) -> str:
-  """Returns what a log has of a search: the counts, the time left, the best."""
-  text = f'{now.line}; time left {duration(left)}'
+def best_line(study: Study, now: Status) -> str:
+  """Returns what a log has of the best so far; '' where nothing is measured yet."""
   if len(now.best) > 1:
-    return f'{text}; {len(now.best)} on the front'
-  return text + ''.join(f'; best so far: {describe(study, trial)}' for trial in now.best)
+    return f'{len(now.best)} trials on the front'
+  return ''.join(f'best so far: {describe(study, trial)}' for trial in now.best)
 
 
 def records(study: Study) -> list[dict[str, Any]]:
@@ -174,7 +177,7 @@ def records(study: Study) -> list[dict[str, Any]]:
   ]
 
 
-def picture(study: Study, now: Status, left: float | None, notes: list[str]) -> Group:
+def picture(study: Study, now: Status, notes: Sequence[str]) -> Group:
   """Returns the live view for a terminal."""
   table = Table(box=None, pad_edge=False)
   for column in ('running', 'epoch', 'of', 'worker', 'values'):
@@ -189,6 +192,6 @@ def picture(study: Study, now: Status, left: float | None, notes: list[str]) -> 
     epoch = f'{attributes.get("epoch", 0.0):g}'
     worker = str(attributes.get('worker', '')).rpartition(':')[2]
     table.add_row(str(attributes.get('directory')), epoch, str(slot.epochs), worker, values)
-  parts = [Text(f'{now.line}; time left {duration(left)}'), table]
+  parts = [Text(f'{now.line}; time left {duration(now.seconds_left)}'), table]
   parts += [Text(f'best so far: {describe(study, trial)}') for trial in now.best[:BEST]]
   return Group(*parts, *(Text(note) for note in notes[-5:]))
