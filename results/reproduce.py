@@ -187,9 +187,10 @@ PAGES = {
     'once more with weights of fewer bits. '
     'Compression counts weights, not biases; with bits it is 32 bits of every weight over the bits '
     'of those that are left. LeNet-5 has 36 of its 100 epochs here, and by sparse variational '
-    'dropout 45 of 200, or 60 at three times the learning rate. Molchanov et al. 2017: LeNet-300-100 68x at 1.92 %, LeNet-5 280x at '
-    '0.75 %. Louizos et al. 2017, normal-Jeffreys: 278-98-13 at 1.8 %, 9x, 36x with bits; '
-    '8-13-88-13 at 1.0 %, 108x, 361x; horseshoe: 311-86-14 at 1.8 %, 9x, 23x; 5-10-76-16 at 1.0 %, '
+    'dropout 45 of 200, or 60 at three times the learning rate. Molchanov et al. 2017: '
+    'LeNet-300-100 68x at 1.92 %, LeNet-5 280x at 0.75 %. Louizos et al. 2017, normal-Jeffreys: '
+    '278-98-13 at 1.8 %, 9x, 36x with bits; 8-13-88-13 at 1.0 %, 108x, 361x; horseshoe: '
+    '311-86-14 at 1.8 %, 9x, 23x; 5-10-76-16 at 1.0 %, '
     '156x, 419x.',
     (
       Entry('lenet300_sparse_vd', 'configs/lenet300_sparse_vd.py'),
