@@ -71,7 +71,7 @@ def report(folders: Sequence[pathlib.Path], out: pathlib.Path) -> str:
   (out / 'runs.csv').write_text(tables.runs_csv(runs, out))
   (out / 'report.md').write_text(tables.markdown(found, runs, searched, names))
   (out / 'report.html').write_text(page.page(found, runs, searched, pictures, out))
-  wrong = len({row[0] for row in tables.problems(runs)})
+  wrong = len({row[0] for row in tables.problems(runs, searched)})
   return (
     f'{len(runs)} runs, {len(found)} experiments, {wrong} with something wrong: {out}/report.html'
   )

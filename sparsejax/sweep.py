@@ -3,7 +3,8 @@
 python -m sparsejax.sweep --config=configs/sweeps/NAME.py --workdir=DIR [--study=URL] [--workers=N]
 
 Every trial is an ordinary run in an ordinary run directory below DIR/runs. The study lies in DIR,
-or in any database that Optuna speaks to. The same command goes on with a search that was stopped,
+or in any database that Optuna speaks to: --study=URL, or the environment's SPARSEJAX_STUDY, which
+other users of the machine do not see. The same command goes on with a search that was stopped,
 and started on more machines that share DIR it works on the same search. Fields:
 configs/sweeps/base.py; `--config.FIELD=VALUE` sets one.
 
@@ -49,7 +50,8 @@ def main(argv: list[str]) -> int:
   except OSError as error:
     if error.errno not in files.FULL_DISK:
       raise
-    return _fail(f'{error.strerror}: {error.filename}; what was saved before stays')
+    where = error.filename or values['workdir'].value
+    return _fail(f'{error.strerror}: {where}; what was saved before stays')
 
 
 def _fail(message: str) -> int:
@@ -93,7 +95,7 @@ def search(
   Args:
     asked: the sweep's settings.
     folder: of the search.
-    url: of a database; None for a file in the folder.
+    url: of a database; None for that of the environment, or a file in the folder.
     name: of the study.
     workers: local processes.
 
@@ -118,6 +120,7 @@ def search(
   jax.config.update('jax_platforms', 'cpu')  # of this process alone: GPUs are for the workers
   for config in sweep.settings['configs']:
     setup.build(resolve(config))
+  url = url or os.environ.get(sweep_worker.URL)
   with _alone_in(folder):
     file = folder / layout.SWEEP
     if file.exists() and json.loads(file.read_text()) != sweep.settings:
@@ -127,7 +130,6 @@ def search(
     if not file.exists():
       files.write_atomically(file, json.dumps(sweep.settings, indent=2) + '\n')
   command = [sys.executable, '-m', sweep_worker.__name__, str(folder), name]
-  os.environ.pop(sweep_worker.URL, None)
   if url:
     os.environ[sweep_worker.URL] = url  # not on a command line, which everyone can read
   return Supervisor(study, folder, command, workers=workers).run()

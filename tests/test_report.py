@@ -123,7 +123,7 @@ def test_every_run_is_a_row_with_its_state_and_what_is_wrong(folder, tmp_path):
   assert 'has the same name as again/sparse/seed0' in problems['runs/sparse/seed0']
   assert 'of again/sparse/seed0, and is not counted again' in problems.pop('runs/sparse/seed0')
   assert problems.pop('again/sparse/seed0') == 'it has the same name as runs/sparse/seed0'
-  assert problems == {}
+  assert problems == {'diverged': 'its loss left the finite numbers'}
   text = (tmp_path / 'out' / 'report.md').read_text()
   for name in ('unfinished', 'cut', 'broken', 'diverged', 'collapsed', 'again/sparse/seed0'):
     assert f'| {name} |' in text
@@ -166,7 +166,8 @@ def test_what_is_counted_are_finished_runs_each_seed_once(folder):
   assert found['pruning: prune.target 0.02'].counted == ()
   assert math.isnan(found['pruning: prune.target 0.02'].moments('test_accuracy')[0])
   assert math.isnan(found['pruning: prune.target 0.01'].moments('test_accuracy')[1])
-  assert found['pruning: prune.target 0.001'].is_collapsed
+  (collapsed,) = found['pruning: prune.target 0.001'].counted
+  assert collapsed.state == 'collapsed'
   assert found['dense'].kind == 'dense'
 
 
@@ -389,7 +390,7 @@ def write_sweep(search, scheduler, trials=None):
 
 def trial(number, state, epochs, loss=None):
   metrics = None if loss is None else {'validation_loss': loss}
-  found = {'directory': f'b0-00{number}', 'bracket': 0, 'epochs': epochs, 'state': state}
+  found = {'directory': f'b0-00{number}', 'rung': epochs // 4, 'epoch': epochs, 'state': state}
   return found | {'values': {'prune.target': 0.1}, 'metrics': metrics, 'error': None}
 
 
@@ -412,7 +413,7 @@ def test_what_a_search_stopped_is_no_mistake_and_what_it_found_is_a_table(tmp_pa
     'b0-000': 'finished',
     'b0-001': 'stopped',
     'b0-002': 'unfinished',
-    'b0-003': 'unfinished',
+    'b0-003': 'failed',
   }
   text = (tmp_path / 'out' / 'report.md').read_text()
   assert '| b0-000 | 4 | 0.3 | 0.1 |\n| b0-001 | 1 | 0.2 | 0.1 |\n' in text

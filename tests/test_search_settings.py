@@ -69,16 +69,16 @@ WRONG = {
   'an argument without effect': (
     {
       'space': ({'key': 'argument', 'kind': 'uniform', 'low': 0.1, 'high': 0.9},),
-      'configs': ('a.py:0.5',),
+      'configs': ('a.py',),
     },
-    "'argument' has no effect: a.py:0.5 is the same experiment with 0.1 and 0.3",
+    "'argument' has no effect: a.py is the same experiment with 0.1 and 0.3",
   ),
   'two choices that are one': (
     {
       'space': ({'key': 'argument', 'kind': 'choices', 'choices': ('1', '2', '2.5', '3')},),
-      'configs': ('a.py:1',),
+      'configs': ('a.py',),
     },
-    "'argument' has no effect: a.py:1 is the same experiment with 2 and 2.5",
+    "'argument' has no effect: a.py is the same experiment with 2 and 2.5",
   ),
   'how it is logged': (
     {'space': ({'key': 'log.every_steps', 'kind': 'integers', 'low': 1, 'high': 9},)},
@@ -164,7 +164,7 @@ def test_refused_in_one_line(case):
   ('changes', 'message'),
   [
     ({'epochs': 4.5}, 'epochs=4.5: allowed with brackets is a whole number'),
-    ({'evaluation': {'every_epochs': 2.0}}, 'nothing is evaluated at epoch 1, where a rung ends'),
+    ({'evaluation': {'every_epochs': 2.0}}, 'nothing is evaluated at epoch 1, where a trial'),
     ({'evaluation': {'every_steps': 5}}, 'every_epochs=None: nothing is evaluated'),
   ],
 )
@@ -209,8 +209,8 @@ def test_what_holds_its_constraint_is_better_than_all_that_breaks_it():
   assert scores == sorted(scores)
   assert len(set(scores)) == 4
   assert settings.score(SATISFICING, not_finite) == settings.score(SATISFICING, None) > scores[-1]
-  assert settings.violations(SATISFICING, small) == [0.0]
-  assert settings.violations(SATISFICING, worse) == [pytest.approx(0.0134)]
+  assert settings.excesses(SATISFICING, small) == [pytest.approx(-0.0266)]
+  assert settings.excesses(SATISFICING, worse) == [pytest.approx(0.0134)]
 
 
 def test_accuracy_is_better_where_it_is_higher():

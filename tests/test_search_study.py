@@ -41,8 +41,7 @@ def loss(claim):
 
 def finish(study, claim, value=None):
   figures = {'validation_loss': loss(claim) if value is None else value}
-  study.note_epoch(claim, claim.slot.epochs)
-  study.finish(claim, figures, stopped=not claim.slot.is_last)
+  study.finish(claim, figures, epoch=claim.slot.epochs, stopped=not claim.slot.is_last)
 
 
 def work(study, order=random.Random(0)):
@@ -230,7 +229,7 @@ def test_tpe_keeps_to_a_constraint():
     study = study_of(search)
     while (claim := study.claim()) is not None:
       figures = {'validation_loss': loss(claim), 'active_fraction': 0.8 - claim.values['rate']}
-      study.finish(claim, figures, stopped=False)
+      study.finish(claim, figures, epoch=9, stopped=False)
     rates = [trial.params['rate'] for trial in study.study.trials[20:]]
     feasible[at_most] = sum(rate > 0.3 for rate in rates)
     best = view.ranking(study)[0].params['rate']
@@ -245,7 +244,8 @@ def test_several_objectives():
   study = study_of(sweep(scheduler={'name': 'none'}, trials=4, objectives=goals, sampler='tpe'))
   while (claim := study.claim()) is not None:
     rate = claim.values['rate']
-    study.finish(claim, {'validation_loss': 1 - rate, 'active_fraction': rate}, stopped=False)
+    figures = {'validation_loss': 1 - rate, 'active_fraction': rate}
+    study.finish(claim, figures, epoch=9, stopped=False)
   assert len(study.study.best_trials) == 4  # each is better in one and worse in the other
 
 

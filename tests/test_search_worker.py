@@ -58,7 +58,7 @@ class Training:
       (workdir / 'metrics.jsonl').write_text(''.join(json.dumps(x) + '\n' for x in lines))
       if watch(line):
         raise errors.PausedError
-    return lines[-1]
+    return lines[-1] | {'epochs': lines[-1]['epoch']}
 
 
 @pytest.fixture
@@ -90,7 +90,8 @@ def test_what_another_process_trained_but_could_not_tell_is_told_and_not_trained
   one = crew()
   claim = one.study.claim()
   tell, one.study.finish = one.study.finish, lambda *_, **__: 1 / 0
-  one.train(claim)
+  with pytest.raises(ZeroDivisionError):
+    one.train(claim)
   assert state_of(one, claim) == TrialState.FAIL
   one.study.finish = tell
   again = claim._replace(number=one.study.claim().number)
@@ -165,7 +166,7 @@ def supervise(one, monkeypatch):
 
 def test_a_database_that_is_away_for_a_while_does_not_end_a_search(crew, monkeypatch, capsys):
   one = crew(scheduler={'name': 'none'}, trials=1)
-  one.study.finish(one.study.claim(), {'validation_loss': 0.5}, stopped=False)
+  one.study.finish(one.study.claim(), {'validation_loss': 0.5}, epoch=9, stopped=False)
   read, failures = view.status, [StorageInternalError('gone')] * 3
 
   def status(study):
@@ -201,7 +202,9 @@ def test_of_two_objectives_the_front_is_best(crew, monkeypatch, capsys):
   one = crew(scheduler={'name': 'none'}, trials=3, objectives=goals)
   for loss, fraction in ((0.1, 0.5), (0.2, 0.1), (0.3, 0.2)):
     claim = one.study.claim()
-    one.study.finish(claim, {'validation_loss': loss, 'active_fraction': fraction}, stopped=False)
+    one.study.finish(
+      claim, {'validation_loss': loss, 'active_fraction': fraction}, epoch=9, stopped=False
+    )
   assert supervise(one, monkeypatch) == 0
   output = capsys.readouterr().out
   assert '2 trials on the front' in output

@@ -7,6 +7,7 @@ import math
 import os
 import pathlib
 import shutil
+import uuid
 from collections.abc import Iterator
 from typing import Any
 
@@ -20,7 +21,8 @@ FULL_DISK = (errno.ENOSPC, errno.EDQUOT)
 def write_atomically(path: pathlib.Path, text: str) -> None:
   """Writes a text file so that a reader, or a kill, finds either the old one or the new one."""
   # Not by tempfile, whose files nobody but the owner may read.
-  temporary = path.with_name(f'.{path.name}.{os.getpid()}.tmp')
+  # Containers that share a folder can have the same process numbers.
+  temporary = path.with_name(f'.{path.name}.{uuid.uuid4().hex}.tmp')
   try:
     with temporary.open('w') as file:
       file.write(text)

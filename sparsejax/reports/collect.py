@@ -10,10 +10,11 @@ from typing import Any, NamedTuple
 from sparsejax.experiment import files
 from sparsejax.experiment.rates import is_number
 from sparsejax.experiment.runs import flatten
-from sparsejax.reports import trials
+from sparsejax.reports import shapes, trials
 from sparsejax.search import layout
 
 FILES = (files.CONFIG, files.SUMMARY, files.METRICS)
+CHECKPOINTS = 'checkpoints'
 FINISHED, COLLAPSED, STOPPED, UNFINISHED, FAILED, BROKEN = (
   'finished',
   'collapsed',
@@ -38,7 +39,7 @@ class Run(NamedTuple):
     environment: of its last start.
     problems: what is wrong with it, a sentence each.
     is_repeated: whether another run of the report is of the same experiment and seed, and counted.
-    is_stopped: whether a search stopped it, for others that did better.
+    trial: of the search that it belongs to; {} where it belongs to none.
   """
 
   path: pathlib.Path
@@ -49,7 +50,7 @@ class Run(NamedTuple):
   environment: Mapping[str, Any]
   problems: tuple[str, ...]
   is_repeated: bool = False
-  is_stopped: bool = False
+  trial: trials.Trial = {}  # noqa: RUF012
 
   @property
   def state(self) -> str:
@@ -67,18 +68,16 @@ class Run(NamedTuple):
       return BROKEN
     # A loss that is no finite number is null in the metrics: JSON has none of these.
     lost = (key in line and not _is_finite(line[key]) for line in self.metrics for key in LOSSES)
-    if any(lost):
+    if any(lost) or (self.path / files.TRACEBACK).exists():
       return FAILED
-    if (self.path / files.TRACEBACK).exists():
-      return FAILED
-    return STOPPED if self.is_stopped else UNFINISHED
+    return {trials.FAILED: FAILED, trials.STOPPED: STOPPED}.get(self.trial.get('state'), UNFINISHED)
 
   @property
   def epoch(self) -> float:
     """How far it is."""
     if self.summary:
       return float(self.summary['epochs'])
-    return float(self.metrics[-1].get('epoch', 0.0)) if self.metrics else 0.0
+    return float(self.metrics[-1]['epoch']) if self.metrics else 0.0
 
   @property
   def settings(self) -> dict[str, Any]:
@@ -89,13 +88,18 @@ class Run(NamedTuple):
     """A figure of its summary, else of the last line of metrics that has it, else NaN."""
     if name in self.summary:
       value = self.summary[name]
-      return math.inf if value is None else float(value)  # JSON has no infinite compression
+      # JSON has no infinity, which a compression can be.
+      return math.inf if value is None and name in INFINITE else _number(value)
     found = (line[name] for line in reversed(self.metrics) if name in line)
-    value = next(found, None)
-    return math.nan if value is None else float(value)
+    return _number(next(found, None))
 
 
 LOSSES = ('train_loss', 'validation_loss')
+INFINITE = ('compression', 'theoretical_speedup', 'compression_with_bits')
+
+
+def _number(value: Any) -> float:
+  return float(value) if is_number(value) else math.nan
 
 
 def _is_finite(value: Any) -> bool:
@@ -127,14 +131,13 @@ def collect(folders: Sequence[pathlib.Path]) -> list[Run]:
     raise ValueError(f'{where}: no run; allowed are run directories and folders above them')
   named = unique_names(paths)
   searches = {folder for path in paths if (folder := layout.search_of(path)) is not None}
-  stopped = {
-    folder / layout.RUNS / name
+  of_path = {
+    folder / layout.RUNS / name: trial
     for folder in searches
     for name, trial in trials.by_directory(folder).items()
-    if trial['state'] == trials.STOPPED
   }
   runs = [
-    _read(path, name)._replace(is_stopped=path in stopped)
+    _with_reason(_read(path, name)._replace(trial=of_path.get(path, {})))
     for path, name in zip(paths, named, strict=True)
   ]
   return _with_clashes(runs, [ends[path] for path in paths])
@@ -149,11 +152,15 @@ def _end(path: pathlib.Path, folder: pathlib.Path) -> str:
 
 
 def _find(folder: pathlib.Path) -> Iterator[pathlib.Path]:
-  for path, folders, names in os.walk(folder):
-    if any(name in names for name in FILES):
+  seen = set()
+  for path, folders, names in os.walk(folder, followlinks=True):
+    if os.path.realpath(path) in seen:  # a link that leads back
       folders.clear()
+      continue
+    seen.add(os.path.realpath(path))
+    if any(name in names for name in FILES):
       yield pathlib.Path(path)
-    folders.sort()
+    folders[:] = sorted(set(folders) - {CHECKPOINTS})
 
 
 def unique_names(paths: Sequence[pathlib.Path]) -> list[str]:
@@ -174,34 +181,29 @@ def _read(path: pathlib.Path, name: str) -> Run:
   problems: list[str] = []
   config = _json(path / files.CONFIG, dict, problems)
   summary = _json(path / files.SUMMARY, dict, problems, needed=False)
-  if summary and (wrong := _wrong_in(summary, NEEDED, optional=('layers',))):
+  if summary and (wrong := shapes.wrong_in_summary(summary)):
     problems.append(f'{files.SUMMARY} has no {wrong}')
     summary = {}
-  if config and (wrong := _wrong_in(config, ('epochs',), optional=('data', 'model', 'prune'))):
+  if config and (wrong := shapes.wrong_in_config(config)):
     problems.append(f'{files.CONFIG} has no {wrong}')
     config = {}
-  environment = _json(path / files.ENVIRONMENT, list, problems, needed=False)
+  starts = _json(path / files.ENVIRONMENT, list, problems, needed=False)
+  if starts and (wrong := shapes.wrong_in_start(starts[-1])):
+    problems.append(f'{files.ENVIRONMENT} has no {wrong}')
+    starts = []
   metrics = _lines(path / files.METRICS, problems)
-  last = environment[-1] if environment and isinstance(environment[-1], dict) else {}
-  return Run(path, name, config, summary, metrics, last, tuple(problems))
+  return Run(path, name, config, summary, metrics, starts[-1] if starts else {}, tuple(problems))
 
 
-def _wrong_in(found: Mapping, numbers: Sequence[str], optional: Sequence[str]) -> str | None:
-  """The first figure that is missing or no finite number, or part that is no dict."""
-  for key in numbers:
-    if not _is_finite(found.get(key)):
-      return f'{key} that is a number'
-  for key in optional:
-    if key in found and not isinstance(found[key], Mapping):
-      return f'{key} that is a dict'
-  layers = found.get('layers') if 'layers' in optional else None
-  for row in (layers or {}).values():
-    if not isinstance(row, Mapping) or not {'weights', 'active_weights'} <= set(row):
-      return 'layers whose weights are counted'
-  return None
-
-
-NEEDED = ('epochs', 'validation_accuracy', 'active_fraction', 'active_weights', 'weights')
+def _with_reason(run: Run) -> Run:
+  """The same run; where it failed, why."""
+  if run.state != FAILED:
+    return run
+  reason = run.trial.get('error')
+  if not reason and (run.path / files.TRACEBACK).exists():
+    text = (run.path / files.TRACEBACK).read_text(errors='replace').strip()
+    reason = text.splitlines()[-1] if text else ''
+  return run._replace(problems=(*run.problems, str(reason or 'its loss left the finite numbers')))
 
 
 def _json(path: pathlib.Path, kind: type, problems: list[str], *, needed: bool = True) -> Any:
@@ -234,7 +236,8 @@ def _lines(path: pathlib.Path, problems: list[str]) -> list[dict[str, Any]]:
   for number, line in enumerate(text.splitlines(), 1):
     try:
       read = json.loads(line)
-      float(read['epoch'])
+      if not _is_finite(read['epoch']):
+        raise ValueError(line)
       found.append(read)
     except (ValueError, TypeError, KeyError):
       problems.append(f'{path.name}, line {number}, is cut off or no line of metrics')

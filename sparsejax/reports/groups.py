@@ -4,7 +4,7 @@ import collections
 import math
 import statistics
 from collections.abc import Mapping, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from sparsejax.experiment.runs import experiment_of, short_name, short_value
 from sparsejax.reports import collect
@@ -17,6 +17,12 @@ DENSE, UNSTRUCTURED, SEMI_STRUCTURED, STRUCTURED = (
 )
 KINDS = (DENSE, UNSTRUCTURED, SEMI_STRUCTURED, STRUCTURED)
 MOST_SETTINGS = 4  # in a label
+SPARSE = {
+  'prune',
+  'proximal_l1',
+  'proximal_group_l1',
+  'add_kl_gradients',
+}  # links that take weights
 
 
 class Group(NamedTuple):
@@ -42,10 +48,6 @@ class Group(NamedTuple):
     """Mean and standard deviation of a figure over the seeds; NaN where there are too few."""
     return moments([run.figure(figure) for run in self.counted])
 
-  @property
-  def is_collapsed(self) -> bool:
-    return any(run.state == collect.COLLAPSED for run in self.counted)
-
 
 def moments(values: Sequence[float]) -> tuple[float, float]:
   """Returns mean and sample standard deviation; NaN where there are too few.
@@ -65,7 +67,7 @@ def group(runs: Sequence[collect.Run]) -> list[Group]:
   members: dict[tuple, list[collect.Run]] = {}
   for run in runs:
     if run.config:
-      key = (task_of(run), _method(run), run.config.get('hash') or run.name)
+      key = (task_of(run), method_of(run), run.config.get('hash') or run.name)
       members.setdefault(key, []).append(run)
   labels = _labels(members)
   found = [_group(key, labels[key], tuple(of_key)) for key, of_key in members.items()]
@@ -97,7 +99,8 @@ def task_of(run: collect.Run) -> str:
   return f'{model.get("name", "?")}{width} on {limit}{data.get("name", "?")}'
 
 
-def _method(run: collect.Run) -> str:
+def method_of(run: collect.Run) -> str:
+  """What a run calls its method."""
   return str(run.config.get('method') or run.config.get('name') or run.name)
 
 
@@ -105,11 +108,20 @@ def _kind(runs, counted) -> str:
   if counted and all(run.summary['active_weights'] == run.summary['weights'] for run in counted):
     return DENSE
   config = runs[0].config
+  if not counted and _is_dense(config):
+    return DENSE
   granularity = config.get('prune', {}).get('granularity', 'weight')
   if granularity == 'n_of_m':
     return SEMI_STRUCTURED
   by_groups = str(config.get('layers', '')).startswith('group_') or 'proximal_group_l1' in config
   return STRUCTURED if by_groups or granularity != 'weight' else UNSTRUCTURED
+
+
+def _is_dense(config: Mapping[str, Any]) -> bool:
+  """Whether nothing in a config takes weights away."""
+  links = set(config.get('chain') or ())
+  to_all = config.get('prune', {}).get('target') == 1.0
+  return bool(links) and not links & SPARSE - ({'prune'} if to_all else set())
 
 
 def _labels(members: Mapping[tuple, Sequence[collect.Run]]) -> dict[tuple, str]:

@@ -2,6 +2,7 @@
 
 import base64
 import html
+import itertools
 import math
 import pathlib
 import urllib.parse
@@ -16,7 +17,7 @@ from sparsejax.experiment import files, scales
 from sparsejax.experiment.scales import percent
 from sparsejax.reports import figures, published, tables
 from sparsejax.reports.collect import DELIVERED, Run
-from sparsejax.reports.groups import Group
+from sparsejax.reports.groups import Group, method_of
 from sparsejax.reports.searches import Search
 
 SYMBOLS = {
@@ -30,6 +31,7 @@ SYMBOLS = {
   '<': 'triangle-left',
   '>': 'triangle-right',
 }
+PUBLISHED = ('star', 'hexagon', 'pentagon', 'diamond-tall', 'octagon')
 STYLE = """
 body { font: 15px/1.5 system-ui, sans-serif; color: #222; max-width: 1180px; margin: 2rem auto;
   padding: 0 1rem; }
@@ -109,7 +111,7 @@ def page(
       body.append(_table(head, [[html.escape(cell) for cell in row] for row in rows]))
     body += [_image(path) for path in pictures.get(stem, ())]
   body += ['<h2 id="runs">Every run</h2>', _runs(runs, anchors, root)]
-  body += ['<h2 id="wrong">What is wrong</h2>', _problems(runs, anchors)]
+  body += ['<h2 id="wrong">What is wrong</h2>', _problems(runs, searches, anchors)]
   body += ['<h2>Machines</h2>', *(f'<p>{html.escape(m)}</p>' for m in tables.machines(runs))]
   return '\n'.join(
     [
@@ -133,8 +135,8 @@ def pareto(
   drawn = go.Figure()
   for method, style in figures.styles(list(methods)).items():
     _add_method(drawn, method, methods[method], style, spaced, anchors)
-  for source, points in others.items():
-    _add_published(drawn, source, points, spaced)
+  for (source, points), symbol in zip(others.items(), itertools.cycle(PUBLISHED), strict=False):
+    _add_published(drawn, source, points, symbol, spaced)
   if (dense := figures.best_dense(groups)) is not None:
     line, (mean, _) = {'dash': 'dash', 'width': 1}, dense[0].moments('test_accuracy')
     text = f'{dense[1]}, {100 * mean:.2f} %'
@@ -208,12 +210,14 @@ def _add_method(
   )
 
 
-def _add_published(drawn: go.Figure, source: str, points, spaced: scales.Spacing) -> None:
+def _add_published(
+  drawn: go.Figure, source: str, points, symbol: str, spaced: scales.Spacing
+) -> None:
   drawn.add_scatter(
     x=[100 * point.active_fraction for point in points],
     y=[float(spaced.forward(point.accuracy)) for point in points],
     mode='lines+markers',
-    marker={'color': figures.GREY, 'symbol': 'star', 'size': 9},
+    marker={'color': figures.GREY, 'symbol': symbol, 'size': 9},
     line={'color': figures.GREY, 'width': 1, 'dash': 'dot'},
     name=source,
     text=[_of_point(source, point) for point in points],
@@ -266,7 +270,7 @@ def _runs(runs: Sequence[Run], anchors: Mapping[pathlib.Path, str], root: pathli
       [
         _link(f'{path}/', run.name),
         f'<span class="{run.state}">{run.state}</span>',
-        html.escape(str(run.config.get('method') or run.config.get('name', ''))),
+        html.escape(method_of(run)),
         f'{run.epoch:g}',
         _percent(run.figure('active_fraction')),
         *(f'{100 * a:.2f} %' if math.isfinite(a) else '-' for a in accuracies),
@@ -281,12 +285,21 @@ def _percent(value: float) -> str:
   return percent(value) if math.isfinite(value) else '-'
 
 
-def _problems(runs: Sequence[Run], anchors: Mapping[pathlib.Path, str]) -> str:
-  wrong = tables.problems(runs)
+def _problems(
+  runs: Sequence[Run], searches: Sequence[Search], anchors: Mapping[pathlib.Path, str]
+) -> str:
+  wrong = tables.problems(runs, searches)
   if not wrong:
     return '<p>Nothing.</p>'
   by_name = {run.name: anchors[run.path] for run in runs}
-  rows = [[_link(f'#{by_name[n]}', n), state, html.escape(what)] for n, state, what in wrong]
+  rows = [
+    [
+      _link(f'#{by_name[name]}', name) if name in by_name else html.escape(name),
+      state,
+      html.escape(what),
+    ]
+    for name, state, what in wrong
+  ]
   return _table(('run', 'state', 'problem'), rows)
 
 

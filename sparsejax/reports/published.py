@@ -31,7 +31,7 @@ def _of(task: str, source: str, *points: tuple[float, float]) -> tuple[Point, ..
 
 LENET300, LENET5 = 'lenet300 on mnist', 'lenet5 on mnist'
 POINTS = (
-  # Han et al. 2015, https://arxiv.org/abs/1506.02626
+  # Han, Mao and Dally 2016, https://arxiv.org/abs/1510.00149
   *_of(LENET300, 'Deep Compression 2015', (100 / 12, 98.42)),
   *_of(LENET5, 'Deep Compression 2015', (100 / 12, 99.26)),
   # Guo et al. 2016, https://arxiv.org/abs/1608.04493

@@ -12,7 +12,7 @@ from typing import Any
 
 from sparsejax.experiment.runs import flatten
 from sparsejax.experiment.scales import percent
-from sparsejax.reports.collect import AS_MEANT, STOPPED, Run
+from sparsejax.reports.collect import AS_MEANT, COLLAPSED, STOPPED, Run
 from sparsejax.reports.groups import KINDS, Group, moments
 from sparsejax.reports.searches import Search
 
@@ -81,7 +81,7 @@ def markdown(
   for index, search in enumerate(searches):
     text += [f'## {search.title}', '', *(_table(search.head, search.rows) if search.rows else ())]
     text += ['', *_images(search_stem(index), pictures), '']
-  if wrong := problems(runs):
+  if wrong := problems(runs, searches):
     text += ['## What is wrong', '', *_table(('run', 'state', 'problem'), wrong), '']
   text += ['## Machines', '', *(f'- {line}' for line in machines(runs)), '']
   return '\n'.join(text).rstrip() + '\n'
@@ -112,11 +112,11 @@ def states(runs: Sequence[Run]) -> list[str]:
   counts = collections.Counter(run.state for run in runs)
   parts = ', '.join(f'{count} {state}' for state, count in sorted(counts.items()))
   return [
-    f'{len(runs)} runs: {parts}. Figures are of finished runs, mean ± standard deviation over n '
-    'seeds. Networks were chosen on validation images. Active parameters are the trainable numbers '
-    'that are not exactly zero; compression is weights over active weights, speed-up '
-    'multiply-accumulates over those of active weights. Stopped runs are those that a search did '
-    'not go on with.'
+    f'{len(runs)} runs: {parts}. Figures are of finished and collapsed runs, mean ± standard '
+    'deviation over n seeds. Networks were chosen on validation images. Active parameters are the '
+    'trainable numbers that are not exactly zero; compression is weights over active weights, '
+    'speed-up multiply-accumulates over those of active weights. Stopped runs are those that a '
+    'search did not go on with.'
   ]
 
 
@@ -148,8 +148,9 @@ def task_tables(groups: Sequence[Group]) -> list[tuple[str, tuple[str, ...], lis
 
 
 def _experiment(group: Group) -> list[str]:
-  label = group.label + (' (collapsed)' if group.is_collapsed else '')
   n, of = len(group.counted), len(group.runs)
+  collapsed = sum(run.state == COLLAPSED for run in group.counted)
+  label = group.label + (f' ({collapsed} of {n} collapsed)' if collapsed else '')
   first = group.runs[0]
   return [
     label,
@@ -218,8 +219,8 @@ def _seconds(group: Group) -> str:
   return f'{mean:.0f} s' if mean < 120 else f'{mean / 60:.0f} min'
 
 
-def problems(runs: Sequence[Run]) -> list[list[str]]:
-  """Returns (run, state, problem) of whatever is not as it should be."""
+def problems(runs: Sequence[Run], searches: Sequence[Search] = ()) -> list[list[str]]:
+  """Returns (run, state, problem) of whatever is not as it should be, trials without a run too."""
   found = [[run.name, run.state, problem] for run in runs for problem in run.problems]
   known = {row[0] for row in found}
   for run in runs:
@@ -227,7 +228,7 @@ def problems(runs: Sequence[Run]) -> list[list[str]]:
       found.append([run.name, run.state, f'it is at epoch {run.epoch:g} of {_epochs(run)}'])
     elif run.state == 'collapsed':
       found.append([run.name, run.state, 'a layer has no weight left, or it guesses'])
-  return found
+  return found + [[trial, 'failed', error] for s in searches for trial, error in s.without_run]
 
 
 def _epochs(run: Run) -> str:

@@ -5,20 +5,32 @@ import pathlib
 from collections.abc import Mapping
 from typing import Any
 
+from sparsejax.experiment.rates import is_number
 from sparsejax.search import layout
 
-STOPPED, WAITING = 'stopped', 'waiting'
+FINISHED, STOPPED, FAILED = 'finished', 'stopped', 'failed'
 Trial = Mapping[str, Any]
 
 
 def by_directory(search: pathlib.Path) -> dict[str, Trial]:
-  """Returns of each run directory's name the trial that got furthest; {} where none can be read."""
-  found: dict[str, Trial] = {}
+  """Returns of each run directory's name the last of its trials; {} where none can be read."""
   try:
-    for trial in json.loads((search / layout.TRIALS).read_text()):
-      known = found.setdefault(str(trial['directory']), trial)
-      if trial['epochs'] > known['epochs'] and trial['state'] != WAITING:
-        found[trial['directory']] = trial
+    read = json.loads((search / layout.TRIALS).read_text())
+    found = [_checked(trial) for trial in read]
   except (OSError, ValueError, TypeError, KeyError):
     return {}
-  return found
+  # A place in a later rung has no directory before somebody goes on to it.
+  placed = [trial for trial in found if trial['directory'] is not None]
+  return {t['directory']: t for t in sorted(placed, key=lambda trial: trial['rung'])}
+
+
+def _checked(trial: Any) -> Trial:
+  metrics = trial['metrics'] or {}
+  if not all(is_number(number) for number in (trial['epoch'], trial['rung'], *metrics.values())):
+    raise ValueError(trial)
+  if not isinstance(trial['directory'], str | None) or not isinstance(trial['values'], Mapping):
+    raise ValueError(trial)
+  return {key: trial[key] for key in KEYS}
+
+
+KEYS = ('directory', 'rung', 'epoch', 'state', 'values', 'metrics', 'error')

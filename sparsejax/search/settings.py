@@ -62,8 +62,13 @@ def check(settings: Mapping[str, Any], resolve: Resolve) -> Sweep:
   lookup('scheduler.name', settings['scheduler']['name'], dict.fromkeys(SCHEDULERS))
   _check_goals(settings)
   parameters = space.parse(settings['space'])
-  for key in {space.CONFIG, space.SEED} & {parameter.key for parameter in parameters}:
+  keys = {parameter.key for parameter in parameters}
+  for key in {space.CONFIG, space.SEED} & keys:
     raise ValueError(f"space: '{key}' is no parameter; allowed is in `{key}s` of the sweep")
+  if space.ARGUMENT in keys and (given := [c for c in settings['configs'] if ':' in c]):
+    raise ValueError(
+      f"configs: '{given[0]}' has an argument, and so has the space; allowed is either"
+    )
   _check_effects(settings, parameters, resolve)
   for key, values in ((space.CONFIG, settings['configs']), (space.SEED, settings['seeds'])):
     if len(set(values)) < len(values) or not values:
@@ -74,12 +79,14 @@ def check(settings: Mapping[str, Any], resolve: Resolve) -> Sweep:
     raise ValueError('space=(): nothing varies; allowed are parameters, several configs or seeds')
   if settings['sampler'] == 'grid':
     combinations = space.grid(parameters)
+    _check_each_once(settings, combinations, resolve)
     slots = _at_full_length(settings, resolve, len(combinations))
     return Sweep(settings, parameters, combinations, slots)
   if len(settings['seeds']) > 1:
     raise ValueError(
       f"seeds={tuple(settings['seeds'])}: with the sampler '{settings['sampler']}' allowed is one"
     )
+  _check_each_once(settings, [{space.CONFIG: config} for config in settings['configs']], resolve)
   return Sweep(settings, parameters, None, _slots(settings, parameters, resolve))
 
 
@@ -125,6 +132,17 @@ def _check_effects(settings, parameters, resolve):
           )
 
 
+def _check_each_once(settings, combinations, resolve):
+  """Refuses what would train one experiment twice: two settings can undo each other."""
+  known: dict[str, Mapping[str, Any]] = {}
+  for values in combinations:
+    trial = resolved(settings, values, resolve)
+    key = json.dumps([experiment_of(trial), trial['seed']], sort_keys=True)
+    before = known.setdefault(key, values)
+    if before is not values:
+      raise ValueError(f'space: {before} and {values} are the same experiment')
+
+
 def resolved(
   sweep: Mapping[str, Any], values: Mapping[str, Any], resolve: Resolve
 ) -> dict[str, Any]:
@@ -162,18 +180,22 @@ def _slots(settings, parameters, resolve) -> list[Slot]:
   if any(parameter.key == 'epochs' for parameter in parameters):
     raise ValueError("space: 'epochs' is what the brackets give; allowed with the scheduler 'none'")
   schedule = brackets(_epochs(settings, resolve), settings['scheduler']['eta'])
-  _check_evaluated(settings, schedule, resolve)
+  _check_evaluated(settings, [r.epochs for rungs in schedule for r in rungs], resolve)
   return plan(schedule)
 
 
-def _check_evaluated(settings, schedule, resolve):
+def _check_evaluated(settings, epochs, resolve):
+  """Refuses a config that is not evaluated at these epochs, on whole ones alone.
+
+  A part of an epoch is rounded to whole steps, so that ten tenths need not be one epoch.
+  """
   for config in settings['configs']:
     every = resolve(config)['evaluation'].get('every_epochs')
-    for rung in (rung for rungs in schedule for rung in rungs):
-      if every is None or not math.isclose(rung.epochs / every, round(rung.epochs / every)):
+    for epoch in epochs:
+      if every is None or every < 1 or every != int(every) or epoch % every:
         raise ValueError(
-          f'evaluation.every_epochs={every}: nothing is evaluated at epoch {rung.epochs}, where a '
-          'rung ends; allowed is a divisor of every rung, such as 1.0'
+          f'evaluation.every_epochs={every}: nothing is evaluated at epoch {epoch}, where a '
+          'trial may end; allowed is a whole divisor of every such epoch, as 1.0 is'
         )
 
 
@@ -183,7 +205,7 @@ def _at_full_length(settings, resolve, trials: int) -> list[Slot]:
       f"scheduler.name='hyperband' with the sampler '{settings['sampler']}': allowed is 'none'"
     )
   if settings['scheduler']['name'] == 'optuna_hyperband':
-    _epochs(settings, resolve)
+    _check_evaluated(settings, [_epochs(settings, resolve)], resolve)
   longest = max(math.ceil(resolve(config)['epochs']) for config in settings['configs'])
   return plan([(Rung(trials, longest),)])
 
@@ -209,7 +231,7 @@ def score(sweep: Mapping[str, Any], metrics: Mapping[str, float] | None) -> tupl
     return (2, 0.0)
   objective = sweep['objectives'][0]
   value = metrics[objective['metric']]
-  broken = sum(violations(sweep, metrics))
+  broken = sum(excess for excess in excesses(sweep, metrics) if not excess <= 0)
   if not (math.isfinite(value) and math.isfinite(broken)):
     return (2, 0.0)
   if broken > 0:
@@ -217,7 +239,6 @@ def score(sweep: Mapping[str, Any], metrics: Mapping[str, float] | None) -> tupl
   return (0, value if objective['direction'] == 'minimize' else -value)
 
 
-def violations(sweep: Mapping[str, Any], metrics: Mapping[str, float]) -> list[float]:
-  """Returns by how much each constraint is broken: 0 where it holds, infinitely by NaN."""
-  excess = [metrics[c['metric']] - c['at_most'] for c in sweep['constraints']]
-  return [math.inf if math.isnan(value) else max(0.0, value) for value in excess]
+def excesses(sweep: Mapping[str, Any], metrics: Mapping[str, float]) -> list[float]:
+  """Returns how far each constraint's metric is above its bound; no further than 0 it holds."""
+  return [metrics[c['metric']] - c['at_most'] for c in sweep['constraints']]

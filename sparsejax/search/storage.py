@@ -63,16 +63,21 @@ def open_storage(url: str | None, folder: pathlib.Path) -> BaseStorage:
     # A connection that broke in an hour of training is opened again.
     return RDBStorage(url, engine_kwargs={'pool_pre_ping': True})
   except Exception as error:
-    line = ' '.join(str(error).split())
+    line = ' '.join(str(error).replace(url, _without_password(url)).split())
     line = f'study={_without_password(url)}: {line}; allowed is a database that can be reached'
     raise ValueError(line) from error
 
 
+SECRETS = ('password', 'passwd', 'sslpassword')
+
+
 def _without_password(url: str) -> str:
   try:
-    return make_url(url).render_as_string(hide_password=True)
-  except ArgumentError:  # it is no URL, and has none
-    return url
+    parsed = make_url(url)
+  except ArgumentError:
+    return url.rpartition('@')[2]
+  hidden = {name: '***' for name in SECRETS if name in parsed.query}
+  return parsed.update_query_dict(hidden).render_as_string(hide_password=True)
 
 
 def identity(folder: pathlib.Path) -> str:

@@ -23,7 +23,7 @@ from optuna.storages import BaseStorage
 from optuna.trial import FrozenTrial, Trial, TrialState
 
 from sparsejax.search.brackets import Slot
-from sparsejax.search.settings import Sweep, score
+from sparsejax.search.settings import Sweep, excesses, score
 
 LEASE = 300.0  # seconds: a trial that nobody has touched for so long has lost its process
 OPEN = (TrialState.WAITING, TrialState.RUNNING)
@@ -202,15 +202,15 @@ class Study:
     """Says how far the trial is."""
     claim.trial.set_user_attr('epoch', epoch)
 
-  def finish(self, claim: Claim, metrics: Mapping[str, float], *, stopped: bool) -> None:
-    """Ends a trial with its figures; one that was `stopped` before its end is pruned."""
+  def finish(
+    self, claim: Claim, metrics: Mapping[str, float], *, epoch: float, stopped: bool
+  ) -> None:
+    """Ends a trial with its figures at an epoch; one `stopped` before its run's end is pruned."""
     claim.trial.set_user_attr('metrics', dict(metrics))
-    if self.sweep.settings['scheduler']['name'] != 'optuna_hyperband' or not stopped:
-      self.note_epoch(claim, claim.slot.epochs)
+    self.note_epoch(claim, epoch)
     # By their difference from the bound: TPE models them, and learns from how well one holds too.
-    for index, constraint in enumerate(self.sweep.settings['constraints']):
-      excess = metrics[constraint['metric']] - constraint['at_most']
-      claim.trial.set_constraint(f'{index}: {constraint["metric"]}', excess)
+    for index, excess in enumerate(excesses(self.sweep.settings, metrics)):
+      claim.trial.set_constraint(str(index), excess)
     values = [metrics[objective['metric']] for objective in self.sweep.objectives]
     if stopped:
       if self.sweep.settings['scheduler']['name'] == 'hyperband':  # Optuna's was told on the way
@@ -224,8 +224,14 @@ class Study:
     claim.trial.set_user_attr('error', reason)
     self.study.tell(claim.number, state=TrialState.FAIL)
 
-  def release_dead(self, workers: Sequence[str] = ()) -> list[FrozenTrial]:
-    """Gives back the slots of trials whose process is gone: named workers, or leases run out.
+  def release_dead(
+    self, workers: Sequence[str] = (), *, stopped: Sequence[str] = ()
+  ) -> list[FrozenTrial]:
+    """Gives back the slots of trials whose process is gone.
+
+    Args:
+      workers: that died; so has who let a lease run out.
+      stopped: workers that were asked to end, which does not count as a death.
 
     Returns:
       The trials that were lost.
@@ -234,32 +240,55 @@ class Study:
     for trial in self.study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
       began = trial.datetime_start.timestamp() if trial.datetime_start else 0.0
       lease = trial.user_attrs.get('lease', began + LEASE)
-      if trial.user_attrs.get('worker') in workers or lease < time.time():
-        self.release(trial, died=True)
+      worker = trial.user_attrs.get('worker')
+      if worker in workers or worker in stopped or lease < time.time():
+        self.release(trial, died=worker not in stopped)
         lost.append(trial)
     return lost
 
-  def release(self, trial: FrozenTrial, *, died: bool) -> None:
-    """Gives a running trial's slot to another trial; one that died too often has failed instead."""
+  def release(self, trial: FrozenTrial, *, died: bool, error: str = '') -> None:
+    """Gives a running trial's slot to another trial, or fails it.
+
+    Args:
+      trial: that this process, or one that is gone, has.
+      died: whether its training ended by itself; so many deaths without progress are a failure.
+      error: of which it died; the same twice is a failure.
+    """
     identity = self._identity(trial.number)
     attributes = trial.user_attrs
     epoch, furthest = attributes.get('epoch', 0.0), attributes.get('epoch_of_death', -1.0)
     deaths = 1 if epoch > furthest else attributes['deaths'] + 1
-    is_failed = died and deaths > self.sweep.settings['deaths']
+    is_error_again = bool(error) and error == attributes.get('died_of')
+    is_failed = is_error_again or (died and deaths > self.sweep.settings['deaths'])
     if not is_failed:
       # Before its predecessor is given up: a slot is never without a trial, whoever dies between.
       again = {'directory': attributes['directory'], 'deaths': deaths if died else 0}
       again |= {'epoch': epoch, 'epoch_of_death': max(epoch, furthest) if died else -1.0}
+      again |= {'died_of': error}
       self._add(self.slots[attributes['slot']], trial.params, again)
     try:
       if is_failed:
         reason = f'its process died {deaths} times without getting past epoch {epoch:g}'
+        reason = error if is_error_again else reason
         self.storage.set_trial_user_attr(identity, 'error', reason)
       else:
         self.storage.set_trial_user_attr(identity, 'lost', 'died' if died else 'stopped')
       self.storage.set_trial_state_values(identity, TrialState.FAIL)
     except optuna.exceptions.UpdateFinishedTrialError:
       return  # it ended after all, or another process was faster; what was added is never looked at
+
+  def has_worked(self, worker: str) -> bool:
+    """Whether a worker ever had a trial."""
+    trials = self.study.get_trials(deepcopy=False)
+    return any(trial.user_attrs.get('worker') == worker for trial in trials)
+
+  def may_go_on(self, slot: Slot) -> bool:
+    """Whether somebody may still begin where this slot ends."""
+    trials = self.by_slot()
+    after = [
+      s.key for s in self.sweep.slots if (s.bracket, s.rung) == (slot.bracket, slot.rung + 1)
+    ]
+    return any(key in trials and trials[key].state == TrialState.WAITING for key in after)
 
   @property
   def is_over(self) -> bool:

@@ -21,8 +21,7 @@ from sparsejax.search import layout, view
 from sparsejax.search.study import Study, machine, worker_name
 
 PERIOD = 1.0  # seconds between two looks
-EARLY = 20.0  # seconds: a worker that ends sooner, three times, without a trial, can't work
-ATTEMPTS = 3
+ATTEMPTS = 3  # of a worker, each without ever having a trial: it can't work
 PATIENCE = 120.0  # seconds for the workers to save, once asked to end
 
 
@@ -39,8 +38,7 @@ class Supervisor:
   def __init__(self, study: Study, folder: pathlib.Path, command: Sequence[str], *, workers: int):
     self.study, self.folder, self._command = study, folder, command
     self._workers: list[subprocess.Popen | None] = [None] * workers
-    self._started = [0.0] * workers
-    self._early = 0
+    self._in_vain = [0] * workers
     self._notes: list[str] = []
     self._shown = self._shown_best = ''
     self._signal: int | None = None
@@ -62,8 +60,8 @@ class Supervisor:
             self._is_done = self.study.is_over
           except StorageInternalError as error:  # a database that is away for a while
             self._note_once(f'the study can not be reached: {_first_line(error)}')
-          if self._early >= ATTEMPTS:
-            return self._give_up()
+          if ATTEMPTS in self._in_vain:
+            return self._give_up(self._in_vain.index(ATTEMPTS))
           if not self._is_done:
             time.sleep(PERIOD)
     finally:
@@ -106,11 +104,11 @@ class Supervisor:
     self.study.release_dead()
 
   def _note_end(self, index: int, process: subprocess.Popen) -> None:
-    lost = self.study.release_dead([worker_name(process.pid)])
+    name = worker_name(process.pid)
+    lost = self.study.release_dead([name])
     if process.returncode == 0:
       return
-    is_early = not lost and time.monotonic() - self._started[index] < EARLY
-    self._early = self._early + 1 if is_early else 0
+    self._in_vain[index] = 0 if self.study.has_worked(name) else self._in_vain[index] + 1
     how = f'status {process.returncode}'
     if process.returncode < 0:
       how = signal.Signals(-process.returncode).name
@@ -118,7 +116,6 @@ class Supervisor:
     self._note(f'worker {index} ended by {how}' + (f'; {gone_on} goes on' if lost else ''))
 
   def _start(self, index: int) -> subprocess.Popen:
-    self._started[index] = time.monotonic()
     with self._log(index).open('a') as log:
       process = subprocess.Popen(
         self._command,
@@ -146,13 +143,14 @@ class Supervisor:
       except subprocess.TimeoutExpired:
         process.kill()
         process.wait()
-    with contextlib.suppress(StorageInternalError):  # their leases run out by themselves
-      self.study.release_dead([worker_name(process.pid) for process in alive])
+    with contextlib.suppress(StorageInternalError, OSError):  # their leases run out by themselves
+      self.study.release_dead(stopped=[worker_name(process.pid) for process in alive])
 
-  def _give_up(self) -> int:
-    log = self._log(0)
+  def _give_up(self, index: int) -> int:
+    log = self._log(index)
     lines = log.read_text().strip().splitlines() if log.exists() else []
-    print(f'sweep: the workers can not start: {lines[-1] if lines else ""}; {log}', file=sys.stderr)
+    last = lines[-1] if lines else ''
+    print(f'sweep: worker {index} can not start: {last}; {log}', file=sys.stderr)
     return 1
 
   def _note(self, text: str) -> None:
@@ -227,15 +225,16 @@ def environment(index: int, workers: int, devices: list[str]) -> Mapping[str, st
   Example:
     >>> environment(2, 4, ['0', '1'])
     {'CUDA_VISIBLE_DEVICES': '0', 'XLA_PYTHON_CLIENT_MEM_FRACTION': '0.45'}
-    >>> environment(1, 2, ['0', '1', '2', '3'])
-    {'CUDA_VISIBLE_DEVICES': '1,3'}
+    >>> environment(1, 2, ['0', '1', '2', '3', '4'])
+    {'CUDA_VISIBLE_DEVICES': '2,3'}
     >>> environment(1, 2, [])
     {}
   """
   if not devices:
     return {}
   if workers <= len(devices):
-    return {'CUDA_VISIBLE_DEVICES': ','.join(devices[index::workers])}
+    share = len(devices) // workers  # as many for each: a batch must fit whoever trains it
+    return {'CUDA_VISIBLE_DEVICES': ','.join(devices[index * share : (index + 1) * share])}
   share = 0.9 / -(-workers // len(devices))
   own = devices[index % len(devices)]
   return {'CUDA_VISIBLE_DEVICES': own, 'XLA_PYTHON_CLIENT_MEM_FRACTION': f'{share:.2f}'}

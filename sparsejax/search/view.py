@@ -121,16 +121,17 @@ def ranking(study: Study) -> list[FrozenTrial]:
   )
 
 
+def _values(trial: FrozenTrial) -> str:
+  return ', '.join(f'{short_name(key)} {short_value(v)}' for key, v in trial.params.items())
+
+
 def describe(study: Study, trial: FrozenTrial) -> str:
   """A trial's figures and values in one line, and whether it breaks a constraint."""
-  values = ', '.join(
-    f'{short_name(key)} {short_value(value)}' for key, value in trial.params.items()
-  )
   figures = ', '.join(
     f'{name} {short_value(value)}' for name, value in trial.user_attrs.get('metrics', {}).items()
   )
   broken = ', breaks a constraint' if study.score(trial)[0] == 1 else ''
-  return f'{trial.user_attrs["directory"]}: {figures}{broken} ({values})'
+  return f'{trial.user_attrs["directory"]}: {figures}{broken} ({_values(trial)})'
 
 
 def seconds_left(
@@ -160,6 +161,13 @@ def best_line(study: Study, now: Status) -> str:
   return ''.join(f'best so far: {describe(study, trial)}' for trial in now.best)
 
 
+def _state(study: Study, key: str, trial: FrozenTrial) -> str:
+  """A trial at its rung waits until it is known who goes on."""
+  if trial.state == TrialState.PRUNED and study.may_go_on(study.slots[key]):
+    return STATES[TrialState.WAITING]
+  return STATES[trial.state]
+
+
 def records(study: Study) -> list[dict[str, Any]]:
   """Returns how every trial stands, for those who have the runs and not the study."""
   return [
@@ -167,8 +175,9 @@ def records(study: Study) -> list[dict[str, Any]]:
       'trial': trial.number,
       'directory': trial.user_attrs.get('directory'),
       'bracket': study.slots[key].bracket,
-      'epochs': study.slots[key].epochs,
-      'state': STATES[trial.state],
+      'rung': study.slots[key].rung,
+      'epoch': trial.user_attrs.get('epoch', 0.0),
+      'state': _state(study, key, trial),
       'values': dict(trial.params),
       'metrics': trial.user_attrs.get('metrics'),
       'error': trial.user_attrs.get('error'),
@@ -185,13 +194,10 @@ def picture(study: Study, now: Status, notes: Sequence[str]) -> Group:
       column, justify='left' if column in ('running', 'worker', 'values') else 'right'
     )
   for slot, trial in now.running:
-    values = ', '.join(
-      f'{short_name(key)} {short_value(value)}' for key, value in trial.params.items()
-    )
     attributes = trial.user_attrs
     epoch = f'{attributes.get("epoch", 0.0):g}'
     worker = str(attributes.get('worker', '')).rpartition(':')[2]
-    table.add_row(str(attributes.get('directory')), epoch, str(slot.epochs), worker, values)
+    table.add_row(str(attributes.get('directory')), epoch, str(slot.epochs), worker, _values(trial))
   parts = [Text(f'{now.line}; time left {duration(now.seconds_left)}'), table]
   parts += [Text(f'best so far: {describe(study, trial)}') for trial in now.best[:BEST]]
   return Group(*parts, *(Text(note) for note in notes[-5:]))

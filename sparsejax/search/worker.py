@@ -72,12 +72,12 @@ class Worker:
     print(f'trial {claim.number}: {path}, to epoch {claim.slot.epochs}: {claim.values}', flush=True)
     try:
       with self._beating(claim):
-        figures, stopped = self._train_alone(claim, path)
+        figures, epoch, stopped = self._train_alone(claim, path)
       broken = [name for name, value in figures.items() if not math.isfinite(value)]
       if broken:
-        self.study.fail(claim, f'{broken[0]} is not finite at epoch {claim.slot.epochs}')
+        self.study.fail(claim, f'{broken[0]} is not finite at epoch {epoch:g}')
       else:
-        self.study.finish(claim, figures, stopped=stopped)
+        self.study.finish(claim, figures, epoch=epoch, stopped=stopped)
     except (BusyError, TerminatedError):
       self._release(claim)
       raise
@@ -86,14 +86,21 @@ class Worker:
       print(f'trial {claim.number}: it was given up for lost, and is left to another', flush=True)
     except (UsageError, NonFiniteLossError, ValueError) as error:
       self._fail(claim, str(error))
-    except (OSError, optuna.exceptions.StorageInternalError):  # the machine, and not the trial
+    except optuna.exceptions.StorageInternalError:  # the machine, and not the trial
       self._release(claim)
       raise
-    except Exception as error:  # a search outlives what goes wrong in one trial
-      self._fail(claim, f'{type(error).__name__}: {" ".join(str(error).split())[:300]}')
+    except Exception as error:
+      if isinstance(error, OSError) and error.errno in files.FULL_DISK:
+        self._release(claim)
+        raise
+      # The trial, or this process: a device that is lost fails whatever comes next in it.
+      reason = f'{type(error).__name__}: {" ".join(str(error).split())[:300]}'
+      self.study.release(self.study.study.trials[claim.number], died=True, error=reason)
+      raise
 
   def _fail(self, claim: Claim, reason: str) -> None:
-    with contextlib.suppress(optuna.exceptions.UpdateFinishedTrialError):
+    # It may have been given up meanwhile, and another has the slot.
+    with contextlib.suppress(optuna.exceptions.UpdateFinishedTrialError, ValueError):
       self.study.fail(claim, reason)
 
   def _release(self, claim: Claim) -> None:
@@ -119,7 +126,7 @@ class Worker:
       is_over.set()
       thread.join()
 
-  def _train_alone(self, claim: Claim, path: pathlib.Path) -> tuple[dict[str, float], bool]:
+  def _train_alone(self, claim: Claim, path: pathlib.Path) -> tuple[dict[str, float], float, bool]:
     """Trains once nobody else does: a process that was given up for lost may still be at it."""
     from sparsejax.experiment.errors import BusyError
 
@@ -132,8 +139,8 @@ class Worker:
         print(f'trial {claim.number}: {error}; waiting for its end', flush=True)
         time.sleep(BEAT)
 
-  def _train(self, claim: Claim, path: pathlib.Path) -> tuple[dict[str, float], bool]:
-    """Returns the trial's figures, and whether it was stopped before the end of its run."""
+  def _train(self, claim: Claim, path: pathlib.Path) -> tuple[dict[str, float], float, bool]:
+    """Returns the trial's figures, of which epoch, and whether it stopped before its run's end."""
     from sparsejax.experiment.errors import PausedError
     from sparsejax.experiment.run import run
 
@@ -143,20 +150,25 @@ class Worker:
     if not (path / files.SUMMARY).exists() and _is_of(path, trial):
       for line in metrics.read(path / files.METRICS):
         if 'validation_loss' in line and watch(line):
-          return self._figures(line), True
+          return self._figures(line), line['epoch'], True
     defaults, version = self.defaults(trial)
     try:
       summary = run(trial, defaults, version=version, workdir=path, watch=watch)
     except PausedError:
-      return self._figures(watch.last), True
-    return self._figures(summary), False
+      return self._figures(watch.last), watch.last['epoch'], True
+    return self._figures(summary), summary['epochs'], False
 
   def _figures(self, found: Mapping[str, Any]) -> dict[str, float]:
     goals = (*self.sweep.settings['objectives'], *self.sweep.settings['constraints'])
     names = {*(goal['metric'] for goal in goals), 'validation_loss', 'validation_accuracy'}
     if missing := sorted(names - set(found)):
       raise ValueError(f"metric '{missing[0]}': this run has none; it has validation_loss and more")
-    return {name: float(found[name]) for name in sorted(names)}
+    return {name: _number(found[name]) for name in sorted(names)}
+
+
+def _number(value: float | None) -> float:
+  """A figure; what was no finite number is null in the metrics."""
+  return math.nan if value is None else float(value)
 
 
 def _is_of(path: pathlib.Path, trial: Mapping[str, Any]) -> bool:
@@ -190,7 +202,7 @@ class _Watch:
 
   def _is_pruned(self, line: Mapping[str, Any]) -> bool:
     """Asks Optuna's pruner, whose steps are epochs: what is measured between two is not its."""
-    value, epoch = line[self.study.sweep.objectives[0]['metric']], round(line['epoch'])
+    value, epoch = _number(line[self.study.sweep.objectives[0]['metric']]), round(line['epoch'])
     if not math.isfinite(value):
       return True
     if epoch < 1 or not math.isclose(line['epoch'], epoch):
