@@ -62,6 +62,22 @@ def test_optunas_pruner_starts_so_many_trials():
 
 
 WRONG = {
+  'an argument twice': (
+    {
+      'space': ({'key': 'argument', 'kind': 'choices', 'choices': ('1', '2')},),
+      'configs': ('a.py:1',),
+    },
+    "'a.py:1' has an argument, and so has the space",
+  ),
+  'one experiment twice': (
+    {
+      'space': (BATCH,),
+      'sampler': 'grid',
+      'scheduler': {'name': 'none'},
+      'configs': ('a.py:1', 'a.py:1.5'),
+    },
+    'are the same experiment',
+  ),
   'no config': ({'configs': ()}, r'configs=\(\): allowed is one'),
   'nothing varies': ({'space': ()}, r'space=\(\): nothing varies'),
   'absent key': ({'space': (RATE | {'key': 'rate.valu'},)}, "unknown field 'rate.valu': did you"),

@@ -268,6 +268,20 @@ def test_databases_that_can_not_be_shared_or_reached(tmp_path):
     open_storage('nosql://host/x', tmp_path)
 
 
+@pytest.mark.parametrize(
+  'url',
+  [
+    'nosql://me:secret@host/x',
+    'postgres//me:secret@host/x',
+    'nosql://host/x?user=me&password=secret',
+  ],
+)
+def test_no_message_has_a_password(tmp_path, url):
+  with pytest.raises(ValueError, match='allowed is a database') as error:
+    open_storage(url, tmp_path)
+  assert 'secret' not in str(error.value)
+
+
 def test_the_time_left_is_told_from_trials_of_two_lengths():
   """Each takes 10 seconds to begin and 2 for an epoch."""
   left = [(6.0, 6.0), (6.0, 3.0), (18.0, 18.0)]

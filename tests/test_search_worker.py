@@ -210,3 +210,33 @@ def test_of_two_objectives_the_front_is_best(crew, monkeypatch, capsys):
   assert '2 trials on the front' in output
   assert 'validation_loss 0.1' in output
   assert 'validation_loss 0.3' not in output
+
+
+def test_an_error_is_tried_once_more_in_a_new_process_and_then_fails_its_trial(crew, training):
+  training(raises=[FileNotFoundError('data.npz')] * 2)
+  one = crew()
+  for _ in range(2):
+    claim = one.study.claim()
+    assert claim.slot.key == '0.0.0'
+    with pytest.raises(FileNotFoundError):  # which ends the process
+      one.train(claim)
+  assert one.study.claim().slot.key == '0.0.1'
+  assert one.study.by_slot()['0.0.0'].user_attrs['error'] == 'FileNotFoundError: data.npz'
+
+
+def test_a_stop_that_was_asked_for_is_no_death(crew):
+  one = crew(deaths=1)
+  for _ in range(4):
+    claim = one.study.claim()
+    assert claim.slot.key == '0.0.0'
+    one.study.release_dead(stopped=[claim.trial.user_attrs['worker']])
+
+
+def test_a_pruned_trial_has_the_epoch_that_it_reached(crew, training):
+  training(1.0, 2.0, 3.0)
+  one = crew(scheduler={'name': 'optuna_hyperband'}, trials=1)
+  claim = one.study.claim()
+  one.study.study.pruner.prune = lambda study, trial: trial.last_step == 2
+  one.train(claim)
+  (record,) = view.records(one.study)
+  assert (record['state'], record['epoch']) == ('stopped', 2.0)
