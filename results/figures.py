@@ -117,7 +117,7 @@ def log_alpha(rows: Mapping[str, pathlib.Path], path: pathlib.Path) -> None:
   """Draws where log alpha lies in each layer, with the threshold that was used and the suggested.
 
   Args:
-    rows: {row: summary.json}, a row of panels for each that has no more layers than a page holds.
+    rows: {row: summary.json}; of more than a page holds, the first few.
     path: of the PNG.
   """
   found = {label: json.loads(p.read_text())['log_alpha'] for label, p in rows.items()}

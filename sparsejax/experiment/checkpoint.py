@@ -145,7 +145,7 @@ def source_digest(run: str | None) -> str | None:
 
 def source_of(run: str) -> pathlib.Path:
   """Returns the folder with the network that a finished run delivers."""
-  return pathlib.Path(run) / 'checkpoints' / BEST
+  return pathlib.Path(run) / files.CHECKPOINTS / BEST
 
 
 def committed(root: pathlib.Path) -> list[pathlib.Path]:

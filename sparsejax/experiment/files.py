@@ -14,6 +14,7 @@ from typing import Any
 # What a run directory holds.
 CONFIG, SUMMARY, METRICS = 'config.json', 'summary.json', 'metrics.jsonl'
 ENVIRONMENT, TRACEBACK, TRACE = 'environment.json', 'traceback.txt', 'trace.png'
+CHECKPOINTS = 'checkpoints'
 
 FULL_DISK = (errno.ENOSPC, errno.EDQUOT)
 

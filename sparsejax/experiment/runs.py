@@ -170,7 +170,7 @@ class RunDirectory:
 
   @property
   def checkpoints(self) -> pathlib.Path:
-    return self.path / 'checkpoints'
+    return self.path / files.CHECKPOINTS
 
   @property
   def summary(self) -> dict[str, Any] | None:

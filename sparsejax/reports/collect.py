@@ -14,7 +14,6 @@ from sparsejax.reports import shapes, trials
 from sparsejax.search import layout
 
 FILES = (files.CONFIG, files.SUMMARY, files.METRICS)
-CHECKPOINTS = 'checkpoints'
 FINISHED, COLLAPSED, STOPPED, UNFINISHED, FAILED, BROKEN = (
   'finished',
   'collapsed',
@@ -67,10 +66,12 @@ class Run(NamedTuple):
     if not self.config:
       return BROKEN
     # A loss that is no finite number is null in the metrics: JSON has none of these.
-    lost = (key in line and not _is_finite(line[key]) for line in self.metrics for key in LOSSES)
+    lost = (
+      key in line and not shapes.is_finite(line[key]) for line in self.metrics for key in LOSSES
+    )
     if any(lost) or (self.path / files.TRACEBACK).exists():
       return FAILED
-    return {trials.FAILED: FAILED, trials.STOPPED: STOPPED}.get(self.trial.get('state'), UNFINISHED)
+    return {layout.FAILED: FAILED, layout.STOPPED: STOPPED}.get(self.trial.get('state'), UNFINISHED)
 
   @property
   def epoch(self) -> float:
@@ -100,10 +101,6 @@ INFINITE = ('compression', 'theoretical_speedup', 'compression_with_bits')
 
 def _number(value: Any) -> float:
   return float(value) if is_number(value) else math.nan
-
-
-def _is_finite(value: Any) -> bool:
-  return is_number(value) and math.isfinite(value)
 
 
 def _is_collapsed(summary: Mapping[str, Any]) -> bool:
@@ -160,7 +157,7 @@ def _find(folder: pathlib.Path) -> Iterator[pathlib.Path]:
     seen.add(os.path.realpath(path))
     if any(name in names for name in FILES):
       yield pathlib.Path(path)
-    folders[:] = sorted(set(folders) - {CHECKPOINTS})
+    folders[:] = sorted(set(folders) - {files.CHECKPOINTS})
 
 
 def unique_names(paths: Sequence[pathlib.Path]) -> list[str]:
@@ -236,7 +233,7 @@ def _lines(path: pathlib.Path, problems: list[str]) -> list[dict[str, Any]]:
   for number, line in enumerate(text.splitlines(), 1):
     try:
       read = json.loads(line)
-      if not _is_finite(read['epoch']):
+      if not shapes.is_finite(read['epoch']):
         raise ValueError(line)
       found.append(read)
     except (ValueError, TypeError, KeyError):

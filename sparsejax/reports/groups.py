@@ -6,6 +6,7 @@ import statistics
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
+from sparsejax.experiment.links import PROXIMAL
 from sparsejax.experiment.runs import experiment_of, short_name, short_value
 from sparsejax.reports import collect
 
@@ -17,12 +18,7 @@ DENSE, UNSTRUCTURED, SEMI_STRUCTURED, STRUCTURED = (
 )
 KINDS = (DENSE, UNSTRUCTURED, SEMI_STRUCTURED, STRUCTURED)
 MOST_SETTINGS = 4  # in a label
-SPARSE = {
-  'prune',
-  'proximal_l1',
-  'proximal_group_l1',
-  'add_kl_gradients',
-}  # links that take weights
+TAKING = {'prune', 'add_kl_gradients', *PROXIMAL}  # links that take weights away
 
 
 class Group(NamedTuple):
@@ -121,7 +117,7 @@ def _is_dense(config: Mapping[str, Any]) -> bool:
   """Whether nothing in a config takes weights away."""
   links = set(config.get('chain') or ())
   to_all = config.get('prune', {}).get('target') == 1.0
-  return bool(links) and not links & SPARSE - ({'prune'} if to_all else set())
+  return bool(links) and not links & TAKING - ({'prune'} if to_all else set())
 
 
 def _labels(members: Mapping[tuple, Sequence[collect.Run]]) -> dict[tuple, str]:

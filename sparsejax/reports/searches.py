@@ -71,7 +71,7 @@ def _search(folder: pathlib.Path, runs: Sequence[Run]) -> Search | None:
   without_run = [
     (f'{folder.name}/{name}', str(trial['error']))
     for name, trial in of_search.items()
-    if trial['state'] == trials.FAILED and name not in names
+    if trial['state'] == layout.FAILED and name not in names
   ]
   title = f'{kind} over {", ".join(map(str, settings["configs"]))}'
   return Search(title, members, dict(enumerate(schedule)), head, rows, without_run)
@@ -93,7 +93,7 @@ def _best(
   measured = [trial for trial in of_search if trial['metrics']]
   if not measured:
     return [], []
-  ranked = sorted(measured, key=lambda t: (t['state'] != trials.FINISHED, *_score(settings, t)))
+  ranked = sorted(measured, key=lambda t: (t['state'] != layout.FINISHED, *_score(settings, t)))
   if len(settings['objectives']) > 1:
     ranked = _front(settings, ranked) or ranked
   figures, values = list(ranked[0]['metrics']), list(ranked[0]['values'])
@@ -119,7 +119,7 @@ def _front(settings: Mapping[str, Any], ranked: Sequence[trials.Trial]) -> list[
   """Of the finished trials that break no constraint those that none beats in every objective."""
   goals = settings['objectives']
   study = optuna.create_study(directions=[goal['direction'] for goal in goals])
-  able = [t for t in ranked if t['state'] == trials.FINISHED and _score(settings, t)[0] == 0]
+  able = [t for t in ranked if t['state'] == layout.FINISHED and _score(settings, t)[0] == 0]
   for trial in able:
     values = [trial['metrics'][goal['metric']] for goal in goals]
     study.add_trial(optuna.trial.create_trial(values=values))

@@ -10,6 +10,11 @@ NEEDED = ('epochs', 'validation_accuracy', 'active_fraction', 'active_weights', 
 BINS = ('from', 'to', 'threshold')  # of a histogram of log alpha
 
 
+def is_finite(value: Any) -> bool:
+  """Whether a value is a number, and a finite one."""
+  return is_number(value) and math.isfinite(value)
+
+
 def wrong_in_summary(found: Mapping[str, Any]) -> str | None:
   """Returns what a summary lacks, '... that is a ...', or None."""
   if wrong := _no_number(found, NEEDED) or _no_dict(found, ('layers', 'phases', 'log_alpha')):
@@ -47,7 +52,7 @@ def wrong_in_start(found: Any) -> str | None:
 
 def _no_number(found, keys) -> str | None:
   for key in keys:
-    if not is_number(found.get(key)) or not math.isfinite(found[key]):
+    if not is_finite(found.get(key)):
       return f'{key} that is a number'
   return None
 

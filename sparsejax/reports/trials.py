@@ -8,7 +8,6 @@ from typing import Any
 from sparsejax.experiment.rates import is_number
 from sparsejax.search import layout
 
-FINISHED, STOPPED, FAILED = 'finished', 'stopped', 'failed'
 Trial = Mapping[str, Any]
 
 

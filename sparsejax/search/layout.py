@@ -6,6 +6,8 @@ SWEEP = 'sweep.json'  # its settings
 TRIALS = 'trials.json'  # how every trial stands, written anew whenever one of them ends
 RUNS = 'runs'  # the run directory of each configuration
 LOGS = 'workers'
+# How a trial stands, as TRIALS has it.
+FINISHED, STOPPED, FAILED, RUNNING, WAITING = 'finished', 'stopped', 'failed', 'running', 'waiting'
 
 
 def search_of(run: pathlib.Path) -> pathlib.Path | None:

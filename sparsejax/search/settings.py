@@ -121,26 +121,30 @@ def _check_effects(settings, parameters, resolve):
   for config in settings['configs']:
     one = settings | {'configs': [config]}
     for parameter in parameters:
-      known: dict[str, Any] = {}
-      for value in parameter.samples:
-        made = experiment_of(resolved(one, {parameter.key: value}, resolve))
-        before = known.setdefault(json.dumps(made, sort_keys=True), value)
-        if before is not value:
-          raise ValueError(
-            f"space: '{parameter.key}' has no effect: {config} is the same experiment with "
-            f'{short_value(before)} and {short_value(value)}'
-          )
+      key, samples = parameter.key, [{parameter.key: value} for value in parameter.samples]
+      if same := _same(one, samples, resolve):
+        before, after = (short_value(values[key]) for values in same)
+        raise ValueError(
+          f"space: '{key}' has no effect: {config} is the same experiment with {before} and {after}"
+        )
 
 
 def _check_each_once(settings, combinations, resolve):
   """Refuses what would train one experiment twice: two settings can undo each other."""
+  if same := _same(settings, combinations, resolve):
+    raise ValueError(f'space: {same[0]} and {same[1]} are the same experiment')
+
+
+def _same(settings, combinations, resolve):
+  """Returns the first two combinations that make one experiment and seed, or None."""
   known: dict[str, Mapping[str, Any]] = {}
   for values in combinations:
     trial = resolved(settings, values, resolve)
     key = json.dumps([experiment_of(trial), trial['seed']], sort_keys=True)
     before = known.setdefault(key, values)
     if before is not values:
-      raise ValueError(f'space: {before} and {values} are the same experiment')
+      return before, values
+  return None
 
 
 def resolved(

@@ -282,9 +282,8 @@ class Study:
     trials = self.study.get_trials(deepcopy=False)
     return any(trial.user_attrs.get('worker') == worker for trial in trials)
 
-  def may_go_on(self, slot: Slot) -> bool:
-    """Whether somebody may still begin where this slot ends."""
-    trials = self.by_slot()
+  def may_go_on(self, slot: Slot, trials: Mapping[str, FrozenTrial]) -> bool:
+    """Whether somebody may still begin where this slot ends, by the trial of each slot."""
     after = [
       s.key for s in self.sweep.slots if (s.bracket, s.rung) == (slot.bracket, slot.rung + 1)
     ]

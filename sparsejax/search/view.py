@@ -12,16 +12,17 @@ from rich.text import Text
 
 from sparsejax.experiment.display import duration
 from sparsejax.experiment.runs import short_name, short_value
+from sparsejax.search import layout
 from sparsejax.search.brackets import Slot
 from sparsejax.search.study import OPEN, Study
 
 BEST = 5  # trials shown in the end
 STATES = {
-  TrialState.COMPLETE: 'finished',
-  TrialState.PRUNED: 'stopped',
-  TrialState.FAIL: 'failed',
-  TrialState.RUNNING: 'running',
-  TrialState.WAITING: 'waiting',
+  TrialState.COMPLETE: layout.FINISHED,
+  TrialState.PRUNED: layout.STOPPED,
+  TrialState.FAIL: layout.FAILED,
+  TrialState.RUNNING: layout.RUNNING,
+  TrialState.WAITING: layout.WAITING,
 }
 
 
@@ -161,15 +162,14 @@ def best_line(study: Study, now: Status) -> str:
   return ''.join(f'best so far: {describe(study, trial)}' for trial in now.best)
 
 
-def _state(study: Study, key: str, trial: FrozenTrial) -> str:
-  """A trial at its rung waits until it is known who goes on."""
-  if trial.state == TrialState.PRUNED and study.may_go_on(study.slots[key]):
-    return STATES[TrialState.WAITING]
-  return STATES[trial.state]
-
-
 def records(study: Study) -> list[dict[str, Any]]:
   """Returns how every trial stands, for those who have the runs and not the study."""
+  trials = study.by_slot()
+  states = {key: STATES[trial.state] for key, trial in trials.items()}
+  for key, trial in trials.items():
+    # One that stopped at its rung waits until it is known who goes on.
+    if trial.state == TrialState.PRUNED and study.may_go_on(study.slots[key], trials):
+      states[key] = layout.WAITING
   return [
     {
       'trial': trial.number,
@@ -177,12 +177,12 @@ def records(study: Study) -> list[dict[str, Any]]:
       'bracket': study.slots[key].bracket,
       'rung': study.slots[key].rung,
       'epoch': trial.user_attrs.get('epoch', 0.0),
-      'state': _state(study, key, trial),
+      'state': states[key],
       'values': dict(trial.params),
       'metrics': trial.user_attrs.get('metrics'),
       'error': trial.user_attrs.get('error'),
     }
-    for key, trial in study.by_slot().items()
+    for key, trial in trials.items()
   ]
 
 

@@ -86,11 +86,8 @@ class Worker:
       print(f'trial {claim.number}: it was given up for lost, and is left to another', flush=True)
     except (UsageError, NonFiniteLossError, ValueError) as error:
       self._fail(claim, str(error))
-    except optuna.exceptions.StorageInternalError:  # the machine, and not the trial
-      self._release(claim)
-      raise
     except Exception as error:
-      if isinstance(error, OSError) and error.errno in files.FULL_DISK:
+      if _is_of_the_machine(error):
         self._release(claim)
         raise
       # The trial, or this process: a device that is lost fails whatever comes next in it.
@@ -164,6 +161,12 @@ class Worker:
     if missing := sorted(names - set(found)):
       raise ValueError(f"metric '{missing[0]}': this run has none; it has validation_loss and more")
     return {name: _number(found[name]) for name in sorted(names)}
+
+
+def _is_of_the_machine(error: Exception) -> bool:
+  """Whether a database or a disk is what is wrong, and not the trial."""
+  is_full = isinstance(error, OSError) and error.errno in files.FULL_DISK
+  return is_full or isinstance(error, optuna.exceptions.StorageInternalError)
 
 
 def _number(value: float | None) -> float:
