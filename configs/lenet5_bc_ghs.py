@@ -10,4 +10,8 @@ from configs import recipes
 
 
 def get_config(kl_weight='1.0'):
-  return recipes.mnist_bayesian_compression('lenet5', 'group_horseshoe', kl_weight, 100.0)
+  config = recipes.mnist_bayesian_compression('lenet5', 'group_horseshoe', kl_weight, 100.0)
+  # Read off the gaps of its own histograms: at 3 conv1 loses filters that it needs, and fc1 and fc2
+  # keep groups that do nothing (validation accuracy 57.1 % at 95x; at these 98.8 % at 110x).
+  config.group_horseshoe.thresholds = {'conv1': 4.0, 'conv2': 3.0, 'fc1': 1.75, 'fc2': 2.0}
+  return config
