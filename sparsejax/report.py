@@ -31,6 +31,9 @@ def main(argv: Sequence[str]) -> int:
     arguments = parser.parse_args(argv[1:])
     if not arguments.folders:
       raise ValueError('DIR is missing: allowed are run directories and folders above them')
+    for folder in arguments.folders:
+      if not folder.is_dir():
+        raise ValueError(f'{folder}: there is no such folder; allowed are folders with runs')
     if arguments.out is None:
       raise ValueError('--out is missing: allowed is --out=a folder')
     print(report(arguments.folders, arguments.out))
@@ -54,7 +57,7 @@ def report(folders: Sequence[pathlib.Path], out: pathlib.Path) -> str:
     out: the folder to write to.
 
   Raises:
-    ValueError: a folder that is not there, or no run at all.
+    ValueError: no run at all.
   """
   from sparsejax.reports import collect, figures, groups, page, searches, tables
 

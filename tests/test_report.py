@@ -152,9 +152,9 @@ def test_means_and_deviations_are_over_the_seeds_of_an_experiment(tmp_path):
   row = dict(zip(head, rows[0], strict=True))
   assert row['experiment'] == 'pruning'
   assert row['n'] == '3'
-  assert row['active parameters'] == '5.00 ± 0.00 %'
-  assert (row['compression'], row['speed-up']) == ('20 ± 0x', '10 ± 0x')
-  assert row['validation, %: dense, just cut, final'] == '-, -, 98.00 ± 0.00'
+  assert row['active parameters'] == '5.00 %'
+  assert (row['compression'], row['speed-up']) == ('20x', '10x')
+  assert row['validation, %: before the first cut, just cut, final'] == '-, -, 98.00'
   assert row['test accuracy, %'] == '98.00 ± 1.00'
 
 
@@ -282,7 +282,7 @@ def test_no_two_styles_are_the_same():
 def test_published_points_are_fractions_of_tasks_that_runs_can_have(tmp_path):
   assert published.points('vgg16 of width 8 on cifar10') == {}
   write_run(tmp_path / 'run')
-  task = groups.task_of(collect.collect([tmp_path])[0])
+  task = collect.collect([tmp_path])[0].task
   found = published.points(task)
   (point,) = found['Deep Compression 2015']
   assert point.active_fraction == pytest.approx(1 / 12)
@@ -416,8 +416,10 @@ def test_what_a_search_stopped_is_no_mistake_and_what_it_found_is_a_table(tmp_pa
     'b0-003': 'failed',
   }
   text = (tmp_path / 'out' / 'report.md').read_text()
-  assert '| b0-000 | 4 | 0.3 | 0.1 |\n| b0-001 | 1 | 0.2 | 0.1 |\n' in text
-  assert '| b0-001 | stopped |' not in text
+  assert '| b0-000 | finished | 4 | 0.3 | 0.1 |\n| b0-001 | stopped | 1 | 0.2 | 0.1 |\n' in text
+  assert '## search: Hyperband by Optuna' in text
+  assert 'By least validation loss; on validation images.' in text
+  assert '| b0-001 | stopped | it is' not in text
   assert '| b0-002 | unfinished | it is at epoch 4 of 4 |' in text
   assert 'prune.target 0.2' not in text
   assert 'b0-001' in (tmp_path / 'out' / 'report.html').read_text()
@@ -431,6 +433,95 @@ def test_a_search_whose_trials_can_not_be_read_is_still_drawn(tmp_path, trials):
   report.report([search], tmp_path / 'out')
   assert read_csv(tmp_path / 'out')['b0-000']['state'] == 'unfinished'
   assert (tmp_path / 'out' / 'search0.brackets.png').exists()
+  is_damaged = trials not in (None, '{}')
+  text = (tmp_path / 'out' / 'report.md').read_text()
+  assert ('| search | broken | trials.json can not be read' in text) == is_damaged
+
+
+def test_a_search_whose_settings_can_not_be_read_is_listed(tmp_path):
+  search = tmp_path / 'search'
+  write_run(search / 'runs' / 'b0-000', summary=None)
+  (search / 'sweep.json').write_text('{"configs": ')
+  report.report([search], tmp_path / 'out')
+  text = (tmp_path / 'out' / 'report.md').read_text()
+  assert '| search | broken | sweep.json can not be read' in text
+
+
+def test_a_grid_is_compared_by_means_over_its_seeds(tmp_path):
+  search = tmp_path / 'search'
+  write_run(search / 'runs' / 'b0-000')
+  found = []
+  for number, (target, seed, loss) in enumerate(
+    [(0.1, 0, 0.3), (0.1, 1, 0.5), (0.2, 0, 0.2), (0.2, 1, 0.9), (0.3, 0, 0.1), (0.3, 1, None)]
+  ):
+    state = 'failed' if loss is None else 'finished'
+    found.append(trial(number, state, 4, loss) | {'values': {'prune.target': target, 'seed': seed}})
+  write_sweep(search, 'none', found)
+  bound = {'metric': 'validation_loss', 'at_most': 0.5}
+  edit(search / 'sweep.json', sampler='grid', constraints=[bound])
+  report.report([search], tmp_path / 'out')
+  text = (tmp_path / 'out' / 'report.md').read_text()
+  assert '## search: grid over configs/quickstart.py' in text
+  assert 'By least validation loss, with validation loss at most 0.5; on validation' in text
+  table = text.partition('; on validation images.')[2].strip().splitlines()
+  assert table[:5] == [
+    '| trial | state | n | epochs | validation loss | constraints | prune.target |',
+    '| --- | --- | --- | --- | --- | --- | --- |',
+    '| b0-004 | finished | 1 | 4 | 0.1 | kept | 0.3 |',
+    '| b0-000, b0-001 | finished | 2 | 4 | 0.4 ± 0.1 | kept | 0.1 |',
+    '| b0-002, b0-003 | finished | 2 | 4 | 0.55 ± 0.49 | validation loss 0.05 above | 0.2 |',
+  ]
+
+
+def test_one_hash_under_another_method_is_another_experiment(tmp_path):
+  for method in ('right', 'wrong'):
+    write_run(tmp_path / method / 'seed0', method=method, hash='same')
+  runs = collect.collect([tmp_path])
+  assert [run.is_repeated for run in runs] == [False, False]
+  assert [len(group.counted) for group in groups.group(runs)] == [1, 1]
+
+
+def test_a_damaged_copy_is_not_the_one_that_counts(tmp_path):
+  write_run(tmp_path / 'a' / 'seed0', metrics='{"epoch": 1.0}\n{"ep')
+  write_run(tmp_path / 'b' / 'seed0')
+  write_run(tmp_path / 'c' / 'seed0', summary='{"epochs": ')
+  write_run(tmp_path / 'd' / 'seed1', seed=1)
+  copy, whole, broken, other = collect.collect([tmp_path])
+  assert copy.is_repeated
+  assert not whole.is_repeated
+  assert broken.state == 'broken'
+  assert not other.is_repeated
+  (found,) = groups.group([copy, whole, broken, other])
+  ((_, _, rows),) = tables.task_tables([found])
+  assert rows[0][1] == '2'  # seeds, of two that there are
+
+
+def test_an_accuracy_that_is_no_number_is_a_broken_summary(tmp_path):
+  edit(write_run(tmp_path / 'a') / 'summary.json', test_accuracy=math.nan)
+  (run,) = collect.collect([tmp_path])
+  assert run.state == 'broken'
+  assert run.problems == ('summary.json has no test_accuracy that is a number',)
+
+
+def test_a_binary_file_of_metrics_is_one_problem(tmp_path):
+  path = write_run(tmp_path / 'a')
+  (path / 'metrics.jsonl').write_bytes(bytes(range(256)) * 50)
+  (run,) = collect.collect([tmp_path])
+  (problem,) = run.problems
+  assert problem == ('metrics.jsonl, line 1, is cut off or no line of metrics, and so are 50 more')
+
+
+def test_a_network_that_was_sparse_from_the_start_has_no_accuracy_before_its_cut(tmp_path):
+  phases = {
+    'dense': {'step': 0, 'validation_accuracy': 0.1},
+    'pruned': {'step': 0, 'validation_accuracy': 0.1},
+    'retrained': {'step': 40, 'validation_accuracy': 0.98},
+  }
+  edit(write_run(tmp_path / 'a') / 'summary.json', phases=phases)
+  ((_, head, rows),) = tables.task_tables(groups.group(collect.collect([tmp_path])))
+  assert (
+    rows[0][head.index('validation, %: before the first cut, just cut, final')] == '-, -, 98.00'
+  )
 
 
 def test_trials_of_two_searches_have_the_same_names_by_nature(tmp_path):

@@ -1,5 +1,6 @@
 """Run directories as they lie on disk, finished or not: what each holds, what is wrong with it."""
 
+import contextlib
 import json
 import math
 import os
@@ -39,6 +40,7 @@ class Run(NamedTuple):
     problems: what is wrong with it, a sentence each.
     is_repeated: whether another run of the report is of the same experiment and seed, and counted.
     trial: of the search that it belongs to; {} where it belongs to none.
+    is_damaged: whether it has a summary that can't be read.
   """
 
   path: pathlib.Path
@@ -50,6 +52,7 @@ class Run(NamedTuple):
   problems: tuple[str, ...]
   is_repeated: bool = False
   trial: trials.Trial = {}  # noqa: RUF012
+  is_damaged: bool = False
 
   @property
   def state(self) -> str:
@@ -58,12 +61,12 @@ class Run(NamedTuple):
     Collapsed is a finished network with a layer that has no weight left, or whose validation
     accuracy is that of guessing: no more than a tenth above one in the number of classes, where
     that is known. Failed is a run whose loss left the finite numbers, or that ended with an error.
-    Stopped is one that a search did not go on with, for others did better. Broken is one of which
-    neither settings nor figures can be read.
+    Stopped is one that a search did not go on with, for others did better. Broken is one whose
+    summary can't be read, or that has none and whose settings can't.
     """
     if self.summary:
       return COLLAPSED if _is_collapsed(self.summary) else FINISHED
-    if not self.config:
+    if self.is_damaged or not self.config:
       return BROKEN
     # A loss that is no finite number is null in the metrics: JSON has none of these.
     lost = (
@@ -79,6 +82,31 @@ class Run(NamedTuple):
     if self.summary:
       return float(self.summary['epochs'])
     return float(self.metrics[-1]['epoch']) if self.metrics else 0.0
+
+  @property
+  def task(self) -> str:
+    """The data set and the model of a run.
+
+    Example:
+      >>> data = {'name': 'cifar10', 'limit': 10000}
+      >>> config = {'data': data, 'model': {'name': 'vgg16', 'width': 8}}
+      >>> Run(None, '', config, {}, [], {}, ()).task
+      'vgg16 of width 8 on 10,000 images of cifar10'
+    """
+    data, model = self.config.get('data', {}), self.config.get('model', {})
+    width = f' of width {model["width"]}' if model.get('width') else ''
+    limit = f'{data["limit"]:,} images of ' if data.get('limit') else ''
+    return f'{model.get("name", "?")}{width} on {limit}{data.get("name", "?")}'
+
+  @property
+  def method(self) -> str:
+    """What a run calls its method."""
+    return str(self.config.get('method') or self.config.get('name') or self.name)
+
+  @property
+  def experiment(self) -> tuple[str, str, str]:
+    """What its seeds have in common: the method too, for two programs can share their settings."""
+    return self.task, self.method, self.config.get('hash') or self.name
 
   @property
   def settings(self) -> dict[str, Any]:
@@ -116,11 +144,8 @@ def collect(folders: Sequence[pathlib.Path]) -> list[Run]:
   """Returns every run in the folders and below them, by path.
 
   Raises:
-    ValueError: a folder that is not there, or no run at all.
+    ValueError: no run at all.
   """
-  for folder in folders:
-    if not folder.is_dir():
-      raise ValueError(f'{folder}: there is no such folder; allowed are folders with runs')
   ends = {path.resolve(): _end(path, folder) for folder in folders for path in _find(folder)}
   paths = sorted(ends)
   if not paths:
@@ -128,11 +153,11 @@ def collect(folders: Sequence[pathlib.Path]) -> list[Run]:
     raise ValueError(f'{where}: no run; allowed are run directories and folders above them')
   named = unique_names(paths)
   searches = {folder for path in paths if (folder := layout.search_of(path)) is not None}
-  of_path = {
-    folder / layout.RUNS / name: trial
-    for folder in searches
-    for name, trial in trials.by_directory(folder).items()
-  }
+  of_path: dict[pathlib.Path, trials.Trial] = {}
+  for folder in searches:
+    with contextlib.suppress(ValueError):  # `searches` says so
+      of_search = trials.by_directory(folder)
+      of_path |= {folder / layout.RUNS / name: trial for name, trial in of_search.items()}
   runs = [
     _with_reason(_read(path, name)._replace(trial=of_path.get(path, {})))
     for path, name in zip(paths, named, strict=True)
@@ -189,7 +214,9 @@ def _read(path: pathlib.Path, name: str) -> Run:
     problems.append(f'{files.ENVIRONMENT} has no {wrong}')
     starts = []
   metrics = _lines(path / files.METRICS, problems)
-  return Run(path, name, config, summary, metrics, starts[-1] if starts else {}, tuple(problems))
+  start = starts[-1] if starts else {}
+  is_damaged = not summary and (path / files.SUMMARY).exists()
+  return Run(path, name, config, summary, metrics, start, tuple(problems), is_damaged=is_damaged)
 
 
 def _with_reason(run: Run) -> Run:
@@ -220,7 +247,7 @@ def _json(path: pathlib.Path, kind: type, problems: list[str], *, needed: bool =
 
 
 def _lines(path: pathlib.Path, problems: list[str]) -> list[dict[str, Any]]:
-  """The lines that are whole and in their order; one that is not is a problem, not an end."""
+  """The lines that are whole and in their order; those that are not are a problem, not an end."""
   try:
     text = path.read_text(errors='replace')
   except FileNotFoundError:
@@ -229,33 +256,44 @@ def _lines(path: pathlib.Path, problems: list[str]) -> list[dict[str, Any]]:
   except OSError as error:
     problems.append(f'{path.name} can not be read: {error.strerror}')
     return []
-  found = []
-  for number, line in enumerate(text.splitlines(), 1):
+  found, wrong = [], []
+  for number, line in enumerate(text.split('\n'), 1):  # splitlines would count other bytes as ends
+    if not line.strip():
+      continue
     try:
       read = json.loads(line)
       if not shapes.is_finite(read['epoch']):
         raise ValueError(line)
       found.append(read)
     except (ValueError, TypeError, KeyError):
-      problems.append(f'{path.name}, line {number}, is cut off or no line of metrics')
+      wrong.append(number)
+  if wrong:
+    others = f', and so are {len(wrong) - 1} more' if len(wrong) > 1 else ''
+    problems.append(f'{path.name}, line {wrong[0]}, is cut off or no line of metrics{others}')
   return found
 
 
 def _with_clashes(runs: Sequence[Run], ends: Sequence[str]) -> list[Run]:
   """The same runs; those that share a path below their folders, or experiment and seed, say so."""
-  firsts: dict[tuple, str] = {}
   by_end: dict[str, list[str]] = {}
   for run, end in zip(runs, ends, strict=True):
     by_end.setdefault(end, []).append(run.name)
+  counted: dict[tuple, Run] = {}
+  # Of one experiment and seed the first with the fewest problems: a damaged copy does not win.
+  for run in sorted(runs, key=lambda run: len(run.problems)):
+    if run.state in DELIVERED:
+      counted.setdefault(_identity(run), run)
   checked = []
   for run, end in zip(runs, ends, strict=True):
-    problems, is_repeated = list(run.problems), False
+    problems = list(run.problems)
     if others := [name for name in by_end[end] if name != run.name]:
       problems.append(f'it has the same name as {others[0]}')
-    if run.state in DELIVERED and run.config.get('hash'):
-      key = (run.config['hash'], run.config.get('seed'))
-      if is_repeated := key in firsts:
-        problems.append(f'it is the experiment and seed of {firsts[key]}, and is not counted again')
-      firsts.setdefault(key, run.name)
+    first = counted.get(_identity(run), run)
+    if is_repeated := run.state in DELIVERED and first is not run:
+      problems.append(f'it is the experiment and seed of {first.name}, and is not counted again')
     checked.append(run._replace(problems=tuple(problems), is_repeated=is_repeated))
   return checked
+
+
+def _identity(run: Run) -> tuple:
+  return (*run.experiment, run.config.get('seed'))

@@ -63,8 +63,7 @@ def group(runs: Sequence[collect.Run]) -> list[Group]:
   members: dict[tuple, list[collect.Run]] = {}
   for run in runs:
     if run.config:
-      key = (task_of(run), method_of(run), run.config.get('hash') or run.name)
-      members.setdefault(key, []).append(run)
+      members.setdefault(run.experiment, []).append(run)
   labels = _labels(members)
   found = [_group(key, labels[key], tuple(of_key)) for key, of_key in members.items()]
   return sorted(found, key=_order)
@@ -78,26 +77,6 @@ def _order(found: Group):
 def _group(key, label, runs) -> Group:
   counted = tuple(run for run in runs if run.state in collect.DELIVERED and not run.is_repeated)
   return Group(key[0], label, key[1], _kind(runs, counted), runs, counted)
-
-
-def task_of(run: collect.Run) -> str:
-  """The data set and the model of a run.
-
-  Example:
-    >>> data = {'name': 'cifar10', 'limit': 10000}
-    >>> config = {'data': data, 'model': {'name': 'vgg16', 'width': 8}}
-    >>> task_of(collect.Run(None, '', config, {}, [], {}, ()))
-    'vgg16 of width 8 on 10,000 images of cifar10'
-  """
-  data, model = run.config.get('data', {}), run.config.get('model', {})
-  width = f' of width {model["width"]}' if model.get('width') else ''
-  limit = f'{data["limit"]:,} images of ' if data.get('limit') else ''
-  return f'{model.get("name", "?")}{width} on {limit}{data.get("name", "?")}'
-
-
-def method_of(run: collect.Run) -> str:
-  """What a run calls its method."""
-  return str(run.config.get('method') or run.config.get('name') or run.name)
 
 
 def _kind(runs, counted) -> str:

@@ -17,7 +17,7 @@ from sparsejax.experiment import files, scales
 from sparsejax.experiment.scales import percent
 from sparsejax.reports import figures, published, tables
 from sparsejax.reports.collect import DELIVERED, Run
-from sparsejax.reports.groups import Group, method_of
+from sparsejax.reports.groups import Group
 from sparsejax.reports.searches import Search
 
 SYMBOLS = {
@@ -106,6 +106,7 @@ def page(
   for index, search in enumerate(searches):
     stem = tables.search_stem(index)
     body.append(f'<h2 id="{stem}">{html.escape(search.title)}</h2>')
+    body.append(f'<p>{html.escape(search.goals)}</p>')
     if search.rows:
       head, rows = search.head, search.rows
       body.append(_table(head, [[html.escape(cell) for cell in row] for row in rows]))
@@ -270,7 +271,7 @@ def _runs(runs: Sequence[Run], anchors: Mapping[pathlib.Path, str], root: pathli
       [
         _link(f'{path}/', run.name),
         f'<span class="{run.state}">{run.state}</span>',
-        html.escape(method_of(run)),
+        html.escape(run.method),
         f'{run.epoch:g}',
         _percent(run.figure('active_fraction')),
         *(f'{100 * a:.2f} %' if math.isfinite(a) else '-' for a in accuracies),

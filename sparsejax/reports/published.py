@@ -12,7 +12,7 @@ class Point(NamedTuple):
   """One published figure.
 
   Attributes:
-    task: as `groups.task_of` has it.
+    task: as `Run.task` has it.
     source: who reports it.
     active_fraction: of the weights, 0 to 1.
     accuracy: 0 to 1.

@@ -1,6 +1,7 @@
 """The searches that runs belong to: their brackets, and which of their trials are best."""
 
 import json
+import math
 import pathlib
 import re
 from collections.abc import Mapping, Sequence
@@ -9,33 +10,37 @@ from typing import Any, NamedTuple
 import optuna
 
 from sparsejax.experiment.runs import short_name, short_value
-from sparsejax.reports import trials
+from sparsejax.reports import cells, trials
 from sparsejax.reports.collect import Run
-from sparsejax.search import layout
+from sparsejax.reports.groups import moments
+from sparsejax.search import layout, space
 from sparsejax.search.brackets import Rung, brackets
-from sparsejax.search.settings import score
+from sparsejax.search.settings import excesses, score
 
-BEST = 20  # rows of a search's table
+MOST = 20  # rows of a search's table
 
 
 class Search(NamedTuple):
   """A search and its runs.
 
   Attributes:
-    title: what it is of.
+    title: which it is, and what it is of.
+    goals: what its trials are compared by, in a sentence.
     members: the runs to draw by bracket: of a grid none, without brackets all in the first.
     rungs: of each bracket.
     head: of a table of its best trials.
     rows: of it.
-    without_run: (trial, error) of those that failed before they had a run directory.
+    wrong: (name, state, problem) of trials that failed before they had a run directory, and of its
+      own files.
   """
 
   title: str
+  goals: str
   members: Mapping[int, Sequence[Run]]
   rungs: Mapping[int, Sequence[Rung]]
   head: Sequence[str]
   rows: Sequence[Sequence[str]]
-  without_run: Sequence[tuple[str, str]]
+  wrong: Sequence[tuple[str, str, str]]
 
 
 def of(runs: Sequence[Run]) -> list[Search]:
@@ -44,37 +49,44 @@ def of(runs: Sequence[Run]) -> list[Search]:
   for run in runs:
     if (folder := layout.search_of(run.path)) is not None:
       by_folder.setdefault(folder, []).append(run)
-  return [search for folder, own in by_folder.items() if (search := _search(folder, own))]
+  return [_search(folder, own) for folder, own in by_folder.items()]
 
 
 KINDS = {
   'hyperband': 'Hyperband',
   'optuna_hyperband': "Hyperband by Optuna's pruner",
-  'none': 'Search',
+  'none': 'search',
 }
 
 
-def _search(folder: pathlib.Path, runs: Sequence[Run]) -> Search | None:
+def _search(folder: pathlib.Path, runs: Sequence[Run]) -> Search:
+  wrong: list[tuple[str, str, str]] = []
+  try:
+    of_search = trials.by_directory(folder)
+  except ValueError as error:
+    of_search = {}
+    wrong.append((folder.name, 'broken', str(error)))
   try:
     settings = json.loads((folder / layout.SWEEP).read_text())
     scheduler, eta = settings['scheduler']['name'], settings['scheduler']['eta']
     is_grid = settings['sampler'] == 'grid'
-    kind = 'Grid' if is_grid else KINDS[scheduler]
+    kind = 'grid' if is_grid else KINDS[scheduler]
     members = {} if is_grid else _by_bracket(runs)
     epochs = max((int(run.config['epochs']) for own in members.values() for run in own), default=0)
     schedule = brackets(epochs, eta) if scheduler == 'hyperband' and members else []
-    of_search = trials.by_directory(folder)
     head, rows = _best(settings, list(of_search.values()))
-    names = {run.path.name for run in runs}
-  except (OSError, ValueError, KeyError, TypeError):
-    return None
-  without_run = [
-    (f'{folder.name}/{name}', str(trial['error']))
+    goals, configs = _goals(settings), ', '.join(map(str, settings['configs']))
+  except (OSError, ValueError, KeyError, TypeError) as error:
+    wrong.append((folder.name, 'broken', f'{layout.SWEEP} can not be read: {error!r}'))
+    return Search(f'{folder.name}: search', '', {}, {}, (), (), wrong)
+  names = {run.path.name for run in runs}
+  wrong += [
+    (f'{folder.name}/{name}', 'failed', str(trial['error']))
     for name, trial in of_search.items()
     if trial['state'] == layout.FAILED and name not in names
   ]
-  title = f'{kind} over {", ".join(map(str, settings["configs"]))}'
-  return Search(title, members, dict(enumerate(schedule)), head, rows, without_run)
+  title = f'{folder.name}: {kind} over {configs}'
+  return Search(title, goals, members, dict(enumerate(schedule)), head, rows, wrong)
 
 
 def _by_bracket(runs: Sequence[Run]) -> dict[int, list[Run]]:
@@ -86,41 +98,102 @@ def _by_bracket(runs: Sequence[Run]) -> dict[int, list[Run]]:
   return members
 
 
+def _goals(settings: Mapping[str, Any]) -> str:
+  least = {'minimize': 'least', 'maximize': 'largest'}
+  goals = [
+    f'{least[goal["direction"]]} {_words(goal["metric"])}' for goal in settings['objectives']
+  ]
+  bounds = [f'{_words(c["metric"])} at most {c["at_most"]:g}' for c in settings['constraints']]
+  which = 'The front of' if len(goals) > 1 else 'By'
+  under = f', with {" and ".join(bounds)}' if bounds else ''
+  return f'{which} {" and ".join(goals)}{under}; on validation images.'
+
+
+def _words(metric: str) -> str:
+  return metric.replace('_', ' ')
+
+
+class Setting(NamedTuple):
+  """What the search tried: one trial, or in a grid one of every seed.
+
+  Attributes:
+    trials: those that finished, or where none did all of them.
+    metrics: their means.
+  """
+
+  trials: Sequence[trials.Trial]
+  metrics: Mapping[str, float]
+
+  @property
+  def is_finished(self) -> bool:
+    """Whether it was trained to its end."""
+    return self.trials[0]['state'] == layout.FINISHED
+
+  @property
+  def values(self) -> dict[str, Any]:
+    """Its parameters, less the seed."""
+    return {key: value for key, value in self.trials[0]['values'].items() if key != space.SEED}
+
+
+def _settings_tried(of_search: Sequence[trials.Trial]) -> list[Setting]:
+  by_values: dict[str, list[trials.Trial]] = {}
+  for trial in of_search:
+    values = {key: value for key, value in trial['values'].items() if key != space.SEED}
+    key = (
+      json.dumps(values, sort_keys=True) if space.SEED in trial['values'] else trial['directory']
+    )
+    by_values.setdefault(key, []).append(trial)
+  found = []
+  for own in by_values.values():
+    measured = [trial for trial in own if trial['metrics']]
+    shown = [trial for trial in measured if trial['state'] == layout.FINISHED] or measured
+    if shown:
+      names = [name for name in shown[0]['metrics'] if all(name in t['metrics'] for t in shown)]
+      means = {name: moments([t['metrics'][name] for t in shown])[0] for name in names}
+      found.append(Setting(shown, means))
+  return found
+
+
 def _best(
   settings: Mapping[str, Any], of_search: Sequence[trials.Trial]
 ) -> tuple[list[str], list[list[str]]]:
-  """A table of the best trials: finished ones first, of several objectives the front."""
-  measured = [trial for trial in of_search if trial['metrics']]
-  if not measured:
+  """A table of the best settings: finished ones first, of several objectives the front."""
+  tried = _settings_tried(of_search)
+  if not tried:
     return [], []
-  ranked = sorted(measured, key=lambda t: (t['state'] != layout.FINISHED, *_score(settings, t)))
+  ranked = sorted(tried, key=lambda s: (not s.is_finished, *score(settings, s.metrics)))
   if len(settings['objectives']) > 1:
     ranked = _front(settings, ranked) or ranked
-  figures, values = list(ranked[0]['metrics']), list(ranked[0]['values'])
-  head = ['trial', 'epochs', *(name.replace('_', ' ') for name in figures)]
-  head += [short_name(key) for key in values]
-  rows = [
-    [
-      trial['directory'] + (', breaks a constraint' if _score(settings, trial)[0] == 1 else ''),
-      f'{trial["epoch"]:g}',
-      *(short_value(trial['metrics'][name]) for name in figures),
-      *(short_value(trial['values'][key]) for key in values),
-    ]
-    for trial in ranked[:BEST]
-  ]
-  return head, rows
+  has_seeds = any(len(setting.trials) > 1 for setting in ranked)
+  figures, keys = list(ranked[0].metrics), list(ranked[0].values)
+  head = ['trial', 'state', *(('n',) if has_seeds else ()), 'epochs', *map(_words, figures)]
+  head += [*(('constraints',) if settings['constraints'] else ()), *map(short_name, keys)]
+  return head, [_row(settings, s, figures, keys, has_seeds=has_seeds) for s in ranked[:MOST]]
 
 
-def _score(settings: Mapping[str, Any], trial: trials.Trial) -> tuple[int, float]:
-  return score(settings, trial['metrics'])
+def _row(settings, setting: Setting, figures, keys, *, has_seeds: bool) -> list[str]:
+  first = setting.trials[0]
+  row = [', '.join(trial['directory'] for trial in setting.trials), first['state']]
+  row += [str(len(setting.trials))] if has_seeds else []
+  row.append(f'{first["epoch"]:g}')
+  row += [cells.figure(f, [t['metrics'].get(f, math.nan) for t in setting.trials]) for f in figures]
+  row += [_kept(settings, setting.metrics)] if settings['constraints'] else []
+  return row + [short_value(setting.values.get(key)) for key in keys]
 
 
-def _front(settings: Mapping[str, Any], ranked: Sequence[trials.Trial]) -> list[trials.Trial]:
-  """Of the finished trials that break no constraint those that none beats in every objective."""
+def _kept(settings: Mapping[str, Any], metrics: Mapping[str, float]) -> str:
+  """Which constraints are broken and by how much."""
+  above = zip(settings['constraints'], excesses(settings, metrics), strict=True)
+  broken = [f'{_words(c["metric"])} {short_value(by)} above' for c, by in above if not by <= 0]
+  return ', '.join(broken) or 'kept'
+
+
+def _front(settings: Mapping[str, Any], ranked: Sequence[Setting]) -> list[Setting]:
+  """Of the finished settings that break no constraint those that none beats in every objective."""
   goals = settings['objectives']
   study = optuna.create_study(directions=[goal['direction'] for goal in goals])
-  able = [t for t in ranked if t['state'] == layout.FINISHED and _score(settings, t)[0] == 0]
-  for trial in able:
-    values = [trial['metrics'][goal['metric']] for goal in goals]
+  able = [s for s in ranked if s.is_finished and score(settings, s.metrics)[0] == 0]
+  for setting in able:
+    values = [setting.metrics[goal['metric']] for goal in goals]
     study.add_trial(optuna.trial.create_trial(values=values))
   return [able[best.number] for best in study.best_trials]

@@ -19,7 +19,7 @@ def wrong_in_summary(found: Mapping[str, Any]) -> str | None:
   """Returns what a summary lacks, '... that is a ...', or None."""
   if wrong := _no_number(found, NEEDED) or _no_dict(found, ('layers', 'phases', 'log_alpha')):
     return wrong
-  if 'test_accuracy' in found and not is_number(found['test_accuracy']):
+  if 'test_accuracy' in found and not is_finite(found['test_accuracy']):
     return 'test_accuracy that is a number'
   for row in found.get('layers', {}).values():
     if not _counts(row, ('weights', 'active_weights')) or ('units' in row) != (

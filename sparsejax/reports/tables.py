@@ -11,9 +11,9 @@ from collections.abc import Sequence
 from typing import Any
 
 from sparsejax.experiment.runs import flatten
-from sparsejax.experiment.scales import percent
+from sparsejax.reports import cells
 from sparsejax.reports.collect import AS_MEANT, COLLAPSED, STOPPED, Run
-from sparsejax.reports.groups import KINDS, Group, moments
+from sparsejax.reports.groups import KINDS, Group
 from sparsejax.reports.searches import Search
 
 HEAD = ('run', 'path', 'state', 'epoch', 'problems')
@@ -79,7 +79,8 @@ def markdown(
       text += [f'### {kind}', '', *_table(head, rows), '']
     text += [*_images(stem_of(task), pictures), '']
   for index, search in enumerate(searches):
-    text += [f'## {search.title}', '', *(_table(search.head, search.rows) if search.rows else ())]
+    text += [f'## {search.title}', '', search.goals, '']
+    text += [*(_table(search.head, search.rows) if search.rows else ())]
     text += ['', *_images(search_stem(index), pictures), '']
   if wrong := problems(runs, searches):
     text += ['## What is wrong', '', *_table(('run', 'state', 'problem'), wrong), '']
@@ -126,7 +127,7 @@ COLUMNS = (
   'active parameters',
   'compression',
   'speed-up',
-  'validation, %: dense, just cut, final',
+  'validation, %: before the first cut, just cut, final',
   'test accuracy, %',
   'epochs',
   'time of a run',
@@ -148,46 +149,21 @@ def task_tables(groups: Sequence[Group]) -> list[tuple[str, tuple[str, ...], lis
 
 
 def _experiment(group: Group) -> list[str]:
-  n, of = len(group.counted), len(group.runs)
+  n, of = len(group.counted), len({run.config.get('seed') for run in group.runs})
   collapsed = sum(run.state == COLLAPSED for run in group.counted)
   label = group.label + (f' ({collapsed} of {n} collapsed)' if collapsed else '')
   first = group.runs[0]
   return [
     label,
     str(n) if n == of else f'{n} of {of}',
-    _active(group),
+    cells.active(*group.moments('active_fraction')),
     _times(group, 'compression'),
     _times(group, 'theoretical_speedup'),
     _phases(group),
-    accuracy([run.figure('test_accuracy') for run in group.counted]),
+    cells.accuracy([run.figure('test_accuracy') for run in group.counted]),
     f'{float(first.config.get("epochs", math.nan)):g}',
     _seconds(group),
   ]
-
-
-def _active(group: Group) -> str:
-  mean, spread = group.moments('active_fraction')
-  if not math.isfinite(mean):
-    return '-'
-  number, _, unit = percent(mean).partition(' ')
-  return f'{number}{_around(100 * spread, number)} {unit}'
-
-
-def _around(spread: float, number: str) -> str:
-  """' ± ' and a deviation with as many digits as the number has that it is of."""
-  digits = len(number.partition('.')[2])
-  return f' ± {spread:.{digits}f}' if math.isfinite(spread) else ''
-
-
-def accuracy(values: Sequence[float]) -> str:
-  """Mean and standard deviation of accuracies, in percent without its sign; '-' of none.
-
-  Example:
-    >>> accuracy([0.97, 0.98, 0.99]), accuracy([0.5]), accuracy([])
-    ('98.00 ± 1.00', '50.00', '-')
-  """
-  mean, spread = moments(values)
-  return f'{100 * mean:.2f}{_around(100 * spread, "0.00")}' if math.isfinite(mean) else '-'
 
 
 def _times(group: Group, figure: str) -> str:
@@ -197,19 +173,22 @@ def _times(group: Group, figure: str) -> str:
   if math.isinf(mean):
     return 'infinite'
   number = f'{mean:.3g}' if mean < 1000 else f'{mean:,.0f}'
-  return f'{number}{_around(spread, number)}x'
+  return f'{number}{cells.around(spread, number)}x'
 
 
 def _phases(group: Group) -> str:
-  """Validation accuracy before and after retraining; '-' where there was no cut."""
+  """Validation accuracy before and after the cut and at the end; '-' where there was none."""
   found: dict[str, list[float]] = {}
   for run in group.counted:
-    for name, phase in (run.summary.get('phases') or {}).items():
-      if phase and isinstance(phase.get('validation_accuracy'), int | float):
-        found.setdefault(name, []).append(phase['validation_accuracy'])
+    phases = run.summary.get('phases') or {}
+    was_trained = (phases.get('dense') or {}).get('step') != 0  # or it was sparse from the start
+    for name, phase in phases.items():
+      value = phase.get('validation_accuracy') if phase else None
+      if isinstance(value, int | float) and (was_trained or name not in ('dense', 'pruned')):
+        found.setdefault(name, []).append(value)
   final = next((found[name] for name in ('retrained', 'deployed', 'dense') if name in found), None)
   phases = [found.get('dense') if 'pruned' in found else None, found.get('pruned'), final]
-  return ', '.join(accuracy(values or ()) for values in phases)
+  return ', '.join(cells.accuracy(values or ()) for values in phases)
 
 
 def _seconds(group: Group) -> str:
@@ -228,7 +207,7 @@ def problems(runs: Sequence[Run], searches: Sequence[Search] = ()) -> list[list[
       found.append([run.name, run.state, f'it is at epoch {run.epoch:g} of {_epochs(run)}'])
     elif run.state == 'collapsed':
       found.append([run.name, run.state, 'a layer has no weight left, or it guesses'])
-  return found + [[trial, 'failed', error] for s in searches for trial, error in s.without_run]
+  return found + [list(row) for search in searches for row in search.wrong]
 
 
 def _epochs(run: Run) -> str:
