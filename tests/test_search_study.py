@@ -14,10 +14,11 @@ from optuna.trial import TrialState
 
 from configs.sweeps import base
 from sparsejax.search import settings, view
+from sparsejax.search import study as study_module
 from sparsejax.search.storage import open_storage
-from sparsejax.search.study import LEASE, Study, worker_name
+from sparsejax.search.study import GRACE, LEASE, Study, worker_name
 
-CONFIG = {'epochs': 9.0, 'seed': 0, 'rate': 0.1, 'evaluation': {'every_epochs': 1.0}}
+CONFIG = {'epochs': 9.0, 'seed': 0, 'rate': 0.1, 'evaluation': {'every_epochs': 1.0}, 'other': 0.5}
 ME = worker_name(os.getpid())
 RATE = {'key': 'rate', 'kind': 'log_uniform', 'low': 0.01, 'high': 1.0}
 
@@ -332,3 +333,34 @@ def test_deaths_behind_the_furthest_epoch_add_up():
     study.note_epoch(claim, epoch)
     study.release_dead([ME])
   assert 'error' in study.by_slot()['0.0.0'].user_attrs
+
+
+def test_a_worker_that_died_before_it_said_what_it_took_costs_half_a_minute(monkeypatch):
+  study = study_of(sweep())
+  with monkeypatch.context() as patched:
+    patched.setattr(study, '_begin', lambda *_: None)  # it died there
+    study.claim()
+  assert study.release_dead([ME]) == []  # nobody knows that it was this one
+  now = time.time()
+  monkeypatch.setattr(time, 'time', lambda: now + GRACE + 1)
+  assert [trial.user_attrs['slot'] for trial in study.release_dead([ME])] == ['0.0.0']
+  assert study.claim().slot.key == '0.0.0'
+
+
+def test_a_worker_that_died_between_two_draws_changes_no_value(monkeypatch):
+  search = sweep(space=(RATE, {'key': 'other', 'kind': 'uniform', 'low': 0.0, 'high': 1.0}))
+  undisturbed = study_of(search).claim()
+  study, suggest = study_of(search), study_module._suggest
+
+  def die_at_the_second(trial, key, distribution):
+    if key == 'other':
+      raise KeyboardInterrupt
+    return suggest(trial, key, distribution)
+
+  with monkeypatch.context() as patched:
+    patched.setattr(study_module, '_suggest', die_at_the_second)
+    with pytest.raises(KeyboardInterrupt):
+      study.claim()
+  (lost,) = study.release_dead([ME])
+  assert set(lost.params) == {'rate'}
+  assert study.claim().values == undisturbed.values
