@@ -179,7 +179,7 @@ def test_a_database_that_is_away_for_a_while_does_not_end_a_search(crew, monkeyp
   assert supervise(one, monkeypatch) == 0
   output = capsys.readouterr().out
   assert output.count('the study can not be reached: gone') == 1
-  assert 'best so far: b0-000: validation_loss 0.5 (rate' in output
+  assert 'best so far: b0-000: epoch 9, validation_loss 0.5 (rate' in output
 
 
 def test_a_search_without_one_trial_that_trains_has_failed(crew, monkeypatch, capsys, tmp_path):
@@ -352,3 +352,20 @@ def test_one_that_can_not_start_is_tried_on_while_another_works(crew, monkeypatc
   monkeypatch.setattr(supervisor.time, 'sleep', wait)
   assert watcher.run() == 128 + signal.SIGTERM
   assert watcher.started > 3 * supervisor.ATTEMPTS
+
+
+def test_a_search_in_which_nothing_keeps_to_a_constraint_says_so(crew, monkeypatch, capsys):
+  bound = {'metric': 'validation_loss', 'at_most': 0.1}
+  one = crew(scheduler={'name': 'none'}, trials=2, constraints=(bound,))
+  for loss in (0.4, 0.2):
+    one.study.finish(one.study.claim(), {'validation_loss': loss}, epoch=9, stopped=False)
+  assert supervise(one, monkeypatch) == 0
+  last = capsys.readouterr().out.splitlines()[-3:]
+  assert 'b0-001: epoch 9, validation_loss 0.2, breaks validation_loss <= 0.1 by 0.1 (' in last[0]
+  assert last[2] == 'no finished trial keeps to validation_loss <= 0.1: the nearest is first'
+
+
+def test_the_figures_of_a_trial_have_the_active_fraction_where_its_run_tells_it(crew):
+  one = crew()
+  found = {'validation_loss': 0.1, 'validation_accuracy': 0.9, 'active_fraction': 0.05}
+  assert one._figures(found | {'epoch': 1}) == found

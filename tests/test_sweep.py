@@ -107,7 +107,9 @@ def counts_of(folder, **where):
 
 SCHEDULE = brackets(EPOCHS, ETA)
 FINISHED = sum(rungs[-1].configurations for rungs in SCHEDULE)
-STOPPED = sum(rung.configurations for rungs in SCHEDULE for rung in rungs[:-1])
+CONFIGURATIONS = sum(rungs[0].configurations for rungs in SCHEDULE)
+STOPPED = CONFIGURATIONS - FINISHED
+PROMOTIONS = sum(rung.configurations for rungs in SCHEDULE for rung in rungs[1:])
 ALL_DONE = (FINISHED, STOPPED, 0, 0, 0)
 
 
@@ -135,10 +137,10 @@ def test_two_workers_train_every_rung_and_nothing_twice(undisturbed):
   if EPOCHS == 4:
     assert epochs_of_the_rungs() == (4 + 2 + 2) + (3 * 2 + 2) + 3 * 4
   assert epochs_trained(folder) == epochs_of_the_rungs()
-  configurations = sum(rungs[0].configurations for rungs in SCHEDULE)
-  assert len(list((folder / 'runs').iterdir())) == configurations
+  assert len(list((folder / 'runs').iterdir())) == CONFIGURATIONS
   assert len(list((folder / 'runs').glob('*/summary.json'))) == FINISHED
-  done = f'{FINISHED} finished, {STOPPED} stopped early, 0 running, 0 waiting'
+  done = f'{FINISHED} finished, {STOPPED} stopped early, 0 running, 0 waiting, of {CONFIGURATIONS}'
+  done += f' configurations; {PROMOTIONS} promotions'
   assert output.splitlines()[-6].startswith(done)
   best = min(
     json.loads(file.read_text())['validation_loss']

@@ -189,6 +189,8 @@ class Supervisor:
     files.write_json(self.folder / layout.TRIALS, view.records(self.study))
     for trial in now.best if len(now.best) > 1 else view.ranking(self.study)[: view.BEST]:
       self._console.print(f'  {view.describe(self.study, trial)}')
+    if constraints := view.broken_by_all(self.study):
+      self._console.print(f'no finished trial keeps to {constraints}: the nearest is first')
     for trial in self.study.by_slot().values():
       if 'error' in trial.user_attrs:
         where = trial.user_attrs.get('directory') or 'a place in a later rung'
