@@ -410,3 +410,15 @@ def test_what_is_best_has_its_epoch_its_active_fraction_and_what_it_breaks():
   study.finish(study.claim(), dict.fromkeys(at_most, 0.01), epoch=9, stopped=False)
   assert view.broken_by_all(study) == ''
   assert 'breaks' not in view.describe(study, view.best(study)[0])
+
+
+def test_with_optunas_pruner_what_a_killed_trial_reported_stays_in_the_comparison():
+  study = study_of(sweep(scheduler={'name': 'optuna_hyperband'}, trials=1))
+  for _ in range(2):
+    claim = study.claim()
+    claim.trial.report(0.5, 9)
+    claim.trial.should_prune()
+    study.release_dead([ME])
+  lost = [trial for trial in study.study.trials if trial.state == TrialState.FAIL]
+  assert [trial.intermediate_values for trial in lost] == [{9: 0.5}] * 2
+  assert all(trial.system_attrs['completed_rung_0'] == 0.5 for trial in lost)
