@@ -166,17 +166,14 @@ def _values(trial: FrozenTrial) -> str:
 
 def describe(study: Study, trial: FrozenTrial) -> str:
   """A trial's figures and values in one line, and by how far it breaks which constraint."""
-  metrics = trial.user_attrs.get('metrics', {})
+  metrics, settings = trial.user_attrs['metrics'], study.sweep.settings
   parts = [f'epoch {trial.user_attrs.get("epoch", 0.0):g}']
   parts += [f'{name} {_figure(name, value)}' for name, value in metrics.items()]
-  if metrics:
-    constraints = study.sweep.settings['constraints']
-    over = zip(constraints, excesses(study.sweep.settings, metrics), strict=True)
-    parts += [
-      f'breaks {constraint_text(constraint)} by {_figure(constraint["metric"], excess)}'
-      for constraint, excess in over
-      if not excess <= 0
-    ]
+  parts += [
+    f'breaks {constraint_text(constraint)} by {_figure(constraint["metric"], excess)}'
+    for constraint, excess in zip(settings['constraints'], excesses(settings, metrics), strict=True)
+    if not excess <= 0
+  ]
   return f'{trial.user_attrs["directory"]}: {", ".join(parts)} ({_values(trial)})'
 
 
