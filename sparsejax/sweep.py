@@ -19,7 +19,7 @@ import os
 import pathlib
 import signal
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from absl import flags
@@ -27,6 +27,7 @@ from ml_collections import config_flags
 
 from sparsejax.experiment import commandline, files
 from sparsejax.experiment.errors import UsageError
+from sparsejax.search import layout
 
 FINISHED, USAGE = 0, 2
 
@@ -103,36 +104,65 @@ def search(
     UsageError, ValueError: what can't be; nothing has been written but, where its settings were
       right, the study.
   """
+  from configs.sweeps import base
+
+  if wrong := set(asked) ^ set(base.get_config().to_dict()):
+    raise UsageError(f"config: '{min(wrong)}': allowed are the fields of configs/sweeps/base.py")
+  is_new = _is_new(folder, json.loads(json.dumps(asked)))
+
+  # These take seconds: what can be told without them has been.
+  from sparsejax import sweep_worker
+  from sparsejax.search import settings
+
+  resolve = sweep_worker.resolver(asked['overrides'])
+  sweep = settings.check(asked, resolve)
+
   import jax
 
-  from configs.sweeps import base
-  from sparsejax import sweep_worker
-  from sparsejax.experiment import setup
-  from sparsejax.search import layout, settings
+  from sparsejax.search import ends
+
+  jax.config.update('jax_platforms', 'cpu')  # of this process alone: GPUs are for the workers
+  for warning in ends.check(sweep, resolve, with_ends=is_new):
+    print(f'sweep: warning: {warning}', file=sys.stderr)
+
   from sparsejax.search.storage import identity, open_storage
   from sparsejax.search.study import Study
   from sparsejax.search.supervisor import Supervisor
 
-  if wrong := set(asked) ^ set(base.get_config().to_dict()):
-    raise UsageError(f"config: '{min(wrong)}': allowed are the fields of configs/sweeps/base.py")
-  resolve = sweep_worker.resolver(asked['overrides'])
-  sweep = settings.check(asked, resolve)
-  jax.config.update('jax_platforms', 'cpu')  # of this process alone: GPUs are for the workers
-  for config in sweep.settings['configs']:
-    setup.build(resolve(config))
   url = url or os.environ.get(sweep_worker.URL)
   with _alone_in(folder):
-    file = folder / layout.SWEEP
-    if file.exists() and json.loads(file.read_text()) != sweep.settings:
-      raise UsageError(f'workdir={folder}: it holds another search; allowed is another folder')
+    is_new = _is_new(folder, sweep.settings)
     study = Study(sweep, open_storage(url, folder), name, identity(folder))
     study.plan()
-    if not file.exists():
-      files.write_atomically(file, json.dumps(sweep.settings, indent=2) + '\n')
+    if is_new:
+      text = json.dumps(sweep.settings, indent=2) + '\n'
+      files.write_atomically(folder / layout.SWEEP, text)
   command = [sys.executable, '-m', sweep_worker.__name__, str(folder), name]
   if url:
     os.environ[sweep_worker.URL] = url  # not on a command line, which everyone can read
   return Supervisor(study, folder, command, workers=workers).run()
+
+
+def _is_new(folder: pathlib.Path, asked: Mapping[str, Any]) -> bool:
+  """Whether a folder holds no search yet; one with anything but this search is refused."""
+  file, allowed = folder / layout.SWEEP, 'allowed is another folder'
+  try:
+    text = file.read_text() if file.exists() else None
+    names = sorted(entry.name for entry in folder.iterdir()) if folder.exists() else []
+  except OSError as error:
+    raise UsageError(f'workdir={folder}: {error.strerror}; {allowed}') from error
+  if text is None:
+    # A command that was killed at its start may have left its study alone.
+    if others := [name for name in names if name[0] != '.' and name != layout.STUDY]:
+      raise UsageError(f'workdir={folder}: it holds {others[0]}, but no search; {allowed}')
+    return True
+  try:
+    held = json.loads(text)
+  except ValueError as error:
+    raise UsageError(f'{file} is damaged ({error}); {allowed}') from None
+  if held != asked:
+    raise UsageError(f'workdir={folder}: it holds another search; {allowed}')
+  return False
 
 
 @contextlib.contextmanager

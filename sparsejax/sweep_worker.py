@@ -18,9 +18,6 @@ from configs import base
 from sparsejax.experiment import commandline, compilation
 from sparsejax.experiment.errors import TerminatedError
 from sparsejax.search import layout, settings, space
-from sparsejax.search.storage import identity, open_storage
-from sparsejax.search.study import Study
-from sparsejax.search.worker import Worker
 
 URL = 'SPARSEJAX_STUDY'
 
@@ -38,9 +35,9 @@ def _resolve(overrides: tuple[str, ...], config: str) -> dict[str, Any]:
   path = config.partition(':')[0]
   try:
     loaded = base.complete(commandline.load(config))
-  except FileNotFoundError as error:
-    raise ValueError(f'configs: there is no {path}; allowed is a config file') from error
-  except (ValueError, TypeError, AttributeError) as error:
+  except Exception as error:  # whatever the file does
+    if not pathlib.Path(path).is_file():
+      raise ValueError(f"configs: there is no file '{path}'; allowed is a config file") from None
     raise ValueError(f'configs: {config}: {commandline.one_line(error)}') from None
   loaded.name = pathlib.Path(path).stem
   settings = loaded.to_dict()
@@ -60,6 +57,11 @@ def defaults(settings: dict[str, Any]) -> tuple[dict[str, Any], int]:
 
 def main() -> None:
   """Runs the command."""
+  # The command imports this module for its configs, and refuses what can't be before it waits.
+  from sparsejax.search.storage import identity, open_storage
+  from sparsejax.search.study import Study
+  from sparsejax.search.worker import Worker
+
   parser = argparse.ArgumentParser()
   parser.add_argument('folder', type=pathlib.Path)
   parser.add_argument('name')

@@ -13,11 +13,13 @@ from optuna.storages import InMemoryStorage
 from optuna.trial import TrialState
 
 from configs.sweeps import base
-from sparsejax.search import settings, view
+from sparsejax.search import layout, settings, view
+from sparsejax.search import study as study_module
 from sparsejax.search.storage import open_storage
-from sparsejax.search.study import LEASE, Study, worker_name
+from sparsejax.search.study import GRACE, LEASE, Study, worker_name
 
-CONFIG = {'epochs': 9.0, 'seed': 0, 'rate': 0.1, 'evaluation': {'every_epochs': 1.0}}
+CONFIG = {'epochs': 9.0, 'seed': 0, 'rate': 0.1, 'evaluation': {'every_epochs': 1.0}, 'other': 0.5}
+STATES = (layout.FINISHED, layout.STOPPED, layout.FAILED, layout.RUNNING, layout.WAITING)
 ME = worker_name(os.getpid())
 RATE = {'key': 'rate', 'kind': 'log_uniform', 'low': 0.01, 'high': 1.0}
 
@@ -112,7 +114,7 @@ def test_a_failed_trial_is_the_worst_and_the_search_goes_on():
   # Eight by themselves, two places of the next rung that nobody is left for.
   assert failed.count('fewer are left than go on') == 2
   assert len(failed) == 10
-  assert view.status(study).failed == 10
+  assert view.status(study).failed == 8
 
 
 def test_a_lost_trial_is_taken_up_by_another_with_its_values_and_directory():
@@ -129,7 +131,7 @@ def test_a_lost_trial_is_taken_up_by_another_with_its_values_and_directory():
   work(study)
   assert len(study.by_slot()) == len(study.sweep.slots)
   now = view.status(study)
-  assert (now.finished, now.stopped, now.failed, now.lost) == (5, 17, 0, 1)
+  assert (now.finished, now.stopped, now.failed, now.lost) == (5, 12, 0, 1)
 
 
 def test_a_promoted_trial_that_is_lost_goes_on_with_the_same_configuration():
@@ -332,3 +334,91 @@ def test_deaths_behind_the_furthest_epoch_add_up():
     study.note_epoch(claim, epoch)
     study.release_dead([ME])
   assert 'error' in study.by_slot()['0.0.0'].user_attrs
+
+
+def test_a_worker_that_died_before_it_said_what_it_took_costs_half_a_minute(monkeypatch):
+  study = study_of(sweep())
+  with monkeypatch.context() as patched:
+    patched.setattr(study, '_begin', lambda *_: None)  # it died there
+    study.claim()
+  assert study.release_dead([ME]) == []  # nobody knows that it was this one
+  now = time.time()
+  monkeypatch.setattr(time, 'time', lambda: now + GRACE + 1)
+  assert [trial.user_attrs['slot'] for trial in study.release_dead([ME])] == ['0.0.0']
+  assert study.claim().slot.key == '0.0.0'
+
+
+def test_a_worker_that_died_between_two_draws_changes_no_value(monkeypatch):
+  search = sweep(space=(RATE, {'key': 'other', 'kind': 'uniform', 'low': 0.0, 'high': 1.0}))
+  undisturbed = study_of(search).claim()
+  study, suggest = study_of(search), study_module._suggest
+
+  def die_at_the_second(trial, key, distribution):
+    if key == 'other':
+      raise KeyboardInterrupt
+    return suggest(trial, key, distribution)
+
+  with monkeypatch.context() as patched:
+    patched.setattr(study_module, '_suggest', die_at_the_second)
+    with pytest.raises(KeyboardInterrupt):
+      study.claim()
+  (lost,) = study.release_dead([ME])
+  assert set(lost.params) == {'rate'}
+  assert study.claim().values == undisturbed.values
+
+
+def test_every_configuration_is_counted_once_and_as_its_records_have_it():
+  study = study_of(sweep())
+  order, busy = random.Random(3), []
+  for turn in range(200):
+    now = view.status(study)
+    states = {}
+    for record in sorted(view.records(study), key=lambda record: record['rung']):
+      states[record['directory']] = record['state']
+    states.pop(None, None)  # a place that nobody has gone on to
+    counts = [list(states.values()).count(state) for state in STATES]
+    shown = [now.finished, now.stopped, now.failed, len(now.running), now.waiting]
+    assert shown == counts
+    assert sum(shown) == 9 + 5 + 3
+    if (claim := study.claim() if len(busy) < 3 else None) is not None:
+      busy.append(claim)
+    elif busy:
+      claim = busy.pop(order.randrange(len(busy)))
+      study.fail(claim, 'it can not') if turn % 9 == 0 else finish(study, claim)
+  assert study.is_over
+  assert now.promotions == 3 + 1 + 1
+  assert f'of {9 + 5 + 3} configurations; 5 promotions' in now.line
+
+
+def test_a_search_without_later_rungs_has_no_promotions():
+  now = view.status(study_of(sweep(scheduler={'name': 'none'}, trials=3)))
+  assert now.line == '0 finished, 0 stopped early, 0 running, 3 waiting, of 3 configurations'
+
+
+def test_what_is_best_has_its_epoch_its_active_fraction_and_what_it_breaks():
+  at_most = {'validation_loss': 0.1, 'active_fraction': 0.05, 'validation_accuracy': 1.0}
+  constraints = tuple({'metric': name, 'at_most': bound} for name, bound in at_most.items())
+  study = study_of(sweep(scheduler={'name': 'none'}, trials=2, constraints=constraints))
+  figures = {'active_fraction': 0.0577, 'validation_accuracy': 0.98333, 'validation_loss': 0.15}
+  study.finish(study.claim(), figures, epoch=9, stopped=False)
+  (best,) = view.best(study)
+  figures = 'epoch 9, active_fraction 5.77 %, validation_accuracy 98.33 %, validation_loss 0.15'
+  broken = 'breaks validation_loss <= 0.1 by 0.05, breaks active_fraction <= 5.00 % by 0.77 %'
+  assert view.describe(study, best).startswith(f'b0-000: {figures}, {broken} (rate ')
+  every = 'validation_loss <= 0.1 and active_fraction <= 5.00 % and validation_accuracy <= 100.00 %'
+  assert view.broken_by_all(study) == every
+  study.finish(study.claim(), dict.fromkeys(at_most, 0.01), epoch=9, stopped=False)
+  assert view.broken_by_all(study) == ''
+  assert 'breaks' not in view.describe(study, view.best(study)[0])
+
+
+def test_with_optunas_pruner_what_a_killed_trial_reported_stays_in_the_comparison():
+  study = study_of(sweep(scheduler={'name': 'optuna_hyperband'}, trials=1))
+  for _ in range(2):
+    claim = study.claim()
+    claim.trial.report(0.5, 9)
+    claim.trial.should_prune()
+    study.release_dead([ME])
+  lost = [trial for trial in study.study.trials if trial.state == TrialState.FAIL]
+  assert [trial.intermediate_values for trial in lost] == [{9: 0.5}] * 2
+  assert all(trial.system_attrs['completed_rung_0'] == 0.5 for trial in lost)

@@ -4,6 +4,7 @@ Training is a stand-in that writes what a run would; the study is a real one in 
 """
 
 import json
+import signal
 
 import pytest
 from optuna.exceptions import StorageInternalError
@@ -14,7 +15,7 @@ from configs.sweeps import base
 from sparsejax.experiment import errors
 from sparsejax.experiment import run as run_module
 from sparsejax.search import settings, supervisor, view, worker
-from sparsejax.search.study import Study
+from sparsejax.search.study import Study, worker_name
 
 CONFIG = {'epochs': 9.0, 'seed': 0, 'rate': 0.1, 'evaluation': {'every_epochs': 1.0}}
 RATE = {'key': 'rate', 'kind': 'log_uniform', 'low': 0.01, 'high': 1.0}
@@ -178,7 +179,7 @@ def test_a_database_that_is_away_for_a_while_does_not_end_a_search(crew, monkeyp
   assert supervise(one, monkeypatch) == 0
   output = capsys.readouterr().out
   assert output.count('the study can not be reached: gone') == 1
-  assert 'best so far: b0-000: validation_loss 0.5 (rate' in output
+  assert 'best so far: b0-000: epoch 9, validation_loss 0.5 (rate' in output
 
 
 def test_a_search_without_one_trial_that_trains_has_failed(crew, monkeypatch, capsys, tmp_path):
@@ -240,3 +241,131 @@ def test_a_pruned_trial_has_the_epoch_that_it_reached(crew, training):
   one.train(claim)
   (record,) = view.records(one.study)
   assert (record['state'], record['epoch']) == ('stopped', 2.0)
+
+
+class Process:
+  """Stands for a worker's: alive until it has a return code."""
+
+  def __init__(self, pid, returncode=None):
+    self.pid, self.returncode = pid, returncode
+
+  def poll(self):
+    return self.returncode
+
+
+def supervisor_of(one, workers=1):
+  (one.folder / 'workers').mkdir(exist_ok=True)
+  return supervisor.Supervisor(one.study, one.folder, (), workers=workers)
+
+
+def claimed_by(one, pid):
+  claim = one.study.claim()
+  claim.trial.set_user_attr('worker', worker_name(pid))
+  return claim
+
+
+def test_the_end_of_a_worker_is_told_and_its_trial_goes_on(crew, capsys):
+  one = crew()
+  claim = claimed_by(one, 7)
+  watcher = supervisor_of(one)
+  watcher._note_end(0, Process(7, -signal.SIGKILL))
+  output = capsys.readouterr().out
+  assert 'worker 0 ended by SIGKILL; b0-000 goes on; another starts' in output
+  assert watcher._in_vain == [0]
+  assert one.study.claim().slot == claim.slot
+
+
+def test_the_end_of_a_worker_that_was_done_is_not_told(crew, capsys):
+  watcher = supervisor_of(crew())
+  watcher._note_end(0, Process(7, 0))
+  assert capsys.readouterr().out == ''
+  assert watcher._in_vain == [0]
+
+
+def test_a_worker_that_never_had_a_trial_ended_in_vain(crew, capsys):
+  one = crew()
+  watcher = supervisor_of(one)
+  for count in (1, 2):
+    watcher._note_end(0, Process(7, 1))
+    assert watcher._in_vain == [count]
+  assert 'worker 0 ended by status 1; another starts' in capsys.readouterr().out
+  claimed_by(one, 8)
+  watcher._note_end(0, Process(8, 1))
+  assert watcher._in_vain == [0]
+
+
+def test_of_the_last_trial_no_worker_is_waited_for(crew, capsys):
+  one = crew(scheduler={'name': 'none'}, trials=1)
+  one.study.finish(claimed_by(one, 7), {'validation_loss': 0.5}, epoch=9, stopped=False)
+  supervisor_of(one)._note_end(0, Process(7, -signal.SIGKILL))
+  assert capsys.readouterr().out == 'worker 0 ended by SIGKILL\n'
+
+
+class Starts(supervisor.Supervisor):
+  """Its workers are made here, and end at once with status 1 unless they are to live."""
+
+  living, started = (), 0
+
+  def _start(self, index):
+    self.started += 1
+    return Process(100 + self.started, None if index in self.living else 1)
+
+  def _end_workers(self):
+    pass
+
+
+def test_workers_that_can_not_start_end_the_search_with_the_last_line_of_their_log(
+  crew, monkeypatch, capsys
+):
+  monkeypatch.setattr(supervisor.time, 'sleep', lambda seconds: None)
+  monkeypatch.setattr(supervisor.signal, 'signal', lambda *_: None)
+  one = crew()
+  watcher = Starts(one.study, one.folder, (), workers=1)
+  (one.folder / 'workers').mkdir()
+  watcher._log(0).write_text('Traceback:\nImportError: no jax\n')
+  assert watcher.run() == 1
+  assert watcher.started == supervisor.ATTEMPTS + 1
+  line = capsys.readouterr().err.strip()
+  assert line == f'sweep: worker 0 can not start: ImportError: no jax; {watcher._log(0)}'
+
+
+def test_a_worker_without_a_log_can_not_start_either(crew, capsys):
+  watcher = supervisor_of(crew())
+  assert watcher._give_up(0) == 1
+  assert 'worker 0 can not start: ; ' in capsys.readouterr().err
+
+
+def test_one_that_can_not_start_is_tried_on_while_another_works(crew, monkeypatch):
+  """One that waits for the end of a rung may be killed again and again, and never had a trial."""
+  one = crew()
+  watcher = Starts(one.study, one.folder, (), workers=2)
+  watcher.living = (0,)
+  monkeypatch.setattr(supervisor.signal, 'signal', lambda *_: None)
+
+  def wait(seconds):
+    del seconds
+    if watcher.started == 2:
+      claimed_by(one, watcher._workers[0].pid)
+    if watcher.started > 3 * supervisor.ATTEMPTS:
+      watcher._signal = signal.SIGTERM
+
+  monkeypatch.setattr(supervisor.time, 'sleep', wait)
+  assert watcher.run() == 128 + signal.SIGTERM
+  assert watcher.started > 3 * supervisor.ATTEMPTS
+
+
+def test_a_search_in_which_nothing_keeps_to_a_constraint_says_so(crew, monkeypatch, capsys):
+  bound = {'metric': 'validation_loss', 'at_most': 0.1}
+  one = crew(scheduler={'name': 'none'}, trials=2, constraints=(bound,))
+  for loss in (0.4, 0.2):
+    one.study.finish(one.study.claim(), {'validation_loss': loss}, epoch=9, stopped=False)
+  assert supervise(one, monkeypatch) == 0
+  last = capsys.readouterr().out.splitlines()[-3:]
+  assert 'b0-001: epoch 9, validation_loss 0.2, breaks validation_loss <= 0.1 by 0.1 (' in last[0]
+  assert last[2] == 'no finished trial keeps to validation_loss <= 0.1: the nearest is first'
+
+
+def test_the_figures_of_a_trial_have_the_active_fraction_where_its_run_tells_it(crew):
+  one = crew()
+  found = {'validation_loss': 0.1, 'validation_accuracy': 0.9, 'active_fraction': 0.05}
+  assert one._figures(found | {'epoch': 1}) == found

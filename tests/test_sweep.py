@@ -34,6 +34,7 @@ EPOCHS, ETA = (4, 2) if KILLS <= 3 else (12, 3)
 # Not the digits: those are split by who wrote them, and not by a seed.
 DATA = commands.write_npz(commands.CACHES / 'search.npz', examples=1200, size=8, channels=1)
 # Small batches, so that a trial lasts long enough to be killed in the middle.
+RATE = 'scale_by_learning_rate.learning_rate.value'
 QUICKSTART = '--config=configs/sweeps/quickstart.py'
 SEARCH = (
   QUICKSTART,
@@ -107,7 +108,9 @@ def counts_of(folder, **where):
 
 SCHEDULE = brackets(EPOCHS, ETA)
 FINISHED = sum(rungs[-1].configurations for rungs in SCHEDULE)
-STOPPED = sum(rung.configurations for rungs in SCHEDULE for rung in rungs[:-1])
+CONFIGURATIONS = sum(rungs[0].configurations for rungs in SCHEDULE)
+STOPPED = CONFIGURATIONS - FINISHED
+PROMOTIONS = sum(rung.configurations for rungs in SCHEDULE for rung in rungs[1:])
 ALL_DONE = (FINISHED, STOPPED, 0, 0, 0)
 
 
@@ -135,10 +138,10 @@ def test_two_workers_train_every_rung_and_nothing_twice(undisturbed):
   if EPOCHS == 4:
     assert epochs_of_the_rungs() == (4 + 2 + 2) + (3 * 2 + 2) + 3 * 4
   assert epochs_trained(folder) == epochs_of_the_rungs()
-  configurations = sum(rungs[0].configurations for rungs in SCHEDULE)
-  assert len(list((folder / 'runs').iterdir())) == configurations
+  assert len(list((folder / 'runs').iterdir())) == CONFIGURATIONS
   assert len(list((folder / 'runs').glob('*/summary.json'))) == FINISHED
-  done = f'{FINISHED} finished, {STOPPED} stopped early, 0 running, 0 waiting'
+  done = f'{FINISHED} finished, {STOPPED} stopped early, 0 running, 0 waiting, of {CONFIGURATIONS}'
+  done += f' configurations; {PROMOTIONS} promotions'
   assert output.splitlines()[-6].startswith(done)
   best = min(
     json.loads(file.read_text())['validation_loss']
@@ -244,13 +247,13 @@ def test_a_trial_that_can_not_be_trained_is_reported_and_stops_nothing(tmp_path)
     *SEARCH[:-1],
     '--config.sampler=grid',
     '--config.scheduler.name=none',
-    "--config.space=({'key': 'batch_size', 'kind': 'choices', 'choices': (4, 100000)},)",
+    f"--config.space=({{'key': '{RATE}', 'kind': 'choices', 'choices': (0.05, 1e30)}},)",
     f'--workdir={tmp_path}',
   )
   assert status == 0, output
   assert counts_of(tmp_path) == (1, 0, 1, 0, 0)
   line = next(line for line in output.splitlines() if line.startswith('  failed: b0-001'))
-  assert 'batch_size=100000' in line
+  assert 'the loss of step' in line
 
 
 # A database.
@@ -356,6 +359,20 @@ REFUSED = (
     "field 'l1'",
   ),
   ((QUICKSTART, '--workdir=DIR', "--config.space=('l1',)"), "space: 'l1'; allowed are dicts"),
+  (
+    (QUICKSTART, '--workdir=DIR', "--config.configs=('configs/quickstart.py', 'configs/no.py:1')"),
+    "configs: there is no file 'configs/no.py'",
+  ),
+  ((QUICKSTART, '--workdir=DIR', "--config.configs=('README.md',)"), 'configs: README.md: '),
+  ((QUICKSTART, '--workdir=DIR', '--config.configs=(5,)'), 'configs: 5; allowed are texts'),
+  (
+    (
+      QUICKSTART,
+      '--workdir=DIR',
+      "--config.space=({'key': 'prune.target', 'kind': 'uniform', 'low': 0.1, 'high': 1.5},)",
+    ),
+    "space: 'prune.target' at 1.5 of configs/quickstart.py: prune.target=1.5: allowed is",
+  ),
 )
 
 
@@ -377,3 +394,42 @@ def test_another_search_in_the_same_folder_is_refused(undisturbed, capsys):
   assert sweep.main(['sweep', QUICKSTART, f'--workdir={folder}']) == 2
   assert 'it holds another search; allowed is another folder' in capsys.readouterr().err
   assert figures_of(folder) == before
+
+
+def test_a_folder_that_holds_something_else_is_refused_and_left_as_it_is(tmp_path, capsys):
+  (tmp_path / 'notes.txt').write_text('mine')
+  assert sweep.main(['sweep', QUICKSTART, f'--workdir={tmp_path}']) == 2
+  error = capsys.readouterr().err
+  assert error == (
+    f'sweep: workdir={tmp_path}: it holds notes.txt, but no search; allowed is another folder\n'
+  )
+  assert [entry.name for entry in tmp_path.iterdir()] == ['notes.txt']
+
+
+def test_a_damaged_search_is_named(tmp_path, capsys):
+  (tmp_path / 'sweep.json').write_text('{"configs": ')
+  assert sweep.main(['sweep', QUICKSTART, f'--workdir={tmp_path}']) == 2
+  error = capsys.readouterr().err.strip()
+  assert error.startswith(f'sweep: {tmp_path}/sweep.json is damaged (Expecting value')
+  assert '\n' not in error
+
+
+def test_a_folder_with_the_study_of_a_command_that_was_killed_at_its_start_is_its_own(tmp_path):
+  (tmp_path / '.lock').touch()
+  (tmp_path / 'study.journal').touch()
+  assert sweep._is_new(tmp_path, {})
+  (tmp_path / 'sweep.json').write_text('{"eta": 3}')
+  assert not sweep._is_new(tmp_path, {'eta': 3})
+
+
+def test_what_can_be_told_at_once_is_told_before_the_slow_imports():
+  """Each of these takes a second and more."""
+  slow = ('flax', 'orbax', 'scipy.signal', 'sqlalchemy', 'sparsejax.experiment.setup')
+  program = (
+    'import sys; from sparsejax import sweep; '
+    f'status = sweep.main(["sweep", "{QUICKSTART}", "--workdir=/none", "--config.sampler=best"]); '
+    f'print(status, [name for name in {slow} if name in sys.modules])'
+  )
+  command = [sys.executable, '-c', program]
+  done = subprocess.run(command, cwd=commands.ROOT, capture_output=True, text=True, check=True)
+  assert done.stdout == '2 []\n'

@@ -29,6 +29,7 @@ def get_config():
   config.seeds = (0,)  # more than one in a grid only
   # dict(key=FIELD, kind='log_uniform' or 'uniform' or 'integers', low=, high=), or
   # dict(key=FIELD, kind='choices', choices=(...)); the key 'argument' is the config's argument.
+  # The configs are built with both ends of every range and every choice before a trial begins.
   config.space = ()
   config.sampler = 'random'  # or tpe; or grid: every combination of the choices, trained in full
   config.sampler_seed = 0
@@ -37,6 +38,10 @@ def get_config():
   config.scheduler = ConfigDict()
   # What trains for how long: hyperband, the paper's synchronous brackets; optuna_hyperband, its
   # asynchronous form by Optuna's pruner; none, every trial in full. R is the config's `epochs`.
+  # With Optuna's pruner a trial whose process was killed counts twice: what it reported stays among
+  # what others are compared with, and the trial in its place reports it again, maybe in another
+  # bracket. A rung before `prune` begins compares networks that are not pruned yet: a warning says
+  # so at the start.
   config.scheduler.name = 'hyperband'
   config.scheduler.eta = 3  # of the configurations in a rung one in so many goes on
 

@@ -16,7 +16,6 @@ from sparsejax.layers import Layers, variational
 from sparsejax.lookup import lookup
 from sparsejax.models.structure import architecture, remove_dead
 from sparsejax.sparsity import bits, posterior, tree
-from sparsejax.sparsity.histogram import suggest_threshold
 
 DETERMINISTIC = 'deterministic'
 SETTINGS = {
@@ -244,6 +243,8 @@ BINS = 40  # of a layer's histogram of log alpha in the summary
 
 def histograms(params: Any, thresholds: posterior.Thresholds) -> dict[str, dict[str, Any]]:
   """Returns by layer where log alpha lies, which threshold was applied and which is suggested."""
+  from sparsejax.sparsity.histogram import suggest_threshold  # and with it scipy.signal: a second
+
   found, layers = {}, posterior.variational_layers(params)
   for path, values in jax.device_get(posterior.log_alphas(params)).items():
     counts, edges = np.histogram(values, BINS)

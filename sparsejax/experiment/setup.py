@@ -1,6 +1,7 @@
 """From a config to everything that training needs, or one line that says what is wrong with it."""
 
 import functools
+import math
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
@@ -109,6 +110,10 @@ def build(config: Mapping[str, Any]) -> Experiment:
     threshold=settings['target'] if by_threshold else None,
     deployment=posterior.Deployment(model, image_shape),
   )
+  for step in (0, clock.total_steps - 1):
+    rate = float(experiment.learning_rate(step))  # NaN where a link has its own default
+    allowed = f'a number, 0 or more; this is at step {step}'
+    require(not (rate < 0 or math.isinf(rate)), 'learning_rate', rate, allowed)
   params = jax.eval_shape(experiment.init_variables)['params']
   if is_variational:
     deployed = _create_model(config, dataset.num_classes, 'deterministic')

@@ -3,6 +3,7 @@
 import pathlib
 
 SWEEP = 'sweep.json'  # its settings
+STUDY = 'study.journal'  # the study, where no database has it
 TRIALS = 'trials.json'  # how every trial stands, written anew whenever one of them ends
 RUNS = 'runs'  # the run directory of each configuration
 LOGS = 'workers'

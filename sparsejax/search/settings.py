@@ -9,6 +9,7 @@ from optuna.distributions import CategoricalDistribution
 
 from sparsejax.experiment.rates import is_number
 from sparsejax.experiment.runs import experiment_of, short_value
+from sparsejax.experiment.unread import read_only_with
 from sparsejax.lookup import lookup
 from sparsejax.search import space
 from sparsejax.search.brackets import Rung, Slot, brackets, plan
@@ -58,6 +59,8 @@ def check(settings: Mapping[str, Any], resolve: Resolve) -> Sweep:
   settings = json.loads(json.dumps(settings))  # as the workers will read them
   if not settings['configs']:
     raise ValueError('configs=(): allowed is one or more')
+  if wrong := [config for config in settings['configs'] if not isinstance(config, str)]:
+    raise ValueError(f'configs: {wrong[0]!r}; allowed are texts such as configs/NAME.py:ARGUMENT')
   lookup('sampler', settings['sampler'], dict.fromkeys(SAMPLERS))
   lookup('scheduler.name', settings['scheduler']['name'], dict.fromkeys(SCHEDULERS))
   _check_goals(settings)
@@ -117,7 +120,7 @@ def _check_goals(settings):
 
 
 def _check_effects(settings, parameters, resolve):
-  """Refuses a key that is absent from a config, or two of whose values make one experiment."""
+  """Refuses a key that is absent, that is not read, or two of whose values make one experiment."""
   for config in settings['configs']:
     one = settings | {'configs': [config]}
     for parameter in parameters:
@@ -126,6 +129,14 @@ def _check_effects(settings, parameters, resolve):
         before, after = (short_value(values[key]) for values in same)
         raise ValueError(
           f"space: '{key}' has no effect: {config} is the same experiment with {before} and {after}"
+        )
+      # What else varies may be what it takes for the key to be read.
+      beside = [{p.key: value} for p in parameters if p != parameter for value in p.samples]
+      trials = [resolved(one, values, resolve) for values in ({}, *beside)]
+      needed = [read_only_with(trial, key) for trial in trials]
+      if all(needed):
+        raise ValueError(
+          f"space: '{key}' has no effect on {config}: it is read only with {needed[0]}"
         )
 
 

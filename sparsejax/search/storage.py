@@ -12,6 +12,7 @@ from sqlalchemy.engine import make_url
 from sqlalchemy.exc import ArgumentError
 
 from sparsejax.experiment import files
+from sparsejax.search import layout
 
 
 class FileLock(JournalFileOpenLock):
@@ -51,7 +52,7 @@ def open_storage(url: str | None, folder: pathlib.Path) -> BaseStorage:
       take one trial.
   """
   if url is None:
-    path = folder / 'study.journal'
+    path = folder / layout.STUDY
     lock = FileLock(folder / '.study.lock', path)
     return JournalStorage(JournalFileBackend(str(path), lock_obj=lock))
   if url.startswith('sqlite'):

@@ -26,6 +26,7 @@ from sparsejax.search.brackets import Slot
 from sparsejax.search.settings import Sweep, excesses, score
 
 LEASE = 300.0  # seconds: a trial that nobody has touched for so long has lost its process
+GRACE = 30.0  # seconds, likewise, of a trial that was taken and of which nobody said who has it
 OPEN = (TrialState.WAITING, TrialState.RUNNING)
 
 
@@ -239,7 +240,7 @@ class Study:
     lost = []
     for trial in self.study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
       began = trial.datetime_start.timestamp() if trial.datetime_start else 0.0
-      lease = trial.user_attrs.get('lease', began + LEASE)
+      lease = trial.user_attrs.get('lease', began + GRACE)
       worker = trial.user_attrs.get('worker')
       if worker in workers or worker in stopped or lease < time.time():
         self.release(trial, died=worker not in stopped)
@@ -265,7 +266,9 @@ class Study:
       again = {'directory': attributes['directory'], 'deaths': deaths if died else 0}
       again |= {'epoch': epoch, 'epoch_of_death': max(epoch, furthest) if died else -1.0}
       again |= {'died_of': error}
-      self._add(self.slots[attributes['slot']], trial.params, again)
+      # Of values drawn in part none stay: the others would come from another place in the sequence.
+      values = trial.params if len(trial.params) == len(self.sweep.parameters) else {}
+      self._add(self.slots[attributes['slot']], values, again)
     try:
       if is_failed:
         reason = f'its process died {deaths} times without getting past epoch {epoch:g}'

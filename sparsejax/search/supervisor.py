@@ -21,7 +21,7 @@ from sparsejax.search import layout, view
 from sparsejax.search.study import Study, machine, worker_name
 
 PERIOD = 1.0  # seconds between two looks
-ATTEMPTS = 3  # of a worker, each without ever having a trial: it can't work
+ATTEMPTS = 3  # of a worker, each without ever having a trial: it can't start
 PATIENCE = 120.0  # seconds for the workers to save, once asked to end
 
 
@@ -58,10 +58,10 @@ class Supervisor:
             self._look_after_workers()
             self._show(live)
             self._is_done = self.study.is_over
+            if max(self._in_vain) >= ATTEMPTS and not self._is_any_at_work():
+              return self._give_up(self._in_vain.index(max(self._in_vain)))
           except StorageInternalError as error:  # a database that is away for a while
             self._note_once(f'the study can not be reached: {_first_line(error)}')
-          if ATTEMPTS in self._in_vain:
-            return self._give_up(self._in_vain.index(ATTEMPTS))
           if not self._is_done:
             time.sleep(PERIOD)
     finally:
@@ -113,7 +113,13 @@ class Supervisor:
     if process.returncode < 0:
       how = signal.Signals(-process.returncode).name
     gone_on = ', '.join(str(trial.user_attrs.get('directory')) for trial in lost)
-    self._note(f'worker {index} ended by {how}' + (f'; {gone_on} goes on' if lost else ''))
+    text = f'worker {index} ended by {how}' + (f'; {gone_on} goes on' if lost else '')
+    self._note(text + ('' if self.study.is_over else '; another starts, which takes some seconds'))
+
+  def _is_any_at_work(self) -> bool:
+    """Whether a worker lives that has had a trial: it may be all that others wait for."""
+    alive = [process for process in self._workers if process is not None and process.poll() is None]
+    return any(self.study.has_worked(worker_name(process.pid)) for process in alive)
 
   def _start(self, index: int) -> subprocess.Popen:
     with self._log(index).open('a') as log:
@@ -183,6 +189,8 @@ class Supervisor:
     files.write_json(self.folder / layout.TRIALS, view.records(self.study))
     for trial in now.best if len(now.best) > 1 else view.ranking(self.study)[: view.BEST]:
       self._console.print(f'  {view.describe(self.study, trial)}')
+    if constraints := view.broken_by_all(self.study):
+      self._console.print(f'no finished trial keeps to {constraints}: the nearest is first')
     for trial in self.study.by_slot().values():
       if 'error' in trial.user_attrs:
         where = trial.user_attrs.get('directory') or 'a place in a later rung'

@@ -1,6 +1,7 @@
 """What a search looks like from outside: how far it is, what is best, when it ends."""
 
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -10,10 +11,11 @@ from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 
-from sparsejax.experiment.display import duration
+from sparsejax.experiment.display import duration, percent
 from sparsejax.experiment.runs import short_name, short_value
 from sparsejax.search import layout
 from sparsejax.search.brackets import Slot
+from sparsejax.search.settings import excesses
 from sparsejax.search.study import OPEN, Study
 
 BEST = 5  # trials shown in the end
@@ -29,13 +31,16 @@ STATES = {
 class Status(NamedTuple):
   """A search at one moment.
 
+  A configuration is one run, and is counted once, however many rungs it was trained through.
+
   Attributes:
-    finished: trials that ended with a finished run.
-    stopped: trials that ended before, as their rung or the pruner has it.
-    failed: trials that could not be trained.
+    finished: configurations that ended with a finished run.
+    stopped: those that ended before, as their rung or the pruner has it.
+    failed: those that could not be trained.
+    waiting: those that nobody has yet, or of which it is not known yet whether they go on.
+    running: those in training, with their slots.
+    promotions: how often one went on to a later rung; None where there are no later ones.
     lost: trials whose process died; each has another in its place.
-    running: with their slots.
-    waiting: slots that nobody has yet.
     seconds_left: at most, were nothing stopped by a pruner; None where it can't be told yet.
     best: the trials that none is better than: one, or with several objectives a front.
   """
@@ -43,9 +48,10 @@ class Status(NamedTuple):
   finished: int
   stopped: int
   failed: int
-  lost: int
-  running: list[tuple[Slot, FrozenTrial]]
   waiting: int
+  running: list[tuple[Slot, FrozenTrial]]
+  promotions: int | None
+  lost: int
   seconds_left: float | None
   best: list[FrozenTrial]
 
@@ -57,19 +63,24 @@ class Status(NamedTuple):
       f'{self.waiting} waiting'
     )
     text += f', {self.failed} failed' if self.failed else ''
-    return text + (f', {self.lost} went on after their process died' if self.lost else '')
+    total = self.finished + self.stopped + self.failed + self.waiting + len(self.running)
+    text += f', of {total} configurations'
+    text += '' if self.promotions is None else f'; {self.promotions} promotions'
+    return text + (f'; {self.lost} went on after their process died' if self.lost else '')
 
 
 def status(study: Study) -> Status:
   """Returns how far a search is."""
   trials = study.by_slot()
-  by_state: dict[TrialState, list[tuple[Slot, FrozenTrial]]] = {}
+  latest = _latest(study, trials)
+  running = [(slot, t) for slot, t in latest.values() if t.state == TrialState.RUNNING]
+  states = _states(study, trials)
+  count = Counter(states[slot.key] for slot, _ in latest.values())
   done: list[tuple[float, float]] = []
   left: list[tuple[float, float]] = []
   for slot in study.sweep.slots:
     if (trial := trials.get(slot.key)) is None:
       continue
-    by_state.setdefault(trial.state, []).append((slot, trial))
     own = slot.epochs - _epochs_before(study, slot)
     trained = min(max(trial.user_attrs.get('epoch', 0.0) - _epochs_before(study, slot), 0.0), own)
     if trial.state in (TrialState.COMPLETE, TrialState.PRUNED):
@@ -78,15 +89,40 @@ def status(study: Study) -> Status:
       left.append((own, own - trained))
   lost = [trial for trial in study.study.get_trials(deepcopy=False) if 'lost' in trial.user_attrs]
   return Status(
-    finished=len(by_state.get(TrialState.COMPLETE, [])),
-    stopped=len(by_state.get(TrialState.PRUNED, [])),
-    failed=len(by_state.get(TrialState.FAIL, [])),
+    finished=count[layout.FINISHED],
+    stopped=count[layout.STOPPED],
+    failed=count[layout.FAILED],
+    waiting=count[layout.WAITING],
+    running=running,
+    promotions=_promotions(study, trials),
     lost=sum(trial.user_attrs['lost'] == 'died' for trial in lost),
-    running=by_state.get(TrialState.RUNNING, []),
-    waiting=len(by_state.get(TrialState.WAITING, [])),
-    seconds_left=seconds_left(done, left, len(by_state.get(TrialState.RUNNING, []))),
+    seconds_left=seconds_left(done, left, len(running)),
     best=best(study),
   )
+
+
+def _latest(study: Study, trials: Mapping[str, FrozenTrial]) -> dict[str, tuple[Slot, FrozenTrial]]:
+  """The last slot of each configuration, by its directory."""
+  begun = [slot for slot in study.sweep.slots if slot.key in trials]
+  placed = [(slot, trials[slot.key]) for slot in sorted(begun, key=lambda slot: slot.rung)]
+  # A place in a later rung has no directory before somebody goes on to it.
+  return {t.user_attrs['directory']: (s, t) for s, t in placed if t.user_attrs['directory']}
+
+
+def _states(study: Study, trials: Mapping[str, FrozenTrial]) -> dict[str, str]:
+  states = {key: STATES[trial.state] for key, trial in trials.items()}
+  for key, trial in trials.items():
+    # One that stopped at its rung waits until it is known who goes on.
+    if trial.state == TrialState.PRUNED and study.may_go_on(study.slots[key], trials):
+      states[key] = layout.WAITING
+  return states
+
+
+def _promotions(study: Study, trials: Mapping[str, FrozenTrial]) -> int | None:
+  later = [slot.key for slot in study.sweep.slots if slot.rung]
+  if not later:
+    return None
+  return sum(key in trials and bool(trials[key].user_attrs['directory']) for key in later)
 
 
 def _epochs_before(study: Study, slot: Slot) -> int:
@@ -109,17 +145,19 @@ def best(study: Study) -> list[FrozenTrial]:
 
 def ranking(study: Study) -> list[FrozenTrial]:
   """Returns each configuration's last trial with figures: finished runs first, the best of all."""
-  latest: dict[str, tuple[Slot, FrozenTrial]] = {}
-  for key, trial in study.by_slot().items():
-    slot, directory = study.slots[key], trial.user_attrs.get('directory')
-    if 'metrics' in trial.user_attrs:
-      known = latest.get(directory)
-      if known is None or known[0].rung < slot.rung:
-        latest[directory] = slot, trial
+  measured = {key: t for key, t in study.by_slot().items() if 'metrics' in t.user_attrs}
   return sorted(
-    (trial for _, trial in latest.values()),
+    (trial for _, trial in _latest(study, measured).values()),
     key=lambda t: (t.state != TrialState.COMPLETE, *study.score(t)),
   )
+
+
+def broken_by_all(study: Study) -> str:
+  """The constraints, where no finished trial keeps to all of them; else ''."""
+  finished = [trial for trial in ranking(study) if trial.state == TrialState.COMPLETE]
+  if not finished or any(study.score(trial)[0] == 0 for trial in finished):
+    return ''
+  return ' and '.join(map(constraint_text, study.sweep.settings['constraints']))
 
 
 def _values(trial: FrozenTrial) -> str:
@@ -127,12 +165,31 @@ def _values(trial: FrozenTrial) -> str:
 
 
 def describe(study: Study, trial: FrozenTrial) -> str:
-  """A trial's figures and values in one line, and whether it breaks a constraint."""
-  figures = ', '.join(
-    f'{name} {short_value(value)}' for name, value in trial.user_attrs.get('metrics', {}).items()
-  )
-  broken = ', breaks a constraint' if study.score(trial)[0] == 1 else ''
-  return f'{trial.user_attrs["directory"]}: {figures}{broken} ({_values(trial)})'
+  """A trial's figures and values in one line, and by how far it breaks which constraint."""
+  metrics, settings = trial.user_attrs['metrics'], study.sweep.settings
+  parts = [f'epoch {trial.user_attrs.get("epoch", 0.0):g}']
+  parts += [f'{name} {_figure(name, value)}' for name, value in metrics.items()]
+  parts += [
+    f'breaks {constraint_text(constraint)} by {_figure(constraint["metric"], excess)}'
+    for constraint, excess in zip(settings['constraints'], excesses(settings, metrics), strict=True)
+    if not excess <= 0
+  ]
+  return f'{trial.user_attrs["directory"]}: {", ".join(parts)} ({_values(trial)})'
+
+
+def constraint_text(constraint: Mapping[str, Any]) -> str:
+  """A constraint as a person reads it.
+
+  Example:
+    >>> constraint_text({'metric': 'active_fraction', 'at_most': 0.05})
+    'active_fraction <= 5.00 %'
+  """
+  return f'{constraint["metric"]} <= {_figure(constraint["metric"], constraint["at_most"])}'
+
+
+def _figure(name: str, value: float) -> str:
+  """A metric in percent or in digits, as a run's own table has it."""
+  return percent(value) if name.endswith(('accuracy', 'fraction')) else short_value(value)
 
 
 def seconds_left(
@@ -165,11 +222,7 @@ def best_line(study: Study, now: Status) -> str:
 def records(study: Study) -> list[dict[str, Any]]:
   """Returns how every trial stands, for those who have the runs and not the study."""
   trials = study.by_slot()
-  states = {key: STATES[trial.state] for key, trial in trials.items()}
-  for key, trial in trials.items():
-    # One that stopped at its rung waits until it is known who goes on.
-    if trial.state == TrialState.PRUNED and study.may_go_on(study.slots[key], trials):
-      states[key] = layout.WAITING
+  states = _states(study, trials)
   return [
     {
       'trial': trial.number,

@@ -158,6 +158,7 @@ class Worker:
   def _figures(self, found: Mapping[str, Any]) -> dict[str, float]:
     goals = (*self.sweep.settings['objectives'], *self.sweep.settings['constraints'])
     names = {*(goal['metric'] for goal in goals), 'validation_loss', 'validation_accuracy'}
+    names |= {'active_fraction'} & set(found)
     if missing := sorted(names - set(found)):
       raise ValueError(f"metric '{missing[0]}': this run has none; it has validation_loss and more")
     return {name: _number(found[name]) for name in sorted(names)}

@@ -1,0 +1,117 @@
+"""What a search would train, built before it begins: every config, both ends of every range."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from optuna.distributions import CategoricalDistribution
+
+from sparsejax.experiment import rates, setup
+from sparsejax.experiment.runs import short_value
+from sparsejax.search import settings, space
+from sparsejax.search.settings import Resolve, Sweep
+
+
+def check(sweep: Sweep, resolve: Resolve, *, with_ends: bool = True) -> list[str]:
+  """Builds what a search starts from; returns warnings, a line each.
+
+  Args:
+    sweep: the search.
+    resolve: loads a config, with the sweep's overrides.
+    with_ends: builds the ends of the ranges and every choice too, one parameter at a time.
+
+  Raises:
+    ValueError: a value with which no trial could be trained, or a range that changes nothing.
+  """
+  warnings = []
+  for config in sweep.settings['configs']:
+    one = sweep.settings | {'configs': [config]}
+    try:
+      experiment = setup.build(settings.resolved(one, {}, resolve))
+    except ValueError as error:
+      raise ValueError(f'{config}: {error}') from None
+    warnings += _rungs_before_the_cut(sweep, config, experiment)
+    for parameter in sweep.parameters if with_ends else ():
+      if parameter.key not in (space.CONFIG, space.SEED):
+        built = [_build(sweep, one, parameter, value, resolve) for value in _ends(parameter)]
+        _check_schedule(sweep, parameter, built)
+  return warnings
+
+
+def _ends(parameter: space.Parameter) -> tuple[Any, ...]:
+  samples = parameter.samples
+  is_choice = isinstance(parameter.distribution, CategoricalDistribution)
+  return samples if is_choice else (samples[0], samples[-1])
+
+
+def _build(sweep, one: Mapping[str, Any], parameter, value, resolve: Resolve) -> setup.Experiment:
+  """The experiment with one value, or, if that can't be by itself, with a choice beside it."""
+  others = [p for p in sweep.parameters if isinstance(p.distribution, CategoricalDistribution)]
+  beside = [{other.key: choice} for other in others for choice in other.samples]
+  reason = None
+  for values in ({}, *beside):
+    try:
+      return setup.build(settings.resolved(one, {**values, parameter.key: value}, resolve))
+    except ValueError as error:
+      reason = reason or error
+  raise ValueError(
+    f"space: '{parameter.key}' at {short_value(value)} of {one['configs'][0]}: {reason}"
+  )
+
+
+def _check_schedule(sweep, parameter, built: list[setup.Experiment]) -> None:
+  """Refuses a setting of a schedule that is the same at every step of the run, whatever it is."""
+  configs = [experiment.config for experiment in built]
+  name = _schedule_of(configs[0], parameter.key)
+  if name is None or any(p.key.startswith(f'{name}.') for p in sweep.parameters if p != parameter):
+    return
+  first, *others = [
+    jax.vmap(rates.build(_block(experiment.config, name), experiment.clock))(
+      jnp.arange(experiment.clock.total_steps)
+    )
+    for experiment in built
+  ]
+  if all(np.array_equal(first, other) for other in others):
+    low, *_, high = map(short_value, _ends(parameter))
+    raise ValueError(
+      f"space: '{parameter.key}' has no effect: {name} is the same at every step with {low} and "
+      f'{high}'
+    )
+
+
+def _schedule_of(config: Mapping[str, Any], key: str) -> str | None:
+  """The outermost schedule's block that a field is in."""
+  names = key.split('.')
+  for end in range(1, len(names)):
+    block = _block(config, '.'.join(names[:end]))
+    if rates.is_schedule(block) and block.get('schedule') in rates.KINDS:
+      return '.'.join(names[:end])
+  return None
+
+
+def _block(config: Mapping[str, Any], name: str) -> Any:
+  for part in name.split('.'):
+    config = config.get(part, {})
+  return config
+
+
+def _rungs_before_the_cut(sweep: Sweep, config: str, experiment: setup.Experiment) -> list[str]:
+  cut, scheduler = experiment.agenda.first_cut, sweep.settings['scheduler']
+  rungs = {slot.epochs for slot in sweep.slots if not slot.is_last}
+  if scheduler['name'] == 'optuna_hyperband':
+    longest = sweep.slots[0].epochs
+    powers = (scheduler['eta'] ** power for power in range(longest.bit_length()))
+    rungs = {epochs for epochs in powers if epochs < longest}
+  if cut is None:
+    return []
+  # The evaluation at the very step of a cut is of the network before it.
+  early = [epochs for epochs in sorted(rungs) if experiment.clock.steps('epochs', epochs) <= cut]
+  if not early:
+    return []
+  begin = cut / experiment.clock.steps_per_epoch
+  return [
+    f'{config}: what is compared after {", ".join(map(str, early))} epochs is not pruned yet: '
+    f'prune begins at epoch {begin:g}; with an earlier begin every rung compares pruned networks'
+  ]

@@ -1,0 +1,73 @@
+"""What is said to be read only with another setting is: the built link is the same without it."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from configs import base
+from sparsejax.experiment import data, pruning
+from sparsejax.experiment.durations import Clock
+from sparsejax.experiment.unread import read_only_with
+
+CLOCK = Clock(examples=1000, batch_size=10, epochs=10)
+PRUNE = base.LINKS['prune'] | {
+  'allocation': 'uniform',
+  'target': 0.5,
+  'begin_epochs': 1.0,
+  'end_epochs': 5.0,
+}
+RIGL = {'schedule': 'rounds', 'update_rule': 'rigl'}
+OTHER = {
+  'every_steps': 50,
+  'end_epochs': 4.0,
+  'round_share': 0.3,
+  'block': (2, 2),
+  'm': 8,
+  'exchange_share': 0.1,
+  'start': 'criterion',
+}
+BLOCKS = {'granularity': 'blocks'}
+EVERY = [
+  {},
+  {'schedule': 'cubic'},
+  {'schedule': 'rounds'},
+  {'schedule': 'cubic'} | BLOCKS,
+  {'granularity': 'n_of_m'},
+  {'schedule': 'periodic', 'update_rule': 'set'},
+  {'schedule': 'periodic', 'update_rule': 'rigl'},
+  RIGL,
+]
+
+
+def traced(block):
+  """The link as it is computed, constants and all."""
+  link = pruning.build(block, CLOCK, seed=0, inner=None, costs=None)
+  params = {'fc': {'kernel': jnp.ones((16, 16))}, 'out': {'kernel': jnp.ones((16, 8))}}
+  update = jax.make_jaxpr(lambda u, s, p: link.update(u, s, p, grad=u))
+  closed = update(params, link.init(params), params)
+  return str(closed), [np.asarray(constant).tobytes() for constant in closed.consts]
+
+
+@pytest.mark.parametrize('changes', EVERY, ids=str)
+@pytest.mark.parametrize('field', OTHER)
+def test_a_setting_of_prune_changes_the_link_exactly_where_it_is_read(changes, field):
+  block = PRUNE | changes
+  is_same = traced(block) == traced(block | {field: OTHER[field]})
+  assert bool(read_only_with({'prune': block}, f'prune.{field}')) == is_same
+
+
+def test_the_split_of_the_digits_is_one_and_a_split_in_order_has_no_seed():
+  digits = [data.load('digits', split_seed=seed).train.labels for seed in (0, 1)]
+  np.testing.assert_array_equal(*digits)
+  for name, split, is_unread in (
+    ('digits', 'shuffle', True),
+    ('mnist', 'first', True),
+    ('mnist', 'shuffle', False),
+  ):
+    config = {'data': {'name': name, 'split': split}}
+    assert bool(read_only_with(config, 'data.split_seed')) == is_unread
+
+
+def test_what_is_no_field_of_another_is_always_read():
+  assert read_only_with({}, 'scale_by_learning_rate.learning_rate.every_epochs') == ''
