@@ -79,12 +79,12 @@ def report(folders: Sequence[pathlib.Path], out: pathlib.Path) -> str:
 
 def _figures(found, searched):
   """Yields (task or stem of a search, name, figure or None)."""
-  from sparsejax.reports import figures, tables
+  from sparsejax.reports import figures, pareto, tables
 
   for task in dict.fromkeys(group.task for group in found):
     own = [group for group in found if group.task == task]
     stem = tables.stem_of(task)
-    yield task, f'{stem}.pareto', figures.pareto(task, own)
+    yield task, f'{stem}.pareto', pareto.pareto(task, own)
     yield task, f'{stem}.traces', figures.traces(task, own)
     yield task, f'{stem}.weights', figures.by_layer(task, own, 'weights')
     yield task, f'{stem}.units', figures.by_layer(task, own, 'units')

@@ -3,27 +3,33 @@
 import itertools
 import math
 import pathlib
+import textwrap
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
+from matplotlib.artist import Artist
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
 from sparsejax.experiment import scales
-from sparsejax.reports import published
 from sparsejax.reports.groups import DENSE, Group
 
-# Okabe and Ito's palette, less the yellow that does not read on white.
-COLOURS = ('#0072B2', '#D55E00', '#009E73', '#CC79A7', '#56B4E9', '#E69F00', '#000000')
+# Okabe and Ito's palette, less the yellow that does not read on white, and three of Paul Tol's that
+# are darker than what they are near to.
+COLOURS = (
+  *('#0072B2', '#D55E00', '#009E73', '#CC79A7', '#56B4E9', '#E69F00', '#000000'),
+  *('#882255', '#999933', '#332288'),
+)
 MARKERS = ('o', 's', '^', 'D', 'v', 'P', 'X', '<', '>')
 LINES = ('-', '--', '-.', ':')
 GREY = '#6B6B6B'
 MOST = 7  # experiments that one picture tells apart
 WIDEST = 8  # layers in one row of panels
 DPI = 130
+LETTER, HANDLE = 4.3, 9  # points that a letter of a legend takes; letters that a handle takes
 
 
 def save(figure: Figure, folder: pathlib.Path, name: str) -> None:
@@ -38,95 +44,42 @@ def save(figure: Figure, folder: pathlib.Path, name: str) -> None:
 
 
 def styles(names: Sequence[str]) -> dict[str, dict[str, str]]:
-  """Returns a colour, a marker and a line for each name; no two have the same three."""
-  cycles = zip(itertools.cycle(COLOURS), itertools.cycle(MARKERS), strict=False)
-  found = {}
-  for index, (name, (colour, marker)) in enumerate(zip(names, cycles, strict=False)):
-    line = LINES[index // len(COLOURS) % len(LINES)]
-    found[name] = {'color': colour, 'marker': marker, 'linestyle': line}
-  return found
+  """Returns a colour, a marker and a line for each name; of 180 no two have the same three.
 
-
-def by_method(groups: Sequence[Group]) -> dict[str, list[Group]]:
-  """Returns the experiments that have a sparse network and its test accuracy, by method."""
-  found: dict[str, list[Group]] = {}
-  for group in groups:
-    if group.kind != DENSE and math.isfinite(group.moments('test_accuracy')[0]):
-      found.setdefault(group.method, []).append(group)
-  return found
-
-
-def front(points: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:
-  """Returns the points that none beats in both: no fewer parameters at no less accuracy.
-
-  Example:
-    >>> front([(0.1, 0.9), (0.2, 0.8), (0.3, 0.95)])
-    [(0.1, 0.9), (0.3, 0.95)]
+  Neighbours differ in all three, for those who do not see colours and for print without them.
   """
-  kept: list[tuple[float, float]] = []
-  for x, y in sorted(points, key=lambda point: (point[0], -point[1])):
-    if not kept or y > kept[-1][1]:
-      kept.append((x, y))
-  return kept
+  looks = zip(*map(itertools.cycle, (COLOURS, MARKERS, LINES)), strict=False)
+  return {
+    name: {'color': colour, 'marker': marker, 'linestyle': line}
+    for name, (colour, marker, line) in zip(names, looks, strict=False)
+  }
 
 
-def pareto(task: str, groups: Sequence[Group]) -> Figure | None:
-  """Draws test accuracy over active parameters: means, bars of a standard deviation, and fronts."""
-  methods = by_method(groups)
-  others = published.points(task)
-  if not methods:
-    return None
-  figure = Figure(figsize=(8, 5), layout='constrained')
-  ax = figure.subplots()
-  drawn = [(p.active_fraction, p.accuracy) for of_source in others.values() for p in of_source]
-  for method, style in styles(list(methods)).items():
-    own = methods[method]
-    points = [_point(g) for g in own]
-    drawn += [(x, y) for x, _, y, _ in points]
-    x, x_spread, y, y_spread = np.array(points).T
-    bars = {'xerr': np.nan_to_num(x_spread), 'yerr': np.nan_to_num(y_spread)}
-    look = {'color': style['color'], 'marker': style['marker'], 'ms': 5}
-    ax.errorbar(x, y, **bars, ls='none', capsize=2, lw=1, label=_with_n(method, own), **look)
-    best = front(list(zip(x, y, strict=True)))
-    ax.plot(*zip(*best, strict=True), color=style['color'], ls=style['linestyle'], lw=1)
-  if (dense := best_dense(groups)) is not None:
-    mean, spread = dense[0].moments('test_accuracy')
-    drawn.append((math.nan, mean))
-    ax.axhline(mean, color='black', lw=1, ls='--', label=dense[1])
-    if math.isfinite(spread):
-      ax.axhspan(mean - spread, mean + spread, color='black', alpha=0.08, lw=0)
-  for (source, of_source), marker in zip(others.items(), itertools.cycle('*hpd8'), strict=False):
-    x, y = [p.active_fraction for p in of_source], [p.accuracy for p in of_source]
-    look = {'color': GREY, 'ls': ':', 'lw': 0.8, 'ms': 8, 'mfc': 'none'}
-    ax.plot(x, y, marker=marker, label=source, **look)
-  x, y = np.array(drawn).T
-  scales.fraction_along_x(ax, x[np.isfinite(x)])
-  scales.accuracy(ax, y[np.isfinite(y)])
-  ax.set(xlabel='active parameters', ylabel='test accuracy')
-  figure.suptitle(f'{task}: means over seeds, bars of one standard deviation', fontsize=10)
-  _grid(ax)
-  figure.legend(loc='outside right upper', fontsize=7, frameon=False)
-  if others:
-    figure.supxlabel(published.note(others), fontsize=7, color=GREY)
-  return figure
+def legend(figure: Figure, notes: Sequence[str] = (), handles: Sequence[Artist] = ()) -> None:
+  """Puts a legend under the axes, in as many columns as its labels leave room for.
 
-
-def _point(group: Group) -> tuple[float, float, float, float]:
-  return (*group.moments('active_fraction'), *group.moments('test_accuracy'))
-
-
-def _with_n(name: str, groups: Sequence[Group]) -> str:
-  counts = sorted({len(group.counted) for group in groups})
-  return f'{name} (n = {"-".join(map(str, {counts[0]: 0, counts[-1]: 0}))})'
-
-
-def best_dense(groups: Sequence[Group]) -> tuple[Group, str] | None:
-  """Returns the dense network that is best on validation images, and what to call it."""
-  dense = [g for g in groups if g.kind == DENSE and math.isfinite(g.moments('test_accuracy')[0])]
-  if not dense:
-    return None
-  best = max(dense, key=lambda g: np.nan_to_num(g.moments('validation_accuracy')[0], nan=-1.0))
-  return best, _with_n('dense' if len(dense) == 1 else f'best of {len(dense)} dense', [best])
+  Args:
+    figure: grows by the legend.
+    notes: lines above the labels.
+    handles: to show; without any, those of the axes that have a label.
+  """
+  handles = handles or [h for ax in figure.axes for h in ax.get_legend_handles_labels()[0]]
+  letters = int(figure.get_figwidth() * 72 / LETTER)  # in a line
+  labels = [textwrap.fill(str(handle.get_label()), letters - HANDLE) for handle in handles]
+  widest = max(len(line) for label in labels for line in label.splitlines()) + HANDLE
+  columns = min(max(letters // widest, 1), len(labels), 4)
+  title = '\n'.join(textwrap.fill(note, letters) for note in notes)
+  lines = sum(1 + label.count('\n') for label in labels) / columns + title.count('\n') + 1
+  figure.set_figheight(figure.get_figheight() + 0.15 * math.ceil(lines))
+  figure.legend(
+    handles,
+    labels,
+    loc='outside lower center',
+    ncols=columns,
+    frameon=False,
+    handlelength=3,
+    **{'fontsize': 7, 'title': title or None, 'title_fontsize': 7},
+  )
 
 
 def traces(task: str, groups: Sequence[Group]) -> Figure | None:
@@ -152,10 +105,10 @@ def traces(task: str, groups: Sequence[Group]) -> Figure | None:
     if values.size:
       scale(ax, values)
     ax.set_ylabel(key.replace('_', ' ').replace('fraction', 'parameters'))
-    _grid(ax)
+    grid(ax)
   lower.set_xlabel('epoch')
   upper.set_title(f'{task}: by epoch{_of_how_many(shown, groups)}', fontsize=10)
-  figure.legend(loc='outside lower center', fontsize=7, frameon=False)
+  legend(figure)
   return figure
 
 
@@ -206,8 +159,8 @@ def by_layer(task: str, groups: Sequence[Group], count: str) -> Figure | None:
   what = 'active weights' if count == 'weights' else 'filters and units with a weight left'
   ax.set_ylabel(what)
   ax.set_title(f'{task}: {what}, by layer{_of_how_many(shown, able)}', fontsize=10)
-  _grid(ax)
-  figure.legend(loc='outside lower center', fontsize=7, frameon=False)
+  grid(ax)
+  legend(figure)
   return figure
 
 
@@ -306,7 +259,7 @@ def brackets(
     ax.set_title(plan or f'{len(runs)} trials', fontsize=8)
     ax.set_xlabel('epoch')
     ax.set_xscale('log')
-    _grid(ax)
+    grid(ax)
   losses = np.concatenate(every)
   losses = losses[np.isfinite(losses)]
   if losses.size:
@@ -319,7 +272,8 @@ def brackets(
   return figure
 
 
-def _grid(ax) -> None:
+def grid(ax) -> None:
+  """Puts a pale grid under what is drawn; epochs are whole numbers."""
   ax.grid(lw=0.4, alpha=0.5)
   if ax.get_xscale() == 'linear' and ax.get_xlabel() == 'epoch':
     ax.xaxis.set_major_locator(MaxNLocator(integer=True))

@@ -2,36 +2,21 @@
 
 import base64
 import html
-import itertools
 import math
 import pathlib
 import urllib.parse
 from collections.abc import Mapping, Sequence
 
-import numpy as np
-import plotly.graph_objects as go
 import plotly.io
 from plotly.offline import get_plotlyjs
 
-from sparsejax.experiment import files, scales
+from sparsejax.experiment import files
 from sparsejax.experiment.scales import percent
-from sparsejax.reports import figures, published, tables
+from sparsejax.reports import curve, pareto, tables
 from sparsejax.reports.collect import DELIVERED, Run
 from sparsejax.reports.groups import Group, method_of
 from sparsejax.reports.searches import Search
 
-SYMBOLS = {
-  'o': 'circle',
-  's': 'square',
-  '^': 'triangle-up',
-  'D': 'diamond',
-  'v': 'triangle-down',
-  'P': 'cross',
-  'X': 'x',
-  '<': 'triangle-left',
-  '>': 'triangle-right',
-}
-PUBLISHED = ('star', 'hexagon', 'pentagon', 'diamond-tall', 'octagon')
 STYLE = """
 body { font: 15px/1.5 system-ui, sans-serif; color: #222; max-width: 1180px; margin: 2rem auto;
   padding: 0 1rem; }
@@ -96,10 +81,9 @@ def page(
   for task in tasks:
     own = [group for group in groups if group.task == task]
     body.append(f'<h2 id="{tables.stem_of(task)}">{html.escape(task)}</h2>')
-    if (curve := pareto(task, own, anchors)) is not None:
-      body.append(plotly.io.to_html(curve, full_html=False, include_plotlyjs=False))
-      if others := published.points(task):
-        body.append(f'<p>{html.escape(published.note(others))}</p>')
+    if (drawn := curve.pareto(task, own, anchors)) is not None:
+      body.append(plotly.io.to_html(drawn, full_html=False, include_plotlyjs=False))
+      body += [f'<p>{html.escape(note)}</p>' for note in pareto.notes(task, own)]
     for kind, head, rows in tables.task_tables(own):
       body += [f'<h3>{kind}</h3>', _table(head, [[html.escape(c) for c in row] for row in rows])]
     body += [_image(path) for path in pictures.get(task, ())]
@@ -120,137 +104,6 @@ def page(
       *body,
       f'<script>{SCRIPT}</script></body></html>\n',
     ]
-  )
-
-
-def pareto(
-  task: str, groups: Sequence[Group], anchors: Mapping[pathlib.Path, str]
-) -> go.Figure | None:
-  """Returns the curve with every run as a point that says what it is and leads to its row."""
-  methods = figures.by_method(groups)
-  if not methods:
-    return None
-  others = published.points(task)
-  spaced = scales.spacing(_accuracies(groups, others))
-  drawn = go.Figure()
-  for method, style in figures.styles(list(methods)).items():
-    _add_method(drawn, method, methods[method], style, spaced, anchors)
-  for (source, points), symbol in zip(others.items(), itertools.cycle(PUBLISHED), strict=False):
-    _add_published(drawn, source, points, symbol, spaced)
-  if (dense := figures.best_dense(groups)) is not None:
-    line, (mean, _) = {'dash': 'dash', 'width': 1}, dense[0].moments('test_accuracy')
-    text = f'{dense[1]}, {100 * mean:.2f} %'
-    drawn.add_hline(y=float(spaced.forward(mean)), line=line, annotation_text=text)
-  drawn.update_layout(
-    template='plotly_white',
-    height=520,
-    margin={'l': 60, 'r': 20, 't': 30, 'b': 50},
-    xaxis={'type': 'log', 'title': 'active parameters, %', 'dtick': 1},
-    yaxis={
-      'title': 'test accuracy, % (by the log of the error)',
-      'tickvals': [float(spaced.forward(tick)) for tick in spaced.ticks],
-      'ticktext': [f'{100 * tick:.4g}' for tick in spaced.ticks],
-    },
-  )
-  return drawn
-
-
-def _add_method(
-  drawn: go.Figure,
-  method: str,
-  own: Sequence[Group],
-  style: Mapping[str, str],
-  spaced: scales.Spacing,
-  anchors: Mapping[pathlib.Path, str],
-) -> None:
-  """Adds a method's means with their deviations, its front, and every seed as a small point."""
-  look = {'color': style['color'], 'symbol': SYMBOLS[style['marker']], 'size': 9}
-  fractions = [100 * g.moments('active_fraction')[0] for g in own]
-  means, spreads = np.array([g.moments('test_accuracy') for g in own]).T
-  spreads = np.nan_to_num(spreads)
-  places, above, below = map(spaced.forward, (means, means + spreads, means - spreads))
-  drawn.add_scatter(
-    x=fractions,
-    y=places.tolist(),
-    error_y={
-      'type': 'data',
-      'array': (above - places).tolist(),
-      'arrayminus': (places - below).tolist(),
-      'width': 3,
-    },
-    mode='markers',
-    marker=look,
-    name=method,
-    legendgroup=method,
-    text=[_of_mean(group) for group in own],
-    hovertemplate='%{text}<extra></extra>',
-    customdata=[anchors[group.counted[0].path] for group in own],
-  )
-  best = figures.front(list(zip(fractions, places.tolist(), strict=True)))
-  drawn.add_scatter(
-    x=[x for x, _ in best],
-    y=[y for _, y in best],
-    mode='lines',
-    line={'color': style['color'], 'width': 1},
-    legendgroup=method,
-    showlegend=False,
-    hoverinfo='skip',
-  )
-  each = [run for group in own for run in group.counted if len(group.counted) > 1]
-  drawn.add_scatter(
-    x=[100 * run.figure('active_fraction') for run in each],
-    y=[float(spaced.forward(run.figure('test_accuracy'))) for run in each],
-    mode='markers',
-    marker=look | {'size': 4, 'opacity': 0.6},
-    legendgroup=method,
-    showlegend=False,
-    text=[_of_run(run) for run in each],
-    hovertemplate='%{text}<extra></extra>',
-    customdata=[anchors[run.path] for run in each],
-  )
-
-
-def _add_published(
-  drawn: go.Figure, source: str, points, symbol: str, spaced: scales.Spacing
-) -> None:
-  drawn.add_scatter(
-    x=[100 * point.active_fraction for point in points],
-    y=[float(spaced.forward(point.accuracy)) for point in points],
-    mode='lines+markers',
-    marker={'color': figures.GREY, 'symbol': symbol, 'size': 9},
-    line={'color': figures.GREY, 'width': 1, 'dash': 'dot'},
-    name=source,
-    text=[_of_point(source, point) for point in points],
-    hovertemplate='%{text}<extra></extra>',
-  )
-
-
-def _accuracies(groups, others) -> np.ndarray:
-  found = [run.figure('test_accuracy') for group in groups for run in group.counted]
-  found += [point.accuracy for points in others.values() for point in points]
-  return np.array([accuracy for accuracy in found if math.isfinite(accuracy)])
-
-
-def _of_point(source: str, point: published.Point) -> str:
-  return (
-    f'<b>{html.escape(source)}</b><br>{100 * point.accuracy:.2f} %<br>'
-    f'{percent(point.active_fraction)} of the weights active'
-  )
-
-
-def _of_mean(group: Group) -> str:
-  accuracy, spread = group.moments('test_accuracy')
-  around = f' ± {100 * spread:.2f}' if math.isfinite(spread) else ''
-  return (
-    f'<b>{html.escape(group.label)}</b><br>{100 * accuracy:.2f}{around} %, n = {len(group.counted)}'
-    f'<br>{percent(group.moments("active_fraction")[0])} active'
-  )
-
-
-def _of_run(run: Run) -> str:
-  return (
-    f'<b>{html.escape(run.name)}</b><br>{100 * run.figure("test_accuracy"):.2f} %<br>'
-    f'{percent(run.figure("active_fraction"))} active'
   )
 
 

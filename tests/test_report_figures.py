@@ -1,0 +1,135 @@
+"""What the figures of a report show, and what they say of it, by properties of what is drawn."""
+
+import itertools
+import math
+
+import numpy as np
+import pytest
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+
+from sparsejax.experiment import scales
+from sparsejax.reports import curve, figures, pareto, published
+from sparsejax.reports.collect import Run
+from sparsejax.reports.groups import group
+
+CLASSES = 10
+
+
+def run(name, *, accuracy=0.9, active=0.1, method='pruning', seed=0, counts=None, **changes):
+  """A run of lenet300 on a thousand images, finished unless its summary is {}."""
+  config = {'hash': changes.pop('hash', name), 'method': method, 'seed': seed, 'epochs': 2.0}
+  config |= {'data': {'name': 'some'}, 'model': {'name': 'lenet300'}, 'setting': name}
+  layers = {'fc1': {'weights': 100, 'active_weights': 10, 'units': 20, 'active_units': 5}}
+  layers |= {'fc2': {'weights': 50, 'active_weights': 5, 'units': CLASSES, 'active_units': CLASSES}}
+  summary = {
+    'epochs': 2.0,
+    'validation_accuracy': accuracy,
+    'test_accuracy': accuracy,
+    'active_fraction': active,
+    'weights': 150,
+    'active_weights': int(150 * min(active, 1)),
+    'layers': layers | (counts or {}),
+  }
+  metrics = [
+    {'epoch': float(epoch), 'validation_accuracy': accuracy, 'active_fraction': active}
+    for epoch in range(3)
+  ]
+  found = {'config': config, 'summary': summary, 'metrics': metrics} | changes
+  return Run(path=name, name=name, environment={}, problems=(), **found)
+
+
+def tasks(task, runs):
+  """The experiments of the runs, with a task that something is published of, or nothing."""
+  return [found._replace(task=task) for found in group(runs)]
+
+
+def bounds(figure):
+  """Where the title, the axes and the legend of a figure lie."""
+  canvas = FigureCanvasAgg(figure)
+  canvas.draw()
+  (legend,) = figure.legends
+  drawn = [figure.axes[0].title, figure.axes[0].xaxis.label, legend]
+  return [artist.get_window_extent(canvas.get_renderer()) for artist in drawn]
+
+
+def test_nothing_around_the_pareto_figure_lies_over_anything_else():
+  runs = [run(f'{n}', method=f'a method with a long name {n}', active=0.01 * n) for n in (1, 2, 3)]
+  figure = pareto.pareto('lenet5 on mnist', tasks('lenet5 on mnist', runs))
+  boxes = bounds(figure)
+  assert not any(a.overlaps(b) for a, b in itertools.combinations(boxes, 2))
+  whole = figure.bbox
+  assert all(whole.x0 <= box.x0 and box.x1 <= whole.x1 and box.y0 >= whole.y0 for box in boxes)
+
+
+@pytest.mark.parametrize(
+  ('low', 'high'),
+  [(0.1, 0.99), (0.9697, 0.9813), (0.9302, 0.9355), (0.61, 0.64), (0.985, 0.9999), (0.5, 0.5)],
+)
+def test_ticks_of_accuracy_are_round_and_at_least_three(low, high):
+  spaced = scales.spacing(np.array([low, high]))
+  assert len(spaced.ticks) >= 3
+  assert all(spaced.low <= tick <= spaced.high for tick in spaced.ticks)
+  steps = np.diff(spaced.ticks)
+  for tick in spaced.ticks:
+    # No tick has more digits than the distance to its neighbour needs.
+    digits = max(0, -math.floor(math.log10(100 * steps.min()) + 1e-9))
+    assert 100 * tick == pytest.approx(round(100 * tick, digits), abs=1e-9)
+
+
+def test_neighbouring_styles_differ_in_colour_marker_and_line():
+  found = [tuple(style.values()) for style in figures.styles([str(n) for n in range(180)]).values()]
+  assert len(set(found)) == 180
+  for one, other in itertools.pairwise(found):
+    assert all(a != b for a, b in zip(one, other, strict=True))
+  assert len({colour for colour, _, _ in found[:10]}) == 10
+
+
+def collapsed_and_sound():
+  sound = [run(f's{n}', accuracy=accuracy, active=n / 10) for n, accuracy in ((2, 0.96), (3, 0.98))]
+  return tasks('nothing', [*sound, run('gone', accuracy=0.1, active=0.05)])
+
+
+def test_a_collapsed_run_is_hollow_on_no_front_and_does_not_stretch_the_axis():
+  found = collapsed_and_sound()
+  figure = pareto.pareto('nothing', found)
+  (ax,) = figure.axes
+  low = ax.get_ylim()[0]
+  assert 0.9 < low < 0.96
+  lines = {line.get_linestyle(): line for line in ax.lines if len(line.get_xdata()) > 1}
+  assert lines['-'].get_xdata().tolist() == [0.2, 0.3]
+  (hollow,) = [line for line in ax.lines if line.get_markerfacecolor() == 'white']
+  assert hollow.get_xdata().tolist() == [0.05]
+  assert hollow.get_ydata().tolist() == [low]
+  text = figure.legends[0].get_title().get_text()
+  assert 'with a collapsed run, and on no front' in text
+  assert '1 below the axis, at 10.0 %' in text
+
+
+def test_the_curve_of_the_page_shows_a_collapsed_run_in_the_same_way():
+  found = collapsed_and_sound()
+  drawn = curve.pareto('nothing', found, {r.path: 'a' for g in found for r in g.runs})
+  marks, line, _ = drawn.data
+  assert [symbol.endswith('-open') for symbol in marks.marker.symbol] == [False, False, True]
+  assert list(line.x) == [20.0, 30.0]
+  low, high = drawn.layout.yaxis.range
+  assert all(low < y < high for y in marks.y)
+
+
+def test_where_all_have_collapsed_the_axis_is_theirs():
+  figure = pareto.pareto('nothing', tasks('nothing', [run('gone', accuracy=0.1)]))
+  assert figure.axes[0].get_ylim()[0] < 0.1 < figure.axes[0].get_ylim()[1]
+
+
+def test_a_published_network_that_guesses_does_not_stretch_the_axis():
+  task = 'vgg16 on cifar10'
+  figure = pareto.pareto(task, tasks(task, [run('a', accuracy=0.92)]))
+  assert any(point.is_collapsed for point in published.points(task)['log of 2017'])
+  assert figure.axes[0].get_ylim()[0] > 0.7
+
+
+def test_a_title_speaks_of_deviations_where_there_are_some():
+  alone = pareto.pareto('nothing', tasks('nothing', [run('a')]))
+  assert alone.axes[0].get_title() == 'nothing\none seed each'
+  seeds = [run('a', seed=seed)._replace(path=str(seed)) for seed in (0, 1)]
+  twice = pareto.pareto('nothing', tasks('nothing', seeds))
+  assert 'standard deviation' in twice.axes[0].get_title()
