@@ -88,13 +88,12 @@ def _figures(found, searched):
     yield task, f'{stem}.traces', figures.traces(task, own)
     yield task, f'{stem}.weights', figures.by_layer(task, own, 'weights')
     yield task, f'{stem}.units', figures.by_layer(task, own, 'units')
-    posteriors = {
-      group.label: run.summary['log_alpha']
-      for group in own
-      for run in group.counted[:1]
-      if 'log_alpha' in run.summary
-    }
-    yield task, f'{stem}.log_alpha', figures.log_alpha(posteriors)
+    able = [g for g in own if any(run.summary.get('log_alpha') for run in g.counted[:1])]
+    shown = figures.chosen(able)
+    posteriors = {group.label: group.counted[0].summary['log_alpha'] for group in shown}
+    grouped = [g.label for g in shown if str(g.runs[0].config.get('layers')).startswith('group_')]
+    title = f'{task}: log alpha by layer, of the first seed{figures.choice(shown, able)}'
+    yield task, f'{stem}.log_alpha', figures.log_alpha(posteriors, title, grouped)
   for index, search in enumerate(searched):
     if search.members:
       curves = figures.brackets(search.title, search.members, search.rungs)

@@ -2,6 +2,7 @@
 
 import itertools
 import math
+import pathlib
 
 import numpy as np
 import pytest
@@ -35,7 +36,7 @@ def run(name, *, accuracy=0.9, active=0.1, method='pruning', seed=0, counts=None
     for epoch in range(3)
   ]
   found = {'config': config, 'summary': summary, 'metrics': metrics} | changes
-  return Run(path=name, name=name, environment={}, problems=(), **found)
+  return Run(path=pathlib.Path(name), name=name, environment={}, problems=(), **found)
 
 
 def tasks(task, runs):
@@ -130,6 +131,84 @@ def test_a_published_network_that_guesses_does_not_stretch_the_axis():
 def test_a_title_speaks_of_deviations_where_there_are_some():
   alone = pareto.pareto('nothing', tasks('nothing', [run('a')]))
   assert alone.axes[0].get_title() == 'nothing\none seed each'
-  seeds = [run('a', seed=seed)._replace(path=str(seed)) for seed in (0, 1)]
+  seeds = [run('a', seed=seed)._replace(path=pathlib.Path(str(seed))) for seed in (0, 1)]
   twice = pareto.pareto('nothing', tasks('nothing', seeds))
   assert 'standard deviation' in twice.axes[0].get_title()
+
+
+def words(figure):
+  """Every text of a figure in one line each, wherever it was broken."""
+  texts = [text.get_text() for ax in figure.axes for text in (ax.title, ax.yaxis.label)]
+  texts += [band.get_suptitle() for band in (figure, *figure.subfigs)]
+  for legend in figure.legends:
+    texts += [text.get_text() for text in (legend.get_title(), *legend.get_texts())]
+  return [' '.join(text.split()) for text in texts]
+
+
+def test_labels_are_whole_however_long_they_are():
+  begin = 'weight_decay 0.0001, learning_rate.factor 0.5, momentum 0.9, batch_size 32, ' * 2
+  found = tasks('nothing', [run(f'{n}', active=n / 10) for n in (1, 2, 3)])
+  found = [g._replace(label=f'{begin}end {n}') for n, g in enumerate(found)]
+  bins = {'from': -8.0, 'to': 8.0, 'counts': [3, 0, 40], 'threshold': 2.0}
+  bins['suggested_threshold'] = None
+  for figure in (
+    figures.traces('nothing', found),
+    figures.by_layer('nothing', found, 'weights'),
+    figures.by_layer('nothing', found, 'units'),
+    figures.log_alpha({g.label: {'fc': bins} for g in found}),
+  ):
+    assert {g.label for g in found} <= set(words(figure))
+    canvas = FigureCanvasAgg(figure)
+    canvas.draw()
+    box = figure.legends[0].get_window_extent(canvas.get_renderer())
+    assert box.x0 >= 0
+    assert box.x1 <= figure.bbox.x1
+
+
+def test_a_picture_shows_the_best_of_every_method_and_then_spreads():
+  unfinished = {'summary': {}}
+  runs = [run(f'a{n}', active=n / 100, accuracy=0.9 + n / 1000) for n in range(1, 30)]
+  runs += [run('b', method='b', accuracy=0.5), run('b better', method='b', accuracy=0.6)]
+  runs += [run('c', method='c', **unfinished), run('a30', active=0.0001, **unfinished)]
+  runs.append(run('c finished', method='c', accuracy=0.3))
+  found = tasks('nothing', runs)
+  shown = figures.chosen(found)
+  names = [group.runs[0].name for group in shown]
+  assert len(shown) == figures.MOST
+  assert {'a29', 'b better', 'c finished', 'a1'} <= set(names)
+  assert 'a30' not in names
+  fractions = [group.moments('active_fraction')[0] for group in shown]
+  assert fractions == sorted(fractions)
+  said = figures.choice(shown, found)
+  assert f'7 of {len(found)} experiments: the best of each method' in said
+  assert 'spread' in said
+  assert said in figures.traces('nothing', found).axes[0].get_title()
+  assert figures.choice(found, found) == ''
+
+
+def test_a_picture_of_more_methods_than_colours_says_so():
+  found = tasks('nothing', [run(f'{n}', method=f'm{n}', accuracy=n / 100) for n in range(12, 30)])
+  shown = figures.chosen(found)
+  assert [group.method for group in shown] == [f'm{n}' for n in range(29, 19, -1)]
+  assert 'the best of 10 of 18 methods' in figures.choice(shown, found)
+
+
+def test_a_layer_without_a_weight_is_drawn_and_what_counts_none_is_named():
+  none = {'fc1': {'weights': 100, 'active_weights': 0}, 'fc2': {'weights': 50, 'active_weights': 2}}
+  found = tasks('nothing', [run('a'), run('b', active=0.01, counts=none)])
+  weights = figures.by_layer('nothing', found, 'weights')
+  (ax,) = weights.axes
+  low = ax.get_ylim()[0]
+  assert [line.get_ydata().min() for line in ax.lines] == [low, 0.1]
+  assert 'on the lower edge: no weight left' in words(weights)
+  units = figures.by_layer('nothing', found, 'units')
+  assert 'left out: 1 of 2 experiments that count no units' in words(units)
+
+
+def test_histograms_say_what_they_count_and_of_which_task():
+  bins = {'from': -8.0, 'to': 8.0, 'counts': [3, 0, 40]}
+  bins |= {'threshold': 2.0, 'suggested_threshold': None}
+  figure = figures.log_alpha({'a': {'fc': bins}, 'b': {'fc': bins}}, 'a task', ['b'])
+  assert [ax.get_ylabel() for ax in figure.axes] == ['weights', 'groups']
+  assert 'a task' in words(figure)
+  assert 'gap of the histogram' not in words(figure)

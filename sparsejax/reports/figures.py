@@ -4,7 +4,7 @@ import itertools
 import math
 import pathlib
 import textwrap
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -15,6 +15,7 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
 from sparsejax.experiment import scales
+from sparsejax.reports.collect import COLLAPSED, DELIVERED
 from sparsejax.reports.groups import DENSE, Group
 
 # Okabe and Ito's palette, less the yellow that does not read on white, and three of Paul Tol's that
@@ -26,7 +27,8 @@ COLOURS = (
 MARKERS = ('o', 's', '^', 'D', 'v', 'P', 'X', '<', '>')
 LINES = ('-', '--', '-.', ':')
 GREY = '#6B6B6B'
-MOST = 7  # experiments that one picture tells apart
+MOST = 7  # experiments in one picture, of many methods some more
+SPREAD = 3  # of them that are there for their active fractions
 WIDEST = 8  # layers in one row of panels
 DPI = 130
 LETTER, HANDLE = 4.3, 9  # points that a letter of a legend takes; letters that a handle takes
@@ -82,18 +84,71 @@ def legend(figure: Figure, notes: Sequence[str] = (), handles: Sequence[Artist] 
   )
 
 
+def chosen(groups: Sequence[Group]) -> list[Group]:
+  """Returns as many experiments as a picture tells apart, by active fraction.
+
+  Of each method and of the dense networks the one that is best on validation images, then whichever
+  lies farthest, by the log of the active fraction, from those that are there. Sound networks come
+  before collapsed ones, these before what is unfinished.
+  """
+  ranked = sorted(groups, key=_rank)
+  best: dict[str, Group] = {}
+  for group in ranked:
+    best.setdefault(_method(group), group)
+  shown = list(best.values())[: len(COLOURS)]
+  most = max(MOST, min(len(shown) + SPREAD, len(COLOURS)))
+  taken = {id(group) for group in shown}
+  rest = [group for group in ranked if id(group) not in taken]
+  while rest and len(shown) < most:
+    able = [n for n, group in enumerate(rest) if _rank(group)[0] == _rank(rest[0])[0]]
+    places = [_log_fraction(group) for group in shown]
+    far = max(able, key=lambda n: min(abs(_log_fraction(rest[n]) - place) for place in places))
+    shown.append(rest.pop(far))
+  return sorted(shown, key=_log_fraction)
+
+
+def _method(group: Group) -> str:
+  return DENSE if group.kind == DENSE else group.method
+
+
+def _rank(group: Group) -> tuple[int, float]:
+  states = {run.state for run in group.counted}
+  order = 2 if not states else 1 if COLLAPSED in states else 0
+  return order, -float(np.nan_to_num(_figure(group, 'validation_accuracy'), nan=-1.0))
+
+
+def _log_fraction(group: Group) -> float:
+  return math.log(max(np.nan_to_num(_figure(group, 'active_fraction')), 1e-6))
+
+
+def _figure(group: Group, name: str) -> float:
+  """A mean over the seeds that are finished, else the last of the first run."""
+  return group.moments(name)[0] if group.counted else group.runs[0].figure(name)
+
+
+def choice(shown: Sequence[Group], groups: Sequence[Group]) -> str:
+  """Says in a line of a title which experiments `chosen` took; '' where these are all."""
+  if len(shown) == len(groups):
+    return ''
+  methods, of = (len({_method(group) for group in found}) for found in (shown, groups))
+  best = 'the best of each method' if methods == of else f'the best of {methods} of {of} methods'
+  others = ', others spread over active parameters' if len(shown) > methods else ''
+  return f'\n{len(shown)} of {len(groups)} experiments: {best}{others}'
+
+
 def traces(task: str, groups: Sequence[Group]) -> Figure | None:
   """Draws validation accuracy and active parameters over the epochs, unfinished runs as well."""
-  shown = _chosen([g for g in groups if any(_has(run, 'validation_accuracy') for run in g.runs)])
+  able = [g for g in groups if any(_has(run, 'validation_accuracy') for run in g.runs)]
+  shown = chosen(able)
   if not shown:
     return None
   figure = Figure(figsize=(8, 6), layout='constrained')
   upper, lower = figure.subplots(2, 1, sharex=True)
   for group, style in zip(shown, styles([g.label for g in shown]).values(), strict=True):
-    for index, run in enumerate(group.runs):
+    for index, run in enumerate(sorted(group.runs, key=lambda run: run.state not in DELIVERED)):
       look = {'color': style['color'], 'ls': style['linestyle']}
       look |= {'lw': 1.4} if index == 0 else {'lw': 0.7, 'alpha': 0.6}
-      label = _cut(group.label) if index == 0 else None
+      label = _with_state(group) if index == 0 else None
       for ax, key in ((upper, 'validation_accuracy'), (lower, 'active_fraction')):
         ax.plot(*_series(run, key), label=label if ax is upper else None, **look)
   for ax, key, scale in (
@@ -107,9 +162,13 @@ def traces(task: str, groups: Sequence[Group]) -> Figure | None:
     ax.set_ylabel(key.replace('_', ' ').replace('fraction', 'parameters'))
     grid(ax)
   lower.set_xlabel('epoch')
-  upper.set_title(f'{task}: by epoch{_of_how_many(shown, groups)}', fontsize=10)
+  upper.set_title(f'{task}: by epoch{choice(shown, able)}', fontsize=10)
   legend(figure)
   return figure
+
+
+def _with_state(group: Group) -> str:
+  return group.label if group.counted else f'{group.label} ({group.runs[0].state})'
 
 
 def _has(run, key: str) -> bool:
@@ -122,45 +181,33 @@ def _series(run, key: str) -> tuple[np.ndarray, np.ndarray]:
   return np.array(epochs), np.array(values)
 
 
-def _chosen(groups: Sequence[Group]) -> list[Group]:
-  """As many as a picture tells apart, spread over the active fractions from end to end."""
-  ordered = sorted(groups, key=lambda g: np.nan_to_num(g.runs[0].figure('active_fraction')))
-  if len(ordered) <= MOST:
-    return ordered
-  places = np.linspace(0, len(ordered) - 1, MOST).round().astype(int)
-  return [ordered[place] for place in places]
-
-
-def _of_how_many(shown, groups) -> str:
-  return '' if len(shown) == len(groups) else f', {len(shown)} of {len(groups)} experiments'
-
-
-def _cut(label: str, most: int = 90) -> str:
-  return label if len(label) <= most else f'{label[: most - 1]}…'
-
-
 def by_layer(task: str, groups: Sequence[Group], count: str) -> Figure | None:
   """Draws how much of each layer is left: its 'weights', or its 'units', which are its filters."""
-  able = [g for g in groups if g.counted and g.kind != DENSE and _shares(g, count)]
-  shown = _chosen(able)
+  sparse = [g for g in groups if g.counted and g.kind != DENSE]
+  able = [g for g in sparse if _shares(g, count)]
+  shown = chosen(able)
   if not shown:
     return None
   layers = list(_shares(max(shown, key=lambda g: len(_shares(g, count))), count))
+  rows = [[_shares(group, count).get(layer, math.nan) for layer in layers] for group in shown]
   figure = Figure(figsize=(max(8, 0.22 * len(layers) + 3), 4.5), layout='constrained')
   ax = figure.subplots()
-  every = []
-  for group, style in zip(shown, styles([g.label for g in shown]).values(), strict=True):
-    shares = _shares(group, count)
-    values = [shares.get(layer, math.nan) for layer in layers]
-    every += values
-    ax.plot(range(len(layers)), values, **style, ms=4, lw=1.2, label=_cut(group.label))
-  (scales.fraction if count == 'weights' else _from_zero)(ax, np.array(every))
+  (scales.fraction if count == 'weights' else _from_zero)(ax, np.array(rows))
+  low = max(ax.get_ylim()[0], 0.0)
+  for group, values, style in zip(
+    shown, rows, styles([g.label for g in shown]).values(), strict=True
+  ):
+    look = {'ms': 4, 'lw': 1.2, 'label': group.label, 'clip_on': False}
+    ax.plot(range(len(layers)), np.maximum(values, low), **style, **look)
   ax.set_xticks(range(len(layers)), layers, rotation=90 if len(layers) > 6 else 0, fontsize=7)
   what = 'active weights' if count == 'weights' else 'filters and units with a weight left'
   ax.set_ylabel(what)
-  ax.set_title(f'{task}: {what}, by layer{_of_how_many(shown, able)}', fontsize=10)
+  ax.set_title(f'{task}: {what}, by layer{choice(shown, able)}', fontsize=10)
   grid(ax)
-  legend(figure)
+  notes = ['on the lower edge: no weight left'] if low and 0 in np.array(rows) else []
+  if missing := len(sparse) - len(able):
+    notes.append(f'left out: {missing} of {len(sparse)} experiments that count no {count}')
+  legend(figure, notes)
   return figure
 
 
@@ -180,37 +227,42 @@ def _from_zero(ax, values) -> None:
   ax.yaxis.set_major_formatter(lambda value, _: f'{100 * value:.0f} %')
 
 
-def log_alpha(rows: Mapping[str, Mapping[str, Any]]) -> Figure | None:
+def log_alpha(
+  rows: Mapping[str, Mapping[str, Any]], title: str = '', grouped: Collection[str] = ()
+) -> Figure | None:
   """Draws where log alpha lies in each layer, with the threshold that was used and the suggested.
 
   Args:
-    rows: {label: `log_alpha` of a summary}; of more experiments than a page holds, the first few.
+    rows: {label: `log_alpha` of a summary}.
+    title: of the figure.
+    grouped: the labels of those that have a log alpha for each group and not for each weight.
   """
-  able = {label: layers for label, layers in rows.items() if layers}
-  if not able:
-    return None
   lines = [
-    (label, part)
-    for label, layers in list(able.items())[:MOST]
-    for part in _parts(list(layers.items()), WIDEST)
+    (label, part) for label, layers in rows.items() for part in _parts(list(layers.items()), WIDEST)
   ]
+  if not lines:
+    return None
   widest = max(len(part) for _, part in lines)
-  figure = Figure(figsize=(max(2.6 * widest, 4), 1.7 * len(lines) + 0.4), layout='constrained')
-  axes = figure.subplots(len(lines), widest, squeeze=False)
-  for (label, part), panels in zip(lines, axes, strict=True):
-    panels[0].set_ylabel(_cut(label, 24), fontsize=6)
+  width = max(2.6 * widest, 5)
+  labels = [textwrap.fill(label, int(width * 72 / LETTER)) for label, _ in lines]
+  heights = [1.7 + 0.12 * (1 + label.count('\n')) for label in labels]
+  figure = Figure(figsize=(width, sum(heights) + 0.3), layout='constrained')
+  bands = figure.subfigures(len(lines), 1, squeeze=False, height_ratios=heights)[:, 0]
+  for (label, part), text, band in zip(lines, labels, bands, strict=True):
+    band.suptitle(text, fontsize=7, x=0.01, ha='left')
+    panels = band.subplots(1, widest, squeeze=False)[0]
+    panels[0].set_ylabel('groups' if label in grouped else 'weights', fontsize=7)
     for panel in panels[len(part) :]:
       panel.set_axis_off()
     for (layer, bins), panel in zip(part, panels, strict=False):
       _draw_histogram(panel, layer, bins)
-  if len(able) > MOST:
-    figure.suptitle(f'{MOST} of {len(able)} experiments', fontsize=8)
-  handles = [
-    Line2D([], [], color='black', label='threshold'),
-    Line2D([], [], color=COLOURS[1], ls='--', label='gap'),
-  ]
-  axes[0, 0].legend(handles=handles, fontsize=6)
-  figure.supxlabel('log alpha', fontsize=8)
+      panel.set_xlabel('log alpha' if band is bands[-1] else '', fontsize=7)
+  if title:
+    figure.suptitle(title, fontsize=9)
+  handles = [Line2D([], [], color='black', label='threshold that was used')]
+  if any(bins['suggested_threshold'] is not None for _, part in lines for _, bins in part):
+    handles.append(Line2D([], [], color=COLOURS[1], ls='--', label='gap of the histogram'))
+  legend(figure, handles=handles)
   return figure
 
 
