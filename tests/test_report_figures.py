@@ -1,17 +1,20 @@
 """What the figures of a report show, and what they say of it, by properties of what is drawn."""
 
+import html
 import itertools
 import math
 import pathlib
+import re
 
 import numpy as np
 import pytest
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 
 from sparsejax.experiment import scales
-from sparsejax.reports import curve, figures, pareto, published
+from sparsejax.reports import curve, figures, page, pareto, published
 from sparsejax.reports.collect import Run
 from sparsejax.reports.groups import group
+from sparsejax.reports.searches import Search
 
 CLASSES = 10
 
@@ -212,3 +215,76 @@ def test_histograms_say_what_they_count_and_of_which_task():
   assert [ax.get_ylabel() for ax in figure.axes] == ['weights', 'groups']
   assert 'a task' in words(figure)
   assert 'gap of the histogram' not in words(figure)
+
+
+def test_hover_labels_are_broken_into_lines_and_are_text():
+  label = 'a<b> ' + ', '.join(f'setting{n} 0.{n}' for n in range(20))
+  found = [g._replace(label=label) for g in tasks('nothing', [run('a')])]
+  marks, *_ = curve.pareto('nothing', found, {r.path: 'a' for g in found for r in g.runs}).data
+  lines = re.sub('</?b>', '', marks.text[0]).split('<br>')
+  assert max(map(len, map(html.unescape, lines))) <= curve.LETTERS
+  assert ' '.join(map(html.unescape, lines)).startswith(label)
+
+
+def table_of_runs(runs):
+  """The head and the rows of the page's table of every run."""
+  anchors = {r.path: f'run-{n}' for n, r in enumerate(runs)}
+  text = page._runs(runs, anchors, pathlib.Path('/'))
+  head = re.findall('<th><button>(.*?)</button></th>', text)
+  rows = [re.findall('<td[^>]*>(.*?)</td>', row) for row in re.findall('<tr id.*?</tr>', text)]
+  return head, [dict(zip(head, row, strict=True)) for row in rows]
+
+
+def test_the_table_of_runs_has_the_settings_that_differ_within_a_method():
+  runs = [run(f'{n}') for n in range(3)]
+  for n, one in enumerate(runs):
+    one.config.update({'prune': {'target': n / 10, 'schedule': 'cosine'}, 'setting': 0})
+  other = run('other', method='other')
+  other.config.update({'strength': 1.0, 'setting': 0})
+  head, rows = table_of_runs([*runs, other])
+  assert 'prune.target' in head
+  assert [row['prune.target'] for row in rows] == ['0', '0.1', '0.2', '-']
+  assert not {'prune.schedule', 'strength', 'setting'} & set(head)
+  assert [row['seed'] for row in rows] == ['0'] * 4
+
+
+def test_settings_with_the_same_short_name_are_written_out():
+  runs = [run(f'{n}') for n in range(2)]
+  for n, one in enumerate(runs):
+    one.config.update({'a': {'rate': {'value': n}}, 'b': {'rate': {'value': n}}, 'setting': 0})
+  head, _ = table_of_runs(runs)
+  assert {'a.rate.value', 'b.rate.value'} <= set(head)
+
+
+@pytest.mark.parametrize(
+  ('cell', 'shown'),
+  [
+    ('100 ± 0 %', '100 %'),
+    ('20 ± 0x', '20x'),
+    ('5.00 ± 0.00 %', '5.00 %'),
+    ('5.00 ± 0.01 %', '5.00 ± 0.01 %'),
+    ('-, -, 98.00 ± 0.00', '-, -, 98.00'),
+    ('a<b', 'a&lt;b'),
+  ],
+)
+def test_a_deviation_of_nothing_is_left_out(cell, shown):
+  assert page._without_noise(cell) == shown
+
+
+def search(title, folder):
+  """A search with one run; folder None is a grid."""
+  members = {0: [run('a')._replace(path=folder / 'runs' / 'b0-000')]} if folder else {}
+  return Search(title, members, {}, [], [], [])
+
+
+def test_searches_of_one_title_are_told_apart(tmp_path):
+  for name in ('one', 'other'):
+    (tmp_path / name).mkdir()
+    (tmp_path / name / 'sweep.json').write_text('{}')
+  found = [
+    search('same', tmp_path / 'one'),
+    search('same', tmp_path / 'other'),
+    search('own', None),
+  ]
+  assert page._titles(found) == ['same, one', 'same, other', 'own']
+  assert page._titles([search('same', None)] * 2) == ['same, 0', 'same, 1']

@@ -53,7 +53,10 @@ def pareto(
   if (dense := best_dense(groups)) is not None:
     line, (mean, _) = {'dash': 'longdash', 'width': 1}, dense[0].moments('test_accuracy')
     text = f'{dense[1]}, {100 * mean:.2f} %'
-    drawn.add_hline(y=_place(spaced, mean), line=line, annotation_text=text)
+    place = {'annotation_text': text, 'annotation_position': 'top left'}
+    drawn.add_hline(y=_place(spaced, mean), line=line, **place)
+  fractions = [100 * g.moments('active_fraction')[0] for own in methods.values() for g in own]
+  fractions += [100 * point.active_fraction for points in others.values() for point in points]
   low, high = _place(spaced, spaced.low), _place(spaced, spaced.high)
   room = 0.03 * (high - low)  # for the marks on the edge
   drawn.update_layout(
@@ -61,7 +64,7 @@ def pareto(
     height=440 + 21 * (len(methods) + len(others)),
     margin={'l': 60, 'r': 20, 't': 30, 'b': 50},
     legend=LEGEND,
-    xaxis={'type': 'log', 'title': 'active parameters, %', 'dtick': 1},
+    xaxis={'type': 'log', 'title': 'active parameters, %', 'tickvals': _ticks(fractions)},
     yaxis={
       'title': 'test accuracy, % (by the log of the error)',
       'range': [low - room, high + room],
@@ -70,6 +73,13 @@ def pareto(
     },
   )
   return drawn
+
+
+def _ticks(percents: Sequence[float]) -> list[float]:
+  """Powers of ten, in a narrow range with two and five times them."""
+  positive = [x for x in percents if x > 0] or [100.0]
+  steps = (1, 2, 5) if max(positive) / min(positive) < 300 else (1,)
+  return [step * 10.0**power for power in range(-6, 3) for step in steps]
 
 
 def _place(spaced: scales.Spacing, accuracy: float) -> float:
@@ -90,16 +100,18 @@ def _add_method(
   fractions = [100 * g.moments('active_fraction')[0] for g in own]
   means, spreads = np.array([g.moments('test_accuracy') for g in own]).T
   spreads = np.where(list(map(is_collapsed, own)), 0, np.nan_to_num(spreads))
-  above, below = spaced.forward(means + spreads), spaced.forward(means - spreads)
-  places = np.array([_place(spaced, mean) for mean in means])
+  places, above, below = (
+    np.array([_place(spaced, value) for value in values])
+    for values in (means, means + spreads, means - spreads)
+  )
   symbols = [_symbol(style, hollow=is_collapsed(group)) for group in own]
   drawn.add_scatter(
     x=fractions,
     y=places.tolist(),
     error_y={
       'type': 'data',
-      'array': np.maximum(above - places, 0).tolist(),
-      'arrayminus': np.maximum(places - below, 0).tolist(),
+      'array': (above - places).tolist(),
+      'arrayminus': (places - below).tolist(),
       'width': 3,
     },
     mode='markers',

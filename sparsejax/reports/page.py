@@ -1,49 +1,63 @@
 """One HTML page that opens anywhere, offline: curves that answer the mouse, figures, every run."""
 
 import base64
+import collections
 import html
 import math
 import pathlib
+import re
 import urllib.parse
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import plotly.io
 from plotly.offline import get_plotlyjs
 
 from sparsejax.experiment import files
+from sparsejax.experiment.runs import experiment_of, short_name, short_value
 from sparsejax.experiment.scales import percent
 from sparsejax.reports import curve, pareto, tables
 from sparsejax.reports.collect import DELIVERED, Run
-from sparsejax.reports.groups import Group, method_of
+from sparsejax.reports.groups import Group, method_of, task_of
 from sparsejax.reports.searches import Search
+from sparsejax.search import layout
 
 STYLE = """
 body { font: 15px/1.5 system-ui, sans-serif; color: #222; max-width: 1180px; margin: 2rem auto;
   padding: 0 1rem; }
 h1 { font-size: 1.6rem; } h2 { font-size: 1.25rem; margin-top: 2.5rem; } h3 { font-size: 1rem; }
 table { border-collapse: collapse; font-size: 13px; margin: .5rem 0 1.5rem; }
-th { text-align: left; border-bottom: 2px solid #444; cursor: pointer; vertical-align: bottom; }
+th { text-align: left; border-bottom: 2px solid #444; vertical-align: bottom; }
+th button { font: inherit; color: inherit; text-align: left; padding: 0; border: 0; cursor: pointer;
+  background: none; }
+th button::after { content: '\\00a0\\2195'; color: #999; }
+th[aria-sort=ascending] button::after { content: '\\00a0\\2191'; color: inherit; }
+th[aria-sort=descending] button::after { content: '\\00a0\\2193'; color: inherit; }
 td { border-bottom: 1px solid #ddd; } th, td { padding: .25rem .6rem .25rem 0; }
-td + td { white-space: nowrap; }
+td { white-space: nowrap; } td.long { white-space: normal; min-width: 14rem; }
 tr:target td { background: #fff3c4; }
 .scroll { overflow-x: auto; } img { max-width: 100%; } a { color: #0072B2; }
 .stopped { color: #666; } .unfinished, .failed, .broken, .collapsed { color: #B34700; }
 nav a { margin-right: 1rem; }
 """
-# A click on a column's head sorts by it; a click on a point goes to its run.
+# A click on a column's head sorts by it: numbers before words, and what is not there last. A click
+# on a point goes to its run.
 SCRIPT = """
-document.querySelectorAll('th').forEach(function (head) {
-  head.addEventListener('click', function () {
-    var body = head.closest('table').tBodies[0], column = head.cellIndex;
-    var down = head.dataset.down = head.dataset.down === '1' ? '' : '1';
-    var key = function (row) {
-      var text = row.cells[column].textContent.replace(/,/g, ''), number = parseFloat(text);
-      return isNaN(number) ? text : number;
-    };
+function compare(x, y, sign) {
+  if ((x === '-') !== (y === '-')) { return x === '-' ? 1 : -1; }
+  var a = parseFloat(x.replace(/,/g, '')), b = parseFloat(y.replace(/,/g, ''));
+  if (isNaN(a) !== isNaN(b)) { return sign * (isNaN(a) ? 1 : -1); }
+  return sign * (a - b || x.localeCompare(y, 'en', { numeric: true }));
+}
+document.querySelectorAll('th button').forEach(function (button) {
+  button.addEventListener('click', function () {
+    var head = button.parentNode, body = head.closest('table').tBodies[0];
+    var sign = head.getAttribute('aria-sort') === 'ascending' ? -1 : 1;
+    var text = function (row) { return row.cells[head.cellIndex].textContent.trim(); };
+    Array.from(head.parentNode.cells).forEach(function (th) { th.removeAttribute('aria-sort'); });
+    head.setAttribute('aria-sort', sign > 0 ? 'ascending' : 'descending');
     Array.from(body.rows).sort(function (a, b) {
-      var x = key(a), y = key(b);
-      if (typeof x !== typeof y) { x = String(x); y = String(y); }
-      return (x < y ? -1 : x > y ? 1 : 0) * (down ? -1 : 1);
+      return compare(text(a), text(b), sign);
     }).forEach(function (row) { body.appendChild(row); });
   });
 });
@@ -54,6 +68,7 @@ document.querySelectorAll('.plotly-graph-div').forEach(function (plot) {
   });
 });
 """
+LONG = 40  # letters of a cell that is broken into lines
 
 
 def page(
@@ -76,20 +91,21 @@ def page(
   tasks = list(dict.fromkeys(group.task for group in groups))
   body = ['<h1>Runs</h1>', *(f'<p>{html.escape(line)}</p>' for line in tables.states(runs))]
   body.append('<nav>' + ''.join(_link(f'#{tables.stem_of(t)}', t) for t in tasks))
-  body += [_link(f'#{tables.search_stem(i)}', s.title) for i, s in enumerate(searches)]
+  titles = _titles(searches)
+  body += [_link(f'#{tables.search_stem(i)}', title) for i, title in enumerate(titles)]
   body.append(_link('#runs', 'every run') + _link('#wrong', 'what is wrong') + '</nav>')
   for task in tasks:
     own = [group for group in groups if group.task == task]
     body.append(f'<h2 id="{tables.stem_of(task)}">{html.escape(task)}</h2>')
     if (drawn := curve.pareto(task, own, anchors)) is not None:
-      body.append(plotly.io.to_html(drawn, full_html=False, include_plotlyjs=False))
+      body.append(_curve(drawn))
       body += [f'<p>{html.escape(note)}</p>' for note in pareto.notes(task, own)]
     for kind, head, rows in tables.task_tables(own):
-      body += [f'<h3>{kind}</h3>', _table(head, [[html.escape(c) for c in row] for row in rows])]
+      body += [f'<h3>{kind}</h3>', _table(head, [list(map(_without_noise, row)) for row in rows])]
     body += [_image(path) for path in pictures.get(task, ())]
   for index, search in enumerate(searches):
     stem = tables.search_stem(index)
-    body.append(f'<h2 id="{stem}">{html.escape(search.title)}</h2>')
+    body.append(f'<h2 id="{stem}">{html.escape(titles[index])}</h2>')
     if search.rows:
       head, rows = search.head, search.rows
       body.append(_table(head, [[html.escape(cell) for cell in row] for row in rows]))
@@ -100,6 +116,7 @@ def page(
   return '\n'.join(
     [
       '<!DOCTYPE html><html lang="en"><head><meta charset="utf-8"><title>Runs</title>',
+      '<meta name="viewport" content="width=device-width, initial-scale=1">',
       f'<style>{STYLE}</style><script>{get_plotlyjs()}</script></head><body>',
       *body,
       f'<script>{SCRIPT}</script></body></html>\n',
@@ -107,31 +124,72 @@ def page(
   )
 
 
-RUN = ('run', 'state', 'experiment', 'epoch', 'active', 'validation', 'test', 'files')
+def _curve(drawn) -> str:
+  config = {'responsive': True, 'displaylogo': False}
+  return plotly.io.to_html(drawn, config=config, full_html=False, include_plotlyjs=False)
+
+
+def _without_noise(cell: str) -> str:
+  """A cell without deviations that are nothing: `100 ± 0 %` says no more than `100 %`."""
+  return html.escape(re.sub(r' ± 0(\.0+)?(?![\d.])', '', cell))
+
+
+def _titles(searches: Sequence[Search]) -> list[str]:
+  """The searches' titles; where several are alike, with their folders or, of grids, numbers."""
+  counts, titles = collections.Counter(search.title for search in searches), []
+  for index, search in enumerate(searches):
+    first = next((run for runs in search.members.values() for run in runs), None)
+    folder = layout.search_of(first.path) if first else None
+    name = folder.name if folder else f'{index}'
+    titles.append(f'{search.title}, {name}' if counts[search.title] > 1 else search.title)
+  return titles
+
+
+RUN = ('run', 'state', 'experiment', 'seed', 'epoch', 'active', 'validation', 'test')
 
 
 def _runs(runs: Sequence[Run], anchors: Mapping[pathlib.Path, str], root: pathlib.Path) -> str:
-  rows, ids = [], []
+  rows, ids, settings = [], [], _settings(runs)
   for run in runs:
     path = urllib.parse.quote(tables.relative(run.path, root))
     found = [name for name in (files.SUMMARY, files.TRACE) if (run.path / name).exists()]
-    links = ' '.join(_link(f'{path}/{name}', name) for name in found)
     accuracies = [run.figure(f'{split}_accuracy') for split in ('validation', 'test')]
     if run.state not in DELIVERED:
       accuracies[1] = math.nan
+    own = run.settings
     rows.append(
       [
         _link(f'{path}/', run.name),
         f'<span class="{run.state}">{run.state}</span>',
         html.escape(method_of(run)),
+        html.escape(str(own.get('seed', '-'))),
         f'{run.epoch:g}',
         _percent(run.figure('active_fraction')),
         *(f'{100 * a:.2f} %' if math.isfinite(a) else '-' for a in accuracies),
-        links,
+        *(html.escape(short_value(own[n])) if n in own else '-' for n in settings),
+        ' '.join(_link(f'{path}/{name}', name) for name in found),
       ]
     )
     ids.append(anchors[run.path])
-  return _table(RUN, rows, ids)
+  return _table((*RUN, *settings.values(), 'files'), rows, ids)
+
+
+def _settings(runs: Sequence[Run]) -> dict[str, str]:
+  """Returns the settings that differ between runs of one task and method, with short names.
+
+  What differs between methods is in their names, and would be a hundred columns.
+  """
+  families: dict[tuple[str, str], list[dict[str, Any]]] = {}
+  for run in runs:
+    families.setdefault((task_of(run), method_of(run)), []).append(experiment_of(run.settings))
+  varying = set()
+  for family in families.values():
+    for name in set().union(*family):
+      if len({repr(settings.get(name)) for settings in family}) > 1:
+        varying.add(name)
+  shared = collections.Counter(map(short_name, varying))
+  names = {name: short_name(name) for name in sorted(varying)}
+  return {name: short if shared[short] == 1 else name for name, short in names.items()}
 
 
 def _percent(value: float) -> str:
@@ -163,12 +221,17 @@ def _link(target: str, text: str) -> str:
 def _table(head: Sequence[str], rows: Sequence[Sequence[str]], ids: Sequence[str] = ()) -> str:
   """A table of cells that are HTML already."""
   lines = ['<div class="scroll"><table><thead><tr>']
-  lines += [f'<th>{html.escape(name)}</th>' for name in head]
+  lines += [f'<th><button>{html.escape(name)}</button></th>' for name in head]
   lines.append('</tr></thead><tbody>')
   for index, row in enumerate(rows):
     anchor = f' id="{ids[index]}"' if ids else ''
-    lines.append(f'<tr{anchor}>' + ''.join(f'<td>{cell}</td>' for cell in row) + '</tr>')
+    lines.append(f'<tr{anchor}>' + ''.join(map(_cell, row)) + '</tr>')
   return '\n'.join([*lines, '</tbody></table></div>'])
+
+
+def _cell(content: str) -> str:
+  is_long = len(re.sub('<[^>]*>', '', content)) > LONG
+  return f'<td class="long">{content}</td>' if is_long else f'<td>{content}</td>'
 
 
 def _image(path: pathlib.Path) -> str:
