@@ -4,12 +4,14 @@ python -m sparsejax.report DIR... --out=DIR
 
 Each DIR is a run directory or any folder above some, finished or not. The other folder gets
 runs.csv (every setting and every figure), report.md, report.html (one file, opens offline), and the
-figures of both as PNG and SVG: TASK.pareto, .traces, .weights, .units, .log_alpha, and brackets.
+figures of both as PNG and SVG: TASK.pareto, .traces, .weights, .units and .log_alpha, of searches
+.brackets and .objectives.
 
 Exit status: 0, or 2 for what can't be reported as asked. A broken run is a row that says so.
 """
 
 import argparse
+import json
 import pathlib
 import sys
 from collections.abc import Sequence
@@ -79,7 +81,8 @@ def report(folders: Sequence[pathlib.Path], out: pathlib.Path) -> str:
 
 def _figures(found, searched):
   """Yields (task or stem of a search, name, figure or None)."""
-  from sparsejax.reports import figures, pareto, tables
+  from sparsejax.reports import figures, pareto, search_figures, tables, trials
+  from sparsejax.search import layout
 
   for task in dict.fromkeys(group.task for group in found):
     own = [group for group in found if group.task == task]
@@ -96,8 +99,14 @@ def _figures(found, searched):
     yield task, f'{stem}.log_alpha', figures.log_alpha(posteriors, title, grouped)
   for index, search in enumerate(searched):
     if search.members:
-      curves = figures.brackets(search.title, search.members, search.rungs)
-      yield tables.search_stem(index), f'{tables.search_stem(index)}.brackets', curves
+      stem = tables.search_stem(index)
+      folder = layout.search_of(next(iter(search.members.values()))[0].path)
+      title = f'{search.title}, {folder.name}'
+      curves = search_figures.brackets(title, search.members, search.rungs)
+      yield stem, f'{stem}.brackets', curves
+      settings = json.loads((folder / layout.SWEEP).read_text())
+      own = list(trials.by_directory(folder).values())
+      yield stem, f'{stem}.objectives', search_figures.objectives(title, settings, own)
 
 
 if __name__ == '__main__':

@@ -2,6 +2,7 @@
 
 import html
 import itertools
+import json
 import math
 import pathlib
 import re
@@ -10,11 +11,13 @@ import numpy as np
 import pytest
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 
+from sparsejax import report
 from sparsejax.experiment import scales
-from sparsejax.reports import curve, figures, page, pareto, published
+from sparsejax.reports import curve, figures, page, pareto, published, search_figures
 from sparsejax.reports.collect import Run
 from sparsejax.reports.groups import group
 from sparsejax.reports.searches import Search
+from sparsejax.search.brackets import Rung
 
 CLASSES = 10
 
@@ -288,3 +291,74 @@ def test_searches_of_one_title_are_told_apart(tmp_path):
   ]
   assert page._titles(found) == ['same, one', 'same, other', 'own']
   assert page._titles([search('same', None)] * 2) == ['same, 0', 'same, 1']
+
+
+def test_brackets_say_what_their_lines_mean():
+  runs = [run(f'{n}') for n in range(3)]
+  for n, one in enumerate(runs):
+    one.summary['epochs'] = float(1 + n // 2)
+    one.metrics.append({'epoch': 1.0 + n // 2, 'validation_loss': 1.0})
+  rungs = {0: (Rung(3, 1), Rung(1, 2))}
+  said = words(search_figures.brackets('a search', {0: runs}, rungs))
+  assert {'trained the longest of its bracket', 'trained for less', 'rung: the best go on'} <= {
+    *said
+  }
+  said = words(search_figures.brackets('a search', {0: runs[:2]}, {}))
+  assert 'trained for less' not in said
+  assert 'rung: the best go on' not in said
+
+
+def objectives(*values, names=('loss', 'right'), **changes):
+  """The figure of trials with these objectives: less loss is better, and more that is right."""
+  ways = ('minimize', 'maximize', 'minimize')
+  goals = [{'metric': n, 'direction': way} for n, way in zip(names, ways, strict=False)]
+  settings = {'objectives': goals, 'constraints': []} | changes
+  trials = [
+    {'state': 'finished', 'metrics': dict(zip(names, numbers, strict=True))} for numbers in values
+  ]
+  trials += [{'state': 'stopped', 'metrics': dict.fromkeys(names, 0.0)}]
+  trials += [{'state': 'failed', 'metrics': None}]
+  return search_figures.objectives('a search', settings, trials)
+
+
+def test_the_front_of_a_search_is_what_none_beats_in_every_objective():
+  figure = objectives((0.1, 0.5), (0.2, 0.9), (0.3, 0.8), (0.4, 0.9), (0.5, 0.95))
+  (ax,) = figure.axes
+  assert (ax.get_xlabel(), ax.get_ylabel()) == ('right (more is better)', 'loss (less is better)')
+  (front,) = [line for line in ax.lines if line.get_label().startswith('on the front')]
+  assert front.get_xydata().tolist() == [[0.5, 0.1], [0.9, 0.2], [0.95, 0.5]]
+  assert sum(len(line.get_xdata()) for line in ax.lines) == 5
+  assert '5 finished trials' in figure.get_suptitle()
+
+
+def test_what_breaks_a_constraint_is_on_no_front_and_beats_nothing():
+  bound = [{'metric': 'loss', 'at_most': 0.15}]
+  figure = objectives((0.1, 0.5), (0.2, 0.9), constraints=bound)
+  drawn = {
+    line.get_label().split(':')[0]: line.get_xdata().tolist() for line in figure.axes[0].lines
+  }
+  assert drawn == {'breaks a constraint': [0.9], 'on the front': [0.5]}
+
+
+def test_three_objectives_have_a_panel_for_each_but_the_first():
+  figure = objectives((1.0, 2.0, 3.0), (2.0, 3.0, 40.0), names=('a', 'b', 'c'))
+  assert [ax.get_xlabel()[0] for ax in figure.axes] == ['b', 'c']
+  assert figure.axes[1].get_xscale() == 'log'
+
+
+def test_one_objective_or_no_finished_trial_is_no_figure():
+  assert objectives((0.1,), names=('loss',)) is None
+  assert objectives() is None
+
+
+def test_a_search_of_two_objectives_is_drawn_with_both_and_its_folder(tmp_path):
+  found = search('a search', tmp_path)
+  goals = [{'metric': name, 'direction': 'minimize'} for name in ('loss', 'share')]
+  (tmp_path / 'sweep.json').write_text(json.dumps({'objectives': goals, 'constraints': []}))
+  trial = {'directory': 'b0-000', 'rung': 0, 'epoch': 2, 'state': 'finished', 'values': {}}
+  trial |= {'metrics': {'loss': 0.1, 'share': 0.2}, 'error': None}
+  (tmp_path / 'trials.json').write_text(json.dumps([trial]))
+  drawn = {name: figure for _, name, figure in report._figures([], [found])}
+  assert set(drawn) == {'search0.brackets', 'search0.objectives'}
+  for figure in drawn.values():
+    assert f'a search, {tmp_path.name}' in figure.get_suptitle().replace('\n', ' ')

@@ -15,7 +15,7 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
 from sparsejax.experiment import scales
-from sparsejax.reports.collect import COLLAPSED, DELIVERED
+from sparsejax.reports.collect import COLLAPSED, DELIVERED, Run
 from sparsejax.reports.groups import DENSE, Group
 
 # Okabe and Ito's palette, less the yellow that does not read on white, and three of Paul Tol's that
@@ -150,12 +150,12 @@ def traces(task: str, groups: Sequence[Group]) -> Figure | None:
       look |= {'lw': 1.4} if index == 0 else {'lw': 0.7, 'alpha': 0.6}
       label = _with_state(group) if index == 0 else None
       for ax, key in ((upper, 'validation_accuracy'), (lower, 'active_fraction')):
-        ax.plot(*_series(run, key), label=label if ax is upper else None, **look)
+        ax.plot(*series(run, key), label=label if ax is upper else None, **look)
   for ax, key, scale in (
     (upper, 'validation_accuracy', scales.accuracy),
     (lower, 'active_fraction', scales.fraction),
   ):
-    values = np.concatenate([_series(run, key)[1] for g in shown for run in g.runs])
+    values = np.concatenate([series(run, key)[1] for g in shown for run in g.runs])
     values = values[np.isfinite(values)]
     if values.size:
       scale(ax, values)
@@ -171,11 +171,12 @@ def _with_state(group: Group) -> str:
   return group.label if group.counted else f'{group.label} ({group.runs[0].state})'
 
 
-def _has(run, key: str) -> bool:
+def _has(run: Run, key: str) -> bool:
   return any(key in line for line in run.metrics)
 
 
-def _series(run, key: str) -> tuple[np.ndarray, np.ndarray]:
+def series(run: Run, key: str) -> tuple[np.ndarray, np.ndarray]:
+  """Returns the epochs and the values of a metric, (number of lines that have it,) each."""
   lines = [line for line in run.metrics if isinstance(line.get(key), int | float)]
   epochs, values = ([float(line[name]) for line in lines] for name in ('epoch', key))
   return np.array(epochs), np.array(values)
@@ -282,46 +283,6 @@ def _draw_histogram(panel, layer, bins) -> None:
     panel.yaxis.set_major_locator(MaxNLocator(5, integer=True))
   panel.set_title(layer, fontsize=7, pad=2)
   panel.tick_params(labelsize=6)
-
-
-def brackets(
-  title: str, members: Mapping[int, Sequence[Any]], rungs: Mapping[int, Sequence]
-) -> Figure:
-  """Draws the validation loss of a search's runs, a panel for each of its brackets.
-
-  Args:
-    title: of the figure.
-    members: the runs of each bracket.
-    rungs: of each bracket, where it has some; see `search.brackets`.
-  """
-  figure = Figure(figsize=(max(3.0 * len(members), 5), 3.6), layout='constrained')
-  axes = figure.subplots(1, len(members), sharey=True, squeeze=False)[0]
-  every = []
-  for (bracket, runs), ax in zip(sorted(members.items()), axes, strict=True):
-    longest = max(run.epoch for run in runs)
-    for run in runs:
-      epochs, losses = _series(run, 'validation_loss')
-      every.append(losses)
-      went_on = run.epoch >= longest
-      look = {'color': COLOURS[1], 'lw': 1.4} if went_on else {'color': COLOURS[0], 'lw': 0.7}
-      ax.plot(epochs, losses, alpha=1.0 if went_on else 0.6, marker='.', ms=3, **look)
-    for rung in rungs.get(bracket, ()):
-      ax.axvline(rung.epochs, color=GREY, lw=0.6, ls=':')
-    plan = ' > '.join(f'{r.configurations}@{r.epochs}' for r in rungs.get(bracket, ()))
-    ax.set_title(plan or f'{len(runs)} trials', fontsize=8)
-    ax.set_xlabel('epoch')
-    ax.set_xscale('log')
-    grid(ax)
-  losses = np.concatenate(every)
-  losses = losses[np.isfinite(losses)]
-  if losses.size:
-    scales.log(axes[0], losses)
-  axes[0].set_ylabel('validation loss')
-  for ax in axes:
-    ax.xaxis.set_major_formatter(lambda value, _: f'{value:g}')
-    ax.xaxis.set_minor_formatter(lambda value, _: '')
-  figure.suptitle(title, fontsize=10)
-  return figure
 
 
 def grid(ax) -> None:
