@@ -362,3 +362,32 @@ def test_a_search_of_two_objectives_is_drawn_with_both_and_its_folder(tmp_path):
   assert set(drawn) == {'search0.brackets', 'search0.objectives'}
   for figure in drawn.values():
     assert f'a search, {tmp_path.name}' in figure.get_suptitle().replace('\n', ' ')
+
+
+@pytest.mark.parametrize('name', ['_private', 'a $x$ \\frac', 'one $'])
+def test_a_method_may_be_called_anything(name):
+  found = tasks('nothing', [run('a', method=name, active=0.2), run('b', method='other')])
+  for figure in (
+    pareto.pareto('nothing', found),
+    figures.traces('nothing', found),
+    figures.by_layer('nothing', found, 'weights'),
+  ):
+    FigureCanvasAgg(figure).draw()
+    texts = figure.legends[0].get_texts()
+    assert any(name in text.get_text() and not text.get_parse_math() for text in texts)
+
+
+def test_a_network_without_a_parameter_lies_on_the_left_edge():
+  found = tasks('nothing', [run('a', active=0.2), run('gone', accuracy=0.1, active=0.0)])
+  figure = pareto.pareto('nothing', found)
+  (hollow,) = [line for line in figure.axes[0].lines if line.get_markerfacecolor() == 'white']
+  assert hollow.get_xdata().tolist() == [figure.axes[0].get_xlim()[0]]
+  assert any('on the left edge: no parameter is active' in text for text in words(figure))
+  drawn = curve.pareto('nothing', found, {r.path: 'a' for g in found for r in g.runs})
+  assert 0 < min(drawn.data[0].x) < 20
+
+
+def test_epochs_are_whole_numbers():
+  figure = figures.traces('nothing', tasks('nothing', [run('a')]))
+  FigureCanvasAgg(figure).draw()
+  assert all(tick == round(tick) for tick in figure.axes[1].get_xticks())

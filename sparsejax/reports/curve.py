@@ -6,6 +6,7 @@ import math
 import pathlib
 import textwrap
 from collections.abc import Mapping, Sequence
+from typing import NamedTuple
 
 import numpy as np
 import plotly.graph_objects as go
@@ -36,6 +37,24 @@ LETTERS = 44  # in a line of a label: what a telephone has room for
 LEGEND = {'orientation': 'h', 'yref': 'container', 'yanchor': 'bottom', 'y': 0, 'x': 0}
 
 
+class Edges(NamedTuple):
+  """Where things lie on the axes; what is left of them or below them lies on their edges.
+
+  Attributes:
+    spaced: the accuracies.
+    left: the least fraction.
+  """
+
+  spaced: scales.Spacing
+  left: float
+
+  def x(self, fraction: float) -> float:
+    return 100 * max(fraction, self.left)
+
+  def y(self, accuracy: float) -> float:
+    return float(self.spaced.forward(max(accuracy, self.spaced.low)))
+
+
 def pareto(
   task: str, groups: Sequence[Group], anchors: Mapping[pathlib.Path, str]
 ) -> go.Figure | None:
@@ -44,47 +63,43 @@ def pareto(
   if not methods:
     return None
   others = published.points(task)
-  spaced = spacing(groups, others)
+  fractions = [
+    run.figure('active_fraction') for own in methods.values() for g in own for run in g.counted
+  ]
+  fractions += [point.active_fraction for points in others.values() for point in points]
+  positive = [fraction for fraction in fractions if fraction > 0] or [1.0]
+  edges = Edges(spacing(groups, others), min(positive) / 1.5)
   drawn = go.Figure()
   for method, style in styles(list(methods)).items():
-    _add_method(drawn, method, methods[method], style, spaced, anchors)
+    _add_method(drawn, method, methods[method], style, edges, anchors)
   for (source, points), symbol in zip(others.items(), itertools.cycle(PUBLISHED), strict=False):
-    _add_published(drawn, source, points, symbol, spaced)
+    _add_published(drawn, source, points, symbol, edges)
   if (dense := best_dense(groups)) is not None:
     line, (mean, _) = {'dash': 'longdash', 'width': 1}, dense[0].moments('test_accuracy')
     text = f'{dense[1]}, {100 * mean:.2f} %'
     place = {'annotation_text': text, 'annotation_position': 'top left'}
-    drawn.add_hline(y=_place(spaced, mean), line=line, **place)
-  fractions = [100 * g.moments('active_fraction')[0] for own in methods.values() for g in own]
-  fractions += [100 * point.active_fraction for points in others.values() for point in points]
-  low, high = _place(spaced, spaced.low), _place(spaced, spaced.high)
+    drawn.add_hline(y=edges.y(mean), line=line, **place)
+  low, high = edges.y(edges.spaced.low), edges.y(edges.spaced.high)
   room = 0.03 * (high - low)  # for the marks on the edge
+  steps = (1, 2, 5) if max(positive) / min(positive) < 300 else (1,)
   drawn.update_layout(
     template='plotly_white',
     height=440 + 21 * (len(methods) + len(others)),
     margin={'l': 60, 'r': 20, 't': 30, 'b': 50},
     legend=LEGEND,
-    xaxis={'type': 'log', 'title': 'active parameters, %', 'tickvals': _ticks(fractions)},
+    xaxis={
+      'type': 'log',
+      'title': 'active parameters, %',
+      'tickvals': [step * 10.0**power for power in range(-6, 3) for step in steps],
+    },
     yaxis={
       'title': 'test accuracy, % (by the log of the error)',
       'range': [low - room, high + room],
-      'tickvals': [_place(spaced, tick) for tick in spaced.ticks],
-      'ticktext': [f'{100 * tick:.6g}' for tick in spaced.ticks],
+      'tickvals': [edges.y(tick) for tick in edges.spaced.ticks],
+      'ticktext': [f'{100 * tick:.6g}' for tick in edges.spaced.ticks],
     },
   )
   return drawn
-
-
-def _ticks(percents: Sequence[float]) -> list[float]:
-  """Powers of ten, in a narrow range with two and five times them."""
-  positive = [x for x in percents if x > 0] or [100.0]
-  steps = (1, 2, 5) if max(positive) / min(positive) < 300 else (1,)
-  return [step * 10.0**power for power in range(-6, 3) for step in steps]
-
-
-def _place(spaced: scales.Spacing, accuracy: float) -> float:
-  """Where an accuracy lies on the axis; what lies below it is on its edge."""
-  return float(spaced.forward(max(accuracy, spaced.low)))
 
 
 def _add_method(
@@ -92,16 +107,16 @@ def _add_method(
   method: str,
   own: Sequence[Group],
   style: Mapping[str, str],
-  spaced: scales.Spacing,
+  edges: Edges,
   anchors: Mapping[pathlib.Path, str],
 ) -> None:
   """Adds a method's means with their deviations, its front, and every seed as a small point."""
   look = {'color': style['color'], 'size': 9}
-  fractions = [100 * g.moments('active_fraction')[0] for g in own]
+  fractions = [edges.x(g.moments('active_fraction')[0]) for g in own]
   means, spreads = np.array([g.moments('test_accuracy') for g in own]).T
   spreads = np.where(list(map(is_collapsed, own)), 0, np.nan_to_num(spreads))
   places, above, below = (
-    np.array([_place(spaced, value) for value in values])
+    np.array([edges.y(value) for value in values])
     for values in (means, means + spreads, means - spreads)
   )
   symbols = [_symbol(style, hollow=is_collapsed(group)) for group in own]
@@ -110,8 +125,8 @@ def _add_method(
     y=places.tolist(),
     error_y={
       'type': 'data',
-      'array': (above - places).tolist(),
-      'arrayminus': (places - below).tolist(),
+      'array': [length or None for length in (above - places).tolist()],
+      'arrayminus': [length or None for length in (places - below).tolist()],
       'width': 3,
     },
     mode='markers',
@@ -136,8 +151,8 @@ def _add_method(
   each = [run for group in own for run in group.counted if len(group.counted) > 1]
   symbols = [_symbol(style, hollow=run.state == COLLAPSED) for run in each]
   drawn.add_scatter(
-    x=[100 * run.figure('active_fraction') for run in each],
-    y=[_place(spaced, run.figure('test_accuracy')) for run in each],
+    x=[edges.x(run.figure('active_fraction')) for run in each],
+    y=[edges.y(run.figure('test_accuracy')) for run in each],
     mode='markers',
     marker=look | {'symbol': symbols, 'size': 4, 'opacity': 0.6},
     legendgroup=method,
@@ -152,12 +167,10 @@ def _symbol(style: Mapping[str, str], *, hollow: bool) -> str:
   return SYMBOLS[style['marker']] + ('-open' if hollow else '')
 
 
-def _add_published(
-  drawn: go.Figure, source: str, points, symbol: str, spaced: scales.Spacing
-) -> None:
+def _add_published(drawn: go.Figure, source: str, points, symbol: str, edges: Edges) -> None:
   drawn.add_scatter(
-    x=[100 * point.active_fraction for point in points],
-    y=[_place(spaced, point.accuracy) for point in points],
+    x=[edges.x(point.active_fraction) for point in points],
+    y=[edges.y(point.accuracy) for point in points],
     mode='lines+markers',
     marker={'color': GREY, 'symbol': symbol, 'size': 9},
     line={'color': GREY, 'width': 1, 'dash': 'dot'},

@@ -57,15 +57,14 @@ def styles(names: Sequence[str]) -> dict[str, dict[str, str]]:
   }
 
 
-def legend(figure: Figure, notes: Sequence[str] = (), handles: Sequence[Artist] = ()) -> None:
+def legend(figure: Figure, handles: Sequence[Artist], notes: Sequence[str] = ()) -> None:
   """Puts a legend under the axes, in as many columns as its labels leave room for.
 
   Args:
     figure: grows by the legend.
+    handles: with labels.
     notes: lines above the labels.
-    handles: to show; without any, those of the axes that have a label.
   """
-  handles = handles or [h for ax in figure.axes for h in ax.get_legend_handles_labels()[0]]
   letters = int(figure.get_figwidth() * 72 / LETTER)  # in a line
   labels = [textwrap.fill(str(handle.get_label()), letters - HANDLE) for handle in handles]
   widest = max(len(line) for label in labels for line in label.splitlines()) + HANDLE
@@ -73,7 +72,7 @@ def legend(figure: Figure, notes: Sequence[str] = (), handles: Sequence[Artist] 
   title = '\n'.join(textwrap.fill(note, letters) for note in notes)
   lines = sum(1 + label.count('\n') for label in labels) / columns + title.count('\n') + 1
   figure.set_figheight(figure.get_figheight() + 0.15 * math.ceil(lines))
-  figure.legend(
+  drawn = figure.legend(
     handles,
     labels,
     loc='outside lower center',
@@ -82,6 +81,8 @@ def legend(figure: Figure, notes: Sequence[str] = (), handles: Sequence[Artist] 
     handlelength=3,
     **{'fontsize': 7, 'title': title or None, 'title_fontsize': 7},
   )
+  for text in drawn.get_texts():
+    text.set_parse_math(False)  # a label may have a dollar sign
 
 
 def chosen(groups: Sequence[Group]) -> list[Group]:
@@ -144,13 +145,16 @@ def traces(task: str, groups: Sequence[Group]) -> Figure | None:
     return None
   figure = Figure(figsize=(8, 6), layout='constrained')
   upper, lower = figure.subplots(2, 1, sharex=True)
+  lower.set_xlabel('epoch')
+  handles: list[Line2D] = []
   for group, style in zip(shown, styles([g.label for g in shown]).values(), strict=True):
     for index, run in enumerate(sorted(group.runs, key=lambda run: run.state not in DELIVERED)):
       look = {'color': style['color'], 'ls': style['linestyle']}
       look |= {'lw': 1.4} if index == 0 else {'lw': 0.7, 'alpha': 0.6}
-      label = _with_state(group) if index == 0 else None
+      look |= {'label': _with_state(group)}
       for ax, key in ((upper, 'validation_accuracy'), (lower, 'active_fraction')):
-        ax.plot(*series(run, key), label=label if ax is upper else None, **look)
+        lines = ax.plot(*series(run, key), **look)
+      handles += lines if index == 0 else []
   for ax, key, scale in (
     (upper, 'validation_accuracy', scales.accuracy),
     (lower, 'active_fraction', scales.fraction),
@@ -161,9 +165,8 @@ def traces(task: str, groups: Sequence[Group]) -> Figure | None:
       scale(ax, values)
     ax.set_ylabel(key.replace('_', ' ').replace('fraction', 'parameters'))
     grid(ax)
-  lower.set_xlabel('epoch')
   upper.set_title(f'{task}: by epoch{choice(shown, able)}', fontsize=10)
-  legend(figure)
+  legend(figure, handles)
   return figure
 
 
@@ -195,11 +198,12 @@ def by_layer(task: str, groups: Sequence[Group], count: str) -> Figure | None:
   ax = figure.subplots()
   (scales.fraction if count == 'weights' else _from_zero)(ax, np.array(rows))
   low = max(ax.get_ylim()[0], 0.0)
+  handles: list[Line2D] = []
   for group, values, style in zip(
     shown, rows, styles([g.label for g in shown]).values(), strict=True
   ):
     look = {'ms': 4, 'lw': 1.2, 'label': group.label, 'clip_on': False}
-    ax.plot(range(len(layers)), np.maximum(values, low), **style, **look)
+    handles += ax.plot(range(len(layers)), np.maximum(values, low), **style, **look)
   ax.set_xticks(range(len(layers)), layers, rotation=90 if len(layers) > 6 else 0, fontsize=7)
   what = 'active weights' if count == 'weights' else 'filters and units with a weight left'
   ax.set_ylabel(what)
@@ -208,7 +212,7 @@ def by_layer(task: str, groups: Sequence[Group], count: str) -> Figure | None:
   notes = ['on the lower edge: no weight left'] if low and 0 in np.array(rows) else []
   if missing := len(sparse) - len(able):
     notes.append(f'left out: {missing} of {len(sparse)} experiments that count no {count}')
-  legend(figure, notes)
+  legend(figure, handles, notes)
   return figure
 
 
@@ -250,7 +254,7 @@ def log_alpha(
   figure = Figure(figsize=(width, sum(heights) + 0.3), layout='constrained')
   bands = figure.subfigures(len(lines), 1, squeeze=False, height_ratios=heights)[:, 0]
   for (label, part), text, band in zip(lines, labels, bands, strict=True):
-    band.suptitle(text, fontsize=7, x=0.01, ha='left')
+    band.suptitle(text, fontsize=7, x=0.01, ha='left', parse_math=False)
     panels = band.subplots(1, widest, squeeze=False)[0]
     panels[0].set_ylabel('groups' if label in grouped else 'weights', fontsize=7)
     for panel in panels[len(part) :]:
@@ -263,7 +267,7 @@ def log_alpha(
   handles = [Line2D([], [], color='black', label='threshold that was used')]
   if any(bins['suggested_threshold'] is not None for _, part in lines for _, bins in part):
     handles.append(Line2D([], [], color=COLOURS[1], ls='--', label='gap of the histogram'))
-  legend(figure, handles=handles)
+  legend(figure, handles)
   return figure
 
 

@@ -107,7 +107,7 @@ def pareto(task: str, groups: Sequence[Group]) -> Figure | None:
   means = 'means over seeds, bars of one standard deviation' if has_seeds else 'one seed each'
   ax.set_title(f'{task}\n{means}', fontsize=10)
   grid(ax)
-  legend(figure, notes(task, groups), handles)
+  legend(figure, handles, notes(task, groups))
   return figure
 
 
@@ -152,4 +152,6 @@ def notes(task: str, groups: Sequence[Group]) -> list[str]:
   if below := [mean for mean in means if mean < low]:
     ends = ' to '.join(dict.fromkeys(f'{100 * end:.1f}' for end in (min(below), max(below))))
     found.append(f'on the lower edge: {len(below)} below the axis, at {ends} %')
+  if any(group.moments('active_fraction')[0] == 0 for group in every):
+    found.append('on the left edge: no parameter is active')
   return found

@@ -60,7 +60,7 @@ def brackets(
   _entitle(figure, title)
   notes = ['9@2 > 3@6: nine configurations until epoch 2, three of them until epoch 6']
   handles = [Line2D([], [], label=label, **look) for label, look in looks.items()]
-  legend(figure, notes if rungs else [], handles)
+  legend(figure, handles, notes if rungs else [])
   return figure
 
 
@@ -98,11 +98,13 @@ def objectives(title: str, settings: Mapping[str, Any], trials: Sequence[Trial])
   )
   figure = Figure(figsize=(max(4.0 * len(goals) - 4, 6), 4), layout='constrained')
   axes = figure.subplots(1, len(goals) - 1, sharey=True, squeeze=False)[0]
+  handles: list[Line2D] = []
   for column, ax in enumerate(axes, 1):
     for label, chosen, look in groups:
       if chosen.any():
         y, x = values[chosen][np.argsort(values[chosen, column])][:, (0, column)].T
-        ax.plot(x, y, label=label if column == 1 else None, **look)
+        lines = ax.plot(x, y, label=label, **look)
+        handles += lines if column == 1 else []
     ax.set_xlabel(_named(goals[column]))
     if _is_wide(values[:, column]):
       ax.set_xscale('log')
@@ -112,7 +114,7 @@ def objectives(title: str, settings: Mapping[str, Any], trials: Sequence[Trial])
   if _is_wide(values[:, 0]):
     scales.log(axes[0], values[:, 0])
   _entitle(figure, f'{title}: {len(finished)} finished trials')
-  legend(figure)
+  legend(figure, handles)
   return figure
 
 
