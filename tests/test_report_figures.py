@@ -208,7 +208,7 @@ def test_a_layer_without_a_weight_is_drawn_and_what_counts_none_is_named():
   assert [line.get_ydata().min() for line in ax.lines] == [low, 0.1]
   assert 'on the lower edge: no weight left' in words(weights)
   units = figures.by_layer('nothing', found, 'units')
-  assert 'left out: 1 of 2 experiments that count no units' in words(units)
+  assert '1 of 2 experiments count no units: they are left out' in words(units)
 
 
 def test_histograms_say_what_they_count_and_of_which_task():

@@ -211,7 +211,7 @@ def by_layer(task: str, groups: Sequence[Group], count: str) -> Figure | None:
   grid(ax)
   notes = ['on the lower edge: no weight left'] if low and 0 in np.array(rows) else []
   if missing := len(sparse) - len(able):
-    notes.append(f'left out: {missing} of {len(sparse)} experiments that count no {count}')
+    notes.append(f'{missing} of {len(sparse)} experiments count no {count}: they are left out')
   legend(figure, handles, notes)
   return figure
 
