@@ -4,7 +4,8 @@ python -m sparsejax.report DIR... --out=DIR
 
 Each DIR is a run directory or any folder above some, finished or not. The other folder gets
 runs.csv (every setting and every figure), report.md, report.html (one file, opens offline), and the
-figures of both as PNG and SVG: TASK.pareto, .traces, .weights, .units, .log_alpha, and brackets.
+figures of both as PNG and SVG: TASK.pareto, .traces, .weights, .units and .log_alpha, of searches
+.brackets and .objectives.
 
 Exit status: 0, or 2 for what can't be reported as asked. A broken run is a row that says so.
 """
@@ -82,26 +83,28 @@ def report(folders: Sequence[pathlib.Path], out: pathlib.Path) -> str:
 
 def _figures(found, searched):
   """Yields (task or stem of a search, name, figure or None)."""
-  from sparsejax.reports import figures, tables
+  from sparsejax.reports import figures, pareto, search_figures, tables
 
   for task in dict.fromkeys(group.task for group in found):
     own = [group for group in found if group.task == task]
     stem = tables.stem_of(task)
-    yield task, f'{stem}.pareto', figures.pareto(task, own)
+    yield task, f'{stem}.pareto', pareto.pareto(task, own)
     yield task, f'{stem}.traces', figures.traces(task, own)
     yield task, f'{stem}.weights', figures.by_layer(task, own, 'weights')
     yield task, f'{stem}.units', figures.by_layer(task, own, 'units')
-    posteriors = {
-      group.label: run.summary['log_alpha']
-      for group in own
-      for run in group.counted[:1]
-      if 'log_alpha' in run.summary
-    }
-    yield task, f'{stem}.log_alpha', figures.log_alpha(posteriors)
+    able = [g for g in own if any(run.summary.get('log_alpha') for run in g.counted[:1])]
+    shown = figures.chosen(able)
+    posteriors = {group.label: group.counted[0].summary['log_alpha'] for group in shown}
+    grouped = [g.label for g in shown if str(g.runs[0].config.get('layers')).startswith('group_')]
+    title = f'{task}: log alpha by layer, of the first seed{figures.choice(shown, able)}'
+    yield task, f'{stem}.log_alpha', figures.log_alpha(posteriors, title, grouped)
   for index, search in enumerate(searched):
+    stem = tables.search_stem(index)
     if search.members:
-      curves = figures.brackets(search.title, search.members, search.rungs)
-      yield tables.search_stem(index), f'{tables.search_stem(index)}.brackets', curves
+      curves = search_figures.brackets(search.title, search.members, search.rungs)
+      yield stem, f'{stem}.brackets', curves
+    drawn = search_figures.objectives(search.title, search.settings, search.tried)
+    yield stem, f'{stem}.objectives', drawn
 
 
 if __name__ == '__main__':

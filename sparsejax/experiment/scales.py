@@ -106,22 +106,35 @@ def spacing(values: np.ndarray) -> Spacing:
 
   low = max(0.0, 1 - 1.15 * errors.max())
   high = 1 + offset / 4 if errors.min(initial=1.0) < floor else 1 - floor
+  return Spacing(forward, backward, low, high, _round_ticks(low, high))
+
+
+def _round_ticks(low, high):
+  """Accuracies of few digits in percent, in a narrow range about evenly spaced."""
+  from matplotlib.ticker import MaxNLocator
+
   ticks = [0, 0.1, 0.3, 0.5, 0.7, 0.8, 0.9, 0.95, 0.98, 0.99, 0.995, 0.998, 0.999, 1]
   inside = [tick for tick in ticks if low <= tick <= high]
   if len(inside) > 6:
     inside = [tick for tick in inside if tick not in (0.1, 0.3, 0.7)]
   if len(inside) < 3:
-    inside = list(np.linspace(low, high, 4))
-  return Spacing(forward, backward, low, high, inside)
+    locator = MaxNLocator(5, steps=[1, 2, 5, 10], min_n_ticks=3)
+    percents = locator.tick_values(100 * low, 100 * min(high, 1.0))
+    inside = [float(tick) for tick in np.round(percents / 100, 8) if low <= tick <= min(high, 1.0)]
+  return inside
 
 
 def accuracy(ax, values):
   """Accuracy in percent, spaced by the log of the error."""
+  spaced_accuracy(ax, spacing(values))
+
+
+def spaced_accuracy(ax, spaced):
+  """The same with a spacing that is known."""
   from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 
-  spaced = spacing(values)
   ax.set_yscale('function', functions=(spaced.forward, spaced.backward))
   ax.set_ylim(spaced.low, spaced.high)
   ax.yaxis.set_major_locator(FixedLocator(spaced.ticks))
   ax.yaxis.set_minor_locator(NullLocator())
-  ax.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f'{100 * value:.4g} %'))
+  ax.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f'{100 * value:.6g} %'))

@@ -3,27 +3,35 @@
 import itertools
 import math
 import pathlib
-from collections.abc import Mapping, Sequence
+import textwrap
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 import numpy as np
+from matplotlib.artist import Artist
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
 from sparsejax.experiment import scales
-from sparsejax.reports import published
+from sparsejax.reports.collect import COLLAPSED, DELIVERED, Run
 from sparsejax.reports.groups import DENSE, Group
 
-# Okabe and Ito's palette, less the yellow that does not read on white.
-COLOURS = ('#0072B2', '#D55E00', '#009E73', '#CC79A7', '#56B4E9', '#E69F00', '#000000')
+# Okabe and Ito's palette, less the yellow that does not read on white, and three of Paul Tol's that
+# are darker than what they are near to.
+COLOURS = (
+  *('#0072B2', '#D55E00', '#009E73', '#CC79A7', '#56B4E9', '#E69F00', '#000000'),
+  *('#882255', '#999933', '#332288'),
+)
 MARKERS = ('o', 's', '^', 'D', 'v', 'P', 'X', '<', '>')
 LINES = ('-', '--', '-.', ':')
 GREY = '#6B6B6B'
-MOST = 7  # experiments that one picture tells apart
+MOST = 7  # experiments in one picture, of many methods some more
+SPREAD = 3  # of them that are there for their active fractions
 WIDEST = 8  # layers in one row of panels
 DPI = 130
+LETTER, HANDLE = 4.3, 9  # points that a letter of a legend takes; letters that a handle takes
 
 
 def save(figure: Figure, folder: pathlib.Path, name: str) -> None:
@@ -38,176 +46,173 @@ def save(figure: Figure, folder: pathlib.Path, name: str) -> None:
 
 
 def styles(names: Sequence[str]) -> dict[str, dict[str, str]]:
-  """Returns a colour, a marker and a line for each name; no two have the same three."""
-  cycles = zip(itertools.cycle(COLOURS), itertools.cycle(MARKERS), strict=False)
-  found = {}
-  for index, (name, (colour, marker)) in enumerate(zip(names, cycles, strict=False)):
-    line = LINES[index // len(COLOURS) % len(LINES)]
-    found[name] = {'color': colour, 'marker': marker, 'linestyle': line}
-  return found
+  """Returns a colour, a marker and a line for each name; of 180 no two have the same three.
 
-
-def by_method(groups: Sequence[Group]) -> dict[str, list[Group]]:
-  """Returns the experiments that have a sparse network and its test accuracy, by method."""
-  found: dict[str, list[Group]] = {}
-  for group in groups:
-    if group.kind != DENSE and math.isfinite(group.moments('test_accuracy')[0]):
-      found.setdefault(group.method, []).append(group)
-  return found
-
-
-def front(points: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:
-  """Returns the points that none beats in both: no fewer parameters at no less accuracy.
-
-  Example:
-    >>> front([(0.1, 0.9), (0.2, 0.8), (0.3, 0.95)])
-    [(0.1, 0.9), (0.3, 0.95)]
+  Neighbours differ in all three, for those who do not see colours and for print without them.
   """
-  kept: list[tuple[float, float]] = []
-  for x, y in sorted(points, key=lambda point: (point[0], -point[1])):
-    if not kept or y > kept[-1][1]:
-      kept.append((x, y))
-  return kept
+  looks = zip(*map(itertools.cycle, (COLOURS, MARKERS, LINES)), strict=False)
+  return {
+    name: {'color': colour, 'marker': marker, 'linestyle': line}
+    for name, (colour, marker, line) in zip(names, looks, strict=False)
+  }
 
 
-def pareto(task: str, groups: Sequence[Group]) -> Figure | None:
-  """Draws test accuracy over active parameters: means, bars of a standard deviation, and fronts."""
-  methods = by_method(groups)
-  others = published.points(task)
-  if not methods:
-    return None
-  figure = Figure(figsize=(8, 5), layout='constrained')
-  ax = figure.subplots()
-  drawn = [(p.active_fraction, p.accuracy) for of_source in others.values() for p in of_source]
-  for method, style in styles(list(methods)).items():
-    own = methods[method]
-    points = [_point(g) for g in own]
-    drawn += [(x, y) for x, _, y, _ in points]
-    x, x_spread, y, y_spread = np.array(points).T
-    bars = {'xerr': np.nan_to_num(x_spread), 'yerr': np.nan_to_num(y_spread)}
-    look = {'color': style['color'], 'marker': style['marker'], 'ms': 5}
-    ax.errorbar(x, y, **bars, ls='none', capsize=2, lw=1, label=_with_n(method, own), **look)
-    best = front(list(zip(x, y, strict=True)))
-    ax.plot(*zip(*best, strict=True), color=style['color'], ls=style['linestyle'], lw=1)
-  if (dense := best_dense(groups)) is not None:
-    mean, spread = dense[0].moments('test_accuracy')
-    drawn.append((math.nan, mean))
-    ax.axhline(mean, color='black', lw=1, ls='--', label=dense[1])
-    if math.isfinite(spread):
-      ax.axhspan(mean - spread, mean + spread, color='black', alpha=0.08, lw=0)
-  for (source, of_source), marker in zip(others.items(), itertools.cycle('*hpd8'), strict=False):
-    x, y = [p.active_fraction for p in of_source], [p.accuracy for p in of_source]
-    look = {'color': GREY, 'ls': ':', 'lw': 0.8, 'ms': 8, 'mfc': 'none'}
-    ax.plot(x, y, marker=marker, label=source, **look)
-  x, y = np.array(drawn).T
-  scales.fraction_along_x(ax, x[np.isfinite(x)])
-  scales.accuracy(ax, y[np.isfinite(y)])
-  ax.set(xlabel='active parameters', ylabel='test accuracy')
-  figure.suptitle(f'{task}: means over seeds, bars of one standard deviation', fontsize=10)
-  _grid(ax)
-  figure.legend(loc='outside right upper', fontsize=7, frameon=False)
-  if others:
-    figure.supxlabel(published.note(others), fontsize=7, color=GREY)
-  return figure
+def legend(figure: Figure, handles: Sequence[Artist], notes: Sequence[str] = ()) -> None:
+  """Puts a legend under the axes, in as many columns as its labels leave room for.
+
+  Args:
+    figure: grows by the legend.
+    handles: with labels.
+    notes: lines above the labels.
+  """
+  letters = int(figure.get_figwidth() * 72 / LETTER)  # in a line
+  labels = [textwrap.fill(str(handle.get_label()), letters - HANDLE) for handle in handles]
+  widest = max(len(line) for label in labels for line in label.splitlines()) + HANDLE
+  columns = min(max(letters // widest, 1), len(labels), 4)
+  title = '\n'.join(textwrap.fill(note, letters) for note in notes)
+  lines = sum(1 + label.count('\n') for label in labels) / columns + title.count('\n') + 1
+  figure.set_figheight(figure.get_figheight() + 0.15 * math.ceil(lines))
+  drawn = figure.legend(
+    handles,
+    labels,
+    loc='outside lower center',
+    ncols=columns,
+    frameon=False,
+    handlelength=3,
+    **{'fontsize': 7, 'title': title or None, 'title_fontsize': 7},
+  )
+  for text in drawn.get_texts():
+    text.set_parse_math(False)  # a label may have a dollar sign
 
 
-def _point(group: Group) -> tuple[float, float, float, float]:
-  return (*group.moments('active_fraction'), *group.moments('test_accuracy'))
+def chosen(groups: Sequence[Group]) -> list[Group]:
+  """Returns as many experiments as a picture tells apart, by active fraction.
+
+  Of each method and of the dense networks the one that is best on validation images, then whichever
+  lies farthest, by the log of the active fraction, from those that are there. Sound networks come
+  before collapsed ones, these before what is unfinished.
+  """
+  ranked = sorted(groups, key=_rank)
+  best: dict[str, Group] = {}
+  for group in ranked:
+    best.setdefault(_method(group), group)
+  shown = list(best.values())[: len(COLOURS)]
+  most = max(MOST, min(len(shown) + SPREAD, len(COLOURS)))
+  taken = {id(group) for group in shown}
+  rest = [group for group in ranked if id(group) not in taken]
+  while rest and len(shown) < most:
+    able = [n for n, group in enumerate(rest) if _rank(group)[0] == _rank(rest[0])[0]]
+    places = [_log_fraction(group) for group in shown]
+    far = max(able, key=lambda n: min(abs(_log_fraction(rest[n]) - place) for place in places))
+    shown.append(rest.pop(far))
+  return sorted(shown, key=_log_fraction)
 
 
-def _with_n(name: str, groups: Sequence[Group]) -> str:
-  counts = sorted({len(group.counted) for group in groups})
-  return f'{name} (n = {"-".join(map(str, {counts[0]: 0, counts[-1]: 0}))})'
+def _method(group: Group) -> str:
+  return DENSE if group.kind == DENSE else group.method
 
 
-def best_dense(groups: Sequence[Group]) -> tuple[Group, str] | None:
-  """Returns the dense network that is best on validation images, and what to call it."""
-  dense = [g for g in groups if g.kind == DENSE and math.isfinite(g.moments('test_accuracy')[0])]
-  if not dense:
-    return None
-  best = max(dense, key=lambda g: np.nan_to_num(g.moments('validation_accuracy')[0], nan=-1.0))
-  return best, _with_n('dense' if len(dense) == 1 else f'best of {len(dense)} dense', [best])
+def _rank(group: Group) -> tuple[int, float]:
+  states = {run.state for run in group.counted}
+  order = 2 if not states else 1 if COLLAPSED in states else 0
+  return order, -float(np.nan_to_num(_figure(group, 'validation_accuracy'), nan=-1.0))
+
+
+def _log_fraction(group: Group) -> float:
+  return math.log(max(np.nan_to_num(_figure(group, 'active_fraction')), 1e-6))
+
+
+def _figure(group: Group, name: str) -> float:
+  """A mean over the seeds that are finished, else the last of the first run."""
+  return group.moments(name)[0] if group.counted else group.runs[0].figure(name)
+
+
+def choice(shown: Sequence[Group], groups: Sequence[Group]) -> str:
+  """Says in a line of a title which experiments `chosen` took; '' where these are all."""
+  if len(shown) == len(groups):
+    return ''
+  methods, of = (len({_method(group) for group in found}) for found in (shown, groups))
+  best = 'the best of each method' if methods == of else f'the best of {methods} of {of} methods'
+  others = ', others spread over active parameters' if len(shown) > methods else ''
+  return f'\n{len(shown)} of {len(groups)} experiments: {best}{others}'
 
 
 def traces(task: str, groups: Sequence[Group]) -> Figure | None:
   """Draws validation accuracy and active parameters over the epochs, unfinished runs as well."""
-  shown = _chosen([g for g in groups if any(_has(run, 'validation_accuracy') for run in g.runs)])
+  able = [g for g in groups if any(_has(run, 'validation_accuracy') for run in g.runs)]
+  shown = chosen(able)
   if not shown:
     return None
   figure = Figure(figsize=(8, 6), layout='constrained')
   upper, lower = figure.subplots(2, 1, sharex=True)
+  lower.set_xlabel('epoch')
+  handles: list[Line2D] = []
   for group, style in zip(shown, styles([g.label for g in shown]).values(), strict=True):
-    for index, run in enumerate(group.runs):
+    for index, run in enumerate(sorted(group.runs, key=lambda run: run.state not in DELIVERED)):
       look = {'color': style['color'], 'ls': style['linestyle']}
       look |= {'lw': 1.4} if index == 0 else {'lw': 0.7, 'alpha': 0.6}
-      label = _cut(group.label) if index == 0 else None
+      look |= {'label': _with_state(group)}
       for ax, key in ((upper, 'validation_accuracy'), (lower, 'active_fraction')):
-        ax.plot(*_series(run, key), label=label if ax is upper else None, **look)
+        lines = ax.plot(*series(run, key), **look)
+      handles += lines if index == 0 else []
   for ax, key, scale in (
     (upper, 'validation_accuracy', scales.accuracy),
     (lower, 'active_fraction', scales.fraction),
   ):
-    values = np.concatenate([_series(run, key)[1] for g in shown for run in g.runs])
+    values = np.concatenate([series(run, key)[1] for g in shown for run in g.runs])
     values = values[np.isfinite(values)]
     if values.size:
       scale(ax, values)
     ax.set_ylabel(key.replace('_', ' ').replace('fraction', 'parameters'))
-    _grid(ax)
-  lower.set_xlabel('epoch')
-  upper.set_title(f'{task}: by epoch{_of_how_many(shown, groups)}', fontsize=10)
-  figure.legend(loc='outside lower center', fontsize=7, frameon=False)
+    grid(ax)
+  upper.set_title(f'{task}: by epoch{choice(shown, able)}', fontsize=10)
+  legend(figure, handles)
   return figure
 
 
-def _has(run, key: str) -> bool:
+def _with_state(group: Group) -> str:
+  return group.label if group.counted else f'{group.label} ({group.runs[0].state})'
+
+
+def _has(run: Run, key: str) -> bool:
   return any(key in line for line in run.metrics)
 
 
-def _series(run, key: str) -> tuple[np.ndarray, np.ndarray]:
+def series(run: Run, key: str) -> tuple[np.ndarray, np.ndarray]:
+  """Returns the epochs and the values of a metric, (number of lines that have it,) each."""
   lines = [line for line in run.metrics if isinstance(line.get(key), int | float)]
   epochs, values = ([float(line[name]) for line in lines] for name in ('epoch', key))
   return np.array(epochs), np.array(values)
 
 
-def _chosen(groups: Sequence[Group]) -> list[Group]:
-  """As many as a picture tells apart, spread over the active fractions from end to end."""
-  ordered = sorted(groups, key=lambda g: np.nan_to_num(g.runs[0].figure('active_fraction')))
-  if len(ordered) <= MOST:
-    return ordered
-  places = np.linspace(0, len(ordered) - 1, MOST).round().astype(int)
-  return [ordered[place] for place in places]
-
-
-def _of_how_many(shown, groups) -> str:
-  return '' if len(shown) == len(groups) else f', {len(shown)} of {len(groups)} experiments'
-
-
-def _cut(label: str, most: int = 90) -> str:
-  return label if len(label) <= most else f'{label[: most - 1]}…'
-
-
 def by_layer(task: str, groups: Sequence[Group], count: str) -> Figure | None:
   """Draws how much of each layer is left: its 'weights', or its 'units', which are its filters."""
-  able = [g for g in groups if g.counted and g.kind != DENSE and _shares(g, count)]
-  shown = _chosen(able)
+  sparse = [g for g in groups if g.counted and g.kind != DENSE]
+  able = [g for g in sparse if _shares(g, count)]
+  shown = chosen(able)
   if not shown:
     return None
   layers = list(_shares(max(shown, key=lambda g: len(_shares(g, count))), count))
+  rows = [[_shares(group, count).get(layer, math.nan) for layer in layers] for group in shown]
   figure = Figure(figsize=(max(8, 0.22 * len(layers) + 3), 4.5), layout='constrained')
   ax = figure.subplots()
-  every = []
-  for group, style in zip(shown, styles([g.label for g in shown]).values(), strict=True):
-    shares = _shares(group, count)
-    values = [shares.get(layer, math.nan) for layer in layers]
-    every += values
-    ax.plot(range(len(layers)), values, **style, ms=4, lw=1.2, label=_cut(group.label))
-  (scales.fraction if count == 'weights' else _from_zero)(ax, np.array(every))
+  (scales.fraction if count == 'weights' else _from_zero)(ax, np.array(rows))
+  low = max(ax.get_ylim()[0], 0.0)
+  handles: list[Line2D] = []
+  for group, values, style in zip(
+    shown, rows, styles([g.label for g in shown]).values(), strict=True
+  ):
+    look = {'ms': 4, 'lw': 1.2, 'label': group.label, 'clip_on': False}
+    handles += ax.plot(range(len(layers)), np.maximum(values, low), **style, **look)
   ax.set_xticks(range(len(layers)), layers, rotation=90 if len(layers) > 6 else 0, fontsize=7)
   what = 'active weights' if count == 'weights' else 'filters and units with a weight left'
   ax.set_ylabel(what)
-  ax.set_title(f'{task}: {what}, by layer{_of_how_many(shown, able)}', fontsize=10)
-  _grid(ax)
-  figure.legend(loc='outside lower center', fontsize=7, frameon=False)
+  ax.set_title(f'{task}: {what}, by layer{choice(shown, able)}', fontsize=10)
+  grid(ax)
+  notes = ['on the lower edge: no weight left'] if low and 0 in np.array(rows) else []
+  if missing := len(sparse) - len(able):
+    notes.append(f'{missing} of {len(sparse)} experiments count no {count}: they are left out')
+  legend(figure, handles, notes)
   return figure
 
 
@@ -227,37 +232,42 @@ def _from_zero(ax, values) -> None:
   ax.yaxis.set_major_formatter(lambda value, _: f'{100 * value:.0f} %')
 
 
-def log_alpha(rows: Mapping[str, Mapping[str, Any]]) -> Figure | None:
+def log_alpha(
+  rows: Mapping[str, Mapping[str, Any]], title: str = '', grouped: Collection[str] = ()
+) -> Figure | None:
   """Draws where log alpha lies in each layer, with the threshold that was used and the suggested.
 
   Args:
-    rows: {label: `log_alpha` of a summary}; of more experiments than a page holds, the first few.
+    rows: {label: `log_alpha` of a summary}.
+    title: of the figure.
+    grouped: the labels of those that have a log alpha for each group and not for each weight.
   """
-  able = {label: layers for label, layers in rows.items() if layers}
-  if not able:
-    return None
   lines = [
-    (label, part)
-    for label, layers in list(able.items())[:MOST]
-    for part in _parts(list(layers.items()), WIDEST)
+    (label, part) for label, layers in rows.items() for part in _parts(list(layers.items()), WIDEST)
   ]
+  if not lines:
+    return None
   widest = max(len(part) for _, part in lines)
-  figure = Figure(figsize=(max(2.6 * widest, 4), 1.7 * len(lines) + 0.4), layout='constrained')
-  axes = figure.subplots(len(lines), widest, squeeze=False)
-  for (label, part), panels in zip(lines, axes, strict=True):
-    panels[0].set_ylabel(_cut(label, 24), fontsize=6)
+  width = max(2.6 * widest, 5)
+  labels = [textwrap.fill(label, int(width * 72 / LETTER)) for label, _ in lines]
+  heights = [1.7 + 0.12 * (1 + label.count('\n')) for label in labels]
+  figure = Figure(figsize=(width, sum(heights) + 0.3), layout='constrained')
+  bands = figure.subfigures(len(lines), 1, squeeze=False, height_ratios=heights)[:, 0]
+  for (label, part), text, band in zip(lines, labels, bands, strict=True):
+    band.suptitle(text, fontsize=7, x=0.01, ha='left', parse_math=False)
+    panels = band.subplots(1, widest, squeeze=False)[0]
+    panels[0].set_ylabel('groups' if label in grouped else 'weights', fontsize=7)
     for panel in panels[len(part) :]:
       panel.set_axis_off()
     for (layer, bins), panel in zip(part, panels, strict=False):
       _draw_histogram(panel, layer, bins)
-  if len(able) > MOST:
-    figure.suptitle(f'{MOST} of {len(able)} experiments', fontsize=8)
-  handles = [
-    Line2D([], [], color='black', label='threshold'),
-    Line2D([], [], color=COLOURS[1], ls='--', label='gap'),
-  ]
-  axes[0, 0].legend(handles=handles, fontsize=6)
-  figure.supxlabel('log alpha', fontsize=8)
+      panel.set_xlabel('log alpha' if band is bands[-1] else '', fontsize=7)
+  if title:
+    figure.suptitle(title, fontsize=9)
+  handles = [Line2D([], [], color='black', label='threshold that was used')]
+  if any(bins['suggested_threshold'] is not None for _, part in lines for _, bins in part):
+    handles.append(Line2D([], [], color=COLOURS[1], ls='--', label='gap of the histogram'))
+  legend(figure, handles)
   return figure
 
 
@@ -279,47 +289,8 @@ def _draw_histogram(panel, layer, bins) -> None:
   panel.tick_params(labelsize=6)
 
 
-def brackets(
-  title: str, members: Mapping[int, Sequence[Any]], rungs: Mapping[int, Sequence]
-) -> Figure:
-  """Draws the validation loss of a search's runs, a panel for each of its brackets.
-
-  Args:
-    title: of the figure.
-    members: the runs of each bracket.
-    rungs: of each bracket, where it has some; see `search.brackets`.
-  """
-  figure = Figure(figsize=(max(3.0 * len(members), 5), 3.6), layout='constrained')
-  axes = figure.subplots(1, len(members), sharey=True, squeeze=False)[0]
-  every = []
-  for (bracket, runs), ax in zip(sorted(members.items()), axes, strict=True):
-    longest = max(run.epoch for run in runs)
-    for run in runs:
-      epochs, losses = _series(run, 'validation_loss')
-      every.append(losses)
-      went_on = run.epoch >= longest
-      look = {'color': COLOURS[1], 'lw': 1.4} if went_on else {'color': COLOURS[0], 'lw': 0.7}
-      ax.plot(epochs, losses, alpha=1.0 if went_on else 0.6, marker='.', ms=3, **look)
-    for rung in rungs.get(bracket, ()):
-      ax.axvline(rung.epochs, color=GREY, lw=0.6, ls=':')
-    plan = ' > '.join(f'{r.configurations}@{r.epochs}' for r in rungs.get(bracket, ()))
-    ax.set_title(plan or f'{len(runs)} trials', fontsize=8)
-    ax.set_xlabel('epoch')
-    ax.set_xscale('log')
-    _grid(ax)
-  losses = np.concatenate(every)
-  losses = losses[np.isfinite(losses)]
-  if losses.size:
-    scales.log(axes[0], losses)
-  axes[0].set_ylabel('validation loss')
-  for ax in axes:
-    ax.xaxis.set_major_formatter(lambda value, _: f'{value:g}')
-    ax.xaxis.set_minor_formatter(lambda value, _: '')
-  figure.suptitle(title, fontsize=10)
-  return figure
-
-
-def _grid(ax) -> None:
+def grid(ax) -> None:
+  """Puts a pale grid under what is drawn; epochs are whole numbers."""
   ax.grid(lw=0.4, alpha=0.5)
   if ax.get_xscale() == 'linear' and ax.get_xlabel() == 'epoch':
     ax.xaxis.set_major_locator(MaxNLocator(integer=True))

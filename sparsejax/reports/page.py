@@ -1,64 +1,62 @@
 """One HTML page that opens anywhere, offline: curves that answer the mouse, figures, every run."""
 
 import base64
+import collections
 import html
-import itertools
 import math
 import pathlib
+import re
 import urllib.parse
 from collections.abc import Mapping, Sequence
+from typing import Any
 
-import numpy as np
-import plotly.graph_objects as go
 import plotly.io
 from plotly.offline import get_plotlyjs
 
-from sparsejax.experiment import files, scales
+from sparsejax.experiment import files
+from sparsejax.experiment.runs import experiment_of, short_name, short_value
 from sparsejax.experiment.scales import percent
-from sparsejax.reports import figures, published, tables
+from sparsejax.reports import curve, pareto, tables
 from sparsejax.reports.collect import DELIVERED, Run
 from sparsejax.reports.groups import Group
 from sparsejax.reports.searches import Search
 
-SYMBOLS = {
-  'o': 'circle',
-  's': 'square',
-  '^': 'triangle-up',
-  'D': 'diamond',
-  'v': 'triangle-down',
-  'P': 'cross',
-  'X': 'x',
-  '<': 'triangle-left',
-  '>': 'triangle-right',
-}
-PUBLISHED = ('star', 'hexagon', 'pentagon', 'diamond-tall', 'octagon')
 STYLE = """
 body { font: 15px/1.5 system-ui, sans-serif; color: #222; max-width: 1180px; margin: 2rem auto;
   padding: 0 1rem; }
 h1 { font-size: 1.6rem; } h2 { font-size: 1.25rem; margin-top: 2.5rem; } h3 { font-size: 1rem; }
 table { border-collapse: collapse; font-size: 13px; margin: .5rem 0 1.5rem; }
-th { text-align: left; border-bottom: 2px solid #444; cursor: pointer; vertical-align: bottom; }
+th { text-align: left; border-bottom: 2px solid #444; vertical-align: bottom; }
+th button { font: inherit; color: inherit; text-align: left; padding: 0; border: 0; cursor: pointer;
+  background: none; }
+th button::after { content: '\\00a0\\2195'; color: #999; }
+th[aria-sort=ascending] button::after { content: '\\00a0\\2191'; color: inherit; }
+th[aria-sort=descending] button::after { content: '\\00a0\\2193'; color: inherit; }
 td { border-bottom: 1px solid #ddd; } th, td { padding: .25rem .6rem .25rem 0; }
-td + td { white-space: nowrap; }
+td { white-space: nowrap; } td.long { white-space: normal; min-width: 14rem; }
 tr:target td { background: #fff3c4; }
 .scroll { overflow-x: auto; } img { max-width: 100%; } a { color: #0072B2; }
 .stopped { color: #666; } .unfinished, .failed, .broken, .collapsed { color: #B34700; }
 nav a { margin-right: 1rem; }
 """
-# A click on a column's head sorts by it; a click on a point goes to its run.
+# A click on a column's head sorts by it: numbers before words, and what is not there last. A click
+# on a point goes to its run.
 SCRIPT = """
-document.querySelectorAll('th').forEach(function (head) {
-  head.addEventListener('click', function () {
-    var body = head.closest('table').tBodies[0], column = head.cellIndex;
-    var down = head.dataset.down = head.dataset.down === '1' ? '' : '1';
-    var key = function (row) {
-      var text = row.cells[column].textContent.replace(/,/g, ''), number = parseFloat(text);
-      return isNaN(number) ? text : number;
-    };
+function compare(x, y, sign) {
+  if ((x === '-') !== (y === '-')) { return x === '-' ? 1 : -1; }
+  var a = parseFloat(x.replace(/,/g, '')), b = parseFloat(y.replace(/,/g, ''));
+  if (isNaN(a) !== isNaN(b)) { return sign * (isNaN(a) ? 1 : -1); }
+  return sign * (a - b || x.localeCompare(y, 'en', { numeric: true }));
+}
+document.querySelectorAll('th button').forEach(function (button) {
+  button.addEventListener('click', function () {
+    var head = button.parentNode, body = head.closest('table').tBodies[0];
+    var sign = head.getAttribute('aria-sort') === 'ascending' ? -1 : 1;
+    var text = function (row) { return row.cells[head.cellIndex].textContent.trim(); };
+    Array.from(head.parentNode.cells).forEach(function (th) { th.removeAttribute('aria-sort'); });
+    head.setAttribute('aria-sort', sign > 0 ? 'ascending' : 'descending');
     Array.from(body.rows).sort(function (a, b) {
-      var x = key(a), y = key(b);
-      if (typeof x !== typeof y) { x = String(x); y = String(y); }
-      return (x < y ? -1 : x > y ? 1 : 0) * (down ? -1 : 1);
+      return compare(text(a), text(b), sign);
     }).forEach(function (row) { body.appendChild(row); });
   });
 });
@@ -69,6 +67,7 @@ document.querySelectorAll('.plotly-graph-div').forEach(function (plot) {
   });
 });
 """
+LONG = 40  # letters of a cell that is broken into lines
 
 
 def page(
@@ -96,12 +95,11 @@ def page(
   for task in tasks:
     own = [group for group in groups if group.task == task]
     body.append(f'<h2 id="{tables.stem_of(task)}">{html.escape(task)}</h2>')
-    if (curve := pareto(task, own, anchors)) is not None:
-      body.append(plotly.io.to_html(curve, full_html=False, include_plotlyjs=False))
-      if others := published.points(task):
-        body.append(f'<p>{html.escape(published.note(others))}</p>')
+    if (drawn := curve.pareto(task, own, anchors)) is not None:
+      body.append(_curve(drawn))
+      body += [f'<p>{html.escape(note)}</p>' for note in pareto.notes(task, own)]
     for kind, head, rows in tables.task_tables(own):
-      body += [f'<h3>{kind}</h3>', _table(head, [[html.escape(c) for c in row] for row in rows])]
+      body += [f'<h3>{kind}</h3>', _table(head, [list(map(html.escape, row)) for row in rows])]
     body += [_image(path) for path in pictures.get(task, ())]
   for index, search in enumerate(searches):
     stem = tables.search_stem(index)
@@ -117,6 +115,7 @@ def page(
   return '\n'.join(
     [
       '<!DOCTYPE html><html lang="en"><head><meta charset="utf-8"><title>Runs</title>',
+      '<meta name="viewport" content="width=device-width, initial-scale=1">',
       f'<style>{STYLE}</style><script>{get_plotlyjs()}</script></head><body>',
       *body,
       f'<script>{SCRIPT}</script></body></html>\n',
@@ -124,162 +123,56 @@ def page(
   )
 
 
-def pareto(
-  task: str, groups: Sequence[Group], anchors: Mapping[pathlib.Path, str]
-) -> go.Figure | None:
-  """Returns the curve with every run as a point that says what it is and leads to its row."""
-  methods = figures.by_method(groups)
-  if not methods:
-    return None
-  others = published.points(task)
-  spaced = scales.spacing(_accuracies(groups, others))
-  drawn = go.Figure()
-  for method, style in figures.styles(list(methods)).items():
-    _add_method(drawn, method, methods[method], style, spaced, anchors)
-  for (source, points), symbol in zip(others.items(), itertools.cycle(PUBLISHED), strict=False):
-    _add_published(drawn, source, points, symbol, spaced)
-  if (dense := figures.best_dense(groups)) is not None:
-    line, (mean, _) = {'dash': 'dash', 'width': 1}, dense[0].moments('test_accuracy')
-    text = f'{dense[1]}, {100 * mean:.2f} %'
-    drawn.add_hline(y=float(spaced.forward(mean)), line=line, annotation_text=text)
-  drawn.update_layout(
-    template='plotly_white',
-    height=520,
-    margin={'l': 60, 'r': 20, 't': 30, 'b': 50},
-    xaxis={'type': 'log', 'title': 'active parameters, %', 'dtick': 1},
-    yaxis={
-      'title': 'test accuracy, % (by the log of the error)',
-      'tickvals': [float(spaced.forward(tick)) for tick in spaced.ticks],
-      'ticktext': [f'{100 * tick:.4g}' for tick in spaced.ticks],
-    },
-  )
-  return drawn
+def _curve(drawn) -> str:
+  config = {'responsive': True, 'displaylogo': False}
+  return plotly.io.to_html(drawn, config=config, full_html=False, include_plotlyjs=False)
 
 
-def _add_method(
-  drawn: go.Figure,
-  method: str,
-  own: Sequence[Group],
-  style: Mapping[str, str],
-  spaced: scales.Spacing,
-  anchors: Mapping[pathlib.Path, str],
-) -> None:
-  """Adds a method's means with their deviations, its front, and every seed as a small point."""
-  look = {'color': style['color'], 'symbol': SYMBOLS[style['marker']], 'size': 9}
-  fractions = [100 * g.moments('active_fraction')[0] for g in own]
-  means, spreads = np.array([g.moments('test_accuracy') for g in own]).T
-  spreads = np.nan_to_num(spreads)
-  places, above, below = map(spaced.forward, (means, means + spreads, means - spreads))
-  drawn.add_scatter(
-    x=fractions,
-    y=places.tolist(),
-    error_y={
-      'type': 'data',
-      'array': (above - places).tolist(),
-      'arrayminus': (places - below).tolist(),
-      'width': 3,
-    },
-    mode='markers',
-    marker=look,
-    name=method,
-    legendgroup=method,
-    text=[_of_mean(group) for group in own],
-    hovertemplate='%{text}<extra></extra>',
-    customdata=[anchors[group.counted[0].path] for group in own],
-  )
-  best = figures.front(list(zip(fractions, places.tolist(), strict=True)))
-  drawn.add_scatter(
-    x=[x for x, _ in best],
-    y=[y for _, y in best],
-    mode='lines',
-    line={'color': style['color'], 'width': 1},
-    legendgroup=method,
-    showlegend=False,
-    hoverinfo='skip',
-  )
-  each = [run for group in own for run in group.counted if len(group.counted) > 1]
-  drawn.add_scatter(
-    x=[100 * run.figure('active_fraction') for run in each],
-    y=[float(spaced.forward(run.figure('test_accuracy'))) for run in each],
-    mode='markers',
-    marker=look | {'size': 4, 'opacity': 0.6},
-    legendgroup=method,
-    showlegend=False,
-    text=[_of_run(run) for run in each],
-    hovertemplate='%{text}<extra></extra>',
-    customdata=[anchors[run.path] for run in each],
-  )
-
-
-def _add_published(
-  drawn: go.Figure, source: str, points, symbol: str, spaced: scales.Spacing
-) -> None:
-  drawn.add_scatter(
-    x=[100 * point.active_fraction for point in points],
-    y=[float(spaced.forward(point.accuracy)) for point in points],
-    mode='lines+markers',
-    marker={'color': figures.GREY, 'symbol': symbol, 'size': 9},
-    line={'color': figures.GREY, 'width': 1, 'dash': 'dot'},
-    name=source,
-    text=[_of_point(source, point) for point in points],
-    hovertemplate='%{text}<extra></extra>',
-  )
-
-
-def _accuracies(groups, others) -> np.ndarray:
-  found = [run.figure('test_accuracy') for group in groups for run in group.counted]
-  found += [point.accuracy for points in others.values() for point in points]
-  return np.array([accuracy for accuracy in found if math.isfinite(accuracy)])
-
-
-def _of_point(source: str, point: published.Point) -> str:
-  return (
-    f'<b>{html.escape(source)}</b><br>{100 * point.accuracy:.2f} %<br>'
-    f'{percent(point.active_fraction)} of the weights active'
-  )
-
-
-def _of_mean(group: Group) -> str:
-  accuracy, spread = group.moments('test_accuracy')
-  around = f' ± {100 * spread:.2f}' if math.isfinite(spread) else ''
-  return (
-    f'<b>{html.escape(group.label)}</b><br>{100 * accuracy:.2f}{around} %, n = {len(group.counted)}'
-    f'<br>{percent(group.moments("active_fraction")[0])} active'
-  )
-
-
-def _of_run(run: Run) -> str:
-  return (
-    f'<b>{html.escape(run.name)}</b><br>{100 * run.figure("test_accuracy"):.2f} %<br>'
-    f'{percent(run.figure("active_fraction"))} active'
-  )
-
-
-RUN = ('run', 'state', 'experiment', 'epoch', 'active', 'validation', 'test', 'files')
+RUN = ('run', 'state', 'experiment', 'seed', 'epoch', 'active', 'validation', 'test')
 
 
 def _runs(runs: Sequence[Run], anchors: Mapping[pathlib.Path, str], root: pathlib.Path) -> str:
-  rows, ids = [], []
+  rows, ids, settings = [], [], _settings(runs)
   for run in runs:
     path = urllib.parse.quote(tables.relative(run.path, root))
     found = [name for name in (files.SUMMARY, files.TRACE) if (run.path / name).exists()]
-    links = ' '.join(_link(f'{path}/{name}', name) for name in found)
     accuracies = [run.figure(f'{split}_accuracy') for split in ('validation', 'test')]
     if run.state not in DELIVERED:
       accuracies[1] = math.nan
+    own = run.settings
     rows.append(
       [
         _link(f'{path}/', run.name),
         f'<span class="{run.state}">{run.state}</span>',
         html.escape(run.method),
+        html.escape(str(own.get('seed', '-'))),
         f'{run.epoch:g}',
         _percent(run.figure('active_fraction')),
         *(f'{100 * a:.2f} %' if math.isfinite(a) else '-' for a in accuracies),
-        links,
+        *(html.escape(short_value(own[n])) if n in own else '-' for n in settings),
+        ' '.join(_link(f'{path}/{name}', name) for name in found),
       ]
     )
     ids.append(anchors[run.path])
-  return _table(RUN, rows, ids)
+  return _table((*RUN, *settings.values(), 'files'), rows, ids)
+
+
+def _settings(runs: Sequence[Run]) -> dict[str, str]:
+  """Returns the settings that differ between runs of one task and method, with short names.
+
+  What differs between methods is in their names, and would be a hundred columns.
+  """
+  families: dict[tuple[str, str], list[dict[str, Any]]] = {}
+  for run in runs:
+    families.setdefault((run.task, run.method), []).append(experiment_of(run.settings))
+  varying = set()
+  for family in families.values():
+    for name in set().union(*family):
+      if len({repr(settings.get(name)) for settings in family}) > 1:
+        varying.add(name)
+  shared = collections.Counter(map(short_name, varying))
+  names = {name: short_name(name) for name in sorted(varying)}
+  return {name: short if shared[short] == 1 else name for name, short in names.items()}
 
 
 def _percent(value: float) -> str:
@@ -311,12 +204,17 @@ def _link(target: str, text: str) -> str:
 def _table(head: Sequence[str], rows: Sequence[Sequence[str]], ids: Sequence[str] = ()) -> str:
   """A table of cells that are HTML already."""
   lines = ['<div class="scroll"><table><thead><tr>']
-  lines += [f'<th>{html.escape(name)}</th>' for name in head]
+  lines += [f'<th><button>{html.escape(name)}</button></th>' for name in head]
   lines.append('</tr></thead><tbody>')
   for index, row in enumerate(rows):
     anchor = f' id="{ids[index]}"' if ids else ''
-    lines.append(f'<tr{anchor}>' + ''.join(f'<td>{cell}</td>' for cell in row) + '</tr>')
+    lines.append(f'<tr{anchor}>' + ''.join(map(_cell, row)) + '</tr>')
   return '\n'.join([*lines, '</tbody></table></div>'])
+
+
+def _cell(content: str) -> str:
+  is_long = len(re.sub('<[^>]*>', '', content)) > LONG
+  return f'<td class="long">{content}</td>' if is_long else f'<td>{content}</td>'
 
 
 def _image(path: pathlib.Path) -> str:

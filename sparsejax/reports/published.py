@@ -23,6 +23,11 @@ class Point(NamedTuple):
   active_fraction: float
   accuracy: float
 
+  @property
+  def is_collapsed(self) -> bool:
+    """Whether the network guesses: all of these tasks have ten classes."""
+    return self.accuracy < 0.11
+
 
 def _of(task: str, source: str, *points: tuple[float, float]) -> tuple[Point, ...]:
   """Points given as percent of the weights, and percent of the images."""

@@ -1,0 +1,157 @@
+"""What sparsity costs: test accuracy over active parameters, ours beside what is published."""
+
+import itertools
+import math
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+
+from sparsejax.experiment import scales
+from sparsejax.reports import published
+from sparsejax.reports.collect import COLLAPSED
+from sparsejax.reports.figures import GREY, grid, legend, styles
+from sparsejax.reports.groups import DENSE, Group
+
+
+def by_method(groups: Sequence[Group]) -> dict[str, list[Group]]:
+  """Returns the experiments that have a sparse network and its test accuracy, by method."""
+  found: dict[str, list[Group]] = {}
+  for group in groups:
+    if group.kind != DENSE and math.isfinite(group.moments('test_accuracy')[0]):
+      found.setdefault(group.method, []).append(group)
+  return found
+
+
+def front(points: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:
+  """Returns the points that none beats in both: no fewer parameters at no less accuracy.
+
+  Example:
+    >>> front([(0.1, 0.9), (0.2, 0.8), (0.3, 0.95)])
+    [(0.1, 0.9), (0.3, 0.95)]
+  """
+  kept: list[tuple[float, float]] = []
+  for x, y in sorted(points, key=lambda point: (point[0], -point[1])):
+    if not kept or y > kept[-1][1]:
+      kept.append((x, y))
+  return kept
+
+
+def is_collapsed(group: Group) -> bool:
+  """Whether some run of an experiment has collapsed, so that its mean says little."""
+  return any(run.state == COLLAPSED for run in group.counted)
+
+
+def best_dense(groups: Sequence[Group]) -> tuple[Group, str] | None:
+  """Returns the dense network that is best on validation images, and what to call it."""
+  dense = [g for g in groups if g.kind == DENSE and math.isfinite(g.moments('test_accuracy')[0])]
+  if not dense:
+    return None
+  best = max(dense, key=lambda g: np.nan_to_num(g.moments('validation_accuracy')[0], nan=-1.0))
+  return best, with_n('dense' if len(dense) == 1 else f'best of {len(dense)} dense', [best])
+
+
+def with_n(name: str, groups: Sequence[Group]) -> str:
+  """A name with how many seeds the experiments are of."""
+  counts = sorted({len(group.counted) for group in groups})
+  return f'{name} (n = {"-".join(map(str, {counts[0]: 0, counts[-1]: 0}))})'
+
+
+def spacing(groups: Sequence[Group], others: Mapping[str, Sequence[published.Point]]):
+  """Returns the `scales.Spacing` of an axis on which all that has not collapsed can be read."""
+  shown = [group for own in by_method(groups).values() for group in own]
+  if (dense := best_dense(groups)) is not None:
+    shown.append(dense[0])
+  runs = [run for group in shown for run in group.counted]
+  sound = [run.figure('test_accuracy') for run in runs if run.state != COLLAPSED]
+  sound += [p.accuracy for points in others.values() for p in points if not p.is_collapsed]
+  values = np.array(sound or [run.figure('test_accuracy') for run in runs])
+  return scales.spacing(values[np.isfinite(values)])
+
+
+def pareto(task: str, groups: Sequence[Group]) -> Figure | None:
+  """Draws test accuracy over active parameters: means, bars of a standard deviation, and fronts.
+
+  Experiments with a collapsed run are hollow and on no front. The axis is that of the others:
+  what lies below it is drawn at its edge.
+  """
+  methods = by_method(groups)
+  others = published.points(task)
+  if not methods:
+    return None
+  figure = Figure(figsize=(8, 4.8), layout='constrained')
+  ax = figure.subplots()
+  every = [group for own in methods.values() for group in own]
+  fractions = [group.moments('active_fraction')[0] for group in every]
+  fractions += [point.active_fraction for of_source in others.values() for point in of_source]
+  scales.fraction_along_x(ax, np.array(fractions))
+  scales.spaced_accuracy(ax, spacing(groups, others))
+  handles = [
+    _draw_method(ax, with_n(method, methods[method]), methods[method], style)
+    for method, style in styles(list(methods)).items()
+  ]
+  if (dense := best_dense(groups)) is not None:
+    mean, spread = dense[0].moments('test_accuracy')
+    handles.append(ax.axhline(mean, color='black', lw=1, ls=(0, (8, 3)), label=dense[1]))
+    if math.isfinite(spread):
+      ax.axhspan(mean - spread, mean + spread, color='black', alpha=0.08, lw=0)
+  for (source, points), marker in zip(others.items(), itertools.cycle('*hpd8'), strict=False):
+    look = {'color': GREY, 'ls': ':', 'lw': 0.8, 'marker': marker, 'ms': 8, 'mfc': 'none'}
+    x, y = [p.active_fraction for p in points], [p.accuracy for p in points]
+    ax.plot(x, y, **look | {'marker': ''})
+    _draw_marks(ax, x, y, look)
+    handles.append(Line2D([], [], label=source, **look))
+  ax.set(xlabel='active parameters', ylabel='test accuracy')
+  has_seeds = any(len(group.counted) > 1 for group in every)
+  means = 'means over seeds, bars of one standard deviation' if has_seeds else 'one seed each'
+  ax.set_title(f'{task}\n{means}', fontsize=10)
+  grid(ax)
+  legend(figure, handles, notes(task, groups))
+  return figure
+
+
+def _draw_method(ax, label: str, own: Sequence[Group], style: Mapping[str, str]) -> Line2D:
+  """Draws the experiments of a method and the front of the sound ones; returns a handle."""
+  look = {'color': style['color'], 'marker': style['marker'], 'ms': 5, 'ls': 'none'}
+  sound = [_point(group) for group in own if not is_collapsed(group)]
+  if sound:
+    x, x_spread, y, y_spread = np.array(sound).T
+    bars = {'xerr': np.nan_to_num(x_spread), 'yerr': np.nan_to_num(y_spread)}
+    ax.errorbar(x, y, **bars, capsize=2, lw=1, **look)
+    best = front(list(zip(x, y, strict=True)))
+    ax.plot(*zip(*best, strict=True), color=style['color'], ls=style['linestyle'], lw=1)
+  if collapsed := [_point(group) for group in own if is_collapsed(group)]:
+    x, _, y, _ = np.array(collapsed).T
+    _draw_marks(ax, x, y, look | {'mfc': 'white'})
+  return Line2D([], [], label=label, lw=1, **look | {'ls': style['linestyle']})
+
+
+def _point(group: Group) -> tuple[float, float, float, float]:
+  return (*group.moments('active_fraction'), *group.moments('test_accuracy'))
+
+
+def _draw_marks(ax, x, y, look) -> None:
+  """Marks that lie on the axis or, where they are left of it or below it, on its edge."""
+  x, y = np.maximum(x, ax.get_xlim()[0]), np.maximum(y, ax.get_ylim()[0])
+  ax.plot(x, y, **look | {'ls': 'none'}, clip_on=False, zorder=3)
+
+
+def notes(task: str, groups: Sequence[Group]) -> list[str]:
+  """Returns what has to be known of the marks of a task's figure, a line each."""
+  every = [group for own in by_method(groups).values() for group in own]
+  if not every:
+    return []
+  others = published.points(task)
+  found = [published.note(others)] if others else []
+  if any(map(is_collapsed, every)):
+    found.append('hollow in the colour of a method: with a collapsed run, and on no front')
+  means = [group.moments('test_accuracy')[0] for group in every]
+  means += [point.accuracy for points in others.values() for point in points]
+  low = spacing(groups, others).low
+  if below := [mean for mean in means if mean < low]:
+    ends = ' to '.join(dict.fromkeys(f'{100 * end:.1f}' for end in (min(below), max(below))))
+    found.append(f'on the lower edge: {len(below)} below the axis, at {ends} %')
+  if any(group.moments('active_fraction')[0] == 0 for group in every):
+    found.append('on the left edge: no parameter is active')
+  return found

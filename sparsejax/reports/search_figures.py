@@ -1,0 +1,130 @@
+"""The figures of a search: how its brackets went, and what its objectives cost each other."""
+
+import math
+import textwrap
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+
+from sparsejax.experiment import scales
+from sparsejax.reports.collect import Run
+from sparsejax.reports.figures import COLOURS, GREY, grid, legend, series
+from sparsejax.reports.tried import Setting, front
+from sparsejax.search.brackets import Rung
+from sparsejax.search.settings import score
+
+LONGEST = {'color': COLOURS[1], 'lw': 1.4, 'marker': '.', 'ms': 3}
+SHORTER = {'color': COLOURS[0], 'lw': 0.7, 'marker': '.', 'ms': 3, 'alpha': 0.6}
+RUNG = {'color': GREY, 'lw': 0.6, 'ls': ':'}
+
+
+def brackets(
+  title: str, members: Mapping[int, Sequence[Run]], rungs: Mapping[int, Sequence[Rung]]
+) -> Figure:
+  """Draws the validation loss of a search's runs, a panel for each of its brackets.
+
+  Args:
+    title: of the figure.
+    members: the runs of each bracket.
+    rungs: of each bracket, where it has some; see `search.brackets`.
+  """
+  figure = Figure(figsize=(max(3.0 * len(members), 5), 3.6), layout='constrained')
+  axes = figure.subplots(1, len(members), sharey=True, squeeze=False)[0]
+  every, looks = [], {'trained the longest of its bracket': LONGEST}
+  for (bracket, runs), ax in zip(sorted(members.items()), axes, strict=True):
+    longest = max(run.epoch for run in runs)
+    for run in sorted(runs, key=lambda run: run.epoch):
+      epochs, losses = series(run, 'validation_loss')
+      every.append(losses)
+      ax.plot(epochs, losses, **LONGEST if run.epoch >= longest else SHORTER)
+      if run.epoch < longest:
+        looks['trained for less'] = SHORTER
+    for rung in rungs.get(bracket, ()):
+      ax.axvline(rung.epochs, **RUNG)
+      looks['rung: the best go on'] = RUNG
+    plan = ' > '.join(f'{r.configurations}@{r.epochs}' for r in rungs.get(bracket, ()))
+    ax.set_title(plan or f'{len(runs)} trials', fontsize=8)
+    ax.set_xlabel('epoch')
+    ax.set_xscale('log')
+    scales.log_ticks(ax.xaxis, *ax.get_xlim(), lambda value: f'{value:g}')
+    grid(ax)
+  losses = np.concatenate(every)
+  losses = losses[np.isfinite(losses)]
+  if losses.size:
+    scales.log(axes[0], losses)
+  axes[0].set_ylabel('validation loss')
+  _entitle(figure, title)
+  notes = ['9@2 > 3@6: nine configurations until epoch 2, three of them until epoch 6']
+  handles = [Line2D([], [], label=label, **look) for label, look in looks.items()]
+  legend(figure, handles, notes if rungs else [])
+  return figure
+
+
+def objectives(title: str, settings: Mapping[str, Any], found: Sequence[Setting]) -> Figure | None:
+  """Draws the objectives of what a search tried against each other, with what none beats.
+
+  Args:
+    title: of the figure.
+    settings: of the search.
+    found: what it has measured.
+
+  Returns:
+    A panel for each objective but the first; None where there is one objective, or none finished.
+  """
+  goals = settings.get('objectives', ())
+  names = [goal['metric'] for goal in goals]
+  finished = [
+    s for s in found if s.is_finished and all(math.isfinite(s.metrics[name]) for name in names)
+  ]
+  if not finished or len(goals) == 1:
+    return None
+  values = np.array([[setting.metrics[name] for name in names] for setting in finished])
+  sound = np.array([score(settings, setting.metrics)[0] == 0 for setting in finished])
+  unbeaten = {id(setting) for setting in front(settings, finished)}
+  best = np.array([id(setting) in unbeaten for setting in finished])
+  groups = (
+    ('breaks a constraint', ~sound, {'color': GREY, 'marker': 'o', 'mfc': 'none', 'ls': 'none'}),
+    ('finished', sound & ~best, {'color': COLOURS[0], 'marker': 'o', 'ms': 4, 'ls': 'none'}),
+    (
+      'on the front: none is better in one and no worse in the others',
+      best,
+      {'color': COLOURS[1], 'marker': 's', 'lw': 1, 'ls': '-' if len(goals) == 2 else 'none'},
+    ),
+  )
+  figure = Figure(figsize=(max(4.0 * len(goals) - 4, 6), 4), layout='constrained')
+  axes = figure.subplots(1, len(goals) - 1, sharey=True, squeeze=False)[0]
+  handles: list[Line2D] = []
+  for column, ax in enumerate(axes, 1):
+    for label, chosen, look in groups:
+      if chosen.any():
+        y, x = values[chosen][np.argsort(values[chosen, column])][:, (0, column)].T
+        lines = ax.plot(x, y, label=label, **look)
+        handles += lines if column == 1 else []
+    ax.set_xlabel(_named(goals[column]))
+    if _is_wide(values[:, column]):
+      ax.set_xscale('log')
+      scales.log_ticks(ax.xaxis, *ax.get_xlim(), lambda value: f'{value:g}')
+    grid(ax)
+  axes[0].set_ylabel(_named(goals[0]))
+  if _is_wide(values[:, 0]):
+    scales.log(axes[0], values[:, 0])
+  _entitle(figure, f'{title}: {len(finished)} that finished')
+  legend(figure, handles)
+  return figure
+
+
+def _entitle(figure: Figure, title: str) -> None:
+  letters = int(figure.get_figwidth() * 72 / 6)  # of ten points
+  figure.suptitle(textwrap.fill(title, letters), fontsize=10)
+
+
+def _named(goal: Mapping[str, str]) -> str:
+  better = 'less' if goal['direction'] == 'minimize' else 'more'
+  return f'{goal["metric"].replace("_", " ")} ({better} is better)'
+
+
+def _is_wide(values: np.ndarray) -> bool:
+  return values.min() > 0 and values.max() > 5 * values.min()
