@@ -2,11 +2,16 @@
 
 python launch.py --config=configs/NAME.py[:ARGUMENT] [--config.field=value ...] [--workdir=DIR]
 
+On several machines the same command once on each, under SLURM's srun or Open MPI's mpirun as it is,
+elsewhere with --coordinator=HOST:PORT (of the first) --processes=N --process=K. The first one
+writes; the batch is shared by the devices of all.
+
 Exit status: 0 finished, 2 for what can't be run as asked, 143 after SIGTERM, 130 after SIGINT (both
 save first), 1 otherwise.
 """
 
 import functools
+import os
 import pathlib
 import re
 import sys
@@ -15,13 +20,18 @@ from absl import app, flags, logging
 from ml_collections import config_flags
 
 from configs import base
-from sparsejax.experiment import commandline, compilation, files, runs
+from sparsejax.experiment import commandline, compilation, files, hosts, runs
 from sparsejax.experiment.errors import NonFiniteLossError, TerminatedError, UsageError
 from sparsejax.experiment.run import run
 
 _argv: list[str] = []  # where config_flags looks for overrides
 CONFIG = config_flags.DEFINE_config_file('config', None, 'a config', sys_argv=_argv)
 WORKDIR = flags.DEFINE_string('workdir', None, 'the run directory; default: results/runs/NAME-...')
+COORDINATOR = flags.DEFINE_string(
+  'coordinator', None, 'HOST:PORT of the first of several processes'
+)
+PROCESSES = flags.DEFINE_integer('processes', None, 'how many train as one')
+PROCESS = flags.DEFINE_integer('process', None, 'which of them this is, from 0')
 
 FINISHED, CRASHED, USAGE, SIGNALLED = 0, 1, 2, 128
 
@@ -35,6 +45,11 @@ def main(argv: list[str]) -> int:
   logging.set_verbosity(logging.WARNING)
   try:
     config = resolve()
+    where = hosts.place(COORDINATOR.value, PROCESSES.value, PROCESS.value, os.environ)
+    if where is not None:
+      if hosts.IS_GUARDED not in os.environ:
+        return hosts.guarded([sys.executable, *sys.orig_argv[1:]])
+      hosts.join(where)
     compilation.use_cache()
     # Of deterministic layers: so a family of others, and every setting of it, enters the hash.
     defaults = base.get_config(config['chain'], config['events']).to_dict()
@@ -44,7 +59,7 @@ def main(argv: list[str]) -> int:
     return _fail(USAGE, error)
   except TerminatedError as error:
     return _fail(SIGNALLED + error.signal, error)
-  except NonFiniteLossError as error:
+  except (NonFiniteLossError, hosts.LostError) as error:
     return _fail(CRASHED, error)
   except OSError as error:
     if error.errno not in files.FULL_DISK:

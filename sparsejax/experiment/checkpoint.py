@@ -15,6 +15,7 @@ import jax
 from absl import logging
 
 from sparsejax.experiment import files, parallel
+from sparsejax.experiment.state import from_host, shaped_as_on_host, to_host
 from sparsejax.sparsity import tree
 from sparsejax.sparsity.packing import pack_masks, unpack_masks
 
@@ -51,16 +52,14 @@ def save(root: pathlib.Path, step: int, state: Any, host: dict[str, Any], *, kee
 
 def write(folder: pathlib.Path, state: Any, host: dict[str, Any]) -> None:
   """Writes one checkpoint: arrays and notes, then the manifest that commits them."""
-  import orbax.checkpoint as ocp
-
   folder.parent.mkdir(parents=True, exist_ok=True)
   _remove(folder)
   size = sum(leaf.nbytes for leaf in jax.tree.leaves(state))
   try:
     with files.naming_full_disk(folder.parent, needed=size):
       folder.mkdir()
-      with ocp.StandardCheckpointer() as checkpointer:
-        checkpointer.save((folder / ARRAYS).absolute(), pack_masks(state))
+      with _checkpointer() as checkpointer:
+        checkpointer.save((folder / ARRAYS).absolute(), to_host(pack_masks(state)))
       files.write_json(folder / NOTES, {'shapes': _shapes(state), 'host': host})
       files.write_json(folder / MANIFEST, _digests(folder))
   except BaseException:
@@ -100,8 +99,6 @@ def read(folder: pathlib.Path, like: Any) -> tuple[Any, dict[str, Any]]:
     DamagedError: a file is missing, cut short or changed.
     ValueError: the checkpoint is whole, but of another structure.
   """
-  import orbax.checkpoint as ocp
-
   try:
     manifest = dict(json.loads((folder / MANIFEST).read_text()))
     wrong = [f for f in {*manifest, NOTES} if _digest(folder / f) != manifest.get(f)]
@@ -111,10 +108,19 @@ def read(folder: pathlib.Path, like: Any) -> tuple[Any, dict[str, Any]]:
     raise DamagedError(f'checkpoint {folder} is damaged ({wrong[0]} is not as it was written)')
   notes = json.loads((folder / NOTES).read_text())
   _check_shapes(folder, notes['shapes'], _shapes(like))
-  abstract = jax.tree.map(ocp.utils.to_shape_dtype_struct, pack_masks(like))
-  with ocp.StandardCheckpointer() as checkpointer:
-    state = checkpointer.restore((folder / ARRAYS).absolute(), abstract)
-  return parallel.replicate(unpack_masks(state, like)), notes['host']
+  packed = jax.eval_shape(pack_masks, like)
+  with _checkpointer() as checkpointer:
+    arrays = checkpointer.restore((folder / ARRAYS).absolute(), shaped_as_on_host(packed))
+  return parallel.replicate(unpack_masks(from_host(arrays, packed), like)), notes['host']
+
+
+def _checkpointer():
+  """Orbax's; of several processes that train as one only the first is here, and waits for none."""
+  import orbax.checkpoint as ocp
+
+  own = jax.process_index()
+  alone = ocp.options.MultiprocessingOptions(primary_host=own, active_processes={own})
+  return ocp.StandardCheckpointer(multiprocessing_options=alone)
 
 
 def _shapes(state: Any) -> dict[str, str]:

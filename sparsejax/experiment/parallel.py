@@ -16,8 +16,8 @@ AXIS = 'batch'
 
 
 def device_count() -> int:
-  """Returns how many devices this process trains on."""
-  return jax.local_device_count()
+  """Returns how many devices the run trains on, in all of its processes."""
+  return jax.device_count()
 
 
 def device_kinds() -> list[str]:
@@ -47,7 +47,7 @@ def share_of(batch_size: int, field: str) -> int:
 
 
 def replicate(tree: Any) -> Any:
-  """Puts every leaf whole on every device."""
+  """Puts every leaf whole on every device of this process: what is replicated is at hand."""
   mesh = Mesh(jax.local_devices(), (AXIS,))
   return jax.device_put(tree, NamedSharding(mesh, PartitionSpec()))
 
@@ -82,7 +82,7 @@ def on_all(function: Callable, *, donate: bool = False) -> Callable:
   Returns:
     The function, which has a method `lower` of the same arguments, as those of `jax.jit` do.
   """
-  replicas = jnp.arange(device_count())
+  replicas = jnp.arange(jax.local_device_count())  # the places of the axis that it maps
   mapped = jax.pmap(
     lambda replica, first, rest: function(first, *rest),
     axis_name=AXIS,

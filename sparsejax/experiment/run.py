@@ -1,6 +1,7 @@
 """One run from a config to its summary: build, claim the directory, restore, train, report."""
 
 import contextlib
+import functools
 import pathlib
 import traceback
 from collections.abc import Callable, Mapping
@@ -13,6 +14,7 @@ from sparsejax.experiment import (
   checkpoint,
   display,
   files,
+  hosts,
   metrics,
   parallel,
   posterior,
@@ -62,24 +64,28 @@ def run(
   path = workdir or pathlib.Path('results', 'runs', f'{name}-{experiment_hash}', f'seed{seed}')
   if not (path / files.CONFIG).exists() and not config['init_from']:
     _check_start(experiment)
-  with runs.RunDirectory(path, config, experiment_hash) as directory:
-    if directory.summary is not None:
+  claim = functools.partial(runs.RunDirectory, path, config, experiment_hash)
+  with hosts.on_first(claim) as directory:
+    finished = hosts.from_first(lambda: directory.summary)
+    if finished is not None:
       display.say(f'{path} holds this run, finished; nothing is trained.')
-      display.final_table(directory.summary)
-      return directory.summary
+      display.final_table(finished)
+      return finished
     display.settings_table(config, defaults)
     display.say(f'run directory: {path}')
     try:
       with files.naming_full_disk(path):
-        directory.note_start()
-        (path / files.TRACEBACK).unlink(missing_ok=True)
+        if directory is not None:
+          directory.note_start()
+          (path / files.TRACEBACK).unlink(missing_ok=True)
         state, host = _begin(experiment, directory)
         return _train(experiment, directory, experiment_hash, state, host, watch)
     except (PausedError, TerminatedError, UsageError):
       raise
     except Exception:
       with contextlib.suppress(OSError):  # the disk may be what is wrong
-        (path / files.TRACEBACK).write_text(traceback.format_exc())
+        if directory is not None:
+          (path / files.TRACEBACK).write_text(traceback.format_exc())
       raise
 
 
@@ -103,11 +109,17 @@ def _check_start(experiment: setup.Experiment) -> None:
     raise UsageError(f'{experiment.config["layers"]}: {error}') from error
 
 
-def _begin(experiment: setup.Experiment, directory: runs.RunDirectory):
-  """Returns the state to train from and the host's notes: restored, begun from another, or new."""
+def _begin(experiment: setup.Experiment, directory: runs.RunDirectory | None):
+  """Returns the state to train from and the host's notes, of which the first process knows."""
   config = experiment.config
   fresh = initial(experiment.init_variables(), experiment.tx, config['seed'])
   fresh = parallel.replicate(fresh)
+  return hosts.state_from_first(lambda: _state(experiment, directory, fresh), fresh)
+
+
+def _state(experiment, directory, fresh) -> tuple[RunState, dict[str, Any]]:
+  """The state and the host's notes: restored, begun from another run, or new."""
+  config = experiment.config
   try:
     restored = checkpoint.restore_newest(directory.checkpoints, fresh)
   except ValueError as error:
@@ -155,23 +167,15 @@ def _read_source(source: str, like: Any, experiment: setup.Experiment) -> Any:
 
 
 def _train(experiment, directory, experiment_hash, state, host, watch) -> dict[str, Any]:
-  path, agenda = directory.path, experiment.agenda
-  lines = metrics.MetricsFile(path / files.METRICS, int(state.train.step))
-  total = experiment.clock.total_steps
-  with _Writers(lines, experiment, path) as writers, display.Progress(total) as progress:
-    trainer = Trainer(experiment, state, host, directory.checkpoints, progress, writers, watch)
+  total, step = experiment.clock.total_steps, int(state.train.step)
+  root = None if directory is None else directory.checkpoints
+  with _Writers(directory, experiment, step) as writers, display.Progress(total) as progress:
+    trainer = Trainer(experiment, state, host, root, progress, writers, watch)
     state = trainer.run()
   best = state.best
   if best.step < 0:
     raise NonFiniteLossError('no evaluation at the final target had a finite validation loss')
   network = trainer.deliver()
-  notes = {'step': int(best.step)}
-  if experiment.deployment.is_variational:
-    trained = {'params': best.params, 'batch_stats': best.batch_stats}
-    checkpoint.write(directory.checkpoints / checkpoint.POSTERIOR, trained, notes)
-  checkpoint.write(
-    directory.checkpoints / checkpoint.BEST, network, notes
-  )  # last: it is looked for
   summary = summarise(
     experiment,
     best,
@@ -180,39 +184,58 @@ def _train(experiment, directory, experiment_hash, state, host, watch) -> dict[s
     seconds=trainer.seconds,
     phases=trainer.host['phases'],
   )
-  _draw(lines.lines, path, summary, agenda)
-  files.write_json(path / files.SUMMARY, summary)
+  if directory is not None:
+    _keep(experiment, directory, best, network, summary, writers.lines)
   display.final_table(summary)
   return summary
 
 
-class _Writers:
-  """Every place that a line of metrics goes to."""
+def _keep(experiment, directory, best, network, summary, lines) -> None:
+  """Writes what a finished run leaves: networks, picture, and last the summary that ends it."""
+  path, root, notes = directory.path, directory.checkpoints, {'step': int(best.step)}
+  if experiment.deployment.is_variational:
+    trained = {'params': best.params, 'batch_stats': best.batch_stats}
+    checkpoint.write(root / checkpoint.POSTERIOR, trained, notes)
+  checkpoint.write(root / checkpoint.BEST, network, notes)  # last: it is looked for
+  _draw(lines, path, summary, experiment.agenda)
+  files.write_json(path / files.SUMMARY, summary)
 
-  def __init__(self, lines: metrics.MetricsFile, experiment: setup.Experiment, path: pathlib.Path):
-    self.lines = lines
-    self._events = None
+
+class _Writers:
+  """Every place that a line of metrics goes to; none but in the process that writes."""
+
+  def __init__(self, directory: runs.RunDirectory | None, experiment: setup.Experiment, step: int):
+    self._file = self._events = None
+    if directory is None:
+      return
+    self._file = metrics.MetricsFile(directory.path / files.METRICS, step)
     if experiment.config['log']['tensorboard']:
       from sparsejax.experiment import tensorboard
 
-      step = lines.lines[-1]['step'] if lines.lines else 0
-      self._events = tensorboard.writer(path / 'tensorboard', purge_step=step + 1)
+      last = self.lines[-1]['step'] if self.lines else 0
+      self._events = tensorboard.writer(directory.path / 'tensorboard', purge_step=last + 1)
+
+  @property
+  def lines(self) -> list[dict[str, Any]]:
+    return self._file.lines if self._file else []
 
   def append(self, line: Mapping[str, Any]) -> None:
-    self.lines.append(line)
-    if self._events is not None:
+    if self._file:
+      self._file.append(line)
+    if self._events:
       self._events.write(line['step'], line)
 
   def sync(self) -> None:
-    self.lines.sync()
+    if self._file:
+      self._file.sync()
 
   def __enter__(self):
     return self
 
   def __exit__(self, *exception):
-    self.lines.close()
-    if self._events is not None:
-      self._events.close()
+    for place in (self._file, self._events):
+      if place:
+        place.close()
 
 
 def _draw(lines, path, summary, agenda) -> None:

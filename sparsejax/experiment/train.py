@@ -15,6 +15,7 @@ from sparsejax.experiment import (
   augment,
   checkpoint,
   events,
+  hosts,
   parallel,
   posterior,
   pruning,
@@ -35,7 +36,7 @@ class Trainer:
     experiment: the built config.
     state: where to begin.
     host: what the host had noted at that point: `seconds` and `phases`.
-    root: the folder of checkpoints.
+    root: the folder of checkpoints; None in a process that does not write.
     progress: a display.Progress, shown how far training is.
     metrics: where lines go: `append(line)` and `sync()`.
     watch: called with the line of metrics of every evaluation; the run stops where it says so.
@@ -127,8 +128,9 @@ class Trainer:
         self._flush()
         begin += done
         self.progress.update(begin)
-        # At the segment's end what the agenda says there comes first, or it would be lost.
-        if begin < end:
+        # At the segment's end what the agenda says there comes first, or it would be lost. Several
+        # processes agree on signals there alone: asking all of them takes as long as a small step.
+        if begin < end and hosts.count() == 1:
           self._heed_signal()
 
   def _arrive(self, step: int) -> None:
@@ -251,16 +253,18 @@ class Trainer:
     self.host['seconds'] = self.seconds
     keep = self.experiment.config['log']['keep_checkpoints']
     step = int(self.state.train.step)
-    checkpoint.save(self.root, step, self.state, self.host, keep=keep)
+    if self.root is not None:
+      checkpoint.save(self.root, step, self.state, self.host, keep=keep)
 
   def _note_signal(self, number: int) -> None:
     self._signal = number
 
   def _heed_signal(self) -> None:
-    if self._signal is not None:
+    if hosts.any_of(self._signal is not None):
       self._save()
-      name = signal.Signals(self._signal).name
-      raise TerminatedError(f'{name}: saved at step {int(self.state.train.step)}', self._signal)
+      number = signal.SIGTERM if self._signal is None else self._signal
+      name = signal.Signals(number).name
+      raise TerminatedError(f'{name}: saved at step {int(self.state.train.step)}', number)
 
 
 def phase_of(experiment: Experiment, params, step: int, loss, accuracy) -> dict[str, Any]:
