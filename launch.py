@@ -81,11 +81,23 @@ def _links(settings: dict) -> set[str]:
 
 def parse(argv: list[str]) -> list[str]:
   """Parses the flags; whatever is wrong with them ends the command with one line and status 2."""
+  if any(argument in ('--help', '-h', '--helpfull') for argument in argv):
+    print(f'{__doc__}\nThe fields and their meaning: configs/base.py. Experiments: configs/*.py.')
+    sys.exit(FINISHED)
+  try:
+    return read(argv)
+  except UsageError as error:
+    sys.exit(_fail(USAGE, error))
+
+
+def read(argv: list[str]) -> list[str]:
+  """Reads the flags, for `resolve`; returns what is left of the command line.
+
+  Raises:
+    UsageError: whatever is wrong with them.
+  """
   _late.clear()
   try:
-    if any(argument in ('--help', '-h', '--helpfull') for argument in argv):
-      print(f'{__doc__}\nThe fields and their meaning: configs/base.py. Experiments: configs/*.py.')
-      sys.exit(FINISHED)
     _argv[:] = _without_late(argv)
     rest = flags.FLAGS(_argv)
     if len(rest) > 1:
@@ -95,7 +107,7 @@ def parse(argv: list[str]) -> list[str]:
     CONFIG.value.name  # noqa: B018  (a config that could not be loaded raises on first use)
   except (flags.Error, UsageError, ValueError, TypeError, AttributeError, KeyError, OSError) as e:
     line = commandline.explain(e, argv, fields_in='configs/base.py', known_too=_late)
-    sys.exit(_fail(USAGE, line))
+    raise UsageError(line) from e
   return rest
 
 

@@ -1,11 +1,14 @@
 """A persistent cache of compiled programs: these models take 20 to 60 s to compile."""
 
+import contextlib
 import hashlib
 import os
 import pathlib
+from collections.abc import Iterator
 
 import jax
 import platformdirs
+from jax.experimental.compilation_cache import compilation_cache
 
 from sparsejax.experiment.runs import cpuinfo, processor
 
@@ -23,3 +26,16 @@ def use_cache() -> None:
   ]
   folder = pathlib.Path(platformdirs.user_cache_dir('sparsejax'), 'compiled', machine)
   jax.config.update('jax_compilation_cache_dir', str(folder))
+
+
+@contextlib.contextmanager
+def without_cache() -> Iterator[None]:
+  """While the block runs, programs are compiled and not looked up: for timing it."""
+  enabled = jax.config.jax_enable_compilation_cache
+  try:
+    jax.config.update('jax_enable_compilation_cache', False)
+    compilation_cache.reset_cache()  # JAX asks once whether there is one
+    yield
+  finally:
+    jax.config.update('jax_enable_compilation_cache', enabled)
+    compilation_cache.reset_cache()

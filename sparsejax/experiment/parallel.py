@@ -25,6 +25,15 @@ def device_kinds() -> list[str]:
   return [device.device_kind for device in jax.local_devices()]
 
 
+def most_memory() -> int | None:
+  """Returns the bytes that the fullest device has held at once; None where the devices don't say.
+
+  A processor's memory is no device's: there the operating system knows.
+  """
+  found = [device.memory_stats() or {} for device in jax.local_devices()]
+  return max((stats.get('peak_bytes_in_use', 0) for stats in found), default=0) or None
+
+
 def share_of(batch_size: int, field: str) -> int:
   """Returns one replica's share of a batch.
 
@@ -69,6 +78,9 @@ def on_all(function: Callable, *, donate: bool = False) -> Callable:
   Args:
     function: (first, *rest) -> results that are the same on every replica.
     donate: whether `first` may be overwritten by the results.
+
+  Returns:
+    The function, which has a method `lower` of the same arguments, as those of `jax.jit` do.
   """
   replicas = jnp.arange(device_count())
   mapped = jax.pmap(
@@ -78,7 +90,12 @@ def on_all(function: Callable, *, donate: bool = False) -> Callable:
     out_axes=None,
     donate_argnums=(1,) if donate else (),
   )
-  return lambda first, *rest: mapped(replicas, first, rest)
+
+  def call(first, *rest):
+    return mapped(replicas, first, rest)
+
+  call.lower = lambda first, *rest: mapped.lower(replicas, first, rest)
+  return call
 
 
 def train_calls(step: Callable, *, convolutional: bool) -> Callable:
@@ -92,7 +109,8 @@ def train_calls(step: Callable, *, convolutional: bool) -> Callable:
     convolutional: whether the model holds a convolution.
 
   Returns:
-    A generator function that yields (state, steps made by this call) after each call.
+    A generator function that yields (state, steps made by this call) after each call; its method
+    `lower`, of the same arguments, lowers the program that it calls.
   """
   if convolutional and jax.default_backend() == 'cpu':
     one = on_all(step, donate=True)
@@ -102,6 +120,7 @@ def train_calls(step: Callable, *, convolutional: bool) -> Callable:
         state = one(state, data, order)
         yield jax.block_until_ready(state), 1
 
+    run_one_by_one.lower = lambda state, data, order, count: one.lower(state, data, order)
     return run_one_by_one
 
   def loop(state, data, order, count):
@@ -112,4 +131,5 @@ def train_calls(step: Callable, *, convolutional: bool) -> Callable:
   def run_in_one_call(state, data, order, count):
     yield many(state, data, order, count), count
 
+  run_in_one_call.lower = many.lower
   return run_in_one_call
