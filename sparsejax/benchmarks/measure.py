@@ -70,6 +70,7 @@ def measure(
     'peak_bytes': held['peak_bytes'],
     'peer_failures': peer.failures if peer else {},
     'memory': memory.planned(compiled) | held,
+    # Of the program that runs: the body of a loop counts once, and both branches of a condition.
     'program_flops': compiled.cost_analysis().get('flops'),
     'rounds': count,
     'timed': TIMED,
