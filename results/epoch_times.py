@@ -12,12 +12,10 @@ import json
 import pathlib
 import statistics
 import sys
-import time
 
-import jax
-
-from sparsejax import models
-from sparsejax.experiment import augment, compilation, parallel, runs, setup, state, steps
+from sparsejax.benchmarks import programs, rounds
+from sparsejax.benchmarks.measure import timed_compilation
+from sparsejax.experiment import compilation, runs, setup
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 CONFIGS = (
@@ -32,7 +30,7 @@ CONFIGS = (
   'resnet50_dense',
 )
 BEGIN, END = '<!-- epoch times: begin -->', '<!-- epoch times: end -->'
-CALLS, MIN_SECONDS = 3, 1.0
+CALLS, SECONDS = 3, 1.0
 
 
 def measure(name: str, data_dir: str | None) -> dict:
@@ -42,26 +40,10 @@ def measure(name: str, data_dir: str | None) -> dict:
   config = (get_config(argument) if argument else get_config()).to_dict()
   config['data']['dir'] = data_dir
   experiment = setup.build(config)
-  clock = experiment.clock
-  step = steps.make_train_step(
-    experiment.model,
-    experiment.tx,
-    experiment.preprocessing,
-    batch_size=clock.batch_size,
-    steps_per_epoch=clock.steps_per_epoch,
-  )
-  run = parallel.train_calls(step, convolutional=models.has_convolutions(experiment.model))
-  train = parallel.replicate(state.initial(experiment.init_variables(), experiment.tx, 0)).train
-  data = setup.on_devices(experiment.dataset.train)
-  order = parallel.replicate(augment.epoch_permutation(train.key, 0, clock.examples))
-  train, first = _time(run, train, data, order, 1)
-  train, rough = _time(run, train, data, order, 1)
-  count = max(1, min(round(MIN_SECONDS / rough), clock.steps_per_epoch))
-  times = []
-  for _ in range(CALLS):
-    train, seconds = _time(run, train, data, order, count)
-    times.append(seconds / count)
-  step_seconds = statistics.median(times)
+  step = programs.training_step(programs.Subject(experiment), experiment.tx)
+  _, compile_seconds = timed_compilation(step)
+  times = rounds.alternate({'step': step}, rounds=CALLS, seconds=SECONDS, note=lambda line: None)
+  step_seconds, clock = statistics.median(times['step']), experiment.clock
   return {
     'config': name,
     'model': config['model']['name'],
@@ -69,16 +51,8 @@ def measure(name: str, data_dir: str | None) -> dict:
     'step_seconds': step_seconds,
     'examples_per_second': clock.batch_size / step_seconds,
     'epoch_seconds': step_seconds * clock.steps_per_epoch,
-    'compile_seconds': first - step_seconds,
+    'compile_seconds': compile_seconds,
   }
-
-
-def _time(run, train, data, order, count):
-  begun = time.monotonic()
-  for new, _ in run(train, data, order, count):
-    train = new
-  jax.block_until_ready(train)
-  return train, time.monotonic() - begun
 
 
 def table(rows: list[dict]) -> list[str]:

@@ -1,0 +1,124 @@
+"""Measures the training step of a config, against the machine and against PyTorch.
+
+python -m sparsejax.benchmark --config=configs/NAME.py[:ARGUMENT] [--config.field=value ...]
+
+--against=torch       times the same network in PyTorch, in turns with ours
+--torch-python=PATH   the Python that has PyTorch; default: the one that runs this
+--out=FILE.json       writes the figures there too
+--profile=DIR         writes a trace of three steps, for Perfetto or TensorBoard
+--rounds=N            how often each is timed (7); the figures are medians
+
+Prints one object of JSON. `utilisation` is the share of the machine's own rate of matrix products,
+`chain_overhead` the time of a step over that of one without the links of sparsity, `ratio` our
+examples per second over PyTorch's, of whose four ways the fastest counts.
+
+Exit status: 0, 2 for what can't be measured as asked, 1 otherwise.
+"""
+
+import argparse
+import json
+import os
+import pathlib
+import re
+import sys
+from collections.abc import Sequence
+from typing import Any
+
+DONE, FAILED, USAGE = 0, 1, 2
+
+
+class _Parser(argparse.ArgumentParser):
+  def error(self, message):
+    raise ValueError(message)
+
+
+def main(argv: Sequence[str]) -> int:
+  """Runs the command; returns its exit status."""
+  if any(argument in ('--help', '-h') for argument in argv[1:]):
+    print(__doc__)
+    return DONE
+  # Or JAX would take three quarters of a GPU's memory, and leave PyTorch too little.
+  os.environ.setdefault('XLA_PYTHON_CLIENT_PREALLOCATE', 'false')
+  from sparsejax.benchmarks.peer import PeerError
+  from sparsejax.experiment.errors import UsageError
+
+  try:
+    text = json.dumps(benchmark(_arguments(argv[1:])), indent=2)
+  except UsageError as error:
+    return _fail(USAGE, error)
+  except PeerError as error:
+    return _fail(FAILED, error)
+  print(text)
+  return DONE
+
+
+def _fail(status: int, message: object) -> int:
+  print(f'benchmark: {" ".join(str(message).split())}', file=sys.stderr)
+  return status
+
+
+def _arguments(argv: Sequence[str]) -> argparse.Namespace:
+  """Returns the command's own arguments, and as `config` those that make the config.
+
+  Raises:
+    UsageError: one that is unknown or can't be.
+  """
+  from sparsejax.experiment.errors import UsageError
+
+  parser = _Parser(prog='benchmark', add_help=False, allow_abbrev=False)
+  parser.add_argument('--against', choices=('torch',))
+  parser.add_argument('--torch-python', default=sys.executable)
+  parser.add_argument('--out', type=pathlib.Path)
+  parser.add_argument('--profile', type=pathlib.Path)
+  parser.add_argument('--rounds', type=int, default=7)
+  try:
+    arguments, rest = parser.parse_known_args(argv)
+  except ValueError as error:
+    raise UsageError(str(error)) from None
+  stray = [argument for argument in rest if not re.match(r'--(no)?config[.=]', argument)]
+  if stray:
+    raise UsageError(f"unexpected argument '{stray[0]}': --help tells which are allowed")
+  if arguments.rounds < 1:
+    raise UsageError(f'--rounds={arguments.rounds}: allowed is 1 or more')
+  if arguments.out is not None and not arguments.out.parent.is_dir():
+    raise UsageError(f'--out={arguments.out}: allowed is a file in a folder that is there')
+  arguments.config = rest
+  return arguments
+
+
+def benchmark(arguments: argparse.Namespace) -> dict[str, Any]:
+  """Returns the figures, having written them where `--out` says.
+
+  Raises:
+    UsageError: what can't be; nothing has been compiled or written.
+    PeerError: PyTorch's process ended before its time.
+  """
+  import launch
+  from sparsejax.benchmarks import measure, peer, programs
+  from sparsejax.experiment import compilation, files, setup
+  from sparsejax.experiment.errors import UsageError
+
+  launch.read(['benchmark', *arguments.config])
+  compilation.use_cache()
+  try:
+    experiment = setup.build(launch.resolve())
+  except ValueError as error:
+    raise UsageError(str(error)) from error
+  options = dict(count=arguments.rounds, profile=arguments.profile, note=_note)
+  if arguments.against is None:
+    figures = measure.measure(experiment, **options)
+  else:
+    chain, threads = programs.bare_chain(experiment.config), measure.threads()
+    with peer.Peer(arguments.torch_python, experiment, chain, threads) as torch:
+      figures = measure.measure(experiment, peer=torch, **options)
+  if arguments.out is not None:
+    files.write_json(arguments.out, figures)
+  return figures
+
+
+def _note(line: str) -> None:
+  print(line, file=sys.stderr, flush=True)
+
+
+if __name__ == '__main__':
+  sys.exit(main(sys.argv))

@@ -1,0 +1,154 @@
+"""The figures of a benchmark: everything is timed in turns, and what follows from the medians."""
+
+import os
+import pathlib
+import statistics
+import time
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import jax
+
+from sparsejax.benchmarks import memory, programs, rounds
+from sparsejax.benchmarks.peer import Peer
+from sparsejax.benchmarks.programs import Repeated, Subject
+from sparsejax.experiment import compilation, runs
+from sparsejax.experiment.setup import Experiment
+
+TIMED = (
+  'training steps on data that lie on the device: batch, augmentation and normalisation included, '
+  'for both alike'
+)
+BLOCK_SECONDS = 0.5
+PROFILED_STEPS = 3
+
+
+def measure(
+  experiment: Experiment,
+  *,
+  peer: Peer | None = None,
+  count: int = 7,
+  profile: pathlib.Path | None = None,
+  note: Callable[[str], None] = lambda line: None,
+) -> dict[str, Any]:
+  """Returns every figure of the experiment's training step on this machine.
+
+  Args:
+    experiment: the built config.
+    peer: the same network in another framework, started; its steps are timed in turns with these.
+    count: how many rounds.
+    profile: a folder for a trace of some steps.
+    note: told in a line how far it is.
+  """
+  where = description(experiment)
+  subject = Subject(experiment)
+  step = programs.training_step(subject, experiment.tx)
+  note('compiling')
+  compiled, compile_seconds = timed_compilation(step)
+  held = memory.peak_during(lambda: step(1))
+  timed = {'step': step} | programs.without_sparsity(subject)
+  if peer is not None:
+    note('compiling in PyTorch')
+    peer.prepare()
+    timed |= {variant: peer.timed(variant) for variant in peer.variants}
+    where['environment']['torch'] = peer.version
+  product, product_flops = programs.matrix_product(experiment.config['model']['dtype'])
+  timed |= programs.parts(subject) | {'product': product}
+  times = rounds.alternate(timed, rounds=count, seconds=BLOCK_SECONDS, note=note)
+  if profile is not None:
+    with jax.profiler.trace(str(profile), create_perfetto_trace=True):
+      step(PROFILED_STEPS)
+  figures = speeds(
+    times,
+    batch_size=experiment.clock.batch_size,
+    flops=programs.flops_of_step(subject),
+    product_flops=product_flops,
+    peers=peer.variants if peer else (),
+  )
+  return figures | {
+    'compile_seconds': compile_seconds,
+    'peak_bytes': held['peak_bytes'],
+    'peer_failures': peer.failures if peer else {},
+    'memory': memory.planned(compiled) | held,
+    # Of the program that runs: the body of a loop counts once, and both branches of a condition.
+    'program_flops': compiled.cost_analysis().get('flops'),
+    'rounds': count,
+    'timed': TIMED,
+    **where,
+  }
+
+
+def speeds(
+  times: Mapping[str, Sequence[float]],
+  *,
+  batch_size: int,
+  flops: float,
+  product_flops: float,
+  peers: Sequence[str] = (),
+) -> dict[str, Any]:
+  """Returns what follows from the times, with None for what is measured otherwise.
+
+  Args:
+    times: the seconds in each round of `step`, `forward`, `gradient` (both passes), `chain`,
+      `product` and the peers, and where the chain has links of sparsity those of `bare_step` and
+      `bare_chain`, without them.
+    batch_size: examples a step.
+    flops: of a step.
+    product_flops: of a matrix product.
+    peers: the names of the other framework's ways.
+  """
+  medians = {name: statistics.median(of_rounds) for name, of_rounds in times.items()}
+  rate = batch_size / medians['step']
+  achieved, attainable = flops / medians['step'], product_flops / medians['product']
+  peer_rates = {name: batch_size / medians[name] for name in peers}
+  best = max(peer_rates.values(), default=None)
+  return {
+    'examples_per_second': rate,
+    'step_seconds': medians['step'],
+    'compile_seconds': None,
+    'flops_per_example': flops / batch_size,
+    'achieved_flops': achieved,
+    'matmul_flops': attainable,
+    'utilisation': achieved / attainable,
+    'chain_overhead': rounds.median_ratio(times['step'], times.get('bare_step', times['step'])),
+    'peak_bytes': None,
+    'peer_examples_per_second': best,
+    'ratio': best and rate / best,
+    'peers': peer_rates,
+    'parts': {
+      'forward_seconds': medians['forward'],
+      'backward_seconds': medians['gradient'] - medians['forward'],
+      'chain_seconds': medians['chain'],
+      'bare_chain_seconds': medians.get('bare_chain', medians['chain']),
+    },
+    'spread': {name: [min(of_rounds), max(of_rounds)] for name, of_rounds in times.items()},
+  }
+
+
+def timed_compilation(step: Repeated) -> tuple[Any, float]:
+  """Returns the compiled program of a step, and the seconds from tracing to there, uncached."""
+  with compilation.without_cache():
+    begun = time.perf_counter()
+    compiled = step.lower().compile()
+    return compiled, time.perf_counter() - begun
+
+
+def description(experiment: Experiment) -> dict[str, Any]:
+  """Returns what is measured, and where; the load is that of others, if asked before."""
+  config = experiment.config
+  environment = {'threads': threads(), 'load_average': os.getloadavg()[0]}
+  return {
+    'config': config['name'],
+    'model': config['model']['name'],
+    'width': experiment.model.width,
+    'layers': config['layers'],
+    'chain': list(config['chain']),
+    'dtype': config['model']['dtype'],
+    'batch_size': config['batch_size'],
+    'environment': runs.environment() | environment,
+  }
+
+
+def threads() -> int:
+  """Returns how many threads a framework may use here: the cores that the process may run on."""
+  return len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else os.cpu_count()

@@ -1,0 +1,212 @@
+"""The same network in PyTorch: a process of its own, which is asked for a block of steps at a time.
+
+They speak in lines of JSON over its input and output. It may be another Python than this one.
+"""
+
+import json
+import pathlib
+import subprocess
+import tempfile
+from typing import Any
+
+import jax
+import numpy as np
+
+from sparsejax.benchmarks.rounds import Timed
+from sparsejax.experiment.errors import UsageError
+from sparsejax.experiment.setup import Experiment
+
+PROGRAM = pathlib.Path(__file__).parent / 'torch_peer'
+# What PyTorch's SGD makes of each of Optax's links, with the defaults of these.
+SGD = {
+  'add_decayed_weights': {'weight_decay': 0.0},
+  'trace': {'decay': 0.9, 'nesterov': False},
+  'scale_by_learning_rate': {},
+  'sgd': {'momentum': 0.0, 'nesterov': False},
+}
+
+
+class PeerError(RuntimeError):
+  """The other process ended, or answered what can't be."""
+
+
+class Peer:
+  """PyTorch's side of a comparison, until `close`.
+
+  Args:
+    python: the interpreter that has PyTorch.
+    experiment: whose network, batch, precision and optimizer it takes.
+    chain: the links of the optimizer, without those of sparsity.
+    threads: that it may use.
+
+  Raises:
+    UsageError: no such interpreter, no PyTorch in it, or nothing there that this could be compared
+      with.
+  """
+
+  def __init__(self, python: str, experiment: Experiment, chain: tuple[str, ...], threads: int):
+    asked = request(experiment, chain) | {'threads': threads}
+    self._folder = tempfile.TemporaryDirectory()
+    folder = pathlib.Path(self._folder.name)
+    split = experiment.dataset.train
+    split.images.tofile(folder / 'images')
+    np.asarray(split.labels, np.int64).tofile(folder / 'labels')
+    self._errors = folder / 'errors'
+    try:
+      with self._errors.open('w') as errors:
+        self._process = subprocess.Popen(
+          [python, str(PROGRAM)],
+          stdin=subprocess.PIPE,
+          stdout=subprocess.PIPE,
+          stderr=errors,
+          text=True,
+        )
+    except OSError as error:
+      self._folder.cleanup()
+      raise UsageError(f'--torch-python={python}: {error.strerror}') from error
+    try:
+      answer = self.ask(asked | {'folder': str(folder)})
+      self.version, self.variants = answer['version'], tuple(answer['variants'])
+      self.failures: dict[str, str] = {}  # why a way can't be gone here
+      params = jax.eval_shape(experiment.init_variables)['params']
+      check_layers(layers_of(params), answer['layers'])
+    except BaseException:
+      self.close()
+      raise
+
+  def __enter__(self):
+    return self
+
+  def __exit__(self, *exception):
+    self.close()
+
+  def prepare(self) -> None:
+    """Makes a first step in every way, which compiles it; `variants` are then those that can be.
+
+    Raises:
+      PeerError: none can.
+    """
+    for variant in self.variants:
+      try:
+        self.timed(variant)(1)
+      except PeerError as error:
+        self.failures[variant] = str(error)
+    self.variants = tuple(name for name in self.variants if name not in self.failures)
+    if not self.variants:
+      raise PeerError(next(iter(self.failures.values())))
+
+  def timed(self, variant: str) -> Timed:
+    """Returns the function from a number of steps to the seconds that this variant takes."""
+    return lambda steps: self.ask({'variant': variant, 'steps': steps})['seconds']
+
+  def ask(self, question: dict[str, Any]) -> dict[str, Any]:
+    """Returns the answer to a question.
+
+    Raises:
+      UsageError: an answer that says what can't be.
+      PeerError: there is none, or one that says what went wrong.
+    """
+    try:
+      self._process.stdin.write(json.dumps(question) + '\n')
+      self._process.stdin.flush()
+      line = self._process.stdout.readline()
+    except BrokenPipeError:
+      line = ''
+    if not line:
+      raise PeerError(f'PyTorch: its process ended: {self._last_words()}')
+    answer = json.loads(line)
+    if 'refused' in answer:
+      raise UsageError(f'--against=torch: {answer["refused"]}')
+    if 'failed' in answer:
+      raise PeerError(f'PyTorch: {answer["failed"]}')
+    return answer
+
+  def _last_words(self) -> str:
+    self._process.wait()
+    lines = [line for line in self._errors.read_text().splitlines() if line]
+    return lines[-1] if lines else f'status {self._process.returncode}'
+
+  def close(self) -> None:
+    """Ends the process."""
+    self._process.kill()
+    self._process.communicate()
+    self._folder.cleanup()
+
+
+def request(experiment: Experiment, chain: tuple[str, ...]) -> dict[str, Any]:
+  """Returns what the other process has to know of an experiment.
+
+  Raises:
+    UsageError: what has no counterpart there.
+  """
+  config, preprocessing = experiment.config, experiment.preprocessing
+  for field, value, allowed in (
+    ('layers', config['layers'], 'deterministic'),
+    ('model.dropout', config['model']['dropout'], 0.0),
+  ):
+    if value != allowed:
+      raise UsageError(f'config.{field}={value}: allowed with --against=torch is {allowed}')
+  return {
+    'model': config['model']['name'],
+    'width': experiment.model.width,
+    'num_classes': experiment.model.num_classes,
+    'dtype': config['model']['dtype'],
+    'device': 'cpu' if jax.default_backend() == 'cpu' else 'cuda',
+    'batch_size': experiment.clock.batch_size,
+    'image_shape': list(experiment.image_shape),
+    'mean': np.asarray(preprocessing.mean).tolist(),
+    'std': np.asarray(preprocessing.std).tolist(),
+    'crop_padding': preprocessing.crop_padding,
+    'flip': preprocessing.flip,
+    'optimizer': sgd(config, chain) | {'lr': float(experiment.learning_rate(0))},
+  }
+
+
+def sgd(blocks: Any, chain: tuple[str, ...]) -> dict[str, Any]:
+  """Returns the arguments of `torch.optim.SGD`, but the learning rate, for a chain of SGD.
+
+  Raises:
+    UsageError: a link that this is not made of.
+
+  Example:
+    >>> sgd({'trace': {'decay': 0.5}}, ('trace', 'scale_by_learning_rate'))
+    {'weight_decay': 0.0, 'momentum': 0.5, 'nesterov': False}
+  """
+  if unknown := set(chain) - set(SGD):
+    raise UsageError(
+      f"config.chain={chain}: '{min(unknown)}' is no part of SGD; allowed with --against=torch are "
+      f'{", ".join(SGD)} and the links of sparsity'
+    )
+  settings = {name: SGD[name] | dict(blocks.get(name) or {}) for name in chain}
+  decay = settings.get('add_decayed_weights', {}).get('weight_decay', 0.0)
+  momentum = settings.get('trace') or settings.get('sgd') or {}
+  return {
+    'weight_decay': decay,
+    'momentum': momentum.get('decay', momentum.get('momentum')) or 0.0,
+    'nesterov': momentum.get('nesterov', False),
+  }
+
+
+def layers_of(params: Any) -> dict[str, list[int]]:
+  """Returns the shape of every parameter, by its name and with its axes as in PyTorch."""
+  shapes = {}
+  for path, leaf in jax.tree.leaves_with_path(params):
+    *layer, name = (part.key for part in path)
+    # (height, width, inputs, outputs) and (inputs, outputs): there the outputs come first.
+    axes = (3, 2, 0, 1) if leaf.ndim == 4 else range(leaf.ndim)[::-1]
+    name = {'kernel': 'weight', 'scale': 'weight'}.get(name, name)
+    shapes['.'.join((*layer, name))] = [leaf.shape[axis] for axis in axes]
+  return shapes
+
+
+def check_layers(ours: dict[str, list[int]], theirs: dict[str, list[int]]) -> None:
+  """Raises a PeerError that names a parameter that the other side has not, or otherwise.
+
+  Example:
+    >>> check_layers({'fc1.bias': [300]}, {'fc1.bias': [100]})
+    Traceback (most recent call last):
+    sparsejax.benchmarks.peer.PeerError: PyTorch: 'fc1.bias' is [100] there and [300] here
+  """
+  for name in sorted({*ours, *theirs}):
+    if ours.get(name) != theirs.get(name):
+      raise PeerError(f"PyTorch: '{name}' is {theirs.get(name)} there and {ours.get(name)} here")

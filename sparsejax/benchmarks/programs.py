@@ -1,0 +1,164 @@
+"""What is timed: the training step with one chain or another, a chain alone, a matrix product."""
+
+import time
+from collections.abc import Callable, Mapping
+from typing import Any
+from unittest import mock
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from sparsejax import models
+from sparsejax.experiment import augment, links, optimizer, parallel, pruning, state, steps
+from sparsejax.experiment.setup import Experiment, on_devices
+
+# Links that leave of a step its forward pass, whose gradient XLA then removes, and the gradient:
+# so small a number times it is added that the parameters stay.
+FORWARD, GRADIENT = optax.set_to_zero(), optax.scale(-1e-30)
+PRODUCT_SIZES = {'cpu': 2048}
+PRODUCT_SIZE = 8192  # of other backends
+
+
+class Subject:
+  """An experiment with what its programs share: initial variables, and the data on the devices."""
+
+  def __init__(self, experiment: Experiment):
+    self.experiment = experiment
+    self.variables = experiment.init_variables()
+    self.data = on_devices(experiment.dataset.train)
+    key = jax.random.key(experiment.config['seed'])
+    order = augment.epoch_permutation(key, 0, experiment.clock.examples)
+    self.order = parallel.replicate(order)
+    self.convolutional = models.has_convolutions(experiment.model)
+    self.squared_gradients = pruning.needs_squared_gradients(experiment.config)
+
+  def step(self, tx: optax.GradientTransformation) -> Callable:
+    """Returns the step of `steps.make_train_step` with this chain in the place of its own."""
+    clock = self.experiment.clock
+    return steps.make_train_step(
+      self.experiment.model,
+      optax.with_extra_args_support(tx),
+      self.experiment.preprocessing,
+      batch_size=clock.batch_size,
+      steps_per_epoch=clock.steps_per_epoch,
+      squared_gradients=self.squared_gradients,
+    )
+
+  def train_state(self, tx: optax.GradientTransformation) -> state.TrainState:
+    """Returns an initial state that nobody else holds, on the devices: a step will donate it."""
+    variables = jax.tree.map(jnp.copy, self.variables)
+    run_state = state.initial(variables, tx, self.experiment.config['seed'])
+    return parallel.replicate(run_state.train)
+
+
+def bare_chain(settings: Mapping[str, Any]) -> tuple[str, ...]:
+  """Returns the chain of a config without its sparsity links; what ran inside them stays.
+
+  Example:
+    >>> bare_chain({'chain': ('prune',), 'prune': {'inner': ('trace', 'scale_by_learning_rate')}})
+    ('trace', 'scale_by_learning_rate')
+  """
+  unfolded = links.unfold(settings['chain'], settings)
+  return tuple(name for name in unfolded if name not in links.OURS)
+
+
+class Repeated:
+  """A function (state, data, order) -> state, called over and over as a run calls its step, timed.
+
+  Args:
+    function: pure.
+    state: that nobody else holds: every call donates it.
+    data, order: what else it takes.
+    convolutional: whether it holds a convolution.
+  """
+
+  def __init__(self, function: Callable, state: Any, data: Any, order: Any, *, convolutional: bool):
+    self._run = parallel.train_calls(function, convolutional=convolutional)
+    self._state, self._rest = state, (data, order)
+
+  def lower(self):
+    """Returns the program lowered, as jax's own functions do."""
+    return self._run.lower(self._state, *self._rest, 1)
+
+  def __call__(self, count: int) -> float:
+    """Makes so many calls; returns the seconds they took."""
+    begun = time.perf_counter()
+    for new, _ in self._run(self._state, *self._rest, count):
+      self._state = new
+    jax.block_until_ready(self._state)
+    return time.perf_counter() - begun
+
+
+def training_step(subject: Subject, tx: optax.GradientTransformation) -> Repeated:
+  """Returns the whole training step: batch, augmentation, gradient, chain."""
+  return Repeated(
+    subject.step(tx),
+    subject.train_state(tx),
+    subject.data,
+    subject.order,
+    convolutional=subject.convolutional,
+  )
+
+
+def chain_update(subject: Subject, tx: optax.GradientTransformation) -> Repeated:
+  """Returns the update of the parameters by a chain alone, on a gradient that is given."""
+  tx = optax.with_extra_args_support(tx)
+
+  def update(own, grad, _):
+    params, opt_state = own
+    extra = {'grad': grad}
+    if subject.squared_gradients:
+      extra['mean_squared_grad'] = lambda: jax.tree.map(jnp.square, grad)
+    updates, opt_state = tx.update(grad, opt_state, params, **extra)
+    return optax.apply_updates(params, updates), opt_state
+
+  train = subject.train_state(tx)
+  grad = jax.tree.map(lambda p: jnp.full_like(p, 1e-4), train.params)
+  own = train.params, train.opt_state
+  return Repeated(update, own, grad, None, convolutional=subject.convolutional)
+
+
+def parts(subject: Subject) -> dict[str, Repeated]:
+  """Returns by name the forward pass, both passes together, and the chain."""
+  return {
+    'forward': training_step(subject, FORWARD),
+    'gradient': training_step(subject, GRADIENT),
+    'chain': chain_update(subject, subject.experiment.tx),
+  }
+
+
+def without_sparsity(subject: Subject) -> dict[str, Repeated]:
+  """Returns by name the step and the chain of the bare optimizer; none where the config's is so."""
+  experiment = subject.experiment
+  chain = bare_chain(experiment.config)
+  if chain == tuple(experiment.config['chain']):
+    return {}
+  tx = optimizer.build(chain, experiment.config, experiment.clock)
+  return {'bare_step': training_step(subject, tx), 'bare_chain': chain_update(subject, tx)}
+
+
+def matrix_product(dtype: str) -> tuple[Repeated, float]:
+  """Returns the product of two square matrices on every device, and its operations.
+
+  It is what the machine can do at best: as large as keeps it busy.
+  """
+  size = PRODUCT_SIZES.get(jax.default_backend(), PRODUCT_SIZE)
+  left, right = (parallel.replicate(jnp.full((size, size), x, dtype)) for x in (1.0, 1.0 / size))
+  product = Repeated(lambda x, y, _: jnp.dot(x, y), left, right, None, convolutional=True)
+  return product, 2 * size**3 * parallel.device_count()
+
+
+def flops_of_step(subject: Subject) -> float:
+  """Returns the floating-point operations of a step's two passes, as XLA counts them.
+
+  Of the plain formulation, which accelerators get, and before optimisation: the body of a loop is
+  counted once, however often it runs, and so would be most of what convolutions are on CPU. The
+  padding's products are not counted. The chain's are not, either: of a sort that is made once in a
+  hundred steps XLA would count every comparison.
+  """
+  step = parallel.on_all(subject.step(GRADIENT))
+  train = subject.train_state(GRADIENT)
+  with mock.patch.object(jax, 'default_backend', return_value='gpu'):
+    lowered = step.lower(train, subject.data, subject.order)
+  return lowered.cost_analysis()['flops'] * parallel.device_count()

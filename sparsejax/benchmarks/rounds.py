@@ -1,0 +1,53 @@
+"""Timing several things in turns, so that what else a machine does falls on all of them alike."""
+
+import math
+import statistics
+from collections.abc import Callable, Mapping
+
+Timed = Callable[[int], float]  # steps -> the seconds that so many took
+
+
+def alternate(
+  timed: Mapping[str, Timed], *, rounds: int, seconds: float, note: Callable[[str], None]
+) -> dict[str, list[float]]:
+  """Times a block of steps of each in every round.
+
+  A block of more than one step begins with one that is not counted: whoever ran before may still
+  hold a core for some milliseconds, waiting for work that does not come.
+
+  Args:
+    timed: what is timed, by name. Each is first called twice with 1, which may compile it.
+    rounds: how often.
+    seconds: what a block should last, about; it has at least one step.
+    note: told in a line how far it is.
+
+  Returns:
+    By name, the seconds of one step in each round.
+
+  Example:
+    >>> alternate({'nap': lambda steps: 0.5 * steps}, rounds=2, seconds=3.0, note=len)
+    {'nap': [0.5, 0.5]}
+  """
+  counts = {}
+  for name, run in timed.items():
+    note(f'first steps: {name}')
+    run(1)
+    counts[name] = max(1, math.ceil(seconds / run(1)))
+  found = {name: [] for name in timed}
+  for index in range(rounds):
+    note(f'round {index + 1} of {rounds}')
+    for name, run in timed.items():
+      if counts[name] > 1:
+        run(1)
+      found[name].append(run(counts[name]) / counts[name])
+  return found
+
+
+def median_ratio(times: list[float], others: list[float]) -> float:
+  """Returns the median over the rounds of one's time over another's in the same round.
+
+  Example:
+    >>> median_ratio([1.0, 4.0, 3.0], [1.0, 2.0, 1.0])
+    2.0
+  """
+  return statistics.median(time / other for time, other in zip(times, others, strict=True))
