@@ -27,7 +27,7 @@ def main(argv: Sequence[str]) -> int:
     prog='report', description=__doc__, formatter_class=argparse.RawTextHelpFormatter
   )
   parser.add_argument('folders', nargs='*', type=pathlib.Path, metavar='DIR')
-  parser.add_argument('--out', type=pathlib.Path)
+  parser.add_argument('--out')
   try:
     arguments = parser.parse_args(argv[1:])
     if not arguments.folders:
@@ -35,9 +35,9 @@ def main(argv: Sequence[str]) -> int:
     for folder in arguments.folders:
       if not folder.is_dir():
         raise ValueError(f'{folder}: there is no such folder; allowed are folders with runs')
-    if arguments.out is None:
+    if not arguments.out:
       raise ValueError('--out is missing: allowed is --out=a folder')
-    print(report(arguments.folders, arguments.out))
+    print(report(arguments.folders, pathlib.Path(arguments.out)))
   except ValueError as error:
     return _fail(str(error))
   except OSError as error:

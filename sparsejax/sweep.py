@@ -143,6 +143,9 @@ def search(
   return Supervisor(study, folder, command, workers=workers).run()
 
 
+OWN = (layout.STUDY, layout.SWEEP)
+
+
 def _is_new(folder: pathlib.Path, asked: Mapping[str, Any]) -> bool:
   """Whether a folder holds no search yet; one with anything but this search is refused."""
   file, allowed = folder / layout.SWEEP, 'allowed is another folder'
@@ -152,8 +155,9 @@ def _is_new(folder: pathlib.Path, asked: Mapping[str, Any]) -> bool:
   except OSError as error:
     raise UsageError(f'workdir={folder}: {error.strerror}; {allowed}') from error
   if text is None:
-    # A command that was killed at its start may have left its study alone.
-    if others := [name for name in names if name[0] != '.' and name != layout.STUDY]:
+    # A command that was killed at its start may have left its study alone; one that starts at this
+    # moment may be ahead.
+    if others := [name for name in names if name[0] != '.' and name not in OWN]:
       raise UsageError(f'workdir={folder}: it holds {others[0]}, but no search; {allowed}')
     return True
   try:

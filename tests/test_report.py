@@ -463,9 +463,9 @@ def test_a_grid_is_compared_by_means_over_its_seeds(tmp_path):
   text = (tmp_path / 'out' / 'report.md').read_text()
   assert '## search: grid over configs/quickstart.py' in text
   assert 'By least validation loss, with validation loss at most 0.5; on validation' in text
-  table = text.partition('; on validation images.')[2].strip().splitlines()
+  table = text.partition('where they stopped.')[2].strip().splitlines()
   assert table[:5] == [
-    '| trial | state | n | epochs | validation loss | constraints | prune.target |',
+    '| trial | state | n | trained for, epochs | validation loss | constraints | prune.target |',
     '| --- | --- | --- | --- | --- | --- | --- |',
     '| b0-004 | finished | 1 | 4 | 0.1 | kept | 0.3 |',
     '| b0-000, b0-001 | finished | 2 | 4 | 0.4 ± 0.1 | kept | 0.1 |',
@@ -570,3 +570,14 @@ def test_what_can_not_be_reported_is_one_line_and_status_2(tmp_path, capsys, arg
 def test_paths_of_the_table_are_relative_to_its_folder():
   path = tables.relative(pathlib.Path('/a/runs/x'), pathlib.Path('/a/reports'))
   assert path == '../runs/x'
+
+
+def test_what_could_remove_weights_and_did_not_is_no_dense_control(tmp_path):
+  path = write_run(tmp_path / 'posterior' / 'seed0', target=1.0, method='Bayesian')
+  config = json.loads((path / 'config.json').read_text())
+  chain = ['add_kl_gradients', 'scale_by_adam']
+  config |= {'chain': chain, 'layers': 'group_horseshoe', 'prune': {}}
+  edit(path / 'config.json', **config)
+  write_run(tmp_path / 'dense' / 'seed0', target=1.0, method='dense')
+  kinds = {g.method: g.kind for g in groups.group(collect.collect([tmp_path]))}
+  assert kinds == {'Bayesian': 'structured', 'dense': 'dense'}

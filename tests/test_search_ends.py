@@ -112,3 +112,9 @@ def test_rungs_before_the_cut_are_told(begin, scheduler, early):
     (line,) = warnings
     assert f'what is compared after {early} epochs is not pruned yet' in line
     assert f'prune begins at epoch {begin:g}' in line
+
+
+def test_a_value_that_is_possible_with_others_of_the_space_is_no_mistake():
+  """The end's default, epoch 120, lies behind these runs' last; the space replaces it."""
+  schedule = choices('prune.schedule', 'one_shot', 'cubic')
+  assert check(schedule, uniform('prune.end_epochs', 2.0, 8.0)) == []

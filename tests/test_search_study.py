@@ -402,7 +402,8 @@ def test_what_is_best_has_its_epoch_its_active_fraction_and_what_it_breaks():
   figures = {'active_fraction': 0.0577, 'validation_accuracy': 0.98333, 'validation_loss': 0.15}
   study.finish(study.claim(), figures, epoch=9, stopped=False)
   (best,) = view.best(study)
-  figures = 'epoch 9, active_fraction 5.77 %, validation_accuracy 98.33 %, validation_loss 0.15'
+  figures = 'trained for 9 epochs, active_fraction 5.77 %, validation_accuracy 98.33 %'
+  figures += ', validation_loss 0.15'
   broken = 'breaks validation_loss <= 0.1 by 0.05, breaks active_fraction <= 5.00 % by 0.77 %'
   assert view.describe(study, best).startswith(f'b0-000: {figures}, {broken} (rate ')
   every = 'validation_loss <= 0.1 and active_fraction <= 5.00 % and validation_accuracy <= 100.00 %'

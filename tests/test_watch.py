@@ -7,6 +7,7 @@ import commands
 import pytest
 
 from configs import base, quickstart
+from sparsejax.experiment import checkpoint
 from sparsejax.experiment.errors import PausedError, TerminatedError
 from sparsejax.experiment.run import run
 
@@ -55,3 +56,16 @@ def test_a_signal_comes_before_a_stop(tmp_path):
   with pytest.raises(TerminatedError) as caught:
     train(tmp_path / 'run', watch)
   assert caught.value.signal == signal.SIGTERM
+
+
+def test_a_signal_while_what_is_stopped_is_saved_is_not_lost(tmp_path, monkeypatch):
+  save = checkpoint.save
+
+  def signalled(*arguments, **options):
+    monkeypatch.setattr(checkpoint, 'save', save)
+    save(*arguments, **options)
+    os.kill(os.getpid(), signal.SIGTERM)
+
+  monkeypatch.setattr(checkpoint, 'save', signalled)
+  with pytest.raises(TerminatedError):
+    train(tmp_path / 'run', lambda line: line['epoch'] == 1)

@@ -110,11 +110,21 @@ def guarded(command: Sequence[str]) -> int:
   Args:
     command: to start it.
   """
-  child = subprocess.Popen(command, env=os.environ | {IS_GUARDED: '1'})
-  previous = {}
-  for number in (signal.SIGTERM, signal.SIGINT):
-    previous[number] = signal.signal(number, lambda number, _: child.send_signal(number))
+  asked: list[int] = []
+  child: subprocess.Popen | None = None
+
+  def pass_on(number, frame):
+    del frame
+    asked.append(number)
+    if child is not None:
+      child.send_signal(number)
+
+  previous = {number: signal.signal(number, pass_on) for number in (signal.SIGTERM, signal.SIGINT)}
   try:
+    # In a session of its own, or a terminal would send it every signal a second time.
+    child = subprocess.Popen(command, env=os.environ | {IS_GUARDED: '1'}, start_new_session=True)
+    if asked:
+      child.send_signal(asked[-1])
     status = child.wait()
   finally:
     for number, handler in previous.items():

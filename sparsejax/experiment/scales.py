@@ -53,19 +53,20 @@ def log(ax, values):
 
 def fraction(ax, values):
   """A log axis in percent that ends just above 1; zeros dive below its foot."""
-  ax.set_ylim(*_fraction_limits(values))
+  ax.set_ylim(*fraction_limits(values))
   ax.set_yscale('log', nonpositive='clip')
   log_ticks(ax.yaxis, *ax.get_ylim(), lambda value: f'{100 * value:g} %')
 
 
 def fraction_along_x(ax, values):
   """The same along the other axis."""
-  ax.set_xlim(*_fraction_limits(values))
+  ax.set_xlim(*fraction_limits(values))
   ax.set_xscale('log', nonpositive='clip')
   log_ticks(ax.xaxis, *ax.get_xlim(), lambda value: f'{100 * value:g} %')
 
 
-def _fraction_limits(values):
+def fraction_limits(values):
+  """Returns the ends of an axis of fractions, with room beside them."""
   positive = values[values > 0]
   low = min(positive.min(initial=1.0), 0.6)
   return low * low**0.12, positive.max(initial=1.0) / low**0.08

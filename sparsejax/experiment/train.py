@@ -100,15 +100,20 @@ class Trainer:
     if begin == 0:
       self._arrive(0)
     boundaries = [b for b in self.experiment.agenda.boundaries if b > begin]
-    with _on_signals(self._note_signal):
-      for end in boundaries:
-        cut_from = self._copy_network() if begin == self.experiment.agenda.last_cut else None
-        self._segment(begin, end)
-        if cut_from is not None:
-          self._measure_cut(begin, *cut_from)
-        self._arrive(end)
-        self._heed_signal()
-        begin = end
+    try:
+      with _on_signals(self._note_signal):
+        for end in boundaries:
+          cut_from = self._copy_network() if begin == self.experiment.agenda.last_cut else None
+          self._segment(begin, end)
+          if cut_from is not None:
+            self._measure_cut(begin, *cut_from)
+          self._arrive(end)
+          self._heed_signal()
+          begin = end
+    except PausedError:
+      # Or whoever sent one, until the last moment, would wait for a process that takes other work.
+      self._heed_signal()
+      raise
     self._flush()
     return self.state
 
@@ -159,7 +164,6 @@ class Trainer:
     if self.watch is not None and step in plan.evaluate:
       self._flush()
       if self.watch(self._evaluated) and step < plan.total:
-        self._heed_signal()  # or whoever sent it would wait for a process that takes other work
         if not saved:
           self._save()
         raise PausedError(f'stopped at step {step}; what it takes to go on is saved')

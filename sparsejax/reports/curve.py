@@ -12,7 +12,7 @@ import numpy as np
 import plotly.graph_objects as go
 
 from sparsejax.experiment import scales
-from sparsejax.experiment.scales import percent
+from sparsejax.experiment.scales import fraction_limits, percent
 from sparsejax.reports import published
 from sparsejax.reports.collect import COLLAPSED, Run
 from sparsejax.reports.figures import GREY, styles
@@ -31,7 +31,7 @@ SYMBOLS = {
   '>': 'triangle-right',
 }
 DASHES = {'-': 'solid', '--': 'dash', '-.': 'dashdot', ':': 'dot'}
-PUBLISHED = ('star', 'hexagon', 'pentagon', 'diamond-tall', 'octagon')
+PUBLISHED = ('star-open', 'hexagon-open', 'pentagon-open', 'diamond-tall-open', 'octagon-open')
 LETTERS = 44  # in a line of a label: what a telephone has room for
 # Under the plot, where it covers nothing however narrow the screen is.
 LEGEND = {'orientation': 'h', 'yref': 'container', 'yanchor': 'bottom', 'y': 0, 'x': 0}
@@ -69,6 +69,7 @@ def pareto(
   fractions += [point.active_fraction for points in others.values() for point in points]
   positive = [fraction for fraction in fractions if fraction > 0] or [1.0]
   edges = Edges(spacing(groups, others), min(positive) / 1.5)
+  places = [*positive, *([edges.left] if min(fractions) <= 0 else [])]
   drawn = go.Figure()
   for method, style in styles(list(methods)).items():
     _add_method(drawn, method, methods[method], style, edges, anchors)
@@ -90,6 +91,7 @@ def pareto(
     xaxis={
       'type': 'log',
       'title': 'active parameters, %',
+      'range': [math.log10(100 * end) for end in fraction_limits(np.array(places))],
       'tickvals': [step * 10.0**power for power in range(-6, 3) for step in steps],
     },
     yaxis={

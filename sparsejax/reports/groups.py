@@ -76,14 +76,12 @@ def _order(found: Group):
 
 def _group(key, label, runs) -> Group:
   counted = tuple(run for run in runs if run.state in collect.DELIVERED and not run.is_repeated)
-  return Group(key[0], label, key[1], _kind(runs, counted), runs, counted)
+  return Group(key[0], label, key[1], _kind(runs), runs, counted)
 
 
-def _kind(runs, counted) -> str:
-  if counted and all(run.summary['active_weights'] == run.summary['weights'] for run in counted):
-    return DENSE
+def _kind(runs) -> str:
   config = runs[0].config
-  if not counted and _is_dense(config):
+  if _is_dense(config):
     return DENSE
   granularity = config.get('prune', {}).get('granularity', 'weight')
   if granularity == 'n_of_m':
@@ -93,10 +91,10 @@ def _kind(runs, counted) -> str:
 
 
 def _is_dense(config: Mapping[str, Any]) -> bool:
-  """Whether nothing in a config takes weights away."""
+  """Whether nothing in a config takes weights away: what then stays is no matter of luck."""
   links = set(config.get('chain') or ())
-  to_all = config.get('prune', {}).get('target') == 1.0
-  return bool(links) and not links & TAKING - ({'prune'} if to_all else set())
+  to_all = any(config.get(name, {}).get('target') == 1.0 for name in ('prune', 'lobs'))
+  return bool(links or to_all) and not links & TAKING - ({'prune'} if to_all else set())
 
 
 def _labels(members: Mapping[tuple, Sequence[collect.Run]]) -> dict[tuple, str]:

@@ -42,7 +42,7 @@ def brackets(
       ax.plot(epochs, losses, **LONGEST if run.epoch >= longest else SHORTER)
       if run.epoch < longest:
         looks['trained for less'] = SHORTER
-    for rung in rungs.get(bracket, ()):
+    for rung in rungs.get(bracket, ())[:-1]:
       ax.axvline(rung.epochs, **RUNG)
       looks['rung: the best go on'] = RUNG
     plan = ' > '.join(f'{r.configurations}@{r.epochs}' for r in rungs.get(bracket, ()))
@@ -57,9 +57,15 @@ def brackets(
     scales.log(axes[0], losses)
   axes[0].set_ylabel('validation loss')
   _entitle(figure, title)
-  notes = ['9@2 > 3@6: nine configurations until epoch 2, three of them until epoch 6']
+  notes = []
+  if long := next((plan for _, plan in sorted(rungs.items()) if len(plan) > 1), None):
+    (many, begin), (fewer, end) = long[:2]
+    notes = [
+      f'{many}@{begin} > {fewer}@{end}: {many} configurations until epoch {begin}, {fewer} of them '
+      f'until epoch {end}'
+    ]
   handles = [Line2D([], [], label=label, **look) for label, look in looks.items()]
-  legend(figure, handles, notes if rungs else [])
+  legend(figure, handles, notes)
   return figure
 
 

@@ -111,7 +111,10 @@ def _goals(settings: Mapping[str, Any]) -> str:
   bounds = [f'{_words(c["metric"])} at most {c["at_most"]:g}' for c in settings['constraints']]
   which = 'The front of' if len(goals) > 1 else 'By'
   under = f', with {" and ".join(bounds)}' if bounds else ''
-  return f'{which} {" and ".join(goals)}{under}; on validation images.'
+  return (
+    f'{which} {" and ".join(goals)}{under}; on validation images. Figures of finished trials are '
+    'of the network that each delivers, its best; of the others of the epoch where they stopped.'
+  )
 
 
 def _words(metric: str) -> str:
@@ -129,7 +132,8 @@ def _best(
     ranked = front(settings, ranked) or ranked
   has_seeds = any(len(setting.trials) > 1 for setting in ranked)
   figures, keys = list(ranked[0].metrics), list(ranked[0].values)
-  head = ['trial', 'state', *(('n',) if has_seeds else ()), 'epochs', *map(_words, figures)]
+  head = ['trial', 'state', *(('n',) if has_seeds else ()), 'trained for, epochs']
+  head += map(_words, figures)
   head += [*(('constraints',) if settings['constraints'] else ()), *map(short_name, keys)]
   return head, [_row(settings, s, figures, keys, has_seeds=has_seeds) for s in ranked[:MOST]]
 

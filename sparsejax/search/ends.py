@@ -28,14 +28,20 @@ def check(sweep: Sweep, resolve: Resolve, *, with_ends: bool = True) -> list[str
   warnings = []
   for config in sweep.settings['configs']:
     one = sweep.settings | {'configs': [config]}
-    try:
-      experiment = setup.build(settings.resolved(one, {}, resolve))
-    except ValueError as error:
-      raise ValueError(f'{config}: {error}') from None
+    experiment = _build(sweep, one, {}, f'{config}', resolve)
     warnings += _rungs_before_the_cut(sweep, config, experiment)
     for parameter in sweep.parameters if with_ends else ():
       if parameter.key not in (space.CONFIG, space.SEED):
-        built = [_build(sweep, one, parameter, value, resolve) for value in _ends(parameter)]
+        built = [
+          _build(
+            sweep,
+            one,
+            {parameter.key: value},
+            f"space: '{parameter.key}' at {short_value(value)} of {config}",
+            resolve,
+          )
+          for value in _ends(parameter)
+        ]
         _check_schedule(sweep, parameter, built)
   return warnings
 
@@ -46,19 +52,25 @@ def _ends(parameter: space.Parameter) -> tuple[Any, ...]:
   return samples if is_choice else (samples[0], samples[-1])
 
 
-def _build(sweep, one: Mapping[str, Any], parameter, value, resolve: Resolve) -> setup.Experiment:
-  """The experiment with one value, or, if that can't be by itself, with a choice beside it."""
-  others = [p for p in sweep.parameters if isinstance(p.distribution, CategoricalDistribution)]
-  beside = [{other.key: choice} for other in others for choice in other.samples]
+def _build(
+  sweep: Sweep, one: Mapping[str, Any], values: Mapping[str, Any], what: str, resolve: Resolve
+) -> setup.Experiment:
+  """The experiment with some values, or, if that can't be by itself, with others of the space.
+
+  Of these one at a time, and all at their first, middle and last: a trial has a value of each.
+  """
+  others = [p for p in sweep.parameters if p.key not in {*values, space.CONFIG, space.SEED}]
+  beside: list[dict[str, Any]] = [{}]
+  beside += [{other.key: sample} for other in others for sample in other.samples]
+  for choose in (lambda n: 0, lambda n: n // 2, lambda n: n - 1):
+    beside.append({other.key: other.samples[choose(len(other.samples))] for other in others})
   reason = None
-  for values in ({}, *beside):
+  for added in beside:
     try:
-      return setup.build(settings.resolved(one, {**values, parameter.key: value}, resolve))
+      return setup.build(settings.resolved(one, {**added, **values}, resolve))
     except ValueError as error:
       reason = reason or error
-  raise ValueError(
-    f"space: '{parameter.key}' at {short_value(value)} of {one['configs'][0]}: {reason}"
-  )
+  raise ValueError(f'{what}: {reason}')
 
 
 def _check_schedule(sweep, parameter, built: list[setup.Experiment]) -> None:

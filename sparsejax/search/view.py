@@ -165,9 +165,13 @@ def _values(trial: FrozenTrial) -> str:
 
 
 def describe(study: Study, trial: FrozenTrial) -> str:
-  """A trial's figures and values in one line, and by how far it breaks which constraint."""
+  """A trial's figures and values in one line, and by how far it breaks which constraint.
+
+  The figures of a finished trial are those of the network that it delivers, its best; of another
+  they are of the epoch until which it was trained.
+  """
   metrics, settings = trial.user_attrs['metrics'], study.sweep.settings
-  parts = [f'epoch {trial.user_attrs.get("epoch", 0.0):g}']
+  parts = [f'trained for {trial.user_attrs.get("epoch", 0.0):g} epochs']
   parts += [f'{name} {_figure(name, value)}' for name, value in metrics.items()]
   parts += [
     f'breaks {constraint_text(constraint)} by {_figure(constraint["metric"], excess)}'
