@@ -121,6 +121,8 @@ def log_alpha(rows: Mapping[str, pathlib.Path], path: pathlib.Path) -> None:
     path: of the PNG.
   """
   found = {label: json.loads(p.read_text())['log_alpha'] for label, p in rows.items()}
-  figure = reports.log_alpha(found)
+  configs = {label: json.loads(p.with_name('config.json').read_text()) for label, p in rows.items()}
+  grouped = [label for label, c in configs.items() if c['layers'].startswith('group_')]
+  figure = reports.log_alpha(found, grouped=grouped)
   FigureCanvasAgg(figure)
   figure.savefig(path, dpi=reports.DPI)
