@@ -206,7 +206,7 @@ def test_a_loss_that_is_not_finite_ends_the_run_and_keeps_the_checkpoints(tmp_pa
   arguments = (
     *SHORT,
     '--config.scale_by_learning_rate.learning_rate.value=1e-3',
-    '--config.scale_by_learning_rate.learning_rate.factor=1e30',
+    '--config.scale_by_learning_rate.learning_rate.factor=1e12',
     '--config.scale_by_learning_rate.learning_rate.every_epochs=6.0',
     '--config.log.checkpoint_every_epochs=2.0',
     f'--workdir={workdir}',

@@ -179,7 +179,7 @@ def test_a_database_that_is_away_for_a_while_does_not_end_a_search(crew, monkeyp
   assert supervise(one, monkeypatch) == 0
   output = capsys.readouterr().out
   assert output.count('the study can not be reached: gone') == 1
-  assert 'best so far: b0-000: epoch 9, validation_loss 0.5 (rate' in output
+  assert 'best so far: b0-000: trained for 9 epochs, validation_loss 0.5 (rate' in output
 
 
 def test_a_search_without_one_trial_that_trains_has_failed(crew, monkeypatch, capsys, tmp_path):
@@ -361,7 +361,8 @@ def test_a_search_in_which_nothing_keeps_to_a_constraint_says_so(crew, monkeypat
     one.study.finish(one.study.claim(), {'validation_loss': loss}, epoch=9, stopped=False)
   assert supervise(one, monkeypatch) == 0
   last = capsys.readouterr().out.splitlines()[-3:]
-  assert 'b0-001: epoch 9, validation_loss 0.2, breaks validation_loss <= 0.1 by 0.1 (' in last[0]
+  broken = 'trained for 9 epochs, validation_loss 0.2, breaks validation_loss <= 0.1 by 0.1 ('
+  assert f'b0-001: {broken}' in last[0]
   assert last[2] == 'no finished trial keeps to validation_loss <= 0.1: the nearest is first'
 
 
