@@ -1,12 +1,15 @@
 """Every test runs on four CPU devices, with warnings as errors and no silent rank promotion."""
 
 import os
+import sys
 
 os.environ['JAX_PLATFORMS'] = 'cpu'
 os.environ['XLA_FLAGS'] = '--xla_force_host_platform_device_count=4'
 
+import commands
 import jax
 import pytest
+from absl import flags
 
 jax.config.update('jax_numpy_rank_promotion', 'raise')
 
@@ -17,3 +20,16 @@ def compiling_is_quick():
   jax.config.update('jax_disable_most_optimizations', True)
   yield
   jax.config.update('jax_disable_most_optimizations', False)
+
+
+@pytest.fixture
+def _clean_flags(monkeypatch, tmp_path):
+  """Each test parses its own command line in this process, away from the repository's results."""
+  monkeypatch.setenv('SPARSEJAX_CACHE', str(tmp_path / 'cache'))
+  monkeypatch.setenv('JAX_COMPILATION_CACHE_DIR', str(tmp_path / 'compiled'))
+  monkeypatch.chdir(commands.ROOT)
+  sys.modules.pop('config_config', None)  # config_flags loads every file into one module
+  yield
+  flags.FLAGS.unparse_flags()
+  for name in [name for name in flags.FLAGS if name.startswith('config.')]:
+    delattr(flags.FLAGS, name)

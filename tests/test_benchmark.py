@@ -9,7 +9,6 @@ import sys
 import commands
 import jax
 import pytest
-from absl import flags
 from ml_collections import config_flags  # noqa: F401  (launch defines its flags on import)
 
 import launch
@@ -40,19 +39,7 @@ for line in sys.stdin:
   print(json.dumps(answer), flush=True)
 """
 
-pytestmark = pytest.mark.usefixtures('compiling_is_quick')
-
-
-@pytest.fixture(autouse=True)
-def _clean_flags(monkeypatch, tmp_path):
-  monkeypatch.setenv('SPARSEJAX_CACHE', str(commands.CACHES / 'data'))
-  monkeypatch.setenv('JAX_COMPILATION_CACHE_DIR', str(tmp_path / 'compiled'))
-  monkeypatch.chdir(commands.ROOT)
-  sys.modules.pop('config_config', None)  # config_flags loads every file into one module
-  yield
-  flags.FLAGS.unparse_flags()
-  for name in [name for name in flags.FLAGS if name.startswith('config.')]:
-    delattr(flags.FLAGS, name)
+pytestmark = pytest.mark.usefixtures('compiling_is_quick', '_clean_flags')
 
 
 def build(*arguments):

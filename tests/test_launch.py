@@ -2,12 +2,10 @@
 
 import json
 import signal
-import sys
 from types import SimpleNamespace
 
 import commands
 import pytest
-from absl import flags
 from ml_collections import config_flags  # noqa: F401  (launch defines its flags on import)
 
 import launch
@@ -67,19 +65,6 @@ REFUSED = {
   ),
   'source': ([QUICK, '--config.init_from=nowhere'], 'init_from=nowhere'),
 }
-
-
-@pytest.fixture
-def _clean_flags(monkeypatch, tmp_path):
-  """Each test parses its own command line in this process, away from the repository's results."""
-  monkeypatch.setenv('SPARSEJAX_CACHE', str(tmp_path / 'cache'))
-  monkeypatch.setenv('JAX_COMPILATION_CACHE_DIR', str(tmp_path / 'compiled'))
-  monkeypatch.chdir(commands.ROOT)
-  sys.modules.pop('config_config', None)  # config_flags loads every file into one module
-  yield
-  flags.FLAGS.unparse_flags()
-  for name in [name for name in flags.FLAGS if name.startswith('config.')]:
-    delattr(flags.FLAGS, name)
 
 
 def run_here(arguments):
