@@ -96,7 +96,8 @@ def test_using_the_library_loads_nothing_else():
   loaded = set(done.stdout.split())
   assert 'sparsejax.transforms.pruning' in loaded
   others = {f'sparsejax.{wing}' for wing in ('experiment', 'models', 'layers')}
-  assert not loaded & (others | {'flax', 'ml_collections', 'matplotlib', 'orbax'})
+  heavy = {'flax', 'ml_collections', 'matplotlib', 'orbax', 'tensorflow_datasets', 'scipy.linalg'}
+  assert not loaded & (others | heavy)
 
 
 # What of JAX places an array, counts devices or maps over them. Reading a value back to the host

@@ -9,10 +9,10 @@ from typing import Any
 
 import jax
 
-from sparsejax.benchmarks import memory, programs, rounds
+from sparsejax.benchmarks import memory, programs, rounds, traffic
 from sparsejax.benchmarks.peer import Peer
 from sparsejax.benchmarks.programs import Repeated, Subject
-from sparsejax.experiment import compilation, runs
+from sparsejax.experiment import compilation, parallel, runs
 from sparsejax.experiment.setup import Experiment
 
 TIMED = (
@@ -70,6 +70,10 @@ def measure(
     'peak_bytes': held['peak_bytes'],
     'peer_failures': peer.failures if peer else {},
     'memory': memory.planned(compiled) | held,
+    'all_reduce_bytes': {
+      'predicted': traffic.predicted_bytes(subject.variables),
+      'found': traffic.found_bytes(compiled.as_text()),
+    },
     # Of the program that runs: the body of a loop counts once, and both branches of a condition.
     'program_flops': compiled.cost_analysis().get('flops'),
     'rounds': count,
@@ -145,6 +149,7 @@ def description(experiment: Experiment) -> dict[str, Any]:
     'chain': list(config['chain']),
     'dtype': config['model']['dtype'],
     'batch_size': config['batch_size'],
+    'devices': parallel.device_count(),
     'environment': runs.environment() | environment,
   }
 

@@ -15,7 +15,6 @@ from collections.abc import Iterable
 from typing import NamedTuple
 
 import numpy as np
-from scipy.linalg import lapack
 
 DAMPING = 1e-6  # of the paper: H^-1 starts from 1e6 I
 ROUNDS = 10
@@ -94,6 +93,8 @@ def solve_kept(hessian: np.ndarray, goal: np.ndarray, keep: np.ndarray):
     >>> weights.tolist(), diagonal.tolist()
     ([0.0, 4.5], [1.0, 0.25])
   """
+  from scipy.linalg import lapack  # a sixth of what importing the package would take
+
   kept = np.flatnonzero(keep)
   weights, diagonal = np.zeros(len(goal)), np.ones(len(goal))
   if kept.size:
