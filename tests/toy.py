@@ -1,4 +1,4 @@
-"""Toys for the tests of pruning: small parameters, a gradient, and a loop that trains them."""
+"""Toys for the tests of the links: small parameters, a gradient, and a loop that trains them."""
 
 from typing import NamedTuple
 
