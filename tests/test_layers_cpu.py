@@ -8,7 +8,7 @@ from flax import linen as nn
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from sparsejax.layers import convolution, pooling
+from sparsejax.layers import convolution, convolution_gradients, image_blocks, pooling
 
 PATCHES = ('patches', 'images_by_patches', 'kernel_by_blocks')
 STRIDED = ('direct', 'images_by_patches', 'kernel_by_blocks')
@@ -97,21 +97,24 @@ def test_what_computes_a_convolution(case):
     assert tuple(part.__name__ for part in parts) == chosen
 
 
-@pytest.mark.parametrize('rows', [1, 300, 10**6])
-def test_blocks_of_any_size_make_the_whole(rows, monkeypatch):
+@pytest.mark.parametrize(('rows', 'images'), [(1, 1), (300, 3), (10**6, 6)])
+def test_blocks_of_any_size_make_the_whole(rows, images, monkeypatch):
   """Six images of 8x9 positions: one at a time, three (300 rows hold four), all at once."""
-  monkeypatch.setattr(convolution, 'ROWS', rows)
+  monkeypatch.setattr(image_blocks, 'ROWS', rows)
   x, gradient = normal((6, 8, 9, 3), jnp.float32), normal((6, 8, 9, 5), jnp.float32, seed=1)
+  assert image_blocks.images_a_block(gradient) == images
   kernel = normal((3, 3, 3, 5), jnp.float32, seed=2)
   arguments = x, kernel, gradient, (1, 1), ((1, 1), (1, 1))
   for of in ('images', 'kernel'):
-    blocks, direct = (getattr(convolution, f'{of}_by_{how}') for how in ('blocks', 'direct'))
+    blocks, direct = (
+      getattr(convolution_gradients, f'{of}_by_{how}') for how in ('blocks', 'direct')
+    )
     assert_close([blocks(*arguments)], [direct(*arguments)])
 
 
 def test_a_block_is_of_the_most_images_that_divide_the_batch():
-  assert [convolution.largest_divisor(128, most) for most in (1, 3, 7, 200)] == [1, 2, 4, 128]
-  assert convolution.largest_divisor(7, 6) == 1
+  assert [image_blocks.largest_divisor(128, most) for most in (1, 3, 7, 200)] == [1, 2, 4, 128]
+  assert image_blocks.largest_divisor(7, 6) == 1
 
 
 def test_curvature_goes_through_the_assembled_convolution():

@@ -16,7 +16,7 @@ from flax import linen as nn
 from sparsejax import models
 from sparsejax.experiment.state import TrainState
 from sparsejax.layers import deterministic
-from sparsejax.layers.convolution import taps
+from sparsejax.layers.formulations import taps
 from sparsejax.lookup import lookup
 from sparsejax.sparsity import allocation, criteria, lobs, tree
 from sparsejax.sparsity.selection import keep_largest

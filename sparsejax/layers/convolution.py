@@ -9,15 +9,19 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 import jax
-import jax.numpy as jnp
-from jax import lax
 
-Pair = tuple[int, int]
-Padding = tuple[Pair, Pair]
+from sparsejax.layers.convolution_gradients import (
+  images_by_blocks,
+  images_by_direct,
+  images_by_patches,
+  kernel_by_blocks,
+  kernel_by_direct,
+)
+from sparsejax.layers.formulations import Padding, Pair, direct, patches
+from sparsejax.layers.multiply_add import multiply_add
+
 Formulation = Callable[[jax.Array, jax.Array, Pair, Padding], jax.Array]
 Gradient = Callable[[jax.Array, jax.Array, jax.Array, Pair, Padding], jax.Array]
-
-ROWS = 2048  # of patches in a block, about: with their gradients they fit the second-level cache
 
 
 def convolve(
@@ -119,181 +123,6 @@ def _assembled_backward(parts, strides, padding, kept, gradient):
 
 
 assembled.defvjp(_assembled_forward, _assembled_backward)
-
-
-def images_by_direct(
-  x: jax.Array, kernel: jax.Array, gradient: jax.Array, strides: Pair, padding: Padding
-) -> jax.Array:
-  """Returns the gradient of the images, as XLA transposes its own convolution."""
-  return jax.vjp(lambda x: direct(x, kernel, strides, padding), x)[1](gradient)[0]
-
-
-def images_by_patches(
-  x: jax.Array, kernel: jax.Array, gradient: jax.Array, strides: Pair, padding: Padding
-) -> jax.Array:
-  """Returns the gradient of the images, from that of their patches."""
-  return jax.vjp(lambda x: patches(x, kernel, strides, padding), x)[1](gradient)[0]
-
-
-def images_by_blocks(
-  x: jax.Array, kernel: jax.Array, gradient: jax.Array, strides: Pair, padding: Padding
-) -> jax.Array:
-  """Returns the gradient of the images, from that of the patches of a few images at a time."""
-  images = _images_a_block(gradient)
-  _, pull = jax.vjp(
-    lambda x: patches(x, kernel, strides, padding), jnp.zeros((images, *x.shape[1:]), x.dtype)
-  )
-  blocks = gradient.reshape(-1, images, *gradient.shape[1:])
-  return lax.map(lambda block: pull(block)[0], blocks).reshape(x.shape)
-
-
-def kernel_by_direct(
-  x: jax.Array, kernel: jax.Array, gradient: jax.Array, strides: Pair, padding: Padding
-) -> jax.Array:
-  """Returns the gradient of the kernel, as XLA transposes its own convolution."""
-  return jax.vjp(lambda kernel: direct(x, kernel, strides, padding), kernel)[1](gradient)[0]
-
-
-def kernel_by_blocks(
-  x: jax.Array, kernel: jax.Array, gradient: jax.Array, strides: Pair, padding: Padding
-) -> jax.Array:
-  """Returns the gradient of the kernel, by the patches of a few images at a time, in float32.
-
-  The patches of a whole batch are many times the images and leave every cache; those of a block
-  do not. The gradient goes in front: a product of rows by columns is the fast one.
-  """
-  images, features = _images_a_block(gradient), kernel.shape[-1]
-  padded = jnp.pad(x, ((0, 0), *padding, (0, 0)))
-
-  def add(total, block):
-    images, gradient = block
-    columns = jnp.concatenate(taps(images, kernel.shape, strides, ((0, 0), (0, 0))), axis=-1)
-    columns = columns.reshape(-1, columns.shape[-1])
-    rows = gradient.reshape(-1, features).T
-    return total + jnp.dot(rows, columns, preferred_element_type=jnp.float32), None
-
-  blocks = [array.reshape(-1, images, *array.shape[1:]) for array in (padded, gradient)]
-  total, _ = lax.scan(add, jnp.zeros((features, kernel.size // features)), blocks)
-  return total.T.reshape(kernel.shape).astype(kernel.dtype)
-
-
-def _images_a_block(gradient: jax.Array) -> int:
-  positions = gradient.shape[1] * gradient.shape[2]
-  return largest_divisor(len(gradient), max(1, ROWS // positions))
-
-
-def largest_divisor(number: int, most: int) -> int:
-  """Returns the largest number up to `most` that divides `number`."""
-  return max(divisor for divisor in range(1, min(number, most) + 1) if number % divisor == 0)
-
-
-def direct(
-  x: jax.Array, kernel: jax.Array, strides: Pair, padding: Padding, groups: int = 1
-) -> jax.Array:
-  """XLA's own convolution."""
-  return lax.conv_general_dilated(
-    x,
-    kernel,
-    strides,
-    padding,
-    dimension_numbers=('NHWC', 'HWIO', 'NHWC'),
-    feature_group_count=groups,
-  )
-
-
-def patches(x: jax.Array, kernel: jax.Array, strides: Pair, padding: Padding) -> jax.Array:
-  """One matrix product of the image's patches with the kernel (im2col)."""
-  columns = jnp.concatenate(taps(x, kernel.shape, strides, padding), axis=-1)
-  return jnp.dot(columns, kernel.reshape(-1, kernel.shape[-1]))
-
-
-@functools.partial(jax.custom_vjp, nondiff_argnums=(2, 3, 4))
-def multiply_add(
-  x: jax.Array, kernel: jax.Array, strides: Pair, padding: Padding, groups: int
-) -> jax.Array:
-  """Sums of elementwise products, a term for each tap and input of a group, in float32.
-
-  Left to itself XLA would write out the image once for every tap, for the kernel's gradient: of a
-  depthwise 3x3 over 32x32x32 that takes 54 ms (batch 32, one core) where a few images at a time
-  take 3.
-  """
-  return _sums_of_products(x, kernel, strides, padding, groups)
-
-
-def _sums_of_products(x, kernel, strides, padding, groups):
-  terms = _terms(x, kernel.shape, strides, padding)
-  # (outputs of a group, terms, 1, 1, 1, groups)
-  weights = jnp.moveaxis(kernel.astype(jnp.float32).reshape(len(terms), groups, -1), -1, 0)
-  weights = weights[:, :, None, None, None, :]
-  outputs = [sum(map(jnp.multiply, terms, weight)) for weight in weights]
-  y = jnp.stack(outputs, axis=-1)
-  return y.reshape(*y.shape[:3], -1).astype(x.dtype)
-
-
-def _terms(x, kernel_shape, strides, padding) -> list[jax.Array]:
-  inputs = kernel_shape[2]
-  return [
-    tap[..., index::inputs].astype(jnp.float32)
-    for tap in taps(x, kernel_shape, strides, padding)
-    for index in range(inputs)
-  ]
-
-
-def _multiply_add_forward(x, kernel, strides, padding, groups):
-  return multiply_add(x, kernel, strides, padding, groups), (x, kernel)
-
-
-def _multiply_add_backward(strides, padding, groups, kept, gradient):
-  x, kernel = kept
-
-  def images_alone(x):
-    return _sums_of_products(x, kernel, strides, padding, groups)
-
-  (to_images,) = jax.vjp(images_alone, x)[1](gradient)
-  return to_images, kernel_of_groups_by_blocks(x, kernel, gradient, strides, padding, groups)
-
-
-multiply_add.defvjp(_multiply_add_forward, _multiply_add_backward)
-
-
-def kernel_of_groups_by_blocks(
-  x: jax.Array,
-  kernel: jax.Array,
-  gradient: jax.Array,
-  strides: Pair,
-  padding: Padding,
-  groups: int,
-) -> jax.Array:
-  """Returns the gradient of a kernel of groups, by the terms of a few images at a time."""
-  images, outputs = _images_a_block(gradient), kernel.shape[3] // groups
-  padded = jnp.pad(x, ((0, 0), *padding, (0, 0)))
-
-  def add(total, block):
-    images, gradient = block
-    terms = _terms(images, kernel.shape, strides, ((0, 0), (0, 0)))
-    each = [gradient[..., index::outputs].astype(jnp.float32) for index in range(outputs)]
-    sums = [jnp.stack([jnp.sum(term * of, (0, 1, 2)) for term in terms]) for of in each]
-    return total + jnp.stack(sums, -1), None
-
-  blocks = [array.reshape(-1, images, *array.shape[1:]) for array in (padded, gradient)]
-  shape = (kernel.size // (groups * outputs), groups, outputs)
-  total, _ = lax.scan(add, jnp.zeros(shape), blocks)
-  return total.reshape(kernel.shape).astype(kernel.dtype)
-
-
-def taps(
-  x: jax.Array, kernel_shape: tuple[int, ...], strides: Pair, padding: Padding
-) -> list[jax.Array]:
-  """Returns what each position of the kernel sees, in reading order: images of the output's size.
-
-  The stride of a slice ends it: the last start is the last that leaves room for a whole kernel.
-  """
-  padded = jnp.pad(x, ((0, 0), *padding, (0, 0))) if any(map(any, padding)) else x
-  rows, columns = (
-    [slice(start, start + size - length + 1, stride) for start in range(length)]
-    for size, length, stride in zip(padded.shape[1:3], kernel_shape[:2], strides, strict=True)
-  )
-  return [padded[:, row, column] for row in rows for column in columns]
 
 
 def visible(

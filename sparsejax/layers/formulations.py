@@ -1,0 +1,43 @@
+"""The convolution written out: by XLA, by patches, and what each tap of a kernel sees."""
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+Pair = tuple[int, int]
+Padding = tuple[Pair, Pair]
+
+
+def direct(
+  x: jax.Array, kernel: jax.Array, strides: Pair, padding: Padding, groups: int = 1
+) -> jax.Array:
+  """XLA's own convolution."""
+  return lax.conv_general_dilated(
+    x,
+    kernel,
+    strides,
+    padding,
+    dimension_numbers=('NHWC', 'HWIO', 'NHWC'),
+    feature_group_count=groups,
+  )
+
+
+def patches(x: jax.Array, kernel: jax.Array, strides: Pair, padding: Padding) -> jax.Array:
+  """One matrix product of the image's patches with the kernel (im2col)."""
+  columns = jnp.concatenate(taps(x, kernel.shape, strides, padding), axis=-1)
+  return jnp.dot(columns, kernel.reshape(-1, kernel.shape[-1]))
+
+
+def taps(
+  x: jax.Array, kernel_shape: tuple[int, ...], strides: Pair, padding: Padding
+) -> list[jax.Array]:
+  """Returns what each position of the kernel sees, in reading order: images of the output's size.
+
+  The stride of a slice ends it: the last start is the last that leaves room for a whole kernel.
+  """
+  padded = jnp.pad(x, ((0, 0), *padding, (0, 0))) if any(map(any, padding)) else x
+  rows, columns = (
+    [slice(start, start + size - length + 1, stride) for start in range(length)]
+    for size, length, stride in zip(padded.shape[1:3], kernel_shape[:2], strides, strict=True)
+  )
+  return [padded[:, row, column] for row in rows for column in columns]

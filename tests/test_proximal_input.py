@@ -1,0 +1,72 @@
+"""What the proximal links refuse, before the first update."""
+
+import chex
+import jax.numpy as jnp
+import optax
+import pytest
+from toy import network, train
+
+from sparsejax import adam_metric, granularity, proximal_group_l1, proximal_l1
+
+pytestmark = pytest.mark.usefixtures('compiling_is_quick')
+
+
+@pytest.mark.parametrize(
+  ('make', 'message'),
+  [
+    (lambda p: proximal_l1(-1.0, 0.1), 'strength=-1.0: allowed is a number of 0 or more'),
+    (lambda p: proximal_l1(float('nan'), 0.1), 'strength=nan: allowed'),
+    (lambda p: proximal_l1('strong', 0.1), 'strength=strong: allowed'),
+    (lambda p: proximal_l1(None, 0.1), 'strength=None: allowed'),
+    (lambda p: proximal_group_l1(1.0, -0.1), 'learning_rate=-0.1: allowed'),
+    (lambda p: proximal_group_l1(1.0, float('inf')), 'learning_rate=inf: allowed'),
+    (lambda p: proximal_l1(1.0, 0.1, 1.0), r'momentum=1.0: allowed is a number in \[0, 1\)'),
+    (lambda p: proximal_l1(1.0, 0.1, lambda count: 0.9), 'momentum=<function'),
+    (lambda p: proximal_group_l1(1.0, 0.1, group_weight='root'), "unknown group_weight 'root'"),
+    (lambda p: proximal_l1(1.0, 0.1, metric=adam_metric()), 'metric= is given without inner='),
+    (
+      lambda p: proximal_l1(1.0, 0.1, inner=optax.sgd(0.1, momentum=0.9)).init(p),
+      'inner holds 0 of ScaleByAdamState or .*: put the proximal link behind',
+    ),
+    (
+      lambda p: proximal_l1(1.0, 0.1, inner=optax.rmsprop(0.1), metric=adam_metric()).init(p),
+      'inner holds 0 of ScaleByAdamState; allowed is one',
+    ),
+    (
+      lambda p: proximal_l1(
+        1.0, 0.1, inner=optax.chain(optax.scale_by_adam(), optax.rmsprop(0.1))
+      ).init(p),
+      'inner holds 2 of .* each need a proximal link of their own',
+    ),
+    (
+      lambda p: proximal_l1(
+        1.0, 0.1, inner=optax.masked(optax.adam(0.1), {'conv': True, 'norm': True, 'head': False})
+      ).init(p),
+      "inner keeps no second moments of 'head'; allowed is to exclude it",
+    ),
+    (lambda p: proximal_l1(1.0, 0.1, parameters='kernel').init(p), "did you mean 'kernels'"),
+    (lambda p: proximal_l1(1.0, 0.1, exclude=('fc9',)).init(p), "'fc9' matches no parameter"),
+  ],
+)
+def test_bad_input_is_refused_before_the_first_update(make, message):
+  with pytest.raises(ValueError, match=message) as error:
+    make(network())
+  assert '\n' not in str(error.value)
+
+
+def test_second_moments_of_a_part_are_enough_for_that_part():
+  inner = optax.masked(optax.adam(0.1), {'conv': True, 'norm': True, 'head': False})
+  tx = proximal_l1(1.0, 0.1, inner=inner, exclude='^head')
+  chex.assert_tree_all_finite(train(tx, network(), 4)[-1])
+
+
+def test_small_steps_inside_are_refused():
+  """MultiSteps inside would take the threshold off in steps that Adam does not make."""
+  adam = optax.MultiSteps(optax.adam(0.1), 2).gradient_transformation()
+  with pytest.raises(ValueError, match='allowed is to have it around the whole chain'):
+    proximal_l1(1.0, 0.1, inner=adam).init({'kernel': jnp.ones((1, 2))})
+
+
+def test_n_of_m_has_no_groups_to_shrink():
+  with pytest.raises(ValueError, match='its groups are single weights; allowed is proximal_l1'):
+    proximal_group_l1(1.0, 0.1, granularity=granularity.n_of_m(4))
