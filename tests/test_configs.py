@@ -195,13 +195,14 @@ def test_the_logs_recipe():
 
 
 def test_the_logs_cut_falls_with_the_learning_rate():
-  for name in PRUNED:
-    config = resolve(get_config(name)())
-    if config['prune']['schedule'] == 'one_shot':
-      clock = clock_of(config)
-      rate = links.learning_rate(config['chain'], config, clock)
-      (cut,) = pruning.pruning_schedule(config['prune'], clock).steps
-      assert rate(cut) == pytest.approx(0.1 * rate(cut - 1)), name
+  configs = {name: resolve(get_config(name)()) for name in PRUNED}
+  at_once = {n: c for n, c in configs.items() if c['prune']['schedule'] == 'one_shot'}
+  assert 'resnet50_dc' in at_once
+  for name, config in at_once.items():
+    clock = clock_of(config)
+    rate = links.learning_rate(config['chain'], config, clock)
+    (cut,) = pruning.pruning_schedule(config['prune'], clock).steps
+    assert rate(cut) == pytest.approx(0.1 * rate(cut - 1)), name
 
 
 def test_sgdr_ends_with_its_fourth_cycle():

@@ -53,7 +53,7 @@ def test_a_variance_that_no_family_claims_is_an_error(leaves):
 
 
 def test_the_log_variances_are_no_kernels():
-  report = sparsejax.sparsity_report(posterior.deploy({'fc': ONE}, 3.0))
+  report = sparsejax.sparsity_report({'fc': ONE})
   assert report['weights'] == 6
   assert sparsejax.sparsity.tree.is_kernel('fc/kernel_log_variance', jnp.ones((2, 2))) is False
 

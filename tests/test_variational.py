@@ -194,9 +194,11 @@ def test_gradients_are_finite_at_every_bound(name, variance, mean):
 
     def loss(params, layer=layer, x=x):
       rngs = {'noise': jax.random.key(0)}
-      for inputs in (x, jnp.zeros_like(x)):
-        total = jnp.sum(layer.apply({'params': params}, inputs, train=True, rngs=rngs))
-      return total
+      outputs = [
+        layer.apply({'params': params}, inputs, train=True, rngs=rngs)
+        for inputs in (x, jnp.zeros_like(x))
+      ]
+      return sum(map(jnp.sum, outputs))
 
     for leaf, gradient in jax.grad(loss)(edge).items():
       assert bool(jnp.all(jnp.isfinite(gradient))), leaf
