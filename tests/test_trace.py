@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from sparsejax.experiment import trace
+from sparsejax.experiment import trace, trace_panels
 
 
 def line(step, **metrics):
@@ -56,7 +56,13 @@ def test_a_full_run_draws_every_line(tmp_path):
   phases = {'dense': {'step': 150}, 'pruned': {'step': 150, 'validation_accuracy': 0.1}}
   picture = draw(tmp_path, full(), prune_steps=[150], best_step=300, phases=phases)
   assert picture.shape == (1026, 1200, 3)
-  colors = (trace.BLUE, trace.VERMILLION, trace.GREEN, trace.PURPLE, '#F0E442')
+  colors = (
+    trace_panels.BLUE,
+    trace_panels.VERMILLION,
+    trace_panels.GREEN,
+    trace_panels.PURPLE,
+    '#F0E442',
+  )
   for color in colors:
     assert has(picture, color) > 20, color
 
@@ -70,7 +76,7 @@ def test_the_same_metrics_draw_the_same_bytes(tmp_path):
 def test_empty_panels_are_left_out(tmp_path):
   dense = [line(step, active_fraction=1.0) for step in (1, 2, 3)]
   picture = draw(tmp_path, dense)
-  panel = next(panel for panel in trace.PANELS if panel.name == 'active fraction')
+  panel = next(panel for panel in trace_panels.PANELS if panel.name == 'active fraction')
   height = trace.DPI * (trace.TOP + panel.height + trace.BOTTOM)
   assert picture.shape == (pytest.approx(height, abs=1), 1200, 3)
 
@@ -106,10 +112,10 @@ def test_odd_metrics_are_drawn(tmp_path, metrics):
   phases = {'pruned': {'step': 6, 'validation_accuracy': math.nan}, 'retrained': None}
   picture = draw(tmp_path, metrics, prune_steps=[6], best_step=6, phases=phases)
   has_loss = any('train_loss' in line for line in metrics)
-  assert has(picture, trace.BLUE if has_loss else trace.BLACK) > 10
+  assert has(picture, trace_panels.BLUE if has_loss else trace_panels.BLACK) > 10
 
 
-@pytest.mark.parametrize('panel', trace.PANELS, ids=lambda panel: panel.name)
+@pytest.mark.parametrize('panel', trace_panels.PANELS, ids=lambda panel: panel.name)
 def test_a_panel_draws_with_any_of_its_lines_missing(tmp_path, panel):
   for kept in panel.lines:
     keys = ('step', 'examples', kept.key)
@@ -163,7 +169,7 @@ def test_a_variational_run_has_panels_for_its_kl_and_others_do_not():
     {'step': step, 'examples': step, 'train_loss': 1.0, 'kl': 3.0, 'kl/fc1': 2.0, 'kl/fc2': 1.0}
     for step in range(1, 4)
   ]
-  names = [panel.name for panel in trace._panels(lines)]
+  names = [panel.name for panel in trace_panels.panels_of(lines)]
   assert names[-3:] == ['nats an example', 'KL, nats', 'at their bounds']
-  assert [line.label for line in trace._panels(lines)[-2].lines] == ['total', 'fc1', 'fc2']
-  assert trace._panels([{'step': 1}]) == trace.PANELS
+  assert [line.label for line in trace_panels.panels_of(lines)[-2].lines] == ['total', 'fc1', 'fc2']
+  assert trace_panels.panels_of([{'step': 1}]) == trace_panels.PANELS
