@@ -10,7 +10,7 @@ from ml_collections import ConfigDict
 
 from configs import base, recipes
 from sparsejax import layers, models
-from sparsejax.experiment import agenda, data, events, links, optimizer, proximal, pruning, runs
+from sparsejax.experiment import agenda, events, links, optimizer, proximal, pruning, runs, sources
 from sparsejax.experiment.durations import Clock, in_steps
 
 FOLDER = pathlib.Path(base.__file__).parent
@@ -61,7 +61,7 @@ def test_a_config_builds_and_every_name_in_it_is_known(name):
   events.check(config)
   model = config['model']
   models.create(model['name'], 10, layers=config['layers'], width=model['width'])
-  assert config['data']['name'] in data._SOURCES
+  assert config['data']['name'] in sources.SOURCES
 
 
 @pytest.mark.parametrize('name', NAMES)
