@@ -15,7 +15,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sparsejax.experiment import data, prepare
+from sparsejax.experiment import data, prepare, sources
 
 
 def _whole(count: int) -> data.Split:
@@ -332,8 +332,8 @@ def test_the_newest_finished_version_is_found(tmp_path):
     (tmp_path / 'cifar10' / name).mkdir(parents=True)
     if name != '4.0.0':
       (tmp_path / 'cifar10' / name / 'dataset_info.json').touch()
-  assert data.find_prepared('cifar10', tmp_path).name == '3.0.10'
-  assert data.find_prepared('mnist', tmp_path) is None
+  assert sources.find_prepared('cifar10', tmp_path).name == '3.0.10'
+  assert sources.find_prepared('mnist', tmp_path) is None
 
 
 def test_the_default_folder_is_that_of_tensorflow_datasets(folder, monkeypatch):

@@ -11,7 +11,7 @@ import pytest
 
 import sparsejax
 from sparsejax import models
-from sparsejax.sparsity import divergences, posterior
+from sparsejax.sparsity import divergences, families, posterior
 
 pytestmark = pytest.mark.usefixtures('compiling_is_quick')
 
@@ -30,7 +30,7 @@ def test_the_kl_is_by_layer_and_by_hand():
   assert float(found['a/fc']) == pytest.approx(6 * float(divergences.log_uniform_kl(0.0)), rel=1e-5)
 
 
-@pytest.mark.parametrize('name', posterior.FAMILIES)
+@pytest.mark.parametrize('name', families.FAMILIES)
 def test_the_kl_falls_along_its_gradient_and_lies_above_zero(name):
   params = lenet(name)
   before = posterior.kl_divergence(params)
@@ -53,7 +53,7 @@ def test_a_variance_that_no_family_claims_is_an_error(leaves):
 
 
 def test_the_log_variances_are_no_kernels():
-  report = sparsejax.sparsity_report(posterior.deploy({'fc': ONE}, 3.0))
+  report = sparsejax.sparsity_report({'fc': ONE})
   assert report['weights'] == 6
   assert sparsejax.sparsity.tree.is_kernel('fc/kernel_log_variance', jnp.ones((2, 2))) is False
 

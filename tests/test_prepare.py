@@ -16,7 +16,7 @@ import pytest
 import tensorflow_datasets as tfds
 from tensorflow_datasets.core.download import checksums
 
-from sparsejax.experiment import data, prepare
+from sparsejax.experiment import data, prepare, sources
 
 _TRAIN, _TEST = 7, 3
 
@@ -125,7 +125,7 @@ def _refused(name: str, root: pathlib.Path) -> str:
   with pytest.raises(ValueError) as error:
     _load(name, root)
   assert '\n' not in str(error.value)
-  assert data.find_prepared(name, root) is None
+  assert sources.find_prepared(name, root) is None
   return str(error.value)
 
 
@@ -192,7 +192,7 @@ def test_what_a_killed_preparation_leaves_is_not_believed(site, tmp_path):
   _load('mnist', tmp_path)
   folder = tmp_path / 'mnist' / '3.0.1'
   folder.rename(folder.with_name('incomplete.AB12CD_3.0.1'))
-  assert data.find_prepared('mnist', tmp_path) is None
+  assert sources.find_prepared('mnist', tmp_path) is None
   assert site.same(_load('mnist', tmp_path).test, 'test')
 
 

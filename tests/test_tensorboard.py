@@ -4,6 +4,7 @@ import math
 import struct
 import sys
 
+import numpy as np
 import pytest
 
 from sparsejax.experiment import tensorboard
@@ -71,6 +72,5 @@ def test_without_tensorboardx_one_line_says_what_to_install(tmp_path, monkeypatc
 
 
 def test_scalars_of_arrays_count():
-  np = pytest.importorskip('numpy')
   found = dict(tensorboard.scalars({'a': np.float32(0.5), 'b': np.array(2), 'c': np.zeros(3)}))
   assert found == {'a': 0.5, 'b': 2.0}

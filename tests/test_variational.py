@@ -10,12 +10,12 @@ from jax.test_util import check_grads
 
 from sparsejax import layers, models
 from sparsejax.layers import variational
-from sparsejax.sparsity import posterior
-from sparsejax.sparsity.posterior import Moments
+from sparsejax.sparsity import families, posterior
+from sparsejax.sparsity.families import Moments
 
 pytestmark = pytest.mark.usefixtures('compiling_is_quick')
 
-NAMES = tuple(posterior.FAMILIES)
+NAMES = tuple(families.FAMILIES)
 SAMPLES = 2000
 
 # (maker of the layer, images): dense, strided, padded, depthwise.
@@ -36,12 +36,12 @@ def built(family, kind, **changes):
   # Noise as large as the means, or it would not be seen.
   noisy = {
     name: jnp.asarray(rng.uniform(-2, 0, leaf.shape), jnp.float32)
-    if name.endswith(posterior.VARIANCE)
+    if name.endswith(families.VARIANCE)
     else leaf
     for name, leaf in params.items()
   }
   if 'alpha_mean' in noisy:  # a scale whose fourth moment SAMPLES can tell
-    noisy |= {n: leaf - 2 for n, leaf in noisy.items() if n.endswith(posterior.VARIANCE)}
+    noisy |= {n: leaf - 2 for n, leaf in noisy.items() if n.endswith(families.VARIANCE)}
   return layer, noisy, x
 
 
@@ -54,21 +54,21 @@ def explicit(layer, family, params, x, key):
 
   leaves = dict(params)
   if family == 'sparse_vd':
-    drawn = {'kernel': normal(leaves['kernel'], posterior.sparse_vd_variance(leaves))}
+    drawn = {'kernel': normal(leaves['kernel'], families.sparse_vd_variance(leaves))}
     if 'bias' in leaves:
       drawn['bias'] = leaves['bias']
   else:
     drawn = {
-      name: normal(leaves[name], jnp.exp(leaves[name + posterior.VARIANCE]))
+      name: normal(leaves[name], jnp.exp(leaves[name + families.VARIANCE]))
       for name in ('kernel', 'bias')
       if name in leaves
     }
     if family == 'group_normal_jeffreys':
       scale = normal(leaves['scale_mean'], jnp.exp(leaves['scale_log_variance']))
     else:
-      log_scale = Moments(*posterior.horseshoe_log_scale(leaves))
+      log_scale = Moments(*families.horseshoe_log_scale(leaves))
       scale = jnp.exp(normal(*log_scale))
-    drawn['kernel'] = drawn['kernel'] * posterior.against(scale, drawn['kernel'])
+    drawn['kernel'] = drawn['kernel'] * families.against(scale, drawn['kernel'])
     if scale.ndim == 1 and 'bias' in drawn:
       drawn['bias'] = drawn['bias'] * scale
   return deterministic_like(layer).apply({'params': drawn}, x, train=False)
@@ -180,7 +180,7 @@ def test_gradients_are_finite_at_every_bound(name, variance, mean):
   for kind in ('dense', 'padded'):
     layer, params, x = built(layers.get(name), kind)
     edge = {
-      leaf: jnp.full_like(value, variance if leaf.endswith(posterior.VARIANCE) else mean)
+      leaf: jnp.full_like(value, variance if leaf.endswith(families.VARIANCE) else mean)
       for leaf, value in params.items()
     }
     if name == 'group_horseshoe':
@@ -194,9 +194,11 @@ def test_gradients_are_finite_at_every_bound(name, variance, mean):
 
     def loss(params, layer=layer, x=x):
       rngs = {'noise': jax.random.key(0)}
-      for inputs in (x, jnp.zeros_like(x)):
-        total = jnp.sum(layer.apply({'params': params}, inputs, train=True, rngs=rngs))
-      return total
+      outputs = [
+        layer.apply({'params': params}, inputs, train=True, rngs=rngs)
+        for inputs in (x, jnp.zeros_like(x))
+      ]
+      return sum(map(jnp.sum, outputs))
 
     for leaf, gradient in jax.grad(loss)(edge).items():
       assert bool(jnp.all(jnp.isfinite(gradient))), leaf
@@ -224,7 +226,7 @@ def test_every_network_can_be_built_of_every_family(name, model):
 def test_the_horseshoes_scale_starts_at_one():
   layer = layers.get('group_horseshoe').dense(4)
   params = layer.init(jax.random.key(0), jnp.ones((1, 3)), train=False)['params']
-  log_scale = posterior.horseshoe_log_scale(params)
+  log_scale = families.horseshoe_log_scale(params)
   np.testing.assert_allclose(log_scale.mean, 0, atol=1e-5)
   assert float(log_scale.variance.max()) < 1e-3
 

@@ -1,22 +1,19 @@
 """What a run says on the terminal: its settings, its progress, its result.
 
 On a terminal these are rich's tables and a progress bar; in a file, a pipe or a batch system's log,
-the same as plain aligned text. None of it can end a run: once the stream is gone, it is silent.
+the same as plain aligned text.
 """
 
-import contextlib
-import io
 import math
-import os
 import sys
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TextIO
 
-from rich import box
-from rich.console import Console
 from rich.progress import BarColumn, TextColumn
 from rich.progress import Progress as RichProgress
-from rich.table import Column, Table
+from rich.table import Column
+
+from sparsejax.experiment.terminal import console_on, open_stream, print_blocks
 
 MISSING = '-'
 
@@ -92,96 +89,6 @@ def _rate(value):
   return f'{value:,.0f}' if value >= 10 else f'{value:.1f}'
 
 
-# Where it goes.
-
-
-class _Quiet(io.TextIOBase):
-  """A stream that never raises: after the first failure (the pipe closed, the disk full) it drops
-  what it is given, so that the run goes on."""
-
-  def __init__(self, stream):
-    self._stream = stream
-
-  @property
-  def encoding(self):
-    return getattr(self._stream, 'encoding', None) or 'utf-8'
-
-  def isatty(self):
-    with contextlib.suppress(Exception):
-      return bool(self._stream.isatty())
-    return False
-
-  def fileno(self):
-    return self._stream.fileno()
-
-  def _try(self, action):
-    try:
-      if self._stream is not None:
-        action(self._stream)
-    except (OSError, ValueError):  # ValueError: the stream was closed
-      _silence(self._stream)
-      self._stream = None
-
-  def write(self, text):
-    text = text.encode(self.encoding, 'replace').decode(self.encoding)
-    self._try(lambda stream: stream.write(text))
-    return len(text)
-
-  def flush(self):
-    self._try(lambda stream: stream.flush())
-
-
-def _silence(stream):
-  """Points a broken stdout at the null device, or Python's last flush would exit with 120."""
-  if stream is sys.stdout or stream is sys.__stdout__:
-    with contextlib.suppress(OSError, ValueError):
-      null = os.open(os.devnull, os.O_WRONLY)
-      os.dup2(null, stream.fileno())
-      os.close(null)
-
-
-def _open(stream):
-  """The stream to write to, stdout by default, and whether it is a terminal that can move."""
-  stream = _Quiet(sys.stdout if stream is None else stream)
-  return stream, stream.isatty() and os.environ.get('TERM') not in ('dumb', 'unknown')
-
-
-def _console(stream, terminal, **options):
-  return Console(file=stream, force_terminal=terminal, markup=False, emoji=False, **options)
-
-
-def _table(title, header, rows, justify='right', *, rules):
-  """A rich table, its first column to the left and the others as `justify` says."""
-  table = Table(title=title, title_justify='left', box=box.SIMPLE_HEAD if rules else None)
-  table.padding = (0, 1) if rules else (0, 2, 0, 0)
-  for n, name in enumerate(header):
-    table.add_column(name, justify=justify if n else 'left', no_wrap=not rules)
-  for row in rows:
-    table.add_row(*row)
-  return table
-
-
-def _print(stream, blocks: Iterable):
-  """Prints lines and tables (_table's arguments), rich on a terminal and plain elsewhere."""
-  stream, terminal = _open(stream)
-  text = stream if terminal else io.StringIO()
-  size = {} if terminal else {'width': 10_000, 'color_system': None}
-  console = _console(text, terminal, highlight=False, **size)
-  for block in blocks:
-    if isinstance(block, str):
-      console.print(block)
-    else:
-      console.print(_table(*block, rules=terminal))
-  if not terminal:
-    stream.write(''.join(f'{line.rstrip()}\n' for line in text.getvalue().splitlines()))
-  stream.flush()
-
-
-def say(line: str, stream: TextIO | None = None) -> None:
-  """Prints a line of text, on stdout by default."""
-  _print(stream, [line])
-
-
 # The settings.
 
 
@@ -232,16 +139,16 @@ def settings_table(config, defaults=None, stream: TextIO | None = None) -> None:
       seed   = 0
   """
   rows = _settings(config, defaults)
-  if _open(stream)[1]:
+  if open_stream(stream)[1]:
     rows = [(f'{"*" if row[2] else " "} {row[0]}', *row[1:]) for row in rows]
-    _print(stream, [('Settings', ('setting', 'value', 'default'), rows, 'left')])
+    print_blocks(stream, [('Settings', ('setting', 'value', 'default'), rows, 'left')])
     return
   width = max((len(name) for name, *_ in rows), default=0)
   lines = [
     f'{"*" if default else " "} {name:<{width}} = {text}' + f'  (default {default})' * bool(default)
     for name, text, default in rows
   ]
-  _print(stream, ['\n'.join(lines)] if lines else [])
+  print_blocks(stream, ['\n'.join(lines)] if lines else [])
 
 
 # The progress.
@@ -308,6 +215,7 @@ class Progress:
   """Shows how far a run is: a bar on a terminal, a line for each logged line elsewhere.
 
   Example:
+    >>> import io
     >>> with Progress(100, io.StringIO()) as progress:
     ...   progress.update(10, train_loss=0.5)
     ...   progress.line({'step': 20, 'epoch': 1.0, 'train_loss': 0.25})
@@ -319,7 +227,7 @@ class Progress:
     """Args: total_steps, of the whole run; stream, where to (stdout by default)."""
     self.total_steps = total_steps
     self.stream = sys.stdout if stream is None else stream
-    self._quiet, terminal = _open(self.stream)
+    self._quiet, terminal = open_stream(self.stream)
     self._bar = self._make_bar() if terminal else None
     self._latest = {}
 
@@ -333,7 +241,7 @@ class Progress:
     # What others print goes above the bar, but only where both go to the same place.
     shared = self.stream is sys.stdout
     redirect = {'redirect_stdout': shared, 'redirect_stderr': shared and sys.stderr.isatty()}
-    console = _console(self._quiet, True)
+    console = console_on(self._quiet, True)
     bar = RichProgress(*columns, console=console, refresh_per_second=4, **redirect)
     self._task = bar.add_task('', total=self.total_steps)
     return bar
@@ -462,7 +370,7 @@ def final_table(summary: Mapping, stream: TextIO | None = None) -> None:
   if 'architecture' in summary:
     blocks += [_posterior_line(summary)]
   blocks += _dead_layers(_layers(summary.get('layers', {})))
-  _print(stream, [*blocks, _result_line(summary)])
+  print_blocks(stream, [*blocks, _result_line(summary)])
 
 
 def _dead_layers(layers: list[tuple[str, Mapping]]) -> list[str]:

@@ -1,4 +1,4 @@
-"""The errors that end the command in a known way."""
+"""The errors that end the command in a known way, and how any other is told."""
 
 
 class UsageError(ValueError):
@@ -26,3 +26,8 @@ class TerminatedError(RuntimeError):
 
 class PausedError(RuntimeError):
   """Whoever watches the run stopped it behind an evaluation; the state is saved."""
+
+
+def in_one_line(error: BaseException) -> str:
+  """Returns an error's message in one line, its type where it says nothing."""
+  return ' '.join(str(error).split()) or type(error).__name__

@@ -20,6 +20,7 @@ from sparsejax.experiment import (
   posterior,
   runs,
   setup,
+  terminal,
 )
 from sparsejax.experiment.errors import (
   NonFiniteLossError,
@@ -68,11 +69,11 @@ def run(
   with hosts.on_first(claim) as directory:
     finished = hosts.from_first(lambda: directory.summary)
     if finished is not None:
-      display.say(f'{path} holds this run, finished; nothing is trained.')
+      terminal.say(f'{path} holds this run, finished; nothing is trained.')
       display.final_table(finished)
       return finished
     display.settings_table(config, defaults)
-    display.say(f'run directory: {path}')
+    terminal.say(f'run directory: {path}')
     try:
       with files.naming_full_disk(path):
         if directory is not None:
@@ -125,7 +126,7 @@ def _state(experiment, directory, fresh) -> tuple[RunState, dict[str, Any]]:
   except ValueError as error:
     raise UsageError(f'{error}; allowed is another workdir') from error
   if restored is not None:
-    display.say(f'going on from step {restored.step}')
+    terminal.say(f'going on from step {restored.step}')
     return restored.state, restored.host
   host = {'seconds': 0.0, 'phases': {}}
   if config['init_from']:
@@ -157,7 +158,7 @@ def _read_source(source: str, like: Any, experiment: setup.Experiment) -> Any:
     except checkpoint.DamagedError:
       raise
     except ValueError:  # of another family
-      display.say(f'{source} has other posteriors: only their means are taken')
+      terminal.say(f'{source} has other posteriors: only their means are taken')
   deployed = jax.eval_shape(experiment.deployment, like['params'], like['batch_stats'])
   found, _ = checkpoint.read(folder, like | {'params': deployed})
   # Of posteriors these are the means; their variances and scales start as ever.

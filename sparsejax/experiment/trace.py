@@ -11,152 +11,17 @@ import contextlib
 import itertools
 import math
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 
-from sparsejax.experiment import scales
-
-# Okabe and Ito's palette, less its yellows, which do not read on white.
-BLACK, BLUE, VERMILLION, GREEN = '#000000', '#0072B2', '#D55E00', '#009E73'
-PURPLE, GREY, PALE = '#AA4499', '#6B6B6B', '#E3E3E3'
+from sparsejax.experiment.trace_marks import find_points, key_entries, mark_points, mark_pruning
+from sparsejax.experiment.trace_panels import GREY, PALE, column, panels_of, series
 
 WIDTH, DPI = 12.0, 100  # inches, dots an inch
 LEFT, RIGHT, TOP, BOTTOM, GAP = 0.95, 2.05, 1.15, 0.6, 0.22  # margins and gap, inches
-MOST_LINES = 12  # more cuts than this are drawn as a span with ticks
 BINS = 400  # a noisy line of more than twice as many points is drawn as mean and range
-
-
-class Line(NamedTuple):
-  """One line of a panel: which metric, and how it looks."""
-
-  label: str
-  key: str
-  color: str
-  complement: bool = False  # the metric counts what is below: draw 1 minus it
-  style: str = '-'
-  width: float = 1.6
-  noisy: bool = False
-  drawstyle: str = 'default'
-
-
-class Panel(NamedTuple):
-  """One panel: its height in inches, its scale, how its values are written, its lines."""
-
-  name: str
-  height: float
-  scale: Callable
-  text: Callable[[float], str]
-  lines: tuple[Line, ...]
-
-
-def column(metrics: Sequence[Mapping], key: str) -> np.ndarray:
-  """Returns the metric `key` of every line, NaN where it is missing or no number.
-
-  Args:
-    metrics: the lines of a run.
-    key: the metric's name.
-
-  Returns:
-    float64 of shape (len(metrics),).
-
-  Example:
-    >>> column([{'loss': 2}, {}, {'loss': None}, {'loss': 0.5}], 'loss')
-    array([2. , nan, nan, 0.5])
-  """
-
-  def number(value):
-    try:
-      return float(value)
-    except (TypeError, ValueError):
-      return math.nan
-
-  return np.array([number(line.get(key)) for line in metrics], float)
-
-
-def _accuracy_percent(value):
-  return f'{100 * value:.2f} %'
-
-
-def _short(value):
-  return f'{value:.3g}'
-
-
-PANELS = (
-  Panel(
-    'loss',
-    2.15,
-    scales.log,
-    _short,
-    (
-      Line('train', 'train_loss', BLUE, noisy=True),
-      Line('validation', 'validation_loss', VERMILLION),
-    ),
-  ),
-  Panel(
-    'accuracy',
-    2.45,
-    scales.accuracy,
-    _accuracy_percent,
-    (
-      Line('train', 'train_accuracy', BLUE, noisy=True),
-      Line('validation', 'validation_accuracy', VERMILLION),
-    ),
-  ),
-  Panel(
-    'learning rate',
-    1.1,
-    scales.log,
-    _short,
-    (Line('', 'learning_rate', GREEN, drawstyle='steps-pre'),),
-  ),
-  Panel(
-    'active fraction',
-    2.15,
-    scales.fraction,
-    scales.percent,
-    (
-      Line('not exactly zero', 'active_fraction', BLACK, width=2.6),
-      Line('above 1e-3', 'below_1e-3', BLUE, complement=True),
-      Line('above threshold', 'below_threshold', PURPLE, complement=True, style='--'),
-    ),
-  ),
-)
-
-
-KL = 'kl/'  # the metrics of layers by path
-LAYER_COLOURS = (BLUE, VERMILLION, GREEN, PURPLE, GREY)
-
-
-def _panels(metrics):
-  """The panels of every run, and those of a variational one for the layers that it has."""
-  layers = {key for line in metrics for key in line if key.startswith(KL)}
-  if not layers:
-    return PANELS
-  most = sorted(layers, key=lambda key: -np.nanmax(column(metrics, key), initial=0))
-  shown = sorted(most[: len(LAYER_COLOURS)])
-  terms = (
-    Line('cross-entropy', 'train_loss', BLUE, noisy=True),
-    Line('KL', 'kl_term', VERMILLION),
-  )
-  by_layer = (
-    Line('total', 'kl', BLACK, width=2.6),
-    *(
-      Line(key.removeprefix(KL), key, colour)
-      for key, colour in zip(shown, LAYER_COLOURS, strict=False)
-    ),
-  )
-  return (
-    *PANELS,
-    Panel('nats an example', 1.8, scales.log, _short, terms),
-    Panel('KL, nats', 2.15, scales.log, _short, by_layer),
-    Panel('at their bounds', 1.1, scales.fraction, scales.percent, (Line('', 'at_bounds', GREEN),)),
-  )
-
-
-# Drawing: the lines, then what marks them.
 
 
 def _binned(x, y):
@@ -209,18 +74,11 @@ def _dress(ax, panel):
   ax.yaxis.set_label_coords(-0.72 / (WIDTH - LEFT - RIGHT), 0.5)
 
 
-def _series(metrics, line):
-  """The values that one line draws, NaN where there are none."""
-  values = column(metrics, line.key)
-  values[~np.isfinite(values)] = np.nan
-  return 1 - values if line.complement else values
-
-
 def _draw_panel(ax, panel, x, metrics, points):
   """Draws the lines of a panel that have a finite value, marks points, labels the lines' ends."""
-  labels, values = [], _mark_points(ax, panel, points)
+  labels, values = [], mark_points(ax, panel, points)
   for line in panel.lines:
-    y = _series(metrics, line)
+    y = series(metrics, line)
     drawn = np.isfinite(x) & np.isfinite(y)
     if drawn.any():
       end = _draw_line(ax, line, x[drawn], y[drawn])
@@ -229,54 +87,6 @@ def _draw_panel(ax, panel, x, metrics, points):
   panel.scale(ax, np.array(values))
   _dress(ax, panel)
   _label_ends(ax, labels)
-
-
-def _mark_pruning(axes, places):
-  """A dashed line at every cut; many cuts are a shaded span with a tick for each."""
-  for ax in axes:
-    if len(places) <= MOST_LINES:
-      for place in places:
-        ax.axvline(place, color=GREY, linestyle=(0, (4, 3)), linewidth=1.1, zorder=1.5)
-    else:
-      ax.axvspan(min(places), max(places), color=GREY, alpha=0.10, linewidth=0, zorder=0.5)
-      foot = {'transform': ax.get_xaxis_transform(), 'clip_on': True}
-      ax.vlines(places, 0, 0.04, color=GREY, linewidth=0.8, **foot)
-
-
-def _mark_points(ax, panel, points):
-  """Marks (x, {metric: value}, style) where the panel draws the metric; returns the values."""
-  keys, marked = {line.key for line in panel.lines}, []
-  for x, values, style in points:
-    for y in (y for key, y in values.items() if key in keys and math.isfinite(x + y)):
-      ax.plot([x], [y], linestyle='none', markeredgecolor=BLACK, zorder=5, clip_on=False, **style)
-      marked.append(y)
-  return marked
-
-
-STAR = {'marker': '*', 'markersize': 14, 'markerfacecolor': '#F0E442'}
-DIAMOND = {'marker': 'D', 'markersize': 6.5, 'markerfacecolor': 'white'}
-VALIDATION = ('validation_loss', 'validation_accuracy')
-
-
-def _at(metrics, step, key):
-  """The last finite value of a metric at exactly this step, else NaN."""
-  values = column(metrics, key)[column(metrics, 'step') == step]
-  values = values[np.isfinite(values)]
-  return float(values[-1]) if len(values) else math.nan
-
-
-def _points(metrics, to_x, best_step, phases):
-  """What to mark: the cut's accuracy, which no line of the metrics carries, and the best line."""
-  row = (phases or {}).get('pruned') or {}
-  found = [(row.get('step'), {key: row.get(key) for key in VALIDATION}, DIAMOND)]
-  found += [(best_step, {key: _at(metrics, best_step, key) for key in VALIDATION}, STAR)]
-  for step, values, style in found:
-    values = {key: float(y) for key, y in values.items() if y is not None and math.isfinite(y)}
-    if step is not None and values and math.isfinite(x := to_x(step)):
-      yield x, values, style
-
-
-# The axis of examples, and what lies outside the panels.
 
 
 def _examples(metrics):
@@ -322,35 +132,8 @@ def _epoch_axis(ax, per_epoch):
   top.spines['top'].set_color(GREY)
 
 
-def _pruning_key(cuts, per_epoch):
-  """What the dashed lines, or the span, say: (handle, text)."""
-  from matplotlib.lines import Line2D
-
-  style = {'linestyle': (0, (4, 3))} if len(cuts) <= MOST_LINES else {'linewidth': 9, 'alpha': 0.2}
-  text = 'pruning' if len(cuts) == 1 else f'pruning, {len(cuts)} cuts'
-  if per_epoch:
-    first, last = (f'{end(cuts) / per_epoch:.4g}' for end in (min, max))
-    text += f' at epoch {first}' if first == last else f', epochs {first} to {last}'
-  return Line2D([], [], color=GREY, **style), text
-
-
-def _point_key(point, per_epoch):
-  """What a marker says: (handle, text)."""
-  from matplotlib.lines import Line2D
-
-  x, values, style = point
-  text = 'just after the cut' if style is DIAMOND else 'chosen evaluation'
-  if math.isfinite(accuracy := values.get('validation_accuracy', math.nan)):
-    text += f', {_accuracy_percent(accuracy)}'
-  if per_epoch and style is STAR:
-    text += f' at epoch {x / per_epoch:.4g}'
-  return Line2D([], [], linestyle='none', markeredgecolor=BLACK, **style), text
-
-
-def _key(figure, cuts, points, per_epoch):
-  """The key under the title: what the dashed line, the diamond and the star say here."""
-  entries = [_pruning_key(cuts, per_epoch)] if cuts else []
-  entries += [_point_key(point, per_epoch) for point in points]
+def _key(figure, entries):
+  """The key under the title."""
   if entries:
     place = (LEFT / WIDTH - 0.008, 1 - 0.36 / figure.get_figheight())
     box = {'loc': 'upper left', 'bbox_to_anchor': place, 'borderaxespad': 0, 'frameon': False}
@@ -409,7 +192,7 @@ def plot_trace(
 
   Args:
     metrics: the lines of metrics.jsonl, each with `step`, `examples`, `epoch` and any of the
-      metrics in PANELS. Missing, None and NaN values are skipped.
+      metrics in `trace_panels.PANELS`. Missing, None and NaN values are skipped.
     path: where the picture goes; replaced atomically.
     title: what stands above it.
     prune_steps: the steps at which weights were cut.
@@ -427,8 +210,8 @@ def plot_trace(
   drawable = np.isfinite(x)
   panels = [
     panel
-    for panel in _panels(metrics)
-    if any(np.isfinite(_series(metrics, line)[drawable]).any() for line in panel.lines)
+    for panel in panels_of(metrics)
+    if any(np.isfinite(series(metrics, line)[drawable]).any() for line in panel.lines)
   ]
   if not panels:
     return False
@@ -436,18 +219,18 @@ def plot_trace(
 
   figure, axes = _figure(panels)
   cuts = [place for place in map(to_x, prune_steps) if math.isfinite(place)]
-  points = list(_points(metrics, to_x, best_step, phases))
+  points = list(find_points(metrics, to_x, best_step, phases))
   for ax, panel in zip(axes, panels, strict=True):
     _draw_panel(ax, panel, x, metrics, points)
     ax.tick_params(labelbottom=ax is axes[-1])
   _x_limits(axes[0], x)
-  _mark_pruning(axes, cuts)
+  mark_pruning(axes, cuts)
   axes[-1].set_xlabel(label, fontsize=11)
   axes[-1].xaxis.set_major_formatter(EngFormatter(sep=' '))
   if per_epoch := _per_epoch(metrics, x):
     _epoch_axis(axes[0], per_epoch)
   head = {'ha': 'left', 'va': 'top', 'fontsize': 14, 'fontweight': 'bold', 'parse_math': False}
   figure.text(LEFT / WIDTH, 1 - 0.1 / figure.get_figheight(), title, **head)
-  _key(figure, cuts, points, per_epoch)
+  _key(figure, key_entries(cuts, points, per_epoch))
   _save(figure, path)
   return True

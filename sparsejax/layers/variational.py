@@ -7,7 +7,7 @@ its gradients vary far less than those through sampled weights (Kingma et al. 20
 
 One implementation serves dense and convolutional layers alike: it sees a linear map and a kernel of
 shape (..., inputs, outputs). Which axis has the groups is the shape of the scale, as
-`sparsity.posterior` says.
+`sparsity.families` says.
 """
 
 import dataclasses
@@ -23,7 +23,7 @@ from flax import linen as nn
 from sparsejax.layers import deterministic
 from sparsejax.layers.convolution import convolve
 from sparsejax.layers.deterministic import uniform_fan_in
-from sparsejax.sparsity import posterior
+from sparsejax.sparsity import families
 from sparsejax.sparsity.divergences import EPSILON
 
 Leaves = Mapping[str, jax.Array]
@@ -48,7 +48,7 @@ class Start(NamedTuple):
 class Sampling(NamedTuple):
   """A family of posteriors, as its layers use it.
 
-  name: of `sparsity.posterior.FAMILIES`.
+  name: of `sparsity.families.FAMILIES`.
   draw: (leaves, x, linear, noise) -> outputs, bias included.
   start: how its leaves begin.
   """
@@ -77,9 +77,9 @@ def draw_sparse_vd(
   """
   kernel = leaves['kernel']
   if threshold is not None:
-    kernel = jnp.where(posterior.sparse_vd_log_alpha(leaves) >= threshold, 0.0, kernel)
+    kernel = jnp.where(families.sparse_vd_log_alpha(leaves) >= threshold, 0.0, kernel)
   mean = linear(x, kernel)
-  variance = linear(jnp.square(x), posterior.sparse_vd_variance(leaves))
+  variance = linear(jnp.square(x), families.sparse_vd_variance(leaves))
   y = _gaussian(mean, variance, noise)
   return y + _along(leaves['bias'], y) if 'bias' in leaves else y
 
@@ -99,7 +99,7 @@ def draw_grouped(
     \text{outputs: } & N((x * \mu + b) z, \; (x^2 * s^2 + s_b^2) z^2)
 
   Args:
-    leaves: of a family of `sparsity.posterior` with groups.
+    leaves: of a family of `sparsity.families` with groups.
     x: (examples, ..., inputs).
     linear: the map.
     noise: draws of N(0, 1).
@@ -107,14 +107,14 @@ def draw_grouped(
   """
   scale = draw_scale(leaves, noise, len(x))
   scale = scale.reshape(len(x), *(1,) * (x.ndim - 2), -1).astype(x.dtype)
-  if posterior.groups_are_inputs(leaves):
+  if families.groups_are_inputs(leaves):
     x = x * scale
   mean = linear(x, leaves['kernel'])
   variance = linear(jnp.square(x), jnp.exp(leaves['kernel_log_variance']))
   if 'bias' in leaves:
     mean += _along(leaves['bias'], mean)
     variance += _along(jnp.exp(leaves['bias_log_variance']), variance)
-  if not posterior.groups_are_inputs(leaves):
+  if not families.groups_are_inputs(leaves):
     mean, variance = mean * scale, variance * jnp.square(scale)
   return _gaussian(mean, variance, noise)
 
@@ -139,7 +139,7 @@ def _normal_jeffreys_scale(leaves, noise, examples):
 
 
 def _horseshoe_scale(leaves, noise, examples):
-  mean, variance = (part.reshape(1, -1) for part in posterior.horseshoe_log_scale(leaves))
+  mean, variance = (part.reshape(1, -1) for part in families.horseshoe_log_scale(leaves))
   return jnp.exp(mean + jnp.sqrt(variance) * noise((examples, mean.size)))
 
 
@@ -148,7 +148,7 @@ def _horseshoe_scale(leaves, noise, examples):
 
 def _init_leaves(module, shape, kernel_init, sampling, use_bias, groups):
   """Declares the parameters of a layer, and returns them by name."""
-  start, own = sampling.start, posterior.FAMILIES[sampling.name].own
+  start, own = sampling.start, families.FAMILIES[sampling.name].own
 
   def about(mean, spread):
     def init(key, of_shape):
@@ -164,14 +164,14 @@ def _init_leaves(module, shape, kernel_init, sampling, use_bias, groups):
   if use_bias:
     inits['bias'] = (about(0.0, 0.0), shape[-1:])
   scale_shape = (shape[-2], 1) if groups == 'inputs' else shape[-1:]
-  for name, mean in posterior.SCALE_STARTS.get(sampling.name, {}).items():
-    is_shared = name.startswith(posterior.SHARED)
+  for name, mean in families.SCALE_STARTS.get(sampling.name, {}).items():
+    is_shared = name.startswith(families.SHARED)
     # The horseshoe's means are where its KL is least; a spread would only blur them.
     spread = start.spread if name == 'scale_mean' else 0.0
     inits[name] = (about(mean, spread), (1,) * len(scale_shape) if is_shared else scale_shape)
-  for name in posterior.FAMILIES[sampling.name].names(bias=use_bias):
-    if name.endswith(posterior.VARIANCE):
-      of = name.removesuffix(posterior.VARIANCE)
+  for name in families.FAMILIES[sampling.name].names(bias=use_bias):
+    if name.endswith(families.VARIANCE):
+      of = name.removesuffix(families.VARIANCE)
       like = inits[of if of in inits else f'{of}_mean'][1]
       inits[name] = (about(start.log_variance, start.spread if own else 0.0), like)
   return {name: module.param(name, *inits[name]) for name in sorted(inits)}
@@ -188,7 +188,7 @@ def _apply(module, x, linear, shape, groups, *, train):
 
   if not train:
     means = {
-      name: found.mean for name, found in posterior.FAMILIES[sampling.name].moments(leaves).items()
+      name: found.mean for name, found in families.FAMILIES[sampling.name].moments(leaves).items()
     }
     y = linear_in_dtype(x, means['kernel'])
     return y + _along(means['bias'], y) if 'bias' in means else y

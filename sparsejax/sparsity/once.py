@@ -59,42 +59,36 @@ def prune_to(
     >>> prune_to(params, sparsity=0.5)['fc']['kernel'].tolist()
     [[3.0, 0.0], [0.0, 2.0]]
   """
-  if allocation is None:
-    evenly = granularity is not None and granularity.evenly
-    allocation = allocations.uniform if evenly else allocations.global_rank
-  if allocation not in (allocations.global_rank, allocations.uniform, allocations.erk):
-    raise ValueError(
-      f'allocation={allocation}: allowed are the functions global_rank, uniform and erk, not called'
-    )
+  rule = _rule(allocation, granularity)
   target = _target(sparsity, compression, macs)
-  if macs is not None:
-    if positions is None:
-      raise ValueError('macs needs positions=: how often each layer applies its kernel')
-    share, rule = target, allocation(mac_costs(params, positions))
-  elif granularity is not None:
-    share, rule = target, allocation(weight_costs(params))
-  else:
-    # Of single weights the count is an exact integer, which a budget in float32 is not.
-    share, rule = _share_of_chosen(params, exclude, target), allocation(None)
+  costs = _costs(params, granularity, macs, positions)
+  share = _share_of_chosen(params, exclude, target) if costs is None else target
   parts = Renewal(
     schedule=schedules.one_shot(0, share),
     criterion=criterion,
     granularity=granularity or granularities.weight(),
-    allocation=rule,
+    allocation=rule(costs),
     update_rule=updates.nested(),
     parameters='kernels',
     exclude=tree.patterns(exclude),
     floor=floor,
     seed=seed,
   ).checked()
-  needs = set(parts.needs)
-  if needs != set(extra):
-    raise ValueError(
-      f'the criterion needs {sorted(needs) or "nothing"} and is given {sorted(extra) or "nothing"} '
-      'besides; allowed are just these, trees as the parameters'
-    )
+  _check_extra(parts, extra)
   masks = parts.renew(parts.initial(params), params, extra, jnp.int32(0))
   return jax.tree.map(lambda m, p: jnp.where(m, p, 0).astype(p.dtype), masks, params)
+
+
+def _rule(allocation, granularity):
+  """The function that makes the allocation of the network's costs."""
+  if allocation is None:
+    evenly = granularity is not None and granularity.evenly
+    return allocations.uniform if evenly else allocations.global_rank
+  if allocation not in (allocations.global_rank, allocations.uniform, allocations.erk):
+    raise ValueError(
+      f'allocation={allocation}: allowed are the functions global_rank, uniform and erk, not called'
+    )
+  return allocation
 
 
 def _target(sparsity, compression, macs) -> float:
@@ -114,8 +108,30 @@ def _target(sparsity, compression, macs) -> float:
   return left()
 
 
+def _costs(params, granularity, macs, positions) -> Costs | None:
+  """What the target is counted in: MACs, or the weights of groups.
+
+  None for single weights, whose count is an exact integer, which a budget in float32 is not.
+  """
+  if macs is None:
+    return None if granularity is None else weight_costs(params)
+  if positions is None:
+    raise ValueError('macs needs positions=: how often each layer applies its kernel')
+  return mac_costs(params, positions)
+
+
 def _share_of_chosen(params, exclude, target) -> float:
   """What the kernels that are not excluded keep, for the whole to keep the target."""
   chosen = tree.named_leaves(tree.pick(params, tree.choose(params, 'kernels', exclude)))
   layers = [Layer(path, leaf.shape, leaf.size) for path, leaf in chosen.items()]
   return weight_costs(params).budget(layers, target) / sum(layer.groups for layer in layers)
+
+
+def _check_extra(parts: Renewal, extra: Mapping[str, Any]) -> None:
+  """Refuses extra arguments that are not just what the criterion needs."""
+  needs = set(parts.needs)
+  if needs != set(extra):
+    raise ValueError(
+      f'the criterion needs {sorted(needs) or "nothing"} and is given {sorted(extra) or "nothing"} '
+      'besides; allowed are just these, trees as the parameters'
+    )

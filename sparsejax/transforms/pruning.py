@@ -109,31 +109,17 @@ def prune(
     seed,
   ).checked()
   inner = optax.with_extra_args_support(optax.identity() if inner is None else inner)
+  renewed_if = _renewal(parts, inner)
 
   def init_fn(params):
     return PruneState(jnp.zeros([], jnp.int32), parts.initial(params), inner.init(params))
 
-  def renew(state, params, extra, lazy=()):
-    """The new masks, where they and the old are true, and the inner state under that."""
-    extra = extra | {name: value() for name, value in lazy}
-    masks = parts.renew(state.masks, params, extra, state.count)
-    kept = jax.tree.map(jnp.logical_and, masks, state.masks)
-    return masks, kept, clear_slots(inner, state.inner_state, kept)
-
-  def keep(state, params, extra):
-    del params, extra
-    return state.masks, state.masks, state.inner_state
-
   def update_fn(updates, state, params=None, **extra_args):
     if params is None:
       raise ValueError(NO_PARAMS_MSG)
-    extra, lazy = _wanted(parts.needs, updates, extra_args)
-    due = parts.is_due(state.count)
-    renewal = functools.partial(renew, lazy=lazy) if lazy else renew
-    masks, kept, inner_state = jax.lax.cond(due, renewal, keep, state, params, extra)
-    if extra_args.get('grad') is not None:
-      grad = _with_holes_of(updates, extra_args['grad'])
-      extra_args['grad'] = _lazily(lambda grad: apply_masks(grad, masks), grad)
+    due, wanted = parts.is_due(state.count), _wanted(parts.needs, updates, extra_args)
+    masks, kept, inner_state = renewed_if(due, state, params, *wanted)
+    extra_args = _with_masked_grad(extra_args, updates, masks)
     # What has just grown gets no gradient yet, so that its slots start at zero. The inner links run
     # all the same, and count this step: a learning rate's schedule must not stand still.
     updates, inner_state = inner.update(
@@ -148,6 +134,27 @@ def prune(
   return optax.GradientTransformationExtraArgs(init_fn, update_fn)
 
 
+def _renewal(parts, inner):
+  """From whether they are due to masks, where they and the old are true, and the inner state."""
+
+  def renew(state, params, extra, lazy=()):
+    extra = extra | {name: value() for name, value in lazy}
+    masks = parts.renew(state.masks, params, extra, state.count)
+    kept = jax.tree.map(jnp.logical_and, masks, state.masks)
+    return masks, kept, clear_slots(inner, state.inner_state, kept)
+
+  def keep(state, params, extra):
+    del params, extra
+    return state.masks, state.masks, state.inner_state
+
+  def renewed_if(due, state, params, extra, lazy):
+    # One and the same function where it can be: outside jit a new one is traced at every update.
+    branch = functools.partial(renew, lazy=lazy) if lazy else renew
+    return jax.lax.cond(due, branch, keep, state, params, extra)
+
+  return renewed_if
+
+
 def _wanted(needs, updates, extra_args):
   """The extra arguments that criteria need: trees, and functions that make them when due."""
   for name, criterion in needs.items():
@@ -159,6 +166,14 @@ def _wanted(needs, updates, extra_args):
   given = {name: _with_holes_of(updates, extra_args[name]) for name in needs}
   lazy = tuple((name, value) for name, value in given.items() if _is_lazy(value))
   return {name: value for name, value in given.items() if not _is_lazy(value)}, lazy
+
+
+def _with_masked_grad(extra_args, updates, masks):
+  """The extra arguments for the inner links: of the gradient they see what the masks leave."""
+  if extra_args.get('grad') is None:
+    return extra_args
+  grad = _with_holes_of(updates, extra_args['grad'])
+  return extra_args | {'grad': _lazily(lambda grad: apply_masks(grad, masks), grad)}
 
 
 def _with_holes_of(updates, grad):

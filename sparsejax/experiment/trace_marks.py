@@ -1,0 +1,85 @@
+"""What the trace of a run marks: its cuts, the accuracy just after, the chosen evaluation."""
+
+import math
+
+import numpy as np
+
+from sparsejax.experiment.trace_panels import BLACK, GREY, accuracy_percent, column
+
+MOST_LINES = 12  # more cuts than this are drawn as a span with ticks
+
+
+def mark_pruning(axes, places):
+  """A dashed line at every cut; many cuts are a shaded span with a tick for each."""
+  for ax in axes:
+    if len(places) <= MOST_LINES:
+      for place in places:
+        ax.axvline(place, color=GREY, linestyle=(0, (4, 3)), linewidth=1.1, zorder=1.5)
+    else:
+      ax.axvspan(min(places), max(places), color=GREY, alpha=0.10, linewidth=0, zorder=0.5)
+      foot = {'transform': ax.get_xaxis_transform(), 'clip_on': True}
+      ax.vlines(places, 0, 0.04, color=GREY, linewidth=0.8, **foot)
+
+
+def mark_points(ax, panel, points):
+  """Marks (x, {metric: value}, style) where the panel draws the metric; returns the values."""
+  keys, marked = {line.key for line in panel.lines}, []
+  for x, values, style in points:
+    for y in (y for key, y in values.items() if key in keys and math.isfinite(x + y)):
+      ax.plot([x], [y], linestyle='none', markeredgecolor=BLACK, zorder=5, clip_on=False, **style)
+      marked.append(y)
+  return marked
+
+
+STAR = {'marker': '*', 'markersize': 14, 'markerfacecolor': '#F0E442'}
+DIAMOND = {'marker': 'D', 'markersize': 6.5, 'markerfacecolor': 'white'}
+VALIDATION = ('validation_loss', 'validation_accuracy')
+
+
+def _at(metrics, step, key):
+  """The last finite value of a metric at exactly this step, else NaN."""
+  values = column(metrics, key)[column(metrics, 'step') == step]
+  values = values[np.isfinite(values)]
+  return float(values[-1]) if len(values) else math.nan
+
+
+def find_points(metrics, to_x, best_step, phases):
+  """What to mark: the cut's accuracy, which no line of the metrics carries, and the best line."""
+  row = (phases or {}).get('pruned') or {}
+  found = [(row.get('step'), {key: row.get(key) for key in VALIDATION}, DIAMOND)]
+  found += [(best_step, {key: _at(metrics, best_step, key) for key in VALIDATION}, STAR)]
+  for step, values, style in found:
+    values = {key: float(y) for key, y in values.items() if y is not None and math.isfinite(y)}
+    if step is not None and values and math.isfinite(x := to_x(step)):
+      yield x, values, style
+
+
+def _pruning_key(cuts, per_epoch):
+  """What the dashed lines, or the span, say: (handle, text)."""
+  from matplotlib.lines import Line2D
+
+  style = {'linestyle': (0, (4, 3))} if len(cuts) <= MOST_LINES else {'linewidth': 9, 'alpha': 0.2}
+  text = 'pruning' if len(cuts) == 1 else f'pruning, {len(cuts)} cuts'
+  if per_epoch:
+    first, last = (f'{end(cuts) / per_epoch:.4g}' for end in (min, max))
+    text += f' at epoch {first}' if first == last else f', epochs {first} to {last}'
+  return Line2D([], [], color=GREY, **style), text
+
+
+def _point_key(point, per_epoch):
+  """What a marker says: (handle, text)."""
+  from matplotlib.lines import Line2D
+
+  x, values, style = point
+  text = 'just after the cut' if style is DIAMOND else 'chosen evaluation'
+  if math.isfinite(accuracy := values.get('validation_accuracy', math.nan)):
+    text += f', {accuracy_percent(accuracy)}'
+  if per_epoch and style is STAR:
+    text += f' at epoch {x / per_epoch:.4g}'
+  return Line2D([], [], linestyle='none', markeredgecolor=BLACK, **style), text
+
+
+def key_entries(cuts, points, per_epoch):
+  """What the dashed line, the diamond and the star say: (handle, text) of those that there are."""
+  entries = [_pruning_key(cuts, per_epoch)] if cuts else []
+  return entries + [_point_key(point, per_epoch) for point in points]
