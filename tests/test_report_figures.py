@@ -346,3 +346,21 @@ def test_epochs_are_whole_numbers():
   figure = figures.traces('nothing', tasks('nothing', [run('a')]))
   FigureCanvasAgg(figure).draw()
   assert all(tick == round(tick) for tick in figure.axes[1].get_xticks())
+
+
+def test_the_front_is_what_nothing_beats_in_both():
+  points = [(0.5, 0.9), (0.1, 0.7), (0.2, 0.8), (0.3, 0.75), (0.2, 0.6), (0.6, 0.9)]
+  assert pareto.front(points) == [(0.1, 0.7), (0.2, 0.8), (0.5, 0.9)]
+
+
+def test_histograms_of_many_layers_and_experiments_fit_on_a_page():
+  bins = {'from': -8.0, 'to': 8.0, 'counts': [3, 0, 40]}
+  bins |= {'threshold': 2.0, 'suggested_threshold': None}
+  deep = {f'layer{n}': bins for n in range(20)}
+  figure = figures.log_alpha({'deep': deep, 'flat': {'fc': bins}})
+  drawn = [ax.get_title() for ax in figure.axes if ax.get_title()]
+  assert drawn == [*deep, 'fc']
+  assert figure.get_figwidth() < 25
+  figure = figures.log_alpha({f'{n}': {'fc': bins} for n in range(9)}, 'a title')
+  assert sum(bool(ax.get_title()) for ax in figure.axes) == 9
+  assert figure.get_suptitle() == 'a title'
