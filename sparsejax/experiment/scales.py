@@ -10,19 +10,6 @@ from typing import NamedTuple
 import numpy as np
 
 
-def percent(value: float) -> str:
-  """Writes a fraction in percent, with the digits that its size needs.
-
-  Example:
-    >>> [percent(value) for value in (1.0, 0.93412, 0.051, 0.000512)]
-    ['100 %', '93.4 %', '5.10 %', '0.0512 %']
-  """
-  value *= 100
-  if value >= 99.95:
-    return f'{value:.4g} %'
-  return f'{value:.1f} %' if value >= 10 else f'{value:#.3g} %'
-
-
 def log_ticks(axis, low, high, text):
   """Ticks at powers of ten, and at 2 and 5 times them where there is room."""
   from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter

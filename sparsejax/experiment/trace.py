@@ -18,6 +18,7 @@ from typing import NamedTuple
 import numpy as np
 
 from sparsejax.experiment import scales
+from sparsejax.experiment.numbers import percent
 
 # Okabe and Ito's palette, less its yellows, which do not read on white.
 BLACK, BLUE, VERMILLION, GREEN = '#000000', '#0072B2', '#D55E00', '#009E73'
@@ -76,10 +77,6 @@ def column(metrics: Sequence[Mapping], key: str) -> np.ndarray:
   return np.array([number(line.get(key)) for line in metrics], float)
 
 
-def _accuracy_percent(value):
-  return f'{100 * value:.2f} %'
-
-
 def _short(value):
   return f'{value:.3g}'
 
@@ -99,7 +96,7 @@ PANELS = (
     'accuracy',
     2.45,
     scales.accuracy,
-    _accuracy_percent,
+    percent,
     (
       Line('train', 'train_accuracy', BLUE, noisy=True),
       Line('validation', 'validation_accuracy', VERMILLION),
@@ -116,7 +113,7 @@ PANELS = (
     'active fraction',
     2.15,
     scales.fraction,
-    scales.percent,
+    percent,
     (
       Line('not exactly zero', 'active_fraction', BLACK, width=2.6),
       Line('above 1e-3', 'below_1e-3', BLUE, complement=True),
@@ -152,7 +149,7 @@ def _panels(metrics):
     *PANELS,
     Panel('nats an example', 1.8, scales.log, _short, terms),
     Panel('KL, nats', 2.15, scales.log, _short, by_layer),
-    Panel('at their bounds', 1.1, scales.fraction, scales.percent, (Line('', 'at_bounds', GREEN),)),
+    Panel('at their bounds', 1.1, scales.fraction, percent, (Line('', 'at_bounds', GREEN),)),
   )
 
 
@@ -341,7 +338,7 @@ def _point_key(point, per_epoch):
   x, values, style = point
   text = 'just after the cut' if style is DIAMOND else 'chosen evaluation'
   if math.isfinite(accuracy := values.get('validation_accuracy', math.nan)):
-    text += f', {_accuracy_percent(accuracy)}'
+    text += f', {percent(accuracy)}'
   if per_epoch and style is STAR:
     text += f' at epoch {x / per_epoch:.4g}'
   return Line2D([], [], linestyle='none', markeredgecolor=BLACK, **style), text

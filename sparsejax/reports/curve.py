@@ -12,7 +12,8 @@ import numpy as np
 import plotly.graph_objects as go
 
 from sparsejax.experiment import scales
-from sparsejax.experiment.scales import fraction_limits, percent
+from sparsejax.experiment.numbers import percent
+from sparsejax.experiment.scales import fraction_limits
 from sparsejax.reports import published
 from sparsejax.reports.collect import COLLAPSED, Run
 from sparsejax.reports.figures import GREY, styles

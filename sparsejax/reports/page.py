@@ -14,8 +14,8 @@ import plotly.io
 from plotly.offline import get_plotlyjs
 
 from sparsejax.experiment import files
+from sparsejax.experiment.numbers import percent
 from sparsejax.experiment.runs import experiment_of, short_name, short_value
-from sparsejax.experiment.scales import percent
 from sparsejax.reports import curve, pareto, tables
 from sparsejax.reports.collect import DELIVERED, Run
 from sparsejax.reports.groups import Group
@@ -147,8 +147,8 @@ def _runs(runs: Sequence[Run], anchors: Mapping[pathlib.Path, str], root: pathli
         html.escape(run.method),
         html.escape(str(own.get('seed', '-'))),
         f'{run.epoch:g}',
-        _percent(run.figure('active_fraction')),
-        *(f'{100 * a:.2f} %' if math.isfinite(a) else '-' for a in accuracies),
+        percent(run.figure('active_fraction')),
+        *map(percent, accuracies),
         *(html.escape(short_value(own[n])) if n in own else '-' for n in settings),
         ' '.join(_link(f'{path}/{name}', name) for name in found),
       ]
@@ -173,10 +173,6 @@ def _settings(runs: Sequence[Run]) -> dict[str, str]:
   shared = collections.Counter(map(short_name, varying))
   names = {name: short_name(name) for name in sorted(varying)}
   return {name: short if shared[short] == 1 else name for name, short in names.items()}
-
-
-def _percent(value: float) -> str:
-  return percent(value) if math.isfinite(value) else '-'
 
 
 def _problems(
