@@ -4,6 +4,7 @@ import pytest
 from run_folders import edit, read_csv, write_run, write_sweep
 
 from sparsejax import report
+from sparsejax.reports import trials
 
 
 def test_a_search_is_drawn_by_its_brackets(tmp_path):
@@ -31,14 +32,14 @@ def test_what_a_search_stopped_is_no_mistake_and_what_it_found_is_a_table(tmp_pa
   write_run(search / 'runs' / 'b0-000', target=0.1)
   for number, target in ((1, 0.2), (2, 0.3), (3, 0.4)):
     write_run(search / 'runs' / f'b0-00{number}', target=target, summary=None)
-  trials = [
+  found = [
     trial(0, 'stopped', 1, 0.5),
     trial(1, 'stopped', 1, 0.2),
     trial(2, 'running', 4),
     trial(3, 'failed', 1),
     trial(0, 'finished', 4, 0.3),
   ]
-  write_sweep(search, 'optuna_hyperband', trials)
+  write_sweep(search, 'optuna_hyperband', found)
   report.report([search], tmp_path / 'out')
   states = {name: row['state'] for name, row in read_csv(tmp_path / 'out').items()}
   assert states == {
@@ -57,15 +58,25 @@ def test_what_a_search_stopped_is_no_mistake_and_what_it_found_is_a_table(tmp_pa
   assert 'b0-001' in (tmp_path / 'out' / 'report.html').read_text()
 
 
-@pytest.mark.parametrize('trials', [None, '[{"directory": ', '[5]', '{}'])
-def test_a_search_whose_trials_can_not_be_read_is_still_drawn(tmp_path, trials):
+def test_the_trials_of_a_search_are_read_once(tmp_path, monkeypatch):
+  write_run(tmp_path / 'runs' / 'b0-000')
+  write_run(tmp_path / 'runs' / 'b0-001', target=0.1)
+  write_sweep(tmp_path, 'none', [trial(0, 'finished', 4, 0.3)])
+  read_from, read = [], trials.read
+  monkeypatch.setattr(trials, 'read', lambda folder: read_from.append(folder) or read(folder))
+  report.report([tmp_path], tmp_path / 'out')
+  assert read_from == [tmp_path]
+
+
+@pytest.mark.parametrize('content', [None, '[{"directory": ', '[5]', '{}'])
+def test_a_search_whose_trials_can_not_be_read_is_still_drawn(tmp_path, content):
   search = tmp_path / 'search'
   write_run(search / 'runs' / 'b0-000', summary=None)
-  write_sweep(search, 'hyperband', trials)
+  write_sweep(search, 'hyperband', content)
   report.report([search], tmp_path / 'out')
   assert read_csv(tmp_path / 'out')['b0-000']['state'] == 'unfinished'
   assert (tmp_path / 'out' / 'search0.brackets.png').exists()
-  is_damaged = trials not in (None, '{}')
+  is_damaged = content not in (None, '{}')
   text = (tmp_path / 'out' / 'report.md').read_text()
   assert ('| search | broken | trials.json can not be read' in text) == is_damaged
 
