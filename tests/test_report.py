@@ -11,7 +11,7 @@ from PIL import Image
 from run_folders import every_kind, read_csv, write_run
 
 from sparsejax import report
-from sparsejax.reports import collect, groups, tables
+from sparsejax.reports import collect, groups, page, tables
 
 
 def test_every_setting_and_every_figure_is_in_the_table(tmp_path):
@@ -48,7 +48,15 @@ def test_pictures_are_drawn_as_png_and_svg_and_are_in_the_pages(tmp_path):
       assert len(image.convert('RGB').getcolors(1 << 24)) > 10
     assert '</svg>' in (out / f'{stem}.svg').read_text()
     assert f'({stem}.png)' in text
-  assert (out / 'report.html').read_text().count('<p><img alt=') == len(PICTURES)
+  assert (out / 'report.html').read_text().count('<button class="picture') == len(PICTURES)
+
+
+def test_a_picture_wider_than_the_text_has_the_width_of_the_window(tmp_path):
+  looks = []
+  for width in (page.WIDE, page.WIDE + 1):
+    Image.new('RGB', (width, 10)).save(tmp_path / 'a.png')
+    looks += re.findall('class="(.*?)"', page._image(tmp_path / 'a.png'))
+  assert looks == ['picture', 'picture wide']
 
 
 def test_the_same_runs_make_the_same_report(tmp_path):

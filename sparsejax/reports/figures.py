@@ -29,7 +29,7 @@ LINES = ('-', '--', '-.', ':')
 GREY = '#6B6B6B'
 MOST = 7  # experiments in one picture, of many methods some more
 SPREAD = 3  # of them that are there for their active fractions
-WIDEST = 8  # layers in one row of panels
+WIDEST = 6  # layers in one row of panels
 DPI = 130
 LETTER, HANDLE = 4.3, 9  # points that a letter of a legend takes; letters that a handle takes
 
