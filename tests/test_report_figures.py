@@ -113,7 +113,7 @@ def test_a_collapsed_run_is_hollow_on_no_front_and_does_not_stretch_the_axis():
 def test_the_curve_of_the_page_shows_a_collapsed_run_in_the_same_way():
   found = collapsed_and_sound()
   drawn = curve.pareto('nothing', found, {r.path: 'a' for g in found for r in g.runs})
-  marks, line, _ = drawn.data
+  _, line, marks = drawn.data
   assert [symbol.endswith('-open') for symbol in marks.marker.symbol] == [False, False, True]
   assert list(line.x) == [20.0, 30.0]
   low, high = drawn.layout.yaxis.range
@@ -221,10 +221,23 @@ def test_histograms_say_what_they_count_and_of_which_task():
 def test_hover_labels_are_broken_into_lines_and_are_text():
   label = 'a<b> ' + ', '.join(f'setting{n} 0.{n}' for n in range(20))
   found = [g._replace(label=label) for g in tasks('nothing', [run('a')])]
-  marks, *_ = curve.pareto('nothing', found, {r.path: 'a' for g in found for r in g.runs}).data
+  *_, marks = curve.pareto('nothing', found, {r.path: 'a' for g in found for r in g.runs}).data
   lines = re.sub('</?b>', '', marks.text[0]).split('<br>')
   assert max(map(len, map(html.unescape, lines))) <= curve.LETTERS
   assert ' '.join(map(html.unescape, lines)).startswith(label)
+
+
+def test_means_lie_over_seeds_and_both_say_their_settings():
+  runs = [
+    run('a', method=method, seed=seed)._replace(path=pathlib.Path(f'{method}{seed}'))
+    for method in ('one', 'other')
+    for seed in (0, 1)
+  ]
+  found = [g._replace(label=f'{g.method}: target 0.1') for g in tasks('nothing', runs)]
+  drawn = curve.pareto('nothing', found, {r.path: str(r.path) for r in runs}).data
+  shown = [(len(trace.x), trace.text[0].split('<br>')[0]) for trace in drawn if trace.text]
+  labels = ('<b>one: target 0.1</b>', '<b>other: target 0.1</b>')
+  assert shown == [(n, label) for n in (2, 1) for label in labels]
 
 
 def table_of_runs(runs):
@@ -339,7 +352,7 @@ def test_a_network_without_a_parameter_lies_on_the_left_edge():
   assert hollow.get_xdata().tolist() == [figure.axes[0].get_xlim()[0]]
   assert any('on the left edge: no parameter is active' in text for text in words(figure))
   drawn = curve.pareto('nothing', found, {r.path: 'a' for g in found for r in g.runs})
-  assert 0 < min(drawn.data[0].x) < 20
+  assert 0 < min(drawn.data[-1].x) < 20
 
 
 def test_epochs_are_whole_numbers():
