@@ -68,11 +68,16 @@ def test_nothing_around_the_pareto_figure_lies_over_anything_else():
 
 @pytest.mark.parametrize(
   ('low', 'high'),
-  [(0.1, 0.99), (0.9697, 0.9813), (0.9302, 0.9355), (0.61, 0.64), (0.985, 0.9999), (0.5, 0.5)],
+  [
+    *((0.1, 0.99), (0.9697, 0.9813), (0.9302, 0.9355), (0.61, 0.64), (0.985, 0.9999), (0.5, 0.5)),
+    *((0.0, 1.0), (1.0, 1.0), (0.1, 0.1), (0.88, 0.985), (0.4871, 0.7061), (0.98, 0.98)),
+  ],
 )
-def test_ticks_of_accuracy_are_round_and_at_least_three(low, high):
+def test_ticks_of_accuracy_are_round_three_or_more_and_embrace_the_data(low, high):
   spaced = scales.spacing(np.array([low, high]))
   assert len(spaced.ticks) >= 3
+  assert spaced.ticks[0] <= low
+  assert high <= spaced.ticks[-1]
   assert all(spaced.low <= tick <= spaced.high for tick in spaced.ticks)
   steps = np.diff(spaced.ticks)
   for tick in spaced.ticks:
