@@ -195,6 +195,17 @@ def test_a_picture_shows_the_best_of_every_method_and_then_spreads():
   assert figures.choice(found, found) == ''
 
 
+def test_of_experiments_at_one_sparsity_a_picture_shows_the_best():
+  fractions = (0.1001, 0.1002)  # counted by value, the same target differs by a few weights
+  runs = [run(f'{n}', active=fractions[n % 2], accuracy=0.5 + n / 100) for n in range(12)]
+  found = tasks('nothing', runs)
+  shown = figures.chosen(found)
+  assert {group.runs[0].name for group in shown} == {f'{n}' for n in range(12 - figures.MOST, 12)}
+  assert figures.choice(shown, found) == (
+    '\n7 of 12 experiments: the best of each method, and the next best'
+  )
+
+
 def test_a_picture_of_more_methods_than_colours_says_so():
   found = tasks('nothing', [run(f'{n}', method=f'm{n}', accuracy=n / 100) for n in range(12, 30)])
   shown = figures.chosen(found)
