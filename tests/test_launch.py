@@ -15,7 +15,10 @@ SHORT = (QUICK, '--config.epochs=22.0')
 
 REFUSED = {
   'nothing': ([], '--config is missing'),
-  'missing file': (['--config=configs/nothere.py'], 'No such file'),
+  'missing file': (
+    ['--config=configs/vgg61_dense.py'],
+    "no such file; did you mean 'vgg16_dense'?",
+  ),
   'stray argument': ([QUICK, 'stray'], "unexpected argument 'stray'"),
   'unknown flag': ([QUICK, '--wrkdir=x'], 'wrkdir'),
   'unknown field': ([QUICK, '--config.modle.width=8'], "did you mean 'model.width'"),

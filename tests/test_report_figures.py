@@ -68,11 +68,16 @@ def test_nothing_around_the_pareto_figure_lies_over_anything_else():
 
 @pytest.mark.parametrize(
   ('low', 'high'),
-  [(0.1, 0.99), (0.9697, 0.9813), (0.9302, 0.9355), (0.61, 0.64), (0.985, 0.9999), (0.5, 0.5)],
+  [
+    *((0.1, 0.99), (0.9697, 0.9813), (0.9302, 0.9355), (0.61, 0.64), (0.985, 0.9999), (0.5, 0.5)),
+    *((0.0, 1.0), (1.0, 1.0), (0.1, 0.1), (0.88, 0.985), (0.4871, 0.7061), (0.98, 0.98)),
+  ],
 )
-def test_ticks_of_accuracy_are_round_and_at_least_three(low, high):
+def test_ticks_of_accuracy_are_round_three_or_more_and_embrace_the_data(low, high):
   spaced = scales.spacing(np.array([low, high]))
   assert len(spaced.ticks) >= 3
+  assert spaced.ticks[0] <= low
+  assert high <= spaced.ticks[-1]
   assert all(spaced.low <= tick <= spaced.high for tick in spaced.ticks)
   steps = np.diff(spaced.ticks)
   for tick in spaced.ticks:
@@ -113,7 +118,7 @@ def test_a_collapsed_run_is_hollow_on_no_front_and_does_not_stretch_the_axis():
 def test_the_curve_of_the_page_shows_a_collapsed_run_in_the_same_way():
   found = collapsed_and_sound()
   drawn = curve.pareto('nothing', found, {r.path: 'a' for g in found for r in g.runs})
-  marks, line, _ = drawn.data
+  _, line, marks = drawn.data
   assert [symbol.endswith('-open') for symbol in marks.marker.symbol] == [False, False, True]
   assert list(line.x) == [20.0, 30.0]
   low, high = drawn.layout.yaxis.range
@@ -190,6 +195,17 @@ def test_a_picture_shows_the_best_of_every_method_and_then_spreads():
   assert figures.choice(found, found) == ''
 
 
+def test_of_experiments_at_one_sparsity_a_picture_shows_the_best():
+  fractions = (0.1001, 0.1002)  # counted by value, the same target differs by a few weights
+  runs = [run(f'{n}', active=fractions[n % 2], accuracy=0.5 + n / 100) for n in range(12)]
+  found = tasks('nothing', runs)
+  shown = figures.chosen(found)
+  assert {group.runs[0].name for group in shown} == {f'{n}' for n in range(12 - figures.MOST, 12)}
+  assert figures.choice(shown, found) == (
+    '\n7 of 12 experiments: the best of each method, and the next best'
+  )
+
+
 def test_a_picture_of_more_methods_than_colours_says_so():
   found = tasks('nothing', [run(f'{n}', method=f'm{n}', accuracy=n / 100) for n in range(12, 30)])
   shown = figures.chosen(found)
@@ -221,10 +237,23 @@ def test_histograms_say_what_they_count_and_of_which_task():
 def test_hover_labels_are_broken_into_lines_and_are_text():
   label = 'a<b> ' + ', '.join(f'setting{n} 0.{n}' for n in range(20))
   found = [g._replace(label=label) for g in tasks('nothing', [run('a')])]
-  marks, *_ = curve.pareto('nothing', found, {r.path: 'a' for g in found for r in g.runs}).data
+  *_, marks = curve.pareto('nothing', found, {r.path: 'a' for g in found for r in g.runs}).data
   lines = re.sub('</?b>', '', marks.text[0]).split('<br>')
   assert max(map(len, map(html.unescape, lines))) <= curve.LETTERS
   assert ' '.join(map(html.unescape, lines)).startswith(label)
+
+
+def test_means_lie_over_seeds_and_both_say_their_settings():
+  runs = [
+    run('a', method=method, seed=seed)._replace(path=pathlib.Path(f'{method}{seed}'))
+    for method in ('one', 'other')
+    for seed in (0, 1)
+  ]
+  found = [g._replace(label=f'{g.method}: target 0.1') for g in tasks('nothing', runs)]
+  drawn = curve.pareto('nothing', found, {r.path: str(r.path) for r in runs}).data
+  shown = [(len(trace.x), trace.text[0].split('<br>')[0]) for trace in drawn if trace.text]
+  labels = ('<b>one: target 0.1</b>', '<b>other: target 0.1</b>')
+  assert shown == [(n, label) for n in (2, 1) for label in labels]
 
 
 def table_of_runs(runs):
@@ -339,10 +368,28 @@ def test_a_network_without_a_parameter_lies_on_the_left_edge():
   assert hollow.get_xdata().tolist() == [figure.axes[0].get_xlim()[0]]
   assert any('on the left edge: no parameter is active' in text for text in words(figure))
   drawn = curve.pareto('nothing', found, {r.path: 'a' for g in found for r in g.runs})
-  assert 0 < min(drawn.data[0].x) < 20
+  assert 0 < min(drawn.data[-1].x) < 20
 
 
 def test_epochs_are_whole_numbers():
   figure = figures.traces('nothing', tasks('nothing', [run('a')]))
   FigureCanvasAgg(figure).draw()
   assert all(tick == round(tick) for tick in figure.axes[1].get_xticks())
+
+
+def test_the_front_is_what_nothing_beats_in_both():
+  points = [(0.5, 0.9), (0.1, 0.7), (0.2, 0.8), (0.3, 0.75), (0.2, 0.6), (0.6, 0.9)]
+  assert pareto.front(points) == [(0.1, 0.7), (0.2, 0.8), (0.5, 0.9)]
+
+
+def test_histograms_of_many_layers_and_experiments_fit_on_a_page():
+  bins = {'from': -8.0, 'to': 8.0, 'counts': [3, 0, 40]}
+  bins |= {'threshold': 2.0, 'suggested_threshold': None}
+  deep = {f'layer{n}': bins for n in range(20)}
+  figure = figures.log_alpha({'deep': deep, 'flat': {'fc': bins}})
+  drawn = [ax.get_title() for ax in figure.axes if ax.get_title()]
+  assert drawn == [*deep, 'fc']
+  assert figure.get_figwidth() < 25
+  figure = figures.log_alpha({f'{n}': {'fc': bins} for n in range(9)}, 'a title')
+  assert sum(bool(ax.get_title()) for ax in figure.axes) == 9
+  assert figure.get_suptitle() == 'a title'

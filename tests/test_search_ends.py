@@ -1,5 +1,7 @@
 """What a search could not train is refused before it begins; what it would not compare is told."""
 
+import re
+
 import pytest
 
 from configs.sweeps import base
@@ -114,7 +116,31 @@ def test_rungs_before_the_cut_are_told(begin, scheduler, early):
     assert f'prune begins at epoch {begin:g}' in line
 
 
+@pytest.mark.parametrize(
+  ('default', 'space', 'epoch'),
+  [
+    (0.5, [uniform('prune.begin_epochs', 0.5, 5.0)], 5),
+    (5.0, [uniform('prune.begin_epochs', 0.25, 0.5)], None),  # the default is never tried
+    (5.0, [choices('batch_size', 16, 32)], 5),  # the begin is in epochs whatever the batch
+    (  # 74 steps are two epochs: the first cut of a cubic is so much after its begin
+      0.5,
+      [uniform('prune.begin_epochs', 0.5, 4.0), uniform('prune.every_steps', 37, 74, 'integers')],
+      6,
+    ),
+  ],
+)
+def test_the_begin_that_is_told_is_the_latest_of_the_space(default, space, epoch):
+  overrides = [f'prune.begin_epochs={default}']
+  if len(space) > 1:
+    overrides += ['prune.schedule=cubic', 'prune.end_epochs=8.0']
+  warnings = check(*space, overrides=overrides, scheduler=BRACKETS)
+  assert [re.search(r'at epoch ([\d.]+);', line)[1] for line in warnings] == (
+    [] if epoch is None else [str(epoch)]
+  )
+
+
 def test_a_value_that_is_possible_with_others_of_the_space_is_no_mistake():
   """The end's default, epoch 120, lies behind these runs' last; the space replaces it."""
   schedule = choices('prune.schedule', 'one_shot', 'cubic')
-  assert check(schedule, uniform('prune.end_epochs', 2.0, 8.0)) == []
+  end = uniform('prune.end_epochs', 2.0, 8.0)
+  assert check(schedule, end, scheduler=BRACKETS | {'name': 'none'}) == []

@@ -333,7 +333,10 @@ def test_two_commands_on_one_postgresql_study_do_no_trial_twice(tmp_path, server
 
 REFUSED = (
   ((), '--config is missing: allowed is --config=configs/sweeps/NAME.py'),
-  (('--config=configs/sweeps/none.py', '--workdir=DIR'), 'configs/sweeps/none.py'),
+  (
+    ('--config=configs/sweeps/none.py', '--workdir=DIR'),
+    'config=configs/sweeps/none.py: there is no such file; allowed are those of configs/sweeps: ',
+  ),
   ((QUICKSTART,), '--workdir is missing: allowed is --workdir=a folder'),
   ((QUICKSTART, '--workdir=DIR', 'more'), "unexpected argument 'more': allowed are flags"),
   ((QUICKSTART, '--workdir=DIR', '--workers=0'), 'workers'),

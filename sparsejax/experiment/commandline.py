@@ -2,6 +2,7 @@
 
 import ast
 import difflib
+import pathlib
 import re
 from collections.abc import Collection, Sequence
 from typing import Any
@@ -66,9 +67,23 @@ def one_line(error: Exception) -> str:
     'of which this is the point'
   """
   text = str(error.args[0]) if isinstance(error, KeyError) and error.args else str(error)
+  # config_flags raises it anew, without the file's name.
+  if isinstance(error, OSError) and (found := re.search(r"No such file.*: '(.+\.py)'", text)):
+    return no_config(pathlib.Path(found[1]))
   if 'takes 0 positional arguments' in text:
     return 'this config takes no argument behind its name'
   if "no attribute 'get_config'" in text:
     return 'that file is no config: it has no get_config()'
   lines = [line.strip() for line in text.splitlines() if line.strip()]
   return lines[-1] if lines else type(error).__name__
+
+
+def no_config(path: pathlib.Path) -> str:
+  """Returns that there is no such config, and which there are beside where it would be."""
+  folder = path.parent if path.parent.is_dir() else pathlib.Path('configs')
+  found = sorted(file.stem for file in folder.glob('*.py') if 'def get_config' in file.read_text())
+  known = [name for name in found if name != 'base']  # it holds the fields
+  near = difflib.get_close_matches(path.stem, known, n=1)
+  hint = f" did you mean '{near[0]}'?" if near else ''
+  names = ', '.join(known) if 0 < len(known) < 30 else f'{len(known)} files'
+  return f'config={path}: there is no such file;{hint} allowed are those of {folder}: {names}'

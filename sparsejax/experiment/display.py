@@ -4,77 +4,17 @@ On a terminal these are rich's tables and a progress bar; in a file, a pipe or a
 the same as plain aligned text.
 """
 
-import math
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import TextIO
 
 from rich.progress import BarColumn, TextColumn
 from rich.progress import Progress as RichProgress
 from rich.table import Column
 
+from sparsejax.experiment.numbers import MISSING, count, duration, number, percent, times
+from sparsejax.experiment.runs import flatten
 from sparsejax.experiment.terminal import console_on, open_stream, print_blocks
-
-MISSING = '-'
-
-
-# Numbers as a researcher writes them.
-
-
-def _number(value):
-  """The value as a float, or None where it is missing or no number."""
-  try:
-    return float(value)
-  except (TypeError, ValueError):
-    return None
-
-
-def percent(value) -> str:
-  """Writes a fraction in percent; small ones keep two digits.
-
-  Example:
-    >>> [percent(value) for value in (0.9873, 1.0, 0.00051, 0, None)]
-    ['98.73 %', '100.00 %', '0.051 %', '0.00 %', '-']
-  """
-  if (value := _number(value)) is None:
-    return MISSING
-  return f'{100 * value:#.2g} %' if 0 < abs(value) < 1e-3 else f'{100 * value:.2f} %'
-
-
-def times(value) -> str:
-  """Writes a ratio.
-
-  Example:
-    >>> [times(value) for value in (12.5, 1, 280.4, None)]
-    ['12.5x', '1.0x', '280x', '-']
-  """
-  if (value := _number(value)) is None:
-    return MISSING
-  return f'{value:,.1f}x' if value < 100 else f'{value:,.0f}x'
-
-
-def count(value) -> str:
-  """Writes a count.
-
-  Example:
-    >>> [count(value) for value in (266200, 0, None)]
-    ['266,200', '0', '-']
-  """
-  return MISSING if (value := _number(value)) is None else f'{value:,.0f}'
-
-
-def duration(seconds) -> str:
-  """Writes seconds as hours, minutes and seconds.
-
-  Example:
-    >>> [duration(seconds) for seconds in (730, 93784.6, math.nan, None)]
-    ['0:12:10', '26:03:05', '-', '-']
-  """
-  seconds = _number(seconds)
-  if seconds is None or not math.isfinite(seconds):
-    return MISSING
-  minutes, seconds = divmod(round(seconds), 60)
-  return f'{minutes // 60}:{minutes % 60:02d}:{seconds:02d}'
 
 
 def _loss(value):
@@ -92,20 +32,6 @@ def _rate(value):
 # The settings.
 
 
-def flatten(settings, prefix: str = '') -> Iterator[tuple[str, object]]:
-  """Yields (dotted name, value) for each setting of a nested mapping, such as a ConfigDict.
-
-  Example:
-    >>> dict(flatten({'seed': 0, 'model': {'name': 'vgg16', 'more': {}}}))
-    {'seed': 0, 'model.name': 'vgg16', 'model.more': {}}
-  """
-  for name, value in settings.items():
-    if hasattr(value, 'items') and len(value):
-      yield from flatten(value, f'{prefix}{name}.')
-    else:
-      yield f'{prefix}{name}', value
-
-
 def _text(value):
   """A setting as text; of an array its shape and type only."""
   if getattr(value, 'shape', None):
@@ -115,8 +41,8 @@ def _text(value):
 
 def _settings(config, defaults):
   """(name, value, default) of every setting, the changed first; no default where unchanged."""
-  values = {name: _text(value) for name, value in flatten(config)}
-  usual = {name: _text(value) for name, value in flatten(defaults)} if defaults else values
+  values = {name: _text(value) for name, value in flatten(config).items()}
+  usual = {n: _text(value) for n, value in flatten(defaults).items()} if defaults else values
   rows = [(name, text, usual.get(name, MISSING)) for name, text in values.items()]
   rows = [(name, text, '' if text == default else default) for name, text, default in rows]
   return sorted(rows, key=lambda row: not row[2])
@@ -126,7 +52,7 @@ def settings_table(config, defaults=None, stream: TextIO | None = None) -> None:
   """Prints the resolved settings, those that differ from the defaults first.
 
   Args:
-    config: a nested mapping, or a ConfigDict.
+    config: a nested mapping.
     defaults: the same of the defaults; a setting that differs is marked with a star.
     stream: where to; stdout by default. A terminal gets a table, a file `name = value` lines.
 
@@ -166,7 +92,7 @@ def time_left(metrics: Mapping, total_steps: int) -> float | None:
     60.0
   """
   step, examples, rate = (
-    _number(metrics.get(key)) for key in ('step', 'examples', 'examples_per_second')
+    number(metrics.get(key)) for key in ('step', 'examples', 'examples_per_second')
   )
   if not step or not examples or not rate:
     return None
@@ -201,7 +127,7 @@ def metrics_text(metrics: Mapping, fields: Sequence = FIELDS) -> list[str]:
     >>> metrics_text({'epoch': 3.84, 'train_loss': 0.4117, 'active_fraction': 1.0})
     ['epoch 3.8', 'loss 0.412', 'active 1.0000']
   """
-  numbers = ((_number(metrics.get(key)), template, write) for key, template, write in fields)
+  numbers = ((number(metrics.get(key)), template, write) for key, template, write in fields)
   return [template.format(write(value)) for value, template, write in numbers if value is not None]
 
 
@@ -304,7 +230,7 @@ LAYER_COLUMNS = (
 
 
 def _ratio(row, part, whole):
-  part, whole = _number(row.get(part)), _number(row.get(whole))
+  part, whole = number(row.get(part)), number(row.get(whole))
   return None if part is None or not whole else part / whole
 
 
@@ -332,7 +258,7 @@ def _layers(layers):
 
 def _result_line(summary):
   """The figures of the network that the summary describes, in one line."""
-  accuracy = _number(summary.get('test_accuracy'))
+  accuracy = number(summary.get('test_accuracy'))
   share = percent(_ratio(summary, 'active_weights', 'weights'))
   parts = [
     f'test accuracy {percent(accuracy)}',

@@ -10,19 +10,6 @@ from typing import NamedTuple
 import numpy as np
 
 
-def percent(value: float) -> str:
-  """Writes a fraction in percent, with the digits that its size needs.
-
-  Example:
-    >>> [percent(value) for value in (1.0, 0.93412, 0.051, 0.000512)]
-    ['100 %', '93.4 %', '5.10 %', '0.0512 %']
-  """
-  value *= 100
-  if value >= 99.95:
-    return f'{value:.4g} %'
-  return f'{value:.1f} %' if value >= 10 else f'{value:#.3g} %'
-
-
 def log_ticks(axis, low, high, text):
   """Ticks at powers of ten, and at 2 and 5 times them where there is room."""
   from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
@@ -95,8 +82,9 @@ def spacing(values: np.ndarray) -> Spacing:
 
   Half the smallest error that is worth telling apart is added to all, so that 100 % has its place.
   """
-  errors = 1 - np.clip(values, 0, 1)
-  floor = max(errors[errors > 0].min(initial=1.0) / 1.25, 2e-4)
+  values = np.clip(values, 0, 1)
+  errors = 1 - values
+  floor = max(errors[errors > 0].min(initial=errors.max()) / 1.25, 2e-4)
   offset = floor / 2
 
   def forward(accuracies):
@@ -105,24 +93,40 @@ def spacing(values: np.ndarray) -> Spacing:
   def backward(y):
     return 1 + offset - 10.0 ** -np.asarray(y, float)
 
-  low = max(0.0, 1 - 1.15 * errors.max())
+  low = max(0.0, 1 - 1.15 * (errors.max() or 1e-3))
   high = 1 + offset / 4 if errors.min(initial=1.0) < floor else 1 - floor
-  return Spacing(forward, backward, low, high, _round_ticks(low, high))
+  ticks = _embracing(_round_ticks(low, high), values.min(), values.max())
+  return Spacing(forward, backward, min(low, ticks[0]), max(high, ticks[-1]), ticks)
+
+
+TICKS = (0, 0.1, 0.3, 0.5, 0.7, 0.8, 0.9, 0.95, 0.98, 0.99, 0.995, 0.998, 0.999, 1)
 
 
 def _round_ticks(low, high):
-  """Accuracies of few digits in percent, in a narrow range about evenly spaced."""
+  """Accuracies of few digits in percent, beyond both ends too; a narrow range's are even."""
   from matplotlib.ticker import MaxNLocator
 
-  ticks = [0, 0.1, 0.3, 0.5, 0.7, 0.8, 0.9, 0.95, 0.98, 0.99, 0.995, 0.998, 0.999, 1]
-  inside = [tick for tick in ticks if low <= tick <= high]
-  if len(inside) > 6:
-    inside = [tick for tick in inside if tick not in (0.1, 0.3, 0.7)]
-  if len(inside) < 3:
-    locator = MaxNLocator(5, steps=[1, 2, 5, 10], min_n_ticks=3)
-    percents = locator.tick_values(100 * low, 100 * min(high, 1.0))
-    inside = [float(tick) for tick in np.round(percents / 100, 8) if low <= tick <= min(high, 1.0)]
-  return inside
+  inside = sum(low <= tick <= high for tick in TICKS)
+  if inside >= 3:
+    return [tick for tick in TICKS if inside <= 6 or tick not in (0.1, 0.3, 0.7)]
+  locator = MaxNLocator(5, steps=[1, 2, 5, 10], min_n_ticks=3)
+  percents = locator.tick_values(100 * low, 100 * min(high, 1.0))
+  return [float(tick) for tick in np.round(percents / 100, 8) if 0 <= tick <= 1]
+
+
+def _embracing(ticks, low, high):
+  """The ticks between two values and the next ones beyond, three at least.
+
+  Example:
+    >>> _embracing([0.0, 0.5, 0.8, 0.9, 0.95, 0.98, 0.99, 1.0], 0.85, 0.985)
+    [0.8, 0.9, 0.95, 0.98, 0.99]
+  """
+  first = max(sum(tick <= low for tick in ticks) - 1, 0)
+  last = len(ticks) - max(sum(tick >= high for tick in ticks), 1)
+  if last - first < 2:
+    first, last = max(first - 1, 0), last + 1
+  first = max(min(first, len(ticks) - 3), 0)
+  return ticks[first : max(last, first + 2) + 1]
 
 
 def accuracy(ax, values):

@@ -4,7 +4,8 @@ import math
 
 import numpy as np
 
-from sparsejax.experiment.trace_panels import BLACK, GREY, accuracy_percent, column
+from sparsejax.experiment.numbers import percent
+from sparsejax.experiment.trace_panels import BLACK, GREY, column
 
 MOST_LINES = 12  # more cuts than this are drawn as a span with ticks
 
@@ -73,7 +74,7 @@ def _point_key(point, per_epoch):
   x, values, style = point
   text = 'just after the cut' if style is DIAMOND else 'chosen evaluation'
   if math.isfinite(accuracy := values.get('validation_accuracy', math.nan)):
-    text += f', {accuracy_percent(accuracy)}'
+    text += f', {percent(accuracy)}'
   if per_epoch and style is STAR:
     text += f' at epoch {x / per_epoch:.4g}'
   return Line2D([], [], linestyle='none', markeredgecolor=BLACK, **style), text

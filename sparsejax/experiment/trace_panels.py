@@ -7,6 +7,7 @@ from typing import NamedTuple
 import numpy as np
 
 from sparsejax.experiment import scales
+from sparsejax.experiment.numbers import percent
 
 # Okabe and Ito's palette, less its yellows, which do not read on white.
 BLACK, BLUE, VERMILLION, GREEN = '#000000', '#0072B2', '#D55E00', '#009E73'
@@ -60,10 +61,6 @@ def column(metrics: Sequence[Mapping], key: str) -> np.ndarray:
   return np.array([number(line.get(key)) for line in metrics], float)
 
 
-def accuracy_percent(value):
-  return f'{100 * value:.2f} %'
-
-
 def _short(value):
   return f'{value:.3g}'
 
@@ -83,7 +80,7 @@ PANELS = (
     'accuracy',
     2.45,
     scales.accuracy,
-    accuracy_percent,
+    percent,
     (
       Line('train', 'train_accuracy', BLUE, noisy=True),
       Line('validation', 'validation_accuracy', VERMILLION),
@@ -100,7 +97,7 @@ PANELS = (
     'active fraction',
     2.15,
     scales.fraction,
-    scales.percent,
+    percent,
     (
       Line('not exactly zero', 'active_fraction', BLACK, width=2.6),
       Line('above 1e-3', 'below_1e-3', BLUE, complement=True),
@@ -136,7 +133,7 @@ def panels_of(metrics):
     *PANELS,
     Panel('nats an example', 1.8, scales.log, _short, terms),
     Panel('KL, nats', 2.15, scales.log, _short, by_layer),
-    Panel('at their bounds', 1.1, scales.fraction, scales.percent, (Line('', 'at_bounds', GREEN),)),
+    Panel('at their bounds', 1.1, scales.fraction, percent, (Line('', 'at_bounds', GREEN),)),
   )
 
 

@@ -3,8 +3,8 @@
 import math
 from collections.abc import Sequence
 
+from sparsejax.experiment.numbers import percent
 from sparsejax.experiment.runs import short_value
-from sparsejax.experiment.scales import percent
 from sparsejax.reports.groups import moments
 
 PERCENT = ('validation_accuracy', 'test_accuracy', 'active_fraction')
@@ -46,7 +46,7 @@ def active(mean: float, spread: float) -> str:
 
   Example:
     >>> active(0.05, 0.001), active(1.0, 0.0)
-    ('5.00 ± 0.10 %', '100 %')
+    ('5.00 ± 0.10 %', '100.00 %')
   """
   if not math.isfinite(mean):
     return '-'

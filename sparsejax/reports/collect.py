@@ -1,6 +1,5 @@
 """Run directories as they lie on disk, finished or not: what each holds, what is wrong with it."""
 
-import contextlib
 import json
 import math
 import os
@@ -39,7 +38,7 @@ class Run(NamedTuple):
     environment: of its last start.
     problems: what is wrong with it, a sentence each.
     is_repeated: whether another run of the report is of the same experiment and seed, and counted.
-    trial: of the search that it belongs to; {} where it belongs to none.
+    search: the trials of the one that it belongs to; None where it belongs to none.
     is_damaged: whether it has a summary that can't be read.
   """
 
@@ -51,8 +50,13 @@ class Run(NamedTuple):
   environment: Mapping[str, Any]
   problems: tuple[str, ...]
   is_repeated: bool = False
-  trial: trials.Trial = {}  # noqa: RUF012
+  search: trials.Trials | None = None
   is_damaged: bool = False
+
+  @property
+  def trial(self) -> trials.Trial:
+    """Its own trial of the search; {} where there is none."""
+    return self.search.by_directory.get(self.path.name, {}) if self.search else {}
 
   @property
   def state(self) -> str:
@@ -152,14 +156,10 @@ def collect(folders: Sequence[pathlib.Path]) -> list[Run]:
     where = ', '.join(map(str, folders))
     raise ValueError(f'{where}: no run; allowed are run directories and folders above them')
   named = unique_names(paths)
-  searches = {folder for path in paths if (folder := layout.search_of(path)) is not None}
-  of_path: dict[pathlib.Path, trials.Trial] = {}
-  for folder in searches:
-    with contextlib.suppress(ValueError):  # `searches` says so
-      of_search = trials.by_directory(folder)
-      of_path |= {folder / layout.RUNS / name: trial for name, trial in of_search.items()}
+  folders_of = {path: layout.search_of(path) for path in paths}
+  found = {folder: trials.read(folder) for folder in set(folders_of.values()) - {None}}
   runs = [
-    _with_reason(_read(path, name)._replace(trial=of_path.get(path, {})))
+    _with_reason(_read(path, name)._replace(search=found.get(folders_of[path])))
     for path, name in zip(paths, named, strict=True)
   ]
   return _with_clashes(runs, [ends[path] for path in paths])

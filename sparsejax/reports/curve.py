@@ -6,13 +6,14 @@ import math
 import pathlib
 import textwrap
 from collections.abc import Mapping, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import plotly.graph_objects as go
 
 from sparsejax.experiment import scales
-from sparsejax.experiment.scales import fraction_limits, percent
+from sparsejax.experiment.numbers import percent
+from sparsejax.experiment.scales import fraction_limits
 from sparsejax.reports import published
 from sparsejax.reports.collect import COLLAPSED, Run
 from sparsejax.reports.figures import GREY, styles
@@ -32,6 +33,8 @@ SYMBOLS = {
 }
 DASHES = {'-': 'solid', '--': 'dash', '-.': 'dashdot', ':': 'dot'}
 PUBLISHED = ('star-open', 'hexagon-open', 'pentagon-open', 'diamond-tall-open', 'octagon-open')
+Style = Mapping[str, str]
+Anchors = Mapping[pathlib.Path, str]
 LETTERS = 44  # in a line of a label: what a telephone has room for
 # Under the plot, where it covers nothing however narrow the screen is.
 LEGEND = {'orientation': 'h', 'yref': 'container', 'yanchor': 'bottom', 'y': 0, 'x': 0}
@@ -55,9 +58,7 @@ class Edges(NamedTuple):
     return float(self.spaced.forward(max(accuracy, self.spaced.low)))
 
 
-def pareto(
-  task: str, groups: Sequence[Group], anchors: Mapping[pathlib.Path, str]
-) -> go.Figure | None:
+def pareto(task: str, groups: Sequence[Group], anchors: Anchors) -> go.Figure | None:
   """Returns the curve with every run as a point that says what it is and leads to its row."""
   methods = by_method(groups)
   if not methods:
@@ -71,10 +72,12 @@ def pareto(
   edges = Edges(spacing(groups, others), min(positive) / 1.5)
   places = [*positive, *([edges.left] if min(fractions) <= 0 else [])]
   drawn = go.Figure()
-  for method, style in styles(list(methods)).items():
-    _add_method(drawn, method, methods[method], style, edges, anchors)
   for (source, points), symbol in zip(others.items(), itertools.cycle(PUBLISHED), strict=False):
     _add_published(drawn, source, points, symbol, edges)
+  looks = styles(list(methods))
+  for part in (_seeds, _front, _means):  # what is added last lies on top
+    for method, style in looks.items():
+      drawn.add_scatter(**part(methods[method], style, edges, anchors), legendgroup=method)
   if (dense := best_dense(groups)) is not None:
     line, (mean, _) = {'dash': 'longdash', 'width': 1}, dense[0].moments('test_accuracy')
     text = f'{dense[1]}, {100 * mean:.2f} %'
@@ -104,68 +107,68 @@ def pareto(
   return drawn
 
 
-def _add_method(
-  drawn: go.Figure,
-  method: str,
-  own: Sequence[Group],
-  style: Mapping[str, str],
-  edges: Edges,
-  anchors: Mapping[pathlib.Path, str],
-) -> None:
-  """Adds a method's means with their deviations, its front, and every seed as a small point."""
-  look = {'color': style['color'], 'size': 9}
-  fractions = [edges.x(g.moments('active_fraction')[0]) for g in own]
-  means, spreads = np.array([g.moments('test_accuracy') for g in own]).T
-  spreads = np.where(list(map(is_collapsed, own)), 0, np.nan_to_num(spreads))
-  places, above, below = (
-    np.array([edges.y(value) for value in values])
-    for values in (means, means + spreads, means - spreads)
-  )
+def _seeds(own: Sequence[Group], style: Style, edges: Edges, anchors: Anchors) -> dict[str, Any]:
+  """A method's runs, where an experiment has several, as small points."""
+  each = [(group, run) for group in own for run in group.counted if len(group.counted) > 1]
+  symbols = [_symbol(style, hollow=run.state == COLLAPSED) for _, run in each]
+  return {
+    'x': [edges.x(run.figure('active_fraction')) for _, run in each],
+    'y': [edges.y(run.figure('test_accuracy')) for _, run in each],
+    'mode': 'markers',
+    'marker': {'color': style['color'], 'symbol': symbols, 'size': 4, 'opacity': 0.6},
+    'showlegend': False,
+    'text': [_of_run(group, run) for group, run in each],
+    'hovertemplate': '%{text}<extra></extra>',
+    'customdata': [anchors[run.path] for _, run in each],
+  }
+
+
+def _front(own: Sequence[Group], style: Style, edges: Edges, anchors: Anchors) -> dict[str, Any]:
+  """The front of a method's experiments without a collapsed run."""
+  del anchors
+  best = front([_place(group, edges) for group in own if not is_collapsed(group)])
+  return {
+    'x': [x for x, _ in best],
+    'y': [y for _, y in best],
+    'mode': 'lines',
+    'line': {'color': style['color'], 'width': 1, 'dash': DASHES[style['linestyle']]},
+    'showlegend': False,
+    'hoverinfo': 'skip',
+  }
+
+
+def _means(own: Sequence[Group], style: Style, edges: Edges, anchors: Anchors) -> dict[str, Any]:
+  """A method's means, with bars of their deviations."""
+  places = [_place(group, edges) for group in own]
+  above, below = zip(*(_bar(group, edges) for group in own), strict=True)
   symbols = [_symbol(style, hollow=is_collapsed(group)) for group in own]
-  drawn.add_scatter(
-    x=fractions,
-    y=places.tolist(),
-    error_y={
-      'type': 'data',
-      'array': [length or None for length in (above - places).tolist()],
-      'arrayminus': [length or None for length in (places - below).tolist()],
-      'width': 3,
-    },
-    mode='markers',
-    marker=look | {'symbol': symbols},
-    name=_wrapped(method),
-    legendgroup=method,
-    text=[_of_mean(group) for group in own],
-    hovertemplate='%{text}<extra></extra>',
-    customdata=[anchors[group.counted[0].path] for group in own],
-  )
-  points = zip(fractions, places.tolist(), own, strict=True)
-  best = front([(x, y) for x, y, group in points if not is_collapsed(group)])
-  drawn.add_scatter(
-    x=[x for x, _ in best],
-    y=[y for _, y in best],
-    mode='lines',
-    line={'color': style['color'], 'width': 1, 'dash': DASHES[style['linestyle']]},
-    legendgroup=method,
-    showlegend=False,
-    hoverinfo='skip',
-  )
-  each = [run for group in own for run in group.counted if len(group.counted) > 1]
-  symbols = [_symbol(style, hollow=run.state == COLLAPSED) for run in each]
-  drawn.add_scatter(
-    x=[edges.x(run.figure('active_fraction')) for run in each],
-    y=[edges.y(run.figure('test_accuracy')) for run in each],
-    mode='markers',
-    marker=look | {'symbol': symbols, 'size': 4, 'opacity': 0.6},
-    legendgroup=method,
-    showlegend=False,
-    text=[_of_run(run) for run in each],
-    hovertemplate='%{text}<extra></extra>',
-    customdata=[anchors[run.path] for run in each],
-  )
+  return {
+    'x': [x for x, _ in places],
+    'y': [y for _, y in places],
+    'error_y': {'type': 'data', 'array': above, 'arrayminus': below, 'width': 3},
+    'mode': 'markers',
+    'marker': {'color': style['color'], 'symbol': symbols, 'size': 9},
+    'name': _wrapped(own[0].method),
+    'text': [_of_mean(group) for group in own],
+    'hovertemplate': '%{text}<extra></extra>',
+    'customdata': [anchors[group.counted[0].path] for group in own],
+  }
 
 
-def _symbol(style: Mapping[str, str], *, hollow: bool) -> str:
+def _place(group: Group, edges: Edges) -> tuple[float, float]:
+  fraction, accuracy = (group.moments(key)[0] for key in ('active_fraction', 'test_accuracy'))
+  return edges.x(fraction), edges.y(accuracy)
+
+
+def _bar(group: Group, edges: Edges) -> tuple[float | None, float | None]:
+  """How far the bar of a mean reaches up and down; None where it has none."""
+  mean, spread = group.moments('test_accuracy')
+  if is_collapsed(group) or not spread > 0:
+    return None, None
+  return edges.y(mean + spread) - edges.y(mean), edges.y(mean) - edges.y(mean - spread)
+
+
+def _symbol(style: Style, *, hollow: bool) -> str:
   return SYMBOLS[style['marker']] + ('-open' if hollow else '')
 
 
@@ -177,6 +180,7 @@ def _add_published(drawn: go.Figure, source: str, points, symbol: str, edges: Ed
     marker={'color': GREY, 'symbol': symbol, 'size': 9},
     line={'color': GREY, 'width': 1, 'dash': 'dot'},
     name=_wrapped(source),
+    legendrank=1001,  # after the methods', which have 1000
     text=[_of_point(source, point) for point in points],
     hovertemplate='%{text}<extra></extra>',
   )
@@ -205,8 +209,9 @@ def _of_mean(group: Group) -> str:
   )
 
 
-def _of_run(run: Run) -> str:
+def _of_run(group: Group, run: Run) -> str:
   return (
-    f'<b>{_wrapped(run.name)}</b><br>{100 * run.figure("test_accuracy"):.2f} %<br>'
-    f'{percent(run.figure("active_fraction"))} active'
+    f'<b>{_wrapped(group.label)}</b><br>{_wrapped(run.name)}'
+    f'<br>{percent(run.figure("test_accuracy"))}'
+    f'<br>{percent(run.figure("active_fraction"))} active'
   )

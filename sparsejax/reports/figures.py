@@ -29,7 +29,8 @@ LINES = ('-', '--', '-.', ':')
 GREY = '#6B6B6B'
 MOST = 7  # experiments in one picture, of many methods some more
 SPREAD = 3  # of them that are there for their active fractions
-WIDEST = 8  # layers in one row of panels
+SAME = 0.05  # logs of active fractions that differ by less are of one sparsity
+WIDEST = 6  # layers in one row of panels
 DPI = 130
 LETTER, HANDLE = 4.3, 9  # points that a letter of a legend takes; letters that a handle takes
 
@@ -103,7 +104,8 @@ def chosen(groups: Sequence[Group]) -> list[Group]:
   while rest and len(shown) < most:
     able = [n for n, group in enumerate(rest) if _rank(group)[0] == _rank(rest[0])[0]]
     places = [_log_fraction(group) for group in shown]
-    far = max(able, key=lambda n: min(abs(_log_fraction(rest[n]) - place) for place in places))
+    # Of what lies as far, the first is the best.
+    far = max(able, key=lambda n: min(abs(_log_fraction(rest[n]) - at) for at in places) // SAME)
     shown.append(rest.pop(far))
   return sorted(shown, key=_log_fraction)
 
@@ -133,7 +135,10 @@ def choice(shown: Sequence[Group], groups: Sequence[Group]) -> str:
     return ''
   methods, of = (len({_method(group) for group in found}) for found in (shown, groups))
   best = 'the best of each method' if methods == of else f'the best of {methods} of {of} methods'
-  others = ', others spread over active parameters' if len(shown) > methods else ''
+  places = [_log_fraction(group) for group in groups]
+  is_spread = max(places) - min(places) >= SAME
+  next_ones = 'others spread over active parameters' if is_spread else 'and the next best'
+  others = f', {next_ones}' if len(shown) > methods else ''
   return f'\n{len(shown)} of {len(groups)} experiments: {best}{others}'
 
 

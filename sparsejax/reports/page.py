@@ -11,11 +11,12 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import plotly.io
+from PIL import Image
 from plotly.offline import get_plotlyjs
 
 from sparsejax.experiment import files
+from sparsejax.experiment.numbers import percent
 from sparsejax.experiment.runs import experiment_of, short_name, short_value
-from sparsejax.experiment.scales import percent
 from sparsejax.reports import curve, pareto, tables
 from sparsejax.reports.collect import DELIVERED, Run
 from sparsejax.reports.groups import Group
@@ -35,12 +36,18 @@ th[aria-sort=descending] button::after { content: '\\00a0\\2193'; color: inherit
 td { border-bottom: 1px solid #ddd; } th, td { padding: .25rem .6rem .25rem 0; }
 td { white-space: nowrap; } td.long { white-space: normal; min-width: 14rem; }
 tr:target td { background: #fff3c4; }
-.scroll { overflow-x: auto; } img { max-width: 100%; } a { color: #0072B2; }
+.scroll { overflow-x: auto; } a { color: #0072B2; }
+.picture { display: block; padding: 0; border: 0; margin: 1rem 0; background: none;
+  cursor: zoom-in; }
+.picture img { display: block; max-width: 100%; height: auto; }
+.wide { position: relative; left: 50%; transform: translateX(-50%); width: max-content;
+  max-width: calc(100vw - 3rem); }
+dialog { max-width: 96vw; max-height: 96vh; padding: 0; cursor: zoom-out; }
 .stopped { color: #666; } .unfinished, .failed, .broken, .collapsed { color: #B34700; }
 nav a { margin-right: 1rem; }
 """
 # A click on a column's head sorts by it: numbers before words, and what is not there last. A click
-# on a point goes to its run.
+# on a point goes to its run, one on a picture opens it as large as it is.
 SCRIPT = """
 function compare(x, y, sign) {
   if ((x === '-') !== (y === '-')) { return x === '-' ? 1 : -1; }
@@ -66,8 +73,20 @@ document.querySelectorAll('.plotly-graph-div').forEach(function (plot) {
     if (run) { window.location.hash = run; }
   });
 });
+var full = document.querySelector('dialog');
+document.querySelectorAll('.picture').forEach(function (picture) {
+  picture.addEventListener('click', function () {
+    var image = picture.firstChild;
+    full.firstChild.src = image.src;
+    full.firstChild.alt = image.alt;
+    full.showModal();
+    full.scrollTo(0, 0);
+  });
+});
+full.addEventListener('click', function () { full.close(); });
 """
 LONG = 40  # letters of a cell that is broken into lines
+WIDE = 1148  # pixels that the text is wide
 
 
 def page(
@@ -118,6 +137,7 @@ def page(
       '<meta name="viewport" content="width=device-width, initial-scale=1">',
       f'<style>{STYLE}</style><script>{get_plotlyjs()}</script></head><body>',
       *body,
+      '<dialog><img alt=""></dialog>',
       f'<script>{SCRIPT}</script></body></html>\n',
     ]
   )
@@ -147,8 +167,8 @@ def _runs(runs: Sequence[Run], anchors: Mapping[pathlib.Path, str], root: pathli
         html.escape(run.method),
         html.escape(str(own.get('seed', '-'))),
         f'{run.epoch:g}',
-        _percent(run.figure('active_fraction')),
-        *(f'{100 * a:.2f} %' if math.isfinite(a) else '-' for a in accuracies),
+        percent(run.figure('active_fraction')),
+        *map(percent, accuracies),
         *(html.escape(short_value(own[n])) if n in own else '-' for n in settings),
         ' '.join(_link(f'{path}/{name}', name) for name in found),
       ]
@@ -173,10 +193,6 @@ def _settings(runs: Sequence[Run]) -> dict[str, str]:
   shared = collections.Counter(map(short_name, varying))
   names = {name: short_name(name) for name in sorted(varying)}
   return {name: short if shared[short] == 1 else name for name, short in names.items()}
-
-
-def _percent(value: float) -> str:
-  return percent(value) if math.isfinite(value) else '-'
 
 
 def _problems(
@@ -218,6 +234,11 @@ def _cell(content: str) -> str:
 
 
 def _image(path: pathlib.Path) -> str:
-  content = base64.b64encode(path.read_bytes()).decode()
+  """A picture that a click opens; one wider than the text has the width of the window."""
+  with Image.open(path) as image:
+    width, height = image.size
   what = html.escape(path.stem.replace('_', ' ').replace('.', ': '))
-  return f'<p><img alt="{what}" src="data:image/png;base64,{content}"></p>'
+  look = 'picture wide' if width > WIDE else 'picture'
+  source = f'data:image/png;base64,{base64.b64encode(path.read_bytes()).decode()}'
+  size = f'width="{width}" height="{height}"'
+  return f'<button class="{look}"><img alt="{what}" {size} src="{source}"></button>'

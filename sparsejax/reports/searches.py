@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 from sparsejax.experiment.runs import short_name, short_value
-from sparsejax.reports import cells, trials
+from sparsejax.reports import cells
 from sparsejax.reports.collect import Run, unique_names
 from sparsejax.reports.tried import Setting, front, tried
 from sparsejax.search import layout
@@ -64,12 +64,8 @@ KINDS = {
 
 
 def _search(folder: pathlib.Path, name: str, runs: Sequence[Run]) -> Search:
-  wrong: list[tuple[str, str, str]] = []
-  try:
-    of_search = trials.by_directory(folder)
-  except ValueError as error:
-    of_search = {}
-    wrong.append((name, 'broken', str(error)))
+  of_search, problem = runs[0].search
+  wrong = [(name, 'broken', problem)] if problem else []
   try:
     settings = json.loads((folder / layout.SWEEP).read_text())
     scheduler, eta = settings['scheduler']['name'], settings['scheduler']['eta']

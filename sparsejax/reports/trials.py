@@ -3,7 +3,7 @@
 import json
 import pathlib
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 from sparsejax.experiment.rates import is_number
 from sparsejax.search import layout
@@ -11,22 +11,29 @@ from sparsejax.search import layout
 Trial = Mapping[str, Any]
 
 
-def by_directory(search: pathlib.Path) -> dict[str, Trial]:
-  """Returns of each run directory's name the last of its trials; {} where none has ended.
+class Trials(NamedTuple):
+  """The trials of a search.
 
-  Raises:
-    ValueError: the file, and that it can't be read.
+  Attributes:
+    by_directory: of each run directory's name the last of its trials; {} where none has ended.
+    problem: that they can't be read, and why; '' where they can.
   """
+
+  by_directory: Mapping[str, Trial]
+  problem: str = ''
+
+
+def read(search: pathlib.Path) -> Trials:
+  """Returns the trials of the search in a folder."""
   try:
-    read = json.loads((search / layout.TRIALS).read_text())
-    found = [_checked(trial) for trial in read]
+    found = [_checked(trial) for trial in json.loads((search / layout.TRIALS).read_text())]
   except FileNotFoundError:
-    return {}
+    return Trials({})
   except (OSError, ValueError, TypeError, KeyError) as error:
-    raise ValueError(f'{layout.TRIALS} can not be read: {" ".join(str(error).split())}') from None
+    return Trials({}, f'{layout.TRIALS} can not be read: {" ".join(str(error).split())}')
   # A place in a later rung has no directory before somebody goes on to it.
   placed = [trial for trial in found if trial['directory'] is not None]
-  return {t['directory']: t for t in sorted(placed, key=lambda trial: trial['rung'])}
+  return Trials({t['directory']: t for t in sorted(placed, key=lambda trial: trial['rung'])})
 
 
 def _checked(trial: Any) -> Trial:

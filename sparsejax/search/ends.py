@@ -1,5 +1,6 @@
 """What a search would train, built before it begins: every config, both ends of every range."""
 
+import contextlib
 from collections.abc import Mapping
 from typing import Any
 
@@ -29,21 +30,44 @@ def check(sweep: Sweep, resolve: Resolve, *, with_ends: bool = True) -> list[str
   for config in sweep.settings['configs']:
     one = sweep.settings | {'configs': [config]}
     experiment = _build(sweep, one, {}, f'{config}', resolve)
-    warnings += _rungs_before_the_cut(sweep, config, experiment)
-    for parameter in sweep.parameters if with_ends else ():
-      if parameter.key not in (space.CONFIG, space.SEED):
-        built = [
-          _build(
-            sweep,
-            one,
-            {parameter.key: value},
-            f"space: '{parameter.key}' at {short_value(value)} of {config}",
-            resolve,
-          )
-          for value in _ends(parameter)
-        ]
-        _check_schedule(sweep, parameter, built)
+    if not with_ends:  # what is compared before the cut was told when the search began
+      continue
+    latest: dict[str, tuple[Any, setup.Experiment]] = {}
+    for parameter in sweep.parameters:
+      if parameter.key in (space.CONFIG, space.SEED):
+        continue
+      key, ends = parameter.key, _ends(parameter)
+      at = {value: f"space: '{key}' at {short_value(value)} of {config}" for value in ends}
+      built = [_build(sweep, one, {key: value}, at[value], resolve) for value in ends]
+      _check_schedule(sweep, parameter, built)
+      if any(_cut(end) != _cut(experiment) for end in built):
+        latest[key] = max(zip(ends, built, strict=True), key=lambda end: _cut(end[1]))
+    last = _latest(sweep, one, experiment, latest, resolve)
+    warnings += _rungs_before_the_cut(sweep, config, last, is_searched=bool(latest))
   return warnings
+
+
+def _cut(experiment: setup.Experiment) -> float:
+  """The epoch of the first cut; -1 where there is none."""
+  cut = experiment.agenda.first_cut
+  return -1.0 if cut is None else cut / experiment.clock.steps_per_epoch
+
+
+def _latest(sweep, one, experiment, latest, resolve) -> setup.Experiment:
+  """Of what the space can be the experiment that is cut last.
+
+  Args:
+    sweep: the search.
+    one: its settings, of one config.
+    experiment: the config as it is, which stands where no parameter moves the cut.
+    latest: for each parameter that does, its value with the latest cut, and that experiment.
+    resolve: loads a config.
+  """
+  if len(latest) > 1:
+    values = {key: value for key, (value, _) in latest.items()}
+    with contextlib.suppress(ValueError):  # together they can't be
+      return _build(sweep, one, values, '', resolve)
+  return max((built for _, built in latest.values()), key=_cut, default=experiment)
 
 
 def _ends(parameter: space.Parameter) -> tuple[Any, ...]:
@@ -109,7 +133,9 @@ def _block(config: Mapping[str, Any], name: str) -> Any:
   return config
 
 
-def _rungs_before_the_cut(sweep: Sweep, config: str, experiment: setup.Experiment) -> list[str]:
+def _rungs_before_the_cut(
+  sweep: Sweep, config: str, experiment: setup.Experiment, *, is_searched: bool
+) -> list[str]:
   cut, scheduler = experiment.agenda.first_cut, sweep.settings['scheduler']
   rungs = {slot.epochs for slot in sweep.slots if not slot.is_last}
   if scheduler['name'] == 'optuna_hyperband':
@@ -122,8 +148,9 @@ def _rungs_before_the_cut(sweep: Sweep, config: str, experiment: setup.Experimen
   early = [epochs for epochs in sorted(rungs) if experiment.clock.steps('epochs', epochs) <= cut]
   if not early:
     return []
-  begin = cut / experiment.clock.steps_per_epoch
+  is_not, begins = ('may not be', 'prune can begin') if is_searched else ('is not', 'prune begins')
   return [
-    f'{config}: what is compared after {", ".join(map(str, early))} epochs is not pruned yet: '
-    f'prune begins at epoch {begin:g}; with an earlier begin every rung compares pruned networks'
+    f'{config}: what is compared after {", ".join(map(str, early))} epochs {is_not} pruned yet: '
+    f'{begins} at epoch {_cut(experiment):g}; with an earlier begin every rung compares pruned '
+    'networks'
   ]

@@ -16,7 +16,7 @@ from rich.console import Console
 from rich.live import Live
 
 from sparsejax.experiment import files
-from sparsejax.experiment.display import duration
+from sparsejax.experiment.numbers import duration
 from sparsejax.search import layout, view
 from sparsejax.search.study import Study, machine, worker_name
 

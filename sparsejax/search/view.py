@@ -11,7 +11,7 @@ from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 
-from sparsejax.experiment.display import duration, percent
+from sparsejax.experiment.numbers import duration, percent
 from sparsejax.experiment.runs import short_name, short_value
 from sparsejax.search import layout
 from sparsejax.search.brackets import Slot

@@ -1,0 +1,60 @@
+"""What is kept of each run, in a folder of its own below results/NAME, and where it is found."""
+
+import json
+import pathlib
+import re
+from typing import Any
+
+from pages import PAGES, Entry
+
+RESULTS = pathlib.Path(__file__).resolve().parent
+
+
+def keep(name: str, runs: pathlib.Path) -> None:
+  """Copies what is kept of a page's finished runs."""
+  page = PAGES[name]
+  for entry in page.entries:
+    for seed in entry.seeds:
+      source = runs / name / entry.label / f'seed{seed}'
+      if (source / 'summary.json').exists():
+        traced = seed == entry.seeds[0] and re.search(page.traces, entry.label)
+        target = RESULTS / name / entry.label / f'seed{seed}'
+        _copy(source, target, page.lines, with_trace=bool(traced))
+
+
+def _copy(source: pathlib.Path, target: pathlib.Path, most: int, *, with_trace: bool) -> None:
+  target.mkdir(parents=True, exist_ok=True)
+  config = read(source / 'config.json')
+  config['data']['dir'] = None
+  (target / 'config.json').write_text(json.dumps(config, indent=2) + '\n')
+  for file in ('summary.json', 'environment.json'):
+    (target / file).write_text((source / file).read_text())
+  lines = (source / 'metrics.jsonl').read_text().splitlines(keepends=True)
+  (target / 'metrics.jsonl').write_text(''.join(thin(lines, most)))
+  if with_trace:
+    (target / 'trace.png').write_bytes((source / 'trace.png').read_bytes())
+
+
+def thin(lines: list[str], most: int) -> list[str]:
+  """Returns the lines of evaluations, and every k-th of the others, about so many in all."""
+  evaluations = sum('validation_loss' in line for line in lines)
+  every = -(-len(lines) // max(most - evaluations, 1))
+  return [line for i, line in enumerate(lines) if i % every == 0 or 'validation_loss' in line]
+
+
+def read(path: pathlib.Path) -> Any:
+  return json.loads(path.read_text())
+
+
+def summaries(name: str, entry: Entry) -> list[pathlib.Path]:
+  """Returns the summary of each seed of a row that is there."""
+  folder = RESULTS / name / entry.label
+  paths = [folder / f'seed{seed}' / 'summary.json' for seed in entry.seeds]
+  return [path for path in paths if path.exists()]
+
+
+def firsts(name: str, only: str = '') -> dict[str, pathlib.Path]:
+  """Returns the summary of the first seed of each row that the expression finds, by its label."""
+  entries = [entry for entry in PAGES[name].entries if re.search(only, entry.label)]
+  found = {entry.label: summaries(name, entry)[:1] for entry in entries}
+  return {label: path for label, paths in found.items() for path in paths}

@@ -1,0 +1,263 @@
+"""The pages of results that are committed here: what is said above each table, and its rows."""
+
+from typing import NamedTuple
+
+
+class Entry(NamedTuple):
+  """One row of a table: a config, what the command line changes of it, its seeds."""
+
+  label: str
+  config: str
+  overrides: tuple[str, ...] = ()
+  seeds: tuple[int, ...] = (0, 1, 2)
+  program: str = 'launch.py'
+
+
+class Page(NamedTuple):
+  """What README.md says above its table, and the rows."""
+
+  title: str
+  text: str
+  entries: tuple[Entry, ...]
+  lines: int = 120  # of each metrics.jsonl that is kept, about
+  traces: str = ''  # a regular expression over rows: the first seed's trace is kept
+  figure: str = ''  # the title of test error over compression, a line for each method
+  curves: tuple[tuple[str, str], ...] = ()  # (title, regular expression over rows): by epoch
+
+
+SHORTENED = (
+  '--config.epochs=15',
+  '--config.data.limit=10000',
+  '--config.data.validation=2000',
+  '--config.scale_by_learning_rate.learning_rate.every_epochs=5',
+  '--config.log.every_steps=20',
+)
+CUT = (*SHORTENED, '--config.prune.begin_epochs=5')
+EXACT_5 = ('--config.prune.allocation=global_rank', '--config.prune.target=0.05')
+
+
+def _narrow(width: int) -> tuple[str, ...]:
+  return (*SHORTENED, f'--config.model.width={width}')
+
+
+LIMITED = ('--config.data.limit=10000', '--config.data.validation=2000')
+DENSE_30 = (
+  *LIMITED,
+  '--config.epochs=30',
+  '--config.scale_by_learning_rate.learning_rate.every_epochs=10',
+)
+
+
+def _variational(epochs: int, width: int | None = None) -> tuple[str, ...]:
+  """A shortened run: the warm-up is a third of it, the learning rate falls over its last half."""
+  return (
+    *LIMITED,
+    f'--config.epochs={epochs}',
+    f'--config.add_kl_gradients.weight.end_epochs={epochs / 3:.1f}',
+    f'--config.scale_by_learning_rate.learning_rate.begin_epochs={epochs / 2}',
+    *((f'--config.model.width={width}',) if width else ()),
+  )
+
+
+def _at_once(weight: int) -> str:
+  """A warm-up that begins where it ends."""
+  return f'--config.add_kl_gradients.weight.initial={weight}'
+
+
+AT_30 = ('--config.lobs.at_epochs=30', '--config.prune.begin_epochs=30')
+BY_MAGNITUDE = '--config.lobs.method=magnitude'
+FRACTIONS = (0.5, 0.1, 0.04, 0.0178, 0.01)  # of the weights kept: 2x to 100x
+STRENGTHS = ('3e-5', '2e-4', '6e-4', '1.5e-3', '3e-3')  # chosen to span the same range
+SHORT = (
+  '--config.epochs=36',
+  '--config.scale_by_learning_rate.learning_rate.every_epochs=12',
+)
+GRADUAL = (*SHORT, '--config.prune.begin_epochs=3', '--config.prune.end_epochs=22')
+EXCHANGING = (*SHORT, '--config.prune.end_epochs=27')
+SHRUNK = (*SHORT, '--config.prune.begin_epochs=18', '--config.proximal_l1.strength.every_epochs=18')
+
+
+def _methods(model: str, methods: dict[str, tuple[str, ...]]) -> tuple[Entry, ...]:
+  """A row for each method and operating point, under the name `method/point`."""
+  dense = Entry('dense', f'configs/{model}_gradual.py:1.0', methods['gradual'])
+  pruned = [
+    Entry(f'{method}_{1 / fraction:.0f}x', f'configs/{model}_{method}.py:{fraction}', changes)
+    for method, changes in methods.items()
+    for fraction in FRACTIONS
+  ]
+  shrunk = [Entry(f'l1_{s}', f'configs/{model}_l1.py:{s}', SHRUNK) for s in STRENGTHS]
+  return (dense, *pruned, *shrunk)
+
+
+ABLATED = (
+  '--config.epochs=40',
+  '--config.data.validation=1000',
+  '--config.scale_by_learning_rate.learning_rate.begin_epochs=20',
+)
+OF_FOUR = ('--config.add_kl_gradients.weight.end_epochs=4',)  # as the paper's warm-up
+OF_36_EPOCHS = (
+  '--config.epochs=36',
+  '--config.add_kl_gradients.weight.end_epochs=8',
+  '--config.scale_by_learning_rate.learning_rate.begin_epochs=24',
+  '--config.scale_by_learning_rate.learning_rate.initial=0.005',
+)
+AT_3 = tuple(f'--config.group_horseshoe.thresholds.{n}=3.0' for n in ('conv1', 'fc1', 'fc2'))
+OF_60_EPOCHS = (
+  '--config.epochs=60',
+  '--config.scale_by_learning_rate.learning_rate.initial=0.003',
+  '--config.scale_by_learning_rate.learning_rate.begin_epochs=36',
+)
+WRONG = 'results/wrong_variance.py'
+NAMED = '--config.method=Bayesian compression (wrong variance)'
+
+PAGES = {
+  'mnist_methods': Page(
+    'Five ways to a sparse LeNet-300-100 on MNIST, and the best of them on LeNet-5',
+    'Every run of LeNet-300-100 has 36 epochs, the same initial weights for its seed, the same SGD '
+    '(learning rate 0.1 falling tenfold after 12 and 24 epochs, momentum 0.9, weight decay 5e-4) '
+    'and the same '
+    'split: 55,000 images train, 5,000 choose the network, the test set is read once. Gradual and '
+    'random pruning remove weights from epoch 3 to 22; RigL and SET are sparse from the first step '
+    'and exchange weights until epoch 27; L1 shrinks until epoch 18, and what is zero then stays '
+    'so. All of it is unstructured; biases (410) are not pruned and not counted in the '
+    'compression. Dynamic network surgery (Guo et al. 2016): 56x at 1.99 %; Sparse VD (Molchanov '
+    'et al. 2017): 68x at 1.92 %; Deep Compression (Han et al. 2015): 12x at 1.58 %. LeNet-5 is '
+    'pruned gradually in 45 epochs, on images shifted by up to two pixels; dynamic network '
+    'surgery: 108x at 0.91 %. Active is counted by value: of the weights that SET grows, some lie '
+    'at pixels that are always black, get no gradient and never leave zero.',
+    (
+      *_methods(
+        'lenet300',
+        {'gradual': GRADUAL, 'rigl': EXCHANGING, 'set': EXCHANGING, 'random': GRADUAL},
+      ),
+      Entry('lenet5_gradual_108x', 'configs/lenet5_gradual.py'),
+    ),
+    lines=40,
+    traces='^dense|_56x|l1_1.5e-3|lenet5',
+    figure='LeNet-300-100 on MNIST: mean of three seeds, bars of one standard deviation',
+  ),
+  'mnist_lobs': Page(
+    'L-OBS on MNIST: surgery against zeroing the smallest weights',
+    'Dense training, one cut to 7 % of the weights, a short retraining. L-OBS moves the weights '
+    'that stay so that every layer answers as the dense network did; magnitude zeroes as many in '
+    'each layer, the smallest, at the same step. The dense rows are the controls of equal length. '
+    'Of LeNet-300-100: 30 epochs, the cut, 15 epochs of retraining; of LeNet-5: 12 and 3, without '
+    'shifted images. Dong et al. 2017: LeNet-300-100 1.76 % dense, 3.10 just cut, 1.82 retrained; '
+    'LeNet-5 1.27, 3.21, 1.27.',
+    (
+      Entry('lenet300_dense', 'configs/lenet300_lobs.py:1.0', AT_30),
+      Entry('lenet300_lobs', 'configs/lenet300_lobs.py', AT_30),
+      Entry('lenet300_magnitude', 'configs/lenet300_lobs.py', (*AT_30, BY_MAGNITUDE)),
+      Entry('lenet5_dense', 'configs/lenet5_lobs.py:1.0', seeds=(0,)),
+      Entry('lenet5_lobs', 'configs/lenet5_lobs.py', seeds=(0,)),
+      Entry('lenet5_magnitude', 'configs/lenet5_lobs.py', (BY_MAGNITUDE,), seeds=(0,)),
+    ),
+    lines=60,
+    traces='_lobs$|lenet5_magnitude',
+  ),
+  'mnist_bayesian': Page(
+    'Posteriors over weights on MNIST: sparse variational dropout and Bayesian compression',
+    '59,000 images train, the network of the last step is deployed, the test set is read once, and '
+    'once more with weights of fewer bits. '
+    'Compression counts weights, not biases; with bits it is 32 bits of every weight over the bits '
+    'of those that are left. LeNet-5 has 36 of its 100 epochs by the normal-Jeffreys prior, and by '
+    'sparse variational dropout 45 of 200, or 60 at three times the learning rate. The horseshoe '
+    'has all 100, with thresholds read off the histograms of a shorter run: that is the row of '
+    '36 epochs, whose thresholds of 3 cut filters of conv1 that it needs. Molchanov et al. 2017: '
+    'LeNet-300-100 68x at 1.92 %, LeNet-5 280x at 0.75 %. Louizos et al. 2017, normal-Jeffreys: '
+    '278-98-13 at 1.8 %, 9x, 36x with bits; 8-13-88-13 at 1.0 %, 108x, 361x; horseshoe: '
+    '311-86-14 at 1.8 %, 9x, 23x; 5-10-76-16 at 1.0 %, '
+    '156x, 419x.',
+    (
+      Entry('lenet300_sparse_vd', 'configs/lenet300_sparse_vd.py'),
+      Entry('lenet300_bc_gnj', 'configs/lenet300_bc_gnj.py'),
+      Entry('lenet300_bc_ghs', 'configs/lenet300_bc_ghs.py'),
+      Entry('lenet5_sparse_vd', 'configs/lenet5_sparse_vd.py', ('--config.epochs=45',), seeds=(0,)),
+      Entry('lenet5_sparse_vd_60', 'configs/lenet5_sparse_vd.py', OF_60_EPOCHS, seeds=(0,)),
+      Entry('lenet5_bc_gnj', 'configs/lenet5_bc_gnj.py', OF_36_EPOCHS, seeds=(0,)),
+      Entry('lenet5_bc_ghs', 'configs/lenet5_bc_ghs.py', seeds=(0,)),
+      Entry('lenet5_bc_ghs_36', 'configs/lenet5_bc_ghs.py', OF_36_EPOCHS + AT_3, seeds=(0,)),
+    ),
+  ),
+  'ablations_kl': Page(
+    'What kept posteriors from working in 2017: two faults, one at a time',
+    'On 13 October 2017 the log found that variational dropout zeroed every weight, and did not '
+    'find why: its KL was divided by the number of batches, not of examples, and weighed in full '
+    'from the first step. On 2 February 2018 the variances of its posteriors were wrong: the KL '
+    'took log-variances for log standard deviations. Every row of sparse variational dropout '
+    '(LeNet-300-100 on MNIST, 40 epochs) is the right recipe but for what its name says; in '
+    'batches of 100 a KL over batches is 100 times as strong. The rows of Bayesian compression '
+    '(gnj: normal-Jeffreys, 40 epochs) differ in how the KL of the weights reads their variances; '
+    'the KL that is drawn is the one that each was trained by.',
+    (
+      Entry('sparse_vd', 'configs/lenet300_sparse_vd.py', ABLATED),
+      Entry('batches_at_once', 'configs/lenet300_sparse_vd.py:100', (*ABLATED, _at_once(100))),
+      Entry('batches_warmed_up', 'configs/lenet300_sparse_vd.py:100', ABLATED),
+      Entry('examples_at_once', 'configs/lenet300_sparse_vd.py', (*ABLATED, _at_once(1))),
+      Entry('gnj', 'configs/lenet300_bc_gnj.py', (*ABLATED, *OF_FOUR)),
+      Entry(
+        'gnj_wrong_variance',
+        'configs/lenet300_bc_gnj.py',
+        (*ABLATED, *OF_FOUR, NAMED),
+        program=WRONG,
+      ),
+    ),
+    lines=60,
+    traces='^sparse_vd|^gnj',
+    curves=(('13 October: Sparse VD', 'sparse|at_once|warm'), ('2 February: GNJ', 'gnj')),
+  ),
+  'cifar10_bayesian': Page(
+    'Bayesian compression on CIFAR-10, shortened to what two CPU cores train in an hour',
+    'The first 10,000 training images, 30 epochs of 180; 2,000 images validate, the test set is '
+    "read once, whole. The KL's weight rises over the first third of the run, the learning rate "
+    'falls to 0 over the last half (dense: tenfold every ten epochs). The log, on all images and '
+    'with variances that it found wrong afterwards: 89 % dense, 85 % at a tenth of the KL, 71 % at '
+    'all of it. VGG16 and ResNet50 are 1/8 as wide as '
+    'they should be, for 10 epochs.',
+    (
+      Entry('allconv_dense', 'configs/allconv_dense.py', DENSE_30, (0,)),
+      Entry('allconv_bc_0.1', 'configs/allconv_bc.py:0.1', _variational(30), (0,)),
+      Entry('allconv_bc_1.0', 'configs/allconv_bc.py:1.0', _variational(30), (0,)),
+      Entry('vgg16_bc_width8', 'configs/vgg16_bc.py', _variational(10, width=8), (0,)),
+      Entry('resnet50_bc_width8', 'configs/resnet50_bc.py', _variational(10, width=8), (0,)),
+    ),
+  ),
+  'mnist_deep_compression': Page(
+    'Deep Compression on MNIST',
+    'Weights are kernels, as the papers count them; compression = weights / active weights. '
+    'Han et al. 2015: LeNet-300-100 12x at 1.58 % test error, LeNet-5 12x at 0.74 %; dynamic '
+    'network surgery: 56x at 1.99 % and 108x at 0.91 %. 55,000 images train, 5,000 choose the '
+    'network, the test set is read once. LeNet-5 sees its training images shifted by up to two '
+    'pixels, as the papers did not; the last row is without.',
+    (
+      Entry('lenet300_dc_12x', 'configs/lenet300_dc.py'),
+      Entry('lenet300_dc_56x', 'configs/lenet300_dc.py:0.0178'),
+      Entry('lenet300_gradual_56x', 'configs/lenet300_gradual.py'),
+      Entry('lenet5_dc_12x', 'configs/lenet5_dc.py'),
+      Entry(
+        'lenet5_dc_12x_not_shifted',
+        'configs/lenet5_dc.py',
+        ('--config.data.crop_padding=0',),
+        (0,),
+      ),
+    ),
+  ),
+  'cifar10_shortened': Page(
+    'CIFAR-10, shortened to what two CPU cores train in minutes',
+    'The first 10,000 training images, 15 epochs, the learning rate falling tenfold every 5, the '
+    'cut at epoch 5; 2,000 images choose the network, the test set is read once, whole. These runs '
+    'show that a network trains, is cut and recovers; their accuracies compare with nothing at '
+    'full size. The butterflies are a quarter and an eighth as wide as they should be.',
+    (
+      Entry('allconv_threshold', 'configs/allconv_dc.py', CUT, (0,)),
+      Entry(
+        'resnet50_width8_5_percent',
+        'configs/resnet50_dc.py',
+        (*CUT, *EXACT_5, '--config.model.width=8'),
+        (0,),
+      ),
+      Entry('butterfly_log_width16', 'configs/butterfly_resnet18.py', _narrow(16), (0,)),
+      Entry('butterfly_general_width8', 'configs/butterfly_resnet18.py:general', _narrow(8), (0,)),
+    ),
+  ),
+}

@@ -1,0 +1,138 @@
+"""The README.md of a page and its figures, made of the kept files alone."""
+
+import math
+import pathlib
+import statistics
+
+import figures
+import kept
+from kept import RESULTS
+from pages import PAGES
+
+FIGURE = 'error_over_compression.png'
+CURVES = 'by_epoch.png'
+HISTOGRAMS = 'log_alpha.png'
+
+
+def write(name: str) -> None:
+  """Draws a page's figures and writes its README.md."""
+  folder, page = RESULTS / name, PAGES[name]
+  if page.figure:
+    rows = {e.label: kept.summaries(name, e) for e in page.entries if 'lenet5' not in e.label}
+    figures.error_over_compression(rows, folder / FIGURE, page.figure)
+  if page.curves:
+    columns = {title: _metrics(kept.firsts(name, only)) for title, only in page.curves}
+    figures.over_epochs({title: rows for title, rows in columns.items() if rows}, folder / CURVES)
+  if shown := _with_posteriors(name):
+    figures.log_alpha(shown, folder / HISTOGRAMS)
+  (folder / 'README.md').write_text(text_of(name))
+
+
+def _metrics(summaries: dict[str, pathlib.Path]) -> dict[str, pathlib.Path]:
+  return {label: path.with_name('metrics.jsonl') for label, path in summaries.items()}
+
+
+def _with_posteriors(name: str) -> dict[str, pathlib.Path]:
+  """The summary of the first seed of each row that has histograms of log alpha."""
+  return {
+    label: path for label, path in kept.firsts(name).items() if 'log_alpha' in kept.read(path)
+  }
+
+
+def text_of(name: str) -> str:
+  """Returns the page's text."""
+  folder, page = RESULTS / name, PAGES[name]
+  paths = {entry: kept.summaries(name, entry) for entry in page.entries}
+  found = {entry: list(map(kept.read, of_entry)) for entry, of_entry in paths.items()}
+  drawn = (
+    (page.figure, 'test error over compression', FIGURE),
+    (page.curves, 'accuracy, KL and active weights by epoch', CURVES),
+    (_with_posteriors(name), 'log alpha by layer', HISTOGRAMS),
+  )
+  text = [f'# {page.title}', '', page.text, '']
+  text += [f'![{what}]({file})\n' for is_drawn, what, file in drawn if is_drawn]
+  text += [*_means(found), '', *_runs(found)]
+  if posteriors := _posteriors(found):
+    text += ['', *posteriors]
+  machines = sorted({_machine(path) for of_entry in paths.values() for path in of_entry})
+  text += ['', f'Made by `python results/reproduce.py {name} --runs=DIR`. {" ".join(machines)}']
+  pictures = sorted(folder.glob('*/seed*/trace.png'))
+  text += [f'\n![{p.parent.parent.name}]({p.relative_to(folder)})' for p in pictures]
+  return '\n'.join(text) + '\n'
+
+
+def _posteriors(found) -> list[str]:
+  """What variational runs have beside the others: units kept, bits, and the figures with bits."""
+  head = (
+    'run | seed | units kept by layer | bits by layer | compression | with bits | '
+    'test error, % | with bits'
+  )
+  rows = []
+  for entry, summaries in found.items():
+    for s in summaries:
+      if 'architecture' in s:
+        units, widths = ('-'.join(map(str, x)) for x in (s['architecture'], s['bits'].values()))
+        errors = [
+          f'{100 * (1 - s[key]):.2f}' for key in ('test_accuracy', 'test_accuracy_with_bits')
+        ]
+        rows.append(
+          f'{entry.label} | {s["seed"]} | {units} | {widths} | {_times(s["compression"])} | '
+          f'{_times(s["compression_with_bits"])} | {errors[0]} | {errors[1]}'
+        )
+  return _table(head, rows) if rows else []
+
+
+def _table(head: str, rows: list[str]) -> list[str]:
+  """The lines of a table; the cells of head and rows are parted by ' | '."""
+  return [f'| {row} |' for row in (head, '|'.join(['---'] * len(head.split(' | '))), *rows)]
+
+
+def _times(ratio: float | None) -> str:
+  """A ratio as text; of a network without a weight it is infinite, and null in its summary."""
+  return 'infinite' if ratio is None or math.isinf(ratio) else f'{ratio:.1f}x'
+
+
+def _means(found) -> list[str]:
+  head = 'row | n | test error, % | compression | theoretical speed-up | active fraction'
+  rows = []
+  for entry, summaries in found.items():
+    if not summaries:
+      rows.append(f'{entry.label} | 0 | not run | | |')
+      continue
+    errors = [100 * (1 - s['test_accuracy']) for s in summaries]
+    spread = f' ± {statistics.stdev(errors):.2f}' if len(errors) > 1 else ''
+    ratios = [
+      statistics.mean(math.inf if s[key] is None else s[key] for s in summaries)
+      for key in ('compression', 'theoretical_speedup', 'active_fraction')
+    ]
+    error = f'{statistics.mean(errors):.2f}{spread}'
+    rows.append(
+      f'{entry.label} | {len(errors)} | {error} | {_times(ratios[0])} | {_times(ratios[1])} | '
+      f'{100 * ratios[2]:.2f} %'
+    )
+  return _table(head, rows)
+
+
+def _runs(found) -> list[str]:
+  head = (
+    'run | seed | dense, just cut, final: validation accuracy, % | test accuracy, % | '
+    'active weights | seconds'
+  )
+  rows = []
+  for entry, summaries in found.items():
+    for s in summaries:
+      phases = ', '.join(f'{100 * p["validation_accuracy"]:.2f}' for p in s['phases'].values())
+      rows.append(
+        f'{entry.label} | {s["seed"]} | {phases} | {100 * s["test_accuracy"]:.2f} | '
+        f'{s["active_weights"]:,} of {s["weights"]:,} | {s["seconds"]:.0f}'
+      )
+  return _table(head, rows)
+
+
+def _machine(summary: pathlib.Path) -> str:
+  start = kept.read(summary.with_name('environment.json'))[-1]
+  return (
+    f'Code of commit {start["git_commit"][:7]}; {start["cpus"]} cores of {start["processor"]}, '
+    f'{len(start["devices"])} {start["backend"]} device(s), Python {start["python"]}, '
+    f'JAX {start["versions"]["jax"]}.'
+  )

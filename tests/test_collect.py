@@ -1,0 +1,129 @@
+"""What is collected of run directories, and what is said of those that are not whole."""
+
+import json
+import math
+
+import pytest
+from run_folders import edit, every_kind, read_csv, write_run, write_sweep
+
+from sparsejax import report
+from sparsejax.reports import collect, groups, tables
+
+
+def test_every_run_is_a_row_with_its_state_and_what_is_wrong(tmp_path):
+  folder = every_kind(tmp_path / 'runs')
+  report.report([folder, folder / 'again'], tmp_path / 'out')
+  rows = read_csv(tmp_path / 'out')
+  states = {name: row['state'] for name, row in rows.items()}
+  assert states == {
+    'runs/sparse/seed0': 'finished',
+    'seed1': 'finished',
+    'seed2': 'finished',
+    'sparser #1 50%?/seed0': 'finished',
+    'dense/seed0': 'finished',
+    'unfinished': 'unfinished',
+    'cut': 'finished',
+    'broken': 'broken',
+    'diverged': 'failed',
+    'collapsed': 'collapsed',
+    'again/sparse/seed0': 'finished',
+  }
+  problems = {name: row['problems'] for name, row in rows.items() if row['problems']}
+  assert problems.pop('cut') == 'metrics.jsonl, line 2, is cut off or no line of metrics'
+  assert problems.pop('broken').startswith('config.json can not be read: ')
+  assert 'has the same name as again/sparse/seed0' in problems['runs/sparse/seed0']
+  assert 'of again/sparse/seed0, and is not counted again' in problems.pop('runs/sparse/seed0')
+  assert problems.pop('again/sparse/seed0') == 'it has the same name as runs/sparse/seed0'
+  assert problems == {'diverged': 'its loss left the finite numbers'}
+  text = (tmp_path / 'out' / 'report.md').read_text()
+  for name in ('unfinished', 'cut', 'broken', 'diverged', 'collapsed', 'again/sparse/seed0'):
+    assert f'| {name} |' in text
+
+
+def test_what_a_summary_lacks_or_has_as_null_is_no_reason_to_stop(tmp_path):
+  path = write_run(tmp_path / 'runs' / 'untested')
+  figures_of = json.loads((path / 'summary.json').read_text())
+  del figures_of['test_accuracy'], figures_of['phases'], figures_of['layers']
+  (path / 'summary.json').write_text(json.dumps(figures_of))
+  path = write_run(tmp_path / 'runs' / 'empty', target=0.01, metrics='')
+  edit(path / 'summary.json', active_weights=0, active_fraction=0.0, compression=None)
+  report.report([tmp_path / 'runs'], tmp_path / 'out')
+  rows = read_csv(tmp_path / 'out')
+  assert {name: row['state'] for name, row in rows.items()} == {
+    'untested': 'finished',
+    'empty': 'finished',
+  }
+  assert '| infinite |' in (tmp_path / 'out' / 'report.md').read_text()
+
+
+@pytest.mark.parametrize(
+  ('file', 'changes'),
+  [
+    ('summary.json', {'validation_accuracy': None}),
+    ('summary.json', {'epochs': None}),
+    ('summary.json', {'layers': None}),
+    ('summary.json', {'layers': {'fc1': {'units': 3}}}),
+    ('config.json', {'epochs': None}),
+    ('config.json', {'data': None}),
+  ],
+)
+def test_what_can_not_be_is_a_row_that_says_so(tmp_path, file, changes):
+  write_run(tmp_path / 'runs' / 'whole', target=0.02)
+  path = write_run(tmp_path / 'runs' / 'odd')
+  edit(path / file, **changes)
+  report.report([tmp_path / 'runs'], tmp_path / 'out')
+  rows = read_csv(tmp_path / 'out')
+  assert rows['whole']['problems'] == ''
+  assert rows['odd']['problems'].startswith(f'{file} has no {next(iter(changes))} ')
+
+
+def test_a_network_that_guesses_has_collapsed(tmp_path):
+  write_run(tmp_path / 'guesses', accuracy=0.1)
+  write_run(tmp_path / 'knows', accuracy=0.2, target=0.1)
+  states = {run.name: run.state for run in collect.collect([tmp_path])}
+  assert states == {'guesses': 'collapsed', 'knows': 'finished'}
+
+
+def test_a_damaged_copy_is_not_the_one_that_counts(tmp_path):
+  write_run(tmp_path / 'a' / 'seed0', metrics='{"epoch": 1.0}\n{"ep')
+  write_run(tmp_path / 'b' / 'seed0')
+  write_run(tmp_path / 'c' / 'seed0', summary='{"epochs": ')
+  write_run(tmp_path / 'd' / 'seed1', seed=1)
+  copy, whole, broken, other = collect.collect([tmp_path])
+  assert copy.is_repeated
+  assert not whole.is_repeated
+  assert broken.state == 'broken'
+  assert not other.is_repeated
+  (found,) = groups.group([copy, whole, broken, other])
+  ((_, _, rows),) = tables.task_tables([found])
+  assert rows[0][1] == '2'  # seeds, of two that there are
+
+
+def test_an_accuracy_that_is_no_number_is_a_broken_summary(tmp_path):
+  edit(write_run(tmp_path / 'a') / 'summary.json', test_accuracy=math.nan)
+  (run,) = collect.collect([tmp_path])
+  assert run.state == 'broken'
+  assert run.problems == ('summary.json has no test_accuracy that is a number',)
+
+
+def test_a_binary_file_of_metrics_is_one_problem(tmp_path):
+  path = write_run(tmp_path / 'a')
+  (path / 'metrics.jsonl').write_bytes(bytes(range(256)) * 50)
+  (run,) = collect.collect([tmp_path])
+  (problem,) = run.problems
+  assert problem == ('metrics.jsonl, line 1, is cut off or no line of metrics, and so are 50 more')
+
+
+def test_trials_of_two_searches_have_the_same_names_by_nature(tmp_path):
+  for name in ('one', 'other'):
+    write_run(tmp_path / name / 'runs' / 'b0-000', hash=name)
+    write_sweep(tmp_path / name, 'none')
+  runs = collect.collect([tmp_path / 'one', tmp_path / 'other'])
+  assert [run.name for run in runs] == ['one/runs/b0-000', 'other/runs/b0-000']
+  assert [run.problems for run in runs] == [(), ()]
+
+
+def test_runs_above_and_below_each_other_are_counted_once(tmp_path):
+  folder = every_kind(tmp_path / 'runs')
+  once = collect.collect([folder])
+  assert collect.collect([folder, folder / 'sparse', folder / 'sparse' / 'seed0']) == once
