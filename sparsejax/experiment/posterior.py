@@ -15,7 +15,7 @@ from sparsejax.experiment.rates import is_number
 from sparsejax.layers import Layers, variational
 from sparsejax.lookup import lookup
 from sparsejax.models.structure import architecture, remove_dead
-from sparsejax.sparsity import bits, posterior, tree
+from sparsejax.sparsity import bits, families, posterior, tree
 
 DETERMINISTIC = 'deterministic'
 SETTINGS = {
@@ -146,7 +146,7 @@ def _check_thresholds(name, block):
   for field, value in given.items():
     if not _is_finite(value):
       raise ValueError(f'{field}={value!r}: allowed is a number')
-    if name == 'sparse_vd' and not abs(value) < posterior.LOG_ALPHA_BOUND:
+    if name == 'sparse_vd' and not abs(value) < families.LOG_ALPHA_BOUND:
       raise ValueError(f'{field}={value}: log alpha is kept in [-8, 8]; allowed is within')
   if block['thresholds'] and block.get('training_mask'):
     raise ValueError(
@@ -232,7 +232,7 @@ def _share_at_bounds(params, bound):
   else:
     layers = posterior.variational_layers(params).values()
     clipped = [f.log_alpha(leaves) for f, leaves in layers if f is posterior.FAMILIES['sparse_vd']]
-    flags = [jnp.abs(values) >= posterior.LOG_ALPHA_BOUND for values in clipped]
+    flags = [jnp.abs(values) >= families.LOG_ALPHA_BOUND for values in clipped]
   if not flags:
     return None
   return sum(jnp.sum(flag) for flag in flags) / sum(flag.size for flag in flags)
@@ -250,7 +250,7 @@ def histograms(params: Any, thresholds: posterior.Thresholds) -> dict[str, dict[
     counts, edges = np.histogram(values, BINS)
     clipped = layers[path][0] is posterior.FAMILIES['sparse_vd']
     # What lies at the bounds is no hump.
-    inside = values[np.abs(values) < posterior.LOG_ALPHA_BOUND] if clipped else values
+    inside = values[np.abs(values) < families.LOG_ALPHA_BOUND] if clipped else values
     suggested = suggest_threshold(inside)
     found[path] = {
       'counts': counts.tolist(),
