@@ -1,7 +1,7 @@
 """Finding a thing by its name, and saying what is allowed when there is none of that name."""
 
 import difflib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import TypeVar
 
 T = TypeVar('T')
@@ -17,7 +17,17 @@ def lookup(kind: str, name: str, table: Mapping[str, T]) -> T:
   """
   if name in table:
     return table[name]
-  near = difflib.get_close_matches(str(name), list(table), n=1, cutoff=0.5)
-  hint = f" did you mean '{near[0]}'?" if near else ''
+  hint = nearest(str(name), table, cutoff=0.5)
   known = f'Known: {", ".join(sorted(table))}' if len(table) < 30 else f'{len(table)} are known'
   raise ValueError(f"unknown {kind} '{name}':{hint} {known}")
+
+
+def nearest(name: str, known: Iterable[str], *, cutoff: float = 0.6) -> str:
+  """Returns a question for the nearest known name, after a space, or nothing where none is near.
+
+  Example:
+    >>> nearest('epoch', ['epochs', 'seed']), nearest('epoch', ['seed'])
+    (" did you mean 'epochs'?", '')
+  """
+  near = difflib.get_close_matches(name, list(known), n=1, cutoff=cutoff)
+  return f" did you mean '{near[0]}'?" if near else ''

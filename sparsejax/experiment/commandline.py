@@ -1,7 +1,6 @@
 """What the commands share of their command lines: a config by its flag, and errors in one line."""
 
 import ast
-import difflib
 import pathlib
 import re
 from collections.abc import Collection, Sequence
@@ -10,6 +9,7 @@ from typing import Any
 from ml_collections import config_flags
 
 from sparsejax.experiment import runs
+from sparsejax.lookup import nearest
 
 
 def value_of(text: str) -> Any:
@@ -53,9 +53,7 @@ def explain(
   known += sorted({leaf.rpartition('.')[0] for leaf in known} - {''})
   for name in re.findall(r'--(?:no)?config\.([\w.]+)', ' '.join(argv)):
     if known and name not in known and name not in known_too:
-      near = difflib.get_close_matches(name, known, n=1)
-      hint = f"; did you mean '{near[0]}'?" if near else ';'
-      return f"unknown field 'config.{name}'{hint} known are those of {fields_in}"
+      return f"unknown field 'config.{name}';{nearest(name, known)} known are those of {fields_in}"
   return one_line(error)
 
 
@@ -83,7 +81,6 @@ def no_config(path: pathlib.Path) -> str:
   folder = path.parent if path.parent.is_dir() else pathlib.Path('configs')
   found = sorted(file.stem for file in folder.glob('*.py') if 'def get_config' in file.read_text())
   known = [name for name in found if name != 'base']  # it holds the fields
-  near = difflib.get_close_matches(path.stem, known, n=1)
-  hint = f" did you mean '{near[0]}'?" if near else ''
   names = ', '.join(known) if 0 < len(known) < 30 else f'{len(known)} files'
+  hint = nearest(path.stem, known)
   return f'config={path}: there is no such file;{hint} allowed are those of {folder}: {names}'

@@ -1,13 +1,12 @@
 """What the trace of a run shows: its panels, their lines and the metrics that these draw."""
 
-import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
 
 from sparsejax.experiment import scales
-from sparsejax.experiment.numbers import percent
+from sparsejax.experiment.numbers import number, percent
 
 # Okabe and Ito's palette, less its yellows, which do not read on white.
 BLACK, BLUE, VERMILLION, GREEN = '#000000', '#0072B2', '#D55E00', '#009E73'
@@ -51,14 +50,7 @@ def column(metrics: Sequence[Mapping], key: str) -> np.ndarray:
     >>> column([{'loss': 2}, {}, {'loss': None}, {'loss': 0.5}], 'loss')
     array([2. , nan, nan, 0.5])
   """
-
-  def number(value):
-    try:
-      return float(value)
-    except (TypeError, ValueError):
-      return math.nan
-
-  return np.array([number(line.get(key)) for line in metrics], float)
+  return np.array([number(line.get(key)) for line in metrics], float)  # of None it makes NaN
 
 
 def _short(value):

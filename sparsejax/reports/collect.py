@@ -8,6 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from sparsejax.experiment import files
+from sparsejax.experiment.errors import in_one_line
 from sparsejax.experiment.rates import is_number
 from sparsejax.experiment.runs import flatten
 from sparsejax.reports import shapes, trials
@@ -238,7 +239,7 @@ def _json(path: pathlib.Path, kind: type, problems: list[str], *, needed: bool =
       problems.append(f'{path.name} is missing')
     return kind()
   except (OSError, ValueError) as error:
-    problems.append(f'{path.name} can not be read: {" ".join(str(error).split())}')
+    problems.append(f'{path.name} can not be read: {in_one_line(error)}')
     return kind()
   if not isinstance(found, kind):
     problems.append(f'{path.name} holds no {kind.__name__}')

@@ -5,6 +5,7 @@ import pathlib
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
+from sparsejax.experiment.errors import in_one_line
 from sparsejax.experiment.rates import is_number
 from sparsejax.search import layout
 
@@ -30,7 +31,7 @@ def read(search: pathlib.Path) -> Trials:
   except FileNotFoundError:
     return Trials({})
   except (OSError, ValueError, TypeError, KeyError) as error:
-    return Trials({}, f'{layout.TRIALS} can not be read: {" ".join(str(error).split())}')
+    return Trials({}, f'{layout.TRIALS} can not be read: {in_one_line(error)}')
   # A place in a later rung has no directory before somebody goes on to it.
   placed = [trial for trial in found if trial['directory'] is not None]
   return Trials({t['directory']: t for t in sorted(placed, key=lambda trial: trial['rung'])})
