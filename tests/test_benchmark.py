@@ -9,14 +9,12 @@ import sys
 import commands
 import jax
 import pytest
-from ml_collections import config_flags  # noqa: F401  (launch defines its flags on import)
+from experiments import QUICK, build
 
 import launch
 from sparsejax import benchmark, models
 from sparsejax.benchmarks import measure, memory, peer, programs, rounds
-from sparsejax.experiment import setup
 
-QUICK = '--config=configs/quickstart.py'
 KEYS = (
   *('examples_per_second', 'step_seconds', 'compile_seconds', 'flops_per_example'),
   *('achieved_flops', 'matmul_flops', 'utilisation', 'chain_overhead', 'peak_bytes'),
@@ -40,12 +38,6 @@ for line in sys.stdin:
 """
 
 pytestmark = pytest.mark.usefixtures('compiling_is_quick', '_clean_flags')
-
-
-def build(*arguments):
-  """The experiment of a command line."""
-  launch.read(['benchmark', *arguments])
-  return setup.build(launch.resolve())
 
 
 def run(*arguments):

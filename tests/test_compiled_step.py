@@ -5,15 +5,13 @@ from unittest import mock
 
 import jax
 import pytest
-from ml_collections import config_flags  # noqa: F401  (launch defines its flags on import)
+from experiments import QUICK, build
 
-import launch
 from sparsejax.benchmarks import programs, traffic
-from sparsejax.experiment import parallel, setup
+from sparsejax.experiment import parallel
 
 pytestmark = pytest.mark.usefixtures('compiling_is_quick', '_clean_flags')
 
-QUICK = '--config=configs/quickstart.py'
 PRODUCT = re.compile(
   r'stablehlo\.(?:dot_general|convolution)\(?.*: \(tensor<(.+?)>, tensor<(.+?)>\) ->'
 )
@@ -21,12 +19,11 @@ PRODUCT = re.compile(
 
 def subject(*arguments):
   """What a command line's programs share."""
-  launch.read(['launch.py', *arguments])
-  return programs.Subject(setup.build(launch.resolve()))
+  return programs.Subject(build(*arguments))
 
 
-def lowered(of, tx=None):
-  return programs.training_step(of, tx or of.experiment.tx).lower()
+def lowered(of):
+  return programs.training_step(of, of.experiment.tx).lower()
 
 
 def products(program):

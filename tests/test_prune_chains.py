@@ -8,7 +8,8 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
-from toy import gradient, kernels, masks_of, network, sgd, train, zeros
+from toy import kernels, masks_of, network, sgd, train, zeros
+from trials import gradient
 
 from sparsejax import apply_masks, cubic, one_shot, prune
 from sparsejax.sparsity import criteria

@@ -6,7 +6,8 @@ import jax.numpy as jnp
 import optax
 import orbax.checkpoint as ocp
 import pytest
-from toy import WEIGHTS, gradient, layer, masks_of, network, sgd, train, zeros
+from toy import WEIGHTS, layer, masks_of, network, sgd, train, zeros
+from trials import gradient
 
 import sparsejax
 from sparsejax import cubic, one_shot, prune

@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+from trials import gradient
 
 
 class Norm(NamedTuple):
@@ -36,11 +37,6 @@ def layer():
 
 
 WEIGHTS, PARAMETERS = 24 + 48, 24 + 3 + 6 + 48 + 8
-
-
-def gradient(params, step):
-  """Some gradient that differs from step to step and nowhere vanishes."""
-  return jax.tree.map(lambda p: jnp.cos(3 * p + step) + 2, params)
 
 
 def kernels(tree):
