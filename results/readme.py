@@ -9,6 +9,8 @@ import kept
 from kept import RESULTS
 from pages import PAGES
 
+from sparsejax.reports import phases
+
 FIGURE = 'error_over_compression.png'
 CURVES = 'by_epoch.png'
 HISTOGRAMS = 'log_alpha.png'
@@ -115,15 +117,17 @@ def _means(found) -> list[str]:
 
 def _runs(found) -> list[str]:
   head = (
-    'run | seed | dense, just cut, final: validation accuracy, % | test accuracy, % | '
-    'active weights | seconds'
+    'run | seed | cut: validation accuracy before to after, % | validation accuracy, % | '
+    'test accuracy, % | active weights | seconds'
   )
   rows = []
   for entry, summaries in found.items():
     for s in summaries:
-      phases = ', '.join(f'{100 * p["validation_accuracy"]:.2f}' for p in s['phases'].values())
+      pair = phases.at_the_cut(s)
+      cut = ' to '.join(f'{100 * a:.2f}' for a in pair) if pair else phases.why_not(s)
       rows.append(
-        f'{entry.label} | {s["seed"]} | {phases} | {100 * s["test_accuracy"]:.2f} | '
+        f'{entry.label} | {s["seed"]} | {cut} | {100 * phases.final(s):.2f} | '
+        f'{100 * s["test_accuracy"]:.2f} | '
         f'{s["active_weights"]:,} of {s["weights"]:,} | {s["seconds"]:.0f}'
       )
   return _table(head, rows)

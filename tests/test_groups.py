@@ -21,7 +21,7 @@ def test_means_and_deviations_are_over_the_seeds_of_an_experiment(tmp_path):
   assert row['n'] == '3'
   assert row['active parameters'] == '5.00 %'
   assert (row['compression'], row['speed-up']) == ('20x', '10x')
-  assert row['validation, %: before the first cut, just cut, final'] == '-, -, 98.00'
+  assert row['validation accuracy, %'] == '98.00'
   assert row['test accuracy, %'] == '98.00 ± 1.00'
 
 
@@ -91,14 +91,25 @@ def test_the_dense_network_is_chosen_on_validation_images(tmp_path):
   assert label == 'best of 2 dense (n = 1)'
 
 
-def test_a_network_that_was_sparse_from_the_start_has_no_accuracy_before_its_cut(tmp_path):
-  phases = {
-    'dense': {'step': 0, 'validation_accuracy': 0.1},
-    'pruned': {'step': 0, 'validation_accuracy': 0.1},
-    'retrained': {'step': 40, 'validation_accuracy': 0.98},
-  }
-  edit(write_run(tmp_path / 'a') / 'summary.json', phases=phases)
+def phase(step, accuracy, active):
+  return {'step': step, 'validation_accuracy': accuracy, 'active_weights': active}
+
+
+@pytest.mark.parametrize(
+  ('phases', 'cut'),
+  [
+    ({'dense': phase(9, 0.99, 1000), 'pruned': phase(9, 0.5, 50)}, '99.00 to 50.00'),
+    ({'dense': phase(0, 0.1, 1000), 'pruned': phase(30, 0.97, 50)}, 'none: sparse from the start'),
+    ({'dense': phase(9, 0.99, 50), 'pruned': phase(9, 0.99, 50)}, 'none: zero before'),
+    ({'dense': phase(9, 0.9, 1000), 'pruned': phase(20, 0.98, 1000)}, '-'),
+    ({}, '-'),
+    ({'deployed': phase(40, 0.98, 50)}, 'none: a posterior'),
+  ],
+)
+def test_what_was_never_cut_has_no_accuracy_at_a_cut(tmp_path, phases, cut):
+  final = {} if 'deployed' in phases else {'retrained': phase(40, 0.98, 50)}
+  edit(write_run(tmp_path / 'a') / 'summary.json', phases=phases | final)
   ((_, head, rows),) = tables.task_tables(groups.group(collect.collect([tmp_path])))
-  assert (
-    rows[0][head.index('validation, %: before the first cut, just cut, final')] == '-, -, 98.00'
-  )
+  row = dict(zip(head, rows[0], strict=True))
+  assert row['cut: validation accuracy before to after, %'] == cut
+  assert row['validation accuracy, %'] == '98.00'

@@ -27,7 +27,8 @@ body { font: 15px/1.5 system-ui, sans-serif; color: #222; max-width: 1180px; mar
   padding: 0 1rem; }
 h1 { font-size: 1.6rem; } h2 { font-size: 1.25rem; margin-top: 2.5rem; } h3 { font-size: 1rem; }
 table { border-collapse: collapse; font-size: 13px; margin: .5rem 0 1.5rem; }
-th { text-align: left; border-bottom: 2px solid #444; vertical-align: bottom; }
+th { text-align: left; vertical-align: bottom; position: sticky; top: 0; background: #fff;
+  box-shadow: inset 0 -2px #444; }
 th button { font: inherit; color: inherit; text-align: left; padding: 0; border: 0; cursor: pointer;
   background: none; }
 th button::after { content: '\\00a0\\2195'; color: #999; }
@@ -36,7 +37,7 @@ th[aria-sort=descending] button::after { content: '\\00a0\\2193'; color: inherit
 td { border-bottom: 1px solid #ddd; } th, td { padding: .25rem .6rem .25rem 0; }
 td { white-space: nowrap; } td.long { white-space: normal; min-width: 14rem; }
 tr:target td { background: #fff3c4; }
-.scroll { overflow-x: auto; } a { color: #0072B2; }
+.scroll { overflow: auto; max-height: 90vh; } tr { scroll-margin-top: 5rem; } a { color: #0072B2; }
 .picture { display: block; padding: 0; border: 0; margin: 1rem 0; background: none;
   cursor: zoom-in; }
 .picture img { display: block; max-width: 100%; height: auto; }

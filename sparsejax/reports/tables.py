@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from sparsejax.experiment.runs import flatten
-from sparsejax.reports import cells
+from sparsejax.reports import cells, phases
 from sparsejax.reports.collect import AS_MEANT, COLLAPSED, STOPPED, Run
 from sparsejax.reports.groups import KINDS, Group
 from sparsejax.reports.searches import Search
@@ -127,7 +127,8 @@ COLUMNS = (
   'active parameters',
   'compression',
   'speed-up',
-  'validation, %: before the first cut, just cut, final',
+  'cut: validation accuracy before to after, %',
+  'validation accuracy, %',
   'test accuracy, %',
   'epochs',
   'time of a run',
@@ -159,7 +160,8 @@ def _experiment(group: Group) -> list[str]:
     cells.active(*group.moments('active_fraction')),
     _times(group, 'compression'),
     _times(group, 'theoretical_speedup'),
-    _phases(group),
+    _cut(group),
+    cells.accuracy([a for run in group.counted if (a := phases.final(run.summary)) is not None]),
     cells.accuracy([run.figure('test_accuracy') for run in group.counted]),
     f'{float(first.config.get("epochs", math.nan)):g}',
     _seconds(group),
@@ -176,19 +178,12 @@ def _times(group: Group, figure: str) -> str:
   return f'{number}{cells.around(spread, number)}x'
 
 
-def _phases(group: Group) -> str:
-  """Validation accuracy before and after the cut and at the end; '-' where there was none."""
-  found: dict[str, list[float]] = {}
-  for run in group.counted:
-    phases = run.summary.get('phases') or {}
-    was_trained = (phases.get('dense') or {}).get('step') != 0  # or it was sparse from the start
-    for name, phase in phases.items():
-      value = phase.get('validation_accuracy') if phase else None
-      if isinstance(value, int | float) and (was_trained or name not in ('dense', 'pruned')):
-        found.setdefault(name, []).append(value)
-  final = next((found[name] for name in ('retrained', 'deployed', 'dense') if name in found), None)
-  phases = [found.get('dense') if 'pruned' in found else None, found.get('pruned'), final]
-  return ', '.join(cells.accuracy(values or ()) for values in phases)
+def _cut(group: Group) -> str:
+  """Validation accuracy before and after the cut or, where there was none, why."""
+  found = [phases.at_the_cut(run.summary) for run in group.counted]
+  if pairs := [pair for pair in found if pair is not None]:
+    return ' to '.join(map(cells.accuracy, zip(*pairs, strict=True)))
+  return next((phases.why_not(run.summary) for run in group.counted), '-')
 
 
 def _seconds(group: Group) -> str:

@@ -1,0 +1,59 @@
+"""What there was before a run's network was final: a cut, or none, and why there was none."""
+
+from collections.abc import Mapping
+from typing import Any
+
+BEFORE, AFTER = 'dense', 'pruned'
+SPARSE, DEPLOYED, SHRUNK = 'none: sparse from the start', 'none: a posterior', 'none: zero before'
+
+
+def final(summary: Mapping[str, Any]) -> float | None:
+  """Returns the validation accuracy of the network that was delivered; None of none."""
+  return _accuracy(summary, 'deployed', 'retrained', BEFORE)
+
+
+def at_the_cut(summary: Mapping[str, Any]) -> tuple[float, float] | None:
+  """Returns the validation accuracies before the first cut and just after the last; None of none.
+
+  Example:
+    >>> before = {'step': 9, 'validation_accuracy': 0.9, 'active_weights': 100}
+    >>> after = {'step': 9, 'validation_accuracy': 0.5, 'active_weights': 10}
+    >>> at_the_cut({'phases': {'dense': before, 'pruned': after}})
+    (0.9, 0.5)
+    >>> at_the_cut({'phases': {'dense': before, 'pruned': before}}), at_the_cut({})
+    (None, None)
+  """
+  found = _accuracy(summary, BEFORE), _accuracy(summary, AFTER)
+  return None if None in found or why_not(summary) else found
+
+
+def why_not(summary: Mapping[str, Any]) -> str:
+  """Returns why there was no cut to speak of; '' where there was one, '-' of a dense network.
+
+  Example:
+    >>> start = {'step': 0, 'validation_accuracy': 0.1, 'active_weights': 100}
+    >>> last = {'step': 9, 'validation_accuracy': 0.9, 'active_weights': 10}
+    >>> why_not({'phases': {'dense': start, 'pruned': last}}), why_not({'phases': {'dense': last}})
+    ('none: sparse from the start', '-')
+    >>> why_not({'phases': {'deployed': last}})
+    'none: a posterior'
+  """
+  phases = summary.get('phases') or {}
+  before, after = phases.get(BEFORE), phases.get(AFTER)
+  if phases.get('deployed'):
+    return DEPLOYED
+  if not before or not after:
+    return '-'
+  if before.get('step') == 0:
+    return SPARSE
+  counts = [phase.get('active_weights') for phase in (before, after)]
+  if None in counts or counts[0] != counts[1]:
+    return ''
+  return '-' if counts[0] == summary.get('weights', counts[0]) else SHRUNK
+
+
+def _accuracy(summary: Mapping[str, Any], *names: str) -> float | None:
+  """The validation accuracy of the first of some phases that is there."""
+  phases = summary.get('phases') or {}
+  found = ((phases.get(name) or {}).get('validation_accuracy') for name in names)
+  return next((value for value in found if isinstance(value, int | float)), None)
