@@ -40,8 +40,10 @@ def main(argv: Sequence[str]) -> int:
   # Or JAX would take three quarters of a GPU's memory, and leave PyTorch too little.
   os.environ.setdefault('XLA_PYTHON_CLIENT_PREALLOCATE', 'false')
   from sparsejax.benchmarks.peer import PeerError
+  from sparsejax.experiment import allocator
   from sparsejax.experiment.errors import UsageError
 
+  allocator.keep_freed_memory()  # as the launch command does
   try:
     text = json.dumps(benchmark(_arguments(argv[1:])), indent=2)
   except UsageError as error:
