@@ -9,7 +9,7 @@ import kept
 from kept import RESULTS
 from pages import PAGES
 
-from sparsejax.reports import phases
+from sparsejax.reports import cells, phases
 
 FIGURE = 'error_over_compression.png'
 CURVES = 'by_epoch.png'
@@ -101,15 +101,13 @@ def _means(found) -> list[str]:
     if not summaries:
       rows.append(f'{entry.label} | 0 | not run | | |')
       continue
-    errors = [100 * (1 - s['test_accuracy']) for s in summaries]
-    spread = f' ± {statistics.stdev(errors):.2f}' if len(errors) > 1 else ''
+    error = cells.in_percent([1 - s['test_accuracy'] for s in summaries])
     ratios = [
       statistics.mean(math.inf if s[key] is None else s[key] for s in summaries)
       for key in ('compression', 'theoretical_speedup', 'active_fraction')
     ]
-    error = f'{statistics.mean(errors):.2f}{spread}'
     rows.append(
-      f'{entry.label} | {len(errors)} | {error} | {_times(ratios[0])} | {_times(ratios[1])} | '
+      f'{entry.label} | {len(summaries)} | {error} | {_times(ratios[0])} | {_times(ratios[1])} | '
       f'{100 * ratios[2]:.2f} %'
     )
   return _table(head, rows)
