@@ -9,7 +9,8 @@ import kept
 from kept import RESULTS
 from pages import PAGES
 
-from sparsejax.reports import cells, phases
+from sparsejax.experiment import phases
+from sparsejax.reports import cells
 
 FIGURE = 'error_over_compression.png'
 CURVES = 'by_epoch.png'

@@ -10,8 +10,9 @@ import pathlib
 from collections.abc import Sequence
 from typing import Any
 
+from sparsejax.experiment import phases
 from sparsejax.experiment.runs import flatten
-from sparsejax.reports import cells, phases
+from sparsejax.reports import cells
 from sparsejax.reports.collect import AS_MEANT, COLLAPSED, STOPPED, Run
 from sparsejax.reports.groups import KINDS, Group
 from sparsejax.reports.searches import Search
