@@ -3,31 +3,39 @@
 import math
 import pathlib
 import statistics
+from collections.abc import Sequence
 
 import figures
 import kept
 from kept import RESULTS
 from pages import PAGES
 
-from sparsejax.reports import phases
+from sparsejax.experiment import phases
+from sparsejax.reports import cells
 
-FIGURE = 'error_over_compression.png'
-CURVES = 'by_epoch.png'
-HISTOGRAMS = 'log_alpha.png'
+FIGURE, CURVES, HISTOGRAMS = 'error_over_compression.png', 'by_epoch.png', 'log_alpha.png'
+TITLES = {
+  FIGURE: 'test error over compression',
+  CURVES: 'accuracy, KL and active weights by epoch',
+  HISTOGRAMS: 'log alpha by layer',
+}
 
 
 def write(name: str) -> None:
   """Draws a page's figures and writes its README.md."""
-  folder, page = RESULTS / name, PAGES[name]
+  folder, page, drawn = RESULTS / name, PAGES[name], []
   if page.figure:
     rows = {e.label: kept.summaries(name, e) for e in page.entries if 'lenet5' not in e.label}
     figures.error_over_compression(rows, folder / FIGURE, page.figure)
+    drawn.append(FIGURE)
   if page.curves:
     columns = {title: _metrics(kept.firsts(name, only)) for title, only in page.curves}
     figures.over_epochs({title: rows for title, rows in columns.items() if rows}, folder / CURVES)
+    drawn.append(CURVES)
   if shown := _with_posteriors(name):
     figures.log_alpha(shown, folder / HISTOGRAMS)
-  (folder / 'README.md').write_text(text_of(name))
+    drawn.append(HISTOGRAMS)
+  (folder / 'README.md').write_text(text_of(name, drawn))
 
 
 def _metrics(summaries: dict[str, pathlib.Path]) -> dict[str, pathlib.Path]:
@@ -41,18 +49,18 @@ def _with_posteriors(name: str) -> dict[str, pathlib.Path]:
   }
 
 
-def text_of(name: str) -> str:
-  """Returns the page's text."""
+def text_of(name: str, drawn: Sequence[str]) -> str:
+  """Returns the page's text.
+
+  Args:
+    name: of the page.
+    drawn: the files of its figures.
+  """
   folder, page = RESULTS / name, PAGES[name]
   paths = {entry: kept.summaries(name, entry) for entry in page.entries}
   found = {entry: list(map(kept.read, of_entry)) for entry, of_entry in paths.items()}
-  drawn = (
-    (page.figure, 'test error over compression', FIGURE),
-    (page.curves, 'accuracy, KL and active weights by epoch', CURVES),
-    (_with_posteriors(name), 'log alpha by layer', HISTOGRAMS),
-  )
   text = [f'# {page.title}', '', page.text, '']
-  text += [f'![{what}]({file})\n' for is_drawn, what, file in drawn if is_drawn]
+  text += [f'![{TITLES[file]}]({file})\n' for file in drawn]
   text += [*_means(found), '', *_runs(found)]
   if posteriors := _posteriors(found):
     text += ['', *posteriors]
@@ -101,15 +109,13 @@ def _means(found) -> list[str]:
     if not summaries:
       rows.append(f'{entry.label} | 0 | not run | | |')
       continue
-    errors = [100 * (1 - s['test_accuracy']) for s in summaries]
-    spread = f' ± {statistics.stdev(errors):.2f}' if len(errors) > 1 else ''
+    error = cells.in_percent([1 - s['test_accuracy'] for s in summaries])
     ratios = [
       statistics.mean(math.inf if s[key] is None else s[key] for s in summaries)
       for key in ('compression', 'theoretical_speedup', 'active_fraction')
     ]
-    error = f'{statistics.mean(errors):.2f}{spread}'
     rows.append(
-      f'{entry.label} | {len(errors)} | {error} | {_times(ratios[0])} | {_times(ratios[1])} | '
+      f'{entry.label} | {len(summaries)} | {error} | {_times(ratios[0])} | {_times(ratios[1])} | '
       f'{100 * ratios[2]:.2f} %'
     )
   return _table(head, rows)

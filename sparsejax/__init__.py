@@ -15,14 +15,8 @@ from sparsejax.sparsity.schedules import PruningSchedule, cubic, one_shot, perio
 from sparsejax.sparsity.shrinkage import group_soft_threshold, soft_threshold
 from sparsejax.transforms.bounding import bound_variances
 from sparsejax.transforms.kl import KLState, add_kl_gradients
-from sparsejax.transforms.proximal import (
-  ProximalState,
-  adam_metric,
-  amsgrad_metric,
-  proximal_group_l1,
-  proximal_l1,
-  rms_metric,
-)
+from sparsejax.transforms.proximal import ProximalState, proximal_group_l1, proximal_l1
+from sparsejax.transforms.proximal_metrics import adam_metric, amsgrad_metric, rms_metric
 from sparsejax.transforms.pruning import PruneState, apply_masks, prune
 from sparsejax.transforms.rewinding import RewindState, rewind
 

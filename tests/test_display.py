@@ -258,6 +258,28 @@ def test_the_final_table_in_a_file_is_exact():
   )
 
 
+CUT, NO_CUT = ('dense', 'pruned', 'retrained'), ('before masks', 'last mask', 'final')
+
+
+@pytest.mark.parametrize(
+  ('before', 'after', 'names', 'said'),
+  [
+    ((5, 100), (5, 10), CUT, ''),
+    ((0, 100), (7, 10), NO_CUT, 'cut: none: sparse from the start'),
+    ((5, 10), (5, 10), NO_CUT, 'cut: none: zero before'),
+    ((5, 100), (7, 100), NO_CUT, ''),
+  ],
+)
+def test_only_of_a_cut_a_phase_is_called_dense_or_pruned(before, after, names, said):
+  rows = [{'step': step, 'active_weights': n} for step, n in (before, after, (9, 10))]
+  summary = {'weights': 100, 'phases': dict(zip(CUT, rows, strict=True))}
+  lines = printed(display.final_table, summary).splitlines()
+  cells = [re.split('  +', line) for line in lines[2:5]]
+  wanted = zip(names, rows, strict=True)
+  assert cells == [[name, str(row['step']), str(row['active_weights'])] for name, row in wanted]
+  assert lines[5] == said
+
+
 def test_layers_may_be_a_list():
   rows = [{'name': 'conv1', 'weights': 500, 'active_weights': 50}, {'weights': 10}]
   text = printed(display.final_table, {'layers': rows})

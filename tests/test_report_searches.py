@@ -111,6 +111,6 @@ def test_a_grid_is_compared_by_means_over_its_seeds(tmp_path):
     '| trial | state | n | trained for, epochs | validation loss | constraints | prune.target |',
     '| --- | --- | --- | --- | --- | --- | --- |',
     '| b0-004 | finished | 1 | 4 | 0.1 | kept | 0.3 |',
-    '| b0-000, b0-001 | finished | 2 | 4 | 0.4 ± 0.1 | kept | 0.1 |',
+    '| b0-000, b0-001 | finished | 2 | 4 | 0.40 ± 0.14 | kept | 0.1 |',
     '| b0-002, b0-003 | finished | 2 | 4 | 0.55 ± 0.49 | validation loss 0.05 above | 0.2 |',
   ]

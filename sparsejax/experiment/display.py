@@ -12,6 +12,7 @@ from rich.progress import BarColumn, TextColumn
 from rich.progress import Progress as RichProgress
 from rich.table import Column
 
+from sparsejax.experiment import phases
 from sparsejax.experiment.numbers import MISSING, count, duration, number, percent, times
 from sparsejax.experiment.runs import flatten
 from sparsejax.experiment.terminal import console_on, open_stream, print_blocks
@@ -292,7 +293,9 @@ def final_table(summary: Mapping, stream: TextIO | None = None) -> None:
   if summary.get('layers'):
     blocks += [('Layers', *_rows('layer', _layers(summary['layers']), LAYER_COLUMNS)), '']
   if summary.get('phases'):
-    blocks += [('Phases', *_rows('phase', list(summary['phases'].items()), PHASE_COLUMNS)), '']
+    reason = phases.why_not(summary).strip('-')
+    blocks += [('Phases', *_rows('phase', phases.by_name(summary), PHASE_COLUMNS))]
+    blocks += [f'cut: {reason}', ''] if reason else ['']
   if 'architecture' in summary:
     blocks += [_posterior_line(summary)]
   blocks += _dead_layers(_layers(summary.get('layers', {})))

@@ -26,6 +26,8 @@ from absl import logging
 from PIL import Image
 from tensorflow_datasets.core.download import download_manager, downloader
 
+from sparsejax.experiment.errors import in_one_line
+
 # tensorflow-datasets' ten attempts double their wait each time: three minutes and a half before it
 # is said that there is no network. Three take a second.
 ATTEMPTS = 3
@@ -212,5 +214,5 @@ def read_tar(path: str | os.PathLike) -> dict[str, bytes]:
 
 def _line(error: BaseException) -> str:
   """Returns an error in one line, with its type: a KeyError's message is only the key."""
-  line = f'{type(error).__name__}: {" ".join(str(error).split())}'
+  line = f'{type(error).__name__}: {in_one_line(error)}'
   return line if len(line) <= 300 else f'{line[:100]} ... {line[-200:]}'  # an image, say

@@ -8,6 +8,7 @@ from sparsejax.experiment.runs import short_value
 from sparsejax.reports.groups import moments
 
 PERCENT = ('validation_accuracy', 'test_accuracy', 'active_fraction')
+MOST_DIGITS = 6  # of a mean, however small its deviation is
 
 
 def figure(name: str, values: Sequence[float]) -> str:
@@ -25,41 +26,59 @@ def figure(name: str, values: Sequence[float]) -> str:
   if name == 'active_fraction':
     return active(mean, spread)
   if name in PERCENT:
-    return f'{accuracy(values)} %'
-  number = short_value(mean)
-  return f'{number}{around(spread, number)}'
+    return f'{in_percent(values)} %'
+  return with_deviation(mean, spread, short_value(mean))
 
 
-def accuracy(values: Sequence[float]) -> str:
-  """Mean and standard deviation of accuracies, in percent without its sign; '-' of none.
+def in_percent(shares: Sequence[float]) -> str:
+  """Mean and standard deviation of accuracies or errors, in percent without its sign; '-' of none.
 
   Example:
-    >>> accuracy([0.97, 0.98, 0.99]), accuracy([0.5]), accuracy([])
+    >>> in_percent([0.97, 0.98, 0.99]), in_percent([0.5]), in_percent([])
     ('98.00 ± 1.00', '50.00', '-')
   """
-  mean, spread = moments(values)
-  return f'{100 * mean:.2f}{around(100 * spread, "0.00")}' if math.isfinite(mean) else '-'
+  mean, spread = (100 * moment for moment in moments(shares))
+  return with_deviation(mean, spread, f'{mean:.2f}', least=2) if math.isfinite(mean) else '-'
 
 
 def active(mean: float, spread: float) -> str:
   """A fraction and its deviation in percent; '-' of none. A dense network's has no deviation.
 
   Example:
-    >>> active(0.05, 0.001), active(1.0, 0.0)
-    ('5.00 ± 0.10 %', '100.00 %')
+    >>> active(0.05, 0.001), active(0.00965, 0.00003), active(1.0, 0.0)
+    ('5.00 ± 0.10 %', '0.9650 ± 0.0030 %', '100.00 %')
   """
   if not math.isfinite(mean):
     return '-'
   number, _, unit = percent(mean).partition(' ')
-  return f'{number}{around(100 * spread, number)} {unit}'
+  return f'{with_deviation(100 * mean, 100 * spread, number, least=2)} {unit}'
 
 
-def around(spread: float, number: str) -> str:
-  """' ± ' and a deviation with as many digits as the number has that it is of; '' of none.
+def with_deviation(mean: float, spread: float, alone: str, least: int = 0) -> str:
+  """A mean and its deviation, both to the second digit of the deviation.
+
+  Args:
+    mean: of a figure.
+    spread: its deviation; of none, or one that is lost in so many digits, the mean stands alone.
+    alone: the mean as it then is written.
+    least: decimals that there are at least.
 
   Example:
-    >>> around(0.123, '5.00'), around(0.0, '100')
-    (' ± 0.12', '')
+    >>> with_deviation(20.0625, 0.4841, '20.1'), with_deviation(56.2, 14.0, '56.2')
+    ('20.06 ± 0.48', '56 ± 14')
+    >>> with_deviation(98.0, 1.0, '98.00', least=2), with_deviation(98.0, 0.0, '98.00', least=2)
+    ('98.00 ± 1.00', '98.00')
   """
-  digits = len(number.partition('.')[2])
-  return f' ± {spread:.{digits}f}' if math.isfinite(spread) and spread > 0 else ''
+  if not (math.isfinite(spread) and spread > 0):
+    return alone
+  if 'e' in alone:
+    return f'{alone} ± {spread:.2g}'
+  most = _decimals(max(abs(mean), spread), MOST_DIGITS)
+  decimals = max(least, min(_decimals(spread, 2), most))
+  deviation = f'{spread:,.{decimals}f}'
+  return f'{mean:,.{decimals}f} ± {deviation}' if deviation.strip('0.') else alone
+
+
+def _decimals(number: float, digits: int) -> int:
+  """How many decimals show so many digits of a number."""
+  return max(0, digits - 1 - math.floor(math.log10(number)))

@@ -14,7 +14,7 @@ import plotly.graph_objects as go
 from sparsejax.experiment import scales
 from sparsejax.experiment.numbers import percent
 from sparsejax.experiment.scales import fraction_limits
-from sparsejax.reports import published
+from sparsejax.reports import cells, published
 from sparsejax.reports.collect import COLLAPSED, Run
 from sparsejax.reports.figures import GREY, styles
 from sparsejax.reports.groups import Group
@@ -199,12 +199,11 @@ def _of_point(source: str, point: published.Point) -> str:
 
 
 def _of_mean(group: Group) -> str:
-  accuracy, spread = group.moments('test_accuracy')
-  around = f' ± {100 * spread:.2f}' if math.isfinite(spread) else ''
+  accuracy = cells.in_percent([run.figure('test_accuracy') for run in group.counted])
   collapsed = sum(run.state == COLLAPSED for run in group.counted)
   n = f'n = {len(group.counted)}' + (f', {collapsed} collapsed' if collapsed else '')
   return (
-    f'<b>{_wrapped(group.label)}</b><br>{100 * accuracy:.2f}{around} %, {n}'
+    f'<b>{_wrapped(group.label)}</b><br>{accuracy} %, {n}'
     f'<br>{percent(group.moments("active_fraction")[0])} active'
   )
 

@@ -10,8 +10,9 @@ import pathlib
 from collections.abc import Sequence
 from typing import Any
 
+from sparsejax.experiment import phases
 from sparsejax.experiment.runs import flatten
-from sparsejax.reports import cells, phases
+from sparsejax.reports import cells
 from sparsejax.reports.collect import AS_MEANT, COLLAPSED, STOPPED, Run
 from sparsejax.reports.groups import KINDS, Group
 from sparsejax.reports.searches import Search
@@ -161,8 +162,8 @@ def _experiment(group: Group) -> list[str]:
     _times(group, 'compression'),
     _times(group, 'theoretical_speedup'),
     _cut(group),
-    cells.accuracy([a for run in group.counted if (a := phases.final(run.summary)) is not None]),
-    cells.accuracy([run.figure('test_accuracy') for run in group.counted]),
+    cells.in_percent([a for run in group.counted if (a := phases.final(run.summary)) is not None]),
+    cells.in_percent([run.figure('test_accuracy') for run in group.counted]),
     f'{float(first.config.get("epochs", math.nan)):g}',
     _seconds(group),
   ]
@@ -175,14 +176,14 @@ def _times(group: Group, figure: str) -> str:
   if math.isinf(mean):
     return 'infinite'
   number = f'{mean:.3g}' if mean < 1000 else f'{mean:,.0f}'
-  return f'{number}{cells.around(spread, number)}x'
+  return f'{cells.with_deviation(mean, spread, number)}x'
 
 
 def _cut(group: Group) -> str:
   """Validation accuracy before and after the cut or, where there was none, why."""
   found = [phases.at_the_cut(run.summary) for run in group.counted]
   if pairs := [pair for pair in found if pair is not None]:
-    return ' to '.join(map(cells.accuracy, zip(*pairs, strict=True)))
+    return ' to '.join(map(cells.in_percent, zip(*pairs, strict=True)))
   return next((phases.why_not(run.summary) for run in group.counted), '-')
 
 

@@ -17,6 +17,14 @@ from typing import Any
 import optuna
 
 from sparsejax.experiment import files, metrics
+from sparsejax.experiment.errors import (
+  BusyError,
+  NonFiniteLossError,
+  PausedError,
+  TerminatedError,
+  UsageError,
+  in_one_line,
+)
 from sparsejax.experiment.runs import experiment_of
 from sparsejax.search import layout, settings
 from sparsejax.search.study import Claim, Study
@@ -61,13 +69,6 @@ class Worker:
 
   def train(self, claim: Claim) -> None:
     """Trains a slot from where its run directory is to the slot's last epoch."""
-    from sparsejax.experiment.errors import (
-      BusyError,
-      NonFiniteLossError,
-      TerminatedError,
-      UsageError,
-    )
-
     path = self.folder / layout.RUNS / claim.directory
     print(f'trial {claim.number}: {path}, to epoch {claim.slot.epochs}: {claim.values}', flush=True)
     try:
@@ -91,7 +92,7 @@ class Worker:
         self._release(claim)
         raise
       # The trial, or this process: a device that is lost fails whatever comes next in it.
-      reason = f'{type(error).__name__}: {" ".join(str(error).split())[:300]}'
+      reason = f'{type(error).__name__}: {in_one_line(error)[:300]}'
       self.study.release(self.study.study.trials[claim.number], died=True, error=reason)
       raise
 
@@ -113,7 +114,7 @@ class Worker:
         try:
           self.study.renew(claim)
         except Exception as error:  # the lease is longer than a database is away for a moment
-          print(f'trial {claim.number}: {" ".join(str(error).split())}', flush=True)
+          print(f'trial {claim.number}: {in_one_line(error)}', flush=True)
 
     thread = threading.Thread(target=beat, daemon=True)
     thread.start()
@@ -125,8 +126,6 @@ class Worker:
 
   def _train_alone(self, claim: Claim, path: pathlib.Path) -> tuple[dict[str, float], float, bool]:
     """Trains once nobody else does: a process that was given up for lost may still be at it."""
-    from sparsejax.experiment.errors import BusyError
-
     while True:
       try:
         return self._train(claim, path)
@@ -138,7 +137,6 @@ class Worker:
 
   def _train(self, claim: Claim, path: pathlib.Path) -> tuple[dict[str, float], float, bool]:
     """Returns the trial's figures, of which epoch, and whether it stopped before its run's end."""
-    from sparsejax.experiment.errors import PausedError
     from sparsejax.experiment.run import run
 
     watch = _Watch(self.study, claim)

@@ -3,13 +3,15 @@
 from collections.abc import Mapping
 from typing import Any
 
-BEFORE, AFTER = 'dense', 'pruned'
+BEFORE, AFTER, FINAL = 'dense', 'pruned', 'retrained'
 SPARSE, DEPLOYED, SHRUNK = 'none: sparse from the start', 'none: a posterior', 'none: zero before'
+# What summary.json calls dense, pruned and retrained, where masks were made and cut nothing.
+OF_NO_CUT = {BEFORE: 'before masks', AFTER: 'last mask', FINAL: 'final'}
 
 
 def final(summary: Mapping[str, Any]) -> float | None:
   """Returns the validation accuracy of the network that was delivered; None of none."""
-  return _accuracy(summary, 'deployed', 'retrained', BEFORE)
+  return _accuracy(summary, 'deployed', FINAL, BEFORE)
 
 
 def at_the_cut(summary: Mapping[str, Any]) -> tuple[float, float] | None:
@@ -50,6 +52,22 @@ def why_not(summary: Mapping[str, Any]) -> str:
   if None in counts or counts[0] != counts[1]:
     return ''
   return '-' if counts[0] == summary.get('weights', counts[0]) else SHRUNK
+
+
+def by_name(summary: Mapping[str, Any]) -> list[tuple[str, Mapping[str, Any]]]:
+  """Returns the phases with their names; without a cut no network was dense, pruned or retrained.
+
+  Example:
+    >>> start = {'step': 0, 'validation_accuracy': 0.1, 'active_weights': 100}
+    >>> last = {'step': 9, 'validation_accuracy': 0.9, 'active_weights': 10}
+    >>> [name for name, _ in by_name({'phases': {'dense': start, 'pruned': last}})]
+    ['before masks', 'last mask']
+    >>> [name for name, _ in by_name({'phases': {'dense': last}})]
+    ['dense']
+  """
+  phases = summary.get('phases') or {}
+  names = OF_NO_CUT if phases.get(AFTER) and why_not(summary) else {}
+  return [(names.get(key, key), phase) for key, phase in phases.items()]
 
 
 def _accuracy(summary: Mapping[str, Any], *names: str) -> float | None:
