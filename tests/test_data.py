@@ -15,7 +15,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sparsejax.experiment import data, prepare, sources
+from sparsejax.experiment import data, prepare, setup, sources
 
 
 def _whole(count: int) -> data.Split:
@@ -99,6 +99,15 @@ def test_limit_keeps_the_first_training_examples_and_the_moments():
   np.testing.assert_array_equal(short.train.labels, full.train.labels[:10])
   assert (short.mean, short.std) == (full.mean, full.std)
   assert len(short.validation.labels) == 300
+
+
+def test_every_device_of_a_processor_has_the_one_copy_of_the_data_set():
+  digits = data.load('digits', limit=1001)
+  for split in (digits.train, digits.validation, digits.test):
+    for host, array in zip(split, setup.on_devices(split), strict=True):
+      places = [shard.data.unsafe_buffer_pointer() for shard in array.addressable_shards]
+      assert places == [host.ctypes.data] * 4
+      assert not host.flags.writeable
 
 
 @pytest.mark.parametrize(

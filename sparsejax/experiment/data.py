@@ -3,9 +3,11 @@
 import os
 from typing import NamedTuple
 
+import numpy as np
+
 from sparsejax.experiment.own_arrays import read_npz
 from sparsejax.experiment.sources import SOURCES, Source
-from sparsejax.experiment.splits import Split, check_integer, moments, take_validation
+from sparsejax.experiment.splits import Split, check_integer, moments, take, take_validation
 from sparsejax.lookup import lookup
 
 
@@ -32,7 +34,7 @@ def load(
   limit: int | None = None,
   cache: bool = True,
 ) -> Dataset:
-  """Returns the data set of this name as arrays in memory.
+  """Returns the data set of this name as arrays in memory, which JAX on CPU does not copy.
 
   Names: `digits` (scikit-learn's 1,797 images of 8x8, there without any download), `mnist`,
   `fashion_mnist`, `cifar10`, `cifar100`, and `npz:PATH`, a person's own arrays. The four in the
@@ -82,5 +84,6 @@ def load(
   mean, std = source.moments or moments(train.images)
   if limit is not None:
     check_integer('data.limit', limit, 1, len(train.labels), 'the training split')
-    train = Split(train.images[:limit], train.labels[:limit])
-  return Dataset(name, train, held_out, whole.test, source.num_classes, mean, std, digest)
+    train = take(train, np.arange(limit))
+  test = take(whole.test, np.arange(len(whole.test.labels)))
+  return Dataset(name, train, held_out, test, source.num_classes, mean, std, digest)

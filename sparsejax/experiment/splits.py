@@ -4,6 +4,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from sparsejax.experiment import alignment
 from sparsejax.lookup import lookup
 
 
@@ -38,10 +39,12 @@ def take_validation(
   check_integer('data.split_seed', split_seed, 0, 2**63 - 1, 'seeds')
   indices = order(count, split_seed)
   kept, taken = indices[: count - validation], indices[count - validation :]
-  return (
-    Split(train.images[kept], train.labels[kept]),
-    Split(train.images[taken], train.labels[taken]),
-  )
+  return take(train, kept), take(train, taken)
+
+
+def take(split: Split, indices: np.ndarray) -> Split:
+  """Returns these examples of a split, in memory that JAX on CPU shares."""
+  return Split(*(alignment.take(array, indices) for array in split))
 
 
 def moments(images: np.ndarray) -> tuple[tuple[float, ...], tuple[float, ...]]:
