@@ -5,6 +5,8 @@ python -m sparsejax.benchmark --config=configs/NAME.py[:ARGUMENT] [--config.fiel
 --against=torch       times the same network in PyTorch, in turns with ours
 --torch-python=PATH   the Python that has PyTorch; default: the one that runs this
 --out=FILE.json       writes the figures there too
+--plain               times on CPU what an accelerator gets, XLA's own convolution and pooling, and
+                      leaves the memory that a step frees to the C library, as other programs do
 --profile=DIR         writes a trace of three steps, for Perfetto or TensorBoard
 --rounds=N            how often each is timed (7); the figures are medians
 
@@ -16,6 +18,7 @@ Exit status: 0, 2 for what can't be measured as asked, 1 otherwise.
 """
 
 import argparse
+import contextlib
 import json
 import os
 import pathlib
@@ -42,10 +45,14 @@ def main(argv: Sequence[str]) -> int:
   from sparsejax.benchmarks.peer import PeerError
   from sparsejax.experiment import allocator
   from sparsejax.experiment.errors import UsageError
+  from sparsejax.layers import choice
 
-  allocator.keep_freed_memory()  # as the launch command does
   try:
-    text = json.dumps(benchmark(_arguments(argv[1:])), indent=2)
+    arguments = _arguments(argv[1:])
+    if not arguments.plain:
+      allocator.keep_freed_memory()  # as the launch command does
+    with choice.plain() if arguments.plain else contextlib.nullcontext():
+      text = json.dumps(benchmark(arguments), indent=2)
   except UsageError as error:
     return _fail(USAGE, error)
   except PeerError as error:
@@ -71,6 +78,7 @@ def _arguments(argv: Sequence[str]) -> argparse.Namespace:
   parser.add_argument('--against', choices=('torch',))
   parser.add_argument('--torch-python', default=sys.executable)
   parser.add_argument('--out', type=pathlib.Path)
+  parser.add_argument('--plain', action='store_true')
   parser.add_argument('--profile', type=pathlib.Path)
   parser.add_argument('--rounds', type=int, default=7)
   try:

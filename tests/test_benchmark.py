@@ -259,7 +259,7 @@ def test_a_python_without_pytorch_is_told_how_to_get_it(tmp_path, capsys):
 def test_help_names_every_option(capsys):
   assert benchmark.main(['benchmark', '--help']) == 0
   output = capsys.readouterr().out
-  for option in ('--against', '--torch-python', '--out', '--profile', '--rounds'):
+  for option in ('--against', '--torch-python', '--out', '--plain', '--profile', '--rounds'):
     assert option in output
 
 

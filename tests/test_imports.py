@@ -24,7 +24,7 @@ MAY_USE = {
   },
   'search': {'search', 'experiment', 'lookup'},
   'reports': {'reports', 'search', 'experiment'},
-  'benchmarks': {'benchmarks', 'experiment', 'models'},
+  'benchmarks': {'benchmarks', 'experiment', 'models', 'layers'},
 }
 # The ConfigDict stops at the builders, and sparsity is arithmetic on arrays.
 MAY_NOT_USE = {

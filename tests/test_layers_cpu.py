@@ -1,5 +1,7 @@
 """The formulations for CPU equal XLA's own convolution and pooling, in value and in gradient."""
 
+from unittest import mock
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -8,7 +10,7 @@ from flax import linen as nn
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from sparsejax.layers import convolution, convolution_gradients, image_blocks, pooling
+from sparsejax.layers import choice, convolution, convolution_gradients, image_blocks, pooling
 
 PATCHES = ('patches', 'images_by_patches', 'kernel_by_blocks')
 STRIDED = ('direct', 'images_by_patches', 'kernel_by_blocks')
@@ -163,13 +165,24 @@ def test_only_the_middle_of_a_kernel_sees_a_1x1_image():
   assert padding == ((0, 0), (0, 0))
 
 
-def test_an_accelerator_gets_the_direct_convolution(monkeypatch):
-  monkeypatch.setattr(jax, 'default_backend', lambda: 'gpu')
+def on_an_accelerator():
+  return mock.patch.object(jax, 'default_backend', return_value='gpu')
+
+
+@pytest.mark.parametrize('where', [on_an_accelerator, choice.plain])
+def test_an_accelerator_gets_the_direct_convolution_and_so_does_who_asks(where):
   x, kernel = jnp.ones((2, 2, 2, 4)), jnp.ones((3, 3, 4, 6))
-  jaxpr = jax.make_jaxpr(convolution.convolve)(x, kernel)
+  with where():
+    jaxpr = jax.make_jaxpr(lambda *a: convolution.convolve(*a))(x, kernel)
+    pooled = jax.make_jaxpr(lambda x: pooling.max_pool(x))(x)
   assert [equation.primitive.name for equation in jaxpr.eqns] == ['conv_general_dilated']
-  jaxpr = str(jax.make_jaxpr(pooling.max_pool)(x))
-  assert 'reduce_window_max' in jaxpr
+  assert 'reduce_window_max' in str(pooled)
+
+
+def test_after_an_error_within_the_plain_formulations_are_left():
+  with pytest.raises(KeyError), choice.plain():
+    raise KeyError
+  assert not choice.is_plain()
 
 
 def reference_pool(x):

@@ -14,6 +14,7 @@ from sparsejax.benchmarks.peer import Peer
 from sparsejax.benchmarks.programs import Repeated, Subject
 from sparsejax.experiment import compilation, parallel, runs
 from sparsejax.experiment.setup import Experiment
+from sparsejax.layers import choice
 
 TIMED = (
   'training steps on data that lie on the device: batch, augmentation and normalisation included, '
@@ -146,6 +147,7 @@ def description(experiment: Experiment) -> dict[str, Any]:
     'model': config['model']['name'],
     'width': experiment.model.width,
     'layers': config['layers'],
+    'plain': choice.is_plain(),
     'chain': list(config['chain']),
     'dtype': config['model']['dtype'],
     'batch_size': config['batch_size'],

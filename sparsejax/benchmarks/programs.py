@@ -3,7 +3,6 @@
 import time
 from collections.abc import Callable, Mapping
 from typing import Any
-from unittest import mock
 
 import jax
 import jax.numpy as jnp
@@ -12,6 +11,7 @@ import optax
 from sparsejax import models
 from sparsejax.experiment import augment, links, optimizer, parallel, pruning, state, steps
 from sparsejax.experiment.setup import Experiment, on_devices
+from sparsejax.layers import choice
 
 # Links that leave of a step its forward pass, whose gradient XLA then removes, and the gradient:
 # so small a number times it is added that the parameters stay.
@@ -159,6 +159,6 @@ def flops_of_step(subject: Subject) -> float:
   """
   step = parallel.on_all(subject.step(GRADIENT))
   train = subject.train_state(GRADIENT)
-  with mock.patch.object(jax, 'default_backend', return_value='gpu'):
+  with choice.plain():
     lowered = step.lower(train, subject.data, subject.order)
   return lowered.cost_analysis()['flops'] * parallel.device_count()

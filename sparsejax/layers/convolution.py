@@ -10,6 +10,7 @@ from typing import NamedTuple
 
 import jax
 
+from sparsejax.layers import choice
 from sparsejax.layers.convolution_gradients import (
   images_by_blocks,
   images_by_direct,
@@ -40,7 +41,7 @@ def convolve(
     padding: zeros (before, after) along height and width.
     groups: the parts into which channels and features are split.
   """
-  if jax.default_backend() != 'cpu':
+  if choice.is_plain():
     return direct(x, kernel, strides, padding, groups)
   kernel, padding = visible(x.shape, kernel, strides, padding)
   if groups > 1:

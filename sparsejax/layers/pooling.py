@@ -4,6 +4,8 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
+from sparsejax.layers import choice
+
 
 def max_pool(x: jax.Array) -> jax.Array:
   """Returns the maximum of each 2x2 window of images NHWC, at stride 2; odd edges are dropped.
@@ -11,7 +13,7 @@ def max_pool(x: jax.Array) -> jax.Array:
   Equal to `nn.max_pool(x, (2, 2), (2, 2))`, gradient included. On CPU its gradient, XLA's
   select-and-scatter, takes ten times as long as that of comparisons between the window's corners.
   """
-  if jax.default_backend() != 'cpu':
+  if choice.is_plain():
     return nn.max_pool(x, (2, 2), strides=(2, 2))
   return max_of_corners(x)
 
