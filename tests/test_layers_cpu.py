@@ -10,12 +10,21 @@ from flax import linen as nn
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from sparsejax.layers import choice, convolution, convolution_gradients, image_blocks, pooling
+from sparsejax.layers import (
+  choice,
+  convolution,
+  convolution_gradients,
+  image_blocks,
+  pooling,
+  winograd,
+)
 
 PATCHES = ('patches', 'images_by_patches', 'kernel_by_blocks')
 STRIDED = ('direct', 'images_by_patches', 'kernel_by_blocks')
 WIDE = ('direct', 'images_by_direct', 'kernel_by_blocks')
 NARROW = ('direct', 'images_by_direct', 'kernel_by_direct')
+WINOGRAD = ('winograd', 'images_by_winograd', 'kernel_by_winograd')
+WIDE_WINOGRAD = ('winograd', 'images_by_winograd', 'kernel_by_blocks')
 UNPADDED = ('direct', 'images_by_blocks', 'kernel_by_blocks')
 # height, width, inputs, features, kernel, stride, padding, groups -> what computes the values, the
 # gradient of the images and that of the kernel; with groups, all of it
@@ -32,6 +41,15 @@ CASES = {
   'narrow': ((8, 8, 4, 6, 3, 1, 1, 1), NARROW),
   'lenet5, wide, without padding': ((17, 18, 1, 4, 5, 1, 0, 1), WIDE),
   'lenet5, without padding': ((9, 12, 3, 4, 5, 1, 0, 1), UNPADDED),
+  'many channels': ((8, 8, 32, 48, 3, 1, 1, 1), WINOGRAD),
+  'many channels, odd': ((5, 7, 32, 33, 3, 1, 1, 1), WINOGRAD),
+  'many channels, 2x2': ((2, 2, 32, 32, 3, 1, 1, 1), WINOGRAD),
+  'many channels, without padding': ((4, 6, 32, 32, 3, 1, 0, 1), WINOGRAD),
+  'many channels, much padding': ((4, 5, 32, 32, 3, 1, 2, 1), WINOGRAD),
+  'many channels, more padding than taps': ((4, 5, 32, 32, 3, 1, 3, 1), NARROW),
+  'many channels, wide': ((17, 16, 32, 32, 3, 1, 1, 1), WIDE_WINOGRAD),
+  'more channels, wide': ((17, 16, 96, 96, 3, 1, 1, 1), WINOGRAD),
+  'many channels at stride 2': ((8, 8, 32, 32, 3, 2, 1, 1), STRIDED),
   'depthwise': ((6, 7, 5, 5, 3, 1, 1, 5), 'multiply_add'),
   'depthwise at stride 2': ((7, 6, 5, 5, 3, 2, 1, 5), 'multiply_add'),
   'depthwise over 1x1': ((1, 1, 5, 5, 3, 2, 1, 5), 'multiply_add'),
@@ -119,9 +137,11 @@ def test_a_block_is_of_the_most_images_that_divide_the_batch():
   assert image_blocks.largest_divisor(7, 6) == 1
 
 
-def test_curvature_goes_through_the_assembled_convolution():
+@pytest.mark.parametrize('channels', [2, 32])
+def test_curvature_goes_through_the_assembled_convolution(channels):
   """Forward over reverse, as a product of the Hessian with a vector is computed."""
-  x, kernel = normal((2, 9, 10, 2), jnp.float32), normal((3, 3, 2, 3), jnp.float32, seed=2)
+  x = normal((2, 9, 10, channels), jnp.float32)
+  kernel = normal((3, 3, channels, 32), jnp.float32, seed=2) / channels
 
   def product(convolve):
     def loss(kernel):
@@ -147,6 +167,42 @@ def test_convolution_of_any_shape(height, width, size, stride, padding, groups):
   shape = (height, width, 4, 4, size, stride, padding, groups)
   ours, theirs, arguments = both(*shape, jnp.float32)
   assert_close(*jax.jit(lambda *a: ([ours(*a)], [theirs(*a)]))(*arguments))
+
+
+@settings(max_examples=20, deadline=None)
+@given(
+  height=st.integers(1, 7),
+  width=st.integers(1, 7),
+  before=st.integers(0, 2),
+  after=st.integers(0, 2),
+)
+def test_winograd_of_any_image_equals_the_direct_convolution(height, width, before, after):
+  assume(min(height, width) + before + after >= 3)
+  padding = ((before, after), (after, before))
+  x, kernel = normal((2, height, width, 3), jnp.float32), normal((3, 3, 3, 4), jnp.float32, seed=2)
+  y = convolution.direct(x, kernel, (1, 1), padding)
+  gradient = normal(y.shape, y.dtype, seed=1)
+  ours = (
+    winograd.winograd(x, kernel, (1, 1), padding),
+    winograd.images_by_winograd(x, kernel, gradient, (1, 1), padding),
+    winograd.kernel_by_winograd(x, kernel, gradient, (1, 1), padding),
+  )
+  arguments = x, kernel, gradient, (1, 1), padding
+  gradients = convolution_gradients
+  images, kernels = gradients.images_by_direct(*arguments), gradients.kernel_by_direct(*arguments)
+  assert_close(ours, (y, images, kernels))
+
+
+@pytest.mark.parametrize(('size', 'strides'), [(3, (2, 1)), (5, (1, 1))])
+def test_winograd_is_of_3x3_kernels_at_stride_1_alone(size, strides):
+  x, kernel = jnp.ones((1, 8, 8, 1)), jnp.ones((size, size, 1, 1))
+  with pytest.raises(ValueError, match='allowed is 3x3 at stride 1'):
+    winograd.winograd(x, kernel, strides, ((1, 1), (1, 1)))
+
+
+def test_sums_in_bfloat16_are_too_coarse_for_winograd():
+  shapes = (1, 8, 8, 32), (3, 3, 32, 32), (1, 1), ((1, 1), (1, 1))
+  assert convolution.fastest(*shapes, jnp.bfloat16).forward is convolution.direct
 
 
 def test_tree_step_along_a_sequence():

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 import jax
+import jax.numpy as jnp
 
 from sparsejax.layers import choice
 from sparsejax.layers.convolution_gradients import (
@@ -20,6 +21,7 @@ from sparsejax.layers.convolution_gradients import (
 )
 from sparsejax.layers.formulations import Padding, Pair, direct, patches
 from sparsejax.layers.multiply_add import multiply_add
+from sparsejax.layers.winograd import images_by_winograd, kernel_by_winograd, winograd
 
 Formulation = Callable[[jax.Array, jax.Array, Pair, Padding], jax.Array]
 Gradient = Callable[[jax.Array, jax.Array, jax.Array, Pair, Padding], jax.Array]
@@ -46,7 +48,8 @@ def convolve(
   kernel, padding = visible(x.shape, kernel, strides, padding)
   if groups > 1:
     return fastest_of_groups(kernel.shape, groups)(x, kernel, strides, padding, groups)
-  return assembled(x, kernel, fastest(x.shape, kernel.shape, strides, padding), strides, padding)
+  parts = fastest(x.shape, kernel.shape, strides, padding, x.dtype)
+  return assembled(x, kernel, parts, strides, padding)
 
 
 class Parts(NamedTuple):
@@ -63,16 +66,24 @@ class Parts(NamedTuple):
 
 
 def fastest(
-  image_shape: tuple[int, ...], kernel_shape: tuple[int, ...], strides: Pair, padding: Padding
+  image_shape: tuple[int, ...],
+  kernel_shape: tuple[int, ...],
+  strides: Pair,
+  padding: Padding,
+  dtype: jax.typing.DTypeLike = jnp.float32,
 ) -> Parts:
   """Returns what is fastest on CPU for shapes after `visible`, without groups.
 
-  Milliseconds, float32, batch 64, JAX 0.10.2, two quiet cores, direct / patches / blocks (image x
-  channels; of the products alone: 54 at the machine's rate for the first, 27 for the second):
-    3x3, 32x32, 64 to 64: forward 51 / - / 54, images 40 / - / 45, kernel 156 / - / 62.
-    3x3, 16x16, 128 to 128: forward 28 / - / 40, images 27 / - / 36, kernel 83 / - / 43.
-    3x3, 8x8, 256 to 256: forward 31 / 47 / 34, images 28 / 39 / 30, kernel 38 / 59 / 45.
-    3x3, 4x4, 512 to 512: forward 28 / 28 / -, images 29 / 21 / -, kernel 27 / 35 / 28.
+  Milliseconds, float32, JAX 0.10.2, two quiet cores. Batch 128, what would be otherwise / Winograd
+  (at the machine's rate the nine products of each but the last take 23):
+    3x3, 32x32, 64 to 64: forward 45 / 25, images 46 / 24, kernel 46 / 55.
+    3x3, 16x16, 128 to 128: forward 24 / 22, images 25 / 21, kernel 54 / 26.
+    3x3, 8x8, 256 to 256: forward 24 / 16, images 26 / 15, kernel 44 / 19.
+    3x3, 4x4, 512 to 512: forward 25 / 12, images 21 / 12, kernel 30 / 15.
+    3x3, 2x2, 512 to 512: forward 6 / 4, images 5 / 4, kernel 7 / 4.
+  At batch 32 alike (96 to 96 over 32x32: 17 / 14, 17 / 14, 23 / 14), but for few channels, whose
+  sums are not repaid by the products: 16 to 16 over 32x32 0.8 / 1.5, 0.8 / 1.9, 1.2 / 3.5.
+  Batch 64, direct / patches / blocks:
     3x3 at stride 2, 32x32, 64 to 128: forward 24 / 42 / -, images 44 / 27 / -, kernel 53 / 56 / 27.
     pointwise, 32x32, 64 to 256: forward 48 / 28 / -, images 60 / 14 / -, kernel 154 / 60 / 30.
     5x5 without padding, 12x12, 20 to 50, batch 128: images 9 / 5 / 6, kernel 19 / 18 / 8; within
@@ -80,7 +91,13 @@ def fastest(
   Over 2x2 images the direct convolution takes 74 times as long as patches; over 1x1, where
   `visible` leaves a dense layer, 47 times.
   """
-  pixels = image_shape[1] * image_shape[2]
+  pixels, channels = image_shape[1] * image_shape[2], min(kernel_shape[2:])
+  # In bfloat16 the sums of its transforms would round away what their differences need.
+  tiled = kernel_shape[:2] == (3, 3) and max(strides) == 1 and max(map(max, padding)) <= 2
+  if tiled and channels >= 32 and dtype == jnp.float32:
+    by_winograd = pixels <= 256 or channels >= 96
+    to_kernel = kernel_by_winograd if by_winograd else kernel_by_blocks
+    return Parts(winograd, images_by_winograd, to_kernel)
   pointwise, small, strided = kernel_shape[:2] == (1, 1), pixels <= 16, max(strides) > 1
   positions = (image_shape[1] - kernel_shape[0] + 1) * (image_shape[2] - kernel_shape[1] + 1)
   # Back to the images, a convolution without padding is one with more padding than it has pixels.

@@ -1,0 +1,136 @@
+"""The 3x3 convolution at stride 1 by 16 products for four outputs, where the taps need 36.
+
+Winograd's minimal filtering F(2x2, 3x3): tiles of 4x4 pixels, two apart, and the kernel are each
+transformed by sums; of the transformed, each of the 16 places is one matrix product over the
+channels; what they give is transformed back to 2x2 outputs a tile. Lavin and Gray 2016, Fast
+Algorithms for Convolutional Neural Networks, section 4.1.
+"""
+
+from collections.abc import Callable, Sequence
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+from sparsejax.layers.formulations import Padding, Pair
+
+TILE, STEP, TAPS = 4, 2, 3  # the pixels of a tile that each axis has, its outputs, the kernel's
+Matrix = tuple[tuple[float, ...], ...]
+Grid = list[list[jax.Array]]
+# B^T, G and A^T of the paper. Each gradient is by the transposes of its own factors.
+OF_IMAGES: Matrix = ((1, 0, -1, 0), (0, 1, 1, 0), (0, -1, 1, 0), (0, 1, 0, -1))
+OF_KERNEL: Matrix = ((1, 0, 0), (0.5, 0.5, 0.5), (0.5, -0.5, 0.5), (0, 0, 1))
+OF_OUTPUTS: Matrix = ((1, 1, 1, 0), (0, 1, -1, -1))
+
+
+def winograd(x: jax.Array, kernel: jax.Array, strides: Pair, padding: Padding) -> jax.Array:
+  """The convolution with a 3x3 kernel at stride 1, by 16 matrix products."""
+  _check(kernel, strides)
+  return _convolved(x, _taps(kernel), padding, jnp.dot)
+
+
+def images_by_winograd(
+  x: jax.Array, kernel: jax.Array, gradient: jax.Array, strides: Pair, padding: Padding
+) -> jax.Array:
+  """Returns the gradient of the images: the gradient's convolution with the kernel turned round."""
+  _check(kernel, strides)
+  turned = [row[::-1] for row in _taps(kernel)[::-1]]
+  left = tuple((TAPS - 1 - before, TAPS - 1 - after) for before, after in padding)
+
+  def product(tile, tap):  # transposing the kernel would take as long as the products
+    return lax.dot_general(tile, tap, (((3,), (1,)), ((), ())))
+
+  return _convolved(gradient, turned, left, product)
+
+
+def kernel_by_winograd(
+  x: jax.Array, kernel: jax.Array, gradient: jax.Array, strides: Pair, padding: Padding
+) -> jax.Array:
+  """Returns the gradient of the kernel, by the same tiles of the images, in float32."""
+  _check(kernel, strides)
+
+  def product(tile, outputs):
+    columns, rows = (array.reshape(-1, array.shape[-1]) for array in (tile, outputs))
+    return jnp.dot(columns.T, rows, preferred_element_type=jnp.float32)
+
+  tiles = _image_tiles(x, padding)
+  outputs = _transformed(_transpose(OF_OUTPUTS), _output_tiles(gradient))
+  taps = _transformed(_transpose(OF_KERNEL), _each(product, tiles, outputs))
+  return jnp.stack([jnp.stack(row) for row in taps]).astype(kernel.dtype)
+
+
+def _convolved(x: jax.Array, taps: Grid, padding: Padding, product: Callable) -> jax.Array:
+  height, width = _output_size(x, padding)
+  products = _each(product, _image_tiles(x, padding), _transformed(OF_KERNEL, taps))
+  outputs = _transformed(OF_OUTPUTS, products)
+  interleaved = jnp.stack([jnp.stack(row, axis=3) for row in outputs], axis=2)
+  examples, rows, _, columns, _, features = interleaved.shape
+  whole = interleaved.reshape(examples, STEP * rows, STEP * columns, features)
+  return whole[:, :height, :width]
+
+
+def _image_tiles(x: jax.Array, padding: Padding) -> Grid:
+  """The transformed tiles: at each place of a tile its pixels (examples, rows, columns, channels).
+
+  An odd number of outputs ends in a tile half outside, over zeros.
+  """
+  tiles = [_tiles(size) for size in _output_size(x, padding)]
+  ends = [
+    STEP * count + TAPS - 1 - length - sum(axis)
+    for count, length, axis in zip(tiles, x.shape[1:3], padding, strict=True)
+  ]
+  rows, columns = (
+    (before, after + end) for (before, after), end in zip(padding, ends, strict=True)
+  )
+  padded = jnp.pad(x, ((0, 0), rows, columns, (0, 0)))
+  down, across = (
+    [slice(place, place + STEP * count - 1, STEP) for place in range(TILE)] for count in tiles
+  )
+  return _transformed(OF_IMAGES, [[padded[:, row, column] for column in across] for row in down])
+
+
+def _output_tiles(gradient: jax.Array) -> Grid:
+  """The 2x2 outputs of each tile, with zeros where it is half outside."""
+  ends = [STEP * _tiles(size) - size for size in gradient.shape[1:3]]
+  whole = jnp.pad(gradient, ((0, 0), *((0, end) for end in ends), (0, 0)))
+  return [[whole[:, row::STEP, column::STEP] for column in range(STEP)] for row in range(STEP)]
+
+
+def _taps(kernel: jax.Array) -> Grid:
+  return [[kernel[row, column] for column in range(TAPS)] for row in range(TAPS)]
+
+
+def _transformed(matrix: Matrix, grid: Sequence[Sequence[jax.Array]]) -> Grid:
+  """M G M^T of a grid of arrays."""
+  rows = [_combined(matrix, row) for row in grid]
+  columns = [_combined(matrix, column) for column in zip(*rows, strict=True)]
+  return [list(row) for row in zip(*columns, strict=True)]
+
+
+def _combined(matrix: Matrix, arrays: Sequence[jax.Array]) -> list[jax.Array]:
+  """Sums of the arrays, one for each row of a matrix, whose zeros add nothing."""
+  return [
+    sum(factor * array for factor, array in zip(row, arrays, strict=True) if factor)
+    for row in matrix
+  ]
+
+
+def _each(function: Callable, first: Grid, second: Grid) -> Grid:
+  return [list(map(function, *rows)) for rows in zip(first, second, strict=True)]
+
+
+def _transpose(matrix: Matrix) -> Matrix:
+  return tuple(zip(*matrix, strict=True))
+
+
+def _output_size(x: jax.Array, padding: Padding) -> list[int]:
+  return [length + sum(axis) - TAPS + 1 for length, axis in zip(x.shape[1:3], padding, strict=True)]
+
+
+def _tiles(outputs: int) -> int:
+  return -(-outputs // STEP)
+
+
+def _check(kernel: jax.Array, strides: Pair) -> None:
+  if kernel.shape[:2] != (TAPS, TAPS) or tuple(strides) != (1, 1):
+    raise ValueError(f'kernel {kernel.shape}, strides {strides}; allowed is 3x3 at stride 1')
