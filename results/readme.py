@@ -89,10 +89,10 @@ def _posteriors(found) -> list[str]:
           f'{entry.label} | {s["seed"]} | {units} | {widths} | {_times(s["compression"])} | '
           f'{_times(s["compression_with_bits"])} | {errors[0]} | {errors[1]}'
         )
-  return _table(head, rows) if rows else []
+  return table(head, rows) if rows else []
 
 
-def _table(head: str, rows: list[str]) -> list[str]:
+def table(head: str, rows: list[str]) -> list[str]:
   """The lines of a table; the cells of head and rows are parted by ' | '."""
   return [f'| {row} |' for row in (head, '|'.join(['---'] * len(head.split(' | '))), *rows)]
 
@@ -118,7 +118,7 @@ def _means(found) -> list[str]:
       f'{entry.label} | {len(summaries)} | {error} | {_times(ratios[0])} | {_times(ratios[1])} | '
       f'{100 * ratios[2]:.2f} %'
     )
-  return _table(head, rows)
+  return table(head, rows)
 
 
 def _runs(found) -> list[str]:
@@ -136,7 +136,7 @@ def _runs(found) -> list[str]:
         f'{100 * s["test_accuracy"]:.2f} | '
         f'{s["active_weights"]:,} of {s["weights"]:,} | {s["seconds"]:.0f}'
       )
-  return _table(head, rows)
+  return table(head, rows)
 
 
 def _machine(summary: pathlib.Path) -> str:

@@ -1,0 +1,91 @@
+"""Measures the training step of five networks, before and after, beside PyTorch's.
+
+python results/speed.py --torch-python=PYTHON [--data=DIR] [--device=gpu] [--only=EXPRESSION]
+
+Every row is `python -m sparsejax.benchmark` in a process of its own: once against PyTorch, and once
+with `--plain`, which is what XLA makes on CPU of ordinary layers. What is in results/speed already
+is not measured again, so the command can be killed and started anew; remove a file to have it
+measured once more. README.md there is made of these files and of `ROWS` alone (`--collect` makes it
+without measuring).
+"""
+
+import argparse
+import os
+import pathlib
+import re
+import subprocess
+import sys
+import tempfile
+
+import kept
+import speed_page
+from speed_page import FOLDER, PLAIN, ROWS, Row
+
+from sparsejax.experiment import files
+
+ROOT = pathlib.Path(__file__).resolve().parent.parent
+# What JAX is told, so that a GPU that is not there is an error; on CPU there may be one as well.
+PLATFORMS = {'cpu': 'cpu', 'gpu': 'cuda'}
+LEFT_OUT = ('timed', 'program_flops', 'width', 'layers')
+DIGITS = 4
+
+
+def measure(row: Row, arguments: argparse.Namespace, *, plain: bool) -> bool:
+  """Runs the benchmark of a row and keeps its figures; returns whether it ended well."""
+  target = FOLDER / f'{row.name}{PLAIN if plain else ""}.json'
+  if target.exists():
+    return True
+  rounds = min(arguments.rounds, row.rounds)
+  command = [sys.executable, *row.command(), f'--rounds={rounds}']
+  command += [f'--config.data.dir={pathlib.Path(arguments.data).absolute()}'] * bool(arguments.data)
+  if plain:
+    command += ['--plain']
+  elif row.has_peer:
+    command += ['--against=torch', f'--torch-python={arguments.torch_python}']
+  print(target.stem, *command[1:], flush=True)
+  with tempfile.TemporaryDirectory() as folder:
+    out = pathlib.Path(folder, 'figures.json')
+    environment = os.environ | {'JAX_PLATFORMS': PLATFORMS[row.device]}
+    done = subprocess.run(
+      [*command, f'--out={out}'], cwd=ROOT, env=environment, stdout=subprocess.DEVNULL
+    )
+    if done.returncode == 0:
+      FOLDER.mkdir(exist_ok=True)
+      files.write_json(target, thin(kept.read(out)))
+  return done.returncode == 0
+
+
+def thin(figures):
+  """Returns what is kept of a benchmark's figures, every time and rate to four digits.
+
+  Example:
+    >>> thin({'step_seconds': 0.123456, 'memory': {'peak_bytes': 123456}, 'timed': 'what'})
+    {'step_seconds': 0.1235, 'memory': {'peak_bytes': 123456}}
+  """
+  if isinstance(figures, dict):
+    return {name: thin(value) for name, value in figures.items() if name not in LEFT_OUT}
+  if isinstance(figures, list):
+    return [thin(value) for value in figures]
+  return float(f'{figures:.{DIGITS}g}') if isinstance(figures, float) else figures
+
+
+def main() -> None:
+  parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+  parser.add_argument('--torch-python', default=sys.executable, help='the Python that has PyTorch')
+  parser.add_argument('--data', help='of tensorflow-datasets; default: its own')
+  parser.add_argument('--device', choices=PLATFORMS, default='cpu', help='whose rows are measured')
+  parser.add_argument('--only', default='', help='a regular expression: just these rows')
+  parser.add_argument('--rounds', type=int, default=7, help='at most so many')
+  parser.add_argument('--collect', action='store_true', help='only what is measured already')
+  arguments = parser.parse_args()
+  all_well = True
+  for row in ROWS:
+    if row.device == arguments.device and re.search(arguments.only, row.name):
+      for plain in (False, True) if row.device == 'cpu' else (False,):
+        all_well &= arguments.collect or measure(row, arguments, plain=plain)
+        speed_page.write()
+  sys.exit(not all_well)
+
+
+if __name__ == '__main__':
+  main()

@@ -1,0 +1,202 @@
+"""What results/speed.py measures, and the README.md that is made of its figures."""
+
+from typing import Any, NamedTuple
+
+import kept
+from readme import table
+
+FOLDER, PLAIN = kept.RESULTS / 'speed', '_plain'
+MIB = 2**20
+
+
+class Row(NamedTuple):
+  """A training step to be measured.
+
+  name: of the row and its files.
+  config: of configs/.
+  batch_size: of a step.
+  options: others of the benchmark's.
+  device: `cpu` or `gpu`.
+  has_peer: whether PyTorch is timed beside it.
+  rounds: the most there are.
+  gained: the reason for what is faster than the plain formulation.
+  missing: the reason for what is slower than PyTorch, or than the machine could.
+  """
+
+  name: str
+  config: str
+  batch_size: int
+  options: tuple[str, ...] = ()
+  device: str = 'cpu'
+  has_peer: bool = True
+  rounds: int = 7
+  gained: str = ''
+  missing: str = ''
+
+  def command(self) -> list[str]:
+    """Returns the benchmark's command, but for what only a machine knows."""
+    options = f'--config.batch_size={self.batch_size}', *self.options
+    return ['-m', 'sparsejax.benchmark', f'--config=configs/{self.config}.py', *options]
+
+
+BFLOAT16 = ('--config.model.dtype=bfloat16',)
+ROWS = (
+  Row(name='lenet300', config='lenet300_dc', batch_size=128, gained='', missing=''),
+  Row(name='lenet5', config='lenet5_dc', batch_size=128, gained='', missing=''),
+  Row(name='vgg16', config='vgg16_dense', batch_size=128, gained='', missing=''),
+  Row(name='mobilenet', config='mobilenet_dense', batch_size=128, gained='', missing=''),
+  Row(name='resnet50', config='resnet50_dense', batch_size=64, gained='', missing=''),
+  Row('resnet50_batch128', 'resnet50_dense', 128, has_peer=False, rounds=3, gained='', missing=''),
+  Row('resnet50_gpu', 'resnet50_dense', 128, BFLOAT16, 'gpu', gained='', missing=''),
+  Row('resnet50_gpu_batch1024', 'resnet50_dense', 1024, BFLOAT16, 'gpu', gained='', missing=''),
+)
+HEAD = """# Speed: the training step before and after, beside PyTorch's
+
+Whole training steps on data that lie on the device: batch, augmentation, both passes, the chain.
+*Plain* is what XLA makes on CPU of ordinary layers (`--plain`); an accelerator gets it anyway. What
+is compared with PyTorch is timed in turns within one run, plain in a run of its own. PyTorch's is
+the fastest of its four ways, eager and `torch.compile`, contiguous and channels-last, without the
+links of sparsity. `utilisation`
+is the share of the machine's own rate of large matrix products, in the operations of the plain
+formulation; `chain overhead` the step over that without the links of sparsity, where there are any.
+"""
+GPU_RUN = """A row for a GPU is measured there by `python results/speed.py --device=gpu
+--torch-python=PYTHON`; the whole training, whose wall time the summary has, is `python launch.py
+--config=configs/resnet50_dc.py --config.model.dtype=bfloat16`."""
+
+
+def write() -> None:
+  """Writes results/speed/README.md of the figures that are there."""
+  found = {path.stem: kept.read(path) for path in sorted(FOLDER.glob('*.json'))}
+  FOLDER.mkdir(exist_ok=True)
+  (FOLDER / 'README.md').write_text(text_of(found))
+
+
+def text_of(found: dict[str, dict[str, Any]], rows: tuple[Row, ...] = ROWS) -> str:
+  """Returns the page's text.
+
+  Args:
+    found: by the name of a row, and the same with `PLAIN`, the figures of the benchmark.
+    rows: of the tables.
+  """
+  pairs = [(row, found.get(row.name), found.get(row.name + PLAIN)) for row in rows]
+  measured = [pair for pair in pairs if pair[1]]
+  parts = [
+    HEAD,
+    *table(
+      'row | batch | plain, examples/s | ours, examples/s | ours / plain | PyTorch, examples/s | '
+      'ours / PyTorch | utilisation | chain overhead | compiling, s',
+      [_speeds(*pair) if pair[1] else _open(pair[0], 7) for pair in pairs],
+    ),
+    *_not_run([row for row, ours, _ in pairs if not ours]),
+    *_reasons(rows),
+    '\n## Memory and traffic\n',
+    'Of one step, in MiB: what XLA planned for it, arguments included; what the process held\n'
+    'at most, and before the step, on CPU with interpreter, JAX, data set and what the allocator\n'
+    'keeps. Of what the devices average: bytes predicted from the parameters, and found in the\n'
+    'compiled program.\n',
+    *table(
+      'row | batch | planned | planned, plain | most held | before | most held, plain | '
+      'all-reduce, predicted | found',
+      [_memory(*pair) for pair in measured],
+    ),
+    '\nMade by `python results/speed.py`.',
+    *sorted({_machine(ours) for _, ours, _ in measured}),
+  ]
+  return '\n'.join(parts) + '\n'
+
+
+def _speeds(row: Row, ours: dict, plain: dict | None) -> str:
+  rate, before = ours['examples_per_second'], plain and plain['examples_per_second']
+  peers = ours['peers']
+  best = max(peers, key=peers.get, default=None)
+  overhead = f'{ours["chain_overhead"]:.3f}' if 'bare_step' in ours['spread'] else '-'
+  return (
+    f'{row.name} | {ours["batch_size"]} | {number(before)} | {number(rate)} | '
+    f'{_ratio(rate, before)} | '
+    f'{f"{number(peers[best])} ({_way(best)})" if best else "-"} | '
+    f'{_ratio(rate, peers.get(best))} | {100 * ours["utilisation"]:.0f} % | {overhead} | '
+    f'{ours["compile_seconds"]:.1f}'
+  )
+
+
+def _open(row: Row, cells: int) -> str:
+  return f'{row.name} | {row.batch_size} | - | not run | ' + ' | '.join(['-'] * (cells - 1))
+
+
+def _not_run(rows: list[Row]) -> list[str]:
+  """The commands of the rows that are open."""
+  if not rows:
+    return []
+  lines = ['\nNot run:\n']
+  for row in rows:
+    torch = ' --against=torch --torch-python=PYTHON' if row.has_peer else ''
+    lines.append(f'- {row.name}: `python {" ".join(row.command())}{torch}`')
+  if any(row.device == 'gpu' for row in rows):
+    lines.append('\n' + GPU_RUN)
+  return lines
+
+
+def _reasons(rows: tuple[Row, ...]) -> list[str]:
+  """Why each row is as fast as it is, in so many columns as have a text."""
+  columns = {'the reason for each gain': 'gained', 'what is missing': 'missing'}
+  columns = {head: name for head, name in columns.items() if any(getattr(r, name) for r in rows)}
+  if not columns:
+    return []
+  told = [(row.name, *(getattr(row, name) for name in columns.values())) for row in rows]
+  lines = [' | '.join(cells) for cells in told if any(cells[1:])]
+  return ['\n## Reasons\n', *table(' | '.join(['row', *columns]), lines)]
+
+
+def _memory(row: Row, ours: dict, plain: dict | None) -> str:
+  cells = [
+    _mib(figures, key)
+    for figures, key in (
+      (ours, 'predicted_bytes'),
+      (plain, 'predicted_bytes'),
+      (ours, 'peak_bytes'),
+      (ours, 'resident_before_bytes'),
+      (plain, 'peak_bytes'),
+    )
+  ]
+  traffic = ours['all_reduce_bytes']
+  sizes = [f'{traffic[key]:,}' for key in ('predicted', 'found')]
+  return ' | '.join([row.name, str(ours['batch_size']), *cells, *sizes])
+
+
+def _mib(figures: dict | None, key: str) -> str:
+  """A size in MiB; '-' where it was not measured."""
+  size = (figures or {}).get('memory', {}).get(key)
+  return '-' if size is None else f'{size / MIB:,.0f}'
+
+
+def number(rate: float | None) -> str:
+  """A rate to three digits, no fewer than before the point.
+
+  Example:
+    >>> number(9.876), number(98.76), number(98765.4), number(None)
+    ('9.88', '98.8', '98,765', '-')
+  """
+  if rate is None:
+    return '-'
+  return f'{rate:,.{max(0, 3 - len(str(int(rate))))}f}'
+
+
+def _ratio(a: float, b: float | None) -> str:
+  return '-' if b is None else f'{a / b:.2f}'
+
+
+def _way(name: str) -> str:
+  """'compiled, channels last' for the benchmark's 'compiled_channels_last'."""
+  how, _, layout = name.partition('_')
+  return f'{how}, {layout.replace("_", " ")}'
+
+
+def _machine(figures: dict) -> str:
+  at = figures['environment']
+  torch = f', PyTorch {at["torch"]}' if 'torch' in at else ''
+  return (
+    f'Code of commit {at["git_commit"][:7]}; {at["threads"]} of {at["cpus"]} cores of '
+    f'{at["processor"]}, {figures["devices"]} {at["backend"]} device(s), {figures["dtype"]}, '
+    f'Python {at["python"]}, JAX {at["versions"]["jax"]}{torch}.'
+  )

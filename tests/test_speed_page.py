@@ -1,0 +1,95 @@
+"""The page of measured speeds, made of figures written by hand."""
+
+import pytest
+import speed
+import speed_page
+from speed_page import Row
+
+
+def figures(rate, *, peers=None, links=False, **memory):
+  spread = {'step': [1.0, 1.0]} | ({'bare_step': [1.0, 1.0]} if links else {})
+  return {
+    'examples_per_second': rate,
+    'compile_seconds': 12.34,
+    'utilisation': 0.456,
+    'chain_overhead': 1.0123,
+    'peers': peers or {},
+    'spread': spread,
+    'memory': memory,
+    'all_reduce_bytes': {'predicted': 1234, 'found': 1230},
+    'batch_size': 64,
+    'devices': 1,
+    'dtype': 'float32',
+    'environment': {
+      'git_commit': '0123456789',
+      'threads': 2,
+      'cpus': 4,
+      'processor': 'a processor',
+      'backend': 'cpu',
+      'python': '3',
+      'versions': {'jax': '0.10'},
+    },
+  }
+
+
+PEERS = {'eager_contiguous': 50.0, 'compiled_channels_last': 160.0}
+ROWS = (
+  Row('first', 'lenet300_dc', 64, gained='fewer page faults'),
+  Row('second', 'vgg16_dense', 128, has_peer=False),
+  Row('third', 'resnet50_dense', 32, device='gpu'),
+)
+FOUND = {
+  'first': figures(200.0, peers=PEERS, links=True, peak_bytes=3 * 2**30, predicted_bytes=2**20),
+  'first_plain': figures(25.0, peak_bytes=2**30),
+  'second': figures(9.0),
+}
+
+
+def cells(text, row):
+  """The cells of a row in each table that has it."""
+  found = [line.strip('| ').split(' | ') for line in text.splitlines()]
+  return [parts for parts in found if parts[0] == row]
+
+
+def test_a_row_has_both_rates_and_the_fastest_way_of_the_other_side():
+  speeds, reasons, memory = cells(speed_page.text_of(FOUND, ROWS), 'first')
+  peer = '160 (compiled, channels last)'
+  assert speeds[1:] == ['64', '25.0', '200', '8.00', peer, '1.25', '46 %', '1.012', '12.3']
+  assert reasons[1:] == ['fewer page faults']
+  assert memory[1:] == ['64', '1', '-', '3,072', '-', '1,024', '1,234', '1,230']
+
+
+def test_what_was_not_measured_stays_open():
+  text = speed_page.text_of(FOUND, ROWS)
+  speeds, _ = cells(text, 'second')
+  assert speeds[1:] == ['64', '-', '9.00', '-', '-', '-', '46 %', '-', '12.3']
+  (third,) = cells(text, 'third')
+  assert third[1:] == ['32', '-', 'not run', *'------']
+  head = next(line for line in text.splitlines() if line.startswith('| row'))
+  assert head.count('|') == len(third) + 1
+  assert '- third: `python -m sparsejax.benchmark --config=configs/resnet50_dense.py' in text
+  assert 'results/speed.py --device=gpu' in text
+
+
+def test_a_column_of_reasons_without_a_text_is_left_out():
+  text = speed_page.text_of(FOUND, ROWS)
+  assert 'the reason for each gain' in text
+  assert 'what is missing' not in text
+  assert '## Reasons' not in speed_page.text_of(FOUND, ROWS[1:])
+
+
+@pytest.mark.parametrize(
+  ('rate', 'expected'), [(None, '-'), (9.876, '9.88'), (98.76, '98.8'), (98765.4, '98,765')]
+)
+def test_a_rate_has_three_digits_or_all_before_the_point(rate, expected):
+  assert speed_page.number(rate) == expected
+
+
+def test_times_are_kept_to_four_digits_and_sizes_whole():
+  kept = speed.thin({'step': [0.123456], 'memory': {'peak_bytes': 123456}, 'timed': 'what'})
+  assert kept == {'step': [0.1235], 'memory': {'peak_bytes': 123456}}
+
+
+def test_every_row_has_a_name_of_its_own():
+  names = [row.name for row in speed_page.ROWS]
+  assert len(set(names)) == len(names)
