@@ -25,7 +25,7 @@ WIDE = ('direct', 'images_by_direct', 'kernel_by_blocks')
 NARROW = ('direct', 'images_by_direct', 'kernel_by_direct')
 WINOGRAD = ('winograd', 'images_by_winograd', 'kernel_by_winograd')
 WIDE_WINOGRAD = ('winograd', 'images_by_winograd', 'kernel_by_blocks')
-UNPADDED = ('direct', 'images_by_blocks', 'kernel_by_blocks')
+UNPADDED = ('patches', 'images_by_blocks', 'kernel_by_blocks')
 # height, width, inputs, features, kernel, stride, padding, groups -> what computes the values, the
 # gradient of the images and that of the kernel; with groups, all of it
 CASES = {

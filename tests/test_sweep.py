@@ -29,8 +29,9 @@ from sparsejax.search.storage import identity, open_storage
 from sparsejax.search.study import Study
 
 KILLS = int(os.environ.get('SPARSEJAX_KILLS', '3'))
-# 4@1 -> 2@2 -> 1@4, 3@2 -> 1@4, 3@4; or, long enough for many kills, 9@1 -> 3@4 -> 1@12 and so on.
-EPOCHS, ETA = (4, 2) if KILLS <= 3 else (12, 3)
+# 4@1 -> 2@2 -> 1@4, 3@2 -> 1@4, 3@4; or, long enough for many kills, 27@1 -> 9@3 -> 3@9 -> 1@27 and
+# so on.
+EPOCHS, ETA = (4, 2) if KILLS <= 3 else (27, 3)
 # Not the digits: those are split by who wrote them, and not by a seed.
 DATA = commands.write_npz(commands.CACHES / 'search.npz', examples=1200, size=8, channels=1)
 # Small batches, so that a trial lasts long enough to be killed in the middle.

@@ -86,8 +86,9 @@ def fastest(
   Batch 64, direct / patches / blocks:
     3x3 at stride 2, 32x32, 64 to 128: forward 24 / 42 / -, images 44 / 27 / -, kernel 53 / 56 / 27.
     pointwise, 32x32, 64 to 256: forward 48 / 28 / -, images 60 / 14 / -, kernel 154 / 60 / 30.
-    5x5 without padding, 12x12, 20 to 50, batch 128: images 9 / 5 / 6, kernel 19 / 18 / 8; within
-      lenet5's step on one core, where pooling is fused with patches, 23 / 48 / 12 for the images.
+    5x5 without padding, 12x12, 20 to 50, batch 128: forward 5 / 3 / -, images 9 / 5 / 4, kernel 6 /
+      4 / 4; within lenet5's step on one core, where pooling is fused with patches, 23 / 48 / 12 for
+      the images.
   Over 2x2 images the direct convolution takes 74 times as long as patches; over 1x1, where
   `visible` leaves a dense layer, 47 times.
   """
@@ -107,7 +108,7 @@ def fastest(
   if is_plain and unpadded:
     to_images = images_by_blocks
   return Parts(
-    forward=patches if pointwise or small else direct,
+    forward=patches if pointwise or small or (is_plain and unpadded) else direct,
     to_images=to_images,
     to_kernel=kernel_by_direct if is_plain and pixels <= 64 else kernel_by_blocks,
   )
