@@ -1,0 +1,117 @@
+"""Where something runs: on so many forced CPU devices of so many processes, all on this machine."""
+
+import concurrent.futures
+import contextlib
+import multiprocessing
+import os
+import pathlib
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+import jax
+
+from sparsejax.experiment import hosts
+
+ROOT = pathlib.Path(__file__).resolve().parent.parent
+
+
+class Place(NamedTuple):
+  """One way to train.
+
+  Attributes:
+    label: what tables call it.
+    processes: that train as one.
+    devices: of each process.
+    shares: of one device's batch in the whole batch; more than the devices where one does the work
+      of many.
+  """
+
+  label: str
+  processes: int
+  devices: int
+  shares: int
+
+
+def environment(place: Place) -> dict[str, str]:
+  """Returns what a process of the place must find in its environment."""
+  count = f'--xla_force_host_platform_device_count={place.devices}'
+  return {'JAX_PLATFORMS': 'cpu', 'XLA_FLAGS': count}
+
+
+def launch(place: Place, arguments: Sequence[str], workdir: pathlib.Path) -> None:
+  """Runs launch.py to its end, in every process of the place; a finished run is left as it is.
+
+  Raises:
+    RuntimeError: one of them failed; what it said is the message.
+  """
+  command = [sys.executable, 'launch.py', *arguments, f'--workdir={workdir}']
+  port = free_port()
+  workdir.parent.mkdir(parents=True, exist_ok=True)
+  logs = [workdir.with_name(f'{workdir.name}.{k}.log') for k in range(place.processes)]
+  with contextlib.ExitStack() as stack:
+    processes = []
+    for index, path in enumerate(logs):
+      own = [f'--coordinator=localhost:{port}', f'--processes={place.processes}']
+      own = [*own, f'--process={index}'] if place.processes > 1 else []
+      log = stack.enter_context(path.open('w'))
+      process = subprocess.Popen(
+        [*command, *own],
+        cwd=ROOT,
+        env=os.environ | environment(place),
+        stdout=log,
+        stderr=log,
+        start_new_session=True,
+      )
+      stack.callback(_end, process)
+      processes.append(process)
+    statuses = [process.wait() for process in processes]
+  for status, path in zip(statuses, logs, strict=True):
+    if status:
+      raise RuntimeError(f'{" ".join(command[1:])}: status {status}\n{path.read_text()[-2000:]}')
+
+
+def _end(process: subprocess.Popen) -> None:
+  """Ends a process and its children, where an error or Ctrl-C left them running."""
+  if process.poll() is None:
+    os.killpg(process.pid, signal.SIGTERM)
+    process.wait()
+
+
+def call(place: Place, function: Callable, *arguments: Any) -> Any:
+  """Returns what the function returns in the first process of the place, having run in all.
+
+  Args:
+    place: whose processes are started for this and end after it.
+    function: of a module, since other processes must find it.
+    *arguments: that pickle.
+  """
+  context, port = multiprocessing.get_context('spawn'), free_port()
+  with concurrent.futures.ProcessPoolExecutor(place.processes, mp_context=context) as pool:
+    found = [
+      pool.submit(_inside, place, index, port, function, arguments)
+      for index in range(place.processes)
+    ]
+    first, *_ = [future.result() for future in found]
+    return first
+
+
+def _inside(place, index, port, function, arguments):
+  os.environ |= environment(place)  # read when JAX is first asked for a device
+  if place.processes == 1:
+    return function(*arguments)
+  hosts.join(hosts.Place(f'localhost:{port}', place.processes, index))
+  try:
+    return function(*arguments)
+  finally:
+    jax.distributed.shutdown()
+
+
+def free_port() -> int:
+  """Returns a port of this machine that nobody listens on."""
+  with socket.socket() as free:
+    free.bind(('localhost', 0))
+    return free.getsockname()[1]
