@@ -42,7 +42,7 @@ class Row(NamedTuple):
 BFLOAT16 = ('--config.model.dtype=bfloat16',)
 KEPT = 'memory that a step frees is kept: no page faults'
 ROWS = (
-  Row('lenet300', 'lenet300_dc', 128, gained='many steps in one call'),
+  Row('lenet300', 'lenet300_dc', 128, gained=KEPT),
   Row(
     'lenet5',
     'lenet5_dc',
@@ -66,16 +66,14 @@ ROWS = (
     128,
     gained='depthwise convolutions as sums of elementwise products, pointwise ones as matrix '
     'products',
-    missing='BatchNorm and the depthwise sums pass over memory once for each of their parts; '
-    'backward takes five times forward',
+    missing='backward, which takes five times forward; not profiled yet',
   ),
   Row(
     'resnet50',
     'resnet50_dense',
     64,
     gained=f'{KEPT}; pointwise convolutions as matrix products, 3x3 at stride 1 by Winograd',
-    missing='BatchNorm and additions pass over memory by themselves, which PyTorch compiles into '
-    'the convolutions beside them; 3x3 at stride 2',
+    missing='3x3 at stride 2 and pointwise convolutions keep their former ways; not profiled yet',
   ),
   Row('resnet50_batch128', 'resnet50_dense', 128, has_peer=False, rounds=3),
   Row('resnet50_gpu', 'resnet50_dense', 128, BFLOAT16, 'gpu'),
