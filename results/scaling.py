@@ -31,6 +31,7 @@ sys.path.insert(0, str(ROOT))
 import launch  # noqa: E402
 from results import places  # noqa: E402
 from results.places import Place  # noqa: E402
+from results.readme import table  # noqa: E402
 from sparsejax.benchmarks import measure, programs, traffic  # noqa: E402
 from sparsejax.experiment import compilation, files, metrics, runs, setup  # noqa: E402
 
@@ -244,7 +245,7 @@ def text_of(report: Mapping[str, Any]) -> str:
   ]
   for model in report['models']:
     lines += ['', f'## {model["model"]}, {model["batch_size"]} examples on each device', '']
-    lines += _table(
+    lines += table(
       'on | whole batch | a step | examples/s | of ideal | bytes predicted | found | last loss',
       [
         f'{row["place"]} | {row["batch_size"]} | {1000 * row["step_seconds"]:.2f} ms | '
@@ -264,7 +265,7 @@ def text_of(report: Mapping[str, Any]) -> str:
     'only.',
     '',
   ]
-  lines += _table(
+  lines += table(
     f'model | between | first {ALIKE_STEPS} steps | {COMPARED_STEPS} steps | last losses',
     [
       f'{model["model"]} | {" and ".join(pair["places"])} | {pair["alike_steps"]:.1e} | '
@@ -283,11 +284,6 @@ def text_of(report: Mapping[str, Any]) -> str:
     f'JAX {environment["versions"]["jax"]}, float32.',
   ]
   return '\n'.join(lines) + '\n'
-
-
-def _table(head: str, rows: Sequence[str]) -> list[str]:
-  rule = '|'.join(['---'] * len(head.split(' | ')))
-  return [f'| {row} |' for row in (head, rule, *rows)]
 
 
 def main() -> int:
