@@ -3,7 +3,6 @@
 import contextlib
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -12,6 +11,7 @@ import commands
 import numpy as np
 import pytest
 
+from results import places
 from sparsejax.experiment import checkpoint, hosts
 from sparsejax.experiment.errors import UsageError
 
@@ -24,10 +24,7 @@ RUN = (
 
 def start(workdir, *arguments, devices=4):
   """Both processes, the first that writes ahead; their output in files."""
-  with socket.socket() as free:
-    free.bind(('localhost', 0))
-    port = free.getsockname()[1]
-  processes = []
+  port, processes = places.free_port(), []
   for index in range(2):
     place = (f'--coordinator=localhost:{port}', '--processes=2', f'--process={index}')
     with open(f'{workdir}.{index}.log', 'w') as log:
