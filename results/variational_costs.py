@@ -27,12 +27,12 @@ sys.path.insert(0, str(ROOT))
 
 import sparsejax  # noqa: E402
 from sparsejax import models  # noqa: E402
-from sparsejax.experiment import compilation, runs  # noqa: E402
+from sparsejax.experiment import allocator, compilation, runs  # noqa: E402
 from sparsejax.layers import variational  # noqa: E402
 from sparsejax.sparsity import posterior  # noqa: E402
 
 SHAPES = {'lenet300': (28, 28, 1), 'lenet5': (28, 28, 1)}
-TURNS = 7
+TURNS, SECONDS = 7, 20.0  # of each step: as many turns as fit, and no fewer
 GENERATORS = {
   'threefry, the older form (ours)': ('threefry2x32', variational.standard_normal),
   'threefry, partitionable': ('threefry2x32', jax.random.normal),
@@ -42,13 +42,17 @@ GENERATORS = {
 
 def medians(functions) -> dict[str, float]:
   """The median seconds of each of {name: () -> arrays}, called in turns, the first not counted."""
+  for function in functions.values():
+    jax.block_until_ready(function())
   seconds = {name: [] for name in functions}
-  for turn in range(TURNS + 1):
+  end = time.perf_counter() + SECONDS
+  turn = 0
+  while turn < TURNS or (time.perf_counter() < end and turn < 50 * TURNS):
     for name, function in functions.items():
       begun = time.perf_counter()
       jax.block_until_ready(function())
-      if turn:
-        seconds[name].append(time.perf_counter() - begun)
+      seconds[name].append(time.perf_counter() - begun)
+    turn += 1
   return {name: statistics.median(times) for name, times in seconds.items()}
 
 
@@ -153,6 +157,7 @@ def main() -> None:
   default = ROOT / 'results' / 'variational_costs.json'
   parser.add_argument('--out', type=pathlib.Path, default=default)
   arguments = parser.parse_args()
+  allocator.keep_freed_memory()
   compilation.use_cache()
   results = []
   for name in arguments.models.split(','):

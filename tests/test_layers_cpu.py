@@ -57,6 +57,8 @@ CASES = {
   'depthwise at stride 2': ((7, 6, 5, 5, 3, 2, 1, 5), 'multiply_add'),
   'depthwise over 1x1': ((1, 1, 5, 5, 3, 2, 1, 5), 'multiply_add'),
   'depthwise, two outputs each': ((5, 5, 3, 6, 3, 1, 1, 3), 'multiply_add'),
+  'depthwise, more padding than taps': ((4, 5, 5, 5, 3, 1, 3, 5), 'multiply_add'),
+  '3x3 pairs': ((5, 6, 8, 8, 3, 1, 1, 4), 'multiply_add'),
   'butterfly pairs': ((3, 3, 8, 8, 1, 1, 0, 4), 'multiply_add'),
   'wide groups': ((5, 5, 8, 8, 3, 1, 1, 2), 'direct'),
 }

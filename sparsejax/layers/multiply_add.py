@@ -4,6 +4,7 @@ import functools
 
 import jax
 import jax.numpy as jnp
+from jax import lax
 
 from sparsejax.layers.formulations import Padding, Pair, taps
 from sparsejax.layers.image_blocks import summed_over_blocks
@@ -47,15 +48,45 @@ def _multiply_add_forward(x, kernel, strides, padding, groups):
 
 def _multiply_add_backward(strides, padding, groups, kept, gradient):
   x, kernel = kept
-
-  def images_alone(x):
-    return _sums_of_products(x, kernel, strides, padding, groups)
-
-  (to_images,) = jax.vjp(images_alone, x)[1](gradient)
-  return to_images, kernel_of_groups_by_blocks(x, kernel, gradient, strides, padding, groups)
+  # Kept apart, or XLA computes what it is made of anew for every tap that reads it.
+  gradient = lax.optimization_barrier(gradient)
+  return (
+    images_of_groups(x, kernel, gradient, strides, padding, groups),
+    kernel_of_groups_by_blocks(x, kernel, gradient, strides, padding, groups),
+  )
 
 
 multiply_add.defvjp(_multiply_add_forward, _multiply_add_backward)
+
+
+def images_of_groups(
+  x: jax.Array,
+  kernel: jax.Array,
+  gradient: jax.Array,
+  strides: Pair,
+  padding: Padding,
+  groups: int,
+) -> jax.Array:
+  """Returns the gradient of the images: at stride 1 by sums with the kernel turned round.
+
+  So each term is a slice; of what JAX makes of it each is a gradient among zeros, which takes twice
+  as long (32x32x32, 16x16x128: 5.5 / 2.2, 5.1 / 2.4 ms at batch 128 on two quiet cores). At stride
+  2 its way is as fast as any that was tried.
+  """
+  sizes = zip(kernel.shape[:2], padding, strict=True)
+  left = tuple((size - 1 - before, size - 1 - after) for size, (before, after) in sizes)
+  if max(strides) == 1 and min(map(min, left)) >= 0:
+    return _sums_of_products(gradient, _turned(kernel, groups), strides, left, groups)
+  return jax.vjp(lambda x: _sums_of_products(x, kernel, strides, padding, groups), x)[1](gradient)[
+    0
+  ]
+
+
+def _turned(kernel, groups):
+  """The kernel that leads from features back to channels, within each group."""
+  height, width, inputs, _ = kernel.shape
+  by_group = jnp.flip(kernel, (0, 1)).reshape(height, width, inputs, groups, -1)
+  return jnp.moveaxis(by_group, -1, 2).swapaxes(3, 4).reshape(height, width, -1, groups * inputs)
 
 
 def kernel_of_groups_by_blocks(

@@ -96,7 +96,7 @@ def draw_grouped(
 
   .. math::
     \text{inputs: } & N((xz) * \mu + b, \; (xz)^2 * s^2 + s_b^2) \\
-    \text{outputs: } & N((x * \mu + b) z, \; (x^2 * s^2 + s_b^2) z^2)
+    \text{outputs: } & z \, N(x * \mu + b, \; x^2 * s^2 + s_b^2)
 
   Args:
     leaves: of a family of `sparsity.families` with groups.
@@ -114,9 +114,8 @@ def draw_grouped(
   if 'bias' in leaves:
     mean += _along(leaves['bias'], mean)
     variance += _along(jnp.exp(leaves['bias_log_variance']), variance)
-  if not families.groups_are_inputs(leaves):
-    mean, variance = mean * scale, variance * jnp.square(scale)
-  return _gaussian(mean, variance, noise)
+  y = _gaussian(mean, variance, noise)
+  return y if families.groups_are_inputs(leaves) else y * scale
 
 
 def _gaussian(mean, variance, noise):
