@@ -85,9 +85,9 @@ Whole training steps on data that lie on the device: batch, augmentation, both p
 *Plain* is what XLA makes on CPU of ordinary layers (`--plain`); an accelerator gets it anyway. What
 is compared with PyTorch is timed in turns within one run, plain in a run of its own. PyTorch's is
 the fastest of its four ways, eager and `torch.compile`, contiguous and channels-last, without the
-links of sparsity. `utilisation`
-is the share of the machine's own rate of large matrix products, in the operations of the plain
-formulation; `chain overhead` the step over that without the links of sparsity, where there are any.
+links of sparsity. `utilisation` is the share of the machine's own rate of large matrix products, in
+the operations of the plain formulation; `chain overhead` the step over that without the links of
+sparsity, where there are any.
 """
 GPU_RUN = """A row for a GPU is measured there by `python results/speed.py --device=gpu
 --torch-python=PYTHON`; the whole training, whose wall time the summary has, is `python launch.py
