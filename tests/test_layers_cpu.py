@@ -16,6 +16,7 @@ from sparsejax.layers import (
   convolution_gradients,
   image_blocks,
   pooling,
+  strips,
   winograd,
 )
 
@@ -25,7 +26,7 @@ WIDE = ('direct', 'images_by_direct', 'kernel_by_blocks')
 NARROW = ('direct', 'images_by_direct', 'kernel_by_direct')
 WINOGRAD = ('winograd', 'images_by_winograd', 'kernel_by_winograd')
 WIDE_WINOGRAD = ('winograd', 'images_by_winograd', 'kernel_by_blocks')
-UNPADDED = ('patches', 'images_by_blocks', 'kernel_by_blocks')
+STRIPS = ('strips', 'images_by_strips', 'kernel_by_strips')
 # height, width, inputs, features, kernel, stride, padding, groups -> what computes the values, the
 # gradient of the images and that of the kernel; with groups, all of it
 CASES = {
@@ -37,10 +38,12 @@ CASES = {
   'even at stride 2': ((8, 8, 3, 5, 3, 2, 1, 1), STRIDED),
   'pointwise': ((5, 6, 4, 6, 1, 1, 0, 1), PATCHES),
   'pointwise at stride 2': ((5, 6, 4, 6, 1, 2, 0, 1), PATCHES),
-  'wide': ((9, 10, 4, 6, 3, 1, 1, 1), WIDE),
-  'narrow': ((8, 8, 4, 6, 3, 1, 1, 1), NARROW),
-  'lenet5, wide, without padding': ((17, 18, 1, 4, 5, 1, 0, 1), WIDE),
-  'lenet5, without padding': ((9, 12, 3, 4, 5, 1, 0, 1), UNPADDED),
+  'wide': ((9, 10, 5, 6, 3, 1, 1, 1), WIDE),
+  'narrow': ((8, 8, 5, 6, 3, 1, 1, 1), NARROW),
+  'few channels': ((9, 10, 3, 6, 3, 1, 1, 1), STRIPS),
+  'few channels, much padding': ((9, 7, 1, 70, 5, 1, 3, 1), STRIPS),
+  'wide, without padding': ((17, 18, 5, 4, 5, 1, 0, 1), WIDE),
+  'without padding': ((9, 12, 5, 4, 5, 1, 0, 1), STRIPS),
   'many channels': ((8, 8, 32, 48, 3, 1, 1, 1), WINOGRAD),
   'many channels, odd': ((5, 7, 32, 33, 3, 1, 1, 1), WINOGRAD),
   'many channels, 2x2': ((2, 2, 32, 32, 3, 1, 1, 1), WINOGRAD),
@@ -125,11 +128,8 @@ def test_blocks_of_any_size_make_the_whole(rows, images, monkeypatch):
   assert image_blocks.images_a_block(gradient) == images
   kernel = normal((3, 3, 3, 5), jnp.float32, seed=2)
   arguments = x, kernel, gradient, (1, 1), ((1, 1), (1, 1))
-  for of in ('images', 'kernel'):
-    blocks, direct = (
-      getattr(convolution_gradients, f'{of}_by_{how}') for how in ('blocks', 'direct')
-    )
-    assert_close([blocks(*arguments)], [direct(*arguments)])
+  direct = convolution_gradients.kernel_by_direct(*arguments)
+  assert_close([convolution_gradients.kernel_by_blocks(*arguments)], [direct])
 
 
 def test_a_block_is_of_the_most_images_that_divide_the_batch():
@@ -169,6 +169,16 @@ def test_convolution_of_any_shape(height, width, size, stride, padding, groups):
   assert_close(*jax.jit(lambda *a: ([ours(*a)], [theirs(*a)]))(*arguments))
 
 
+def equal_the_direct_ones(x, kernel, padding, forward, images, to_kernel):
+  """Asserts that a convolution at stride 1 and its gradients are XLA's own."""
+  y = convolution.direct(x, kernel, (1, 1), padding)
+  arguments = x, kernel, normal(y.shape, y.dtype, seed=1), (1, 1), padding
+  ours = forward(x, kernel, (1, 1), padding), images(*arguments), to_kernel(*arguments)
+  gradients = convolution_gradients
+  theirs = y, gradients.images_by_direct(*arguments), gradients.kernel_by_direct(*arguments)
+  assert_close(ours, theirs)
+
+
 @settings(max_examples=20, deadline=None)
 @given(
   height=st.integers(1, 7),
@@ -180,17 +190,30 @@ def test_winograd_of_any_image_equals_the_direct_convolution(height, width, befo
   assume(min(height, width) + before + after >= 3)
   padding = ((before, after), (after, before))
   x, kernel = normal((2, height, width, 3), jnp.float32), normal((3, 3, 3, 4), jnp.float32, seed=2)
-  y = convolution.direct(x, kernel, (1, 1), padding)
-  gradient = normal(y.shape, y.dtype, seed=1)
-  ours = (
-    winograd.winograd(x, kernel, (1, 1), padding),
-    winograd.images_by_winograd(x, kernel, gradient, (1, 1), padding),
-    winograd.kernel_by_winograd(x, kernel, gradient, (1, 1), padding),
-  )
-  arguments = x, kernel, gradient, (1, 1), padding
-  gradients = convolution_gradients
-  images, kernels = gradients.images_by_direct(*arguments), gradients.kernel_by_direct(*arguments)
-  assert_close(ours, (y, images, kernels))
+  ways = winograd.winograd, winograd.images_by_winograd, winograd.kernel_by_winograd
+  equal_the_direct_ones(x, kernel, padding, *ways)
+
+
+@settings(max_examples=20, deadline=None)
+@given(
+  height=st.integers(2, 7),
+  width=st.integers(3, 9),
+  before=st.integers(0, 2),
+  after=st.integers(0, 2),
+  features=st.sampled_from([1, 33, 50, 129]),
+)
+def test_strips_of_any_image_equal_the_direct_convolution(height, width, before, after, features):
+  """A kernel of two rows and three columns; of the features 4, 3, 2 and 1 go in a strip."""
+  padding = ((before, after), (after, before))
+  x = normal((2, height, width, 3), jnp.float32)
+  kernel = normal((2, 3, 3, features), jnp.float32, seed=2)
+  ways = strips.strips, strips.images_by_strips, strips.kernel_by_strips
+  equal_the_direct_ones(x, kernel, padding, *ways)
+
+
+def test_strips_are_at_stride_1_alone():
+  with pytest.raises(ValueError, match=r'strides \(1, 2\): allowed is stride 1'):
+    strips.strips(jnp.ones((1, 8, 8, 1)), jnp.ones((3, 3, 1, 1)), (1, 2), ((1, 1), (1, 1)))
 
 
 @pytest.mark.parametrize(('size', 'strides'), [(3, (2, 1)), (5, (1, 1))])

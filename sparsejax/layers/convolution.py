@@ -13,7 +13,6 @@ import jax.numpy as jnp
 
 from sparsejax.layers import choice
 from sparsejax.layers.convolution_gradients import (
-  images_by_blocks,
   images_by_direct,
   images_by_patches,
   kernel_by_blocks,
@@ -21,6 +20,7 @@ from sparsejax.layers.convolution_gradients import (
 )
 from sparsejax.layers.formulations import Padding, Pair, direct, patches
 from sparsejax.layers.multiply_add import multiply_add
+from sparsejax.layers.strips import images_by_strips, kernel_by_strips, strips
 from sparsejax.layers.winograd import images_by_winograd, kernel_by_winograd, winograd
 
 Formulation = Callable[[jax.Array, jax.Array, Pair, Padding], jax.Array]
@@ -86,9 +86,11 @@ def fastest(
   Batch 64, direct / patches / blocks:
     3x3 at stride 2, 32x32, 64 to 128: forward 24 / 42 / -, images 44 / 27 / -, kernel 53 / 56 / 27.
     pointwise, 32x32, 64 to 256: forward 48 / 28 / -, images 60 / 14 / -, kernel 154 / 60 / 30.
-    5x5 without padding, 12x12, 20 to 50, batch 128: forward 5 / 3 / -, images 9 / 5 / 4, kernel 6 /
-      4 / 4; within lenet5's step on one core, where pooling is fused with patches, 23 / 48 / 12 for
-      the images.
+  Batch 128, direct / patches or blocks / strips:
+    5x5 without padding, 12x12, 20 to 50: forward 5 / 3 / 2, images 5 / 4 / 2, kernel 5 / 2.5 / 2.
+    the same, 28x28, 1 to 20: forward 1 / 2 / 0.5, kernel 4 / 2.2 / 0.7.
+    3x3, 32x32, 3 to 32: forward 8 / 2 / 1.4, kernel 10 / 3.6 / 3.1; 3 to 64: forward 3.6 / 3.1 / 2,
+      kernel 10 / 7 / 7; but 16 to 16: forward 6 / 10 / 7, images 3 / 7 / 8, kernel 7 / 5 / 9.
   Over 2x2 images the direct convolution takes 74 times as long as patches; over 1x1, where
   `visible` leaves a dense layer, 47 times.
   """
@@ -100,18 +102,14 @@ def fastest(
     to_kernel = kernel_by_winograd if by_winograd else kernel_by_blocks
     return Parts(winograd, images_by_winograd, to_kernel)
   pointwise, small, strided = kernel_shape[:2] == (1, 1), pixels <= 16, max(strides) > 1
+  if pointwise or small or strided:
+    return Parts(patches if pointwise or small else direct, images_by_patches, kernel_by_blocks)
   positions = (image_shape[1] - kernel_shape[0] + 1) * (image_shape[2] - kernel_shape[1] + 1)
   # Back to the images, a convolution without padding is one with more padding than it has pixels.
   unpadded = not any(map(any, padding)) and pixels >= 2 * positions
-  is_plain = not (pointwise or small or strided)
-  to_images = images_by_direct if is_plain else images_by_patches
-  if is_plain and unpadded:
-    to_images = images_by_blocks
-  return Parts(
-    forward=patches if pointwise or small or (is_plain and unpadded) else direct,
-    to_images=to_images,
-    to_kernel=kernel_by_direct if is_plain and pixels <= 64 else kernel_by_blocks,
-  )
+  if unpadded or kernel_shape[2] <= 4:
+    return Parts(strips, images_by_strips, kernel_by_strips)
+  return Parts(direct, images_by_direct, kernel_by_direct if pixels <= 64 else kernel_by_blocks)
 
 
 def fastest_of_groups(kernel_shape: tuple[int, ...], groups: int) -> Callable[..., jax.Array]:

@@ -2,10 +2,9 @@
 
 import jax
 import jax.numpy as jnp
-from jax import lax
 
 from sparsejax.layers.formulations import Padding, Pair, direct, patches, taps
-from sparsejax.layers.image_blocks import images_a_block, in_blocks, summed_over_blocks
+from sparsejax.layers.image_blocks import summed_over_blocks
 
 
 def images_by_direct(
@@ -20,18 +19,6 @@ def images_by_patches(
 ) -> jax.Array:
   """Returns the gradient of the images, from that of their patches."""
   return jax.vjp(lambda x: patches(x, kernel, strides, padding), x)[1](gradient)[0]
-
-
-def images_by_blocks(
-  x: jax.Array, kernel: jax.Array, gradient: jax.Array, strides: Pair, padding: Padding
-) -> jax.Array:
-  """Returns the gradient of the images, from that of the patches of a few images at a time."""
-  images = images_a_block(gradient)
-  _, pull = jax.vjp(
-    lambda x: patches(x, kernel, strides, padding), jnp.zeros((images, *x.shape[1:]), x.dtype)
-  )
-  blocks = in_blocks(gradient, images)
-  return lax.map(lambda block: pull(block)[0], blocks).reshape(x.shape)
 
 
 def kernel_by_direct(
