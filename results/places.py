@@ -9,7 +9,7 @@ import signal
 import socket
 import subprocess
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -48,30 +48,53 @@ def launch(place: Place, arguments: Sequence[str], workdir: pathlib.Path) -> Non
   Raises:
     RuntimeError: one of them failed; what it said is the message.
   """
-  command = [sys.executable, 'launch.py', *arguments, f'--workdir={workdir}']
+  with contextlib.ExitStack() as stack:
+    processes = start(place, arguments, workdir)
+    for process in processes:
+      stack.callback(_end, process)
+    statuses = [process.wait() for process in processes]
+  for index, (process, status) in enumerate(zip(processes, statuses, strict=True)):
+    if status:
+      said = log_of(workdir, index).read_text()[-2000:]
+      raise RuntimeError(f'{" ".join(process.args[1:])}: status {status}\n{said}')
+
+
+def start(
+  place: Place,
+  arguments: Sequence[str],
+  workdir: pathlib.Path,
+  variables: Mapping[str, str] | None = None,
+) -> list[subprocess.Popen]:
+  """Starts launch.py in every process of the place, each in a session of its own.
+
+  Args:
+    place: where it runs.
+    arguments: of launch.py, but for the run directory and the place.
+    workdir: the run directory; what the processes say is in `log_of` it.
+    variables: of the environment, beside this process' own and those of the place.
+  """
   port = free_port()
   workdir.parent.mkdir(parents=True, exist_ok=True)
-  logs = [workdir.with_name(f'{workdir.name}.{k}.log') for k in range(place.processes)]
-  with contextlib.ExitStack() as stack:
-    processes = []
-    for index, path in enumerate(logs):
-      own = [f'--coordinator=localhost:{port}', f'--processes={place.processes}']
-      own = [*own, f'--process={index}'] if place.processes > 1 else []
-      log = stack.enter_context(path.open('w'))
+  processes = []
+  for index in range(place.processes):
+    own = [f'--coordinator=localhost:{port}', f'--processes={place.processes}']
+    own = [*own, f'--process={index}'] if place.processes > 1 else []
+    with log_of(workdir, index).open('w') as log:
       process = subprocess.Popen(
-        [*command, *own],
+        [sys.executable, 'launch.py', *arguments, f'--workdir={workdir}', *own],
         cwd=ROOT,
-        env=os.environ | environment(place),
+        env=os.environ | (variables or {}) | environment(place),
         stdout=log,
         stderr=log,
         start_new_session=True,
       )
-      stack.callback(_end, process)
-      processes.append(process)
-    statuses = [process.wait() for process in processes]
-  for status, path in zip(statuses, logs, strict=True):
-    if status:
-      raise RuntimeError(f'{" ".join(command[1:])}: status {status}\n{path.read_text()[-2000:]}')
+    processes.append(process)
+  return processes
+
+
+def log_of(workdir: pathlib.Path, index: int) -> pathlib.Path:
+  """Returns the file, beside the run directory, of what one of its processes says."""
+  return workdir.with_name(f'{workdir.name}.{index}.log')
 
 
 def _end(process: subprocess.Popen) -> None:

@@ -1,9 +1,10 @@
-"""Measures the training step of five networks, before and after, beside PyTorch's.
+"""Measures the training step of five networks, before and after, beside PyTorch's, and a start.
 
 python results/speed.py --torch-python=PYTHON [--data=DIR] [--device=gpu] [--only=EXPRESSION]
 
 Every row is `python -m sparsejax.benchmark` in a process of its own: once against PyTorch, and once
-with `--plain`, which is what XLA makes on CPU of ordinary layers. What is in results/speed already
+with `--plain`, which is what XLA makes on CPU of ordinary layers. `--only=startup` measures nothing
+but the time to import the library and to make a run's first step. What is in results/speed already
 is not measured again, so the command can be killed and started anew; remove a file to have it
 measured once more. README.md there is made of these files and of `ROWS` alone (`--collect` makes it
 without measuring).
@@ -19,7 +20,8 @@ import tempfile
 
 import kept
 import speed_page
-from speed_page import FOLDER, PLAIN, ROWS, Row
+import startup
+from speed_page import FOLDER, PLAIN, ROWS, STARTUP, Row
 
 from sparsejax.experiment import files
 
@@ -55,6 +57,22 @@ def measure(row: Row, arguments: argparse.Namespace, *, plain: bool) -> bool:
   return done.returncode == 0
 
 
+def measure_startup(rounds: int) -> bool:
+  """Measures how soon a process is at work; returns whether it ended well."""
+  target = FOLDER / f'{STARTUP}.json'
+  if target.exists():
+    return True
+  print(STARTUP, flush=True)
+  try:
+    figures = startup.measure(rounds)
+  except subprocess.CalledProcessError as error:
+    print(error, file=sys.stderr)
+    return False
+  FOLDER.mkdir(exist_ok=True)
+  files.write_json(target, thin(figures))
+  return True
+
+
 def thin(figures):
   """Returns what is kept of a benchmark's figures, every time and rate to four digits.
 
@@ -74,11 +92,14 @@ def main() -> None:
   parser.add_argument('--torch-python', default=sys.executable, help='the Python that has PyTorch')
   parser.add_argument('--data', help='of tensorflow-datasets; default: its own')
   parser.add_argument('--device', choices=PLATFORMS, default='cpu', help='whose rows are measured')
-  parser.add_argument('--only', default='', help='a regular expression: just these rows')
+  parser.add_argument('--only', default='', help='a regular expression: just these')
   parser.add_argument('--rounds', type=int, default=7, help='at most so many')
   parser.add_argument('--collect', action='store_true', help='only what is measured already')
   arguments = parser.parse_args()
   all_well = True
+  if arguments.device == 'cpu' and re.search(arguments.only, STARTUP):
+    all_well &= arguments.collect or measure_startup(arguments.rounds)
+    speed_page.write()
   for row in ROWS:
     if row.device == arguments.device and re.search(arguments.only, row.name):
       for plain in (False, True) if row.device == 'cpu' else (False,):

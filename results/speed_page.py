@@ -5,7 +5,7 @@ from typing import Any, NamedTuple
 import kept
 from readme import table
 
-FOLDER, PLAIN = kept.RESULTS / 'speed', '_plain'
+FOLDER, PLAIN, STARTUP = kept.RESULTS / 'speed', '_plain', 'startup'
 MIB = 2**20
 
 
@@ -85,9 +85,9 @@ Whole training steps on data that lie on the device: batch, augmentation, both p
 *Plain* is what XLA makes on CPU of ordinary layers (`--plain`); an accelerator gets it anyway. What
 is compared with PyTorch is timed in turns within one run, plain in a run of its own. PyTorch's is
 the fastest of its four ways, eager and `torch.compile`, contiguous and channels-last, without the
-links of sparsity. `utilisation`
-is the share of the machine's own rate of large matrix products, in the operations of the plain
-formulation; `chain overhead` the step over that without the links of sparsity, where there are any.
+links of sparsity. `utilisation` is the share of the machine's own rate of large matrix products, in
+the operations of the plain formulation; `chain overhead` the step over that without the links of
+sparsity, where there are any.
 """
 GPU_RUN = """A row for a GPU is measured there by `python results/speed.py --device=gpu
 --torch-python=PYTHON`; the whole training, whose wall time the summary has, is `python launch.py
@@ -105,11 +105,13 @@ def text_of(found: dict[str, dict[str, Any]], rows: tuple[Row, ...] = ROWS) -> s
   """Returns the page's text.
 
   Args:
-    found: by the name of a row, and the same with `PLAIN`, the figures of the benchmark.
+    found: by the name of a row, and the same with `PLAIN`, the figures of the benchmark; as
+      `STARTUP` those of a start.
     rows: of the tables.
   """
   pairs = [(row, found.get(row.name), found.get(row.name + PLAIN)) for row in rows]
   measured = [pair for pair in pairs if pair[1]]
+  shown = [ours for _, ours, _ in measured] + [found[STARTUP]] * (STARTUP in found)
   parts = [
     HEAD,
     *table(
@@ -129,8 +131,9 @@ def text_of(found: dict[str, dict[str, Any]], rows: tuple[Row, ...] = ROWS) -> s
       'all-reduce, predicted | found',
       [_memory(*pair) for pair in measured],
     ),
+    *_startup(found.get(STARTUP)),
     '\nMade by `python results/speed.py`.',
-    *sorted({_machine(ours) for _, ours, _ in measured}),
+    *sorted({_machine(figures) for figures in shown}),
   ]
   return '\n'.join(parts) + '\n'
 
@@ -193,6 +196,27 @@ def _memory(row: Row, ours: dict, plain: dict | None) -> str:
   return ' | '.join([row.name, str(ours['batch_size']), *cells, *sizes])
 
 
+def _startup(figures: dict | None) -> list[str]:
+  """The table of what a start takes, or how it is measured."""
+  if figures is None:
+    return ['\n## Start\n', 'Not run: `python results/speed.py --only=startup`']
+  first_step = f'from the start of `launch.py --config={figures["config"]}` to its first step done'
+  told = {
+    'import_seconds': '`import sparsejax`',
+    'first_step_cold_seconds': f'{first_step}, nothing compiled before',
+    'first_step_warm_seconds': 'the same, with the programs that a former run compiled',
+  }
+  rows = []
+  for name, what in told.items():
+    least, most = (f'{seconds:.2f}' for seconds in figures['spread'][name])
+    rows.append(f'{what} | {figures[name]:.2f} | {least} | {most}')
+  return [
+    '\n## Start\n',
+    f'Each in {figures["rounds"]} fresh processes, one at a time.\n',
+    *table('seconds | median | least | most', rows),
+  ]
+
+
 def _mib(figures: dict | None, key: str) -> str:
   """A size in MiB; '-' where it was not measured."""
   size = (figures or {}).get('memory', {}).get(key)
@@ -224,8 +248,9 @@ def _way(name: str) -> str:
 def _machine(figures: dict) -> str:
   at = figures['environment']
   torch = f', PyTorch {at["torch"]}' if 'torch' in at else ''
+  step = 'dtype' in figures  # not of a start
+  on = f', {figures["devices"]} {at["backend"]} device(s), {figures["dtype"]}' if step else ''
   return (
     f'Code of commit {at["git_commit"][:7]}; {at["threads"]} of {at["cpus"]} cores of '
-    f'{at["processor"]}, {figures["devices"]} {at["backend"]} device(s), {figures["dtype"]}, '
-    f'Python {at["python"]}, JAX {at["versions"]["jax"]}{torch}.'
+    f'{at["processor"]}{on}, Python {at["python"]}, JAX {at["versions"]["jax"]}{torch}.'
   )

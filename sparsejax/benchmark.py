@@ -61,8 +61,10 @@ def main(argv: Sequence[str]) -> int:
   return DONE
 
 
-def _fail(status: int, message: object) -> int:
-  print(f'benchmark: {" ".join(str(message).split())}', file=sys.stderr)
+def _fail(status: int, error: Exception) -> int:
+  from sparsejax.experiment.errors import in_one_line
+
+  print(f'benchmark: {in_one_line(error)}', file=sys.stderr)
   return status
 
 

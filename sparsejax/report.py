@@ -15,6 +15,8 @@ import pathlib
 import sys
 from collections.abc import Sequence
 
+from sparsejax.experiment.errors import in_one_line
+
 
 class _Parser(argparse.ArgumentParser):
   def error(self, message):
@@ -39,14 +41,14 @@ def main(argv: Sequence[str]) -> int:
       raise ValueError('--out is missing: allowed is --out=a folder')
     print(report(arguments.folders, pathlib.Path(arguments.out)))
   except ValueError as error:
-    return _fail(str(error))
+    return _fail(in_one_line(error))
   except OSError as error:
     return _fail(f'{error.filename}: {error.strerror}; allowed is a folder to write')
   return 0
 
 
 def _fail(message: str) -> int:
-  print(f'report: {" ".join(message.split())}', file=sys.stderr)
+  print(f'report: {message}', file=sys.stderr)
   return 2
 
 

@@ -280,6 +280,16 @@ def test_only_of_a_cut_a_phase_is_called_dense_or_pruned(before, after, names, s
   assert lines[5] == said
 
 
+def test_a_network_that_another_run_trained_is_cut_at_step_0():
+  rows = [{'step': 0, 'active_weights': n} for n in (100, 10)]
+  phases = dict(zip(CUT[:2], rows, strict=True))
+  text = printed(display.final_table, {'weights': 100, 'phases': phases, 'init_from': 'a run'})
+  assert 'dense      0' in text
+  assert 'cut:' not in text
+  text = printed(display.final_table, {'weights': 100, 'phases': phases, 'init_from': None})
+  assert 'cut: none: sparse from the start' in text
+
+
 def test_layers_may_be_a_list():
   rows = [{'name': 'conv1', 'weights': 500, 'active_weights': 50}, {'weights': 10}]
   text = printed(display.final_table, {'layers': rows})

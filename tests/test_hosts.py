@@ -4,7 +4,6 @@ import contextlib
 import os
 import signal
 import subprocess
-import sys
 import time
 
 import commands
@@ -23,22 +22,9 @@ RUN = (
 
 
 def start(workdir, *arguments, devices=4):
-  """Both processes, the first that writes ahead; their output in files."""
-  port, processes = places.free_port(), []
-  for index in range(2):
-    place = (f'--coordinator=localhost:{port}', '--processes=2', f'--process={index}')
-    with open(f'{workdir}.{index}.log', 'w') as log:
-      processes.append(
-        subprocess.Popen(
-          [sys.executable, 'launch.py', *RUN, *arguments, *place, f'--workdir={workdir}'],
-          cwd=commands.ROOT,
-          env=commands.environment(devices),
-          stdout=log,
-          stderr=log,
-          start_new_session=True,
-        )
-      )
-  return processes
+  """Starts both processes, with the tests' caches."""
+  place = places.Place('two processes', processes=2, devices=devices, shares=2 * devices)
+  return places.start(place, [*RUN, *arguments], workdir, commands.environment(devices))
 
 
 def end(processes, workdir):
@@ -49,7 +35,7 @@ def end(processes, workdir):
     for process in processes:
       with contextlib.suppress(ProcessLookupError):
         os.killpg(process.pid, signal.SIGKILL)
-  said = [workdir.with_name(f'{workdir.name}.{k}.log').read_text() for k in range(2)]
+  said = [places.log_of(workdir, index).read_text() for index in range(len(processes))]
   return statuses, said
 
 

@@ -10,7 +10,7 @@ import orbax.checkpoint as ocp
 import pytest
 
 from configs import base
-from sparsejax.experiment import agenda, checkpoint, links, optimizer, posterior, setup
+from sparsejax.experiment import agenda, checkpoint, links, optimizer, phases, posterior, setup
 from sparsejax.experiment.durations import Clock
 from sparsejax.sparsity import tree
 
@@ -154,7 +154,9 @@ def test_a_run_deploys_a_sparse_network_and_another_starts_from_it(tmp_path):
   )
   status, _, stderr = commands.launch(*arguments, f'--workdir={after}')
   assert status == 0, stderr
-  dense = commands.summary(after)['phases']['dense']
+  pruned = commands.summary(after)
+  assert phases.why_not(pruned) == phases.SHRUNK  # the posterior had left fewer weights
+  dense = pruned['phases']['dense']
   assert dense['active_weights'] == summary['active_weights']
   assert dense['validation_loss'] == pytest.approx(summary['validation_loss'], rel=1e-5)
 

@@ -1,8 +1,10 @@
 """The page of measured speeds, made of figures written by hand."""
 
+import commands
 import pytest
 import speed
 import speed_page
+import startup
 from speed_page import Row
 
 
@@ -69,6 +71,46 @@ def test_what_was_not_measured_stays_open():
   assert head.count('|') == len(third) + 1
   assert '- third: `python -m sparsejax.benchmark --config=configs/resnet50_dense.py' in text
   assert 'results/speed.py --device=gpu' in text
+
+
+START = {
+  'import_seconds': 0.987,
+  'first_step_cold_seconds': 6.0,
+  'first_step_warm_seconds': 4.321,
+  'spread': {
+    'import_seconds': [0.9, 1.1],
+    'first_step_cold_seconds': [5.0, 7.0],
+    'first_step_warm_seconds': [4.0, 5.0],
+  },
+  'config': 'configs/quickstart.py',
+  'rounds': 3,
+  'environment': figures(1.0)['environment'] | {'git_commit': 'abcdefghij'},
+}
+
+
+def test_a_start_is_a_table_of_its_own():
+  text = speed_page.text_of(FOUND | {'startup': START}, ROWS)
+  (imported,) = cells(text, '`import sparsejax`')
+  assert imported[1:] == ['0.99', '0.90', '1.10']
+  assert 'in 3 fresh processes' in text
+  assert 'configs/quickstart.py` to its first step done, nothing compiled before | 6.00 |' in text
+  assert 'Code of commit abcdefg; 2 of 4 cores of a processor, Python 3, JAX 0.10.' in text
+  assert '--only=startup' in speed_page.text_of(FOUND, ROWS)
+
+
+def test_a_start_is_the_median_of_rounds_after_a_first(monkeypatch):
+  seconds = iter([99.0, 3.0, 1.0, 2.0])
+  monkeypatch.setattr(startup, 'one_round', lambda: {'import_seconds': next(seconds)})
+  found = startup.measure(3)
+  assert found['import_seconds'] == 2.0
+  assert found['spread'] == {'import_seconds': [1.0, 3.0]}
+
+
+def test_a_run_is_timed_to_its_first_step_and_ends_there(tmp_path):
+  seconds = startup.to_first_step(tmp_path / 'run', str(commands.CACHES / 'compiled'))
+  assert seconds > 0
+  assert (tmp_path / 'run' / 'config.json').exists()
+  assert not (tmp_path / 'run' / 'summary.json').exists()
 
 
 def test_a_column_of_reasons_without_a_text_is_left_out():

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from sparsejax.experiment import trace, trace_panels
+from sparsejax.experiment import trace, trace_marks, trace_panels
 
 
 def line(step, **metrics):
@@ -54,7 +54,7 @@ def has(picture, color):
 
 def test_a_full_run_draws_every_line(tmp_path):
   phases = {'dense': {'step': 150}, 'pruned': {'step': 150, 'validation_accuracy': 0.1}}
-  picture = draw(tmp_path, full(), prune_steps=[150], best_step=300, phases=phases)
+  picture = draw(tmp_path, full(), prune_steps=[150], summary={'best_step': 300, 'phases': phases})
   assert picture.shape == (1026, 1200, 3)
   colors = (
     trace_panels.BLUE,
@@ -92,7 +92,9 @@ def test_empty_panels_are_left_out(tmp_path):
   ],
 )
 def test_nothing_to_draw_writes_nothing(tmp_path, metrics):
-  assert not trace.plot_trace(metrics, tmp_path / 'trace.png', title='a run', best_step=1)
+  assert not trace.plot_trace(
+    metrics, tmp_path / 'trace.png', title='a run', summary={'best_step': 1}
+  )
   assert os.listdir(tmp_path) == []
 
 
@@ -110,9 +112,27 @@ def test_nothing_to_draw_writes_nothing(tmp_path, metrics):
 )
 def test_odd_metrics_are_drawn(tmp_path, metrics):
   phases = {'pruned': {'step': 6, 'validation_accuracy': math.nan}, 'retrained': None}
-  picture = draw(tmp_path, metrics, prune_steps=[6], best_step=6, phases=phases)
+  picture = draw(tmp_path, metrics, prune_steps=[6], summary={'best_step': 6, 'phases': phases})
   has_loss = any('train_loss' in line for line in metrics)
   assert has(picture, trace_panels.BLUE if has_loss else trace_panels.BLACK) > 10
+
+
+@pytest.mark.parametrize(
+  ('before', 'source', 'key'),
+  [
+    ((5, 100), None, ['pruning, 2 cuts at epoch 0.5', 'just after the cut, 90 %']),
+    ((0, 100), None, ['masks, 2 renewals at epoch 0.5', 'at the last mask, 90 %']),
+    ((0, 100), 'a run', ['pruning, 2 cuts at epoch 0.5', 'just after the cut, 90 %']),
+    ((5, 10), None, ['masks, 2 renewals at epoch 0.5', 'at the last mask, 90 %']),
+  ],
+)
+def test_the_key_speaks_of_a_cut_only_where_there_was_one(before, source, key):
+  rows = [{'step': step, 'active_weights': active} for step, active in (before, (5, 10))]
+  phases = {'dense': rows[0], 'pruned': rows[1] | {'validation_accuracy': 0.9}}
+  summary = {'phases': phases, 'init_from': source}
+  points = list(trace_marks.find_points([], float, summary))
+  entries = trace_marks.key_entries([5, 5], points, 10, summary)
+  assert [text for _, text in entries] == key
 
 
 @pytest.mark.parametrize('panel', trace_panels.PANELS, ids=lambda panel: panel.name)
@@ -124,12 +144,14 @@ def test_a_panel_draws_with_any_of_its_lines_missing(tmp_path, panel):
 
 
 def test_a_long_run_and_many_cuts(tmp_path):
-  picture = draw(tmp_path, full(2000), prune_steps=range(1000, 9000, 100), best_step=10)
+  picture = draw(
+    tmp_path, full(2000), prune_steps=range(1000, 9000, 100), summary={'best_step': 10}
+  )
   assert picture.shape == (1026, 1200, 3)
 
 
 def test_the_title_may_hold_anything(tmp_path):
-  draw(tmp_path, full(3), best_step=10)
+  draw(tmp_path, full(3), summary={'best_step': 10})
   assert trace.plot_trace(full(3), tmp_path / 'b.png', title=r'$\frac{ 100 % _^')
 
 

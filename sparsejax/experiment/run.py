@@ -243,11 +243,5 @@ def _draw(lines, path, summary, agenda) -> None:
   from sparsejax.experiment import trace
 
   title = f'{summary["name"]}, seed {summary["seed"]}: {summary["model"]} on {summary["dataset"]}'
-  trace.plot_trace(
-    lines,
-    path / files.TRACE,
-    title=title,
-    prune_steps=agenda.cuts,
-    best_step=summary['best_step'],
-    phases=summary['phases'],
-  )
+  place = path / files.TRACE
+  trace.plot_trace(lines, place, title=title, prune_steps=agenda.cuts, summary=summary)

@@ -13,6 +13,7 @@ import math
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -185,8 +186,7 @@ def plot_trace(
   *,
   title: str,
   prune_steps: Sequence[int] = (),
-  best_step: int | None = None,
-  phases: Mapping[str, Mapping] | None = None,
+  summary: Mapping[str, Any] | None = None,
 ) -> bool:
   """Draws a run's trace to a PNG, 1200 dots wide; panels without a value are left out.
 
@@ -195,9 +195,9 @@ def plot_trace(
       metrics in `trace_panels.PANELS`. Missing, None and NaN values are skipped.
     path: where the picture goes; replaced atomically.
     title: what stands above it.
-    prune_steps: the steps at which weights were cut.
-    best_step: the step of the evaluation that the summary describes; a star marks it.
-    phases: summary['phases']; the accuracy just after the cut is marked from it.
+    prune_steps: the steps at which masks were renewed.
+    summary: what summary.json holds; a star marks the evaluation that it describes, a diamond the
+      accuracy just after the cut.
 
   Returns:
     Whether there was anything to draw; if not, no file is written.
@@ -219,7 +219,7 @@ def plot_trace(
 
   figure, axes = _figure(panels)
   cuts = [place for place in map(to_x, prune_steps) if math.isfinite(place)]
-  points = list(find_points(metrics, to_x, best_step, phases))
+  points = list(find_points(metrics, to_x, summary or {}))
   for ax, panel in zip(axes, panels, strict=True):
     _draw_panel(ax, panel, x, metrics, points)
     ax.tick_params(labelbottom=ax is axes[-1])
@@ -231,6 +231,6 @@ def plot_trace(
     _epoch_axis(axes[0], per_epoch)
   head = {'ha': 'left', 'va': 'top', 'fontsize': 14, 'fontweight': 'bold', 'parse_math': False}
   figure.text(LEFT / WIDTH, 1 - 0.1 / figure.get_figheight(), title, **head)
-  _key(figure, key_entries(cuts, points, per_epoch))
+  _key(figure, key_entries(cuts, points, per_epoch, summary or {}))
   _save(figure, path)
   return True

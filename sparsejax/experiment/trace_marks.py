@@ -1,9 +1,12 @@
 """What the trace of a run marks: its cuts, the accuracy just after, the chosen evaluation."""
 
 import math
+from collections.abc import Mapping
+from typing import Any, NamedTuple
 
 import numpy as np
 
+from sparsejax.experiment import phases
 from sparsejax.experiment.numbers import percent
 from sparsejax.experiment.trace_panels import BLACK, GREY, column
 
@@ -22,10 +25,19 @@ def mark_pruning(axes, places):
       ax.vlines(places, 0, 0.04, color=GREY, linewidth=0.8, **foot)
 
 
+class Point(NamedTuple):
+  """What is marked: where, the metrics there, how it looks and what the key says of it."""
+
+  x: float
+  values: Mapping[str, float]
+  style: Mapping[str, Any]
+  text: str
+
+
 def mark_points(ax, panel, points):
-  """Marks (x, {metric: value}, style) where the panel draws the metric; returns the values."""
+  """Marks the points where the panel draws one of their metrics; returns the values."""
   keys, marked = {line.key for line in panel.lines}, []
-  for x, values, style in points:
+  for x, values, style, _ in points:
     for y in (y for key, y in values.items() if key in keys and math.isfinite(x + y)):
       ax.plot([x], [y], linestyle='none', markeredgecolor=BLACK, zorder=5, clip_on=False, **style)
       marked.append(y)
@@ -44,23 +56,28 @@ def _at(metrics, step, key):
   return float(values[-1]) if len(values) else math.nan
 
 
-def find_points(metrics, to_x, best_step, phases):
+def find_points(metrics, to_x, summary):
   """What to mark: the cut's accuracy, which no line of the metrics carries, and the best line."""
-  row = (phases or {}).get('pruned') or {}
-  found = [(row.get('step'), {key: row.get(key) for key in VALIDATION}, DIAMOND)]
-  found += [(best_step, {key: _at(metrics, best_step, key) for key in VALIDATION}, STAR)]
-  for step, values, style in found:
+  row, best = (summary.get('phases') or {}).get(phases.AFTER) or {}, summary.get('best_step')
+  masked = f'at the {phases.OF_NO_CUT[phases.AFTER]}' if phases.why_not(summary) else ''
+  of_cut = {key: row.get(key) for key in VALIDATION}
+  of_best = {key: _at(metrics, best, key) for key in VALIDATION}
+  for step, values, style, text in (
+    (row.get('step'), of_cut, DIAMOND, masked or 'just after the cut'),
+    (best, of_best, STAR, 'chosen evaluation'),
+  ):
     values = {key: float(y) for key, y in values.items() if y is not None and math.isfinite(y)}
     if step is not None and values and math.isfinite(x := to_x(step)):
-      yield x, values, style
+      yield Point(x, values, style, text)
 
 
-def _pruning_key(cuts, per_epoch):
+def _pruning_key(cuts, per_epoch, summary):
   """What the dashed lines, or the span, say: (handle, text)."""
   from matplotlib.lines import Line2D
 
   style = {'linestyle': (0, (4, 3))} if len(cuts) <= MOST_LINES else {'linewidth': 9, 'alpha': 0.2}
-  text = 'pruning' if len(cuts) == 1 else f'pruning, {len(cuts)} cuts'
+  name, each = ('masks', 'renewals') if phases.why_not(summary) else ('pruning', 'cuts')
+  text = name if len(cuts) == 1 else f'{name}, {len(cuts)} {each}'
   if per_epoch:
     first, last = (f'{end(cuts) / per_epoch:.4g}' for end in (min, max))
     text += f' at epoch {first}' if first == last else f', epochs {first} to {last}'
@@ -71,8 +88,7 @@ def _point_key(point, per_epoch):
   """What a marker says: (handle, text)."""
   from matplotlib.lines import Line2D
 
-  x, values, style = point
-  text = 'just after the cut' if style is DIAMOND else 'chosen evaluation'
+  x, values, style, text = point
   if math.isfinite(accuracy := values.get('validation_accuracy', math.nan)):
     text += f', {percent(accuracy)}'
   if per_epoch and style is STAR:
@@ -80,7 +96,7 @@ def _point_key(point, per_epoch):
   return Line2D([], [], linestyle='none', markeredgecolor=BLACK, **style), text
 
 
-def key_entries(cuts, points, per_epoch):
+def key_entries(cuts, points, per_epoch, summary):
   """What the dashed line, the diamond and the star say: (handle, text) of those that there are."""
-  entries = [_pruning_key(cuts, per_epoch)] if cuts else []
+  entries = [_pruning_key(cuts, per_epoch, summary)] if cuts else []
   return entries + [_point_key(point, per_epoch) for point in points]
