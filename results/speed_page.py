@@ -111,7 +111,7 @@ def text_of(found: dict[str, dict[str, Any]], rows: tuple[Row, ...] = ROWS) -> s
   """
   pairs = [(row, found.get(row.name), found.get(row.name + PLAIN)) for row in rows]
   measured = [pair for pair in pairs if pair[1]]
-  shown = [ours for _, ours, _ in measured] + [found[STARTUP]] * (STARTUP in found)
+  shown = [ours for _, ours, _ in measured] + [found[key] for key in (STARTUP,) if key in found]
   parts = [
     HEAD,
     *table(

@@ -283,10 +283,10 @@ def test_only_of_a_cut_a_phase_is_called_dense_or_pruned(before, after, names, s
 def test_a_network_that_another_run_trained_is_cut_at_step_0():
   rows = [{'step': 0, 'active_weights': n} for n in (100, 10)]
   phases = dict(zip(CUT[:2], rows, strict=True))
-  text = printed(display.final_table, {'weights': 100, 'phases': phases, 'init_from': 'a run'})
+  text = printed(display.final_table, {'weights': 100, 'phases': phases, 'is_pretrained': True})
   assert 'dense      0' in text
   assert 'cut:' not in text
-  text = printed(display.final_table, {'weights': 100, 'phases': phases, 'init_from': None})
+  text = printed(display.final_table, {'weights': 100, 'phases': phases, 'is_pretrained': False})
   assert 'cut: none: sparse from the start' in text
 
 

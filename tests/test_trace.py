@@ -118,18 +118,18 @@ def test_odd_metrics_are_drawn(tmp_path, metrics):
 
 
 @pytest.mark.parametrize(
-  ('before', 'source', 'key'),
+  ('before', 'is_pretrained', 'key'),
   [
-    ((5, 100), None, ['pruning, 2 cuts at epoch 0.5', 'just after the cut, 90 %']),
-    ((0, 100), None, ['masks, 2 renewals at epoch 0.5', 'at the last mask, 90 %']),
-    ((0, 100), 'a run', ['pruning, 2 cuts at epoch 0.5', 'just after the cut, 90 %']),
-    ((5, 10), None, ['masks, 2 renewals at epoch 0.5', 'at the last mask, 90 %']),
+    ((5, 100), False, ['pruning, 2 cuts at epoch 0.5', 'just after the cut, 90.00 %']),
+    ((0, 100), False, ['masks, 2 renewals at epoch 0.5', 'at the last mask, 90.00 %']),
+    ((0, 100), True, ['pruning, 2 cuts at epoch 0.5', 'just after the cut, 90.00 %']),
+    ((5, 10), False, ['masks, 2 renewals at epoch 0.5', 'at the last mask, 90.00 %']),
   ],
 )
-def test_the_key_speaks_of_a_cut_only_where_there_was_one(before, source, key):
+def test_the_key_speaks_of_a_cut_only_where_there_was_one(before, is_pretrained, key):
   rows = [{'step': step, 'active_weights': active} for step, active in (before, (5, 10))]
   phases = {'dense': rows[0], 'pruned': rows[1] | {'validation_accuracy': 0.9}}
-  summary = {'phases': phases, 'init_from': source}
+  summary = {'phases': phases, 'is_pretrained': is_pretrained}
   points = list(trace_marks.find_points([], float, summary))
   entries = trace_marks.key_entries([5, 5], points, 10, summary)
   assert [text for _, text in entries] == key

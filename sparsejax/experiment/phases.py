@@ -37,7 +37,7 @@ def why_not(summary: Mapping[str, Any]) -> str:
     >>> last = {'step': 9, 'validation_accuracy': 0.9, 'active_weights': 10}
     >>> why_not({'phases': {'dense': start, 'pruned': last}}), why_not({'phases': {'dense': last}})
     ('none: sparse from the start', '-')
-    >>> why_not({'phases': {'dense': start, 'pruned': last}, 'init_from': 'a run'})
+    >>> why_not({'phases': {'dense': start, 'pruned': last}, 'is_pretrained': True})
     ''
     >>> why_not({'phases': {'deployed': last}})
     'none: a posterior'
@@ -48,7 +48,7 @@ def why_not(summary: Mapping[str, Any]) -> str:
     return DEPLOYED
   if not before or not after:
     return '-'
-  if before.get('step') == 0 and not summary.get('init_from'):
+  if before.get('step') == 0 and not summary.get('is_pretrained'):
     return SPARSE
   counts = [phase.get('active_weights') for phase in (before, after)]
   if None in counts or counts[0] != counts[1]:

@@ -51,7 +51,7 @@ def summarise(
     'dataset': config['data']['name'],
     'model': config['model']['name'],
     'method': config['method'],
-    'init_from': config['init_from'],
+    'is_pretrained': config['init_from'] is not None,
     'epochs': config['epochs'],
     'steps': clock.total_steps,
     'best_step': int(best.step),
