@@ -1,6 +1,6 @@
 """Measures what the sparsity links add to a training step, and what their masks take.
 
-python results/chain_costs.py [--model=resnet50] [--batch=128] [--out=results/chain_costs.json]
+python results/chain_costs.py [--models=resnet50,lenet5] [--batch=128]
 
 The links' updates are timed by themselves, in turns with the bare optimizer's over the same
 parameters, and their difference is set against a whole training step of the same process: that is
@@ -23,9 +23,10 @@ sys.path.insert(0, str(ROOT))
 
 import sparsejax  # noqa: E402
 from sparsejax import allocation, models, updates  # noqa: E402
-from sparsejax.experiment import compilation, runs  # noqa: E402
+from sparsejax.experiment import allocator, compilation, runs  # noqa: E402
 
-TURNS, NEVER, DUE = 7, 10**8, 3
+TURNS, NEVER, DUE = 21, 10**8, 3
+SHAPES = {'lenet300': (28, 28, 1), 'lenet5': (28, 28, 1)}
 
 
 def bare() -> optax.GradientTransformation:
@@ -84,9 +85,9 @@ def time_updates(params, txs, turns):
   return seconds, live
 
 
-def step_seconds(model, variables, batch, turns):
+def step_seconds(model, variables, image_shape, batch, turns):
   """The median time of forward, backward and bare optimizer together."""
-  images = jax.random.normal(jax.random.key(0), (batch, 32, 32, 3))
+  images = jax.random.normal(jax.random.key(0), (batch, *image_shape))
   labels = jnp.zeros(batch, jnp.int32)
   tx = bare()
 
@@ -124,11 +125,11 @@ def mask_bytes(state) -> dict[str, float]:
 
 
 def measure(name: str, batch: int, step_turns: int) -> dict:
-  model = models.create(name)
+  model, image_shape = models.create(name), SHAPES.get(name, (32, 32, 3))
   init = jax.jit(model.init, static_argnames='train')
-  variables = init(jax.random.key(0), jnp.zeros((1, 32, 32, 3)), train=False)
+  variables = init(jax.random.key(0), jnp.zeros((1, *image_shape)), train=False)
   params = variables['params']
-  step = step_seconds(model, variables, batch, step_turns)
+  step = step_seconds(model, variables, image_shape, batch, step_turns)
   quiet, _ = time_updates(params, chains(NEVER), TURNS + 1)
   median = {name: statistics.median(times[1:]) for name, times in quiet.items()}
   due, live = time_updates(params, chains(DUE), DUE + 2)
@@ -153,17 +154,20 @@ def measure(name: str, batch: int, step_turns: int) -> dict:
 
 def main() -> None:
   parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-  parser.add_argument('--model', default='resnet50')
+  parser.add_argument('--models', default='resnet50,lenet5')
   parser.add_argument('--batch', type=int, default=128)
-  parser.add_argument('--step-turns', type=int, default=3)
-  parser.add_argument('--out', type=pathlib.Path)
+  parser.add_argument('--step-turns', type=int, default=5)
+  default = ROOT / 'results' / 'chain_costs.json'
+  parser.add_argument('--out', type=pathlib.Path, default=default)
   arguments = parser.parse_args()
+  allocator.keep_freed_memory()
   compilation.use_cache()
-  found = measure(arguments.model, arguments.batch, arguments.step_turns)
-  text = json.dumps({'environment': runs.environment(), **found}, indent=2)
-  print(json.dumps(found, indent=2))
-  if arguments.out:
-    arguments.out.write_text(text + '\n')
+  results = []
+  for name in arguments.models.split(','):
+    results.append(measure(name, arguments.batch, arguments.step_turns))
+    print(json.dumps(results[-1], indent=2))
+  report = {'environment': runs.environment(), 'models': results}
+  arguments.out.write_text(json.dumps(report, indent=2) + '\n')
 
 
 if __name__ == '__main__':
