@@ -52,10 +52,8 @@ def main(argv: list[str]) -> int:
         return hosts.guarded([sys.executable, *sys.orig_argv[1:]])
       hosts.join(where)
     compilation.use_cache()
-    # Of deterministic layers: so a family of others, and every setting of it, enters the hash.
-    defaults = base.get_config(config['chain'], config['events']).to_dict()
     workdir = pathlib.Path(WORKDIR.value) if WORKDIR.value else None
-    run(config, defaults, version=base.VERSION, workdir=workdir)
+    run(config, base.defaults(config), version=base.VERSION, workdir=workdir)
   except UsageError as error:
     return _fail(USAGE, error)
   except TerminatedError as error:

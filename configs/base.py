@@ -163,6 +163,12 @@ def get_config(chain=SGD, events=(), layers='deterministic'):
   return complete(config)
 
 
+def defaults(settings):
+  """The plain settings, the differences from which name the run of a config of this chain."""
+  # Of deterministic layers: so a family of others, and every setting of it, enters the hash.
+  return get_config(settings['chain'], settings['events']).to_dict()
+
+
 def links(config):
   """Every link by name: those of the chain, and those that run inside another one."""
   names = list(config['chain'])

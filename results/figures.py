@@ -104,7 +104,8 @@ def over_epochs(columns: Mapping[str, Mapping[str, pathlib.Path]], path: pathlib
         lines = [line for line in lines if key in line]
         epochs, values = ([line[x] for line in lines] for x in ('epoch', key))
         values = scale * np.array(values)
-        panel.plot(epochs, values, style, color=colour, lw=1.3, label=label)
+        marker = 'o' if len(epochs) == 1 else None  # of a posterior that was deployed again
+        panel.plot(epochs, values, style, marker=marker, color=colour, lw=1.3, label=label)
       panel.set(yscale=kind, ylabel=name)
       panel.grid(lw=0.4, alpha=0.5)
     panels[-1].legend(fontsize=8)

@@ -51,8 +51,7 @@ def _resolve(overrides: tuple[str, ...], config: str) -> dict[str, Any]:
 
 def defaults(settings: dict[str, Any]) -> tuple[dict[str, Any], int]:
   """Returns the defaults that a run's directory is named after, and their version."""
-  # Of deterministic layers, as launch.py has it: a family of others enters the hash.
-  return base.get_config(settings['chain'], settings['events']).to_dict(), base.VERSION
+  return base.defaults(settings), base.VERSION
 
 
 def main() -> None:

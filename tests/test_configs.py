@@ -35,8 +35,7 @@ def takes_fraction(name):
 
 
 def hash_of(config):
-  defaults = base.get_config(config['chain'], config['events']).to_dict()
-  return runs.hash8(config, defaults, base.VERSION)
+  return runs.hash8(config, base.defaults(config), base.VERSION)
 
 
 PRUNED = [name for name in NAMES if takes_fraction(name)]

@@ -377,6 +377,13 @@ def test_epochs_are_whole_numbers():
   assert all(tick == round(tick) for tick in figure.axes[1].get_xticks())
 
 
+def test_what_was_validated_once_is_a_point():
+  once = [{'epoch': 2.0, 'validation_accuracy': 0.9, 'active_fraction': 0.2}]
+  figure = figures.traces('nothing', tasks('nothing', [run('a', metrics=once), run('b')]))
+  markers = {len(line.get_xdata()): line.get_marker() for line in figure.axes[0].lines}
+  assert markers == {1: 'o', 3: 'None'}
+
+
 def test_the_front_is_what_nothing_beats_in_both():
   points = [(0.5, 0.9), (0.1, 0.7), (0.2, 0.8), (0.3, 0.75), (0.2, 0.6), (0.6, 0.9)]
   assert pareto.front(points) == [(0.1, 0.7), (0.2, 0.8), (0.5, 0.9)]

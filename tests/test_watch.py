@@ -20,8 +20,7 @@ def train(path, watch=None):
   config.prune.begin_epochs = 2.0
   config.log.checkpoint_every_epochs = 4.0
   config = base.complete(config).to_dict() | {'name': 'quickstart'}
-  defaults = base.get_config(config['chain'], config['events']).to_dict()
-  return run(config, defaults, version=base.VERSION, workdir=path, watch=watch)
+  return run(config, base.defaults(config), version=base.VERSION, workdir=path, watch=watch)
 
 
 def test_a_run_that_was_stopped_goes_on_to_the_same_figures(tmp_path):

@@ -279,7 +279,10 @@ def _posterior_line(summary):
   widths = '-'.join(str(n) for n in summary['bits'].values())
   error = percent(1 - summary['test_accuracy_with_bits'])
   ratio = times(summary['compression_with_bits'])
-  return f'architecture {units}; with {widths} bits {ratio} at {error} test error'
+  line = f'architecture {units}; with {widths} bits {ratio} at {error} test error'
+  if 'deployed_from' in summary:
+    line += f'; deployed from the posterior of {summary["deployed_from"]}, without training'
+  return line
 
 
 def final_table(summary: Mapping, stream: TextIO | None = None) -> None:

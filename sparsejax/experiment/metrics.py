@@ -3,13 +3,43 @@
 import json
 import os
 import pathlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from sparsejax.experiment import files
 
 # What differs between two runs of the same experiment on the same machine.
 TIMINGS = ('seconds', 'examples_per_second')
+
+# What is of the network that is evaluated, which of a posterior its thresholds make; all else is of
+# the training.
+OF_NETWORK = (
+  *('validation_loss', 'validation_accuracy', 'active_parameters', 'active_fraction'),
+  *('below_1e-3', 'below_threshold'),
+)
+
+
+def counted(above: Sequence[int], parameters: int) -> dict[str, int | float]:
+  """Returns what a line says of a network's parameters.
+
+  Args:
+    above: how many are above zero in magnitude, above 1e-3 and, where the chain prunes by one,
+      above the threshold.
+    parameters: how many there are.
+
+  Example:
+    >>> counted([8, 6], 10)
+    {'active_parameters': 8, 'active_fraction': 0.8, 'below_1e-3': 0.4}
+  """
+  active, not_small, *not_under = (int(count) for count in above)
+  found = {
+    'active_parameters': active,
+    'active_fraction': active / parameters,
+    'below_1e-3': 1 - not_small / parameters,
+  }
+  if not_under:
+    found['below_threshold'] = 1 - not_under[0] / parameters
+  return found
 
 
 class MetricsFile:

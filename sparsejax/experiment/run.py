@@ -15,7 +15,6 @@ from sparsejax.experiment import (
   display,
   files,
   hosts,
-  metrics,
   parallel,
   posterior,
   runs,
@@ -28,9 +27,10 @@ from sparsejax.experiment.errors import (
   TerminatedError,
   UsageError,
 )
+from sparsejax.experiment.finish import finish
 from sparsejax.experiment.state import RunState, init_optimizer, initial
-from sparsejax.experiment.summary import summarise
 from sparsejax.experiment.train import Trainer
+from sparsejax.experiment.writers import Writers
 from sparsejax.sparsity import tree
 
 
@@ -61,7 +61,7 @@ def run(
   except ValueError as error:
     raise UsageError(str(error)) from error
   name, seed = config['name'], config['seed']
-  experiment_hash = runs.hash8(config, defaults, version, _digests(experiment))
+  experiment_hash = runs.hash8(config, defaults, version, experiment.digests)
   path = workdir or pathlib.Path('results', 'runs', f'{name}-{experiment_hash}', f'seed{seed}')
   if not (path / files.CONFIG).exists() and not config['init_from']:
     _check_start(experiment)
@@ -88,15 +88,6 @@ def run(
         if directory is not None:
           (path / files.TRACEBACK).write_text(traceback.format_exc())
       raise
-
-
-def _digests(experiment: setup.Experiment) -> dict[str, str]:
-  """The content of what the config names by path, so that new content is a new experiment."""
-  found = {
-    'data.name': experiment.dataset.digest,
-    'init_from': checkpoint.source_digest(experiment.config['init_from']),
-  }
-  return {field: digest for field, digest in found.items() if digest is not None}
 
 
 def _check_start(experiment: setup.Experiment) -> None:
@@ -170,78 +161,18 @@ def _read_source(source: str, like: Any, experiment: setup.Experiment) -> Any:
 def _train(experiment, directory, experiment_hash, state, host, watch) -> dict[str, Any]:
   total, step = experiment.clock.total_steps, int(state.train.step)
   root = None if directory is None else directory.checkpoints
-  with _Writers(directory, experiment, step) as writers, display.Progress(total) as progress:
+  with Writers(directory, experiment, step) as writers, display.Progress(total) as progress:
     trainer = Trainer(experiment, state, host, root, progress, writers, watch)
     state = trainer.run()
   best = state.best
   if best.step < 0:
     raise NonFiniteLossError('no evaluation at the final target had a finite validation loss')
-  network = trainer.deliver()
-  summary = summarise(
+  return finish(
     experiment,
     best,
-    network,
+    directory,
+    writers.lines,
     experiment_hash=experiment_hash,
     seconds=trainer.seconds,
     phases=trainer.host['phases'],
   )
-  if directory is not None:
-    _keep(experiment, directory, best, network, summary, writers.lines)
-  display.final_table(summary)
-  return summary
-
-
-def _keep(experiment, directory, best, network, summary, lines) -> None:
-  """Writes what a finished run leaves: networks, picture, and last the summary that ends it."""
-  path, root, notes = directory.path, directory.checkpoints, {'step': int(best.step)}
-  if experiment.deployment.is_variational:
-    trained = {'params': best.params, 'batch_stats': best.batch_stats}
-    checkpoint.write(root / checkpoint.POSTERIOR, trained, notes)
-  checkpoint.write(root / checkpoint.BEST, network, notes)  # last: it is looked for
-  _draw(lines, path, summary, experiment.agenda)
-  files.write_json(path / files.SUMMARY, summary)
-
-
-class _Writers:
-  """Every place that a line of metrics goes to; none but in the process that writes."""
-
-  def __init__(self, directory: runs.RunDirectory | None, experiment: setup.Experiment, step: int):
-    self._file = self._events = None
-    if directory is None:
-      return
-    self._file = metrics.MetricsFile(directory.path / files.METRICS, step)
-    if experiment.config['log']['tensorboard']:
-      from sparsejax.experiment import tensorboard
-
-      last = self.lines[-1]['step'] if self.lines else 0
-      self._events = tensorboard.writer(directory.path / 'tensorboard', purge_step=last + 1)
-
-  @property
-  def lines(self) -> list[dict[str, Any]]:
-    return self._file.lines if self._file else []
-
-  def append(self, line: Mapping[str, Any]) -> None:
-    if self._file:
-      self._file.append(line)
-    if self._events:
-      self._events.write(line['step'], line)
-
-  def sync(self) -> None:
-    if self._file:
-      self._file.sync()
-
-  def __enter__(self):
-    return self
-
-  def __exit__(self, *exception):
-    for place in (self._file, self._events):
-      if place:
-        place.close()
-
-
-def _draw(lines, path, summary, agenda) -> None:
-  from sparsejax.experiment import trace
-
-  title = f'{summary["name"]}, seed {summary["seed"]}: {summary["model"]} on {summary["dataset"]}'
-  place = path / files.TRACE
-  trace.plot_trace(lines, place, title=title, prune_steps=agenda.cuts, summary=summary)

@@ -26,6 +26,7 @@ from sparsejax.experiment import (
 from sparsejax.experiment.durations import Clock
 from sparsejax.experiment.steps import Arrays, Preprocessing
 from sparsejax.lookup import lookup
+from sparsejax.sparsity import measure
 from sparsejax.sparsity.costs import Costs, mac_costs, weight_costs
 from sparsejax.streams import INIT, stream
 
@@ -51,6 +52,21 @@ class Experiment(NamedTuple):
   @property
   def positions(self) -> dict[str, int]:
     return models.positions(self.deployment.model, self.image_shape)
+
+  @property
+  def digests(self) -> dict[str, str]:
+    """The content of what the config names by path, so that new content is a new experiment."""
+    found = {
+      'data.name': self.dataset.digest,
+      'init_from': checkpoint.source_digest(self.config['init_from']),
+    }
+    return {field: digest for field, digest in found.items() if digest is not None}
+
+  @property
+  def counted_above(self) -> tuple[float, ...]:
+    """The magnitudes above which a line of metrics counts parameters, as `metrics.counted` asks."""
+    own = () if self.threshold is None else (self.threshold,)
+    return (0.0, measure.NEARLY_ZERO, *own)
 
   def init_variables(self) -> Any:
     """Returns the model's initial parameters and BatchNorm averages, by the config's seed."""

@@ -20,6 +20,7 @@ def summarise(
   experiment_hash: str,
   seconds: float,
   phases: dict,
+  deployed_from: str | None = None,
 ) -> dict[str, Any]:
   """Returns the summary: the best network by validation at the final target, measured anew.
 
@@ -34,6 +35,7 @@ def summarise(
     experiment_hash: of the config.
     seconds: that training took.
     phases: what was noted of the network on its way.
+    deployed_from: the hash of the run that trained the posterior, where it is another one.
   """
   config, clock = experiment.config, experiment.clock
   network = delivered['params']
@@ -47,6 +49,7 @@ def summarise(
   return {
     'name': config['name'],
     'hash': experiment_hash,
+    **({} if deployed_from is None else {'deployed_from': deployed_from}),
     'seed': config['seed'],
     'dataset': config['data']['name'],
     'model': config['model']['name'],

@@ -23,6 +23,7 @@ from sparsejax.experiment import (
   steps,
 )
 from sparsejax.experiment.errors import NonFiniteLossError, PausedError, TerminatedError
+from sparsejax.experiment.metrics import counted
 from sparsejax.experiment.setup import Experiment, on_devices
 from sparsejax.experiment.state import RunState, better, empty_window
 from sparsejax.sparsity import measure
@@ -74,10 +75,7 @@ class Trainer:
     self._order = parallel.on_all(
       lambda key, epoch: augment.epoch_permutation(key, epoch, clock.examples)
     )
-    self._thresholds = (0.0, measure.NEARLY_ZERO)
-    if experiment.threshold is not None:
-      self._thresholds += (experiment.threshold,)
-    self._count = jax.jit(lambda params: measure.count_above(params, self._thresholds))
+    self._count = jax.jit(lambda params: measure.count_above(params, experiment.counted_above))
     self.is_variational = experiment.deployment.is_variational
     self._deploy = experiment.deployment.jitted
     if self.is_variational:
@@ -193,12 +191,7 @@ class Trainer:
     if window.steps:
       line['train_loss'] = float(window.loss / window.steps)
       line['train_accuracy'] = float(window.accuracy / window.steps)
-    active, not_small, *not_under = (int(count) for count in above)
-    line['active_parameters'] = active
-    line['active_fraction'] = active / self._parameters
-    line['below_1e-3'] = 1 - not_small / self._parameters
-    if not_under:
-      line['below_threshold'] = 1 - not_under[0] / self._parameters
+    line |= counted(above, self._parameters)
     line |= self._timings(line['step'])
     _refuse_non_finite(window)
     if 'validation_loss' in line:
@@ -226,29 +219,12 @@ class Trainer:
 
   def _happen(self, name: str) -> None:
     settings = self.experiment.config[name]
-    context = self._context(self.experiment.model)
+    config, preprocessing = self.experiment.config, self.experiment.preprocessing
+    context = events.Context(
+      self.experiment.model, preprocessing, self.train_data, config['batch_size'], config['seed']
+    )
     train = events.happen(name, self.state.train, settings, context)
     self.state = self.state._replace(train=parallel.replicate(train))
-
-  def _context(self, model: Any) -> events.Context:
-    config, preprocessing = self.experiment.config, self.experiment.preprocessing
-    return events.Context(
-      model, preprocessing, self.train_data, config['batch_size'], config['seed']
-    )
-
-  def deliver(self) -> dict[str, Any]:
-    """Returns the variables of the network that the run is for: the best one, deployed.
-
-    BatchNorm's averages are of the network with its noise, so the deployed one gets its own; the
-    validation figures of metrics.jsonl are still by the others.
-    """
-    best, deployment = self.state.best, self.experiment.deployment
-    params, batch_stats = self._deploy(best.params, best.batch_stats), best.batch_stats
-    if self.is_variational:
-      context = self._context(deployment.model)
-      batches = self.experiment.config['evaluation']['batch_norm_batches']
-      batch_stats = events.averages(params, batch_stats, batches, context)
-    return {'params': params, 'batch_stats': batch_stats}
 
   def _save(self) -> None:
     self._flush()

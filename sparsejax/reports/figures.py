@@ -158,7 +158,9 @@ def traces(task: str, groups: Sequence[Group]) -> Figure | None:
       look |= {'lw': 1.4} if index == 0 else {'lw': 0.7, 'alpha': 0.6}
       look |= {'label': _with_state(group)}
       for ax, key in ((upper, 'validation_accuracy'), (lower, 'active_fraction')):
-        lines = ax.plot(*series(run, key), **look)
+        epochs, values = series(run, key)
+        # A posterior deployed again was validated once: no line, but a point.
+        lines = ax.plot(epochs, values, marker='o' if len(epochs) == 1 else None, **look)
       handles += lines if index == 0 else []
   for ax, key, scale in (
     (upper, 'validation_accuracy', scales.accuracy),

@@ -1,0 +1,98 @@
+"""Deploys the posterior of a finished run under other thresholds of log alpha, without training.
+
+python -m sparsejax.deploy --run=DIR --workdir=NEW --thresholds=conv1=4.0,fc1=2.3
+
+--run=DIR           a finished run of layers with posteriors
+--workdir=NEW       the run directory to write, with all that a run leaves
+--threshold=X       of the layers that have none of their own
+--thresholds=LIST   LAYER=NUMBER,LAYER=NUMBER, or `suggested`: what the run's summary suggests
+--data_dir=DIR      of tensorflow-datasets, where it is not the run's own
+
+Thresholds that are not given stay as the run has them. The new directory is named after them: its
+hash is that of a run of launch.py with these thresholds, which would end in the same network. Its
+summary says which run trained the posterior, as `deployed_from`.
+
+Exit status: 0 finished, 2 for what can't be deployed as asked, 1 otherwise.
+"""
+
+import argparse
+import pathlib
+import sys
+from collections.abc import Sequence
+
+FINISHED, USAGE = 0, 2
+
+
+class _Parser(argparse.ArgumentParser):
+  def error(self, message):
+    raise ValueError(message)
+
+
+def main(argv: Sequence[str]) -> int:
+  """Runs the command; returns its exit status."""
+  if any(argument in ('--help', '-h') for argument in argv[1:]):
+    print(__doc__)
+    return FINISHED
+  try:
+    arguments = _arguments(argv[1:])
+  except ValueError as error:
+    return _fail(error)
+  # These take seconds: what can be told without them has been.
+  from absl import logging
+
+  from sparsejax.experiment import files
+  from sparsejax.experiment.errors import UsageError
+
+  logging.set_verbosity(logging.WARNING)
+  try:
+    _deploy(arguments)
+  except UsageError as error:
+    return _fail(error)
+  except OSError as error:
+    if error.errno not in files.FULL_DISK:
+      raise
+    return _fail(UsageError(f'{error.strerror}: {error.filename or arguments.workdir}'))
+  return FINISHED
+
+
+def _fail(error: Exception) -> int:
+  from sparsejax.experiment.errors import in_one_line
+
+  print(f'deploy: {in_one_line(error)}', file=sys.stderr)
+  return USAGE
+
+
+def _arguments(argv: Sequence[str]) -> argparse.Namespace:
+  parser = _Parser(prog='deploy', add_help=False, allow_abbrev=False)
+  for name in ('run', 'workdir'):
+    parser.add_argument(f'--{name}', type=pathlib.Path)
+  for name in ('threshold', 'thresholds', 'data_dir'):
+    parser.add_argument(f'--{name}')
+  arguments = parser.parse_args(argv)
+  for name, allowed in (('run', 'a finished run'), ('workdir', 'a folder to write')):
+    if getattr(arguments, name) is None:
+      raise ValueError(f'--{name} is missing: allowed is --{name}={allowed}')
+  return arguments
+
+
+def _deploy(arguments: argparse.Namespace) -> None:
+  from configs import base
+  from sparsejax.experiment import allocator, compilation, finished, thresholds
+  from sparsejax.experiment.deploy import deploy
+
+  source = finished.read(arguments.run)
+  config = thresholds.change(
+    source.config,
+    source.summary,
+    threshold=arguments.threshold,
+    thresholds=arguments.thresholds,
+  )
+  if arguments.data_dir is not None:
+    config['data'] = {**config['data'], 'dir': arguments.data_dir}
+  allocator.keep_freed_memory()
+  compilation.use_cache()
+  deploy(source, config, base.defaults(config), version=base.VERSION, workdir=arguments.workdir)
+
+
+if __name__ == '__main__':
+  sys.exit(main(sys.argv))

@@ -1,0 +1,162 @@
+"""A run of its own of a posterior that is trained: deployed under other thresholds of log alpha.
+
+The directory that it leaves is that of a run, with two differences. Its summary says which run
+trained it (`deployed_from`). And of its metrics only the last line tells of the network: losses,
+the KL, log alpha at its bounds and learning rates are the training's whatever the threshold, but
+what was counted and validated on the way was so under the old ones, and the posteriors of those
+steps are gone.
+"""
+
+import pathlib
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from sparsejax.experiment import (
+  checkpoint,
+  display,
+  files,
+  finished,
+  metrics,
+  runs,
+  setup,
+  steps,
+  terminal,
+)
+from sparsejax.experiment.errors import UsageError
+from sparsejax.experiment.finish import finish
+from sparsejax.experiment.state import Best
+from sparsejax.experiment.writers import Writers
+from sparsejax.sparsity import measure, posterior
+
+
+def deploy(
+  source: finished.Finished,
+  config: Mapping[str, Any],
+  defaults: Mapping[str, Any],
+  *,
+  version: int,
+  workdir: pathlib.Path,
+) -> dict[str, Any]:
+  """Deploys a run's posterior into a run directory of its own; returns the summary.
+
+  The hash is the one that launch.py gives the new config: thresholds act where a posterior is
+  deployed and nowhere in training (but for the training mask, with which they may not change), so
+  a run that has them from the start trains this posterior and delivers this network.
+
+  Args:
+    source: the run that has the posterior.
+    config: its settings, but for the thresholds and where the data lie.
+    defaults: those of base.py for the same chain and events.
+    version: of the defaults.
+    workdir: the run directory; one that holds this run, finished, is left as it is.
+
+  Raises:
+    UsageError: the config or a directory can't be used; nothing has been written.
+  """
+  try:
+    experiment = setup.build(config)
+  except ValueError as error:
+    raise UsageError(str(error)) from error
+  _check_source(source, runs.hash8(source.config, defaults, version, experiment.digests))
+  step, params, batch_stats = finished.read_posterior(source, experiment)
+  network = experiment.deployment.jitted(params, batch_stats)
+  _check_layers(experiment, source, params, network)
+  experiment_hash = runs.hash8(config, defaults, version, experiment.digests)
+  with runs.RunDirectory(workdir, config, experiment_hash) as directory:
+    if directory.summary is not None:
+      terminal.say(f'{workdir} holds this run, finished; nothing is deployed.')
+      display.final_table(directory.summary)
+      return directory.summary
+    if trained := checkpoint.committed(directory.checkpoints):
+      raise UsageError(
+        f'workdir={workdir}: it holds an unfinished run, at step {int(trained[-1].name)}; allowed '
+        'is an empty directory'
+      )
+    applied = experiment.deployment.thresholds.items()
+    shown = ', '.join(f'{path} {threshold:g}' for path, threshold in applied)
+    terminal.say(f'thresholds of log alpha: {shown}')
+    terminal.say(f'run directory: {workdir}')
+    with files.naming_full_disk(workdir):
+      measured = _measure(experiment, network, batch_stats)
+      best = Best(step, measured['validation_loss'], params, batch_stats)
+      _note_starts(directory, source)
+      with Writers(directory, experiment, step=-1) as writers:
+        for line in _lines(source, measured):
+          writers.append(line)
+        writers.sync()
+      return finish(
+        experiment,
+        best,
+        directory,
+        writers.lines,
+        experiment_hash=experiment_hash,
+        seconds=source.summary['seconds'],
+        phases={},
+        deployed_from=source.trained_as,
+      )
+
+
+def _check_source(source: finished.Finished, now: str) -> None:
+  """Refuses a run whose settings, data or start are not what it was trained on."""
+  if source.hash != now:
+    raise UsageError(
+      f'run={source.path}: its hash is {source.hash}, but its settings, data and start make {now} '
+      'now; allowed is a run of the same data and defaults'
+    )
+
+
+def _check_layers(experiment: setup.Experiment, source, params, network) -> None:
+  """Refuses thresholds under which a layer loses all that it had left."""
+  before = source.summary.get('layers', {})
+  now = measure.report(network)['layers']
+  gone = [p for p, row in now.items() if not row['active_weights']]
+  gone = [path for path in gone if before.get(path, {}).get('active_weights', 1)]
+  if not gone:
+    return
+  family, thresholds = experiment.config['layers'], experiment.deployment.thresholds
+  for path, values in posterior.log_alphas(params).items():
+    if path in gone and (lowest := float(jnp.min(values))) >= thresholds[path]:
+      raise UsageError(
+        f"{family}: threshold of '{path}', {thresholds[path]}: its log alpha is {lowest:.2f} or "
+        'more, so all of it would go; allowed is a higher threshold'
+      )
+  given = ', '.join(f'{path}={threshold}' for path, threshold in thresholds.items())
+  raise UsageError(
+    f"{family}: thresholds of {given}: no weight of '{gone[0]}' would lie on a way from the image "
+    'to the output; allowed are higher thresholds'
+  )
+
+
+def _measure(experiment: setup.Experiment, network, batch_stats) -> dict[str, int | float]:
+  """What the last line of metrics says of the network, as training would have written it."""
+  batch_size = experiment.config['evaluation']['batch_size']
+  evaluate = steps.make_evaluation(
+    experiment.deployment.model, experiment.preprocessing, batch_size=batch_size
+  )
+  validation = setup.on_devices(experiment.dataset.validation)
+  loss, accuracy = jax.device_get(evaluate(network, batch_stats, validation))
+  above = jax.device_get(measure.count_above(network, experiment.counted_above))
+  return {
+    'validation_loss': float(loss),
+    'validation_accuracy': float(accuracy),
+    **metrics.counted(above, sum(measure.sizes(network).values())),
+  }
+
+
+def _lines(source: finished.Finished, measured: Mapping[str, Any]) -> list[dict[str, Any]]:
+  of_training = [
+    {name: value for name, value in line.items() if name not in metrics.OF_NETWORK}
+    for line in source.lines
+  ]
+  return [*of_training[:-1], of_training[-1] | measured]
+
+
+def _note_starts(directory: runs.RunDirectory, source: finished.Finished) -> None:
+  """Begins the environment with the starts of the training, whose losses and seconds these are."""
+  file = directory.path / files.ENVIRONMENT
+  if not file.exists():
+    files.write_json(file, source.starts)
+  directory.note_start()

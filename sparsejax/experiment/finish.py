@@ -1,0 +1,73 @@
+"""What a training leaves when it is over: the network it is for, its picture, its figures."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from sparsejax.experiment import checkpoint, display, events, files, runs
+from sparsejax.experiment.setup import Experiment, on_devices
+from sparsejax.experiment.state import Best
+from sparsejax.experiment.summary import summarise
+
+
+def finish(
+  experiment: Experiment,
+  best: Best,
+  directory: runs.RunDirectory | None,
+  lines: Sequence[Mapping[str, Any]],
+  **notes: Any,
+) -> dict[str, Any]:
+  """Measures the network that a run delivers, keeps and shows what came of it; returns the summary.
+
+  Args:
+    experiment: what was run.
+    best: what training chose.
+    directory: of the run; None in a process that does not write.
+    lines: of metrics.jsonl.
+    **notes: the other arguments of `summarise`.
+  """
+  network = deliver(experiment, best)
+  summary = summarise(experiment, best, network, **notes)
+  if directory is not None:
+    _keep(experiment, directory, best, network, summary, lines)
+  display.final_table(summary)
+  return summary
+
+
+def deliver(experiment: Experiment, best: Best) -> dict[str, Any]:
+  """Returns the variables of the network that a run is for: the best one, deployed.
+
+  BatchNorm's averages are of the network with its noise, so the deployed one gets its own; the
+  validation figures of metrics.jsonl are still by the others.
+  """
+  deployment, config = experiment.deployment, experiment.config
+  params, batch_stats = deployment.jitted(best.params, best.batch_stats), best.batch_stats
+  if deployment.is_variational:
+    context = events.Context(
+      deployment.model,
+      experiment.preprocessing,
+      on_devices(experiment.dataset.train),
+      config['batch_size'],
+      config['seed'],
+    )
+    batches = config['evaluation']['batch_norm_batches']
+    batch_stats = events.averages(params, batch_stats, batches, context)
+  return {'params': params, 'batch_stats': batch_stats}
+
+
+def _keep(experiment, directory, best, network, summary, lines) -> None:
+  """Writes what a finished run leaves: networks, picture, and last the summary that ends it."""
+  path, root, notes = directory.path, directory.checkpoints, {'step': int(best.step)}
+  if experiment.deployment.is_variational:
+    trained = {'params': best.params, 'batch_stats': best.batch_stats}
+    checkpoint.write(root / checkpoint.POSTERIOR, trained, notes)
+  checkpoint.write(root / checkpoint.BEST, network, notes)  # last: it is looked for
+  _draw(lines, path, summary, experiment.agenda)
+  files.write_json(path / files.SUMMARY, summary)
+
+
+def _draw(lines, path, summary, agenda) -> None:
+  from sparsejax.experiment import trace
+
+  title = f'{summary["name"]}, seed {summary["seed"]}: {summary["model"]} on {summary["dataset"]}'
+  place = path / files.TRACE
+  trace.plot_trace(lines, place, title=title, prune_steps=agenda.cuts, summary=summary)

@@ -1,0 +1,248 @@
+"""A posterior deployed under other thresholds is the run that had them from the start."""
+
+import json
+import shutil
+
+import commands
+import jax
+import numpy as np
+import orbax.checkpoint as ocp
+import pytest
+import run_folders
+
+from configs import base
+from sparsejax import deploy, report
+from sparsejax.experiment import checkpoint, files, metrics, thresholds
+from sparsejax.experiment.run import run
+
+CHAIN = ('add_kl_gradients', 'scale_by_adam', 'scale_by_learning_rate')
+GNJ = 'group_normal_jeffreys'
+OF_DEPLOYMENT = ('deployed_from', *metrics.TIMINGS)
+
+
+def config_of(layers=GNJ, chain=CHAIN, **block):
+  """Some epochs of a small network on digits; a block of settings for the family of layers."""
+  config = base.get_config(chain, layers=layers)
+  config.scale_by_learning_rate.learning_rate = 0.003
+  config.epochs = 4.0
+  config.batch_size = 32
+  config.model.width = 16
+  config.log.checkpoint_every_epochs = 4.0
+  config = config.to_dict() | {'name': 'small'}
+  return config | ({layers: config[layers] | block} if block else {})
+
+
+def train(path, config):
+  run(config, base.defaults(config), version=base.VERSION, workdir=path)
+  return path
+
+
+def deployed(*arguments):
+  """The command in this process; returns its exit status."""
+  return deploy.main(['deploy', *map(str, arguments)])
+
+
+def refused(capsys, *arguments):
+  """The one line with which the command ends."""
+  capsys.readouterr()
+  assert deployed(*arguments) == 2
+  output = capsys.readouterr()
+  assert output.out == ''
+  assert output.err.count('\n') == 1, output.err
+  return output.err
+
+
+@pytest.fixture(scope='module', autouse=True)
+def _compiling_is_quick(compiling_is_quick):
+  pass
+
+
+@pytest.fixture(autouse=True)
+def _own_caches(monkeypatch, tmp_path):
+  monkeypatch.setenv('SPARSEJAX_CACHE', str(tmp_path / 'cache'))
+  monkeypatch.setenv('JAX_COMPILATION_CACHE_DIR', str(tmp_path / 'compiled'))
+
+
+@pytest.fixture(scope='module')
+def trained(tmp_path_factory):
+  """A finished run that keeps every group."""
+  return train(tmp_path_factory.mktemp('deploy') / 'trained', config_of())
+
+
+@pytest.fixture
+def copied(trained, tmp_path):
+  """A copy of it, for what a test does to its files."""
+  return shutil.copytree(trained, tmp_path / 'copied')
+
+
+def middle(workdir, layer):
+  """A threshold that takes some of a layer's groups and leaves others."""
+  bins = json.loads((workdir / files.SUMMARY).read_text())['log_alpha'][layer]
+  share = np.cumsum(bins['counts']) / sum(bins['counts'])
+  edges = np.linspace(bins['from'], bins['to'], len(share) + 1)
+  return round(float(edges[1 + np.searchsorted(share, 0.5)]), 3)
+
+
+def network_of(workdir):
+  with ocp.StandardCheckpointer() as checkpointer:
+    folder = workdir / files.CHECKPOINTS / checkpoint.BEST / checkpoint.ARRAYS
+    return checkpointer.restore(folder.absolute())
+
+
+def without(figures, names=OF_DEPLOYMENT):
+  return {name: value for name, value in figures.items() if name not in names}
+
+
+def test_it_is_the_run_that_had_the_thresholds_from_the_start(trained, tmp_path, capsys):
+  both = {layer: middle(trained, layer) for layer in ('fc1', 'fc2')}
+  arguments = [f'--run={trained}', '--threshold=-2', f'--workdir={tmp_path / "new"}']
+  arguments += [f'--thresholds=fc1={both["fc1"]},fc2={both["fc2"]}']
+  assert deployed(*arguments) == 0
+  capsys.readouterr()
+  new = tmp_path / 'new'
+  same = train(tmp_path / 'same', config_of(threshold=-2.0, thresholds=both))
+  summary, expected = commands.summary(new), commands.summary(same)
+  assert 0 < summary['active_weights'] < commands.summary(trained)['active_weights']
+  assert without(summary) == expected
+  assert summary['deployed_from'] == commands.summary(trained)['hash'] != summary['hash']
+  assert json.loads((new / files.CONFIG).read_text()) == json.loads(
+    (same / files.CONFIG).read_text()
+  )
+  jax.tree.map(np.testing.assert_array_equal, network_of(new), network_of(same))
+  lines, in_training = commands.metrics(new), commands.metrics(same)
+  assert lines[-1] == in_training[-1]
+  assert lines[:-1] == [without(line, metrics.OF_NETWORK) for line in in_training[:-1]]
+  kept = {path.name for path in new.iterdir()} - {'.lock'}
+  assert kept == {path.name for path in same.iterdir()} - {'.lock'}
+  assert len(json.loads((new / files.ENVIRONMENT).read_text())) == 2  # trained, then deployed
+
+  assert deployed(*arguments) == 0
+  stdout = capsys.readouterr().out
+  assert 'finished; nothing is deployed' in stdout
+  assert f'deployed from the posterior of {summary["deployed_from"]}, without training' in stdout
+  assert len(json.loads((new / files.ENVIRONMENT).read_text())) == 2
+
+  out = tmp_path / 'report'
+  assert report.main(['report', str(trained), str(new), f'--out={out}']) == 0
+  assert capsys.readouterr().out.startswith('2 runs, 2 experiments, 0 with something wrong')
+  row = run_folders.read_csv(out)['new']
+  assert row['state'] == 'finished'
+  assert float(row['summary.active_weights']) == summary['active_weights']
+
+  again = tmp_path / 'again'
+  assert deployed(f'--run={new}', f'--workdir={again}', '--threshold=-1') == 0
+  assert commands.summary(again)['deployed_from'] == commands.summary(trained)['hash']
+  after = config_of() | {'init_from': str(new), 'epochs': 1.0}
+  after['scale_by_learning_rate'] = {'learning_rate': 0.0}
+  last = commands.metrics(train(tmp_path / 'after', after))[-1]
+  assert last['kl'] == pytest.approx(lines[-1]['kl'], rel=1e-5)
+
+
+def test_suggestions_are_those_of_the_summary(copied, tmp_path):
+  bins = json.loads((copied / files.SUMMARY).read_text())['log_alpha']
+  suggested = {'fc1': middle(copied, 'fc1'), 'fc2': None, 'fc3': None}
+  for layer, value in suggested.items():
+    bins[layer]['suggested_threshold'] = value
+  run_folders.edit(copied / files.SUMMARY, log_alpha=bins)
+  new = tmp_path / 'new'
+  assert deployed(f'--run={copied}', f'--workdir={new}', '--thresholds=suggested') == 0
+  block = json.loads((new / files.CONFIG).read_text())[GNJ]
+  assert block['thresholds'] == {'fc1': suggested['fc1']}
+  bins = commands.summary(new)['log_alpha']
+  assert [bins[layer]['threshold'] for layer in bins] == [suggested['fc1'], -3.0, -3.0]
+
+
+REFUSED = {
+  'nothing asked': ((), 'thresholds is missing: allowed is --threshold, --thresholds or both'),
+  'no number': (('--threshold=x',), f"{GNJ}.threshold='x': allowed is a number"),
+  'not finite': (('--thresholds=fc1=nan',), f'{GNJ}.thresholds.fc1=nan: allowed is a number'),
+  'unknown layer': (('--thresholds=fc9=1.0',), "unknown layer 'fc9': did you mean 'fc"),
+  'no list': (('--thresholds=1.0',), "thresholds=1.0: '1.0' is no threshold of a layer; allowed"),
+  'twice': (('--thresholds=fc1=1,fc1=2',), "'fc1' is there twice; allowed is LAYER=NUMBER"),
+  'a dead layer': (('--thresholds=fc2=-90',), f"{GNJ}: threshold of 'fc2', -90.0: its log alpha"),
+  'stray': (('--thresholds=fc1=1', 'x'), 'unrecognized arguments: x'),
+}
+
+
+@pytest.mark.parametrize(('arguments', 'expected'), REFUSED.values(), ids=REFUSED)
+def test_what_can_not_be_asked_is_one_line(arguments, expected, trained, tmp_path, capsys):
+  new = tmp_path / 'new'
+  line = refused(capsys, f'--run={trained}', f'--workdir={new}', *arguments)
+  assert expected in line
+  assert not new.exists()
+
+
+def _unfinished(folder):
+  (folder / files.SUMMARY).unlink()
+
+
+def _deterministic(folder):
+  run_folders.edit(folder / files.CONFIG, layers='deterministic')
+
+
+def _without_posterior(folder):
+  shutil.rmtree(folder / files.CHECKPOINTS / checkpoint.POSTERIOR)
+
+
+def _damaged(folder):
+  (folder / files.CHECKPOINTS / checkpoint.POSTERIOR / checkpoint.NOTES).write_text('{}')
+
+
+def _of_other_data(folder):
+  config = json.loads((folder / files.CONFIG).read_text())
+  run_folders.edit(folder / files.CONFIG, data=config['data'] | {'split_seed': 1})
+
+
+def _without_metrics(folder):
+  (folder / files.METRICS).write_text('')
+
+
+def _broken(folder):
+  (folder / files.CONFIG).write_text('{')
+
+
+SOURCES = {
+  _unfinished: 'summary.json: No such file or directory; allowed is the directory of a finished',
+  _deterministic: 'its layers are deterministic; allowed are sparse_vd, group_normal_jeffreys',
+  _without_posterior: 'it has no checkpoints/posterior; allowed is the directory of a finished run',
+  _damaged: 'is damaged (notes.json is not as it was written); allowed is the directory',
+  _of_other_data: 'but its settings, data and start make',
+  _without_metrics: 'its metrics.jsonl does not end at step',
+  _broken: 'its config.json is damaged',
+}
+
+
+@pytest.mark.parametrize(('spoil', 'expected'), SOURCES.items(), ids=lambda value: str(value)[:25])
+def test_a_run_that_can_not_be_deployed_is_refused(spoil, expected, copied, tmp_path, capsys):
+  spoil(copied)
+  new = tmp_path / 'new'
+  assert expected in refused(capsys, f'--run={copied}', f'--workdir={new}', '--threshold=-2')
+  assert not new.exists()
+
+
+def test_a_directory_of_another_run_stays_as_it_is(trained, copied, tmp_path, capsys):
+  arguments = (f'--run={trained}', f'--workdir={copied}')
+  before = (copied / files.SUMMARY).read_text()
+  assert 'it holds a run with hash' in refused(capsys, *arguments, '--threshold=-2')
+  assert (copied / files.SUMMARY).read_text() == before
+  (copied / files.SUMMARY).unlink()  # of the same experiment, and not at its end
+  line = refused(capsys, *arguments, '--threshold=-3')
+  assert 'it holds an unfinished run, at step' in line
+  assert not (copied / files.SUMMARY).exists()
+
+
+def test_a_threshold_that_was_part_of_training_stays():
+  config = config_of('sparse_vd')
+  for change in ({'threshold': '2.0'}, {'thresholds': 'fc1=3.0'}):
+    with pytest.raises(ValueError, match=r'the threshold was part of the training; .* own, 3\.0'):
+      thresholds.change(config, {}, **change)
+  assert thresholds.change(config, {}, threshold='3') == config
+  free = config_of('sparse_vd', training_mask=False)
+  assert thresholds.change(free, {}, threshold='2')['sparse_vd']['threshold'] == 2.0
+
+
+def test_nothing_suggested_is_said():
+  bins = {'fc1': {'suggested_threshold': None}}
+  for summary in ({}, {'log_alpha': bins}):
+    with pytest.raises(ValueError, match='the summary of the run suggests none; allowed is LAYER'):
+      thresholds.change(config_of(), summary, thresholds='suggested')
