@@ -20,7 +20,15 @@ from absl import app, flags, logging
 from ml_collections import config_flags
 
 from configs import base
-from sparsejax.experiment import allocator, commandline, compilation, files, hosts, runs
+from sparsejax.experiment import (
+  allocator,
+  commandline,
+  compilation,
+  files,
+  hosts,
+  runs,
+  threads,
+)
 from sparsejax.experiment.errors import NonFiniteLossError, TerminatedError, UsageError
 from sparsejax.experiment.run import run
 
@@ -44,6 +52,7 @@ def main(argv: list[str]) -> int:
   del argv
   logging.set_verbosity(logging.WARNING)
   allocator.keep_freed_memory()
+  threads.serve_devices(os.environ)
   try:
     config = resolve()
     where = hosts.place(COORDINATOR.value, PROCESSES.value, PROCESS.value, os.environ)

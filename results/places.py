@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 
 import jax
 
-from sparsejax.experiment import hosts
+from sparsejax.experiment import hosts, threads
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 
@@ -39,7 +39,9 @@ class Place(NamedTuple):
 def environment(place: Place) -> dict[str, str]:
   """Returns what a process of the place must find in its environment."""
   count = f'--xla_force_host_platform_device_count={place.devices}'
-  return {'JAX_PLATFORMS': 'cpu', 'XLA_FLAGS': count}
+  found = {'JAX_PLATFORMS': 'cpu', 'XLA_FLAGS': count}
+  threads.serve_devices(found)
+  return found
 
 
 def launch(place: Place, arguments: Sequence[str], workdir: pathlib.Path) -> None:

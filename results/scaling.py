@@ -8,9 +8,7 @@ validation; the first window holds the compilation and is left out. Then shorter
 batch on one device, on eight and on two processes of four are compared loss by loss, and the bytes
 that a step averages are predicted from the parameters and read from each place's compiled program.
 
-A finished run below --workdir is not run again. On a single core set NPROC=16, or XLA has too few
-threads for the devices, which then wait for each other until it aborts. Writes scaling.json, and
-scaling/README.md of it.
+A finished run below --workdir is not run again. Writes scaling.json, and scaling/README.md of it.
 Exit status: 1 where the losses or the bytes disagree.
 """
 

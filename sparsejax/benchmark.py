@@ -43,12 +43,13 @@ def main(argv: Sequence[str]) -> int:
   # Or JAX would take three quarters of a GPU's memory, and leave PyTorch too little.
   os.environ.setdefault('XLA_PYTHON_CLIENT_PREALLOCATE', 'false')
   from sparsejax.benchmarks.peer import PeerError
-  from sparsejax.experiment import allocator
+  from sparsejax.experiment import allocator, threads
   from sparsejax.experiment.errors import UsageError
   from sparsejax.layers import choice
 
   try:
     arguments = _arguments(argv[1:])
+    threads.serve_devices(os.environ)
     if not arguments.plain:
       allocator.keep_freed_memory()  # as the launch command does
     with choice.plain() if arguments.plain else contextlib.nullcontext():

@@ -16,6 +16,7 @@ Exit status: 0 finished, 2 for what can't be deployed as asked, 1 otherwise.
 """
 
 import argparse
+import os
 import pathlib
 import sys
 from collections.abc import Sequence
@@ -77,7 +78,7 @@ def _arguments(argv: Sequence[str]) -> argparse.Namespace:
 
 def _deploy(arguments: argparse.Namespace) -> None:
   from configs import base
-  from sparsejax.experiment import allocator, compilation, finished, thresholds
+  from sparsejax.experiment import allocator, compilation, finished, threads, thresholds
   from sparsejax.experiment.deploy import deploy
 
   source = finished.read(arguments.run)
@@ -90,6 +91,7 @@ def _deploy(arguments: argparse.Namespace) -> None:
   if arguments.data_dir is not None:
     config['data'] = {**config['data'], 'dir': arguments.data_dir}
   allocator.keep_freed_memory()
+  threads.serve_devices(os.environ)
   compilation.use_cache()
   deploy(source, config, base.defaults(config), version=base.VERSION, workdir=arguments.workdir)
 

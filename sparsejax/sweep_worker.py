@@ -15,7 +15,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from configs import base
-from sparsejax.experiment import allocator, commandline, compilation
+from sparsejax.experiment import allocator, commandline, compilation, threads
 from sparsejax.experiment.errors import TerminatedError
 from sparsejax.search import layout, settings, space
 
@@ -66,6 +66,7 @@ def main() -> None:
   parser.add_argument('name')
   arguments = parser.parse_args()
   allocator.keep_freed_memory()
+  threads.serve_devices(os.environ)
   asked = json.loads((arguments.folder / layout.SWEEP).read_text())
   resolve = resolver(asked['overrides'])
   sweep = settings.check(asked, resolve)
