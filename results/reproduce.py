@@ -20,7 +20,7 @@ import sys
 
 import kept
 import readme
-from pages import PAGES
+from pages import PAGES, Entry
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 
@@ -38,23 +38,40 @@ def train(name: str, runs: pathlib.Path, data: str | None, jobs: int, only: str)
   for job in range(jobs):
     cores.put(set(available[job::jobs]))
 
-  def train_one(task):
+  def run_one(task):
     _, entry, seed = task
     own = cores.get()
     try:
-      return _launch(entry, seed, runs / name / entry.label / f'seed{seed}', data, own)
+      return _launch(entry, seed, runs / name, data, own)
     finally:
       cores.put(own)
 
+  ordered = sorted(planned, key=lambda task: task[0])
+  well = []
   with concurrent.futures.ThreadPoolExecutor(jobs) as pool:
-    ordered = sorted(planned, key=lambda task: task[0])
-    return all(list(pool.map(train_one, ordered)))
+    for deploys in (False, True):  # what others trained once these have ended
+      tasks = [task for task in ordered if bool(task[1].deploys) == deploys]
+      well += pool.map(run_one, tasks)
+  return all(well)
 
 
-def _launch(entry, seed, workdir, data, cores) -> bool:
-  command = [sys.executable, entry.program, f'--config={entry.config}', *entry.overrides]
-  command += [f'--config.seed={seed}', f'--workdir={workdir.absolute()}']
-  command += [f'--config.data.dir={pathlib.Path(data).absolute()}'] if data else []
+def command_of(entry: Entry, seed: int, runs: pathlib.Path, data: str | None) -> list[str]:
+  """Returns what runs a row's seed, in a directory below `runs`, behind the name of a Python."""
+  runs = runs.absolute()
+  workdir = [f'--workdir={runs / entry.label / f"seed{seed}"}']
+  place = [str(pathlib.Path(data).absolute())] if data else []
+  if entry.deploys:
+    source = runs / entry.deploys / f'seed{seed}'
+    command = ['-m', 'sparsejax.deploy', f'--run={source}', *entry.overrides, *workdir]
+    return command + [f'--data_dir={path}' for path in place]
+  command = [entry.program, f'--config={entry.config}', *entry.overrides]
+  command += [f'--config.seed={seed}', *workdir]
+  return command + [f'--config.data.dir={path}' for path in place]
+
+
+def _launch(entry, seed, runs, data, cores) -> bool:
+  command = [sys.executable, *command_of(entry, seed, runs, data)]
+  workdir = runs / entry.label / f'seed{seed}'
   print(*command[1:], flush=True)
   workdir.parent.mkdir(parents=True, exist_ok=True)
   log_file = workdir.with_suffix('.log')
