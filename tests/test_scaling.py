@@ -31,13 +31,14 @@ def test_windows_divide_epochs_or_epochs_divide_windows(case):
     assert steps % case.window == 0 or case.window % steps == 0
 
 
-def model(difference, found):
+def model(difference, found, *, has_batch_norm=False):
   row = {'place': '8 devices', 'processes': 1, 'devices': 8, 'shares': 8, 'batch_size': 64}
   row |= {'step_seconds': 0.25, 'examples_per_second': 256.0, 'of_ideal': 1.25, 'train_loss': 0.5}
   row |= {'all_reduce_bytes': {'predicted': 4000, 'found': found}}
   pair = {'places': ['2 processes of 4', '8 devices'], 'losses': [0.5, 0.5]}
-  pair |= {'alike_steps': difference, 'all_steps': 2 * difference}
-  return {'model': 'lenet300', 'batch_size': 8, 'rows': [row], 'compared': [pair]}
+  pair |= {'alike_steps': difference, 'all_steps': 2 * difference, 'first_step': difference / 10}
+  of_model = {'model': 'lenet300', 'batch_size': 8, 'has_batch_norm': has_batch_norm}
+  return of_model | {'rows': [row], 'compared': [pair]}
 
 
 def report(*models):
@@ -50,7 +51,7 @@ def report(*models):
 def test_the_page_shows_what_was_measured():
   text = scaling.text_of(report(model(1e-7, 4000)))
   assert '| 8 devices | 64 | 250.00 ms | 256 | 1.25 | 4,000 | 4,000 | 0.500000 |' in text
-  assert '| lenet300 | 2 processes of 4 and 8 devices | 1.0e-07 | 2.0e-07 |' in text
+  assert '| lenet300 | 2 processes of 4 and 8 devices | 1.0e-08 | 1.0e-07 | 2.0e-07 |' in text
   assert 'share the 2 core(s)' in text
   assert 'Not as it must be' not in text
 
@@ -61,6 +62,12 @@ def test_the_page_says_what_disagrees():
   assert '**Not as it must be**: lenet300: 2 processes of 4 and 8 devices differ by 5.0e-01' in text
   assert 'lenet300: 8 devices: 4004 bytes averaged, 4000 predicted' in text
   assert 'differ by nan' in text
+
+
+def test_with_batch_norm_only_the_first_losses_must_be_the_same():
+  assert scaling.disagreements([model(5e-4, 4000, has_batch_norm=True)]) == []
+  [line] = scaling.disagreements([model(5e-2, 4000, has_batch_norm=True)])
+  assert line == 'lenet300: 2 processes of 4 and 8 devices differ by 5.0e-03'
 
 
 def test_a_function_is_called_on_the_devices_of_the_place():
