@@ -65,11 +65,11 @@ ROWS = (
     'mobilenet',
     'mobilenet_dense',
     128,
-    gained='depthwise convolutions as sums of elementwise products, pointwise ones as matrix '
-    'products',
-    missing='of the 315 ms on two cores, 225 have one of them idle. The gradients of the depthwise '
-    'kernels (50 ms) are loops over a few images on one core; those of the images at stride 2 (25 '
-    'ms) compute the BatchNorm before them once for each tap, as XLA fuses them',
+    gained='depthwise convolutions as sums of elementwise products, their gradients too; pointwise '
+    'ones as matrix products',
+    missing='for two thirds of a step one of the cores idles: the gradients of the depthwise '
+    'kernels (50 of 300 ms) are loops over a few images, each on one core, and BatchNorm passes '
+    'over all of them',
   ),
   Row(
     'resnet50',
