@@ -1,9 +1,12 @@
-"""Every test runs on four CPU devices, with warnings as errors and no silent rank promotion."""
+"""Every test runs on four CPU devices, with warnings as errors and no silent rank promotion.
+
+With SPARSEJAX_TEST_PLATFORM=cuda on what GPUs there are, where a test of several devices has fewer.
+"""
 
 import os
 import sys
 
-os.environ['JAX_PLATFORMS'] = 'cpu'
+os.environ['JAX_PLATFORMS'] = os.environ.get('SPARSEJAX_TEST_PLATFORM', 'cpu')
 os.environ['XLA_FLAGS'] = '--xla_force_host_platform_device_count=4'
 
 import commands
