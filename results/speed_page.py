@@ -83,6 +83,7 @@ ROWS = (
   Row('resnet50_batch128', 'resnet50_dense', 128, has_peer=False, rounds=3),
   Row('resnet50_gpu', 'resnet50_dense', 128, BFLOAT16, 'gpu'),
   Row('resnet50_gpu_batch1024', 'resnet50_dense', 1024, BFLOAT16, 'gpu'),
+  Row('vgg16_gpu', 'vgg16_dense', 128, BFLOAT16, 'gpu'),
 )
 HEAD = """# Speed: the training step before and after, beside PyTorch's
 
