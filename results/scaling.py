@@ -30,8 +30,8 @@ import launch  # noqa: E402
 from results import places  # noqa: E402
 from results.places import Place  # noqa: E402
 from results.readme import table  # noqa: E402
-from sparsejax.benchmarks import measure, programs, traffic  # noqa: E402
-from sparsejax.experiment import compilation, files, metrics, runs, setup  # noqa: E402
+from sparsejax.benchmarks import programs, traffic  # noqa: E402
+from sparsejax.experiment import compilation, files, metrics, runs, setup, threads  # noqa: E402
 
 ONE = Place('1 device', processes=1, devices=1, shares=1)
 EIGHT = Place('8 devices', processes=1, devices=8, shares=8)
@@ -306,7 +306,7 @@ def main() -> int:
   usual = [name for name in CASES if bool(arguments.data) == (name != 'digits')]
   names = arguments.models.split(',') if arguments.models else usual
   jax.config.update('jax_platforms', 'cpu')
-  where = {'threads': measure.threads(), 'load_average': os.getloadavg()[0]}
+  where = {'threads': threads.available(), 'load_average': os.getloadavg()[0]}
   counts = {'repeats': arguments.repeats, 'windows': arguments.windows}
   report = {'environment': runs.environment() | where, **counts, 'models': []}
   with tempfile.TemporaryDirectory() as temporary:

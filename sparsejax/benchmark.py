@@ -42,6 +42,9 @@ def main(argv: Sequence[str]) -> int:
     return DONE
   # Or JAX would take three quarters of a GPU's memory, and leave PyTorch too little.
   os.environ.setdefault('XLA_PYTHON_CLIENT_PREALLOCATE', 'false')
+  platforms = os.environ.get('JAX_PLATFORMS', '')
+  if platforms and 'cpu' not in platforms.split(','):
+    os.environ['JAX_PLATFORMS'] = f'{platforms},cpu'  # where operations are counted
   from sparsejax.benchmarks.peer import PeerError
   from sparsejax.experiment import allocator, threads
   from sparsejax.experiment.errors import UsageError
@@ -108,7 +111,7 @@ def benchmark(arguments: argparse.Namespace) -> dict[str, Any]:
   """
   import launch
   from sparsejax.benchmarks import measure, peer, programs
-  from sparsejax.experiment import compilation, files, setup
+  from sparsejax.experiment import compilation, files, setup, threads
   from sparsejax.experiment.errors import UsageError
 
   launch.read(['benchmark', *arguments.config])
@@ -121,8 +124,8 @@ def benchmark(arguments: argparse.Namespace) -> dict[str, Any]:
   if arguments.against is None:
     figures = measure.measure(experiment, **options)
   else:
-    chain, threads = programs.bare_chain(experiment.config), measure.threads()
-    with peer.Peer(arguments.torch_python, experiment, chain, threads) as torch:
+    chain, cores = programs.bare_chain(experiment.config), threads.available()
+    with peer.Peer(arguments.torch_python, experiment, chain, cores) as torch:
       figures = measure.measure(experiment, peer=torch, **options)
   if arguments.out is not None:
     files.write_json(arguments.out, figures)

@@ -1,9 +1,10 @@
 """Deploys the posterior of a finished run under other thresholds of log alpha, without training.
 
-python -m sparsejax.deploy --run=DIR --workdir=NEW --thresholds=conv1=4.0,fc1=2.3
+python -m sparsejax.deploy --run=DIR [--workdir=NEW] --thresholds=conv1=4.0,fc1=2.3
 
 --run=DIR           a finished run of layers with posteriors
---workdir=NEW       the run directory to write, with all that a run leaves
+--workdir=NEW       the run directory to write, with all that a run leaves. Without it nothing is
+                    written and the test set is not read: what validation says is printed, to choose
 --threshold=X       of the layers that have none of their own
 --thresholds=LIST   LAYER=NUMBER,LAYER=NUMBER, or `suggested`: what the run's summary suggests
 --data_dir=DIR      of tensorflow-datasets, where it is not the run's own
@@ -16,6 +17,7 @@ Exit status: 0 finished, 2 for what can't be deployed as asked, 1 otherwise.
 """
 
 import argparse
+import json
 import os
 import pathlib
 import sys
@@ -65,23 +67,25 @@ def _fail(error: Exception) -> int:
 
 def _arguments(argv: Sequence[str]) -> argparse.Namespace:
   parser = _Parser(prog='deploy', add_help=False, allow_abbrev=False)
-  for name in ('run', 'workdir'):
-    parser.add_argument(f'--{name}', type=pathlib.Path)
-  for name in ('threshold', 'thresholds', 'data_dir'):
+  for name in ('run', 'workdir', 'threshold', 'thresholds', 'data_dir'):
     parser.add_argument(f'--{name}')
   arguments = parser.parse_args(argv)
   for name, allowed in (('run', 'a finished run'), ('workdir', 'a folder to write')):
-    if getattr(arguments, name) is None:
+    text = getattr(arguments, name)
+    if text == '' or (text is None and name == 'run'):
       raise ValueError(f'--{name} is missing: allowed is --{name}={allowed}')
+    setattr(arguments, name, text and pathlib.Path(text))
   return arguments
 
 
 def _deploy(arguments: argparse.Namespace) -> None:
   from configs import base
   from sparsejax.experiment import allocator, compilation, finished, threads, thresholds
-  from sparsejax.experiment.deploy import deploy
+  from sparsejax.experiment.deploy import deploy, look
 
   source = finished.read(arguments.run)
+  family = source.config['layers']
+  finished.check_fields(source, {**base.defaults(source.config), family: base.LAYERS[family]})
   config = thresholds.change(
     source.config,
     source.summary,
@@ -93,7 +97,11 @@ def _deploy(arguments: argparse.Namespace) -> None:
   allocator.keep_freed_memory()
   threads.serve_devices(os.environ)
   compilation.use_cache()
-  deploy(source, config, base.defaults(config), version=base.VERSION, workdir=arguments.workdir)
+  known = source, config, base.defaults(config)
+  if arguments.workdir is None:
+    print(json.dumps(look(*known, version=base.VERSION), indent=2))
+  else:
+    deploy(*known, version=base.VERSION, workdir=arguments.workdir)
 
 
 if __name__ == '__main__':

@@ -15,6 +15,7 @@ from experiments import QUICK, build
 import launch
 from sparsejax import benchmark, models
 from sparsejax.benchmarks import measure, memory, peer, programs, rounds
+from sparsejax.experiment import threads
 
 KEYS = (
   *('examples_per_second', 'step_seconds', 'compile_seconds', 'flops_per_example'),
@@ -73,7 +74,7 @@ def test_the_command_prints_and_writes_every_figure_and_a_trace(tmp_path):
   per_second = figures['flops_per_example'] * figures['examples_per_second']
   assert math.isclose(figures['achieved_flops'], per_second)
   assert figures['memory']['predicted_bytes'] > 0
-  assert figures['environment']['threads'] == measure.threads()
+  assert figures['environment']['threads'] == threads.available()
   assert {'step', 'bare_step', 'product'} <= set(figures['spread'])
   assert list(trace.rglob('perfetto_trace.json.gz'))
 

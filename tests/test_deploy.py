@@ -138,6 +138,19 @@ def test_it_is_the_run_that_had_the_thresholds_from_the_start(trained, tmp_path,
   assert last['kl'] == pytest.approx(lines[-1]['kl'], rel=1e-5)
 
 
+def test_without_a_directory_validation_is_told_and_nothing_is_written(trained, tmp_path, capsys):
+  threshold, new = f'--thresholds=fc1={middle(trained, "fc1")}', tmp_path / 'new'
+  assert deployed(f'--run={trained}', threshold, f'--workdir={new}') == 0
+  before = sorted(path.stat().st_mtime_ns for path in trained.rglob('*'))
+  capsys.readouterr()
+  assert deployed(f'--run={trained}', threshold) == 0
+  told, summary = json.loads(capsys.readouterr().out), commands.summary(new)
+  names = ('validation_loss', 'validation_accuracy', 'compression', 'architecture')
+  assert {name: told[name] for name in names} == {name: summary[name] for name in names}
+  assert not [name for name in told if 'test' in name]
+  assert sorted(path.stat().st_mtime_ns for path in trained.rglob('*')) == before
+
+
 def test_suggestions_are_those_of_the_summary(copied, tmp_path):
   bins = json.loads((copied / files.SUMMARY).read_text())['log_alpha']
   suggested = {'fc1': middle(copied, 'fc1'), 'fc2': None, 'fc3': None}
@@ -161,6 +174,7 @@ REFUSED = {
   'twice': (('--thresholds=fc1=1,fc1=2',), "'fc1' is there twice; allowed is LAYER=NUMBER"),
   'a dead layer': (('--thresholds=fc2=-90',), f"{GNJ}: threshold of 'fc2', -90.0: its log alpha"),
   'stray': (('--thresholds=fc1=1', 'x'), 'unrecognized arguments: x'),
+  'empty': (('--workdir=', '--threshold=-2'), '--workdir is missing: allowed is --workdir='),
 }
 
 
@@ -197,6 +211,27 @@ def _without_metrics(folder):
   (folder / files.METRICS).write_text('')
 
 
+def _of_old_defaults(folder):
+  config = json.loads((folder / files.CONFIG).read_text())
+  del config['evaluation']['batch_norm_batches']
+  run_folders.edit(folder / files.CONFIG, evaluation=config['evaluation'])
+
+
+def _without_seconds(folder):
+  summary = json.loads((folder / files.SUMMARY).read_text())
+  del summary['seconds']
+  (folder / files.SUMMARY).write_text(json.dumps(summary))
+
+
+def _of_odd_starts(folder):
+  (folder / files.ENVIRONMENT).write_text('[1]')
+
+
+def _pruned(folder):
+  block = base.LINKS['prune']
+  run_folders.edit(folder / files.CONFIG, chain=[*CHAIN, 'prune'], prune=block)
+
+
 def _broken(folder):
   (folder / files.CONFIG).write_text('{')
 
@@ -208,6 +243,10 @@ SOURCES = {
   _damaged: 'is damaged (notes.json is not as it was written); allowed is the directory',
   _of_other_data: 'but its settings, data and start make',
   _without_metrics: 'its metrics.jsonl does not end at step',
+  _of_old_defaults: "its config.json has no 'evaluation.batch_norm_batches'; allowed is",
+  _without_seconds: "its summary.json has no 'seconds'; allowed is",
+  _of_odd_starts: 'its environment.json lists no starts; allowed is',
+  _pruned: "scale_by_learning_rate, prune: allowed is a chain without 'prune'",
   _broken: 'its config.json is damaged',
 }
 

@@ -1,6 +1,5 @@
 """The figures of a benchmark: everything is timed in turns, and what follows from the medians."""
 
-import concurrent.futures
 import os
 import pathlib
 import statistics
@@ -13,7 +12,7 @@ import jax
 from sparsejax.benchmarks import memory, programs, rounds, traffic
 from sparsejax.benchmarks.peer import Peer
 from sparsejax.benchmarks.programs import Repeated, Subject
-from sparsejax.experiment import compilation, parallel, runs
+from sparsejax.experiment import compilation, parallel, runs, threads
 from sparsejax.experiment.setup import Experiment
 from sparsejax.layers import choice
 
@@ -44,26 +43,19 @@ def measure(
   """
   where = description(experiment)
   subject = Subject(experiment)
+  flops = programs.flops_of_step(subject)
   step = programs.training_step(subject, experiment.tx)
   note('compiling')
   compiled, compile_seconds = timed_compilation(step)
   held = memory.peak_during(lambda: step(1))
   product, product_flops = programs.matrix_product(experiment.config['model']['dtype'])
-  ours = {'step': step} | programs.without_sparsity(subject) | programs.parts(subject)
-  ours['product'] = product
-  timed = dict(ours)
-  with concurrent.futures.ThreadPoolExecutor() as both:
-    # Nothing is timed yet, and compiling is most of what a benchmark takes.
-    if peer is not None:
-      note('compiling in PyTorch')
-      preparing = both.submit(peer.prepare)
-    for name, run in ours.items():
-      note(f'compiling: {name}')
-      run(1)
-    if peer is not None:
-      preparing.result()
-      timed |= {variant: peer.timed(variant) for variant in peer.variants}
-      where['environment']['torch'] = peer.version
+  timed = {'step': step} | programs.without_sparsity(subject)
+  if peer is not None:
+    note('compiling in PyTorch')
+    peer.prepare()
+    timed |= {variant: peer.timed(variant) for variant in peer.variants}
+    where['environment']['torch'] = peer.version
+  timed |= programs.parts(subject) | {'product': product}
   times = rounds.alternate(timed, rounds=count, seconds=BLOCK_SECONDS, note=note)
   if profile is not None:
     with jax.profiler.trace(str(profile), create_perfetto_trace=True):
@@ -71,7 +63,7 @@ def measure(
   figures = speeds(
     times,
     batch_size=experiment.clock.batch_size,
-    flops=programs.flops_of_step(subject),
+    flops=flops,
     product_flops=product_flops,
     peers=peer.variants if peer else (),
   )
@@ -150,7 +142,7 @@ def timed_compilation(step: Repeated) -> tuple[Any, float]:
 def description(experiment: Experiment) -> dict[str, Any]:
   """Returns what is measured, and where; the load is that of others, if asked before."""
   config = experiment.config
-  environment = {'threads': threads(), 'load_average': os.getloadavg()[0]}
+  environment = {'threads': threads.available(), 'load_average': os.getloadavg()[0]}
   return {
     'config': config['name'],
     'model': config['model']['name'],
@@ -163,8 +155,3 @@ def description(experiment: Experiment) -> dict[str, Any]:
     'devices': parallel.device_count(),
     'environment': runs.environment() | environment,
   }
-
-
-def threads() -> int:
-  """Returns how many threads a framework may use here: the cores that the process may run on."""
-  return len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else os.cpu_count()

@@ -159,8 +159,7 @@ def flops_of_step(subject: Subject) -> float:
   padding's products are not counted. The chain's are not, either: of a sort that is made once in a
   hundred steps XLA would count every comparison.
   """
-  step = parallel.on_all(subject.step(GRADIENT))
-  train = subject.train_state(GRADIENT)
+  step, train = subject.step(GRADIENT), subject.train_state(GRADIENT)
   with choice.plain():
-    lowered = step.lower(train, subject.data, subject.order)
-  return lowered.cost_analysis()['flops'] * parallel.device_count()
+    analysis = parallel.analysis_of_replica(step, train, subject.data, subject.order)
+  return analysis['flops'] * parallel.device_count()

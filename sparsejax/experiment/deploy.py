@@ -9,7 +9,7 @@ steps are gone.
 
 import pathlib
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -26,10 +26,44 @@ from sparsejax.experiment import (
   terminal,
 )
 from sparsejax.experiment.errors import UsageError
-from sparsejax.experiment.finish import finish
+from sparsejax.experiment.finish import deliver, finish
+from sparsejax.experiment.posterior import kept_units
 from sparsejax.experiment.state import Best
+from sparsejax.experiment.summary import measure_splits
 from sparsejax.experiment.writers import Writers
 from sparsejax.sparsity import measure, posterior
+
+
+class _Prepared(NamedTuple):
+  """A posterior under new thresholds, checked."""
+
+  experiment: setup.Experiment
+  hash: str
+  best: Best  # without the loss, which nothing has measured
+  network: Any  # its parameters, deployed
+
+
+def look(
+  source: finished.Finished, config: Mapping[str, Any], defaults: Mapping[str, Any], *, version: int
+) -> dict[str, Any]:
+  """Returns what validation says of a run's posterior under other thresholds; writes nothing.
+
+  The test set is not read, so this may be done as often as it takes to choose.
+
+  Args:
+    source, config, defaults, version: as `deploy` takes them.
+
+  Raises:
+    UsageError: the config can't be used.
+  """
+  experiment, _, best, network = _prepare(source, config, defaults, version)
+  delivered = deliver(experiment, best)
+  return {
+    'thresholds': dict(experiment.deployment.thresholds),
+    **measure_splits(experiment, delivered, ('validation',)),
+    **{name: measure.report(network)[name] for name in ('compression', 'active_weights')},
+    'architecture': kept_units(network, list(experiment.positions)),
+  }
 
 
 def deploy(
@@ -56,15 +90,7 @@ def deploy(
   Raises:
     UsageError: the config or a directory can't be used; nothing has been written.
   """
-  try:
-    experiment = setup.build(config)
-  except ValueError as error:
-    raise UsageError(str(error)) from error
-  _check_source(source, runs.hash8(source.config, defaults, version, experiment.digests))
-  step, params, batch_stats = finished.read_posterior(source, experiment)
-  network = experiment.deployment.jitted(params, batch_stats)
-  _check_layers(experiment, source, params, network)
-  experiment_hash = runs.hash8(config, defaults, version, experiment.digests)
+  experiment, experiment_hash, best, network = _prepare(source, config, defaults, version)
   with runs.RunDirectory(workdir, config, experiment_hash) as directory:
     if directory.summary is not None:
       terminal.say(f'{workdir} holds this run, finished; nothing is deployed.')
@@ -80,8 +106,8 @@ def deploy(
     terminal.say(f'thresholds of log alpha: {shown}')
     terminal.say(f'run directory: {workdir}')
     with files.naming_full_disk(workdir):
-      measured = _measure(experiment, network, batch_stats)
-      best = Best(step, measured['validation_loss'], params, batch_stats)
+      measured = _measure(experiment, network, best.batch_stats)
+      best = best._replace(loss=measured['validation_loss'])
       _note_starts(directory, source)
       with Writers(directory, experiment, step=-1) as writers:
         for line in _lines(source, measured):
@@ -97,6 +123,24 @@ def deploy(
         phases={},
         deployed_from=source.trained_as,
       )
+
+
+def _prepare(source, config, defaults, version) -> _Prepared:
+  if 'prune' in config['chain']:
+    chain = ', '.join(config['chain'])
+    raise UsageError(
+      f"chain={chain}: allowed is a chain without 'prune', whose cuts are not kept with a posterior"
+    )
+  try:
+    experiment = setup.build(config)
+  except ValueError as error:
+    raise UsageError(str(error)) from error
+  _check_source(source, runs.hash8(source.config, defaults, version, experiment.digests))
+  step, params, batch_stats = finished.read_posterior(source, experiment)
+  network = experiment.deployment.jitted(params, batch_stats)
+  _check_layers(experiment, source, params, network)
+  experiment_hash = runs.hash8(config, defaults, version, experiment.digests)
+  return _Prepared(experiment, experiment_hash, Best(step, None, params, batch_stats), network)
 
 
 def _check_source(source: finished.Finished, now: str) -> None:

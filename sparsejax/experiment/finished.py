@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 import jax
 
-from sparsejax.experiment import checkpoint, files, metrics, posterior
+from sparsejax.experiment import checkpoint, files, metrics, posterior, runs
 from sparsejax.experiment.errors import UsageError, in_one_line
 from sparsejax.experiment.setup import Experiment
 
@@ -47,6 +47,11 @@ def read(path: pathlib.Path) -> Finished:
     UsageError: it is none, is damaged, or has no posteriors.
   """
   config, summary = (_json(path / name, dict) for name in (files.CONFIG, files.SUMMARY))
+  for found, names, file in (
+    (config, ('chain', 'events', 'layers'), files.CONFIG),
+    (summary, ('best_step', 'seconds'), files.SUMMARY),
+  ):
+    _require(path, found, names, file)
   if (layers := config.get('layers')) not in posterior.SETTINGS:
     families = ', '.join(posterior.SETTINGS)
     raise UsageError(f'run={path}: its layers are {layers}; allowed are {families}')
@@ -57,12 +62,24 @@ def read(path: pathlib.Path) -> Finished:
     lines = metrics.read(path / files.METRICS)
   except ValueError as error:
     raise UsageError(f'run={path}: its {files.METRICS} is damaged ({error})') from None
-  if not lines or lines[-1].get('step') != summary.get('best_step'):
-    step = summary.get('best_step')
+  if not lines or lines[-1].get('step') != summary['best_step']:
+    step = summary['best_step']
     raise UsageError(f'run={path}: its {files.METRICS} does not end at step {step}; {ALLOWED}')
   experiment_hash = config.pop('hash', None)
   starts = _json(path / files.ENVIRONMENT, list)
+  if not all(isinstance(start, dict) for start in starts):
+    raise UsageError(f'run={path}: its {files.ENVIRONMENT} lists no starts; {ALLOWED}')
   return Finished(path, _with_tuples(config), experiment_hash, summary, lines, starts)
+
+
+def check_fields(run: Finished, known: Mapping[str, Any]) -> None:
+  """Raises a UsageError that names the first setting that a run of today has and this one has not.
+
+  Args:
+    run: that was read.
+    known: the settings of another run, nested.
+  """
+  _require(run.path, runs.flatten(run.config), sorted(runs.flatten(known)), files.CONFIG)
 
 
 def read_posterior(run: Finished, experiment: Experiment) -> tuple[int, Any, Any]:
@@ -86,6 +103,12 @@ def read_posterior(run: Finished, experiment: Experiment) -> tuple[int, Any, Any
 
 def _posterior_of(path: pathlib.Path) -> pathlib.Path:
   return path / files.CHECKPOINTS / checkpoint.POSTERIOR
+
+
+def _require(path: pathlib.Path, found: Mapping[str, Any], names: Sequence[str], file: str) -> None:
+  for name in names:
+    if name not in found:
+      raise UsageError(f"run={path}: its {file} has no '{name}'; {ALLOWED} of the same defaults")
 
 
 def _json(file: pathlib.Path, kind: type) -> Any:

@@ -98,6 +98,26 @@ def on_all(function: Callable, *, donate: bool = False) -> Callable:
   return call
 
 
+def analysis_of_replica(function: Callable, *arguments: Any) -> dict[str, float]:
+  """Returns XLA's cost analysis of one replica's program, before optimisation.
+
+  The processor's client makes it: that of a GPU analyses only what has been compiled.
+
+  Args:
+    function: as `on_all` takes it.
+    *arguments: whose shapes and dtypes count.
+  """
+  alone = jax.pmap(
+    lambda replica, rest: function(*rest),
+    axis_name=AXIS,
+    in_axes=(0, None),
+    out_axes=None,
+    devices=jax.devices('cpu')[:1],
+  )
+  shapes = jax.eval_shape(lambda: (jnp.arange(1), arguments))
+  return alone.lower(*shapes).cost_analysis()
+
+
 def train_calls(step: Callable, *, convolutional: bool) -> Callable:
   """Returns run(state, data, order, count): so many steps, in calls that suit the backend.
 

@@ -25,6 +25,8 @@ NOT_HASHED = ('seed', 'name', 'method', 'data.dir')
 LOGGING = 'log.'
 # The defaults are those of the same chain and events, so these never differ from them.
 ALWAYS_HASHED = ('chain', 'events')
+# What a commit has to say about a run: results that are measured anew change no code.
+CODE = ('--', ':(top)', ':(top,exclude)results/*.json', ':(top,exclude)results/*/*')
 PACKAGES = ('jax', 'jaxlib', 'flax', 'optax', 'orbax-checkpoint', 'numpy', 'sparsejax')
 
 
@@ -184,9 +186,9 @@ class RunDirectory:
     starts = self._read(file) if file.exists() else []
     now = environment()
     for field in ('git_commit', 'git_dirty', 'versions'):
-      if starts and starts[-1][field] != now[field]:
+      if starts and starts[-1].get(field) != now[field]:
         logging.warning(
-          'going on under another %s: %s, then %s', field, starts[-1][field], now[field]
+          'going on under another %s: %s, then %s', field, starts[-1].get(field), now[field]
         )
     files.write_json(file, [*starts, now])
 
@@ -202,7 +204,7 @@ def environment() -> dict[str, Any]:
     'processor': processor(),
     'cpus': os.cpu_count(),
     'git_commit': _git('rev-parse', 'HEAD'),
-    'git_dirty': bool(_git('status', '--porcelain', '--untracked-files=no')),
+    'git_dirty': bool(_git('status', '--porcelain', '--untracked-files=no', *CODE)),
   }
 
 

@@ -39,7 +39,7 @@ def summarise(
   """
   config, clock = experiment.config, experiment.clock
   network = delivered['params']
-  measured = _measure_splits(experiment, delivered, ('train', 'validation', 'test'))
+  measured = measure_splits(experiment, delivered, ('train', 'validation', 'test'))
   phase = 'retrained' if phases else 'dense'
   if experiment.deployment.is_variational:
     phase = 'deployed'
@@ -74,7 +74,7 @@ def _of_posteriors(experiment: Experiment, best: Best, delivered, layers) -> dic
   network = delivered['params']
   on_grid, grids = posterior.rounded(best.params, network)
   sizes = {path: (layers[path]['weights'], layers[path]['active_weights']) for path in grids}
-  again = _measure_splits(experiment, delivered | {'params': on_grid}, ('validation', 'test'))
+  again = measure_splits(experiment, delivered | {'params': on_grid}, ('validation', 'test'))
   return {
     'architecture': posterior.kept_units(network, list(experiment.positions)),
     'bits': {path: grid.bits for path, grid in grids.items()},
@@ -84,7 +84,8 @@ def _of_posteriors(experiment: Experiment, best: Best, delivered, layers) -> dic
   }
 
 
-def _measure_splits(experiment: Experiment, variables, splits) -> dict[str, float]:
+def measure_splits(experiment: Experiment, variables, splits) -> dict[str, float]:
+  """Returns the loss and the accuracy of a delivered network on some splits, by name."""
   batch_size = experiment.config['evaluation']['batch_size']
   evaluate = steps.make_evaluation(
     experiment.deployment.model, experiment.preprocessing, batch_size=batch_size

@@ -45,7 +45,7 @@ def change(
     block['threshold'] = _number(threshold)
   if thresholds is not None:
     own = _suggested(summary) if thresholds == SUGGESTED else _by_layer(thresholds)
-    block['thresholds'] = {**before['thresholds'], **own}
+    block['thresholds'] = {**before.get('thresholds', {}), **own}
   if block.get('training_mask') and block != before:
     given = {'threshold': threshold, 'thresholds': thresholds}
     asked = ', '.join(f'{name}={text}' for name, text in given.items() if text is not None)
