@@ -10,6 +10,17 @@ from pages import PAGES, Entry
 RESULTS = pathlib.Path(__file__).resolve().parent
 
 
+def commit_of(environment: dict[str, Any]) -> str:
+  """Returns the code that a figure is of.
+
+  Example:
+    >>> commit_of({'git_commit': '0123456789', 'git_dirty': True})
+    '0123456 with changes'
+  """
+  changed = ' with changes' if environment.get('git_dirty') else ''
+  return f'{environment["git_commit"][:7]}{changed}'
+
+
 def keep(name: str, runs: pathlib.Path) -> None:
   """Copies what is kept of a page's finished runs."""
   page = PAGES[name]

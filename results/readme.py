@@ -64,7 +64,7 @@ def text_of(name: str, drawn: Sequence[str]) -> str:
   text += [*_means(found), '', *_runs(found)]
   if posteriors := _posteriors(found):
     text += ['', *posteriors]
-  machines = sorted({_machine(path) for of_entry in paths.values() for path in of_entry})
+  machines = _machines([path for of_entry in paths.values() for path in of_entry])
   text += ['', f'Made by `python results/reproduce.py {name} --runs=DIR`. {" ".join(machines)}']
   pictures = sorted(folder.glob('*/seed*/trace.png'))
   text += [f'\n![{p.parent.parent.name}]({p.relative_to(folder)})' for p in pictures]
@@ -139,10 +139,21 @@ def _runs(found) -> list[str]:
   return table(head, rows)
 
 
-def _machine(summary: pathlib.Path) -> str:
-  start = kept.read(summary.with_name('environment.json'))[-1]
-  return (
-    f'Code of commit {start["git_commit"][:7]}; {start["cpus"]} cores of {start["processor"]}, '
-    f'{len(start["devices"])} {start["backend"]} device(s), Python {start["python"]}, '
-    f'JAX {start["versions"]["jax"]}.'
-  )
+def _machines(summaries: Sequence[pathlib.Path]) -> list[str]:
+  """A sentence for each machine that runs were on, with the code: one may go on elsewhere."""
+  commits: dict[str, set[str]] = {}
+  for summary in summaries:
+    for start in kept.read(summary.with_name('environment.json')):
+      machine = (
+        f'{start["cpus"]} cores of {start["processor"]}, {_devices(start)}, '
+        f'Python {start["python"]}, JAX {start["versions"]["jax"]}'
+      )
+      commits.setdefault(machine, set()).add(kept.commit_of(start))
+  return [
+    f'{machine}: code of {", ".join(sorted(commits[machine]))}.' for machine in sorted(commits)
+  ]
+
+
+def _devices(start) -> str:
+  kinds = '' if start['backend'] == 'cpu' else f' ({", ".join(sorted(set(start["devices"])))})'
+  return f'{len(start["devices"])} {start["backend"]} device(s){kinds}'

@@ -257,6 +257,6 @@ def _machine(figures: dict) -> str:
   step = 'dtype' in figures  # not of a start
   on = f', {figures["devices"]} {at["backend"]} device(s), {figures["dtype"]}' if step else ''
   return (
-    f'Code of commit {at["git_commit"][:7]}; {at["threads"]} of {at["cpus"]} cores of '
+    f'Code of commit {kept.commit_of(at)}; {at["threads"]} of {at["cpus"]} cores of '
     f'{at["processor"]}{on}, Python {at["python"]}, JAX {at["versions"]["jax"]}{torch}.'
   )

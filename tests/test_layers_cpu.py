@@ -109,6 +109,16 @@ def test_convolution_equals_the_direct_one(case, dtype):
   assert_close(value_and_gradients(ours, *arguments), value_and_gradients(theirs, *arguments))
 
 
+@pytest.mark.parametrize('channels', [1, 3, 8, 32])
+@pytest.mark.parametrize(
+  ('images', 'shape'),
+  [((0, 12, 12), (0, 10, 10, 5)), ((2, 30, 2), (2, 28, 0, 5)), ((2, 2, 30), (2, 0, 28, 5))],
+)
+def test_no_images_or_too_small_ones_give_nothing(channels, images, shape):
+  x, kernel = jnp.zeros((*images, channels)), jnp.ones((3, 3, channels, 5))
+  assert convolution.convolve(x, kernel, padding=((0, 0), (0, 0))).shape == shape
+
+
 @pytest.mark.parametrize('case', CASES)
 def test_what_computes_a_convolution(case):
   (height, width, inputs, features, size, stride, padding, groups), chosen = CASES[case]

@@ -1,13 +1,17 @@
-"""Every row of the pages of results is a command that can be run, and its files have a place."""
+"""Every row of the pages of results is a command that can be run; the pages are made of files."""
 
 import pathlib
 
+import kept
 import pages
 import pytest
+import readme
 import reproduce
+import speed_page
 
 import launch
 from sparsejax import deploy
+from sparsejax.experiment import finished, thresholds
 
 pytestmark = pytest.mark.usefixtures('_clean_flags')
 
@@ -45,3 +49,22 @@ def test_a_row_that_deploys_names_one_that_trains(row):
   assert arguments.workdir == RUNS.absolute() / entry.label / 'seed0'
   assert not ROWS[f'{page}/{entry.deploys}'].deploys
   assert set(entry.seeds) <= set(ROWS[f'{page}/{entry.deploys}'].seeds)
+  kept_of = kept.RESULTS / page / entry.deploys / 'seed0'
+  config = finished._with_tuples(kept.read(kept_of / 'config.json'))
+  given = {'threshold': arguments.threshold, 'thresholds': arguments.thresholds}
+  changed = thresholds.change(config, kept.read(kept_of / 'summary.json'), **given)
+  own = changed[config['layers']]['thresholds']
+  assert set(own) <= set(kept.read(kept_of / 'summary.json')['layers'])
+  assert all(isinstance(value, float) for value in own.values())
+
+
+@pytest.mark.parametrize('name', pages.PAGES)
+def test_a_page_is_what_is_made_of_its_files(name):
+  folder = kept.RESULTS / name
+  drawn = [figure for figure in readme.TITLES if (folder / figure).exists()]
+  assert readme.text_of(name, drawn) == (folder / 'README.md').read_text()
+
+
+def test_the_page_of_speeds_is_what_is_made_of_its_files():
+  found = {path.stem: kept.read(path) for path in sorted(speed_page.FOLDER.glob('*.json'))}
+  assert speed_page.text_of(found) == (speed_page.FOLDER / 'README.md').read_text()

@@ -191,6 +191,17 @@ def test_batch_norms_averages_are_the_mean_over_the_replicas_and_all_state_is_jo
   assert_shards_are_equal(state)
 
 
+def gradient_of_whole(model, state, images, labels):
+  """The gradient of the mean loss of a whole batch, on one device."""
+
+  def loss(params):
+    variables = {'params': params, 'batch_stats': state.batch_stats}
+    logits, _ = model.apply(variables, images, train=True, mutable=['batch_stats'])
+    return optax.softmax_cross_entropy_with_integer_labels(logits, labels).mean()
+
+  return jax.jit(jax.grad(loss))(state.params)
+
+
 def test_synchronised_batch_norm_sees_the_whole_batch():
   model = ResNet(num_classes=3, width=2, depths=(1,), batch_norm_axis=parallel.AXIS)
   alone = model.clone(batch_norm_axis=None)
@@ -201,6 +212,9 @@ def test_synchronised_batch_norm_sees_the_whole_batch():
   state = make_step(model, tx, preprocessing)(*place(before, data, order))
   images = preprocessing.evaluate(data.images[batch_of(0, order)])
   assert_close(state.batch_stats, moved_averages(alone, before, images), rtol=1e-3, atol=1e-5)
+  labels = data.labels[batch_of(0, order)]
+  expected = gradient_of_whole(alone, before, images, labels)
+  assert_close(state.opt_state, expected, rtol=1e-3, atol=1e-5)
 
 
 class Stub:

@@ -59,7 +59,7 @@ def _at(metrics, step, key):
 def find_points(metrics, to_x, summary):
   """What to mark: the cut's accuracy, which no line of the metrics carries, and the best line."""
   row, best = (summary.get('phases') or {}).get(phases.AFTER) or {}, summary.get('best_step')
-  masked = f'at the {phases.OF_NO_CUT[phases.AFTER]}' if phases.why_not(summary) else ''
+  masked = f'at the {phases.OF_NO_CUT[phases.AFTER]}' if _has_no_cut(summary) else ''
   of_cut = {key: row.get(key) for key in VALIDATION}
   of_best = {key: _at(metrics, best, key) for key in VALIDATION}
   for step, values, style, text in (
@@ -71,12 +71,17 @@ def find_points(metrics, to_x, summary):
       yield Point(x, values, style, text)
 
 
+def _has_no_cut(summary) -> bool:
+  """Whether the summary, where there is one, tells of masks that cut nothing."""
+  return bool(summary.get('phases') and phases.why_not(summary))
+
+
 def _pruning_key(cuts, per_epoch, summary):
   """What the dashed lines, or the span, say: (handle, text)."""
   from matplotlib.lines import Line2D
 
   style = {'linestyle': (0, (4, 3))} if len(cuts) <= MOST_LINES else {'linewidth': 9, 'alpha': 0.2}
-  name, each = ('masks', 'renewals') if phases.why_not(summary) else ('pruning', 'cuts')
+  name, each = ('masks', 'renewals') if _has_no_cut(summary) else ('pruning', 'cuts')
   text = name if len(cuts) == 1 else f'{name}, {len(cuts)} {each}'
   if per_epoch:
     first, last = (f'{end(cuts) / per_epoch:.4g}' for end in (min, max))

@@ -43,13 +43,19 @@ def convolve(
     padding: zeros (before, after) along height and width.
     groups: the parts into which channels and features are split.
   """
-  if choice.is_plain():
+  if choice.is_plain() or _is_empty(x.shape, kernel.shape, padding):
     return direct(x, kernel, strides, padding, groups)
   kernel, padding = visible(x.shape, kernel, strides, padding)
   if groups > 1:
     return fastest_of_groups(kernel.shape, groups)(x, kernel, strides, padding, groups)
   parts = fastest(x.shape, kernel.shape, strides, padding, x.dtype)
   return assembled(x, kernel, parts, strides, padding)
+
+
+def _is_empty(image_shape, kernel_shape, padding) -> bool:
+  """Whether the result has no elements: no examples, or images smaller than the kernel."""
+  sides = zip(image_shape[1:3], kernel_shape[:2], padding, strict=True)
+  return 0 in image_shape or any(size + sum(pad) < length for size, length, pad in sides)
 
 
 class Parts(NamedTuple):
