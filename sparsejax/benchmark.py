@@ -30,11 +30,6 @@ from typing import Any
 DONE, FAILED, USAGE = 0, 1, 2
 
 
-class _Parser(argparse.ArgumentParser):
-  def error(self, message):
-    raise ValueError(message)
-
-
 def main(argv: Sequence[str]) -> int:
   """Runs the command; returns its exit status."""
   if any(argument in ('--help', '-h') for argument in argv[1:]):
@@ -78,9 +73,10 @@ def _arguments(argv: Sequence[str]) -> argparse.Namespace:
   Raises:
     UsageError: one that is unknown or can't be.
   """
+  from sparsejax.experiment.arguments import Parser
   from sparsejax.experiment.errors import UsageError
 
-  parser = _Parser(prog='benchmark', add_help=False, allow_abbrev=False)
+  parser = Parser(prog='benchmark', add_help=False, allow_abbrev=False)
   parser.add_argument('--against', choices=('torch',))
   parser.add_argument('--torch-python', default=sys.executable)
   parser.add_argument('--out', type=pathlib.Path)

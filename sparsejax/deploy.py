@@ -26,11 +26,6 @@ from collections.abc import Sequence
 FINISHED, USAGE = 0, 2
 
 
-class _Parser(argparse.ArgumentParser):
-  def error(self, message):
-    raise ValueError(message)
-
-
 def main(argv: Sequence[str]) -> int:
   """Runs the command; returns its exit status."""
   if any(argument in ('--help', '-h') for argument in argv[1:]):
@@ -66,7 +61,9 @@ def _fail(error: Exception) -> int:
 
 
 def _arguments(argv: Sequence[str]) -> argparse.Namespace:
-  parser = _Parser(prog='deploy', add_help=False, allow_abbrev=False)
+  from sparsejax.experiment.arguments import Parser
+
+  parser = Parser(prog='deploy', add_help=False, allow_abbrev=False)
   for name in ('run', 'workdir', 'threshold', 'thresholds', 'data_dir'):
     parser.add_argument(f'--{name}')
   arguments = parser.parse_args(argv)

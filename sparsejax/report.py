@@ -15,19 +15,13 @@ import pathlib
 import sys
 from collections.abc import Sequence
 
+from sparsejax.experiment.arguments import Parser
 from sparsejax.experiment.errors import in_one_line
-
-
-class _Parser(argparse.ArgumentParser):
-  def error(self, message):
-    raise ValueError(message)
 
 
 def main(argv: Sequence[str]) -> int:
   """Runs the command; returns its exit status."""
-  parser = _Parser(
-    prog='report', description=__doc__, formatter_class=argparse.RawTextHelpFormatter
-  )
+  parser = Parser(prog='report', description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
   parser.add_argument('folders', nargs='*', type=pathlib.Path, metavar='DIR')
   parser.add_argument('--out')
   try:

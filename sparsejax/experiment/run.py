@@ -163,16 +163,17 @@ def _train(experiment, directory, experiment_hash, state, host, watch) -> dict[s
   root = None if directory is None else directory.checkpoints
   with Writers(directory, experiment, step) as writers, display.Progress(total) as progress:
     trainer = Trainer(experiment, state, host, root, progress, writers, watch)
-    state = trainer.run()
-  best = state.best
+    best = trainer.run().best
   if best.step < 0:
     raise NonFiniteLossError('no evaluation at the final target had a finite validation loss')
+  seconds, phases = trainer.seconds, trainer.host['phases']
+  del trainer  # and with it the data set on the devices: measuring puts it there itself
   return finish(
     experiment,
     best,
     directory,
     writers.lines,
     experiment_hash=experiment_hash,
-    seconds=trainer.seconds,
-    phases=trainer.host['phases'],
+    seconds=seconds,
+    phases=phases,
   )
