@@ -8,6 +8,7 @@ from typing import Any
 from pages import PAGES, Entry
 
 RESULTS = pathlib.Path(__file__).resolve().parent
+THRESHOLDS = 'thresholds.json'  # what validation said of a posterior's, by results/thresholds.py
 
 
 def commit_of(environment: dict[str, Any]) -> str:

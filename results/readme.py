@@ -64,6 +64,8 @@ def text_of(name: str, drawn: Sequence[str]) -> str:
   text += [*_means(found), '', *_runs(found)]
   if posteriors := _posteriors(found):
     text += ['', *posteriors]
+  if tried := _tried(folder, page):
+    text += ['', *tried]
   machines = _machines([path for of_entry in paths.values() for path in of_entry])
   text += ['', f'Made by `python results/reproduce.py {name} --runs=DIR`. {" ".join(machines)}']
   pictures = sorted(folder.glob('*/seed*/trace.png'))
@@ -89,6 +91,25 @@ def _posteriors(found) -> list[str]:
           f'{entry.label} | {s["seed"]} | {units} | {widths} | {_times(s["compression"])} | '
           f'{_times(s["compression_with_bits"])} | {errors[0]} | {errors[1]}'
         )
+  return table(head, rows) if rows else []
+
+
+def _tried(folder: pathlib.Path, page) -> list[str]:
+  """Of rows whose thresholds were chosen, what validation said of each combination."""
+  rows = []
+  for entry in page.entries:
+    file = folder / entry.label / kept.THRESHOLDS
+    for tried in kept.read(file) if file.exists() else ():
+      if 'refused' in tried:
+        rows.append(f'{entry.label} | {tried["asked"]} | a layer would go | - | -')
+        continue
+      asked = ', '.join(f'{layer} {value:g}' for layer, value in tried['thresholds'].items())
+      units = '-'.join(map(str, tried['architecture']))
+      rows.append(
+        f'{entry.label} | {asked} | {100 * tried["validation_accuracy"]:.1f} | '
+        f'{_times(tried["compression"])} | {units}'
+      )
+  head = 'posterior of | thresholds looked at | validation accuracy, % | compression | units kept'
   return table(head, rows) if rows else []
 
 

@@ -32,7 +32,7 @@ from sparsejax.layers import variational  # noqa: E402
 from sparsejax.sparsity import posterior  # noqa: E402
 
 SHAPES = {'lenet300': (28, 28, 1), 'lenet5': (28, 28, 1)}
-TURNS, SECONDS = 7, 20.0  # of each step: as many turns as fit, and no fewer
+TURNS, SECONDS = 7, 20.0  # of functions that are compared: as many turns as fit, and no fewer
 GENERATORS = {
   'threefry, the older form (ours)': ('threefry2x32', variational.standard_normal),
   'threefry, partitionable': ('threefry2x32', jax.random.normal),

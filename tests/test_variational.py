@@ -207,6 +207,13 @@ def test_gradients_are_finite_at_every_bound(name, variance, mean):
         assert bool(jnp.all(jnp.isfinite(gradient))), leaf
 
 
+def test_no_weight_is_stuck_below_the_lower_bound_of_log_alpha():
+  # At log alpha -20 the slope is that of -0.5 log alpha. Above the upper bound there is none.
+  layer = {'kernel': jnp.ones(2), 'kernel_log_variance': jnp.array([-20.0, 9.0])}
+  slope = jax.grad(posterior.kl_divergence)({'layer': layer})['layer']['kernel_log_variance']
+  np.testing.assert_allclose(slope, [-0.5, 0.0], atol=1e-6)
+
+
 @pytest.mark.parametrize('name', NAMES)
 @pytest.mark.parametrize('model', ['lenet5', 'resnet20', 'mobilenet'])
 def test_every_network_can_be_built_of_every_family(name, model):
