@@ -9,6 +9,7 @@ import numpy as np
 import orbax.checkpoint as ocp
 import pytest
 import run_folders
+from ml_collections import ConfigDict
 
 from configs import base
 from sparsejax import deploy, report
@@ -23,7 +24,8 @@ OF_DEPLOYMENT = ('deployed_from', *metrics.TIMINGS)
 def config_of(layers=GNJ, chain=CHAIN, **block):
   """Some epochs of a small network on digits; a block of settings for the family of layers."""
   config = base.get_config(chain, layers=layers)
-  config.scale_by_learning_rate.learning_rate = 0.003
+  rate = dict(schedule='linear', initial=0.003, final=0.003, begin_epochs=0.0)
+  config.scale_by_learning_rate = ConfigDict({'learning_rate': rate})
   config.epochs = 4.0
   config.batch_size = 32
   config.model.width = 16

@@ -113,6 +113,12 @@ def test_rewound_by_its_whole_length_starts_anew_with_its_warm_up():
   assert values(without, range(6)) == near(0.4, 0.8, 0.8, 0.8, 0.8, 0.8)
 
 
+def test_an_error_begins_with_the_field():
+  block = dict(schedule='linear', initial=1.0, final=0.0, begin_steps=5, end_steps=5)
+  with pytest.raises(ValueError, match=r'^link\.learning_rate: linear: from step 5 to step 5'):
+    rates.build(block, SMALL, 'link.learning_rate')
+
+
 def test_any_kind_can_warm_up():
   settings = dict(schedule='constant', value=0.8, warmup_steps=4)
   assert values(settings, (0, 1, 2, 3, 4, 30)) == near(0.2, 0.4, 0.6, 0.8, 0.8, 0.8)

@@ -2,7 +2,7 @@
 
 import json
 import pathlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -79,7 +79,14 @@ def check_fields(run: Finished, known: Mapping[str, Any]) -> None:
     run: that was read.
     known: the settings of another run, nested.
   """
-  _require(run.path, runs.flatten(run.config), sorted(runs.flatten(known)), files.CONFIG)
+  found = {name for full in runs.flatten(run.config) for name in _with_blocks(full)}
+  _require(run.path, found, sorted(runs.flatten(known)), files.CONFIG)
+
+
+def _with_blocks(name: str) -> list[str]:
+  """A dotted name and those of the blocks that it is in: a schedule's may stand for a number."""
+  parts = name.split('.')
+  return ['.'.join(parts[: end + 1]) for end in range(len(parts))]
 
 
 def read_posterior(run: Finished, experiment: Experiment) -> tuple[int, Any, Any]:
@@ -105,7 +112,7 @@ def _posterior_of(path: pathlib.Path) -> pathlib.Path:
   return path / files.CHECKPOINTS / checkpoint.POSTERIOR
 
 
-def _require(path: pathlib.Path, found: Mapping[str, Any], names: Sequence[str], file: str) -> None:
+def _require(path: pathlib.Path, found: Container[str], names: Sequence[str], file: str) -> None:
   for name in names:
     if name not in found:
       raise UsageError(f"run={path}: its {file} has no '{name}'; {ALLOWED} of the same defaults")

@@ -106,4 +106,4 @@ def learning_rate(chain: tuple[str, ...], blocks: Mapping[str, Any], clock: Cloc
   """Returns the learning rate as a schedule, for the metrics."""
   step = next(name for name in unfold(chain, blocks) if stage(name) == STEP)
   rate = (blocks.get(step) or {}).get('learning_rate')
-  return rates.build(float('nan') if rate is None else rate, clock)
+  return rates.build(float('nan') if rate is None else rate, clock, f'{step}.learning_rate')

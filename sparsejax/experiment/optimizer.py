@@ -89,7 +89,9 @@ def _build_link(name, blocks, clock, costs, unfolded):
   for key in block:
     lookup('setting', f'{name}.{key}', {f'{name}.{setting}': None for setting in known})
   scheduled = {
-    key: rates.build(value, clock) for key, value in block.items() if rates.is_schedule(value)
+    key: rates.build(value, clock, f'{name}.{key}')
+    for key, value in block.items()
+    if rates.is_schedule(value)
   }
   takes_schedule = all('Callable' in str(known[key].annotation) for key in scheduled)
   if scheduled and not takes_schedule:
@@ -112,14 +114,15 @@ def _build_kl(block, clock):
     end = in_steps(weight, clock).get('end', 0)
     if end is not None and end >= clock.total_steps:
       raise ValueError(
-        f'add_kl_gradients.weight: the warm-up of the KL ends at step {end}, but the run has '
-        f'{clock.total_steps}; allowed is earlier'
+        f'add_kl_gradients.weight: the warm-up of the KL ends at step {end} (epoch '
+        f'{end / clock.steps_per_epoch:g}), but the run has {clock.total_steps}; allowed is an '
+        'earlier end'
       )
   elif not rates.is_number(weight):
     raise ValueError(
       f"add_kl_gradients.weight={weight!r}: allowed is a number or a schedule's block"
     )
-  weight = rates.build(weight, clock)
+  weight = rates.build(weight, clock, 'add_kl_gradients.weight')
   ends = [float(weight(step)) for step in (0, clock.total_steps - 1)]
   if not all(0 <= end < math.inf for end in ends):
     raise ValueError(

@@ -39,7 +39,7 @@ def build(name, blocks, clock, inner, unfolded):
   metric = _metric(name, ahead, blocks)
   strength = settings['strength']
   if rates.is_schedule(strength):
-    strength = rates.build(strength, clock)
+    strength = rates.build(strength, clock, f'{name}.strength')
     ends = [float(strength(step)) for step in (0, clock.total_steps)]
     if not all(0 <= end < math.inf for end in ends):
       raise ValueError(f'{name}.strength goes from {ends[0]} to {ends[1]}: allowed are 0 or more')

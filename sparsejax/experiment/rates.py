@@ -96,8 +96,15 @@ def is_number(value: Any) -> bool:
   return isinstance(value, int | float) and not isinstance(value, bool)
 
 
-def build(settings: float | Mapping[str, Any], clock: Clock) -> optax.Schedule:
+def build(
+  settings: float | Mapping[str, Any], clock: Clock, field: str = 'schedule'
+) -> optax.Schedule:
   """Returns the Optax schedule (step -> number) of a number or of a schedule's block.
+
+  Args:
+    settings: of a config.
+    clock: of the run.
+    field: where they stand in the config; errors begin with it.
 
   Raises:
     ValueError: an unknown kind, a missing or an unknown setting, an impossible value.
@@ -110,6 +117,13 @@ def build(settings: float | Mapping[str, Any], clock: Clock) -> optax.Schedule:
   """
   if not is_schedule(settings):
     return optax.constant_schedule(settings)
+  try:
+    return _build(settings, clock)
+  except ValueError as error:
+    raise ValueError(f'{field}: {error}') from None
+
+
+def _build(settings, clock):
   settings = dict(settings)
   kind = settings.pop('schedule', None)
   make = lookup('schedule', kind, KINDS)
@@ -117,7 +131,7 @@ def build(settings: float | Mapping[str, Any], clock: Clock) -> optax.Schedule:
   warmup = settings.pop('warmup', 0)
   if 'base' in settings and 'length' in settings:
     epochs = settings['length'] / clock.steps_per_epoch
-    settings['base'] = build(settings['base'], clock._replace(epochs=epochs))
+    settings['base'] = build(settings['base'], clock._replace(epochs=epochs), 'base')
   try:
     inspect.signature(make).bind(clock.total_steps, **settings)
   except TypeError as error:

@@ -285,6 +285,9 @@ def _parts(items: Sequence[Any], most: int) -> list[Sequence[Any]]:
 def _draw_histogram(panel, layer, bins) -> None:
   edges = np.linspace(bins['from'], bins['to'], len(bins['counts']) + 1)
   panel.stairs(bins['counts'], edges, fill=True, color=COLOURS[0])
+  # Where a threshold far away, or one bin of many, leaves a bar less than a pixel.
+  middles, counts = (edges[1:] + edges[:-1]) / 2, np.asarray(bins['counts'])
+  panel.vlines(middles[counts > 0], 0, counts[counts > 0], color=COLOURS[0], lw=2)
   panel.axvline(bins['threshold'], color='black', lw=1)
   if bins['suggested_threshold'] is not None:
     panel.axvline(bins['suggested_threshold'], color=COLOURS[1], ls='--', lw=1)
