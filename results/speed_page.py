@@ -67,9 +67,9 @@ ROWS = (
     128,
     gained='depthwise convolutions as sums of elementwise products, their gradients too; pointwise '
     'ones as matrix products',
-    missing='for two thirds of a step one of the cores idles: the gradients of the depthwise '
-    'kernels (50 of 300 ms) are loops over a few images, each on one core, and BatchNorm passes '
-    'over all of them',
+    missing='for two thirds of a step one of the cores idles: of what runs on one the gradients of '
+    'the depthwise kernels are the largest part (50 of 300 ms), loops over a few images; the rest '
+    'are many short passes, those of BatchNorm among them',
   ),
   Row(
     'resnet50',
