@@ -111,12 +111,12 @@ AT_FIRST = tuple(
 )
 AT_3 = tuple(f'--config.group_horseshoe.thresholds.{n}=3.0' for n in ('conv1', 'fc1', 'fc2'))
 OF_45_EPOCHS = ('--config.epochs=45',)
+THREE_TIMES = ('--config.scale_by_learning_rate.learning_rate.initial=0.003',)
 OF_60_EPOCHS = (
+  *THREE_TIMES,
   '--config.epochs=60',
-  '--config.scale_by_learning_rate.learning_rate.initial=0.003',
   '--config.scale_by_learning_rate.learning_rate.begin_epochs=36',
 )
-THREE_TIMES = ('--config.scale_by_learning_rate.learning_rate.initial=0.003',)
 OF_120_EPOCHS = (
   *THREE_TIMES,
   '--config.epochs=120',

@@ -82,7 +82,8 @@ def _deploy(arguments: argparse.Namespace) -> None:
 
   source = finished.read(arguments.run)
   family = source.config['layers']
-  finished.check_fields(source, {**base.defaults(source.config), family: base.LAYERS[family]})
+  defaults = base.defaults(source.config)
+  finished.check_fields(source, {**defaults, family: base.LAYERS[family]})
   config = thresholds.change(
     source.config,
     source.summary,
@@ -94,7 +95,7 @@ def _deploy(arguments: argparse.Namespace) -> None:
   allocator.keep_freed_memory()
   threads.serve_devices(os.environ)
   compilation.use_cache()
-  known = source, config, base.defaults(config)
+  known = source, config, defaults
   if arguments.workdir is None:
     print(json.dumps(look(*known, version=base.VERSION), indent=2))
   else:

@@ -48,13 +48,13 @@ def measure(
   note('compiling')
   compiled, compile_seconds = timed_compilation(step)
   held = memory.peak_during(lambda: step(1))
-  product, product_flops = programs.matrix_product(experiment.config['model']['dtype'])
   timed = {'step': step} | programs.without_sparsity(subject)
   if peer is not None:
     note('compiling in PyTorch')
     peer.prepare()
     timed |= {variant: peer.timed(variant) for variant in peer.variants}
     where['environment']['torch'] = peer.version
+  product, product_flops = programs.matrix_product(experiment.config['model']['dtype'])
   timed |= programs.parts(subject) | {'product': product}
   times = rounds.alternate(timed, rounds=count, seconds=BLOCK_SECONDS, note=note)
   if profile is not None:

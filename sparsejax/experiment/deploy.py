@@ -57,11 +57,11 @@ def look(
     UsageError: the config can't be used.
   """
   experiment, _, best, network = _prepare(source, config, defaults, version)
-  delivered = deliver(experiment, best)
+  delivered, counts = deliver(experiment, best), measure.report(network)
   return {
     'thresholds': dict(experiment.deployment.thresholds),
     **measure_splits(experiment, delivered, ('validation',)),
-    **{name: measure.report(network)[name] for name in ('compression', 'active_weights')},
+    **{name: counts[name] for name in ('compression', 'active_weights')},
     'architecture': kept_units(network, list(experiment.positions)),
   }
 

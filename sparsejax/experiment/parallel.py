@@ -83,13 +83,7 @@ def on_all(function: Callable, *, donate: bool = False) -> Callable:
     The function, which has a method `lower` of the same arguments, as those of `jax.jit` do.
   """
   replicas = jnp.arange(jax.local_device_count())  # the places of the axis that it maps
-  mapped = jax.pmap(
-    lambda replica, first, rest: function(first, *rest),
-    axis_name=AXIS,
-    in_axes=(0, None, None),
-    out_axes=None,
-    donate_argnums=(1,) if donate else (),
-  )
+  mapped = _mapped(function, donate_argnums=(1,) if donate else ())
 
   def call(first, *rest):
     return mapped(replicas, first, rest)
@@ -98,23 +92,28 @@ def on_all(function: Callable, *, donate: bool = False) -> Callable:
   return call
 
 
-def analysis_of_replica(function: Callable, *arguments: Any) -> dict[str, float]:
+def _mapped(function: Callable, **options: Any) -> Callable:
+  """The pmap of (replica, first, rest) -> function(first, *rest)."""
+  return jax.pmap(
+    lambda replica, first, rest: function(first, *rest),
+    axis_name=AXIS,
+    in_axes=(0, None, None),
+    out_axes=None,
+    **options,
+  )
+
+
+def analysis_of_replica(function: Callable, first: Any, *rest: Any) -> dict[str, float]:
   """Returns XLA's cost analysis of one replica's program, before optimisation.
 
   The processor's client makes it: that of a GPU analyses only what has been compiled.
 
   Args:
     function: as `on_all` takes it.
-    *arguments: whose shapes and dtypes count.
+    first, *rest: its arguments, of which shapes and dtypes count.
   """
-  alone = jax.pmap(
-    lambda replica, rest: function(*rest),
-    axis_name=AXIS,
-    in_axes=(0, None),
-    out_axes=None,
-    devices=jax.devices('cpu')[:1],
-  )
-  shapes = jax.eval_shape(lambda: (jnp.arange(1), arguments))
+  alone = _mapped(function, devices=jax.devices('cpu')[:1])
+  shapes = jax.eval_shape(lambda: (jnp.arange(1), first, rest))
   return alone.lower(*shapes).cost_analysis()
 
 
