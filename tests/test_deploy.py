@@ -171,7 +171,7 @@ REFUSED = {
   'nothing asked': ((), 'thresholds is missing: allowed is --threshold, --thresholds or both'),
   'no number': (('--threshold=x',), f"{GNJ}.threshold='x': allowed is a number"),
   'not finite': (('--thresholds=fc1=nan',), f'{GNJ}.thresholds.fc1=nan: allowed is a number'),
-  'unknown layer': (('--thresholds=fc9=1.0',), "unknown layer 'fc9': did you mean 'fc"),
+  'unknown layer': (('--thresholds=fc9=1.0',), f"{GNJ}.thresholds 'fc9': did you mean 'fc"),
   'no list': (('--thresholds=1.0',), "thresholds=1.0: '1.0' is no threshold of a layer; allowed"),
   'twice': (('--thresholds=fc1=1,fc1=2',), "'fc1' is there twice; allowed is LAYER=NUMBER"),
   'a dead layer': (('--thresholds=fc2=-90',), f"{GNJ}: threshold of 'fc2', -90.0: its log alpha"),

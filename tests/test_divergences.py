@@ -149,3 +149,13 @@ def test_gradients_are_finite_at_the_edges(mean, log_variance):
       jnp.float32(mean), jnp.float32(log_variance)
     ):
       assert bool(jnp.isfinite(gradient))
+
+
+@pytest.mark.parametrize('mean', [-80.0, -40.0, 0.0, 40.0])
+@pytest.mark.parametrize('log_variance', [-80.0, -10.0, 0.0, 4.3])
+def test_log_normal_gradients_are_finite_at_the_edges(mean, log_variance):
+  for function in (gamma_kl, lambda m, v: inverse_gamma_kl(-m, v)):
+    value, gradients = jax.value_and_grad(function, argnums=(0, 1))(
+      jnp.float32(mean), jnp.float32(log_variance)
+    )
+    assert bool(jnp.isfinite(jnp.stack([value, *gradients])).all())

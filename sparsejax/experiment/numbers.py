@@ -31,11 +31,13 @@ def times(value: Any) -> str:
   """Writes a ratio.
 
   Example:
-    >>> [times(value) for value in (12.5, 1, 280.4, None)]
-    ['12.5x', '1.0x', '280x', '-']
+    >>> [times(value) for value in (12.5, 1, 280.4, None, float('inf'))]
+    ['12.5x', '1.0x', '280x', '-', 'infinite']
   """
   if (value := number(value)) is None:
     return MISSING
+  if math.isinf(value):
+    return 'infinite'
   return f'{value:,.1f}x' if value < 100 else f'{value:,.0f}x'
 
 

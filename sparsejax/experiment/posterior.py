@@ -170,7 +170,7 @@ def thresholds(config: Mapping[str, Any], params: Any) -> posterior.Thresholds |
   block, paths = config[config['layers']], list(posterior.variational_layers(params))
   own = dict(block['thresholds'] or {})
   for path in own:
-    lookup('layer', path, dict.fromkeys(paths))
+    lookup(f'layer of {config["layers"]}.thresholds', path, dict.fromkeys(paths))
   return {path: float(own.get(path, block['threshold'])) for path in paths}
 
 

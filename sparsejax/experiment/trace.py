@@ -48,7 +48,10 @@ def _draw_line(ax, line, x, y):
 
 
 def _label_ends(ax, labels):
-  """Writes each (text, y, colour) at the right of the axis, at its y but never over another."""
+  """Writes each (text, y, colour) at the right of the axis, at its y but never over another.
+
+  A text that would leave the picture is written smaller: layers have names of any length.
+  """
   gap = 16 / (ax.get_window_extent().height or 1)
   to_axes = ax.transData + ax.transAxes.inverted()
   heights = [np.clip(to_axes.transform((0, y))[1], 0.02, 0.98) for _, y, _ in labels]
@@ -61,7 +64,10 @@ def _label_ends(ax, labels):
     ceiling = heights[n] - gap
   place = {'transform': ax.transAxes, 'va': 'center', 'fontsize': 10}
   for height, (text, _, color) in zip(heights, labels, strict=True):
-    ax.text(1.012, height, text, color=color, **place)
+    written = ax.text(1.012, height, text, color=color, **place)
+    box = written.get_window_extent()
+    room = (ax.figure.bbox.x1 - 0.05 * DPI - box.x0) / box.width
+    written.set_fontsize(min(1.0, room) * place['fontsize'])
 
 
 def _dress(ax, panel):
