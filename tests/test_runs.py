@@ -265,3 +265,17 @@ def test_going_on_under_other_code_warns(tmp_path, caplog, monkeypatch, field, v
   (record,) = caplog.records
   assert record.getMessage().startswith(f'going on under another {field}: ')
   assert len(json.loads((tmp_path / 'environment.json').read_text())) == 2
+
+
+@pytest.mark.parametrize(
+  ('flags', 'name'),
+  [
+    ('fpu avx avx2 avx512f', 'a chip with AVX-512'),
+    ('fpu avx avx2', 'a chip with AVX2'),
+    ('fpu', 'a chip'),
+  ],
+)
+def test_a_processor_is_named_with_its_widest_vectors(monkeypatch, flags, name):
+  known = {'model name': 'a chip', 'flags': flags}
+  monkeypatch.setattr(runs, 'cpuinfo', lambda field: known[field])
+  assert runs.processor() == name
