@@ -23,7 +23,7 @@ import speed_page
 import startup
 from speed_page import FOLDER, PLAIN, ROWS, STARTUP, Row
 
-from sparsejax.experiment import files
+from sparsejax.experiment import files, runs
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 # What JAX is told, so that a GPU that is not there is an error; on CPU there may be one as well.
@@ -101,8 +101,8 @@ def main() -> None:
     all_well &= arguments.collect or measure_startup(arguments.rounds)
     speed_page.write()
   for row in ROWS:
-    if row.device == arguments.device and re.search(arguments.only, row.name):
-      for plain in (False, True) if row.device == 'cpu' else (False,):
+    if row.runs_on(arguments.device, runs.processor()) and re.search(arguments.only, row.name):
+      for plain in row.plain_too():
         all_well &= arguments.collect or measure(row, arguments, plain=plain)
         speed_page.write()
   sys.exit(not all_well)

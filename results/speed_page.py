@@ -18,6 +18,8 @@ class Row(NamedTuple):
   options: others of the benchmark's.
   device: `cpu` or `gpu`.
   has_peer: whether PyTorch is timed beside it.
+  has_plain: whether the plain formulation is measured, on CPU.
+  vectors: the processor's, as a result names them; '' for any.
   rounds: the most there are.
   gained: the reason for what is faster than the plain formulation.
   missing: the reason for what is slower than PyTorch, or than the machine could.
@@ -29,9 +31,19 @@ class Row(NamedTuple):
   options: tuple[str, ...] = ()
   device: str = 'cpu'
   has_peer: bool = True
+  has_plain: bool = True
+  vectors: str = ''
   rounds: int = 7
   gained: str = ''
   missing: str = ''
+
+  def runs_on(self, device: str, processor: str) -> bool:
+    """Returns whether the row is of such a machine."""
+    return self.device == device and processor.endswith(self.vectors)
+
+  def plain_too(self) -> tuple[bool, ...]:
+    """Returns of which formulations the row is, as the option `--plain`."""
+    return (False, True) if self.device == 'cpu' and self.has_plain else (False,)
 
   def command(self) -> list[str]:
     """Returns the benchmark's command, but for what only a machine knows."""
@@ -41,12 +53,14 @@ class Row(NamedTuple):
 
 BFLOAT16 = ('--config.model.dtype=bfloat16',)
 KEPT = 'memory that a step frees is kept: no page faults'
+WIDE, NARROW = 'AVX-512', 'AVX2'
 ROWS = (
-  Row('lenet300', 'lenet300_dc', 128, gained=KEPT),
+  Row('lenet300', 'lenet300_dc', 128, vectors=WIDE, gained=KEPT),
   Row(
     'lenet5',
     'lenet5_dc',
     128,
+    vectors=WIDE,
     gained=f'{KEPT}; both convolutions and their gradients as one product for several outputs of a '
     "row at once, which fills the vectors where one output's 20 or 50 features do not; pooling by "
     "comparisons, where XLA's gradient is a select-and-scatter",
@@ -57,6 +71,7 @@ ROWS = (
     'vgg16',
     'vgg16_dense',
     128,
+    vectors=WIDE,
     gained=f'{KEPT} (15 %); convolutions by Winograd: 16 products for 4 outputs in place of 36, '
     'and where images are 4x4 and smaller in place of a path that is tens of times slower',
     missing="of the machine's rate: the transforms, and the kernel's gradient at 32x32 by patches",
@@ -65,6 +80,7 @@ ROWS = (
     'mobilenet',
     'mobilenet_dense',
     128,
+    vectors=WIDE,
     gained='depthwise convolutions as sums of elementwise products, their gradients too; pointwise '
     'ones as matrix products',
     missing='for two thirds of a step one of the cores idles: of what runs on one the gradients of '
@@ -75,12 +91,23 @@ ROWS = (
     'resnet50',
     'resnet50_dense',
     64,
+    vectors=WIDE,
     gained=f'{KEPT}; pointwise convolutions as matrix products, 3x3 at stride 1 by Winograd',
     missing='of 4.1 busy seconds in the profile of a step products take 1.9; passes of BatchNorm, '
     'ReLU and sums over images of up to 67 MB take 1.6, at the rate of the memory. A third of them '
     'only writes what the mean was taken from for the backward pass',
   ),
   Row('resnet50_batch128', 'resnet50_dense', 128, has_peer=False, rounds=3),
+  *(
+    Row(f'{name}_avx2', config, batch, has_plain=False, vectors=NARROW, rounds=5)
+    for name, config, batch in (
+      ('lenet300', 'lenet300_dc', 128),
+      ('lenet5', 'lenet5_dc', 128),
+      ('vgg16', 'vgg16_dense', 128),
+      ('mobilenet', 'mobilenet_dense', 128),
+      ('resnet50', 'resnet50_dense', 64),
+    )
+  ),
   Row('resnet50_gpu', 'resnet50_dense', 128, BFLOAT16, 'gpu'),
   Row('resnet50_gpu_batch1024', 'resnet50_dense', 1024, BFLOAT16, 'gpu'),
   Row('vgg16_gpu', 'vgg16_dense', 128, BFLOAT16, 'gpu'),
@@ -91,9 +118,10 @@ Whole training steps on data that lie on the device: batch, augmentation, both p
 *Plain* is what XLA makes on CPU of ordinary layers (`--plain`); an accelerator gets it anyway. What
 is compared with PyTorch is timed in turns within one run, plain in a run of its own. PyTorch's is
 the fastest of its four ways, eager and `torch.compile`, contiguous and channels-last, without the
-links of sparsity. `utilisation` is the share of the machine's own rate of large matrix products, in
-the operations of the plain formulation; `chain overhead` the step over that without the links of
-sparsity, where there are any.
+links of sparsity. `products` is the machine's own rate of large matrix products, measured beside
+the step: rows of different rates are of different machines, and compare by their ratios alone.
+`utilisation` is the share of that rate, in the operations of the plain formulation; `chain
+overhead` the step over that without the links of sparsity, where there are any.
 """
 GPU_RUN = """A row for a GPU is measured there by `python results/speed.py --device=gpu
 --torch-python=PYTHON`; the whole training, whose wall time the summary has, is `python launch.py
@@ -122,8 +150,8 @@ def text_of(found: dict[str, dict[str, Any]], rows: tuple[Row, ...] = ROWS) -> s
     HEAD,
     *table(
       'row | batch | plain, examples/s | ours, examples/s | ours / plain | PyTorch, examples/s | '
-      'ours / PyTorch | utilisation | chain overhead | compiling, s',
-      [_speeds(*pair) if pair[1] else _open(pair[0], 7) for pair in pairs],
+      'ours / PyTorch | products, GFLOP/s | utilisation | chain overhead | compiling, s',
+      [_speeds(*pair) if pair[1] else _open(pair[0], 8) for pair in pairs],
     ),
     *_not_run([row for row, ours, _ in pairs if not ours]),
     *_reasons(rows),
@@ -153,7 +181,8 @@ def _speeds(row: Row, ours: dict, plain: dict | None) -> str:
     f'{row.name} | {ours["batch_size"]} | {number(before)} | {number(rate)} | '
     f'{_ratio(rate, before)} | '
     f'{f"{number(peers[best])} ({_way(best)})" if best else "-"} | '
-    f'{_ratio(rate, peers.get(best))} | {100 * ours["utilisation"]:.0f} % | {overhead} | '
+    f'{_ratio(rate, peers.get(best))} | {number(ours["matmul_flops"] / 1e9)} | '
+    f'{100 * ours["utilisation"]:.0f} % | {overhead} | '
     f'{ours["compile_seconds"]:.1f}'
   )
 

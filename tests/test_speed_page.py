@@ -1,5 +1,7 @@
 """The page of measured speeds, made of figures written by hand."""
 
+import itertools
+
 import commands
 import pytest
 import speed
@@ -13,6 +15,7 @@ def figures(rate, *, peers=None, links=False, **memory):
   return {
     'examples_per_second': rate,
     'compile_seconds': 12.34,
+    'matmul_flops': 398.4e9,
     'utilisation': 0.456,
     'chain_overhead': 1.0123,
     'peers': peers or {},
@@ -56,7 +59,7 @@ def cells(text, row):
 def test_a_row_has_both_rates_and_the_fastest_way_of_the_other_side():
   speeds, reasons, memory = cells(speed_page.text_of(FOUND, ROWS), 'first')
   peer = '160 (compiled, channels last)'
-  assert speeds[1:] == ['64', '25.0', '200', '8.00', peer, '1.25', '46 %', '1.012', '12.3']
+  assert speeds[1:] == ['64', '25.0', '200', '8.00', peer, '1.25', '398', '46 %', '1.012', '12.3']
   assert reasons[1:] == ['fewer page faults']
   assert memory[1:] == ['64', '1', '-', '3,072', '-', '1,024', '1,234', '1,230']
 
@@ -64,13 +67,27 @@ def test_a_row_has_both_rates_and_the_fastest_way_of_the_other_side():
 def test_what_was_not_measured_stays_open():
   text = speed_page.text_of(FOUND, ROWS)
   speeds, _ = cells(text, 'second')
-  assert speeds[1:] == ['64', '-', '9.00', '-', '-', '-', '46 %', '-', '12.3']
+  assert speeds[1:] == ['64', '-', '9.00', '-', '-', '-', '398', '46 %', '-', '12.3']
   (third,) = cells(text, 'third')
-  assert third[1:] == ['32', '-', 'not run', *'------']
+  assert third[1:] == ['32', '-', 'not run', *'-------']
   head = next(line for line in text.splitlines() if line.startswith('| row'))
   assert head.count('|') == len(third) + 1
   assert '- third: `python -m sparsejax.benchmark --config=configs/resnet50_dense.py' in text
   assert 'results/speed.py --device=gpu' in text
+
+
+def test_a_row_is_measured_on_a_machine_of_its_vectors():
+  narrow, any_cpu, gpu = (
+    Row('a', 'lenet300_dc', 64, vectors='AVX2'),
+    Row('b', 'lenet300_dc', 64, has_plain=False),
+    Row('c', 'lenet300_dc', 64, device='gpu'),
+  )
+  chips = ('a chip with AVX2', 'a chip with AVX-512')
+  machines = list(itertools.product(('cpu', 'gpu'), chips))
+  assert [narrow.runs_on(*machine) for machine in machines] == [True, False, False, False]
+  assert [any_cpu.runs_on(*machine) for machine in machines] == [True, True, False, False]
+  assert [gpu.runs_on(*machine) for machine in machines] == [False, False, True, True]
+  assert [row.plain_too() for row in (narrow, any_cpu, gpu)] == [(False, True), (False,), (False,)]
 
 
 START = {
