@@ -209,7 +209,10 @@ def test_a_deployed_network_has_batch_norm_averages_of_its_own(tmp_path):
   for path, average in tree.named_leaves(best['batch_stats']).items():
     moment = tree.named_leaves(passed['batch_stats'])[path] / 0.1  # a pass moves by a tenth
     np.testing.assert_allclose(average, moment, rtol=1e-3, atol=1e-4, err_msg=path)
-  assert len(commands.summary(workdir)['architecture']) == 10
+  summary = commands.summary(workdir)
+  assert len(summary['architecture']) == 10
+  last = commands.metrics(workdir)[-1]
+  assert last['validation_loss'] == pytest.approx(summary['validation_loss'], rel=1e-6)
 
 
 @pytest.mark.parametrize(

@@ -22,11 +22,11 @@ from sparsejax.experiment import (
   metrics,
   runs,
   setup,
-  steps,
   terminal,
 )
+from sparsejax.experiment.delivered import deliver
 from sparsejax.experiment.errors import UsageError
-from sparsejax.experiment.finish import deliver, finish
+from sparsejax.experiment.finish import finish
 from sparsejax.experiment.posterior import kept_units
 from sparsejax.experiment.state import Best
 from sparsejax.experiment.summary import measure_splits
@@ -90,7 +90,7 @@ def deploy(
   Raises:
     UsageError: the config or a directory can't be used; nothing has been written.
   """
-  experiment, experiment_hash, best, network = _prepare(source, config, defaults, version)
+  experiment, experiment_hash, best, _ = _prepare(source, config, defaults, version)
   with runs.RunDirectory(workdir, config, experiment_hash) as directory:
     if directory.summary is not None:
       terminal.say(f'{workdir} holds this run, finished; nothing is deployed.')
@@ -106,7 +106,7 @@ def deploy(
     terminal.say(f'thresholds of log alpha: {shown}')
     terminal.say(f'run directory: {workdir}')
     with files.naming_full_disk(workdir):
-      measured = _measure(experiment, network, best.batch_stats)
+      measured = _measure(experiment, best)
       best = best._replace(loss=measured['validation_loss'])
       _note_starts(directory, source)
       with Writers(directory, experiment, step=-1) as writers:
@@ -174,18 +174,13 @@ def _check_layers(experiment: setup.Experiment, source, params, network) -> None
   )
 
 
-def _measure(experiment: setup.Experiment, network, batch_stats) -> dict[str, int | float]:
+def _measure(experiment: setup.Experiment, best: Best) -> dict[str, int | float]:
   """What the last line of metrics says of the network, as training would have written it."""
-  batch_size = experiment.config['evaluation']['batch_size']
-  evaluate = steps.make_evaluation(
-    experiment.deployment.model, experiment.preprocessing, batch_size=batch_size
-  )
-  validation = setup.on_devices(experiment.dataset.validation)
-  loss, accuracy = jax.device_get(evaluate(network, batch_stats, validation))
+  delivered = deliver(experiment, best)
+  network = delivered['params']
   above = jax.device_get(measure.count_above(network, experiment.counted_above))
   return {
-    'validation_loss': float(loss),
-    'validation_accuracy': float(accuracy),
+    **measure_splits(experiment, delivered, ('validation',)),
     **metrics.counted(above, sum(measure.sizes(network).values())),
   }
 

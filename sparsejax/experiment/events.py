@@ -32,15 +32,15 @@ class Context(NamedTuple):
 
 def _recalibrate(state: TrainState, settings: Mapping[str, Any], context: Context) -> TrainState:
   """Sets BatchNorm's averages to the mean of the batches' own moments, as the network is now."""
-  return state._replace(
-    batch_stats=averages(state.params, state.batch_stats, settings['batches'], context)
-  )
+  averages = averager(settings['batches'], context)
+  return state._replace(batch_stats=averages(state.params, state.batch_stats))
 
 
-def averages(params: Any, batch_stats: Any, batches: int, context: Context) -> Any:
-  """Returns the averages of a network's BatchNorms, if it has some, over so many batches."""
-  if not batch_stats:
-    return batch_stats
+def averager(batches: int, context: Context) -> Callable[[Any, Any], Any]:
+  """Returns (params, batch_stats) -> the averages of a network's BatchNorms over so many batches.
+
+  A network without BatchNorm has none, before and after. Compiled once, whenever it is called.
+  """
 
   def update(batch_stats, parts):
     params, images = parts
@@ -51,8 +51,15 @@ def averages(params: Any, batch_stats: Any, batches: int, context: Context) -> A
     )
     return parallel.join(changed['batch_stats'])
 
-  parts = ((params, images) for images in context.batches(batches))
-  return recalibrate_batch_norm(parallel.on_all(update), batch_stats, parts)
+  everywhere = parallel.on_all(update)
+
+  def averages(params, batch_stats):
+    if not batch_stats:
+      return batch_stats
+    parts = ((params, images) for images in context.batches(batches))
+    return recalibrate_batch_norm(everywhere, batch_stats, parts)
+
+  return averages
 
 
 def _lobs(state: TrainState, settings: Mapping[str, Any], context: Context) -> TrainState:

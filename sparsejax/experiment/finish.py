@@ -3,8 +3,9 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from sparsejax.experiment import checkpoint, display, events, files, runs
-from sparsejax.experiment.setup import Experiment, on_devices
+from sparsejax.experiment import checkpoint, display, files, runs
+from sparsejax.experiment.delivered import deliver
+from sparsejax.experiment.setup import Experiment
 from sparsejax.experiment.state import Best
 from sparsejax.experiment.summary import summarise
 
@@ -31,27 +32,6 @@ def finish(
     _keep(experiment, directory, best, network, summary, lines)
   display.final_table(summary)
   return summary
-
-
-def deliver(experiment: Experiment, best: Best) -> dict[str, Any]:
-  """Returns the variables of the network that a run is for: the best one, deployed.
-
-  BatchNorm's averages are of the network with its noise, so the deployed one gets its own; the
-  validation figures of metrics.jsonl are still by the others.
-  """
-  deployment, config = experiment.deployment, experiment.config
-  params, batch_stats = deployment.jitted(best.params, best.batch_stats), best.batch_stats
-  if deployment.is_variational:
-    context = events.Context(
-      deployment.model,
-      experiment.preprocessing,
-      on_devices(experiment.dataset.train),
-      config['batch_size'],
-      config['seed'],
-    )
-    batches = config['evaluation']['batch_norm_batches']
-    batch_stats = events.averages(params, batch_stats, batches, context)
-  return {'params': params, 'batch_stats': batch_stats}
 
 
 def _keep(experiment, directory, best, network, summary, lines) -> None:

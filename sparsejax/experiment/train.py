@@ -14,6 +14,7 @@ from sparsejax import models
 from sparsejax.experiment import (
   augment,
   checkpoint,
+  delivered,
   events,
   hosts,
   parallel,
@@ -78,6 +79,7 @@ class Trainer:
     self._count = jax.jit(lambda params: measure.count_above(params, experiment.counted_above))
     self.is_variational = experiment.deployment.is_variational
     self._deploy = experiment.deployment.jitted
+    self._averages = delivered.averages_of(experiment, self.train_data)
     if self.is_variational:
       bound = config['bound_variances'] if 'bound_variances' in config['chain'] else None
       weight = rates.build(config['add_kl_gradients']['weight'], clock)
@@ -146,7 +148,7 @@ class Trainer:
       line |= self._line(step, network)
       self.state = self.state._replace(train=train._replace(window=_fresh_window()))
     if step in plan.evaluate:
-      loss, accuracy = self.evaluate(network, train.batch_stats, self.validation_data)
+      loss, accuracy = self._validate(network, train.batch_stats)
       line |= {'validation_loss': loss, 'validation_accuracy': accuracy}
       if plan.is_final(step):
         self.state = self.state._replace(best=better(self.state.best, train, loss))
@@ -165,6 +167,11 @@ class Trainer:
         if not saved:
           self._save()
         raise PausedError(f'stopped at step {step}; what it takes to go on is saved')
+
+  def _validate(self, network, batch_stats):
+    """Returns the loss and the accuracy of a deployed network on the validation split."""
+    averages = self._averages(network, batch_stats)
+    return self.evaluate(network, averages, self.validation_data)
 
   def _line(self, step: int, network: Any) -> dict[str, Any]:
     """The values of one line of metrics, some of them still on the device."""
@@ -214,7 +221,7 @@ class Trainer:
     """Notes the network just as it was cut at `step`: the old weights under the new masks."""
     cut = apply_masks(params, optax.tree.get(self.state.train.opt_state, 'masks'))
     cut = self._deploy(cut, batch_stats)
-    figures = self.evaluate(cut, batch_stats, self.validation_data)
+    figures = self._validate(cut, batch_stats)
     self.host['phases']['pruned'] = phase_of(self.experiment, cut, step, *figures)
 
   def _happen(self, name: str) -> None:
