@@ -22,6 +22,10 @@ REFUSED = {
   'stray argument': ([QUICK, 'stray'], "unexpected argument 'stray'"),
   'unknown flag': ([QUICK, '--wrkdir=x'], 'wrkdir'),
   'unknown field': ([QUICK, '--config.modle.width=8'], "did you mean 'model.width'"),
+  'entry of a table': (
+    ['--config=configs/lenet5_bc_gnj.py', '--config.group_normal_jeffreys.thresholds.conv1=1.0'],
+    "no flag fills the table 'config.group_normal_jeffreys.thresholds'; allowed is a config file",
+  ),
   'not a number': ([QUICK, '--config.epochs=many'], "'many'"),
   'config argument': (['--config=configs/resnet50_dc.py:much'], "'much'"),
   'model': ([QUICK, '--config.model.name=lenet30'], "did you mean 'lenet300'"),
