@@ -276,9 +276,9 @@ PAGES = {
     'show what the noise costs. VGG16 and ResNet50, 1/8 and 1/16 as wide as they should be, have '
     'the steps to let go, at three and six times the rate, but 4,000 images: over so few, all of '
     'the KL outweighs what the filters know, as it did in the log. The figures of the table are of '
-    "the delivered network, whose BatchNorm's averages are taken anew without noise, on images that "
-    "are not augmented; in the rows of allconv and VGG16 the traces' validation is by the averages "
-    'of the noisy one.',
+    "the delivered network, whose BatchNorm's averages are taken anew without noise, on images not "
+    "augmented; in the rows of allconv and VGG16 the traces' validation is by the averages of the "
+    'noisy one.',
     (
       Entry('allconv_dense', 'configs/allconv_dense.py', DENSE_30, (0,)),
       Entry('allconv_bc_0.1', 'configs/allconv_bc.py:0.1', BAYESIAN_30, (0,)),
