@@ -275,7 +275,8 @@ PAGES = {
     'all of it. In the 1,900 steps of allconv next to no filter is let go of: these three rows '
     'show what the noise costs. VGG16 and ResNet50, 1/8 and 1/16 as wide as they should be, have '
     'the steps to let go, at three and six times the rate, but 4,000 images: over so few, all of '
-    'the KL outweighs what the filters know, as it did in the log. The figures of the table are of '
+    'the KL outweighs what the filters know, as it did in the log. Of ResNet50 whole residual '
+    'blocks go. The figures of the table are of '
     "the delivered network, whose BatchNorm's averages are taken anew without noise, on images not "
     "augmented; in the rows of allconv and VGG16 the traces' validation is by the averages of the "
     'noisy one.',

@@ -97,7 +97,7 @@ ROWS = (
     'ReLU and sums over images of up to 67 MB take 1.6, at the rate of the memory. A third of them '
     'only writes what the mean was taken from for the backward pass',
   ),
-  Row('resnet50_batch128', 'resnet50_dense', 128, has_peer=False, rounds=3),
+  Row('resnet50_batch128', 'resnet50_dense', 128, has_peer=False, has_plain=False, rounds=3),
   *(
     Row(f'{name}_avx2', config, batch, has_plain=False, vectors=NARROW, rounds=5)
     for name, config, batch in (
