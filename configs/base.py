@@ -150,8 +150,9 @@ def get_config(chain=SGD, events=(), layers='deterministic'):
   config.evaluation = ConfigDict()
   config.evaluation.every_epochs = 1.0
   config.evaluation.batch_size = 500  # examples, over all devices together
-  # Of training examples, unaugmented: a network with posteriors that is delivered gets BatchNorm's
-  # averages over so many, without its noise.
+  # Of training examples, unaugmented: a network deployed from posteriors gets BatchNorm's averages
+  # over so many, without the noise, whenever it is validated and when it is delivered. Every device
+  # passes each batch whole.
   config.evaluation.batch_norm_batches = 50
 
   config.log = ConfigDict()  # enters no hash

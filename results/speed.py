@@ -2,8 +2,9 @@
 
 python results/speed.py --torch-python=PYTHON [--data=DIR] [--device=gpu] [--only=EXPRESSION]
 
-Every row is `python -m sparsejax.benchmark` in a process of its own: once against PyTorch, and once
-with `--plain`, which is what XLA makes on CPU of ordinary layers. `--only=startup` measures nothing
+Every row is `python -m sparsejax.benchmark` in a process of its own: against PyTorch, and most rows
+once more with `--plain`, which is what XLA makes on CPU of ordinary layers. Rows of a processor
+with other vectors are left out, and named. `--only=startup` measures nothing
 but the time to import the library and to make a run's first step. What is in results/speed already
 is not measured again, so the command can be killed and started anew; remove a file to have it
 measured once more. README.md there is made of these files and of `ROWS` alone (`--collect` makes it
@@ -101,10 +102,15 @@ def main() -> None:
     all_well &= arguments.collect or measure_startup(arguments.rounds)
     speed_page.write()
   for row in ROWS:
-    if row.runs_on(arguments.device, runs.processor()) and re.search(arguments.only, row.name):
-      for plain in row.plain_too():
-        all_well &= arguments.collect or measure(row, arguments, plain=plain)
-        speed_page.write()
+    if row.device != arguments.device or not re.search(arguments.only, row.name):
+      continue
+    if not row.runs_on(arguments.device, runs.processor()):
+      print(f'{row.name}: of a processor with {row.vectors}, not {runs.processor()}')
+      continue
+    for plain in row.plain_too():
+      all_well &= arguments.collect or measure(row, arguments, plain=plain)
+      speed_page.write()
+  speed_page.write()
   sys.exit(not all_well)
 
 

@@ -73,8 +73,8 @@ def test_there_are_no_more_batches_than_the_data_hold_nor_than_asked_for():
   assert [len(list(context_of(2).batches(count))) for count in (0, 1, 2, 50)] == [0, 1, 2, 3]
 
 
-def config_with(*names, batches=1):
-  return {'events': names, 'recalibrate_batch_norm': {'batches': batches}}
+def config_with(*names, batches=1, layers='deterministic'):
+  return {'events': names, 'recalibrate_batch_norm': {'batches': batches}, 'layers': layers}
 
 
 def test_a_known_event_with_something_to_do_is_allowed():
@@ -88,6 +88,10 @@ def test_a_known_event_with_something_to_do_is_allowed():
     (config_with('recalibrate_batchnorm'), "did you mean 'recalibrate_batch_norm'"),
     (config_with('recalibrate_batch_norm', 'recalibrate_batch_norm'), 'each event once'),
     (config_with('recalibrate_batch_norm', batches=0), 'batches=0: allowed is 1 or more'),
+    (
+      config_with('recalibrate_batch_norm', layers='sparse_vd'),
+      "with layers='sparse_vd' every validation has BatchNorm's averages anew",
+    ),
   ],
 )
 def test_other_events_are_refused(config, message):

@@ -52,7 +52,7 @@ def explain(
   settings = settings_of(argv)
   known = list(runs.flatten(settings))
   known += sorted({leaf.rpartition('.')[0] for leaf in known} - {''})
-  for name in re.findall(r'--(?:no)?config\.([\w.]+)', ' '.join(argv)):
+  for name in re.findall(r'--(?:no)?config\.([\w./]+)', ' '.join(argv)):
     table = name.rpartition('.')[0]
     if _at(settings, table) == {}:
       return f"'config.{name}': no flag fills the table 'config.{table}'; allowed is a config file"

@@ -81,7 +81,7 @@ EVENTS: dict[str, Callable[[TrainState, Mapping[str, Any], Context], TrainState]
 
 
 def check(config: Mapping[str, Any]) -> None:
-  """Raises a ValueError for an event that is unknown, named twice, or without anything to do."""
+  """Raises a ValueError for an event that is unknown, named twice, or would do nothing."""
   names = config['events']
   for name in names:
     lookup('event', name, EVENTS)
@@ -92,6 +92,12 @@ def check(config: Mapping[str, Any]) -> None:
       raise ValueError(f'{name}.batches={batches}: allowed is 1 or more')
   if 'lobs' in names:
     lobs.check(config)
+  layers = config['layers']
+  if 'recalibrate_batch_norm' in names and layers != 'deterministic':
+    raise ValueError(
+      f"events={names}: with layers='{layers}' every validation has BatchNorm's averages anew; "
+      "allowed is without 'recalibrate_batch_norm'"
+    )
 
 
 def happen(name: str, state: TrainState, settings: Mapping, context: Context) -> TrainState:

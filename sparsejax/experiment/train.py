@@ -218,7 +218,10 @@ class Trainer:
     return jax.tree.map(jnp.copy, (train.params, train.batch_stats))
 
   def _measure_cut(self, step: int, params, batch_stats) -> None:
-    """Notes the network just as it was cut at `step`: the old weights under the new masks."""
+    """Notes the network just as it was cut at `step`: the old weights under the new masks.
+
+    If it has posteriors BatchNorm's averages are taken of it anew, as for every validation.
+    """
     cut = apply_masks(params, optax.tree.get(self.state.train.opt_state, 'masks'))
     cut = self._deploy(cut, batch_stats)
     figures = self._validate(cut, batch_stats)
