@@ -271,15 +271,15 @@ PAGES = {
     "The KL's weight rises over the first third of a run, the learning rate falls to 0 over the "
     'last half (dense: tenfold every ten epochs); the test set is read once, whole. allconv: the '
     'first 10,000 training images, 2,000 to validate, 30 epochs of 180. The log, on all images '
-    'and with variances that it found wrong afterwards: 89 % dense, 85 % at a tenth of the KL, 71'
-    ' % at all of it. In these 2,340 steps next to no filter is let go of. VGG16 and ResNet50, '
-    '1/8 and 1/16 as wide as they should be: 5,000 images, 1,000 to validate, batches of 32, 40 '
-    'epochs at three times the rate and 20 at six times, so that filters have the steps to leave.'
-    ' Over so few images all of the KL (vgg16_bc_1.0) outweighs what the filters know; of '
+    'and with variances that it found wrong afterwards: 89 % dense, 85 % at a tenth of the KL, 71 '
+    '% at all of it. In these 2,340 steps next to no filter is let go of. VGG16 and ResNet50, 1/8 '
+    'and 1/16 as wide as they should be: 5,000 images, 1,000 to validate, batches of 32, 40 '
+    'epochs at three times the rate and 20 at six times, so that filters have the steps to leave. '
+    'Over so few images all of the KL (vgg16_bc_1.0) outweighs what the filters know; of '
     'ResNet50, at 0.3 of it, whole residual blocks go. The figures of the tables are of the '
     "delivered network, whose BatchNorm's averages are taken anew without noise, on images that "
-    'are not augmented. In the traces of allconv_bc and vgg16_bc validation is by the averages of'
-    ' the noisy network; at the end, by these and by the others: allconv 73.8 and 71.3 % at a '
+    'are not augmented. In the traces of allconv_bc and vgg16_bc validation is by the averages of '
+    'the noisy network; at the end, by these and by the others: allconv 73.8 and 71.3 % at a '
     'tenth of the KL, 71.9 and 70.3 % at all of it, VGG16 60.1 and 63.0 %, 17.5 and 36.3 %.',
     (
       Entry('allconv_dense', 'configs/allconv_dense.py', DENSE_30, (0,)),

@@ -4,11 +4,10 @@ python results/speed.py --torch-python=PYTHON [--data=DIR] [--device=gpu] [--onl
 
 Every row is `python -m sparsejax.benchmark` in a process of its own: against PyTorch, and most rows
 once more with `--plain`, which is what XLA makes on CPU of ordinary layers. Rows of a processor
-with other vectors are left out, and named. `--only=startup` measures nothing
-but the time to import the library and to make a run's first step. What is in results/speed already
-is not measured again, so the command can be killed and started anew; remove a file to have it
-measured once more. README.md there is made of these files and of `ROWS` alone (`--collect` makes it
-without measuring).
+with other vectors are left out, and named. `--only=startup` measures nothing but the time to import
+the library and to make a run's first step. What is in results/speed already is not measured again,
+so the command can be killed and started anew; remove a file to have it measured once more.
+README.md there is made of these files and of `ROWS` alone (`--collect` makes it without measuring).
 """
 
 import argparse

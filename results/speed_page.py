@@ -5,6 +5,8 @@ from typing import Any, NamedTuple
 import kept
 from readme import table
 
+from sparsejax.experiment import runs
+
 FOLDER, PLAIN, STARTUP = kept.RESULTS / 'speed', '_plain', 'startup'
 MIB = 2**20
 
@@ -53,7 +55,7 @@ class Row(NamedTuple):
 
 BFLOAT16 = ('--config.model.dtype=bfloat16',)
 KEPT = 'memory that a step frees is kept: no page faults'
-WIDE, NARROW = 'AVX-512', 'AVX2'
+WIDE, NARROW = runs.VECTORS.values()
 ROWS = (
   Row('lenet300', 'lenet300_dc', 128, vectors=WIDE, gained=KEPT),
   Row(

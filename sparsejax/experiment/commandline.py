@@ -3,7 +3,7 @@
 import ast
 import pathlib
 import re
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Sequence
 from typing import Any
 
 from ml_collections import config_flags
@@ -54,19 +54,11 @@ def explain(
   known += sorted({leaf.rpartition('.')[0] for leaf in known} - {''})
   for name in re.findall(r'--(?:no)?config\.([\w./]+)', ' '.join(argv)):
     table = name.rpartition('.')[0]
-    if _at(settings, table) == {}:
+    if runs.at(settings, table) == {}:
       return f"'config.{name}': no flag fills the table 'config.{table}'; allowed is a config file"
     if known and name not in known and name not in known_too:
       return f"unknown field 'config.{name}';{nearest(name, known)} known are those of {fields_in}"
   return one_line(error)
-
-
-def _at(settings: Mapping[str, Any], name: str) -> Any:
-  """What nested settings hold at a dotted name; None where there is nothing."""
-  held: Any = settings
-  for key in name.split('.'):
-    held = held.get(key) if isinstance(held, Mapping) else None
-  return held
 
 
 def one_line(error: Exception) -> str:

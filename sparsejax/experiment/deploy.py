@@ -106,7 +106,8 @@ def deploy(
     terminal.say(f'thresholds of log alpha: {shown}')
     terminal.say(f'run directory: {workdir}')
     with files.naming_full_disk(workdir):
-      measured = _measure(experiment, best)
+      delivered = deliver(experiment, best)
+      measured = _measure(experiment, delivered)
       best = best._replace(loss=measured['validation_loss'])
       _note_starts(directory, source)
       with Writers(directory, experiment, step=-1) as writers:
@@ -116,6 +117,7 @@ def deploy(
       return finish(
         experiment,
         best,
+        delivered,
         directory,
         writers.lines,
         experiment_hash=experiment_hash,
@@ -174,9 +176,8 @@ def _check_layers(experiment: setup.Experiment, source, params, network) -> None
   )
 
 
-def _measure(experiment: setup.Experiment, best: Best) -> dict[str, int | float]:
+def _measure(experiment: setup.Experiment, delivered: Mapping[str, Any]) -> dict[str, int | float]:
   """What the last line of metrics says of the network, as training would have written it."""
-  delivered = deliver(experiment, best)
   network = delivered['params']
   above = jax.device_get(measure.count_above(network, experiment.counted_above))
   return {

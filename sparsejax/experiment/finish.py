@@ -4,7 +4,6 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from sparsejax.experiment import checkpoint, display, files, runs
-from sparsejax.experiment.delivered import deliver
 from sparsejax.experiment.setup import Experiment
 from sparsejax.experiment.state import Best
 from sparsejax.experiment.summary import summarise
@@ -13,6 +12,7 @@ from sparsejax.experiment.summary import summarise
 def finish(
   experiment: Experiment,
   best: Best,
+  network: Mapping[str, Any],
   directory: runs.RunDirectory | None,
   lines: Sequence[Mapping[str, Any]],
   **notes: Any,
@@ -22,11 +22,11 @@ def finish(
   Args:
     experiment: what was run.
     best: what training chose.
+    network: the variables that `deliver` made of it.
     directory: of the run; None in a process that does not write.
     lines: of metrics.jsonl.
     **notes: the other arguments of `summarise`.
   """
-  network = deliver(experiment, best)
   summary = summarise(experiment, best, network, **notes)
   if directory is not None:
     _keep(experiment, directory, best, network, summary, lines)

@@ -21,6 +21,7 @@ from sparsejax.experiment import (
   setup,
   terminal,
 )
+from sparsejax.experiment.delivered import deliver
 from sparsejax.experiment.errors import (
   NonFiniteLossError,
   PausedError,
@@ -171,6 +172,7 @@ def _train(experiment, directory, experiment_hash, state, host, watch) -> dict[s
   return finish(
     experiment,
     best,
+    deliver(experiment, best),
     directory,
     writers.lines,
     experiment_hash=experiment_hash,

@@ -45,6 +45,19 @@ def flatten(settings: Mapping[str, Any], prefix: str = '') -> dict[str, Any]:
   return flat
 
 
+def at(settings: Mapping[str, Any], name: str) -> Any:
+  """Returns what nested settings hold at a dotted name, or None.
+
+  Example:
+    >>> at({'model': {'name': 'vgg16'}}, 'model.name'), at({'seed': 0}, 'seed.of')
+    ('vgg16', None)
+  """
+  held: Any = settings
+  for key in name.split('.'):
+    held = held.get(key) if isinstance(held, Mapping) else None
+  return held
+
+
 def experiment_of(settings: Mapping[str, Any]) -> dict[str, Any]:
   """Returns by dotted name the settings that make an experiment: not its seed, labels or logging.
 

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from optuna.distributions import CategoricalDistribution
 
-from sparsejax.experiment import rates, setup
+from sparsejax.experiment import rates, runs, setup
 from sparsejax.experiment.runs import short_value
 from sparsejax.search import settings, space
 from sparsejax.search.settings import Resolve, Sweep
@@ -104,7 +104,7 @@ def _check_schedule(sweep, parameter, built: list[setup.Experiment]) -> None:
   if name is None or any(p.key.startswith(f'{name}.') for p in sweep.parameters if p != parameter):
     return
   first, *others = [
-    jax.vmap(rates.build(_block(experiment.config, name), experiment.clock))(
+    jax.vmap(rates.build(runs.at(experiment.config, name), experiment.clock))(
       jnp.arange(experiment.clock.total_steps)
     )
     for experiment in built
@@ -121,16 +121,10 @@ def _schedule_of(config: Mapping[str, Any], key: str) -> str | None:
   """The outermost schedule's block that a field is in."""
   names = key.split('.')
   for end in range(1, len(names)):
-    block = _block(config, '.'.join(names[:end]))
+    block = runs.at(config, '.'.join(names[:end]))
     if rates.is_schedule(block) and block.get('schedule') in rates.KINDS:
       return '.'.join(names[:end])
   return None
-
-
-def _block(config: Mapping[str, Any], name: str) -> Any:
-  for part in name.split('.'):
-    config = config.get(part, {})
-  return config
 
 
 def _rungs_before_the_cut(
