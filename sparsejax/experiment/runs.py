@@ -215,6 +215,7 @@ def environment() -> dict[str, Any]:
     'versions': {name: importlib.metadata.version(name) for name in PACKAGES},
     'devices': parallel.device_kinds(),
     'backend': jax.default_backend(),
+    'xla_flags': os.environ.get('XLA_FLAGS', ''),
     'processor': processor(),
     'cpus': os.cpu_count(),
     'git_commit': _git('rev-parse', 'HEAD'),
