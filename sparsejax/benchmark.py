@@ -37,9 +37,6 @@ def main(argv: Sequence[str]) -> int:
     return DONE
   # Or JAX would take three quarters of a GPU's memory, and leave PyTorch too little.
   os.environ.setdefault('XLA_PYTHON_CLIENT_PREALLOCATE', 'false')
-  platforms = os.environ.get('JAX_PLATFORMS', '')
-  if platforms and 'cpu' not in platforms.split(','):
-    os.environ['JAX_PLATFORMS'] = f'{platforms},cpu'  # where operations are counted
   from sparsejax.benchmarks.peer import PeerError
   from sparsejax.experiment import allocator, threads
   from sparsejax.experiment.errors import UsageError
@@ -47,6 +44,7 @@ def main(argv: Sequence[str]) -> int:
 
   try:
     arguments = _arguments(argv[1:])
+    _keep_processor()
     threads.serve_devices(os.environ)
     if not arguments.plain:
       allocator.keep_freed_memory()  # as the launch command does
@@ -58,6 +56,15 @@ def main(argv: Sequence[str]) -> int:
     return _fail(FAILED, error)
   print(text)
   return DONE
+
+
+def _keep_processor() -> None:
+  """Has JAX see the processor beside what it was told to use: operations are counted there."""
+  import jax  # which has read JAX_PLATFORMS, since this package imports it
+
+  platforms = jax.config.jax_platforms
+  if platforms and 'cpu' not in platforms.split(','):
+    jax.config.update('jax_platforms', f'{platforms},cpu')
 
 
 def _fail(status: int, error: Exception) -> int:

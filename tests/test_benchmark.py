@@ -338,3 +338,21 @@ with torch.device('meta'):
     images = jax.ShapeDtypeStruct((1, *shape), 'float32')
     init = jax.eval_shape(lambda x, m=model: m.init(jax.random.key(0), x, train=False), images)
     peer.check_layers(peer.layers_of(init['params']), layers)
+
+
+@pytest.mark.parametrize(
+  ('asked', 'seen'), [('cuda', 'cuda,cpu'), ('cuda,cpu', 'cuda,cpu'), ('', '')]
+)
+def test_operations_are_counted_by_a_processor_that_was_not_asked_for(asked, seen):
+  # In a process of its own: this one's devices are known already.
+  told = 'from sparsejax import benchmark; import jax; benchmark._keep_processor(); '
+  told += "print(jax.config.jax_platforms or '')"
+  done = subprocess.run(
+    [sys.executable, '-c', told],
+    cwd=commands.ROOT,
+    env=commands.environment() | {'JAX_PLATFORMS': asked},
+    capture_output=True,
+    text=True,
+    check=True,
+  )
+  assert done.stdout.strip() == seen

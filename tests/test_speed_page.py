@@ -76,6 +76,22 @@ def test_what_was_not_measured_stays_open():
   assert 'results/speed.py --device=gpu' in text
 
 
+def test_the_last_lines_name_a_gpu_and_what_xla_was_told():
+  on_gpu = figures(200.0)
+  on_gpu['environment'] |= {
+    'backend': 'gpu',
+    'devices': ['one chip', 'one chip'],
+    'xla_flags': '--xla_one=2',
+  }
+  (line,) = [
+    line
+    for line in speed_page.text_of({'third': on_gpu}, ROWS).splitlines()
+    if line.startswith('Code of commit')
+  ]
+  assert '1 gpu device(s), float32 (one chip), Python' in line
+  assert line.endswith(', XLA_FLAGS="--xla_one=2".')
+
+
 def test_a_row_is_measured_on_a_machine_of_its_vectors():
   narrow, any_cpu, gpu = (
     Row('a', 'lenet300_dc', 64, vectors='AVX2'),
