@@ -24,6 +24,7 @@ TITLES = {
 def write(name: str) -> None:
   """Draws a page's figures and writes its README.md."""
   folder, page, drawn = RESULTS / name, PAGES[name], []
+  folder.mkdir(exist_ok=True)
   if page.figure:
     rows = {e.label: kept.summaries(name, e) for e in page.entries if 'lenet5' not in e.label}
     figures.error_over_compression(rows, folder / FIGURE, page.figure)
@@ -61,13 +62,16 @@ def text_of(name: str, drawn: Sequence[str]) -> str:
   found = {entry: list(map(kept.read, of_entry)) for entry, of_entry in paths.items()}
   text = [f'# {page.title}', '', page.text, '']
   text += [f'![{TITLES[file]}]({file})\n' for file in drawn]
-  text += [*_means(found), '', *_runs(found)]
+  text += _means(found)
+  if any(found.values()):
+    text += ['', *_runs(found)]
   if posteriors := _posteriors(found):
     text += ['', *posteriors]
   if tried := _tried(folder, page):
     text += ['', *tried]
   machines = _machines([path for of_entry in paths.values() for path in of_entry])
-  text += ['', f'Made by `python results/reproduce.py {name} --runs=DIR`. {" ".join(machines)}']
+  made_by = f'Made by `python results/reproduce.py {name} --runs=DIR`.'
+  text += ['', ' '.join([made_by, *machines])]
   pictures = sorted(folder.glob('*/seed*/trace.png'))
   text += [f'\n![{p.parent.parent.name}]({p.relative_to(folder)})' for p in pictures]
   return '\n'.join(text) + '\n'

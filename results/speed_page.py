@@ -152,8 +152,7 @@ in the reasons for rows without such an ending, are of the first.
 overhead` the step over that without the links of sparsity, where there are any.
 """
 GPU_RUN = """A row for a GPU is measured there by `python results/speed.py --device=gpu
---torch-python=PYTHON`; the whole training, whose wall time the summary has, is `python launch.py
---config=configs/resnet50_dc.py --config.model.dtype=bfloat16`."""
+--torch-python=PYTHON`; whole trainings there have [a page of their own](../cifar10/README.md)."""
 
 
 def write() -> None:
