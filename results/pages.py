@@ -141,7 +141,7 @@ OF_300_EPOCHS = (
 )
 ON_GPU = (  # neither of the latter makes another experiment
   '--config.model.dtype=bfloat16',
-  '--config.log.every_steps=176',  # two lines an epoch
+  '--config.log.every_steps=156',  # two lines an epoch
   '--config.log.checkpoint_every_epochs=10',
 )
 WRONG = 'results/wrong_variance.py'
@@ -319,7 +319,7 @@ PAGES = {
   ),
   'cifar10': Page(
     'CIFAR-10 at full size',
-    '45,000 training images, 180 epochs, bfloat16; 5,000 images choose the network, the test set '
+    '40,000 training images, 180 epochs, bfloat16; 10,000 images choose the network, the test set '
     'is read once. Under SGD the learning rate falls tenfold every 60 epochs, and Deep Compression '
     'cuts at the first to an exact share of all parameters; under the Adam of posteriors it falls '
     'in the last 90. These are for a GPU, whose rates [the page of speeds](../speed/README.md) '

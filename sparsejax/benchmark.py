@@ -38,33 +38,43 @@ def main(argv: Sequence[str]) -> int:
   # Or JAX would take three quarters of a GPU's memory, and leave PyTorch too little.
   os.environ.setdefault('XLA_PYTHON_CLIENT_PREALLOCATE', 'false')
   from sparsejax.benchmarks.peer import PeerError
-  from sparsejax.experiment import allocator, threads
+  from sparsejax.experiment import allocator, files, threads
   from sparsejax.experiment.errors import UsageError
   from sparsejax.layers import choice
 
   try:
     arguments = _arguments(argv[1:])
-    _keep_processor()
     threads.serve_devices(os.environ)
     if not arguments.plain:
       allocator.keep_freed_memory()  # as the launch command does
+    _keep_processor()
     with choice.plain() if arguments.plain else contextlib.nullcontext():
-      text = json.dumps(benchmark(arguments), indent=2)
+      figures = benchmark(arguments)
+    print(json.dumps(figures, indent=2), flush=True)
+    if arguments.out is not None:
+      files.write_json(arguments.out, figures)
   except UsageError as error:
     return _fail(USAGE, error)
-  except PeerError as error:
+  except (PeerError, OSError) as error:
     return _fail(FAILED, error)
-  print(text)
   return DONE
 
 
 def _keep_processor() -> None:
-  """Has JAX see the processor beside what it was told to use: operations are counted there."""
+  """Has JAX see the processor beside what it was told to use: operations are counted there.
+
+  Raises:
+    UsageError: what it was told to use is not there, for which the processor now stands in.
+  """
   import jax  # which has read JAX_PLATFORMS, since this package imports it
+
+  from sparsejax.experiment.errors import UsageError
 
   platforms = jax.config.jax_platforms
   if platforms and 'cpu' not in platforms.split(','):
     jax.config.update('jax_platforms', f'{platforms},cpu')
+    if jax.default_backend() == 'cpu':
+      raise UsageError(f'JAX_PLATFORMS={platforms}: JAX finds no such device; allowed here is cpu')
 
 
 def _fail(status: int, error: Exception) -> int:
@@ -99,14 +109,20 @@ def _arguments(argv: Sequence[str]) -> argparse.Namespace:
     raise UsageError(f"unexpected argument '{stray[0]}': --help tells which are allowed")
   if arguments.rounds < 1:
     raise UsageError(f'--rounds={arguments.rounds}: allowed is 1 or more')
-  if arguments.out is not None and not arguments.out.parent.is_dir():
-    raise UsageError(f'--out={arguments.out}: allowed is a file in a folder that is there')
+  out, profile = arguments.out, arguments.profile
+  if out is not None and (out.is_dir() or not os.access(out.parent, os.W_OK | os.X_OK)):
+    raise UsageError(f'--out={out}: allowed is a file in a folder that is there, to be written')
+  try:
+    if profile is not None:
+      profile.mkdir(parents=True, exist_ok=True)
+  except OSError as error:
+    raise UsageError(f'--profile={profile}: {error.strerror}; allowed is a folder') from None
   arguments.config = rest
   return arguments
 
 
 def benchmark(arguments: argparse.Namespace) -> dict[str, Any]:
-  """Returns the figures, having written them where `--out` says.
+  """Returns the figures.
 
   Raises:
     UsageError: what can't be; nothing has been compiled or written.
@@ -114,7 +130,7 @@ def benchmark(arguments: argparse.Namespace) -> dict[str, Any]:
   """
   import launch
   from sparsejax.benchmarks import measure, peer, programs
-  from sparsejax.experiment import compilation, files, setup, threads
+  from sparsejax.experiment import compilation, setup, threads
   from sparsejax.experiment.errors import UsageError
 
   launch.read(['benchmark', *arguments.config])
@@ -125,14 +141,10 @@ def benchmark(arguments: argparse.Namespace) -> dict[str, Any]:
     raise UsageError(str(error)) from error
   options = dict(count=arguments.rounds, profile=arguments.profile, note=_note)
   if arguments.against is None:
-    figures = measure.measure(experiment, **options)
-  else:
-    chain, cores = programs.bare_chain(experiment.config), threads.available()
-    with peer.Peer(arguments.torch_python, experiment, chain, cores) as torch:
-      figures = measure.measure(experiment, peer=torch, **options)
-  if arguments.out is not None:
-    files.write_json(arguments.out, figures)
-  return figures
+    return measure.measure(experiment, **options)
+  chain, cores = programs.bare_chain(experiment.config), threads.available()
+  with peer.Peer(arguments.torch_python, experiment, chain, cores) as torch:
+    return measure.measure(experiment, peer=torch, **options)
 
 
 def _note(line: str) -> None:

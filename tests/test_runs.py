@@ -253,7 +253,13 @@ def test_every_start_is_noted(tmp_path, caplog):
 
 
 @pytest.mark.parametrize(
-  ('field', 'value'), [('git_commit', 'fedcba'), ('git_dirty', None), ('versions', {'jax': '0'})]
+  ('field', 'value'),
+  [
+    ('git_commit', 'fedcba'),
+    ('git_dirty', None),
+    ('versions', {'jax': '0'}),
+    ('xla_flags', '--xla_one=2'),
+  ],
 )
 def test_going_on_under_other_code_warns(tmp_path, caplog, monkeypatch, field, value):
   with runs.RunDirectory(tmp_path, config_of(), 'abcd1234') as directory:

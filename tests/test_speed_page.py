@@ -19,6 +19,8 @@ def figures(rate, *, peers=None, links=False, **memory):
     'utilisation': 0.456,
     'chain_overhead': 1.0123,
     'peers': peers or {},
+    'ratio': rate / max(peers.values()) if peers else None,
+    'rounds': 5,
     'spread': spread,
     'memory': memory,
     'all_reduce_bytes': {'predicted': 1234, 'found': 1230},
@@ -59,7 +61,19 @@ def cells(text, row):
 def test_a_row_has_both_rates_and_the_fastest_way_of_the_other_side():
   speeds, reasons, memory = cells(speed_page.text_of(FOUND, ROWS), 'first')
   peer = '160 (compiled, channels last)'
-  assert speeds[1:] == ['64', '25.0', '200', '8.00', peer, '1.25', '398', '46 %', '1.012', '12.3']
+  assert speeds[1:] == [
+    '64',
+    '25.0',
+    '200',
+    '8.00',
+    peer,
+    '1.25',
+    '398',
+    '46 %',
+    '1.012',
+    '12.3',
+    '5',
+  ]
   assert reasons[1:] == ['fewer page faults']
   assert memory[1:] == ['64', '1', '-', '3,072', '-', '1,024', '1,234', '1,230']
 
@@ -67,9 +81,9 @@ def test_a_row_has_both_rates_and_the_fastest_way_of_the_other_side():
 def test_what_was_not_measured_stays_open():
   text = speed_page.text_of(FOUND, ROWS)
   speeds, _ = cells(text, 'second')
-  assert speeds[1:] == ['64', '-', '9.00', '-', '-', '-', '398', '46 %', '-', '12.3']
+  assert speeds[1:] == ['64', '-', '9.00', '-', '-', '-', '398', '46 %', '-', '12.3', '5']
   (third,) = cells(text, 'third')
-  assert third[1:] == ['32', '-', 'not run', *'-------']
+  assert third[1:] == ['32', '-', 'not run', *'--------']
   head = next(line for line in text.splitlines() if line.startswith('| row'))
   assert head.count('|') == len(third) + 1
   assert '- third: `python -m sparsejax.benchmark --config=configs/resnet50_dense.py' in text
@@ -88,7 +102,7 @@ def test_the_last_lines_name_a_gpu_and_what_xla_was_told():
     for line in speed_page.text_of({'third': on_gpu}, ROWS).splitlines()
     if line.startswith('Code of commit')
   ]
-  assert '1 gpu device(s), float32 (one chip), Python' in line
+  assert '1 one chip, float32, Python' in line
   assert line.endswith(', XLA_FLAGS="--xla_one=2".')
 
 

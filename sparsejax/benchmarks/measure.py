@@ -1,6 +1,5 @@
 """The figures of a benchmark: everything is timed in turns, and what follows from the medians."""
 
-import concurrent.futures
 import os
 import pathlib
 import statistics
@@ -49,18 +48,14 @@ def measure(
   note('compiling')
   compiled, compile_seconds = timed_compilation(step)
   held = memory.peak_during(lambda: step(1))
-  product, product_flops = programs.matrix_product(experiment.config['model']['dtype'])
-  timed = {'step': step} | programs.without_sparsity(subject) | programs.parts(subject)
-  note('compiling the parts' if peer is None else 'compiling the parts, and in PyTorch')
-  with concurrent.futures.ThreadPoolExecutor(1) as beside:
-    prepared = beside.submit(peer.prepare) if peer is not None else None
-    for part in timed.values():
-      part(1)
+  timed = {'step': step} | programs.without_sparsity(subject)
   if peer is not None:
-    prepared.result()
+    note('compiling in PyTorch')
+    peer.prepare()
     timed |= {variant: peer.timed(variant) for variant in peer.variants}
     where['environment']['torch'] = peer.version
-  timed |= {'product': product}
+  product, product_flops = programs.matrix_product(experiment.config['model']['dtype'])
+  timed |= programs.parts(subject) | {'product': product}
   times = rounds.alternate(timed, rounds=count, seconds=BLOCK_SECONDS, note=note)
   if profile is not None:
     with jax.profiler.trace(str(profile), create_perfetto_trace=True):
@@ -157,6 +152,7 @@ def description(experiment: Experiment) -> dict[str, Any]:
     'chain': list(config['chain']),
     'dtype': config['model']['dtype'],
     'batch_size': config['batch_size'],
+    'examples': experiment.clock.examples,  # on the devices
     'devices': parallel.device_count(),
     'environment': runs.environment() | environment,
   }

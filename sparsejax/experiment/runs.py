@@ -195,15 +195,14 @@ class RunDirectory:
     return self._read(file) if file.exists() else None
 
   def note_start(self) -> None:
-    """Adds this start to environment.json, and warns when the code is not that of the last."""
+    """Adds this start to environment.json, and warns when the code or XLA's flags are others."""
     file = self.path / files.ENVIRONMENT
     starts = self._read(file) if file.exists() else []
     now = environment()
-    for field in ('git_commit', 'git_dirty', 'versions'):
-      if starts and starts[-1].get(field) != now[field]:
-        logging.warning(
-          'going on under another %s: %s, then %s', field, starts[-1].get(field), now[field]
-        )
+    before = now | starts[-1] if starts else now  # of a field that is newer nothing is known
+    for field in ('git_commit', 'git_dirty', 'versions', 'xla_flags'):
+      if before[field] != now[field]:
+        logging.warning('going on under another %s: %s, then %s', field, before[field], now[field])
     files.write_json(file, [*starts, now])
 
 
