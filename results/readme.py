@@ -3,7 +3,8 @@
 import math
 import pathlib
 import statistics
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import figures
 import kept
@@ -180,5 +181,15 @@ def _machines(summaries: Sequence[pathlib.Path]) -> list[str]:
 
 
 def _devices(start) -> str:
-  kinds = '' if start['backend'] == 'cpu' else f' ({", ".join(sorted(set(start["devices"])))})'
-  return f'{len(start["devices"])} {start["backend"]} device(s){kinds}'
+  kinds = kinds_of(start)
+  return f'{len(start["devices"])} {start["backend"]} device(s)' + (f' ({kinds})' if kinds else '')
+
+
+def kinds_of(start: Mapping[str, Any]) -> str:
+  """What the devices of an environment are; '' for those of a processor, which it names itself.
+
+  Example:
+    >>> kinds_of({'backend': 'gpu', 'devices': ['a chip', 'a chip']})
+    'a chip'
+  """
+  return '' if start['backend'] == 'cpu' else ', '.join(sorted(set(start['devices'])))

@@ -87,6 +87,25 @@ def thin(figures):
   return float(f'{figures:.{DIGITS}g}') if isinstance(figures, float) else figures
 
 
+def measure_all(arguments: argparse.Namespace) -> bool:
+  """Measures what is asked for, and writes the page after each; returns whether all ended well."""
+  all_well = True
+  if arguments.device == 'cpu' and re.search(arguments.only, STARTUP):
+    all_well &= measure_startup(arguments.rounds)
+    speed_page.write()
+  processor = runs.processor()
+  for row in ROWS:
+    if row.device != arguments.device or not re.search(arguments.only, row.name):
+      continue
+    if not row.runs_on(arguments.device, processor):
+      print(f'{row.name}: of a processor with {row.vectors}, not {processor}')
+      continue
+    for plain in row.plain_too():
+      all_well &= measure(row, arguments, plain=plain)
+      speed_page.write()
+  return all_well
+
+
 def main() -> None:
   parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
   parser.add_argument('--torch-python', default=sys.executable, help='the Python that has PyTorch')
@@ -96,19 +115,7 @@ def main() -> None:
   parser.add_argument('--rounds', type=int, default=7, help='at most so many')
   parser.add_argument('--collect', action='store_true', help='only what is measured already')
   arguments = parser.parse_args()
-  all_well = True
-  if arguments.device == 'cpu' and re.search(arguments.only, STARTUP):
-    all_well &= arguments.collect or measure_startup(arguments.rounds)
-    speed_page.write()
-  for row in ROWS:
-    if row.device != arguments.device or not re.search(arguments.only, row.name):
-      continue
-    if not row.runs_on(arguments.device, runs.processor()):
-      print(f'{row.name}: of a processor with {row.vectors}, not {runs.processor()}')
-      continue
-    for plain in row.plain_too():
-      all_well &= arguments.collect or measure(row, arguments, plain=plain)
-      speed_page.write()
+  all_well = arguments.collect or measure_all(arguments)
   speed_page.write()
   sys.exit(not all_well)
 

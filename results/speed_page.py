@@ -3,7 +3,7 @@
 from typing import Any, NamedTuple
 
 import kept
-from readme import table
+from readme import kinds_of, table
 
 from sparsejax.experiment import runs
 
@@ -229,9 +229,9 @@ def _speeds(row: Row, ours: dict, plain: dict | None) -> str:
   overhead = f'{ours["chain_overhead"]:.3f}' if 'bare_step' in ours['spread'] else '-'
   return (
     f'{row.name} | {ours["batch_size"]} | {number(before)} | {number(rate)} | '
-    f'{_times(before and rate / before)} | '
+    f'{_ratio(before and rate / before)} | '
     f'{f"{number(peers[best])} ({_way(best)})" if best else "-"} | '
-    f'{_times(ours["ratio"])} | {number(ours["matmul_flops"] / 1e9)} | '
+    f'{_ratio(ours["ratio"])} | {number(ours["matmul_flops"] / 1e9)} | '
     f'{100 * ours["utilisation"]:.0f} % | {overhead} | '
     f'{ours["compile_seconds"]:.1f} | {ours["rounds"]}'
   )
@@ -320,7 +320,7 @@ def number(rate: float | None) -> str:
   return f'{rate:,.{max(0, 3 - len(str(int(rate))))}f}'
 
 
-def _times(ratio: float | None) -> str:
+def _ratio(ratio: float | None) -> str:
   return '-' if ratio is None else f'{ratio:.2f}'
 
 
@@ -334,11 +334,10 @@ def _machine(figures: dict) -> str:
   at = figures['environment']
   torch = f', PyTorch {at["torch"]}' if 'torch' in at else ''
   step = 'dtype' in figures  # not of a start
-  kind = 'cpu device(s)' if at['backend'] == 'cpu' else ', '.join(sorted(set(at['devices'])))
-  on = f', {figures["devices"]} {kind}, {figures["dtype"]}' if step else ''
+  kinds = kinds_of(at) or 'cpu device(s)'
+  on = f', {figures["devices"]} {kinds}, {figures["dtype"]}' if step else ''
   flags = f', XLA_FLAGS="{at["xla_flags"]}"' if at.get('xla_flags') else ''
   return (
     f'Code of commit {kept.commit_of(at)}; {at["threads"]} of {at["cpus"]} cores of '
-    f'{at["processor"]}{on}, Python {at["python"]}, JAX {at["versions"]["jax"]}{torch}'
-    f'{flags}.'
+    f'{at["processor"]}{on}, Python {at["python"]}, JAX {at["versions"]["jax"]}{torch}{flags}.'
   )
