@@ -145,10 +145,15 @@ def get_config(chain=SGD, events=(), layers='deterministic'):
   config.data.limit = placeholder(int)  # training examples used; none: all
   config.data.crop_padding = 0  # pixels of zero padding before the random crop
   config.data.flip = False  # horizontally, at random
+  config.data.cutout = 0  # side in pixels of a square set to the mean, at random; 0 cuts nothing
   config.data.scale = 'standardised'  # by channel; or symmetric: 2 x - 1; centred: x - mean image
+
+  config.loss = ConfigDict()
+  config.loss.label_smoothing = 0.0  # share of each label spread over all classes; training only
 
   config.evaluation = ConfigDict()
   config.evaluation.every_epochs = 1.0
+  config.evaluation.choose_by = 'loss'  # or 'accuracy': what is best on the validation split
   config.evaluation.batch_size = 500  # examples, over all devices together
   # Of training examples, unaugmented: a network deployed from posteriors gets BatchNorm's averages
   # over so many, without the noise, whenever it is validated and when it is delivered. Every device

@@ -218,24 +218,34 @@ def cifar10_rewound(model, active_fraction, last_epochs, what='rate'):
     raise ValueError(f"rewinding {what!r}: allowed are 'rate' and 'weights'")
   config = cifar10_pruned(model, active_fraction)
   config.method = 'learning-rate rewinding'
-  dense, share = 180.0, 0.2
-  target = config.prune.target
-  possible = 0 < target <= 1  # what is not is refused where every target is
-  count = len(schedules.rounds(0, 1, target, share=share).steps) if possible else 1
-  config.epochs = dense + count * last_epochs
-  config.prune.schedule = 'rounds'
-  config.prune.round_share = share
-  config.prune.begin_epochs = dense
-  with config.unlocked():
-    del config.prune.every_steps
-    config.prune.every_epochs = last_epochs
-  base_rate = config.scale_by_learning_rate.learning_rate.to_dict()
-  rate = dict(schedule='rewound', base=base_rate, length_epochs=dense, last_epochs=last_epochs)
-  config.scale_by_learning_rate = ConfigDict({'learning_rate': rate})
+  dense = config.epochs
+  in_rounds(config, dense, last_epochs)
   if what == 'weights':
     config.method = 'weight rewinding'
     config.chain = (*base.SGD, 'rewind', 'prune')
     config.rewind = ConfigDict({'to_epochs': dense - last_epochs})
+  return config
+
+
+def in_rounds(config, dense_epochs, last_epochs):
+  """A fifth of what is left goes, and the last epochs of the schedule follow, again and again.
+
+  The first round begins after `dense_epochs`; the schedule as it stands is as long as the epochs of
+  the config.
+  """
+  share, target, length = 0.2, config.prune.target, config.epochs
+  possible = 0 < target <= 1  # what is not is refused where every target is
+  count = len(schedules.rounds(0, 1, target, share=share).steps) if possible else 1
+  config.epochs = dense_epochs + count * last_epochs
+  config.prune.schedule = 'rounds'
+  config.prune.round_share = share
+  config.prune.begin_epochs = dense_epochs
+  with config.unlocked():
+    del config.prune.every_steps
+    config.prune.every_epochs = last_epochs
+  base_rate = config.scale_by_learning_rate.learning_rate.to_dict()
+  rate = dict(schedule='rewound', base=base_rate, length_epochs=length, last_epochs=last_epochs)
+  config.scale_by_learning_rate = ConfigDict({'learning_rate': rate})
   return config
 
 

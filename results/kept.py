@@ -5,7 +5,8 @@ import pathlib
 import re
 from typing import Any
 
-from pages import PAGES, Entry
+from entries import Entry
+from pages import PAGES
 
 RESULTS = pathlib.Path(__file__).resolve().parent
 THRESHOLDS = 'thresholds.json'  # what validation said of a posterior's, by results/thresholds.py
@@ -25,9 +26,10 @@ def commit_of(environment: dict[str, Any]) -> str:
 def keep(name: str, runs: pathlib.Path) -> None:
   """Copies what is kept of a page's finished runs."""
   page = PAGES[name]
+  folder = runs / (page.runs or name)
   for entry in page.entries:
     for seed in entry.seeds:
-      source = runs / name / entry.label / f'seed{seed}'
+      source = folder / entry.label / f'seed{seed}'
       if (source / 'summary.json').exists():
         traced = seed == entry.seeds[0] and re.search(page.traces, entry.label)
         target = RESULTS / name / entry.label / f'seed{seed}'
@@ -38,6 +40,8 @@ def _copy(source: pathlib.Path, target: pathlib.Path, most: int, *, with_trace: 
   target.mkdir(parents=True, exist_ok=True)
   config = read(source / 'config.json')
   config['data']['dir'] = None
+  if config.get('init_from'):
+    config['init_from'] = '/'.join(pathlib.Path(config['init_from']).parts[-2:])
   (target / 'config.json').write_text(json.dumps(config, indent=2) + '\n')
   for file in ('summary.json', 'environment.json'):
     (target / file).write_text((source / file).read_text())

@@ -1,34 +1,7 @@
 """The pages of results that are committed here: what is said above each table, and its rows."""
 
-from typing import NamedTuple
-
-
-class Entry(NamedTuple):
-  """One row of a table: a config, what the command line changes of it, its seeds.
-
-  A row that `deploys` another's posterior has no training and no config of its own: its overrides
-  are those of `python -m sparsejax.deploy`.
-  """
-
-  label: str
-  config: str = ''
-  overrides: tuple[str, ...] = ()
-  seeds: tuple[int, ...] = (0, 1, 2)
-  program: str = 'launch.py'
-  deploys: str = ''
-
-
-class Page(NamedTuple):
-  """What README.md says above its table, and the rows."""
-
-  title: str
-  text: str
-  entries: tuple[Entry, ...]
-  lines: int = 120  # of each metrics.jsonl that is kept, about
-  traces: str = ''  # a regular expression over rows: the first seed's trace is kept
-  figure: str = ''  # the title of test error over compression, a line for each method
-  curves: tuple[tuple[str, str], ...] = ()  # (title, regular expression over rows): by epoch
-
+import cifar10
+from entries import Entry, Page
 
 SHORTENED = (
   '--config.epochs=15',
@@ -138,11 +111,6 @@ OF_300_EPOCHS = (
   '--config.epochs=300',
   '--config.add_kl_gradients.weight.end_epochs=75',
   '--config.scale_by_learning_rate.learning_rate.begin_epochs=195',
-)
-ON_GPU = (  # neither of the latter makes another experiment
-  '--config.model.dtype=bfloat16',
-  '--config.log.every_steps=156',  # two lines an epoch
-  '--config.log.checkpoint_every_epochs=10',
 )
 WRONG = 'results/wrong_variance.py'
 NAMED = '--config.method=Bayesian compression (wrong variance)'
@@ -317,35 +285,7 @@ PAGES = {
       ),
     ),
   ),
-  'cifar10': Page(
-    'CIFAR-10 at full size',
-    '40,000 training images, 180 epochs, bfloat16; 10,000 images choose the network, the test set '
-    'is read once. Under SGD the learning rate falls tenfold every 60 epochs, and Deep Compression '
-    'cuts at the first to an exact share of all parameters; under the Adam of posteriors it falls '
-    'in the last 90. These are for a GPU, whose rates [the page of speeds](../speed/README.md) '
-    'has. The log had 93.5, 92.7, 90.7 and 62 % of validation at 5, 1, 0.5 and 0.1 % of ResNet50, '
-    '92.3, 91.3, 89.6 and 10 % of VGG16, and 89.1 and 87.2 % at 5 and 1 % of MobileNet, which '
-    'collapsed at less.',
-    (
-      *(
-        Entry(f'{model}_{name}', f'configs/{model}_dc.py:{fraction}', ON_GPU, (0,))
-        for model in ('resnet50', 'vgg16', 'mobilenet')
-        for name, fraction in (
-          ('dense', 1.0),
-          ('dc_5_percent', 0.05),
-          ('dc_1_percent', 0.01),
-          ('dc_0.5_percent', 0.005),
-          ('dc_0.1_percent', 0.001),
-        )
-      ),
-      Entry('vgg16_l1', 'configs/vgg16_l1.py', ON_GPU, (0,)),
-      Entry('vgg16_sparse_vd', 'configs/vgg16_sparse_vd.py', ON_GPU, (0,)),
-      Entry('vgg16_bc_0.1', 'configs/vgg16_bc.py:0.1', ON_GPU, (0,)),
-      Entry('vgg16_bc_1.0', 'configs/vgg16_bc.py:1.0', ON_GPU, (0,)),
-      Entry('resnet50_bc', 'configs/resnet50_bc.py', ON_GPU, (0,)),
-    ),
-    traces='_dc_1_percent|_bc_',
-  ),
+  **cifar10.PAGES,
   'cifar10_shortened': Page(
     'CIFAR-10, shortened to what two CPU cores train in minutes',
     'The first 10,000 training images, 15 epochs, the learning rate falling tenfold every 5, the '

@@ -6,7 +6,7 @@ import kept
 import pages
 import pytest
 import readme
-import reproduce
+import running
 import speed_page
 
 import launch
@@ -30,7 +30,7 @@ def test_the_rows_of_a_page_have_names_of_their_own(name):
 @pytest.mark.parametrize('row', [row for row, entry in ROWS.items() if not entry.deploys])
 def test_a_row_is_a_config_with_fields_that_it_has(row):
   entry = ROWS[row]
-  program, *flags = reproduce.command_of(entry, 3, RUNS, 'data')
+  program, *flags = running.command_of(entry, 3, RUNS, 'data')
   assert pathlib.Path(program).exists()
   launch.read(['launch.py', *flags])
   settings = launch.resolve()
@@ -42,7 +42,7 @@ def test_a_row_is_a_config_with_fields_that_it_has(row):
 @pytest.mark.parametrize('row', [row for row, entry in ROWS.items() if entry.deploys])
 def test_a_row_that_deploys_names_one_that_trains(row):
   entry, page = ROWS[row], row.partition('/')[0]
-  flag, module, *flags = reproduce.command_of(entry, 0, RUNS, None)
+  flag, module, *flags = running.command_of(entry, 0, RUNS, None)
   assert (flag, module) == ('-m', 'sparsejax.deploy')
   arguments = deploy._arguments(flags)
   assert arguments.run == RUNS.absolute() / entry.deploys / 'seed0'

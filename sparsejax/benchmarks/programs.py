@@ -43,6 +43,7 @@ class Subject:
       batch_size=clock.batch_size,
       steps_per_epoch=clock.steps_per_epoch,
       squared_gradients=self.squared_gradients,
+      label_smoothing=self.experiment.config['loss']['label_smoothing'],
     )
 
   def train_state(self, tx: optax.GradientTransformation) -> state.TrainState:

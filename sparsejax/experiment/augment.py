@@ -110,6 +110,49 @@ def random_flip(keys: jax.Array, images: jax.Array) -> jax.Array:
   return jnp.where(mirrored[:, None, None, None], images[:, :, ::-1], images)
 
 
+def cutout(keys: jax.Array, images: jax.Array, size: int) -> jax.Array:
+  """Sets a square of each image to zero, at a place drawn at random.
+
+  out[i, j] = 0 where 0 <= i - r + size // 2 < size and 0 <= j - c + size // 2 < size,
+  r ~ U{0, ..., height - 1}, c ~ U{0, ..., width - 1}: at the edges less than a square is seen.
+
+  The images are normalised already, so that zero is the mean.
+
+  Args:
+    keys: one for each image, of shape (batch,).
+    images: of shape (batch, height, width, channels), float.
+    size: side of the square in pixels; 0 returns the images.
+
+  Returns:
+    Images of the same shape and dtype.
+
+  Raises:
+    ValueError: size is negative.
+
+  Example:
+    >>> cut = cutout(jax.random.split(jax.random.key(0), 1), jnp.ones((1, 4, 4, 1)), 1)
+    >>> int(cut.sum())  # one pixel of 16 is gone
+    15
+
+  Source: DeVries and Taylor 2017, https://arxiv.org/abs/1708.04552
+  """
+  if size < 0:
+    raise ValueError(f'size={size}: must be 0 or more')
+  if size == 0:
+    return images
+  sides = images.shape[1:3]
+
+  def cut(key, image):
+    centre = jax.random.randint(key, (2,), 0, jnp.array(sides))
+    rows, columns = (
+      (jnp.arange(side) >= c - size // 2) & (jnp.arange(side) < c - size // 2 + size)
+      for side, c in zip(sides, centre, strict=True)
+    )
+    return jnp.where(rows[:, None, None] & columns[None, :, None], 0, image)
+
+  return jax.vmap(cut)(keys, images)
+
+
 def augment(
   keys: jax.Array, images: jax.Array, *, crop_padding: int = 0, flip: bool = False
 ) -> jax.Array:

@@ -142,7 +142,9 @@ def _prepare(source, config, defaults, version) -> _Prepared:
   network = experiment.deployment.jitted(params, batch_stats)
   _check_layers(experiment, source, params, network)
   experiment_hash = runs.hash8(config, defaults, version, experiment.digests)
-  return _Prepared(experiment, experiment_hash, Best(step, None, params, batch_stats), network)
+  return _Prepared(
+    experiment, experiment_hash, Best(step, None, None, params, batch_stats), network
+  )
 
 
 def _check_source(source: finished.Finished, now: str) -> None:
@@ -179,10 +181,10 @@ def _check_layers(experiment: setup.Experiment, source, params, network) -> None
 def _measure(experiment: setup.Experiment, delivered: Mapping[str, Any]) -> dict[str, int | float]:
   """What the last line of metrics says of the network, as training would have written it."""
   network = delivered['params']
-  above = jax.device_get(measure.count_above(network, experiment.counted_above))
+  found = jax.device_get(metrics.counts(network, experiment.counted_above))
   return {
     **measure_splits(experiment, delivered, ('validation',)),
-    **metrics.counted(above, sum(measure.sizes(network).values())),
+    **metrics.counted(found, sum(measure.sizes(network).values()), experiment.positions),
   }
 
 

@@ -4,9 +4,12 @@ import json
 import os
 import pathlib
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
+
+import jax
 
 from sparsejax.experiment import files
+from sparsejax.sparsity import measure
 
 # What differs between two runs of the same experiment on the same machine.
 TIMINGS = ('seconds', 'examples_per_second')
@@ -15,27 +18,45 @@ TIMINGS = ('seconds', 'examples_per_second')
 # the training.
 OF_NETWORK = (
   *('validation_loss', 'validation_accuracy', 'active_parameters', 'active_fraction'),
-  *('below_1e-3', 'below_threshold'),
+  *('below_1e-3', 'below_threshold', 'active_macs'),
 )
 
 
-def counted(above: Sequence[int], parameters: int) -> dict[str, int | float]:
+class Counts(NamedTuple):
+  """What is counted of a network for a line.
+
+  above: how many parameters are above zero in magnitude, above 1e-3 and, where the chain prunes by
+    one, above the threshold.
+  weights: how many weights of each layer are active.
+  """
+
+  above: Sequence[int] | jax.Array
+  weights: Mapping[str, int] | Mapping[str, jax.Array]
+
+
+def counts(network: Any, thresholds: tuple[float, ...]) -> Counts:
+  """Counts a network, on the device where it is traced."""
+  return Counts(measure.count_above(network, thresholds), measure.active_weights(network))
+
+
+def counted(found: Counts, parameters: int, positions: Mapping[str, int]) -> dict[str, int | float]:
   """Returns what a line says of a network's parameters.
 
   Args:
-    above: how many are above zero in magnitude, above 1e-3 and, where the chain prunes by one,
-      above the threshold.
+    found: of it, on the host.
     parameters: how many there are.
+    positions: of each layer, as `measure.report` takes them.
 
   Example:
-    >>> counted([8, 6], 10)
-    {'active_parameters': 8, 'active_fraction': 0.8, 'below_1e-3': 0.4}
+    >>> counted(Counts([8, 6], {'conv': 5}), 10, {'conv': 4})
+    {'active_parameters': 8, 'active_fraction': 0.8, 'below_1e-3': 0.4, 'active_macs': 20}
   """
-  active, not_small, *not_under = (int(count) for count in above)
+  active, not_small, *not_under = (int(count) for count in found.above)
   found = {
     'active_parameters': active,
     'active_fraction': active / parameters,
     'below_1e-3': 1 - not_small / parameters,
+    'active_macs': sum(positions[layer] * int(count) for layer, count in found.weights.items()),
   }
   if not_under:
     found['below_threshold'] = 1 - not_under[0] / parameters

@@ -24,6 +24,8 @@ from sparsejax.experiment import (
   tensorboard,
 )
 from sparsejax.experiment.durations import Clock
+from sparsejax.experiment.rates import is_number
+from sparsejax.experiment.state import CHOOSE_BY
 from sparsejax.experiment.steps import Arrays, Preprocessing
 from sparsejax.lookup import lookup
 from sparsejax.sparsity import measure
@@ -95,6 +97,9 @@ def build(config: Mapping[str, Any]) -> Experiment:
   require(evaluated >= 1, 'evaluation.batch_size', evaluated, '1 or more')
   averaged = config['evaluation']['batch_norm_batches']
   require(averaged >= 1, 'evaluation.batch_norm_batches', averaged, '1 or more')
+  lookup('evaluation.choose_by', config['evaluation']['choose_by'], CHOOSE_BY)
+  _check_augmentation(config['data'], dataset.train.images.shape[1:3])
+  _check_loss(config)
   if config['log']['tensorboard']:
     tensorboard.check()
   examples = len(dataset.train.labels)
@@ -148,6 +153,23 @@ def require(condition: bool, field: str, value: Any, allowed: str) -> None:
     raise ValueError(f'{field}={value}: allowed is {allowed}')
 
 
+def _check_augmentation(settings: Mapping[str, Any], sides: tuple[int, ...]) -> None:
+  size, side = settings['cutout'], min(sides)
+  is_integer = isinstance(size, int) and not isinstance(size, bool)
+  allowed = f'an integer from 0 to {side}, the side of the images'
+  require(is_integer and 0 <= size <= side, 'data.cutout', size, allowed)
+
+
+def _check_loss(config: Mapping[str, Any]) -> None:
+  """Refuses a smoothing that is no share, and one of a loss that has to be a likelihood."""
+  smoothing = config['loss']['label_smoothing']
+  is_share = is_number(smoothing) and 0 <= smoothing < 1
+  require(is_share, 'loss.label_smoothing', smoothing, 'a number of 0 or more and less than 1')
+  is_likelihood = config['layers'] == posterior.DETERMINISTIC or smoothing == 0
+  allowed = f"0 with layers='{config['layers']}', whose loss must be a likelihood"
+  require(is_likelihood, 'loss.label_smoothing', smoothing, allowed)
+
+
 def _load_data(settings) -> data.Dataset:
   return data.load(
     settings['name'],
@@ -167,7 +189,7 @@ def _preprocessing(dataset: data.Dataset, settings: Mapping[str, Any]) -> Prepro
     'centred': lambda: (dataset.train.images.mean(0) / 255, (256 / 255,)),  # bytes / 256 - mean
   }
   mean, std = lookup('data.scale', settings['scale'], moments)()
-  return Preprocessing(mean, std, settings['crop_padding'], settings['flip'])
+  return Preprocessing(mean, std, settings['crop_padding'], settings['flip'], settings['cutout'])
 
 
 def _create_model(config, num_classes, layers):

@@ -1,5 +1,6 @@
 """All that a run must remember to go on as if it had never stopped, as one pytree."""
 
+import functools
 from typing import Any, NamedTuple
 
 import jax
@@ -30,10 +31,11 @@ class TrainState(NamedTuple):
 
 
 class Best(NamedTuple):
-  """The best network by validation loss among the evaluations at the final target."""
+  """The best network on the validation split among the evaluations at the final target."""
 
   step: jax.Array  # shape=(), dtype=int32: -1 before there is one
-  loss: jax.Array  # shape=(), dtype=float32
+  loss: jax.Array  # shape=(), dtype=float32: on the validation split
+  accuracy: jax.Array  # shape=(), dtype=float32: likewise
   params: Any
   batch_stats: Any
 
@@ -70,14 +72,37 @@ def initial(variables: Any, tx: optax.GradientTransformation, seed: int) -> RunS
     window=empty_window(),
   )
   copied = jax.tree.map(jnp.copy, (params, batch_stats))
-  return RunState(train, Best(jnp.int32(-1), jnp.float32(jnp.inf), *copied))
+  nothing = jnp.int32(-1), jnp.float32(jnp.inf), jnp.float32(-jnp.inf)
+  return RunState(train, Best(*nothing, *copied))
 
 
-@jax.jit
-def better(best: Best, train: TrainState, loss: jax.Array) -> Best:
-  """Returns the better of the best so far and the present network, without asking the host."""
-  new = Best(train.step, loss, train.params, train.batch_stats)
-  return jax.tree.map(lambda n, b: jnp.where(loss < best.loss, n, b), new, best)
+def _has_less_loss(new: Best, old: Best) -> jax.Array:
+  return new.loss < old.loss
+
+
+def _is_more_accurate(new: Best, old: Best) -> jax.Array:
+  """Of two that are right as often, the one of less loss."""
+  is_as_accurate = (new.accuracy == old.accuracy) & (new.loss < old.loss)
+  return jnp.isfinite(new.loss) & ((new.accuracy > old.accuracy) | is_as_accurate)
+
+
+CHOOSE_BY = {'loss': _has_less_loss, 'accuracy': _is_more_accurate}
+
+
+@functools.partial(jax.jit, static_argnames='by')
+def better(best: Best, train: TrainState, loss: jax.Array, accuracy: jax.Array, by: str) -> Best:
+  """Returns the better of the best so far and the present network, without asking the host.
+
+  Args:
+    best: so far.
+    train: the present state.
+    loss: of its network on the validation split.
+    accuracy: likewise.
+    by: a name in `CHOOSE_BY`.
+  """
+  new = Best(train.step, loss, jnp.float32(accuracy), train.params, train.batch_stats)
+  is_better = CHOOSE_BY[by](new, best)
+  return jax.tree.map(lambda n, b: jnp.where(is_better, n, b), new, best)
 
 
 def to_host(state: Any) -> Any:

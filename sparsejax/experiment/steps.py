@@ -28,13 +28,43 @@ class Preprocessing(NamedTuple):
   std: tuple[float, ...]
   crop_padding: int = 0  # pixels; training only
   flip: bool = False  # training only
+  cutout: int = 0  # side in pixels; training only
 
   def train(self, keys: jax.Array, images: jax.Array) -> jax.Array:
     augmented = augment.augment(keys, images, crop_padding=self.crop_padding, flip=self.flip)
-    return self.evaluate(augmented)
+    if not self.cutout:
+      return self.evaluate(augmented)
+    own = jax.vmap(jax.random.fold_in, in_axes=(0, None))(keys, 2)  # 0 and 1 are `augment`'s
+    return augment.cutout(own, self.evaluate(augmented), self.cutout)
 
   def evaluate(self, images: jax.Array) -> jax.Array:
     return augment.normalise(images, self.mean, self.std)
+
+
+def cross_entropy(logits: jax.Array, labels: jax.Array, smoothing: float = 0.0) -> jax.Array:
+  """Returns each example's cross-entropy with its label, smoothed.
+
+  -sum_k q_k log p_k, with q_k = (1 - smoothing) [k = label] + smoothing / classes
+
+  Args:
+    logits: of shape (examples, classes).
+    labels: integers, of shape (examples,).
+    smoothing: the share of each label that is spread over all classes.
+
+  Returns:
+    Nats, of shape (examples,).
+
+  Example:
+    >>> logits = jnp.log(jnp.array([[0.8, 0.2]]))
+    >>> [round(float(cross_entropy(logits, jnp.array([0]), s)[0]), 4) for s in (0.0, 0.5)]
+    [0.2231, 0.5697]
+
+  Source: Szegedy et al. 2016, https://arxiv.org/abs/1512.00567
+  """
+  if not smoothing:
+    return optax.softmax_cross_entropy_with_integer_labels(logits, labels)
+  one_hot = jax.nn.one_hot(labels, logits.shape[-1])
+  return optax.softmax_cross_entropy(logits, optax.smooth_labels(one_hot, smoothing))
 
 
 def make_train_step(
@@ -45,13 +75,15 @@ def make_train_step(
   batch_size: int,
   steps_per_epoch: int,
   squared_gradients: bool = False,
+  label_smoothing: float = 0.0,
 ) -> Callable[[TrainState, Arrays, jax.Array], TrainState]:
   """Returns step(state, data, order) -> state, to be run under `parallel.on_all`.
 
-  `order` is the epoch's permutation of the examples. Gradients, BatchNorm's averages and metrics
-  are joined in one mean over the replicas; the gradient, dense and of the data term only, goes to
-  the links as the extra argument `grad` too. With `squared_gradients` they also get the extra
-  argument `mean_squared_grad`, a function that is called, if at all, where masks are renewed.
+  `order` is the epoch's permutation of the examples; the loss is that of the smoothed labels.
+  Gradients, BatchNorm's averages and metrics are joined in one mean over the replicas; the
+  gradient, dense and of the data term only, goes to the links as the extra argument `grad` too.
+  With `squared_gradients` they also get the extra argument `mean_squared_grad`, a function that is
+  called, if at all, where masks are renewed.
   """
   share = parallel.share_of(batch_size, 'batch_size')
 
@@ -63,7 +95,7 @@ def make_train_step(
       mutable=['batch_stats'],
       rngs=rngs,
     )
-    loss = optax.softmax_cross_entropy_with_integer_labels(logits, labels).mean()
+    loss = cross_entropy(logits, labels, label_smoothing).mean()
     accuracy = jnp.mean(jnp.argmax(logits, -1) == labels)
     return loss, (accuracy, changed.get('batch_stats', {}))
 
@@ -83,7 +115,7 @@ def make_train_step(
     extra = {'grad': grad}
     if squared_gradients:
       extra['mean_squared_grad'] = lambda: parallel.join(
-        mean_squared_gradient(model, state, images, data.labels[indices])
+        mean_squared_gradient(model, state, images, data.labels[indices], label_smoothing)
       )
     updates, opt_state = tx.update(grad, state.opt_state, state.params, **extra)
     return state._replace(
@@ -97,7 +129,13 @@ def make_train_step(
   return step
 
 
-def mean_squared_gradient(model: Any, state: TrainState, images: jax.Array, labels: jax.Array):
+def mean_squared_gradient(
+  model: Any,
+  state: TrainState,
+  images: jax.Array,
+  labels: jax.Array,
+  label_smoothing: float = 0.0,
+):
   """Returns the mean over the examples of the squares of their own gradients.
 
   BatchNorm takes its running averages: an example by itself has no moments. Eight examples'
@@ -107,7 +145,7 @@ def mean_squared_gradient(model: Any, state: TrainState, images: jax.Array, labe
   def loss(params, image, label):
     variables = {'params': params, 'batch_stats': state.batch_stats}
     logits = model.apply(variables, image[None], train=False)
-    return optax.softmax_cross_entropy_with_integer_labels(logits, label[None]).mean()
+    return cross_entropy(logits, label[None], label_smoothing).mean()
 
   def add(total, example):
     grad = jax.vmap(jax.grad(loss), in_axes=(None, 0, 0))(state.params, *example)
@@ -146,7 +184,7 @@ def make_evaluation(model: Any, preprocessing: Preprocessing, *, batch_size: int
     images = preprocessing.evaluate(data.images[indices])
     logits = model.apply(variables, images, train=False)
     labels = data.labels[indices]
-    loss = optax.softmax_cross_entropy_with_integer_labels(logits, labels)
+    loss = cross_entropy(logits, labels)
     correct = jnp.argmax(logits, -1) == labels
     return parallel.total((jnp.sum(loss * real), jnp.sum(correct & real)))
 

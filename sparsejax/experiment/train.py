@@ -24,7 +24,7 @@ from sparsejax.experiment import (
   steps,
 )
 from sparsejax.experiment.errors import NonFiniteLossError, PausedError, TerminatedError
-from sparsejax.experiment.metrics import counted
+from sparsejax.experiment.metrics import counted, counts
 from sparsejax.experiment.setup import Experiment, on_devices
 from sparsejax.experiment.state import RunState, better, empty_window
 from sparsejax.sparsity import measure
@@ -71,12 +71,13 @@ class Trainer:
       batch_size=config['batch_size'],
       steps_per_epoch=clock.steps_per_epoch,
       squared_gradients=pruning.needs_squared_gradients(config),
+      label_smoothing=config['loss']['label_smoothing'],
     )
     self._run = parallel.train_calls(step, convolutional=models.has_convolutions(model))
     self._order = parallel.on_all(
       lambda key, epoch: augment.epoch_permutation(key, epoch, clock.examples)
     )
-    self._count = jax.jit(lambda params: measure.count_above(params, experiment.counted_above))
+    self._count = jax.jit(lambda network: counts(network, experiment.counted_above))
     self.is_variational = experiment.deployment.is_variational
     self._deploy = experiment.deployment.jitted
     self._averages = delivered.averages_of(experiment, self.train_data)
@@ -88,6 +89,7 @@ class Trainer:
       )
     network = jax.eval_shape(experiment.deployment, state.train.params, state.train.batch_stats)
     self._parameters = sum(measure.sizes(network).values())
+    self._positions = experiment.positions
     self._pending: dict[str, Any] | None = None
     self._evaluated: dict[str, Any] = {}  # the last line with an evaluation in it
     self._begun = time.monotonic() - host.get('seconds', 0.0)
@@ -151,7 +153,9 @@ class Trainer:
       loss, accuracy = self._validate(network, train.batch_stats)
       line |= {'validation_loss': loss, 'validation_accuracy': accuracy}
       if plan.is_final(step):
-        self.state = self.state._replace(best=better(self.state.best, train, loss))
+        by = self.experiment.config['evaluation']['choose_by']
+        best = better(self.state.best, train, loss, accuracy, by)
+        self.state = self.state._replace(best=best)
     self._pending = line or None
     if step == plan.first_cut:
       figures = line['validation_loss'], line['validation_accuracy']
@@ -182,7 +186,7 @@ class Trainer:
       'examples': step * clock.batch_size,
       'window': train.window,
       'learning_rate': self.experiment.learning_rate(jnp.int32(max(step - 1, 0))),
-      'above': self._count(network),
+      'counts': self._count(network),
     }
     return line | (self._posterior(train.params, train.step) if self.is_variational else {})
 
@@ -191,14 +195,14 @@ class Trainer:
     if self._pending is None:
       return
     values, self._pending = jax.device_get(self._pending), None
-    window, above = values.pop('window'), values.pop('above')
+    window, found = values.pop('window'), values.pop('counts')
     order = ('step', 'epoch', 'examples')
     line = {name: _plain(values.pop(name)) for name in order}
     line |= {name: _plain(value) for name, value in values.items()}
     if window.steps:
       line['train_loss'] = float(window.loss / window.steps)
       line['train_accuracy'] = float(window.accuracy / window.steps)
-    line |= counted(above, self._parameters)
+    line |= counted(found, self._parameters, self._positions)
     line |= self._timings(line['step'])
     _refuse_non_finite(window)
     if 'validation_loss' in line:
