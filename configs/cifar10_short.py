@@ -39,7 +39,7 @@ def get_config(what='resnet20,trunk'):
     raise ValueError(f'cifar10_short.py:{what}: {allowed}')
   build, takes_point = METHODS[method]
   if bool(point) != takes_point:
-    how = 'needs' if takes_point else 'takes no'
+    how = 'needs a' if takes_point else 'takes no'
     raise ValueError(f'cifar10_short.py:{what}: the method {method} {how} point')
   return build(model, point) if takes_point else build(model)
 

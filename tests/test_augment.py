@@ -119,6 +119,29 @@ def test_nothing_is_changed_by_default():
   np.testing.assert_array_equal(out, images)
 
 
+def test_a_square_is_cut_out_around_every_pixel_about_equally_often():
+  # Of side 2, around a centre r: the rows r - 1 and r. Of side 3: r - 1 to r + 1.
+  keys = augment.example_keys(KEY, 0, jnp.arange(4_000))
+  for size, fewest in ((2, 1), (3, 4)):
+    out = augment.cutout(keys, jnp.ones((4_000, 4, 4, 2)), size)
+    np.testing.assert_array_equal(out[..., 0], out[..., 1])
+    gone = np.asarray(out[..., 0] == 0)
+    counts = gone.sum((1, 2))
+    assert (counts.min(), counts.max()) == (fewest, size * size)
+    assert (gone.any(2).sum(1) * gone.any(1).sum(1) == counts).all(), 'a rectangle'
+  # The corner's pixel is cut where the centre is it or, of side 3, one of its three neighbours.
+  assert gone[:, 0, 0].mean() == pytest.approx(4 / 16, abs=0.03)
+  assert gone[:, 1, 1].mean() == pytest.approx(9 / 16, abs=0.03)
+
+
+def test_nothing_is_cut_out_by_default_and_no_side_is_negative():
+  images = jnp.ones((2, 4, 4, 1))
+  keys = augment.example_keys(KEY, 0, jnp.arange(2))
+  assert augment.cutout(keys, images, 0) is images
+  with pytest.raises(ValueError, match='size=-1: must be 0 or more'):
+    augment.cutout(keys, images, -1)
+
+
 def test_normalise_by_hand():
   images = jnp.array([[0, 255], [51, 102]], jnp.uint8).reshape(2, 1, 1, 2)
   out = augment.normalise(images, (0.5, 0.0), (0.5, 2.0))

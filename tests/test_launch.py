@@ -70,6 +70,25 @@ REFUSED = {
     [QUICK, "--config.chain=('adam','prune')", '--config.adam.learning_rat=1e-3'],
     "did you mean 'adam.learning_rate'",
   ),
+  'smoothing': ([QUICK, '--config.loss.label_smoothing=1.0'], 'loss.label_smoothing=1.0'),
+  'smoothed likelihood': (
+    [
+      '--config=configs/lenet300_sparse_vd.py',
+      '--config.loss.label_smoothing=0.1',
+      '--config.data.name=digits',
+    ],
+    "loss.label_smoothing=0.1: allowed is 0 with layers='sparse_vd'",
+  ),
+  'cutout': ([QUICK, '--config.data.cutout=9'], 'data.cutout=9: allowed is an integer from 0 to 8'),
+  'choice': ([QUICK, '--config.evaluation.choose_by=los'], "did you mean 'loss'"),
+  'method of the short recipe': (
+    ['--config=configs/cifar10_short.py:resnet20,exakt,0.1'],
+    'cifar10_short.py:resnet20,exakt,0.1: allowed is MODEL,METHOD[,POINT]',
+  ),
+  'point of the short recipe': (
+    ['--config=configs/cifar10_short.py:resnet20,exact'],
+    'the method exact needs a point',
+  ),
   'source': ([QUICK, '--config.init_from=nowhere'], 'init_from=nowhere'),
 }
 
@@ -170,6 +189,7 @@ def test_a_run_leaves_what_the_contract_says(tmp_path):
   )
   lines = commands.metrics(workdir)
   assert {'step', 'epoch', 'examples', 'train_loss', 'learning_rate', 'below_1e-3'} <= set(lines[0])
+  assert [lines[at]['active_macs'] for at in (0, -1)] == [summary['macs'], summary['active_macs']]
   assert lines[-1]['step'] == summary['steps'] == 22 * 37
   assert (workdir / 'trace.png').read_bytes().startswith(b'\x89PNG')
   assert 'retrained' in stdout

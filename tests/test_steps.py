@@ -10,12 +10,13 @@ import pytest
 
 from sparsejax import models
 from sparsejax.experiment import augment, parallel, steps
-from sparsejax.experiment.state import initial
+from sparsejax.experiment.state import better, initial
 from sparsejax.models.resnet import ResNet
 
 pytestmark = pytest.mark.usefixtures('compiling_is_quick')
 
 BYTES = steps.Preprocessing((0.0,), (1 / 255,))  # the network sees the byte itself
+PASS = optax.with_extra_args_support(optax.identity())
 BATCH, EXAMPLES = 8, 20  # two steps an epoch; four examples of each epoch are left out
 
 
@@ -264,6 +265,62 @@ def test_evaluation_is_the_whole_split_at_once():
   losses = -jax.nn.log_softmax(logits)[jnp.arange(EXAMPLES), data.labels]
   assert float(loss) == pytest.approx(float(losses.mean()), rel=1e-5)
   assert float(accuracy) == pytest.approx(float((logits.argmax(-1) == data.labels).mean()))
+
+
+def test_smoothed_labels_train_and_do_not_validate():
+  preprocessing = steps.Preprocessing((0.0,), (1.0,))  # logits 1 and -1, the second is right
+  images = jnp.full((EXAMPLES, 1, 1, 1), 255, jnp.uint8)
+  data = steps.Arrays(images, jnp.ones(EXAMPLES, jnp.int32))
+  log_p = -np.log1p(np.exp([-2.0, 2.0]))
+  state = parallel.replicate(initial({'params': {'w': jnp.float32(1)}}, PASS, 0).train)
+  step = steps.make_train_step(
+    Stub(), PASS, preprocessing, batch_size=BATCH, steps_per_epoch=2, label_smoothing=0.2
+  )
+  after = parallel.on_all(step)(*place(state, data, jnp.arange(EXAMPLES)))
+  assert float(after.window.loss) == pytest.approx(-(0.1 * log_p[0] + 0.9 * log_p[1]), rel=1e-5)
+  evaluate = steps.make_evaluation(Stub(), preprocessing, batch_size=BATCH)
+  loss, _ = evaluate({'w': jnp.float32(1)}, {}, parallel.replicate(data))
+  assert float(loss) == pytest.approx(-log_p[1], rel=1e-5)
+
+
+def test_what_is_cut_out_is_the_mean_and_leaves_crop_and_flip_as_they_were():
+  images = examples(channels=3).images
+  keys = augment.example_keys(jax.random.key(0), 0, jnp.arange(EXAMPLES))
+  plain = steps.Preprocessing((0.4,) * 3, (0.2,) * 3, crop_padding=2, flip=True)
+  before, after = (p.train(keys, images) for p in (plain, plain._replace(cutout=3)))
+  gone = (after == 0).all(-1)
+  assert 4 * EXAMPLES <= gone.sum() <= 9 * EXAMPLES
+  np.testing.assert_array_equal(after, jnp.where(gone[..., None], 0, before))
+  np.testing.assert_array_equal(plain._replace(cutout=3).evaluate(images), plain.evaluate(images))
+
+
+BETTER = {  # (loss, accuracy) after the best so far, 0.5 and 0.7: is it better?
+  'loss': {(0.4, 0.1): True, (0.5, 0.9): False, (np.nan, 0.9): False},
+  'accuracy': {
+    (0.9, 0.8): True,
+    (0.4, 0.7): True,
+    (0.6, 0.7): False,
+    (0.1, 0.6): False,
+    (np.nan, 0.9): False,
+  },
+}
+
+
+@pytest.mark.parametrize('by', BETTER)
+def test_the_best_network_is_by_loss_or_by_accuracy(by):
+  state = initial({'params': {'w': jnp.float32(1)}}, PASS, 0)
+  best = state.best._replace(step=3, loss=jnp.float32(0.5), accuracy=jnp.float32(0.7))
+  new = state.train._replace(step=jnp.int32(9), params={'w': jnp.float32(2)})
+  for (loss, accuracy), expected in BETTER[by].items():
+    found = better(best, new, jnp.float32(loss), jnp.float32(accuracy), by)
+    assert int(found.step) == (9 if expected else 3), (loss, accuracy)
+    assert float(found.params['w']) == (2 if expected else 1)
+
+
+@pytest.mark.parametrize('by', BETTER)
+def test_any_network_is_better_than_none(by):
+  state = initial({'params': {'w': jnp.float32(1)}}, PASS, 0)
+  assert int(better(state.best, state.train, jnp.float32(9), jnp.float32(0), by).step) == 0
 
 
 def add(value):
