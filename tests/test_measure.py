@@ -24,6 +24,8 @@ def test_report_by_hand():
     'weights': 7,
     'active_weights': 3,
     'active_fraction': 6 / 13,
+    'scales': 1,
+    'active_scales': 1,
     'sparsity': 1 - 3 / 7,
     'compression': 7 / 3,
     'layers': {

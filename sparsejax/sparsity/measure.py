@@ -2,6 +2,7 @@
 
 Active means not exactly zero. Parameters are all trainable numbers of the deterministic network,
 biases and BatchNorm's scale and shift included; weights are the kernels alone, as papers count.
+Scales are those of normalisations: a channel without one is as good as gone.
 """
 
 from collections.abc import Mapping
@@ -10,7 +11,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from sparsejax.sparsity.tree import is_kernel, is_parameter, named_leaves
+from sparsejax.sparsity.tree import is_kernel, is_parameter, is_scale, named_leaves
 
 # The fraction above this is what the research log of 2017 calls "sparsity" in all its figures.
 NEARLY_ZERO = 1e-3
@@ -91,6 +92,7 @@ def report(params: Any, positions: Mapping[str, int] | None = None) -> dict[str,
   size = sizes(params)
   active = {path: int(n) for path, n in jax.device_get(_count_active(params)).items()}
   kernels = [path for path in size if is_kernel(path, named[path])]
+  scales = [path for path in size if is_scale(path)]
   weights, active_weights = (sum(n[path] for path in kernels) for n in (size, active))
   parameters, active_parameters = sum(size.values()), sum(active.values())
   figures = {
@@ -99,6 +101,8 @@ def report(params: Any, positions: Mapping[str, int] | None = None) -> dict[str,
     'weights': weights,
     'active_weights': active_weights,
     'active_fraction': active_parameters / parameters if parameters else 0.0,
+    'scales': sum(size[path] for path in scales),
+    'active_scales': sum(active[path] for path in scales),
     'sparsity': 1 - active_weights / weights if weights else 0.0,
     'compression': weights / active_weights if active_weights else float('inf'),
     'layers': _by_layer({path: named[path] for path in kernels}, active),

@@ -45,6 +45,16 @@ def is_kernel(path: str, leaf: jax.Array) -> bool:
   return jnp.ndim(leaf) >= 2 and name not in NOT_KERNELS and not name.endswith(NOT_KERNELS_END)
 
 
+def is_scale(path: str) -> bool:
+  """Whether a leaf is the scale of a normalisation, by which a whole channel is multiplied.
+
+  Example:
+    >>> is_scale('bn1/scale'), is_scale('bn1/bias')
+    (True, False)
+  """
+  return path.rsplit('/', 1)[-1] == 'scale'
+
+
 def is_parameter(path: str, leaf: jax.Array) -> bool:
   """Whether a leaf is trainable at all: anything of a floating type."""
   del path
