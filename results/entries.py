@@ -19,7 +19,6 @@ class Entry(NamedTuple):
     deploys: the label of the row whose posterior is deployed.
     trunk: the label of the row whose network training goes on from.
     tier: rows are trained in the order of their tiers' names, all seeds of one before the next.
-    columns: what else its page's own tables say of it, by name.
   """
 
   label: str
@@ -30,7 +29,6 @@ class Entry(NamedTuple):
   deploys: str = ''
   trunk: str = ''
   tier: str = ''
-  columns: tuple[tuple[str, str], ...] = ()
 
   @property
   def needs(self) -> str:

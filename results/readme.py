@@ -6,15 +6,18 @@ import statistics
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import cifar10_page
 import figures
 import kept
 from kept import RESULTS
+from markdown import table, times
 from pages import PAGES
 
 from sparsejax.experiment import phases
 from sparsejax.reports import cells
 
 FIGURE, CURVES, HISTOGRAMS = 'error_over_compression.png', 'by_epoch.png', 'log_alpha.png'
+OWN = {'cifar10': cifar10_page}  # pages with a maker of their own
 TITLES = {
   FIGURE: 'test error over compression',
   CURVES: 'accuracy, KL and active weights by epoch',
@@ -24,6 +27,9 @@ TITLES = {
 
 def write(name: str) -> None:
   """Draws a page's figures and writes its README.md."""
+  if name in OWN:
+    OWN[name].write()
+    return
   folder, page, drawn = RESULTS / name, PAGES[name], []
   folder.mkdir(exist_ok=True)
   if page.figure:
@@ -58,6 +64,8 @@ def text_of(name: str, drawn: Sequence[str]) -> str:
     name: of the page.
     drawn: the files of its figures.
   """
+  if name in OWN:
+    return OWN[name].text()
   folder, page = RESULTS / name, PAGES[name]
   paths = {entry: kept.summaries(name, entry) for entry in page.entries}
   found = {entry: list(map(kept.read, of_entry)) for entry, of_entry in paths.items()}
@@ -93,8 +101,8 @@ def _posteriors(found) -> list[str]:
           f'{100 * (1 - s[key]):.2f}' for key in ('test_accuracy', 'test_accuracy_with_bits')
         ]
         rows.append(
-          f'{entry.label} | {s["seed"]} | {units} | {widths} | {_times(s["compression"])} | '
-          f'{_times(s["compression_with_bits"])} | {errors[0]} | {errors[1]}'
+          f'{entry.label} | {s["seed"]} | {units} | {widths} | {times(s["compression"])} | '
+          f'{times(s["compression_with_bits"])} | {errors[0]} | {errors[1]}'
         )
   return table(head, rows) if rows else []
 
@@ -112,20 +120,10 @@ def _tried(folder: pathlib.Path, page) -> list[str]:
       units = '-'.join(map(str, tried['architecture']))
       rows.append(
         f'{entry.label} | {asked} | {100 * tried["validation_accuracy"]:.1f} | '
-        f'{_times(tried["compression"])} | {units}'
+        f'{times(tried["compression"])} | {units}'
       )
   head = 'posterior of | thresholds looked at | validation accuracy, % | compression | units kept'
   return table(head, rows) if rows else []
-
-
-def table(head: str, rows: list[str]) -> list[str]:
-  """The lines of a table; the cells of head and rows are parted by ' | '."""
-  return [f'| {row} |' for row in (head, '|'.join(['---'] * len(head.split(' | '))), *rows)]
-
-
-def _times(ratio: float | None) -> str:
-  """A ratio as text; of a network without a weight it is infinite, and null in its summary."""
-  return 'infinite' if ratio is None or math.isinf(ratio) else f'{ratio:.1f}x'
 
 
 def _means(found) -> list[str]:
@@ -141,7 +139,7 @@ def _means(found) -> list[str]:
       for key in ('compression', 'theoretical_speedup', 'active_fraction')
     ]
     rows.append(
-      f'{entry.label} | {len(summaries)} | {error} | {_times(ratios[0])} | {_times(ratios[1])} | '
+      f'{entry.label} | {len(summaries)} | {error} | {times(ratios[0])} | {times(ratios[1])} | '
       f'{100 * ratios[2]:.2f} %'
     )
   return table(head, rows)

@@ -28,8 +28,8 @@ sys.path.insert(0, str(ROOT))
 
 import launch  # noqa: E402
 from results import places  # noqa: E402
+from results.markdown import table  # noqa: E402
 from results.places import Place  # noqa: E402
-from results.readme import table  # noqa: E402
 from sparsejax.benchmarks import programs, traffic  # noqa: E402
 from sparsejax.experiment import compilation, files, metrics, runs, setup, threads  # noqa: E402
 

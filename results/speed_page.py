@@ -3,7 +3,8 @@
 from typing import Any, NamedTuple
 
 import kept
-from readme import kinds_of, table
+from markdown import table
+from readme import kinds_of
 
 from sparsejax.experiment import runs
 
