@@ -18,6 +18,7 @@ class Entry(NamedTuple):
     program: that trains it.
     deploys: the label of the row whose posterior is deployed.
     trunk: the label of the row whose network training goes on from.
+    seconds: that a run is expected to take, to be looked at where time is short.
     tier: rows are trained in the order of their tiers' names, all seeds of one before the next.
   """
 
@@ -29,6 +30,7 @@ class Entry(NamedTuple):
   deploys: str = ''
   trunk: str = ''
   tier: str = ''
+  seconds: float = 0.0
 
   @property
   def needs(self) -> str:

@@ -23,8 +23,9 @@ def commit_of(environment: dict[str, Any]) -> str:
   return f'{environment["git_commit"][:7]}{changed}'
 
 
-def keep(name: str, runs: pathlib.Path) -> None:
-  """Copies what is kept of a page's finished runs."""
+def keep(name: str, runs: pathlib.Path, results: pathlib.Path | None = None) -> None:
+  """Copies what is kept of a page's finished runs into a folder of its name below `results`."""
+  results = results or RESULTS
   page = PAGES[name]
   folder = runs / (page.runs or name)
   for entry in page.entries:
@@ -32,7 +33,7 @@ def keep(name: str, runs: pathlib.Path) -> None:
       source = folder / entry.label / f'seed{seed}'
       if (source / 'summary.json').exists():
         traced = seed == entry.seeds[0] and re.search(page.traces, entry.label)
-        target = RESULTS / name / entry.label / f'seed{seed}'
+        target = results / name / entry.label / f'seed{seed}'
         _copy(source, target, page.lines, with_trace=bool(traced))
 
 

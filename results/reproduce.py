@@ -7,13 +7,18 @@ skipped and others go on from their checkpoint, so the command can be killed and
 What is kept of each run goes to results/NAME: its config, environment, summary, a thinned
 metrics.jsonl, and the trace of the first seed. README.md there is made of these files alone
 (`--collect` makes it anew without training). A row that goes on from another row's network has that
-one trained first.
+one trained first. Where there is a GPU, the rows for one come before all others.
+
+On a machine that is lent for minutes, with what is kept and what is compiled to be carried home:
+
+python results/reproduce.py cifar10 --runs=DIR --seconds=480 --cache=CACHE --out=OUT
 
 Exit status: 0 when every run ended well, 1 when one failed, 2 for bad arguments; after SIGTERM or
 SIGINT the runs under way are saved, and it is 143 or 130.
 """
 
 import argparse
+import os
 import pathlib
 import re
 import sys
@@ -28,6 +33,8 @@ def main() -> None:
   arguments = parse()
   names = arguments.names
   all_well = True
+  if arguments.cache:
+    os.environ['JAX_COMPILATION_CACHE_DIR'] = str(arguments.cache.absolute())
   if not arguments.collect:
     chosen = [(name, arguments.only) for name in names]
     with running.Children() as children:
@@ -37,10 +44,12 @@ def main() -> None:
         arguments.data,
         arguments.jobs,
         children,
+        arguments.seconds,
       )
   for name in names:
-    kept.keep(name, arguments.runs)
-    readme.write(name)
+    kept.keep(name, arguments.runs, arguments.out)
+    if arguments.out == kept.RESULTS:
+      readme.write(name)
   sys.exit(not all_well)
 
 
@@ -53,6 +62,9 @@ def parse(argv: list[str] | None = None) -> argparse.Namespace:
   add('--data', help='of tensorflow-datasets; default: its own')
   add('--collect', action='store_true', help='only what is finished already')
   add('--jobs', type=int, default=1, help='runs at a time, each on its own cores')
+  add('--seconds', type=float, help='that there are; a run that can not end in them is not begun')
+  add('--cache', type=pathlib.Path, help='of compiled programs, to be carried from here to there')
+  add('--out', type=pathlib.Path, default=kept.RESULTS, help='where what is kept goes')
   add('--only', default='', help='a regular expression: just these rows, and what they need')
   arguments = parser.parse_args(argv)
   labels = [entry.label for name in arguments.names for entry in PAGES[name].entries]
@@ -62,6 +74,7 @@ def parse(argv: list[str] | None = None) -> argparse.Namespace:
     parser.error(f'--only={arguments.only}: it must be a regular expression ({error})')
   for ok, problem in (
     (str(arguments.runs) not in ('', '.'), '--runs= must name a folder'),
+    (arguments.seconds is None or arguments.seconds > 0, '--seconds must be more than 0'),
     (arguments.jobs >= 1, f'--jobs={arguments.jobs} must be 1 or more'),
     (found, f'--only={arguments.only} must match a row; there are {", ".join(labels)}'),
   ):

@@ -8,7 +8,8 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator, Sequence
+import time
+from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
 
 from entries import Entry
@@ -96,6 +97,7 @@ class Children:
 
   def __init__(self):
     self.stopped_by: int | None = None
+    self._is_over = False
     self._running: set[subprocess.Popen] = set()
     self._lock = threading.Lock()
 
@@ -113,6 +115,11 @@ class Children:
   def _stop(self, number, frame) -> None:
     del frame
     self.stopped_by = number
+    self.end()
+
+  def end(self) -> None:
+    """Has those under way save and end; no other is begun."""
+    self._is_over = True
     for process in tuple(self._running):
       process.terminate()
 
@@ -126,14 +133,14 @@ class Children:
     """
     with log.open('a') as said:
       with self._lock:
-        if self.stopped_by is not None:
+        if self._is_over:
           return None
         # A session of its own: Ctrl-C reaches it through `_stop` alone, once.
         process = subprocess.Popen(
           command, cwd=ROOT, stdout=said, stderr=said, start_new_session=True
         )
         self._running.add(process)
-      if self.stopped_by is not None:  # while it was being started
+      if self._is_over:  # while it was being started
         process.terminate()
       if cores:
         os.sched_setaffinity(process.pid, cores)
@@ -142,30 +149,70 @@ class Children:
     return status
 
 
-class Schedule:
-  """Hands out runs in their order, each when what it needs has ended well. For several threads."""
+class Budget:
+  """How much time is left, and what a run takes of it: what it took before, or what is expected.
 
-  def __init__(self, tasks: Sequence[Task]):
-    self._pending = list(tasks)
+  Args:
+    seconds: from now on; None is without end.
+  """
+
+  def __init__(self, seconds: float | None):
+    self._end = None if seconds is None else time.monotonic() + seconds
+    self._took: dict[str, float] = {}  # by model: of its last run
+
+  @property
+  def left(self) -> float | None:
+    return None if self._end is None else self._end - time.monotonic()
+
+  def fits(self, task: Task) -> bool:
+    """Whether a run can end in time."""
+    if self._end is None:
+      return True
+    expected = self._took.get(_model_of(task), task.entry.seconds)
+    return expected <= self.left
+
+  def note(self, task: Task, seconds: float) -> None:
+    """Notes how long a run took; the next one of its model will take as long."""
+    self._took[_model_of(task)] = seconds
+
+
+def _model_of(task: Task) -> str:
+  return task.entry.label.partition('_')[0]
+
+
+class Schedule:
+  """Hands out runs in their order, each when what it needs has ended well. For several threads.
+
+  Args:
+    tasks: in their order.
+    fits: whether there is time for one; without it, it is not begun.
+  """
+
+  def __init__(self, tasks: Sequence[Task], fits: Callable[[Task], bool] = lambda task: True):
+    self.pending, self._fits = list(tasks), fits
     self._state: dict[tuple, bool | None] = {}  # by place: ended well, or not; None while it runs
     self._changed = threading.Condition()
 
   def take(self) -> Task | None:
-    """Returns the next run, waiting for those that it needs; None when there are no more."""
+    """Returns the next run, waiting for those that it needs; None when no more can be begun."""
     with self._changed:
-      while self._pending:
-        for task in self._pending:
-          needed = self._state.get(task.needs, None) if task.needs else True
-          if needed is not None:
-            self._pending.remove(task)
-            self._state[task.place] = None if needed else False
-            if needed:
-              return task
-            print(f'  {task.entry.label}, seed {task.seed}: {task.entry.needs} failed', flush=True)
-            break
-        else:
-          self._changed.wait()
-      return None
+      while True:
+        self._drop_what_needs_a_failure()
+        for task in self.pending:
+          if (not task.needs or self._state.get(task.needs)) and self._fits(task):
+            self.pending.remove(task)
+            self._state[task.place] = None
+            return task
+        if None not in self._state.values():
+          return None
+        self._changed.wait()
+
+  def _drop_what_needs_a_failure(self) -> None:
+    for task in tuple(self.pending):
+      if task.needs and self._state.get(task.needs) is False:
+        self.pending.remove(task)
+        self._state[task.place] = False
+        print(f'  {task.entry.label}, seed {task.seed}: {task.entry.needs} failed', flush=True)
 
   def ended(self, task: Task, *, well: bool) -> None:
     with self._changed:
@@ -174,36 +221,67 @@ class Schedule:
 
   @property
   def all_well(self) -> bool:
-    return not self._pending and all(self._state.values())
+    """Whether every run that was begun, or could not be, ended well."""
+    return all(self._state.values())
 
 
 def train(
-  tasks: Sequence[Task], runs: pathlib.Path, data: str | None, jobs: int, children: Children
+  tasks: Sequence[Task],
+  runs: pathlib.Path,
+  data: str | None,
+  jobs: int,
+  children: Children,
+  seconds: float | None = None,
 ) -> bool:
-  """Trains every run that is not finished yet; returns whether all of them ended well."""
-  schedule = Schedule(tasks)
+  """Trains every run that is not finished yet; returns whether all that were begun ended well.
+
+  Args:
+    tasks: in the order of their worth.
+    runs: the folder of the runs of all pages.
+    data: the folder of the data sets; None is tensorflow-datasets' own.
+    jobs: runs at a time.
+    children: that a signal stops.
+    seconds: that there are. A run that can't end in them is not begun, and what is under way then
+      is saved and stopped.
+  """
+  budget = Budget(seconds)
+  schedule = Schedule(tasks, budget.fits)
   # Two runs that share two cores wait for each other's threads; on macOS they must.
   available = sorted(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else []
 
   def work(job: int) -> None:
     while (task := schedule.take()) is not None:
-      status = _launch(task, runs / task.folder, data, set(available[job::jobs]), children)
+      folder, begun = (runs / task.folder).absolute(), time.monotonic()
+      status = 0
+      if not (_directory(task, folder) / 'summary.json').exists():
+        status = _launch(task, folder, data, set(available[job::jobs]), children)
+        if status == 0:
+          budget.note(task, time.monotonic() - begun)
       schedule.ended(task, well=status == 0)
 
+  alarm = threading.Timer(seconds or 0, children.end)
+  alarm.daemon = True
+  if seconds is not None:
+    alarm.start()
   with concurrent.futures.ThreadPoolExecutor(jobs) as pool:
     for future in [pool.submit(work, job) for job in range(jobs)]:
       future.result()
+  alarm.cancel()
+  if seconds is not None:
+    left = ', '.join(f'{task.entry.label}/seed{task.seed}' for task in schedule.pending)
+    print(f'no time for: {left}' if left else 'all rows are there', flush=True)
   return schedule.all_well
+
+
+def _directory(task: Task, runs: pathlib.Path) -> pathlib.Path:
+  return runs / task.entry.label / f'seed{task.seed}'
 
 
 def _launch(task: Task, runs, data, cores, children) -> int | None:
   command = [sys.executable, *command_of(task.entry, task.seed, runs, data)]
-  workdir = (runs / task.entry.label / f'seed{task.seed}').absolute()
-  if (workdir / 'summary.json').exists():
-    return 0
-  workdir.parent.mkdir(parents=True, exist_ok=True)
+  log = _directory(task, runs).with_suffix('.log')
+  log.parent.mkdir(parents=True, exist_ok=True)
   print(*command[1:], flush=True)
-  log = workdir.with_suffix('.log')
   status = children.run(command, cores, log)
   if status:
     print(f'  ended with status {status}: see {log}', flush=True)

@@ -88,6 +88,7 @@ def test_what_needs_a_run_that_failed_is_not_begun(capsys):
   schedule.ended(schedule.take(), well=False)
   assert schedule.take() is None
   assert not schedule.all_well
+  assert not schedule.pending
   assert capsys.readouterr().out.splitlines() == [
     '  cut, seed 1: trunk failed',
     '  again, seed 1: cut failed',
@@ -103,6 +104,55 @@ def test_a_thread_that_waits_is_woken():
   schedule.ended(trunk, well=True)
   waiting.join(timeout=60)
   assert [task.place for task in taken] == [('made_up', 'cut', 0)]
+
+
+PROGRAM = """
+import pathlib, sys, time
+at = next(a.partition('=')[2] for a in sys.argv if a.startswith('--workdir='))
+time.sleep({sleep})
+pathlib.Path(at).mkdir(parents=True)
+pathlib.Path(at, 'summary.json').write_text('{{}}')
+"""
+
+
+def rows_of_seconds(tmp_path, *rows):
+  """Tasks whose program sleeps; of each its label, how long it takes, how long it is said to."""
+  tasks = []
+  for label, sleep, expected in rows:
+    program = tmp_path / f'{label}.py'
+    program.write_text(PROGRAM.format(sleep=sleep))
+    entry = Entry(label, 'c.py', seeds=(0,), program=str(program), seconds=expected)
+    tasks.append(running.Task('page', entry, 0))
+  return tasks
+
+
+def finished(runs):
+  return sorted(path.parent.parent.name for path in runs.glob('page/*/seed0/summary.json'))
+
+
+def test_a_row_that_can_not_end_in_time_is_not_begun(tmp_path, capsys):
+  tasks = rows_of_seconds(tmp_path, ('big_a', 0, 1e6), ('small_a', 0, 1), ('small_b', 0, 1))
+  with running.Children() as children:
+    assert running.train(tasks, tmp_path / 'runs', None, 1, children, seconds=500)
+  assert finished(tmp_path / 'runs') == ['small_a', 'small_b']
+  assert 'no time for: big_a/seed0' in capsys.readouterr().out
+
+
+def test_what_a_model_took_is_what_is_expected_of_its_next_row(tmp_path):
+  first, second = rows_of_seconds(tmp_path, ('net_a', 0, 1), ('net_b', 0, 1))
+  budget = running.Budget(100)
+  assert budget.fits(second)
+  budget.note(first, 1000.0)
+  assert not budget.fits(second)
+  assert running.Budget(None).fits(second)
+
+
+def test_when_the_time_is_over_what_runs_is_stopped_and_what_is_done_is_kept(tmp_path):
+  tasks = rows_of_seconds(tmp_path, ('one_a', 0, 0), ('two_a', 1000, 0), ('three_a', 0, 0))
+  with running.Children() as children:
+    assert not running.train(tasks, tmp_path / 'runs', None, 1, children, seconds=3)
+  assert 'two_a' not in finished(tmp_path / 'runs')
+  assert 'three_a' not in finished(tmp_path / 'runs')
 
 
 WAITS = """
@@ -144,6 +194,7 @@ def test_a_signal_goes_on_to_what_runs_and_nothing_more_is_begun(number, tmp_pat
 REFUSED = {
   'no runs': (['mnist_lobs', '--runs='], '--runs= must name a folder'),
   'no job': (['mnist_lobs', '--runs=r', '--jobs=0'], '--jobs=0 must be 1 or more'),
+  'no time': (['mnist_lobs', '--runs=r', '--seconds=0'], '--seconds must be more than 0'),
   'no row': (['mnist_lobs', '--runs=r', '--only=lenet6'], '--only=lenet6 must match a row'),
   'no expression': (['mnist_lobs', '--runs=r', '--only=('], '--only=(: it must be a regular'),
   'no page': (['mnist_lob', '--runs=r'], "invalid choice: 'mnist_lob'"),
