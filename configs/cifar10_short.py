@@ -25,7 +25,8 @@ on two cores, of mobilenet 2 to 4, of vgg16 4 to 8.
 
 from ml_collections import ConfigDict
 
-from configs import base, recipes
+from configs import recipes
+from sparsejax.experiment.config import base
 
 TRUNK_EPOCHS, LATER_EPOCHS = 30.0, 20.0
 PEAKS = {'mobilenet': 0.1}  # of the learning rate in the trunk; of others 0.2

@@ -7,7 +7,8 @@ Dense for 20 epochs, one cut, 40 epochs of retraining: 97 % of the test digits r
 in twenty, on two CPU cores within half a minute, most of it compilation.
 """
 
-from configs import base, recipes
+from configs import recipes
+from sparsejax.experiment.config import base
 
 
 def get_config(active_fraction='0.05'):

@@ -4,7 +4,7 @@ import math
 
 from ml_collections import ConfigDict
 
-from configs import base
+from sparsejax.experiment.config import base
 from sparsejax.sparsity import schedules
 
 

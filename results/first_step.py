@@ -8,13 +8,11 @@ import pathlib
 import sys
 import time
 
-from absl import app
-
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent))
 
 import jax
 
-import launch
+from sparsejax import launch
 from sparsejax.experiment import parallel
 
 train_calls = parallel.train_calls
@@ -36,4 +34,4 @@ def until_first_step(step, *, convolutional):
 parallel.train_calls = until_first_step
 
 if __name__ == '__main__':
-  app.run(launch.main, flags_parser=launch.parse)
+  sys.exit(launch.main(sys.argv))

@@ -135,10 +135,9 @@ class Children:
       with self._lock:
         if self._is_over:
           return None
-        # A session of its own: Ctrl-C reaches it through `_stop` alone, once.
-        process = subprocess.Popen(
-          command, cwd=ROOT, stdout=said, stderr=said, start_new_session=True
-        )
+        # A group of its own: Ctrl-C reaches it through `_stop` alone, once. A session of its own
+        # would share the processor as if nobody had been nice.
+        process = subprocess.Popen(command, cwd=ROOT, stdout=said, stderr=said, process_group=0)
         self._running.add(process)
       if self._is_over:  # while it was being started
         process.terminate()

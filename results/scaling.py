@@ -26,12 +26,12 @@ import jax
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
-import launch  # noqa: E402
 from results import places  # noqa: E402
 from results.markdown import table  # noqa: E402
 from results.places import Place  # noqa: E402
 from sparsejax.benchmarks import programs, traffic  # noqa: E402
 from sparsejax.experiment import compilation, files, metrics, runs, setup, threads  # noqa: E402
+from sparsejax.experiment.config import commandline  # noqa: E402
 
 ONE = Place('1 device', processes=1, devices=1, shares=1)
 EIGHT = Place('8 devices', processes=1, devices=8, shares=8)
@@ -142,9 +142,8 @@ def largest_difference(some: Sequence[float], others: Sequence[float]) -> float:
 
 def exchanged(arguments: Sequence[str]) -> dict[str, int]:
   """Returns the bytes that a step of this config averages, predicted and found in the program."""
-  launch.read(['scaling', *arguments])
   compilation.use_cache()
-  experiment = setup.build(launch.resolve())
+  experiment = setup.build(commandline.resolve(arguments))
   subject = programs.Subject(experiment)
   program = programs.training_step(subject, experiment.tx).lower().compile().as_text()
   return {

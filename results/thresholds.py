@@ -20,8 +20,8 @@ sys.path.insert(0, str(ROOT))
 import kept  # noqa: E402
 from pages import PAGES  # noqa: E402
 
-from configs import base  # noqa: E402
 from sparsejax.experiment import compilation, files, finished, thresholds  # noqa: E402
+from sparsejax.experiment.config import base  # noqa: E402
 from sparsejax.experiment.deploy import look  # noqa: E402
 from sparsejax.experiment.errors import UsageError  # noqa: E402
 

@@ -9,11 +9,9 @@ convolutions did; sampling and the network that is deployed read it rightly.
 import pathlib
 import sys
 
-from absl import app
-
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent))
 
-import launch
+from sparsejax import launch
 from sparsejax.sparsity import divergences
 
 right = divergences.standard_normal_kl
@@ -23,4 +21,4 @@ if __name__ == '__main__':
   # The config can not tell: by default the run would lie where the right one belongs.
   if not any(argument.startswith('--workdir=') for argument in sys.argv):
     sys.exit('wrong_variance.py: needed is --workdir=DIR')
-  app.run(launch.main, flags_parser=launch.parse)
+  sys.exit(launch.main(sys.argv))

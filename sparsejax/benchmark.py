@@ -27,6 +27,8 @@ import sys
 from collections.abc import Sequence
 from typing import Any
 
+from sparsejax import extras
+
 DONE, FAILED, USAGE = 0, 1, 2
 
 
@@ -128,15 +130,15 @@ def benchmark(arguments: argparse.Namespace) -> dict[str, Any]:
     UsageError: what can't be; nothing has been compiled or written.
     PeerError: PyTorch's process ended before its time.
   """
-  import launch
   from sparsejax.benchmarks import measure, peer, programs
   from sparsejax.experiment import compilation, setup, threads
+  from sparsejax.experiment.config import commandline
   from sparsejax.experiment.errors import UsageError
 
-  launch.read(['benchmark', *arguments.config])
+  settings = commandline.resolve(arguments.config)
   compilation.use_cache()
   try:
-    experiment = setup.build(launch.resolve())
+    experiment = setup.build(settings)
   except ValueError as error:
     raise UsageError(str(error)) from error
   options = dict(count=arguments.rounds, profile=arguments.profile, note=_note)
@@ -152,4 +154,4 @@ def _note(line: str) -> None:
 
 
 if __name__ == '__main__':
-  sys.exit(main(sys.argv))
+  sys.exit(extras.explained(main, sys.argv))

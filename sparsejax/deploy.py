@@ -23,6 +23,8 @@ import pathlib
 import sys
 from collections.abc import Sequence
 
+from sparsejax import extras
+
 FINISHED, USAGE = 0, 2
 
 
@@ -76,8 +78,8 @@ def _arguments(argv: Sequence[str]) -> argparse.Namespace:
 
 
 def _deploy(arguments: argparse.Namespace) -> None:
-  from configs import base
   from sparsejax.experiment import allocator, compilation, finished, threads, thresholds
+  from sparsejax.experiment.config import base
   from sparsejax.experiment.deploy import deploy, look
 
   source = finished.read(arguments.run)
@@ -103,4 +105,4 @@ def _deploy(arguments: argparse.Namespace) -> None:
 
 
 if __name__ == '__main__':
-  sys.exit(main(sys.argv))
+  sys.exit(extras.explained(main, sys.argv))

@@ -29,5 +29,5 @@ def nearest(name: str, known: Iterable[str], *, cutoff: float = 0.6) -> str:
     >>> nearest('epoch', ['epochs', 'seed']), nearest('epoch', ['seed'])
     (" did you mean 'epochs'?", '')
   """
-  near = difflib.get_close_matches(name, list(known), n=1, cutoff=cutoff)
+  near = difflib.get_close_matches(name[:200], list(known), n=1, cutoff=cutoff)
   return f" did you mean '{near[0]}'?" if near else ''

@@ -15,6 +15,7 @@ import pathlib
 import sys
 from collections.abc import Sequence
 
+from sparsejax import extras
 from sparsejax.experiment.arguments import Parser
 from sparsejax.experiment.errors import in_one_line
 
@@ -104,4 +105,4 @@ def _figures(found, searched):
 
 
 if __name__ == '__main__':
-  sys.exit(main(sys.argv))
+  sys.exit(extras.explained(main, sys.argv))

@@ -6,12 +6,13 @@ Every trial is an ordinary run in an ordinary run directory below DIR/runs. The 
 or in any database that Optuna speaks to: --study=URL, or the environment's SPARSEJAX_STUDY, which
 other users of the machine do not see. The same command goes on with a search that was stopped,
 and started on more machines that share DIR it works on the same search. Fields:
-configs/sweeps/base.py; `--config.FIELD=VALUE` sets one.
+sparsejax/search/base.py; `--config.FIELD=VALUE` sets one.
 
 Exit status: 0 finished, 2 for what can't be run as asked, 143 after SIGTERM, 130 after SIGINT (the
 workers save first), 1 otherwise.
 """
 
+import argparse
 import contextlib
 import fcntl
 import json
@@ -19,14 +20,16 @@ import os
 import pathlib
 import signal
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from absl import flags
-from ml_collections import config_flags
-
-from sparsejax.experiment import commandline, files
-from sparsejax.experiment.errors import UsageError
+from sparsejax import extras
+from sparsejax.experiment import files
+from sparsejax.experiment.arguments import Parser
+from sparsejax.experiment.config import loading, overrides
+from sparsejax.experiment.config.kinds import literal
+from sparsejax.experiment.errors import UsageError, in_one_line
+from sparsejax.lookup import nearest
 from sparsejax.search import layout
 
 FINISHED, USAGE = 0, 2
@@ -38,21 +41,18 @@ def main(argv: list[str]) -> int:
     print(__doc__)
     return FINISHED
   try:
-    values = parse(argv)
-    return search(
-      values['config'].value.to_dict(),
-      pathlib.Path(values['workdir'].value),
-      url=values['study'].value,
-      name=values['name'].value,
-      workers=values['workers'].value,
-    )
-  except (flags.Error, ValueError) as error:
-    return _fail(commandline.explain(error, argv, fields_in='configs/sweeps/base.py'))
-  except OSError as error:
-    if error.errno not in files.FULL_DISK:
-      raise
-    where = error.filename or values['workdir'].value
-    return _fail(f'{error.strerror}: {where}; what was saved before stays')
+    asked, arguments = parse(argv[1:])
+    folder = pathlib.Path(arguments.workdir)
+    try:
+      own = dict(url=arguments.study, name=arguments.name, workers=arguments.workers)
+      return search(asked, folder, **own)
+    except OSError as error:
+      if error.errno not in files.FULL_DISK:
+        raise
+      where = error.filename or folder
+      return _fail(f'{error.strerror}: {where}; what was saved before stays')
+  except ValueError as error:
+    return _fail(in_one_line(error))
 
 
 def _fail(message: str) -> int:
@@ -60,32 +60,40 @@ def _fail(message: str) -> int:
   return USAGE
 
 
-def parse(argv: list[str]) -> flags.FlagValues:
-  """Returns the flags.
+def parse(argv: Sequence[str]) -> tuple[dict[str, Any], argparse.Namespace]:
+  """Returns the settings of the search and the command's own flags.
 
   Raises:
-    UsageError: one is missing, unknown or can't be, or the config can't be loaded.
+    ValueError: one is missing, unknown or can't be, or the config can't be loaded.
   """
-  values = flags.FlagValues()
-  config_flags.DEFINE_config_file('config', None, 'a sweep', flag_values=values, sys_argv=argv)
-  flags.DEFINE_string('workdir', None, 'the folder of the search', flag_values=values)
-  flags.DEFINE_string('study', None, 'URL of a database', flag_values=values)
-  flags.DEFINE_string('name', 'sweep', 'of the study', flag_values=values)
-  flags.DEFINE_integer('workers', 1, 'local processes', flag_values=values, lower_bound=1)
-  try:
-    rest = values(argv)
-  except (TypeError, AttributeError, KeyError, SyntaxError) as error:
-    raise UsageError(commandline.one_line(error)) from error
-  if len(rest) > 1:
-    raise UsageError(f"unexpected argument '{rest[1]}': allowed are flags")
+  asked = overrides.split(argv)
+  parser = Parser(prog='sweep', add_help=False, allow_abbrev=False)
+  for name in ('workdir', 'study'):
+    parser.add_argument(f'--{name}')
+  parser.add_argument('--name', default='sweep')
+  parser.add_argument('--workers', type=int, default=1)
+  arguments = parser.parse_args(asked.rest)
+  given = {'config': asked.file, 'workdir': arguments.workdir}
   for flag, allowed in (('config', 'configs/sweeps/NAME.py'), ('workdir', 'a folder')):
-    if values[flag].value is None:
+    if not given[flag]:
       raise UsageError(f'--{flag} is missing: allowed is --{flag}={allowed}')
-  try:
-    values['config'].value.to_dict()  # one that could not be loaded raises on first use
-  except OSError as error:
-    raise UsageError(commandline.one_line(error)) from error
-  return values
+  if arguments.workers < 1:
+    raise UsageError(f'--workers={arguments.workers} must be 1 or more')
+  return _settings(asked), arguments
+
+
+def _settings(asked: overrides.Asked) -> dict[str, Any]:
+  """The settings of a search from its file, with the fields that the command line sets."""
+  config = loading.load(asked.file)
+  for name, text in asked.changes.items():
+    known = [*config, *(f'scheduler.{key}' for key in config.get('scheduler', ()))]
+    if name not in known:
+      raise UsageError(f"unknown field 'config.{name}':{nearest(name, known)}")
+    try:
+      config.update_from_flattened_dict({name: literal(text)})
+    except (TypeError, ValueError) as error:
+      raise UsageError(f'config.{name}={text}: {in_one_line(error)}') from None
+  return config.to_dict()
 
 
 def search(
@@ -104,10 +112,10 @@ def search(
     UsageError, ValueError: what can't be; nothing has been written but, where its settings were
       right, the study.
   """
-  from configs.sweeps import base
+  from sparsejax.search import base
 
   if wrong := set(asked) ^ set(base.get_config().to_dict()):
-    raise UsageError(f"config: '{min(wrong)}': allowed are the fields of configs/sweeps/base.py")
+    raise UsageError(f"config: '{min(wrong)}': allowed are the fields of sparsejax/search/base.py")
   is_new = _is_new(folder, json.loads(json.dumps(asked)))
 
   # These take seconds: what can be told without them has been.
@@ -186,4 +194,4 @@ def _alone_in(folder: pathlib.Path) -> Iterator[None]:
 
 if __name__ == '__main__':
   signal.signal(signal.SIGPIPE, signal.SIG_DFL)
-  sys.exit(main(sys.argv))
+  sys.exit(extras.explained(main, sys.argv))

@@ -14,10 +14,10 @@ import sys
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from configs import base
-from sparsejax.experiment import allocator, commandline, compilation, threads
+from sparsejax.experiment import allocator, compilation, threads
+from sparsejax.experiment.config import base, commandline, overrides
 from sparsejax.experiment.errors import TerminatedError
-from sparsejax.search import layout, settings, space
+from sparsejax.search import layout, settings
 
 URL = 'SPARSEJAX_STUDY'
 
@@ -31,22 +31,17 @@ def resolver(overrides: Sequence[str]) -> Callable[[str], dict[str, Any]]:
   return functools.cache(functools.partial(_resolve, tuple(overrides)))
 
 
-def _resolve(overrides: tuple[str, ...], config: str) -> dict[str, Any]:
-  path = config.partition(':')[0]
+def _resolve(changes: tuple[str, ...], config: str) -> dict[str, Any]:
+  if not isinstance(config, str) or not config:
+    raise ValueError(f'configs: {config!r} must be a config file, NAME.py[:ARGUMENT]')
+  parted = [change.partition('=') for change in changes]
+  if wrong := [change for change, found in zip(changes, parted, strict=True) if not found[1]]:
+    raise ValueError(f"overrides: '{wrong[0]}'; allowed is FIELD=VALUE")
   try:
-    loaded = base.complete(commandline.load(config))
-  except Exception as error:  # whatever the file does
-    if not pathlib.Path(path).is_file():
-      raise ValueError(f"configs: there is no file '{path}'; allowed is a config file") from None
-    raise ValueError(f'configs: {config}: {commandline.one_line(error)}') from None
-  loaded.name = pathlib.Path(path).stem
-  settings = loaded.to_dict()
-  for override in overrides:
-    key, separator, text = override.partition('=')
-    if not separator:
-      raise ValueError(f"overrides: '{override}'; allowed is FIELD=VALUE")
-    settings = space.apply(settings, {key: commandline.value_of(text)})
-  return settings
+    asked = overrides.Asked(config, {name: text for name, _, text in parted}, ())
+    return commandline.settings_of(asked, all_read=False)  # what varies may be read with others
+  except ValueError as error:
+    raise ValueError(f'configs: {config}: {error}') from None
 
 
 def defaults(settings: dict[str, Any]) -> tuple[dict[str, Any], int]:

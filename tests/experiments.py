@@ -1,14 +1,11 @@
 """What a command line builds, in this process and without training."""
 
-from ml_collections import config_flags  # noqa: F401  (launch defines its flags on import)
-
-import launch
 from sparsejax.experiment import setup
+from sparsejax.experiment.config import commandline
 
 QUICK = '--config=configs/quickstart.py'
 
 
 def build(*arguments):
   """The experiment of a command line."""
-  launch.read(['launch.py', *arguments])
-  return setup.build(launch.resolve())
+  return setup.build(commandline.resolve(arguments))

@@ -12,10 +12,10 @@ import jax
 import pytest
 from experiments import QUICK, build
 
-import launch
 from sparsejax import benchmark, models
 from sparsejax.benchmarks import measure, memory, peer, programs, rounds
 from sparsejax.experiment import threads
+from sparsejax.experiment.config import commandline
 
 KEYS = (
   *('examples_per_second', 'step_seconds', 'compile_seconds', 'flops_per_example'),
@@ -140,8 +140,8 @@ def test_blocks_take_turns_and_all_but_the_first_steps_are_counted():
   }.items(),
 )
 def test_the_bare_optimizer_is_the_chain_without_the_links_of_sparsity(config, bare):
-  launch.read(['benchmark', f'--config=configs/{config}.py'])
-  assert programs.bare_chain(launch.resolve()) == bare
+  settings = commandline.resolve([f'--config=configs/{config}.py'])
+  assert programs.bare_chain(settings) == bare
 
 
 def test_a_chain_without_sparsity_has_no_overhead():

@@ -8,12 +8,13 @@ import pathlib
 import pytest
 from ml_collections import ConfigDict
 
-from configs import base, recipes
+from configs import recipes
 from sparsejax import layers, models
 from sparsejax.experiment import agenda, events, links, optimizer, proximal, pruning, runs, sources
+from sparsejax.experiment.config import base
 from sparsejax.experiment.durations import Clock, in_steps
 
-FOLDER = pathlib.Path(base.__file__).parent
+FOLDER = pathlib.Path(recipes.__file__).parent
 NAMES = sorted({file.stem for file in FOLDER.glob('*.py')} - {'__init__', 'base', 'recipes'})
 EXAMPLES = {'cifar10': 40_000, 'mnist': 55_000, 'digits': 1_197}
 

@@ -11,9 +11,9 @@ import pytest
 import run_folders
 from ml_collections import ConfigDict
 
-from configs import base
 from sparsejax import deploy, report
 from sparsejax.experiment import checkpoint, files, metrics, thresholds
+from sparsejax.experiment.config import base
 from sparsejax.experiment.run import run
 
 CHAIN = ('add_kl_gradients', 'scale_by_adam', 'scale_by_learning_rate')

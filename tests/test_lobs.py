@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 from flax import linen as nn
 
-from configs import base
 from configs.lenet5_lobs import get_config as lenet5_lobs
 from configs.lenet300_lobs import get_config as lenet300_lobs
 from sparsejax.experiment import events, lobs, parallel
+from sparsejax.experiment.config import base
 from sparsejax.experiment.state import TrainState, empty_window
 from sparsejax.experiment.steps import Arrays, Preprocessing
 from sparsejax.layers import deterministic

@@ -9,8 +9,7 @@ import readme
 import running
 import speed_page
 
-import launch
-from sparsejax import deploy
+from sparsejax import deploy, launch
 from sparsejax.experiment import finished, thresholds
 
 pytestmark = pytest.mark.usefixtures('_clean_flags')
@@ -32,11 +31,10 @@ def test_a_row_is_a_config_with_fields_that_it_has(row):
   entry = ROWS[row]
   program, *flags = running.command_of(entry, 3, RUNS, 'data')
   assert pathlib.Path(program).exists()
-  launch.read(['launch.py', *flags])
-  settings = launch.resolve()
+  settings, own = launch.read(flags)
   assert settings['seed'] == 3
   assert settings['data']['dir'] == str(pathlib.Path('data').absolute())
-  assert launch.WORKDIR.value == str(RUNS.absolute() / entry.label / 'seed3')
+  assert own.workdir == str(RUNS.absolute() / entry.label / 'seed3')
 
 
 @pytest.mark.parametrize('row', [row for row, entry in ROWS.items() if entry.deploys])

@@ -9,8 +9,8 @@ import numpy as np
 import orbax.checkpoint as ocp
 import pytest
 
-from configs import base
 from sparsejax.experiment import agenda, checkpoint, links, optimizer, phases, posterior, setup
+from sparsejax.experiment.config import base
 from sparsejax.experiment.durations import Clock
 from sparsejax.sparsity import tree
 
@@ -229,7 +229,7 @@ def test_a_deployed_network_has_batch_norm_averages_of_its_own(tmp_path):
     ),
     (
       (*RUN, '--config.add_kl_gradients.weight=x'),
-      "add_kl_gradients.weight='x': allowed is a number or a schedule's block",
+      "add_kl_gradients.weight='x' must be a number of 0 or more, or a schedule's block",
     ),
   ],
 )

@@ -9,8 +9,8 @@ import optax
 import pytest
 
 import sparsejax
-from configs import base
 from sparsejax.experiment import links, optimizer, proximal
+from sparsejax.experiment.config import base
 from sparsejax.experiment.durations import Clock
 
 CLOCK = Clock(examples=100, batch_size=10, epochs=4.0)  # 10 steps an epoch, 40 in all

@@ -4,9 +4,8 @@ import re
 
 import pytest
 
-from configs.sweeps import base
 from sparsejax import sweep_worker
-from sparsejax.search import ends, settings
+from sparsejax.search import base, ends, settings
 
 RATE = 'scale_by_learning_rate.learning_rate'
 BRACKETS = {'name': 'hyperband', 'eta': 3}
@@ -91,7 +90,7 @@ def test_a_schedules_setting_is_read_with_another_of_the_same_schedule():
 def test_a_search_that_goes_on_is_not_built_again():
   target = uniform('prune.target', 0.1, 1.5)
   assert check(target, with_ends=False) == []
-  with pytest.raises(ValueError, match=r'^configs/quickstart.py: prune.target=2'):
+  with pytest.raises(ValueError, match=r'^configs: configs/quickstart.py: config.prune.target=2'):
     check(uniform('batch_size', 1, 9, 'integers'), overrides=('prune.target=2.0',), with_ends=False)
 
 

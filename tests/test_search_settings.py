@@ -5,20 +5,21 @@ import math
 
 import pytest
 
-from configs.sweeps import base
-from sparsejax.search import settings, space
+from sparsejax.search import base, settings, space
 
 CONFIG = {
   'epochs': 9.0,
   'seed': 0,
   'batch_size': 32,
   'evaluation': {'every_epochs': 1.0},
-  'rate': {'value': 0.1, 'nesterov': False},
-  'limit': None,
+  'scale_by_learning_rate': {'learning_rate': 0.1},
+  'trace': {'decay': 0.9, 'nesterov': False},
+  'data': {'limit': None},
   'log': {'every_steps': 5},
-  'chain': ('sgd',),
+  'chain': ('trace', 'scale_by_learning_rate'),
 }
-RATE = {'key': 'rate.value', 'kind': 'log_uniform', 'low': 0.01, 'high': 1.0}
+KEY = 'scale_by_learning_rate.learning_rate'
+RATE = {'key': KEY, 'kind': 'log_uniform', 'low': 0.01, 'high': 1.0}
 BATCH = {'key': 'batch_size', 'kind': 'choices', 'choices': (16, 32)}
 
 
@@ -26,7 +27,7 @@ def resolve(config):
   """A config whose argument is its rate's value, cut to an integer: the log's mistake."""
   found = copy.deepcopy(CONFIG)
   if ':' in config:
-    found['rate']['value'] = float(int(float(config.partition(':')[2])))
+    found['scale_by_learning_rate']['learning_rate'] = float(int(float(config.partition(':')[2])))
   return found
 
 
@@ -38,7 +39,7 @@ def sweep(**changes):
 
 def test_hyperband_over_one_parameter():
   found = settings.check(sweep(), resolve)
-  assert [parameter.key for parameter in found.parameters] == ['rate.value']
+  assert [parameter.key for parameter in found.parameters] == [KEY]
   assert len(found.slots) == 9 + 3 + 1 + 5 + 1 + 3
   assert found.combinations is None
 
@@ -53,7 +54,8 @@ def test_a_grid_is_every_combination_in_full_length():
   assert found.combinations[1] == {'batch_size': 16, 'config': 'a.py:1', 'seed': 1}
   assert all(slot.is_last and slot.epochs == 9 for slot in found.slots)
   trial = settings.resolved(found.settings, found.combinations[-1], resolve)
-  assert (trial['batch_size'], trial['seed'], trial['rate']['value']) == (32, 2, 2.0)
+  assert (trial['batch_size'], trial['seed']) == (32, 2)
+  assert trial['scale_by_learning_rate']['learning_rate'] == 2.0
 
 
 def test_optunas_pruner_starts_so_many_trials():
@@ -80,8 +82,11 @@ WRONG = {
   ),
   'no config': ({'configs': ()}, r'configs=\(\): allowed is one'),
   'nothing varies': ({'space': ()}, r'space=\(\): nothing varies'),
-  'absent key': ({'space': (RATE | {'key': 'rate.valu'},)}, "unknown field 'rate.valu': did you"),
-  'absent block': ({'space': (RATE | {'key': 'prune.target'},)}, "unknown field 'prune.target'"),
+  'absent key': (
+    {'space': (RATE | {'key': KEY[:-1]},)},
+    f"unknown field 'config.{KEY[:-1]}': did you",
+  ),
+  'absent block': ({'space': (RATE | {'key': 'prune.target'},)}, "name no 'prune'"),
   'an argument without effect': (
     {
       'space': ({'key': 'argument', 'kind': 'uniform', 'low': 0.1, 'high': 0.9},),
@@ -102,17 +107,17 @@ WRONG = {
   ),
   'a float in an integer': (
     {'space': (RATE | {'key': 'batch_size'},)},
-    'batch_size=0.01: allowed is int, as 32 is',
+    'batch_size=0.01 must be an integer of 1 or more',
   ),
   'a text in a truth': (
-    {'space': ({'key': 'rate.nesterov', 'kind': 'choices', 'choices': ('yes', 'no')},)},
-    "rate.nesterov='yes': allowed is bool",
+    {'space': ({'key': 'trace.nesterov', 'kind': 'choices', 'choices': ('yes', 'no')},)},
+    "trace.nesterov='yes' must be True or False",
   ),
-  'a key twice': ({'space': (RATE, RATE)}, "'rate.value' is there twice"),
+  'a key twice': ({'space': (RATE, RATE)}, f"'{KEY}' is there twice"),
   'no key': ({'space': ({'kind': 'uniform'},)}, 'has no key'),
-  'kind': ({'space': (RATE | {'kind': 'normal'},)}, "unknown kind of 'rate.value' 'normal'"),
+  'kind': ({'space': (RATE | {'kind': 'normal'},)}, f"unknown kind of '{KEY}' 'normal'"),
   'bound missing': (
-    {'space': ({'key': 'rate.value', 'kind': 'uniform', 'low': 0.1},)},
+    {'space': ({'key': KEY, 'kind': 'uniform', 'low': 0.1},)},
     'needed are low, high; high is wrong',
   ),
   'low above high': ({'space': (RATE | {'low': 2.0},)}, 'from 2.0 to 1.0: allowed are numbers'),
@@ -160,7 +165,7 @@ WRONG = {
   'seeds without a grid': ({'seeds': (0, 1)}, "with the sampler 'random' allowed is one"),
   'grid without choices': (
     {'sampler': 'grid', 'scheduler': {'name': 'none'}},
-    "'rate.value': allowed in a grid are choices",
+    f"'{KEY}': allowed in a grid are choices",
   ),
   'grid in brackets': ({'sampler': 'grid', 'space': (BATCH,)}, "allowed is 'none'"),
   'trials': ({'scheduler': {'name': 'none'}, 'trials': 0}, 'trials=0: allowed is 1'),
@@ -199,12 +204,13 @@ def test_configs_of_different_lengths():
 
 
 def test_apply_changes_a_copy():
-  changed = space.apply(CONFIG, {'rate.value': 1, 'limit': 5, 'chain': ['adam', 'prune']})
-  assert changed['rate'] == {'value': 1.0, 'nesterov': False}
-  assert isinstance(changed['rate']['value'], float)
-  assert changed['limit'] == 5
+  values = {KEY: 1, 'data.limit': 5, 'chain': ['adam', 'prune']}
+  changed = space.apply(CONFIG, values)
+  assert changed['scale_by_learning_rate'] == {'learning_rate': 1.0}
+  assert isinstance(changed['scale_by_learning_rate']['learning_rate'], float)
+  assert changed['data']['limit'] == 5
   assert changed['chain'] == ('adam', 'prune')
-  assert CONFIG['rate']['value'] == 0.1
+  assert CONFIG['scale_by_learning_rate'] == {'learning_rate': 0.1}
 
 
 SATISFICING = {

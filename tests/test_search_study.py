@@ -12,8 +12,7 @@ import pytest
 from optuna.storages import InMemoryStorage
 from optuna.trial import TrialState
 
-from configs.sweeps import base
-from sparsejax.search import layout, settings, view
+from sparsejax.search import base, layout, settings, view
 from sparsejax.search import study as study_module
 from sparsejax.search.storage import open_storage
 from sparsejax.search.study import GRACE, LEASE, Study, worker_name

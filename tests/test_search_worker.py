@@ -11,10 +11,9 @@ from optuna.exceptions import StorageInternalError
 from optuna.storages import InMemoryStorage
 from optuna.trial import TrialState
 
-from configs.sweeps import base
 from sparsejax.experiment import errors
 from sparsejax.experiment import run as run_module
-from sparsejax.search import settings, supervisor, view, worker
+from sparsejax.search import base, settings, supervisor, view, worker
 from sparsejax.search.study import Study, worker_name
 
 CONFIG = {'epochs': 9.0, 'seed': 0, 'rate': 0.1, 'evaluation': {'every_epochs': 1.0}}

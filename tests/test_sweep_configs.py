@@ -5,11 +5,10 @@ import pathlib
 
 import pytest
 
-from configs.sweeps import base
 from sparsejax import sweep_worker
-from sparsejax.search import settings
+from sparsejax.search import base, settings
 
-FOLDER = pathlib.Path(base.__file__).parent
+FOLDER = pathlib.Path(__file__).parent.parent / 'configs' / 'sweeps'
 NAMES = sorted({file.stem for file in FOLDER.glob('*.py')} - {'__init__', 'base'})
 
 

@@ -5,10 +5,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from configs import base
 from sparsejax.experiment import data, pruning
+from sparsejax.experiment.config import base
+from sparsejax.experiment.config.check import read_only_with
 from sparsejax.experiment.durations import Clock
-from sparsejax.experiment.unread import read_only_with
 
 CLOCK = Clock(examples=1000, batch_size=10, epochs=10)
 PRUNE = base.LINKS['prune'] | {

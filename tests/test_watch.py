@@ -6,8 +6,9 @@ import signal
 import commands
 import pytest
 
-from configs import base, quickstart
+from configs import quickstart
 from sparsejax.experiment import checkpoint
+from sparsejax.experiment.config import base
 from sparsejax.experiment.errors import PausedError, TerminatedError
 from sparsejax.experiment.run import run
 

@@ -6,7 +6,7 @@ python -m sparsejax.sweep --config=configs/sweeps/kl_weights.py:configs/resnet50
 16 runs in full, drawn by TPE for both aims at once.
 """
 
-from configs.sweeps import base
+from sparsejax.search import base
 
 
 def get_config(config_file='configs/vgg16_bc.py'):

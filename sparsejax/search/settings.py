@@ -7,9 +7,9 @@ from typing import Any, NamedTuple
 
 from optuna.distributions import CategoricalDistribution
 
+from sparsejax.experiment.config.check import read_only_with
 from sparsejax.experiment.rates import is_number
 from sparsejax.experiment.runs import experiment_of, short_value
-from sparsejax.experiment.unread import read_only_with
 from sparsejax.lookup import lookup
 from sparsejax.search import space
 from sparsejax.search.brackets import Rung, Slot, brackets, plan
@@ -50,7 +50,7 @@ def check(settings: Mapping[str, Any], resolve: Resolve) -> Sweep:
   """Returns the search that a sweep's config asks for.
 
   Args:
-    settings: of `configs/sweeps/base.py`, plain.
+    settings: of `sparsejax/search/base.py`, plain.
     resolve: loads a config, with the sweep's overrides.
 
   Raises:

@@ -13,8 +13,8 @@ from optuna.distributions import (
   IntDistribution,
 )
 
+from sparsejax.experiment.config import check, overrides
 from sparsejax.experiment.rates import is_number
-from sparsejax.experiment.runs import flatten
 from sparsejax.lookup import lookup
 
 ARGUMENT = 'argument'  # the key of what stands behind the config's name
@@ -127,37 +127,19 @@ def apply(settings: Mapping[str, Any], values: Mapping[str, Any]) -> dict[str, A
     values: by dotted field.
 
   Raises:
-    ValueError: a field that is not there, or a value of another type than its default.
+    ValueError: a field that is not there, or a value of another type. One out of its range may be
+      what another choice makes possible.
 
   Example:
     >>> apply({'prune': {'target': 0.1}}, {'prune.target': 0.02})
     {'prune': {'target': 0.02}}
   """
   changed = _copy(settings)
-  known = dict.fromkeys(flatten(settings))
-  for key, value in values.items():
-    lookup('field', key, known)
-    *blocks, last = key.split('.')
-    block = changed
-    for name in blocks:
-      block = block[name]
-    block[last] = _as(key, value, block[last])
+  for name, value in values.items():
+    overrides.put(changed, name, value, check.of_type)
   return changed
 
 
 def _copy(settings):
   """The same settings in dicts of their own; what is no dict is never changed in place."""
   return {k: _copy(v) if isinstance(v, Mapping) else v for k, v in settings.items()}
-
-
-def _as(key: str, value: Any, default: Any) -> Any:
-  """The value in the type of the field: a float's may be an integer, nothing else is turned."""
-  if default is None or value is None:
-    return value
-  if isinstance(default, float) and is_number(value):
-    return float(value)
-  if isinstance(default, tuple | list) and isinstance(value, tuple | list):
-    return tuple(value)
-  if type(value) is not type(default):
-    raise ValueError(f'{key}={value!r}: allowed is {type(default).__name__}, as {default!r} is')
-  return value

@@ -1,0 +1,76 @@
+"""The defaults of an experiment, and the blocks that a chain, events and layers bring along.
+
+Config files start here: `config = base.get_config(chain)`. Every field is in `fields.py`.
+"""
+
+import copy
+from collections.abc import Sequence
+from typing import Any
+
+from ml_collections import ConfigDict
+from ml_collections.config_dict import placeholder
+
+from sparsejax.experiment.config import fields
+from sparsejax.experiment.config.fields import SGD, Field
+from sparsejax.experiment.config.kinds import Integer, Optional, Text
+
+__all__ = ['EVENTS', 'LAYERS', 'LINKS', 'SGD', 'VERSION', 'complete', 'defaults', 'get_config']
+
+# Raised whenever a default changes: a run's directory is named after the differences from the
+# defaults, and the same differences from other defaults are another experiment.
+VERSION = 2
+
+LINKS, EVENTS, LAYERS = (
+  {name: fields.values(block) for name, block in blocks.items()}
+  for blocks in (fields.LINKS, fields.EVENTS, fields.LAYERS)
+)
+
+
+def get_config(
+  chain: Sequence[str] = SGD, events: Sequence[str] = (), layers: str = 'deterministic'
+) -> ConfigDict:
+  """Returns the defaults, with a block of settings for each link, each event and the layers."""
+  config = ConfigDict()
+  for name, field in fields.FIELDS.items():
+    config[name] = _default(field) if isinstance(field, Field) else _block(field)
+  config.chain, config.events, config.layers = tuple(chain), tuple(events), layers
+  return complete(config)
+
+
+def _block(block) -> ConfigDict:
+  return ConfigDict({name: _default(field) for name, field in block.items()})
+
+
+def _default(field: Field) -> Any:
+  """A field's default; of one that may be None, a place for what it may be besides."""
+  if field.default is None and isinstance(field.kind, Optional):
+    types = {Text: str, Integer: int}
+    return placeholder(types.get(type(field.kind.kind), float))
+  return copy.deepcopy(field.default)
+
+
+def defaults(settings: dict[str, Any]) -> dict[str, Any]:
+  """The plain settings, the differences from which name the run of a config of this chain."""
+  # Of deterministic layers: so a family of others, and every setting of it, enters the hash.
+  return get_config(settings['chain'], settings['events']).to_dict()
+
+
+def links(config) -> list[str]:
+  """Every link by name: those of the chain, and those that run inside another one."""
+  names = list(config['chain'])
+  for name in names:
+    inner = (config.get(name) or {}).get('inner', ())
+    names.extend(link for link in inner if link not in names)
+  return names
+
+
+def complete(config: ConfigDict) -> ConfigDict:
+  """Gives every link and event a block of its default settings, and drops blocks without use."""
+  used = {*links(config), *config.events, config.layers}
+  with config.unlocked():
+    for name, block in fields.BLOCKS.items():
+      if name in used and name not in config:
+        config[name] = _block(block)
+      if name not in used and name in config:
+        del config[name]
+  return config

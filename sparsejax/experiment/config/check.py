@@ -1,0 +1,216 @@
+"""Whether settings can be: each is known, has a value that it may have, and is read."""
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from sparsejax.experiment.config import fields
+from sparsejax.experiment.config.fields import Field
+from sparsejax.experiment.config.kinds import (
+  Integer,
+  Kind,
+  Number,
+  Optional,
+  Scheduled,
+  WrongError,
+  is_number,
+)
+from sparsejax.lookup import lookup, nearest
+
+LONGEST = 60  # letters of a value that a message shows
+
+
+def check(settings: Mapping[str, Any], *, all_read: bool = True) -> dict[str, Any]:
+  """Returns the settings, each value in its field's own type.
+
+  Args:
+    settings: of an experiment, nested and plain, complete.
+    all_read: whether a value that nothing reads is refused.
+
+  Raises:
+    ValueError: in one line, the first field that is unknown, missing, never read, or has a value
+      that it can't have.
+
+  Example:
+    >>> from sparsejax.experiment.config import base
+    >>> settings = base.get_config().to_dict()
+    >>> check(settings | {'epochs': 3})['epochs']
+    3.0
+    >>> check(settings | {'batchsize': 64})
+    Traceback (most recent call last):
+    ValueError: unknown field 'batchsize': did you mean 'batch_size'?
+  """
+  checked = {}
+  for name, value in settings.items():
+    checked[name] = _checked(name, value, settings)
+  for name, field in fields.FIELDS.items():
+    if name not in settings:
+      raise ValueError(f'{name} is missing: it must be {_says(field)}')
+  if all_read:
+    _check_read(checked)
+  return checked
+
+
+def _says(field: Field | Mapping[str, Field]) -> str:
+  return field.kind.says if isinstance(field, Field) else f'a block of {", ".join(field)}'
+
+
+def _checked(name: str, value: Any, settings: Mapping[str, Any]) -> Any:
+  """The value of one field at the top, or of one block."""
+  field = fields.FIELDS.get(name)
+  if isinstance(field, Field):
+    return take(name, value, field.kind)
+  used = used_blocks(settings)
+  block = field if field is not None else fields.BLOCKS.get(name)
+  if name not in fields.FIELDS and name not in used:
+    if name in fields.BLOCKS:
+      raise ValueError(f"{name} is set, but chain, events and layers name no '{name}'")
+    raise ValueError(unknown(name, [*fields.FIELDS, *used]))
+  if not isinstance(value, Mapping):
+    says = 'its settings' if block is None else _says(block)
+    raise ValueError(f'{name}={shown(value)} must be a block of settings: {says}')
+  if block is None:  # one of Optax's own, which knows its settings
+    return {key: _plain(f'{name}.{key}', one) for key, one in value.items()}
+  return _checked_block(name, value, block)
+
+
+def used_blocks(settings: Mapping[str, Any]) -> set[str]:
+  """Returns the names of the links, events and layers that the settings name."""
+  names = [n for key in ('chain', 'events') for n in settings.get(key) or () if isinstance(n, str)]
+  for name in names:
+    block = settings.get(name)
+    inner = block.get('inner', ()) if isinstance(block, Mapping) else ()
+    names.extend(link for link in inner if isinstance(link, str) and link not in names)
+  return {*names, str(settings.get('layers'))}
+
+
+def _checked_block(name: str, block: Mapping[str, Any], known: Mapping[str, Field]) -> dict:
+  found = {}
+  for key, value in block.items():
+    field = fields.find(known, key)
+    if field is None:
+      raise ValueError(unknown(f'{name}.{key}', [f'{name}.{k}' for k in known]))
+    found[key] = take(f'{name}.{key}', value, field.kind)
+  given = [fields.base_of(key) for key in block]
+  for key, field in known.items():
+    if given.count(fields.base_of(key)) > 1:
+      raise ValueError(f'{name}.{key} is given in two units: it must be given in one')
+    if fields.base_of(key) not in given:
+      raise ValueError(f'{name}.{key} is missing: it must be {field.kind.says}')
+  return found
+
+
+def of_type(field: str, value: Any, kind: Kind) -> Any:
+  """Returns the value in the field's own type, be it out of its range."""
+  bare = kind.kind if isinstance(kind, Scheduled | Optional) else kind
+  if isinstance(bare, Number) and is_number(value):
+    return float(value)
+  if isinstance(bare, Integer) and isinstance(value, int) and not isinstance(value, bool):
+    return value
+  return take(field, value, kind)
+
+
+def take(field: str, value: Any, kind: Kind) -> Any:
+  """Returns the value in the field's own type, or raises a ValueError that names both."""
+  try:
+    taken = kind.take(value)
+  except WrongError as error:
+    raise ValueError(f'{field}={shown(value)} must be {error}') from None
+  if isinstance(kind, Scheduled) and isinstance(taken, Mapping):
+    return _schedule(field, taken, kind.kind)
+  return taken
+
+
+OF_THE_FIELD = ('value', 'initial', 'final')  # settings of a schedule that are values of the field
+
+
+def _schedule(field: str, block: Mapping[str, Any], kind: Kind) -> dict[str, Any]:
+  """A schedule's block, its values being such as the field may have."""
+  name = block.get('schedule')
+  known = lookup(f'{field}.schedule', str(name), fields.SCHEDULES)
+  found = {'schedule': name}
+  for key, value in block.items():
+    base = fields.base_of(key)
+    if key == 'schedule':
+      continue
+    if base not in known and base != 'warmup':
+      names = [f'{field}.{k}' for k in (*known, 'warmup', 'schedule')]
+      raise ValueError(unknown(f'{field}.{key}', names))
+    own = kind if base in OF_THE_FIELD else known.get(base, fields.NOT_NEGATIVE)
+    if base in ('begin', 'end') and value is None:
+      found[key] = None
+    else:
+      found[key] = take(f'{field}.{key}', value, own)
+  return found
+
+
+def _plain(field: str, value: Any) -> Any:
+  """A setting of one of Optax's links: a finite number, a flag, a text, a schedule's block."""
+  if isinstance(value, Mapping):
+    return _schedule(field, value, Number())
+  if isinstance(value, bool | str | None):
+    return value
+  if isinstance(value, tuple | list):
+    return tuple(_plain(field, one) for one in value)
+  if isinstance(value, int):
+    return take(field, value, Integer(-(2**53), 2**53))
+  return take(field, value, Number())
+
+
+def _check_read(settings: Mapping[str, Any]) -> None:
+  """Refuses a value other than the default of a field that nothing reads."""
+  for name, field in named_fields(settings):
+    if field.read is None or field.read.when(settings):
+      continue
+    block, _, key = name.partition('.')
+    value = settings[block][key]
+    if value != field.default:
+      raise ValueError(
+        f'{name}={shown(value)} is never read: it is read only with {field.read.words}'
+      )
+
+
+def named_fields(settings: Mapping[str, Any]) -> Iterable[tuple[str, Field]]:
+  """Yields the dotted name and the field of every setting that is ours."""
+  for name, value in settings.items():
+    field = fields.FIELDS.get(name)
+    if isinstance(field, Field):
+      yield name, field
+    elif (block := field or fields.BLOCKS.get(name)) is not None:
+      for key in value:
+        if (own := fields.find(block, key)) is not None:
+          yield f'{name}.{key}', own
+
+
+def read_only_with(settings: Mapping[str, Any], field: str) -> str:
+  """Returns what a field would be read with, where the settings are without it; else ''.
+
+  Args:
+    settings: resolved.
+    field: dotted.
+
+  Example:
+    >>> read_only_with({'prune': {'schedule': 'one_shot'}}, 'prune.every_steps')
+    "the prune.schedule 'cubic' or 'periodic' or 'rounds'"
+    >>> read_only_with({'prune': {'schedule': 'cubic'}}, 'prune.every_steps')
+    ''
+  """
+  name, _, key = field.partition('.')
+  block = fields.FIELDS.get(name) or fields.BLOCKS.get(name)
+  found = fields.find(block, key) if isinstance(block, Mapping) else None
+  if found is None or found.read is None or found.read.when(settings):
+    return ''
+  return found.read.words
+
+
+def unknown(name: str, known: Iterable[str]) -> str:
+  """Returns that there is no such field, and the nearest that there is."""
+  known = list(known)
+  found = nearest(name, known) or f' known are {", ".join(sorted(known))}'
+  return f"unknown field '{name}':{found}"
+
+
+def shown(value: Any) -> str:
+  """Returns a value as a message shows it: in one line, and not longer than that."""
+  text = repr(value) if isinstance(value, str) else ' '.join(str(value).split())
+  text = ''.join(c if c.isprintable() else '?' for c in text)
+  return text if len(text) <= LONGEST else f'{text[: LONGEST - 3]}...'

@@ -1,0 +1,88 @@
+"""The settings of an experiment, from a command line or from Python: one parser for all commands.
+
+--config=NAME.py[:ARGUMENT] names the config's file, --config.FIELD=VALUE sets a field.
+"""
+
+import pathlib
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from ml_collections import ConfigDict
+
+from sparsejax.experiment.config import check, fields, loading, overrides
+from sparsejax.experiment.config.fields import Field
+from sparsejax.experiment.errors import UsageError
+
+
+def resolve(argv: Sequence[str]) -> dict[str, Any]:
+  """Returns the checked settings of an experiment from a command line of --config flags alone."""
+  asked = overrides.split(argv)
+  if asked.rest:
+    raise UsageError(f"unexpected argument '{asked.rest[0]}': only --config flags may stand here")
+  return settings_of(asked)
+
+
+def settings_of(asked: overrides.Asked, *, all_read: bool = True) -> dict[str, Any]:
+  """Returns the checked settings of an experiment, plain and nested.
+
+  Args:
+    asked: of a command line.
+    all_read: whether a value that nothing reads is refused.
+
+  Raises:
+    UsageError: in one line, whatever is wrong with the file or with a field, wherever it was set.
+  """
+  if asked.file is None:
+    raise UsageError('--config is missing: it must be --config=NAME.py[:ARGUMENT]')
+  config = loading.load(asked.file)
+  try:
+    settings = overrides.applied(config, asked.changes)
+    settings['name'] = pathlib.Path(asked.file.partition(':')[0]).stem
+    return check.check(settings, all_read=all_read)
+  except ValueError as error:
+    raise UsageError(_with_prefix(str(error))) from error
+
+
+def _with_prefix(message: str) -> str:
+  return message if message.startswith(('config', 'unknown')) else f'config.{message}'
+
+
+def checked(config: ConfigDict | Mapping[str, Any], name: str = '') -> dict[str, Any]:
+  """Returns the checked settings of a config made in Python.
+
+  Args:
+    config: as a config file's `get_config` returns it.
+    name: of the experiment; its own by default.
+
+  Raises:
+    UsageError: in one line, whatever is wrong with a field.
+  """
+  if not isinstance(config, ConfigDict):
+    config = ConfigDict(dict(config))
+  try:
+    settings = overrides.applied(config, {})
+    return check.check(settings | ({'name': name} if name else {}))
+  except ValueError as error:
+    raise UsageError(_with_prefix(str(error))) from error
+
+
+def help_text() -> str:
+  """Returns every field: its default, what it may be, what it means, when it is read."""
+  lines = []
+  for title, blocks in (
+    ('every experiment', fields.FIELDS),
+    ('links of the chain', fields.LINKS),
+    ('layers', fields.LAYERS),
+    ('events', fields.EVENTS),
+  ):
+    lines += [f'\n{title}:']
+    for name, block in blocks.items():
+      own = {'': block} if isinstance(block, Field) else block
+      for key, field in own.items():
+        dotted = f'{name}.{key}' if key else name
+        read = f' Read with {field.read.words}.' if field.read else ''
+        lines.append(
+          f'  --config.{dotted}={field.default}\n      {field.meaning}. It must be '
+          f'{field.kind.says}.{read}'
+        )
+  return '\n'.join(lines).strip()

@@ -1,0 +1,276 @@
+"""What a setting may be: each kind takes a value or a text, or says what it must be."""
+
+import ast
+import dataclasses
+import math
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from sparsejax.lookup import nearest
+
+
+class WrongError(ValueError):
+  """A value that a setting can't have; the message is what it must be."""
+
+
+class Kind:
+  """What a setting may be. `says` completes the sentence "it must be ..."."""
+
+  says = 'anything'
+
+  def take(self, value: Any) -> Any:
+    """Returns the value in the setting's own type.
+
+    Raises:
+      WrongError: it can't be one.
+    """
+    return value
+
+  def read(self, text: str) -> Any:
+    """Returns the value of a text from a command line, likewise."""
+    return self.take(literal(text))
+
+
+def literal(text: str) -> Any:
+  """Returns a setting as Python would read it, or the text itself.
+
+  Example:
+    >>> literal('(1, 2)'), literal('relu')
+    ((1, 2), 'relu')
+  """
+  try:
+    return ast.literal_eval(text)
+  except (ValueError, SyntaxError, MemoryError, RecursionError):
+    return text
+
+
+@dataclasses.dataclass(frozen=True)
+class Number(Kind):
+  """A finite number between two bounds.
+
+  Attributes:
+    low: the least that it may be.
+    high: the most.
+    above: whether it must be above `low`.
+    below: whether it must be below `high`.
+
+  Example:
+    >>> Number(0.0).take(1), Number(0.0, above=True).says
+    (1.0, 'a number above 0')
+  """
+
+  low: float = -math.inf
+  high: float = math.inf
+  above: bool = False
+  below: bool = False
+
+  @property
+  def says(self) -> str:
+    least = f'above {self.low:g}' if self.above else f'of {self.low:g} or more'
+    most = f'below {self.high:g}' if self.below else f'of {self.high:g} or less'
+    bounds = [t for t, end in ((least, self.low), (most, self.high)) if math.isfinite(end)]
+    return f'a number {" and ".join(bounds)}' if bounds else 'a finite number'
+
+  def take(self, value: Any) -> float:
+    if not is_number(value):
+      raise WrongError(self.says)
+    try:
+      value = float(value)
+    except OverflowError:
+      raise WrongError(self.says) from None
+    low = value > self.low if self.above else value >= self.low
+    high = value < self.high if self.below else value <= self.high
+    if not (math.isfinite(value) and low and high):
+      raise WrongError(self.says)
+    return value
+
+
+def is_number(value: Any) -> bool:
+  """Whether a setting is a plain number; True and False are none."""
+  return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+@dataclasses.dataclass(frozen=True)
+class Integer(Kind):
+  """An integer between two bounds."""
+
+  low: int
+  high: int | None = None
+
+  @property
+  def says(self) -> str:
+    return f'an integer of {self.low} or more' + (
+      '' if self.high is None else f', up to {self.high}'
+    )
+
+  def take(self, value: Any) -> int:
+    is_integer = isinstance(value, int) and not isinstance(value, bool)
+    if not is_integer or value < self.low or (self.high is not None and value > self.high):
+      raise WrongError(self.says)
+    return value
+
+
+class Flag(Kind):
+  """True or False."""
+
+  says = 'True or False'
+
+  def take(self, value: Any) -> bool:
+    if not isinstance(value, bool):
+      raise WrongError(self.says)
+    return value
+
+  def read(self, text: str) -> bool:
+    words = {'true': True, 'false': False}
+    return self.take(words.get(text.lower(), text))
+
+
+class Text(Kind):
+  """A text of one line that can be printed."""
+
+  says = 'a text of one line'
+
+  def take(self, value: Any) -> str:
+    if not isinstance(value, str) or not value.isprintable():
+      raise WrongError(self.says)
+    return value
+
+  def read(self, text: str) -> str:
+    return self.take(text)
+
+
+@dataclasses.dataclass(frozen=True)
+class Choice(Kind):
+  """One of some names."""
+
+  names: tuple[str, ...]
+
+  @property
+  def says(self) -> str:
+    return f'one of {", ".join(self.names)}'
+
+  def take(self, value: Any) -> str:
+    if not isinstance(value, str) or value not in self.names:
+      raise WrongError(f'{self.says}{nearest(str(value), self.names, cutoff=0.5)}')
+    return value
+
+  def read(self, text: str) -> str:
+    return self.take(text)
+
+
+@dataclasses.dataclass(frozen=True)
+class Optional(Kind):
+  """A kind, or None."""
+
+  kind: Kind
+
+  @property
+  def says(self) -> str:
+    return f'{self.kind.says}, or None'
+
+  def take(self, value: Any) -> Any:
+    return None if value is None else _saying(self.says, self.kind.take, value)
+
+  def read(self, text: str) -> Any:
+    return None if text == 'None' else _saying(self.says, self.kind.read, text)
+
+
+def _saying(says, take, value):
+  """What `take` returns; what it refuses is refused in other words."""
+  try:
+    return take(value)
+  except WrongError:
+    raise WrongError(says) from None
+
+
+@dataclasses.dataclass(frozen=True)
+class Names(Kind):
+  """A tuple of names, each once."""
+
+  says = "a tuple of names, each once, such as ('prune',)"
+
+  def take(self, value: Any) -> tuple[str, ...]:
+    names = tuple(value) if isinstance(value, tuple | list) else None
+    if names is None or not all(isinstance(n, str) and n.isprintable() for n in names):
+      raise WrongError(self.says)
+    return names
+
+
+@dataclasses.dataclass(frozen=True)
+class Patterns(Kind):
+  """A tuple of regular expressions."""
+
+  says = "a tuple of regular expressions, such as ('^classifier/',)"
+
+  def take(self, value: Any) -> tuple[str, ...]:
+    found = tuple(value) if isinstance(value, tuple | list) else None
+    if found is None or not all(isinstance(p, str) and _compiles(p) for p in found):
+      raise WrongError(self.says)
+    return found
+
+
+@dataclasses.dataclass(frozen=True)
+class Pattern(Kind):
+  """A regular expression."""
+
+  says = 'a regular expression'
+
+  def take(self, value: Any) -> str:
+    if not isinstance(value, str) or not _compiles(value):
+      raise WrongError(self.says)
+    return value
+
+  def read(self, text: str) -> str:
+    return self.take(text)
+
+
+def _compiles(pattern: str) -> bool:
+  try:
+    re.compile(pattern)
+  except (re.error, OverflowError, RecursionError):
+    return False
+  return True
+
+
+@dataclasses.dataclass(frozen=True)
+class Sides(Kind):
+  """Two lengths."""
+
+  says = 'two integers of 1 or more, such as (4, 4)'
+
+  def take(self, value: Any) -> tuple[int, int]:
+    sides = tuple(value) if isinstance(value, Sequence) and not isinstance(value, str) else ()
+    if len(sides) != 2 or not all(isinstance(s, int) and s > 0 for s in sides):
+      raise WrongError(self.says)
+    return sides
+
+
+@dataclasses.dataclass(frozen=True)
+class Table(Kind):
+  """Values of one kind by names of a person's own."""
+
+  kind: Kind
+
+  @property
+  def says(self) -> str:
+    return f'a table by name, each {self.kind.says}'
+
+  def take(self, value: Any) -> dict[str, Any]:
+    if not isinstance(value, Mapping) or not all(isinstance(name, str) for name in value):
+      raise WrongError(self.says)
+    return {name: _saying(self.says, self.kind.take, one) for name, one in value.items()}
+
+
+@dataclasses.dataclass(frozen=True)
+class Scheduled(Kind):
+  """A number, or a schedule's block in its place."""
+
+  kind: Kind
+
+  @property
+  def says(self) -> str:
+    return f"{self.kind.says}, or a schedule's block"
+
+  def take(self, value: Any) -> Any:
+    return value if isinstance(value, Mapping) else _saying(self.says, self.kind.take, value)

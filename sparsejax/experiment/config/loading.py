@@ -1,0 +1,78 @@
+"""A config file: Python with a function get_config(), whose errors name their line."""
+
+import importlib.util
+import pathlib
+import sys
+import traceback
+
+from ml_collections import ConfigDict
+
+from sparsejax.experiment.errors import UsageError
+from sparsejax.lookup import nearest
+
+
+def load(file: str) -> ConfigDict:
+  """Returns what the config file NAME.py:ARGUMENT makes, by itself.
+
+  Raises:
+    UsageError: in one line, with the line of the file where it is the file's fault.
+  """
+  path, _, argument = file.partition(':')
+  place = pathlib.Path(path)
+  if not place.is_file():
+    raise UsageError(no_config(place))
+  spec = importlib.util.spec_from_file_location(f'sparsejax_config_{place.stem}', place)
+  if spec is None or spec.loader is None:
+    raise UsageError(f'config={path} must be a file of Python, NAME.py')
+  module = importlib.util.module_from_spec(spec)
+  here = str(pathlib.Path.cwd())
+  if here not in sys.path:  # a config imports its neighbours by the path from here
+    sys.path.insert(0, here)
+  with TellingWhere(place, file):
+    spec.loader.exec_module(module)
+  if not callable(make := getattr(module, 'get_config', None)):
+    raise UsageError(f'config={path} is no config: it must have a function get_config()')
+  with TellingWhere(place, file):
+    config = make(argument) if ':' in file else make()
+  if not isinstance(config, ConfigDict):
+    raise UsageError(f'config={file}: get_config() must return a ConfigDict')
+  return config
+
+
+class TellingWhere:
+  """Turns whatever a config file raises into a UsageError that names its line."""
+
+  def __init__(self, place: pathlib.Path, file: str):
+    self.place, self.file = place, file
+
+  def __enter__(self):
+    return self
+
+  def __exit__(self, kind, error, trace) -> None:
+    if error is None or not isinstance(error, Exception):
+      return
+    if isinstance(error, TypeError) and 'positional argument' in str(error) and ':' in self.file:
+      raise UsageError(
+        f'config={self.file}: this config takes no argument after its name'
+      ) from error
+    frames = [f for f in traceback.extract_tb(trace) if pathlib.Path(f.filename) == self.place]
+    number = error.lineno if isinstance(error, SyntaxError) else frames[-1].lineno if frames else 0
+    where = f'{self.place}:{number}' if number else str(self.place)
+    said = [line.strip() for line in str(error).splitlines() if line.strip()]
+    text = said[-1] if said else ''
+    if isinstance(error, KeyError | AttributeError) and len(said) > 1:
+      text = said[0]
+    named = text if isinstance(error, ValueError) else f'{type(error).__name__}: {text}'
+    raise UsageError(f'{where}: {named}') from error
+
+
+def no_config(path: pathlib.Path) -> str:
+  """Returns that there is no such config, and which there are beside where it would be."""
+  folder = path.parent if path.parent.is_dir() else pathlib.Path('configs')
+  files = sorted(folder.glob('*.py')) if folder.is_dir() else []
+  known = [file.stem for file in files if 'def get_config' in file.read_text(errors='replace')]
+  names = ', '.join(known) if 0 < len(known) < 30 else f'{len(known)} configs'
+  there = (
+    f'{nearest(path.stem, known)} in {folder} there are {names}' if known else ' it must be NAME.py'
+  )
+  return f'config={path}: there is no such file;{there}'

@@ -1,0 +1,207 @@
+"""What a command line changes of a config: --config.FIELD=VALUE."""
+
+import copy
+import re
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+from ml_collections import ConfigDict
+
+from sparsejax.experiment.config import base, check, fields
+from sparsejax.experiment.config.fields import Field
+from sparsejax.experiment.config.kinds import Kind, Table, WrongError, literal
+from sparsejax.experiment.errors import UsageError
+from sparsejax.lookup import nearest
+
+Take = Callable[[str, Any, Kind], Any]
+FLAG = re.compile(r'--config(?:\.(?P<field>[^=]+))?(?:=(?P<value>.*))?', re.DOTALL)
+
+
+class Asked(NamedTuple):
+  """What a command line says of a config.
+
+  Attributes:
+    file: NAME.py, with :ARGUMENT where there is one; None where it names none.
+    changes: the texts of the fields that it sets, by dotted name.
+    rest: its other arguments.
+  """
+
+  file: str | None
+  changes: Mapping[str, str]
+  rest: Sequence[str]
+
+
+def split(argv: Sequence[str]) -> Asked:
+  """Returns what a command line, without the command's name, says of a config.
+
+  Raises:
+    UsageError: a flag without a value, or a second file.
+
+  Example:
+    >>> split(['--config=a.py:1', '--config.seed=3', '--out=x']).changes
+    {'seed': '3'}
+  """
+  file, changes, rest, waiting = None, {}, [], list(argv)
+  while waiting:
+    argument = waiting.pop(0)
+    found = FLAG.fullmatch(argument)
+    if found is None:
+      rest.append(argument)
+      continue
+    field, value = found['field'], found['value']
+    if value is None:
+      if not waiting or waiting[0].startswith('--'):
+        raise UsageError(f'{argument} needs a value: {argument}=VALUE')
+      value = waiting.pop(0)
+    if field is not None:
+      changes[field] = value
+    elif file is not None:
+      raise UsageError(f'--config is given twice, as {file} and {value}: one file makes a config')
+    else:
+      file = value
+  return Asked(file, changes, rest)
+
+
+def applied(config: ConfigDict, changes: Mapping[str, str]) -> dict[str, Any]:
+  """Returns a config's settings with fields set to what texts say, and the blocks these need.
+
+  Args:
+    config: as its file makes it; it stays as it is.
+    changes: texts by dotted field.
+
+  Raises:
+    ValueError: an unknown field, or a text that is no value of its field.
+  """
+  config = copy.deepcopy(config)
+  for decides in (_names_blocks, _names_links):  # the chain first, then what runs inside its links
+    for name, text in changes.items():
+      if decides(name):
+        _decide(config, name, text)
+    _complete(config)
+  settings = config.to_dict()
+  for name, text in changes.items():
+    if not _names_blocks(name) and not _names_links(name):
+      put(settings, name, text, _read)
+  return settings
+
+
+def _names_blocks(name: str) -> bool:
+  return name in ('chain', 'events', 'layers')
+
+
+def _names_links(name: str) -> bool:
+  return name.endswith('.inner')
+
+
+def _decide(config: ConfigDict, name: str, text: str) -> None:
+  """Sets a field that decides which blocks there are."""
+  block, _, key = name.rpartition('.')
+  field = fields.FIELDS[key] if not block else fields.find(fields.BLOCKS.get(block, {}), key)
+  if field is None or (block and block not in config):
+    raise ValueError(_unknown(config.to_dict(), name))
+  with config.unlocked():
+    (config[block] if block else config)[key] = _read(name, text, field.kind)
+
+
+def _complete(config: ConfigDict) -> None:
+  try:
+    base.complete(config)
+  except (AttributeError, KeyError, TypeError):  # `check` says what is missing or no tuple
+    return
+
+
+def put(settings: dict[str, Any], name: str, value: Any, take: Take = check.take) -> None:
+  """Sets one field, in place.
+
+  Args:
+    settings: nested and plain; the blocks along the way are the caller's own.
+    name: dotted. A duration's may have another unit; a schedule's block may be named where a number
+      stands, and a number set where a block stands.
+    value: as `take` takes it.
+    take: (name, value, kind) -> the value in the field's own type.
+
+  Raises:
+    ValueError: an unknown field, or a value that the field can't have.
+  """
+  known = dict(_known(settings))
+  field = known.get(name) or _in_another_unit(settings, name)
+  block, key = _place(settings, name)
+  if field is not None:
+    _set(block, key, take(name, value, field.kind))
+    return
+  kind = _kind_of_table(name)
+  is_setting_of_link = name.partition('.')[0] in check.used_blocks(settings) and _is_foreign(name)
+  if block is None or not (kind or key in block or is_setting_of_link or 'schedule' in block):
+    raise ValueError(_unknown(settings, name))
+  _set(block, key, take(name, value, kind or Kind()))
+
+
+def _set(block: dict[str, Any], key: str, value: Any) -> None:
+  """Sets a value; a duration in the place of the same one in another unit."""
+  for other in [k for k in block if k != key and fields.base_of(k) == fields.base_of(key) != k]:
+    del block[other]
+  block[key] = value
+
+
+def _is_foreign(name: str) -> bool:
+  """Whether a dotted name begins with a link of Optax that has no fields here."""
+  return name.partition('.')[0] not in {**fields.FIELDS, **fields.BLOCKS}
+
+
+def _read(name: str, text: str, kind: Kind) -> Any:
+  try:
+    value = kind.read(text)
+  except WrongError as error:
+    raise ValueError(f'{name}={check.shown(literal(text))} must be {error}') from None
+  return check.take(name, value, kind)
+
+
+def _known(settings: Mapping[str, Any]) -> list[tuple[str, Field]]:
+  """The fields that these settings have, by dotted name."""
+  able = {
+    name: value
+    for name, value in settings.items()
+    if isinstance(fields.FIELDS.get(name), Field) or isinstance(value, Mapping)
+  }
+  return list(check.named_fields(able))
+
+
+def _in_another_unit(settings: Mapping[str, Any], name: str) -> Field | None:
+  block, _, key = name.partition('.')
+  table = fields.FIELDS.get(block) or fields.BLOCKS.get(block)
+  is_there = isinstance(table, Mapping) and block in settings and '.' not in key
+  return fields.find(table, key) if is_there else None
+
+
+def _kind_of_table(name: str) -> Kind | None:
+  """What the entries may be of a table that a dotted name of three parts or more is in."""
+  block, _, rest = name.partition('.')
+  table, _, entry = rest.partition('.')
+  field = fields.find(fields.BLOCKS.get(block, {}), table)
+  return field.kind.kind if entry and field and isinstance(field.kind, Table) else None
+
+
+def _place(settings: dict[str, Any], name: str) -> tuple[dict[str, Any] | None, str]:
+  """The block that a dotted name is in, and its key there; None where there is no such block."""
+  *parents, key = name.split('.')
+  if _kind_of_table(name):
+    parents, key = parents[:2], '.'.join(name.split('.')[2:])
+  block: Any = settings
+  for i, parent in enumerate(parents):
+    if not isinstance(block, dict):
+      return None, key
+    if parent not in block and i == 0 and parent in check.used_blocks(settings):
+      block[parent] = {}  # a link of Optax, whose settings are its own
+    block = block.get(parent)
+  return (block if isinstance(block, dict) else None), key
+
+
+def _unknown(settings: Mapping[str, Any], name: str) -> str:
+  """That there is no such field, with the nearest; or that its block is not in use."""
+  block = name.partition('.')[0]
+  if block in fields.BLOCKS and block not in settings:
+    return f"config.{name} is set, but chain, events and layers name no '{block}'"
+  known = [n for n, _ in _known(settings)]
+  near = nearest(name, [*known, *(n.partition('.')[0] for n in known)])
+  more = '' if near else f' `--help` lists all {len(known)}'
+  return f"unknown field 'config.{name}':{near}{more}"

@@ -1,0 +1,125 @@
+"""Runs one experiment.
+
+python launch.py --config=configs/NAME.py[:ARGUMENT] [--config.field=value ...] [--workdir=DIR]
+python -m sparsejax.launch --config=NAME.py ...     the same, with a config file of one's own
+
+--workdir=DIR       the run directory; default: results/runs/NAME-HASH8/seedK
+--print_config      prints the settings as they would be, and trains nothing
+--help              prints this and every field: its default, its meaning, what it may be
+
+On several machines the same command once on each, under SLURM's srun or Open MPI's mpirun as it is,
+elsewhere with --coordinator=HOST:PORT (of the first) --processes=N --process=K. The first one
+writes; the batch is shared by the devices of all.
+
+Exit status: 0 finished, 2 for what can't be run as asked, 143 after SIGTERM, 130 after SIGINT (both
+save first), 1 otherwise.
+"""
+
+import argparse
+import pathlib
+import sys
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+from sparsejax import extras
+
+FINISHED, CRASHED, USAGE, SIGNALLED = 0, 1, 2, 128
+
+
+class Command(NamedTuple):
+  """A command line, read: the settings and the command's own flags."""
+
+  settings: dict[str, Any]
+  flags: argparse.Namespace
+
+
+def read(argv: Sequence[str]) -> Command:
+  """Reads a command line without the command's name.
+
+  Raises:
+    UsageError: whatever is wrong with it, in one line.
+  """
+  from sparsejax.experiment.arguments import Parser
+  from sparsejax.experiment.config import commandline, overrides
+  from sparsejax.experiment.errors import UsageError
+
+  asked = overrides.split(argv)
+  parser = Parser(prog='launch', add_help=False, allow_abbrev=False)
+  parser.add_argument('--workdir')
+  parser.add_argument('--print_config', action='store_true')
+  parser.add_argument('--coordinator')
+  parser.add_argument('--processes', type=int)
+  parser.add_argument('--process', type=int)
+  try:
+    flags = parser.parse_args(asked.rest)
+  except ValueError as error:
+    raise UsageError(f'{error}; --help tells which flags there are') from None
+  return Command(commandline.settings_of(asked), flags)
+
+
+def main(argv: Sequence[str]) -> int:
+  """Runs the command; returns its exit status."""
+  if any(argument in ('--help', '-h') for argument in argv[1:]):
+    from sparsejax.experiment.config import commandline
+
+    print(f'{__doc__}\n{commandline.help_text()}')
+    return FINISHED
+  from sparsejax.experiment.errors import NonFiniteLossError, TerminatedError, UsageError
+  from sparsejax.experiment.hosts import LostError
+
+  try:
+    return _run(read(argv[1:]))
+  except UsageError as error:
+    return _fail(USAGE, error)
+  except TerminatedError as error:
+    return _fail(SIGNALLED + error.signal, error)
+  except (NonFiniteLossError, LostError) as error:
+    return _fail(CRASHED, error)
+
+
+def _run(command: Command) -> int:
+  import os
+
+  from absl import logging
+
+  from sparsejax.experiment import allocator, compilation, display, files, hosts, threads
+  from sparsejax.experiment.config import base
+  from sparsejax.experiment.errors import UsageError
+  from sparsejax.experiment.run import run
+
+  settings, flags = command
+  logging.set_verbosity(logging.WARNING)
+  if flags.print_config:
+    display.settings_table(settings, base.defaults(settings))
+    return FINISHED
+  allocator.keep_freed_memory()
+  threads.serve_devices(os.environ)
+  where = hosts.place(flags.coordinator, flags.processes, flags.process, os.environ)
+  if where is not None:
+    if hosts.IS_GUARDED not in os.environ:
+      return hosts.guarded([sys.executable, *sys.orig_argv[1:]])
+    hosts.join(where)
+  compilation.use_cache()
+  workdir = pathlib.Path(flags.workdir) if flags.workdir else None
+  try:
+    run(settings, base.defaults(settings), version=base.VERSION, workdir=workdir)
+  except OSError as error:
+    if error.errno not in files.FULL_DISK:
+      raise
+    place = error.filename or flags.workdir or 'results/runs'
+    raise UsageError(f'{error.strerror}: {place}; what was saved before stays') from error
+  return FINISHED
+
+
+def _fail(status: int, message: object) -> int:
+  print(f'launch.py: {message}', file=sys.stderr)
+  return status
+
+
+def start() -> None:
+  """Runs the command with this process' own arguments, and ends the process."""
+  sys.exit(extras.explained(main, sys.argv))
+
+
+if __name__ == '__main__':
+  start()
