@@ -2,8 +2,12 @@
 
 `prune` takes its parts from `criteria`, `granularity`, `allocation` and `updates`; `lobs` solves a
 layer anew for the weights that stay; `posterior` knows what a variational layer's leaves mean.
-`sparsejax.models` has the networks, and needs Flax, which the rest of this index does not.
+`sparsejax.models` has the networks, and needs Flax, which the rest of this index does not. `run`
+trains a config and `load` reads a finished run; they need what the extra `experiments` installs.
 """
+
+import importlib
+from typing import Any
 
 from sparsejax.sparsity import allocation, costs, criteria, granularity, lobs, posterior, updates
 from sparsejax.sparsity.batch_norm import recalibrate_batch_norm
@@ -19,6 +23,8 @@ from sparsejax.transforms.proximal import ProximalState, proximal_group_l1, prox
 from sparsejax.transforms.proximal_metrics import adam_metric, amsgrad_metric, rms_metric
 from sparsejax.transforms.pruning import PruneState, apply_masks, prune
 from sparsejax.transforms.rewinding import RewindState, rewind
+
+__version__ = '0.1.0'
 
 __all__ = [
   'KLState',
@@ -38,6 +44,7 @@ __all__ = [
   'cubic',
   'granularity',
   'group_soft_threshold',
+  'load',
   'lobs',
   'one_shot',
   'pack_masks',
@@ -51,8 +58,18 @@ __all__ = [
   'rewind',
   'rms_metric',
   'rounds',
+  'run',
   'soft_threshold',
   'sparsity_report',
   'unpack_masks',
   'updates',
 ]
+
+_WITH_EXTRAS = {'run': 'sparsejax.experiment.python', 'load': 'sparsejax.experiment.python'}
+
+
+def __getattr__(name: str) -> Any:
+  """Imports what needs an extra when it is first asked for."""
+  if name not in _WITH_EXTRAS:
+    raise AttributeError(f"module 'sparsejax' has no attribute '{name}'")
+  return getattr(importlib.import_module(_WITH_EXTRAS[name]), name)

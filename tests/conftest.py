@@ -4,7 +4,6 @@ With SPARSEJAX_TEST_PLATFORM=cuda on what GPUs there are, where a test of severa
 """
 
 import os
-import sys
 
 os.environ['JAX_PLATFORMS'] = os.environ.get('SPARSEJAX_TEST_PLATFORM', 'cpu')
 os.environ['XLA_FLAGS'] = '--xla_force_host_platform_device_count=4'
@@ -13,7 +12,6 @@ os.environ['NPROC'] = '8'  # two threads for each, as the commands ask for: expe
 import commands
 import jax
 import pytest
-from absl import flags
 
 jax.config.update('jax_numpy_rank_promotion', 'raise')
 
@@ -27,13 +25,8 @@ def compiling_is_quick():
 
 
 @pytest.fixture
-def _clean_flags(monkeypatch, tmp_path):
-  """Each test parses its own command line in this process, away from the repository's results."""
+def _from_the_root(monkeypatch, tmp_path):
+  """A command in this process, with its caches away from the user's."""
   monkeypatch.setenv('SPARSEJAX_CACHE', str(tmp_path / 'cache'))
   monkeypatch.setenv('JAX_COMPILATION_CACHE_DIR', str(tmp_path / 'compiled'))
   monkeypatch.chdir(commands.ROOT)
-  sys.modules.pop('config_config', None)  # config_flags loads every file into one module
-  yield
-  flags.FLAGS.unparse_flags()
-  for name in [name for name in flags.FLAGS if name.startswith('config.')]:
-    delattr(flags.FLAGS, name)

@@ -39,7 +39,7 @@ for line in sys.stdin:
   print(json.dumps(answer), flush=True)
 """
 
-pytestmark = pytest.mark.usefixtures('compiling_is_quick', '_clean_flags')
+pytestmark = pytest.mark.usefixtures('compiling_is_quick', '_from_the_root')
 
 
 def run(*arguments, environment=None):

@@ -10,7 +10,7 @@ from experiments import QUICK, build
 from sparsejax.benchmarks import programs, traffic
 from sparsejax.experiment import parallel
 
-pytestmark = pytest.mark.usefixtures('compiling_is_quick', '_clean_flags')
+pytestmark = pytest.mark.usefixtures('compiling_is_quick', '_from_the_root')
 
 PRODUCT = re.compile(
   r'stablehlo\.(?:dot_general|convolution)\(?.*: \(tensor<(.+?)>, tensor<(.+?)>\) ->'

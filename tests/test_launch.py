@@ -102,7 +102,7 @@ def run_here(arguments):
   return launch.main(['launch.py', *arguments])
 
 
-@pytest.mark.usefixtures('_clean_flags')
+@pytest.mark.usefixtures('_from_the_root')
 @pytest.mark.parametrize(('arguments', 'expected'), REFUSED.values(), ids=REFUSED)
 def test_bad_input_gets_one_line_and_status_2_and_writes_nothing(
   arguments, expected, tmp_path, capsys
@@ -116,7 +116,7 @@ def test_bad_input_gets_one_line_and_status_2_and_writes_nothing(
   assert not workdir.exists()
 
 
-@pytest.mark.usefixtures('_clean_flags')
+@pytest.mark.usefixtures('_from_the_root')
 def test_links_named_on_the_command_line_take_their_settings_from_it():
   argv = [QUICK, "--config.chain=('scale_by_adam','scale_by_learning_rate')"]
   argv += ['--config.scale_by_adam.b1=0.5', '--config.scale_by_learning_rate.learning_rate=0.01']
@@ -126,7 +126,7 @@ def test_links_named_on_the_command_line_take_their_settings_from_it():
   assert 'prune' not in settings
 
 
-@pytest.mark.usefixtures('_clean_flags')
+@pytest.mark.usefixtures('_from_the_root')
 def test_help_tells_every_field(capsys):
   assert run_here(['--help']) == 0
   output = capsys.readouterr().out
@@ -234,7 +234,7 @@ def test_a_loss_that_is_not_finite_ends_the_run_and_keeps_the_checkpoints(tmp_pa
   assert 'not finite' in (workdir / 'traceback.txt').read_text()
 
 
-@pytest.mark.usefixtures('_clean_flags')
+@pytest.mark.usefixtures('_from_the_root')
 def test_a_full_disk_is_said_in_one_line_and_keeps_what_was_saved(tmp_path, monkeypatch, capsys):
   workdir = tmp_path / 'run'
 

@@ -12,7 +12,7 @@ import speed_page
 from sparsejax import deploy, launch
 from sparsejax.experiment import finished, thresholds
 
-pytestmark = pytest.mark.usefixtures('_clean_flags')
+pytestmark = pytest.mark.usefixtures('_from_the_root')
 
 RUNS = pathlib.Path('runs')
 ROWS = {

@@ -9,5 +9,6 @@ from sparsejax.search import base
 
 
 def get_config():
-  configs = ('configs/resnet50_dc.py', 'configs/vgg16_dc.py', 'configs/mobilenet_dc.py')
+  models = ('resnet50', 'vgg16', 'mobilenet')
+  configs = tuple(base.above(__file__, f'{model}_dc.py') for model in models)
   return base.grid(configs, ('1.0', '0.05', '0.01', '0.005', '0.001'))

@@ -9,7 +9,7 @@ python -m sparsejax.sweep --config=configs/sweeps/kl_weights.py:configs/resnet50
 from sparsejax.search import base
 
 
-def get_config(config_file='configs/vgg16_bc.py'):
+def get_config(config_file=base.above(__file__, 'vgg16_bc.py')):
   config = base.get_config()
   config.configs = (config_file,)
   config.sampler = 'tpe'

@@ -9,5 +9,6 @@ from sparsejax.search import base
 
 
 def get_config():
-  configs = ('configs/resnet50_l1.py', 'configs/vgg16_l1.py', 'configs/mobilenet_l1.py')
+  models = ('resnet50', 'vgg16', 'mobilenet')
+  configs = tuple(base.above(__file__, f'{model}_l1.py') for model in models)
   return base.grid(configs, ('1e-7', '3e-7', '1e-6', '3e-6', '1e-5', '3e-5', '1e-4'))

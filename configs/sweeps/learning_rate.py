@@ -9,7 +9,7 @@ python -m sparsejax.sweep --config=configs/sweeps/learning_rate.py:configs/vgg16
 from sparsejax.search import base
 
 
-def get_config(config_file='configs/resnet50_dc.py'):
+def get_config(config_file=base.above(__file__, 'resnet50_dc.py')):
   config = base.get_config()
   config.configs = (config_file,)
   config.scheduler.eta = 5

@@ -14,7 +14,7 @@ from sparsejax.search import base
 
 def get_config():
   config = base.get_config()
-  config.configs = ('configs/quickstart.py',)
+  config.configs = (base.above(__file__, 'quickstart.py'),)
   config.overrides = ('epochs=54.0', 'prune.begin_epochs=1.0')
   config.space = (
     dict(key='scale_by_learning_rate.learning_rate.value', kind='log_uniform', low=0.005, high=0.5),

@@ -11,7 +11,7 @@ from sparsejax.search import base
 
 def get_config():
   config = base.get_config()
-  config.configs = ('configs/lenet300_l1.py',)
+  config.configs = (base.above(__file__, 'lenet300_l1.py'),)
   config.overrides = (
     'epochs=18.0',
     'scale_by_learning_rate.learning_rate.every_epochs=6.0',

@@ -128,6 +128,19 @@ def _shapes(state: Any) -> dict[str, str]:
   return {path: f'{x.dtype}{list(x.shape)}' for path, x in tree.named_leaves(state).items()}
 
 
+def shapes_of(folder: pathlib.Path) -> dict[str, Any]:
+  """Returns the shapes of a checkpoint of nested dicts, as its notes have them."""
+  found: dict[str, Any] = {}
+  for path, text in json.loads((folder / NOTES).read_text())['shapes'].items():
+    dtype, _, sides = text.partition('[')
+    *parents, last = path.split('/')
+    block = found
+    for parent in parents:
+      block = block.setdefault(parent, {})
+    block[last] = jax.ShapeDtypeStruct(tuple(json.loads(f'[{sides}')), dtype)
+  return found
+
+
 def _check_shapes(folder: pathlib.Path, there: dict[str, str], here: dict[str, str]) -> None:
   """Raises a ValueError of one line where they differ: Orbax would cast, or say it in fifty."""
   for path in {**there, **here}:

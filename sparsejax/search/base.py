@@ -1,11 +1,19 @@
 """Every field of a search: its default and what it means. The other sweeps start here."""
 
+import os
+import pathlib
+
 from ml_collections import ConfigDict
 
 ACCURATE_AND_SPARSE = (
   dict(metric='validation_accuracy', direction='maximize'),
   dict(metric='active_fraction', direction='minimize'),
 )
+
+
+def above(file, name):
+  """Returns the path, from here, of a config in the folder above that of a sweep's file."""
+  return os.path.relpath(pathlib.Path(file).resolve().parent.parent / name)
 
 
 def grid(configs, arguments):

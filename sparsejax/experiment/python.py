@@ -1,0 +1,103 @@
+"""Experiments from Python, a notebook's too: `sparsejax.run` and `sparsejax.load`."""
+
+import json
+import os
+import pathlib
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+from ml_collections import ConfigDict
+
+from sparsejax import models
+from sparsejax.experiment import checkpoint, files
+from sparsejax.experiment import run as runner
+from sparsejax.experiment.config import base, commandline, overrides
+from sparsejax.experiment.errors import UsageError, in_one_line
+
+
+def run(
+  config: ConfigDict | Mapping[str, Any] | str,
+  workdir: str | os.PathLike | None = None,
+  name: str = '',
+) -> dict[str, Any]:
+  """Trains an experiment, or goes on with it where it stopped; returns its summary.
+
+  Args:
+    config: as a config file's `get_config` returns it, or 'NAME.py:ARGUMENT'.
+    workdir: the run directory; by default results/runs/NAME-HASH8/seedK below the present folder.
+    name: of the experiment; by default the config's own.
+
+  Returns:
+    What the run directory's summary.json holds.
+
+  Raises:
+    UsageError: in one line, what can't be run as asked; nothing has been compiled or written.
+
+  Example:
+    >>> import contextlib, io, tempfile
+    >>> from sparsejax.experiment.config import base
+    >>> config = base.get_config()
+    >>> config.epochs = 1.0
+    >>> with tempfile.TemporaryDirectory() as folder, contextlib.redirect_stdout(io.StringIO()):
+    ...   summary = run(config, workdir=f'{folder}/run', name='dense')
+    >>> summary['parameters']
+    50610
+  """
+  if isinstance(config, str):
+    settings = commandline.settings_of(overrides.Asked(config, {}, ()))
+    settings |= {'name': name} if name else {}
+  else:
+    settings = commandline.checked(config, name)
+  settings['name'] = settings['name'] or 'experiment'
+  place = None if workdir is None else pathlib.Path(workdir)
+  defaults = base.defaults(settings)
+  return runner.run(settings, defaults, version=base.VERSION, workdir=place)
+
+
+class Loaded(NamedTuple):
+  """A finished run.
+
+  Attributes:
+    model: called `model.apply(variables, images, train=False)`, deterministic.
+    variables: of the network that the run delivers.
+    config: the run's settings, as config.json has them.
+    summary: its figures.
+  """
+
+  model: Any
+  variables: Mapping[str, Any]
+  config: Mapping[str, Any]
+  summary: Mapping[str, Any]
+
+
+def load(run: str | os.PathLike) -> Loaded:
+  """Returns the network that a finished run delivers, with its config and its figures.
+
+  The data set need not be there.
+
+  Args:
+    run: the run directory.
+
+  Raises:
+    UsageError: it is no finished run, or damaged.
+  """
+  path = pathlib.Path(run)
+  try:
+    config, summary = (
+      json.loads((path / file).read_text()) for file in (files.CONFIG, files.SUMMARY)
+    )
+    folder = checkpoint.source_of(str(path))
+    shapes = {'batch_stats': {}, **checkpoint.shapes_of(folder)}  # of no leaf no note is made
+    variables, _ = checkpoint.read(folder, shapes)
+    settings, layers = config['model'], list(summary['layers'].values())
+    model = models.create(
+      settings['name'],
+      layers[-1]['units'],
+      width=settings['width'],
+      dropout=settings['dropout'],
+      dtype=settings['dtype'],
+    )
+  except (OSError, ValueError, KeyError, IndexError, TypeError) as error:
+    reason = in_one_line(error)
+    raise UsageError(f'run={path} must be the directory of a finished run: {reason}') from error
+  return Loaded(model, variables, config, summary)
