@@ -22,10 +22,9 @@ class Separable(nn.Module):
   @nn.compact
   def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
     planes = x.shape[-1]
-    spatial = partial(conv_bn, groups=planes, conv='depthwise', bn='depthwise_bn', train=train)
-    across = partial(conv_bn, conv='pointwise', bn='pointwise_bn', train=train)
-    x = nn.relu(spatial(self.parts, x, planes, 3, self.stride))
-    return nn.relu(across(self.parts, x, self.features, 1))
+    add = partial(conv_bn, self.parts, relu=True, train=train)
+    x = add(x, planes, 3, self.stride, groups=planes, conv='depthwise', bn='depthwise_bn')
+    return add(x, self.features, 1, conv='pointwise', bn='pointwise_bn')
 
 
 class MobileNet(Network):

@@ -90,9 +90,12 @@ def conv_bn(
   use_bias: bool = False,
   conv: str = 'conv',
   bn: str | None = 'bn',
+  relu: bool = False,
   train: bool,
 ) -> jax.Array:
   """Adds a padded size x size convolution and its BatchNorm, under those names, to the caller.
+
+  With `relu` what they give goes through one.
 
   The padding is explicit, size // 2 on every side: at stride 2 'SAME' would pad (0, 1).
   """
@@ -106,7 +109,9 @@ def conv_bn(
     name=conv,
   )
   x = layer(x, train=train)
-  return parts.norm(name=bn)(x, use_running_average=not train) if bn else x
+  if bn:
+    return parts.norm(relu=relu, name=bn)(x, use_running_average=not train)
+  return nn.relu(x) if relu else x
 
 
 class ConvBlock(nn.Module):
@@ -121,15 +126,14 @@ class ConvBlock(nn.Module):
 
   @nn.compact
   def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
-    return nn.relu(
-      conv_bn(
-        self.parts,
-        x,
-        self.features,
-        self.size,
-        self.stride,
-        use_bias=self.use_bias,
-        bn=self.bn,
-        train=train,
-      )
+    return conv_bn(
+      self.parts,
+      x,
+      self.features,
+      self.size,
+      self.stride,
+      use_bias=self.use_bias,
+      bn=self.bn,
+      relu=True,
+      train=train,
     )

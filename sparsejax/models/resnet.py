@@ -26,9 +26,9 @@ class Residual(nn.Module):
     add = partial(conv_bn, self.parts, train=train)
     y = x
     for index, (multiple, size, strided) in enumerate(self.branch, start=1):
-      y = nn.relu(y) if index > 1 else y
-      stride = self.stride if strided else 1
-      y = add(y, multiple * self.planes, size, stride, conv=f'conv{index}', bn=f'bn{index}')
+      stride, inner = self.stride if strided else 1, index < len(self.branch)
+      names = {'conv': f'conv{index}', 'bn': f'bn{index}'}
+      y = add(y, multiple * self.planes, size, stride, relu=inner, **names)
     if x.shape != y.shape:
       x = add(x, y.shape[-1], 1, self.stride, conv='shortcut', bn='shortcut_bn')
     return nn.relu(x + y)
