@@ -35,12 +35,11 @@ def images_by_winograd(
   """Returns the gradient of the images: the gradient's convolution with the kernel turned round."""
   _check(kernel, strides)
   turned = [row[::-1] for row in _taps(kernel)[::-1]]
-  left = tuple((TAPS - 1 - before, TAPS - 1 - after) for before, after in padding)
 
   def product(tile, tap):  # transposing the kernel would take as long as the products
     return lax.dot_general(tile, tap, (((3,), (1,)), ((), ())))
 
-  return _convolved(gradient, turned, left, product)
+  return _convolved(gradient, turned, _of_gradient(padding), product)
 
 
 def kernel_by_winograd(
@@ -54,7 +53,7 @@ def kernel_by_winograd(
     return jnp.dot(columns.T, rows, preferred_element_type=jnp.float32)
 
   tiles = _image_tiles(x, padding)
-  outputs = _transformed(_transpose(OF_OUTPUTS), _output_tiles(gradient))
+  outputs = _transformed(_transpose(OF_OUTPUTS), _output_tiles(gradient, padding))
   taps = _transformed(_transpose(OF_KERNEL), _each(product, tiles, outputs))
   return jnp.stack([jnp.stack(row) for row in taps]).astype(kernel.dtype)
 
@@ -75,25 +74,47 @@ def _image_tiles(x: jax.Array, padding: Padding) -> Grid:
   An odd number of outputs ends in a tile half outside, over zeros.
   """
   tiles = [_tiles(size) for size in _output_size(x, padding)]
-  ends = [
-    STEP * count + TAPS - 1 - length - sum(axis)
-    for count, length, axis in zip(tiles, x.shape[1:3], padding, strict=True)
-  ]
-  rows, columns = (
-    (before, after + end) for (before, after), end in zip(padding, ends, strict=True)
-  )
-  padded = jnp.pad(x, ((0, 0), rows, columns, (0, 0)))
+  padded = _padded(x, padding)
   down, across = (
     [slice(place, place + STEP * count - 1, STEP) for place in range(TILE)] for count in tiles
   )
   return _transformed(OF_IMAGES, [[padded[:, row, column] for column in across] for row in down])
 
 
-def _output_tiles(gradient: jax.Array) -> Grid:
-  """The 2x2 outputs of each tile, with zeros where it is half outside."""
-  ends = [STEP * _tiles(size) - size for size in gradient.shape[1:3]]
-  whole = jnp.pad(gradient, ((0, 0), *((0, end) for end in ends), (0, 0)))
-  return [[whole[:, row::STEP, column::STEP] for column in range(STEP)] for row in range(STEP)]
+def _output_tiles(gradient: jax.Array, padding: Padding) -> Grid:
+  """The 2x2 outputs of each tile, with zeros where it is half outside.
+
+  Out of the padded gradient that the images' gradient needs too: that XLA writes out once, and what
+  the gradient itself is made of, a BatchNorm's often, it would compute anew for each of 16 sums.
+  """
+  around = _of_gradient(padding)
+  padded = _padded(gradient, around)
+  starts = [before for before, _ in around]
+  stops = [
+    start + STEP * _tiles(size) for start, size in zip(starts, gradient.shape[1:3], strict=True)
+  ]
+  ends = [max(0, stop - size) for stop, size in zip(stops, padded.shape[1:3], strict=True)]
+  whole = jnp.pad(padded, ((0, 0), *((0, end) for end in ends), (0, 0)))
+  down, across = (
+    [slice(start + place, stop, STEP) for place in range(STEP)]
+    for start, stop in zip(starts, stops, strict=True)
+  )
+  return [[whole[:, row, column] for column in across] for row in down]
+
+
+def _of_gradient(padding: Padding) -> Padding:
+  """The padding with which the gradient's convolution gives that of the images."""
+  return tuple((TAPS - 1 - before, TAPS - 1 - after) for before, after in padding)
+
+
+def _padded(x: jax.Array, padding: Padding) -> jax.Array:
+  """The images with their padding, and with what the last tile sees beyond it."""
+  ends = [
+    STEP * _tiles(size) + TAPS - 1 - length - sum(axis)
+    for size, length, axis in zip(_output_size(x, padding), x.shape[1:3], padding, strict=True)
+  ]
+  whole = ((before, after + end) for (before, after), end in zip(padding, ends, strict=True))
+  return jnp.pad(x, ((0, 0), *whole, (0, 0)))
 
 
 def _taps(kernel: jax.Array) -> Grid:
