@@ -10,6 +10,7 @@ from sparsejax.experiment.config.kinds import (
   Kind,
   Number,
   Optional,
+  Period,
   Scheduled,
   WrongError,
   is_number,
@@ -39,9 +40,10 @@ def check(settings: Mapping[str, Any], *, all_read: bool = True) -> dict[str, An
     Traceback (most recent call last):
     ValueError: unknown field 'batchsize': did you mean 'batch_size'?
   """
-  checked = {}
-  for name, value in settings.items():
-    checked[name] = _checked(name, value, settings)
+  for name in ('chain', 'events', 'layers'):  # which say what blocks there are
+    if name in settings:
+      take(name, settings[name], fields.FIELDS[name].kind)
+  checked = {name: _checked(name, value, settings) for name, value in settings.items()}
   for name, field in fields.FIELDS.items():
     if name not in settings:
       raise ValueError(f'{name} is missing: it must be {_says(field)}')
@@ -75,12 +77,19 @@ def _checked(name: str, value: Any, settings: Mapping[str, Any]) -> Any:
 
 def used_blocks(settings: Mapping[str, Any]) -> set[str]:
   """Returns the names of the links, events and layers that the settings name."""
-  names = [n for key in ('chain', 'events') for n in settings.get(key) or () if isinstance(n, str)]
+  names = [name for key in ('chain', 'events') for name in _texts(settings.get(key))]
   for name in names:
     block = settings.get(name)
-    inner = block.get('inner', ()) if isinstance(block, Mapping) else ()
-    names.extend(link for link in inner if isinstance(link, str) and link not in names)
+    inner = _texts(block.get('inner')) if isinstance(block, Mapping) else []
+    names.extend(link for link in inner if link not in names)
   return {*names, str(settings.get('layers'))}
+
+
+def _texts(names: Any) -> list[str]:
+  """The texts in a tuple of names, whatever it is."""
+  return (
+    [name for name in names if isinstance(name, str)] if isinstance(names, tuple | list) else []
+  )
 
 
 def _checked_block(name: str, block: Mapping[str, Any], known: Mapping[str, Field]) -> dict:
@@ -103,7 +112,7 @@ def of_type(field: str, value: Any, kind: Kind) -> Any:
   """Returns the value in the field's own type, be it out of its range."""
   bare = kind.kind if isinstance(kind, Scheduled | Optional) else kind
   if isinstance(bare, Number) and is_number(value):
-    return float(value)
+    return value if isinstance(bare, Period) else float(value)
   if isinstance(bare, Integer) and isinstance(value, int) and not isinstance(value, bool):
     return value
   return take(field, value, kind)
@@ -190,7 +199,7 @@ def read_only_with(settings: Mapping[str, Any], field: str) -> str:
 
   Example:
     >>> read_only_with({'prune': {'schedule': 'one_shot'}}, 'prune.every_steps')
-    "the prune.schedule 'cubic' or 'periodic' or 'rounds'"
+    "the prune.schedule 'cubic', 'periodic' or 'rounds'"
     >>> read_only_with({'prune': {'schedule': 'cubic'}}, 'prune.every_steps')
     ''
   """

@@ -37,7 +37,8 @@ def settings_of(asked: overrides.Asked, *, all_read: bool = True) -> dict[str, A
   config = loading.load(asked.file)
   try:
     settings = overrides.applied(config, asked.changes)
-    settings['name'] = pathlib.Path(asked.file.partition(':')[0]).stem
+    if settings.get('name') == '':
+      settings['name'] = pathlib.Path(asked.file.partition(':')[0]).stem
     return check.check(settings, all_read=all_read)
   except ValueError as error:
     raise UsageError(_with_prefix(str(error))) from error

@@ -18,6 +18,7 @@ from sparsejax.experiment.config.kinds import (
   Optional,
   Pattern,
   Patterns,
+  Period,
   Scheduled,
   Sides,
   Table,
@@ -56,7 +57,8 @@ class Field(NamedTuple):
 def _with(field: str, *values: Any) -> Read:
   """Read where another field has one of these values."""
   block, _, name = field.partition('.')
-  words = ' or '.join(map(repr, values))
+  *first, last = map(repr, values)
+  words = f'{", ".join(first)} or {last}' if first else last
   return Read(f'the {field} {words}', lambda config: config[block][name] in values)
 
 
@@ -65,7 +67,7 @@ SGD = ('add_decayed_weights', 'trace', 'scale_by_learning_rate')
 NOT_NEGATIVE, POSITIVE = Number(0.0), Number(0.0, above=True)
 SHARE, FRACTION = Number(0.0, 1.0), Number(0.0, 1.0, above=True)
 DECAY = Number(0.0, 1.0, below=True)  # of a running mean
-PERIOD = POSITIVE  # a duration between two events
+STEPS = Period()
 
 _SCHEDULE = ('one_shot', 'cubic', 'periodic', 'rounds')
 _PARAMETERS = Choice(('kernels', 'all'))
@@ -144,7 +146,7 @@ LINKS: dict[str, dict[str, Field]] = {
     ),
     'every_steps': Field(
       100,
-      PERIOD,
+      STEPS,
       'between two renewals of the masks',
       _with('prune.schedule', 'cubic', 'periodic', 'rounds'),
     ),
@@ -273,14 +275,14 @@ EVENTS: dict[str, dict[str, Field]] = {
 # The settings of each schedule; `warmup` and the durations may be left out.
 SCHEDULES: dict[str, dict[str, Kind]] = {
   'constant': {'value': Number()},
-  'step_decay': {'value': NOT_NEGATIVE, 'factor': NOT_NEGATIVE, 'every': PERIOD},
+  'step_decay': {'value': NOT_NEGATIVE, 'factor': NOT_NEGATIVE, 'every': POSITIVE},
   'linear': {
     **{'initial': NOT_NEGATIVE, 'final': NOT_NEGATIVE},
     **{'begin': NOT_NEGATIVE, 'end': NOT_NEGATIVE},
   },
   'cosine': {'value': NOT_NEGATIVE, 'final': NOT_NEGATIVE},
-  'sgdr': {'value': NOT_NEGATIVE, 'first': PERIOD, 'multiply': Number(1.0)},
-  'rewound': {'base': Scheduled(NOT_NEGATIVE), 'length': PERIOD, 'last': PERIOD},
+  'sgdr': {'value': NOT_NEGATIVE, 'first': POSITIVE, 'multiply': Number(1.0)},
+  'rewound': {'base': Scheduled(NOT_NEGATIVE), 'length': POSITIVE, 'last': POSITIVE},
 }
 
 _LARGEST = 2**31 - 1  # what a step counts in
@@ -350,7 +352,7 @@ FIELDS: dict[str, Field | dict[str, Field]] = {
     ),
   },
   'evaluation': {
-    'every_epochs': Field(1.0, PERIOD, 'between two evaluations on the validation split'),
+    'every_epochs': Field(1.0, POSITIVE, 'between two evaluations on the validation split'),
     'choose_by': Field(
       'loss', Choice(('loss', 'accuracy')), 'what is best on the validation split'
     ),
@@ -363,8 +365,8 @@ FIELDS: dict[str, Field | dict[str, Field]] = {
     ),
   },
   'log': {
-    'every_steps': Field(50, PERIOD, 'between two lines of metrics'),
-    'checkpoint_every_epochs': Field(1.0, PERIOD, 'between two checkpoints'),
+    'every_steps': Field(50, STEPS, 'between two lines of metrics'),
+    'checkpoint_every_epochs': Field(1.0, POSITIVE, 'between two checkpoints'),
     'keep_checkpoints': Field(2, Integer(1), 'the latest so many; more than one for damage'),
     'tensorboard': Field(False, Flag(), 'event files beside metrics.jsonl'),
   },

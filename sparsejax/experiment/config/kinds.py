@@ -86,6 +86,18 @@ class Number(Kind):
     return value
 
 
+@dataclasses.dataclass(frozen=True)
+class Period(Number):
+  """A duration between two events; one of whole steps stays an integer."""
+
+  low: float = 0.0
+  above: bool = True
+
+  def take(self, value: Any) -> float:
+    taken = super().take(value)
+    return value if isinstance(value, int) else taken
+
+
 def is_number(value: Any) -> bool:
   """Whether a setting is a plain number; True and False are none."""
   return isinstance(value, int | float) and not isinstance(value, bool)
