@@ -111,7 +111,7 @@ def _backward(epsilon, relu, axis_name, kept, gradients):
   if relu:
     gradient = jnp.where(_affine(x, mean, slope, bias) > 0, gradient, 0)
   of_bias = _mean(gradient)
-  of_scale = _mean(gradient * (x - _apart(mean))) * factor
+  of_scale = _mean(gradient * (x - _apart(mean, of_bias))) * factor
   level, tilt = _joined(of_bias, axis_name), _joined(of_scale, axis_name)
   of_x = slope * (gradient - level - (x - mean) * (factor * tilt))
   positions = x.size // x.shape[-1]
@@ -136,6 +136,9 @@ def _joined(mean, axis_name):
   return mean if axis_name is None else lax.pmean(mean, axis_name)
 
 
-def _apart(mean):
-  """The mean, but not to XLA's knowledge: or x - mean, being used twice, would be written out."""
-  return lax.optimization_barrier(mean)
+def _apart(mean, *others):
+  """The mean, but to XLA another, or x - mean, being used twice, would be written out and kept.
+
+  Two of them are the same to XLA again unless they stand beside others.
+  """
+  return lax.optimization_barrier((mean, *others))[0]
