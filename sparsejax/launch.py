@@ -4,6 +4,7 @@ python launch.py --config=configs/NAME.py[:ARGUMENT] [--config.field=value ...] 
 python -m sparsejax.launch --config=NAME.py ...     the same, with a config file of one's own
 
 --workdir=DIR       the run directory; default: results/runs/NAME-HASH8/seedK
+--shorten=0.1       makes every duration of the training a tenth as long
 --print_config      prints the settings as they would be, and trains nothing
 --help              prints this and every field: its default, its meaning, what it may be
 
@@ -16,6 +17,7 @@ save first), 1 otherwise.
 """
 
 import argparse
+import math
 import pathlib
 import sys
 from collections.abc import Sequence
@@ -47,6 +49,7 @@ def read(argv: Sequence[str]) -> Command:
   parser = Parser(prog='launch', add_help=False, allow_abbrev=False)
   parser.add_argument('--workdir')
   parser.add_argument('--print_config', action='store_true')
+  parser.add_argument('--shorten', type=float, default=1.0)
   parser.add_argument('--coordinator')
   parser.add_argument('--processes', type=int)
   parser.add_argument('--process', type=int)
@@ -54,7 +57,10 @@ def read(argv: Sequence[str]) -> Command:
     flags = parser.parse_args(asked.rest)
   except ValueError as error:
     raise UsageError(f'{error}; --help tells which flags there are') from None
-  return Command(commandline.settings_of(asked), flags)
+  if not 0 < flags.shorten < math.inf:
+    raise UsageError(f'--shorten={flags.shorten} must be a number above 0')
+  settings = commandline.settings_of(asked)
+  return Command(commandline.shortened(settings, flags.shorten), flags)
 
 
 def main(argv: Sequence[str]) -> int:

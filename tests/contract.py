@@ -14,7 +14,6 @@ import jax
 import jax.numpy as jnp
 import optax
 import orbax.checkpoint as ocp
-from optax._src.base import NO_PARAMS_MSG
 from trials import (
   STEPS,
   Moment,
@@ -28,6 +27,8 @@ from trials import (
   step,
   trial,
 )
+
+from sparsejax.private import NO_PARAMS_MSG
 
 
 @contextlib.contextmanager

@@ -9,11 +9,11 @@ import jax.numpy as jnp
 import optax
 import pytest
 import trials
-from optax._src.base import NO_PARAMS_MSG
 from transformations import check, removed_weights_are_zero, trained
 
 import sparsejax
 from sparsejax import one_shot, prune
+from sparsejax.private import NO_PARAMS_MSG
 
 pytestmark = pytest.mark.usefixtures('compiling_is_quick')
 

@@ -9,9 +9,11 @@ import pathlib
 
 import pytest
 
+from sparsejax import launch
 from sparsejax.experiment.config import base, check, commandline, fields, kinds, overrides
 from sparsejax.experiment.errors import UsageError
 
+ROOT = pathlib.Path(__file__).resolve().parent.parent
 GOLDEN = pathlib.Path(__file__).with_name('golden_defaults.json')
 LAYERS = fields.LAYERS
 
@@ -221,6 +223,28 @@ def test_errors_of_a_file_name_its_line(tmp_path):
       commandline.resolve([f'--config={file}'])
     assert expected in str(error.value)
     assert '\n' not in str(error.value)
+
+
+def test_every_duration_of_the_training_is_shortened():
+  quick = '--config=configs/quickstart.py'
+  whole, tenth = (launch.read([quick, *more]).settings for more in ([], ['--shorten=0.1']))
+  assert tenth['epochs'] == pytest.approx(0.1 * whole['epochs'])
+  assert tenth['prune']['begin_epochs'] == pytest.approx(2.0)
+  assert tenth['scale_by_learning_rate']['learning_rate']['every_epochs'] == pytest.approx(2.0)
+  assert tenth['log'] == whole['log']
+  assert tenth['batch_size'] == whole['batch_size']
+  for wrong in ('0', '-1', 'nan', 'inf', 'some'):
+    with pytest.raises(UsageError, match='shorten'):
+      launch.read([quick, f'--shorten={wrong}'])
+
+
+def test_the_settings_are_printed_and_nothing_is_trained(tmp_path, capsys, monkeypatch):
+  monkeypatch.chdir(ROOT)
+  workdir = tmp_path / 'run'
+  arguments = ['launch.py', '--config=configs/quickstart.py', f'--workdir={workdir}']
+  assert launch.main([*arguments, '--print_config', '--config.seed=7']) == 0
+  assert '* seed' in capsys.readouterr().out
+  assert not workdir.exists()
 
 
 def test_help_names_every_field():

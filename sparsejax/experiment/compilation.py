@@ -8,9 +8,9 @@ from collections.abc import Iterator
 
 import jax
 import platformdirs
-from jax.experimental.compilation_cache import compilation_cache
 
 from sparsejax.experiment.runs import cpuinfo, processor
+from sparsejax.private import forget_compiled_programs
 
 
 def use_cache() -> None:
@@ -34,8 +34,8 @@ def without_cache() -> Iterator[None]:
   enabled = jax.config.jax_enable_compilation_cache
   try:
     jax.config.update('jax_enable_compilation_cache', False)
-    compilation_cache.reset_cache()  # JAX asks once whether there is one
+    forget_compiled_programs()  # JAX asks once whether there is one
     yield
   finally:
     jax.config.update('jax_enable_compilation_cache', enabled)
-    compilation_cache.reset_cache()
+    forget_compiled_programs()

@@ -5,8 +5,8 @@ import math
 import jax
 import jax.numpy as jnp
 import optax
-from optax._src.base import NO_PARAMS_MSG
 
+from sparsejax.private import NO_PARAMS_MSG
 from sparsejax.sparsity import posterior, tree
 
 

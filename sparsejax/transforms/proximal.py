@@ -7,9 +7,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-from optax._src.base import NO_PARAMS_MSG
 
 from sparsejax.lookup import lookup
+from sparsejax.private import NO_PARAMS_MSG
 from sparsejax.sparsity import granularity as granularities
 from sparsejax.sparsity import shrinkage, tree
 from sparsejax.transforms.proximal_metrics import Metric, default_metric

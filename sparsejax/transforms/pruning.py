@@ -7,8 +7,8 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import optax
-from optax._src.base import NO_PARAMS_MSG
 
+from sparsejax.private import NO_PARAMS_MSG
 from sparsejax.sparsity import allocation as allocations
 from sparsejax.sparsity import criteria, schedules, tree
 from sparsejax.sparsity import granularity as granularities

@@ -6,8 +6,8 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import optax
-from optax._src.base import NO_PARAMS_MSG
 
+from sparsejax.private import NO_PARAMS_MSG
 from sparsejax.transforms.slots import clear_slots
 
 

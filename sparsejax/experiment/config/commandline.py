@@ -11,7 +11,30 @@ from ml_collections import ConfigDict
 
 from sparsejax.experiment.config import check, fields, loading, overrides
 from sparsejax.experiment.config.fields import Field
+from sparsejax.experiment.config.kinds import is_number
 from sparsejax.experiment.errors import UsageError
+
+
+def shortened(settings: Mapping[str, Any], share: float) -> dict[str, Any]:
+  """Returns the settings with every duration of the training so many times as long.
+
+  Those of `log` and `evaluation` stay as they are; whole steps are rounded, to 1 at the least.
+
+  Example:
+    >>> shortened({'epochs': 180.0, 'prune': {'begin_epochs': 60.0, 'every_steps': 100}}, 0.1)
+    {'epochs': 18.0, 'prune': {'begin_epochs': 6.0, 'every_steps': 10}}
+  """
+
+  def scaled(name, value):
+    if isinstance(value, Mapping):
+      return {key: scaled(key, one) for key, one in value.items()}
+    is_duration = fields.base_of(name) != name or name == 'epochs'
+    if not is_duration or not is_number(value):
+      return value
+    return max(1, round(share * value)) if isinstance(value, int) else share * value
+
+  kept = ('log', 'evaluation')
+  return {name: v if name in kept else scaled(name, v) for name, v in settings.items()}
 
 
 def resolve(argv: Sequence[str]) -> dict[str, Any]:
