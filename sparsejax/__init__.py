@@ -55,6 +55,7 @@ __all__ = [
   'prune',
   'prune_to',
   'recalibrate_batch_norm',
+  'register',
   'rewind',
   'rms_metric',
   'rounds',
@@ -65,7 +66,11 @@ __all__ = [
   'updates',
 ]
 
-_WITH_EXTRAS = {'run': 'sparsejax.experiment.python', 'load': 'sparsejax.experiment.python'}
+_WITH_EXTRAS = {
+  'load': 'sparsejax.experiment.python',
+  'register': 'sparsejax.experiment.registry',
+  'run': 'sparsejax.experiment.python',
+}
 
 
 def __getattr__(name: str) -> Any:

@@ -88,7 +88,7 @@ def check(config: Mapping[str, Any]) -> None:
   if len(set(names)) < len(names):
     raise ValueError(f'events={names}: allowed is each event once')
   for name in names:
-    if (batches := config[name]['batches']) < 1:
+    if (batches := config[name].get('batches', 1)) < 1:
       raise ValueError(f'{name}.batches={batches}: allowed is 1 or more')
   if 'lobs' in names:
     lobs.check(config)

@@ -59,7 +59,7 @@ def build(
 
 def _check_growth(chain, blocks):
   """Refuses momentum ahead of a rule that lets weights come back: it would push them at once."""
-  grows = (blocks.get('prune') or {}).get('update_rule', 'nested') != 'nested'
+  grows = pruning.grows(blocks.get('prune') or {})
   ahead = [link for link in chain if link in proximal.MOMENTUM or link in proximal.METRICS]
   if 'prune' in chain and grows and ahead:
     raise ValueError(

@@ -37,6 +37,7 @@ UPDATE_RULES: dict[str, Callable[[Mapping[str, Any]], updates.UpdateRule]] = {
   'set': lambda s: updates.set_(s['exchange_share'], start=s['start']),
   'rigl': lambda s: updates.rigl(s['end'], s['exchange_share'], start=s['start']),
 }
+EXCHANGING = ('set', 'rigl')  # update rules that bring weights back
 SCHEDULES = ('one_shot', 'cubic', 'periodic', 'rounds')
 UNITS = ('groups', 'weights', 'macs')
 SETTINGS = (
@@ -102,7 +103,7 @@ def _check_rule(schedule: str, rule: str) -> None:
       "prune.schedule='periodic': nested masks would be cut once and never change again; allowed "
       "are one_shot for that, or prune.update_rule='set' or 'rigl'"
     )
-  if rule != 'nested' and schedule == 'one_shot':
+  if rule in EXCHANGING and schedule == 'one_shot':
     raise ValueError(
       f"prune.schedule='one_shot': the update rule '{rule}' exchanges weights at every renewal "
       'and here is one; allowed are periodic, cubic and rounds'
@@ -168,6 +169,14 @@ def build(
   except ValueError as error:
     message = str(error)
     raise ValueError(message if 'prune' in message else f'prune: {message}') from None
+
+
+def grows(block: Mapping[str, Any]) -> bool:
+  """Whether the update rule of a block `prune` brings weights back."""
+  name = block.get('update_rule', 'nested')
+  if name in ('nested', *EXCHANGING) or name not in UPDATE_RULES:
+    return name in EXCHANGING
+  return UPDATE_RULES[name](block).grow is not None
 
 
 def needs_squared_gradients(config: Mapping[str, Any]) -> bool:

@@ -21,6 +21,7 @@ from sparsejax.experiment import (
   parallel,
   posterior,
   pruning,
+  registry,
   tensorboard,
 )
 from sparsejax.experiment.durations import Clock
@@ -62,7 +63,8 @@ class Experiment(NamedTuple):
       'data.name': self.dataset.digest,
       'init_from': checkpoint.source_digest(self.config['init_from']),
     }
-    return {field: digest for field, digest in found.items() if digest is not None}
+    found = {field: digest for field, digest in found.items() if digest is not None}
+    return found | registry.digests(self.config)
 
   @property
   def counted_above(self) -> tuple[float, ...]:

@@ -75,7 +75,7 @@ _EXCLUDE = Field((), Patterns(), "parameter paths to leave out, such as ('^class
 _INNER = "an optimizer with second moments and its learning rate, such as ('adam',)"
 _EXCHANGED = Read(
   "the prune.update_rule 'set' or 'rigl'",
-  lambda config: config['prune']['update_rule'] != 'nested',
+  lambda config: config['prune']['update_rule'] in ('set', 'rigl'),
 )
 
 # The settings of each link that `chain` may name. Other links of Optax may be named too; their
@@ -166,17 +166,17 @@ LINKS: dict[str, dict[str, Field]] = {
     ),
     'allocation': Field(
       'absolute_threshold',
-      Choice(('absolute_threshold', 'global_rank', 'uniform', 'erk')),
+      Choice(('absolute_threshold', 'global_rank', 'uniform', 'erk'), own='allocation'),
       'how what stays is shared among the layers',
     ),
     'criterion': Field(
       'magnitude',
-      Choice(('magnitude', 'saliency', 'fisher', 'lamp', 'random')),
+      Choice(('magnitude', 'saliency', 'fisher', 'lamp', 'random'), own='criterion'),
       'what is kept: the largest by it',
     ),
     'granularity': Field(
       'weight',
-      Choice(('weight', 'filters', 'input_channels', 'blocks', 'n_of_m')),
+      Choice(('weight', 'filters', 'input_channels', 'blocks', 'n_of_m'), own='granularity'),
       'what is kept or removed as one',
     ),
     'block': Field((4, 4), Sides(), 'inputs x outputs', _with('prune.granularity', 'blocks')),
@@ -188,7 +188,7 @@ LINKS: dict[str, dict[str, Field]] = {
     ),
     'update_rule': Field(
       'nested',
-      Choice(('nested', 'set', 'rigl')),
+      Choice(('nested', 'set', 'rigl'), own='update_rule'),
       'nested: masks only shrink; set, rigl: weights are exchanged',
     ),
     'exchange_share': Field(
@@ -372,6 +372,16 @@ FIELDS: dict[str, Field | dict[str, Field]] = {
   },
 }
 BLOCKS = LINKS | EVENTS | LAYERS  # that a chain, events and layers bring along
+
+
+def add_event(name: str, settings: Mapping[str, Any]) -> None:
+  """Makes an event of a person's own known, with its settings and their defaults."""
+  kinds = {bool: Flag(), int: Number(), float: Number(), str: Text()}
+  own = {
+    key: Field(value, kinds[type(value)], f'of the event {name}') for key, value in settings.items()
+  }
+  EVENTS[name] = {'at_epochs': Field(60.0, NOT_NEGATIVE, 'when')} | own
+  BLOCKS[name] = EVENTS[name]
 
 
 def base_of(name: str) -> str:

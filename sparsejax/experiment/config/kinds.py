@@ -152,19 +152,32 @@ class Text(Kind):
     return self.take(text)
 
 
+NAMES_OF_ONES_OWN: dict[str, set[str]] = {}  # by kind of part: what `registry.register` was given
+
+
 @dataclasses.dataclass(frozen=True)
 class Choice(Kind):
-  """One of some names."""
+  """One of some names.
+
+  Attributes:
+    names: that there are always.
+    own: the kind of part that may be a person's own as well; '' where none is.
+  """
 
   names: tuple[str, ...]
+  own: str = ''
+
+  @property
+  def every(self) -> tuple[str, ...]:
+    return (*self.names, *sorted(NAMES_OF_ONES_OWN.get(self.own, ())))
 
   @property
   def says(self) -> str:
-    return f'one of {", ".join(self.names)}'
+    return f'one of {", ".join(self.every)}'
 
   def take(self, value: Any) -> str:
-    if not isinstance(value, str) or value not in self.names:
-      raise WrongError(f'{self.says}{nearest(str(value), self.names, cutoff=0.5)}')
+    if not isinstance(value, str) or value not in self.every:
+      raise WrongError(f'{self.says}{nearest(str(value), self.every, cutoff=0.5)}')
     return value
 
   def read(self, text: str) -> str:

@@ -1,0 +1,152 @@
+"""Parts of one's own that a config may name, and their code as part of a run's hash.
+
+A config file, or a package that it imports, registers them: `sparsejax.register(kind, name, part)`.
+"""
+
+import hashlib
+import inspect
+from collections.abc import Callable, Mapping, MutableMapping
+from typing import Any, NamedTuple
+
+from sparsejax import models
+from sparsejax.experiment import events, links, pruning, sources
+from sparsejax.experiment.config import fields
+from sparsejax.experiment.config.kinds import NAMES_OF_ONES_OWN
+from sparsejax.experiment.splits import Whole
+from sparsejax.lookup import lookup
+
+
+class Own(NamedTuple):
+  """A registered part.
+
+  Attributes:
+    kind: a name in `KINDS`.
+    name: by which a config names it.
+    digest: of the file that its code is in.
+  """
+
+  kind: str
+  name: str
+  digest: str
+
+
+class Kind(NamedTuple):
+  """What can be registered.
+
+  Attributes:
+    table: of the parts by name.
+    made: from what is registered, what the table holds.
+    used: the names that settings use of the table.
+  """
+
+  table: Callable[[], MutableMapping[str, Any]]
+  made: Callable[[Any], Any]
+  used: Callable[[Mapping[str, Any]], Any]
+
+
+def _same(part):
+  return part
+
+
+def _without_settings(part):
+  return lambda settings: part()
+
+
+def _of_prune(key):
+  return lambda settings: [(settings.get('prune') or {}).get(key)]
+
+
+KINDS: dict[str, Kind] = {
+  'link': Kind(links.known, _same, lambda s: links.unfold(s['chain'], s)),
+  'criterion': Kind(lambda: pruning.CRITERIA, _same, _of_prune('criterion')),
+  'allocation': Kind(lambda: pruning.ALLOCATIONS, _same, _of_prune('allocation')),
+  'granularity': Kind(lambda: pruning.GRANULARITIES, _without_settings, _of_prune('granularity')),
+  'update_rule': Kind(lambda: pruning.UPDATE_RULES, _without_settings, _of_prune('update_rule')),
+  'model': Kind(lambda: models.MODELS, _same, lambda s: [s['model']['name']]),
+  'data': Kind(lambda: sources.SOURCES, _same, lambda s: [s['data']['name']]),
+  'event': Kind(lambda: events.EVENTS, _same, lambda s: s['events']),
+}
+_own: dict[tuple[str, str], Own] = {}
+
+
+def register(kind: str, name: str, part: Any, settings: Mapping[str, Any] | None = None) -> None:
+  """Makes a part of one's own known by a name that a config may use.
+
+  | kind | part |
+  |---|---|
+  | link | (settings) -> optax.GradientTransformation; its settings are its arguments |
+  | criterion | (weights, ...) -> scores, as those of `sparsejax.criteria` |
+  | allocation | () -> an allocation, as those of `sparsejax.allocation` |
+  | granularity | () -> a granularity, as those of `sparsejax.granularity` |
+  | update_rule | () -> a rule, as those of `sparsejax.updates` |
+  | model | a `sparsejax.models.network.Network`, or a function that makes one |
+  | data | a function (folder, cache) -> `Whole`, by way of `data_set` |
+  | event | (state, settings, context) -> state |
+
+  The file that the part's code is in becomes part of the hash of every run that uses it.
+
+  Args:
+    kind: of the part.
+    name: by which a config names it.
+    part: as in the table.
+    settings: of an event: its defaults beside `at_epochs`, numbers or texts.
+
+  Raises:
+    ValueError: an unknown kind, or a name that is taken by another part.
+
+  Example:
+    >>> import jax.numpy as jnp
+    >>> def squared(weights):
+    ...   return jnp.square(weights)
+    >>> register('criterion', 'squared_for_this_example', squared)
+  """
+  known = lookup('kind of part', kind, KINDS)
+  own = Own(kind, name, _digest(part))
+  table = known.table()
+  before = _own.get((kind, name))
+  if (name in table and before is None) or (before is not None and before.digest != own.digest):
+    raise ValueError(f'register: the {kind} {name!r} is there already: another name is needed')
+  table[name] = known.made(part)
+  _own[kind, name] = own
+  NAMES_OF_ONES_OWN.setdefault(kind, set()).add(name)
+  if kind == 'event':
+    fields.add_event(name, settings or {})
+
+
+def data_set(
+  read: Callable[[Any, bool], Whole], num_classes: int, validation: int
+) -> sources.Source:
+  """Returns a data set to be registered.
+
+  Args:
+    read: (folder or None, whether to cache) -> `Whole(train, test)`, each a `Split` of uint8 images
+      (examples, height, width, channels) and integer labels.
+    num_classes: how many labels there are.
+    validation: examples held out where a config does not say.
+  """
+  return sources.Source(read, num_classes, validation)
+
+
+def digests(settings: Mapping[str, Any]) -> dict[str, str]:
+  """Returns of every part of one's own that the settings use the digest of its code."""
+  return {
+    f'{own.kind}.{own.name}': own.digest
+    for own in _own.values()
+    if own.name in KINDS[own.kind].used(settings)
+  }
+
+
+def _digest(part: Any) -> str:
+  """The sha256 of the file that a part is defined in; of a notebook's, of the part itself."""
+  bare = getattr(part, 'read', part)  # of a data set, what reads it
+  bare = getattr(bare, 'func', bare)  # of a partial
+  try:
+    file = inspect.getsourcefile(bare)
+    with open(file, 'rb') as source:
+      content = source.read()
+  except (TypeError, OSError):
+    try:
+      content = inspect.getsource(bare).encode()
+    except (TypeError, OSError):
+      content = repr(bare).partition(' at 0x')[0].encode()
+  return hashlib.sha256(content).hexdigest()

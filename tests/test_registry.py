@@ -1,0 +1,144 @@
+"""Parts of one's own: named in a config file, trained with, and part of the run's hash."""
+
+import json
+import sys
+
+import commands
+import pytest
+
+from sparsejax.experiment import registry, setup
+from sparsejax.experiment.config import commandline
+
+PARTS = """
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+import sparsejax
+from sparsejax import allocation, granularity, updates
+from sparsejax.experiment.registry import data_set
+from sparsejax.experiment.splits import Split, Whole
+from sparsejax.models.lenet import LeNet300
+
+
+def largest_negative(weights):
+  return -weights  # CHANGED HERE
+
+
+def halved(by=0.5):
+  return optax.scale(by)
+
+
+def read(folder, cache):
+  rng = np.random.default_rng(0)
+  labels = np.arange(64, dtype=np.int32) % 2
+  images = np.where(labels[:, None, None, None] == 0, 40, 200) + rng.integers(0, 30, (64, 4, 4, 1))
+  split = Split(images.astype(np.uint8), labels)
+  return Whole(split, split)
+
+
+def forget(state, settings, context):
+  return state._replace(events=state.events + settings['count'])
+
+
+sparsejax.register('criterion', 'largest_negative', largest_negative)
+sparsejax.register('link', 'halved', halved)
+sparsejax.register('allocation', 'even', allocation.uniform)
+sparsejax.register('granularity', 'rows', granularity.filters)
+sparsejax.register('update_rule', 'shrinking', updates.nested)
+sparsejax.register('model', 'my_lenet', LeNet300)
+sparsejax.register('data', 'two_greys', data_set(read, num_classes=2, validation=16))
+sparsejax.register('event', 'forget', forget, {'count': 3.0})
+"""
+CONFIG = (
+  PARTS
+  + """
+
+def get_config():
+  from sparsejax.experiment.config import base
+
+  chain = ('halved', 'trace', 'scale_by_learning_rate', 'prune')
+  config = base.get_config(chain, ('forget',))
+  config.epochs = 4.0
+  config.batch_size = 16
+  config.model.name = 'my_lenet'
+  config.model.width = 8
+  config.data.name = 'two_greys'
+  config.forget.at_epochs = 1.0
+  config.prune.begin_epochs = 2.0
+  config.prune.criterion = 'largest_negative'
+  config.prune.allocation = 'even'
+  config.prune.granularity = 'rows'
+  config.prune.update_rule = 'shrinking'
+  config.prune.parameters = 'kernels'
+  config.prune.target = 0.5
+  return config
+"""
+)
+
+
+@pytest.fixture
+def _forgotten():
+  """What a test registers is gone after it."""
+  yield
+  for kind, name in tuple(registry._own):
+    if name in CONFIG:
+      del registry._own[kind, name]
+      registry.KINDS[kind].table().pop(name)
+      registry.NAMES_OF_ONES_OWN[kind].discard(name)
+      registry.fields.EVENTS.pop(name, None)
+      registry.fields.BLOCKS.pop(name, None)
+
+
+def hash_of(file, workdir):
+  status, _, stderr = commands.launch(f'--config={file}', f'--workdir={workdir}')
+  assert status == 0, stderr
+  return json.loads((workdir / 'summary.json').read_text())['hash']
+
+
+def test_a_run_of_parts_of_ones_own_whose_code_names_the_experiment(tmp_path):
+  file, other = tmp_path / 'mine.py', tmp_path / 'changed.py'
+  file.write_text(CONFIG)
+  first = hash_of(file, tmp_path / 'one')
+  summary = json.loads((tmp_path / 'one' / 'summary.json').read_text())
+  assert summary['layers']['fc1']['active_units'] == 4  # rows, evenly
+  other.write_text(CONFIG.replace('-weights  # CHANGED HERE', '-2 * weights'))
+  assert hash_of(other, tmp_path / 'two') != first
+
+
+@pytest.mark.usefixtures('_forgotten')
+def test_only_what_a_config_uses_is_part_of_its_hash(tmp_path):
+  file = tmp_path / 'mine.py'
+  file.write_text(CONFIG)
+  settings = commandline.resolve([f'--config={file}'])
+  found = registry.digests(settings)
+  assert set(found) == {
+    *('criterion.largest_negative', 'link.halved', 'allocation.even', 'granularity.rows'),
+    *('update_rule.shrinking', 'model.my_lenet', 'data.two_greys', 'event.forget'),
+  }
+  assert set(found) <= set(setup.build(settings).digests)
+  quick = commandline.resolve(['--config=configs/quickstart.py'])
+  assert registry.digests(quick) == {}
+
+
+@pytest.mark.usefixtures('_forgotten')
+def test_a_name_is_taken_once_and_the_same_code_may_come_again(tmp_path):
+  file = tmp_path / 'mine.py'
+  file.write_text(CONFIG)
+  for _ in range(2):
+    commandline.resolve([f'--config={file}'])
+  with pytest.raises(ValueError, match="the criterion 'magnitude' is there already"):
+    registry.register('criterion', 'magnitude', hash_of)
+  with pytest.raises(ValueError, match="the criterion 'largest_negative' is there already"):
+    registry.register('criterion', 'largest_negative', hash_of)
+  with pytest.raises(ValueError, match="unknown kind of part 'criterium': did you mean"):
+    registry.register('criterium', 'mine', hash_of)
+
+
+@pytest.mark.usefixtures('_forgotten')
+def test_what_is_registered_is_named_where_it_is_missing(tmp_path):
+  file = tmp_path / 'mine.py'
+  file.write_text(CONFIG)
+  with pytest.raises(ValueError, match=r'must be one of .*largest_negative.* did you mean'):
+    commandline.resolve([f'--config={file}', '--config.prune.criterion=largest_negativ'])
+  assert 'mine' not in sys.modules
