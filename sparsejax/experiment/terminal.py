@@ -23,16 +23,16 @@ class _Quiet(io.TextIOBase):
     self._stream = stream
 
   @property
-  def encoding(self):
+  def encoding(self):  # ty: ignore[incompatible-property-override]  # nobody sets it
     return getattr(self._stream, 'encoding', None) or 'utf-8'
 
   def isatty(self):
     with contextlib.suppress(Exception):
-      return bool(self._stream.isatty())
+      return self._stream is not None and bool(self._stream.isatty())
     return False
 
   def fileno(self):
-    return self._stream.fileno()
+    return super().fileno() if self._stream is None else self._stream.fileno()
 
   def _try(self, action):
     try:

@@ -97,7 +97,7 @@ def _decide(config: ConfigDict, name: str, text: str) -> None:
   """Sets a field that decides which blocks there are."""
   block, _, key = name.rpartition('.')
   field = fields.FIELDS[key] if not block else fields.find(fields.BLOCKS.get(block, {}), key)
-  if field is None or (block and block not in config):
+  if not isinstance(field, Field) or (block and block not in config):
     raise ValueError(_unknown(config.to_dict(), name))
   with config.unlocked():
     (config[block] if block else config)[key] = _read(name, text, field.kind)
@@ -126,7 +126,7 @@ def put(settings: dict[str, Any], name: str, value: Any, take: Take = check.take
   known = dict(_known(settings))
   field = known.get(name) or _in_another_unit(settings, name)
   block, key = _place(settings, name)
-  if field is not None:
+  if field is not None and block is not None:
     _set(block, key, take(name, value, field.kind))
     return
   kind = _kind_of_table(name)
