@@ -72,9 +72,10 @@ def _keep_processor() -> None:
 
   from sparsejax.experiment.errors import UsageError
 
-  platforms = jax.config.jax_platforms
+  config: Any = jax.config  # whose flags are set as JAX is imported
+  platforms = config.jax_platforms
   if platforms and 'cpu' not in platforms.split(','):
-    jax.config.update('jax_platforms', f'{platforms},cpu')
+    config.update('jax_platforms', f'{platforms},cpu')
     if jax.default_backend() == 'cpu':
       raise UsageError(f'JAX_PLATFORMS={platforms}: JAX finds no such device; allowed here is cpu')
 
@@ -141,7 +142,7 @@ def benchmark(arguments: argparse.Namespace) -> dict[str, Any]:
     experiment = setup.build(settings)
   except ValueError as error:
     raise UsageError(str(error)) from error
-  options = dict(count=arguments.rounds, profile=arguments.profile, note=_note)
+  options: dict[str, Any] = dict(count=arguments.rounds, profile=arguments.profile, note=_note)
   if arguments.against is None:
     return measure.measure(experiment, **options)
   chain, cores = programs.bare_chain(experiment.config), threads.available()

@@ -20,7 +20,7 @@ import os
 import pathlib
 import signal
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from typing import Any
 
 from sparsejax import extras
@@ -35,7 +35,7 @@ from sparsejax.search import layout
 FINISHED, USAGE = 0, 2
 
 
-def main(argv: list[str]) -> int:
+def main(argv: Sequence[str]) -> int:
   """Runs the command; returns its exit status."""
   if any(argument in ('--help', '-h') for argument in argv[1:]):
     print(__doc__)
@@ -84,6 +84,7 @@ def parse(argv: Sequence[str]) -> tuple[dict[str, Any], argparse.Namespace]:
 
 def _settings(asked: overrides.Asked) -> dict[str, Any]:
   """The settings of a search from its file, with the fields that the command line sets."""
+  assert asked.file is not None  # `parse` has asked for it
   config = loading.load(asked.file)
   for name, text in asked.changes.items():
     known = [*config, *(f'scheduler.{key}' for key in config.get('scheduler', ()))]
@@ -178,7 +179,7 @@ def _is_new(folder: pathlib.Path, asked: Mapping[str, Any]) -> bool:
 
 
 @contextlib.contextmanager
-def _alone_in(folder: pathlib.Path) -> Iterator[None]:
+def _alone_in(folder: pathlib.Path) -> Generator[None]:
   """While one command sets a search up, another waits."""
   try:
     folder.mkdir(parents=True, exist_ok=True)

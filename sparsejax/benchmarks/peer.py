@@ -106,10 +106,13 @@ class Peer:
       UsageError: an answer that says what can't be.
       PeerError: there is none, or one that says what went wrong.
     """
+    stdin, stdout = self._process.stdin, self._process.stdout
+    assert stdin is not None  # a pipe, as is the other
+    assert stdout is not None
     try:
-      self._process.stdin.write(json.dumps(question) + '\n')
-      self._process.stdin.flush()
-      line = self._process.stdout.readline()
+      stdin.write(json.dumps(question) + '\n')
+      stdin.flush()
+      line = stdout.readline()
     except BrokenPipeError:
       line = ''
     if not line:

@@ -2,7 +2,7 @@
 
 import math
 import statistics
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 
 Timed = Callable[[int], float]  # steps -> the seconds that so many took
 
@@ -43,7 +43,7 @@ def alternate(
   return found
 
 
-def median_ratio(times: list[float], others: list[float]) -> float:
+def median_ratio(times: Sequence[float], others: Sequence[float]) -> float:
   """Returns the median over the rounds of one's time over another's in the same round.
 
   Example:

@@ -34,7 +34,7 @@ class Agenda(NamedTuple):
   @property
   def boundaries(self) -> list[int]:
     """The ends of the segments, rising, 0 and the run's last step among them."""
-    cuts = {self.first_cut, self.last_cut} - {None}
+    cuts = {*self.cuts[:1], *self.cuts[-1:]}
     stops = {0, self.total} | self.log | self.evaluate | self.checkpoint | set(self.events) | cuts
     return sorted(stops)
 

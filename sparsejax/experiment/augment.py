@@ -5,6 +5,8 @@ place there, and the number of devices change nothing, so that a run can be resu
 compared between machines.
 """
 
+from collections.abc import Sequence
+
 import jax
 import jax.numpy as jnp
 from jax.typing import ArrayLike
@@ -177,7 +179,9 @@ def augment(
   return images
 
 
-def normalise(images: jax.Array, mean: ArrayLike, std: ArrayLike) -> jax.Array:
+def normalise(
+  images: jax.Array, mean: ArrayLike | Sequence[float], std: ArrayLike | Sequence[float]
+) -> jax.Array:
   """Scales bytes to the unit interval and standardises them: (x / 255 - mean) / std, in float32.
 
   mean and std are numbers, one a channel, or whole images: any shape that the last axes of the

@@ -4,7 +4,8 @@ import contextlib
 import hashlib
 import os
 import pathlib
-from collections.abc import Iterator
+from collections.abc import Generator
+from typing import Any
 
 import jax
 import platformdirs
@@ -29,9 +30,10 @@ def use_cache() -> None:
 
 
 @contextlib.contextmanager
-def without_cache() -> Iterator[None]:
+def without_cache() -> Generator[None]:
   """While the block runs, programs are compiled and not looked up: for timing it."""
-  enabled = jax.config.jax_enable_compilation_cache
+  config: Any = jax.config  # whose flags are set as JAX is imported
+  enabled = config.jax_enable_compilation_cache
   try:
     jax.config.update('jax_enable_compilation_cache', False)
     forget_compiled_programs()  # JAX asks once whether there is one

@@ -59,7 +59,7 @@ def look(
   experiment, _, best, network = _prepare(source, config, defaults, version)
   delivered, counts = deliver(experiment, best), measure.report(network)
   return {
-    'thresholds': dict(experiment.deployment.thresholds),
+    'thresholds': dict(_thresholds(experiment)),
     **measure_splits(experiment, delivered, ('validation',)),
     **{name: counts[name] for name in ('compression', 'active_weights')},
     'architecture': kept_units(network, list(experiment.positions)),
@@ -101,14 +101,14 @@ def deploy(
         f'workdir={workdir}: it holds an unfinished run, at step {int(trained[-1].name)}; allowed '
         'is an empty directory'
       )
-    applied = experiment.deployment.thresholds.items()
+    applied = _thresholds(experiment).items()
     shown = ', '.join(f'{path} {threshold:g}' for path, threshold in applied)
     terminal.say(f'thresholds of log alpha: {shown}')
     terminal.say(f'run directory: {workdir}')
     with files.naming_full_disk(workdir):
       delivered = deliver(experiment, best)
       measured = _measure(experiment, delivered)
-      best = best._replace(loss=measured['validation_loss'])
+      best = best._replace(loss=jnp.float32(measured['validation_loss']))
       _note_starts(directory, source)
       with Writers(directory, experiment, step=-1) as writers:
         for line in _lines(source, measured):
@@ -127,6 +127,13 @@ def deploy(
       )
 
 
+def _thresholds(experiment: setup.Experiment) -> Mapping[str, float]:
+  """Those of log alpha, by layer; `finished.read` refuses runs without posteriors."""
+  thresholds = experiment.deployment.thresholds
+  assert thresholds is not None
+  return thresholds
+
+
 def _prepare(source, config, defaults, version) -> _Prepared:
   if 'prune' in config['chain']:
     chain = ', '.join(config['chain'])
@@ -142,9 +149,9 @@ def _prepare(source, config, defaults, version) -> _Prepared:
   network = experiment.deployment.jitted(params, batch_stats)
   _check_layers(experiment, source, params, network)
   experiment_hash = runs.hash8(config, defaults, version, experiment.digests)
-  return _Prepared(
-    experiment, experiment_hash, Best(step, None, None, params, batch_stats), network
-  )
+  nothing = jnp.float32(jnp.nan)
+  best = Best(jnp.int32(step), nothing, nothing, params, batch_stats)
+  return _Prepared(experiment, experiment_hash, best, network)
 
 
 def _check_source(source: finished.Finished, now: str) -> None:
@@ -164,7 +171,7 @@ def _check_layers(experiment: setup.Experiment, source, params, network) -> None
   gone = [path for path in gone if before.get(path, {}).get('active_weights', 1)]
   if not gone:
     return
-  family, thresholds = experiment.config['layers'], experiment.deployment.thresholds
+  family, thresholds = experiment.config['layers'], _thresholds(experiment)
   for path, values in posterior.log_alphas(params).items():
     if path in gone and (lowest := float(jnp.min(values))) >= thresholds[path]:
       raise UsageError(
@@ -189,11 +196,11 @@ def _measure(experiment: setup.Experiment, delivered: Mapping[str, Any]) -> dict
 
 
 def _lines(source: finished.Finished, measured: Mapping[str, Any]) -> list[dict[str, Any]]:
-  of_training = [
+  of_training: list[dict[str, Any]] = [
     {name: value for name, value in line.items() if name not in metrics.OF_NETWORK}
     for line in source.lines
   ]
-  return [*of_training[:-1], of_training[-1] | measured]
+  return [*of_training[:-1], {**of_training[-1], **measured}]
 
 
 def _note_starts(directory: runs.RunDirectory, source: finished.Finished) -> None:

@@ -6,7 +6,7 @@ the same as plain aligned text.
 
 import sys
 from collections.abc import Mapping, Sequence
-from typing import TextIO
+from typing import Any, TextIO
 
 from rich.progress import BarColumn, TextColumn
 from rich.progress import Progress as RichProgress
@@ -167,7 +167,10 @@ class Progress:
     ]
     # What others print goes above the bar, but only where both go to the same place.
     shared = self.stream is sys.stdout
-    redirect = {'redirect_stdout': shared, 'redirect_stderr': shared and sys.stderr.isatty()}
+    redirect: dict[str, Any] = {
+      'redirect_stdout': shared,
+      'redirect_stderr': shared and sys.stderr.isatty(),
+    }
     console = console_on(self._quiet, True)
     bar = RichProgress(*columns, console=console, refresh_per_second=4, **redirect)
     self._task = bar.add_task('', total=self.total_steps)

@@ -8,7 +8,7 @@ import os
 import pathlib
 import shutil
 import uuid
-from collections.abc import Iterator
+from collections.abc import Generator
 from typing import Any
 
 # What a run directory holds.
@@ -55,7 +55,7 @@ def finite(content: Any) -> Any:
 
 
 @contextlib.contextmanager
-def naming_full_disk(path: pathlib.Path, needed: int = 0) -> Iterator[None]:
+def naming_full_disk(path: pathlib.Path, needed: int = 0) -> Generator[None]:
   """Turns whatever a writer raises on a full disk into the OSError that it is.
 
   Args:

@@ -67,7 +67,7 @@ def place(
   if len(missing) == len(given):
     several = any(int(environment.get(name) or 1) > 1 for name in BY_SCHEDULER)
     return Place(None, None, None) if several else None
-  if missing:
+  if coordinator is None or count is None or index is None:
     raise UsageError(
       f'--{missing[0]} is missing: allowed are all of --coordinator=HOST:PORT, --processes=N and '
       '--process=K, or none'

@@ -198,5 +198,5 @@ _ROWS: dict[type, Callable[[Any, jax.Array], jax.Array]] = {
 
 
 def _with_leaves(params, leaves: Mapping[str, Any]):
-  named = tree.named_leaves(params) | leaves
+  named = {**tree.named_leaves(params), **leaves}
   return jax.tree.unflatten(jax.tree.structure(params), list(named.values()))

@@ -52,15 +52,15 @@ def counted(found: Counts, parameters: int, positions: Mapping[str, int]) -> dic
     {'active_parameters': 8, 'active_fraction': 0.8, 'below_1e-3': 0.4, 'active_macs': 20}
   """
   active, not_small, *not_under = (int(count) for count in found.above)
-  found = {
+  line: dict[str, int | float] = {
     'active_parameters': active,
     'active_fraction': active / parameters,
     'below_1e-3': 1 - not_small / parameters,
     'active_macs': sum(positions[layer] * int(count) for layer, count in found.weights.items()),
   }
   if not_under:
-    found['below_threshold'] = 1 - not_under[0] / parameters
-  return found
+    line['below_threshold'] = 1 - not_under[0] / parameters
+  return line
 
 
 class MetricsFile:

@@ -54,7 +54,7 @@ def read_npz(path: str | os.PathLike) -> tuple[Whole, str]:
   digest = hashlib.sha256()
   for array in (*whole.train, *whole.test):
     digest.update(f'{array.dtype.name} {array.shape}'.encode())
-    digest.update(np.ascontiguousarray(array))
+    digest.update(np.ascontiguousarray(array).data)
   return whole, digest.hexdigest()
 
 

@@ -5,6 +5,7 @@ on its share of each batch. What a step returns must have been joined (averaged)
 since pmap takes one replica's word for all: a test compares the shards of all state.
 """
 
+import dataclasses
 from collections.abc import Callable
 from typing import Any
 
@@ -13,6 +14,17 @@ import jax.numpy as jnp
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 AXIS = 'batch'
+
+
+@dataclasses.dataclass(frozen=True)
+class Lowerable:
+  """A function that can also be lowered for the same arguments, as those of `jax.jit` can."""
+
+  run: Callable[..., Any]
+  lower: Callable[..., Any]
+
+  def __call__(self, *arguments: Any) -> Any:
+    return self.run(*arguments)
 
 
 def device_count() -> int:
@@ -72,7 +84,7 @@ def fold_in_replica(key: jax.Array) -> jax.Array:
   return jax.random.fold_in(key, jax.lax.axis_index(AXIS))
 
 
-def on_all(function: Callable, *, donate: bool = False) -> Callable:
+def on_all(function: Callable, *, donate: bool = False) -> Lowerable:
   """Compiles a function of replicated arguments to run on every device, with `AXIS` bound inside.
 
   Args:
@@ -80,7 +92,7 @@ def on_all(function: Callable, *, donate: bool = False) -> Callable:
     donate: whether `first` may be overwritten by the results.
 
   Returns:
-    The function, which has a method `lower` of the same arguments, as those of `jax.jit` do.
+    The compiled function, which can also be lowered.
   """
   replicas = jnp.arange(jax.local_device_count())  # the places of the axis that it maps
   mapped = _mapped(function, donate_argnums=(1,) if donate else ())
@@ -88,11 +100,10 @@ def on_all(function: Callable, *, donate: bool = False) -> Callable:
   def call(first, *rest):
     return mapped(replicas, first, rest)
 
-  call.lower = lambda first, *rest: mapped.lower(replicas, first, rest)
-  return call
+  return Lowerable(call, lambda first, *rest: mapped.lower(replicas, first, rest))
 
 
-def _mapped(function: Callable, **options: Any) -> Callable:
+def _mapped(function: Callable, **options: Any) -> jax.stages.Wrapped:
   """The pmap of (replica, first, rest) -> function(first, *rest)."""
   return jax.pmap(
     lambda replica, first, rest: function(first, *rest),
@@ -114,10 +125,12 @@ def analysis_of_replica(function: Callable, first: Any, *rest: Any) -> dict[str,
   """
   alone = _mapped(function, devices=jax.devices('cpu')[:1])
   shapes = jax.eval_shape(lambda: (jnp.arange(1), first, rest))
-  return alone.lower(*shapes).cost_analysis()
+  found = alone.lower(*shapes).cost_analysis()
+  assert found is not None  # the processor's client has one
+  return found
 
 
-def train_calls(step: Callable, *, convolutional: bool) -> Callable:
+def train_calls(step: Callable, *, convolutional: bool) -> Lowerable:
   """Returns run(state, data, order, count): so many steps, in calls that suit the backend.
 
   One call for all of them where a loop on the device is fast. XLA on CPU runs convolutions inside
@@ -139,8 +152,9 @@ def train_calls(step: Callable, *, convolutional: bool) -> Callable:
         state = one(state, data, order)
         yield jax.block_until_ready(state), 1
 
-    run_one_by_one.lower = lambda state, data, order, count: one.lower(state, data, order)
-    return run_one_by_one
+    return Lowerable(
+      run_one_by_one, lambda state, data, order, count: one.lower(state, data, order)
+    )
 
   def loop(state, data, order, count):
     return jax.lax.fori_loop(0, count, lambda _, s: step(s, data, order), state)
@@ -150,5 +164,4 @@ def train_calls(step: Callable, *, convolutional: bool) -> Callable:
   def run_in_one_call(state, data, order, count):
     yield many(state, data, order, count), count
 
-  run_in_one_call.lower = many.lower
-  return run_in_one_call
+  return Lowerable(run_in_one_call, many.lower)

@@ -25,8 +25,8 @@ def at_the_cut(summary: Mapping[str, Any]) -> tuple[float, float] | None:
     >>> at_the_cut({'phases': {'dense': before, 'pruned': before}}), at_the_cut({})
     (None, None)
   """
-  found = _accuracy(summary, BEFORE), _accuracy(summary, AFTER)
-  return None if None in found or why_not(summary) else found
+  before, after = _accuracy(summary, BEFORE), _accuracy(summary, AFTER)
+  return None if before is None or after is None or why_not(summary) else (before, after)
 
 
 def why_not(summary: Mapping[str, Any]) -> str:

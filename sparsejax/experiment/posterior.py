@@ -34,13 +34,13 @@ class Deployment:
   Attributes:
     model: built of deterministic layers; of a deterministic network itself.
     image_shape: (height, width, channels).
-    thresholds: as `posterior.deploy` takes them; None for a deterministic network, which is its
-      own deployment.
+    thresholds: by layer, as `posterior.deploy` takes them; None for a deterministic network, which
+      is its own deployment.
   """
 
   model: Any
   image_shape: tuple[int, ...]
-  thresholds: posterior.Thresholds | None = None
+  thresholds: Mapping[str, float] | None = None
 
   @property
   def is_variational(self) -> bool:
@@ -48,7 +48,7 @@ class Deployment:
 
   def __call__(self, params: Any, batch_stats: Any) -> Any:
     """Returns the deterministic parameters, without what no longer does anything. Jittable."""
-    if not self.is_variational:
+    if self.thresholds is None:
       return params
     params = posterior.deploy(params, self.thresholds)
     variables = {'params': params, 'batch_stats': batch_stats}
@@ -155,7 +155,7 @@ def _check_thresholds(name, block):
     )
 
 
-def thresholds(config: Mapping[str, Any], params: Any) -> posterior.Thresholds | None:
+def thresholds(config: Mapping[str, Any], params: Any) -> Mapping[str, float] | None:
   """Returns the threshold of every variational layer: the family's, or the layer's own.
 
   Args:
@@ -174,7 +174,7 @@ def thresholds(config: Mapping[str, Any], params: Any) -> posterior.Thresholds |
   return {path: float(own.get(path, block['threshold'])) for path in paths}
 
 
-def check_start(params: Any, by_path: posterior.Thresholds) -> None:
+def check_start(params: Any, by_path: Mapping[str, float]) -> None:
   """Raises a ValueError where training could not begin: a KL without end, a layer that would go."""
   for path, kl in posterior.kl_by_layer(params).items():
     if not bool(jnp.isfinite(kl)):
@@ -217,7 +217,7 @@ def figures(params: Any, share: jax.Array, bound: Mapping[str, Any] | None) -> d
     chain, `at_bounds`: the share of these that can move no further.
   """
   by_layer = posterior.kl_by_layer(params)
-  total = sum(by_layer.values())
+  total = jnp.asarray(sum(by_layer.values()))
   found = {'kl': total, 'kl_term': share * total}
   if (at_bounds := _share_at_bounds(params, bound)) is not None:
     found['at_bounds'] = at_bounds
@@ -241,7 +241,7 @@ def _share_at_bounds(params, bound):
 BINS = 40  # of a layer's histogram of log alpha in the summary
 
 
-def histograms(params: Any, thresholds: posterior.Thresholds) -> dict[str, dict[str, Any]]:
+def histograms(params: Any, thresholds: Mapping[str, float]) -> dict[str, dict[str, Any]]:
   """Returns by layer where log alpha lies, which threshold was applied and which is suggested."""
   from sparsejax.sparsity.histogram import suggest_threshold  # and with it scipy.signal: a second
 

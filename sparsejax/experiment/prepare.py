@@ -16,6 +16,7 @@ import pathlib
 import sys
 import tarfile
 import zlib
+from typing import Any
 from unittest import mock
 from urllib.parse import urljoin
 
@@ -36,6 +37,8 @@ _RETRIES = standard_logging.getLogger('urllib3.connectionpool')  # warns of each
 
 class _Idx:
   """MNIST's format: images and labels of each split in a gzipped idx file each."""
+
+  URL: str
 
   def _split_generators(self, dl_manager):
     parts = {'train': 'train', 'test': 't10k'}
@@ -59,6 +62,9 @@ class _Idx:
 class _Binary:
   """CIFAR's format: rows of label bytes and 3x32x32 image bytes, in one tar archive."""
 
+  info: Any
+  _cifar_info: Any
+
   def _split_generators(self, dl_manager):
     info = self._cifar_info
     files = read_tar(dl_manager.download(info.url))
@@ -81,20 +87,29 @@ class _Binary:
       yield index, {'id': f'{prefix}{index:05d}', 'image': Image.fromarray(image), **labels}
 
 
-# Under the names of the originals, which are also the names of the folders.
-class MNIST(_Idx, tfds.image_classification.MNIST, skip_registration=True):
+# Under the names of the originals, which are also the names of the folders. What makes examples
+# takes other arguments than theirs, but only `_split_generators`, which is here too, calls it.
+class MNIST(  # ty: ignore[incompatible-method-override]
+  _Idx, tfds.image_classification.MNIST, skip_registration=True
+):
   """MNIST, without TensorFlow."""
 
 
-class FashionMNIST(_Idx, tfds.image_classification.FashionMNIST, skip_registration=True):
+class FashionMNIST(  # ty: ignore[incompatible-method-override]
+  _Idx, tfds.image_classification.FashionMNIST, skip_registration=True
+):
   """Fashion-MNIST, without TensorFlow."""
 
 
-class Cifar10(_Binary, tfds.image_classification.Cifar10, skip_registration=True):
+class Cifar10(  # ty: ignore[lost-keyword-for-regular-parameter]
+  _Binary, tfds.image_classification.Cifar10, skip_registration=True
+):
   """CIFAR-10, without TensorFlow."""
 
 
-class Cifar100(_Binary, tfds.image_classification.Cifar100, skip_registration=True):
+class Cifar100(  # ty: ignore[lost-keyword-for-regular-parameter]
+  _Binary, tfds.image_classification.Cifar100, skip_registration=True
+):
   """CIFAR-100, without TensorFlow."""
 
 
@@ -151,7 +166,7 @@ def decode(folder: pathlib.Path, split: str) -> tuple[np.ndarray, np.ndarray]:
     ValueError: one line that names the folder, where it is damaged or in another format.
   """
   try:
-    builder = tfds.builder_from_directory(folder)
+    builder: Any = tfds.builder_from_directory(folder)
     formats = sorted(file_format.value for file_format in builder.info.available_file_formats())
     if 'array_record' not in formats:
       raise ValueError(f'it is in {" and ".join(formats)}, only array_record needs no TensorFlow')
@@ -207,7 +222,11 @@ def read_tar(path: str | os.PathLike) -> dict[str, bytes]:
   """
   try:
     with tarfile.open(path) as tar:
-      return {member.name: tar.extractfile(member).read() for member in tar if member.isfile()}
+      return {
+        member.name: file.read()
+        for member in tar
+        if member.isfile() and (file := tar.extractfile(member)) is not None
+      }
   except (OSError, EOFError, zlib.error, tarfile.TarError) as error:
     raise ValueError(f'{path} is damaged, remove it ({_line(error)})') from error
 

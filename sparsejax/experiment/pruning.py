@@ -19,7 +19,7 @@ CRITERIA = {
   'lamp': criteria.lamp,
   'random': criteria.random,
 }
-ALLOCATIONS = {
+ALLOCATIONS: dict[str, Callable[..., allocation.Allocation]] = {
   'global_rank': allocation.global_rank,
   'uniform': allocation.uniform,
   'erk': allocation.erk,

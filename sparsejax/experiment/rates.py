@@ -7,14 +7,18 @@ linearly to the schedule's own value.
 
 import inspect
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 import optax
 
 from sparsejax.experiment.durations import Clock, in_steps
 from sparsejax.lookup import lookup
+
+# step -> number, as Optax's own; but that one's type lets it be complex, which float() refuses.
+Schedule = Callable[[jax.typing.ArrayLike], Any]
 
 
 def constant(total, value):
@@ -96,9 +100,7 @@ def is_number(value: Any) -> bool:
   return isinstance(value, int | float) and not isinstance(value, bool)
 
 
-def build(
-  settings: float | Mapping[str, Any], clock: Clock, field: str = 'schedule'
-) -> optax.Schedule:
+def build(settings: float | Mapping[str, Any], clock: Clock, field: str = 'schedule') -> Schedule:
   """Returns the Optax schedule (step -> number) of a number or of a schedule's block.
 
   Args:
@@ -115,7 +117,7 @@ def build(
     >>> float(rate(99)), float(rate(100))
     (0.5, 0.25)
   """
-  if not is_schedule(settings):
+  if not isinstance(settings, Mapping):
     return optax.constant_schedule(settings)
   try:
     return _build(settings, clock)

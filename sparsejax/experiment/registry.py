@@ -141,7 +141,7 @@ def _digest(part: Any) -> str:
   bare = getattr(part, 'read', part)  # of a data set, what reads it
   bare = getattr(bare, 'func', bare)  # of a partial
   try:
-    file = inspect.getsourcefile(bare)
+    file = inspect.getsourcefile(bare) or ''  # where there is none, which can't be opened
     with open(file, 'rb') as source:
       content = source.read()
   except (TypeError, OSError):

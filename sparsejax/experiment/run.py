@@ -93,11 +93,12 @@ def run(
 
 def _check_start(experiment: setup.Experiment) -> None:
   """Refuses posteriors that can not be trained, before anything is written."""
-  if not experiment.deployment.is_variational:
+  thresholds = experiment.deployment.thresholds
+  if thresholds is None:
     return
   try:
     params = experiment.init_variables()['params']
-    posterior.check_start(params, experiment.deployment.thresholds)
+    posterior.check_start(params, thresholds)
   except ValueError as error:
     raise UsageError(f'{experiment.config["layers"]}: {error}') from error
 

@@ -110,7 +110,7 @@ def _round_ticks(low, high):
   if inside >= 3:
     return [tick for tick in TICKS if inside <= 6 or tick not in (0.1, 0.3, 0.7)]
   locator = MaxNLocator(5, steps=[1, 2, 5, 10], min_n_ticks=3)
-  percents = locator.tick_values(100 * low, 100 * min(high, 1.0))
+  percents = np.asarray(locator.tick_values(100 * low, 100 * min(high, 1.0)))
   return [float(tick) for tick in np.round(percents / 100, 8) if 0 <= tick <= 1]
 
 

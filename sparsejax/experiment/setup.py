@@ -21,6 +21,7 @@ from sparsejax.experiment import (
   parallel,
   posterior,
   pruning,
+  rates,
   registry,
   tensorboard,
 )
@@ -44,7 +45,7 @@ class Experiment(NamedTuple):
   preprocessing: Preprocessing
   clock: Clock
   agenda: agenda.Agenda
-  learning_rate: optax.Schedule
+  learning_rate: rates.Schedule
   threshold: float | None  # where the chain prunes by an absolute one
   deployment: posterior.Deployment
 
@@ -219,4 +220,4 @@ def _costs(unit: str, model, image_shape) -> Costs:
 
 def on_devices(split: data.Split) -> Arrays:
   """Puts a split whole on every device, as uint8."""
-  return parallel.replicate(Arrays(split.images, split.labels))
+  return Arrays(*parallel.replicate(split))

@@ -50,11 +50,7 @@ def _read_prepared(name: str, directory: str | os.PathLike | None, cache: bool) 
   """Returns the arrays of a prepared folder, by way of the cache; prepares it where it is not."""
   default = os.environ.get('TFDS_DATA_DIR') or '~/tensorflow_datasets'
   root = pathlib.Path(directory or default).expanduser()
-  folder = find_prepared(name, root)
-  if folder is None:
-    from sparsejax.experiment import prepare
-
-    folder = prepare.prepare(name, root)
+  folder = _prepared(name, root)
 
   def decode() -> Whole:
     from sparsejax.experiment import prepare
@@ -68,6 +64,15 @@ def _read_prepared(name: str, directory: str | os.PathLike | None, cache: bool) 
   except OSError as error:
     raise ValueError(f"data.dir='{root}': '{name}' can't be read: {in_one_line(error)}") from error
   return cached(f'{name}-{folder.name}-{identity}', decode)
+
+
+def _prepared(name: str, root: pathlib.Path) -> pathlib.Path:
+  """The folder of a data set, prepared first where there is none."""
+  if (folder := find_prepared(name, root)) is not None:
+    return folder
+  from sparsejax.experiment import prepare
+
+  return prepare.prepare(name, root)
 
 
 def find_prepared(name: str, root: pathlib.Path) -> pathlib.Path | None:

@@ -69,7 +69,8 @@ def summarise(
 
 def _of_posteriors(experiment: Experiment, best: Best, delivered, layers) -> dict[str, Any]:
   """What a variational run adds: its architecture, its bit widths, where its noise lies."""
-  if not experiment.deployment.is_variational:
+  thresholds = experiment.deployment.thresholds
+  if thresholds is None:
     return {}
   network = delivered['params']
   on_grid, grids = posterior.rounded(best.params, network)
@@ -80,7 +81,7 @@ def _of_posteriors(experiment: Experiment, best: Best, delivered, layers) -> dic
     'bits': {path: grid.bits for path, grid in grids.items()},
     'compression_with_bits': bits.compression(sizes, grids),
     **{f'{name}_with_bits': value for name, value in again.items()},
-    'log_alpha': posterior.histograms(best.params, experiment.deployment.thresholds),
+    'log_alpha': posterior.histograms(best.params, thresholds),
   }
 
 

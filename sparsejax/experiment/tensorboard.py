@@ -9,6 +9,7 @@ import time
 from collections.abc import Iterator, Mapping
 from numbers import Real
 from pathlib import Path
+from typing import Any
 
 
 def scalars(metrics: Mapping, prefix: str = '') -> Iterator[tuple[str, float]]:
@@ -35,14 +36,16 @@ class EventWriter:
   def __init__(self, directory: Path, purge_step: int | None, tensorboardx):
     from tensorboardX.proto import event_pb2, summary_pb2
 
-    self._event, self._summary = event_pb2.Event, summary_pb2.Summary
+    events: Any = event_pb2  # generated, as the next one: its classes are made at import
+    summaries: Any = summary_pb2
+    self._event, self._summary = events.Event, summaries.Summary
     # TensorBoard reads the files of a folder in the order of their names: here, of their times.
     seconds, rest = divmod(time.time_ns(), 10**9)
     name = f'events.out.tfevents.{seconds:010d}.{rest:09d}'
-    self._records = tensorboardx.RecordWriter(str(directory / name))
+    self._records: Any = tensorboardx.RecordWriter(str(directory / name))
     self._put(file_version='brain.Event:2')
     if purge_step is not None:
-      start = event_pb2.SessionLog(status=event_pb2.SessionLog.START)
+      start = events.SessionLog(status=events.SessionLog.START)
       self._put(step=purge_step, session_log=start)
     self._records.flush()
 

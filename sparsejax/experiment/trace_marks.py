@@ -80,7 +80,9 @@ def _pruning_key(cuts, per_epoch, summary):
   """What the dashed lines, or the span, say: (handle, text)."""
   from matplotlib.lines import Line2D
 
-  style = {'linestyle': (0, (4, 3))} if len(cuts) <= MOST_LINES else {'linewidth': 9, 'alpha': 0.2}
+  style: dict[str, Any] = (
+    {'linestyle': (0, (4, 3))} if len(cuts) <= MOST_LINES else {'linewidth': 9, 'alpha': 0.2}
+  )
   name, each = ('masks', 'renewals') if _has_no_cut(summary) else ('pruning', 'cuts')
   text = name if len(cuts) == 1 else f'{name}, {len(cuts)} {each}'
   if per_epoch:

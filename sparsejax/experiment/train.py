@@ -3,7 +3,7 @@
 import contextlib
 import signal
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Generator, Mapping
 from typing import Any
 
 import jax
@@ -203,7 +203,7 @@ class Trainer:
       line['train_loss'] = float(window.loss / window.steps)
       line['train_accuracy'] = float(window.accuracy / window.steps)
     line |= counted(found, self._parameters, self._positions)
-    line |= self._timings(line['step'])
+    line |= self._timings(int(line['step']))
     _refuse_non_finite(window)
     if 'validation_loss' in line:
       self._evaluated = line
@@ -285,7 +285,7 @@ def _plain(value: Any) -> int | float:
 
 
 @contextlib.contextmanager
-def _on_signals(note) -> Iterator[None]:
+def _on_signals(note) -> Generator[None]:
   """Calls `note` on the first SIGTERM or SIGINT while the block runs; a second acts as ever.
 
   Only the main thread can set signals; in others they stay as they are.

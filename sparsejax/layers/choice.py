@@ -2,7 +2,7 @@
 
 import contextlib
 import contextvars
-from collections.abc import Iterator
+from collections.abc import Generator
 
 import jax
 
@@ -15,7 +15,7 @@ def is_plain() -> bool:
 
 
 @contextlib.contextmanager
-def plain() -> Iterator[None]:
+def plain() -> Generator[None]:
   """Gives layers traced within the block the formulations that an accelerator gets.
 
   What `jax.jit` traced before keeps its own.

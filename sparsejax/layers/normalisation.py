@@ -31,7 +31,9 @@ class BatchNorm(nn.BatchNorm):
   relu: bool = False
 
   @nn.compact
-  def __call__(self, x: jax.Array, use_running_average: bool | None = None) -> jax.Array:
+  def __call__(  # ty: ignore[incompatible-method-override]  # flax's `mask` is not taken
+    self, x: jax.Array, use_running_average: bool | None = None
+  ) -> jax.Array:
     average = nn.merge_param('use_running_average', self.use_running_average, use_running_average)
     if average or self.is_initializing() or choice.is_plain() or not self._is_ordinary():
       y = super().__call__(x, use_running_average)

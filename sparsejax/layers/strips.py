@@ -45,7 +45,7 @@ def images_by_strips(
     _placed(rows[:, :, strip], 2, strip * count * channels, width * channels)
     for strip in range(rows.shape[2])
   )
-  padded = columns.reshape(len(x), height, width, channels)
+  padded = jnp.asarray(columns).reshape(len(x), height, width, channels)
   return padded[:, top : height - bottom, left : width - right]
 
 

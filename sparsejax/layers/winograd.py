@@ -104,7 +104,8 @@ def _output_tiles(gradient: jax.Array, padding: Padding) -> Grid:
 
 def _of_gradient(padding: Padding) -> Padding:
   """The padding with which the gradient's convolution gives that of the images."""
-  return tuple((TAPS - 1 - before, TAPS - 1 - after) for before, after in padding)
+  down, across = ((TAPS - 1 - before, TAPS - 1 - after) for before, after in padding)
+  return down, across
 
 
 def _padded(x: jax.Array, padding: Padding) -> jax.Array:
@@ -131,7 +132,7 @@ def _transformed(matrix: Matrix, grid: Sequence[Sequence[jax.Array]]) -> Grid:
 def _combined(matrix: Matrix, arrays: Sequence[jax.Array]) -> list[jax.Array]:
   """Sums of the arrays, one for each row of a matrix, whose zeros add nothing."""
   return [
-    sum(factor * array for factor, array in zip(row, arrays, strict=True) if factor)
+    jnp.asarray(sum(factor * array for factor, array in zip(row, arrays, strict=True) if factor))
     for row in matrix
   ]
 

@@ -87,7 +87,7 @@ def has_convolutions(model: str | Network) -> bool:
   return (create(model) if isinstance(model, str) else model).convolutional
 
 
-def positions(model: nn.Module, image_shape: tuple[int, int, int]) -> dict[str, int]:
+def positions(model: nn.Module, image_shape: tuple[int, ...]) -> dict[str, int]:
   """Returns how often each layer applies its kernel to one example, in the order of the layers.
 
   A layer makes positions * kernel.size multiplications for an example, and a sparse one can make

@@ -1,6 +1,7 @@
 """Residual networks for 32x32 images (He et al. 2016), with basic blocks or bottlenecks."""
 
 from functools import partial
+from typing import Any
 
 import jax
 from flax import linen as nn
@@ -27,7 +28,7 @@ class Residual(nn.Module):
     y = x
     for index, (multiple, size, strided) in enumerate(self.branch, start=1):
       stride, inner = self.stride if strided else 1, index < len(self.branch)
-      names = {'conv': f'conv{index}', 'bn': f'bn{index}'}
+      names: dict[str, Any] = {'conv': f'conv{index}', 'bn': f'bn{index}'}
       y = add(y, multiple * self.planes, size, stride, relu=inner, **names)
     if x.shape != y.shape:
       x = add(x, y.shape[-1], 1, self.stride, conv='shortcut', bn='shortcut_bn')

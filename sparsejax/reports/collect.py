@@ -158,7 +158,7 @@ def collect(folders: Sequence[pathlib.Path]) -> list[Run]:
     raise ValueError(f'{where}: no run; allowed are run directories and folders above them')
   named = unique_names(paths)
   folders_of = {path: layout.search_of(path) for path in paths}
-  found = {folder: trials.read(folder) for folder in set(folders_of.values()) - {None}}
+  found = {folder: trials.read(folder) for folder in set(folders_of.values()) if folder}
   runs = [
     _with_reason(_read(path, name)._replace(search=found.get(folders_of[path])))
     for path, name in zip(paths, named, strict=True)

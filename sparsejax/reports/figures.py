@@ -46,7 +46,7 @@ def save(figure: Figure, folder: pathlib.Path, name: str) -> None:
     figure.savefig(folder / f'{name}.svg', metadata={'Date': None})
 
 
-def styles(names: Sequence[str]) -> dict[str, dict[str, str]]:
+def styles(names: Sequence[str]) -> dict[str, dict[str, Any]]:
   """Returns a colour, a marker and a line for each name; of 180 no two have the same three.
 
   Neighbours differ in all three, for those who do not see colours and for print without them.
@@ -154,7 +154,7 @@ def traces(task: str, groups: Sequence[Group]) -> Figure | None:
   handles: list[Line2D] = []
   for group, style in zip(shown, styles([g.label for g in shown]).values(), strict=True):
     for index, run in enumerate(sorted(group.runs, key=lambda run: run.state not in DELIVERED)):
-      look = {'color': style['color'], 'ls': style['linestyle']}
+      look: dict[str, Any] = {'color': style['color'], 'ls': style['linestyle']}
       look |= {'lw': 1.4} if index == 0 else {'lw': 0.7, 'alpha': 0.6}
       look |= {'label': _with_state(group)}
       for ax, key in ((upper, 'validation_accuracy'), (lower, 'active_fraction')):
@@ -209,7 +209,7 @@ def by_layer(task: str, groups: Sequence[Group], count: str) -> Figure | None:
   for group, values, style in zip(
     shown, rows, styles([g.label for g in shown]).values(), strict=True
   ):
-    look = {'ms': 4, 'lw': 1.2, 'label': group.label, 'clip_on': False}
+    look: dict[str, Any] = {'ms': 4, 'lw': 1.2, 'label': group.label, 'clip_on': False}
     handles += ax.plot(range(len(layers)), np.maximum(values, low), **style, **look)
   ax.set_xticks(range(len(layers)), layers, rotation=90 if len(layers) > 6 else 0, fontsize=7)
   what = 'active weights' if count == 'weights' else 'filters and units with a weight left'

@@ -3,6 +3,7 @@
 import itertools
 import math
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 from matplotlib.figure import Figure
@@ -97,9 +98,10 @@ def pareto(task: str, groups: Sequence[Group]) -> Figure | None:
     if math.isfinite(spread):
       ax.axhspan(mean - spread, mean + spread, color='black', alpha=0.08, lw=0)
   for (source, points), marker in zip(others.items(), itertools.cycle('*hpd8'), strict=False):
-    look = {'color': GREY, 'ls': ':', 'lw': 0.8, 'marker': marker, 'ms': 8, 'mfc': 'none'}
+    line: dict[str, Any] = {'color': GREY, 'ls': ':', 'lw': 0.8, 'marker': ''}
+    look: dict[str, Any] = {**line, 'marker': marker, 'ms': 8, 'mfc': 'none'}
     x, y = [p.active_fraction for p in points], [p.accuracy for p in points]
-    ax.plot(x, y, **look | {'marker': ''})
+    ax.plot(x, y, **line)
     _draw_marks(ax, x, y, look)
     handles.append(Line2D([], [], label=source, **look))
   ax.set(xlabel='active parameters', ylabel='test accuracy')
@@ -111,9 +113,9 @@ def pareto(task: str, groups: Sequence[Group]) -> Figure | None:
   return figure
 
 
-def _draw_method(ax, label: str, own: Sequence[Group], style: Mapping[str, str]) -> Line2D:
+def _draw_method(ax, label: str, own: Sequence[Group], style: Mapping[str, Any]) -> Line2D:
   """Draws the experiments of a method and the front of the sound ones; returns a handle."""
-  look = {'color': style['color'], 'marker': style['marker'], 'ms': 5, 'ls': 'none'}
+  look: dict[str, Any] = {'color': style['color'], 'marker': style['marker'], 'ms': 5, 'ls': 'none'}
   sound = [_point(group) for group in own if not is_collapsed(group)]
   if sound:
     x, x_spread, y, y_spread = np.array(sound).T

@@ -16,9 +16,9 @@ from sparsejax.reports.tried import Setting, front
 from sparsejax.search.brackets import Rung
 from sparsejax.search.settings import score
 
-LONGEST = {'color': COLOURS[1], 'lw': 1.4, 'marker': '.', 'ms': 3}
-SHORTER = {'color': COLOURS[0], 'lw': 0.7, 'marker': '.', 'ms': 3, 'alpha': 0.6}
-RUNG = {'color': GREY, 'lw': 0.6, 'ls': ':'}
+LONGEST: dict[str, Any] = {'color': COLOURS[1], 'lw': 1.4, 'marker': '.', 'ms': 3}
+SHORTER: dict[str, Any] = {'color': COLOURS[0], 'lw': 0.7, 'marker': '.', 'ms': 3, 'alpha': 0.6}
+RUNG: dict[str, Any] = {'color': GREY, 'lw': 0.6, 'ls': ':'}
 
 
 def brackets(

@@ -64,7 +64,9 @@ KINDS = {
 
 
 def _search(folder: pathlib.Path, name: str, runs: Sequence[Run]) -> Search:
-  of_search, problem = runs[0].search
+  read = runs[0].search
+  assert read is not None  # `of` takes the runs that a search has
+  of_search, problem = read
   wrong = [(name, 'broken', problem)] if problem else []
   try:
     settings = json.loads((folder / layout.SWEEP).read_text())

@@ -28,7 +28,7 @@ def check(sweep: Sweep, resolve: Resolve, *, with_ends: bool = True) -> list[str
   """
   warnings = []
   for config in sweep.settings['configs']:
-    one = sweep.settings | {'configs': [config]}
+    one = {**sweep.settings, 'configs': [config]}
     experiment = _build(sweep, one, {}, f'{config}', resolve)
     if not with_ends:  # what is compared before the cut was told when the search began
       continue

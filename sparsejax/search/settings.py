@@ -42,7 +42,7 @@ class Sweep(NamedTuple):
   slots: list[Slot]
 
   @property
-  def objectives(self) -> Sequence[Mapping[str, str]]:
+  def objectives(self) -> Sequence[Mapping[str, Any]]:
     return self.settings['objectives']
 
 

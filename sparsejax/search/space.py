@@ -111,12 +111,13 @@ def grid(parameters: Sequence[Parameter]) -> list[dict[str, Any]]:
   Raises:
     ValueError: a parameter without choices.
   """
+  choices = {}
   for key, distribution in parameters:
     if not isinstance(distribution, CategoricalDistribution):
       raise ValueError(f"space: '{key}': allowed in a grid are choices")
-  keys = [parameter.key for parameter in parameters]
-  every = itertools.product(*(parameter.distribution.choices for parameter in parameters))
-  return [dict(zip(keys, values, strict=True)) for values in every]
+    choices[key] = distribution.choices
+  every = itertools.product(*choices.values())
+  return [dict(zip(choices, values, strict=True)) for values in every]
 
 
 def apply(settings: Mapping[str, Any], values: Mapping[str, Any]) -> dict[str, Any]:

@@ -138,9 +138,10 @@ class Study:
       source = None
       if slot.rung:
         before = self._rung(slot.bracket, slot.rung - 1, trials)
-        if any(other is None or other.state in OPEN for other in before):
+        ended = [other for other in before if other is not None and other.state not in OPEN]
+        if len(ended) < len(before):
           continue
-        source = self._ranked(before)[slot.index]
+        source = self._ranked(ended)[slot.index]
       if self._take(trial.number):
         return self._begin(slot, trial, source)
     return None

@@ -84,6 +84,7 @@ def status(study: Study) -> Status:
     own = slot.epochs - _epochs_before(study, slot)
     trained = min(max(trial.user_attrs.get('epoch', 0.0) - _epochs_before(study, slot), 0.0), own)
     if trial.state in (TrialState.COMPLETE, TrialState.PRUNED):
+      assert trial.duration is not None  # it has begun and ended
       done.append((trained, trial.duration.total_seconds()))
     elif trial.state in OPEN:
       left.append((own, own - trained))

@@ -11,7 +11,7 @@ import os
 import pathlib
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Generator, Mapping
 from typing import Any
 
 import optuna
@@ -105,7 +105,7 @@ class Worker:
     self.study.release(self.study.study.trials[claim.number], died=False)
 
   @contextlib.contextmanager
-  def _beating(self, claim: Claim) -> Iterator[None]:
+  def _beating(self, claim: Claim) -> Generator[None]:
     """Renews the trial's lease beside its training, which may say nothing for hours."""
     is_over = threading.Event()
 

@@ -147,8 +147,8 @@ SCALE_STARTS: dict[str, dict[str, float]] = {
 def horseshoe_log_scale(leaves: Leaves) -> Moments:
   """Returns mean and variance of log z, z = sqrt(s_a s_b alpha beta) with log-normal factors."""
   names = (*GAMMAS, *INVERSE_GAMMAS)
-  mean = sum(leaves[f'{name}_mean'] for name in names) / 2
-  variance = sum(jnp.exp(leaves[name + VARIANCE]) for name in names) / 4
+  mean = jnp.asarray(sum(leaves[f'{name}_mean'] for name in names)) / 2
+  variance = jnp.asarray(sum(jnp.exp(leaves[name + VARIANCE]) for name in names)) / 4
   return Moments(mean, variance)
 
 

@@ -25,7 +25,7 @@ class Granularity(NamedTuple):
 
   pool: Callable[[jax.Array], jax.Array]
   spread: Callable[[jax.Array, tuple[int, ...]], jax.Array]
-  select: Callable[[jax.Array, jax.Array], jax.Array] = keep_largest
+  select: Callable[[jax.Array, jax.Array | int], jax.Array] = keep_largest
   evenly: bool = False
 
   def mean(self, values: jax.Array) -> jax.Array:

@@ -11,8 +11,8 @@ All of it is NumPy in float64, on the host, once in a run: H has eigenvalues of 
 that are always black), which float32 sums would scatter over both signs of the damping.
 """
 
-from collections.abc import Iterable
-from typing import NamedTuple
+from collections.abc import Iterable, Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -28,7 +28,7 @@ class Moments(NamedTuple):
   goal: np.ndarray  # (groups, inputs, inputs): mean of y g^T, g what the weights were made for
 
 
-def second_moments(pairs: Iterable[tuple[np.ndarray, np.ndarray]]) -> Moments:
+def second_moments(pairs: Iterable[Sequence[np.ndarray]]) -> Moments:
   """Returns the moments of a stream of (inputs now, inputs that the weights were made for).
 
   Args:
@@ -40,7 +40,7 @@ def second_moments(pairs: Iterable[tuple[np.ndarray, np.ndarray]]) -> Moments:
     >>> second_moments([(y, y)]).inputs.tolist()
     [[[1.0, 1.0], [1.0, 2.0]]]
   """
-  inputs = goal = 0.0
+  inputs = goal = np.zeros(())
   rows = 0
   for now, before in pairs:
     now, before = np.asarray(now, np.float64), np.asarray(before, np.float64)
@@ -95,14 +95,15 @@ def solve_kept(hessian: np.ndarray, goal: np.ndarray, keep: np.ndarray):
   """
   from scipy.linalg import lapack  # a sixth of what importing the package would take
 
+  routines: Any = lapack  # which has them from Fortran, as no type checker knows
   kept = np.flatnonzero(keep)
   weights, diagonal = np.zeros(len(goal)), np.ones(len(goal))
   if kept.size:
-    factor, failed = lapack.dpotrf(hessian[np.ix_(kept, kept)], lower=1)
+    factor, failed = routines.dpotrf(hessian[np.ix_(kept, kept)], lower=1)
     if failed:
       raise ValueError('the second moments are not positive definite; allowed is more damping')
-    weights[kept] = lapack.dpotrs(factor, goal[kept], lower=1)[0]
-    diagonal[kept] = np.diag(lapack.dpotri(factor, lower=1)[0])
+    weights[kept] = routines.dpotrs(factor, goal[kept], lower=1)[0]
+    diagonal[kept] = np.diag(routines.dpotri(factor, lower=1)[0])
   return weights, diagonal
 
 

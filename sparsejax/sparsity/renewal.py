@@ -64,8 +64,8 @@ class Renewal(NamedTuple):
   def needs(self) -> dict[str, criteria.Criterion]:
     """The extra arguments without which masks can't be renewed, and which criterion asks."""
     needs = dict.fromkeys(criteria.needs(self.criterion), self.criterion)
-    if self.grows:
-      needs |= dict.fromkeys(criteria.needs(self.update_rule.grow), self.update_rule.grow)
+    if (grow := self.update_rule.grow) is not None:
+      needs |= dict.fromkeys(criteria.needs(grow), grow)
     return needs
 
   def initial(self, params: Any) -> Any:

@@ -8,6 +8,7 @@ from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from sparsejax.lookup import lookup
 from sparsejax.sparsity import granularity as granularities
@@ -24,7 +25,7 @@ NEWTON_STEPS = 12
 NEWTON_TOLERANCE = 1e-4
 
 
-def soft_threshold(values: jax.Array, threshold: jax.typing.ArrayLike) -> jax.Array:
+def soft_threshold(values: jax.Array, threshold: jax.Array | np.ndarray | float) -> jax.Array:
   r"""Moves every value towards zero by the threshold, and to zero what is nearer than that.
 
   .. math:: x_i = \mathrm{sign}(v_i) \max(|v_i| - t, 0)

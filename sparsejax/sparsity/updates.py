@@ -13,7 +13,7 @@ from sparsejax.lookup import lookup
 from sparsejax.sparsity import criteria
 from sparsejax.sparsity.selection import keep_largest
 
-Select = Callable[[jax.Array, jax.Array], jax.Array]  # (scores, count) -> mask
+Select = Callable[[jax.Array, jax.Array | int], jax.Array]  # (scores, count) -> mask
 STARTS = ('random', 'criterion')
 
 
@@ -26,7 +26,7 @@ class UpdateRule(NamedTuple):
   """
 
   grow: criteria.Criterion | None = None
-  share: Callable[[jax.Array], jax.Array] | None = None
+  share: Callable[[jax.Array | int], jax.Array] | None = None
   start: str = 'criterion'
 
 
@@ -126,11 +126,14 @@ def renew(
   scores = jnp.where(mask, scores, -jnp.inf)
   if rule.grow is None:
     return mask & select(scores, count)
+  assert rule.share is not None
+  assert grow_scores is not None
   exchanged = jnp.round(rule.share(step) * count).astype(jnp.int32)
   kept = mask & select(scores, count - exchanged)
   # What was dropped just now may come back at once, and then has only been looked at.
   grown = select(jnp.where(kept, jnp.inf, grow_scores), count)
   if rule.start == 'random':
+    assert start_scores is not None
     return jnp.where(jnp.all(mask), select(start_scores, count), grown)
   return grown
 

@@ -14,7 +14,7 @@ from sparsejax.sparsity import posterior
 class KLState(NamedTuple):
   """State of `add_kl_gradients`."""
 
-  count: jax.Array  # shape=(), dtype=int32: updates made
+  count: jax.typing.ArrayLike  # shape=(), dtype=int32: updates made
 
 
 def add_kl_gradients(
@@ -77,7 +77,8 @@ def add_kl_gradients(
     del extra_args
     if params is None:
       raise ValueError(NO_PARAMS_MSG)
-    share = (weight(state.count) if callable(weight) else weight) / examples
+    now: Any = weight(state.count) if callable(weight) else weight
+    share = now / examples
     gradient = jax.grad(divergence)(params)
     updates = jax.tree.map(lambda u, g: (u + share * g).astype(u.dtype), updates, gradient)
     return updates, KLState(optax.safe_increment(state.count))

@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+from jax.core import Tracer
 
 from sparsejax.lookup import lookup
 from sparsejax.private import NO_PARAMS_MSG
@@ -19,7 +20,7 @@ from sparsejax.transforms.slots import is_hole
 class ProximalState(NamedTuple):
   """State of `proximal_l1` and `proximal_group_l1`."""
 
-  count: jax.Array  # shape=(), dtype=int32: updates made
+  count: jax.typing.ArrayLike  # shape=(), dtype=int32: updates made
   inner_state: optax.OptState
 
 
@@ -237,7 +238,7 @@ def _pick_divisor(path, divisor: Any, chosen: Any) -> Any:
   return jax.tree.map(lambda _: None, chosen)
 
 
-def _rate(name: str, value: optax.ScalarOrSchedule) -> optax.Schedule:
+def _rate(name: str, value: Any) -> optax.Schedule:
   if callable(value):
     return value
   _check(name, value, np.inf, 'a number of 0 or more, or a schedule')
@@ -246,7 +247,7 @@ def _rate(name: str, value: optax.ScalarOrSchedule) -> optax.Schedule:
 
 def _check(name: str, value: Any, bound: float, allowed: str) -> None:
   """Refuses a number outside [0, bound); one that is being traced (injected) has no value yet."""
-  if isinstance(value, jax.core.Tracer):
+  if isinstance(value, Tracer):
     return
   is_number = isinstance(value, int | float | np.number | np.ndarray | jax.Array)
   # By NumPy, which computes at once also while others trace.

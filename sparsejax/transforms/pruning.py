@@ -20,7 +20,7 @@ from sparsejax.transforms.slots import clear_slots, is_hole
 class PruneState(NamedTuple):
   """State of `prune`."""
 
-  count: jax.Array  # shape=(), dtype=int32: updates made
+  count: jax.typing.ArrayLike  # shape=(), dtype=int32: updates made
   masks: optax.Params  # dtype=bool, of each chosen leaf's shape; shape=() for the others
   inner_state: optax.OptState
 

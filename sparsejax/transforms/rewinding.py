@@ -14,7 +14,7 @@ from sparsejax.transforms.slots import clear_slots
 class RewindState(NamedTuple):
   """State of `rewind`."""
 
-  count: jax.Array  # shape=(), dtype=int32: updates made
+  count: jax.typing.ArrayLike  # shape=(), dtype=int32: updates made
   saved: optax.Params  # the parameters as they were after `to` updates; before, the first ones
   inner_state: optax.OptState
 

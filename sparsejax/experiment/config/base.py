@@ -4,7 +4,7 @@ Config files start here: `config = base.get_config(chain)`. Every field is in `f
 """
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ml_collections import ConfigDict
@@ -49,7 +49,7 @@ def _default(field: Field) -> Any:
   return copy.deepcopy(field.default)
 
 
-def defaults(settings: dict[str, Any]) -> dict[str, Any]:
+def defaults(settings: Mapping[str, Any]) -> dict[str, Any]:
   """The plain settings, the differences from which name the run of a config of this chain."""
   # Of deterministic layers: so a family of others, and every setting of it, enters the hash.
   return get_config(settings['chain'], settings['events']).to_dict()

@@ -42,7 +42,7 @@ def check(settings: Mapping[str, Any], *, all_read: bool = True) -> dict[str, An
   """
   for name in ('chain', 'events', 'layers'):  # which say what blocks there are
     if name in settings:
-      take(name, settings[name], fields.FIELDS[name].kind)
+      _checked(name, settings[name], settings)
   checked = {name: _checked(name, value, settings) for name, value in settings.items()}
   for name, field in fields.FIELDS.items():
     if name not in settings:
