@@ -16,9 +16,13 @@ from sparsejax.experiment.metrics import TIMINGS
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 
 
-# The commands of one session of tests share what they compile: compiling is most of their time.
-CACHES = pathlib.Path(tempfile.mkdtemp(prefix='sparsejax-tests-'))
-atexit.register(shutil.rmtree, CACHES, ignore_errors=True)
+# The commands of all processes of one session of tests share what they compile: compiling is most
+# of their time. Whoever comes first makes the folder, and takes it away at the end.
+_SHARED = 'SPARSEJAX_TEST_CACHES'
+if _SHARED not in os.environ:
+  os.environ[_SHARED] = tempfile.mkdtemp(prefix='sparsejax-tests-')
+  atexit.register(shutil.rmtree, os.environ[_SHARED], ignore_errors=True)
+CACHES = pathlib.Path(os.environ[_SHARED])
 
 
 def environment(devices=1):

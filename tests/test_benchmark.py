@@ -176,7 +176,7 @@ def test_operations_are_those_of_the_products_whatever_the_devices():
 
 
 def test_operations_of_convolutions_are_counted_whole():
-  data = commands.write_npz(commands.CACHES / 'benchmark.npz', size=16)
+  data = commands.write_npz(commands.CACHES / f'benchmark-{os.getpid()}.npz', size=16)
   shape, width = (16, 16, 3), 8
   experiment = build(
     QUICK, f'--config.data.name={data}', '--config.model.name=lenet5', '--config.model.width=8'

@@ -33,7 +33,9 @@ KILLS = int(os.environ.get('SPARSEJAX_KILLS', '3'))
 # so on.
 EPOCHS, ETA = (4, 2) if KILLS <= 3 else (27, 3)
 # Not the digits: those are split by who wrote them, and not by a seed.
-DATA = commands.write_npz(commands.CACHES / 'search.npz', examples=1200, size=8, channels=1)
+DATA = commands.write_npz(
+  commands.CACHES / f'search-{os.getpid()}.npz', examples=1200, size=8, channels=1
+)
 # Small batches, so that a trial lasts long enough to be killed in the middle.
 RATE = 'scale_by_learning_rate.learning_rate.value'
 QUICKSTART = '--config=configs/sweeps/quickstart.py'
