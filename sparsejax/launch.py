@@ -57,6 +57,8 @@ def read(argv: Sequence[str]) -> Command:
     flags = parser.parse_args(asked.rest)
   except ValueError as error:
     raise UsageError(f'{error}; --help tells which flags there are') from None
+  if flags.workdir == '':
+    raise UsageError('--workdir= must name a folder')
   if not 0 < flags.shorten < math.inf:
     raise UsageError(f'--shorten={flags.shorten} must be a number above 0')
   settings = commandline.settings_of(asked)

@@ -26,6 +26,13 @@ REFUSED = {
     ['--config=configs/lenet5_bc_gnj.py', '--config.group_normal_jeffreys.thresholds.conv1=one'],
     "group_normal_jeffreys.thresholds.conv1='one' must be a finite number",
   ),
+  'endless': ([QUICK, '--config.epochs=1e308'], 'epochs must be at most 2,147,483,646 steps'),
+  'crop': ([QUICK, '--config.data.crop_padding=9'], 'data.crop_padding=9: allowed is an integer'),
+  'empty argument': (['--config=configs/quickstart.py:'], 'must have an argument after its colon'),
+  'two units': (
+    [QUICK, '--config.prune.begin_epochs=5', '--config.prune.begin_steps=7'],
+    'prune.begin_epochs and prune.begin_steps are one duration',
+  ),
   'second config': ([QUICK, QUICK], '--config is given twice'),
   'no value': (['--config.epochs', QUICK], '--config.epochs needs a value'),
   'never read': ([QUICK, '--config.prune.m=8'], 'prune.m=8 is never read: it is read only with'),

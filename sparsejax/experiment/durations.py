@@ -4,6 +4,8 @@ import math
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
+MOST_STEPS = 2**31 - 2  # a step is counted in 32 bits
+
 
 class Clock(NamedTuple):
   """How many steps an epoch and the whole run have; the incomplete last batch is dropped."""
@@ -30,7 +32,10 @@ class Clock(NamedTuple):
     if not math.isfinite(duration):
       raise ValueError(f'{duration} {unit}: allowed is a finite number')
     per_unit = {'epochs': self.steps_per_epoch, 'steps': 1, 'examples': 1 / self.batch_size}
-    return round(duration * per_unit[unit])
+    steps = duration * per_unit[unit]
+    if abs(steps) > MOST_STEPS:
+      raise ValueError(f'{duration:g} {unit} must be at most {MOST_STEPS:,} steps')
+    return round(steps)
 
 
 UNITS = ('epochs', 'steps', 'examples')

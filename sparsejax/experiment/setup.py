@@ -157,6 +157,9 @@ def require(condition: bool, field: str, value: Any, allowed: str) -> None:
 
 
 def _check_augmentation(settings: Mapping[str, Any], sides: tuple[int, ...]) -> None:
+  padding, most = settings['crop_padding'], max(sides)
+  allowed = f'an integer from 0 to {most}, the side of the images'
+  require(0 <= padding <= most, 'data.crop_padding', padding, allowed)
   size, side = settings['cutout'], min(sides)
   is_integer = isinstance(size, int) and not isinstance(size, bool)
   allowed = f'an integer from 0 to {side}, the side of the images'

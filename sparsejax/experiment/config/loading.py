@@ -19,6 +19,8 @@ def load(file: str) -> ConfigDict:
   """
   path, _, argument = file.partition(':')
   place = pathlib.Path(path)
+  if file.endswith(':'):
+    raise UsageError(f'config={file} must have an argument after its colon, or no colon')
   if not place.is_file():
     raise UsageError(no_config(place))
   spec = importlib.util.spec_from_file_location(f'sparsejax_config_{place.stem}', place)

@@ -73,6 +73,7 @@ def applied(config: ConfigDict, changes: Mapping[str, str]) -> dict[str, Any]:
     ValueError: an unknown field, or a text that is no value of its field.
   """
   config = copy.deepcopy(config)
+  _refuse_two_units(changes)
   for decides in (_names_blocks, _names_links):  # the chain first, then what runs inside its links
     for name, text in changes.items():
       if decides(name):
@@ -83,6 +84,14 @@ def applied(config: ConfigDict, changes: Mapping[str, str]) -> dict[str, Any]:
     if not _names_blocks(name) and not _names_links(name):
       put(settings, name, text, _read)
   return settings
+
+
+def _refuse_two_units(changes: Mapping[str, str]) -> None:
+  by_base: dict[str, str] = {}
+  for name in changes:
+    before = by_base.setdefault(fields.base_of(name), name)
+    if before != name:
+      raise ValueError(f'{before} and {name} are one duration: it must be given in one unit')
 
 
 def _names_blocks(name: str) -> bool:
