@@ -3,6 +3,7 @@
 In one line that names the field, by a flag, in a config's file and from Python alike.
 """
 
+import inspect
 import json
 import math
 import pathlib
@@ -10,6 +11,7 @@ import pathlib
 import pytest
 
 from sparsejax import launch
+from sparsejax.experiment import rates
 from sparsejax.experiment.config import base, check, commandline, fields, kinds, overrides
 from sparsejax.experiment.errors import UsageError
 
@@ -186,6 +188,13 @@ def test_a_schedule_stands_wherever_a_number_may_and_a_number_where_a_schedule_s
   assert settings['scale_by_learning_rate']['learning_rate'] == 1.0
   settings = commandline.resolve([quick, f'--config.add_decayed_weights.weight_decay={block}'])
   assert settings['add_decayed_weights']['weight_decay']['schedule'] == 'cosine'
+
+
+def test_a_schedules_settings_are_the_arguments_of_what_makes_it():
+  assert set(fields.SCHEDULES) == set(rates.KINDS)
+  for name, settings in fields.SCHEDULES.items():
+    arguments = set(inspect.signature(rates.KINDS[name]).parameters) - {'total'}
+    assert set(settings) == arguments, name
 
 
 def test_a_duration_may_be_given_in_another_unit():

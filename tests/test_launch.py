@@ -6,7 +6,6 @@ from types import SimpleNamespace
 
 import commands
 import pytest
-from ml_collections import config_flags  # noqa: F401  (launch defines its flags on import)
 
 from sparsejax import launch
 

@@ -11,6 +11,8 @@ import jax.numpy as jnp
 import optax
 
 from sparsejax.experiment import links, proximal, pruning, rates
+from sparsejax.experiment.config import fields
+from sparsejax.experiment.config.kinds import is_number
 from sparsejax.experiment.durations import Clock, in_steps
 from sparsejax.lookup import lookup
 from sparsejax.sparsity.costs import Costs
@@ -118,7 +120,7 @@ def _build_kl(block, clock):
         f'{end / clock.steps_per_epoch:g}), but the run has {clock.total_steps}; allowed is an '
         'earlier end'
       )
-  elif not rates.is_number(weight):
+  elif not is_number(weight):
     raise ValueError(
       f"add_kl_gradients.weight={weight!r}: allowed is a number or a schedule's block"
     )
@@ -131,7 +133,7 @@ def _build_kl(block, clock):
   return add_kl_gradients(clock.examples, weight)
 
 
-BOUND_SETTINGS = ('maximum', 'where')
+BOUND_SETTINGS = tuple(fields.LINKS['bound_variances'])
 
 
 def _build_bound(block):
@@ -139,7 +141,7 @@ def _build_bound(block):
     known = {f'bound_variances.{setting}': None for setting in BOUND_SETTINGS}
     lookup('setting', f'bound_variances.{key}', known)
   maximum, where = block.get('maximum', 0.04), block.get('where', '')
-  if not rates.is_number(maximum):
+  if not is_number(maximum):
     raise ValueError(f'bound_variances.maximum={maximum!r}: allowed is a variance above 0')
   try:
     return bound_variances(maximum, parameters=weight_variances(where))

@@ -11,20 +11,15 @@ import jax.numpy as jnp
 import numpy as np
 
 from sparsejax import layers
-from sparsejax.experiment.rates import is_number
+from sparsejax.experiment.config import fields
+from sparsejax.experiment.config.kinds import is_number
 from sparsejax.layers import Layers, variational
 from sparsejax.lookup import lookup
 from sparsejax.models.structure import architecture, remove_dead
 from sparsejax.sparsity import bits, families, posterior, tree
 
 DETERMINISTIC = 'deterministic'
-SETTINGS = {
-  'sparse_vd': ('threshold', 'thresholds', 'training_mask', 'kernel_std', 'log_variance'),
-  'group_normal_jeffreys': (
-    *('threshold', 'thresholds', 'kernel_std', 'log_variance', 'dense_groups', 'conv_groups'),
-  ),
-}
-SETTINGS['group_horseshoe'] = SETTINGS['group_normal_jeffreys']
+SETTINGS = {name: tuple(block) for name, block in fields.LAYERS.items()}
 
 
 @dataclasses.dataclass(frozen=True)

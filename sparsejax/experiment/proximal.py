@@ -4,6 +4,7 @@ import inspect
 import math
 
 from sparsejax.experiment import links, pruning, rates
+from sparsejax.experiment.config import fields
 from sparsejax.experiment.links import PROXIMAL
 from sparsejax.lookup import lookup
 from sparsejax.sparsity import tree
@@ -24,12 +25,7 @@ METRICS = {
   **dict.fromkeys(('amsgrad', 'scale_by_amsgrad'), amsgrad_metric),
 }
 GROUPED = {name: pruning.GRANULARITIES[name] for name in ('filters', 'input_channels', 'blocks')}
-SETTINGS = {
-  'proximal_l1': ('strength', 'parameters', 'exclude', 'inner'),
-  'proximal_group_l1': (
-    *('strength', 'granularity', 'block', 'group_weight', 'parameters', 'exclude', 'inner'),
-  ),
-}
+SETTINGS = {name: tuple(fields.LINKS[name]) for name in PROXIMAL}
 
 
 def build(name, blocks, clock, inner, unfolded):

@@ -5,6 +5,7 @@ from typing import Any
 
 import optax
 
+from sparsejax.experiment.config import fields
 from sparsejax.experiment.durations import Clock, in_steps
 from sparsejax.lookup import lookup
 from sparsejax.sparsity import allocation, criteria, granularity, schedules, tree, updates
@@ -40,11 +41,7 @@ UPDATE_RULES: dict[str, Callable[[Mapping[str, Any]], updates.UpdateRule]] = {
 EXCHANGING = ('set', 'rigl')  # update rules that bring weights back
 SCHEDULES = ('one_shot', 'cubic', 'periodic', 'rounds')
 UNITS = ('groups', 'weights', 'macs')
-SETTINGS = (
-  *('schedule', 'begin', 'end', 'every', 'round_share', 'target', 'unit', 'allocation'),
-  *('criterion', 'granularity', 'block', 'm', 'update_rule', 'exchange_share', 'start'),
-  *('parameters', 'exclude', 'floor', 'inner'),
-)
+SETTINGS = tuple(map(fields.base_of, fields.LINKS['prune']))
 
 
 def pruning_schedule(settings: Mapping[str, Any], clock: Clock) -> schedules.PruningSchedule:

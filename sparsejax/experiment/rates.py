@@ -95,11 +95,6 @@ def is_schedule(value: Any) -> bool:
   return isinstance(value, Mapping)
 
 
-def is_number(value: Any) -> bool:
-  """Whether a setting is a plain number; True and False are none."""
-  return isinstance(value, int | float) and not isinstance(value, bool)
-
-
 def build(settings: float | Mapping[str, Any], clock: Clock, field: str = 'schedule') -> Schedule:
   """Returns the Optax schedule (step -> number) of a number or of a schedule's block.
 

@@ -25,8 +25,8 @@ from sparsejax.experiment import (
   registry,
   tensorboard,
 )
+from sparsejax.experiment.config.kinds import is_number
 from sparsejax.experiment.durations import Clock
-from sparsejax.experiment.rates import is_number
 from sparsejax.experiment.state import CHOOSE_BY
 from sparsejax.experiment.steps import Arrays, Preprocessing
 from sparsejax.lookup import lookup

@@ -8,8 +8,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from sparsejax.experiment import files
+from sparsejax.experiment.config.kinds import is_number
 from sparsejax.experiment.errors import in_one_line
-from sparsejax.experiment.rates import is_number
 from sparsejax.experiment.runs import flatten
 from sparsejax.reports import shapes, trials
 from sparsejax.search import layout

@@ -4,7 +4,7 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
-from sparsejax.experiment.rates import is_number
+from sparsejax.experiment.config.kinds import is_number
 
 NEEDED = ('epochs', 'validation_accuracy', 'active_fraction', 'active_weights', 'weights')
 BINS = ('from', 'to', 'threshold')  # of a histogram of log alpha

@@ -5,8 +5,8 @@ import pathlib
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
+from sparsejax.experiment.config.kinds import is_number
 from sparsejax.experiment.errors import in_one_line
-from sparsejax.experiment.rates import is_number
 from sparsejax.search import layout
 
 Trial = Mapping[str, Any]

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 from optuna.distributions import CategoricalDistribution
 
 from sparsejax.experiment.config.check import read_only_with
-from sparsejax.experiment.rates import is_number
+from sparsejax.experiment.config.kinds import is_number
 from sparsejax.experiment.runs import experiment_of, short_value
 from sparsejax.lookup import lookup
 from sparsejax.search import space

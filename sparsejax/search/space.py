@@ -14,7 +14,7 @@ from optuna.distributions import (
 )
 
 from sparsejax.experiment.config import check, overrides
-from sparsejax.experiment.rates import is_number
+from sparsejax.experiment.config.kinds import is_number
 from sparsejax.lookup import lookup
 
 ARGUMENT = 'argument'  # the key of what stands behind the config's name
