@@ -93,9 +93,7 @@ def rows() -> dict[str, Row]:
   """Returns the rows of the page by label, with the runs that are there."""
   found = {}
   for entry in PAGES[PAGE].entries:
-    folder = kept.RESULTS / PAGE / entry.label
-    seeds = [seed for seed in entry.seeds if (folder / f'seed{seed}' / 'summary.json').exists()]
-    trunks = [folder.parent / entry.trunk / f'seed{seed}' for seed in seeds if entry.trunk]
-    runs = tuple(read(folder / f'seed{seed}') for seed in seeds)
-    found[entry.label] = Row(entry, runs, tuple(map(read, trunks)))
+    folders = [path.parent for path in kept.summaries(PAGE, entry)]
+    trunks = [kept.RESULTS / PAGE / entry.trunk / f.name for f in folders if entry.trunk]
+    found[entry.label] = Row(entry, tuple(map(read, folders)), tuple(map(read, trunks)))
   return found

@@ -138,7 +138,14 @@ class Flag(Kind):
     return self.take(words.get(text.lower(), text))
 
 
-class Text(Kind):
+class Word(Kind):
+  """A text as it stands, which Python is not asked to read."""
+
+  def read(self, text: str) -> Any:
+    return self.take(text)
+
+
+class Text(Word):
   """A text of one line that can be printed."""
 
   says = 'a text of one line'
@@ -148,15 +155,12 @@ class Text(Kind):
       raise WrongError(self.says)
     return value
 
-  def read(self, text: str) -> str:
-    return self.take(text)
-
 
 NAMES_OF_ONES_OWN: dict[str, set[str]] = {}  # by kind of part: what `registry.register` was given
 
 
 @dataclasses.dataclass(frozen=True)
-class Choice(Kind):
+class Choice(Word):
   """One of some names.
 
   Attributes:
@@ -179,9 +183,6 @@ class Choice(Kind):
     if not isinstance(value, str) or value not in self.every:
       raise WrongError(f'{self.says}{nearest(str(value), self.every, cutoff=0.5)}')
     return value
-
-  def read(self, text: str) -> str:
-    return self.take(text)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -236,7 +237,7 @@ class Patterns(Kind):
 
 
 @dataclasses.dataclass(frozen=True)
-class Pattern(Kind):
+class Pattern(Word):
   """A regular expression."""
 
   says = 'a regular expression'
@@ -245,9 +246,6 @@ class Pattern(Kind):
     if not isinstance(value, str) or not _compiles(value):
       raise WrongError(self.says)
     return value
-
-  def read(self, text: str) -> str:
-    return self.take(text)
 
 
 def _compiles(pattern: str) -> bool:
