@@ -95,6 +95,15 @@ def test_a_floor_keeps_every_layer_alive():
       assert state.masks['small'].tolist() == [[False, True, False]]
 
 
+def test_a_floor_that_keeps_everything_is_refused():
+  params = {'big': jnp.ones((4, 5)), 'small': jnp.ones((1, 3))}
+  for floor in (20, 1_000_000):
+    with pytest.raises(ValueError, match=rf'^floor={floor} must be less than 20, .*\(big\)'):
+      prune(one_shot(0, 0.25), floor=floor).init(params)
+  prune(one_shot(0, 0.25), floor=19).init(params)
+  prune(one_shot(0, 0.25)).init({'one': jnp.ones((1, 1))})  # the default floor suits any tree
+
+
 @pytest.mark.parametrize('target', [1.0, 0.25])
 @pytest.mark.parametrize('inside', [False, True])
 def test_what_is_kept_changes_no_bit(inside, target):

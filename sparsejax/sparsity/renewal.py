@@ -69,10 +69,16 @@ class Renewal(NamedTuple):
     return needs
 
   def initial(self, params: Any) -> Any:
-    """Returns masks that keep everything; refuses a target that no allocation can meet."""
+    """Returns masks that keep everything; refuses a target or a floor that can't be met."""
     chosen = tree.choose(params, self.parameters, self.exclude)
     masks = jax.tree.map(lambda p, c: jnp.ones(jnp.shape(p) if c else (), bool), params, chosen)
     if layers := self._layers(tree.pick(masks, chosen)):
+      largest = max(layers, key=lambda layer: layer.groups)
+      if self.floor > 1 and self.floor >= largest.groups:
+        raise ValueError(
+          f'floor={self.floor} must be less than {largest.groups}, what the largest leaf to prune '
+          f'({largest.path}) has: nothing would be removed'
+        )
       _table(self, layers)
     return masks
 
