@@ -4,190 +4,194 @@ python launch.py --config=configs/cifar10_short.py:resnet20,trunk
 python launch.py --config=configs/cifar10_short.py:resnet20,exact,0.01 --config.init_from=RUN
 python launch.py --config=configs/cifar10_short.py:resnet20,rigl,0.05
 
-The argument is MODEL,METHOD[,POINT]. RUN is a finished trunk of the same model and seed, from which
-every method that starts dense goes on; `exact` with 1.0 is the dense control of equal length.
+RUN is a finished trunk of the same network and seed, from which every method that starts dense goes
+on; `exact` with 1.0 is the dense control of equal length.
 
 | method | from | POINT |
 |---|---|---|
 | trunk | scratch, 30 epochs | |
 | dense | scratch, 50 epochs of one cycle | |
-| exact | a trunk, 20 epochs | active fraction of all parameters, one cut at the start |
+| exact | a trunk, 20 epochs | density of all parameters, one cut at the start |
 | threshold | a trunk, 20 epochs | magnitude: all parameters under it go at the start |
-| gradual, random | a trunk, 20 epochs | active fraction of the kernels' weights, ERK |
+| gradual, random | a trunk, 20 epochs | density of the kernels' weights, ERK |
 | l1 | a trunk, 20 epochs | strength, for 10 epochs |
 | sparse_vd, bc | a trunk, 20 epochs | weight of the KL |
-| rewound | a trunk, 20 epochs a round | active fraction of the kernels' weights |
-| rigl, set | scratch, 50 epochs | active fraction of the kernels' weights, ERK |
+| rewound | a trunk, 20 epochs a round | density of the kernels' weights |
+| rigl, set | scratch, 50 epochs | density of the kernels' weights, ERK |
 
 45,000 images train, 5,000 choose the network by accuracy. An epoch of resnet20 takes 1 to 3 minutes
-on two cores, of mobilenet 2 to 4, of vgg16 4 to 8.
+on two cores, of mobilenet 2 to 4, of vgg16 4 to 8. Expected: results/cifar10.
 """
 
-from ml_collections import ConfigDict
-
-from configs import recipes
 from sparsejax.experiment.config import base
+from sparsejax.lookup import lookup
+from sparsejax.sparsity import schedules
 
 TRUNK_EPOCHS, LATER_EPOCHS = 30.0, 20.0
 PEAKS = {'mobilenet': 0.1}  # of the learning rate in the trunk; of others 0.2
 REGULARISED = ('vgg16', 'resnet50')  # large enough to be smoothed and cut out
+SGD = ('add_decayed_weights', 'trace', 'scale_by_learning_rate')
+VARIATIONAL = ('add_kl_gradients', 'scale_by_adam', 'scale_by_learning_rate')
+BOUNDED = ('add_kl_gradients', 'clip', 'scale_by_adam', 'scale_by_learning_rate', 'bound_variances')
 
 
-def get_config(what='resnet20,trunk'):
-  model, method, point = (*what.split(','), '', '')[:3]
-  if method not in METHODS or what.count(',') > 2:
-    allowed = f'allowed is MODEL,METHOD[,POINT] with one of the methods {", ".join(METHODS)}'
-    raise ValueError(f'cifar10_short.py:{what}: {allowed}')
-  build, takes_point = METHODS[method]
-  if bool(point) != takes_point:
-    how = 'needs a' if takes_point else 'takes no'
-    raise ValueError(f'cifar10_short.py:{what}: the method {method} {how} point')
-  return build(model, point) if takes_point else build(model)
+def get_config(network: str = 'resnet20', method: str = 'trunk', point: float | None = None):
+  build = lookup('method', method, METHODS)
+  if (point is None) != (build in (trunk, dense)):
+    how = 'needs a' if point is None else 'takes no'
+    raise ValueError(f'the method {method} {how} point: the argument is NETWORK,METHOD[,POINT]')
+  return build(network) if point is None else build(network, point)
 
 
-def cifar10_short(model, epochs, chain=base.SGD):
+def cifar10_short(network, epochs, chain=SGD, layers='deterministic'):
   """What all methods share; dense from scratch in one cycle of the learning rate."""
-  config = base.get_config(chain)
-  config.model.name = model
-  config.epochs = epochs
-  config.data.name = 'cifar10'
-  config.data.split = 'first'
-  config.data.validation = 5000
-  config.data.crop_padding = 4
-  config.data.flip = True
-  if model in REGULARISED:
+  config = base.get_config(chain, layers=layers)
+  config.model.name = network
+  config.data.update(name='cifar10', split='first', validation=5000, crop_padding=4, flip=True)
+  if network in REGULARISED:
     config.data.cutout = 8
     config.loss.label_smoothing = 0.1
+  config.epochs, config.batch_size = epochs, 128
+  if 'trace' in chain:
+    config.add_decayed_weights.weight_decay = 5e-4
+    config.trace.update(decay=0.9, nesterov=True)
+  config.scale_by_learning_rate = one_cycle(PEAKS.get(network, 0.2), rise_epochs=3.0)
   config.evaluation.choose_by = 'accuracy'
   config.log.every_steps = 117  # three lines an epoch of 351 steps
-  if 'trace' in base.links(config):
-    config.trace.nesterov = True
-  config.scale_by_learning_rate = one_cycle(PEAKS.get(model, 0.2), rise_epochs=3.0)
   return config
 
 
 def one_cycle(peak, *, rise_epochs):
   """The block of a learning rate that rises linearly and falls to 0 along half a cosine."""
-  rate = dict(schedule='cosine', value=peak, warmup_epochs=rise_epochs)
-  return ConfigDict({'learning_rate': rate})
+  return dict(learning_rate=dict(schedule='cosine', value=peak, warmup_epochs=rise_epochs))
 
 
-def trunk(model):
+def trunk(network):
   """What methods that start dense go on from."""
-  return cifar10_short(model, TRUNK_EPOCHS)
+  return cifar10_short(network, TRUNK_EPOCHS)
 
 
-def dense(model):
+def dense(network):
   """The dense control of methods that start sparse."""
-  return cifar10_short(model, TRUNK_EPOCHS + LATER_EPOCHS)
+  return cifar10_short(network, TRUNK_EPOCHS + LATER_EPOCHS)
 
 
-def _going_on(model, chain):
+def _going_on(network, *links):
   """From a trunk, in a second cycle at a lower rate."""
-  config = cifar10_short(model, LATER_EPOCHS, chain)
+  config = cifar10_short(network, LATER_EPOCHS, (*SGD, *links))
   config.scale_by_learning_rate = one_cycle(0.1, rise_epochs=1.0)
   return config
 
 
-def _cut(model):
-  """From a trunk, with one cut at the start, of all parameters as in the log."""
-  config = _going_on(model, (*base.SGD, 'prune'))
-  config.prune.begin_epochs = 0.0
+def exact(network, density):
+  """Deep Compression at the start, to an exact density of all parameters, by global rank."""
+  config = _going_on(network, 'prune')
+  config.method = 'deep compression (exact)'
+  config.prune.update(begin_epochs=0.0, allocation='global_rank', target=density)
   return config
 
 
-def exact(model, fraction):
-  """Deep Compression to an exact fraction of all parameters, by global rank."""
-  return recipes.keep(_cut(model), fraction)
-
-
-def threshold(model, magnitude):
+def threshold(network, magnitude):
   """Deep Compression at an absolute threshold."""
-  config = _cut(model)
+  config = _going_on(network, 'prune')
   config.method = 'deep compression (threshold)'
-  config.prune.target = recipes.number('threshold', magnitude, 'a number in [0, 1)')
+  config.prune.update(begin_epochs=0.0, allocation='absolute_threshold', target=magnitude)
   return config
 
 
-def gradual(model, fraction):
+def gradual(network, density):
   """The kernels cut by magnitude along the cubic schedule over the first half, ERK densities."""
-  config = recipes.keep(_cut(model), fraction)
-  config.prune.parameters = 'kernels'
-  config.prune.allocation = 'erk'
-  return recipes.gradually(config, begin_epochs=0.0, end_epochs=LATER_EPOCHS / 2)
+  config = _going_on(network, 'prune')
+  config.method = 'gradual magnitude pruning'
+  config.prune.update(schedule='cubic', begin_epochs=0.0, end_epochs=LATER_EPOCHS / 2)
+  config.prune.update(parameters='kernels', allocation='erk', target=density)
+  return config
 
 
-def random(model, fraction):
+def random(network, density):
   """The same, but what is removed is drawn by lot."""
-  return recipes.at_random(gradual(model, fraction))
+  config = gradual(network, density)
+  config.method = 'random pruning'
+  config.prune.criterion = 'random'
+  return config
 
 
-def l1(model, strength):
+def l1(network, strength):
   """The kernels shrunk by the proximal step over the first half; what is zero then stays so."""
-  return recipes.shrunk(_going_on(model, base.SGD), strength, off_epochs=LATER_EPOCHS / 2)
+  config = _going_on(network, 'proximal_l1', 'prune')
+  config.method = 'L1'
+  off_epochs = LATER_EPOCHS / 2
+  penalty = dict(schedule='step_decay', value=strength, factor=0.0, every_epochs=off_epochs)
+  config.proximal_l1 = dict(base.LINKS['proximal_l1'], strength=penalty)
+  config.prune.update(begin_epochs=off_epochs, parameters='kernels', target=0.0, floor=0)
+  return config
 
 
-def rewound(model, fraction):
+def rewound(network, density):
   """Rounds of a fifth by global rank, each with the trunk's second cycle again."""
-  config = _cut(model)
-  config.prune.parameters = 'kernels'
-  recipes.keep(config, fraction)
+  config = _going_on(network, 'prune')
   config.method = 'learning-rate rewinding'
-  return recipes.in_rounds(config, 0.0, LATER_EPOCHS)
+  rounds = len(schedules.rounds(0, 1, density, share=0.2).steps) if 0 < density <= 1 else 1
+  config.epochs = rounds * LATER_EPOCHS
+  cycle = config.scale_by_learning_rate.learning_rate.to_dict()
+  again = dict(length_epochs=LATER_EPOCHS, last_epochs=LATER_EPOCHS)
+  config.scale_by_learning_rate.learning_rate = dict(schedule='rewound', base=cycle, **again)
+  config.prune.update(schedule='rounds', round_share=0.2, begin_epochs=0.0)
+  del config.prune.every_steps
+  config.prune.every_epochs = LATER_EPOCHS
+  config.prune.update(parameters='kernels', allocation='global_rank', target=density)
+  return config
 
 
-def _exchanging(rule):
-  def build(model, fraction):
-    config = dense(model)
-    config.chain = (*base.SGD, 'prune')
-    base.complete(config)
-    config.prune.parameters = 'kernels'
-    return recipes.exchanging(recipes.keep(config, fraction), rule)
+def rigl(network, density):
+  """Sparse from the first step: the kernels' weights are exchanged until three quarters."""
+  config = cifar10_short(network, TRUNK_EPOCHS + LATER_EPOCHS, (*SGD, 'prune'))
+  config.method = 'RigL'
+  config.chain, config.prune.inner = ('prune',), SGD
+  config.prune.update(schedule='periodic', begin_epochs=0.0, end_epochs=0.75 * config.epochs)
+  config.prune.update(update_rule='rigl', parameters='kernels', allocation='erk', target=density)
+  return config
 
-  return build
+
+def set_(network, density):
+  """The same, but what grows is drawn by lot."""
+  config = rigl(network, density)
+  config.method = 'SET'
+  config.prune.update_rule = 'set'
+  return config
 
 
-def _variational(model, layers, chain, kl_weight):
+def _variational(network, layers, chain, kl_weight):
   """A posterior around the trunk's weights: Adam at 3e-3, falling to 0 over the last 8 epochs."""
-  config = cifar10_short(model, LATER_EPOCHS, chain)
+  config = cifar10_short(network, LATER_EPOCHS, chain, layers)
   config.loss.label_smoothing = 0.0  # the loss is a likelihood
-  config.layers = layers
-  base.complete(config)
   config.evaluation.choose_by = 'loss'  # of the last network, the only one
   falling = dict(schedule='linear', initial=3e-3, final=0.0, begin_epochs=12.0)
-  config.scale_by_learning_rate = ConfigDict({'learning_rate': falling})
-  config.add_kl_gradients = ConfigDict({'weight': recipes.warm_up(kl_weight, 0.0, 4.0)})
+  config.scale_by_learning_rate = dict(learning_rate=falling)
+  rising = dict(schedule='linear', initial=0.0, final=kl_weight, begin_epochs=0.0, end_epochs=4.0)
+  config.add_kl_gradients = dict(weight=rising)
   return config
 
 
-def sparse_vd(model, kl_weight):
+def sparse_vd(network, kl_weight):
   """Sparse variational dropout; variances start low, or small weights would count as noise."""
-  config = _variational(model, 'sparse_vd', recipes.VARIATIONAL, kl_weight)
+  config = _variational(network, 'sparse_vd', VARIATIONAL, kl_weight)
   config.method = 'sparse variational dropout'
   config.sparse_vd.log_variance = -15.0
   return config
 
 
-def bc(model, kl_weight):
+def bc(network, kl_weight):
   """Bayesian compression of whole filters, normal-Jeffreys prior, with the log's bounds."""
-  config = _variational(model, 'group_normal_jeffreys', recipes.BOUNDED, kl_weight)
+  config = _variational(network, 'group_normal_jeffreys', BOUNDED, kl_weight)
   config.method = 'Bayesian compression (normal-jeffreys)'
-  config.clip = ConfigDict({'max_delta': 0.2})
+  config.clip = dict(max_delta=0.2)
   config.bound_variances.maximum = 0.5
   return config
 
 
-METHODS = {  # (what builds the config, whether it takes a point)
-  'trunk': (trunk, False),
-  'dense': (dense, False),
-  'exact': (exact, True),
-  'threshold': (threshold, True),
-  'gradual': (gradual, True),
-  'random': (random, True),
-  'l1': (l1, True),
-  'sparse_vd': (sparse_vd, True),
-  'bc': (bc, True),
-  'rewound': (rewound, True),
-  'rigl': (_exchanging('rigl'), True),
-  'set': (_exchanging('set'), True),
+METHODS = {
+  **{'trunk': trunk, 'dense': dense, 'exact': exact, 'threshold': threshold, 'gradual': gradual},
+  **{'random': random, 'l1': l1, 'sparse_vd': sparse_vd, 'bc': bc, 'rewound': rewound},
+  **{'rigl': rigl, 'set': set_},
 }

@@ -1,12 +1,17 @@
-"""LeNet-300-100 on MNIST, pruned by lot along the cubic schedule: the baseline to beat.
+"""LeNet-300-100 on MNIST, pruned at random: `lenet300_gradual` but for this, the baseline to beat.
 
 python launch.py --config=configs/lenet300_random.py          keeps 10 % of the weights
 python launch.py --config=configs/lenet300_random.py:0.01     1 %
+
+Hours and expected error of these 99 epochs: not run. In 36, a minute on 2 cores of AMD EPYC:
+3.4 +- 0.2 % at 10x, 57.6 +- 4.6 % at 100x (three seeds each, results/mnist_methods).
 """
 
-from configs import recipes
+from configs import lenet300_gradual
 
 
-def get_config(active_fraction='0.1'):
-  config = recipes.mnist_deep_compression('lenet300', 0.1, 99.0, active_fraction)
-  return recipes.at_random(recipes.gradually(config, begin_epochs=10.0, end_epochs=60.0))
+def get_config(density: float = 0.1):
+  config = lenet300_gradual.get_config(density)
+  config.method = 'random pruning'
+  config.prune.criterion = 'random'
+  return config

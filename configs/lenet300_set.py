@@ -1,12 +1,18 @@
-"""LeNet-300-100 on MNIST, sparse from the first step by SET (Mocanu et al. 2018).
+"""LeNet-300-100 on MNIST, sparse from the first step by SET (Mocanu et al. 2018): `lenet300_rigl`.
 
 python launch.py --config=configs/lenet300_set.py          keeps 10 % of the weights
 python launch.py --config=configs/lenet300_set.py:0.01     1 %
+
+But for this: what grows is drawn at random, and the share that is exchanged does not fall. Hours
+and expected error of these 99 epochs: not run. In 36, a minute on 2 cores of AMD EPYC: 1.62 +- 0.04
+% at 10x (three seeds, results/mnist_methods).
 """
 
-from configs import recipes
+from configs import lenet300_rigl
 
 
-def get_config(active_fraction='0.1'):
-  config = recipes.mnist_deep_compression('lenet300', 0.1, 99.0, active_fraction)
-  return recipes.exchanging(config, 'set')
+def get_config(density: float = 0.1):
+  config = lenet300_rigl.get_config(density)
+  config.method = 'SET'
+  config.prune.update_rule = 'set'
+  return config

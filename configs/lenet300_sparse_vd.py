@@ -3,12 +3,25 @@
 python launch.py --config=configs/lenet300_sparse_vd.py
 python launch.py --config=configs/lenet300_sparse_vd.py:0.1    a tenth of the KL
 
-The authors' recipe: 200 epochs of Adam, the KL's weight rising from 0 to 1 between the epochs 5 and
-20, the learning rate falling to 0 over the second half. A quarter of an hour on two CPU cores.
+The authors' recipe. 25 to 28 minutes on 2 cores of AMD EPYC. Expected: 1.88 +- 0.06 % test error at
+104x (three seeds, results/mnist_bayesian).
 """
 
-from configs import recipes
+from sparsejax.experiment.config import base
 
 
-def get_config(kl_weight='1.0'):
-  return recipes.mnist_sparse_vd('lenet300', kl_weight, constant_epochs=100.0)
+def get_config(kl_weight: float = 1.0):
+  chain = ('add_kl_gradients', 'scale_by_adam', 'scale_by_learning_rate')
+  config = base.get_config(chain, layers='sparse_vd')
+  config.method = 'sparse variational dropout'
+  config.model.name = 'lenet300'
+  # The papers train on all 60,000; nothing is chosen by the 1,000 here.
+  config.data.update(name='mnist', scale='centred', validation=1000)
+  config.epochs, config.batch_size = 200.0, 100
+  rising = dict(schedule='linear', initial=0.0, final=kl_weight, begin_epochs=5.0, end_epochs=20.0)
+  config.add_kl_gradients = dict(weight=rising)
+  falling = dict(schedule='linear', initial=1e-3, final=0.0, begin_epochs=100.0)
+  config.scale_by_learning_rate = dict(learning_rate=falling)
+  config.sparse_vd.update(kernel_std=0.01, log_variance=-10.0, threshold=3.0, training_mask=True)
+  config.log.update(every_steps=295, checkpoint_every_epochs=5.0)  # an epoch has 590 steps
+  return config

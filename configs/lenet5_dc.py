@@ -4,13 +4,24 @@ python launch.py --config=configs/lenet5_dc.py          keeps 8 % of the weights
 python launch.py --config=configs/lenet5_dc.py:0.009    0.9 %, where dynamic network surgery is
 
 The images are shifted at random by up to two pixels, which the papers' were not; without, three
-recipes that were tried ended between 0.83 and 0.89 %. 30 epochs take five minutes on two CPU cores.
+recipes that were tried ended between 0.83 and 0.89 %. 9 to 12 minutes on 2 cores of AMD EPYC.
+Expected: 0.553 +- 0.012 % test error at 12.5x (three seeds, results/mnist_deep_compression).
 """
 
-from configs import recipes
+from sparsejax.experiment.config import base
 
 
-def get_config(active_fraction='0.08'):
-  config = recipes.mnist_deep_compression('lenet5', 0.03, 30.0, active_fraction)
-  config.data.crop_padding = 2
+def get_config(density: float = 0.08):
+  config = base.get_config(('add_decayed_weights', 'trace', 'scale_by_learning_rate', 'prune'))
+  config.method = 'deep compression (exact)'
+  config.model.name = 'lenet5'
+  config.data.update(name='mnist', crop_padding=2)
+  config.epochs, config.batch_size = 30.0, 128
+  config.add_decayed_weights.weight_decay = 5e-4
+  config.trace.decay = 0.9
+  rate = dict(schedule='step_decay', value=0.03, factor=0.1, every_epochs=10.0)
+  config.scale_by_learning_rate = dict(learning_rate=rate)
+  config.prune.update(schedule='one_shot', begin_epochs=10.0, parameters='kernels')
+  config.prune.update(allocation='global_rank', target=density)
+  config.log.update(every_steps=143, checkpoint_every_epochs=5.0)  # an epoch has 429 steps
   return config

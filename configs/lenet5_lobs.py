@@ -4,13 +4,28 @@ python launch.py --config=configs/lenet5_lobs.py         keeps 7 % of the weight
 python launch.py --config=configs/lenet5_lobs.py:0.02    2 %
 python launch.py --config=configs/lenet5_lobs.py:1.0     all of them: the dense control
 
-Dense for 12 epochs, the surgery (half a minute), three epochs of retraining: eight to twenty
-minutes on one CPU core. `--config.lobs.method=magnitude` zeroes the smallest weights instead, as
-many in each layer and at the same step.
+Dense for 12 epochs, the surgery (half a minute), three epochs of retraining: 8 to 20 minutes on 2
+cores of AMD EPYC. `--config.lobs.method=magnitude` zeroes the smallest weights instead, as many in
+each layer and at the same step. Expected: 0.79 % test error at 14.3x, of magnitude 0.94, dense 0.67
+(one seed each, results/mnist_lobs).
 """
 
-from configs import recipes
+from sparsejax.experiment.config import base
 
 
-def get_config(share='0.07'):
-  return recipes.mnist_lobs('lenet5', 0.03, epochs=15.0, at_epochs=12.0, active_fraction=share)
+def get_config(density: float = 0.07):
+  chain = ('add_decayed_weights', 'trace', 'scale_by_learning_rate', 'prune')
+  config = base.get_config(chain, events=('lobs',))
+  config.method = 'L-OBS'
+  config.model.name = 'lenet5'
+  config.data.name = 'mnist'
+  config.epochs, config.batch_size = 15.0, 128
+  config.add_decayed_weights.weight_decay = 5e-4
+  config.trace.decay = 0.9
+  rate = dict(schedule='step_decay', value=0.03, factor=0.1, every_epochs=6.0)
+  config.scale_by_learning_rate = dict(learning_rate=rate)
+  config.lobs.update(at_epochs=12.0, target=density, method='lobs', batches=50)
+  # Whatever the surgery left at zero stays there.
+  config.prune.update(begin_epochs=12.0, target=0.0, parameters='kernels')
+  config.log.update(every_steps=143, checkpoint_every_epochs=5.0)  # an epoch has 429 steps
+  return config

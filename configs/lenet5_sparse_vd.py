@@ -3,12 +3,16 @@
 python launch.py --config=configs/lenet5_sparse_vd.py
 python launch.py --config=configs/lenet5_sparse_vd.py:0.1    a tenth of the KL
 
-The authors' recipe: 200 epochs of Adam, the KL's weight rising from 0 to 1 between the epochs 5 and
-20, the learning rate falling to 0 from the start.
+The authors' recipe: `lenet300_sparse_vd` but for the network and a learning rate that falls to 0
+from the start. Two and a half hours on 2 cores of AMD EPYC. Expected: 1.01 % test error at 264x; at
+three times the learning rate 0.77 % at 190x (one seed each, results/mnist_bayesian).
 """
 
-from configs import recipes
+from configs import lenet300_sparse_vd
 
 
-def get_config(kl_weight='1.0'):
-  return recipes.mnist_sparse_vd('lenet5', kl_weight, constant_epochs=0.0)
+def get_config(kl_weight: float = 1.0):
+  config = lenet300_sparse_vd.get_config(kl_weight)
+  config.model.name = 'lenet5'
+  config.scale_by_learning_rate.learning_rate.begin_epochs = 0.0
+  return config

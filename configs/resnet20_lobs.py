@@ -5,10 +5,26 @@ python launch.py --config=configs/resnet20_lobs.py:0.1     10 %
 python launch.py --config=configs/resnet20_lobs.py:1.0     all of them: the dense control
 
 Dense for 160 epochs of the log's recipe, the surgery, 20 epochs of retraining at the lowest rate.
+Hours: not measured. Expected: not run.
 """
 
-from configs import recipes
+from sparsejax.experiment.config import base
 
 
-def get_config(share='0.3'):
-  return recipes.cifar10_lobs('resnet20', at_epochs=160.0, active_fraction=share)
+def get_config(density: float = 0.3):
+  chain = ('add_decayed_weights', 'trace', 'scale_by_learning_rate', 'prune')
+  events = ('lobs', 'recalibrate_batch_norm')  # both at one step, in this order
+  config = base.get_config(chain, events)
+  config.method = 'L-OBS'
+  config.model.name = 'resnet20'
+  config.data.update(name='cifar10', split='first', crop_padding=4, flip=True)
+  config.epochs, config.batch_size = 180.0, 128
+  config.add_decayed_weights.weight_decay = 5e-4
+  config.trace.decay = 0.9
+  rate = dict(schedule='step_decay', value=0.1, factor=0.1, every_epochs=60.0)
+  config.scale_by_learning_rate = dict(learning_rate=rate)
+  config.lobs.update(at_epochs=160.0, target=density, batches=50)
+  config.recalibrate_batch_norm.update(at_epochs=160.0, batches=50)
+  # Whatever the surgery left at zero stays there.
+  config.prune.update(begin_epochs=160.0, target=0.0, parameters='kernels')
+  return config

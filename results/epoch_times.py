@@ -7,15 +7,14 @@ evaluation comes on top. One process trains at a time.
 """
 
 import argparse
-import importlib
 import json
 import pathlib
 import statistics
-import sys
 
 from sparsejax.benchmarks import programs, rounds
 from sparsejax.benchmarks.measure import timed_compilation
 from sparsejax.experiment import compilation, runs, setup
+from sparsejax.experiment.config import commandline
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 CONFIGS = (
@@ -35,9 +34,8 @@ CALLS, SECONDS = 3, 1.0
 
 def measure(name: str, data_dir: str | None) -> dict:
   """Returns the median time of a step and what follows from it for an epoch."""
-  module, _, argument = name.partition(':')
-  get_config = importlib.import_module(f'configs.{module}').get_config
-  config = (get_config(argument) if argument else get_config()).to_dict()
+  module, colon, argument = name.partition(':')
+  config = commandline.resolve([f'--config={ROOT}/configs/{module}.py{colon}{argument}'])
   config['data']['dir'] = data_dir
   experiment = setup.build(config)
   step = programs.training_step(programs.Subject(experiment), experiment.tx)
@@ -71,7 +69,6 @@ def table(rows: list[dict]) -> list[str]:
 def main() -> None:
   parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
   parser.add_argument('--data', help='of tensorflow-datasets; default: its own')
-  sys.path.insert(0, str(ROOT))  # the configs are no package that could be installed
   compilation.use_cache()
   data_dir = parser.parse_args().data
   rows = []

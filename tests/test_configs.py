@@ -3,43 +3,38 @@
 import importlib
 import inspect
 import itertools
-import pathlib
+import json
 
+import golden
 import pytest
+from golden import hash_of, resolve
 from ml_collections import ConfigDict
 
-from configs import recipes
 from sparsejax import layers, models
-from sparsejax.experiment import agenda, events, links, optimizer, proximal, pruning, runs, sources
-from sparsejax.experiment.config import base
+from sparsejax.experiment import agenda, events, links, optimizer, proximal, pruning, sources
+from sparsejax.experiment.config import argument, base, loading
 from sparsejax.experiment.durations import Clock, in_steps
 
-FOLDER = pathlib.Path(recipes.__file__).parent
-NAMES = sorted({file.stem for file in FOLDER.glob('*.py')} - {'__init__', 'base', 'recipes'})
+pytestmark = pytest.mark.usefixtures('_from_the_root')
+
+FOLDER = golden.HERE.parent / 'configs'
+NAMES = golden.names()
+DEFAULT = json.loads(golden.CONFIGS.read_text())
 EXAMPLES = {'cifar10': 40_000, 'mnist': 55_000, 'digits': 1_197}
+# Those that prune to a density, or to a threshold where none is given.
+PRUNED = [
+  name
+  for name, config in DEFAULT.items()
+  if 'prune' in config['chain'] and config.get('prune.target') != 0.0
+]
 
 
-def get_config(name):
-  return importlib.import_module(f'configs.{name}').get_config
-
-
-def resolve(config):
+def completed(config):
   return base.complete(config).to_dict()
 
 
 def clock_of(config):
   return Clock(EXAMPLES[config['data']['name']], config['batch_size'], config['epochs'])
-
-
-def takes_fraction(name):
-  return 'active_fraction' in inspect.signature(get_config(name)).parameters
-
-
-def hash_of(config):
-  return runs.hash8(config, base.defaults(config), base.VERSION)
-
-
-PRUNED = [name for name in NAMES if takes_fraction(name)]
 
 
 def test_the_configs_are_found():
@@ -49,7 +44,7 @@ def test_the_configs_are_found():
 
 @pytest.mark.parametrize('name', NAMES)
 def test_a_config_builds_and_every_name_in_it_is_known(name):
-  config = resolve(get_config(name)())
+  config = resolve(name)
   clock = clock_of(config)
   block = config.get('prune')
   schedule = block and pruning.pruning_schedule(block, clock)
@@ -64,15 +59,47 @@ def test_a_config_builds_and_every_name_in_it_is_known(name):
   assert config['data']['name'] in sources.SOURCES
 
 
-@pytest.mark.parametrize('name', NAMES)
-def test_the_docstring_says_how_to_run_it(name):
-  module = importlib.import_module(f'configs.{name}')
-  assert f'python launch.py --config=configs/{name}.py' in module.__doc__
+def test_every_config_resolves_to_its_golden_copy():
+  found = json.loads(json.dumps(golden.configs()))
+  changed = {name for name in {*found, *DEFAULT} if found.get(name) != DEFAULT.get(name)}
+  assert not changed, 'tests/golden.py writes the copies anew'
+
+
+@pytest.mark.parametrize('file', sorted(FOLDER.glob('*.py')), ids=lambda file: file.stem)
+def test_the_docstring_says_how_to_run_it_and_what_to_expect(file):
+  told = importlib.import_module(f'configs.{file.stem}').__doc__
+  assert f'python launch.py --config=configs/{file.name}' in told
+  assert 'expected' in told.lower()
+
+
+def test_a_network_may_stand_in_front_of_a_method_or_behind_it():
+  assert resolve('vgg16_rigl', '0.01') == resolve('rigl', 'vgg16,0.01')
+  assert resolve('vgg16_rigl') == resolve('rigl', 'vgg16')
+  assert resolve('resnet50_l1', '2.1e-5,sgdr')['name'] == 'resnet50_l1'
+
+
+def test_a_config_of_ones_own_takes_arguments_of_its_own(tmp_path, monkeypatch):
+  monkeypatch.chdir(tmp_path)
+  (tmp_path / 'mine.py').write_text(
+    'from sparsejax.experiment.config import base\n\n\n'
+    'def get_config(seed: int, rate: float = 0.5):\n'
+    '  config = base.get_config()\n'
+    '  config.seed, config.scale_by_learning_rate.learning_rate = seed, rate\n'
+    '  return config\n'
+  )
+  assert loading.load('mine.py:3,0.25').scale_by_learning_rate.learning_rate == 0.25
+  assert loading.load('mine.py:3').seed == 3
+  with pytest.raises(ValueError, match=r"^config=mine.py:x: seed 'x' must be an integer$"):
+    loading.load('mine.py:x')
+
+
+def test_the_only_argument_without_a_type_is_the_whole_text():
+  assert argument.read(lambda text='a': text, 'resnet20,exact') == ['resnet20,exact']
 
 
 @pytest.mark.parametrize('name', PRUNED)
 def test_the_argument_is_the_active_fraction(name):
-  config = resolve(get_config(name)('0.005'))
+  config = resolve(name, '0.005')
   assert config['prune']['target'] == 0.005
   assert config['prune']['allocation'] in ('global_rank', 'erk')
   optimizer.build(config['chain'], config, clock_of(config))
@@ -80,16 +107,16 @@ def test_the_argument_is_the_active_fraction(name):
 
 @pytest.mark.parametrize('name', PRUNED)
 def test_one_keeps_everything(name):
-  config = resolve(get_config(name)('1.0'))
+  config = resolve(name, '1.0')
   schedule = pruning.pruning_schedule(config['prune'], clock_of(config))
   assert set(schedule.targets) == {1.0}
 
 
 @pytest.mark.parametrize('name', PRUNED)
-@pytest.mark.parametrize('argument', ['0', '1.5', '-0.1', 'nan', 'half'])
-def test_no_fraction_is_refused(name, argument):
+@pytest.mark.parametrize('text', ['0', '1.5', '-0.1', 'nan', 'half'])
+def test_no_fraction_is_refused(name, text):
   def resolved_schedule():
-    config = resolve(get_config(name)(argument))
+    config = resolve(name, text)
     return pruning.pruning_schedule(config['prune'], clock_of(config))
 
   with pytest.raises(ValueError, match=r'prune\.target=|half'):
@@ -97,29 +124,26 @@ def test_no_fraction_is_refused(name, argument):
 
 
 def test_the_form_of_the_butterfly():
-  build = get_config('butterfly_resnet18')
-  assert [build(form).model.name for form in ('log', 'general')] == [
-    'butterfly_resnet18',
-    'butterfly_resnet18_general',
-  ]
-  with pytest.raises(ValueError, match=r'butterfly_resnet18\.py:tree: allowed are log, general'):
-    build('tree')
+  found = [resolve('butterfly_resnet18', form)['model']['name'] for form in ('log', 'general')]
+  assert found == ['butterfly_resnet18', 'butterfly_resnet18_general']
+  with pytest.raises(ValueError, match="form 'tree' must be log or general"):
+    resolve('butterfly_resnet18', 'tree')
 
 
 def test_no_two_configs_are_the_same_experiment():
-  resolved = {name: resolve(get_config(name)()) for name in NAMES}
-  resolved |= {f'{name}:0.3': resolve(get_config(name)('0.3')) for name in PRUNED}
+  resolved = {name: resolve(name) for name in NAMES}
+  resolved |= {f'{name}:0.3': resolve(name, '0.3') for name in PRUNED}
   for (one, a), (other, b) in itertools.combinations(resolved.items(), 2):
     assert hash_of(a) != hash_of(b), (one, other)
 
 
 def test_the_seed_and_the_log_make_no_other_experiment():
-  config = get_config('quickstart')()
-  before = hash_of(resolve(config))
+  config = loading.load('configs/quickstart.py')
+  before = hash_of(completed(config))
   config.seed, config.log.every_steps, config.log.tensorboard = 7, 1, True
-  assert hash_of(resolve(config)) == before
+  assert hash_of(completed(config)) == before
   config.prune.floor = 2
-  assert hash_of(resolve(config)) != before
+  assert hash_of(completed(config)) != before
 
 
 def test_families_of_layers_and_their_settings_are_experiments_of_their_own():
@@ -130,7 +154,7 @@ def test_families_of_layers_and_their_settings_are_experiments_of_their_own():
       config = base.get_config(chain, layers=name)
       assert config[name].kernel_std is None  # whatever was set in the config before
       config[name].kernel_std = std
-      found.add(hash_of(resolve(config)))
+      found.add(hash_of(completed(config)))
   assert len(found) == 9
 
 
@@ -159,7 +183,7 @@ def test_every_event_with_defaults_exists_and_none_is_without():
 def test_the_default_config_resolves_for_every_link_of_the_defaults():
   directions = [name for name in base.LINKS if links.stage(name) == links.DIRECTION]
   for name in directions:
-    config = resolve(base.get_config((name, 'scale_by_learning_rate', 'prune')))
+    config = completed(base.get_config((name, 'scale_by_learning_rate', 'prune')))
     assert {name, 'scale_by_learning_rate', 'prune'} <= set(config)
     optimizer.build(config['chain'], config, Clock(40_000, 128, 180.0))
   assert models.MODELS[config['model']['name']]
@@ -171,21 +195,21 @@ def test_blocks_are_those_of_the_chain_and_of_what_runs_inside_prune():
   config.prune.inner = ('trace',)
   with config.unlocked():
     config.scale_by_adam = ConfigDict({'b1': 0.5})
-  found = set(resolve(config)) & set(base.LINKS)
+  found = set(completed(config)) & set(base.LINKS)
   assert found == {'prune', 'trace'}
 
 
 def test_blocks_that_a_config_sets_stay():
   config = base.get_config()
   config.trace.decay = 0.5
-  assert resolve(config)['trace'] == {'decay': 0.5, 'nesterov': False}
+  assert completed(config)['trace'] == {'decay': 0.5, 'nesterov': False}
 
 
-# The recipes, by the numbers that they are named after.
+# The configs, by the numbers that they are named after.
 
 
 def test_the_logs_recipe():
-  config = resolve(recipes.cifar10_sgd('vgg16'))
+  config = resolve('vgg16_dense')
   clock = clock_of(config)
   rate = links.learning_rate(config['chain'], config, clock)
   edges = [0, 60 * 312 - 1, 60 * 312, 120 * 312, clock.total_steps - 1]
@@ -195,7 +219,7 @@ def test_the_logs_recipe():
 
 
 def test_the_logs_cut_falls_with_the_learning_rate():
-  configs = {name: resolve(get_config(name)()) for name in PRUNED}
+  configs = {name: resolve(name) for name in PRUNED}
   at_once = {n: c for n, c in configs.items() if c['prune']['schedule'] == 'one_shot'}
   assert 'resnet50_dc' in at_once
   for name, config in at_once.items():
@@ -206,7 +230,7 @@ def test_the_logs_cut_falls_with_the_learning_rate():
 
 
 def test_sgdr_ends_with_its_fourth_cycle():
-  config = resolve(get_config('resnet50_sgdr')())
+  config = resolve('resnet50_sgdr')
   clock = clock_of(config)
   rate = links.learning_rate(config['chain'], config, clock)
   assert [float(rate(epoch * 312)) for epoch in (0, 10, 30, 70)] == pytest.approx([0.2] * 4)
@@ -215,7 +239,7 @@ def test_sgdr_ends_with_its_fourth_cycle():
 
 def test_weights_go_back_to_where_the_retraining_begins():
   """Both rewind at every cut, the rate and the weights to epoch 100 of 180."""
-  config = resolve(get_config('resnet56_weights_rewound')('0.5'))
+  config = resolve('resnet56_weights_rewound', '0.5')
   clock = clock_of(config)
   rate = links.learning_rate(config['chain'], config, clock)
   cuts = pruning.pruning_schedule(config['prune'], clock).steps
@@ -226,6 +250,6 @@ def test_weights_go_back_to_where_the_retraining_begins():
 
 
 def test_batch_norm_is_made_anew_right_after_the_surgery():
-  config = resolve(get_config('resnet20_lobs')())
+  config = resolve('resnet20_lobs')
   plan = agenda.agenda(config, clock_of(config), None)
   assert plan.events == {160 * 312: ('lobs', 'recalibrate_batch_norm')}

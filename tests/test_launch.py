@@ -16,7 +16,20 @@ REFUSED = {
   'nothing': ([], '--config is missing'),
   'missing file': (
     ['--config=configs/vgg61_dense.py'],
-    "no such file; did you mean 'vgg16_dense'?",
+    "no such file, so it is configs/dense.py:vgg61: network 'vgg61' must be resnet50, vgg16, ",
+  ),
+  'missing file of no method': (
+    ['--config=configs/resnet50_dcc.py'],
+    "no such file; did you mean 'resnet50_dc'?",
+  ),
+  'network': (['--config=configs/rigl.py:resnet51'], "did you mean 'resnet5"),
+  'network left out': (
+    ['--config=configs/rigl.py'],
+    'must be NETWORK[,DENSITY], where network is resnet50, vgg16, mobilenet, resnet20 or resnet56',
+  ),
+  'arguments too many': (
+    ['--config=configs/lenet300_dc.py:0.1,0.2'],
+    'the argument must be [DENSITY]',
   ),
   'stray argument': ([QUICK, 'stray'], 'unrecognized arguments: stray'),
   'unknown flag': ([QUICK, '--wrkdir=x'], 'wrkdir'),
@@ -74,8 +87,8 @@ REFUSED = {
     [QUICK, "--config.chain=('sgd',)", '--config.prune.target=0.1'],
     "chain, events and layers name no 'prune'",
   ),
-  'argument of a config that takes none': (['--config=configs/vgg16_dense.py:1'], 'no argument'),
-  'no config': (['--config=configs/recipes.py'], 'is no config'),
+  'argument of a config that takes none': (['--config=configs/resnet50_sgdr.py:1'], 'no argument'),
+  'no config': (['--config=launch.py'], 'is no config'),
   'setting of a new link': (
     [QUICK, "--config.chain=('adam','prune')", '--config.adam.learning_rat=1e-3'],
     "did you mean 'adam.learning_rate'",
@@ -93,7 +106,7 @@ REFUSED = {
   'choice': ([QUICK, '--config.evaluation.choose_by=los'], "did you mean 'loss'"),
   'method of the short recipe': (
     ['--config=configs/cifar10_short.py:resnet20,exakt,0.1'],
-    'cifar10_short.py:resnet20,exakt,0.1: allowed is MODEL,METHOD[,POINT]',
+    "unknown method 'exakt': did you mean 'exact'?",
   ),
   'point of the short recipe': (
     ['--config=configs/cifar10_short.py:resnet20,exact'],

@@ -2,6 +2,7 @@
 
 import pathlib
 
+import golden
 import kept
 import pages
 import pytest
@@ -10,8 +11,7 @@ import running
 import speed_page
 
 from sparsejax import deploy, launch
-from sparsejax.experiment import finished, runs, thresholds
-from sparsejax.experiment.config import base, commandline
+from sparsejax.experiment import finished, thresholds
 
 pytestmark = pytest.mark.usefixtures('_from_the_root')
 
@@ -71,17 +71,7 @@ def test_the_page_of_speeds_is_what_is_made_of_its_files():
 
 def test_no_experiment_has_another_name_than_it_had():
   """A run's directory is named after its hash: under another one it would be trained again."""
-  golden = kept.read(pathlib.Path(__file__).with_name('golden_hashes.json'))
-  configs = {path.stem for path in pathlib.Path('configs').glob('*.py')} - {'recipes'}
-  asked = {name: [f'--config=configs/{name}.py'] for name in configs - {'cifar10_short'}}
-  for row, entry in ROWS.items():
-    if not entry.deploys:
-      _, *flags = running.command_of(entry, 0, RUNS, None)
-      asked[row] = [f for f in flags if f.startswith('--config') and 'init_from' not in f]
-  found = {}
-  for name, flags in asked.items():
-    settings = commandline.resolve(flags)
-    found[name] = runs.hash8(settings, base.defaults(settings), base.VERSION)
-  changed = {name for name in golden if found.get(name, '') != golden[name]}
+  found, before = golden.hashes(), kept.read(golden.HASHES)
+  changed = {name for name in before if found.get(name, '') != before[name]}
   assert not changed
-  assert set(found) == set(golden), 'add the new ones'
+  assert set(found) == set(before), 'add the new ones: tests/golden.py'

@@ -42,7 +42,7 @@ WRONG = {
   ),
   'an argument': (
     [choices('argument', '0.05', 'few')],
-    "configs: configs/quickstart.py:few: .*active fraction 'few': allowed is a number",
+    "configs: configs/quickstart.py:few: .*density 'few' must be a number",
   ),
   'a factor that nothing falls by': (
     [uniform(f'{RATE}.factor', 0.1, 0.5)],

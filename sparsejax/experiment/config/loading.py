@@ -7,6 +7,7 @@ import traceback
 
 from ml_collections import ConfigDict
 
+from sparsejax.experiment.config import argument
 from sparsejax.experiment.errors import UsageError
 from sparsejax.lookup import nearest
 
@@ -14,15 +15,20 @@ from sparsejax.lookup import nearest
 def load(file: str) -> ConfigDict:
   """Returns what the config file NAME.py:ARGUMENT makes, by itself.
 
+  Where no file is named NETWORK_METHOD.py, it is METHOD.py with NETWORK ahead of its argument.
+
   Raises:
     UsageError: in one line, with the line of the file where it is the file's fault.
   """
-  path, _, argument = file.partition(':')
-  place = pathlib.Path(path)
+  path, _, text = file.partition(':')
+  named = place = pathlib.Path(path)
   if file.endswith(':'):
     raise UsageError(f'config={file} must have an argument after its colon, or no colon')
   if not place.is_file():
-    raise UsageError(no_config(place))
+    network, _, method = place.name.partition('_')
+    place, text = place.with_name(method or place.name), f'{network},{text}' if text else network
+  if not place.is_file():
+    raise UsageError(no_config(named))
   spec = importlib.util.spec_from_file_location(f'sparsejax_config_{place.stem}', place)
   if spec is None or spec.loader is None:
     raise UsageError(f'config={path} must be a file of Python, NAME.py')
@@ -30,12 +36,17 @@ def load(file: str) -> ConfigDict:
   here = str(pathlib.Path.cwd())
   if here not in sys.path:  # a config imports its neighbours by the path from here
     sys.path.insert(0, here)
-  with TellingWhere(place, file):
+  with TellingWhere(place):
     spec.loader.exec_module(module)
   if not callable(make := getattr(module, 'get_config', None)):
     raise UsageError(f'config={path} is no config: it must have a function get_config()')
-  with TellingWhere(place, file):
-    config = make(argument) if ':' in file else make()
+  try:
+    values = argument.read(make, text)
+  except ValueError as error:
+    what = file if place == named else f'{file}: there is no such file, so it is {place}:{text}'
+    raise UsageError(f'config={what}: {error}') from None
+  with TellingWhere(place):
+    config = make(*values)
   if not isinstance(config, ConfigDict):
     raise UsageError(f'config={file}: get_config() must return a ConfigDict')
   return config
@@ -44,8 +55,8 @@ def load(file: str) -> ConfigDict:
 class TellingWhere:
   """Turns whatever a config file raises into a UsageError that names its line."""
 
-  def __init__(self, place: pathlib.Path, file: str):
-    self.place, self.file = place, file
+  def __init__(self, place: pathlib.Path):
+    self.place = place
 
   def __enter__(self):
     return self
@@ -53,10 +64,6 @@ class TellingWhere:
   def __exit__(self, kind, error, trace) -> None:
     if error is None or not isinstance(error, Exception):
       return
-    if isinstance(error, TypeError) and 'positional argument' in str(error) and ':' in self.file:
-      raise UsageError(
-        f'config={self.file}: this config takes no argument after its name'
-      ) from error
     frames = [f for f in traceback.extract_tb(trace) if pathlib.Path(f.filename) == self.place]
     number = error.lineno if isinstance(error, SyntaxError) else frames[-1].lineno if frames else 0
     where = f'{self.place}:{number}' if number else str(self.place)

@@ -1,0 +1,17 @@
+"""A network on CIFAR-10, sparse from the first step by SET (Mocanu et al. 2018).
+
+python launch.py --config=configs/set.py:NETWORK[,DENSITY]
+python launch.py --config=configs/vgg16_set.py:0.01    the same as set.py:vgg16,0.01
+
+The values are those of `rigl.py` but for this: what grows is drawn at random, and the share that is
+exchanged does not fall. It takes as long. Expected: not run.
+"""
+
+from configs import rigl
+
+
+def get_config(network: rigl.Network, density: float | None = None):
+  config = rigl.get_config(network, density)
+  config.name, config.method = f'{network}_set', 'SET'
+  config.prune.update_rule = 'set'
+  return config

@@ -1,0 +1,77 @@
+"""A config's argument, `vgg16,0.05` behind its colon, as the parameters of get_config say it is."""
+
+import inspect
+from collections.abc import Callable
+from typing import Any, Literal, get_args, get_origin
+
+from sparsejax.lookup import nearest
+
+
+def read(make: Callable[..., Any], text: str) -> list[Any]:
+  """Returns what a config's function is called with.
+
+  A parameter is annotated as a Literal of texts, as a float or an int (`float | None`, too), or is
+  a text. The only parameter of a function gets the whole argument if it has no annotation.
+
+  Raises:
+    ValueError: the argument is not what the parameters say.
+
+  Example:
+    >>> def get_config(network: Literal['vgg16', 'resnet20'], density: float = 0.05): ...
+    >>> read(get_config, 'vgg16,0.1')
+    ['vgg16', 0.1]
+    >>> read(get_config, 'vgg61')
+    Traceback (most recent call last):
+    ValueError: network 'vgg61' must be vgg16 or resnet20; did you mean 'vgg16'?
+  """
+  parameters = list(inspect.signature(make, eval_str=True).parameters.values())
+  is_whole = len(parameters) == 1 and parameters[0].annotation is inspect.Parameter.empty
+  parts = [text] if is_whole or not text else text.split(',')
+  parts = parts if text else []
+  if parts and not parameters:
+    raise ValueError('this config takes no argument after its name')
+  if len(parts) > len(parameters):
+    raise ValueError(f'the argument must be {_shape(parameters)}')
+  for parameter in parameters[len(parts) :]:
+    if parameter.default is inspect.Parameter.empty:
+      raise ValueError(
+        f'the argument must be {_shape(parameters)}, where {parameter.name} is {_says(parameter)}'
+      )
+  return [_taken(*given) for given in zip(parameters, parts, strict=False)]
+
+
+def _shape(parameters: list[inspect.Parameter]) -> str:
+  """How the argument is written, such as NETWORK[,DENSITY]."""
+  text = ''
+  for parameter in reversed(parameters):
+    is_first = parameter is parameters[0]
+    text = f'{"" if is_first else ","}{parameter.name.upper()}{text}'
+    text = text if parameter.default is inspect.Parameter.empty else f'[{text}]'
+  return text
+
+
+def _kind(parameter: inspect.Parameter) -> Any:
+  """The annotation; of several that are joined by `|` the first."""
+  kind = parameter.annotation
+  return kind if get_origin(kind) in (None, Literal) else get_args(kind)[0]
+
+
+def _says(parameter: inspect.Parameter) -> str:
+  kind = _kind(parameter)
+  if get_origin(kind) is Literal:
+    *first, last = get_args(kind)
+    return f'{", ".join(first)} or {last}' if first else last
+  return {float: 'a number', int: 'an integer'}.get(kind, 'a text')
+
+
+def _taken(parameter: inspect.Parameter, text: str) -> Any:
+  kind, wrong = _kind(parameter), f'{parameter.name} {text!r} must be {_says(parameter)}'
+  if get_origin(kind) is Literal and text not in get_args(kind):
+    near = nearest(text, get_args(kind))
+    raise ValueError(f'{wrong};{near}' if near else wrong)
+  if kind not in (float, int):
+    return text
+  try:
+    return kind(text)
+  except ValueError:
+    raise ValueError(wrong) from None
