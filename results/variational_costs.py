@@ -26,10 +26,9 @@ ROOT = pathlib.Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
 import sparsejax  # noqa: E402
-from sparsejax import models  # noqa: E402
+from sparsejax import models, posterior  # noqa: E402
 from sparsejax.experiment import allocator, compilation, runs  # noqa: E402
 from sparsejax.layers import variational  # noqa: E402
-from sparsejax.sparsity import posterior  # noqa: E402
 
 SHAPES = {'lenet300': (28, 28, 1), 'lenet5': (28, 28, 1)}
 TURNS, SECONDS = 7, 20.0  # of functions that are compared: as many turns as fit, and no fewer

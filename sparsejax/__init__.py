@@ -9,7 +9,8 @@ trains a config and `load` reads a finished run; they need what the extra `exper
 import importlib
 from typing import Any
 
-from sparsejax.sparsity import allocation, costs, criteria, granularity, lobs, posterior, updates
+from sparsejax import posterior
+from sparsejax.sparsity import allocation, costs, criteria, granularity, lobs, updates
 from sparsejax.sparsity.batch_norm import recalibrate_batch_norm
 from sparsejax.sparsity.measure import count_macs
 from sparsejax.sparsity.measure import report as sparsity_report

@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 
-from sparsejax.sparsity import bits
-from sparsejax.sparsity.bits import Grid
-from sparsejax.sparsity.histogram import suggest_threshold
+from sparsejax.posterior import precision
+from sparsejax.posterior.precision import Grid
+from sparsejax.posterior.thresholds import suggest_threshold
 
 
 @pytest.mark.parametrize(
@@ -20,31 +20,31 @@ from sparsejax.sparsity.histogram import suggest_threshold
   ],
 )
 def test_the_significand_of_one_weight(variance, expected):
-  assert bits.significand_bits(np.array([variance])) == expected
+  assert precision.significand_bits(np.array([variance])) == expected
 
 
 def test_the_mean_is_rounded_up_and_no_weights_need_no_bits():
-  assert bits.significand_bits(np.array([0.24, 0.24, 2.0**-10])) == 4  # 10 / 3
-  assert bits.significand_bits(np.zeros(0)) == 0
+  assert precision.significand_bits(np.array([0.24, 0.24, 2.0**-10])) == 4  # 10 / 3
+  assert precision.significand_bits(np.zeros(0)) == 0
 
 
 @pytest.mark.parametrize(
   ('largest', 'expected'), [(0.0, 1), (1.0, 1), (2.0, 2), (2.1, 3), (8.0, 3)]
 )
 def test_the_exponent_is_the_networks(largest, expected):
-  assert bits.exponent_bits(largest) == expected
+  assert precision.exponent_bits(largest) == expected
 
 
 def test_removed_weights_have_no_say():
   kernels = {'a': np.array([[0.5, 0.0]]), 'b': np.array([[-3.0]])}
   variances = {'a': np.array([[0.24, 1e-30]]), 'b': np.array([[0.24]])}
-  assert bits.grids(kernels, variances) == {'a': Grid(1, 5), 'b': Grid(1, 5)}
+  assert precision.grids(kernels, variances) == {'a': Grid(1, 5), 'b': Grid(1, 5)}
 
 
 def test_rounding_moves_by_half_a_step_at_most():
   values = np.random.default_rng(0).normal(size=1000).astype(np.float32)
   for significand in (0, 3, 8):
-    found = bits.round_to(values, significand)
+    found = precision.round_to(values, significand)
     assert found.dtype == np.float32
     assert np.abs(found - values).max() <= 2.0**-significand / 2
     np.testing.assert_array_equal(found * 2**significand % 1, 0)
@@ -52,8 +52,8 @@ def test_rounding_moves_by_half_a_step_at_most():
 
 def test_compression_counts_what_is_left():
   sizes, grids = {'a': (1000, 10), 'b': (100, 100)}, {'a': Grid(2, 4), 'b': Grid(6, 8)}
-  assert bits.compression(sizes, grids) == pytest.approx(32 * 1100 / (40 + 800))
-  assert bits.compression({'a': (10, 0)}, {'a': Grid(0, 2)}) == np.inf
+  assert precision.compression(sizes, grids) == pytest.approx(32 * 1100 / (40 + 800))
+  assert precision.compression({'a': (10, 0)}, {'a': Grid(0, 2)}) == np.inf
 
 
 def test_the_gap_lies_between_two_humps():

@@ -12,16 +12,18 @@ PACKAGE = ROOT / 'sparsejax'
 
 # What each wing may use of the others. A command (any other file of the package) may use them all.
 MAY_USE = {
-  '__init__': {'sparsity', 'transforms'},
+  '__init__': {'sparsity', 'posterior', 'transforms'},
   'lookup': set(),
   'private': set(),
   'streams': set(),
   'sparsity': {'sparsity', 'lookup', 'streams'},
-  'transforms': {'transforms', 'sparsity', 'lookup', 'private'},
-  'layers': {'layers', 'sparsity', 'lookup'},
-  'models': {'models', 'layers', 'sparsity', 'lookup'},
+  'posterior': {'posterior', 'sparsity', 'lookup'},
+  'transforms': {'transforms', 'posterior', 'sparsity', 'lookup', 'private'},
+  'layers': {'layers', 'posterior', 'sparsity', 'lookup'},
+  'models': {'models', 'layers', 'posterior', 'sparsity', 'lookup'},
   'experiment': {
-    *('experiment', 'models', 'layers', 'transforms', 'sparsity', 'lookup', 'streams', 'private'),
+    *('experiment', 'models', 'layers', 'transforms', 'posterior', 'sparsity', 'lookup'),
+    *('streams', 'private'),
   },
   'search': {'search', 'experiment', 'lookup'},
   'reports': {'reports', 'search', 'experiment'},
@@ -30,6 +32,7 @@ MAY_USE = {
 # The ConfigDict stops at the builders, and sparsity is arithmetic on arrays.
 MAY_NOT_USE = {
   'sparsity': {'optax', 'flax', 'ml_collections', 'absl'},
+  'posterior': {'optax', 'flax', 'ml_collections', 'absl'},
   'transforms': {'flax', 'ml_collections', 'absl'},
   'layers': {'ml_collections', 'absl'},
   'models': {'ml_collections', 'absl'},
@@ -92,7 +95,7 @@ def test_private_names_of_others_are_in_one_place():
 
 def test_the_walk_finds_the_imports_that_are_there():
   assert used_wings(PACKAGE / 'transforms' / 'pruning.py') == {'private', 'sparsity', 'transforms'}
-  assert used_wings(PACKAGE / '__init__.py') == {'sparsity', 'transforms'}
+  assert used_wings(PACKAGE / '__init__.py') == {'sparsity', 'posterior', 'transforms'}
   assert 'optax' in imported(PACKAGE / 'transforms' / 'pruning.py')
 
 

@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 from jax.test_util import check_grads
 
-from sparsejax import layers, models
+from sparsejax import layers, models, posterior
 from sparsejax.layers import variational
-from sparsejax.sparsity import families, posterior
-from sparsejax.sparsity.families import Moments
+from sparsejax.posterior import family as families
+from sparsejax.posterior.family import Moments
 
 pytestmark = pytest.mark.usefixtures('compiling_is_quick')
 

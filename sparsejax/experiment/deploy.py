@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
+from sparsejax import posterior
 from sparsejax.experiment import (
   checkpoint,
   display,
@@ -31,7 +32,7 @@ from sparsejax.experiment.posterior import kept_units
 from sparsejax.experiment.state import Best
 from sparsejax.experiment.summary import measure_splits
 from sparsejax.experiment.writers import Writers
-from sparsejax.sparsity import measure, posterior
+from sparsejax.sparsity import measure
 
 
 class _Prepared(NamedTuple):

@@ -15,8 +15,8 @@ from sparsejax.experiment.config import fields
 from sparsejax.experiment.config.kinds import is_number
 from sparsejax.experiment.durations import Clock, in_steps
 from sparsejax.lookup import lookup
+from sparsejax.posterior import weight_variances
 from sparsejax.sparsity.costs import Costs
-from sparsejax.sparsity.posterior import weight_variances
 from sparsejax.transforms.bounding import bound_variances
 from sparsejax.transforms.kl import add_kl_gradients
 

@@ -10,13 +10,15 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from sparsejax import layers
+from sparsejax import layers, posterior
 from sparsejax.experiment.config import fields
 from sparsejax.experiment.config.kinds import is_number
 from sparsejax.layers import Layers, variational
 from sparsejax.lookup import lookup
 from sparsejax.models.structure import architecture, remove_dead
-from sparsejax.sparsity import bits, families, posterior, tree
+from sparsejax.posterior import family as families
+from sparsejax.posterior import precision
+from sparsejax.sparsity import tree
 
 DETERMINISTIC = 'deterministic'
 SETTINGS = {name: tuple(block) for name, block in fields.LAYERS.items()}
@@ -128,7 +130,7 @@ def _check_chain(config):
       )
 
 
-LARGEST_LOG_VARIANCE = 80.0  # `sparsity.divergences` is finite up to it
+LARGEST_LOG_VARIANCE = 80.0  # `posterior.kl` is finite up to it
 
 
 def _is_finite(value):
@@ -238,7 +240,7 @@ BINS = 40  # of a layer's histogram of log alpha in the summary
 
 def histograms(params: Any, thresholds: Mapping[str, float]) -> dict[str, dict[str, Any]]:
   """Returns by layer where log alpha lies, which threshold was applied and which is suggested."""
-  from sparsejax.sparsity.histogram import suggest_threshold  # and with it scipy.signal: a second
+  from sparsejax.posterior.thresholds import suggest_threshold  # and with it scipy.signal: a second
 
   found, layers = {}, posterior.variational_layers(params)
   for path, values in jax.device_get(posterior.log_alphas(params)).items():
@@ -273,12 +275,12 @@ def kept_units(network: Any, layers: Sequence[str]) -> list[int]:
   ]
 
 
-def rounded(params: Any, network: Any) -> tuple[Any, dict[str, bits.Grid]]:
+def rounded(params: Any, network: Any) -> tuple[Any, dict[str, precision.Grid]]:
   """Returns the deployed network with every layer's kernel on its own grid, and the grids."""
   found = jax.device_get(posterior.moments(params))
   named = {path: np.asarray(leaf) for path, leaf in tree.named_leaves(network).items()}
   kernels = {layer: named[f'{layer}/kernel'] for layer in found}
-  grids = bits.grids(kernels, {layer: found[layer]['kernel'].variance for layer in found})
+  grids = precision.grids(kernels, {layer: found[layer]['kernel'].variance for layer in found})
   for layer, grid in grids.items():
-    named[f'{layer}/kernel'] = bits.round_to(kernels[layer], grid.significand)
+    named[f'{layer}/kernel'] = precision.round_to(kernels[layer], grid.significand)
   return jax.tree.unflatten(jax.tree.structure(network), list(named.values())), grids

@@ -9,7 +9,8 @@ from sparsejax.experiment import data, posterior, steps
 from sparsejax.experiment.setup import Experiment, on_devices
 from sparsejax.experiment.state import Best
 from sparsejax.experiment.train import phase_of
-from sparsejax.sparsity import bits, measure
+from sparsejax.posterior import precision
+from sparsejax.sparsity import measure
 
 
 def summarise(
@@ -79,7 +80,7 @@ def _of_posteriors(experiment: Experiment, best: Best, delivered, layers) -> dic
   return {
     'architecture': posterior.kept_units(network, list(experiment.positions)),
     'bits': {path: grid.bits for path, grid in grids.items()},
-    'compression_with_bits': bits.compression(sizes, grids),
+    'compression_with_bits': precision.compression(sizes, grids),
     **{f'{name}_with_bits': value for name, value in again.items()},
     'log_alpha': posterior.histograms(best.params, thresholds),
   }

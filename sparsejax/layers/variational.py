@@ -7,7 +7,7 @@ its gradients vary far less than those through sampled weights (Kingma et al. 20
 
 One implementation serves dense and convolutional layers alike: it sees a linear map and a kernel of
 shape (..., inputs, outputs). Which axis has the groups is the shape of the scale, as
-`sparsity.families` says.
+`posterior` says.
 """
 
 import dataclasses
@@ -23,8 +23,8 @@ from flax import linen as nn
 from sparsejax.layers import deterministic
 from sparsejax.layers.convolution import convolve
 from sparsejax.layers.deterministic import uniform_fan_in
-from sparsejax.sparsity import families
-from sparsejax.sparsity.divergences import EPSILON
+from sparsejax.posterior import family as families
+from sparsejax.posterior.kl import EPSILON
 
 Leaves = Mapping[str, jax.Array]
 Linear = Callable[[jax.Array, jax.Array], jax.Array]  # (x, kernel) -> y, without a bias
@@ -48,7 +48,7 @@ class Start(NamedTuple):
 class Sampling(NamedTuple):
   """A family of posteriors, as its layers use it.
 
-  name: of `sparsity.families.FAMILIES`.
+  name: of `posterior.FAMILIES`.
   draw: (leaves, x, linear, noise) -> outputs, bias included.
   start: how its leaves begin.
   """
@@ -99,7 +99,7 @@ def draw_grouped(
     \text{outputs: } & z \, N(x * \mu + b, \; x^2 * s^2 + s_b^2)
 
   Args:
-    leaves: of a family of `sparsity.families` with groups.
+    leaves: of a family of `posterior` with groups.
     x: (examples, ..., inputs).
     linear: the map.
     noise: draws of N(0, 1).

@@ -12,7 +12,7 @@ from sparsejax.lookup import lookup
 # The names that Flax, Haiku, Equinox and PyTorch give to what is added or rescales, whatever its
 # rank: a convolution's bias in Equinox has shape (channels, 1, 1) and still is no kernel.
 NOT_KERNELS = frozenset({'bias', 'b', 'scale', 'offset', 'mean', 'var'})
-# And what `sparsity.families` gives to what a posterior has beside its means.
+# And what `posterior` gives to what a posterior has beside its means.
 NOT_KERNELS_END = ('_log_variance', '_mean')
 
 Choice = str | Callable[[str, jax.Array], bool]

@@ -6,8 +6,9 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from sparsejax import posterior
 from sparsejax.private import NO_PARAMS_MSG
-from sparsejax.sparsity import posterior, tree
+from sparsejax.sparsity import tree
 
 
 def bound_variances(

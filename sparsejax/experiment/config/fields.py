@@ -221,7 +221,7 @@ LINKS: dict[str, dict[str, Field]] = {
   },
 }
 
-_LOG_VARIANCE = Number(-80.0, 80.0)  # `sparsity.divergences` is finite there
+_LOG_VARIANCE = Number(-80.0, 80.0)  # `posterior.kl` is finite there
 _KERNEL_STD = Field(None, Optional(NOT_NEGATIVE), "of the first means; None: the network's own")
 _GROUPED = {
   'thresholds': Field({}, Table(Number()), 'of log alpha by layer, where it is not `threshold`'),

@@ -11,7 +11,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from sparsejax.sparsity import divergences
+from sparsejax.posterior import kl
 
 Leaves = Mapping[str, jax.Array]  # of one layer
 VARIANCE = '_log_variance'
@@ -59,7 +59,7 @@ def sparse_vd_log_alpha(leaves: Leaves) -> jax.Array:
 
 
 def _unbounded_log_alpha(leaves):
-  return divergences.log_alpha(leaves['kernel'], leaves['kernel_log_variance'])
+  return kl.log_alpha(leaves['kernel'], leaves['kernel_log_variance'])
 
 
 def _sparse_vd_kl(leaves):
@@ -67,7 +67,7 @@ def _sparse_vd_kl(leaves):
   # weight, which a high learning rate makes of most, would have no gradient any more, from the KL
   # or from the data, and its weight would stay for good: so did 1,341 of 1,558 in LeNet-5's fc1.
   log_alpha = jnp.minimum(_unbounded_log_alpha(leaves), LOG_ALPHA_BOUND)
-  return jnp.sum(divergences.log_uniform_kl(log_alpha))
+  return jnp.sum(kl.log_uniform_kl(log_alpha))
 
 
 def sparse_vd_variance(leaves: Leaves) -> jax.Array:
@@ -89,7 +89,7 @@ def _sparse_vd_moments(leaves):
 def _gaussian_kl(leaves):
   names = [name for name in ('kernel', 'bias') if name in leaves]
   return sum(
-    jnp.sum(divergences.standard_normal_kl(leaves[name], leaves[name + VARIANCE])) for name in names
+    jnp.sum(kl.standard_normal_kl(leaves[name], leaves[name + VARIANCE])) for name in names
   )
 
 
@@ -120,11 +120,11 @@ def groups_are_inputs(leaves: Leaves) -> bool:
 
 def normal_jeffreys_log_alpha(leaves: Leaves) -> jax.Array:
   """Returns log alpha of each group's scale; not clipped, as the start lies far outside."""
-  return divergences.log_alpha(leaves['scale_mean'], leaves['scale_log_variance'])
+  return kl.log_alpha(leaves['scale_mean'], leaves['scale_log_variance'])
 
 
 def _normal_jeffreys_kl(leaves):
-  scales = divergences.log_uniform_kl(normal_jeffreys_log_alpha(leaves))
+  scales = kl.log_uniform_kl(normal_jeffreys_log_alpha(leaves))
   return jnp.sum(scales) + _gaussian_kl(leaves)
 
 
@@ -161,10 +161,10 @@ def _horseshoe_kl(leaves):
   total = _gaussian_kl(leaves)
   for name, log_scale in (('s_a', 2 * math.log(HORSESHOE_SCALE)), ('alpha', 0.0)):
     mean, log_variance = leaves[f'{name}_mean'], leaves[name + VARIANCE]
-    total += jnp.sum(divergences.gamma_kl(mean, log_variance, log_scale))
+    total += jnp.sum(kl.gamma_kl(mean, log_variance, log_scale))
   for name in INVERSE_GAMMAS:
     mean, log_variance = leaves[f'{name}_mean'], leaves[name + VARIANCE]
-    total += jnp.sum(divergences.inverse_gamma_kl(mean, log_variance))
+    total += jnp.sum(kl.inverse_gamma_kl(mean, log_variance))
   return total
 
 

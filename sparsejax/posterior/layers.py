@@ -12,8 +12,8 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from sparsejax.posterior.family import FAMILIES, VARIANCE, Family, Leaves, Moments, against
 from sparsejax.sparsity import tree
-from sparsejax.sparsity.families import FAMILIES, VARIANCE, Family, Leaves, Moments, against
 
 Thresholds = float | Mapping[str, float]  # one for all layers, or by the layer's path
 
