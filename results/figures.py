@@ -14,6 +14,7 @@ import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 
 from sparsejax.reports import figures as reports
+from sparsejax.reports import groups
 
 # Okabe and Ito's colours, told apart by colour-blind people; the markers tell them apart in print.
 STYLES = {
@@ -123,7 +124,7 @@ def log_alpha(rows: Mapping[str, pathlib.Path], path: pathlib.Path) -> None:
   """
   found = {label: json.loads(p.read_text())['log_alpha'] for label, p in rows.items()}
   configs = {label: json.loads(p.with_name('config.json').read_text()) for label, p in rows.items()}
-  grouped = [label for label, c in configs.items() if c['layers'].startswith('group_')]
+  grouped = [label for label, config in configs.items() if groups.has_groups(config)]
   figure = reports.log_alpha(found, grouped=grouped)
   FigureCanvasAgg(figure)
   figure.savefig(path, dpi=reports.DPI)

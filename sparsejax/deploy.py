@@ -79,13 +79,13 @@ def _arguments(argv: Sequence[str]) -> argparse.Namespace:
 
 def _deploy(arguments: argparse.Namespace) -> None:
   from sparsejax.experiment import allocator, compilation, finished, threads, thresholds
-  from sparsejax.experiment.config import base
+  from sparsejax.experiment.config import base, fields
   from sparsejax.experiment.deploy import deploy, look
 
   source = finished.read(arguments.run)
   family = source.config['layers']
   defaults = base.defaults(source.config)
-  finished.check_fields(source, {**defaults, family: base.LAYERS[family]})
+  finished.check_fields(source, {**defaults, family: fields.values(fields.LAYERS[family])})
   config = thresholds.change(
     source.config,
     source.summary,

@@ -80,7 +80,7 @@ def report(folders: Sequence[pathlib.Path], out: pathlib.Path) -> str:
 
 def _figures(found, searched):
   """Yields (task or stem of a search, name, figure or None)."""
-  from sparsejax.reports import figures, pareto, search_figures, tables
+  from sparsejax.reports import figures, groups, pareto, search_figures, tables
 
   for task in dict.fromkeys(group.task for group in found):
     own = [group for group in found if group.task == task]
@@ -92,7 +92,7 @@ def _figures(found, searched):
     able = [g for g in own if any(run.summary.get('log_alpha') for run in g.counted[:1])]
     shown = figures.chosen(able)
     posteriors = {group.label: group.counted[0].summary['log_alpha'] for group in shown}
-    grouped = [g.label for g in shown if str(g.runs[0].config.get('layers')).startswith('group_')]
+    grouped = [g.label for g in shown if groups.has_groups(g.runs[0].config)]
     title = f'{task}: log alpha by layer, of the first seed{figures.choice(shown, able)}'
     yield task, f'{stem}.log_alpha', figures.log_alpha(posteriors, title, grouped)
   for index, search in enumerate(searched):

@@ -169,8 +169,11 @@ def test_suggestions_are_those_of_the_summary(copied, tmp_path):
 
 REFUSED = {
   'nothing asked': ((), 'thresholds is missing: allowed is --threshold, --thresholds or both'),
-  'no number': (('--threshold=x',), f"{GNJ}.threshold='x': allowed is a number"),
-  'not finite': (('--thresholds=fc1=nan',), f'{GNJ}.thresholds.fc1=nan: allowed is a number'),
+  'no number': (('--threshold=x',), f"{GNJ}.threshold='x' must be a finite number"),
+  'not finite': (
+    ('--thresholds=fc1=nan',),
+    "{'fc1': nan} must be a table by name, each a finite",
+  ),
   'unknown layer': (('--thresholds=fc9=1.0',), f"{GNJ}.thresholds 'fc9': did you mean 'fc"),
   'no list': (('--thresholds=1.0',), "thresholds=1.0: '1.0' is no threshold of a layer; allowed"),
   'twice': (('--thresholds=fc1=1,fc1=2',), "'fc1' is there twice; allowed is LAYER=NUMBER"),

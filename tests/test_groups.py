@@ -45,7 +45,7 @@ def test_what_is_counted_are_finished_runs_each_seed_once(tmp_path):
     ({}, 'unstructured'),
     ({'prune': {'granularity': 'filters'}}, 'structured'),
     ({'prune': {'granularity': 'n_of_m'}}, 'semi-structured'),
-    ({'layers': 'group_horseshoe'}, 'structured'),
+    ({'layers': 'mine', 'mine': {'dense_groups': 'inputs'}}, 'structured'),
     ({'layers': 'sparse_vd'}, 'unstructured'),
     ({'proximal_group_l1': {'strength': 1.0}}, 'structured'),
   ],
@@ -60,7 +60,7 @@ def test_what_could_remove_weights_and_did_not_is_no_dense_control(tmp_path):
   path = write_run(tmp_path / 'posterior' / 'seed0', target=1.0, method='Bayesian')
   config = json.loads((path / 'config.json').read_text())
   chain = ['add_kl_gradients', 'scale_by_adam']
-  config |= {'chain': chain, 'layers': 'group_horseshoe', 'prune': {}}
+  config |= {'chain': chain, 'layers': 'mine', 'mine': {'dense_groups': 'inputs'}, 'prune': {}}
   edit(path / 'config.json', **config)
   write_run(tmp_path / 'dense' / 'seed0', target=1.0, method='dense')
   kinds = {g.method: g.kind for g in groups.group(collect.collect([tmp_path]))}

@@ -10,12 +10,12 @@ from jax.test_util import check_grads
 
 from sparsejax import layers, models, posterior
 from sparsejax.layers import variational
-from sparsejax.posterior import family as families
-from sparsejax.posterior.family import Moments
+from sparsejax.posterior import FAMILIES, Moments, horseshoe, sparse_vd
+from sparsejax.posterior.family import VARIANCE, against
 
 pytestmark = pytest.mark.usefixtures('compiling_is_quick')
 
-NAMES = tuple(families.FAMILIES)
+NAMES = tuple(FAMILIES)
 SAMPLES = 2000
 
 # (maker of the layer, images): dense, strided, padded, depthwise.
@@ -36,12 +36,12 @@ def built(family, kind, **changes):
   # Noise as large as the means, or it would not be seen.
   noisy = {
     name: jnp.asarray(rng.uniform(-2, 0, leaf.shape), jnp.float32)
-    if name.endswith(families.VARIANCE)
+    if name.endswith(VARIANCE)
     else leaf
     for name, leaf in params.items()
   }
   if 'alpha_mean' in noisy:  # a scale whose fourth moment SAMPLES can tell
-    noisy |= {n: leaf - 2 for n, leaf in noisy.items() if n.endswith(families.VARIANCE)}
+    noisy |= {n: leaf - 2 for n, leaf in noisy.items() if n.endswith(VARIANCE)}
   return layer, noisy, x
 
 
@@ -54,21 +54,21 @@ def explicit(layer, family, params, x, key):
 
   leaves = dict(params)
   if family == 'sparse_vd':
-    drawn = {'kernel': normal(leaves['kernel'], families.sparse_vd_variance(leaves))}
+    drawn = {'kernel': normal(leaves['kernel'], sparse_vd.variance(leaves))}
     if 'bias' in leaves:
       drawn['bias'] = leaves['bias']
   else:
     drawn = {
-      name: normal(leaves[name], jnp.exp(leaves[name + families.VARIANCE]))
+      name: normal(leaves[name], jnp.exp(leaves[name + VARIANCE]))
       for name in ('kernel', 'bias')
       if name in leaves
     }
     if family == 'group_normal_jeffreys':
       scale = normal(leaves['scale_mean'], jnp.exp(leaves['scale_log_variance']))
     else:
-      log_scale = Moments(*families.horseshoe_log_scale(leaves))
+      log_scale = Moments(*horseshoe.log_scale(leaves))
       scale = jnp.exp(normal(*log_scale))
-    drawn['kernel'] = drawn['kernel'] * families.against(scale, drawn['kernel'])
+    drawn['kernel'] = drawn['kernel'] * against(scale, drawn['kernel'])
     if scale.ndim == 1 and 'bias' in drawn:
       drawn['bias'] = drawn['bias'] * scale
   return deterministic_like(layer).apply({'params': drawn}, x, train=False)
@@ -83,10 +83,8 @@ def deterministic_like(layer):
   return family.conv(**given, **{name: getattr(layer, name) for name in names})
 
 
-UNMASKED = layers.Layers(*variational.sparse_vd(threshold=None))
-DENSE_OUTPUTS = [
-  layers.Layers(*variational.grouped(name, dense_groups='outputs')) for name in NAMES[1:]
-]
+UNMASKED = layers.of(FAMILIES['sparse_vd'], training_mask=False)
+DENSE_OUTPUTS = [layers.of(FAMILIES[name], dense_groups='outputs') for name in NAMES[1:]]
 
 
 @pytest.mark.parametrize(
@@ -180,7 +178,7 @@ def test_gradients_are_finite_at_every_bound(name, variance, mean):
   for kind in ('dense', 'padded'):
     layer, params, x = built(layers.get(name), kind)
     edge = {
-      leaf: jnp.full_like(value, variance if leaf.endswith(families.VARIANCE) else mean)
+      leaf: jnp.full_like(value, variance if leaf.endswith(VARIANCE) else mean)
       for leaf, value in params.items()
     }
     if name == 'group_horseshoe':
@@ -233,20 +231,21 @@ def test_every_network_can_be_built_of_every_family(name, model):
 def test_the_horseshoes_scale_starts_at_one():
   layer = layers.get('group_horseshoe').dense(4)
   params = layer.init(jax.random.key(0), jnp.ones((1, 3)), train=False)['params']
-  log_scale = families.horseshoe_log_scale(params)
+  log_scale = horseshoe.log_scale(params)
   np.testing.assert_allclose(log_scale.mean, 0, atol=1e-5)
   assert float(log_scale.variance.max()) < 1e-3
+
+
+HORSESHOE = FAMILIES['group_horseshoe']
 
 
 @pytest.mark.parametrize(
   ('make', 'message'),
   [
-    (lambda: variational.grouped('horseshoe'), 'allowed are group_normal_jeffreys'),
-    (lambda: variational.grouped('group_horseshoe', conv_groups='all'), "groups='all': allowed"),
+    (lambda: layers.get('horseshoe'), "did you mean 'group_horseshoe'"),
+    (lambda: layers.of(HORSESHOE, conv_groups='all'), "groups='all': allowed"),
     (
-      lambda: built(
-        layers.Layers(*variational.grouped('group_horseshoe', conv_groups='inputs')), 'depthwise'
-      ),
+      lambda: built(layers.of(HORSESHOE, conv_groups='inputs'), 'depthwise'),
       "groups='inputs' of a convolution in 4 parts",
     ),
   ],

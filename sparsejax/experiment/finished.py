@@ -7,7 +7,8 @@ from typing import Any, NamedTuple
 
 import jax
 
-from sparsejax.experiment import checkpoint, files, metrics, posterior, runs
+from sparsejax import posterior
+from sparsejax.experiment import checkpoint, files, metrics, runs
 from sparsejax.experiment.errors import UsageError, in_one_line
 from sparsejax.experiment.setup import Experiment
 
@@ -52,8 +53,8 @@ def read(path: pathlib.Path) -> Finished:
     (summary, ('best_step', 'seconds'), files.SUMMARY),
   ):
     _require(path, found, names, file)
-  if (layers := config.get('layers')) not in posterior.SETTINGS:
-    families = ', '.join(posterior.SETTINGS)
+  if (layers := config['layers']) not in posterior.FAMILIES:
+    families = ', '.join(posterior.FAMILIES)
     raise UsageError(f'run={path}: its layers are {layers}; allowed are {families}')
   kept = _posterior_of(path)
   if not (kept / checkpoint.MANIFEST).exists():

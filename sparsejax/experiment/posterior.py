@@ -12,16 +12,14 @@ import numpy as np
 
 from sparsejax import layers, posterior
 from sparsejax.experiment.config import fields
-from sparsejax.experiment.config.kinds import is_number
-from sparsejax.layers import Layers, variational
+from sparsejax.experiment.config.check import checked_block
+from sparsejax.layers import Layers
 from sparsejax.lookup import lookup
 from sparsejax.models.structure import architecture, remove_dead
-from sparsejax.posterior import family as families
 from sparsejax.posterior import precision
 from sparsejax.sparsity import tree
 
 DETERMINISTIC = 'deterministic'
-SETTINGS = {name: tuple(block) for name, block in fields.LAYERS.items()}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -65,36 +63,20 @@ def build_layers(config: Mapping[str, Any]) -> Layers:
   """
   name = config['layers']
   if name == DETERMINISTIC:
-    return layers.get(name)
-  lookup('layers', name, SETTINGS)
-  block = config.get(name) or {}
-  for setting in block:
-    lookup('setting', f'{name}.{setting}', {f'{name}.{known}': None for known in SETTINGS[name]})
-  missing = [setting for setting in SETTINGS[name] if setting not in block]
-  if missing:
-    raise ValueError(f'{name}.{missing[0]} is missing; needed are {", ".join(SETTINGS[name])}')
-  _check_thresholds(name, block)
-  std, log_variance = block['kernel_std'], block['log_variance']
-  if std is not None and not (_is_finite(std) and std >= 0):
-    raise ValueError(f'{name}.kernel_std={std!r}: allowed is a number of 0 or more')
-  if not (_is_finite(log_variance) and abs(log_variance) <= LARGEST_LOG_VARIANCE):
-    raise ValueError(f'{name}.log_variance={log_variance!r}: allowed is a number in [-80, 80]')
-  start = variational.Start(kernel=std, log_variance=float(log_variance))
-  if name == 'sparse_vd':
-    threshold = float(block['threshold']) if block['training_mask'] else None
-    return Layers(*variational.sparse_vd(start=start, threshold=threshold))
-  try:
-    made = variational.grouped(
-      name, start=start, dense_groups=block['dense_groups'], conv_groups=block['conv_groups']
+    return layers.DETERMINISTIC
+  family = lookup('layers', name, posterior.FAMILIES)
+  settings = checked_block(name, config.get(name) or {}, fields.LAYERS[name])
+  if settings.pop('thresholds') and settings.get('training_mask'):
+    raise ValueError(
+      f'{name}.thresholds: the training mask has one threshold for all layers; allowed is with '
+      f'{name}.training_mask=False'
     )
-  except ValueError as error:
-    raise ValueError(f'{name}: {error}') from None
-  return Layers(*made)
+  return layers.of(family, **settings)
 
 
 def check(config: Mapping[str, Any]) -> None:
   """Raises a ValueError for posteriors without their KL, and for a KL without posteriors."""
-  lookup('layers', config['layers'], {DETERMINISTIC: None} | SETTINGS)
+  lookup('layers', config['layers'], {DETERMINISTIC: None, **posterior.FAMILIES})
   is_variational, has_kl = config['layers'] != DETERMINISTIC, 'add_kl_gradients' in config['chain']
   if is_variational and not has_kl:
     raise ValueError(
@@ -106,7 +88,7 @@ def check(config: Mapping[str, Any]) -> None:
   if has_kl and not is_variational:
     raise ValueError(
       "config.chain: 'add_kl_gradients' has no posteriors to act on with layers='deterministic'; "
-      f'allowed are {", ".join(SETTINGS)}'
+      f'allowed are {", ".join(posterior.FAMILIES)}'
     )
 
 
@@ -128,28 +110,6 @@ def _check_chain(config):
         f"{name}.parameters='{config[name]['parameters']}' has the posteriors' variances in it; "
         f"allowed with layers='{config['layers']}' is 'kernels'"
       )
-
-
-LARGEST_LOG_VARIANCE = 80.0  # `posterior.kl` is finite up to it
-
-
-def _is_finite(value):
-  return is_number(value) and math.isfinite(value)
-
-
-def _check_thresholds(name, block):
-  given = {f'{name}.threshold': block['threshold']}
-  given |= {f'{name}.thresholds.{path}': value for path, value in block['thresholds'].items()}
-  for field, value in given.items():
-    if not _is_finite(value):
-      raise ValueError(f'{field}={value!r}: allowed is a number')
-    if name == 'sparse_vd' and not abs(value) < families.LOG_ALPHA_BOUND:
-      raise ValueError(f'{field}={value}: log alpha is kept in [-8, 8]; allowed is within')
-  if block['thresholds'] and block.get('training_mask'):
-    raise ValueError(
-      f'{name}.thresholds: the training mask has one threshold for all layers; allowed is with '
-      f'{name}.training_mask=False'
-    )
 
 
 def thresholds(config: Mapping[str, Any], params: Any) -> Mapping[str, float] | None:
@@ -227,9 +187,9 @@ def _share_at_bounds(params, bound):
     named = tree.named_leaves(params).items()
     flags = [leaf >= limit - 1e-6 for path, leaf in named if chosen(path, leaf)]
   else:
-    layers = posterior.variational_layers(params).values()
-    clipped = [f.log_alpha(leaves) for f, leaves in layers if f is posterior.FAMILIES['sparse_vd']]
-    flags = [jnp.abs(values) >= families.LOG_ALPHA_BOUND for values in clipped]
+    found = posterior.variational_layers(params).values()
+    bounded = [(f.log_alpha(leaves), f.bound) for f, leaves in found if f.bound is not None]
+    flags = [jnp.abs(values) >= bound for values, bound in bounded]
   if not flags:
     return None
   return sum(jnp.sum(flag) for flag in flags) / sum(flag.size for flag in flags)
@@ -240,15 +200,12 @@ BINS = 40  # of a layer's histogram of log alpha in the summary
 
 def histograms(params: Any, thresholds: Mapping[str, float]) -> dict[str, dict[str, Any]]:
   """Returns by layer where log alpha lies, which threshold was applied and which is suggested."""
-  from sparsejax.posterior.thresholds import suggest_threshold  # and with it scipy.signal: a second
-
   found, layers = {}, posterior.variational_layers(params)
   for path, values in jax.device_get(posterior.log_alphas(params)).items():
     counts, edges = np.histogram(values, BINS)
-    clipped = layers[path][0] is posterior.FAMILIES['sparse_vd']
-    # What lies at the bounds is no hump.
-    inside = values[np.abs(values) < families.LOG_ALPHA_BOUND] if clipped else values
-    suggested = suggest_threshold(inside)
+    bound = layers[path][0].bound  # what lies there is no hump
+    inside = values if bound is None else values[np.abs(values) < bound]
+    suggested = posterior.suggest_threshold(inside)
     found[path] = {
       'counts': counts.tolist(),
       'from': round(float(edges[0]), 4),

@@ -1,7 +1,7 @@
 """The layers that networks are built of: one interface, and a family for each kind of weight."""
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from flax import linen as nn
 
@@ -10,8 +10,18 @@ from sparsejax.layers.dropout import Dropout, kernel_of
 from sparsejax.layers.normalisation import BatchNorm
 from sparsejax.layers.pooling import max_pool
 from sparsejax.lookup import lookup
+from sparsejax.posterior import FAMILIES, Family
 
-__all__ = ['FAMILIES', 'BatchNorm', 'Dropout', 'Layers', 'get', 'kernel_of', 'max_pool']
+__all__ = [
+  'DETERMINISTIC',
+  'BatchNorm',
+  'Dropout',
+  'Layers',
+  'get',
+  'kernel_of',
+  'max_pool',
+  'of',
+]
 
 
 class Layers(NamedTuple):
@@ -28,14 +38,15 @@ class Layers(NamedTuple):
   conv: Callable[..., nn.Module]
 
 
-FAMILIES = {
-  'deterministic': Layers(dense=deterministic.Dense, conv=deterministic.Conv),
-  'sparse_vd': Layers(*variational.sparse_vd()),
-  'group_normal_jeffreys': Layers(*variational.grouped('group_normal_jeffreys')),
-  'group_horseshoe': Layers(*variational.grouped('group_horseshoe')),
-}
+DETERMINISTIC = Layers(dense=deterministic.Dense, conv=deterministic.Conv)
+
+
+def of(family: Family, **settings: Any) -> Layers:
+  """Returns the layers of a family of posteriors, with settings as `variational.makers` has."""
+  return Layers(*variational.makers(family, **settings))
 
 
 def get(name: str) -> Layers:
-  """Returns the family of layers of that name."""
-  return lookup('layers', name, FAMILIES)
+  """Returns the layers of that name: 'deterministic', or those of a family of posteriors."""
+  found = lookup('layers', name, {'deterministic': DETERMINISTIC, **FAMILIES})
+  return of(found) if isinstance(found, Family) else found

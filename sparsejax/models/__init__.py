@@ -53,7 +53,7 @@ def create(
   Args:
     name: one of `MODELS`.
     num_classes: the number of logits.
-    layers: what it is built of, a name of `sparsejax.layers.FAMILIES` or the family itself.
+    layers: what it is built of, 'deterministic', a name of `posterior.FAMILIES`, or `Layers`.
     width: the planes of the first layer, to which the others keep their proportion; None is the
       published one. Of lenet300 it is the first hidden layer, of lenet5 the first convolution.
     dropout: the share of units dropped in training while the network is dense.

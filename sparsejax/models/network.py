@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 from flax.typing import Dtype
 
-from sparsejax.layers import FAMILIES, BatchNorm, Dropout, Layers
+from sparsejax.layers import DETERMINISTIC, BatchNorm, Dropout, Layers
 
 
 def require(condition: bool, argument: str, value: object, allowed: str) -> None:
@@ -39,7 +39,7 @@ class Network(nn.Module):
   """
 
   num_classes: int = 10
-  layers: Layers = FAMILIES['deterministic']
+  layers: Layers = DETERMINISTIC
   width: int = 64
   dropout: float = 0.0
   dtype: Dtype = jnp.float32

@@ -1,8 +1,9 @@
 """Bayesian sparsity: posteriors over weights, what they cost, and the network one stands for."""
 
+from sparsejax.posterior import kl
+from sparsejax.posterior.family import Family, Leaf, Moments, along, gaussian
 from sparsejax.posterior.layers import (
   FAMILIES,
-  deploy,
   is_variational,
   is_weight_variance,
   kl_by_layer,
@@ -12,16 +13,24 @@ from sparsejax.posterior.layers import (
   variational_layers,
   weight_variances,
 )
+from sparsejax.posterior.thresholds import deploy, suggest_threshold
 
 __all__ = [
   'FAMILIES',
+  'Family',
+  'Leaf',
+  'Moments',
+  'along',
   'deploy',
+  'gaussian',
   'is_variational',
   'is_weight_variance',
+  'kl',
   'kl_by_layer',
   'kl_divergence',
   'log_alphas',
   'moments',
+  'suggest_threshold',
   'variational_layers',
   'weight_variances',
 ]

@@ -1,22 +1,25 @@
-"""Families of posteriors over a layer's weights: what one costs, and its mean and variance.
+"""A family of posteriors as one object: everything that sets one family apart from the next.
 
-A group's scale broadcasts against the kernel, (..., inputs, outputs): of shape (inputs, 1) its
-groups are inputs, of shape (outputs,) they are outputs, whose bias is scaled and removed with them.
+A layer is a dict of leaves: `kernel`, the means, of shape (..., inputs, outputs); mostly `bias`;
+and what its family adds. All of a family is pure functions of these leaves.
 """
 
-import math
+import dataclasses
 from collections.abc import Callable, Mapping
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 
-from sparsejax.posterior import kl
+from sparsejax.posterior.kl import EPSILON
 
 Leaves = Mapping[str, jax.Array]  # of one layer
-VARIANCE = '_log_variance'
-LOG_ALPHA_BOUND = 8.0  # of Sparse VD, on both sides
-HORSESHOE_SCALE = 1e-5  # tau_0: s_a^2 has the prior Gamma(1/2, scale tau_0^2)
+Linear = Callable[[jax.Array, jax.Array], jax.Array]  # (x, kernel) -> y, without a bias
+Noise = Callable[[tuple[int, ...]], jax.Array]  # shape -> independent draws of N(0, 1)
+VARIANCE, MEAN = '_log_variance', '_mean'  # how the names of a family's own leaves end
+MEANS = ('kernel', 'bias')
+PER = ('weight', 'bias', 'group', 'layer')
+GROUPS = ('inputs', 'outputs')
 
 
 class Moments(NamedTuple):
@@ -26,85 +29,82 @@ class Moments(NamedTuple):
   variance: jax.Array
 
 
-class Family(NamedTuple):
-  """A kind of posterior.
+class Leaf(NamedTuple):
+  """A leaf that a layer has besides its kernel and its bias.
 
-  own: the names of a layer's leaves besides kernel, bias and their log-variances.
-  kl: leaves -> nats.
-  log_alpha: leaves -> how noisy each weight or group is; it broadcasts against the kernel.
-  moments: leaves -> the moments of the kernel and of the bias, if there is one, by name.
-  noisy_bias: whether the bias has a posterior of its own.
+  Attributes:
+    per: what has an entry each, of `PER`: a weight, a bias, a group, or the whole layer.
+    start: where its entries begin; None begins at the setting `log_variance`.
+    spread: the standard deviation of the entries about it.
   """
 
-  own: frozenset[str]
+  per: str
+  start: float | None = None
+  spread: float = 0.0
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Family:
+  """A family of posteriors.
+
+  Attributes:
+    leaves: by name, what a layer has besides `kernel` and `bias`. A name ends in `_log_variance` or
+      `_mean`, and no other family has all the same names: by these a layer's family is found.
+    kl: leaves -> KL(posterior || prior) of the layer, in nats.
+    log_alpha: leaves -> how noisy each weight or group is; it broadcasts against the kernel, and is
+      of shape (inputs, 1) or (outputs,) where groups have it.
+    moments: leaves -> the moments of the kernel and of the bias, if there is one, by name.
+    draw: (leaves, x, linear, noise) -> outputs for inputs x of shape (examples, ..., inputs), the
+      bias included. `linear(x, kernel)` is the layer's map, `noise(shape)` draws from N(0, 1).
+    threshold: of log alpha, from which on a weight or group goes, where a config has no other.
+    log_variance: where log-variances begin, where a config has no other.
+    bound: log alpha is kept in [-bound, bound]; None keeps it nowhere.
+    masks: whether `draw` takes `threshold=`, from which on a mean counts as 0 in training.
+    starts_normal: whether the kernels of dense layers start from N(0, 1 / inputs) and not by the
+      network's own rule.
+    settings: further keyword arguments of `draw`, with their defaults: what a config may set.
+  """
+
+  leaves: Mapping[str, Leaf]
   kl: Callable[[Leaves], jax.Array]
   log_alpha: Callable[[Leaves], jax.Array]
   moments: Callable[[Leaves], dict[str, Moments]]
-  noisy_bias: bool
+  draw: Callable[..., jax.Array]
+  threshold: float
+  log_variance: float = -9.0
+  bound: float | None = None
+  masks: bool = False
+  starts_normal: bool = False
+  settings: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
-  def names(self, *, bias: bool) -> frozenset[str]:
+  @property
+  def has_groups(self) -> bool:
+    """Whether inputs or outputs are removed as one, and not weights one by one."""
+    return any(leaf.per == 'group' for leaf in self.leaves.values())
+
+  def names(self, *, bias: bool) -> set[str]:
     """Returns the names of all leaves of a layer, with or without a bias."""
-    found = {'kernel', 'kernel_log_variance', *self.own}
-    if bias:
-      found |= {'bias', 'bias_log_variance'} if self.noisy_bias else {'bias'}
-    return frozenset(found)
+    return set(self.shapes((1, 1), bias=bias))
 
+  def shapes(
+    self, kernel: tuple[int, ...], groups: str = 'outputs', *, bias: bool
+  ) -> dict[str, tuple[int, ...]]:
+    """Returns the shapes of all leaves of a layer, by name.
 
-# Sparse variational dropout: N(theta, alpha theta^2), a log-uniform prior, weights one by one.
-
-
-def sparse_vd_log_alpha(leaves: Leaves) -> jax.Array:
-  """Returns log alpha of each weight, in [-8, 8]."""
-  return jnp.clip(_unbounded_log_alpha(leaves), -LOG_ALPHA_BOUND, LOG_ALPHA_BOUND)
-
-
-def _unbounded_log_alpha(leaves):
-  return kl.log_alpha(leaves['kernel'], leaves['kernel_log_variance'])
-
-
-def _sparse_vd_kl(leaves):
-  # Bounded from above alone. A variance that sank under the lower bound before the KL had its
-  # weight, which a high learning rate makes of most, would have no gradient any more, from the KL
-  # or from the data, and its weight would stay for good: so did 1,341 of 1,558 in LeNet-5's fc1.
-  log_alpha = jnp.minimum(_unbounded_log_alpha(leaves), LOG_ALPHA_BOUND)
-  return jnp.sum(kl.log_uniform_kl(log_alpha))
-
-
-def sparse_vd_variance(leaves: Leaves) -> jax.Array:
-  """Returns alpha theta^2, with the clipped alpha."""
-  return jnp.exp(sparse_vd_log_alpha(leaves)) * jnp.square(leaves['kernel'])
-
-
-def _sparse_vd_moments(leaves):
-  found = {'kernel': Moments(leaves['kernel'], sparse_vd_variance(leaves))}
-  if 'bias' in leaves:
-    found['bias'] = Moments(leaves['bias'], jnp.zeros_like(leaves['bias']))
-  return found
-
-
-# Bayesian compression: every group's weights are multiplied by a scale, N(0, 1) the prior of each
-# weight given it; what differs is the scale.
-
-
-def _gaussian_kl(leaves):
-  names = [name for name in ('kernel', 'bias') if name in leaves]
-  return sum(
-    jnp.sum(kl.standard_normal_kl(leaves[name], leaves[name + VARIANCE])) for name in names
-  )
-
-
-def _scaled(leaves, scale: Moments) -> dict[str, Moments]:
-  """Moments of the products of independent scales and weights; biases go with output groups."""
-  found = {}
-  for name in ('kernel', 'bias'):
-    if name in leaves:
-      mean, variance = leaves[name], jnp.exp(leaves[name + VARIANCE])
-      if name == 'kernel' or scale.mean.ndim == 1:
-        z = Moments(*(against(part, mean) for part in scale))
-        variance = jnp.square(z.mean) * variance + z.variance * (jnp.square(mean) + variance)
-        mean = mean * z.mean
-      found[name] = Moments(mean, variance)
-  return found
+    Args:
+      kernel: the shape of the kernel.
+      groups: what a group is, 'inputs' or 'outputs'.
+      bias: whether there is one.
+    """
+    of_groups = (kernel[-2], 1) if groups == 'inputs' else kernel[-1:]
+    per = {
+      'weight': kernel,
+      'bias': kernel[-1:],
+      'group': of_groups,
+      'layer': (1,) * len(of_groups),
+    }
+    own = {name: per[leaf.per] for name, leaf in self.leaves.items() if bias or leaf.per != 'bias'}
+    return {'kernel': kernel} | ({'bias': kernel[-1:]} if bias else {}) | own
 
 
 def against(of_groups: jax.Array, kernel: jax.Array) -> jax.Array:
@@ -112,86 +112,83 @@ def against(of_groups: jax.Array, kernel: jax.Array) -> jax.Array:
   return of_groups.reshape((1,) * (kernel.ndim - of_groups.ndim) + of_groups.shape)
 
 
-def groups_are_inputs(leaves: Leaves) -> bool:
-  """Whether a grouped layer's scale is over its inputs, and not over its outputs."""
-  scale = leaves['scale_mean'] if 'scale_mean' in leaves else leaves['alpha_mean']
-  return scale.ndim == 2
+def gaussian(mean: jax.Array, variance: jax.Array, noise: Noise) -> jax.Array:
+  """Returns a draw from each of the Gaussians with these means and variances."""
+  # Where a variance is 0 the root's gradient would be infinite; and a product that XLA forms in
+  # another order may fall a rounding below.
+  deviation = jnp.sqrt(jnp.maximum(variance, 0) + jnp.asarray(EPSILON, variance.dtype))
+  return mean + deviation * noise(mean.shape).astype(mean.dtype)
 
 
-def normal_jeffreys_log_alpha(leaves: Leaves) -> jax.Array:
-  """Returns log alpha of each group's scale; not clipped, as the start lies far outside."""
-  return kl.log_alpha(leaves['scale_mean'], leaves['scale_log_variance'])
+def along(bias: jax.Array, y: jax.Array) -> jax.Array:
+  """Returns a vector over the outputs as it is added to y."""
+  return bias.astype(y.dtype).reshape((1,) * (y.ndim - 1) + (-1,))
 
 
-def _normal_jeffreys_kl(leaves):
-  scales = kl.log_uniform_kl(normal_jeffreys_log_alpha(leaves))
-  return jnp.sum(scales) + _gaussian_kl(leaves)
+def check(family: Any, others: Mapping[str, Family]) -> None:
+  """Raises a ValueError that says what is wrong with a family of a person's own.
+
+  Its functions are traced over dense layers of two inputs and three outputs; nothing is computed.
+
+  Args:
+    family: what is to be one.
+    others: those that there are, by name.
+  """
+  if not isinstance(family, Family):
+    raise ValueError(f'it is of type {type(family).__name__}: it must be a posterior.Family')
+  for name, leaf in family.leaves.items():
+    if not name.endswith((VARIANCE, MEAN)):
+      raise ValueError(f"its leaf '{name}' must have a name that ends in {VARIANCE} or {MEAN}")
+    if not isinstance(leaf, Leaf) or leaf.per not in PER:
+      raise ValueError(f"its leaf '{name}' must be a posterior.Leaf, per {', '.join(PER)}")
+  if not any(n.endswith(VARIANCE) and leaf.per != 'bias' for n, leaf in family.leaves.items()):
+    raise ValueError(
+      f'it must have a leaf whose name ends in {VARIANCE}, and not of the bias alone'
+    )
+  for bias in (False, True):
+    names = family.names(bias=bias)
+    for other, known in others.items():
+      if known.names(bias=bias) == names:
+        raise ValueError(
+          f"its leaves have the same names as those of '{other}', by which a layer's family is "
+          f'found: they must differ from {", ".join(sorted(names))}'
+        )
+    for groups in GROUPS if family.has_groups else GROUPS[1:]:
+      _check_functions(family, groups, bias=bias)
 
 
-def _normal_jeffreys_moments(leaves):
-  scale = Moments(leaves['scale_mean'], jnp.exp(leaves['scale_log_variance']))
-  return _scaled(leaves, scale)
+def _check_functions(family: Family, groups: str, *, bias: bool) -> None:
+  def of(shape):
+    return jax.ShapeDtypeStruct(shape, jnp.float32)
+
+  def draw(leaves, x):
+    mask = {'threshold': family.threshold} if family.masks else {}
+    return family.draw(leaves, x, jnp.dot, jnp.zeros, **mask, **family.settings)
+
+  layer = {n: of(shape) for n, shape in family.shapes((2, 3), groups, bias=bias).items()}
+  of_groups = of((2, 1)) if groups == 'inputs' else of((3,))
+  for name, function, arguments, expected in (
+    ('kl', family.kl, (), of(())),
+    ('log_alpha', family.log_alpha, (), of_groups if family.has_groups else layer['kernel']),
+    ('moments', family.moments, (), {n: Moments(x, x) for n, x in layer.items() if n in MEANS}),
+    ('draw', draw, (of((4, 2)),), of((4, 3))),
+  ):
+    try:
+      found = jax.eval_shape(function, layer, *arguments)
+    except Exception as error:  # whatever a person's own code may raise
+      reason = ' '.join(str(error).split())
+      raise ValueError(f'its {name} raises {type(error).__name__}: {reason}') from error
+    if not _are_alike(found, expected):
+      shapes = {n: x.shape for n, x in layer.items()}
+      raise ValueError(
+        f'its {name} must return {_shown(expected)}, not {_shown(found)}, for leaves of {shapes}'
+      )
 
 
-GAMMAS, INVERSE_GAMMAS = ('s_a', 'alpha'), ('s_b', 'beta')
-SHARED = ('s_a', 's_b')  # one each for the layer; of alpha and beta each group has its own
-# Where the scales begin: z = 1, and s_a at the least KL to a prior as narrow as tau_0. All means at
-# 0 would cost 1e10 nats.
-_S_A = 2 * math.log(HORSESHOE_SCALE) - 1 - math.log(2)
-SCALE_STARTS: dict[str, dict[str, float]] = {
-  'group_normal_jeffreys': {'scale_mean': 1.0},
-  'group_horseshoe': {'s_a_mean': _S_A, 's_b_mean': -_S_A, 'alpha_mean': 0.0, 'beta_mean': 0.0},
-}
+def _are_alike(found, expected) -> bool:
+  same = jax.tree.structure(found) == jax.tree.structure(expected)
+  return same and jax.tree.map(jnp.shape, found) == jax.tree.map(jnp.shape, expected)
 
 
-def horseshoe_log_scale(leaves: Leaves) -> Moments:
-  """Returns mean and variance of log z, z = sqrt(s_a s_b alpha beta) with log-normal factors."""
-  names = (*GAMMAS, *INVERSE_GAMMAS)
-  mean = jnp.asarray(sum(leaves[f'{name}_mean'] for name in names)) / 2
-  variance = jnp.asarray(sum(jnp.exp(leaves[name + VARIANCE]) for name in names)) / 4
-  return Moments(mean, variance)
-
-
-def _horseshoe_log_alpha(leaves):
-  log_scale = horseshoe_log_scale(leaves)
-  return log_scale.variance - log_scale.mean
-
-
-def _horseshoe_kl(leaves):
-  total = _gaussian_kl(leaves)
-  for name, log_scale in (('s_a', 2 * math.log(HORSESHOE_SCALE)), ('alpha', 0.0)):
-    mean, log_variance = leaves[f'{name}_mean'], leaves[name + VARIANCE]
-    total += jnp.sum(kl.gamma_kl(mean, log_variance, log_scale))
-  for name in INVERSE_GAMMAS:
-    mean, log_variance = leaves[f'{name}_mean'], leaves[name + VARIANCE]
-    total += jnp.sum(kl.inverse_gamma_kl(mean, log_variance))
-  return total
-
-
-def _horseshoe_moments(leaves):
-  mean, variance = horseshoe_log_scale(leaves)
-  expected = jnp.exp(mean + variance / 2)
-  return _scaled(leaves, Moments(expected, jnp.expm1(variance) * jnp.square(expected)))
-
-
-FAMILIES = {
-  'sparse_vd': Family(
-    frozenset(), _sparse_vd_kl, sparse_vd_log_alpha, _sparse_vd_moments, noisy_bias=False
-  ),
-  'group_normal_jeffreys': Family(
-    frozenset({'scale_mean', 'scale_log_variance'}),
-    _normal_jeffreys_kl,
-    normal_jeffreys_log_alpha,
-    _normal_jeffreys_moments,
-    noisy_bias=True,
-  ),
-  'group_horseshoe': Family(
-    frozenset(
-      f'{name}_{what}' for name in (*GAMMAS, *INVERSE_GAMMAS) for what in ('mean', 'log_variance')
-    ),
-    _horseshoe_kl,
-    _horseshoe_log_alpha,
-    _horseshoe_moments,
-    noisy_bias=True,
-  ),
-}
+def _shown(tree) -> str:
+  return str(jax.tree.map(jnp.shape, tree))

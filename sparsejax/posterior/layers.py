@@ -1,4 +1,4 @@
-"""Posteriors over weights: which leaves make one, what it costs, which network it stands for.
+"""The variational layers of a tree: which leaves make one, of which family, and what it costs.
 
 A variational layer is a dict of leaves: `kernel` (the mean), `kernel_log_variance`, mostly `bias`,
 and what its family adds. It is found by its names: a dict with a leaf called `*_log_variance` is
@@ -12,10 +12,17 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from sparsejax.posterior.family import FAMILIES, VARIANCE, Family, Leaves, Moments, against
+from sparsejax.posterior.family import MEANS, VARIANCE, Family, Leaves, Moments
+from sparsejax.posterior.horseshoe import HORSESHOE
+from sparsejax.posterior.normal_jeffreys import NORMAL_JEFFREYS
+from sparsejax.posterior.sparse_vd import SPARSE_VD
 from sparsejax.sparsity import tree
 
-Thresholds = float | Mapping[str, float]  # one for all layers, or by the layer's path
+FAMILIES: dict[str, Family] = {
+  'sparse_vd': SPARSE_VD,
+  'group_normal_jeffreys': NORMAL_JEFFREYS,
+  'group_horseshoe': HORSESHOE,
+}
 
 
 def is_variational(tree: Any) -> bool:
@@ -36,7 +43,7 @@ def is_weight_variance(path: str, leaf: Any = None) -> bool:
     (True, False)
   """
   del leaf
-  return path.rsplit('/', 1)[-1] in ('kernel_log_variance', 'bias_log_variance')
+  return path.rsplit('/', 1)[-1] in [name + VARIANCE for name in MEANS]
 
 
 def weight_variances(pattern: str) -> Callable[[str, Any], bool]:
@@ -95,9 +102,8 @@ def _unmasked(path, leaves):
 
 
 def _family_of(path, leaves):
-  names = set(leaves)
   for family in FAMILIES.values():
-    if family.names(bias='bias' in names) == names:
+    if family.names(bias='bias' in leaves) == set(leaves):
       return family
   raise ValueError(
     f"'{path}' has the leaves {sorted(leaves)}: no family of posteriors has just these, and no "
@@ -189,49 +195,3 @@ def moments(params: Any) -> dict[str, dict[str, Moments]]:
   """
   layers = variational_layers(params).items()
   return {path: family.moments(leaves) for path, (family, leaves) in layers}
-
-
-def deploy(params: Any, thresholds: Thresholds) -> Any:
-  """Returns the deterministic network that a posterior stands for: means, and zeros for noise.
-
-  Args:
-    params: any pytree with variational layers in it; what is not variational stays as it is.
-    thresholds: weights or groups with log alpha of so much or more go; one for all layers, or by
-      path.
-
-  Returns:
-    A tree in which each variational layer is `kernel` and, where it had one, `bias`: the posterior
-    means, exactly zero where the weight or its group is gone; with a group of outputs its bias.
-
-  Raises:
-    ValueError: thresholds by path that are not one for each layer, or as `variational_layers`.
-
-  Example:
-    >>> layer = {'kernel': jnp.array([[2.0, 0.1]]), 'kernel_log_variance': jnp.zeros((1, 2))}
-    >>> deploy({'fc': layer}, 3.0)
-    {'fc': {'kernel': Array([[2., 0.]], dtype=float32)}}
-  """
-  layers = variational_layers(params)
-  if isinstance(thresholds, Mapping) and set(thresholds) != set(layers):
-    raise ValueError(
-      f'thresholds for {sorted(thresholds)}: allowed is one for each of {sorted(layers)}'
-    )
-
-  def network(path, node):
-    if path not in layers:
-      return node
-    threshold = thresholds[path] if isinstance(thresholds, Mapping) else thresholds
-    return _deploy_layer(*layers[path], threshold)
-
-  named = tree.named_leaves(params, is_leaf=is_variational)
-  structure = jax.tree.structure(params, is_leaf=is_variational)
-  return jax.tree.unflatten(structure, [network(*item) for item in named.items()])
-
-
-def _deploy_layer(family, leaves, threshold):
-  keep = ~(family.log_alpha(leaves) >= threshold)  # what is not a number stays, to be seen
-  means = {name: found.mean for name, found in family.moments(leaves).items()}
-  deployed = {'kernel': jnp.where(against(keep, means['kernel']), means['kernel'], 0.0)}
-  if 'bias' in means:
-    deployed['bias'] = jnp.where(keep, means['bias'], 0.0) if keep.ndim == 1 else means['bias']
-  return deployed

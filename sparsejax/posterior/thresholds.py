@@ -1,16 +1,69 @@
-"""Where a histogram of log alpha has its gap: between what is noise and what is signal."""
+"""Thresholds of log alpha: the network that is left below one, and where a good one may lie."""
 
 import itertools
+from collections.abc import Mapping
+from typing import Any
 
+import jax
+import jax.numpy as jnp
 import numpy as np
-from scipy.signal import find_peaks
-from scipy.stats import gaussian_kde
 
+from sparsejax.posterior.family import against
+from sparsejax.posterior.layers import is_variational, variational_layers
+from sparsejax.sparsity import tree
+
+Thresholds = float | Mapping[str, float]  # one for all layers, or by the layer's path
 POINTS = 512  # at which the density is looked at
 # On either side of a gap, values and their share: of fewer a long tail has some far out by chance.
 FEWEST, FEWEST_SHARE = 5, 5e-3
 NARROWER = 0.7  # than Silverman's kernel, which of two humps takes their distance for their width
 DEPTH = 0.5  # of a peak's height: how far the density must fall between two peaks
+
+
+def deploy(params: Any, thresholds: Thresholds) -> Any:
+  """Returns the deterministic network that a posterior stands for: means, and zeros for noise.
+
+  Args:
+    params: any pytree with variational layers in it; what is not variational stays as it is.
+    thresholds: weights or groups with log alpha of so much or more go; one for all layers, or by
+      path.
+
+  Returns:
+    A tree in which each variational layer is `kernel` and, where it had one, `bias`: the posterior
+    means, exactly zero where the weight or its group is gone; with a group of outputs its bias.
+
+  Raises:
+    ValueError: thresholds by path that are not one for each layer, or as `variational_layers`.
+
+  Example:
+    >>> layer = {'kernel': jnp.array([[2.0, 0.1]]), 'kernel_log_variance': jnp.zeros((1, 2))}
+    >>> deploy({'fc': layer}, 3.0)
+    {'fc': {'kernel': Array([[2., 0.]], dtype=float32)}}
+  """
+  layers = variational_layers(params)
+  if isinstance(thresholds, Mapping) and set(thresholds) != set(layers):
+    raise ValueError(
+      f'thresholds for {sorted(thresholds)}: allowed is one for each of {sorted(layers)}'
+    )
+
+  def network(path, node):
+    if path not in layers:
+      return node
+    threshold = thresholds[path] if isinstance(thresholds, Mapping) else thresholds
+    return _deploy_layer(*layers[path], threshold)
+
+  named = tree.named_leaves(params, is_leaf=is_variational)
+  structure = jax.tree.structure(params, is_leaf=is_variational)
+  return jax.tree.unflatten(structure, [network(*item) for item in named.items()])
+
+
+def _deploy_layer(family, leaves, threshold):
+  keep = ~(family.log_alpha(leaves) >= threshold)  # what is not a number stays, to be seen
+  means = {name: found.mean for name, found in family.moments(leaves).items()}
+  deployed = {'kernel': jnp.where(against(keep, means['kernel']), means['kernel'], 0.0)}
+  if 'bias' in means:
+    deployed['bias'] = jnp.where(keep, means['bias'], 0.0) if keep.ndim == 1 else means['bias']
+  return deployed
 
 
 def suggest_threshold(log_alpha: np.ndarray) -> float | None:
@@ -34,6 +87,9 @@ def suggest_threshold(log_alpha: np.ndarray) -> float | None:
   References:
     Silverman 1986, Density estimation for statistics and data analysis, section 3.4
   """
+  from scipy.signal import find_peaks  # these take a second
+  from scipy.stats import gaussian_kde
+
   values = np.ravel(np.asarray(log_alpha, np.float64))
   if values.size < 2 or np.ptp(values) < 1e-6:
     return None

@@ -86,8 +86,14 @@ def _kind(runs) -> str:
   granularity = config.get('prune', {}).get('granularity', 'weight')
   if granularity == 'n_of_m':
     return SEMI_STRUCTURED
-  by_groups = str(config.get('layers', '')).startswith('group_') or 'proximal_group_l1' in config
+  by_groups = has_groups(config) or 'proximal_group_l1' in config
   return STRUCTURED if by_groups or granularity != 'weight' else UNSTRUCTURED
+
+
+def has_groups(config: Mapping[str, Any]) -> bool:
+  """Whether a run's posteriors have a log alpha for each group, and not for each weight."""
+  block = config.get(str(config.get('layers')))
+  return isinstance(block, Mapping) and 'dense_groups' in block
 
 
 def _is_dense(config: Mapping[str, Any]) -> bool:

@@ -72,7 +72,7 @@ def _checked(name: str, value: Any, settings: Mapping[str, Any]) -> Any:
     raise ValueError(f'{name}={shown(value)} must be a block of settings: {says}')
   if block is None:  # one of Optax's own, which knows its settings
     return {key: _plain(f'{name}.{key}', one) for key, one in value.items()}
-  return _checked_block(name, value, block)
+  return checked_block(name, value, block)
 
 
 def used_blocks(settings: Mapping[str, Any]) -> set[str]:
@@ -92,7 +92,10 @@ def _texts(names: Any) -> list[str]:
   )
 
 
-def _checked_block(name: str, block: Mapping[str, Any], known: Mapping[str, Field]) -> dict:
+def checked_block(
+  name: str, block: Mapping[str, Any], known: Mapping[str, Field]
+) -> dict[str, Any]:
+  """Returns the settings of one block, each in its field's own type, as `check` does."""
   found = {}
   for key, value in block.items():
     field = fields.find(known, key)

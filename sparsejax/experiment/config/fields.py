@@ -23,7 +23,9 @@ from sparsejax.experiment.config.kinds import (
   Sides,
   Table,
   Text,
+  WrongError,
 )
+from sparsejax.posterior import FAMILIES, Family
 
 
 class Read(NamedTuple):
@@ -223,26 +225,43 @@ LINKS: dict[str, dict[str, Field]] = {
 
 _LOG_VARIANCE = Number(-80.0, 80.0)  # `posterior.kl` is finite there
 _KERNEL_STD = Field(None, Optional(NOT_NEGATIVE), "of the first means; None: the network's own")
-_GROUPED = {
-  'thresholds': Field({}, Table(Number()), 'of log alpha by layer, where it is not `threshold`'),
-  'kernel_std': _KERNEL_STD,
-  'log_variance': Field(-9.0, _LOG_VARIANCE, 'of all posteriors, initially'),
-  'dense_groups': Field('inputs', Choice(('inputs', 'outputs')), 'what has a scale'),
-  'conv_groups': Field('outputs', Choice(('inputs', 'outputs')), 'what has a scale'),
-}
-_INSIDE = Number(-8.0, 8.0, above=True, below=True)  # where sparse VD keeps log alpha
-# The settings of each family of layers with posteriors.
-LAYERS: dict[str, dict[str, Field]] = {
-  'sparse_vd': {
-    'threshold': Field(3.0, _INSIDE, 'of log alpha: weights of so much noise or more go'),
-    'thresholds': Field({}, Table(_INSIDE), 'by layer, where it is not `threshold`'),
-    'training_mask': Field(True, Flag(), 'their means count as 0 already in training'),
+
+
+def _own(name: str, settings: Mapping[str, Any]) -> dict[str, Field]:
+  """The fields of a part of a person's own, from its settings and their defaults."""
+  kinds = {bool: Flag(), int: Number(), float: Number(), str: Text()}
+  for key, value in settings.items():
+    if type(value) not in kinds:
+      raise ValueError(f"its setting '{key}' is {value!r}: it must be a number, a text or a flag")
+  return {k: Field(v, kinds[type(v)], f'a setting of {name}') for k, v in settings.items()}
+
+
+def _of_layers(name: str, family: Family) -> dict[str, Field]:
+  """The settings of layers with posteriors of one family."""
+  bound = family.bound
+  inside = Number() if bound is None else Number(-bound, bound, above=True, below=True)
+  block = {
+    'threshold': Field(
+      family.threshold, inside, 'of log alpha: weights or groups of so much noise or more go'
+    ),
+    'thresholds': Field({}, Table(inside), 'by layer, where it is not `threshold`'),
     'kernel_std': _KERNEL_STD,
-    'log_variance': Field(-10.0, _LOG_VARIANCE, 'of all posteriors, initially'),
-  },
-  'group_normal_jeffreys': _GROUPED | {'threshold': Field(-3.0, Number(), 'of log alpha')},
-  'group_horseshoe': _GROUPED | {'threshold': Field(3.0, Number(), 'of log alpha')},
-}
+    'log_variance': Field(family.log_variance, _LOG_VARIANCE, 'of all posteriors, initially'),
+  }
+  if family.masks:
+    meaning = 'means beyond the threshold count as 0 already in training'
+    block['training_mask'] = Field(True, Flag(), meaning)
+  if family.has_groups:
+    sides = Choice(('inputs', 'outputs'))
+    block['dense_groups'] = Field('inputs', sides, 'of a dense layer: what is a group')
+    block['conv_groups'] = Field('outputs', sides, 'of a convolution: what is a group')
+  if taken := [key for key in family.settings if key in block]:
+    raise ValueError(f"its setting '{taken[0]}' must have another name: every family has that one")
+  return block | _own(name, family.settings)
+
+
+# The settings of each family of layers with posteriors.
+LAYERS = {name: _of_layers(name, family) for name, family in FAMILIES.items()}
 EVENTS: dict[str, dict[str, Field]] = {
   'lobs': {
     'at_epochs': Field(60.0, NOT_NEGATIVE, 'when; `prune` begins there and holds the zeros'),
@@ -305,7 +324,9 @@ FIELDS: dict[str, Field | dict[str, Field]] = {
   'chain': Field(SGD, Names(), 'links in the order in which updates pass them'),
   'events': Field((), Names(), 'what happens between steps'),
   'layers': Field(
-    'deterministic', Choice(('deterministic', *LAYERS)), 'of what networks are built'
+    'deterministic',
+    Choice(('deterministic', *LAYERS), own='posterior'),
+    'of what networks are built',
   ),
   'init_from': Field(
     None, Optional(Text()), 'run directory whose best network training starts from'
@@ -376,12 +397,23 @@ BLOCKS = LINKS | EVENTS | LAYERS  # that a chain, events and layers bring along
 
 def add_event(name: str, settings: Mapping[str, Any]) -> None:
   """Makes an event of a person's own known, with its settings and their defaults."""
-  kinds = {bool: Flag(), int: Number(), float: Number(), str: Text()}
-  own = {
-    key: Field(value, kinds[type(value)], f'of the event {name}') for key, value in settings.items()
-  }
-  EVENTS[name] = {'at_epochs': Field(60.0, NOT_NEGATIVE, 'when')} | own
-  BLOCKS[name] = EVENTS[name]
+  _add(EVENTS, name, {'at_epochs': Field(60.0, NOT_NEGATIVE, 'when')} | _own(name, settings))
+
+
+def add_layers(name: str, family: Family) -> None:
+  """Makes layers with a family of posteriors of a person's own known."""
+  _add(LAYERS, name, _of_layers(name, family))
+
+
+def _add(blocks: dict[str, dict[str, Field]], name: str, block: dict[str, Field]) -> None:
+  if name in {*FIELDS, *BLOCKS, 'deterministic'} - {*blocks}:
+    raise ValueError('a config has something else of that name: another one is needed')
+  for key, field in block.items():
+    try:
+      field.kind.take(field.default)
+    except WrongError as error:
+      raise ValueError(f'its {key} is {field.default!r}: it must be {error}') from None
+  blocks[name] = BLOCKS[name] = block
 
 
 def base_of(name: str) -> str:
