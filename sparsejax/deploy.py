@@ -8,6 +8,7 @@ python -m sparsejax.deploy --run=DIR [--workdir=NEW] --thresholds=conv1=4.0,fc1=
 --threshold=X       of the layers that have none of their own
 --thresholds=LIST   LAYER=NUMBER,LAYER=NUMBER, or `suggested`: what the run's summary suggests
 --data_dir=DIR      of tensorflow-datasets, where it is not the run's own
+--parts=FILE        the file of Python that registers the parts of one's own that the run uses
 
 Thresholds that are not given stay as the run has them. The new directory is named after them: its
 hash is that of a run of launch.py with these thresholds, which would end in the same network. Its
@@ -66,7 +67,7 @@ def _arguments(argv: Sequence[str]) -> argparse.Namespace:
   from sparsejax.experiment.arguments import Parser
 
   parser = Parser(prog='deploy', add_help=False, allow_abbrev=False)
-  for name in ('run', 'workdir', 'threshold', 'thresholds', 'data_dir'):
+  for name in ('run', 'workdir', 'threshold', 'thresholds', 'data_dir', 'parts'):
     parser.add_argument(f'--{name}')
   arguments = parser.parse_args(argv)
   for name, allowed in (('run', 'a finished run'), ('workdir', 'a folder to write')):
@@ -79,9 +80,11 @@ def _arguments(argv: Sequence[str]) -> argparse.Namespace:
 
 def _deploy(arguments: argparse.Namespace) -> None:
   from sparsejax.experiment import allocator, compilation, finished, threads, thresholds
-  from sparsejax.experiment.config import base, fields
+  from sparsejax.experiment.config import base, fields, loading
   from sparsejax.experiment.deploy import deploy, look
 
+  if arguments.parts is not None:
+    loading.execute(pathlib.Path(arguments.parts))
   source = finished.read(arguments.run)
   family = source.config['layers']
   defaults = base.defaults(source.config)

@@ -5,7 +5,9 @@ import sys
 
 import commands
 import pytest
+import registered
 
+import sparsejax
 from sparsejax.experiment import registry, setup
 from sparsejax.experiment.config import commandline
 
@@ -81,13 +83,7 @@ def get_config():
 def _forgotten():
   """What a test registers is gone after it."""
   yield
-  for kind, name in tuple(registry._own):
-    if name in CONFIG:
-      del registry._own[kind, name]
-      registry.KINDS[kind].table().pop(name)
-      registry.NAMES_OF_ONES_OWN[kind].discard(name)
-      registry.fields.EVENTS.pop(name, None)
-      registry.fields.BLOCKS.pop(name, None)
+  registered.forget()
 
 
 def hash_of(file, workdir):
@@ -96,6 +92,7 @@ def hash_of(file, workdir):
   return json.loads((workdir / 'summary.json').read_text())['hash']
 
 
+@pytest.mark.usefixtures('_forgotten')
 def test_a_run_of_parts_of_ones_own_whose_code_names_the_experiment(tmp_path):
   file, other = tmp_path / 'mine.py', tmp_path / 'changed.py'
   file.write_text(CONFIG)
@@ -104,6 +101,9 @@ def test_a_run_of_parts_of_ones_own_whose_code_names_the_experiment(tmp_path):
   assert summary['layers']['fc1']['active_units'] == 4  # rows, evenly
   other.write_text(CONFIG.replace('-weights  # CHANGED HERE', '-2 * weights'))
   assert hash_of(other, tmp_path / 'two') != first
+  with pytest.raises(ValueError, match="there is no model 'my_lenet': parts=FILE must name the"):
+    sparsejax.load(tmp_path / 'one')
+  assert sparsejax.load(tmp_path / 'one', parts=file).summary == summary
 
 
 @pytest.mark.usefixtures('_forgotten')

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import jax
 
 from sparsejax import posterior
-from sparsejax.experiment import checkpoint, files, metrics, runs
+from sparsejax.experiment import checkpoint, files, metrics, registry, runs
 from sparsejax.experiment.errors import UsageError, in_one_line
 from sparsejax.experiment.setup import Experiment
 
@@ -53,6 +53,8 @@ def read(path: pathlib.Path) -> Finished:
     (summary, ('best_step', 'seconds'), files.SUMMARY),
   ):
     _require(path, found, names, file)
+  if missing := registry.missing(config):
+    raise UsageError(f'run={path}: {missing}')
   if (layers := config['layers']) not in posterior.FAMILIES:
     families = ', '.join(posterior.FAMILIES)
     raise UsageError(f'run={path}: its layers are {layers}; allowed are {families}')

@@ -9,9 +9,9 @@ from typing import Any, NamedTuple
 from ml_collections import ConfigDict
 
 from sparsejax import models
-from sparsejax.experiment import checkpoint, files
+from sparsejax.experiment import checkpoint, files, registry
 from sparsejax.experiment import run as runner
-from sparsejax.experiment.config import base, commandline, overrides
+from sparsejax.experiment.config import base, commandline, loading, overrides
 from sparsejax.experiment.errors import UsageError, in_one_line
 
 
@@ -70,22 +70,28 @@ class Loaded(NamedTuple):
   summary: Mapping[str, Any]
 
 
-def load(run: str | os.PathLike) -> Loaded:
+def load(run: str | os.PathLike, parts: str | os.PathLike | None = None) -> Loaded:
   """Returns the network that a finished run delivers, with its config and its figures.
 
   The data set need not be there.
 
   Args:
     run: the run directory.
+    parts: the file of Python, such as a config's, that registers the run's model, where it is one's
+      own and nothing imported so far does.
 
   Raises:
-    UsageError: it is no finished run, or damaged.
+    UsageError: it is no finished run, or damaged, or of a model that nothing has registered.
   """
   path = pathlib.Path(run)
+  if parts is not None:
+    loading.execute(pathlib.Path(parts))
   try:
     config, summary = (
       json.loads((path / file).read_text()) for file in (files.CONFIG, files.SUMMARY)
     )
+    if missing := registry.missing(config, kinds=('model',)):  # all that is needed of them here
+      raise UsageError(f'run={path}: {missing}')
     folder = checkpoint.source_of(str(path))
     shapes = {'batch_stats': {}, **checkpoint.shapes_of(folder)}  # of no leaf no note is made
     variables, _ = checkpoint.read(folder, shapes)
@@ -97,6 +103,8 @@ def load(run: str | os.PathLike) -> Loaded:
       dropout=settings['dropout'],
       dtype=settings['dtype'],
     )
+  except UsageError:
+    raise
   except (OSError, ValueError, KeyError, IndexError, TypeError) as error:
     reason = in_one_line(error)
     raise UsageError(f'run={path} must be the directory of a finished run: {reason}') from error

@@ -3,17 +3,20 @@
 A config file, or a package that it imports, registers them: `sparsejax.register(kind, name, part)`.
 """
 
+import dataclasses
 import hashlib
 import inspect
-from collections.abc import Callable, Mapping, MutableMapping
+from collections.abc import Callable, Iterable, Mapping, MutableMapping
 from typing import Any, NamedTuple
 
-from sparsejax import models
+from sparsejax import models, posterior
 from sparsejax.experiment import events, links, pruning, sources
 from sparsejax.experiment.config import fields
 from sparsejax.experiment.config.kinds import NAMES_OF_ONES_OWN
 from sparsejax.experiment.splits import Whole
 from sparsejax.lookup import lookup
+from sparsejax.posterior.family import Family
+from sparsejax.posterior.family import check as check_family
 
 
 class Own(NamedTuple):
@@ -35,21 +38,32 @@ class Kind(NamedTuple):
 
   Attributes:
     table: of the parts by name.
-    made: from what is registered, what the table holds.
+    made: (name, part, settings) -> what the table holds.
     used: the names that settings use of the table.
   """
 
   table: Callable[[], MutableMapping[str, Any]]
-  made: Callable[[Any], Any]
+  made: Callable[[str, Any, Mapping[str, Any]], Any]
   used: Callable[[Mapping[str, Any]], Any]
 
 
-def _same(part):
+def _same(name, part, settings):
   return part
 
 
-def _without_settings(part):
+def _without_settings(name, part, settings):
   return lambda settings: part()
+
+
+def _event(name, part, settings):
+  fields.add_event(name, settings)
+  return part
+
+
+def _posterior(name, part, settings):
+  check_family(part, {other: f for other, f in posterior.FAMILIES.items() if other != name})
+  fields.add_layers(name, part)
+  return part
 
 
 def _of_prune(key):
@@ -64,7 +78,12 @@ KINDS: dict[str, Kind] = {
   'update_rule': Kind(lambda: pruning.UPDATE_RULES, _without_settings, _of_prune('update_rule')),
   'model': Kind(lambda: models.MODELS, _same, lambda s: [s['model']['name']]),
   'data': Kind(lambda: sources.SOURCES, _same, lambda s: [s['data']['name']]),
-  'event': Kind(lambda: events.EVENTS, _same, lambda s: s['events']),
+  'event': Kind(lambda: events.EVENTS, _event, lambda s: s['events']),
+  'posterior': Kind(
+    lambda: posterior.FAMILIES,
+    _posterior,
+    lambda s: [s['layers']] if s['layers'] != 'deterministic' else [],
+  ),
 }
 _own: dict[tuple[str, str], Own] = {}
 
@@ -82,6 +101,7 @@ def register(kind: str, name: str, part: Any, settings: Mapping[str, Any] | None
   | model | a `sparsejax.models.network.Network`, or a function that makes one |
   | data | a function (folder, cache) -> `Whole`, by way of `data_set` |
   | event | (state, settings, context) -> state |
+  | posterior | a `sparsejax.posterior.Family`, which `layers` then names |
 
   The file that the part's code is in becomes part of the hash of every run that uses it.
 
@@ -92,7 +112,7 @@ def register(kind: str, name: str, part: Any, settings: Mapping[str, Any] | None
     settings: of an event: its defaults beside `at_epochs`, numbers or texts.
 
   Raises:
-    ValueError: an unknown kind, or a name that is taken by another part.
+    ValueError: an unknown kind, a name that is taken by another part, or a part that can't be one.
 
   Example:
     >>> import jax.numpy as jnp
@@ -106,11 +126,12 @@ def register(kind: str, name: str, part: Any, settings: Mapping[str, Any] | None
   before = _own.get((kind, name))
   if (name in table and before is None) or (before is not None and before.digest != own.digest):
     raise ValueError(f'register: the {kind} {name!r} is there already: another name is needed')
-  table[name] = known.made(part)
+  try:
+    table[name] = known.made(name, part, settings or {})
+  except ValueError as error:
+    raise ValueError(f'register: the {kind} {name!r}: {error}') from error
   _own[kind, name] = own
   NAMES_OF_ONES_OWN.setdefault(kind, set()).add(name)
-  if kind == 'event':
-    fields.add_event(name, settings or {})
 
 
 def data_set(
@@ -136,8 +157,31 @@ def digests(settings: Mapping[str, Any]) -> dict[str, str]:
   }
 
 
+def missing(settings: Mapping[str, Any], kinds: Iterable[str] = tuple(KINDS)) -> str:
+  """Returns which part of a person's own the settings of a run use that is not registered, or ''.
+
+  Example:
+    >>> missing({'chain': ['sgd'], 'events': ['mine']})
+    "there is no event 'mine': parts=FILE must name the file that registers it"
+  """
+  for kind in kinds:
+    known = KINDS[kind]
+    try:
+      names = [name for name in known.used(settings) if isinstance(name, str)]
+    except (AttributeError, KeyError, TypeError):  # a damaged run, which is refused elsewhere
+      continue
+    unknown = [name for name in names if name not in known.table() and name[:4] != 'npz:']
+    if unknown:
+      return f"there is no {kind} '{unknown[0]}': parts=FILE must name the file that registers it"
+  return ''
+
+
 def _digest(part: Any) -> str:
   """The sha256 of the file that a part is defined in; of a notebook's, of the part itself."""
+  if isinstance(part, Family):  # made of functions, and of what can be shown
+    values = [getattr(part, field.name) for field in dataclasses.fields(part)]
+    digests = [_digest(value) if callable(value) else repr(value) for value in values]
+    return hashlib.sha256('\n'.join(digests).encode()).hexdigest()
   bare = getattr(part, 'read', part)  # of a data set, what reads it
   bare = getattr(bare, 'func', bare)  # of a partial
   try:

@@ -4,6 +4,7 @@ import importlib.util
 import pathlib
 import sys
 import traceback
+import types
 
 from ml_collections import ConfigDict
 
@@ -29,15 +30,7 @@ def load(file: str) -> ConfigDict:
     place, text = place.with_name(method or place.name), f'{network},{text}' if text else network
   if not place.is_file():
     raise UsageError(no_config(named))
-  spec = importlib.util.spec_from_file_location(f'sparsejax_config_{place.stem}', place)
-  if spec is None or spec.loader is None:
-    raise UsageError(f'config={path} must be a file of Python, NAME.py')
-  module = importlib.util.module_from_spec(spec)
-  here = str(pathlib.Path.cwd())
-  if here not in sys.path:  # a config imports its neighbours by the path from here
-    sys.path.insert(0, here)
-  with TellingWhere(place):
-    spec.loader.exec_module(module)
+  module = execute(place)
   if not callable(make := getattr(module, 'get_config', None)):
     raise UsageError(f'config={path} is no config: it must have a function get_config()')
   try:
@@ -50,6 +43,25 @@ def load(file: str) -> ConfigDict:
   if not isinstance(config, ConfigDict):
     raise UsageError(f'config={file}: get_config() must return a ConfigDict')
   return config
+
+
+def execute(place: pathlib.Path) -> types.ModuleType:
+  """Returns the module that a file of Python is; whatever it registers is then known.
+
+  Raises:
+    UsageError: in one line, with the line of the file where it is the file's fault.
+  """
+  spec = importlib.util.spec_from_file_location(f'sparsejax_config_{place.stem}', place)
+  if spec is None or spec.loader is None or not place.is_file():
+    raise UsageError(f'{place} must be a file of Python, NAME.py')
+  module = importlib.util.module_from_spec(spec)
+  # A config imports its neighbours by their folder's name, from wherever it is called.
+  here, around = str(pathlib.Path.cwd()), str(place.resolve().parent.parent)
+  sys.path[:0] = [here] if here not in sys.path else []
+  sys.path += [around] if around not in sys.path else []
+  with TellingWhere(place):
+    spec.loader.exec_module(module)
+  return module
 
 
 class TellingWhere:
