@@ -7,6 +7,8 @@ import sys
 
 import pytest
 
+from sparsejax.posterior import FAMILIES
+
 ROOT = pathlib.Path(__file__).parent.parent
 PACKAGE = ROOT / 'sparsejax'
 
@@ -84,6 +86,12 @@ def test_nobody_imports_a_command_or_a_config():
   for path in SOURCES:
     if wing_of(path) in MAY_USE:
       assert not {name.split('.')[0] for name in imported(path)} & commands, path
+
+
+def test_only_posterior_knows_a_family_by_its_name():
+  for path in SOURCES:
+    if wing_of(path) != 'posterior':
+      assert not [name for name in FAMILIES if f"'{name}'" in path.read_text()], path
 
 
 def test_private_names_of_others_are_in_one_place():

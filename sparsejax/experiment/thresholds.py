@@ -32,8 +32,8 @@ def change(
 
   Example:
     >>> block = {'threshold': 3.0, 'thresholds': {'fc1': 2.0, 'fc2': 2.5}}
-    >>> config = {'layers': 'group_horseshoe', 'group_horseshoe': block}
-    >>> change(config, {}, thresholds='fc1=1')['group_horseshoe']
+    >>> config = {'layers': 'bayesian', 'bayesian': block}
+    >>> change(config, {}, thresholds='fc1=1')['bayesian']
     {'threshold': 3.0, 'thresholds': {'fc1': 1.0, 'fc2': 2.5}}
   """
   family = config['layers']
