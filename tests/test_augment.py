@@ -9,6 +9,8 @@ import pytest
 
 from sparsejax.experiment import augment
 
+pytestmark = pytest.mark.usefixtures('compiling_is_quick')
+
 KEY = jax.random.key(0)
 
 

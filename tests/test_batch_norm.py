@@ -10,6 +10,8 @@ from flax import linen as nn
 
 from sparsejax import recalibrate_batch_norm
 
+pytestmark = pytest.mark.usefixtures('compiling_is_quick')
+
 
 class Scaled(nn.Module):
   """w x, normalised: the moments that BatchNorm sees follow from w alone."""

@@ -1,5 +1,6 @@
 """What the compiled training step is made of: products of the precision asked for, one exchange."""
 
+import functools
 import re
 from unittest import mock
 
@@ -17,6 +18,7 @@ PRODUCT = re.compile(
 )
 
 
+@functools.cache
 def subject(*arguments):
   """What a command line's programs share."""
   return programs.Subject(build(*arguments))
@@ -49,8 +51,8 @@ NETWORKS = {
 )
 def test_every_product_of_a_step_is_of_the_precision_asked_for(name, backend, asked, side):
   """In both passes, in the program given to XLA, which on processors without them widens them."""
+  of = subject(QUICK, f'--config.model.dtype={asked}', *NETWORKS[name])
   with mock.patch.object(jax, 'default_backend', return_value=backend):
-    of = subject(QUICK, f'--config.model.dtype={asked}', *NETWORKS[name])
     found = products(lowered(of).as_text())
   assert len(found) >= 3 * 3 - 1  # of three layers or more, the first of which has no input's
   assert set(found) == {(side, side)}

@@ -9,6 +9,8 @@ import pytest
 
 from sparsejax.sparsity import criteria
 
+pytestmark = pytest.mark.usefixtures('compiling_is_quick')
+
 PARAM = jnp.array([-2.0, 0.5, 0.0])
 GRAD = jnp.array([0.25, -4.0, 9.0])
 ALL = {

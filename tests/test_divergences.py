@@ -17,6 +17,8 @@ from sparsejax.posterior.kl import (
   standard_normal_kl,
 )
 
+pytestmark = pytest.mark.usefixtures('compiling_is_quick')
+
 CONSTANT = 0.63518  # KL + CONSTANT -> 0 as alpha grows: (Euler's gamma + log 2) / 2
 
 

@@ -14,6 +14,8 @@ from sparsejax.sparsity.granularity import (
   weight,
 )
 
+pytestmark = pytest.mark.usefixtures('compiling_is_quick')
+
 MATRIX = jnp.array([[1.0, 2.0, 3.0], [4.0, 5.0, 6.0]])  # two inputs, three outputs
 KERNEL = jnp.arange(8.0).reshape(2, 1, 2, 2)  # HWIO: [[0, 1], [2, 3]] above [[4, 5], [6, 7]]
 DEPTHWISE = jnp.ones((3, 3, 1, 2)) * jnp.array([1.0, 2.0]).reshape(1, 1, 1, 2)

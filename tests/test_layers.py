@@ -8,6 +8,8 @@ from flax import linen as nn
 
 from sparsejax import layers
 
+pytestmark = pytest.mark.usefixtures('compiling_is_quick')
+
 
 @pytest.mark.parametrize(
   ('layer', 'image', 'kernel', 'bound'),

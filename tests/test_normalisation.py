@@ -9,6 +9,8 @@ from flax import linen as nn
 from sparsejax import layers
 from sparsejax.layers import choice, normalisation
 
+pytestmark = pytest.mark.usefixtures('compiling_is_quick')
+
 SCALES = [1.5, 0.0, -0.5, 0.1, 2.0]  # of five channels: dead, turned round
 BIASES = [0.2, 0.3, -0.4, -3.0, 0.0]
 
