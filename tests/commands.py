@@ -1,6 +1,8 @@
-"""Running the launch command as a process of its own, as a person does."""
+"""Running the launch command: in this process, or as one of its own where one is tested."""
 
 import atexit
+import contextlib
+import io
 import json
 import os
 import pathlib
@@ -8,36 +10,74 @@ import shutil
 import subprocess
 import sys
 import tempfile
+from unittest import mock
 
+import jax
 import numpy as np
 
+from sparsejax import launch as command
+from sparsejax.experiment import allocator
 from sparsejax.experiment.metrics import TIMINGS
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 
 
-# The commands of all processes of one session of tests share what they compile: compiling is most
-# of their time. Whoever comes first makes the folder, and takes it away at the end.
+# All processes of one session of tests share what they compile: compiling is most of their time.
+# Whoever comes first makes the folder, and takes it away at the end.
 _SHARED = 'SPARSEJAX_TEST_CACHES'
 if _SHARED not in os.environ:
   os.environ[_SHARED] = tempfile.mkdtemp(prefix='sparsejax-tests-')
   atexit.register(shutil.rmtree, os.environ[_SHARED], ignore_errors=True)
 CACHES = pathlib.Path(os.environ[_SHARED])
+OF_CACHES = {
+  'SPARSEJAX_CACHE': str(CACHES / 'data'),
+  'JAX_COMPILATION_CACHE_DIR': str(CACHES / 'compiled'),
+}
 
 
 def environment(devices=1):
-  """The environment of a command: one device unless said otherwise, caches of the tests' own."""
+  """The environment of a process: one device unless said otherwise, caches of the tests' own.
+
+  Compiling is quick in it, as in conftest.py.
+  """
   return os.environ | {
     'JAX_PLATFORMS': 'cpu',
     'XLA_FLAGS': f'--xla_force_host_platform_device_count={devices}',
-    'SPARSEJAX_CACHE': str(CACHES / 'data'),
-    'JAX_COMPILATION_CACHE_DIR': str(CACHES / 'compiled'),
     'JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS': '0',
+    'JAX_DISABLE_MOST_OPTIMIZATIONS': '1',
+    **OF_CACHES,
   }
 
 
+@contextlib.contextmanager
+def on_devices(count):
+  """Within it this process trains on so many of its devices."""
+  some = jax.local_devices()[:count]
+  with mock.patch.multiple(
+    jax,
+    local_devices=lambda *_, **__: some,
+    local_device_count=lambda *_, **__: count,
+    device_count=lambda *_, **__: count,
+  ):
+    yield
+
+
+def launch(*arguments, devices=1):
+  """Runs the command in this process, from its flags on; returns (status, stdout, stderr)."""
+  stdout, stderr = io.StringIO(), io.StringIO()
+  with (
+    on_devices(devices),
+    contextlib.chdir(ROOT),
+    contextlib.redirect_stdout(stdout),
+    contextlib.redirect_stderr(stderr),
+    mock.patch.object(allocator, 'keep_freed_memory'),  # which would be for good
+  ):
+    status = command.main(['launch.py', *arguments])
+  return status, stdout.getvalue(), stderr.getvalue()
+
+
 def start(*arguments, devices=1):
-  """Starts launch.py with its output in pipes."""
+  """Starts launch.py as a process of its own, with its output in pipes."""
   return subprocess.Popen(
     [sys.executable, 'launch.py', *arguments],
     cwd=ROOT,
@@ -48,9 +88,9 @@ def start(*arguments, devices=1):
   )
 
 
-def launch(*arguments, devices=1):
-  """Runs launch.py to its end; returns (status, stdout, stderr)."""
-  process = start(*arguments, devices=devices)
+def launch_apart(*arguments):
+  """Runs launch.py to its end in a process of its own; returns (status, stdout, stderr)."""
+  process = start(*arguments)
   stdout, stderr = process.communicate()
   return process.returncode, stdout, stderr
 

@@ -13,6 +13,9 @@ import commands
 import jax
 import pytest
 
+os.environ |= commands.OF_CACHES
+jax.config.update('jax_compilation_cache_dir', commands.OF_CACHES['JAX_COMPILATION_CACHE_DIR'])
+jax.config.update('jax_persistent_cache_min_compile_time_secs', 0.2)  # of less, looking up is more
 jax.config.update('jax_numpy_rank_promotion', 'raise')
 
 
@@ -25,8 +28,13 @@ def compiling_is_quick():
 
 
 @pytest.fixture
-def _from_the_root(monkeypatch, tmp_path):
-  """A command in this process, with its caches away from the user's."""
-  monkeypatch.setenv('SPARSEJAX_CACHE', str(tmp_path / 'cache'))
-  monkeypatch.setenv('JAX_COMPILATION_CACHE_DIR', str(tmp_path / 'compiled'))
+def _from_the_root(monkeypatch):
+  """A command in this process, where its configs are found."""
   monkeypatch.chdir(commands.ROOT)
+
+
+@pytest.fixture(scope='module')
+def one_device():
+  """For files whose runs are as good on one device as on four, which wait for each other."""
+  with commands.on_devices(1):
+    yield

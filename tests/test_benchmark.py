@@ -14,7 +14,7 @@ from experiments import QUICK, build
 
 from sparsejax import benchmark, models
 from sparsejax.benchmarks import measure, memory, peer, programs, rounds
-from sparsejax.experiment import threads
+from sparsejax.experiment import allocator, threads
 from sparsejax.experiment.config import commandline
 
 KEYS = (
@@ -60,11 +60,13 @@ def stand_in(path, ways, layers):
   return str(path)
 
 
-def test_the_command_prints_and_writes_every_figure_and_a_trace(tmp_path):
+def test_the_command_prints_and_writes_every_figure_and_a_trace(tmp_path, capsys, monkeypatch):
+  monkeypatch.setattr(allocator, 'keep_freed_memory', lambda: None)  # it would be for good
   out, trace = tmp_path / 'figures.json', tmp_path / 'trace'
-  status, stdout, stderr = run(QUICK, '--rounds=1', f'--out={out}', f'--profile={trace}')
-  assert status == 0, stderr
-  figures = json.loads(stdout)
+  arguments = ['benchmark', QUICK, '--rounds=1', f'--out={out}', f'--profile={trace}']
+  with commands.on_devices(1):
+    assert benchmark.main(arguments) == 0
+  figures = json.loads(capsys.readouterr().out)
   assert json.loads(out.read_text()) == figures
   assert tuple(figures)[: len(KEYS)] == KEYS
   assert figures['peer_examples_per_second'] is None

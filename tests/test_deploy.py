@@ -16,6 +16,8 @@ from sparsejax.experiment import checkpoint, files, metrics, thresholds
 from sparsejax.experiment.config import base
 from sparsejax.experiment.run import run
 
+pytestmark = pytest.mark.usefixtures('compiling_is_quick', 'one_device')
+
 CHAIN = ('add_kl_gradients', 'scale_by_adam', 'scale_by_learning_rate')
 GNJ = 'group_normal_jeffreys'
 OF_DEPLOYMENT = ('deployed_from', *metrics.TIMINGS)
@@ -52,17 +54,6 @@ def refused(capsys, *arguments):
   assert output.out == ''
   assert output.err.count('\n') == 1, output.err
   return output.err
-
-
-@pytest.fixture(scope='module', autouse=True)
-def _compiling_is_quick(compiling_is_quick):
-  pass
-
-
-@pytest.fixture(autouse=True)
-def _own_caches(monkeypatch, tmp_path):
-  monkeypatch.setenv('SPARSEJAX_CACHE', str(tmp_path / 'cache'))
-  monkeypatch.setenv('JAX_COMPILATION_CACHE_DIR', str(tmp_path / 'compiled'))
 
 
 @pytest.fixture(scope='module')

@@ -1,4 +1,7 @@
-"""Two processes of four devices train as one, and as one they end."""
+"""Two processes of four devices train as one, and as one they end.
+
+Of what follows, all that takes two processes is slow.
+"""
 
 import contextlib
 import os
@@ -39,13 +42,14 @@ def end(processes, workdir):
   return statuses, said
 
 
+@pytest.mark.slow
 def test_two_processes_lose_as_one_device_does(tmp_path):
   two = tmp_path / 'two'
   every_step = ('--config.epochs=1.0', '--config.log.every_steps=1')
   statuses, said = end(start(two, *every_step), two)
   assert statuses == [0, 0], said
   one = tmp_path / 'one'
-  status, _, stderr = commands.launch(*RUN, *every_step, f'--workdir={one}')
+  status, _, stderr = commands.launch_apart(*RUN, *every_step, f'--workdir={one}')
   assert status == 0, stderr
   losses = [
     [line['train_loss'] for line in commands.metrics(path) if 'train_loss' in line]
@@ -87,6 +91,7 @@ def whole(tmp_path_factory):
   return workdir
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('lost', [0, 1])
 def test_a_lost_process_ends_the_other_and_both_go_on_to_the_bit(tmp_path, whole, lost):
   workdir = tmp_path / 'killed'
@@ -109,6 +114,7 @@ def test_a_lost_process_ends_the_other_and_both_go_on_to_the_bit(tmp_path, whole
   assert commands.summary(workdir) == commands.summary(whole)
 
 
+@pytest.mark.slow
 def test_a_signal_to_one_of_them_saves_and_ends_both(tmp_path):
   workdir = tmp_path / 'run'
   processes = start(workdir, '--config.epochs=200.0', devices=1)
@@ -119,6 +125,7 @@ def test_a_signal_to_one_of_them_saves_and_ends_both(tmp_path):
   assert 'saved at step' in said[0]
 
 
+@pytest.mark.slow
 def test_what_the_first_refuses_ends_both(tmp_path):
   workdir = tmp_path / 'run'
   workdir.mkdir()

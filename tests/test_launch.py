@@ -2,12 +2,15 @@
 
 import json
 import signal
+import time
 from types import SimpleNamespace
 
 import commands
 import pytest
 
 from sparsejax import launch
+
+pytestmark = pytest.mark.usefixtures('compiling_is_quick')
 
 QUICK = '--config=configs/quickstart.py'
 SHORT = (QUICK, '--config.epochs=22.0')
@@ -159,6 +162,7 @@ def test_ctrl_c_saves_first(tmp_path):
   with commands.start(QUICK, '--config.epochs=5000.0', f'--workdir={workdir}') as process:
     while not (workdir / 'metrics.jsonl').exists() or commands.metrics(workdir) == []:
       assert process.poll() is None, process.communicate()
+      time.sleep(0.02)
     process.send_signal(signal.SIGINT)
     _, stderr = process.communicate()
   assert process.returncode == 130
@@ -169,7 +173,7 @@ def test_ctrl_c_saves_first(tmp_path):
 
 def test_a_bad_field_ends_the_command_itself_with_status_2(tmp_path):
   arguments = (QUICK, '--config.modle.width=8', f'--workdir={tmp_path / "run"}')
-  status, stdout, stderr = commands.launch(*arguments)
+  status, stdout, stderr = commands.launch_apart(*arguments)
   assert (status, stdout) == (2, '')
   assert stderr.count('\n') == 1, stderr
   assert 'model.width' in stderr
@@ -223,6 +227,7 @@ def test_a_directory_in_use_or_of_another_run_is_refused(tmp_path):
   living = commands.start(QUICK, '--config.epochs=5000.0', f'--workdir={workdir}')
   while not (workdir / 'metrics.jsonl').exists():
     assert living.poll() is None, living.communicate()
+    time.sleep(0.02)
   before = (workdir / 'config.json').read_text()
   status, _, stderr = commands.launch(QUICK, f'--workdir={workdir}')
   assert status == 2

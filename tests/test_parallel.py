@@ -14,6 +14,8 @@ from sparsejax.experiment import checkpoint, parallel
 from sparsejax.experiment.state import initial
 from sparsejax.experiment.steps import Arrays, Preprocessing, make_train_step
 
+pytestmark = pytest.mark.usefixtures('compiling_is_quick')
+
 RUN = (
   '--config=configs/quickstart.py',
   '--config.epochs=2.0',

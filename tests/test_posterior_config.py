@@ -14,6 +14,8 @@ from sparsejax.experiment.config import base
 from sparsejax.experiment.durations import Clock
 from sparsejax.sparsity import tree
 
+pytestmark = pytest.mark.usefixtures('compiling_is_quick')
+
 CLOCK = Clock(examples=100, batch_size=10, epochs=4)
 CHAIN = ('add_kl_gradients', 'scale_by_adam', 'scale_by_learning_rate')
 

@@ -16,6 +16,8 @@ from sparsejax.experiment import data
 from sparsejax.experiment.augment import normalise
 from sparsejax.experiment.errors import UsageError
 
+pytestmark = pytest.mark.usefixtures('compiling_is_quick', 'one_device')
+
 
 def short():
   config = quickstart.get_config()

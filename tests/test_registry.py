@@ -11,6 +11,8 @@ import sparsejax
 from sparsejax.experiment import registry, setup
 from sparsejax.experiment.config import commandline
 
+pytestmark = pytest.mark.usefixtures('compiling_is_quick')
+
 PARTS = """
 import jax.numpy as jnp
 import numpy as np
@@ -99,8 +101,10 @@ def test_a_run_of_parts_of_ones_own_whose_code_names_the_experiment(tmp_path):
   first = hash_of(file, tmp_path / 'one')
   summary = json.loads((tmp_path / 'one' / 'summary.json').read_text())
   assert summary['layers']['fc1']['active_units'] == 4  # rows, evenly
+  registered.forget()  # as another process would not know them
   other.write_text(CONFIG.replace('-weights  # CHANGED HERE', '-2 * weights'))
   assert hash_of(other, tmp_path / 'two') != first
+  registered.forget()
   with pytest.raises(ValueError, match="there is no model 'my_lenet': parts=FILE must name the"):
     sparsejax.load(tmp_path / 'one')
   assert sparsejax.load(tmp_path / 'one', parts=file).summary == summary

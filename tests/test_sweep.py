@@ -184,6 +184,7 @@ def kill_one(study, order):
   return 'lost' in study.study.trials[trial.number].user_attrs
 
 
+@pytest.mark.slow
 def test_killed_workers_lose_no_trial_and_change_no_figure(tmp_path, undisturbed):
   process = start(*SEARCH, f'--workdir={tmp_path}', '--workers=2')
   order, killed = random.Random(0), 0
@@ -203,6 +204,7 @@ def test_killed_workers_lose_no_trial_and_change_no_figure(tmp_path, undisturbed
   assert figures_of(tmp_path) == figures_of(undisturbed[0])
 
 
+@pytest.mark.slow
 def test_a_search_that_was_terminated_goes_on(tmp_path, undisturbed):
   process = start(*SEARCH, f'--workdir={tmp_path}', '--workers=2')
   while len(list(tmp_path.glob('runs/*/metrics.jsonl'))) < 3:
@@ -313,6 +315,7 @@ def wait_for(port, process):
     time.sleep(0.1)
 
 
+@pytest.mark.slow
 def test_two_commands_on_one_postgresql_study_do_no_trial_twice(tmp_path, server, undisturbed):
   arguments = (*SEARCH, f'--workdir={tmp_path}', f'--study={server}', '--name=shared')
   processes = [start(*arguments) for _ in range(2)]

@@ -12,6 +12,8 @@ from sparsejax.experiment.config import base
 from sparsejax.experiment.errors import PausedError, TerminatedError
 from sparsejax.experiment.run import run
 
+pytestmark = pytest.mark.usefixtures('compiling_is_quick', 'one_device')
+
 EPOCHS = 4
 
 
