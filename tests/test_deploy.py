@@ -247,7 +247,9 @@ SOURCES = {
 }
 
 
-@pytest.mark.parametrize(('spoil', 'expected'), SOURCES.items(), ids=lambda value: str(value)[:25])
+@pytest.mark.parametrize(
+  ('spoil', 'expected'), SOURCES.items(), ids=[spoil.__name__ for spoil in SOURCES]
+)
 def test_a_run_that_can_not_be_deployed_is_refused(spoil, expected, copied, tmp_path, capsys):
   spoil(copied)
   new = tmp_path / 'new'
