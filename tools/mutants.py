@@ -1,0 +1,211 @@
+"""What the tests notice: small faults seeded in the package, each tried on the tests that reach it.
+
+  python tools/mutants.py list mutants.json --count=40 --seed=0    # picks the faults
+  python tools/mutants.py reach mutants.json old.json --at=COMMIT  # runs the suite once
+  python tools/mutants.py run mutants.json old.json --at=COMMIT    # tries what is not tried yet
+  python tools/mutants.py compare mutants.json old.json new.json   # what only the old suite notices
+
+A test reaches a mutant that evaluates the expression it changes, in a process that the test starts
+too: one run of the suite, with a probe at each of the expressions, finds that for all mutants.
+"""
+
+import argparse
+import collections
+import concurrent.futures
+import json
+import os
+import pathlib
+import re
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+
+import faults
+
+NOTICED = ('killed', 'timeout')
+PROBE = """import os
+SEEN = set()
+def hit(mutant):
+  test = os.environ.get('PYTEST_CURRENT_TEST', '').rpartition(' (')[0]
+  if test and (mutant, test) not in SEEN:
+    SEEN.add((mutant, test))
+    with open(os.environ['MUTANT_HITS'], 'a') as file:
+      file.write(f'{mutant}\\t{test}\\n')
+"""
+
+
+class Checkout:
+  """A commit in a folder of its own, imported by whatever runs in it."""
+
+  def __init__(self, commit):
+    self._commit = commit
+
+  def __enter__(self):
+    self._folder = tempfile.TemporaryDirectory(prefix='mutants-')
+    self.root = pathlib.Path(self._folder.name) / 'checkout'
+    subprocess.run(
+      ['git', 'worktree', 'add', '--quiet', '--detach', self.root, self._commit], check=True
+    )
+    return self
+
+  def __exit__(self, *_):
+    subprocess.run(['git', 'worktree', 'remove', '--force', self.root], check=True)
+    self._folder.cleanup()
+
+  def write(self, mutants, what):
+    """Puts the `what` ('new', 'probe') of mutants in place; returns which were found."""
+    found = []
+    for number, mutant in mutants.items():
+      path = self.root / mutant['path']
+      by = [line.replace('NUMBER', str(number)) for line in mutant[what]]
+      text = faults.replaced(path.read_text(), mutant, by) if path.exists() else None
+      if text is not None:
+        path.write_text(text)
+        found.append(number)
+    return found
+
+  def restore(self):
+    subprocess.run(['git', 'checkout', '--quiet', '.'], cwd=self.root, check=True)
+
+  def pytest(self, *arguments, seconds=None, **environment):
+    """Returns pytest's status, or None after so many seconds, and its output."""
+    # Python takes what it compiled for the source's as long as its size and second are the same.
+    environment |= os.environ | {'PYTHONPATH': str(self.root), 'PYTHONDONTWRITEBYTECODE': '1'}
+    command = [sys.executable, '-m', 'pytest', '-p', 'no:cacheprovider', '-rfE', '--tb=line']
+    process = subprocess.Popen(
+      [*command, *arguments], cwd=self.root, env=environment, start_new_session=True,
+      stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+    )  # fmt: skip
+    try:
+      output, _ = process.communicate(timeout=seconds)
+      return process.returncode, output
+    except subprocess.TimeoutExpired:
+      os.killpg(process.pid, signal.SIGKILL)
+      return None, process.communicate()[0]
+
+
+def failed(output):
+  """Returns the tests that pytest's summary names as failed."""
+  return re.findall(r'^(?:FAILED|ERROR) (.+?)(?: - .*)?$', output, re.MULTILINE)
+
+
+def reach(mutants, commit, processes):
+  """Runs the suite once; returns each mutant's tests, and every test's seconds.
+
+  Tests that fail where nothing is changed but the probes are left out: they say nothing.
+  """
+  with Checkout(commit) as checkout:
+    found = checkout.write(dict(enumerate(mutants)), 'probe')
+    (checkout.root / 'mutant_probe.py').write_text(PROBE)
+    hits = checkout.root.parent / 'hits'
+    hits.touch()
+    _, output = checkout.pytest('-n', str(processes), '--durations=0', '-vv', MUTANT_HITS=str(hits))
+    reached = {line for line in hits.read_text().splitlines() if line}
+  seconds = collections.defaultdict(float)
+  for spent, test in re.findall(
+    r'^ *([\d.]+)s (?:setup|call|teardown) +(.+)$', output, re.MULTILINE
+  ):
+    seconds[test] += float(spent)
+  fails = failed(output)
+  tests = {number: [] for number in found}
+  for line in sorted(reached):
+    number, test = line.split('\t')
+    if test not in fails:
+      tests[int(number)].append(test)
+  return {'tests': tests, 'seconds': seconds, 'fails': fails, 'tail': output[-2000:]}
+
+
+def attempt(checkout, number, mutant, suite, most):
+  """Returns what the tests that reach a mutant say of it."""
+  tests = suite['tests'].get(str(number))
+  if not tests:
+    return {'verdict': 'not found' if tests is None else 'not reached'}
+  files = collections.defaultdict(float)
+  for test in tests:
+    files[test.partition('::')[0]] += suite['seconds'].get(test, 0)
+  left = sorted(tests, key=lambda test: (files[test.partition('::')[0]], test))
+  began = time.monotonic()
+  verdict, flaky = 'survived', []
+  while left:
+    checkout.write({number: mutant}, 'new')
+    status, output = checkout.pytest('-n', '0', '-x', *left, seconds=most)
+    checkout.restore()
+    by = failed(output)
+    if not by or checkout.pytest('-n', '0', *by)[0] == 0:
+      verdict = 'timeout' if status is None else 'killed' if status else 'survived'
+      break
+    # It fails without the mutant too.
+    flaky += by
+    left = [test for test in left if test not in by]
+  return {
+    'verdict': verdict, 'by': by, 'flaky': flaky, 'tests': len(tests),
+    'seconds': round(time.monotonic() - began), 'tail': output[-600:],
+  }  # fmt: skip
+
+
+def run(mutants, path, commit, most, jobs):
+  """Tries every mutant that the file of a suite has no verdict of, and writes each as it comes."""
+  suite = json.loads(path.read_text())
+  results = suite.setdefault('results', {})
+  left = [number for number in range(len(mutants)) if str(number) not in results]
+
+  def work(_):
+    with Checkout(commit) as checkout:
+      while left:
+        number = left.pop(0)
+        results[str(number)] = attempt(checkout, number, mutants[number], suite, most)
+        path.write_text(json.dumps(suite, indent=1))
+        print(number, results[str(number)]['verdict'], flush=True)
+
+  with concurrent.futures.ThreadPoolExecutor(jobs) as pool:
+    list(pool.map(work, range(jobs)))
+
+
+def described(mutant):
+  return f'{mutant["path"]}:{mutant["line"]} {mutant["function"]}, {mutant["operator"]}:' + ''.join(
+    f'\n  {sign} {line.strip()}' for sign in ('old', 'new') for line in mutant[sign]
+  )
+
+
+def compare(mutants, old, new):
+  """Prints a line of counts for each suite, then the mutants that only the old one notices."""
+  verdicts = []
+  for path in (old, new):
+    results = json.loads(path.read_text())['results']
+    verdicts.append([results[str(number)]['verdict'] for number in range(len(mutants))])
+    print(path, dict(collections.Counter(verdicts[-1])))
+  for mutant, before, after in zip(mutants, *verdicts, strict=True):
+    if before in NOTICED and after not in NOTICED:
+      print(f'{before}, then {after}: {described(mutant)}')
+
+
+def main():
+  parser = argparse.ArgumentParser(description=__doc__.partition('\n')[0])
+  parser.add_argument('command', choices=('list', 'reach', 'run', 'compare'))
+  parser.add_argument('mutants', type=pathlib.Path)
+  parser.add_argument('suites', type=pathlib.Path, nargs='*')
+  parser.add_argument('--count', type=int, default=40)
+  parser.add_argument('--seed', type=int, default=0)
+  parser.add_argument('--at', default='HEAD', help='the commit whose package and tests are meant')
+  parser.add_argument('--jobs', type=int, default=2, help='processes at a time')
+  parser.add_argument('--seconds', type=float, default=600, help='the most that a mutant may take')
+  given = parser.parse_args()
+  if given.command == 'list':
+    mutants = faults.choose(pathlib.Path.cwd(), given.count, given.seed)
+    given.mutants.write_text(json.dumps(mutants, indent=1))
+    print(*(f'{i} {described(mutant)}' for i, mutant in enumerate(mutants)), sep='\n')
+    return
+  mutants = json.loads(given.mutants.read_text())
+  if given.command == 'compare':
+    compare(mutants, *given.suites)
+  elif given.command == 'run':
+    run(mutants, *given.suites, given.at, given.seconds, given.jobs)
+  else:
+    suite = reach(mutants, given.at, given.jobs)
+    given.suites[0].write_text(json.dumps(suite, indent=1))
+
+
+if __name__ == '__main__':
+  main()
