@@ -3,6 +3,7 @@
   python tools/mutants.py list mutants.json --count=40 --seed=0    # picks the faults
   python tools/mutants.py reach mutants.json old.json --at=COMMIT  # runs the suite once
   python tools/mutants.py run mutants.json old.json --at=COMMIT    # tries what is not tried yet
+  python tools/mutants.py run mutants.json new.json old.json       # first by what noticed it there
   python tools/mutants.py compare mutants.json old.json new.json   # what only the old suite notices
 
 A test reaches a mutant that evaluates the expression it changes, in a process that the test starts
@@ -25,6 +26,7 @@ import time
 import faults
 
 NOTICED = ('killed', 'timeout')
+USAGE = 4  # pytest's status for a test that is not there
 PROBE = """import os
 SEEN = set()
 def hit(mutant):
@@ -91,8 +93,8 @@ def failed(output):
   return re.findall(r'^(?:FAILED|ERROR) (.+?)(?: - .*)?$', output, re.MULTILINE)
 
 
-def reach(mutants, commit, processes):
-  """Runs the suite once; returns each mutant's tests, and every test's seconds.
+def reach(mutants, commit, processes, paths):
+  """Runs a suite once; returns each mutant's tests, those of the quickest files first.
 
   Tests that fail where nothing is changed but the probes are left out: they say nothing.
   """
@@ -101,63 +103,64 @@ def reach(mutants, commit, processes):
     (checkout.root / 'mutant_probe.py').write_text(PROBE)
     hits = checkout.root.parent / 'hits'
     hits.touch()
-    _, output = checkout.pytest('-n', str(processes), '--durations=0', '-vv', MUTANT_HITS=str(hits))
-    reached = {line for line in hits.read_text().splitlines() if line}
+    asked = '-n', str(processes), '--durations=0', '-v', *paths
+    _, output = checkout.pytest(*asked, MUTANT_HITS=str(hits))
+    reached = {tuple(line.split('\t')) for line in hits.read_text().splitlines()}
   seconds = collections.defaultdict(float)
-  for spent, test in re.findall(
-    r'^ *([\d.]+)s (?:setup|call|teardown) +(.+)$', output, re.MULTILINE
-  ):
-    seconds[test] += float(spent)
+  durations = re.findall(r'^ *([\d.]+)s (?:setup|call|teardown) +(.+?)::', output, re.MULTILINE)
+  for spent, file in durations:
+    seconds[file] += float(spent)
   fails = failed(output)
   tests = {number: [] for number in found}
-  for line in sorted(reached):
-    number, test = line.split('\t')
+  for number, test in sorted(reached, key=lambda hit: (seconds[hit[1].partition('::')[0]], hit[1])):
     if test not in fails:
       tests[int(number)].append(test)
-  return {'tests': tests, 'seconds': seconds, 'fails': fails, 'tail': output[-2000:]}
+  return {'tests': tests, 'failed': fails}
 
 
-def attempt(checkout, number, mutant, suite, most):
-  """Returns what the tests that reach a mutant say of it."""
-  tests = suite['tests'].get(str(number))
-  if not tests:
-    return {'verdict': 'not found' if tests is None else 'not reached'}
-  files = collections.defaultdict(float)
-  for test in tests:
-    files[test.partition('::')[0]] += suite['seconds'].get(test, 0)
-  left = sorted(tests, key=lambda test: (files[test.partition('::')[0]], test))
-  began = time.monotonic()
-  verdict, flaky = 'survived', []
-  while left:
-    checkout.write({number: mutant}, 'new')
-    status, output = checkout.pytest('-n', '0', '-x', *left, seconds=most)
-    checkout.restore()
-    by = failed(output)
-    if not by or checkout.pytest('-n', '0', *by)[0] == 0:
-      verdict = 'timeout' if status is None else 'killed' if status else 'survived'
-      break
-    # It fails without the mutant too.
-    flaky += by
-    left = [test for test in left if test not in by]
-  return {
-    'verdict': verdict, 'by': by, 'flaky': flaky, 'tests': len(tests),
-    'seconds': round(time.monotonic() - began), 'tail': output[-600:],
-  }  # fmt: skip
+def attempt(checkout, number, mutant, rounds, most):
+  """Returns what tests say of a mutant, a round of them at a time, and which said it."""
+  begun, verdict, flaky = time.monotonic(), 'not reached', []
+
+  def result(verdict, by=()):
+    spent = round(time.monotonic() - begun)
+    return {'verdict': verdict, 'by': by, 'flaky': flaky, 'seconds': spent}
+
+  for tests in filter(None, rounds):
+    while True:
+      if not checkout.write({number: mutant}, 'new'):
+        return result('not found')
+      others = (f'--deselect={test}' for test in flaky)
+      status, output = checkout.pytest('-n', '0', '-x', *tests, *others, seconds=most)
+      checkout.restore()
+      by = failed(output)
+      if status is None:
+        return result('timeout')
+      if status == USAGE:  # this commit lacks one of the tests
+        break
+      if not status:
+        verdict = 'survived'
+        break
+      if not by or not checkout.pytest('-n', '0', *by)[0]:
+        return result('killed', by)
+      flaky += by  # it fails without the mutant too
+  return result(verdict)
 
 
-def run(mutants, path, commit, most, jobs):
-  """Tries every mutant that the file of a suite has no verdict of, and writes each as it comes."""
-  suite = json.loads(path.read_text())
+def run(mutants, path, known, commit, most, jobs):
+  """Tries every mutant that a suite has no verdict of, with the tests that are `known` first."""
+  suite = json.loads(path.read_text()) if path.exists() else {'tests': {}}
   results = suite.setdefault('results', {})
-  left = [number for number in range(len(mutants)) if str(number) not in results]
+  left = [str(number) for number in range(len(mutants)) if str(number) not in results]
 
   def work(_):
     with Checkout(commit) as checkout:
       while left:
         number = left.pop(0)
-        results[str(number)] = attempt(checkout, number, mutants[number], suite, most)
+        rounds = known.get(number, {}).get('by'), suite['tests'].get(number)
+        results[number] = attempt(checkout, number, mutants[int(number)], rounds, most)
         path.write_text(json.dumps(suite, indent=1))
-        print(number, results[str(number)]['verdict'], flush=True)
+        print(number, results[number]['verdict'], *results[number]['by'], flush=True)
 
   with concurrent.futures.ThreadPoolExecutor(jobs) as pool:
     list(pool.map(work, range(jobs)))
@@ -189,6 +192,7 @@ def main():
   parser.add_argument('--count', type=int, default=40)
   parser.add_argument('--seed', type=int, default=0)
   parser.add_argument('--at', default='HEAD', help='the commit whose package and tests are meant')
+  parser.add_argument('--tests', nargs='*', default=[], help='of the suite that is run, else all')
   parser.add_argument('--jobs', type=int, default=2, help='processes at a time')
   parser.add_argument('--seconds', type=float, default=600, help='the most that a mutant may take')
   given = parser.parse_args()
@@ -201,9 +205,10 @@ def main():
   if given.command == 'compare':
     compare(mutants, *given.suites)
   elif given.command == 'run':
-    run(mutants, *given.suites, given.at, given.seconds, given.jobs)
+    known = [json.loads(other.read_text())['results'] for other in given.suites[1:]]
+    run(mutants, given.suites[0], *(known or [{}]), given.at, given.seconds, given.jobs)
   else:
-    suite = reach(mutants, given.at, given.jobs)
+    suite = reach(mutants, given.at, given.jobs, given.tests)
     given.suites[0].write_text(json.dumps(suite, indent=1))
 
 
