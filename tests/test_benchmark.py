@@ -132,6 +132,11 @@ def test_blocks_take_turns_and_all_but_the_first_steps_are_counted():
   assert calls == first + [('slow', 1), ('fast', 1), ('fast', 4)] * 2
 
 
+def test_a_ratio_is_refused_where_a_round_lacks_one_of_the_two():
+  with pytest.raises(ValueError, match='shorter'):
+    rounds.median_ratio([1.0, 2.0], [1.0])
+
+
 @pytest.mark.parametrize(
   ('config', 'bare'),
   {

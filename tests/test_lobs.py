@@ -283,6 +283,22 @@ def test_inputs_times_the_kernel_are_the_layers_outputs(tiny):
     np.testing.assert_allclose(product, outcome[name], atol=1e-5)
 
 
+class Twice(nn.Module):
+  """One dense layer that is called for two halves of the inputs."""
+
+  @nn.compact
+  def __call__(self, images, *, train):
+    dense = deterministic.Dense(3, name='dense')
+    return sum(dense(half) for half in jnp.split(images, 2, axis=1))
+
+
+def test_the_inputs_of_a_layer_that_is_called_twice_are_those_of_both_calls():
+  images = jnp.arange(8.0).reshape(2, 4)
+  variables = Twice().init(jax.random.key(0), images, train=False)
+  rows = lobs.layer_inputs(Twice(), 'dense', variables, images)
+  assert rows.tolist() == [[[0, 1, 1], [4, 5, 1], [2, 3, 1], [6, 7, 1]]]
+
+
 def test_the_event_keeps_exactly_the_share_and_loses_less_than_zeroing(tiny):
   state, context, pruned = tiny
   kernels = [block['kernel'] for block in pruned.params.values()]

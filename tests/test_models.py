@@ -10,7 +10,7 @@ import pytest
 from flax import linen as nn
 
 from sparsejax import models
-from sparsejax.models import butterfly
+from sparsejax.models import butterfly, mobilenet
 
 pytestmark = pytest.mark.usefixtures('compiling_is_quick')
 
@@ -102,6 +102,17 @@ def test_positions_of_lenet5():
   assert sum(macs) == 2_293_000
 
 
+def test_a_layer_of_training_alone_has_no_positions():
+  class Auxiliary(nn.Module):
+    @nn.compact
+    def __call__(self, images, *, train):
+      if train:
+        nn.Dense(2, name='auxiliary')(images)
+      return nn.Dense(3, name='head')(images)
+
+  assert models.positions(Auxiliary(), (4, 5, 1)) == {'head': 20}
+
+
 def test_multiplications_of_vgg16():
   model = models.create('vgg16')
   params = sizes(shapes(model, (32, 32, 3))['params'])
@@ -177,6 +188,21 @@ class Mix(nn.Module):
   @nn.compact
   def __call__(self, x):
     return butterfly.butterfly_product(models.create('lenet5').parts(), x, train=False)
+
+
+def test_every_block_of_mobilenet_ends_in_a_relu():
+  model, images = models.create('mobilenet', width=2), jnp.ones((1, 32, 32, 3))
+  variables = model.init(jax.random.key(0), images, train=False)
+  _, found = model.apply(
+    variables,
+    images,
+    train=False,
+    mutable='intermediates',
+    capture_intermediates=lambda module, _: isinstance(module, mobilenet.Separable),
+  )
+  outputs = jax.tree.leaves(found)
+  assert len(outputs) == len(mobilenet.BLOCKS)
+  assert all(jnp.min(output) == 0 for output in outputs)
 
 
 def test_a_butterfly_starts_orthogonal_and_mixes_every_channel_with_every_other():

@@ -115,6 +115,11 @@ def test_a_collapsed_run_is_hollow_on_no_front_and_does_not_stretch_the_axis():
   assert '1 below the axis, at 10.0 %' in text
 
 
+def test_the_lower_edge_says_between_which_accuracies_its_marks_are():
+  found = tasks('nothing', [run('less', accuracy=0.08), run('more', accuracy=0.1), run('sound')])
+  assert pareto.notes('nothing', found)[-1].endswith('2 below the axis, at 8.0 to 10.0 %')
+
+
 def test_the_curve_of_the_page_shows_a_collapsed_run_in_the_same_way():
   found = collapsed_and_sound()
   drawn = curve.pareto('nothing', found, {r.path: 'a' for g in found for r in g.runs})
@@ -230,6 +235,7 @@ def test_histograms_say_what_they_count_and_of_which_task():
   bins |= {'threshold': 2.0, 'suggested_threshold': None}
   figure = figures.log_alpha({'a': {'fc': bins}, 'b': {'fc': bins}}, 'a task', ['b'])
   assert [ax.get_ylabel() for ax in figure.axes] == ['weights', 'groups']
+  assert [ax.get_xlabel() for ax in figure.axes] == ['', 'log alpha']  # once, at the foot
   assert 'a task' in words(figure)
   assert 'gap of the histogram' not in words(figure)
 
@@ -325,6 +331,7 @@ def test_the_front_of_a_search_is_what_none_beats_in_every_objective():
   (front,) = [line for line in ax.lines if line.get_label().startswith('on the front')]
   assert front.get_xydata().tolist() == [[0.5, 0.1], [0.9, 0.2], [0.95, 0.5]]
   assert sum(len(line.get_xdata()) for line in ax.lines) == 5
+  assert {line.get_label() for line in ax.lines} <= set(words(figure))  # in the legend
   assert '5 that finished' in figure.get_suptitle()
 
 

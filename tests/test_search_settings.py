@@ -37,6 +37,23 @@ def sweep(**changes):
   return config | changes
 
 
+def test_a_changed_default_is_seen():
+  """Or a search that began before it would be refused as another one."""
+  assert base.get_config().to_dict() == {
+    'configs': ('configs/quickstart.py',),
+    'overrides': (),
+    'seeds': (0,),
+    'space': (),
+    'sampler': 'random',
+    'sampler_seed': 0,
+    'trials': 27,
+    'scheduler': {'name': 'hyperband', 'eta': 3},
+    'objectives': ({'metric': 'validation_loss', 'direction': 'minimize'},),
+    'constraints': (),
+    'deaths': 5,
+  }
+
+
 def test_hyperband_over_one_parameter():
   found = settings.check(sweep(), resolve)
   assert [parameter.key for parameter in found.parameters] == [KEY]

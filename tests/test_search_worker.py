@@ -5,15 +5,17 @@ Training is a stand-in that writes what a run would; the study is a real one in 
 
 import json
 import signal
+import sys
 
 import pytest
 from optuna.exceptions import StorageInternalError
 from optuna.storages import InMemoryStorage
 from optuna.trial import TrialState
 
-from sparsejax.experiment import errors
+from sparsejax import sweep_worker
+from sparsejax.experiment import allocator, compilation, errors, threads
 from sparsejax.experiment import run as run_module
-from sparsejax.search import base, settings, supervisor, view, worker
+from sparsejax.search import base, layout, settings, storage, study, supervisor, view, worker
 from sparsejax.search.study import Study, worker_name
 
 CONFIG = {'epochs': 9.0, 'seed': 0, 'rate': 0.1, 'evaluation': {'every_epochs': 1.0}}
@@ -369,3 +371,29 @@ def test_the_figures_of_a_trial_have_the_active_fraction_where_its_run_tells_it(
   one = crew()
   found = {'validation_loss': 0.1, 'validation_accuracy': 0.9, 'active_fraction': 0.05}
   assert one._figures(found | {'epoch': 1}) == found
+
+
+def test_a_worker_that_was_terminated_ends_with_the_signals_status(tmp_path, monkeypatch):
+  class Terminated:
+    def __init__(self, *arguments):
+      pass
+
+    def run(self):
+      raise errors.TerminatedError('SIGTERM: saved at step 3', signal.SIGTERM)
+
+  (tmp_path / layout.SWEEP).write_text('{"overrides": []}')
+  monkeypatch.setattr(sys, 'argv', ['sweep_worker', str(tmp_path), 'test'])
+  monkeypatch.setattr(worker, 'Worker', Terminated)
+  for module, name in (
+    (allocator, 'keep_freed_memory'),
+    (threads, 'serve_devices'),
+    (settings, 'check'),
+    (compilation, 'use_cache'),
+    (storage, 'open_storage'),
+    (storage, 'identity'),
+    (study, 'Study'),
+  ):
+    monkeypatch.setattr(module, name, lambda *_: None)
+  with pytest.raises(SystemExit) as ended:
+    sweep_worker.main()
+  assert ended.value.code == 143

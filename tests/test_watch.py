@@ -7,7 +7,7 @@ import commands
 import pytest
 
 from configs import quickstart
-from sparsejax.experiment import checkpoint
+from sparsejax.experiment import checkpoint, display
 from sparsejax.experiment.config import base
 from sparsejax.experiment.errors import PausedError, TerminatedError
 from sparsejax.experiment.run import run
@@ -17,10 +17,11 @@ pytestmark = pytest.mark.usefixtures('compiling_is_quick', 'one_device')
 EPOCHS = 4
 
 
-def train(path, watch=None):
+def train(path, watch=None, **changes):
   config = quickstart.get_config()
   config.epochs = float(EPOCHS)
   config.prune.begin_epochs = 2.0
+  config.update_from_flattened_dict(changes)
   config.log.checkpoint_every_epochs = 4.0
   config = base.complete(config).to_dict() | {'name': 'quickstart'}
   return run(config, base.defaults(config), version=base.VERSION, workdir=path, watch=watch)
@@ -71,3 +72,18 @@ def test_a_signal_while_what_is_stopped_is_saved_is_not_lost(tmp_path, monkeypat
   monkeypatch.setattr(checkpoint, 'save', signalled)
   with pytest.raises(TerminatedError):
     train(tmp_path / 'run', lambda line: line['epoch'] == 1)
+
+
+def test_a_signal_is_heeded_after_an_epoch_where_nothing_is_logged(tmp_path, monkeypatch):
+  trained = []
+
+  def signalled(progress, step):
+    if not trained:
+      os.kill(os.getpid(), signal.SIGTERM)
+    trained.append(step)
+
+  monkeypatch.setattr(display.Progress, 'update', signalled)
+  with pytest.raises(TerminatedError, match='SIGTERM: saved at step') as caught:
+    train(tmp_path / 'run', **{'log.every_steps': 1000, 'evaluation.every_epochs': 4.0})
+  (step,) = trained
+  assert str(caught.value).endswith(f' {step}')
