@@ -13,8 +13,8 @@ On a machine that is lent for minutes, with what is kept and what is compiled to
 
 python results/reproduce.py cifar10 --runs=DIR --seconds=480 --cache=CACHE --out=OUT
 
-Exit status: 0 when every run ended well, 1 when one failed, 2 for bad arguments; after SIGTERM or
-SIGINT the runs under way are saved, and it is 143 or 130.
+Exit status: 0 when every run ended well, 1 when one failed, 2 for bad arguments; after SIGTERM,
+SIGINT or SIGHUP the runs under way are saved, and it is 143, 130 or 129.
 """
 
 import argparse

@@ -4,7 +4,6 @@ import concurrent.futures
 import os
 import pathlib
 import re
-import signal
 import subprocess
 import sys
 import threading
@@ -14,6 +13,8 @@ from typing import NamedTuple
 
 from entries import Entry
 from pages import PAGES
+
+from sparsejax import signals
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 GPU = 'GPU'  # the tier of rows for a GPU alone
@@ -85,12 +86,14 @@ def command_of(entry: Entry, seed: int, runs: pathlib.Path, data: str | None) ->
 def has_gpu() -> bool:
   """Whether JAX finds a GPU; asked in a process of its own, which gives it back."""
   ask = 'import jax; print(jax.default_backend())'
-  found = subprocess.run([sys.executable, '-c', ask], capture_output=True, text=True, check=True)
+  found = subprocess.run(
+    [sys.executable, '-c', ask], capture_output=True, text=True, process_group=0
+  )
   return found.stdout.strip() == 'gpu'
 
 
 class Children:
-  """The processes under way; in its block SIGTERM and SIGINT go on to them, and end this one.
+  """The processes under way; what would end this one in its block ends them first.
 
   Each saves and ends; then SystemExit with 128 and the signal's number leaves the block.
   """
@@ -102,13 +105,12 @@ class Children:
     self._lock = threading.Lock()
 
   def __enter__(self):
-    numbers = (signal.SIGTERM, signal.SIGINT)
-    self._before = {number: signal.signal(number, self._stop) for number in numbers}
+    self._block = signals.handled(self._stop)
+    self._block.__enter__()
     return self
 
   def __exit__(self, *exception):
-    for number, handler in self._before.items():
-      signal.signal(number, handler)
+    self._block.__exit__(*exception)
     if self.stopped_by is not None:
       sys.exit(128 + self.stopped_by)
 

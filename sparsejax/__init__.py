@@ -6,8 +6,16 @@ layer anew for the weights that stay; `posterior` knows what a variational layer
 trains a config and `load` reads a finished run; they need what the extra `experiments` installs.
 """
 
+# ruff: noqa: E402  (what the rest imports takes seconds, in which a command can be told to end)
 import importlib
+import sys
 from typing import Any
+
+from sparsejax import signals
+
+signals.end_in_one_line(
+  signals.command_of(getattr(sys.modules['__main__'], '__file__', None), sys.orig_argv)
+)
 
 from sparsejax import posterior
 from sparsejax.sparsity import allocation, costs, criteria, granularity, lobs, updates

@@ -14,7 +14,8 @@ Prints one object of JSON. `utilisation` is the share of the machine's own rate 
 `chain_overhead` the time of a step over that of one without the links of sparsity, `ratio` our
 examples per second over PyTorch's, of whose four ways the fastest counts.
 
-Exit status: 0, 2 for what can't be measured as asked, 1 otherwise.
+Exit status: 0, 2 for what can't be measured as asked, 128 and its number
+after a signal, 1 otherwise.
 """
 
 import argparse
@@ -23,11 +24,12 @@ import json
 import os
 import pathlib
 import re
+import signal
 import sys
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NoReturn
 
-from sparsejax import extras
+from sparsejax import extras, signals
 
 DONE, FAILED, USAGE = 0, 1, 2
 
@@ -83,7 +85,7 @@ def _keep_processor() -> None:
 def _fail(status: int, error: Exception) -> int:
   from sparsejax.experiment.errors import in_one_line
 
-  print(f'benchmark: {in_one_line(error)}', file=sys.stderr)
+  signals.say(f'benchmark: {in_one_line(error)}')
   return status
 
 
@@ -112,14 +114,9 @@ def _arguments(argv: Sequence[str]) -> argparse.Namespace:
     raise UsageError(f"unexpected argument '{stray[0]}': --help tells which are allowed")
   if arguments.rounds < 1:
     raise UsageError(f'--rounds={arguments.rounds}: allowed is 1 or more')
-  out, profile = arguments.out, arguments.profile
+  out = arguments.out
   if out is not None and (out.is_dir() or not os.access(out.parent, os.W_OK | os.X_OK)):
     raise UsageError(f'--out={out}: allowed is a file in a folder that is there, to be written')
-  try:
-    if profile is not None:
-      profile.mkdir(parents=True, exist_ok=True)
-  except OSError as error:
-    raise UsageError(f'--profile={profile}: {error.strerror}; allowed is a folder') from None
   arguments.config = rest
   return arguments
 
@@ -142,12 +139,27 @@ def benchmark(arguments: argparse.Namespace) -> dict[str, Any]:
     experiment = setup.build(settings)
   except ValueError as error:
     raise UsageError(str(error)) from error
+  try:
+    if arguments.profile is not None:
+      arguments.profile.mkdir(parents=True, exist_ok=True)
+  except OSError as error:
+    where = arguments.profile
+    raise UsageError(f'--profile={where}: {error.strerror}; allowed is a folder') from None
   options: dict[str, Any] = dict(count=arguments.rounds, profile=arguments.profile, note=_note)
   if arguments.against is None:
     return measure.measure(experiment, **options)
   chain, cores = programs.bare_chain(experiment.config), threads.available()
-  with peer.Peer(arguments.torch_python, experiment, chain, cores) as torch:
+  with (
+    signals.handled(_leave),  # by way of PyTorch's process, which ends with the block
+    peer.Peer(arguments.torch_python, experiment, chain, cores) as torch,
+  ):
     return measure.measure(experiment, peer=torch, **options)
+
+
+def _leave(number: int, frame: object) -> NoReturn:
+  del frame
+  signals.say(f'benchmark: {signal.Signals(number).name}')
+  raise SystemExit(128 + number)
 
 
 def _note(line: str) -> None:

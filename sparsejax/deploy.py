@@ -14,7 +14,8 @@ Thresholds that are not given stay as the run has them. The new directory is nam
 hash is that of a run of launch.py with these thresholds, which would end in the same network. Its
 summary says which run trained the posterior, as `deployed_from`.
 
-Exit status: 0 finished, 2 for what can't be deployed as asked, 1 otherwise.
+Exit status: 0 finished, 2 for what can't be deployed as asked, 128 and its number
+after a signal, 1 otherwise.
 """
 
 import argparse

@@ -12,8 +12,8 @@ On several machines the same command once on each, under SLURM's srun or Open MP
 elsewhere with --coordinator=HOST:PORT (of the first) --processes=N --process=K. The first one
 writes; the batch is shared by the devices of all.
 
-Exit status: 0 finished, 2 for what can't be run as asked, 143 after SIGTERM, 130 after SIGINT (both
-save first), 1 otherwise.
+Exit status: 0 finished, 2 for what can't be run as asked, 143 after SIGTERM, 130 after SIGINT, 129
+after SIGHUP (training saves first; nohup keeps the last away), 1 otherwise.
 """
 
 import argparse
@@ -23,7 +23,7 @@ import sys
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
-from sparsejax import extras
+from sparsejax import extras, signals
 
 FINISHED, CRASHED, USAGE, SIGNALLED = 0, 1, 2, 128
 
@@ -120,7 +120,7 @@ def _run(command: Command) -> int:
 
 
 def _fail(status: int, message: object) -> int:
-  print(f'launch.py: {message}', file=sys.stderr)
+  signals.say(f'launch.py: {message}')
   return status
 
 

@@ -7,7 +7,8 @@ runs.csv (every setting and every figure), report.md, report.html (one file, ope
 figures of both as PNG and SVG: TASK.pareto, .traces, .weights, .units and .log_alpha, of searches
 .brackets and .objectives.
 
-Exit status: 0, or 2 for what can't be reported as asked. A broken run is a row that says so.
+Exit status: 0, 2 for what can't be reported as asked, 128 and its number after a signal. A broken
+run is a row that says so.
 """
 
 import argparse

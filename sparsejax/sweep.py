@@ -8,8 +8,8 @@ other users of the machine do not see. The same command goes on with a search th
 and started on more machines that share DIR it works on the same search. Fields:
 sparsejax/search/base.py; `--config.FIELD=VALUE` sets one.
 
-Exit status: 0 finished, 2 for what can't be run as asked, 143 after SIGTERM, 130 after SIGINT (the
-workers save first), 1 otherwise.
+Exit status: 0 finished, 2 for what can't be run as asked, 143 after SIGTERM, 130 after SIGINT,
+129 after SIGHUP (the workers save first), 1 otherwise.
 """
 
 import argparse

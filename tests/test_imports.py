@@ -14,9 +14,10 @@ PACKAGE = ROOT / 'sparsejax'
 
 # What each wing may use of the others. A command (any other file of the package) may use them all.
 MAY_USE = {
-  '__init__': {'sparsity', 'posterior', 'transforms'},
+  '__init__': {'sparsity', 'posterior', 'transforms', 'signals'},
   'lookup': set(),
   'private': set(),
+  'signals': set(),
   'streams': set(),
   'sparsity': {'sparsity', 'lookup', 'streams'},
   'posterior': {'posterior', 'sparsity', 'lookup'},
@@ -25,9 +26,9 @@ MAY_USE = {
   'models': {'models', 'layers', 'posterior', 'sparsity', 'lookup'},
   'experiment': {
     *('experiment', 'models', 'layers', 'transforms', 'posterior', 'sparsity', 'lookup'),
-    *('streams', 'private'),
+    *('streams', 'private', 'signals'),
   },
-  'search': {'search', 'experiment', 'lookup'},
+  'search': {'search', 'experiment', 'lookup', 'signals'},
   'reports': {'reports', 'search', 'experiment'},
   'benchmarks': {'benchmarks', 'experiment', 'models', 'layers'},
 }
@@ -38,6 +39,7 @@ MAY_NOT_USE = {
   'transforms': {'flax', 'ml_collections', 'absl'},
   'layers': {'ml_collections', 'absl'},
   'models': {'ml_collections', 'absl'},
+  'signals': {'jax', 'numpy', 'optax', 'flax', 'ml_collections', 'absl'},
   'lookup': {'jax', 'optax', 'flax', 'ml_collections', 'absl'},
 }
 SOURCES = sorted(PACKAGE.rglob('*.py'))
@@ -103,7 +105,8 @@ def test_private_names_of_others_are_in_one_place():
 
 def test_the_walk_finds_the_imports_that_are_there():
   assert used_wings(PACKAGE / 'transforms' / 'pruning.py') == {'private', 'sparsity', 'transforms'}
-  assert used_wings(PACKAGE / '__init__.py') == {'sparsity', 'posterior', 'transforms'}
+  found = {'signals', 'sparsity', 'posterior', 'transforms'}
+  assert used_wings(PACKAGE / '__init__.py') == found
   assert 'optax' in imported(PACKAGE / 'transforms' / 'pruning.py')
 
 

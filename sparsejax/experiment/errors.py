@@ -14,7 +14,7 @@ class NonFiniteLossError(RuntimeError):
 
 
 class TerminatedError(RuntimeError):
-  """SIGTERM or SIGINT came; the state is saved. The signal's number is the last argument."""
+  """A signal came; the state is saved. Its number is the last argument."""
 
   @property
   def signal(self) -> int:

@@ -1,16 +1,15 @@
 """The one training loop: segments of steps, and what the agenda says between them."""
 
-import contextlib
 import signal
 import time
-from collections.abc import Callable, Generator, Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import optax
 
-from sparsejax import models
+from sparsejax import models, signals
 from sparsejax.experiment import (
   augment,
   checkpoint,
@@ -103,7 +102,7 @@ class Trainer:
       self._arrive(0)
     boundaries = [b for b in self.experiment.agenda.boundaries if b > begin]
     try:
-      with _on_signals(self._note_signal):
+      with signals.noted(self._note_signal):
         for end in boundaries:
           cut_from = self._copy_network() if begin == self.experiment.agenda.last_cut else None
           self._segment(begin, end)
@@ -282,29 +281,3 @@ def _refuse_non_finite(window) -> None:
 
 def _plain(value: Any) -> int | float:
   return value if isinstance(value, int) else float(value)
-
-
-@contextlib.contextmanager
-def _on_signals(note) -> Generator[None]:
-  """Calls `note` on the first SIGTERM or SIGINT while the block runs; a second acts as ever.
-
-  Only the main thread can set signals; in others they stay as they are.
-  """
-  previous = {}
-
-  def handle(number, frame):
-    del frame
-    signal.signal(number, previous[number])
-    note(number)
-
-  try:
-    for number in (signal.SIGTERM, signal.SIGINT):
-      previous[number] = signal.signal(number, handle)
-  except ValueError:
-    yield
-    return
-  try:
-    yield
-  finally:
-    for number, handler in previous.items():
-      signal.signal(number, handler)

@@ -15,6 +15,7 @@ from optuna.exceptions import StorageInternalError
 from rich.console import Console
 from rich.live import Live
 
+from sparsejax import signals
 from sparsejax.experiment import files
 from sparsejax.experiment.numbers import duration
 from sparsejax.search import layout, view
@@ -47,8 +48,10 @@ class Supervisor:
 
   def run(self) -> int:
     """Returns the exit status: 0 when every slot is done and some trial could be trained."""
-    for number in (signal.SIGTERM, signal.SIGINT):
-      signal.signal(number, self._note_signal)
+    with signals.handled(self._note_signal):
+      return self._run()
+
+  def _run(self) -> int:
     (self.folder / layout.LOGS).mkdir(exist_ok=True)
     self._release_dead_of_this_machine()
     try:
@@ -67,7 +70,7 @@ class Supervisor:
     finally:
       self._end_workers()
     if self._signal is not None:
-      print(f'{signal.Signals(self._signal).name}: the same command goes on', file=sys.stderr)
+      signals.say(f'sweep: {signal.Signals(self._signal).name}: the same command goes on')
       return 128 + self._signal
     return self._show_result()
 
