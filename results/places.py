@@ -66,6 +66,7 @@ def start(
   arguments: Sequence[str],
   workdir: pathlib.Path,
   variables: Mapping[str, str] | None = None,
+  host: str = 'localhost',
 ) -> list[subprocess.Popen]:
   """Starts launch.py in every process of the place, each in a session of its own.
 
@@ -74,12 +75,13 @@ def start(
     arguments: of launch.py, but for the run directory and the place.
     workdir: the run directory; what the processes say is in `log_of` it.
     variables: of the environment, beside this process' own and those of the place.
+    host: by which the processes know this machine.
   """
   port = free_port()
   workdir.parent.mkdir(parents=True, exist_ok=True)
   processes = []
   for index in range(place.processes):
-    own = [f'--coordinator=localhost:{port}', f'--processes={place.processes}']
+    own = [f'--coordinator={host}:{port}', f'--processes={place.processes}']
     own = [*own, f'--process={index}'] if place.processes > 1 else []
     with log_of(workdir, index).open('w') as log:
       process = subprocess.Popen(

@@ -4,12 +4,16 @@ Of what follows, all that takes two processes is slow.
 """
 
 import contextlib
+import ipaddress
+import json
 import os
+import pathlib
 import signal
 import subprocess
 import time
 
 import commands
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -24,10 +28,11 @@ RUN = (
 )
 
 
-def start(workdir, *arguments, devices=4):
+def start(workdir, *arguments, devices=4, **options):
   """Starts both processes, with the tests' caches."""
   place = places.Place('two processes', processes=2, devices=devices, shares=2 * devices)
-  return places.start(place, [*RUN, *arguments], workdir, commands.environment(devices))
+  variables = commands.environment(devices)
+  return places.start(place, [*RUN, *arguments], workdir, variables, **options)
 
 
 def end(processes, workdir):
@@ -125,6 +130,44 @@ def test_a_signal_to_one_of_them_saves_and_ends_both(tmp_path):
   assert 'saved at step' in said[0]
 
 
+def listening(pid):
+  """The addresses on which a process takes TCP connections, as the kernel tells them."""
+  links = [pathlib.Path(f'/proc/{pid}/fd', fd) for fd in os.listdir(f'/proc/{pid}/fd')]
+  sockets = {os.readlink(link) for link in links if link.is_symlink()}
+  found = []
+  for table in ('tcp', 'tcp6'):
+    for line in pathlib.Path('/proc/net', table).read_text().splitlines()[1:]:
+      _, local, _, state, *rest = line.split()
+      if state == '0A' and f'socket:[{rest[5]}]' in sockets:
+        words = np.frombuffer(bytes.fromhex(local.partition(':')[0]), '>u4').astype('<u4')
+        address = ipaddress.ip_address(words.tobytes())
+        found.append(getattr(address, 'ipv4_mapped', None) or address)
+  return found
+
+
+def other_address():
+  """An address of this machine that is not of it alone; None where it has none."""
+  with contextlib.suppress(OSError):
+    found = hosts.address_towards('192.0.2.1:9')
+    return None if hosts._is_loopback(found) else found
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not pathlib.Path('/proc/net/tcp').exists(), reason='as Linux tells it')
+@pytest.mark.parametrize('host', ['127.0.0.1', other_address()])
+def test_each_process_listens_on_the_address_that_was_given_and_on_no_other(tmp_path, host):
+  if host is None:
+    pytest.skip('this machine has no address that others see')
+  workdir = tmp_path / 'run'
+  processes = start(workdir, '--config.epochs=2000.0', devices=1, host=host)
+  wait_for_checkpoint(workdir, processes)  # by then all that listens does
+  found = [listening(child) for process in processes for child in children(process)]
+  processes[0].send_signal(signal.SIGTERM)
+  end(processes, workdir)
+  assert {str(address) for one in found for address in one} == {host}
+  assert len(found[0]) > len(found[1]) > 0  # where they meet is on the first alone
+
+
 @pytest.mark.slow
 def test_what_the_first_refuses_ends_both(tmp_path):
   workdir = tmp_path / 'run'
@@ -142,6 +185,9 @@ def test_what_the_first_refuses_ends_both(tmp_path):
     (('localhost:1', 2, None), '--process is missing: allowed are all of --coordinator=HOST:PORT'),
     ((None, 2, 0), '--coordinator is missing'),
     (('localhost', 2, 0), '--coordinator=localhost: allowed is HOST:PORT'),
+    (('localhost:0', 2, 0), '--coordinator=localhost:0: the port must be from 1 to 65535'),
+    (('localhost:65536', 2, 0), 'the port must be from 1 to 65535'),
+    (('::1:1234', 2, 0), '--coordinator=::1:1234: allowed is HOST:PORT'),
     (('localhost:1', 0, 0), '--processes=0: allowed is 1 or more'),
     (('localhost:1', 2, 2), '--process=2: allowed is 0 to 1'),
     (('localhost:1', 2, -1), '--process=-1: allowed is 0 to 1'),
@@ -171,3 +217,66 @@ def test_one_process_is_the_first_and_asks_nobody():
   assert hosts.is_first()
   assert hosts.from_first(lambda: 5) == 5
   assert (hosts.any_of(True), hosts.any_of(False)) == (True, False)
+
+
+def test_an_address_of_ipv6_stands_in_brackets():
+  assert hosts.place('[::1]:1234', 2, 0, {}).coordinator == '[::1]:1234'
+
+
+def test_a_coordinator_that_does_not_exist_is_one_line():
+  with pytest.raises(UsageError, match='--coordinator=nowhere:1: the processes do not meet'):
+    hosts.join(hosts.Place('nowhere:1', 2, 0))
+
+
+def hear(monkeypatch, *sent):
+  """Makes this process the second of two, which hears the first send these one after the other."""
+  waiting = list(sent)
+
+  def receive(mine):
+    theirs = np.asarray(waiting.pop(0))
+    assert theirs.shape == np.shape(mine)
+    return theirs
+
+  monkeypatch.setattr(hosts, 'count', lambda: 2)
+  monkeypatch.setattr(hosts, 'is_first', lambda: False)
+  monkeypatch.setattr(hosts, 'any_of', bool)
+  monkeypatch.setattr(hosts.multihost_utils, 'broadcast_one_to_all', receive)
+
+
+def told(value):
+  text = json.dumps(value).encode()
+  return np.int32(len(text)), np.frombuffer(text, np.uint8)
+
+
+STATE = {'bias': jnp.float32([1.5, -0.0]), 'step': jnp.int32(3)}
+SHAPES = ['float32[2]', 'int32[]']
+NOTES = {'seconds': 2.5, 'phases': {}}
+
+
+def test_the_state_of_the_first_arrives_to_the_bit(monkeypatch):
+  arrays = np.float32([2.5, -0.0]).tobytes() + np.int32(7).tobytes()
+  words = told({'found': [SHAPES, NOTES]})
+  hear(monkeypatch, *words, np.frombuffer(arrays, np.uint8))
+  state, notes = hosts.state_from_first(None, STATE)
+  assert notes == NOTES
+  assert state['step'] == 7
+  np.testing.assert_array_equal(state['bias'], [2.5, 0.0])
+  assert np.signbit(state['bias'][1])
+
+
+def test_a_state_of_other_shapes_is_refused_before_it_is_read(monkeypatch):
+  hear(monkeypatch, *told({'found': [['float32[3]', 'int32[]'], NOTES]}))
+  with pytest.raises(UsageError, match='their settings must be the same'):
+    hosts.state_from_first(None, STATE)
+
+
+def test_what_the_first_refuses_is_refused_here(monkeypatch):
+  hear(monkeypatch, *told({'error': 'workdir=x: it holds notes.txt'}))
+  with pytest.raises(UsageError, match='it holds notes'):
+    hosts.from_first(None)
+
+
+def test_processes_of_two_experiments_do_not_train_as_one(monkeypatch):
+  hear(monkeypatch, *told({'found': '01234567, seed 0'}))
+  with pytest.raises(UsageError, match='different experiments, this one for 01234567, seed 1:'):
+    hosts.check_same('01234567, seed 1')

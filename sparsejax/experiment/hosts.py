@@ -6,10 +6,13 @@ need be readable everywhere. With one process every function here is the plain c
 """
 
 import contextlib
+import ipaddress
+import itertools
+import json
 import os
-import pickle
 import re
 import signal
+import socket
 import subprocess
 import sys
 from collections.abc import Callable, Mapping, Sequence
@@ -17,11 +20,13 @@ from typing import Any, NamedTuple
 
 import jax
 import numpy as np
+from absl import logging
 from jax.experimental import multihost_utils
 
+from sparsejax import private, signals
 from sparsejax.experiment import parallel
 from sparsejax.experiment.errors import UsageError
-from sparsejax.experiment.state import from_host, to_host
+from sparsejax.experiment.state import from_host, shaped_as_on_host, to_host
 
 LOST_AFTER = 20  # seconds without a sign of life
 # How many processes a scheduler started in this step, where JAX finds out the rest by itself.
@@ -72,8 +77,11 @@ def place(
       f'--{missing[0]} is missing: allowed are all of --coordinator=HOST:PORT, --processes=N and '
       '--process=K, or none'
     )
-  if not re.fullmatch(r'.+:\d+', coordinator):
+  port = re.fullmatch(r'(?:\[[^]]+\]|[^:]+):(\d+)', coordinator)
+  if port is None:
     raise UsageError(f'--coordinator={coordinator}: allowed is HOST:PORT of the first process')
+  if not 0 < int(port[1]) < 2**16:
+    raise UsageError(f'--coordinator={coordinator}: the port must be from 1 to 65535')
   if count < 1:
     raise UsageError(f'--processes={count}: allowed is 1 or more')
   if not 0 <= index < count:
@@ -84,21 +92,72 @@ def place(
 def join(where: Place) -> None:
   """Waits for the other processes of a run; before anything asks JAX for a device.
 
+  The first one listens for the others on the host of `coordinator` alone, and each exchanges sums
+  over the address from which it reaches that host.
+
   Raises:
     UsageError: they don't come.
   """
   # On CPU two programs may run at once, and the processes take their sums in different orders: each
   # would wait for the other.
   jax.config.update('jax_cpu_enable_async_dispatch', False)
+  found = private.place_by_scheduler() if where.coordinator is None else (*where, None)
+  coordinator = found[0] if found else None
+  own = listens = None
   try:
-    jax.distributed.initialize(*where, heartbeat_timeout_seconds=LOST_AFTER)
-  except (RuntimeError, ValueError) as error:
+    if coordinator is not None:
+      own, listens = address_towards(coordinator), coordinator
+      if _is_loopback(own) and not _is_of_one_machine(coordinator):
+        if where.coordinator is None:  # a scheduler's name of this machine, which others may know
+          own = listens = None
+        else:
+          logging.warning('%s is an address of this machine alone', coordinator)
+    with signals.handled(signal.SIG_DFL):  # no handler of ours is called while JAX waits
+      jax.distributed.initialize(
+        *(found or where),
+        heartbeat_timeout_seconds=LOST_AFTER,
+        coordinator_bind_address=listens,
+      )
+  except (RuntimeError, ValueError, OSError) as error:
     line = str(error).strip().splitlines()[-1]
-    raise UsageError(
-      f'--coordinator={where.coordinator}: the processes do not meet: {line}'
-    ) from None
+    raise UsageError(f'--coordinator={coordinator}: the processes do not meet: {line}') from None
+  if own is not None and not private.sum_over_address(own):
+    logging.warning('this JAX exchanges sums over the address that the name of the machine has')
   if not is_first():
     sys.stdout = open(os.devnull, 'w')  # noqa: SIM115  (the first one speaks for all)
+
+
+def address_towards(coordinator: str) -> str:
+  """Returns this machine's own address on the way to a HOST:PORT.
+
+  Raises:
+    OSError: there is no such host, or no way to it.
+
+  Example:
+    >>> address_towards('127.0.0.1:1234')
+    '127.0.0.1'
+  """
+  host, _, port = coordinator.rpartition(':')
+  wrong = None
+  for family, kind, _, _, address in socket.getaddrinfo(
+    host.strip('[]'), int(port), type=socket.SOCK_DGRAM
+  ):
+    try:
+      with socket.socket(family, kind) as way:
+        way.connect(address)  # which sends nothing
+        return way.getsockname()[0]
+    except OSError as error:  # of IPv6, say, which a machine can be without
+      wrong = error
+  raise wrong or OSError(f'{host} has no address')
+
+
+def _is_loopback(address: str) -> bool:
+  return ipaddress.ip_address(address.partition('%')[0]).is_loopback
+
+
+def _is_of_one_machine(coordinator: str) -> bool:
+  """Whether it says itself that it is for processes of one machine."""
+  return re.match(r'localhost:|127\.|\[::1\]', coordinator) is not None
 
 
 def guarded(command: Sequence[str]) -> int:
@@ -119,18 +178,16 @@ def guarded(command: Sequence[str]) -> int:
     if child is not None:
       child.send_signal(number)
 
-  previous = {number: signal.signal(number, pass_on) for number in (signal.SIGTERM, signal.SIGINT)}
-  try:
+  with signals.handled(pass_on):
     # In a session of its own, or a terminal would send it every signal a second time.
     child = subprocess.Popen(command, env=os.environ | {IS_GUARDED: '1'}, start_new_session=True)
     if asked:
       child.send_signal(asked[-1])
     status = child.wait()
-  finally:
-    for number, handler in previous.items():
-      signal.signal(number, handler)
   if status == -signal.SIGABRT:
     raise LostError
+  if -status in asked:  # while it waited for the others
+    signals.say(f'launch.py: {signal.Signals(-status).name}; what was saved before stays')
   return status if status >= 0 else 128 - status
 
 
@@ -177,51 +234,78 @@ def on_first(function: Callable[[], contextlib.AbstractContextManager]) -> Any:
 
 
 def from_first(function: Callable[[], Any]) -> Any:
-  """Returns in every process what the function returns in the first: anything that pickles.
+  """Returns in every process what the function returns in the first: what JSON can say.
 
   Raises:
     UsageError: in every process, what the function raises in the first.
   """
   if count() == 1:
     return function()
-  found, error = None, None
+  said, raised = {}, None
   if is_first():
     try:
-      found = function()
-    except UsageError as raised:
-      error = raised
-  found, error = _from_first((found, error))
-  if error is not None:
-    raise error
-  return found
+      said = {'found': function()}
+    except UsageError as error:
+      said, raised = {'error': str(error)}, error
+  text = json.dumps(said).encode()
+  size = int(multihost_utils.broadcast_one_to_all(np.int32(len(text))))
+  said = json.loads(_bytes_from_first(text, size))
+  if 'error' in said:
+    raise raised or UsageError(said['error'])
+  return said['found']
 
 
-def _from_first(value):
-  """Sends bytes: floating-point numbers would go through a sum with zeros, which loses -0.0."""
-  payload = np.frombuffer(pickle.dumps(value) if is_first() else b'', np.uint8)
-  size = int(multihost_utils.broadcast_one_to_all(np.int32(payload.size)))
-  if not is_first():
-    payload = np.zeros(size, np.uint8)
-  return pickle.loads(multihost_utils.broadcast_one_to_all(payload).tobytes())
+def _bytes_from_first(mine: bytes, size: int) -> bytes:
+  """The first process' bytes; numbers would go through a sum with zeros, which loses -0.0."""
+  payload = np.frombuffer(mine, np.uint8) if is_first() else np.zeros(size, np.uint8)
+  return multihost_utils.broadcast_one_to_all(payload).tobytes()
+
+
+def check_same(experiment: str) -> None:
+  """Raises a UsageError in every process unless all were started for the same experiment."""
+  if any_of(from_first(lambda: experiment) != experiment):
+    raise UsageError(
+      f'the processes were started for different experiments, this one for {experiment}: '
+      'all must be given the same settings and the same data'
+    )
 
 
 def state_from_first(function: Callable[[], tuple[Any, Any]], like: Any) -> tuple[Any, Any]:
   """Returns in every process the state and the notes that the function returns in the first.
 
   Args:
-    function: () -> (state, notes that pickle).
-    like: a state of the same structure.
+    function: () -> (state, notes that JSON can say).
+    like: a state of the same structure, shapes and dtypes.
 
   Raises:
-    UsageError: in every process, what the function raises in the first.
+    UsageError: in every process, what the function raises in the first; or the states of the
+      processes have other shapes.
   """
   if count() == 1:
     return function()
+  mine: list[np.ndarray] = []
 
   def call():
     state, notes = function()
-    return jax.tree.leaves(to_host(state)), notes
+    mine.extend(jax.tree.leaves(to_host(state)))
+    return [_shapes(mine), notes]
 
-  leaves, notes = from_first(call)
-  arrays = jax.tree.unflatten(jax.tree.structure(like), leaves)
+  shapes, notes = from_first(call)
+  empty = shaped_as_on_host(like)
+  if any_of(shapes != _shapes(jax.tree.leaves(empty))):
+    raise UsageError('the processes train different networks: their settings must be the same')
+  leaves = jax.tree.leaves(empty)
+  sent = _bytes_from_first(
+    b''.join(leaf.tobytes() for leaf in mine), sum(leaf.nbytes for leaf in leaves)
+  )
+  ends = list(itertools.accumulate(leaf.nbytes for leaf in leaves))
+  leaves = [
+    np.frombuffer(sent[end - leaf.nbytes : end], leaf.dtype).reshape(leaf.shape)
+    for leaf, end in zip(leaves, ends, strict=True)
+  ]
+  arrays = jax.tree.unflatten(jax.tree.structure(empty), leaves)
   return parallel.replicate(from_host(arrays, like)), notes
+
+
+def _shapes(leaves: Sequence[np.ndarray]) -> list[str]:
+  return [f'{leaf.dtype}{list(leaf.shape)}' for leaf in leaves]

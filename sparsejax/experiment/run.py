@@ -66,6 +66,7 @@ def run(
   path = workdir or pathlib.Path('results', 'runs', f'{name}-{experiment_hash}', f'seed{seed}')
   if not (path / files.CONFIG).exists() and not config['init_from']:
     _check_start(experiment)
+  hosts.check_same(f'{experiment_hash}, seed {seed}')
   claim = functools.partial(runs.RunDirectory, path, config, experiment_hash)
   with hosts.on_first(claim) as directory:
     finished = hosts.from_first(lambda: directory.summary)
