@@ -25,7 +25,7 @@ import pathlib
 import sys
 from collections.abc import Sequence
 
-from sparsejax import extras
+from sparsejax import extras, signals
 
 FINISHED, USAGE = 0, 2
 
@@ -60,22 +60,22 @@ def main(argv: Sequence[str]) -> int:
 def _fail(error: Exception) -> int:
   from sparsejax.experiment.errors import in_one_line
 
-  print(f'deploy: {in_one_line(error)}', file=sys.stderr)
+  signals.say(f'deploy: {in_one_line(error)}')
   return USAGE
 
 
 def _arguments(argv: Sequence[str]) -> argparse.Namespace:
-  from sparsejax.experiment.arguments import Parser
+  from sparsejax.experiment.arguments import Parser, folder
 
   parser = Parser(prog='deploy', add_help=False, allow_abbrev=False)
   for name in ('run', 'workdir', 'threshold', 'thresholds', 'data_dir', 'parts'):
     parser.add_argument(f'--{name}')
   arguments = parser.parse_args(argv)
-  for name, allowed in (('run', 'a finished run'), ('workdir', 'a folder to write')):
-    text = getattr(arguments, name)
-    if text == '' or (text is None and name == 'run'):
-      raise ValueError(f'--{name} is missing: allowed is --{name}={allowed}')
-    setattr(arguments, name, text and pathlib.Path(text))
+  if not arguments.run:
+    raise ValueError('--run is missing: it must be --run=DIR, a finished run')
+  arguments.run = pathlib.Path(arguments.run)
+  if arguments.workdir is not None:
+    arguments.workdir = folder('--workdir', arguments.workdir)
   return arguments
 
 

@@ -18,7 +18,6 @@ after SIGHUP (training saves first; nohup keeps the last away), 1 otherwise.
 
 import argparse
 import math
-import pathlib
 import sys
 from collections.abc import Sequence
 from typing import Any, NamedTuple
@@ -41,8 +40,8 @@ def read(argv: Sequence[str]) -> Command:
   Raises:
     UsageError: whatever is wrong with it, in one line.
   """
-  from sparsejax.experiment.arguments import Parser
-  from sparsejax.experiment.config import commandline, overrides
+  from sparsejax.experiment.arguments import Parser, folder
+  from sparsejax.experiment.config import check, commandline, overrides
   from sparsejax.experiment.errors import UsageError
 
   asked = overrides.split(argv)
@@ -57,12 +56,16 @@ def read(argv: Sequence[str]) -> Command:
     flags = parser.parse_args(asked.rest)
   except ValueError as error:
     raise UsageError(f'{error}; --help tells which flags there are') from None
-  if flags.workdir == '':
-    raise UsageError('--workdir= must name a folder')
+  if flags.workdir is not None:
+    flags.workdir = folder('--workdir', flags.workdir)
   if not 0 < flags.shorten < math.inf:
     raise UsageError(f'--shorten={flags.shorten} must be a number above 0')
   settings = commandline.settings_of(asked)
-  return Command(commandline.shortened(settings, flags.shorten), flags)
+  settings = commandline.shortened(settings, flags.shorten)
+  try:
+    return Command(check.check(settings, all_read=False), flags)  # of all, those as given were
+  except ValueError as error:
+    raise UsageError(f'--shorten={flags.shorten}: {error}') from None
 
 
 def main(argv: Sequence[str]) -> int:
@@ -108,9 +111,8 @@ def _run(command: Command) -> int:
       return hosts.guarded([sys.executable, *sys.orig_argv[1:]])
     hosts.join(where)
   compilation.use_cache()
-  workdir = pathlib.Path(flags.workdir) if flags.workdir else None
   try:
-    run(settings, base.defaults(settings), version=base.VERSION, workdir=workdir)
+    run(settings, base.defaults(settings), version=base.VERSION, workdir=flags.workdir)
   except OSError as error:
     if error.errno not in files.FULL_DISK:
       raise

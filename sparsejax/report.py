@@ -12,12 +12,13 @@ run is a row that says so.
 """
 
 import argparse
+import os
 import pathlib
 import sys
 from collections.abc import Sequence
 
-from sparsejax import extras
-from sparsejax.experiment.arguments import Parser
+from sparsejax import extras, signals
+from sparsejax.experiment.arguments import Parser, folder
 from sparsejax.experiment.errors import in_one_line
 
 
@@ -30,12 +31,12 @@ def main(argv: Sequence[str]) -> int:
     arguments = parser.parse_args(argv[1:])
     if not arguments.folders:
       raise ValueError('DIR is missing: allowed are run directories and folders above them')
-    for folder in arguments.folders:
-      if not folder.is_dir():
-        raise ValueError(f'{folder}: there is no such folder; allowed are folders with runs')
+    for given in arguments.folders:
+      if not os.path.isdir(given):
+        raise ValueError(f'{given}: there is no such folder; allowed are folders with runs')
     if not arguments.out:
       raise ValueError('--out is missing: allowed is --out=a folder')
-    print(report(arguments.folders, pathlib.Path(arguments.out)))
+    print(report(arguments.folders, folder('--out', arguments.out)))
   except ValueError as error:
     return _fail(in_one_line(error))
   except OSError as error:
@@ -44,7 +45,7 @@ def main(argv: Sequence[str]) -> int:
 
 
 def _fail(message: str) -> int:
-  print(f'report: {message}', file=sys.stderr)
+  signals.say(f'report: {message}')
   return 2
 
 

@@ -170,7 +170,7 @@ REFUSED = {
   'twice': (('--thresholds=fc1=1,fc1=2',), "'fc1' is there twice; allowed is LAYER=NUMBER"),
   'a dead layer': (('--thresholds=fc2=-90',), f"{GNJ}: threshold of 'fc2', -90.0: its log alpha"),
   'stray': (('--thresholds=fc1=1', 'x'), 'unrecognized arguments: x'),
-  'empty': (('--workdir=', '--threshold=-2'), '--workdir is missing: allowed is --workdir='),
+  'empty': (('--workdir=', '--threshold=-2'), '--workdir= must name a folder'),
 }
 
 

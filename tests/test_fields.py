@@ -32,10 +32,24 @@ def every_field():
 EVERY = dict(every_field())
 NOT_TEXTS = (None, True, 3, 2.5, (), {})
 WRONG = {  # by kind: what no field of it can be, whatever its bounds
-  kinds.Number: ('nope', '', math.nan, math.inf, -math.inf, True, None, (), (1.0,), {}, 10**400),
+  kinds.Number: (
+    'nope',
+    '',
+    math.nan,
+    math.inf,
+    -math.inf,
+    True,
+    None,
+    (),
+    (1.0,),
+    {},
+    10**400,
+    1e308,
+  ),
   kinds.Integer: ('nope', '', 2.5, 1e308, math.nan, True, None, (), {}, -1, -(10**30)),
   kinds.Flag: ('nope', '', 1, 0, 2.5, None, (), {}),
   kinds.Text: (*NOT_TEXTS, 'two\nlines', '\x1b[31mred'),
+  kinds.Name: (*NOT_TEXTS, 'two\nlines', 'a/b', '..', 'x' * 300),
   kinds.Choice: (*NOT_TEXTS, 'nope', '', 'two\nlines'),
   kinds.Names: ('nope', '', None, True, 3, 2.5, {}, (1,), ('a', None), ('two\nlines',)),
   kinds.Patterns: ('nope', '', None, True, 3, {}, ('(',), (1,)),

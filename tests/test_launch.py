@@ -6,9 +6,11 @@ import time
 from types import SimpleNamespace
 
 import commands
+import jax.numpy as jnp
 import pytest
 
 from sparsejax import launch
+from sparsejax.experiment import checkpoint
 
 pytestmark = pytest.mark.usefixtures('compiling_is_quick')
 
@@ -41,7 +43,51 @@ REFUSED = {
     ['--config=configs/lenet5_bc_gnj.py', '--config.group_normal_jeffreys.thresholds.conv1=one'],
     "group_normal_jeffreys.thresholds.conv1='one' must be a finite number",
   ),
-  'endless': ([QUICK, '--config.epochs=1e308'], 'epochs must be at most 2,147,483,646 steps'),
+  'endless': ([QUICK, '--config.epochs=1e30'], 'epochs must be at most 2,147,483,646 steps'),
+  'beyond float32': (
+    [QUICK, '--config.epochs=1e308'],
+    '=1e+308 must be a number above 0, no',
+  ),
+  'shortened beyond': ([QUICK, '--shorten=1e308'], '--shorten=1e+308: epochs=inf must be'),
+  'shortened to nothing': ([QUICK, '--shorten=nan'], '--shorten=nan must be a number above 0'),
+  'width beyond memory': (
+    [QUICK, '--config.model.name=resnet50', '--config.model.width=60000'],
+    'GiB to be trained, whatever the batch; this machine has',
+  ),
+  'width beyond all': ([QUICK, '--config.model.width=99999999999'], 'width=99999999999 must be an'),
+  'negative padding': ([QUICK, '--config.data.crop_padding=-1'], 'crop_padding=-1 must be'),
+  'no block': ([QUICK, '--config.prune=1'], 'prune'),
+  'no patterns': ([QUICK, '--config.prune.exclude=None'], 'exclude=None must be a tuple'),
+  'no chain': ([QUICK, '--config.chain=None'], 'chain=None must be a tuple of names'),
+  'rate of text': (
+    [QUICK, '--config.scale_by_learning_rate.learning_rate=nope'],
+    "learning_rate='nope' must be a number of 0 or more",
+  ),
+  'endless rate': (
+    [QUICK, '--config.scale_by_learning_rate.learning_rate=inf'],
+    "learning_rate='inf' must be a number",
+  ),
+  'factor': (
+    [QUICK, '--config.scale_by_learning_rate.learning_rate.factor=nan'],
+    "learning_rate.factor='nan' must be a number",
+  ),
+  'decay': ([QUICK, '--config.trace.decay=2'], 'trace.decay=2 must be a number of 0 or more and'),
+  'weight decay': (
+    [QUICK, '--config.add_decayed_weights.weight_decay=-1'],
+    'weight_decay=-1 must be a number of 0 or more',
+  ),
+  'name of a folder above': (
+    [QUICK, '--config.name=..'],
+    "name='..' must be a name of",
+  ),
+  'data folder that is not there': (
+    [QUICK, '--config.data.name=mnist', '--config.data.dir=no/such/folder'],
+    "data.dir='no/such/folder' must be a folder that is there",
+  ),
+  'port': (
+    [QUICK, '--coordinator=localhost:70000', '--processes=2', '--process=0'],
+    '--coordinator=localhost:70000: the port must be from 1 to 65535',
+  ),
   'crop': ([QUICK, '--config.data.crop_padding=9'], 'data.crop_padding=9: allowed is an integer'),
   'empty argument': (['--config=configs/quickstart.py:'], 'must have an argument after its colon'),
   'two units': (
@@ -135,6 +181,35 @@ def test_bad_input_gets_one_line_and_status_2_and_writes_nothing(
   assert output.out == ''
   assert output.err.count('\n') == 1, output.err
   assert expected in output.err
+  assert not workdir.exists()
+
+
+WORKDIRS = {
+  '': '--workdir= must name a folder',
+  'gs://bucket/run': "--workdir='gs://bucket/run' must be a folder of this machine",
+  'x' * 300: 'must be a folder: File name too long',
+  'two\nlines': 'must be a folder of this machine',
+  'null\0': 'must be a folder of this machine',
+}
+
+
+@pytest.mark.usefixtures('_from_the_root')
+@pytest.mark.parametrize(('workdir', 'expected'), WORKDIRS.items(), ids=range(len(WORKDIRS)))
+def test_what_can_be_no_run_directory_is_refused(workdir, expected, capsys):
+  assert run_here([QUICK, f'--workdir={workdir}']) == 2
+  error = capsys.readouterr().err
+  assert expected in error
+  assert error.count('\n') == 1
+
+
+@pytest.mark.usefixtures('_from_the_root')
+def test_a_network_of_another_shape_is_refused_before_anything_is_written(tmp_path, capsys):
+  source = checkpoint.source_of(str(tmp_path / 'source'))
+  checkpoint.write(source, {'params': {'fc1': {'kernel': jnp.ones((2, 2))}}}, {'step': 1})
+  workdir = tmp_path / 'run'
+  arguments = [QUICK, f'--config.init_from={tmp_path / "source"}', f'--workdir={workdir}']
+  assert run_here(arguments) == 2
+  assert 'not a network of this shape: ' in capsys.readouterr().err
   assert not workdir.exists()
 
 

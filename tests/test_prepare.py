@@ -134,6 +134,7 @@ def _refused(name: str, root: pathlib.Path) -> str:
 )
 def test_mnist_is_prepared_and_read(site, tmp_path, capsys, name, builder):
   site.mnist(builder)
+  (tmp_path / 'data').mkdir()
   loaded = _load(name, tmp_path / 'data')
   assert site.same(loaded.train, 'train')
   assert site.same(loaded.test, 'test')
@@ -146,6 +147,7 @@ def test_mnist_is_prepared_and_read(site, tmp_path, capsys, name, builder):
 )
 def test_cifar_is_prepared_and_read(site, tmp_path, name, builder):
   site.cifar(builder)
+  (tmp_path / 'data').mkdir()
   loaded = _load(name, tmp_path / 'data')
   assert site.same(loaded.train, 'train')
   assert site.same(loaded.test, 'test')
@@ -167,6 +169,14 @@ def test_the_folder_is_one_of_tensorflow_datasets(site, tmp_path):
   names = source.dataset_info.features['coarse_label'].names
   assert names == [f'coarse_label{i}' for i in range(20)]
   assert [path.name for path in (tmp_path / 'cifar100').iterdir()] == ['3.0.2']
+
+
+def test_a_folder_that_is_not_there_is_not_made(site, tmp_path):
+  site.mnist(prepare.MNIST)
+  mistyped = tmp_path / 'dta'
+  line = _refused('mnist', mistyped)
+  assert line.startswith(f"data.dir='{mistyped}' must be a folder that is there")
+  assert not mistyped.exists()
 
 
 def test_what_is_prepared_is_not_asked_for_again(site, tmp_path):

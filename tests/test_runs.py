@@ -180,6 +180,13 @@ def test_another_experiment_or_seed_is_refused(tmp_path, seed, name, message):
   runs.RunDirectory(tmp_path, config_of(), 'abcd1234').close()  # and holds no lock
 
 
+def test_a_folder_of_something_else_is_left_as_it_is(tmp_path):
+  (tmp_path / 'notes.txt').write_text('mine')
+  with pytest.raises(UsageError, match=r'it holds notes\.txt, but no run'):
+    runs.RunDirectory(tmp_path, config_of(), 'abcd1234')
+  assert [entry.name for entry in tmp_path.iterdir()] == ['notes.txt']
+
+
 @pytest.mark.parametrize('text', ['', '{', '[1]', '3'])
 def test_a_damaged_config_is_told(tmp_path, text):
   (tmp_path / 'config.json').write_text(text)
@@ -235,6 +242,18 @@ def test_the_summary_of_a_finished_run(tmp_path):
   with runs.RunDirectory(tmp_path, config_of(), 'abcd1234') as directory:
     (tmp_path / 'summary.json').write_text('{"test_accuracy": 0.5}')
     assert directory.summary == {'test_accuracy': 0.5}
+
+
+@pytest.mark.parametrize('text', ['null', '{}', '3', '[null]', '["a"]', '{'])
+def test_a_damaged_environment_is_told_and_left_as_it_is(tmp_path, text):
+  (tmp_path / 'environment.json').write_text(text)
+  (tmp_path / 'config.json').write_text('{"hash": "abcd1234", "seed": 0}')
+  with (
+    runs.RunDirectory(tmp_path, {'seed': 0}, 'abcd1234') as directory,
+    pytest.raises(UsageError, match=r'its environment\.json is damaged'),
+  ):
+    directory.note_start()
+  assert (tmp_path / 'environment.json').read_text() == text
 
 
 def test_every_start_is_noted(tmp_path, caplog):

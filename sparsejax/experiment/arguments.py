@@ -1,7 +1,10 @@
 """A command line of argparse whose mistakes are errors, for a command to tell in its own way."""
 
 import argparse
+import pathlib
 from typing import NoReturn
+
+from sparsejax.experiment.errors import UsageError
 
 
 class Parser(argparse.ArgumentParser):
@@ -9,3 +12,34 @@ class Parser(argparse.ArgumentParser):
 
   def error(self, message: str) -> NoReturn:
     raise ValueError(message)
+
+
+def folder(flag: str, text: str) -> pathlib.Path:
+  """Returns the path of a folder to write, which need not be there yet.
+
+  Args:
+    flag: that names it, for the message.
+    text: its value.
+
+  Raises:
+    UsageError: nothing on this machine can have this name.
+
+  Example:
+    >>> folder('--out', 'gs://bucket')
+    Traceback (most recent call last):
+    sparsejax.experiment.errors.UsageError: --out='gs://bucket' must be a folder of this machine
+  """
+  from sparsejax.experiment.config.check import shown
+
+  if not text:
+    raise UsageError(f'{flag}= must name a folder')
+  if '://' in text or not text.isprintable():
+    raise UsageError(f'{flag}={shown(text)} must be a folder of this machine')
+  path = pathlib.Path(text)
+  try:
+    path.lstat()
+  except FileNotFoundError:
+    pass
+  except OSError as error:
+    raise UsageError(f'{flag}={shown(text)} must be a folder: {error.strerror}') from None
+  return path

@@ -11,6 +11,7 @@ from ml_collections import ConfigDict
 from sparsejax import models
 from sparsejax.experiment import checkpoint, files, registry
 from sparsejax.experiment import run as runner
+from sparsejax.experiment.arguments import folder
 from sparsejax.experiment.config import base, commandline, loading, overrides
 from sparsejax.experiment.errors import UsageError, in_one_line
 
@@ -49,7 +50,7 @@ def run(
   else:
     settings = commandline.checked(config, name)
   settings['name'] = settings['name'] or 'experiment'
-  place = None if workdir is None else pathlib.Path(workdir)
+  place = None if workdir is None else folder('workdir', os.fspath(workdir))
   defaults = base.defaults(settings)
   return runner.run(settings, defaults, version=base.VERSION, workdir=place)
 
@@ -92,9 +93,9 @@ def load(run: str | os.PathLike, parts: str | os.PathLike | None = None) -> Load
     )
     if missing := registry.missing(config, kinds=('model',)):  # all that is needed of them here
       raise UsageError(f'run={path}: {missing}')
-    folder = checkpoint.source_of(str(path))
-    shapes = {'batch_stats': {}, **checkpoint.shapes_of(folder)}  # of no leaf no note is made
-    variables, _ = checkpoint.read(folder, shapes)
+    kept = checkpoint.source_of(str(path))
+    shapes = {'batch_stats': {}, **checkpoint.shapes_of(kept)}  # of no leaf no note is made
+    variables, _ = checkpoint.read(kept, shapes)
     settings, layers = config['model'], list(summary['layers'].values())
     model = models.create(
       settings['name'],

@@ -64,7 +64,7 @@ def run(
   name, seed = config['name'], config['seed']
   experiment_hash = runs.hash8(config, defaults, version, experiment.digests)
   path = workdir or pathlib.Path('results', 'runs', f'{name}-{experiment_hash}', f'seed{seed}')
-  if not (path / files.CONFIG).exists() and not config['init_from']:
+  if not (path / files.CONFIG).exists():
     _check_start(experiment)
   hosts.check_same(f'{experiment_hash}, seed {seed}')
   claim = functools.partial(runs.RunDirectory, path, config, experiment_hash)
@@ -93,7 +93,12 @@ def run(
 
 
 def _check_start(experiment: setup.Experiment) -> None:
-  """Refuses posteriors that can not be trained, before anything is written."""
+  """Refuses what training can't start from, before anything is written."""
+  if source := experiment.config['init_from']:
+    shapes = jax.eval_shape(experiment.init_variables)
+    like = {'params': shapes['params'], 'batch_stats': shapes.get('batch_stats', {})}
+    _read_source(source, like, experiment)
+    return
   thresholds = experiment.deployment.thresholds
   if thresholds is None:
     return
@@ -131,34 +136,47 @@ def _state(experiment, directory, fresh) -> tuple[RunState, dict[str, Any]]:
 def _start_from(state: RunState, source: str, experiment: setup.Experiment) -> RunState:
   """Returns the state with the best network of a finished run in place of the initial one."""
   trained = {'params': state.train.params, 'batch_stats': state.train.batch_stats}
-  try:
-    found = _read_source(source, trained, experiment)
-  except ValueError as error:
-    reason = str(error).splitlines()[0]
-    raise UsageError(f'init_from={source}: not a network of this shape: {reason}') from error
+  found, has_others = _read_source(source, trained, experiment)
+  if has_others:
+    terminal.say(f'{source} has other posteriors: only their means are taken')
   opt_state = parallel.replicate(init_optimizer(experiment.tx, found['params']))
   best = jax.tree.map(jnp.copy, found)
   train = state.train._replace(**found, opt_state=opt_state)
   return RunState(train, state.best._replace(**best))
 
 
-def _read_source(source: str, like: Any, experiment: setup.Experiment) -> Any:
-  """Returns a run's posterior where this one has the same leaves, else its deployed network."""
+def _read_source(source: str, like: Any, experiment: setup.Experiment) -> tuple[Any, bool]:
+  """Returns a run's posterior where this one has the same leaves, else its deployed network.
+
+  And whether it has a posterior of other leaves.
+
+  Raises:
+    UsageError: neither has the shapes of this run's.
+  """
+  try:
+    return _read_either(source, like, experiment)
+  except ValueError as error:
+    reason = str(error).splitlines()[0]
+    raise UsageError(f'init_from={source}: not a network of this shape: {reason}') from error
+
+
+def _read_either(source: str, like: Any, experiment: setup.Experiment) -> tuple[Any, bool]:
   folder = checkpoint.source_of(source)
+  has_others = False
   whole = folder.with_name(checkpoint.POSTERIOR)
   if experiment.deployment.is_variational and (whole / checkpoint.MANIFEST).exists():
     try:
-      return checkpoint.read(whole, like)[0]
+      return checkpoint.read(whole, like)[0], False
     except checkpoint.DamagedError:
       raise
     except ValueError:  # of another family
-      terminal.say(f'{source} has other posteriors: only their means are taken')
+      has_others = True
   deployed = jax.eval_shape(experiment.deployment, like['params'], like['batch_stats'])
   found, _ = checkpoint.read(folder, like | {'params': deployed})
   # Of posteriors these are the means; their variances and scales start as ever.
   named = tree.named_leaves(like['params']) | tree.named_leaves(found['params'])
   params = jax.tree.unflatten(jax.tree.structure(like['params']), list(named.values()))
-  return found | {'params': params}
+  return found | {'params': params}, has_others
 
 
 def _train(experiment, directory, experiment_hash, state, host, watch) -> dict[str, Any]:

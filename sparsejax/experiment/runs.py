@@ -134,6 +134,7 @@ class RunDirectory:
   def __init__(self, path: pathlib.Path, config: Mapping[str, Any], experiment_hash: str):
     self.path = path
     try:
+      self._refuse_others(config, experiment_hash)  # a folder that is not ours is left as it is
       path.mkdir(parents=True, exist_ok=True)
       lock = os.open(path / '.lock', os.O_RDWR | os.O_CREAT, 0o666)
     except OSError as error:
@@ -144,7 +145,8 @@ class RunDirectory:
     self.close = weakref.finalize(self, os.close, lock)
     try:
       fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-      self._claim(config, experiment_hash)
+      if self._refuse_others(config, experiment_hash):
+        files.write_json(path / files.CONFIG, {'hash': experiment_hash} | dict(config))
     except BlockingIOError:
       self.close()
       raise BusyError(f'workdir={path}: another process is training there') from None
@@ -158,16 +160,15 @@ class RunDirectory:
   def __exit__(self, *exception):
     self.close()
 
-  def _claim(self, config, experiment_hash):
-    """Makes an empty directory this experiment's, or finds that it is this experiment's already."""
+  def _refuse_others(self, config, experiment_hash) -> bool:
+    """Returns whether nobody's run is here yet; raises where it is not this experiment's."""
     file = self.path / files.CONFIG
     allowed = 'allowed is an empty directory or the same experiment'
     if not file.exists():
-      others = sorted(entry.name for entry in self.path.iterdir() if entry.name[0] != '.')
-      if others:
+      there = self.path.iterdir() if self.path.is_dir() else ()
+      if others := sorted(entry.name for entry in there if entry.name[0] != '.'):
         raise UsageError(f'workdir={self.path}: it holds {others[0]}, but no run; {allowed}')
-      files.write_json(file, {'hash': experiment_hash} | dict(config))
-      return
+      return True
     before = self._read(file)
     if not isinstance(before, dict):
       raise UsageError(f'workdir={self.path}: its {files.CONFIG} is damaged')
@@ -177,6 +178,7 @@ class RunDirectory:
           f'workdir={self.path}: it holds a run with {field} {before.get(field)}, this one has '
           f'{mine}; {allowed}'
         )
+    return False
 
   def _read(self, file: pathlib.Path) -> Any:
     try:
@@ -198,6 +200,8 @@ class RunDirectory:
     """Adds this start to environment.json, and warns when the code or XLA's flags are others."""
     file = self.path / files.ENVIRONMENT
     starts = self._read(file) if file.exists() else []
+    if not isinstance(starts, list) or not all(isinstance(start, dict) for start in starts):
+      raise UsageError(f'workdir={self.path}: its {files.ENVIRONMENT} is damaged')
     now = environment()
     before = now | starts[-1] if starts else now  # of a field that is newer nothing is known
     for field in ('git_commit', 'git_dirty', 'versions', 'xla_flags'):

@@ -2,6 +2,7 @@
 
 import functools
 import math
+import os
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
@@ -25,6 +26,7 @@ from sparsejax.experiment import (
   registry,
   tensorboard,
 )
+from sparsejax.experiment.config.check import shown
 from sparsejax.experiment.config.kinds import is_number
 from sparsejax.experiment.durations import Clock
 from sparsejax.experiment.state import CHOOSE_BY
@@ -93,7 +95,7 @@ def build(config: Mapping[str, Any]) -> Experiment:
   require(
     validation > 0, 'data.validation', validation, '1 or more: the best network is chosen on it'
   )
-  checkpoint.check_source(config['init_from'])
+  _check_source(config['init_from'])
   batch_size = config['batch_size']
   parallel.share_of(batch_size, 'batch_size')
   evaluated = config['evaluation']['batch_size']
@@ -139,6 +141,7 @@ def build(config: Mapping[str, Any]) -> Experiment:
     allowed = f'a number, 0 or more; this is at step {step}'
     require(not (rate < 0 or math.isinf(rate)), 'learning_rate', rate, allowed)
   params = jax.eval_shape(experiment.init_variables)['params']
+  _check_size(config['model'], params)
   if is_variational:
     deployed = _create_model(config, dataset.num_classes, 'deterministic')
     deployment = posterior.Deployment(deployed, image_shape, posterior.thresholds(config, params))
@@ -148,6 +151,27 @@ def build(config: Mapping[str, Any]) -> Experiment:
   if 'lobs' in config['events']:
     lobs.check_layers(model, image_shape, params, config['lobs']['exclude'])
   return experiment
+
+
+def _check_source(run: str | None) -> None:
+  try:
+    checkpoint.check_source(run)
+  except OSError as error:
+    raise ValueError(f'init_from={shown(run)}: {error.strerror}') from None
+
+
+def _check_size(settings: Mapping[str, Any], params: Any) -> None:
+  """Refuses a network whose training is more than this machine's memory, whatever the batch."""
+  sizes = [math.prod(leaf.shape) * leaf.dtype.itemsize for leaf in jax.tree.leaves(params)]
+  # Parameters old and new, those of the best network, gradients, updates, momentum.
+  needed = 6 * sum(sizes)
+  there = os.sysconf('SC_PHYS_PAGES') * os.sysconf('SC_PAGE_SIZE')
+  if needed > there:
+    name, width = settings['name'], settings['width']
+    raise ValueError(
+      f'model.name={name} of model.width={width} needs {needed / 2**30:,.0f} GiB to be trained, '
+      f'whatever the batch; this machine has {there / 2**30:,.0f} GiB'
+    )
 
 
 def require(condition: bool, field: str, value: Any, allowed: str) -> None:

@@ -50,6 +50,10 @@ def _read_prepared(name: str, directory: str | os.PathLike | None, cache: bool) 
   """Returns the arrays of a prepared folder, by way of the cache; prepares it where it is not."""
   default = os.environ.get('TFDS_DATA_DIR') or '~/tensorflow_datasets'
   root = pathlib.Path(directory or default).expanduser()
+  if directory and not os.path.isdir(root):  # one that is mistyped must not be made
+    raise ValueError(
+      f"data.dir='{directory}' must be a folder that is there: {name} is prepared in it if missing"
+    )
   folder = _prepared(name, root)
 
   def decode() -> Whole:

@@ -105,15 +105,17 @@ def blocks(inputs: int = 4, outputs: int = 4) -> Granularity:
   def pool(values):
     matrix = jnp.atleast_2d(values)
     *kernel, rows, columns = matrix.shape
-    padding = [(0, 0)] * len(kernel) + [(0, -rows % inputs), (0, -columns % outputs)]
+    tall, wide = min(inputs, rows), min(outputs, columns)
+    padding = [(0, 0)] * len(kernel) + [(0, -rows % tall), (0, -columns % wide)]
     tiles = jnp.pad(matrix, padding).reshape(
-      *kernel, -(-rows // inputs), inputs, -(-columns // outputs), outputs
+      *kernel, -(-rows // tall), tall, -(-columns // wide), wide
     )
     return tiles.sum((-3, -1))
 
   def spread(groups, shape):
     *_, rows, columns = (1, 1, *shape)
-    values = jnp.repeat(jnp.repeat(groups, inputs, -2), outputs, -1)
+    tall, wide = min(inputs, rows), min(outputs, columns)
+    values = jnp.repeat(jnp.repeat(groups, tall, -2), wide, -1)
     return values[..., :rows, :columns].reshape(shape)
 
   return Granularity(pool, spread)

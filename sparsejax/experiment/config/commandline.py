@@ -31,7 +31,9 @@ def shortened(settings: Mapping[str, Any], share: float) -> dict[str, Any]:
     is_duration = fields.base_of(name) != name or name == 'epochs'
     if not is_duration or not is_number(value):
       return value
-    return max(1, round(share * value)) if isinstance(value, int) else share * value
+    # A step counts in less than 2**53, which `check` refuses then.
+    scaled_value = share * value
+    return max(1, round(min(scaled_value, 2.0**53))) if isinstance(value, int) else scaled_value
 
   kept = ('log', 'evaluation')
   return {name: v if name in kept else scaled(name, v) for name, v in settings.items()}

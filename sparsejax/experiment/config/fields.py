@@ -13,6 +13,7 @@ from sparsejax.experiment.config.kinds import (
   Flag,
   Integer,
   Kind,
+  Name,
   Names,
   Number,
   Optional,
@@ -314,7 +315,7 @@ _SHUFFLED = Read(
 _EXAMPLES = Optional(Integer(1))
 # The fields that every experiment has, in the blocks that they are in.
 FIELDS: dict[str, Field | dict[str, Field]] = {
-  'name': Field('', Text(), "set from the config's file name; enters no hash"),
+  'name': Field('', Name(), "set from the config's file name; enters no hash"),
   'method': Field('dense', Text(), 'what tables call this way of training; enters no hash'),
   'seed': Field(
     0, Integer(0, 2**32 - 1), 'of the initial weights, the order of examples, all that is random'
@@ -377,7 +378,9 @@ FIELDS: dict[str, Field | dict[str, Field]] = {
     'choose_by': Field(
       'loss', Choice(('loss', 'accuracy')), 'what is best on the validation split'
     ),
-    'batch_size': Field(500, Integer(1), 'examples, over all devices together'),
+    'batch_size': Field(
+      500, Integer(1, 2**16), 'examples, over all devices together; the last batch is filled up'
+    ),
     'batch_norm_batches': Field(
       50,
       Integer(1),

@@ -45,6 +45,9 @@ def literal(text: str) -> Any:
     return text
 
 
+LARGEST = 3.4028234663852886e38  # of float32, in which everything is computed
+
+
 @dataclasses.dataclass(frozen=True)
 class Number(Kind):
   """A finite number between two bounds.
@@ -83,6 +86,8 @@ class Number(Kind):
     high = value < self.high if self.below else value <= self.high
     if not (math.isfinite(value) and low and high):
       raise WrongError(self.says)
+    if abs(value) > LARGEST:
+      raise WrongError(f'{self.says}, no larger than float32 has it')
     return value
 
 
@@ -152,6 +157,19 @@ class Text(Word):
 
   def take(self, value: Any) -> str:
     if not isinstance(value, str) or not value.isprintable():
+      raise WrongError(self.says)
+    return value
+
+
+class Name(Text):
+  """A text that a folder may be named after; '' for one that is found elsewhere."""
+
+  says = 'a name of at most 100 letters, without a slash'
+
+  def take(self, value: Any) -> str:
+    if not isinstance(value, str) or not value.isprintable():
+      raise WrongError(self.says)
+    if len(value.encode(errors='replace')) > 100 or '/' in value or value in ('.', '..'):
       raise WrongError(self.says)
     return value
 
