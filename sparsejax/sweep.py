@@ -23,9 +23,9 @@ import sys
 from collections.abc import Generator, Mapping, Sequence
 from typing import Any
 
-from sparsejax import extras
+from sparsejax import extras, signals
 from sparsejax.experiment import files
-from sparsejax.experiment.arguments import Parser
+from sparsejax.experiment.arguments import Parser, folder
 from sparsejax.experiment.config import loading, overrides
 from sparsejax.experiment.config.kinds import literal
 from sparsejax.experiment.errors import UsageError, in_one_line
@@ -42,21 +42,20 @@ def main(argv: Sequence[str]) -> int:
     return FINISHED
   try:
     asked, arguments = parse(argv[1:])
-    folder = pathlib.Path(arguments.workdir)
     try:
       own = dict(url=arguments.study, name=arguments.name, workers=arguments.workers)
-      return search(asked, folder, **own)
+      return search(asked, arguments.workdir, **own)
     except OSError as error:
       if error.errno not in files.FULL_DISK:
         raise
-      where = error.filename or folder
+      where = error.filename or arguments.workdir
       return _fail(f'{error.strerror}: {where}; what was saved before stays')
   except ValueError as error:
     return _fail(in_one_line(error))
 
 
 def _fail(message: str) -> int:
-  print(f'sweep: {message}', file=sys.stderr)
+  signals.say(f'sweep: {message}')
   return USAGE
 
 
@@ -77,6 +76,7 @@ def parse(argv: Sequence[str]) -> tuple[dict[str, Any], argparse.Namespace]:
   for flag, allowed in (('config', 'configs/sweeps/NAME.py'), ('workdir', 'a folder')):
     if not given[flag]:
       raise UsageError(f'--{flag} is missing: allowed is --{flag}={allowed}')
+  arguments.workdir = folder('--workdir', arguments.workdir)
   if arguments.workers < 1:
     raise UsageError(f'--workers={arguments.workers} must be 1 or more')
   return _settings(asked), arguments
@@ -131,17 +131,19 @@ def search(
   from sparsejax.search import ends
 
   jax.config.update('jax_platforms', 'cpu')  # of this process alone: GPUs are for the workers
-  for warning in ends.check(sweep, resolve, with_ends=is_new):
+  for warning in settings.repeats(sweep, resolve) + ends.check(sweep, resolve, with_ends=is_new):
     print(f'sweep: warning: {warning}', file=sys.stderr)
 
-  from sparsejax.search.storage import identity, open_storage
+  from sparsejax.search.storage import IDENTITY, identity, open_storage
   from sparsejax.search.study import Study
   from sparsejax.search.supervisor import Supervisor
 
   url = url or os.environ.get(sweep_worker.URL)
-  with _alone_in(folder):
+  storage = open_storage(url, folder) if url else None  # which may not be there
+  with _alone_in(folder, IDENTITY):
     is_new = _is_new(folder, sweep.settings)
-    study = Study(sweep, open_storage(url, folder), name, identity(folder))
+    own = identity(folder, url, is_new=is_new)
+    study = Study(sweep, storage or open_storage(None, folder), name, own)
     study.plan()
     if is_new:
       text = json.dumps(sweep.settings, indent=2) + '\n'
@@ -149,6 +151,7 @@ def search(
   command = [sys.executable, '-m', sweep_worker.__name__, str(folder), name]
   if url:
     os.environ[sweep_worker.URL] = url  # not on a command line, which everyone can read
+  workers = min(workers, len(sweep.slots))
   return Supervisor(study, folder, command, workers=workers).run()
 
 
@@ -179,8 +182,12 @@ def _is_new(folder: pathlib.Path, asked: Mapping[str, Any]) -> bool:
 
 
 @contextlib.contextmanager
-def _alone_in(folder: pathlib.Path) -> Generator[None]:
-  """While one command sets a search up, another waits."""
+def _alone_in(folder: pathlib.Path, *own: str) -> Generator[None]:
+  """While one command sets a search up, another waits.
+
+  Where it is refused, a folder that was not there is taken away again, with these own files.
+  """
+  is_made = not folder.exists()
   try:
     folder.mkdir(parents=True, exist_ok=True)
     lock = os.open(folder / '.lock', os.O_RDWR | os.O_CREAT, 0o666)
@@ -189,6 +196,13 @@ def _alone_in(folder: pathlib.Path) -> Generator[None]:
   try:
     fcntl.flock(lock, fcntl.LOCK_EX)
     yield
+  except ValueError:
+    if is_made:
+      for name in ('.lock', *own):
+        (folder / name).unlink(missing_ok=True)
+      with contextlib.suppress(OSError):  # another command's study is in it by now
+        folder.rmdir()
+    raise
   finally:
     os.close(lock)
 

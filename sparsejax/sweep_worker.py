@@ -34,7 +34,7 @@ def resolver(overrides: Sequence[str]) -> Callable[[str], dict[str, Any]]:
 def _resolve(changes: tuple[str, ...], config: str) -> dict[str, Any]:
   if not isinstance(config, str) or not config:
     raise ValueError(f'configs: {config!r} must be a config file, NAME.py[:ARGUMENT]')
-  parted = [change.partition('=') for change in changes]
+  parted = [str(change).partition('=') for change in changes]
   if wrong := [change for change, found in zip(changes, parted, strict=True) if not found[1]]:
     raise ValueError(f"overrides: '{wrong[0]}'; allowed is FIELD=VALUE")
   try:
@@ -66,8 +66,9 @@ def main() -> None:
   resolve = resolver(asked['overrides'])
   sweep = settings.check(asked, resolve)
   compilation.use_cache()
-  storage = open_storage(os.environ.get(URL), arguments.folder)
-  study = Study(sweep, storage, arguments.name, identity(arguments.folder))
+  url = os.environ.get(URL)
+  storage = open_storage(url, arguments.folder)
+  study = Study(sweep, storage, arguments.name, identity(arguments.folder, url))
   try:
     Worker(study, arguments.folder, resolve, defaults).run()
   except TerminatedError as error:

@@ -185,8 +185,19 @@ WRONG = {
     f"'{KEY}': allowed in a grid are choices",
   ),
   'grid in brackets': ({'sampler': 'grid', 'space': (BATCH,)}, "allowed is 'none'"),
-  'trials': ({'scheduler': {'name': 'none'}, 'trials': 0}, 'trials=0: allowed is 1'),
-  'eta': ({'scheduler': {'eta': 1}}, 'eta=1: allowed is 2'),
+  'trials': ({'scheduler': {'name': 'none'}, 'trials': 0}, 'trials=0 must be an integer of 1'),
+  'eta': ({'scheduler': {'eta': 1}}, 'scheduler.eta=1 must be an integer of 2 or more'),
+  'no seed': ({'seeds': ()}, r'seeds=\(\) must be one integer or more'),
+  'a seed of text': ({'seeds': ('a',)}, "seeds='a' must be an integer of 0 or more"),
+  'a negative seed': ({'seeds': (-1,)}, 'seeds=-1 must be an integer of 0 or more'),
+  'seed of the sampler': ({'sampler_seed': -1}, 'sampler_seed=-1 must be an integer of 0 or more'),
+  'large seed of the sampler': ({'sampler_seed': 2**32}, 'sampler_seed=4294967296 must be an'),
+  'deaths': ({'deaths': -1}, 'deaths=-1 must be an integer of 0 or more'),
+  'half a death': ({'deaths': 0.5}, 'deaths=0.5 must be an integer of 0 or more'),
+  'trials without end': (
+    {'scheduler': {'name': 'none'}, 'trials': 10**9},
+    'trials=1000000000 must be an integer of 1 or more, up to 65536',
+  ),
 }
 
 
@@ -218,6 +229,23 @@ def test_configs_of_different_lengths():
       sweep(configs=tuple(lengths)),
       lambda config: CONFIG | {'epochs': lengths[config]},
     )
+
+
+def warned(**changes):
+  return settings.repeats(settings.check(sweep(**changes), resolve), resolve)
+
+
+def test_experiments_that_are_drawn_again_are_told_of():
+  """Brackets of 9 + 5 + 3 configurations, of which a space of 2 batches has no more than 2."""
+  line = '17 configurations are drawn of 2 experiments, about 2 of them different; each is trained '
+  assert warned(space=(BATCH,)) == [f'{line}once, whoever draws it']
+  sizes = {'key': 'batch_size', 'kind': 'integers', 'low': 1, 'high': 100}
+  (line,) = warned(space=(sizes,))
+  assert line.startswith('17 configurations are drawn of 100 experiments, about 16 of them')
+  large = {'key': 'batch_size', 'kind': 'integers', 'low': 1, 'high': 10**6}
+  assert warned(space=(large,)) == []
+  assert warned(space=(RATE, BATCH)) == []
+  assert warned(space=(BATCH,), sampler='grid', scheduler={'name': 'none'}) == []
 
 
 def test_apply_changes_a_copy():

@@ -208,9 +208,37 @@ def test_another_search_of_the_same_name_is_refused():
 
 
 def test_a_grid_is_begun_in_its_order():
-  choices = {'key': 'rate', 'kind': 'choices', 'choices': (0.1, 0.2, 0.4)}
-  study = study_of(sweep(space=(choices,), sampler='grid', scheduler={'name': 'none'}))
+  study = study_of(sweep(space=(CHOICES,), sampler='grid', scheduler={'name': 'none'}))
   assert [claim.values['rate'] for claim in work(study)] == [0.1, 0.2, 0.4]
+
+
+CHOICES = {'key': 'rate', 'kind': 'choices', 'choices': (0.1, 0.2, 0.4)}
+
+
+def test_equal_configurations_have_one_run_directory():
+  study = study_of(sweep(space=(CHOICES,)))
+  by_rate = {}
+  for claim in work(study):
+    by_rate.setdefault(claim.values['rate'], set()).add(claim.directory)
+  assert sorted(by_rate) == [0.1, 0.2, 0.4]
+  directories = [directory for each in by_rate.values() for directory in each]
+  assert len(directories) == len(set(directories)) == 3
+  recorded = {record['directory'] for record in view.records(study)}
+  assert recorded == set(directories)
+  # 3 were trained in full, as far as the longest of their slots.
+  now = view.status(study)
+  assert (now.finished + now.stopped, now.failed, now.waiting) == (3, 0, 0)
+
+
+def test_of_two_equal_ones_that_begin_at_once_none_takes_the_other_for_its_own():
+  study = study_of(sweep(space=(CHOICES,), scheduler={'name': 'none'}, trials=8))
+  claims = [study.claim() for _ in range(8)]
+  firsts = {}
+  for claim in claims:
+    assert claim.directory == firsts.setdefault(claim.values['rate'], claim.directory)
+  study.release_dead([ME])
+  again = [study.claim() for _ in range(8)]
+  assert [claim.directory for claim in again] == [claim.directory for claim in claims]
 
 
 def test_tpe_learns_from_what_was_tried():

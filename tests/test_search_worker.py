@@ -103,6 +103,23 @@ def test_what_another_process_trained_but_could_not_tell_is_told_and_not_trained
   assert state_of(one, again) == TrialState.PRUNED
 
 
+def test_an_equal_trial_takes_the_figures_of_its_rung_from_a_run_that_went_further(crew, training):
+  stand_in = training(1.0, 2.0, 9.0)
+  one = crew(space=({'key': 'rate', 'kind': 'choices', 'choices': (0.1, 0.2)},))
+  longest = next(slot for slot in one.sweep.slots if slot.rung == 0 and slot.is_last)
+  first = one.study.claim()
+  one.train(first._replace(slot=longest))
+  (one.folder / 'runs' / first.directory / 'summary.json').write_text('{}')
+  equal = one.study.claim()
+  while equal.values != first.values:
+    equal = one.study.claim()
+  assert equal.directory == first.directory
+  one.train(equal)
+  assert stand_in.calls == 1
+  figures = one.study.study.trials[equal.number].user_attrs['metrics']
+  assert figures == {'validation_accuracy': 0.5, 'validation_loss': 0.5}  # of epoch 1
+
+
 def test_the_metrics_of_another_experiment_are_not_taken_for_its_own(crew, training, tmp_path):
   """A folder whose study was deleted, and its runs were not."""
   stand_in = training(raises=[errors.UsageError('it holds a run with hash 1, this one has 2')])

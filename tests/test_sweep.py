@@ -74,7 +74,7 @@ def reading(folder, url=None, name='sweep'):
   search = settings.check(asked, sweep_worker.resolver(asked['overrides']))
   storage = open_storage(url, folder)
   try:
-    yield Study(search, storage, name, identity(folder))
+    yield Study(search, storage, name, identity(folder, url))
   finally:
     if url is not None:
       storage.remove_session()
@@ -162,6 +162,34 @@ def test_the_same_command_again_finds_nothing_to_do(undisturbed):
   assert status == 0
   assert f'{FINISHED} finished, {STOPPED} stopped early' in output
   assert figures_of(folder) == before
+
+
+def test_a_search_that_was_moved_without_its_hidden_files_goes_on(undisturbed, tmp_path):
+  folder, _ = undisturbed
+  moved = tmp_path / 'moved'
+  shutil.copytree(folder, moved, ignore=shutil.ignore_patterns('.*'))
+  status, output = run(*SEARCH, f'--workdir={moved}')
+  assert status == 0, output
+  assert f'{FINISHED} finished, {STOPPED} stopped early' in output
+  assert figures_of(moved) == figures_of(folder)
+
+
+def test_a_study_elsewhere_says_what_a_folder_lacks_that_was_moved(tmp_path):
+  with pytest.raises(ValueError, match=r'a search without its \.identity, .*: copy that file too'):
+    identity(tmp_path, 'postgresql://host/x')
+  given = identity(tmp_path, 'postgresql://host/x', is_new=True)
+  assert identity(tmp_path, 'postgresql://host/x') == given
+
+
+@pytest.mark.slow
+def test_what_is_drawn_again_is_told_of_and_trained_once(tmp_path):
+  space = f"--config.space=({{'key': '{RATE}', 'kind': 'choices', 'choices': (0.05, 0.1)}},)"
+  status, output = run(*SEARCH[:-1], space, f'--workdir={tmp_path}', '--workers=2')
+  assert status == 0, output
+  assert f'{CONFIGURATIONS} configurations are drawn of 2 experiments' in output
+  assert 'of 2 configurations' in output
+  assert len(list((tmp_path / 'runs').iterdir())) == 2
+  assert epochs_trained(tmp_path) <= 2 * EPOCHS
 
 
 def kill_one(study, order):
@@ -367,6 +395,15 @@ REFUSED = (
     ),
     "field 'config.l1'",
   ),
+  (
+    (QUICKSTART, '--workdir=DIR', '--study=postgresql+psycopg://me@127.0.0.1:99999999/none'),
+    'study=postgresql+psycopg://me@127.0.0.1:99999999/none: ',
+  ),
+  ((QUICKSTART, '--workdir=DIR', '--config.seeds=()'), 'seeds=() must be one integer or more'),
+  ((QUICKSTART, '--workdir=DIR', '--config.sampler_seed=-1'), 'sampler_seed=-1 must be an integer'),
+  ((QUICKSTART, '--workdir=DIR', '--config.deaths=-1'), 'deaths=-1 must be an integer of 0'),
+  ((QUICKSTART, '--workdir=DIR', '--config.overrides=(5,)'), "overrides: '5'"),
+  ((QUICKSTART, '--workdir=gs://bucket'), "--workdir='gs://bucket' must be a folder of this"),
   ((QUICKSTART, '--workdir=DIR', "--config.space=('l1',)"), "space: 'l1'; allowed are dicts"),
   (
     (QUICKSTART, '--workdir=DIR', "--config.configs=('configs/quickstart.py', 'configs/no.py:1')"),
@@ -394,7 +431,7 @@ def test_what_can_not_be_searched_is_one_line_and_status_2(arguments, message, t
   assert error.startswith('sweep: ')
   assert message in error
   assert '\n' not in error
-  assert not (folder / 'runs').exists()
+  assert not folder.exists()
 
 
 def test_another_search_in_the_same_folder_is_refused(undisturbed, capsys):

@@ -1,5 +1,6 @@
 """What a sweep's config says, checked: the space, the plan of slots, what is better than what."""
 
+import itertools
 import json
 import math
 from collections.abc import Callable, Mapping, Sequence
@@ -7,8 +8,8 @@ from typing import Any, NamedTuple
 
 from optuna.distributions import CategoricalDistribution
 
-from sparsejax.experiment.config.check import read_only_with
-from sparsejax.experiment.config.kinds import is_number
+from sparsejax.experiment.config.check import read_only_with, take
+from sparsejax.experiment.config.kinds import Integer, is_number
 from sparsejax.experiment.runs import experiment_of, short_value
 from sparsejax.lookup import lookup
 from sparsejax.search import space
@@ -24,6 +25,9 @@ METRICS = (
   'active_parameters',
 )
 DIRECTIONS = ('minimize', 'maximize')
+SEED = Integer(0, 2**32 - 1)
+INTEGERS = {'sampler_seed': SEED, 'trials': Integer(1, 2**16), 'deaths': Integer(0, 2**16)}
+COUNTED = 1000  # combinations of a space, up to which it is counted how many are one experiment
 
 
 class Sweep(NamedTuple):
@@ -61,6 +65,13 @@ def check(settings: Mapping[str, Any], resolve: Resolve) -> Sweep:
     raise ValueError('configs=(): allowed is one or more')
   if wrong := [config for config in settings['configs'] if not isinstance(config, str)]:
     raise ValueError(f'configs: {wrong[0]!r}; allowed are texts such as configs/NAME.py:ARGUMENT')
+  for name, kind in INTEGERS.items():
+    take(name, settings[name], kind)
+  take('scheduler.eta', settings['scheduler']['eta'], Integer(2, 2**16))
+  for seed in settings['seeds']:
+    take('seeds', seed, SEED)
+  if not settings['seeds']:
+    raise ValueError('seeds=() must be one integer or more')
   lookup('sampler', settings['sampler'], dict.fromkeys(SAMPLERS))
   lookup('scheduler.name', settings['scheduler']['name'], dict.fromkeys(SCHEDULERS))
   _check_goals(settings)
@@ -150,12 +161,40 @@ def _same(settings, combinations, resolve):
   """Returns the first two combinations that make one experiment and seed, or None."""
   known: dict[str, Mapping[str, Any]] = {}
   for values in combinations:
-    trial = resolved(settings, values, resolve)
-    key = json.dumps([experiment_of(trial), trial['seed']], sort_keys=True)
-    before = known.setdefault(key, values)
+    before = known.setdefault(_key(settings, values, resolve), values)
     if before is not values:
       return before, values
   return None
+
+
+def _key(settings, values, resolve) -> str:
+  trial = resolved(settings, values, resolve)
+  return json.dumps([experiment_of(trial), trial['seed']], sort_keys=True)
+
+
+def repeats(sweep: Sweep, resolve: Resolve) -> list[str]:
+  """Returns a warning, or none, that a sampler will draw some experiments more than once.
+
+  Args:
+    sweep: the search.
+    resolve: loads a config, with the sweep's overrides.
+  """
+  every = [parameter.values for parameter in sweep.parameters]
+  if sweep.combinations is not None or not all(every):
+    return []
+  possible = math.prod(map(len, every))
+  if possible <= COUNTED:
+    keys = [parameter.key for parameter in sweep.parameters]
+    combinations = (dict(zip(keys, values, strict=True)) for values in itertools.product(*every))
+    possible = len({_key(sweep.settings, values, resolve) for values in combinations})
+  drawn = sum(not slot.rung for slot in sweep.slots)
+  different = round(possible * (1 - (1 - 1 / possible) ** drawn))
+  if different >= drawn:
+    return []
+  return [
+    f'{drawn} configurations are drawn of {possible} experiments, about {different} of them '
+    'different; each is trained once, whoever draws it'
+  ]
 
 
 def resolved(
@@ -189,8 +228,6 @@ def _epochs(settings, resolve) -> int:
 
 def _slots(settings, parameters, resolve) -> list[Slot]:
   if settings['scheduler']['name'] != 'hyperband':
-    if settings['trials'] < 1:
-      raise ValueError(f'trials={settings["trials"]}: allowed is 1 or more')
     return _at_full_length(settings, resolve, settings['trials'])
   if any(parameter.key == 'epochs' for parameter in parameters):
     raise ValueError("space: 'epochs' is what the brackets give; allowed with the scheduler 'none'")

@@ -46,6 +46,16 @@ class Parameter(NamedTuple):
         return low, *spaced(low, high, 5)[1:-1].tolist(), high
     raise TypeError(self.distribution)
 
+  @property
+  def values(self) -> Sequence[Any]:
+    """All that it can be; () where that has no end."""
+    match self.distribution:
+      case CategoricalDistribution(choices=choices):
+        return choices
+      case IntDistribution(low=low, high=high):
+        return range(low, high + 1)
+    return ()
+
 
 def parse(entries: Sequence[Mapping[str, Any]]) -> tuple[Parameter, ...]:
   """Returns the parameters that a sweep's `space` lists.

@@ -14,6 +14,8 @@ from sqlalchemy.exc import ArgumentError
 from sparsejax.experiment import files
 from sparsejax.search import layout
 
+IDENTITY = '.identity'
+
 
 class FileLock(JournalFileOpenLock):
   """A lock that the operating system drops with its process, however that ends.
@@ -81,12 +83,29 @@ def _without_password(url: str) -> str:
   return parsed.update_query_dict(hidden).render_as_string(hide_password=True)
 
 
-def identity(folder: pathlib.Path) -> str:
-  """Returns what tells this folder from all others, on whatever machine it is seen."""
-  file = folder / '.identity'
-  if not file.exists():
+def identity(folder: pathlib.Path, url: str | None, *, is_new: bool = False) -> str:
+  """Returns what tells this folder from all others, on whatever machine it is seen.
+
+  Args:
+    folder: of the search.
+    url: of its study; one that lies in the folder needs no more to find its runs, and gets ''.
+    is_new: whether the search begins: then the folder is given its identity.
+
+  Raises:
+    ValueError: the folder was copied without it.
+  """
+  file = folder / IDENTITY
+  if url is None:
+    return ''
+  if is_new and not file.exists():
     files.write_atomically(file, uuid.uuid4().hex)
-  return file.read_text()
+  try:
+    return file.read_text()
+  except FileNotFoundError:
+    raise ValueError(
+      f'workdir={folder}: it holds a search without its {IDENTITY}, by which the study knows it: '
+      'copy that file too'
+    ) from None
 
 
 def _drop_unfinished_line(path: pathlib.Path) -> None:

@@ -62,7 +62,7 @@ class Study:
     sweep: the search.
     storage: where the study lies.
     name: of the study.
-    folder: what tells the folder of its runs from others.
+    folder: what tells the folder of its runs from others; '' where the study lies in it.
 
   Raises:
     ValueError: the study is of another search, or of another folder.
@@ -82,7 +82,8 @@ class Study:
     self.slots = {slot.key: slot for slot in sweep.slots}
     self._agree('sweep', dict(sweep.settings), f"study '{name}': it holds another search")
     # A trial goes on from its checkpoint, whoever has it next.
-    self._agree('folder', folder, f"study '{name}': its runs lie in another folder than workdir")
+    if folder:
+      self._agree('folder', folder, f"study '{name}': its runs lie in another folder than workdir")
 
   def _agree(self, key: str, value: Any, otherwise: str) -> None:
     known = self.study.user_attrs.get(key)
@@ -187,7 +188,21 @@ class Study:
     self.study.sampler = self._sampler(slot)
     trial = Trial(self.study, identity)
     values = {p.key: _suggest(trial, p.key, p.distribution) for p in self.sweep.parameters}
+    if source is None and (equal := self._directory_of_equal(slot, values)):
+      directory = equal
+      self.storage.set_trial_user_attr(identity, 'directory', directory)
     return Claim(found.number, slot, values, directory, trial)
+
+  def _directory_of_equal(self, slot: Slot, values: Mapping[str, Any]) -> str | None:
+    """The run directory of an earlier slot that has the same values, in which it is trained once.
+
+    Of an earlier one alone: of two that are begun at one moment only one looks at the other.
+    """
+    trials = self.by_slot()
+    for other in self.sweep.slots[: self.sweep.slots.index(slot)]:
+      if other.rung == 0 and other.key in trials and trials[other.key].params == values:
+        return trials[other.key].user_attrs['directory']
+    return None
 
   def _sampler(self, slot: Slot) -> optuna.samplers.BaseSampler:
     """One of the slot's own seed: what is drawn at random does not depend on who draws when."""

@@ -105,7 +105,9 @@ def status(study: Study) -> Status:
 def _latest(study: Study, trials: Mapping[str, FrozenTrial]) -> dict[str, tuple[Slot, FrozenTrial]]:
   """The last slot of each configuration, by its directory."""
   begun = [slot for slot in study.sweep.slots if slot.key in trials]
-  placed = [(slot, trials[slot.key]) for slot in sorted(begun, key=lambda slot: slot.rung)]
+  # Those of equal values have one directory, and one of them may go further than the others.
+  begun.sort(key=lambda slot: (slot.epochs, slot.rung))
+  placed = [(slot, trials[slot.key]) for slot in begun]
   # A place in a later rung has no directory before somebody goes on to it.
   return {t.user_attrs['directory']: (s, t) for s, t in placed if t.user_attrs['directory']}
 

@@ -125,7 +125,7 @@ class Worker:
       thread.join()
 
   def _train_alone(self, claim: Claim, path: pathlib.Path) -> tuple[dict[str, float], float, bool]:
-    """Trains once nobody else does: a process that was given up for lost may still be at it."""
+    """Trains once nobody else does: an equal trial, or a process that was given up for lost."""
     while True:
       try:
         return self._train(claim, path)
@@ -133,7 +133,7 @@ class Worker:
         if os.getppid() != self._parent:
           raise
         print(f'trial {claim.number}: {error}; waiting for its end', flush=True)
-        time.sleep(BEAT)
+        time.sleep(RENEWAL)
 
   def _train(self, claim: Claim, path: pathlib.Path) -> tuple[dict[str, float], float, bool]:
     """Returns the trial's figures, of which epoch, and whether it stopped before its run's end."""
@@ -141,8 +141,10 @@ class Worker:
 
     watch = _Watch(self.study, claim)
     trial = settings.resolved(self.sweep.settings, claim.values, self.resolve)
-    # Its evaluations may be all there: the process died before it could say so.
-    if not (path / files.SUMMARY).exists() and _is_of(path, trial):
+    # Its evaluations may be all there: the process died before it could say so, or an equal trial
+    # was there before, and further maybe.
+    is_done = claim.slot.is_last and (path / files.SUMMARY).exists()
+    if not is_done and _is_of(path, trial):
       for line in metrics.read(path / files.METRICS):
         if 'validation_loss' in line and watch(line):
           return self._figures(line), line['epoch'], True
