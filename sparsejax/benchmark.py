@@ -22,7 +22,6 @@ import argparse
 import contextlib
 import json
 import os
-import pathlib
 import re
 import signal
 import sys
@@ -95,15 +94,15 @@ def _arguments(argv: Sequence[str]) -> argparse.Namespace:
   Raises:
     UsageError: one that is unknown or can't be.
   """
-  from sparsejax.experiment.arguments import Parser
+  from sparsejax.experiment.arguments import Parser, folder
   from sparsejax.experiment.errors import UsageError
 
   parser = Parser(prog='benchmark', add_help=False, allow_abbrev=False)
   parser.add_argument('--against', choices=('torch',))
   parser.add_argument('--torch-python', default=sys.executable)
-  parser.add_argument('--out', type=pathlib.Path)
+  parser.add_argument('--out')
   parser.add_argument('--plain', action='store_true')
-  parser.add_argument('--profile', type=pathlib.Path)
+  parser.add_argument('--profile')
   parser.add_argument('--rounds', type=int, default=7)
   try:
     arguments, rest = parser.parse_known_args(argv)
@@ -114,6 +113,10 @@ def _arguments(argv: Sequence[str]) -> argparse.Namespace:
     raise UsageError(f"unexpected argument '{stray[0]}': --help tells which are allowed")
   if arguments.rounds < 1:
     raise UsageError(f'--rounds={arguments.rounds}: allowed is 1 or more')
+  if arguments.profile is not None:
+    arguments.profile = folder('--profile', arguments.profile)
+  if arguments.out is not None:
+    arguments.out = folder('--out', arguments.out, 'file')
   out = arguments.out
   if out is not None and (out.is_dir() or not os.access(out.parent, os.W_OK | os.X_OK)):
     raise UsageError(f'--out={out}: allowed is a file in a folder that is there, to be written')

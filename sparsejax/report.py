@@ -25,7 +25,7 @@ from sparsejax.experiment.errors import in_one_line
 def main(argv: Sequence[str]) -> int:
   """Runs the command; returns its exit status."""
   parser = Parser(prog='report', description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
-  parser.add_argument('folders', nargs='*', type=pathlib.Path, metavar='DIR')
+  parser.add_argument('folders', nargs='*', metavar='DIR')
   parser.add_argument('--out')
   try:
     arguments = parser.parse_args(argv[1:])
@@ -33,10 +33,11 @@ def main(argv: Sequence[str]) -> int:
       raise ValueError('DIR is missing: allowed are run directories and folders above them')
     for given in arguments.folders:
       if not os.path.isdir(given):
-        raise ValueError(f'{given}: there is no such folder; allowed are folders with runs')
+        named = given if given and given.isprintable() else repr(given)
+        raise ValueError(f'{named}: there is no such folder; allowed are folders with runs')
     if not arguments.out:
       raise ValueError('--out is missing: allowed is --out=a folder')
-    print(report(arguments.folders, folder('--out', arguments.out)))
+    print(report([*map(pathlib.Path, arguments.folders)], folder('--out', arguments.out)))
   except ValueError as error:
     return _fail(in_one_line(error))
   except OSError as error:

@@ -77,6 +77,10 @@ def parse(argv: Sequence[str]) -> tuple[dict[str, Any], argparse.Namespace]:
     if not given[flag]:
       raise UsageError(f'--{flag} is missing: allowed is --{flag}={allowed}')
   arguments.workdir = folder('--workdir', arguments.workdir)
+  for name in ('study', 'name'):
+    text = getattr(arguments, name)
+    if text is not None and not (text and text.isprintable()):
+      raise UsageError(f'--{name}={text!r} must be a text of one line')
   if arguments.workers < 1:
     raise UsageError(f'--workers={arguments.workers} must be 1 or more')
   return _settings(asked), arguments

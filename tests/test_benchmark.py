@@ -228,9 +228,11 @@ REFUSED = {
   'not a number': ([QUICK, '--rounds=many'], "'many'"),
   'out': ([QUICK, '--out=nowhere/x.json'], '--out=nowhere/x.json: allowed is a file'),
   'folder': ([QUICK, '--out=tests'], '--out=tests: allowed is a file'),
+  'file of 300 letters': ([QUICK, f'--out={"x" * 300}'], 'must be a file: File name too long'),
+  'trace in no folder': ([QUICK, '--profile='], '--profile= must name a folder'),
   'profile': (
     [QUICK, '--profile=launch.py/x'],
-    '--profile=launch.py/x: Not a directory; allowed is a folder',
+    "--profile='launch.py/x' must be a folder: Not a directory",
   ),
   'python': ([QUICK, '--against=torch', '--torch-python=/nowhere'], '--torch-python=/nowhere'),
   'layers': (

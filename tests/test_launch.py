@@ -36,6 +36,7 @@ REFUSED = {
     ['--config=configs/lenet300_dc.py:0.1,0.2'],
     'the argument must be [DENSITY]',
   ),
+  'config of 300 letters': ([f'--config={"x" * 300}'], 'there is no such file'),
   'stray argument': ([QUICK, 'stray'], 'unrecognized arguments: stray'),
   'unknown flag': ([QUICK, '--wrkdir=x'], 'wrkdir'),
   'unknown field': ([QUICK, '--config.modle.width=8'], "did you mean 'model.width'"),

@@ -118,6 +118,8 @@ def test_names_with_special_characters_are_text_and_not_markup(tmp_path):
   [
     ((), 'DIR is missing: allowed are run directories and folders above them'),
     (('RUNS',), '--out is missing: allowed is --out=a folder'),
+    (('', '--out=OUT'), "'': there is no such folder"),
+    (('RUNS', '--out=gs://bucket'), "--out='gs://bucket' must be a folder of this machine"),
     (('NOWHERE', '--out=OUT'), 'there is no such folder; allowed are folders with runs'),
     (('EMPTY', '--out=OUT'), 'no run; allowed are run directories and folders above them'),
     (('RUNS', '--out=FILE'), 'allowed is a folder to write'),

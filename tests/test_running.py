@@ -174,7 +174,7 @@ with running.Children() as children:
 """
 
 
-@pytest.mark.parametrize('number', [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize('number', [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
 def test_a_signal_goes_on_to_what_runs_and_nothing_more_is_begun(number, tmp_path):
   saved, log = tmp_path / 'saved', tmp_path / 'log'
   program = PARENT.format(waits=WAITS, saved=str(saved), log=str(log))

@@ -181,10 +181,11 @@ def test_another_experiment_or_seed_is_refused(tmp_path, seed, name, message):
 
 
 def test_a_folder_of_something_else_is_left_as_it_is(tmp_path):
-  (tmp_path / 'notes.txt').write_text('mine')
-  with pytest.raises(UsageError, match=r'it holds notes\.txt, but no run'):
-    runs.RunDirectory(tmp_path, config_of(), 'abcd1234')
-  assert [entry.name for entry in tmp_path.iterdir()] == ['notes.txt']
+  for name, reason in (('notes.txt', r'it holds notes\.txt, but no run'), ('config.json', 'None')):
+    (tmp_path / name).write_text('{}')
+    with pytest.raises(UsageError, match=reason):
+      runs.RunDirectory(tmp_path, config_of(), 'abcd1234')
+    assert not (tmp_path / '.lock').exists()
 
 
 @pytest.mark.parametrize('text', ['', '{', '[1]', '3'])

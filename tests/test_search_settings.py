@@ -139,6 +139,11 @@ WRONG = {
   ),
   'low above high': ({'space': (RATE | {'low': 2.0},)}, 'from 2.0 to 1.0: allowed are numbers'),
   'nan': ({'space': (RATE | {'low': math.nan},)}, 'from nan to 1.0'),
+  'integers without end': (
+    {'space': ({'key': 'batch_size', 'kind': 'integers', 'low': 1, 'high': 10**20},)},
+    'allowed are numbers, low below high',
+  ),
+  'beyond float32': ({'space': (RATE | {'high': 1e308},)}, 'allowed are numbers, low below high'),
   'log of 0': ({'space': (RATE | {'low': 0.0},)}, 'from 0.0: allowed is more than 0'),
   'one choice': ({'space': (BATCH | {'choices': (16,)},)}, 'allowed are two choices'),
   'a choice twice': ({'space': (BATCH | {'choices': (16, 16)},)}, 'each choice once'),

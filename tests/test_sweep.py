@@ -403,6 +403,9 @@ REFUSED = (
   ((QUICKSTART, '--workdir=DIR', '--config.sampler_seed=-1'), 'sampler_seed=-1 must be an integer'),
   ((QUICKSTART, '--workdir=DIR', '--config.deaths=-1'), 'deaths=-1 must be an integer of 0'),
   ((QUICKSTART, '--workdir=DIR', '--config.overrides=(5,)'), "overrides: '5'"),
+  ((QUICKSTART, '--workdir=DIR', '--config.space=None'), 'space=None must be a tuple'),
+  ((QUICKSTART, '--workdir=DIR', '--config.scheduler=None'), 'scheduler=None must be a block such'),
+  ((QUICKSTART, '--workdir=DIR', '--study='), "--study='' must be a text of one line"),
   ((QUICKSTART, '--workdir=gs://bucket'), "--workdir='gs://bucket' must be a folder of this"),
   ((QUICKSTART, '--workdir=DIR', "--config.space=('l1',)"), "space: 'l1'; allowed are dicts"),
   (

@@ -14,12 +14,13 @@ class Parser(argparse.ArgumentParser):
     raise ValueError(message)
 
 
-def folder(flag: str, text: str) -> pathlib.Path:
+def folder(flag: str, text: str, what: str = 'folder') -> pathlib.Path:
   """Returns the path of a folder to write, which need not be there yet.
 
   Args:
     flag: that names it, for the message.
     text: its value.
+    what: it is, where it is none.
 
   Raises:
     UsageError: nothing on this machine can have this name.
@@ -32,14 +33,14 @@ def folder(flag: str, text: str) -> pathlib.Path:
   from sparsejax.experiment.config.check import shown
 
   if not text:
-    raise UsageError(f'{flag}= must name a folder')
+    raise UsageError(f'{flag}= must name a {what}')
   if '://' in text or not text.isprintable():
-    raise UsageError(f'{flag}={shown(text)} must be a folder of this machine')
+    raise UsageError(f'{flag}={shown(text)} must be a {what} of this machine')
   path = pathlib.Path(text)
   try:
     path.lstat()
   except FileNotFoundError:
     pass
   except OSError as error:
-    raise UsageError(f'{flag}={shown(text)} must be a folder: {error.strerror}') from None
+    raise UsageError(f'{flag}={shown(text)} must be a {what}: {error.strerror}') from None
   return path

@@ -134,7 +134,8 @@ class RunDirectory:
   def __init__(self, path: pathlib.Path, config: Mapping[str, Any], experiment_hash: str):
     self.path = path
     try:
-      self._refuse_others(config, experiment_hash)  # a folder that is not ours is left as it is
+      if not (path / '.lock').exists():  # a folder that is not ours is left as it is
+        self._refuse_others(config, experiment_hash)
       path.mkdir(parents=True, exist_ok=True)
       lock = os.open(path / '.lock', os.O_RDWR | os.O_CREAT, 0o666)
     except OSError as error:

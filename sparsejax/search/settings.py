@@ -8,11 +8,11 @@ from typing import Any, NamedTuple
 
 from optuna.distributions import CategoricalDistribution
 
-from sparsejax.experiment.config.check import read_only_with, take
+from sparsejax.experiment.config.check import read_only_with, shown, take
 from sparsejax.experiment.config.kinds import Integer, is_number
 from sparsejax.experiment.runs import experiment_of, short_value
 from sparsejax.lookup import lookup
-from sparsejax.search import space
+from sparsejax.search import base, space
 from sparsejax.search.brackets import Rung, Slot, brackets, plan
 
 Resolve = Callable[[str], dict[str, Any]]  # 'configs/NAME.py:ARGUMENT' -> its resolved settings
@@ -65,6 +65,12 @@ def check(settings: Mapping[str, Any], resolve: Resolve) -> Sweep:
     raise ValueError('configs=(): allowed is one or more')
   if wrong := [config for config in settings['configs'] if not isinstance(config, str)]:
     raise ValueError(f'configs: {wrong[0]!r}; allowed are texts such as configs/NAME.py:ARGUMENT')
+  for name, default in base.get_config().to_dict().items():
+    kind, says = {tuple: (list, 'a tuple'), dict: (dict, f'a block such as {default!r}')}.get(
+      type(default), (object, '')
+    )
+    if not isinstance(settings[name], kind):
+      raise ValueError(f'{name}={shown(settings[name])} must be {says}')
   for name, kind in INTEGERS.items():
     take(name, settings[name], kind)
   take('scheduler.eta', settings['scheduler']['eta'], Integer(2, 2**16))

@@ -1,7 +1,6 @@
 """The search space: which fields of a config vary, over what, and that they really do."""
 
 import itertools
-import math
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -14,7 +13,7 @@ from optuna.distributions import (
 )
 
 from sparsejax.experiment.config import check, overrides
-from sparsejax.experiment.config.kinds import is_number
+from sparsejax.experiment.config.kinds import LARGEST, is_number
 from sparsejax.lookup import lookup
 
 ARGUMENT = 'argument'  # the key of what stands behind the config's name
@@ -93,7 +92,8 @@ def _parameter(entry: Mapping[str, Any]) -> Parameter:
   if kind == 'choices':
     return Parameter(key, _choices(key, entry['choices']))
   low, high = entry['low'], entry['high']
-  if not all(is_number(bound) and math.isfinite(bound) for bound in (low, high)) or low >= high:
+  most = 2**53 if kind == 'integers' else LARGEST
+  if not all(is_number(bound) and abs(bound) <= most for bound in (low, high)) or low >= high:
     raise ValueError(f"space: '{key}' from {low} to {high}: allowed are numbers, low below high")
   if kind == 'log_uniform' and low <= 0:
     raise ValueError(f"space: '{key}' from {low}: allowed is more than 0, on a log axis")

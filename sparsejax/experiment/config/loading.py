@@ -1,6 +1,7 @@
 """A config file: Python with a function get_config(), whose errors name their line."""
 
 import importlib.util
+import os
 import pathlib
 import sys
 import traceback
@@ -25,10 +26,10 @@ def load(file: str) -> ConfigDict:
   named = place = pathlib.Path(path)
   if file.endswith(':'):
     raise UsageError(f'config={file} must have an argument after its colon, or no colon')
-  if not place.is_file():
-    network, _, method = place.name.partition('_')
-    place, text = place.with_name(method or place.name), f'{network},{text}' if text else network
-  if not place.is_file():
+  network, underscore, method = place.name.partition('_')
+  if underscore and not os.path.isfile(place):  # which no name makes raise
+    place, text = place.parent / method, f'{network},{text}' if text else network
+  if not os.path.isfile(place):
     raise UsageError(no_config(named))
   module = execute(place)
   if not callable(make := getattr(module, 'get_config', None)):
@@ -89,7 +90,7 @@ class TellingWhere:
 
 def no_config(path: pathlib.Path) -> str:
   """Returns that there is no such config, and which there are beside where it would be."""
-  folder = path.parent if path.parent.is_dir() else pathlib.Path('configs')
+  folder = path.parent if os.path.isdir(path.parent) else pathlib.Path('configs')
   files = sorted(folder.glob('*.py')) if folder.is_dir() else []
   known = [file.stem for file in files if 'def get_config' in file.read_text(errors='replace')]
   names = ', '.join(known) if 0 < len(known) < 30 else f'{len(known)} configs'
