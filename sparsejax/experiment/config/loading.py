@@ -53,7 +53,7 @@ def execute(place: pathlib.Path) -> types.ModuleType:
     UsageError: in one line, with the line of the file where it is the file's fault.
   """
   spec = importlib.util.spec_from_file_location(f'sparsejax_config_{place.stem}', place)
-  if spec is None or spec.loader is None or not place.is_file():
+  if spec is None or spec.loader is None or not os.path.isfile(place):
     raise UsageError(f'{place} must be a file of Python, NAME.py')
   module = importlib.util.module_from_spec(spec)
   # A config imports its neighbours by their folder's name, from wherever it is called.
