@@ -4,6 +4,7 @@ python launch.py --config=configs/NAME.py[:ARGUMENT] [--config.field=value ...] 
 python -m sparsejax.launch --config=NAME.py ...     the same, with a config file of one's own
 
 --workdir=DIR       the run directory; default: results/runs/NAME-HASH8/seedK
+--restart           begins at step 0; what the run directory holds is moved to a folder in it
 --shorten=0.1       makes every duration of the training a tenth as long
 --print_config      prints the settings as they would be, and trains nothing
 --help              prints this and every field: its default, its meaning, what it may be
@@ -47,6 +48,7 @@ def read(argv: Sequence[str]) -> Command:
   asked = overrides.split(argv)
   parser = Parser(prog='launch', add_help=False, allow_abbrev=False)
   parser.add_argument('--workdir')
+  parser.add_argument('--restart', action='store_true')
   parser.add_argument('--print_config', action='store_true')
   parser.add_argument('--shorten', type=float, default=1.0)
   parser.add_argument('--coordinator')
@@ -75,7 +77,12 @@ def main(argv: Sequence[str]) -> int:
 
     print(f'{__doc__}\n{commandline.help_text()}')
     return FINISHED
-  from sparsejax.experiment.errors import NonFiniteLossError, TerminatedError, UsageError
+  from sparsejax.experiment.errors import (
+    NonFiniteLossError,
+    TerminatedError,
+    UnreadableError,
+    UsageError,
+  )
   from sparsejax.experiment.hosts import LostError
 
   try:
@@ -84,7 +91,7 @@ def main(argv: Sequence[str]) -> int:
     return _fail(USAGE, error)
   except TerminatedError as error:
     return _fail(SIGNALLED + error.signal, error)
-  except (NonFiniteLossError, LostError) as error:
+  except (NonFiniteLossError, UnreadableError, LostError) as error:
     return _fail(CRASHED, error)
 
 
@@ -112,7 +119,8 @@ def _run(command: Command) -> int:
     hosts.join(where)
   compilation.use_cache()
   try:
-    run(settings, base.defaults(settings), version=base.VERSION, workdir=flags.workdir)
+    defaults, restart = base.defaults(settings), flags.restart
+    run(settings, defaults, version=base.VERSION, workdir=flags.workdir, restart=restart)
   except OSError as error:
     if error.errno not in files.FULL_DISK:
       raise

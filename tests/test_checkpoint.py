@@ -3,6 +3,7 @@
 import errno
 import json
 import logging
+import os
 import shutil
 from typing import Any, NamedTuple
 
@@ -12,6 +13,9 @@ import numpy as np
 import pytest
 
 from sparsejax.experiment import checkpoint, files, parallel
+from sparsejax.experiment.errors import UnreadableError
+
+OWNER = checkpoint.Owner('0123abcd', 3)
 
 
 class Masks(NamedTuple):
@@ -49,7 +53,9 @@ def assert_same(found, expected):
 
 def save(root, *steps, keep=3):
   for step in steps:
-    checkpoint.save(root, step, state_of(step), {'seconds': step / 3, 'phases': {}}, keep=keep)
+    host = {'seconds': step / 3, 'phases': {}}
+    text = f'{{"step": {step}}}\n'
+    checkpoint.save(root, OWNER, step, state_of(step), host, keep=keep, metrics=text)
 
 
 def steps_in(root):
@@ -58,8 +64,8 @@ def steps_in(root):
 
 def test_a_state_comes_back_to_the_bit_with_what_the_host_noted(tmp_path):
   host = {'seconds': 1 / 3, 'phases': {'dense': {'step': 5, 'validation_loss': 0.1}}}
-  checkpoint.save(tmp_path, 7, state_of(7), host, keep=2)
-  restored = checkpoint.restore_newest(tmp_path, state_of(0))
+  checkpoint.save(tmp_path, OWNER, 7, state_of(7), host, keep=2)
+  restored = checkpoint.restore_newest(tmp_path, OWNER, state_of(0))
   assert restored.step == 7
   assert restored.host == host
   assert_same(restored.state, state_of(7))
@@ -68,16 +74,16 @@ def test_a_state_comes_back_to_the_bit_with_what_the_host_noted(tmp_path):
 
 
 def test_nothing_to_restore(tmp_path):
-  assert checkpoint.restore_newest(tmp_path, state_of(0)) is None
-  assert checkpoint.restore_newest(tmp_path / 'missing', state_of(0)) is None
+  assert checkpoint.restore_newest(tmp_path, OWNER, state_of(0)) is None
+  assert checkpoint.restore_newest(tmp_path / 'missing', OWNER, state_of(0)) is None
   assert checkpoint.committed(tmp_path / 'missing') == []
 
 
 def test_the_newest_are_kept_and_the_best_is_never_counted(tmp_path):
-  checkpoint.write(tmp_path / checkpoint.BEST, state_of(1), {})
+  checkpoint.write(tmp_path / checkpoint.BEST, OWNER, state_of(1), {})
   save(tmp_path, 8, 9, 10, 100, keep=2)
   assert steps_in(tmp_path) == [10, 100]
-  assert checkpoint.restore_newest(tmp_path, state_of(0)).step == 100
+  assert checkpoint.restore_newest(tmp_path, OWNER, state_of(0)).step == 100
   save(tmp_path, 101, keep=0)  # one is always kept
   assert steps_in(tmp_path) == [101]
   assert checkpoint.read(tmp_path / checkpoint.BEST, state_of(0))[0]['step'] == 1
@@ -87,7 +93,7 @@ def test_saving_a_step_again_never_gives_up_the_one_that_is_there(tmp_path, monk
   save(tmp_path, 7, keep=1)
   monkeypatch.setattr(checkpoint, 'write', lambda *_: pytest.fail('written again'))
   save(tmp_path, 7, keep=1)
-  assert checkpoint.restore_newest(tmp_path, state_of(0)).step == 7
+  assert checkpoint.restore_newest(tmp_path, OWNER, state_of(0)).step == 7
 
 
 @pytest.fixture(scope='module')
@@ -106,11 +112,16 @@ def restores(root, caplog):
   """The step that is restored, and the warnings on the way."""
   caplog.clear()
   with caplog.at_level(logging.WARNING, 'absl'):
-    restored = checkpoint.restore_newest(root, state_of(0))
+    restored = checkpoint.restore_newest(root, OWNER, state_of(0))
   if restored is not None:
     assert_same(restored.state, state_of(restored.step))
     assert restored.host == {'seconds': restored.step / 3, 'phases': {}}
+    assert checkpoint.metrics_of(root, restored.step) == f'{{"step": {restored.step}}}\n'
   return restored and restored.step, [record.getMessage() for record in caplog.records]
+
+
+def contents_of(folder):
+  return {f.relative_to(folder): f.read_bytes() for f in folder.rglob('*') if f.is_file()}
 
 
 def cut_short(file):
@@ -136,19 +147,22 @@ def test_any_damage_to_any_file_is_seen_and_the_one_before_is_used(two, tmp_path
   for i, name in enumerate(name for name in names if sizes[name]):
     root = copy(two, tmp_path, str(i))
     damage(root / name)
-    step, warnings = restores(root, caplog)
+    contents = contents_of(root / f'{2:09d}')
+    step, (warning,) = restores(root, caplog)
     assert step == 1, name
     if name.name == checkpoint.MANIFEST and damage is remove:
-      assert warnings == []  # never committed
+      kept = f'unfinished-{2:09d}'
+      assert f'{2:09d} has no {checkpoint.MANIFEST}; it is {kept} now' in warning
     else:
-      (warning,) = warnings
+      kept = f'damaged-{2:09d}'
       assert f'{2:09d} is damaged (' in warning
-      assert 'using the one before it' in warning
+      assert f'it is {kept} now, and the one before it is used' in warning
     assert steps_in(root) == [1]
+    assert contents_of(root / kept) == contents
 
 
 @pytest.mark.parametrize(
-  'text', ['', '{', '[]', '3', 'null', '"text"', '{}', '[["a"]]', '{"a": 1}']
+  'text', ['', '{', '[]', '3', 'null', '"text"', '{}', '[["a"]]', '{"a": 1}', '[' * 100_000]
 )
 def test_a_manifest_that_is_none_is_damage(two, tmp_path, caplog, text):
   root = copy(two, tmp_path)
@@ -169,15 +183,115 @@ def test_where_all_are_damaged_there_is_none(two, tmp_path, caplog):
   ] * 2
 
 
-def test_a_checkpoint_killed_half_way_never_existed_and_is_cleaned_up(two, tmp_path, caplog):
+def test_one_that_is_damaged_again_does_not_replace_the_first(two, tmp_path, caplog):
   root = copy(two, tmp_path)
-  half = root / f'{3:09d}'
-  shutil.copytree(root / f'{2:09d}', half)
-  (half / checkpoint.MANIFEST).unlink()
+  for _ in range(2):
+    cut_short(root / f'{2:09d}' / checkpoint.NOTES)
+    assert restores(root, caplog)[0] == 1
+    save(root, 2)
+  names = [f'{1:09d}', f'{2:09d}', f'damaged-{2:09d}', f'damaged-{2:09d}-2']
+  assert sorted(path.name for path in root.iterdir()) == names
+
+
+def test_what_a_kill_left_half_written_is_cleaned_up(two, tmp_path, caplog):
+  root = copy(two, tmp_path)
+  for name in (f'.{3:09d}.writing', f'.{1:09d}.removing'):
+    shutil.copytree(root / f'{2:09d}', root / name)
   (root / 'notes').mkdir()  # not ours
   assert restores(root, caplog) == (2, [])
-  assert not half.exists()
-  assert (root / 'notes').exists()
+  assert sorted(path.name for path in root.iterdir()) == [f'{1:09d}', f'{2:09d}', 'notes']
+
+
+@pytest.mark.parametrize('moment', ['manifest', 'rename'])
+def test_a_kill_before_the_end_leaves_no_folder_of_the_step(two, tmp_path, monkeypatch, moment):
+  root = copy(two, tmp_path)
+
+  def killed(*_):
+    monkeypatch.setattr(checkpoint.shutil, 'rmtree', lambda *_, **__: None)  # a kill cleans nothing
+    raise KeyboardInterrupt
+
+  if moment == 'manifest':
+    monkeypatch.setattr(checkpoint, '_digests', killed)
+  else:
+    monkeypatch.setattr(checkpoint.pathlib.Path, 'rename', killed)
+  with pytest.raises(KeyboardInterrupt):
+    save(root, 3)
+  monkeypatch.undo()
+  assert steps_in(root) == [1, 2]
+  assert (root / f'.{3:09d}.writing').exists()
+  assert checkpoint.restore_newest(root, OWNER, state_of(0)).step == 2
+  save(root, 3)
+  assert steps_in(root) == [1, 2, 3]
+
+
+@pytest.mark.parametrize(
+  'number', [errno.EIO, errno.ESTALE, errno.EACCES, errno.EMFILE, errno.EINTR]
+)
+@pytest.mark.parametrize('where', ['manifest', 'arrays', 'folder'])
+def test_an_error_of_the_disk_is_no_damage(two, tmp_path, monkeypatch, number, where):
+  root = copy(two, tmp_path)
+  before = contents_of(root)
+  real_open, real_list = checkpoint.pathlib.Path.open, checkpoint.os.listdir
+
+  def failing(path, *arguments, **settings):
+    if where == 'manifest' or checkpoint.ARRAYS in path.parts:
+      raise OSError(number, os.strerror(number), str(path))
+    return real_open(path, *arguments, **settings)
+
+  def failing_list(path):
+    if checkpoint.pathlib.Path(path) == root:
+      raise OSError(number, os.strerror(number), str(path))
+    return real_list(path)
+
+  if where == 'folder':
+    monkeypatch.setattr(checkpoint.os, 'listdir', failing_list)
+  else:
+    monkeypatch.setattr(checkpoint.pathlib.Path, 'open', failing)
+  with pytest.raises(UnreadableError, match='could not be read') as error:
+    checkpoint.restore_newest(root, OWNER, state_of(0))
+  monkeypatch.undo()
+  assert os.strerror(number) in str(error.value)
+  assert '\n' not in str(error.value)
+  assert contents_of(root) == before
+  assert checkpoint.restore_newest(root, OWNER, state_of(0)).step == 2
+
+
+def test_what_orbax_can_not_read_though_every_byte_is_there_is_no_damage(
+  two, tmp_path, monkeypatch
+):
+  import orbax.checkpoint as ocp
+
+  root = copy(two, tmp_path)
+
+  def failing(*_):
+    raise ValueError('Error reading\nfrom the array store')
+
+  monkeypatch.setattr(ocp.StandardCheckpointer, 'restore', failing)
+  with pytest.raises(UnreadableError, match='Error reading from the array store'):
+    checkpoint.restore_newest(root, OWNER, state_of(0))
+  assert steps_in(root) == [1, 2]
+
+
+@pytest.mark.parametrize('other', [OWNER._replace(hash='00000000'), OWNER._replace(seed=4)])
+def test_a_checkpoint_of_another_run_is_refused(two, tmp_path, other):
+  root = copy(two, tmp_path)
+  before = contents_of(root)
+  with pytest.raises(checkpoint.ForeignError) as error:
+    checkpoint.restore_newest(root, other, state_of(0))
+  message = (
+    f'{2:09d} is of the run 0123abcd, seed 3, and this run is {other.hash}, seed {other.seed}'
+  )
+  assert message in str(error.value)
+  assert contents_of(root) == before
+  assert checkpoint.owner_of(root / f'{2:09d}') == OWNER
+
+
+def test_the_newest_step_that_was_saved_is_noted(tmp_path):
+  root = tmp_path / 'checkpoints'
+  for step in (7, 12):
+    save(root, step)
+    noted = json.loads((tmp_path / files.PROGRESS).read_text())
+    assert noted == {'hash': '0123abcd', 'seed': 3, 'saved_step': step}
 
 
 @pytest.mark.parametrize(
@@ -196,13 +310,13 @@ def test_a_state_of_another_structure_is_no_damage(two, tmp_path, params, messag
   like = state_of(0)
   other = like | {'params': like['params'] | params}
   with pytest.raises(ValueError, match=message) as error:
-    checkpoint.restore_newest(root, other)
+    checkpoint.restore_newest(root, OWNER, other)
   assert not isinstance(error.value, checkpoint.DamagedError)
   assert '\n' not in str(error.value)
   assert steps_in(root) == [1, 2]
   smaller = {name: part for name, part in like.items() if name != 'odd'}
   with pytest.raises(ValueError, match=r'odd is float32\[3\] there; needed is nothing'):
-    checkpoint.restore_newest(root, smaller)
+    checkpoint.restore_newest(root, OWNER, smaller)
 
 
 def free_bytes(monkeypatch, free):
@@ -242,22 +356,37 @@ def test_a_disk_that_fills_up_leaves_the_earlier_ones(two, tmp_path, monkeypatch
   assert error.value.errno in files.FULL_DISK
   assert sorted(path.name for path in root.iterdir()) == [f'{step:09d}' for step in (1, 2)]
   monkeypatch.undo()
-  assert checkpoint.restore_newest(root, state_of(0)).step == 2
+  assert checkpoint.restore_newest(root, OWNER, state_of(0)).step == 2
 
 
-def test_the_source_of_another_run_must_be_finished(tmp_path):
+def test_the_source_of_another_run_must_be_finished_and_one_run(tmp_path):
   checkpoint.check_source(None)
   save(tmp_path / 'checkpoints', 1)
-  with pytest.raises(
-    ValueError, match=r'^init_from=.*: allowed is the directory of a finished run'
-  ):
+  unfinished = r'^init_from=.* must be the directory of a finished run$'
+  with pytest.raises(ValueError, match=unfinished):
     checkpoint.check_source(str(tmp_path))
   network = {'params': state_of(1)['params']}
-  checkpoint.write(checkpoint.source_of(str(tmp_path)), network, {'step': 1})
+  best = checkpoint.source_of(str(tmp_path))
+  checkpoint.write(best, OWNER, network, {'step': 1})
+  with pytest.raises(ValueError, match=unfinished):
+    checkpoint.check_source(str(tmp_path))
+  summary = tmp_path / files.SUMMARY
+  for text in ('', 'null', '{}', '[' * 100_000, json.dumps(OWNER._replace(seed=4)._asdict())):
+    summary.write_text(text)
+    with pytest.raises(ValueError, match=r'^init_from=') as error:
+      checkpoint.check_source(str(tmp_path))
+    assert '\n' not in str(error.value)
+  assert 'is of the run 0123abcd, seed 4, but its network is of the run 0123abcd, seed 3' in str(
+    error.value
+  )
+  summary.write_text(json.dumps(OWNER._asdict()))
   checkpoint.check_source(str(tmp_path))
-  found, host = checkpoint.read(checkpoint.source_of(str(tmp_path)), network)
+  found, host = checkpoint.read(best, network)
   assert host == {'step': 1}
   assert_same(found, network)
+  flip_a_bit(best / checkpoint.NOTES)
+  with pytest.raises(ValueError, match=r'^init_from=.*best is damaged'):
+    checkpoint.check_source(str(tmp_path))
 
 
 def test_the_manifest_counts_every_file(two):

@@ -175,6 +175,10 @@ def test_the_digest_is_of_the_content_and_not_of_the_file(tmp_path):
     ({'x_test': np.ones((5, 6), np.uint8)}, 'x_test has shape (5, 6), must be'),
     ({'x_test': np.ones((0, 3, 2), np.uint8)}, 'x_test has shape (0, 3, 2), must be'),
     ({'x_test': np.ones((5, 3, 3), np.uint8)}, 'images of shape (3, 2, 1) in x_train, (3, 3, 1)'),
+    (
+      {'x_train': np.ones((20, 3, 32, 32), np.uint8)},
+      'x_train has shape (20, 3, 32, 32), which looks like (examples, channels, height, width); it',
+    ),
     ({'y_train': np.ones(20)}, 'y_train is float64 of shape (20,), must be integers'),
     ({'y_train': np.ones((20, 1), int)}, 'y_train is int64 of shape (20, 1), must be integers'),
     ({'y_train': np.arange(19)}, '20 images in x_train, 19 in y_train'),

@@ -1,5 +1,7 @@
 """prune_to: one call, and the target is the whole network's."""
 
+import warnings
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -106,3 +108,16 @@ def test_it_runs_under_jit():
 def test_impossible_targets_are_refused(targets, message):
   with pytest.raises(ValueError, match=message):
     prune_to(network(), **targets)
+
+
+def test_a_layer_of_which_hardly_a_weight_is_left_is_named():
+  params = {'big': jnp.full((40, 50), 9.0), 'small': jnp.linspace(0.1, 0.3, 40).reshape(4, 10)}
+  with pytest.warns(UserWarning, match='^prune_to leaves 1 of the 40 weights of small; a floor'):
+    prune_to(params, sparsity=0.9)
+  with pytest.warns(UserWarning, match='^prune_to leaves 0 of the 40 weights of small; '):
+    prune_to(params, sparsity=0.9, floor=0)
+  with warnings.catch_warnings():
+    warnings.simplefilter('error')
+    prune_to(params, sparsity=0.99)  # an even share of 0.4 weights
+    prune_to(params, sparsity=0.9, floor=2)
+    prune_to(params, sparsity=0.9, allocation=allocation.uniform)

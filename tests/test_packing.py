@@ -29,7 +29,8 @@ def test_a_checkpoint_of_a_pruned_network_holds_bits_and_comes_back(tmp_path):
   params = {'kernel': jax.random.normal(jax.random.key(0), (1024, 1024))}
   tx = sparsejax.prune(sparsejax.one_shot(0, 0.5))
   _, state = jax.jit(tx.update)(params, tx.init(params), params)
-  checkpoint.write(tmp_path / 'one', {'masks': optax.tree.get(state, 'masks')}, {})
+  owner = checkpoint.Owner('0123abcd', 0)
+  checkpoint.write(tmp_path / 'one', owner, {'masks': optax.tree.get(state, 'masks')}, {})
   arrays = [f for f in (tmp_path / 'one' / checkpoint.ARRAYS).rglob('*') if f.is_file()]
   assert weights / 8 < sum(f.stat().st_size for f in arrays) < 1.2 * weights / 8
   like = {'masks': {'kernel': jnp.zeros((1024, 1024), bool)}}

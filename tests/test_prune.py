@@ -95,6 +95,19 @@ def test_a_floor_keeps_every_layer_alive():
       assert state.masks['small'].tolist() == [[False, True, False]]
 
 
+def test_a_score_that_is_no_number_is_the_first_to_go():
+  def criterion(weights):
+    return jnp.where(weights > 4, jnp.nan, weights)
+
+  params = {'big': jnp.full((4, 5), 3.0), 'small': jnp.array([[5.0, 1.0, 2.0]])}
+  tx = prune(one_shot(0, 0.25), criterion=criterion, floor=2)
+  _, state = tx.update(params, tx.init(params), params)
+  assert state.masks['small'].tolist() == [[False, True, True]]
+  everything = prune(one_shot(0, 1.0), criterion=criterion)
+  _, state = everything.update(params, everything.init(params), params)
+  assert state.masks['small'].all()  # it is there still, and not what has gone already
+
+
 def test_a_floor_that_keeps_everything_is_refused():
   params = {'big': jnp.ones((4, 5)), 'small': jnp.ones((1, 3))}
   for floor in (20, 1_000_000):

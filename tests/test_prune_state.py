@@ -10,7 +10,7 @@ from toy import WEIGHTS, layer, masks_of, network, sgd, train, zeros
 from trials import gradient
 
 import sparsejax
-from sparsejax import cubic, one_shot, prune
+from sparsejax import PruningSchedule, cubic, one_shot, prune
 from sparsejax.sparsity import allocation, criteria
 
 pytestmark = pytest.mark.usefixtures('compiling_is_quick')
@@ -94,6 +94,25 @@ def test_replicas_under_pmap_stay_identical():
     chex.assert_trees_all_equal(shard, shards[0])
   chex.assert_trees_all_equal(masks_of(shards[0][1]), masks_of(one[1]))
   chex.assert_trees_all_close(shards[0], one, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize('jit', [False, True])
+def test_renewals_that_a_restored_count_skipped_are_made_at_once(jit):
+  """A state of 10 updates under a chain that has cuts at 2 and 4 and, still to come, at 12."""
+  schedule = PruningSchedule(steps=(2, 4, 12), targets=(0.9, 0.5, 0.25))
+  tx = prune(schedule)
+  params = {'w': jnp.arange(1.0, 21.0).reshape(4, 5)}
+  state = tx.init(params)._replace(count=jnp.int32(10))
+  update = jax.jit(tx.update) if jit else tx.update
+  kept, renewals = [], []
+  for _ in range(4):
+    updates, state = update({'w': jnp.zeros((4, 5))}, state, params)
+    params = optax.apply_updates(params, updates)
+    kept.append(int(jnp.count_nonzero(params['w'])))
+    renewals.append(int(state.renewals))
+  assert kept == [10, 10, 5, 5]
+  assert renewals == [2, 2, 3, 3]
+  chex.assert_type(state.renewals, jnp.int32)
 
 
 def test_it_is_compiled_once():

@@ -13,6 +13,10 @@ class NonFiniteLossError(RuntimeError):
   """Training left the finite numbers; the checkpoints before it stay."""
 
 
+class UnreadableError(RuntimeError):
+  """The disk gave an error, which says nothing about what lies there."""
+
+
 class TerminatedError(RuntimeError):
   """A signal came; the state is saved. Its number is the last argument."""
 

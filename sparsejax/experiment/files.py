@@ -2,6 +2,7 @@
 
 import contextlib
 import errno
+import itertools
 import json
 import math
 import os
@@ -15,6 +16,7 @@ from typing import Any
 CONFIG, SUMMARY, METRICS = 'config.json', 'summary.json', 'metrics.jsonl'
 ENVIRONMENT, TRACEBACK, TRACE = 'environment.json', 'traceback.txt', 'trace.png'
 CHECKPOINTS = 'checkpoints'
+PROGRESS = 'progress.json'  # the newest step that was saved
 
 FULL_DISK = (errno.ENOSPC, errno.EDQUOT)
 
@@ -38,6 +40,30 @@ def write_atomically(path: pathlib.Path, text: str) -> None:
 def write_json(path: pathlib.Path, content: Any) -> None:
   """Writes JSON atomically, one key a line."""
   write_atomically(path, json.dumps(finite(content), indent=2) + '\n')
+
+
+def read_json(path: pathlib.Path) -> Any:
+  """Returns what a JSON file holds.
+
+  Raises:
+    OSError: it can't be read.
+    ValueError: it is not JSON, or nested deeper than anything that was written here.
+  """
+  try:
+    return json.loads(path.read_text())
+  except RecursionError:
+    raise ValueError(f'{path.name} is nested too deeply') from None
+
+
+def set_aside(path: pathlib.Path, why: str) -> pathlib.Path:
+  """Renames what can't be used to WHY-NAME in the same folder; returns where it is now."""
+  for number in itertools.count(1):
+    suffix = '' if number == 1 else f'-{number}'
+    place = path.with_name(f'{why}-{path.name}{suffix}')
+    if not place.exists():
+      break
+  path.rename(place)
+  return place
 
 
 def finite(content: Any) -> Any:

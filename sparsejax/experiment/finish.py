@@ -36,11 +36,12 @@ def finish(
 
 def _keep(experiment, directory, best, network, summary, lines) -> None:
   """Writes what a finished run leaves: networks, picture, and last the summary that ends it."""
-  path, root, notes = directory.path, directory.checkpoints, {'step': int(best.step)}
+  path, root, owner = directory.path, directory.checkpoints, directory.owner
+  notes = {'step': int(best.step)}
   if experiment.deployment.is_variational:
     trained = {'params': best.params, 'batch_stats': best.batch_stats}
-    checkpoint.write(root / checkpoint.POSTERIOR, trained, notes)
-  checkpoint.write(root / checkpoint.BEST, network, notes)  # last: it is looked for
+    checkpoint.write(root / checkpoint.POSTERIOR, owner, trained, notes)
+  checkpoint.write(root / checkpoint.BEST, owner, network, notes)  # last: it is looked for
   _draw(lines, path, summary, experiment.agenda)
   files.write_json(path / files.SUMMARY, summary)
 

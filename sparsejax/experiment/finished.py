@@ -1,6 +1,5 @@
 """A finished run with posteriors, read back from its directory."""
 
-import json
 import pathlib
 from collections.abc import Container, Mapping, Sequence
 from typing import Any, NamedTuple
@@ -49,10 +48,16 @@ def read(path: pathlib.Path) -> Finished:
   """
   config, summary = (_json(path / name, dict) for name in (files.CONFIG, files.SUMMARY))
   for found, names, file in (
-    (config, ('chain', 'events', 'layers'), files.CONFIG),
-    (summary, ('best_step', 'seconds'), files.SUMMARY),
+    (config, ('hash', 'seed', 'chain', 'events', 'layers'), files.CONFIG),
+    (summary, ('hash', 'seed', 'best_step', 'seconds'), files.SUMMARY),
   ):
     _require(path, found, names, file)
+  for field in ('hash', 'seed'):
+    if config[field] != summary[field]:
+      raise UsageError(
+        f'run={path}: its {files.SUMMARY} has the {field} {summary[field]}, its {files.CONFIG} '
+        f'{config[field]}; {ALLOWED}'
+      )
   if missing := registry.missing(config):
     raise UsageError(f'run={path}: {missing}')
   if (layers := config['layers']) not in posterior.FAMILIES:
@@ -105,7 +110,8 @@ def read_posterior(run: Finished, experiment: Experiment) -> tuple[int, Any, Any
   shapes = jax.eval_shape(experiment.init_variables)
   like = {'params': shapes['params'], 'batch_stats': shapes.get('batch_stats', {})}
   try:
-    found, notes = checkpoint.read(_posterior_of(run.path), like)
+    owner = checkpoint.Owner(run.hash, run.config['seed'])
+    found, notes = checkpoint.read(_posterior_of(run.path), like, owner)
   except ValueError as error:
     raise UsageError(f'run={run.path}: {in_one_line(error)}; {ALLOWED}') from error
   return notes['step'], found['params'], found['batch_stats']
@@ -123,7 +129,7 @@ def _require(path: pathlib.Path, found: Container[str], names: Sequence[str], fi
 
 def _json(file: pathlib.Path, kind: type) -> Any:
   try:
-    found = json.loads(file.read_text())
+    found = files.read_json(file)
   except OSError as error:
     reason = f'{file.name}: {error.strerror}'
     raise UsageError(f'run={file.parent}: {reason}; {ALLOWED}') from None

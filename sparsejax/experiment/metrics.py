@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
+from absl import logging
 
 from sparsejax.experiment import files
 from sparsejax.sparsity import measure
@@ -64,18 +65,33 @@ def counted(found: Counts, parameters: int, positions: Mapping[str, int]) -> dic
 
 
 class MetricsFile:
-  """The open metrics.jsonl of a run that goes on at a given step.
+  """The open metrics.jsonl of a run that goes on where it was saved.
 
-  Lines after that step, and a last line that a kill cut short, are removed before anything is
-  added, so that the file never tells of a restart.
+  What is there after the lines that were saved is removed before anything is added, so that the
+  file never tells of a restart. A file that does not begin with them was cut or changed: it is
+  renamed, and they are put back.
+
+  Args:
+    path: of the file.
+    saved: its text when the run was saved, as the checkpoint holds it.
   """
 
-  def __init__(self, path: pathlib.Path, step: int):
-    self.lines = [line for line in read(path) if line['step'] <= step]
-    text = ''.join(_line(line) for line in self.lines)
-    if not path.exists() or path.read_text() != text:
-      files.write_atomically(path, text)
+  def __init__(self, path: pathlib.Path, saved: str = ''):
+    there = path.read_bytes() if path.exists() else None
+    wanted = saved.encode()
+    if saved and (there is None or not there.startswith(wanted)):
+      how = 'is missing' if there is None else 'is not what this run wrote'
+      kept = '' if there is None else f'; it is {files.set_aside(path, "damaged").name} now'
+      logging.warning('%s %s%s, and its lines were put back from the checkpoint', path, how, kept)
+    if there != wanted:
+      files.write_atomically(path, saved)
+    self.lines = [json.loads(line) for line in saved.splitlines()]
     self._file = path.open('a')
+
+  @property
+  def text(self) -> str:
+    """All lines, as the file has them."""
+    return ''.join(map(_line, self.lines))
 
   def append(self, line: Mapping[str, Any]) -> None:
     """Writes one line and hands it to the operating system, so that a killed process kept it."""

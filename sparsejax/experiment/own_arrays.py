@@ -31,6 +31,11 @@ def read_npz(path: str | os.PathLike) -> tuple[Whole, str]:
         f'{where}: x_{part} has shape {images.shape}, must be (examples, height, width, channels) '
         'or (examples, height, width), none of them 0'
       )
+    if _is_channels_first(images.shape):
+      raise ValueError(
+        f'{where}: x_{part} has shape {images.shape}, which looks like (examples, channels, '
+        'height, width); it must be (examples, height, width, channels): x.transpose(0, 2, 3, 1)'
+      )
     if labels.dtype.kind not in 'iu' or labels.ndim != 1:
       raise ValueError(
         f'{where}: y_{part} is {labels.dtype} of shape {labels.shape}, must be integers of shape '
@@ -56,6 +61,17 @@ def read_npz(path: str | os.PathLike) -> tuple[Whole, str]:
     digest.update(f'{array.dtype.name} {array.shape}'.encode())
     digest.update(np.ascontiguousarray(array).data)
   return whole, digest.hexdigest()
+
+
+def _is_channels_first(shape: tuple[int, ...]) -> bool:
+  """Whether images are grey or coloured with the channels ahead of the height.
+
+  Example:
+    >>> [_is_channels_first(s) for s in ((9, 3, 32, 32), (9, 32, 32, 3), (9, 3, 3, 3), (9, 28, 28))]
+    [True, False, False, False]
+  """
+  channels = (1, 2, 3, 4)
+  return len(shape) == 4 and shape[1] in channels and shape[3] not in channels
 
 
 def _npz_arrays(path: str | os.PathLike, where: str) -> dict[str, np.ndarray]:

@@ -1,6 +1,5 @@
 """Experiments from Python, a notebook's too: `sparsejax.run` and `sparsejax.load`."""
 
-import json
 import os
 import pathlib
 from collections.abc import Mapping
@@ -20,6 +19,7 @@ def run(
   config: ConfigDict | Mapping[str, Any] | str,
   workdir: str | os.PathLike | None = None,
   name: str = '',
+  restart: bool = False,
 ) -> dict[str, Any]:
   """Trains an experiment, or goes on with it where it stopped; returns its summary.
 
@@ -27,6 +27,7 @@ def run(
     config: as a config file's `get_config` returns it, or 'NAME.py:ARGUMENT'.
     workdir: the run directory; by default results/runs/NAME-HASH8/seedK below the present folder.
     name: of the experiment; by default the config's own.
+    restart: begins at step 0 whatever `workdir` holds, which is moved to a folder in it.
 
   Returns:
     What the run directory's summary.json holds.
@@ -52,7 +53,7 @@ def run(
   settings['name'] = settings['name'] or 'experiment'
   place = None if workdir is None else folder('workdir', os.fspath(workdir))
   defaults = base.defaults(settings)
-  return runner.run(settings, defaults, version=base.VERSION, workdir=place)
+  return runner.run(settings, defaults, version=base.VERSION, workdir=place, restart=restart)
 
 
 class Loaded(NamedTuple):
@@ -88,14 +89,15 @@ def load(run: str | os.PathLike, parts: str | os.PathLike | None = None) -> Load
   if parts is not None:
     loading.execute(pathlib.Path(parts))
   try:
-    config, summary = (
-      json.loads((path / file).read_text()) for file in (files.CONFIG, files.SUMMARY)
-    )
+    config, summary = (files.read_json(path / file) for file in (files.CONFIG, files.SUMMARY))
+    owner = checkpoint.Owner(config['hash'], config['seed'])
+    if owner != (told := checkpoint.Owner(summary['hash'], summary['seed'])):
+      raise ValueError(f'its {files.CONFIG} is of the run {owner}, its {files.SUMMARY} of {told}')
     if missing := registry.missing(config, kinds=('model',)):  # all that is needed of them here
       raise UsageError(f'run={path}: {missing}')
     kept = checkpoint.source_of(str(path))
     shapes = {'batch_stats': {}, **checkpoint.shapes_of(kept)}  # of no leaf no note is made
-    variables, _ = checkpoint.read(kept, shapes)
+    variables, _ = checkpoint.read(kept, shapes, owner)
     settings, layers = config['model'], list(summary['layers'].values())
     model = models.create(
       settings['name'],

@@ -32,7 +32,7 @@ from sparsejax.experiment.finish import finish
 from sparsejax.experiment.state import RunState, init_optimizer, initial
 from sparsejax.experiment.train import Trainer
 from sparsejax.experiment.writers import Writers
-from sparsejax.sparsity import tree
+from sparsejax.sparsity import measure, tree
 
 
 def run(
@@ -41,6 +41,7 @@ def run(
   *,
   version: int,
   workdir: pathlib.Path | None = None,
+  restart: bool = False,
   watch: Callable[[Mapping[str, Any]], bool] | None = None,
 ) -> dict[str, Any]:
   """Runs an experiment, or goes on with it where it stopped; returns its summary.
@@ -50,6 +51,7 @@ def run(
     defaults: those of base.py for the same chain and events.
     version: of the defaults.
     workdir: the run directory; by default results/runs/NAME-HASH8/seedK.
+    restart: begins at step 0 whatever is there, which is moved to a folder of its own.
     watch: called with the line of metrics of every evaluation that is made; where it returns True
       the run is saved and stops. The next call goes on from there.
 
@@ -69,6 +71,8 @@ def run(
   hosts.check_same(f'{experiment_hash}, seed {seed}')
   claim = functools.partial(runs.RunDirectory, path, config, experiment_hash)
   with hosts.on_first(claim) as directory:
+    if restart and directory is not None:
+      directory.set_aside()
     finished = hosts.from_first(lambda: directory.summary)
     if finished is not None:
       terminal.say(f'{path} holds this run, finished; nothing is trained.')
@@ -121,12 +125,17 @@ def _state(experiment, directory, fresh) -> tuple[RunState, dict[str, Any]]:
   """The state and the host's notes: restored, begun from another run, or new."""
   config = experiment.config
   try:
-    restored = checkpoint.restore_newest(directory.checkpoints, fresh)
+    restored = checkpoint.restore_newest(directory.checkpoints, directory.owner, fresh)
   except ValueError as error:
-    raise UsageError(f'{error}; allowed is another workdir') from error
+    raise UsageError(f'{error}; give another --workdir, or begin again with --restart') from error
   if restored is not None:
     terminal.say(f'going on from step {restored.step}')
     return restored.state, restored.host
+  if (step := directory.saved_step) is not None:
+    raise UsageError(
+      f'workdir={directory.path}: step {step} was saved here, and no checkpoint is left that '
+      'can be used; put one back, or begin again with --restart'
+    )
   host = {'seconds': 0.0, 'phases': {}}
   if config['init_from']:
     return _start_from(fresh, config['init_from'], experiment), host
@@ -137,12 +146,30 @@ def _start_from(state: RunState, source: str, experiment: setup.Experiment) -> R
   """Returns the state with the best network of a finished run in place of the initial one."""
   trained = {'params': state.train.params, 'batch_stats': state.train.batch_stats}
   found, has_others = _read_source(source, trained, experiment)
+  whose = files.read_json(pathlib.Path(source) / files.SUMMARY)
+  owner = checkpoint.Owner(whose['hash'], whose['seed'])
+  terminal.say(f'init_from={source}: the network of {whose["name"]}, {owner}')
   if has_others:
     terminal.say(f'{source} has other posteriors: only their means are taken')
+  if not experiment.deployment.is_variational and (message := _of_zeros(found, experiment)):
+    terminal.say(f'init_from={source}: {message}')
   opt_state = parallel.replicate(init_optimizer(experiment.tx, found['params']))
   best = jax.tree.map(jnp.copy, found)
   train = state.train._replace(**found, opt_state=opt_state)
   return RunState(train, state.best._replace(**best))
+
+
+def _of_zeros(network: Mapping[str, Any], experiment: setup.Experiment) -> str:
+  """What to say where a pruned network's zeros would train again, '' where nothing."""
+  counts = measure.report(network['params'])
+  active, weights = counts['active_weights'], counts['weights']
+  if active == weights or experiment.agenda.first_cut == 0:
+    return ''
+  holds = "a chain that ends in 'prune', with prune.begin_epochs=0, prune.parameters=kernels and "
+  return (
+    f'{active:,} of its {weights:,} weights are active, and the others will train again, since '
+    f'nothing holds them at zero from the start; {holds}prune.target=0 does'
+  )
 
 
 def _read_source(source: str, like: Any, experiment: setup.Experiment) -> tuple[Any, bool]:
@@ -181,9 +208,8 @@ def _read_either(source: str, like: Any, experiment: setup.Experiment) -> tuple[
 
 def _train(experiment, directory, experiment_hash, state, host, watch) -> dict[str, Any]:
   total, step = experiment.clock.total_steps, int(state.train.step)
-  root = None if directory is None else directory.checkpoints
   with Writers(directory, experiment, step) as writers, display.Progress(total) as progress:
-    trainer = Trainer(experiment, state, host, root, progress, writers, watch)
+    trainer = Trainer(experiment, state, host, directory, progress, writers, watch)
     best = trainer.run().best
   if best.step < 0:
     raise NonFiniteLossError('no evaluation at the final target had a finite validation loss')

@@ -4,6 +4,7 @@ import datetime
 import fcntl
 import hashlib
 import importlib.metadata
+import itertools
 import json
 import os
 import pathlib
@@ -16,13 +17,14 @@ from typing import Any
 import jax
 from absl import logging
 
-from sparsejax.experiment import files, parallel
+from sparsejax.experiment import checkpoint, files, parallel
 from sparsejax.experiment.errors import BusyError, UsageError
 
 # Fields that leave the experiment what it is: its seed (a level of its own in the path), labels,
 # how it is logged, and where the data lie.
 NOT_HASHED = ('seed', 'name', 'method', 'data.dir')
 LOGGING = 'log.'
+BEFORE = 'before-restart'  # begins the name of a folder of what a run had made before
 # The defaults are those of the same chain and events, so these never differ from them.
 ALWAYS_HASHED = ('chain', 'events')
 # What a commit has to say about a run: results that are measured anew change no code.
@@ -132,10 +134,10 @@ class RunDirectory:
   """
 
   def __init__(self, path: pathlib.Path, config: Mapping[str, Any], experiment_hash: str):
-    self.path = path
+    self.path, self.owner = path, checkpoint.Owner(experiment_hash, config['seed'])
     try:
       if not (path / '.lock').exists():  # a folder that is not ours is left as it is
-        self._refuse_others(config, experiment_hash)
+        self._is_new()
       path.mkdir(parents=True, exist_ok=True)
       lock = os.open(path / '.lock', os.O_RDWR | os.O_CREAT, 0o666)
     except OSError as error:
@@ -146,7 +148,7 @@ class RunDirectory:
     self.close = weakref.finalize(self, os.close, lock)
     try:
       fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-      if self._refuse_others(config, experiment_hash):
+      if self._is_new():
         files.write_json(path / files.CONFIG, {'hash': experiment_hash} | dict(config))
     except BlockingIOError:
       self.close()
@@ -161,7 +163,7 @@ class RunDirectory:
   def __exit__(self, *exception):
     self.close()
 
-  def _refuse_others(self, config, experiment_hash) -> bool:
+  def _is_new(self) -> bool:
     """Returns whether nobody's run is here yet; raises where it is not this experiment's."""
     file = self.path / files.CONFIG
     allowed = 'allowed is an empty directory or the same experiment'
@@ -170,22 +172,26 @@ class RunDirectory:
       if others := sorted(entry.name for entry in there if entry.name[0] != '.'):
         raise UsageError(f'workdir={self.path}: it holds {others[0]}, but no run; {allowed}')
       return True
-    before = self._read(file)
-    if not isinstance(before, dict):
-      raise UsageError(f'workdir={self.path}: its {files.CONFIG} is damaged')
-    for field, mine in (('hash', experiment_hash), ('seed', config['seed'])):
-      if before.get(field) != mine:
-        raise UsageError(
-          f'workdir={self.path}: it holds a run with {field} {before.get(field)}, this one has '
-          f'{mine}; {allowed}'
-        )
+    self._check_owner(self._read(file), 'it holds a run', allowed)
     return False
 
-  def _read(self, file: pathlib.Path) -> Any:
+  def _check_owner(self, found: Any, what: str, allowed: str) -> None:
+    """Refuses what says that it is of another run."""
+    for field, mine in self.owner._asdict().items():
+      if found.get(field) != mine:
+        raise UsageError(
+          f'workdir={self.path}: {what} with {field} {found.get(field)}, this one has {mine}; '
+          f'{allowed}'
+        )
+
+  def _read(self, file: pathlib.Path, kind: type = dict) -> Any:
     try:
-      return json.loads(file.read_text())
+      found = files.read_json(file)
     except ValueError as error:
       raise UsageError(f'workdir={self.path}: its {file.name} is damaged ({error})') from None
+    if not isinstance(found, kind):
+      raise UsageError(f'workdir={self.path}: its {file.name} is damaged (no {kind.__name__})')
+    return found
 
   @property
   def checkpoints(self) -> pathlib.Path:
@@ -193,15 +199,43 @@ class RunDirectory:
 
   @property
   def summary(self) -> dict[str, Any] | None:
-    """The summary of a finished run, or None."""
+    """The summary of a finished run, or None.
+
+    Raises:
+      UsageError: it is damaged, or of another run.
+    """
     file = self.path / files.SUMMARY
-    return self._read(file) if file.exists() else None
+    if not file.exists():
+      return None
+    found = self._read(file)
+    allowed = f'{files.SUMMARY} must be the one that this run wrote'
+    self._check_owner(found, f'its {files.SUMMARY} is of a run', allowed)
+    return found
+
+  @property
+  def saved_step(self) -> int | None:
+    """The newest step that was saved here, or None where none was."""
+    file = self.path / files.PROGRESS
+    return self._read(file).get('saved_step', -1) if file.exists() else None
+
+  def set_aside(self) -> None:
+    """Moves all that the run has made to a folder of its own, so that it begins at step 0."""
+    stays = (files.CONFIG, files.ENVIRONMENT, '.lock')
+    made = [p for p in self.path.iterdir() if p.name not in stays and BEFORE not in p.name]
+    if not made:
+      return
+    numbers = (f'{BEFORE}-{number}' for number in itertools.count(1))
+    place = next(self.path / name for name in numbers if not (self.path / name).exists())
+    place.mkdir()
+    for path in made:
+      path.rename(place / path.name)
+    logging.warning('what the run had made is in %s now', place)
 
   def note_start(self) -> None:
     """Adds this start to environment.json, and warns when the code or XLA's flags are others."""
     file = self.path / files.ENVIRONMENT
-    starts = self._read(file) if file.exists() else []
-    if not isinstance(starts, list) or not all(isinstance(start, dict) for start in starts):
+    starts = self._read(file, list) if file.exists() else []
+    if not all(isinstance(start, dict) for start in starts):
       raise UsageError(f'workdir={self.path}: its {files.ENVIRONMENT} is damaged')
     now = environment()
     before = now | starts[-1] if starts else now  # of a field that is newer nothing is known

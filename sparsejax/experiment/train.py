@@ -21,6 +21,7 @@ from sparsejax.experiment import (
   pruning,
   rates,
   steps,
+  terminal,
 )
 from sparsejax.experiment.errors import NonFiniteLossError, PausedError, TerminatedError
 from sparsejax.experiment.metrics import counted, counts
@@ -37,9 +38,9 @@ class Trainer:
     experiment: the built config.
     state: where to begin.
     host: what the host had noted at that point: `seconds` and `phases`.
-    root: the folder of checkpoints; None in a process that does not write.
+    directory: of the run; None in a process that does not write.
     progress: a display.Progress, shown how far training is.
-    metrics: where lines go: `append(line)` and `sync()`.
+    metrics: where lines go: `append(line)`, `sync()` and, of all of them, `text`.
     watch: called with the line of metrics of every evaluation; the run stops where it says so.
   """
 
@@ -48,13 +49,13 @@ class Trainer:
     experiment: Experiment,
     state: RunState,
     host,
-    root,
+    directory,
     progress,
     metrics,
     watch: Callable[[Mapping[str, Any]], bool] | None = None,
   ):
     self.experiment, self.state, self.host = experiment, state, host
-    self.root, self.progress, self.metrics, self.watch = root, progress, metrics, watch
+    self.directory, self.progress, self.metrics, self.watch = directory, progress, metrics, watch
     config, clock, model = experiment.config, experiment.clock, experiment.model
     self.train_data = on_devices(experiment.dataset.train)
     self.validation_data = on_devices(experiment.dataset.validation)
@@ -89,6 +90,8 @@ class Trainer:
     network = jax.eval_shape(experiment.deployment, state.train.params, state.train.batch_stats)
     self._parameters = sum(measure.sizes(network).values())
     self._positions = experiment.positions
+    self._weights = measure.weights(network)
+    self._thin: set[str] = set()  # the layers of which it was told that hardly a weight is left
     self._pending: dict[str, Any] | None = None
     self._evaluated: dict[str, Any] = {}  # the last line with an evaluation in it
     self._begun = time.monotonic() - host.get('seconds', 0.0)
@@ -202,12 +205,28 @@ class Trainer:
       line['train_loss'] = float(window.loss / window.steps)
       line['train_accuracy'] = float(window.accuracy / window.steps)
     line |= counted(found, self._parameters, self._positions)
+    self._tell_of_thin_layers(int(line['step']), found.weights)
     line |= self._timings(int(line['step']))
     _refuse_non_finite(window)
     if 'validation_loss' in line:
       self._evaluated = line
     self.metrics.append(line)
     self.progress.line(line)
+
+  def _tell_of_thin_layers(self, step: int, weights: Mapping[str, int]) -> None:
+    """Names the layers that a cut left a weight or none where an even share would be more."""
+    cut = self.experiment.agenda.first_cut
+    if cut is None or step <= cut:
+      return
+    share = sum(map(int, weights.values())) / sum(self._weights.values())
+    for layer, active in weights.items():
+      if active <= 1 and share * self._weights[layer] >= 2 and layer not in self._thin:
+        self._thin.add(layer)
+        left = 'no weight' if active == 0 else 'one weight'
+        terminal.say(
+          f'step {step}: {layer} has {left} left; prune.floor, or prune.allocation=erk or uniform, '
+          'keeps more of a small layer'
+        )
 
   def _timings(self, step: int) -> dict[str, float]:
     (last_step, last_time), now = self._last_line, time.monotonic()
@@ -246,8 +265,9 @@ class Trainer:
     self.host['seconds'] = self.seconds
     keep = self.experiment.config['log']['keep_checkpoints']
     step = int(self.state.train.step)
-    if self.root is not None:
-      checkpoint.save(self.root, step, self.state, self.host, keep=keep)
+    if (held := self.directory) is not None:
+      state, text = self.state, self.metrics.text
+      checkpoint.save(held.checkpoints, held.owner, step, state, self.host, keep=keep, metrics=text)
 
   def _note_signal(self, number: int) -> None:
     self._signal = number

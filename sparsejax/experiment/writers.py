@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
-from sparsejax.experiment import files, metrics, runs
+from sparsejax.experiment import checkpoint, files, metrics, runs
 from sparsejax.experiment.setup import Experiment
 
 
@@ -14,7 +14,8 @@ class Writers:
     self._file = self._events = None
     if directory is None:
       return
-    self._file = metrics.MetricsFile(directory.path / files.METRICS, step)
+    saved = checkpoint.metrics_of(directory.checkpoints, step)
+    self._file = metrics.MetricsFile(directory.path / files.METRICS, saved)
     if experiment.config['log']['tensorboard']:
       from sparsejax.experiment import tensorboard
 
@@ -24,6 +25,11 @@ class Writers:
   @property
   def lines(self) -> list[dict[str, Any]]:
     return self._file.lines if self._file else []
+
+  @property
+  def text(self) -> str:
+    """What metrics.jsonl holds."""
+    return self._file.text if self._file else ''
 
   def append(self, line: Mapping[str, Any]) -> None:
     if self._file:

@@ -57,6 +57,15 @@ def active_weights(params: Any) -> dict[str, jax.Array]:
   return found
 
 
+def weights(params: Any) -> dict[str, int]:
+  """Returns the number of weights of each layer; shapes are enough."""
+  found: dict[str, int] = {}
+  for path, leaf in named_leaves(params).items():
+    if is_kernel(path, leaf):
+      found[layer_of(path)] = found.get(layer_of(path), 0) + int(leaf.size)
+  return found
+
+
 def sizes(params: Any) -> dict[str, int]:
   """Returns the number of values of every trainable leaf, by path."""
   return {

@@ -1,5 +1,6 @@
 """Pruning once, for people who only want that: no schedule, no optimizer."""
 
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -76,7 +77,21 @@ def prune_to(
   ).checked()
   _check_extra(parts, extra)
   masks = parts.renew(parts.initial(params), params, extra, jnp.int32(0))
+  _warn_of_thin_layers(masks, share)
   return jax.tree.map(lambda m, p: jnp.where(m, p, 0).astype(p.dtype), masks, params)
+
+
+def _warn_of_thin_layers(masks: Any, share: float) -> None:
+  """Warns of each layer that keeps a single weight or none where an even share would be more."""
+  for path, mask in tree.named_leaves(masks).items():
+    if isinstance(mask, jax.core.Tracer) or share * mask.size < 2:
+      continue
+    if (left := int(mask.sum())) <= 1:
+      warnings.warn(
+        f'prune_to leaves {left} of the {mask.size:,} weights of {path}; a floor, or '
+        'allocation=erk or uniform, keeps more of a small layer',
+        stacklevel=3,
+      )
 
 
 def _rule(allocation, granularity):

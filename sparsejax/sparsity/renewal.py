@@ -82,18 +82,18 @@ class Renewal(NamedTuple):
       _table(self, layers)
     return masks
 
-  def is_due(self, step: jax.Array) -> jax.Array:
-    """Whether masks are renewed at a step."""
-    return jnp.any(jnp.asarray(self.schedule.steps) == step)
+  def due(self, step: jax.Array) -> jax.Array:
+    """Returns how many of the schedule's renewals lie at a step or before it."""
+    return jnp.sum(jnp.asarray(self.schedule.steps) <= step, dtype=jnp.int32)
 
   def renew(self, masks: Any, params: Any, extra: Mapping[str, Any], step: jax.Array) -> Any:
-    """Returns the masks of a step of the schedule, made of the parameters as they are.
+    """Returns the masks of the schedule's newest renewal, made of the parameters as they are.
 
     Args:
       masks: those of before.
       params: any pytree.
       extra: what `needs` names, trees of the parameters' structure.
-      step: one of the schedule's.
+      step: one of the schedule's, or a later one.
     """
     chosen = tree.choose(params, self.parameters, self.exclude)
     picked = tree.pick(masks, chosen)
@@ -103,7 +103,7 @@ class Renewal(NamedTuple):
     params = jax.tree.leaves(tree.pick(params, chosen))
     extra = {name: jax.tree.leaves(tree.pick(value, chosen)) for name, value in extra.items()}
     rows = jnp.asarray(_table(self, self._layers(picked)))
-    row = rows[jnp.argmax(jnp.asarray(self.schedule.steps) == step)]
+    row = rows[self.due(step) - 1]
     renewed = self._renew_groups(leaves, params, extra, row, step)
     spread = [self.granularity.spread(g, m.shape) for g, m in zip(renewed, leaves, strict=True)]
     return tree.merge(structure.unflatten(spread), masks)
@@ -129,14 +129,16 @@ class Renewal(NamedTuple):
     ]
 
   def _score(self, criterion, params, extra, keys):
-    """The mean score of every group, layer by layer."""
+    """The mean score of every group, layer by layer; one that is no number is the least of all."""
     needs = criteria.needs(criterion)
     given = [{name: extra[name][i] for name in needs} for i in range(len(params))]
     if criteria.takes_key(criterion):
       given = [named | {'key': key} for named, key in zip(given, keys, strict=True)]
-    return [
+    scores = [
       self.granularity.mean(criterion(p, **named)) for p, named in zip(params, given, strict=True)
     ]
+    # The least number, and not -inf, which stands for what has gone already.
+    return [jnp.where(jnp.isnan(s), jnp.finfo(s.dtype).min, s) for s in scores]
 
   def _layers(self, masks: Any) -> tuple[Layer, ...]:
     return tuple(

@@ -21,6 +21,7 @@ class PruneState(NamedTuple):
   """State of `prune`."""
 
   count: jax.typing.ArrayLike  # shape=(), dtype=int32: updates made
+  renewals: jax.typing.ArrayLike  # shape=(), dtype=int32: of the schedule's, made so far
   masks: optax.Params  # dtype=bool, of each chosen leaf's shape; shape=() for the others
   inner_state: optax.OptState
 
@@ -44,7 +45,8 @@ def prune(
 
   so that p + u' is exactly 0 outside the mask m. Place it **last** in the chain: a link behind
   it would move pruned weights again. "At step t" means that the update after t updates is the first
-  to use the new mask, which is made of the parameters as they are then.
+  to use the new mask, which is made of the parameters as they are then. A renewal that was missed,
+  because a restored state's count lies beyond its step, is made at the next update.
 
   Links given as `inner` run inside: the gradients and parameters that they see are zero outside the
   mask, their updates are masked after, and when masks are renewed the slots they keep for each
@@ -112,12 +114,14 @@ def prune(
   renewed_if = _renewal(parts, inner)
 
   def init_fn(params):
-    return PruneState(jnp.zeros([], jnp.int32), parts.initial(params), inner.init(params))
+    zero = jnp.zeros([], jnp.int32)
+    return PruneState(zero, zero, parts.initial(params), inner.init(params))
 
   def update_fn(updates, state, params=None, **extra_args):
     if params is None:
       raise ValueError(NO_PARAMS_MSG)
-    due, wanted = parts.is_due(state.count), _wanted(parts.needs, updates, extra_args)
+    renewals, wanted = parts.due(state.count), _wanted(parts.needs, updates, extra_args)
+    due = renewals > state.renewals
     masks, kept, inner_state = renewed_if(due, state, params, *wanted)
     extra_args = _with_masked_grad(extra_args, updates, masks)
     # What has just grown gets no gradient yet, so that its slots start at zero. The inner links run
@@ -129,7 +133,8 @@ def prune(
       updates = jax.tree.map(lambda u: jnp.where(due, jnp.zeros_like(u), u), updates)
     # In the wider of the two dtypes: -p rounded to narrower updates would not bring p to zero.
     updates = jax.tree.map(lambda u, p, m: jnp.where(m, u, -p), updates, params, masks)
-    return updates, PruneState(optax.safe_increment(state.count), masks, inner_state)
+    count = optax.safe_increment(state.count)
+    return updates, PruneState(count, renewals, masks, inner_state)
 
   return optax.GradientTransformationExtraArgs(init_fn, update_fn)
 

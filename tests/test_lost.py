@@ -1,0 +1,148 @@
+"""A run whose files were damaged, lost or swapped: it goes on to the same figures, or refuses."""
+
+import shutil
+
+import commands
+import pytest
+
+import sparsejax
+from configs import quickstart
+from sparsejax.experiment import files
+from sparsejax.experiment.config import base
+from sparsejax.experiment.errors import PausedError, UsageError
+from sparsejax.experiment.run import run
+
+
+def settings(**changes):
+  config = quickstart.get_config()
+  config.epochs = 4.0
+  config.prune.begin_epochs = 2.0
+  config.log.checkpoint_every_epochs = 1.0
+  config.update(changes)
+  return base.complete(config).to_dict() | {'name': 'quickstart'}
+
+
+def train(path, watch=None, restart=False, **changes):
+  config = settings(**changes)
+  defaults = base.defaults(config)
+  return run(config, defaults, version=base.VERSION, workdir=path, watch=watch, restart=restart)
+
+
+def stopped(path, **changes):
+  with pytest.raises(PausedError):
+    train(path, lambda line: line['epoch'] == 3, **changes)
+  return path
+
+
+@pytest.fixture(scope='module')
+def runs(tmp_path_factory):
+  """A finished run, the same stopped in its third epoch, and one of another experiment."""
+  folder = tmp_path_factory.mktemp('lost')
+  train(folder / 'whole')
+  stopped(folder / 'mine')
+  stopped(folder / 'other', seed=1)
+  return folder
+
+
+@pytest.fixture
+def mine(runs, tmp_path):
+  return shutil.copytree(runs / 'mine', tmp_path / 'mine')
+
+
+def assert_as_if_nothing_had_happened(runs, path):
+  assert commands.metrics(path) == commands.metrics(runs / 'whole')
+  assert commands.summary(path) == commands.summary(runs / 'whole')
+
+
+@pytest.mark.parametrize('left', [None, 0, 0.5, 0.99])
+def test_metrics_that_were_lost_are_put_back(runs, mine, left):
+  file = mine / files.METRICS
+  text = file.read_text()
+  if left is None:
+    file.unlink()
+  else:
+    file.write_text(text[: int(len(text) * left)])
+  train(mine)
+  assert_as_if_nothing_had_happened(runs, mine)
+  assert (mine / f'damaged-{files.METRICS}').exists() == (left is not None)
+
+
+def test_without_any_checkpoint_left_it_does_not_begin_again_by_itself(runs, mine):
+  before = (mine / files.METRICS).read_text()
+  shutil.rmtree(mine / files.CHECKPOINTS)
+  with pytest.raises(UsageError, match=r'step 111 was saved here.*--restart'):
+    train(mine)
+  assert (mine / files.METRICS).read_text() == before
+  train(mine, restart=True)
+  assert_as_if_nothing_had_happened(runs, mine)
+  assert (mine / 'before-restart-1' / files.METRICS).read_text() == before
+
+
+def test_damage_to_all_checkpoints_ends_it_and_keeps_them(mine):
+  folders = sorted((mine / files.CHECKPOINTS).iterdir())
+  for folder in folders:
+    (folder / 'notes.json').write_text('{}')
+  with pytest.raises(UsageError, match='was saved here'):
+    train(mine)
+  names = sorted(path.name for path in (mine / files.CHECKPOINTS).iterdir())
+  assert names == [f'damaged-{folder.name}' for folder in folders]
+
+
+def test_a_checkpoint_of_another_run_is_not_resumed(runs, mine):
+  for folder in (mine / files.CHECKPOINTS).iterdir():
+    shutil.rmtree(folder)
+    shutil.copytree(runs / 'other' / files.CHECKPOINTS / folder.name, folder)
+  with pytest.raises(UsageError, match=r'is of the run .*, seed 1, and this run is .*, seed 0'):
+    train(mine)
+
+
+@pytest.mark.parametrize(
+  'text', ['null', '{"hash": "00000000", "seed": 0}', '{}', '[', '[' * 100_000]
+)
+def test_a_summary_of_another_run_or_damaged_is_not_believed(mine, text):
+  (mine / files.SUMMARY).write_text(text)
+  with pytest.raises(UsageError, match=r'its summary\.json is') as error:
+    train(mine)
+  assert '\n' not in str(error.value)
+
+
+def test_restarting_a_finished_run_keeps_each_of_the_earlier(runs, tmp_path):
+  again = shutil.copytree(runs / 'whole', tmp_path / 'again')
+  for number in (1, 2):
+    before = (again / files.SUMMARY).read_text()
+    train(again, restart=True)
+    assert_as_if_nothing_had_happened(runs, again)
+    assert (again / f'before-restart-{number}' / files.SUMMARY).read_text() == before
+
+
+def test_load_refuses_parts_of_two_runs(runs, tmp_path):
+  train(tmp_path / 'other', seed=1)
+  for name in (files.SUMMARY, files.CHECKPOINTS):
+    path = shutil.copytree(runs / 'whole', tmp_path / name)
+    if name == files.SUMMARY:
+      shutil.copy(tmp_path / 'other' / name, path)
+    else:
+      shutil.rmtree(path / name)
+      shutil.copytree(tmp_path / 'other' / name, path / name)
+    with pytest.raises(UsageError, match='seed 1'):
+      sparsejax.load(path)
+
+
+def test_the_zeros_of_a_pruned_network_are_told_where_they_train_again(runs, tmp_path, capsys):
+  source = runs / 'whole'
+  train(tmp_path / 'dense', chain=base.SGD, epochs=1.0, init_from=str(source))
+  said = ' '.join(capsys.readouterr().out.split())
+  assert f'init_from={source}: the network of quickstart, ' in said
+  assert '2,510 of its 50,200 weights are active, and the others will train again' in said
+  holding = {'begin_epochs': 0.0, 'target': 0.0, 'parameters': 'kernels'}
+  holding |= {'allocation': 'absolute_threshold'}
+  summary = train(tmp_path / 'held', epochs=1.0, init_from=str(source), prune=holding)
+  assert 'train again' not in capsys.readouterr().out
+  assert summary['active_weights'] == 2510
+
+
+def test_a_layer_of_which_hardly_a_weight_is_left_is_named(tmp_path, capsys):
+  prune = {'begin_epochs': 0.0, 'target': 0.004, 'allocation': 'global_rank'}
+  train(tmp_path / 'run', epochs=1.0, prune=prune)
+  said = capsys.readouterr().out
+  assert said.count('fc2 has one weight left; prune.floor, or prune.allocation=erk') == 1
