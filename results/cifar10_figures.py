@@ -12,7 +12,7 @@ from matplotlib.lines import Line2D
 
 from sparsejax.experiment import scales
 from sparsejax.reports import published
-from sparsejax.reports.figures import GREY, grid, legend, save, styles
+from sparsejax.reports.dress import GREY, grid, legend, save, styles
 
 EXACT, DECAY, BY_SIZE = 'exact_sparsity.png', 'weight_decay.png', 'accuracy_by_size.png'
 THROUGH_THE_CUT, BREAKDOWN = 'through_the_cut.png', 'breakdown.png'

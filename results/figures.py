@@ -13,6 +13,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 
+from sparsejax.reports import dress
 from sparsejax.reports import figures as reports
 from sparsejax.reports import groups
 
@@ -97,9 +98,7 @@ def over_epochs(columns: Mapping[str, Mapping[str, pathlib.Path]], path: pathlib
     panels[0].set_title(title, fontsize=10)
     panels[-1].set_xlabel('epoch')
     for (key, name, scale, kind), panel in zip(CURVES, panels, strict=True):
-      styles = zip(
-        itertools.cycle(reports.COLOURS[:4]), itertools.cycle(reports.LINES), strict=True
-      )
+      styles = zip(itertools.cycle(dress.COLOURS[:4]), itertools.cycle(dress.LINES), strict=True)
       for (label, metrics), (colour, style) in zip(rows.items(), styles, strict=False):
         lines = [json.loads(line) for line in metrics.read_text().splitlines()]
         lines = [line for line in lines if key in line]
@@ -127,4 +126,4 @@ def log_alpha(rows: Mapping[str, pathlib.Path], path: pathlib.Path) -> None:
   grouped = [label for label, config in configs.items() if groups.has_groups(config)]
   figure = reports.log_alpha(found, grouped=grouped)
   FigureCanvasAgg(figure)
-  figure.savefig(path, dpi=reports.DPI)
+  figure.savefig(path, dpi=dress.DPI)

@@ -1,11 +1,16 @@
 """Tables, figures and a page of what runs left behind.
 
-python -m sparsejax.report DIR... --out=DIR
+python -m sparsejax.report DIR... --out=DIR [flags]
 
-Each DIR is a run directory or any folder above some, finished or not. The other folder gets
-runs.csv (every setting and every figure), report.md, report.html (one file, opens offline), and the
-figures of both as PNG and SVG: TASK.pareto, .traces, .weights, .units and .log_alpha, of searches
-.brackets and .objectives.
+Each DIR is a run directory or any folder above some, finished or not; links are followed. The other
+folder gets runs.csv (every setting and every figure), report.md, report.html (one file, opens
+offline), and the figures of both: TASK.pareto, .traces, .weights, .units and .log_alpha, of
+searches .brackets and .objectives.
+
+--runs=NAMES     only runs of these names or paths below DIR: lenet5_*,*/seed0 (* is any letters)
+--methods=NAMES  only runs of these methods, likewise; quote what the shell would read
+--size=3.3x2.5   width and height of every figure in inches, as a column of a paper has them
+--format=pdf     files of the figures: png, svg or pdf, or some with commas; png,svg without it
 
 Exit status: 0, 2 for what can't be reported as asked, 128 and its number after a signal. A broken
 run is a row that says so.
@@ -16,17 +21,27 @@ import os
 import pathlib
 import sys
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from sparsejax import extras, signals
 from sparsejax.experiment.arguments import Parser, folder
 from sparsejax.experiment.errors import in_one_line
 
+if TYPE_CHECKING:
+  from sparsejax.reports import collect, dress
+
 
 def main(argv: Sequence[str]) -> int:
   """Runs the command; returns its exit status."""
-  parser = Parser(prog='report', description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+  parser = Parser(
+    prog='report',
+    description=__doc__,
+    formatter_class=argparse.RawTextHelpFormatter,
+    allow_abbrev=False,
+  )
   parser.add_argument('folders', nargs='*', metavar='DIR')
-  parser.add_argument('--out')
+  for flag in ('out', 'runs', 'methods', 'size', 'format'):
+    parser.add_argument(f'--{flag}')
   try:
     arguments = parser.parse_args(argv[1:])
     if not arguments.folders:
@@ -37,7 +52,9 @@ def main(argv: Sequence[str]) -> int:
         raise ValueError(f'{named}: there is no such folder; allowed are folders with runs')
     if not arguments.out:
       raise ValueError('--out is missing: allowed is --out=a folder')
-    print(report([*map(pathlib.Path, arguments.folders)], folder('--out', arguments.out)))
+    choice, look = _choice(arguments), _look(arguments)
+    folders, out = [*map(pathlib.Path, arguments.folders)], folder('--out', arguments.out)
+    print(report(folders, out, choice, look))
   except ValueError as error:
     return _fail(in_one_line(error))
   except OSError as error:
@@ -45,66 +62,81 @@ def main(argv: Sequence[str]) -> int:
   return 0
 
 
+def _choice(arguments: argparse.Namespace) -> 'collect.Choice':
+  from sparsejax.reports import collect
+
+  return collect.Choice(*(_names(arguments, flag) for flag in ('runs', 'methods')))
+
+
+def _names(arguments: argparse.Namespace, flag: str) -> list[str]:
+  """The patterns of a flag, [] where it is not given."""
+  if (text := getattr(arguments, flag)) is None:
+    return []
+  names = [name.strip() for name in text.split(',')]
+  if not all(names):
+    raise ValueError(f"--{flag}={text!r} must be names with commas between them, such as 'a,b*'")
+  return names
+
+
+def _look(arguments: argparse.Namespace) -> 'dress.Look':
+  from sparsejax.reports import dress
+
+  formats = _names(arguments, 'format') or dress.Look().formats
+  if set(formats) - set(dress.FORMATS):
+    raise ValueError(f'--format={arguments.format} must be one of {", ".join(dress.FORMATS)}')
+  return dress.Look(_size(arguments.size), tuple(dict.fromkeys(formats)))
+
+
+SMALLEST, LARGEST = 1.0, 50.0  # inches
+
+
+def _size(text: str | None) -> tuple[float, float] | None:
+  """Reads a size such as 3.3x2.5.
+
+  Example:
+    >>> _size('3.3x2.5')
+    (3.3, 2.5)
+  """
+  if text is None:
+    return None
+  try:
+    width, height = map(float, text.split('x'))
+  except ValueError:
+    width = height = 0.0
+  if not (SMALLEST <= width <= LARGEST and SMALLEST <= height <= LARGEST):
+    raise ValueError(
+      f'--size={text} must be WIDTHxHEIGHT, each from {SMALLEST:g} to {LARGEST:g} inches'
+    )
+  return width, height
+
+
 def _fail(message: str) -> int:
   signals.say(f'report: {message}')
   return 2
 
 
-def report(folders: Sequence[pathlib.Path], out: pathlib.Path) -> str:
+def report(
+  folders: Sequence[pathlib.Path],
+  out: pathlib.Path,
+  choice: 'collect.Choice | None' = None,
+  look: 'dress.Look | None' = None,
+) -> str:
   """Writes the report of the runs in and below some folders; returns what it says in a line.
 
   Args:
     folders: run directories, or folders above them.
     out: the folder to write to.
+    choice: of the runs; None for every one.
+    look: of the figures; None for theirs.
 
   Raises:
-    ValueError: no run at all.
+    ValueError: no run at all, or none that is wanted.
   """
-  from sparsejax.reports import collect, figures, groups, page, searches, tables
+  from sparsejax.reports import collect, dress, whole
 
-  runs = collect.collect(folders)
-  found = groups.group(runs)
+  runs = collect.collect(folders, choice)
   out.mkdir(parents=True, exist_ok=True)
-  pictures: dict[str, list[pathlib.Path]] = {}
-  searched = searches.of(runs)
-  for task, name, figure in _figures(found, searched):
-    if figure is not None:
-      figures.save(figure, out, name)
-      pictures.setdefault(task, []).append(out / f'{name}.png')
-  names = [path.name for of_task in pictures.values() for path in of_task]
-  (out / 'runs.csv').write_text(tables.runs_csv(runs, out))
-  (out / 'report.md').write_text(tables.markdown(found, runs, searched, names))
-  (out / 'report.html').write_text(page.page(found, runs, searched, pictures, out))
-  wrong = len({row[0] for row in tables.problems(runs, searched)})
-  return (
-    f'{len(runs)} runs, {len(found)} experiments, {wrong} with something wrong: {out}/report.html'
-  )
-
-
-def _figures(found, searched):
-  """Yields (task or stem of a search, name, figure or None)."""
-  from sparsejax.reports import figures, groups, pareto, search_figures, tables
-
-  for task in dict.fromkeys(group.task for group in found):
-    own = [group for group in found if group.task == task]
-    stem = tables.stem_of(task)
-    yield task, f'{stem}.pareto', pareto.pareto(task, own)
-    yield task, f'{stem}.traces', figures.traces(task, own)
-    yield task, f'{stem}.weights', figures.by_layer(task, own, 'weights')
-    yield task, f'{stem}.units', figures.by_layer(task, own, 'units')
-    able = [g for g in own if any(run.summary.get('log_alpha') for run in g.counted[:1])]
-    shown = figures.chosen(able)
-    posteriors = {group.label: group.counted[0].summary['log_alpha'] for group in shown}
-    grouped = [g.label for g in shown if groups.has_groups(g.runs[0].config)]
-    title = f'{task}: log alpha by layer, of the first seed{figures.choice(shown, able)}'
-    yield task, f'{stem}.log_alpha', figures.log_alpha(posteriors, title, grouped)
-  for index, search in enumerate(searched):
-    stem = tables.search_stem(index)
-    if search.members:
-      curves = search_figures.brackets(search.title, search.members, search.rungs)
-      yield stem, f'{stem}.brackets', curves
-    drawn = search_figures.objectives(search.title, search.settings, search.tried)
-    yield stem, f'{stem}.objectives', drawn
+  return whole.write(runs, out, look or dress.Look())
 
 
 if __name__ == '__main__':

@@ -11,7 +11,7 @@ from PIL import Image
 from run_folders import every_kind, read_csv, write_run
 
 from sparsejax import report
-from sparsejax.reports import collect, groups, page, tables
+from sparsejax.reports import collect, drawn, groups, page, tables
 
 
 def test_every_setting_and_every_figure_is_in_the_table(tmp_path):
@@ -55,7 +55,8 @@ def test_a_picture_wider_than_the_text_has_the_width_of_the_window(tmp_path):
   looks = []
   for width in (page.WIDE, page.WIDE + 1):
     Image.new('RGB', (width, 10)).save(tmp_path / 'a.png')
-    looks += re.findall('class="(.*?)"', page._image(tmp_path / 'a.png'))
+    picture = drawn.Picture('a', ['a.png'], (tmp_path / 'a.png').read_bytes())
+    looks += re.findall('class="(.*?)"', page._image(picture))
   assert looks == ['picture', 'picture wide']
 
 

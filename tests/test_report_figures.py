@@ -11,7 +11,7 @@ import pytest
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 
 from sparsejax.experiment import scales
-from sparsejax.reports import curve, figures, page, pareto, published, search_figures
+from sparsejax.reports import curve, curves, dress, figures, page, pareto, published, search_figures
 from sparsejax.reports.collect import Run
 from sparsejax.reports.groups import group
 from sparsejax.reports.tried import tried
@@ -40,6 +40,7 @@ def run(name, *, accuracy=0.9, active=0.1, method='pruning', seed=0, counts=None
     for epoch in range(3)
   ]
   found = {'config': config, 'summary': summary, 'metrics': metrics} | changes
+  found['metrics'] = curves.of(found['metrics'])
   return Run(path=pathlib.Path(name), name=name, environment={}, problems=(), **found)
 
 
@@ -87,7 +88,7 @@ def test_ticks_of_accuracy_are_round_three_or_more_and_embrace_the_data(low, hig
 
 
 def test_neighbouring_styles_differ_in_colour_marker_and_line():
-  found = [tuple(style.values()) for style in figures.styles([str(n) for n in range(180)]).values()]
+  found = [tuple(style.values()) for style in dress.styles([str(n) for n in range(180)]).values()]
   assert len(set(found)) == 180
   for one, other in itertools.pairwise(found):
     assert all(a != b for a, b in zip(one, other, strict=True))
@@ -293,10 +294,10 @@ def test_settings_with_the_same_short_name_are_written_out():
 
 
 def test_brackets_say_what_their_lines_mean():
-  runs = [run(f'{n}') for n in range(3)]
+  lines = [{'epoch': 1.0, 'validation_loss': 1.0}]
+  runs = [run(f'{n}', metrics=lines) for n in range(3)]
   for n, one in enumerate(runs):
     one.summary['epochs'] = float(1 + n // 2)
-    one.metrics.append({'epoch': 1.0 + n // 2, 'validation_loss': 1.0})
   rungs = {0: (Rung(3, 1), Rung(1, 2))}
   said = words(search_figures.brackets('a search', {0: runs}, rungs))
   assert {'trained the longest of its bracket', 'trained for less', 'rung: the best go on'} <= {

@@ -1,13 +1,17 @@
 """How a figure and its deviation stand in a cell of a table."""
 
 import math
+import re
 from collections.abc import Sequence
+from typing import Any
 
 from sparsejax.experiment.numbers import percent
 from sparsejax.experiment.runs import short_value
 from sparsejax.reports.groups import moments
 
 PERCENT = ('validation_accuracy', 'test_accuracy', 'active_fraction')
+FORMULAS = ('=', '+', '-', '@', '\t', '\r', '\n')
+NUMBER = re.compile(r'[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?')
 MOST_DIGITS = 6  # of a mean, however small its deviation is
 
 
@@ -77,6 +81,18 @@ def with_deviation(mean: float, spread: float, alone: str, least: int = 0) -> st
   decimals = max(least, min(_decimals(spread, 2), most))
   deviation = f'{spread:,.{decimals}f}'
   return f'{mean:,.{decimals}f} ± {deviation}' if deviation.strip('0.') else alone
+
+
+def defused(value: Any) -> Any:
+  """Returns a cell that no spreadsheet takes for a formula: a text that begins as one is quoted.
+
+  Example:
+    >>> defused('=1+1'), defused(-0.5), defused('-0.5'), defused('-x'), defused('lenet5')
+    ("'=1+1", -0.5, '-0.5', "'-x", 'lenet5')
+  """
+  if not isinstance(value, str) or not value.startswith(FORMULAS) or NUMBER.fullmatch(value):
+    return value
+  return f"'{value}"
 
 
 def _decimals(number: float, digits: int) -> int:

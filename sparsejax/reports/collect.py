@@ -1,17 +1,17 @@
 """Run directories as they lie on disk, finished or not: what each holds, what is wrong with it."""
 
-import json
+import fnmatch
 import math
 import os
 import pathlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from sparsejax.experiment import files
-from sparsejax.experiment.config.kinds import is_number
 from sparsejax.experiment.errors import in_one_line
+from sparsejax.experiment.printable import printable
 from sparsejax.experiment.runs import flatten
-from sparsejax.reports import shapes, trials
+from sparsejax.reports import curves, reading, shapes, trials
 from sparsejax.search import layout
 
 FILES = (files.CONFIG, files.SUMMARY, files.METRICS)
@@ -31,11 +31,11 @@ class Run(NamedTuple):
   """A run directory.
 
   Attributes:
-    path: of it.
+    path: of it, through whatever link it was found.
     name: the shortest end of the path that no other run of the report has.
     config: its settings, nested; {} where they can't be read.
     summary: its figures; {} where there are none.
-    metrics: the lines that can be read.
+    metrics: what is kept of them.
     environment: of its last start.
     problems: what is wrong with it, a sentence each.
     is_repeated: whether another run of the report is of the same experiment and seed, and counted.
@@ -47,7 +47,7 @@ class Run(NamedTuple):
   name: str
   config: Mapping[str, Any]
   summary: Mapping[str, Any]
-  metrics: Sequence[Mapping[str, Any]]
+  metrics: curves.Metrics
   environment: Mapping[str, Any]
   problems: tuple[str, ...]
   is_repeated: bool = False
@@ -73,11 +73,7 @@ class Run(NamedTuple):
       return COLLAPSED if _is_collapsed(self.summary) else FINISHED
     if self.is_damaged or not self.config:
       return BROKEN
-    # A loss that is no finite number is null in the metrics: JSON has none of these.
-    lost = (
-      key in line and not shapes.is_finite(line[key]) for line in self.metrics for key in LOSSES
-    )
-    if any(lost) or (self.path / files.TRACEBACK).exists():
+    if self.metrics.is_lost or os.path.exists(self.path / files.TRACEBACK):
       return FAILED
     return {layout.FAILED: FAILED, layout.STOPPED: STOPPED}.get(self.trial.get('state'), UNFINISHED)
 
@@ -86,7 +82,7 @@ class Run(NamedTuple):
     """How far it is."""
     if self.summary:
       return float(self.summary['epochs'])
-    return float(self.metrics[-1]['epoch']) if self.metrics else 0.0
+    return self.metrics.epoch
 
   @property
   def task(self) -> str:
@@ -95,7 +91,7 @@ class Run(NamedTuple):
     Example:
       >>> data = {'name': 'cifar10', 'limit': 10000}
       >>> config = {'data': data, 'model': {'name': 'vgg16', 'width': 8}}
-      >>> Run(None, '', config, {}, [], {}, ()).task
+      >>> Run(None, '', config, {}, curves.of(()), {}, ()).task
       'vgg16 of width 8 on 10,000 images of cifar10'
     """
     data, model = self.config.get('data', {}), self.config.get('model', {})
@@ -124,16 +120,14 @@ class Run(NamedTuple):
       value = self.summary[name]
       # JSON has no infinity, which a compression can be.
       return math.inf if value is None and name in INFINITE else _number(value)
-    found = (line[name] for line in reversed(self.metrics) if name in line)
-    return _number(next(found, None))
+    return _number(self.metrics.last.get(name))
 
 
-LOSSES = ('train_loss', 'validation_loss')
 INFINITE = ('compression', 'theoretical_speedup', 'compression_with_bits')
 
 
 def _number(value: Any) -> float:
-  return float(value) if is_number(value) else math.nan
+  return float(value) if shapes.is_figure(value) else math.nan
 
 
 def _is_collapsed(summary: Mapping[str, Any]) -> bool:
@@ -142,48 +136,130 @@ def _is_collapsed(summary: Mapping[str, Any]) -> bool:
     return True
   classes = [layer['units'] for layer in layers if 'units' in layer][-1:]
   accuracy = summary.get('validation_accuracy', 1.0)
-  return bool(classes) and not accuracy > 1.1 / classes[0]
+  return bool(classes) and not accuracy * classes[0] > 1.1
 
 
-def collect(folders: Sequence[pathlib.Path]) -> list[Run]:
-  """Returns every run in the folders and below them, by path.
+class Choice(NamedTuple):
+  """Which runs are wanted: those that some pattern of each kind fits, in which * is any letters.
+
+  Attributes:
+    runs: patterns of names, or of paths below the folders; () wants all.
+    methods: of what a run calls its method. What has no settings may be of any.
+  """
+
+  runs: Sequence[str] = ()
+  methods: Sequence[str] = ()
+
+  def of_paths(self, ends: Mapping[pathlib.Path, str], names: Mapping[pathlib.Path, str]):
+    """Returns the paths whose run has a name that is wanted.
+
+    Raises:
+      ValueError: none has.
+    """
+    found = [path for path in ends if _fits({ends[path], names[path]}, self.runs)]
+    if not found:
+      raise ValueError(_none_fits('runs', self.runs, names.values()))
+    return found
+
+  def of_runs(self, runs: Sequence[Run]) -> list[Run]:
+    """Returns the runs whose method is wanted, and those of which none is known.
+
+    Raises:
+      ValueError: none has a method that is wanted.
+    """
+    if not any(run.config and _fits({run.method}, self.methods) for run in runs) and self.methods:
+      raise ValueError(
+        _none_fits('methods', self.methods, {run.method for run in runs if run.config})
+      )
+    return [run for run in runs if not run.config or _fits({run.method}, self.methods)]
+
+
+def _fits(names: Collection[str], patterns: Sequence[str]) -> bool:
+  if not patterns:
+    return True
+  return any(fnmatch.fnmatchcase(name, pattern) for name in names for pattern in patterns)
+
+
+def _none_fits(flag: str, patterns: Sequence[str], known: Iterable[str]) -> str:
+  names = sorted(set(known))
+  more = f' and {len(names) - SHOWN} more' if len(names) > SHOWN else ''
+  there_are = ', '.join(name[:LONGEST_NAME] for name in names[:SHOWN])
+  return f'--{flag}={",".join(patterns)} fits none of what is there: {there_are}{more}'
+
+
+SHOWN, LONGEST_NAME = 8, 60  # names in a message, letters of each
+
+
+def collect(folders: Sequence[pathlib.Path], choice: Choice | None = None) -> list[Run]:
+  """Returns the runs in the folders and below them, by path.
+
+  Args:
+    folders: run directories, or folders above them.
+    choice: of the runs; None for every one.
 
   Raises:
-    ValueError: no run at all.
+    ValueError: no run at all, or none that is wanted.
   """
-  ends = {path.resolve(): _end(path, folder) for folder in folders for path in _find(folder)}
+  choice = choice or Choice()
+  found: dict[pathlib.Path, str] = {}
+  for folder in folders:
+    for path in _find(folder.resolve()):
+      found[path] = _end(path, folder.resolve())
+  ends = _each_once(found)
   paths = sorted(ends)
   if not paths:
     where = ', '.join(map(str, folders))
     raise ValueError(f'{where}: no run; allowed are run directories and folders above them')
-  named = unique_names(paths)
+  names = dict(zip(paths, map(printable, unique_names(paths)), strict=True))
+  paths = choice.of_paths({path: ends[path] for path in paths}, names)
   folders_of = {path: layout.search_of(path) for path in paths}
-  found = {folder: trials.read(folder) for folder in set(folders_of.values()) if folder}
-  runs = [
-    _with_reason(_read(path, name)._replace(search=found.get(folders_of[path])))
-    for path, name in zip(paths, named, strict=True)
-  ]
-  return _with_clashes(runs, [ends[path] for path in paths])
+  read = {folder: trials.read(folder) for folder in set(folders_of.values()) if folder}
+  runs = [_read_or_blank(path, names[path], read.get(folders_of[path])) for path in paths]
+  chosen = choice.of_runs(runs)
+  return _with_clashes(chosen, [ends[run.path] for run in chosen])
 
 
 def _end(path: pathlib.Path, folder: pathlib.Path) -> str:
   """By what a person knows a run: its path below the folder; trials of all searches are alike."""
-  path = path.resolve()
   if (search := layout.search_of(path)) is not None:
     return path.relative_to(search.parent).as_posix()
-  return path.relative_to(folder.resolve()).as_posix() if path != folder.resolve() else path.name
+  return path.relative_to(folder).as_posix() if path != folder else path.name
+
+
+def _each_once(found: Mapping[pathlib.Path, str]) -> dict[pathlib.Path, str]:
+  """The runs, each by one path: its own where that is there, else the first of its links."""
+  by_place: dict[str, list[pathlib.Path]] = {}
+  for path in sorted(found):
+    by_place.setdefault(os.path.realpath(path), []).append(path)
+  chosen = [
+    next((path for path in paths if str(path) == place), paths[0])
+    for place, paths in by_place.items()
+  ]
+  return {path: found[path] for path in chosen}
 
 
 def _find(folder: pathlib.Path) -> Iterator[pathlib.Path]:
-  seen = set()
-  for path, folders, names in os.walk(folder, followlinks=True):
-    if os.path.realpath(path) in seen:  # a link that leads back
-      folders.clear()
-      continue
-    seen.add(os.path.realpath(path))
-    if any(name in names for name in FILES):
-      yield pathlib.Path(path)
-    folders[:] = sorted(set(folders) - {files.CHECKPOINTS})
+  """Yields whatever holds a run's files, links followed; what can't be looked into is yielded too.
+
+  Links are followed after all that lies in the folder itself, each place once: none leads back.
+  """
+  seen: set[str] = set()
+  closed: list[OSError] = []
+  waiting = [str(folder)]
+  for start in waiting:  # which grows
+    for path, folders, names in os.walk(start, onerror=closed.append):
+      if os.path.realpath(path) in seen:
+        folders.clear()
+        continue
+      seen.add(os.path.realpath(path))
+      folders[:] = sorted(set(folders) - {files.CHECKPOINTS})
+      waiting += [place for name in folders if os.path.islink(place := f'{path}/{name}')]
+      entries = [pathlib.Path(path, name) for name in names]
+      if any(name in names for name in FILES):
+        yield pathlib.Path(path)
+      else:  # a link to nothing, which may be all that is left of a run
+        yield from (entry for entry in entries if not os.path.exists(entry))
+  yield from (pathlib.Path(error.filename) for error in closed)
 
 
 def unique_names(paths: Sequence[pathlib.Path]) -> list[str]:
@@ -200,8 +276,17 @@ def unique_names(paths: Sequence[pathlib.Path]) -> list[str]:
   return [next((end for end in of_path if counts[end] == 1), of_path[-1]) for of_path in ends]
 
 
+def _read_or_blank(path: pathlib.Path, name: str, search: trials.Trials | None) -> Run:
+  try:
+    return _with_reason(_read(path, name)._replace(search=search))
+  except Exception as error:  # of whatever kind: it is this run's, and the others are read
+    return blank(path, name, f'it can not be read: {type(error).__name__}: {in_one_line(error)}')
+
+
 def _read(path: pathlib.Path, name: str) -> Run:
   problems: list[str] = []
+  if (reason := _why_closed(path)) is not None:
+    return blank(path, name, reason)
   config = _json(path / files.CONFIG, dict, problems)
   summary = _json(path / files.SUMMARY, dict, problems, needed=False)
   if summary and (wrong := shapes.wrong_in_summary(summary)):
@@ -214,63 +299,67 @@ def _read(path: pathlib.Path, name: str) -> Run:
   if starts and (wrong := shapes.wrong_in_start(starts[-1])):
     problems.append(f'{files.ENVIRONMENT} has no {wrong}')
     starts = []
-  metrics = _lines(path / files.METRICS, problems)
+  metrics = curves.read(path / files.METRICS, problems)
   start = starts[-1] if starts else {}
-  is_damaged = not summary and (path / files.SUMMARY).exists()
-  return Run(path, name, config, summary, metrics, start, tuple(problems), is_damaged=is_damaged)
+  is_damaged = not summary and os.path.exists(path / files.SUMMARY)
+  found = path, name, config, summary, metrics, start, tuple(problems)
+  return Run(*found, is_damaged=is_damaged)
+
+
+def _why_closed(path: pathlib.Path) -> str | None:
+  """Why a folder can't be looked into, or None."""
+  try:
+    os.scandir(path).close()
+  except OSError as error:
+    if path.is_symlink():
+      return f'it is a link to {printable(os.readlink(path))}: {error.strerror}'
+    return f'it can not be read: {error.strerror}'
+  return None
+
+
+def blank(path: pathlib.Path, name: str, problem: str) -> Run:
+  """Returns a run of which nothing is known but what is wrong with it."""
+  return Run(path, name, {}, {}, curves.of(()), {}, (problem,))
 
 
 def _with_reason(run: Run) -> Run:
   """The same run; where it failed, why."""
   if run.state != FAILED:
     return run
-  reason = run.trial.get('error')
-  if not reason and (run.path / files.TRACEBACK).exists():
-    text = (run.path / files.TRACEBACK).read_text(errors='replace').strip()
-    reason = text.splitlines()[-1] if text else ''
-  return run._replace(problems=(*run.problems, str(reason or 'its loss left the finite numbers')))
+  reason = run.trial.get('error') or _last_line(run.path / files.TRACEBACK)
+  reason = printable(reason or 'its loss left the finite numbers')
+  reason = reason if len(reason) <= LONGEST_REASON else f'{reason[:LONGEST_REASON]}...'
+  return run._replace(problems=(*run.problems, reason))
+
+
+LONGEST_REASON = 300  # letters
+TAIL = 1 << 16  # bytes of a traceback that are looked at
+
+
+def _last_line(path: pathlib.Path) -> str:
+  """The last line of a text file, '' where there is none."""
+  try:
+    with path.open('rb') as file:
+      file.seek(max(os.fstat(file.fileno()).st_size - TAIL, 0))
+      lines = file.read(TAIL).decode(errors='replace').strip().splitlines()
+  except OSError:
+    return ''
+  return lines[-1] if lines else ''
 
 
 def _json(path: pathlib.Path, kind: type, problems: list[str], *, needed: bool = True) -> Any:
   try:
-    found = json.loads(path.read_text())
+    found = reading.read(path)
   except FileNotFoundError:
     if needed:
       problems.append(f'{path.name} is missing')
     return kind()
-  except (OSError, ValueError) as error:
-    problems.append(f'{path.name} can not be read: {in_one_line(error)}')
+  except reading.UnreadableError as error:
+    problems.append(f'{path.name} can not be read: {error}')
     return kind()
   if not isinstance(found, kind):
     problems.append(f'{path.name} holds no {kind.__name__}')
     return kind()
-  return found
-
-
-def _lines(path: pathlib.Path, problems: list[str]) -> list[dict[str, Any]]:
-  """The lines that are whole and in their order; those that are not are a problem, not an end."""
-  try:
-    text = path.read_text(errors='replace')
-  except FileNotFoundError:
-    problems.append(f'{path.name} is missing')
-    return []
-  except OSError as error:
-    problems.append(f'{path.name} can not be read: {error.strerror}')
-    return []
-  found, wrong = [], []
-  for number, line in enumerate(text.split('\n'), 1):  # splitlines would count other bytes as ends
-    if not line.strip():
-      continue
-    try:
-      read = json.loads(line)
-      if not shapes.is_finite(read['epoch']):
-        raise ValueError(line)
-      found.append(read)
-    except (ValueError, TypeError, KeyError):
-      wrong.append(number)
-  if wrong:
-    others = f', and so are {len(wrong) - 1} more' if len(wrong) > 1 else ''
-    problems.append(f'{path.name}, line {wrong[0]}, is cut off or no line of metrics{others}')
   return found
 
 

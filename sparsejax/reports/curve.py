@@ -16,7 +16,7 @@ from sparsejax.experiment.numbers import percent
 from sparsejax.experiment.scales import fraction_limits
 from sparsejax.reports import cells, published
 from sparsejax.reports.collect import COLLAPSED, Run
-from sparsejax.reports.figures import GREY, styles
+from sparsejax.reports.dress import GREY, styles
 from sparsejax.reports.groups import Group
 from sparsejax.reports.pareto import best_dense, by_method, front, is_collapsed, spacing
 

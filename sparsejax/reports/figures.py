@@ -1,89 +1,24 @@
-"""The figures of a report: colours for colour-blind people, marks and lines for print."""
+"""The figures of experiments: by epoch, by layer, and where log alpha lies."""
 
-import itertools
 import math
-import pathlib
 import textwrap
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 import numpy as np
-from matplotlib.artist import Artist
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
 from sparsejax.experiment import scales
 from sparsejax.reports.collect import COLLAPSED, DELIVERED, Run
+from sparsejax.reports.dress import COLOURS, LETTER, entitle, grid, legend, short, styles
 from sparsejax.reports.groups import DENSE, Group
 
-# Okabe and Ito's palette, less the yellow that does not read on white, and three of Paul Tol's that
-# are darker than what they are near to.
-COLOURS = (
-  *('#0072B2', '#D55E00', '#009E73', '#CC79A7', '#56B4E9', '#E69F00', '#000000'),
-  *('#882255', '#999933', '#332288'),
-)
-MARKERS = ('o', 's', '^', 'D', 'v', 'P', 'X', '<', '>')
-LINES = ('-', '--', '-.', ':')
-GREY = '#6B6B6B'
 MOST = 7  # experiments in one picture, of many methods some more
 SPREAD = 3  # of them that are there for their active fractions
 SAME = 0.05  # logs of active fractions that differ by less are of one sparsity
 WIDEST = 6  # layers in one row of panels
-DPI = 130
-LETTER, HANDLE = 4.3, 9  # points that a letter of a legend takes; letters that a handle takes
-
-
-def save(figure: Figure, folder: pathlib.Path, name: str) -> None:
-  """Writes NAME.png and NAME.svg, the same bytes for the same figure."""
-  from matplotlib import rc_context
-
-  FigureCanvasAgg(figure)
-  figure.savefig(folder / f'{name}.png', dpi=DPI)
-  figure.set_layout_engine('none')  # it is laid out; once more would take as long as the drawing
-  with rc_context({'svg.hashsalt': 'sparsejax', 'svg.fonttype': 'none'}):
-    figure.savefig(folder / f'{name}.svg', metadata={'Date': None})
-
-
-def styles(names: Sequence[str]) -> dict[str, dict[str, Any]]:
-  """Returns a colour, a marker and a line for each name; of 180 no two have the same three.
-
-  Neighbours differ in all three, for those who do not see colours and for print without them.
-  """
-  looks = zip(*map(itertools.cycle, (COLOURS, MARKERS, LINES)), strict=False)
-  return {
-    name: {'color': colour, 'marker': marker, 'linestyle': line}
-    for name, (colour, marker, line) in zip(names, looks, strict=False)
-  }
-
-
-def legend(figure: Figure, handles: Sequence[Artist], notes: Sequence[str] = ()) -> None:
-  """Puts a legend under the axes, in as many columns as its labels leave room for.
-
-  Args:
-    figure: grows by the legend.
-    handles: with labels.
-    notes: lines above the labels.
-  """
-  letters = int(figure.get_figwidth() * 72 / LETTER)  # in a line
-  labels = [textwrap.fill(str(handle.get_label()), letters - HANDLE) for handle in handles]
-  widest = max(len(line) for label in labels for line in label.splitlines()) + HANDLE
-  columns = min(max(letters // widest, 1), len(labels), 4)
-  title = '\n'.join(textwrap.fill(note, letters) for note in notes)
-  lines = sum(1 + label.count('\n') for label in labels) / columns + title.count('\n') + 1
-  figure.set_figheight(figure.get_figheight() + 0.15 * math.ceil(lines))
-  drawn = figure.legend(
-    handles,
-    labels,
-    loc='outside lower center',
-    ncols=columns,
-    frameon=False,
-    handlelength=3,
-    **{'fontsize': 7, 'title': title or None, 'title_fontsize': 7},
-  )
-  for text in drawn.get_texts():
-    text.set_parse_math(False)  # a label may have a dollar sign
 
 
 def chosen(groups: Sequence[Group]) -> list[Group]:
@@ -172,7 +107,7 @@ def traces(task: str, groups: Sequence[Group]) -> Figure | None:
       scale(ax, values)
     ax.set_ylabel(key.replace('_', ' ').replace('fraction', 'parameters'))
     grid(ax)
-  upper.set_title(f'{task}: by epoch{choice(shown, able)}', fontsize=10)
+  entitle(upper, f'{task}: by epoch{choice(shown, able)}')
   legend(figure, handles)
   return figure
 
@@ -182,14 +117,13 @@ def _with_state(group: Group) -> str:
 
 
 def _has(run: Run, key: str) -> bool:
-  return any(key in line for line in run.metrics)
+  return key in run.metrics.curves
 
 
 def series(run: Run, key: str) -> tuple[np.ndarray, np.ndarray]:
-  """Returns the epochs and the values of a metric, (number of lines that have it,) each."""
-  lines = [line for line in run.metrics if isinstance(line.get(key), int | float)]
-  epochs, values = ([float(line[name]) for line in lines] for name in ('epoch', key))
-  return np.array(epochs), np.array(values)
+  """Returns the epochs and the values of a metric, (points that are kept of it,) each."""
+  epochs, values = run.metrics.curves.get(key, ((), ()))
+  return np.array(epochs, float), np.array(values, float)
 
 
 def by_layer(task: str, groups: Sequence[Group], count: str) -> Figure | None:
@@ -211,10 +145,12 @@ def by_layer(task: str, groups: Sequence[Group], count: str) -> Figure | None:
   ):
     look: dict[str, Any] = {'ms': 4, 'lw': 1.2, 'label': group.label, 'clip_on': False}
     handles += ax.plot(range(len(layers)), np.maximum(values, low), **style, **look)
-  ax.set_xticks(range(len(layers)), layers, rotation=90 if len(layers) > 6 else 0, fontsize=7)
+  names = list(map(short, layers))
+  turned = 90 if len(layers) > 6 else 0
+  ax.set_xticks(range(len(layers)), names, rotation=turned, fontsize=7, parse_math=False)
   what = 'active weights' if count == 'weights' else 'filters and units with a weight left'
   ax.set_ylabel(what)
-  ax.set_title(f'{task}: {what}, by layer{choice(shown, able)}', fontsize=10)
+  entitle(ax, f'{task}: {what}, by layer{choice(shown, able)}')
   grid(ax)
   notes = ['on the lower edge: no weight left'] if low and 0 in np.array(rows) else []
   if missing := len(sparse) - len(able):
@@ -270,7 +206,7 @@ def log_alpha(
       _draw_histogram(panel, layer, bins)
       panel.set_xlabel('log alpha' if band is bands[-1] else '', fontsize=7)
   if title:
-    figure.suptitle(title, fontsize=9)
+    entitle(figure, title)
   handles = [Line2D([], [], color='black', label='threshold that was used')]
   if any(bins['suggested_threshold'] is not None for _, part in lines for _, bins in part):
     handles.append(Line2D([], [], color=COLOURS[1], ls='--', label='gap of the histogram'))
@@ -295,12 +231,5 @@ def _draw_histogram(panel, layer, bins) -> None:
     panel.set_yscale('symlog', linthresh=10)
   else:
     panel.yaxis.set_major_locator(MaxNLocator(5, integer=True))
-  panel.set_title(layer, fontsize=7, pad=2)
+  panel.set_title(short(layer), fontsize=7, pad=2, parse_math=False)
   panel.tick_params(labelsize=6)
-
-
-def grid(ax) -> None:
-  """Puts a pale grid under what is drawn; epochs are whole numbers."""
-  ax.grid(lw=0.4, alpha=0.5)
-  if ax.get_xscale() == 'linear' and ax.get_xlabel() == 'epoch':
-    ax.xaxis.set_major_locator(MaxNLocator(integer=True))

@@ -3,7 +3,9 @@
 import base64
 import collections
 import html
+import io
 import math
+import os
 import pathlib
 import re
 import urllib.parse
@@ -15,10 +17,12 @@ from PIL import Image
 from plotly.offline import get_plotlyjs
 
 from sparsejax.experiment import files
+from sparsejax.experiment.errors import in_one_line
 from sparsejax.experiment.numbers import percent
 from sparsejax.experiment.runs import experiment_of, short_name, short_value
 from sparsejax.reports import curve, pareto, tables
 from sparsejax.reports.collect import DELIVERED, Run
+from sparsejax.reports.drawn import Drawn, Picture
 from sparsejax.reports.groups import Group
 from sparsejax.reports.searches import Search
 
@@ -94,7 +98,7 @@ def page(
   groups: Sequence[Group],
   runs: Sequence[Run],
   searches: Sequence[Search],
-  pictures: Mapping[str, Sequence[pathlib.Path]],
+  drawn: Drawn,
   root: pathlib.Path,
 ) -> str:
   """Returns the page's text.
@@ -103,7 +107,7 @@ def page(
     groups: the experiments.
     runs: every run.
     searches: that some of the runs belong to.
-    pictures: PNG files by task, and by the stem of a search.
+    drawn: its figures.
     root: the folder of the page, which links are relative to.
   """
   anchors = {run.path: f'run-{index}' for index, run in enumerate(runs)}
@@ -115,12 +119,10 @@ def page(
   for task in tasks:
     own = [group for group in groups if group.task == task]
     body.append(f'<h2 id="{tables.stem_of(task)}">{html.escape(task)}</h2>')
-    if (drawn := curve.pareto(task, own, anchors)) is not None:
-      body.append(_curve(drawn))
-      body += [f'<p>{html.escape(note)}</p>' for note in pareto.notes(task, own)]
+    body += _curve(task, own, anchors)
     for kind, head, rows in tables.task_tables(own):
       body += [f'<h3>{kind}</h3>', _table(head, [list(map(html.escape, row)) for row in rows])]
-    body += [_image(path) for path in pictures.get(task, ())]
+    body += [_image(picture) for picture in drawn.pictures.get(task, ())]
   for index, search in enumerate(searches):
     stem = tables.search_stem(index)
     body.append(f'<h2 id="{stem}">{html.escape(search.title)}</h2>')
@@ -128,9 +130,9 @@ def page(
     if search.rows:
       head, rows = search.head, search.rows
       body.append(_table(head, [[html.escape(cell) for cell in row] for row in rows]))
-    body += [_image(path) for path in pictures.get(stem, ())]
+    body += [_image(picture) for picture in drawn.pictures.get(stem, ())]
   body += ['<h2 id="runs">Every run</h2>', _runs(runs, anchors, root)]
-  body += ['<h2 id="wrong">What is wrong</h2>', _problems(runs, searches, anchors)]
+  body += ['<h2 id="wrong">What is wrong</h2>', _problems(runs, searches, drawn, anchors)]
   body += ['<h2>Machines</h2>', *(f'<p>{html.escape(m)}</p>' for m in tables.machines(runs))]
   return '\n'.join(
     [
@@ -144,9 +146,17 @@ def page(
   )
 
 
-def _curve(drawn) -> str:
+def _curve(task: str, groups: Sequence[Group], anchors: Mapping[pathlib.Path, str]) -> list[str]:
+  """The curve of a task and what has to be known of it; why it is not there where it can't be."""
   config = {'responsive': True, 'displaylogo': False}
-  return plotly.io.to_html(drawn, config=config, full_html=False, include_plotlyjs=False)
+  try:
+    if (drawn := curve.pareto(task, groups, anchors)) is None:
+      return []
+    text = plotly.io.to_html(drawn, config=config, full_html=False, include_plotlyjs=False)
+    notes = pareto.notes(task, groups)
+  except Exception as error:  # of whatever kind: the page is of all the other runs too
+    text, notes = '', [f'The curve can not be drawn: {in_one_line(error)}']
+  return [text, *(f'<p>{html.escape(note)}</p>' for note in notes)]
 
 
 RUN = ('run', 'state', 'experiment', 'seed', 'epoch', 'active', 'validation', 'test')
@@ -155,8 +165,8 @@ RUN = ('run', 'state', 'experiment', 'seed', 'epoch', 'active', 'validation', 't
 def _runs(runs: Sequence[Run], anchors: Mapping[pathlib.Path, str], root: pathlib.Path) -> str:
   rows, ids, settings = [], [], _settings(runs)
   for run in runs:
-    path = urllib.parse.quote(tables.relative(run.path, root))
-    found = [name for name in (files.SUMMARY, files.TRACE) if (run.path / name).exists()]
+    path = urllib.parse.quote(os.fsencode(tables.relative(run.path, root)))
+    found = [name for name in (files.SUMMARY, files.TRACE) if os.path.exists(run.path / name)]
     accuracies = [run.figure(f'{split}_accuracy') for split in ('validation', 'test')]
     if run.state not in DELIVERED:
       accuracies[1] = math.nan
@@ -197,9 +207,12 @@ def _settings(runs: Sequence[Run]) -> dict[str, str]:
 
 
 def _problems(
-  runs: Sequence[Run], searches: Sequence[Search], anchors: Mapping[pathlib.Path, str]
+  runs: Sequence[Run],
+  searches: Sequence[Search],
+  drawn: Drawn,
+  anchors: Mapping[pathlib.Path, str],
 ) -> str:
-  wrong = tables.problems(runs, searches)
+  wrong = tables.problems(runs, searches, drawn)
   if not wrong:
     return '<p>Nothing.</p>'
   by_name = {run.name: anchors[run.path] for run in runs}
@@ -234,12 +247,12 @@ def _cell(content: str) -> str:
   return f'<td class="long">{content}</td>' if is_long else f'<td>{content}</td>'
 
 
-def _image(path: pathlib.Path) -> str:
+def _image(picture: Picture) -> str:
   """A picture that a click opens; one wider than the text has the width of the window."""
-  with Image.open(path) as image:
+  with Image.open(io.BytesIO(picture.png)) as image:
     width, height = image.size
-  what = html.escape(path.stem.replace('_', ' ').replace('.', ': '))
+  what = html.escape(picture.name.replace('_', ' ').replace('.', ': '))
   look = 'picture wide' if width > WIDE else 'picture'
-  source = f'data:image/png;base64,{base64.b64encode(path.read_bytes()).decode()}'
+  source = f'data:image/png;base64,{base64.b64encode(picture.png).decode()}'
   size = f'width="{width}" height="{height}"'
   return f'<button class="{look}"><img alt="{what}" {size} src="{source}"></button>'

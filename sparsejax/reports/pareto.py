@@ -12,7 +12,7 @@ from matplotlib.lines import Line2D
 from sparsejax.experiment import scales
 from sparsejax.reports import published
 from sparsejax.reports.collect import COLLAPSED
-from sparsejax.reports.figures import GREY, grid, legend, styles
+from sparsejax.reports.dress import GREY, entitle, grid, legend, styles
 from sparsejax.reports.groups import DENSE, Group
 
 
@@ -107,7 +107,7 @@ def pareto(task: str, groups: Sequence[Group]) -> Figure | None:
   ax.set(xlabel='active parameters', ylabel='test accuracy')
   has_seeds = any(len(group.counted) > 1 for group in every)
   means = 'means over seeds, bars of one standard deviation' if has_seeds else 'one seed each'
-  ax.set_title(f'{task}\n{means}', fontsize=10)
+  entitle(ax, f'{task}\n{means}')
   grid(ax)
   legend(figure, handles, notes(task, groups))
   return figure

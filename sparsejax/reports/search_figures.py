@@ -1,7 +1,6 @@
 """The figures of a search: how its brackets went, and what its objectives cost each other."""
 
 import math
-import textwrap
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -11,7 +10,8 @@ from matplotlib.lines import Line2D
 
 from sparsejax.experiment import scales
 from sparsejax.reports.collect import Run
-from sparsejax.reports.figures import COLOURS, GREY, grid, legend, series
+from sparsejax.reports.dress import COLOURS, GREY, entitle, grid, legend
+from sparsejax.reports.figures import series
 from sparsejax.reports.tried import Setting, front
 from sparsejax.search.brackets import Rung
 from sparsejax.search.settings import score
@@ -56,7 +56,7 @@ def brackets(
   if losses.size:
     scales.log(axes[0], losses)
   axes[0].set_ylabel('validation loss')
-  _entitle(figure, title)
+  entitle(figure, title)
   notes = []
   if long := next((plan for _, plan in sorted(rungs.items()) if len(plan) > 1), None):
     (many, begin), (fewer, end) = long[:2]
@@ -117,14 +117,9 @@ def objectives(title: str, settings: Mapping[str, Any], found: Sequence[Setting]
   axes[0].set_ylabel(_named(goals[0]))
   if _is_wide(values[:, 0]):
     scales.log(axes[0], values[:, 0])
-  _entitle(figure, f'{title}: {len(finished)} that finished')
+  entitle(figure, f'{title}: {len(finished)} that finished')
   legend(figure, handles)
   return figure
-
-
-def _entitle(figure: Figure, title: str) -> None:
-  letters = int(figure.get_figwidth() * 72 / 6)  # of ten points
-  figure.suptitle(textwrap.fill(title, letters), fontsize=10)
 
 
 def _named(goal: Mapping[str, str]) -> str:

@@ -1,14 +1,14 @@
 """The searches that runs belong to: their brackets, and which of their trials are best."""
 
-import json
 import math
 import pathlib
 import re
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
+from sparsejax.experiment.printable import printable
 from sparsejax.experiment.runs import short_name, short_value
-from sparsejax.reports import cells
+from sparsejax.reports import cells, reading
 from sparsejax.reports.collect import Run, unique_names
 from sparsejax.reports.tried import Setting, front, tried
 from sparsejax.search import layout
@@ -51,7 +51,7 @@ def of(runs: Sequence[Run]) -> list[Search]:
   for run in runs:
     if (folder := layout.search_of(run.path)) is not None:
       by_folder.setdefault(folder, []).append(run)
-  names = unique_names(list(by_folder))
+  names = map(printable, unique_names(list(by_folder)))
   found = zip(by_folder.items(), names, strict=True)
   return [_search(folder, name, own) for (folder, own), name in found]
 
@@ -69,7 +69,7 @@ def _search(folder: pathlib.Path, name: str, runs: Sequence[Run]) -> Search:
   of_search, problem = read
   wrong = [(name, 'broken', problem)] if problem else []
   try:
-    settings = json.loads((folder / layout.SWEEP).read_text())
+    settings = reading.read(folder / layout.SWEEP)
     scheduler, eta = settings['scheduler']['name'], settings['scheduler']['eta']
     is_grid = settings['sampler'] == 'grid'
     kind = 'grid' if is_grid else KINDS[scheduler]
@@ -79,8 +79,8 @@ def _search(folder: pathlib.Path, name: str, runs: Sequence[Run]) -> Search:
     found = tried(list(of_search.values()))
     head, rows = _best(settings, found)
     goals, configs = _goals(settings), ', '.join(map(str, settings['configs']))
-  except (OSError, ValueError, KeyError, TypeError) as error:
-    wrong.append((name, 'broken', f'{layout.SWEEP} can not be read: {error!r}'))
+  except Exception as error:  # of what it must hold most is used here, and it may hold anything
+    wrong.append((name, 'broken', f'{layout.SWEEP} can not be read: {printable(repr(error))}'))
     return Search(f'{name}: search', '', {}, (), {}, {}, (), (), wrong)
   known = {run.path.name for run in runs}
   wrong += [
@@ -96,7 +96,7 @@ def _by_bracket(runs: Sequence[Run]) -> dict[int, list[Run]]:
   members: dict[int, list[Run]] = {}
   for run in runs:
     found = re.fullmatch(r'b(\d+)-\d+', run.path.name)
-    if found and run.config and run.metrics:
+    if found and run.config and run.metrics.last:
       members.setdefault(int(found[1]), []).append(run)
   return members
 

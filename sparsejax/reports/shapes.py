@@ -1,26 +1,86 @@
-"""What a run's files must hold for a report to read them: types, and figures that are numbers."""
+"""What a run's files must hold for a report to read them: types, and figures that can be."""
 
-import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from sparsejax.experiment.config.kinds import is_number
+from sparsejax.experiment.runs import at
 
+# Single precision, in which everything is measured: no axis and no table has to bear more.
+LEAST, MOST = 1e-45, 3.5e38
 NEEDED = ('epochs', 'validation_accuracy', 'active_fraction', 'active_weights', 'weights')
+# null where they are not finite.
+MAY_BE_NULL = (
+  *('compression', 'theoretical_speedup', 'compression_with_bits', 'seconds'),
+  *('train_accuracy', 'train_loss', 'validation_loss', 'test_loss'),
+  *('parameters', 'active_parameters', 'macs', 'active_macs'),
+)
+SHARES = ('validation_accuracy', 'test_accuracy', 'train_accuracy', 'active_fraction')
+LOSSES = ('train_loss', 'validation_loss', 'test_loss')
 BINS = ('from', 'to', 'threshold')  # of a histogram of log alpha
 
 
-def is_finite(value: Any) -> bool:
-  """Whether a value is a number, and a finite one."""
-  return is_number(value) and math.isfinite(value)
+def is_figure(value: Any) -> bool:
+  """Whether a value is a number that single precision can hold: finite, and not all but 0.
+
+  Example:
+    >>> is_figure(0.5), is_figure(1e-320), is_figure(10**400), is_figure(True), is_figure('1')
+    (True, False, False, False, False)
+  """
+  return is_number(value) and (value == 0 or LEAST <= abs(value) <= MOST)
+
+
+def is_share(value: Any) -> bool:
+  """Whether a value is a figure between 0 and 1."""
+  return is_figure(value) and 0 <= value <= 1
+
+
+def is_count(value: Any) -> bool:
+  """Whether a value is a figure of 0 or more."""
+  return is_figure(value) and value >= 0
+
+
+def _is_text(value: Any) -> bool:
+  return isinstance(value, str)
+
+
+def _is_texts(value: Any) -> bool:
+  return isinstance(value, list) and all(map(_is_text, value))
+
+
+Rule = tuple[Callable[[Any], bool], str]
+TEXT: Rule = (_is_text, 'a text')
+COUNT: Rule = (is_count, 'a number of 0 or more')
+WHOLE: Rule = (lambda value: isinstance(value, int) and is_figure(value), 'a whole number')
+RULES: dict[str, Rule] = {
+  **dict.fromkeys(SHARES, (is_share, 'a number from 0 to 1')),
+  **dict.fromkeys(LOSSES, (is_figure, 'a number of single precision')),
+}  # of a figure; of any other COUNT
+# What a report reads of a config; each may be missing or null, but for the epochs.
+SETTINGS: dict[str, Rule] = {
+  'seed': WHOLE,
+  'name': TEXT,
+  'method': TEXT,
+  'hash': TEXT,
+  'layers': TEXT,
+  'chain': (_is_texts, 'a list of texts'),
+  'data.name': TEXT,
+  'data.limit': COUNT,
+  'model.name': TEXT,
+  'model.width': COUNT,
+  'prune.granularity': TEXT,
+}
+BLOCKS = ('data', 'model', 'prune')
 
 
 def wrong_in_summary(found: Mapping[str, Any]) -> str | None:
   """Returns what a summary lacks, '... that is a ...', or None."""
-  if wrong := _no_number(found, NEEDED) or _no_dict(found, ('layers', 'phases', 'log_alpha')):
+  if wrong := _no_figure(found, NEEDED) or _no_dict(found, ('layers', 'phases', 'log_alpha')):
     return wrong
-  if 'test_accuracy' in found and not is_finite(found['test_accuracy']):
-    return 'test_accuracy that is a number'
+  given = [key for key in MAY_BE_NULL if found.get(key) is not None]
+  given += [key for key in ('test_accuracy',) if key in found]
+  if wrong := _no_figure(found, given):
+    return wrong
   for row in found.get('layers', {}).values():
     if not _counts(row, ('weights', 'active_weights')) or ('units' in row) != (
       'active_units' in row and _counts(row, ('units', 'active_units'))
@@ -28,33 +88,60 @@ def wrong_in_summary(found: Mapping[str, Any]) -> str | None:
       return 'layers whose weights are counted'
   if not all(_is_histogram(bins) for bins in found.get('log_alpha', {}).values()):
     return 'log_alpha whose histograms can be drawn'
-  phases = found.get('phases', {}).values()
-  if not all(phase is None or isinstance(phase, Mapping) for phase in phases):
-    return 'phases that are dicts'
+  for phase in found.get('phases', {}).values():
+    if not isinstance(phase, Mapping | None):
+      return 'phases that are dicts'
+    if phase and not all(is_figure(v) for v in phase.values() if v is not None):
+      return 'phases whose figures are numbers'
   return None
 
 
 def wrong_in_config(found: Mapping[str, Any]) -> str | None:
   """Returns what a config lacks, or None."""
-  if wrong := _no_number(found, ('epochs',)) or _no_dict(found, ('data', 'model', 'prune')):
+  if wrong := _no_figure(found, ('epochs',)) or _no_dict(found, BLOCKS):
     return wrong
-  return None if isinstance(found.get('hash'), str | None) else 'hash that is a text'
+  for name, (is_right, what) in SETTINGS.items():
+    if (value := at(found, name)) is not None and not is_right(value):
+      return f'{name} that is {what}'
+  return None
 
 
 def wrong_in_start(found: Any) -> str | None:
   """Returns what an entry of the environment lacks, or None."""
   if not isinstance(found, Mapping):
     return 'dict for its last start'
-  if not isinstance(found.get('devices', []), list):
+  if not isinstance(found.get('devices') or [], list):
     return 'devices that are a list'
-  return _no_dict(found, ('versions',))
+  return None if isinstance(found.get('versions') or {}, Mapping) else 'versions that are a dict'
 
 
-def _no_number(found, keys) -> str | None:
+def wrong_in_line(found: Mapping[str, Any]) -> str | None:
+  """Returns what a line of metrics lacks, or None; a loss that is not finite is no mistake of it.
+
+  Example:
+    >>> wrong_in_line({'epoch': 1.0, 'train_loss': None}), wrong_in_line({'epoch': '1'})
+    (None, 'epoch that is a number')
+  """
+  given = [key for key in SHARES if found.get(key) is not None]
+  if wrong := _no_figure(found, ('epoch', *given)):
+    return wrong
+  losses = [found[key] for key in LOSSES if found.get(key) is not None]
+  are_right = all(is_number(loss) and (loss == 0 or not abs(loss) < LEAST) for loss in losses)
+  return None if are_right else 'losses that are numbers'
+
+
+def _no_figure(found, keys) -> str | None:
   for key in keys:
-    if not is_finite(found.get(key)):
-      return f'{key} that is a number'
+    value = found.get(key)
+    is_right, what = RULES.get(key, COUNT)
+    if not is_right(value):
+      is_known = is_number(value) and value == value  # which NaN does not
+      return f'{key} that is {what}: {_short(value)}' if is_known else f'{key} that is a number'
   return None
+
+
+def _short(number: float) -> str:
+  return repr(number) if isinstance(number, float) else f'an integer of {len(str(number))} digits'
 
 
 def _no_dict(found, keys) -> str | None:
@@ -65,13 +152,13 @@ def _no_dict(found, keys) -> str | None:
 
 
 def _counts(row, keys) -> bool:
-  return isinstance(row, Mapping) and all(is_number(row.get(key)) for key in keys)
+  return isinstance(row, Mapping) and all(is_count(row.get(key)) for key in keys)
 
 
 def _is_histogram(bins) -> bool:
-  if not isinstance(bins, Mapping) or _no_number(bins, BINS):
+  if not isinstance(bins, Mapping) or not all(is_figure(bins.get(key)) for key in BINS):
     return False
   counts, suggested = bins.get('counts'), bins.get('suggested_threshold')
-  if not isinstance(counts, list) or not counts or not all(is_number(count) for count in counts):
+  if not isinstance(counts, list) or not counts or not all(map(is_count, counts)):
     return False
-  return suggested is None or is_number(suggested)
+  return suggested is None or is_figure(suggested)

@@ -2,26 +2,29 @@
 
 import collections
 import csv
-import io
+import hashlib
 import json
 import math
 import os
 import pathlib
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, TextIO
 
 from sparsejax.experiment import phases
+from sparsejax.experiment.printable import printable
 from sparsejax.experiment.runs import flatten
 from sparsejax.reports import cells
 from sparsejax.reports.collect import AS_MEANT, COLLAPSED, STOPPED, Run
+from sparsejax.reports.drawn import Drawn
 from sparsejax.reports.groups import KINDS, Group
 from sparsejax.reports.searches import Search
 
+LONGEST_STEM = 60  # letters, of four bytes at most: a file's name has 255
 HEAD = ('run', 'path', 'state', 'epoch', 'problems')
 
 
-def runs_csv(runs: Sequence[Run], root: pathlib.Path) -> str:
-  """Returns the text of runs.csv.
+def write_csv(runs: Sequence[Run], root: pathlib.Path, file: TextIO) -> None:
+  """Writes runs.csv.
 
   A column for each setting (config.*), each figure of the summary (summary.*) or, where there is
   none, of the last metrics (last.*), and of the machine (machine.*). A list is written as JSON.
@@ -29,31 +32,30 @@ def runs_csv(runs: Sequence[Run], root: pathlib.Path) -> str:
   Args:
     runs: its rows.
     root: that the paths are relative to.
+    file: to write to.
   """
-  rows = [_row(run, root) for run in runs]
-  names = sorted({name for row in rows for name in row} - set(HEAD))
-  text = io.StringIO()
-  writer = csv.DictWriter(text, (*HEAD, *names), restval='', lineterminator='\n')
-  writer.writeheader()
-  writer.writerows(rows)
-  return text.getvalue()
+  names = sorted(set().union(*(row(run, root) for run in runs)) - set(HEAD))
+  columns = (*HEAD, *names)
+  writer = csv.writer(file, lineterminator='\n')
+  writer.writerow(map(cells.defused, columns))
+  for run in runs:
+    found = row(run, root)
+    writer.writerow([cells.defused(found.get(name, '')) for name in columns])
 
 
-def _row(run: Run, root: pathlib.Path) -> dict[str, Any]:
+def row(run: Run, root: pathlib.Path) -> dict[str, Any]:
+  """Returns what runs.csv has of a run, by column."""
   row = {
     'run': run.name,
-    'path': relative(run.path, root),
+    'path': printable(relative(run.path, root)),
     'state': run.state,
     'epoch': f'{run.epoch:g}',
     'problems': '; '.join(run.problems),
   }
-  last: dict[str, Any] = {}
-  for line in run.metrics:
-    last |= line
   for prefix, found in (
     ('config', run.config),
     ('summary', run.summary),
-    ('last', last),
+    ('last', run.metrics.last),
     ('machine', run.environment),
   ):
     row |= {f'{prefix}.{name}': _cell(value) for name, value in flatten(found).items()}
@@ -70,9 +72,10 @@ def relative(path: pathlib.Path, root: pathlib.Path) -> str:
 
 
 def markdown(
-  groups: Sequence[Group], runs: Sequence[Run], searches: Sequence[Search], pictures: Sequence[str]
+  groups: Sequence[Group], runs: Sequence[Run], searches: Sequence[Search], drawn: Drawn
 ) -> str:
   """Returns the text of report.md."""
+  pictures = [name for of_task in drawn.pictures.values() for p in of_task for name in p.files]
   text = ['# Runs', '', *states(runs), '']
   for task in dict.fromkeys(group.task for group in groups):
     text += [f'## {task}', '']
@@ -83,14 +86,17 @@ def markdown(
     text += [f'## {search.title}', '', search.goals, '']
     text += [*(_table(search.head, search.rows) if search.rows else ())]
     text += ['', *_images(search_stem(index), pictures), '']
-  if wrong := problems(runs, searches):
+  if wrong := problems(runs, searches, drawn):
     text += ['## What is wrong', '', *_table(('run', 'state', 'problem'), wrong), '']
   text += ['## Machines', '', *(f'- {line}' for line in machines(runs)), '']
   return '\n'.join(text).rstrip() + '\n'
 
 
 def _images(stem: str, pictures: Sequence[str]) -> list[str]:
-  return [f'![{name}]({name})' for name in pictures if name.startswith(f'{stem}.')]
+  """A line for each picture: the picture, or a link to a file that is none on a page."""
+  own = [name for name in pictures if name.startswith(f'{stem}.')]
+  shown = {name.rpartition('.')[0]: name for name in reversed(own)}  # one file of each
+  return [f'{"" if n.endswith(".pdf") else "!"}[{n}]({n})' for n in own if n in shown.values()]
 
 
 def search_stem(index: int) -> str:
@@ -99,14 +105,17 @@ def search_stem(index: int) -> str:
 
 
 def stem_of(task: str) -> str:
-  """The task as part of a file's name.
+  """The task as part of a file's name; of a long one its beginning, and a hash of it.
 
   Example:
     >>> stem_of('vgg16 of width 8 on 10,000 images of cifar10')
     'vgg16_of_width_8_on_10000_images_of_cifar10'
   """
   text = task.replace(' ', '_').replace(',', '')
-  return ''.join(c if c.isalnum() or c in '_-' else '-' for c in text)
+  stem = ''.join(c if c.isalnum() or c in '_-' else '-' for c in text)
+  if len(stem) <= LONGEST_STEM:
+    return stem
+  return f'{stem[: LONGEST_STEM - 9]}-{hashlib.sha256(task.encode()).hexdigest()[:8]}'
 
 
 def states(runs: Sequence[Run]) -> list[str]:
@@ -194,8 +203,11 @@ def _seconds(group: Group) -> str:
   return f'{mean:.0f} s' if mean < 120 else f'{mean / 60:.0f} min'
 
 
-def problems(runs: Sequence[Run], searches: Sequence[Search] = ()) -> list[list[str]]:
-  """Returns (run, state, problem) of whatever is not as it should be, trials without a run too."""
+def problems(runs: Sequence[Run], searches: Sequence[Search], drawn: Drawn) -> list[list[str]]:
+  """Returns (run, state, problem) of whatever is not as it should be.
+
+  Trials without a run are among it, and figures that can't be drawn.
+  """
   found = [[run.name, run.state, problem] for run in runs for problem in run.problems]
   known = {row[0] for row in found}
   for run in runs:
@@ -203,7 +215,8 @@ def problems(runs: Sequence[Run], searches: Sequence[Search] = ()) -> list[list[
       found.append([run.name, run.state, f'it is at epoch {run.epoch:g} of {_epochs(run)}'])
     elif run.state == 'collapsed':
       found.append([run.name, run.state, 'a layer has no weight left, or it guesses'])
-  return found + [list(row) for search in searches for row in search.wrong]
+  found += [list(row) for search in searches for row in search.wrong]
+  return found + [[name, 'not drawn', reason] for name, reason in drawn.missing]
 
 
 def _epochs(run: Run) -> str:

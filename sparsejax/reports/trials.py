@@ -1,12 +1,12 @@
 """How the trials of a search stand, as the search left it beside its runs."""
 
-import json
 import pathlib
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
-from sparsejax.experiment.config.kinds import is_number
-from sparsejax.experiment.errors import in_one_line
+from sparsejax.experiment.printable import printable
+from sparsejax.reports import reading
+from sparsejax.reports.shapes import is_figure
 from sparsejax.search import layout
 
 Trial = Mapping[str, Any]
@@ -27,22 +27,26 @@ class Trials(NamedTuple):
 def read(search: pathlib.Path) -> Trials:
   """Returns the trials of the search in a folder."""
   try:
-    found = [_checked(trial) for trial in json.loads((search / layout.TRIALS).read_text())]
+    found = [_checked(trial) for trial in reading.read(search / layout.TRIALS)]
   except FileNotFoundError:
     return Trials({})
-  except (OSError, ValueError, TypeError, KeyError) as error:
-    return Trials({}, f'{layout.TRIALS} can not be read: {in_one_line(error)}')
+  except (ValueError, TypeError, KeyError) as error:
+    return Trials({}, f'{layout.TRIALS} can not be read: {printable(error)}')
   # A place in a later rung has no directory before somebody goes on to it.
   placed = [trial for trial in found if trial['directory'] is not None]
   return Trials({t['directory']: t for t in sorted(placed, key=lambda trial: trial['rung'])})
 
 
 def _checked(trial: Any) -> Trial:
-  metrics = trial['metrics'] or {}
-  if not all(is_number(number) for number in (trial['epoch'], trial['rung'], *metrics.values())):
+  metrics = {} if trial['metrics'] is None else trial['metrics']
+  if not isinstance(metrics, Mapping) or not all(
+    map(is_figure, (trial['epoch'], trial['rung'], *metrics.values()))
+  ):
     raise ValueError(f'a trial of {trial["directory"]} whose figures are no numbers')
   if not isinstance(trial['directory'], str | None) or not isinstance(trial['values'], Mapping):
     raise ValueError('a trial without a directory or values')
+  if not isinstance(trial['state'], str):
+    raise ValueError(f'a trial of {trial["directory"]} without a state')
   return {key: trial[key] for key in KEYS}
 
 

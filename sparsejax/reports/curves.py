@@ -1,0 +1,136 @@
+"""What a report keeps of a run's metrics: its newest figures, and a few curves of bounded size."""
+
+import array
+import json
+import pathlib
+from collections.abc import Iterable, Mapping
+from typing import Any, BinaryIO, NamedTuple
+
+import numpy as np
+
+from sparsejax.reports import reading, shapes
+
+DRAWN = ('validation_accuracy', 'validation_loss', 'active_fraction')
+MOST = 512  # points of a curve
+MOST_BYTES = 1 << 20  # of a line
+MOST_NAMES = 4096  # of figures
+
+
+class Metrics(NamedTuple):
+  """The metrics of a run.
+
+  Attributes:
+    last: the newest value of every figure.
+    curves: of each figure that is drawn its epochs and its values.
+    is_lost: whether a loss left the finite numbers.
+  """
+
+  last: Mapping[str, Any]
+  curves: Mapping[str, tuple[array.array, array.array]]
+  is_lost: bool
+
+  @property
+  def epoch(self) -> float:
+    return float(self.last.get('epoch', 0.0))
+
+
+class _Curve:
+  """Points that come one after the other, of which no more than twice MOST are held."""
+
+  def __init__(self):
+    self._points: list[tuple[float, float]] = []
+
+  def add(self, epoch: float, value: float) -> None:
+    self._points.append((epoch, value))
+    if len(self._points) >= 2 * MOST:
+      self._points = list(map(tuple, thinned(np.array(self._points))))
+
+  def columns(self) -> tuple[array.array, array.array]:
+    epochs, values = thinned(np.array(self._points)).T
+    return array.array('d', epochs), array.array('d', values)
+
+
+def thinned(points: np.ndarray, most: int = MOST) -> np.ndarray:
+  """Returns fewer points of a curve: its ends, and the lowest and the highest of each stretch.
+
+  Args:
+    points: (points, 2), in their order.
+    most: how many are left at most.
+  """
+  if len(points) <= most:
+    return points
+  kept = {0, len(points) - 1}
+  for stretch in np.array_split(np.arange(len(points)), most // 2 - 1):
+    values = points[stretch, 1]
+    kept |= {int(stretch[values.argmin()]), int(stretch[values.argmax()])}
+  return points[sorted(kept)]
+
+
+def of(lines: Iterable[Mapping[str, Any]]) -> Metrics:
+  """Returns what is kept of lines of metrics, each with a number as its `epoch`."""
+  last: dict[str, Any] = {}
+  curves: dict[str, _Curve] = {}
+  is_lost = False
+  for line in lines:
+    # A loss that is no finite number is null in the metrics: JSON has none of these.
+    is_lost = is_lost or any(
+      key in line and not shapes.is_figure(line[key]) for key in shapes.LOSSES
+    )
+    if len(last) < MOST_NAMES:
+      last.update(line)
+    else:
+      last.update((key, value) for key, value in line.items() if key in last)
+    for key in DRAWN:
+      if key in line and shapes.is_figure(line[key]):
+        curves.setdefault(key, _Curve()).add(float(line['epoch']), float(line[key]))
+  return Metrics(last, {key: curve.columns() for key, curve in curves.items()}, is_lost)
+
+
+def read(path: pathlib.Path, problems: list[str]) -> Metrics:
+  """Returns what is kept of a metrics.jsonl, line by line; what is wrong with it goes to a list.
+
+  Lines that are cut off, or are no metrics, are one problem and left out.
+  """
+  wrong: list[int] = []
+  try:
+    with path.open('rb') as file:
+      found = of(_lines(file, wrong))
+  except FileNotFoundError:
+    problems.append(f'{path.name} is missing')
+    return of(())
+  except OSError as error:
+    problems.append(f'{path.name} can not be read: {error.strerror}')
+    return of(())
+  if wrong:
+    others = f', and so are {len(wrong) - 1} more' if len(wrong) > 1 else ''
+    problems.append(f'{path.name}, line {wrong[0]}, is cut off or no line of metrics{others}')
+  try:
+    return found._replace(last=reading.cleaned(found.last))
+  except reading.UnreadableError as error:
+    problems.append(f'{path.name} can not be read: {error}')
+    return of(())
+
+
+def _lines(file: BinaryIO, wrong: list[int]) -> Iterable[dict[str, Any]]:
+  number, is_new = 0, True
+  while content := file.readline(MOST_BYTES):
+    number += is_new
+    is_whole = is_new
+    is_new = content.endswith(b'\n')
+    if not content.strip():
+      continue
+    line = _line(content) if is_whole and len(content) < MOST_BYTES else None
+    if line is not None:
+      yield line
+    elif wrong[-1:] != [number]:
+      wrong.append(number)
+
+
+def _line(content: bytes) -> dict[str, Any] | None:
+  """A line of metrics, or None of what is none."""
+  try:
+    line = json.loads(content)
+  except (ValueError, RecursionError):
+    return None
+  is_right = isinstance(line, dict) and shapes.wrong_in_line(line) is None
+  return line if is_right else None

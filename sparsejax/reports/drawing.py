@@ -1,0 +1,95 @@
+"""Every figure of a report, each drawn and written, or a line that says why it is not."""
+
+import functools
+import pathlib
+from collections.abc import Callable, Iterator, Sequence
+from typing import NamedTuple
+
+from matplotlib.figure import Figure
+
+from sparsejax.experiment.errors import in_one_line
+from sparsejax.reports import dress, figures, pareto, search_figures, tables
+from sparsejax.reports.drawn import Drawn, Picture
+from sparsejax.reports.groups import Group, has_groups
+from sparsejax.reports.searches import Search
+
+MOST_TASKS = 24  # that have figures: those of the most runs
+
+
+class _Plan(NamedTuple):
+  """A figure that is to be drawn: of which task or search, its name, and what draws it."""
+
+  of: str
+  name: str
+  draw: Callable[[], Figure | None]
+
+
+def draw(
+  groups: Sequence[Group], searches: Sequence[Search], folder: pathlib.Path, look: dress.Look
+) -> Drawn:
+  """Draws what there is to draw of experiments and searches.
+
+  Args:
+    groups: the experiments.
+    searches: that some of the runs belong to.
+    folder: for the files.
+    look: of the figures.
+
+  Raises:
+    OSError: they can't be written.
+  """
+  pictures: dict[str, list[Picture]] = {}
+  missing: list[tuple[str, str]] = []
+  tasks = _largest(groups)
+  for task in tasks[MOST_TASKS:]:
+    reason = f'{MOST_TASKS} tasks of {len(tasks)} have figures, those of the most runs'
+    missing.append((tables.stem_of(task), reason))
+  for plan in (*_of_tasks(groups, tasks[:MOST_TASKS]), *_of_searches(searches)):
+    try:
+      if (figure := plan.draw()) is not None:
+        pictures.setdefault(plan.of, []).append(dress.save(figure, folder, plan.name, look))
+    except OSError:
+      raise
+    except Exception as error:  # of whatever kind: the page is of all the other runs too
+      missing.append((plan.name, in_one_line(error)))
+  return Drawn(pictures, missing)
+
+
+def _largest(groups: Sequence[Group]) -> list[str]:
+  """The tasks, those of the most runs first."""
+  counts: dict[str, int] = {}
+  for group in groups:
+    counts[group.task] = counts.get(group.task, 0) + len(group.runs)
+  return sorted(counts, key=lambda task: -counts[task])
+
+
+def _of_tasks(groups: Sequence[Group], tasks: Sequence[str]) -> Iterator[_Plan]:
+  for task in tasks:
+    own = [group for group in groups if group.task == task]
+    stem = tables.stem_of(task)
+    yield _Plan(task, f'{stem}.pareto', functools.partial(pareto.pareto, task, own))
+    yield _Plan(task, f'{stem}.traces', functools.partial(figures.traces, task, own))
+    for count in ('weights', 'units'):
+      yield _Plan(task, f'{stem}.{count}', functools.partial(figures.by_layer, task, own, count))
+    yield _Plan(task, f'{stem}.log_alpha', functools.partial(_log_alpha, task, own))
+
+
+def _log_alpha(task: str, groups: Sequence[Group]) -> Figure | None:
+  able = [g for g in groups if any(run.summary.get('log_alpha') for run in g.counted[:1])]
+  shown = figures.chosen(able)
+  posteriors = {group.label: group.counted[0].summary['log_alpha'] for group in shown}
+  grouped = [g.label for g in shown if has_groups(g.runs[0].config)]
+  title = f'{task}: log alpha by layer, of the first seed{figures.choice(shown, able)}'
+  return figures.log_alpha(posteriors, title, grouped)
+
+
+def _of_searches(searches: Sequence[Search]) -> Iterator[_Plan]:
+  for index, search in enumerate(searches):
+    stem = tables.search_stem(index)
+    if search.members:
+      lines = search.title, search.members, search.rungs
+      draw = functools.partial(search_figures.brackets, *lines)
+      yield _Plan(stem, f'{stem}.brackets', draw)
+    points = search.title, search.settings, search.tried
+    draw = functools.partial(search_figures.objectives, *points)
+    yield _Plan(stem, f'{stem}.objectives', draw)

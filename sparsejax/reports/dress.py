@@ -1,0 +1,187 @@
+"""How the figures of a report look and are written: colours for colour-blind people, marks and
+lines for print, sizes and formats for papers."""
+
+import io
+import itertools
+import math
+import pathlib
+import textwrap
+import warnings
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+from matplotlib.artist import Artist
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from matplotlib.text import Text
+from matplotlib.ticker import MaxNLocator
+
+from sparsejax.reports.drawn import Picture
+
+# Okabe and Ito's palette, less the yellow that does not read on white, and three of Paul Tol's that
+# are darker than what they are near to.
+COLOURS = (
+  *('#0072B2', '#D55E00', '#009E73', '#CC79A7', '#56B4E9', '#E69F00', '#000000'),
+  *('#882255', '#999933', '#332288'),
+)
+MARKERS = ('o', 's', '^', 'D', 'v', 'P', 'X', '<', '>')
+LINES = ('-', '--', '-.', ':')
+GREY = '#6B6B6B'
+DPI = 130
+PRINT_DPI = 300
+# Of a legend: the points of its letters, those that a letter takes, letters that a handle takes.
+LEGEND, LETTER, HANDLE = 7, 4.3, 9
+TITLE, TITLE_SIZE = 'title', 10
+SMALLEST, SMALLEST_LEGEND = 0.7, 0.8  # of the letters' usual size
+LONGEST_NAME = 40  # letters of a layer
+
+
+class Look(NamedTuple):
+  """How figures are written.
+
+  Attributes:
+    size: width and height, inches; None leaves each as large as what it shows needs.
+    formats: of its files: png, svg, pdf.
+  """
+
+  size: tuple[float, float] | None = None
+  formats: Sequence[str] = ('png', 'svg')
+
+
+FORMATS = ('png', 'svg', 'pdf')
+# The same bytes for the same figure, and letters that stay letters.
+NO_DATE: dict[str, dict[str, Any]] = {
+  'png': {},
+  'svg': {'metadata': {'Date': None}},
+  'pdf': {'metadata': {'CreationDate': None}},
+}
+AS_TEXT: Any = {'svg.hashsalt': 'sparsejax', 'svg.fonttype': 'none', 'pdf.fonttype': 42}
+
+
+def save(figure: Figure, folder: pathlib.Path, name: str, look: Look = Look()) -> Picture:
+  """Writes NAME.png and the like, the same bytes for the same figure; returns its picture.
+
+  Raises:
+    ValueError: nothing fits into its size.
+  """
+  from matplotlib import rc_context
+
+  FigureCanvasAgg(figure)
+  with warnings.catch_warnings(), io.BytesIO() as picture:
+    warnings.filterwarnings('ignore', 'Glyph .* missing')
+    warnings.filterwarnings('error', 'constrained_layout not applied')
+    if look.size is not None:
+      fit(figure, look.size)
+    try:
+      figure.savefig(picture, format='png', dpi=DPI if look.size is None else PRINT_DPI)
+    except UserWarning as error:
+      size = 'x'.join(f'{length:g}' for length in figure.get_size_inches())
+      raise ValueError(f'{size} inches leave it no room') from error
+    figure.set_layout_engine('none')  # it is laid out; once more would take as long as the drawing
+    drawn = Picture(name, [f'{name}.{ending}' for ending in look.formats], picture.getvalue())
+    with rc_context(AS_TEXT):
+      for file, ending in zip(drawn.files, look.formats, strict=True):
+        if ending == 'png':
+          (folder / file).write_bytes(drawn.png)
+        else:
+          figure.savefig(folder / file, **NO_DATE[ending])
+  return drawn
+
+
+def fit(figure: Figure, size: tuple[float, float]) -> None:
+  """Gives a figure a size in inches; in a narrower one letters are smaller, and lines broken."""
+  scale = min(1.0, max(size[0] / figure.get_figwidth(), SMALLEST))
+  figure.set_size_inches(*size)
+  for text in (part for part in figure.findobj(Text) if isinstance(part, Text)):
+    points = float(text.get_fontsize()) * scale
+    text.set_fontsize(points)
+    if text.get_label() == TITLE:
+      text.set_text(_filled(text.get_text(), size[0], points))
+  for axis in (axis for ax in figure.axes for axis in (ax.xaxis, ax.yaxis)):
+    for label in axis.get_ticklabels()[:1]:
+      axis.set_tick_params(labelsize=label.get_fontsize())
+  for old in list(figure.legends):
+    labels = [' '.join(text.get_text().split()) for text in old.get_texts()]
+    old.remove()
+    notes = old.get_title().get_text().splitlines()
+    _put_legend(figure, old.legend_handles, labels, notes, LEGEND * max(scale, SMALLEST_LEGEND))
+
+
+def entitle(what: Axes | Figure, text: str) -> None:
+  """Gives axes or a figure a title, its lines broken where they would leave the figure."""
+  figure = what if isinstance(what, Figure) else what.get_figure(root=True)
+  assert figure is not None  # whose axes are drawn here
+  filled = _filled(text, figure.get_figwidth(), TITLE_SIZE)
+  look: dict[str, Any] = {'fontsize': TITLE_SIZE, 'parse_math': False}
+  is_whole = isinstance(what, Figure)
+  title = what.suptitle(filled, **look) if is_whole else what.set_title(filled, **look)
+  title.set_label(TITLE)
+
+
+def _filled(text: str, inches: float, size: float) -> str:
+  letters = max(int(inches * 72 / (0.6 * size)), 10)
+  return '\n'.join(textwrap.fill(line, letters) for line in text.splitlines())
+
+
+def short(name: str) -> str:
+  """A name that has room beside others.
+
+  Example:
+    >>> short('conv1'), len(short('a' * 300))
+    ('conv1', 40)
+  """
+  return name if len(name) <= LONGEST_NAME else f'{name[: LONGEST_NAME - 3]}...'
+
+
+def styles(names: Sequence[str]) -> dict[str, dict[str, Any]]:
+  """Returns a colour, a marker and a line for each name; of 180 no two have the same three.
+
+  Neighbours differ in all three, for those who do not see colours and for print without them.
+  """
+  looks = zip(*map(itertools.cycle, (COLOURS, MARKERS, LINES)), strict=False)
+  return {
+    name: {'color': colour, 'marker': marker, 'linestyle': line}
+    for name, (colour, marker, line) in zip(names, looks, strict=False)
+  }
+
+
+def legend(figure: Figure, handles: Sequence[Artist], notes: Sequence[str] = ()) -> None:
+  """Puts a legend under the axes, in as many columns as its labels leave room for.
+
+  Args:
+    figure: grows by the legend.
+    handles: with labels.
+    notes: lines above the labels.
+  """
+  labels = [str(handle.get_label()) for handle in handles]
+  lines = _put_legend(figure, handles, labels, notes, LEGEND)
+  figure.set_figheight(figure.get_figheight() + 0.15 * math.ceil(lines))
+
+
+def _put_legend(figure, handles, labels, notes, size: float) -> float:
+  """Puts a legend under the axes in letters of so many points; returns how many lines it has."""
+  letters = max(int(figure.get_figwidth() * 72 / (LETTER * size / LEGEND)), 2 * HANDLE)  # in a line
+  labels = [textwrap.fill(label, letters - HANDLE) for label in labels]
+  widest = max(len(line) for label in labels for line in label.splitlines()) + HANDLE
+  columns = min(max(letters // widest, 1), len(labels), 4)
+  title = '\n'.join(textwrap.fill(note, letters) for note in notes)
+  drawn = figure.legend(
+    handles,
+    labels,
+    loc='outside lower center',
+    ncols=columns,
+    frameon=False,
+    handlelength=3,
+    **{'fontsize': size, 'title': title or None, 'title_fontsize': size},
+  )
+  for text in (drawn.get_title(), *drawn.get_texts()):
+    text.set_parse_math(False)  # a label may have a dollar sign
+  return sum(1 + label.count('\n') for label in labels) / columns + title.count('\n') + 1
+
+
+def grid(ax) -> None:
+  """Puts a pale grid under what is drawn; epochs are whole numbers."""
+  ax.grid(lw=0.4, alpha=0.5)
+  if ax.get_xscale() == 'linear' and ax.get_xlabel() == 'epoch':
+    ax.xaxis.set_major_locator(MaxNLocator(integer=True))

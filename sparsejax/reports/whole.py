@@ -1,0 +1,52 @@
+"""The whole report: its table, its text, its page. One run alone never keeps it from being made."""
+
+import pathlib
+from collections.abc import Sequence
+
+from sparsejax.experiment.errors import in_one_line
+from sparsejax.reports import collect, drawing, dress, groups, page, searches, tables
+from sparsejax.reports.drawn import Drawn
+
+
+def write(runs: Sequence[collect.Run], out: pathlib.Path, look: dress.Look) -> str:
+  """Writes the report of some runs; returns what it says in a line.
+
+  Args:
+    runs: of it.
+    out: the folder, which is there.
+    look: of the figures.
+
+  Raises:
+    OSError: the folder can't be written.
+  """
+  try:
+    return _write(runs, out, look)
+  except OSError:
+    raise
+  except Exception:  # of whatever kind: whoever caused it is found, and becomes a row
+    return _write([_that_can_be_shown(run, out) for run in runs], out, look)
+
+
+def _write(runs: Sequence[collect.Run], out: pathlib.Path, look: dress.Look) -> str:
+  found, searched = groups.group(runs), searches.of(runs)
+  drawn = drawing.draw(found, searched, out, look)
+  with (out / 'runs.csv').open('w', encoding='utf-8', newline='') as file:
+    tables.write_csv(runs, out, file)
+  (out / 'report.md').write_text(tables.markdown(found, runs, searched, drawn), encoding='utf-8')
+  (out / 'report.html').write_text(page.page(found, runs, searched, drawn, out), encoding='utf-8')
+  wrong = len({row[0] for row in tables.problems(runs, searched, drawn)})
+  return (
+    f'{len(runs)} runs, {len(found)} experiments, {wrong} with something wrong: {out}/report.html'
+  )
+
+
+def _that_can_be_shown(run: collect.Run, out: pathlib.Path) -> collect.Run:
+  """The same run, or one of which only is known that it can't be shown, and why."""
+  try:
+    page.page(groups.group([run]), [run], (), Drawn({}, ()), out)
+    tables.markdown(groups.group([run]), [run], (), Drawn({}, ()))
+    tables.row(run, out)
+  except Exception as error:
+    reason = f'it can not be shown: {type(error).__name__}: {in_one_line(error)}'
+    return collect.blank(run.path, run.name, reason)
+  return run
