@@ -13,9 +13,8 @@ import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 
-from sparsejax.reports import dress
+from sparsejax.reports import dress, groups
 from sparsejax.reports import figures as reports
-from sparsejax.reports import groups
 
 # Okabe and Ito's colours, told apart by colour-blind people; the markers tell them apart in print.
 STYLES = {

@@ -29,6 +29,7 @@ from collections.abc import Sequence
 from typing import Any, NoReturn
 
 from sparsejax import extras, signals
+from sparsejax.experiment.say import complain, say_lines
 
 DONE, FAILED, USAGE = 0, 1, 2
 
@@ -36,7 +37,7 @@ DONE, FAILED, USAGE = 0, 1, 2
 def main(argv: Sequence[str]) -> int:
   """Runs the command; returns its exit status."""
   if any(argument in ('--help', '-h') for argument in argv[1:]):
-    print(__doc__)
+    say_lines(__doc__)
     return DONE
   # Or JAX would take three quarters of a GPU's memory, and leave PyTorch too little.
   os.environ.setdefault('XLA_PYTHON_CLIENT_PREALLOCATE', 'false')
@@ -53,7 +54,7 @@ def main(argv: Sequence[str]) -> int:
     _keep_processor()
     with choice.plain() if arguments.plain else contextlib.nullcontext():
       figures = benchmark(arguments)
-    print(json.dumps(figures, indent=2), flush=True)
+    say_lines(json.dumps(figures, indent=2))
     if arguments.out is not None:
       files.write_json(arguments.out, figures)
   except UsageError as error:
@@ -84,7 +85,7 @@ def _keep_processor() -> None:
 def _fail(status: int, error: Exception) -> int:
   from sparsejax.experiment.errors import in_one_line
 
-  signals.say(f'benchmark: {in_one_line(error)}')
+  complain(f'benchmark: {in_one_line(error)}')
   return status
 
 
@@ -148,7 +149,7 @@ def benchmark(arguments: argparse.Namespace) -> dict[str, Any]:
   except OSError as error:
     where = arguments.profile
     raise UsageError(f'--profile={where}: {error.strerror}; allowed is a folder') from None
-  options: dict[str, Any] = dict(count=arguments.rounds, profile=arguments.profile, note=_note)
+  options: dict[str, Any] = dict(count=arguments.rounds, profile=arguments.profile, note=complain)
   if arguments.against is None:
     return measure.measure(experiment, **options)
   chain, cores = programs.bare_chain(experiment.config), threads.available()
@@ -161,12 +162,8 @@ def benchmark(arguments: argparse.Namespace) -> dict[str, Any]:
 
 def _leave(number: int, frame: object) -> NoReturn:
   del frame
-  signals.say(f'benchmark: {signal.Signals(number).name}')
+  complain(f'benchmark: {signal.Signals(number).name}')
   raise SystemExit(128 + number)
-
-
-def _note(line: str) -> None:
-  print(line, file=sys.stderr, flush=True)
 
 
 if __name__ == '__main__':

@@ -25,7 +25,8 @@ import pathlib
 import sys
 from collections.abc import Sequence
 
-from sparsejax import extras, signals
+from sparsejax import extras
+from sparsejax.experiment.say import complain, say_lines
 
 FINISHED, USAGE = 0, 2
 
@@ -33,19 +34,17 @@ FINISHED, USAGE = 0, 2
 def main(argv: Sequence[str]) -> int:
   """Runs the command; returns its exit status."""
   if any(argument in ('--help', '-h') for argument in argv[1:]):
-    print(__doc__)
+    say_lines(__doc__)
     return FINISHED
   try:
     arguments = _arguments(argv[1:])
   except ValueError as error:
     return _fail(error)
   # These take seconds: what can be told without them has been.
-  from absl import logging
-
-  from sparsejax.experiment import files
+  from sparsejax.experiment import files, logs
   from sparsejax.experiment.errors import UsageError
 
-  logging.set_verbosity(logging.WARNING)
+  logs.show_warnings()
   try:
     _deploy(arguments)
   except UsageError as error:
@@ -60,7 +59,7 @@ def main(argv: Sequence[str]) -> int:
 def _fail(error: Exception) -> int:
   from sparsejax.experiment.errors import in_one_line
 
-  signals.say(f'deploy: {in_one_line(error)}')
+  complain(f'deploy: {in_one_line(error)}')
   return USAGE
 
 
@@ -103,7 +102,7 @@ def _deploy(arguments: argparse.Namespace) -> None:
   compilation.use_cache()
   known = source, config, defaults
   if arguments.workdir is None:
-    print(json.dumps(look(*known, version=base.VERSION), indent=2))
+    say_lines(json.dumps(look(*known, version=base.VERSION), indent=2))
   else:
     deploy(*known, version=base.VERSION, workdir=arguments.workdir)
 

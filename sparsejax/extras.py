@@ -3,6 +3,8 @@
 import sys
 from collections.abc import Callable, Sequence
 
+from sparsejax.experiment.say import complain, show_traceback
+
 MISSING = 2  # the exit status
 
 
@@ -13,12 +15,13 @@ def explained(main: Callable[[Sequence[str]], int], argv: Sequence[str]) -> int:
     main: the command, which imports what it needs.
     argv: its command line.
   """
+  sys.excepthook = show_traceback
   try:
     return main(argv)
   except ModuleNotFoundError as error:
     if error.name is None or error.name.partition('.')[0] == 'sparsejax':
       raise
-    print(missing(error), file=sys.stderr)
+    complain(missing(error))
     return MISSING
 
 

@@ -23,7 +23,8 @@ import sys
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
-from sparsejax import extras, signals
+from sparsejax import extras
+from sparsejax.experiment.say import complain, say_lines
 
 FINISHED, CRASHED, USAGE, SIGNALLED = 0, 1, 2, 128
 
@@ -75,7 +76,7 @@ def main(argv: Sequence[str]) -> int:
   if any(argument in ('--help', '-h') for argument in argv[1:]):
     from sparsejax.experiment.config import commandline
 
-    print(f'{__doc__}\n{commandline.help_text()}')
+    say_lines(f'{__doc__}\n{commandline.help_text()}')
     return FINISHED
   from sparsejax.experiment.errors import (
     NonFiniteLossError,
@@ -98,15 +99,13 @@ def main(argv: Sequence[str]) -> int:
 def _run(command: Command) -> int:
   import os
 
-  from absl import logging
-
-  from sparsejax.experiment import allocator, compilation, display, files, hosts, threads
+  from sparsejax.experiment import allocator, compilation, display, files, hosts, logs, threads
   from sparsejax.experiment.config import base
   from sparsejax.experiment.errors import UsageError
   from sparsejax.experiment.run import run
 
   settings, flags = command
-  logging.set_verbosity(logging.WARNING)
+  logs.show_warnings()
   if flags.print_config:
     display.settings_table(settings, base.defaults(settings))
     return FINISHED
@@ -130,7 +129,7 @@ def _run(command: Command) -> int:
 
 
 def _fail(status: int, message: object) -> int:
-  signals.say(f'launch.py: {message}')
+  complain(f'launch.py: {message}')
   return status
 
 

@@ -23,9 +23,10 @@ import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from sparsejax import extras, signals
+from sparsejax import extras
 from sparsejax.experiment.arguments import Parser, folder
 from sparsejax.experiment.errors import in_one_line
+from sparsejax.experiment.say import complain, say
 
 if TYPE_CHECKING:
   from sparsejax.reports import collect, dress
@@ -54,7 +55,7 @@ def main(argv: Sequence[str]) -> int:
       raise ValueError('--out is missing: allowed is --out=a folder')
     choice, look = _choice(arguments), _look(arguments)
     folders, out = [*map(pathlib.Path, arguments.folders)], folder('--out', arguments.out)
-    print(report(folders, out, choice, look))
+    say(report(folders, out, choice, look))
   except ValueError as error:
     return _fail(in_one_line(error))
   except OSError as error:
@@ -111,7 +112,7 @@ def _size(text: str | None) -> tuple[float, float] | None:
 
 
 def _fail(message: str) -> int:
-  signals.say(f'report: {message}')
+  complain(f'report: {message}')
   return 2
 
 

@@ -8,7 +8,6 @@ import contextlib
 import os
 import pathlib
 import signal
-import sys
 from collections.abc import Callable, Generator, Sequence
 from types import FrameType
 
@@ -100,9 +99,3 @@ def end_in_one_line(command: str) -> None:
   if command:
     for number in heeded():
       signal.signal(number, end)
-
-
-def say(line: str) -> None:
-  """Prints a line on stderr, which may be gone with its terminal."""
-  with contextlib.suppress(OSError, ValueError):
-    print(line, file=sys.stderr, flush=True)

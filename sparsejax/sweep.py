@@ -23,12 +23,13 @@ import sys
 from collections.abc import Generator, Mapping, Sequence
 from typing import Any
 
-from sparsejax import extras, signals
+from sparsejax import extras
 from sparsejax.experiment import files
 from sparsejax.experiment.arguments import Parser, folder
 from sparsejax.experiment.config import loading, overrides
 from sparsejax.experiment.config.kinds import literal
 from sparsejax.experiment.errors import UsageError, in_one_line
+from sparsejax.experiment.say import complain, say_lines
 from sparsejax.lookup import nearest
 from sparsejax.search import layout
 
@@ -38,7 +39,7 @@ FINISHED, USAGE = 0, 2
 def main(argv: Sequence[str]) -> int:
   """Runs the command; returns its exit status."""
   if any(argument in ('--help', '-h') for argument in argv[1:]):
-    print(__doc__)
+    say_lines(__doc__)
     return FINISHED
   try:
     asked, arguments = parse(argv[1:])
@@ -55,7 +56,7 @@ def main(argv: Sequence[str]) -> int:
 
 
 def _fail(message: str) -> int:
-  signals.say(f'sweep: {message}')
+  complain(f'sweep: {message}')
   return USAGE
 
 
@@ -136,7 +137,7 @@ def search(
 
   jax.config.update('jax_platforms', 'cpu')  # of this process alone: GPUs are for the workers
   for warning in settings.repeats(sweep, resolve) + ends.check(sweep, resolve, with_ends=is_new):
-    print(f'sweep: warning: {warning}', file=sys.stderr)
+    complain(f'sweep: warning: {warning}')
 
   from sparsejax.search.storage import IDENTITY, identity, open_storage
   from sparsejax.search.study import Study

@@ -23,12 +23,12 @@ from sparsejax.experiment import (
   metrics,
   runs,
   setup,
-  terminal,
 )
 from sparsejax.experiment.delivered import deliver
 from sparsejax.experiment.errors import UsageError
 from sparsejax.experiment.finish import finish
 from sparsejax.experiment.posterior import kept_units
+from sparsejax.experiment.say import say
 from sparsejax.experiment.state import Best
 from sparsejax.experiment.summary import measure_splits
 from sparsejax.experiment.writers import Writers
@@ -94,7 +94,7 @@ def deploy(
   experiment, experiment_hash, best, _ = _prepare(source, config, defaults, version)
   with runs.RunDirectory(workdir, config, experiment_hash) as directory:
     if directory.summary is not None:
-      terminal.say(f'{workdir} holds this run, finished; nothing is deployed.')
+      say(f'{workdir} holds this run, finished; nothing is deployed.')
       display.final_table(directory.summary)
       return directory.summary
     if trained := checkpoint.committed(directory.checkpoints):
@@ -104,8 +104,8 @@ def deploy(
       )
     applied = _thresholds(experiment).items()
     shown = ', '.join(f'{path} {threshold:g}' for path, threshold in applied)
-    terminal.say(f'thresholds of log alpha: {shown}')
-    terminal.say(f'run directory: {workdir}')
+    say(f'thresholds of log alpha: {shown}')
+    say(f'run directory: {workdir}')
     with files.naming_full_disk(workdir):
       delivered = deliver(experiment, best)
       measured = _measure(experiment, delivered)

@@ -4,6 +4,7 @@ On a terminal these are rich's tables and a progress bar; in a file, a pipe or a
 the same as plain aligned text.
 """
 
+import itertools
 import sys
 from collections.abc import Mapping, Sequence
 from typing import Any, TextIO
@@ -15,7 +16,8 @@ from rich.table import Column
 from sparsejax.experiment import phases
 from sparsejax.experiment.numbers import MISSING, count, duration, number, percent, times
 from sparsejax.experiment.runs import flatten
-from sparsejax.experiment.terminal import console_on, open_stream, print_blocks
+from sparsejax.experiment.say import printable, say
+from sparsejax.experiment.terminal import console_on, open_stream, print_blocks, wrapped
 
 
 def _loss(value):
@@ -31,6 +33,8 @@ def _rate(value):
 
 
 # The settings.
+
+MARGIN = 10  # columns of a terminal that a table of three takes beside its cells
 
 
 def _text(value):
@@ -65,17 +69,21 @@ def settings_table(config, defaults=None, stream: TextIO | None = None) -> None:
     * epochs = 180  (default 100)
       seed   = 0
   """
-  rows = _settings(config, defaults)
-  if open_stream(stream)[1]:
+  rows = [tuple(map(printable, row)) for row in _settings(config, defaults)]
+  quiet, terminal = open_stream(stream)
+  room = console_on(quiet, terminal).width
+  longest = [max(map(len, column), default=0) for column in zip(*rows, strict=True)]
+  if terminal and sum(longest) + MARGIN <= room:
     rows = [(f'{"*" if row[2] else " "} {row[0]}', *row[1:]) for row in rows]
     print_blocks(stream, [('Settings', ('setting', 'value', 'default'), rows, 'left')])
     return
-  width = max((len(name) for name, *_ in rows), default=0)
+  width = longest[0] if rows and not terminal else 0
   lines = [
     f'{"*" if default else " "} {name:<{width}} = {text}' + f'  (default {default})' * bool(default)
     for name, text, default in rows
   ]
-  print_blocks(stream, ['\n'.join(lines)] if lines else [])
+  broken = [part for line in lines for part in wrapped(line, room)]
+  print_blocks(stream, broken if terminal else lines)
 
 
 # The progress.
@@ -138,6 +146,22 @@ def _left(metrics, total_steps):
   return [] if left == MISSING else [f'left {left}']
 
 
+BAR = 21  # columns of a terminal that the bar takes, and its percent
+
+
+def as_many(parts: Sequence[str], room: int) -> str:
+  """Joins the first of some texts, as many as there is room for: none is cut.
+
+  Example:
+    >>> as_many(['left 0:12:10', 'epoch 3.8', 'loss 0.412'], 25)
+    'left 0:12:10  epoch 3.8'
+  """
+  lengths = itertools.accumulate(len(part) + 2 for part in parts)
+  return '  '.join(
+    printable(part) for part, end in zip(parts, lengths, strict=True) if end - 2 <= room
+  )
+
+
 class Progress:
   """Shows how far a run is: a bar on a terminal, a line for each logged line elsewhere.
 
@@ -196,7 +220,8 @@ class Progress:
     self._latest.update(values, step=step)
     if self._bar:
       parts = _left(self._latest, self.total_steps) + metrics_text(self._latest, BAR_FIELDS)
-      self._bar.update(self._task, completed=step, description='  '.join(parts))
+      text = as_many(parts, self._bar.console.width - BAR)
+      self._bar.update(self._task, completed=step, description=text)
 
   def line(self, metrics: Mapping) -> None:
     """Shows a logged line of metrics: in the bar on a terminal, else as a line of its own.
@@ -209,8 +234,7 @@ class Progress:
       return
     head = [f'step {metrics["step"]}/{self.total_steps}'] if 'step' in metrics else []
     parts = head + metrics_text(metrics) + _left(metrics, self.total_steps)
-    self._quiet.write('  '.join(parts) + '\n')
-    self._quiet.flush()
+    say('  '.join(parts), self.stream)
 
 
 # The result.

@@ -26,6 +26,7 @@ from jax.experimental import multihost_utils
 from sparsejax import private, signals
 from sparsejax.experiment import parallel
 from sparsejax.experiment.errors import UsageError
+from sparsejax.experiment.say import complain
 from sparsejax.experiment.state import from_host, shaped_as_on_host, to_host
 
 LOST_AFTER = 20  # seconds without a sign of life
@@ -187,7 +188,7 @@ def guarded(command: Sequence[str]) -> int:
   if status == -signal.SIGABRT:
     raise LostError
   if -status in asked:  # while it waited for the others
-    signals.say(f'launch.py: {signal.Signals(-status).name}; what was saved before stays')
+    complain(f'launch.py: {signal.Signals(-status).name}; what was saved before stays')
   return status if status >= 0 else 128 - status
 
 

@@ -19,7 +19,6 @@ from sparsejax.experiment import (
   posterior,
   runs,
   setup,
-  terminal,
 )
 from sparsejax.experiment.delivered import deliver
 from sparsejax.experiment.errors import (
@@ -29,6 +28,7 @@ from sparsejax.experiment.errors import (
   UsageError,
 )
 from sparsejax.experiment.finish import finish
+from sparsejax.experiment.say import say
 from sparsejax.experiment.state import RunState, init_optimizer, initial
 from sparsejax.experiment.train import Trainer
 from sparsejax.experiment.writers import Writers
@@ -75,11 +75,11 @@ def run(
       directory.set_aside()
     finished = hosts.from_first(lambda: directory.summary)
     if finished is not None:
-      terminal.say(f'{path} holds this run, finished; nothing is trained.')
+      say(f'{path} holds this run, finished; nothing is trained.')
       display.final_table(finished)
       return finished
     display.settings_table(config, defaults)
-    terminal.say(f'run directory: {path}')
+    say(f'run directory: {path}')
     try:
       with files.naming_full_disk(path):
         if directory is not None:
@@ -129,7 +129,7 @@ def _state(experiment, directory, fresh) -> tuple[RunState, dict[str, Any]]:
   except ValueError as error:
     raise UsageError(f'{error}; give another --workdir, or begin again with --restart') from error
   if restored is not None:
-    terminal.say(f'going on from step {restored.step}')
+    say(f'going on from step {restored.step}')
     return restored.state, restored.host
   if (step := directory.saved_step) is not None:
     raise UsageError(
@@ -148,11 +148,11 @@ def _start_from(state: RunState, source: str, experiment: setup.Experiment) -> R
   found, has_others = _read_source(source, trained, experiment)
   whose = files.read_json(pathlib.Path(source) / files.SUMMARY)
   owner = checkpoint.Owner(whose['hash'], whose['seed'])
-  terminal.say(f'init_from={source}: the network of {whose["name"]}, {owner}')
+  say(f'init_from={source}: the network of {whose["name"]}, {owner}')
   if has_others:
-    terminal.say(f'{source} has other posteriors: only their means are taken')
+    say(f'{source} has other posteriors: only their means are taken')
   if not experiment.deployment.is_variational and (message := _of_zeros(found, experiment)):
-    terminal.say(f'init_from={source}: {message}')
+    say(f'init_from={source}: {message}')
   opt_state = parallel.replicate(init_optimizer(experiment.tx, found['params']))
   best = jax.tree.map(jnp.copy, found)
   train = state.train._replace(**found, opt_state=opt_state)

@@ -21,10 +21,10 @@ from sparsejax.experiment import (
   pruning,
   rates,
   steps,
-  terminal,
 )
 from sparsejax.experiment.errors import NonFiniteLossError, PausedError, TerminatedError
 from sparsejax.experiment.metrics import counted, counts
+from sparsejax.experiment.say import say
 from sparsejax.experiment.setup import Experiment, on_devices
 from sparsejax.experiment.state import RunState, better, empty_window
 from sparsejax.sparsity import measure
@@ -223,7 +223,7 @@ class Trainer:
       if active <= 1 and share * self._weights[layer] >= 2 and layer not in self._thin:
         self._thin.add(layer)
         left = 'no weight' if active == 0 else 'one weight'
-        terminal.say(
+        say(
           f'step {step}: {layer} has {left} left; prune.floor, or prune.allocation=erk or uniform, '
           'keeps more of a small layer'
         )

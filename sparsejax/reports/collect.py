@@ -9,8 +9,8 @@ from typing import Any, NamedTuple
 
 from sparsejax.experiment import files
 from sparsejax.experiment.errors import in_one_line
-from sparsejax.experiment.printable import printable
 from sparsejax.experiment.runs import flatten
+from sparsejax.experiment.say import printable
 from sparsejax.reports import curves, reading, shapes, trials
 from sparsejax.search import layout
 

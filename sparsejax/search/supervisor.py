@@ -7,7 +7,6 @@ import platform
 import shutil
 import signal
 import subprocess
-import sys
 import time
 from collections.abc import Mapping, Sequence
 
@@ -18,6 +17,7 @@ from rich.live import Live
 from sparsejax import signals
 from sparsejax.experiment import files
 from sparsejax.experiment.numbers import duration
+from sparsejax.experiment.say import complain, say
 from sparsejax.search import layout, view
 from sparsejax.search.study import Study, machine, worker_name
 
@@ -44,7 +44,7 @@ class Supervisor:
     self._shown = self._shown_best = ''
     self._signal: int | None = None
     self._is_done = False
-    self._console = Console(highlight=False, soft_wrap=not sys.stdout.isatty())
+    self._console = Console()
 
   def run(self) -> int:
     """Returns the exit status: 0 when every slot is done and some trial could be trained."""
@@ -70,7 +70,7 @@ class Supervisor:
     finally:
       self._end_workers()
     if self._signal is not None:
-      signals.say(f'sweep: {signal.Signals(self._signal).name}: the same command goes on')
+      complain(f'sweep: {signal.Signals(self._signal).name}: the same command goes on')
       return 128 + self._signal
     return self._show_result()
 
@@ -159,13 +159,13 @@ class Supervisor:
     log = self._log(index)
     lines = log.read_text().strip().splitlines() if log.exists() else []
     last = lines[-1] if lines else ''
-    print(f'sweep: worker {index} can not start: {last}; {log}', file=sys.stderr)
+    complain(f'sweep: worker {index} can not start: {last}; {log}')
     return 1
 
   def _note(self, text: str) -> None:
     self._notes.append(text)
     if not self._console.is_terminal:
-      self._console.print(text)
+      say(text)
 
   def _note_once(self, text: str) -> None:
     if self._notes[-1:] != [text]:
@@ -181,26 +181,26 @@ class Supervisor:
     files.write_json(self.folder / layout.TRIALS, view.records(self.study))
     if live is not None:
       return
-    self._console.print(f'{now.line}; time left {duration(now.seconds_left)}')
+    say(f'{now.line}; time left {duration(now.seconds_left)}')
     if (best := view.best_line(self.study, now)) != self._shown_best:
       self._shown_best = best
-      self._console.print(best)
+      say(best)
 
   def _show_result(self) -> int:
     now = view.status(self.study)
-    self._console.print(f'{now.line}; {self.folder}')
+    say(f'{now.line}; {self.folder}')
     files.write_json(self.folder / layout.TRIALS, view.records(self.study))
     for trial in now.best if len(now.best) > 1 else view.ranking(self.study)[: view.BEST]:
-      self._console.print(f'  {view.describe(self.study, trial)}')
+      say(f'  {view.describe(self.study, trial)}')
     if constraints := view.broken_by_all(self.study):
-      self._console.print(f'no finished trial keeps to {constraints}: the nearest is first')
+      say(f'no finished trial keeps to {constraints}: the nearest is first')
     for trial in self.study.by_slot().values():
       if 'error' in trial.user_attrs:
         where = trial.user_attrs.get('directory') or 'a place in a later rung'
-        self._console.print(f'  failed: {where}: {trial.user_attrs["error"]}')
+        say(f'  failed: {where}: {trial.user_attrs["error"]}')
     if now.finished + now.stopped:
       return 0
-    print('sweep: no trial could be trained', file=sys.stderr)
+    complain('sweep: no trial could be trained')
     return 1
 
 

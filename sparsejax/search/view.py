@@ -13,6 +13,7 @@ from rich.text import Text
 
 from sparsejax.experiment.numbers import duration, percent
 from sparsejax.experiment.runs import short_name, short_value
+from sparsejax.experiment.say import printable
 from sparsejax.search import layout
 from sparsejax.search.brackets import Slot
 from sparsejax.search.settings import excesses
@@ -257,7 +258,8 @@ def picture(study: Study, now: Status, notes: Sequence[str]) -> Group:
     attributes = trial.user_attrs
     epoch = f'{attributes.get("epoch", 0.0):g}'
     worker = str(attributes.get('worker', '')).rpartition(':')[2]
-    table.add_row(str(attributes.get('directory')), epoch, str(slot.epochs), worker, _values(trial))
-  parts = [Text(f'{now.line}; time left {duration(now.seconds_left)}'), table]
-  parts += [Text(f'best so far: {describe(study, trial)}') for trial in now.best[:BEST]]
-  return Group(*parts, *(Text(note) for note in notes[-5:]))
+    row = attributes.get('directory'), epoch, slot.epochs, worker, _values(trial)
+    table.add_row(*(Text(printable(cell)) for cell in row))
+  lines = [f'best so far: {describe(study, trial)}' for trial in now.best[:BEST]] + [*notes[-5:]]
+  head = Text(f'{now.line}; time left {duration(now.seconds_left)}')
+  return Group(head, table, *(Text(printable(line)) for line in lines))

@@ -26,6 +26,7 @@ from sparsejax.experiment.errors import (
   in_one_line,
 )
 from sparsejax.experiment.runs import experiment_of
+from sparsejax.experiment.say import say
 from sparsejax.search import layout, settings
 from sparsejax.search.study import Claim, Study
 
@@ -70,7 +71,7 @@ class Worker:
   def train(self, claim: Claim) -> None:
     """Trains a slot from where its run directory is to the slot's last epoch."""
     path = self.folder / layout.RUNS / claim.directory
-    print(f'trial {claim.number}: {path}, to epoch {claim.slot.epochs}: {claim.values}', flush=True)
+    say(f'trial {claim.number}: {path}, to epoch {claim.slot.epochs}: {claim.values}')
     try:
       with self._beating(claim):
         figures, epoch, stopped = self._train_alone(claim, path)
@@ -84,7 +85,7 @@ class Worker:
       raise
     except optuna.exceptions.UpdateFinishedTrialError:
       # Nobody heard of this process for longer than a lease, and another has the slot.
-      print(f'trial {claim.number}: it was given up for lost, and is left to another', flush=True)
+      say(f'trial {claim.number}: it was given up for lost, and is left to another')
     except (UsageError, NonFiniteLossError, ValueError) as error:
       self._fail(claim, str(error))
     except Exception as error:
@@ -114,7 +115,7 @@ class Worker:
         try:
           self.study.renew(claim)
         except Exception as error:  # the lease is longer than a database is away for a moment
-          print(f'trial {claim.number}: {in_one_line(error)}', flush=True)
+          say(f'trial {claim.number}: {in_one_line(error)}')
 
     thread = threading.Thread(target=beat, daemon=True)
     thread.start()
@@ -132,7 +133,7 @@ class Worker:
       except BusyError as error:
         if os.getppid() != self._parent:
           raise
-        print(f'trial {claim.number}: {error}; waiting for its end', flush=True)
+        say(f'trial {claim.number}: {error}; waiting for its end')
         time.sleep(RENEWAL)
 
   def _train(self, claim: Claim, path: pathlib.Path) -> tuple[dict[str, float], float, bool]:

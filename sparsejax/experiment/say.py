@@ -1,0 +1,108 @@
+"""The one way for text to reach a terminal: a line at a time, in which nothing does anything."""
+
+import contextlib
+import io
+import os
+import sys
+import traceback
+import unicodedata
+from typing import TextIO
+
+# Controls (ESC and newlines among them), halves of a letter, line ends, and what is not seen but
+# turns the direction of its neighbours.
+NEVER = ('Cc', 'Cs', 'Zl', 'Zp', 'Cf')
+JOINERS = '\u200c\u200d'  # without which some scripts can't be written
+
+
+def printable(text: object) -> str:
+  r"""Returns a text in which whatever would move the cursor or hide is written as its escape.
+
+  Example:
+    >>> print(printable('red\x1b[31m\nstep 1'), printable('Dvořák, 名前'))
+    red\x1b[31m\nstep 1 Dvořák, 名前
+  """
+  text = str(text)
+  if text.isascii() and text.isprintable():
+    return text
+  return ''.join(letter if _is_shown(letter) else _escaped(letter) for letter in text)
+
+
+def _is_shown(letter: str) -> bool:
+  return letter in JOINERS or unicodedata.category(letter) not in NEVER
+
+
+def _escaped(letter: str) -> str:
+  return letter.encode('unicode_escape').decode('ascii')
+
+
+def say(line: object, stream: TextIO | None = None) -> None:
+  """Prints a line, on stdout by default; once the stream is gone it is silent.
+
+  Args:
+    line: whatever it may hold, it stays one line.
+    stream: where to.
+  """
+  quiet = Quiet(sys.stdout if stream is None else stream)
+  quiet.write(f'{printable(line)}\n')
+  quiet.flush()
+
+
+def complain(line: object) -> None:
+  """Prints a line on stderr."""
+  say(line, sys.stderr)
+
+
+def say_lines(text: str, stream: TextIO | None = None) -> None:
+  """Prints a text of several lines."""
+  for line in text.splitlines():
+    say(line, stream)
+
+
+def show_traceback(kind, error, trace) -> None:
+  """Prints what ended the process, in place of `sys.excepthook`: a message may quote anything."""
+  say_lines(''.join(traceback.format_exception(kind, error, trace)), sys.stderr)
+
+
+class Quiet(io.TextIOBase):
+  """A stream that never raises: after the first failure (the pipe closed, the disk full) it drops
+  what it is given, so that the run goes on."""
+
+  def __init__(self, stream):
+    self._stream = stream
+
+  @property
+  def encoding(self):  # ty: ignore[incompatible-property-override]  # nobody sets it
+    return getattr(self._stream, 'encoding', None) or 'utf-8'
+
+  def isatty(self):
+    with contextlib.suppress(Exception):
+      return self._stream is not None and bool(self._stream.isatty())
+    return False
+
+  def fileno(self):
+    return super().fileno() if self._stream is None else self._stream.fileno()
+
+  def _try(self, action):
+    try:
+      if self._stream is not None:
+        action(self._stream)
+    except (OSError, ValueError):  # ValueError: the stream was closed
+      _silence(self._stream)
+      self._stream = None
+
+  def write(self, text):
+    text = text.encode(self.encoding, 'replace').decode(self.encoding)
+    self._try(lambda stream: stream.write(text))
+    return len(text)
+
+  def flush(self):
+    self._try(lambda stream: stream.flush())
+
+
+def _silence(stream):
+  """Points a broken stdout at the null device, or Python's last flush would exit with 120."""
+  if stream is sys.stdout or stream is sys.__stdout__:
+    with contextlib.suppress(OSError, ValueError):
+      null = os.open(os.devnull, os.O_WRONLY)
+      os.dup2(null, stream.fileno())
+      os.close(null)
