@@ -21,7 +21,7 @@ PACKAGE = pathlib.Path(say.__file__).parent.parent
 CONTROLS = [*map(chr, (*range(32), *range(127, 160)))]
 TURNING = [chr(c) for c in (0x61C, 0x200E, 0x200F, *range(0x202A, 0x202F), *range(0x2066, 0x206A))]
 EVIL = f'{"".join(CONTROLS)}{"".join(TURNING)}\u2028\u2029\udcff'
-OWN = re.compile(r'\x1b\[[0-9;?]*[A-Za-z]')  # what rich writes for colours and its bar
+OWN = re.compile(r'\r?\x1b\[[0-9;?]*[A-Za-z]')  # what rich writes for colours and its bar
 
 
 @pytest.mark.parametrize('letter', [*CONTROLS, *TURNING, '\u2028', '\u2029', '\ud800'])
