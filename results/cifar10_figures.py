@@ -81,7 +81,7 @@ def _axes(title: str) -> tuple[Figure, object]:
   figure = Figure(figsize=(7.5, 4.6), layout='constrained')
   ax = figure.subplots()
   ax.set_title(title, fontsize=10)
-  ax.set_ylabel('test accuracy')
+  ax.set_ylabel(f'test accuracy ({scales.BY_LOG})')
   return figure, ax
 
 
@@ -192,7 +192,7 @@ def weight_decay(rows: Mapping[str, Row]) -> Figure | None:
     for ax, values in ((left, fractions), (right, accuracies)):
       ax.plot(decays, values, **look)
     handles.append(Line2D([], [], label=label, **look))
-  for ax, name in ((left, 'parameters above 1e-3'), (right, 'accuracy')):
+  for ax, name in ((left, 'parameters above 1e-3'), (right, f'accuracy ({scales.BY_LOG})')):
     ax.set(xscale='log', xlabel="weight decay, in the log's units", ylabel=name)
     grid(ax)
   scales.fraction(left, np.array([f for _, fractions, _ in series.values() for f in fractions]))
@@ -247,7 +247,7 @@ def through_the_cut(rows: Mapping[str, Row]) -> Figure | None:
     handles.append(Line2D([], [], label=label, **look))
   scales.accuracy(upper, np.array(accuracies))
   scales.fraction(lower, np.array(fractions))
-  upper.set_ylabel('validation accuracy')
+  upper.set_ylabel(f'validation accuracy\n({scales.BY_LOG})')
   lower.set(ylabel='parameters above 1e-3', xlabel='epoch')
   upper.set_title('Through the cut', fontsize=10)
   grid(upper)

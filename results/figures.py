@@ -13,6 +13,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 
+from sparsejax.experiment import windows
 from sparsejax.reports import dress, groups
 from sparsejax.reports import figures as reports
 
@@ -101,10 +102,11 @@ def over_epochs(columns: Mapping[str, Mapping[str, pathlib.Path]], path: pathlib
       for (label, metrics), (colour, style) in zip(rows.items(), styles, strict=False):
         lines = [json.loads(line) for line in metrics.read_text().splitlines()]
         lines = [line for line in lines if key in line]
-        epochs, values = ([line[x] for line in lines] for x in ('epoch', key))
-        values = scale * np.array(values)
+        epochs, values = (np.array([line[x] for line in lines], float) for x in ('epoch', key))
+        if key.startswith('train'):
+          epochs, values = windows.equal(epochs, values)
         marker = 'o' if len(epochs) == 1 else None  # of a posterior that was deployed again
-        panel.plot(epochs, values, style, marker=marker, color=colour, lw=1.3, label=label)
+        panel.plot(epochs, scale * values, style, marker=marker, color=colour, lw=1.3, label=label)
       panel.set(yscale=kind, ylabel=name)
       panel.grid(lw=0.4, alpha=0.5)
     panels[-1].legend(fontsize=8)

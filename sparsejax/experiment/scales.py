@@ -9,6 +9,8 @@ from typing import NamedTuple
 
 import numpy as np
 
+BY_LOG = 'by the log of the error'  # what an axis of accuracy says of itself
+
 
 def log_ticks(axis, low, high, text):
   """Ticks at powers of ten, and at 2 and 5 times them where there is room."""

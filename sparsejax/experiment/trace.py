@@ -17,6 +17,7 @@ from typing import Any
 
 import numpy as np
 
+from sparsejax.experiment import windows
 from sparsejax.experiment.trace_marks import find_points, key_entries, mark_points, mark_pruning
 from sparsejax.experiment.trace_panels import GREY, PALE, column, panels_of, series
 
@@ -85,10 +86,13 @@ def _draw_panel(ax, panel, x, metrics, points):
   """Draws the lines of a panel that have a finite value, marks points, labels the lines' ends."""
   labels, values = [], mark_points(ax, panel, points)
   for line in panel.lines:
-    y = series(metrics, line)
-    drawn = np.isfinite(x) & np.isfinite(y)
+    places, y = x, series(metrics, line)
+    if line.noisy:
+      placed = np.isfinite(x)
+      places, y = windows.equal(x[placed], y[placed])
+    drawn = np.isfinite(places) & np.isfinite(y)
     if drawn.any():
-      end = _draw_line(ax, line, x[drawn], y[drawn])
+      end = _draw_line(ax, line, places[drawn], y[drawn])
       values.extend(y[drawn])
       labels.append((f'{line.label} {panel.text(end)}'.strip(), end, line.color))
   panel.scale(ax, np.array(values))

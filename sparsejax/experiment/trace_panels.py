@@ -69,7 +69,7 @@ PANELS = (
     ),
   ),
   Panel(
-    'accuracy',
+    f'accuracy\n({scales.BY_LOG})',
     2.45,
     scales.accuracy,
     percent,

@@ -18,7 +18,15 @@ from sparsejax.reports import cells, published
 from sparsejax.reports.collect import COLLAPSED, Run
 from sparsejax.reports.dress import GREY, styles
 from sparsejax.reports.groups import Group
-from sparsejax.reports.pareto import best_dense, by_method, front, is_collapsed, spacing
+from sparsejax.reports.pareto import (
+  MANY,
+  best_dense,
+  by_method,
+  front,
+  is_collapsed,
+  spacing,
+  told_apart,
+)
 
 SYMBOLS = {
   'o': 'circle',
@@ -33,6 +41,7 @@ SYMBOLS = {
 }
 DASHES = {'-': 'solid', '--': 'dash', '-.': 'dashdot', ':': 'dot'}
 PUBLISHED = ('star-open', 'hexagon-open', 'pentagon-open', 'diamond-tall-open', 'octagon-open')
+OTHERS = {'color': GREY, 'marker': 'o'}
 Style = Mapping[str, str]
 Anchors = Mapping[pathlib.Path, str]
 LETTERS = 44  # in a line of a label: what a telephone has room for
@@ -74,7 +83,10 @@ def pareto(task: str, groups: Sequence[Group], anchors: Anchors) -> go.Figure | 
   drawn = go.Figure()
   for (source, points), symbol in zip(others.items(), itertools.cycle(PUBLISHED), strict=False):
     _add_published(drawn, source, points, symbol, edges)
-  looks = styles(list(methods))
+  looks = styles(told_apart(methods))
+  if rest := [g for method, own in methods.items() if method not in looks for g in own]:
+    count = len(methods) - len(looks)
+    drawn.add_scatter(**_means(rest, OTHERS, edges, anchors) | {'name': f'{count} other methods'})
   for part in (_seeds, _front, _means):  # what is added last lies on top
     for method, style in looks.items():
       drawn.add_scatter(**part(methods[method], style, edges, anchors), legendgroup=method)
@@ -88,7 +100,7 @@ def pareto(task: str, groups: Sequence[Group], anchors: Anchors) -> go.Figure | 
   steps = (1, 2, 5) if max(positive) / min(positive) < 300 else (1,)
   drawn.update_layout(
     template='plotly_white',
-    height=440 + 21 * (len(methods) + len(others)),
+    height=440 + 21 * (len(looks) + len(others) + 1),
     margin={'l': 60, 'r': 20, 't': 30, 'b': 50},
     legend=LEGEND,
     xaxis={
@@ -98,7 +110,7 @@ def pareto(task: str, groups: Sequence[Group], anchors: Anchors) -> go.Figure | 
       'tickvals': [step * 10.0**power for power in range(-6, 3) for step in steps],
     },
     yaxis={
-      'title': 'test accuracy, % (by the log of the error)',
+      'title': f'test accuracy, % ({scales.BY_LOG})',
       'range': [low - room, high + room],
       'tickvals': [edges.y(tick) for tick in edges.spaced.ticks],
       'ticktext': [f'{100 * tick:.6g}' for tick in edges.spaced.ticks],
@@ -142,12 +154,14 @@ def _means(own: Sequence[Group], style: Style, edges: Edges, anchors: Anchors) -
   places = [_place(group, edges) for group in own]
   above, below = zip(*(_bar(group, edges) for group in own), strict=True)
   symbols = [_symbol(style, hollow=is_collapsed(group)) for group in own]
+  is_many = len(own) > MANY
+  bars = {'type': 'data', 'array': above, 'arrayminus': below, 'width': 3}
   return {
     'x': [x for x, _ in places],
     'y': [y for _, y in places],
-    'error_y': {'type': 'data', 'array': above, 'arrayminus': below, 'width': 3},
+    'error_y': {} if is_many else bars,
     'mode': 'markers',
-    'marker': {'color': style['color'], 'symbol': symbols, 'size': 9},
+    'marker': {'color': style['color'], 'symbol': symbols, 'size': 5 if is_many else 9},
     'name': _wrapped(own[0].method),
     'text': [_of_mean(group) for group in own],
     'hovertemplate': '%{text}<extra></extra>',

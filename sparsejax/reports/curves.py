@@ -2,6 +2,7 @@
 
 import array
 import json
+import math
 import pathlib
 from collections.abc import Iterable, Mapping
 from typing import Any, BinaryIO, NamedTuple
@@ -10,6 +11,7 @@ import numpy as np
 
 from sparsejax.reports import reading, shapes
 
+TRAINED = 'train_accuracy'
 DRAWN = ('validation_accuracy', 'validation_loss', 'active_fraction')
 MOST = 512  # points of a curve
 MOST_BYTES = 1 << 20  # of a line
@@ -21,7 +23,8 @@ class Metrics(NamedTuple):
 
   Attributes:
     last: the newest value of every figure.
-    curves: of each figure that is drawn its epochs and its values.
+    curves: of each figure that is drawn its epochs and its values; training accuracy is the mean
+      of each whole epoch, for lines are of windows of any length.
     is_lost: whether a loss left the finite numbers.
   """
 
@@ -50,6 +53,42 @@ class _Curve:
     return array.array('d', epochs), array.array('d', values)
 
 
+class _ByEpoch:
+  """Means over whole epochs, of values that are each the mean since the one before."""
+
+  def __init__(self):
+    self.curve = _Curve()
+    self.is_empty = True
+    self._end = self._sum = self._weight = 0.0
+
+  def add(self, epoch: float, value: float | None) -> None:
+    begin, self._end = self._end, max(self._end, epoch)
+    length = self._end - begin
+    if value is None or length <= 0:
+      return
+    edge = math.floor(begin) + 1.0
+    if length > 1:  # it is a mean over more than an epoch itself
+      self._put(epoch, value, 1.0)
+      self._sum = self._weight = 0.0
+    elif epoch < edge:
+      self._sum, self._weight = self._sum + length * value, self._weight + length
+    else:
+      own, rest = edge - begin, epoch - edge
+      self._put(edge, self._sum + own * value, self._weight + own)
+      self._sum, self._weight = rest * value, rest
+
+  def _put(self, epoch: float, total: float, weight: float) -> None:
+    if weight > 0.5:  # of the others there is no value for most of the epoch
+      self.curve.add(epoch, total / weight)
+      self.is_empty = False
+
+  def close(self) -> None:
+    """Of what was no whole epoch long the mean is all that there is."""
+    if self.is_empty and self._weight > 0:
+      self.curve.add(self._end, self._sum / self._weight)
+      self.is_empty = False
+
+
 def thinned(points: np.ndarray, most: int = MOST) -> np.ndarray:
   """Returns fewer points of a curve: its ends, and the lowest and the highest of each stretch.
 
@@ -70,7 +109,7 @@ def of(lines: Iterable[Mapping[str, Any]]) -> Metrics:
   """Returns what is kept of lines of metrics, each with a number as its `epoch`."""
   last: dict[str, Any] = {}
   curves: dict[str, _Curve] = {}
-  is_lost = False
+  trained, is_lost = _ByEpoch(), False
   for line in lines:
     # A loss that is no finite number is null in the metrics: JSON has none of these.
     is_lost = is_lost or any(
@@ -83,6 +122,10 @@ def of(lines: Iterable[Mapping[str, Any]]) -> Metrics:
     for key in DRAWN:
       if key in line and shapes.is_figure(line[key]):
         curves.setdefault(key, _Curve()).add(float(line['epoch']), float(line[key]))
+    trained.add(float(line['epoch']), line.get(TRAINED))
+  trained.close()
+  if not trained.is_empty:
+    curves[TRAINED] = trained.curve
   return Metrics(last, {key: curve.columns() for key, curve in curves.items()}, is_lost)
 
 
@@ -129,7 +172,7 @@ def _lines(file: BinaryIO, wrong: list[int]) -> Iterable[dict[str, Any]]:
 def _line(content: bytes) -> dict[str, Any] | None:
   """A line of metrics, or None of what is none."""
   try:
-    line = json.loads(content)
+    line = json.loads(content.decode())
   except (ValueError, RecursionError):
     return None
   is_right = isinstance(line, dict) and shapes.wrong_in_line(line) is None

@@ -2,7 +2,7 @@
 
 import math
 import textwrap
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -11,8 +11,9 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
 from sparsejax.experiment import scales
+from sparsejax.reports import bands
 from sparsejax.reports.collect import COLLAPSED, DELIVERED, Run
-from sparsejax.reports.dress import COLOURS, LETTER, entitle, grid, legend, short, styles
+from sparsejax.reports.dress import COLOURS, GREY, LETTER, entitle, grid, legend, short, styles
 from sparsejax.reports.groups import DENSE, Group
 
 MOST = 7  # experiments in one picture, of many methods some more
@@ -77,39 +78,58 @@ def choice(shown: Sequence[Group], groups: Sequence[Group]) -> str:
   return f'\n{len(shown)} of {len(groups)} experiments: {best}{others}'
 
 
+PANELS: dict[str, tuple[str, Callable]] = {
+  'validation_accuracy': (f'validation accuracy\n({scales.BY_LOG})', scales.accuracy),
+  'train_accuracy': (f'training accuracy\n({scales.BY_LOG})', scales.accuracy),
+  'active_fraction': ('active parameters', scales.fraction),
+}
+CROWD = 3 * MOST  # experiments, beyond which all the others are drawn together
+
+
 def traces(task: str, groups: Sequence[Group]) -> Figure | None:
-  """Draws validation accuracy and active parameters over the epochs, unfinished runs as well."""
+  """Draws accuracies and active parameters over the epochs, unfinished runs as well.
+
+  Of an experiment with many seeds, and of experiments that are more than a picture tells apart,
+  quantiles are drawn.
+  """
   able = [g for g in groups if any(_has(run, 'validation_accuracy') for run in g.runs)]
   shown = chosen(able)
   if not shown:
     return None
-  figure = Figure(figsize=(8, 6), layout='constrained')
-  upper, lower = figure.subplots(2, 1, sharex=True)
-  lower.set_xlabel('epoch')
-  handles: list[Line2D] = []
-  for group, style in zip(shown, styles([g.label for g in shown]).values(), strict=True):
-    for index, run in enumerate(sorted(group.runs, key=lambda run: run.state not in DELIVERED)):
-      look: dict[str, Any] = {'color': style['color'], 'ls': style['linestyle']}
-      look |= {'lw': 1.4} if index == 0 else {'lw': 0.7, 'alpha': 0.6}
-      look |= {'label': _with_state(group)}
-      for ax, key in ((upper, 'validation_accuracy'), (lower, 'active_fraction')):
-        epochs, values = series(run, key)
-        # A posterior deployed again was validated once: no line, but a point.
-        lines = ax.plot(epochs, values, marker='o' if len(epochs) == 1 else None, **look)
-      handles += lines if index == 0 else []
-  for ax, key, scale in (
-    (upper, 'validation_accuracy', scales.accuracy),
-    (lower, 'active_fraction', scales.fraction),
-  ):
-    values = np.concatenate([series(run, key)[1] for g in shown for run in g.runs])
-    values = values[np.isfinite(values)]
+  panels = [key for key in PANELS if any(_has(run, key) for g in shown for run in g.runs)]
+  figure = Figure(figsize=(8, 2.6 * len(panels) + 0.8), layout='constrained')
+  axes = figure.subplots(len(panels), 1, sharex=True, squeeze=False)[:, 0]
+  looks: dict[str, dict[str, Any]] = {
+    label: {'color': style['color'], 'ls': style['linestyle']}
+    for label, style in styles([g.label for g in shown]).items()
+  }
+  for ax, key in zip(axes, panels, strict=True):
+    name, scale = PANELS[key]
+    if len(able) > CROWD:
+      crowd = [series(run, key) for group in able for run in group.runs]
+      bands.draw(ax, crowd, {'color': GREY}, middle=False)
+    for group in shown:
+      bands.draw(ax, _curves(group, key), looks[group.label])
+    values = np.concatenate([y for group in shown for _, y in _curves(group, key)])
     if values.size:
       scale(ax, values)
-    ax.set_ylabel(key.replace('_', ' ').replace('fraction', 'parameters'))
+    ax.set_ylabel(name)
     grid(ax)
-  entitle(upper, f'{task}: by epoch{choice(shown, able)}')
-  legend(figure, handles)
+  axes[-1].set_xlabel('epoch')
+  grid(axes[-1])
+  entitle(axes[0], f'{task}: by epoch{choice(shown, able)}')
+  handles = [Line2D([], [], label=_with_state(g), lw=1.4, **looks[g.label]) for g in shown]
+  notes = [f'of more than {bands.MANY} seeds: {bands.SAID}']
+  notes = notes if any(len(group.runs) > bands.MANY for group in shown) else []
+  if len(able) > CROWD:
+    notes.append(f'grey: from {bands.LOW} to {bands.HIGH} % of all {len(able)} experiments')
+  legend(figure, handles, notes)
   return figure
+
+
+def _curves(group: Group, key: str) -> list[bands.Curve]:
+  """A metric of an experiment's runs, the finished first."""
+  return [series(run, key) for run in sorted(group.runs, key=lambda r: r.state not in DELIVERED)]
 
 
 def _with_state(group: Group) -> str:

@@ -50,8 +50,12 @@ tr:target td { background: #fff3c4; }
 dialog { max-width: 96vw; max-height: 96vh; padding: 0; cursor: zoom-out; }
 .stopped { color: #666; } .unfinished, .failed, .broken, .collapsed { color: #B34700; }
 nav a { margin-right: 1rem; }
+.filter { position: sticky; top: 0; z-index: 2; background: #fff; padding: .4rem 0; }
+.filter input { font: inherit; width: min(30rem, 90%); padding: .2rem .4rem; }
+.filter output { margin-left: .6rem; color: #666; }
 """
-# A click on a column's head sorts by it: numbers before words, and what is not there last. A click
+# What is written into the box leaves the rows and the points of runs that have all of its words. A
+# click on a column's head sorts by it: numbers before words, and what is not there last. A click
 # on a point goes to its run, one on a picture opens it as large as it is.
 SCRIPT = """
 function compare(x, y, sign) {
@@ -78,6 +82,30 @@ document.querySelectorAll('.plotly-graph-div').forEach(function (plot) {
     if (run) { window.location.hash = run; }
   });
 });
+var box = document.querySelector('.filter input'), told = document.querySelector('.filter output');
+function filter() {
+  var words = box.value.toLowerCase().split(/\\s+/).filter(Boolean), shown = {}, count = 0;
+  document.querySelectorAll('tbody tr').forEach(function (row) {
+    var text = row.textContent.toLowerCase();
+    row.hidden = !words.every(function (word) { return text.includes(word); });
+    if (row.id) { shown[row.id] = !row.hidden; count += !row.hidden; }
+  });
+  told.textContent = words.length ? count + ' runs' : '';
+  document.querySelectorAll('.plotly-graph-div').forEach(function (plot) {
+    var chosen = plot.data.map(function (trace) {
+      if (!words.length || !trace.customdata) { return null; }
+      return Array.from(trace.customdata.keys()).filter(function (n) {
+        return shown[trace.customdata[n]];
+      });
+    });
+    Plotly.restyle(plot, { selectedpoints: chosen, 'unselected.marker.opacity': 0.04 });
+  });
+}
+var waiting;
+box.addEventListener('input', function () {
+  clearTimeout(waiting);
+  waiting = setTimeout(filter, 150);
+});
 var full = document.querySelector('dialog');
 document.querySelectorAll('.picture').forEach(function (picture) {
   picture.addEventListener('click', function () {
@@ -90,6 +118,10 @@ document.querySelectorAll('.picture').forEach(function (picture) {
 });
 full.addEventListener('click', function () { full.close(); });
 """
+FILTER = (
+  '<p class="filter"><label>Only <input type="search" placeholder="words of a row: lenet5 rigl '
+  'seed0"></label><output></output></p>'
+)
 LONG = 40  # letters of a cell that is broken into lines
 WIDE = 1148  # pixels that the text is wide
 
@@ -113,6 +145,7 @@ def page(
   anchors = {run.path: f'run-{index}' for index, run in enumerate(runs)}
   tasks = list(dict.fromkeys(group.task for group in groups))
   body = ['<h1>Runs</h1>', *(f'<p>{html.escape(line)}</p>' for line in tables.states(runs))]
+  body.append(FILTER)
   body.append('<nav>' + ''.join(_link(f'#{tables.stem_of(t)}', t) for t in tasks))
   body += [_link(f'#{tables.search_stem(i)}', s.title) for i, s in enumerate(searches)]
   body.append(_link('#runs', 'every run') + _link('#wrong', 'what is wrong') + '</nav>')

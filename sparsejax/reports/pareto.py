@@ -12,8 +12,12 @@ from matplotlib.lines import Line2D
 from sparsejax.experiment import scales
 from sparsejax.reports import published
 from sparsejax.reports.collect import COLLAPSED
-from sparsejax.reports.dress import GREY, entitle, grid, legend, styles
+from sparsejax.reports.dress import COLOURS, GREY, entitle, grid, legend, styles
 from sparsejax.reports.groups import DENSE, Group
+
+MANY = 40  # experiments of a method that have a mark and bars each
+EACH = 20  # of them in a part of a band
+OTHERS: dict[str, Any] = {'color': GREY, 'marker': '.', 'ms': 2, 'alpha': 0.5, 'ls': 'none'}
 
 
 def by_method(groups: Sequence[Group]) -> dict[str, list[Group]]:
@@ -23,6 +27,24 @@ def by_method(groups: Sequence[Group]) -> dict[str, list[Group]]:
     if group.kind != DENSE and math.isfinite(group.moments('test_accuracy')[0]):
       found.setdefault(group.method, []).append(group)
   return found
+
+
+def told_apart(methods: Mapping[str, Sequence[Group]]) -> list[str]:
+  """Returns the methods that a picture has colours for.
+
+  Those with the most experiments on the front of all come first, then those that reach the highest
+  accuracy.
+  """
+  if len(methods) <= len(COLOURS):
+    return list(methods)
+  points = {method: [_point(g)[::2] for g in own] for method, own in methods.items()}
+  best = set(front([point for own in points.values() for point in own]))
+  order = {
+    method: (-sum(point in best for point in own), -max(y for _, y in own))
+    for method, own in points.items()
+  }
+  kept = set(sorted(methods, key=lambda method: order[method])[: len(COLOURS)])
+  return [method for method in methods if method in kept]
 
 
 def front(points: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:
@@ -88,10 +110,17 @@ def pareto(task: str, groups: Sequence[Group]) -> Figure | None:
   fractions += [point.active_fraction for of_source in others.values() for point in of_source]
   scales.fraction_along_x(ax, np.array(fractions))
   scales.spaced_accuracy(ax, spacing(groups, others))
+  shown = told_apart(methods)
+  rest = [group for method, own in methods.items() if method not in shown for group in own]
+  if rest:
+    x, _, y, _ = np.array([_point(group) for group in rest]).T
+    _draw_marks(ax, x, y, OTHERS)
   handles = [
     _draw_method(ax, with_n(method, methods[method]), methods[method], style)
-    for method, style in styles(list(methods)).items()
+    for method, style in styles(shown).items()
   ]
+  if rest:
+    handles.append(Line2D([], [], label=f'{len(methods) - len(shown)} other methods', **OTHERS))
   if (dense := best_dense(groups)) is not None:
     mean, spread = dense[0].moments('test_accuracy')
     handles.append(ax.axhline(mean, color='black', lw=1, ls=(0, (8, 3)), label=dense[1]))
@@ -104,7 +133,7 @@ def pareto(task: str, groups: Sequence[Group]) -> Figure | None:
     ax.plot(x, y, **line)
     _draw_marks(ax, x, y, look)
     handles.append(Line2D([], [], label=source, **look))
-  ax.set(xlabel='active parameters', ylabel='test accuracy')
+  ax.set(xlabel='active parameters', ylabel=f'test accuracy ({scales.BY_LOG})')
   has_seeds = any(len(group.counted) > 1 for group in every)
   means = 'means over seeds, bars of one standard deviation' if has_seeds else 'one seed each'
   entitle(ax, f'{task}\n{means}')
@@ -114,19 +143,47 @@ def pareto(task: str, groups: Sequence[Group]) -> Figure | None:
 
 
 def _draw_method(ax, label: str, own: Sequence[Group], style: Mapping[str, Any]) -> Line2D:
-  """Draws the experiments of a method and the front of the sound ones; returns a handle."""
+  """Draws the experiments of a method and the front of the sound ones; returns a handle.
+
+  Of many there are dots without bars, and a band from a quarter to three quarters of them.
+  """
   look: dict[str, Any] = {'color': style['color'], 'marker': style['marker'], 'ms': 5, 'ls': 'none'}
   sound = [_point(group) for group in own if not is_collapsed(group)]
+  is_many = len(sound) > MANY
   if sound:
     x, x_spread, y, y_spread = np.array(sound).T
-    bars = {'xerr': np.nan_to_num(x_spread), 'yerr': np.nan_to_num(y_spread)}
-    ax.errorbar(x, y, **bars, capsize=2, lw=1, **look)
+    if is_many:
+      ax.plot(x, y, **look | {'ms': 2, 'alpha': 0.35, 'mew': 0})
+      places, low, high = quartiles(x, y)
+      ax.fill_between(places, low, high, color=style['color'], alpha=0.18, lw=0)
+    else:
+      bars = {'xerr': np.nan_to_num(x_spread), 'yerr': np.nan_to_num(y_spread)}
+      ax.errorbar(x, y, **bars, capsize=2, lw=1, **look)
     best = front(list(zip(x, y, strict=True)))
-    ax.plot(*zip(*best, strict=True), color=style['color'], ls=style['linestyle'], lw=1)
+    width = 1.8 if is_many else 1
+    ax.plot(*zip(*best, strict=True), color=style['color'], ls=style['linestyle'], lw=width)
   if collapsed := [_point(group) for group in own if is_collapsed(group)]:
     x, _, y, _ = np.array(collapsed).T
-    _draw_marks(ax, x, y, look | {'mfc': 'white'})
+    _draw_marks(ax, x, y, look | {'mfc': 'white'} | ({'ms': 2} if is_many else {}))
   return Line2D([], [], label=label, lw=1, **look | {'ls': style['linestyle']})
+
+
+def quartiles(x: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+  """Returns where along x, and there a quarter and three quarters of y, as many points in each.
+
+  Args:
+    x: (points,), of a log axis.
+    y: (points,).
+
+  Example:
+    >>> quartiles(np.ones(4), np.array([0.0, 1.0, 2.0, 3.0]))
+    (array([1.]), array([0.75]), array([2.25]))
+  """
+  order = np.argsort(x, kind='stable')
+  parts = np.array_split(order, max(len(x) // EACH, 1))
+  places = np.array([np.median(x[part]) for part in parts])
+  low, high = np.array([np.percentile(y[part], (25, 75)) for part in parts]).T
+  return places, low, high
 
 
 def _point(group: Group) -> tuple[float, float, float, float]:
@@ -146,6 +203,8 @@ def notes(task: str, groups: Sequence[Group]) -> list[str]:
     return []
   others = published.points(task)
   found = [published.note(others)] if others else []
+  if any(len(own) > MANY for own in by_method(groups).values()):
+    found.append(f'of more than {MANY} experiments: a dot each, a band from 25 to 75 %, the front')
   if any(map(is_collapsed, every)):
     found.append('hollow in the colour of a method: with a collapsed run, and on no front')
   means = [group.moments('test_accuracy')[0] for group in every]

@@ -9,6 +9,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from sparsejax.experiment import scales
+from sparsejax.reports import bands
 from sparsejax.reports.collect import Run
 from sparsejax.reports.dress import COLOURS, GREY, entitle, grid, legend
 from sparsejax.reports.figures import series
@@ -18,6 +19,7 @@ from sparsejax.search.settings import score
 
 LONGEST: dict[str, Any] = {'color': COLOURS[1], 'lw': 1.4, 'marker': '.', 'ms': 3}
 SHORTER: dict[str, Any] = {'color': COLOURS[0], 'lw': 0.7, 'marker': '.', 'ms': 3, 'alpha': 0.6}
+MOST_LINES = 60  # in a panel
 RUNG: dict[str, Any] = {'color': GREY, 'lw': 0.6, 'ls': ':'}
 
 
@@ -36,12 +38,18 @@ def brackets(
   every, looks = [], {'trained the longest of its bracket': LONGEST}
   for (bracket, runs), ax in zip(sorted(members.items()), axes, strict=True):
     longest = max(run.epoch for run in runs)
-    for run in sorted(runs, key=lambda run: run.epoch):
-      epochs, losses = series(run, 'validation_loss')
-      every.append(losses)
-      ax.plot(epochs, losses, **LONGEST if run.epoch >= longest else SHORTER)
-      if run.epoch < longest:
-        looks['trained for less'] = SHORTER
+    curves = [series(run, 'validation_loss') for run in runs]
+    every += [losses for _, losses in curves]
+    ended = [run.epoch >= longest for run in runs]
+    shorter = [curve for curve, is_longest in zip(curves, ended, strict=True) if not is_longest]
+    if len(shorter) > MOST_LINES:
+      bands.draw(ax, shorter, SHORTER)
+      looks[f'trained for less: {bands.SAID}'] = SHORTER
+    for (epochs, losses), is_longest in sorted(zip(curves, ended, strict=True), key=lambda c: c[1]):
+      if is_longest or len(shorter) <= MOST_LINES:
+        ax.plot(epochs, losses, **LONGEST if is_longest else SHORTER)
+        if not is_longest:
+          looks['trained for less'] = SHORTER
     for rung in rungs.get(bracket, ())[:-1]:
       ax.axvline(rung.epochs, **RUNG)
       looks['rung: the best go on'] = RUNG

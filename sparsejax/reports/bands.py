@@ -1,0 +1,54 @@
+"""What is drawn of more curves than an eye can follow: where most of them lie, and the middle."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+LOW, HIGH = 10, 90  # percent
+MANY = 8  # curves that are drawn one by one at most
+POINTS = 200  # along a band
+SAID = f'median, and from {LOW} to {HIGH} %'
+
+Curve = tuple[np.ndarray, np.ndarray]
+
+
+def quantiles(curves: Sequence[Curve]) -> tuple[np.ndarray, np.ndarray]:
+  """Returns places and, there, the low, middle and high quantile of curves: (points,), (3, points).
+
+  A curve counts where it is: between its first and its last point. Where a tenth of them is not
+  there is no quantile.
+
+  Args:
+    curves: the places and values of each, places rising.
+  """
+  curves = [(x, y) for x, y in curves if len(x)]
+  if not curves:
+    return np.zeros(0), np.zeros((3, 0))
+  every = np.unique(np.concatenate([x for x, _ in curves]))
+  places = every if len(every) <= POINTS else np.linspace(every[0], every[-1], POINTS)
+  values = np.array([np.interp(places, x, y, left=np.nan, right=np.nan) for x, y in curves])
+  counted = np.isfinite(values).sum(axis=0)
+  whole = counted >= max(1, len(curves) * LOW / 100)
+  return places[whole], np.nanpercentile(values[:, whole], (LOW, 50, HIGH), axis=0)
+
+
+def draw(ax, curves: Sequence[Curve], look: Mapping[str, Any], *, middle: bool = True) -> None:
+  """Draws curves one by one where they are few, the first the strongest; else where most lie.
+
+  Args:
+    ax: to draw on.
+    curves: the places and values of each.
+    look: of a line.
+    middle: whether the median is drawn too.
+  """
+  if len(curves) <= MANY and middle:
+    for index, (x, y) in enumerate(curves):
+      strength = {'lw': 1.4} if index == 0 else {'lw': 0.7, 'alpha': 0.6}
+      # A posterior deployed again was validated once: no line, but a point.
+      ax.plot(x, y, marker='o' if len(x) == 1 else None, **{**look, **strength})
+    return
+  places, (low, median, high) = quantiles(curves)
+  ax.fill_between(places, low, high, color=look['color'], alpha=0.18, lw=0)
+  if middle:
+    ax.plot(places, median, **{**look, 'lw': 1.4})
