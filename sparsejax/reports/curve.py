@@ -86,7 +86,9 @@ def pareto(task: str, groups: Sequence[Group], anchors: Anchors) -> go.Figure | 
   looks = styles(told_apart(methods))
   if rest := [g for method, own in methods.items() if method not in looks for g in own]:
     count = len(methods) - len(looks)
-    drawn.add_scatter(**_means(rest, OTHERS, edges, anchors) | {'name': f'{count} other methods'})
+    marks = {'name': f'{count} other methods', 'marker': {'color': GREY, 'size': 4, 'opacity': 0.5}}
+    # Its place in the legend is between the methods and what is published.
+    drawn.add_scatter(**_means(rest, OTHERS, edges, anchors) | marks, legendrank=1000.5)
   for part in (_seeds, _front, _means):  # what is added last lies on top
     for method, style in looks.items():
       drawn.add_scatter(**part(methods[method], style, edges, anchors), legendgroup=method)

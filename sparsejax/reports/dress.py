@@ -10,12 +10,15 @@ import warnings
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
+import numpy as np
 from matplotlib.artist import Artist
 from matplotlib.axes import Axes
+from matplotlib.axis import Axis
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 from matplotlib.text import Text
-from matplotlib.ticker import MaxNLocator
+from matplotlib.ticker import FixedLocator, MaxNLocator
 
 from sparsejax.reports.drawn import Picture
 
@@ -34,6 +37,7 @@ PRINT_DPI = 300
 LEGEND, LETTER, HANDLE = 7, 4.3, 9
 TITLE, TITLE_SIZE = 'title', 10
 SMALLEST, SMALLEST_LEGEND = 0.7, 0.8  # of the letters' usual size
+LEAST_HEIGHT, LEAST_TICKS = 0.4, 3  # inches of an axis, ticks on it
 LONGEST_NAME = 40  # letters of a layer
 
 
@@ -71,13 +75,12 @@ def save(figure: Figure, folder: pathlib.Path, name: str, look: Look = Look()) -
   with warnings.catch_warnings(), io.BytesIO() as picture:
     warnings.filterwarnings('ignore', 'Glyph .* missing')
     warnings.filterwarnings('error', 'constrained_layout not applied')
-    if look.size is not None:
-      fit(figure, look.size)
     try:
+      if look.size is not None:
+        fit(figure, look.size)
       figure.savefig(picture, format='png', dpi=DPI if look.size is None else PRINT_DPI)
     except UserWarning as error:
-      size = 'x'.join(f'{length:g}' for length in figure.get_size_inches())
-      raise ValueError(f'{size} inches leave it no room') from error
+      raise _no_room(figure) from error
     figure.set_layout_engine('none')  # it is laid out; once more would take as long as the drawing
     drawn = Picture(name, [f'{name}.{ending}' for ending in look.formats], picture.getvalue())
     with rc_context(AS_TEXT):
@@ -90,7 +93,11 @@ def save(figure: Figure, folder: pathlib.Path, name: str, look: Look = Look()) -
 
 
 def fit(figure: Figure, size: tuple[float, float]) -> None:
-  """Gives a figure a size in inches; in a narrower one letters are smaller, and lines broken."""
+  """Gives a figure a size in inches; in a narrower one all is smaller, and lines are broken.
+
+  Raises:
+    ValueError: an axis has no room, or what is written on it.
+  """
   scale = min(1.0, max(size[0] / figure.get_figwidth(), SMALLEST))
   figure.set_size_inches(*size)
   for text in (part for part in figure.findobj(Text) if isinstance(part, Text)):
@@ -98,6 +105,8 @@ def fit(figure: Figure, size: tuple[float, float]) -> None:
     text.set_fontsize(points)
     if text.get_label() == TITLE:
       text.set_text(_filled(text.get_text(), size[0], points))
+  for line in (part for part in figure.findobj(Line2D) if isinstance(part, Line2D)):
+    line.set(linewidth=line.get_linewidth() * scale, markersize=line.get_markersize() * scale)
   for axis in (axis for ax in figure.axes for axis in (ax.xaxis, ax.yaxis)):
     for label in axis.get_ticklabels()[:1]:
       axis.set_tick_params(labelsize=label.get_fontsize())
@@ -106,6 +115,49 @@ def fit(figure: Figure, size: tuple[float, float]) -> None:
     old.remove()
     notes = old.get_title().get_text().splitlines()
     _put_legend(figure, old.legend_handles, labels, notes, LEGEND * max(scale, SMALLEST_LEGEND))
+  _make_room(figure)
+
+
+def _make_room(figure: Figure) -> None:
+  """Breaks titles and names of axes that are longer than these, leaves out ticks that touch."""
+  figure.draw_without_rendering()
+  for ax in (ax for ax in figure.axes if ax.axison):
+    if ax.get_window_extent().height < LEAST_HEIGHT * figure.dpi:
+      raise _no_room(figure)
+    _break(ax.yaxis.label, 1, ax.get_window_extent().height)
+    for axis, index in ((ax.xaxis, 0), (ax.yaxis, 1)):
+      while _touch(axis, index) and len(ticks := list(axis.get_majorticklocs())) > LEAST_TICKS:
+        axis.set_major_locator(FixedLocator(ticks[::2]))
+  figure.draw_without_rendering()
+  for ax in (ax for ax in figure.axes if ax.axison):
+    box, name = ax.get_window_extent(), ax.yaxis.label.get_window_extent()
+    if name.y0 < 0 or name.y1 > figure.bbox.height:
+      raise _no_room(figure)
+    middle = (box.x0 + box.x1) / 2
+    if ax.title.get_label() == TITLE:
+      _break(ax.title, 0, 2 * min(middle, figure.bbox.width - middle))
+
+
+def _break(text: Text, index: int, room: float) -> None:
+  """Breaks a text into as few lines as have room, along x (0) or y (1), so many dots."""
+  words = text.get_text()
+  for letters in range(max(map(len, words.splitlines()), default=0) - 1, 8, -1):
+    if text.get_window_extent().size[index] <= room:
+      break
+    text.set_text('\n'.join(textwrap.fill(line, letters) for line in words.splitlines()))
+
+
+def _touch(axis: Axis, index: int) -> bool:
+  """Whether the labels of two ticks of an axis lie on each other; 0 is along x, 1 along y."""
+  labels = [tick.label1 for tick in axis.get_major_ticks()]
+  boxes = [t.get_window_extent() for t in labels if t.get_visible() and t.get_text()]
+  ends = sorted((box.min[index], box.max[index]) for box in boxes)
+  return any(high > low for (_, high), (low, _) in itertools.pairwise(ends))
+
+
+def _no_room(figure: Figure) -> ValueError:
+  size = 'x'.join(f'{length:g}' for length in figure.get_size_inches())
+  return ValueError(f'{size} inches leave it no room; give it more, or --methods or --runs fewer')
 
 
 def entitle(what: Axes | Figure, text: str) -> None:
@@ -163,8 +215,8 @@ def _put_legend(figure, handles, labels, notes, size: float) -> float:
   """Puts a legend under the axes in letters of so many points; returns how many lines it has."""
   letters = max(int(figure.get_figwidth() * 72 / (LETTER * size / LEGEND)), 2 * HANDLE)  # in a line
   labels = [textwrap.fill(label, letters - HANDLE) for label in labels]
-  widest = max(len(line) for label in labels for line in label.splitlines()) + HANDLE
-  columns = min(max(letters // widest, 1), len(labels), 4)
+  able = [n for n in range(2, min(len(labels), 4) + 1) if _width(labels, n) <= letters]
+  columns = max(able, default=1)
   title = '\n'.join(textwrap.fill(note, letters) for note in notes)
   drawn = figure.legend(
     handles,
@@ -178,6 +230,14 @@ def _put_legend(figure, handles, labels, notes, size: float) -> float:
   for text in (drawn.get_title(), *drawn.get_texts()):
     text.set_parse_math(False)  # a label may have a dollar sign
   return sum(1 + label.count('\n') for label in labels) / columns + title.count('\n') + 1
+
+
+def _width(labels: Sequence[str], columns: int) -> int:
+  """The letters that a legend of so many columns is wide, which are filled one after the other."""
+  parts = [part for part in np.array_split(np.array(labels, object), columns) if len(part)]
+  return sum(
+    max(len(line) for label in part for line in label.splitlines()) + HANDLE for part in parts
+  )
 
 
 def grid(ax) -> None:

@@ -138,7 +138,9 @@ def pareto(task: str, groups: Sequence[Group]) -> Figure | None:
   means = 'means over seeds, bars of one standard deviation' if has_seeds else 'one seed each'
   entitle(ax, f'{task}\n{means}')
   grid(ax)
-  legend(figure, handles, notes(task, groups))
+  is_many = any(len(own) > MANY for own in methods.values())
+  many = f'of more than {MANY} experiments: a dot each, a band from 25 to 75 %, the front'
+  legend(figure, handles, [*notes(task, groups), *([many] if is_many else [])])
   return figure
 
 
@@ -203,8 +205,6 @@ def notes(task: str, groups: Sequence[Group]) -> list[str]:
     return []
   others = published.points(task)
   found = [published.note(others)] if others else []
-  if any(len(own) > MANY for own in by_method(groups).values()):
-    found.append(f'of more than {MANY} experiments: a dot each, a band from 25 to 75 %, the front')
   if any(map(is_collapsed, every)):
     found.append('hollow in the colour of a method: with a collapsed run, and on no front')
   means = [group.moments('test_accuracy')[0] for group in every]

@@ -15,7 +15,7 @@ from sparsejax.experiment.runs import flatten
 from sparsejax.experiment.say import printable
 from sparsejax.reports import cells
 from sparsejax.reports.collect import AS_MEANT, COLLAPSED, STOPPED, Run
-from sparsejax.reports.drawn import Drawn
+from sparsejax.reports.drawn import Drawn, Picture
 from sparsejax.reports.groups import KINDS, Group
 from sparsejax.reports.searches import Search
 
@@ -75,7 +75,7 @@ def markdown(
   groups: Sequence[Group], runs: Sequence[Run], searches: Sequence[Search], drawn: Drawn
 ) -> str:
   """Returns the text of report.md."""
-  pictures = [name for of_task in drawn.pictures.values() for p in of_task for name in p.files]
+  pictures = [_shown(picture) for of_task in drawn.pictures.values() for picture in of_task]
   text = ['# Runs', '', *states(runs), '']
   for task in dict.fromkeys(group.task for group in groups):
     text += [f'## {task}', '']
@@ -95,8 +95,12 @@ def markdown(
 def _images(stem: str, pictures: Sequence[str]) -> list[str]:
   """A line for each picture: the picture, or a link to a file that is none on a page."""
   own = [name for name in pictures if name.startswith(f'{stem}.')]
-  shown = {name.rpartition('.')[0]: name for name in reversed(own)}  # one file of each
-  return [f'{"" if n.endswith(".pdf") else "!"}[{n}]({n})' for n in own if n in shown.values()]
+  return [f'{"" if name.endswith(".pdf") else "!"}[{name}]({name})' for name in own]
+
+
+def _shown(picture: Picture) -> str:
+  """The file of a figure that a page shows."""
+  return next((name for name in picture.files if not name.endswith('.pdf')), picture.files[0])
 
 
 def search_stem(index: int) -> str:
