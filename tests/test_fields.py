@@ -231,6 +231,14 @@ def test_what_nothing_reads_is_refused_wherever_it_was_set():
   assert commandline.checked(config)['prune']['every_steps'] == 7
 
 
+def test_a_value_may_come_after_its_flag_and_must_come():
+  asked = overrides.split(['--config', 'a.py', '--config.seed', '3', '--out=x'])
+  assert asked == overrides.split(['--config=a.py', '--config.seed=3', '--out=x'])
+  for argv in (['--config.seed'], ['--config.seed', '--out=x']):
+    with pytest.raises(UsageError, match='seed needs a value'):
+      overrides.split(argv)
+
+
 def test_errors_of_a_file_name_its_line(tmp_path):
   file = tmp_path / 'mine.py'
   for text, expected in (
