@@ -332,7 +332,6 @@ def test_the_front_of_a_search_is_what_none_beats_in_every_objective():
   (front,) = [line for line in ax.lines if line.get_label().startswith('on the front')]
   assert front.get_xydata().tolist() == [[0.5, 0.1], [0.9, 0.2], [0.95, 0.5]]
   assert sum(len(line.get_xdata()) for line in ax.lines) == 5
-  assert {line.get_label() for line in ax.lines} <= set(words(figure))  # in the legend
   assert '5 that finished' in figure.get_suptitle()
 
 
