@@ -241,8 +241,14 @@ def test_a_killed_process_leaves_no_lock(tmp_path):
 
 def test_the_summary_of_a_finished_run(tmp_path):
   with runs.RunDirectory(tmp_path, config_of(), 'abcd1234') as directory:
-    (tmp_path / 'summary.json').write_text('{"test_accuracy": 0.5}')
-    assert directory.summary == {'test_accuracy': 0.5}
+    summary = {'hash': 'abcd1234', 'seed': 0, 'test_accuracy': 0.5}
+    (tmp_path / 'summary.json').write_text(json.dumps(summary))
+    assert directory.summary == summary
+    (tmp_path / 'summary.json').write_text(json.dumps(summary | {'seed': 1}))
+    with pytest.raises(
+      UsageError, match=r'its summary\.json is of a run with seed 1, this one has 0'
+    ):
+      directory.summary  # noqa: B018  (which reads it)
 
 
 @pytest.mark.parametrize('text', ['null', '{}', '3', '[null]', '["a"]', '{'])
