@@ -10,7 +10,16 @@ from test_report_figures import run, tasks, words
 
 from sparsejax import report
 from sparsejax.experiment import scales, trace_panels
-from sparsejax.reports import bands, collect, curve, dress, figures, pareto, search_figures
+from sparsejax.reports import (
+  bands,
+  collect,
+  curve,
+  drawing,
+  dress,
+  figures,
+  pareto,
+  search_figures,
+)
 
 
 def command(tmp_path, *flags):
@@ -171,6 +180,17 @@ def test_of_more_methods_than_colours_the_others_are_grey():
   assert '21 other methods' in words(pareto.pareto('nothing', found))
   page = curve.pareto('nothing', found, {r.path: 'a' for g in found for r in g.runs})
   assert '21 other methods' in [trace.name for trace in page.data]
+
+
+def test_histograms_are_of_as_many_experiments_as_a_page_has_room_for():
+  bins = {'from': -8.0, 'to': 8.0, 'counts': [3], 'threshold': 2.0, 'suggested_threshold': None}
+  runs = [run(f'{n}', method=f'm{n}', active=0.1 + n / 100) for n in range(10)]
+  for one in runs:
+    one.summary['log_alpha'] = {f'layer{k}': bins for k in range(16)}
+  figure = drawing._log_alpha('a task', tasks('a task', runs))
+  assert sum(ax.axison for ax in figure.axes) == 3 * 16  # of 60 that there may be
+  assert '3 of 10 experiments' in ' '.join(words(figure))
+  assert drawing._for_one_page(tasks('a task', runs[:3])) == tasks('a task', runs[:3])
 
 
 def test_many_trials_of_a_bracket_are_a_band():

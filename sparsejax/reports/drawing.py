@@ -13,6 +13,7 @@ from sparsejax.reports.drawn import Drawn, Picture
 from sparsejax.reports.groups import Group, has_groups
 from sparsejax.reports.searches import Search
 
+MOST_PANELS = 60  # of histograms in one figure
 MOST_TASKS = 24  # that have figures: those of the most runs
 
 
@@ -76,11 +77,20 @@ def _of_tasks(groups: Sequence[Group], tasks: Sequence[str]) -> Iterator[_Plan]:
 
 def _log_alpha(task: str, groups: Sequence[Group]) -> Figure | None:
   able = [g for g in groups if any(run.summary.get('log_alpha') for run in g.counted[:1])]
-  shown = figures.chosen(able)
+  shown = _for_one_page(figures.chosen(able))
   posteriors = {group.label: group.counted[0].summary['log_alpha'] for group in shown}
   grouped = [g.label for g in shown if has_groups(g.runs[0].config)]
   title = f'{task}: log alpha by layer, of the first seed{figures.choice(shown, able)}'
   return figures.log_alpha(posteriors, title, grouped)
+
+
+def _for_one_page(groups: Sequence[Group]) -> Sequence[Group]:
+  """Of experiments as many as have room for their layers, spread over all."""
+  layers = max((len(group.counted[0].summary['log_alpha']) for group in groups), default=1)
+  able = max(MOST_PANELS // max(layers, 1), 1)
+  if len(groups) <= able:
+    return groups
+  return [groups[(2 * n + 1) * len(groups) // (2 * able)] for n in range(able)]
 
 
 def _of_searches(searches: Sequence[Search]) -> Iterator[_Plan]:

@@ -124,8 +124,9 @@ def wrong_in_line(found: Mapping[str, Any]) -> str | None:
     (None, 'epoch that is a number')
   """
   given = [key for key in SHARES if found.get(key) is not None]
-  if wrong := _no_figure(found, ('epoch', *given)):
-    return wrong
+  # Nearly all of a report's lines are right: what is wrong is only asked of one that is not.
+  if not (is_count(found.get('epoch')) and all(is_share(found[key]) for key in given)):
+    return _no_figure(found, ('epoch', *given))
   losses = [found[key] for key in LOSSES if found.get(key) is not None]
   are_right = all(is_number(loss) and (loss == 0 or not abs(loss) < LEAST) for loss in losses)
   return None if are_right else 'losses that are numbers'
