@@ -35,7 +35,7 @@ def test_a_row_is_a_config_with_fields_that_it_has(row):
   settings, own = launch.read(flags)
   assert settings['seed'] == 3
   assert settings['data']['dir'] == str(pathlib.Path('data').absolute())
-  assert own.workdir == str(RUNS.absolute() / entry.label / 'seed3')
+  assert own.workdir == RUNS.absolute() / entry.label / 'seed3'
 
 
 @pytest.mark.parametrize('row', [row for row, entry in ROWS.items() if entry.deploys])
