@@ -106,7 +106,7 @@ def test_it_is_the_run_that_had_the_thresholds_from_the_start(trained, tmp_path,
   assert lines[-1] == in_training[-1]
   assert lines[:-1] == [without(line, metrics.OF_NETWORK) for line in in_training[:-1]]
   kept = {path.name for path in new.iterdir()} - {'.lock'}
-  assert kept == {path.name for path in same.iterdir()} - {'.lock'}
+  assert kept == {path.name for path in same.iterdir()} - {'.lock', files.PROGRESS}
   assert len(json.loads((new / files.ENVIRONMENT).read_text())) == 2  # trained, then deployed
 
   assert deployed(*arguments) == 0

@@ -114,8 +114,8 @@ def prune(
   renewed_if = _renewal(parts, inner)
 
   def init_fn(params):
-    zero = jnp.zeros([], jnp.int32)
-    return PruneState(zero, zero, parts.initial(params), inner.init(params))
+    count, renewals = (jnp.zeros([], jnp.int32) for _ in range(2))  # apart, to be donated
+    return PruneState(count, renewals, parts.initial(params), inner.init(params))
 
   def update_fn(updates, state, params=None, **extra_args):
     if params is None:
