@@ -4,6 +4,7 @@ With SPARSEJAX_TEST_PLATFORM=cuda on what GPUs there are, where a test of severa
 """
 
 import os
+import signal
 
 os.environ['JAX_PLATFORMS'] = os.environ.get('SPARSEJAX_TEST_PLATFORM', 'cpu')
 os.environ['XLA_FLAGS'] = '--xla_force_host_platform_device_count=4'
@@ -12,6 +13,10 @@ os.environ['NPROC'] = '8'  # two threads for each, as the commands ask for: expe
 import commands
 import jax
 import pytest
+
+# Under nohup, or in a shell's background, signals are ignored, by all that a test starts as well.
+signal.signal(signal.SIGHUP, signal.SIG_DFL)
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 os.environ |= commands.OF_CACHES
 jax.config.update('jax_compilation_cache_dir', commands.OF_CACHES['JAX_COMPILATION_CACHE_DIR'])
