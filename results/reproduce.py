@@ -28,6 +28,10 @@ import readme
 import running
 from pages import PAGES
 
+from sparsejax.experiment.arguments import Parser
+from sparsejax.experiment.config.check import shown
+from sparsejax.experiment.say import complain
+
 
 def main() -> None:
   arguments = parse()
@@ -55,7 +59,15 @@ def main() -> None:
 
 def parse(argv: list[str] | None = None) -> argparse.Namespace:
   """Returns the arguments; what is wrong with them ends the command with one line and status 2."""
-  parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+  try:
+    return _parsed(argv)
+  except ValueError as error:
+    complain(f'reproduce.py: {error}')
+    sys.exit(2)
+
+
+def _parsed(argv: list[str] | None) -> argparse.Namespace:
+  parser = Parser(description=__doc__.splitlines()[0])
   add = parser.add_argument
   add('names', nargs='+', choices=PAGES, metavar='NAME', help=', '.join(PAGES))
   add('--runs', type=pathlib.Path, required=True, help='where the runs live')
@@ -70,13 +82,13 @@ def parse(argv: list[str] | None = None) -> argparse.Namespace:
   labels = [entry.label for name in arguments.names for entry in PAGES[name].entries]
   try:
     found = any(re.search(arguments.only, label) for label in labels)
-  except re.error as error:
-    parser.error(f'--only={arguments.only}: it must be a regular expression ({error})')
+  except (re.error, OverflowError, RecursionError) as error:
+    parser.error(f'--only={shown(arguments.only)}: it must be a regular expression ({error})')
   for ok, problem in (
     (str(arguments.runs) not in ('', '.'), '--runs= must name a folder'),
     (arguments.seconds is None or arguments.seconds > 0, '--seconds must be more than 0'),
     (arguments.jobs >= 1, f'--jobs={arguments.jobs} must be 1 or more'),
-    (found, f'--only={arguments.only} must match a row; there are {", ".join(labels)}'),
+    (found, f'--only={shown(arguments.only)} must match a row; there are {", ".join(labels)}'),
   ):
     if not ok:
       parser.error(problem)

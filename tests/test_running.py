@@ -195,8 +195,10 @@ REFUSED = {
   'no runs': (['mnist_lobs', '--runs='], '--runs= must name a folder'),
   'no job': (['mnist_lobs', '--runs=r', '--jobs=0'], '--jobs=0 must be 1 or more'),
   'no time': (['mnist_lobs', '--runs=r', '--seconds=0'], '--seconds must be more than 0'),
-  'no row': (['mnist_lobs', '--runs=r', '--only=lenet6'], '--only=lenet6 must match a row'),
-  'no expression': (['mnist_lobs', '--runs=r', '--only=('], '--only=(: it must be a regular'),
+  'no row': (['mnist_lobs', '--runs=r', '--only=lenet6'], "--only='lenet6' must match a row"),
+  'no expression': (['mnist_lobs', '--runs=r', '--only=('], "--only='(': it must be a regular"),
+  'deep expression': (['mnist_lobs', '--runs=r', f'--only={"(" * 9999}'], 'must be a regular'),
+  'no number': (['mnist_lobs', '--runs=r', '--jobs=x'], "--jobs: invalid int value: 'x'"),
   'no page': (['mnist_lob', '--runs=r'], "invalid choice: 'mnist_lob'"),
 }
 
@@ -206,4 +208,5 @@ def test_bad_arguments_end_the_command_with_status_2(arguments, expected, capsys
   with pytest.raises(SystemExit) as stop:
     reproduce.parse(arguments)
   assert stop.value.code == 2
-  assert expected in capsys.readouterr().err.splitlines()[-1]
+  (line,) = capsys.readouterr().err.splitlines()
+  assert expected in line
