@@ -67,6 +67,20 @@ def test_metrics_that_were_lost_are_put_back(runs, mine, left):
   assert (mine / f'damaged-{files.METRICS}').exists() == (left is not None)
 
 
+def test_a_folder_in_the_place_of_the_metrics_is_put_aside(runs, mine):
+  (mine / files.METRICS).unlink()
+  (mine / files.METRICS).mkdir()
+  train(mine)
+  assert_as_if_nothing_had_happened(runs, mine)
+  assert (mine / f'damaged-{files.METRICS}').is_dir()
+
+
+def test_a_folder_in_the_place_of_a_file_is_damage(mine):
+  (mine / files.SUMMARY).mkdir()
+  with pytest.raises(UsageError, match=r'its summary\.json is damaged'):
+    train(mine)
+
+
 def test_without_any_checkpoint_left_it_does_not_begin_again_by_itself(runs, mine):
   before = (mine / files.METRICS).read_text()
   shutil.rmtree(mine / files.CHECKPOINTS)

@@ -77,11 +77,13 @@ class MetricsFile:
   """
 
   def __init__(self, path: pathlib.Path, saved: str = ''):
-    there = path.read_bytes() if path.exists() else None
+    is_folder = path.is_dir()
+    there = path.read_bytes() if path.exists() and not is_folder else None
     wanted = saved.encode()
     if saved and (there is None or not there.startswith(wanted)):
-      how = 'is missing' if there is None else 'is not what this run wrote'
-      kept = '' if there is None else f'; it is {files.set_aside(path, "damaged").name} now'
+      is_missing = there is None and not is_folder
+      how = 'is missing' if is_missing else 'is not what this run wrote'
+      kept = '' if is_missing else f'; it is {files.set_aside(path, "damaged").name} now'
       logging.warning('%s %s%s, and its lines were put back from the checkpoint', path, how, kept)
     if there != wanted:
       files.write_atomically(path, saved)

@@ -187,7 +187,7 @@ class RunDirectory:
   def _read(self, file: pathlib.Path, kind: type = dict) -> Any:
     try:
       found = files.read_json(file)
-    except ValueError as error:
+    except (IsADirectoryError, ValueError) as error:
       raise UsageError(f'workdir={self.path}: its {file.name} is damaged ({error})') from None
     if not isinstance(found, kind):
       raise UsageError(f'workdir={self.path}: its {file.name} is damaged (no {kind.__name__})')
