@@ -27,13 +27,16 @@ from sparsejax import extras
 from sparsejax.experiment import files
 from sparsejax.experiment.arguments import Parser, folder
 from sparsejax.experiment.config import loading, overrides
+from sparsejax.experiment.config.check import shown
 from sparsejax.experiment.config.kinds import literal
 from sparsejax.experiment.errors import UsageError, in_one_line
+from sparsejax.experiment.runs import at
 from sparsejax.experiment.say import complain, say_lines
 from sparsejax.lookup import nearest
 from sparsejax.search import layout
 
 FINISHED, USAGE = 0, 2
+KINDS = {tuple: 'a tuple', int: 'an integer', str: 'a text'}  # of the fields of a search
 
 
 def main(argv: Sequence[str]) -> int:
@@ -97,8 +100,9 @@ def _settings(asked: overrides.Asked) -> dict[str, Any]:
       raise UsageError(f"unknown field 'config.{name}':{nearest(name, known)}")
     try:
       config.update_from_flattened_dict({name: literal(text)})
-    except (TypeError, ValueError) as error:
-      raise UsageError(f'config.{name}={text}: {in_one_line(error)}') from None
+    except (TypeError, ValueError, RecursionError):
+      what = KINDS.get(type(at(config.to_dict(), name)), 'a block')
+      raise UsageError(f'config.{name}={shown(text)} must be {what}') from None
   return config.to_dict()
 
 

@@ -114,7 +114,11 @@ REFUSED = {
     [QUICK, '--config.scale_by_learning_rate.learning_rate.schedule=step_dcay'],
     "did you mean 'step_decay'",
   ),
-  'event': ([QUICK, "--config.events=('recalibrate',)"], 'unknown event'),
+  'event': ([QUICK, "--config.events=('recalibrate',)"], 'unknown event (events)'),
+  'period beyond the count': (
+    [QUICK, '--config.log.every_steps=18446744073709551616'],
+    'log.every_steps=18446744073709551616: 1.84467e+19 steps must be at most',
+  ),
   'target 0': ([QUICK, '--config.prune.target=0.0'], 'prune.target=0.0: allowed is (0, 1]'),
   'target above 1': ([QUICK, '--config.prune.target=1.5'], 'prune.target=1.5'),
   'pruning after the end': ([QUICK, '--config.prune.begin_epochs=60.0'], 'prune.begin'),

@@ -194,10 +194,10 @@ def test_an_order_that_makes_no_sense_is_refused_and_told_why(chain, inner, mess
 @pytest.mark.parametrize(
   ('chain', 'blocks', 'message'),
   [
-    (('tracce', 'sgd'), {}, "unknown chain link 'tracce': did you mean 'trace'?"),
+    (('tracce', 'sgd'), {}, "unknown link of chain or inner 'tracce': did you mean 'trace'?"),
     (('prune',), {'prune': PRUNE | {'inner': ('sdg',)}}, "'sdg': did you mean 'sgd'?"),
-    (('masked', 'sgd'), {}, "unknown chain link 'masked'"),
-    (('chain', 'sgd'), {}, "unknown chain link 'chain'"),
+    (('masked', 'sgd'), {}, "unknown link of chain or inner 'masked'"),
+    (('chain', 'sgd'), {}, "unknown link of chain or inner 'chain'"),
     (SGD, {'trace': {'decai': 0.5}}, "'trace.decai': did you mean 'trace.decay'?"),
     (('sgd',), {'sgd': {}}, 'config.chain: sgd: sgd() missing 1 required'),
     (

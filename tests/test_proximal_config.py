@@ -210,7 +210,7 @@ def test_the_learning_rate_of_the_metrics_is_that_of_what_is_inside():
     (
       ('proximal_l1',),
       {'l1': {'inner': ('adm',)}},
-      "unknown chain link 'adm': did you mean 'adam'?",
+      "unknown link of chain or inner 'adm': did you mean 'adam'?",
     ),
     (
       ('proximal_l1',),

@@ -399,6 +399,15 @@ REFUSED = (
     (QUICKSTART, '--workdir=DIR', '--study=postgresql+psycopg://me@127.0.0.1:99999999/none'),
     'study=postgresql+psycopg://me@127.0.0.1:99999999/none: ',
   ),
+  (
+    (QUICKSTART, '--workdir=DIR', '--config.trials=many'),
+    "config.trials='many' must be an integer",
+  ),
+  (
+    (QUICKSTART, '--workdir=DIR', '--config.scheduler.eta=-inf'),
+    "config.scheduler.eta='-inf' must be an integer",
+  ),
+  ((QUICKSTART, '--workdir=DIR', '--config.objectives= '), "config.objectives=' ' must be a tuple"),
   ((QUICKSTART, '--workdir=DIR', '--config.seeds=()'), 'seeds=() must be one integer or more'),
   ((QUICKSTART, '--workdir=DIR', '--config.sampler_seed=-1'), 'sampler_seed=-1 must be an integer'),
   ((QUICKSTART, '--workdir=DIR', '--config.deaths=-1'), 'deaths=-1 must be an integer of 0'),

@@ -63,7 +63,10 @@ def in_steps(settings: Mapping[str, Any], clock: Clock, block: str = '') -> dict
     if name and unit in UNITS:
       if not (isinstance(value, int | float) and 0 <= value < math.inf):
         raise ValueError(f'{prefix}{key}={value}: allowed is a number of {unit}, 0 or more')
-      key, value = name, clock.steps(unit, value)
+      try:
+        key, value = name, clock.steps(unit, value)
+      except ValueError as error:
+        raise ValueError(f'{prefix}{key}={value}: {error}') from None
     if key in converted:
       raise ValueError(f'{prefix}{key} is given in two units; allowed is one')
     converted[key] = value

@@ -84,7 +84,7 @@ def check(config: Mapping[str, Any]) -> None:
   """Raises a ValueError for an event that is unknown, named twice, or would do nothing."""
   names = config['events']
   for name in names:
-    lookup('event', name, EVENTS)
+    lookup('event (events)', name, EVENTS)
   if len(set(names)) < len(names):
     raise ValueError(f'events={names}: allowed is each event once')
   for name in names:

@@ -71,7 +71,7 @@ AHEAD_OF_KL = ('add_decayed_weights', 'add_noise', 'zero_nans')
 
 def stage(name: str) -> int:
   """Returns DIRECTION, STEP, PARAMETER or MASK."""
-  factory = lookup('chain link', name, known())
+  factory = lookup('link of chain or inner', name, known())
   takes_step = 'learning_rate' in inspect.signature(factory).parameters
   return STAGES.get(name, STEP if takes_step else DIRECTION)
 

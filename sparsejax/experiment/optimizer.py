@@ -86,7 +86,7 @@ def _build_link(name, blocks, clock, costs, unfolded):
     return _build_bound(block)
   if name == 'rewind':
     return pruning.build_rewind(block, blocks.get('prune'), clock)
-  factory = lookup('chain link', name, links.known())
+  factory = lookup('link of chain or inner', name, links.known())
   known = inspect.signature(factory).parameters
   for key in block:
     lookup('setting', f'{name}.{key}', {f'{name}.{setting}': None for setting in known})

@@ -10,6 +10,7 @@ import types
 from ml_collections import ConfigDict
 
 from sparsejax.experiment.config import argument
+from sparsejax.experiment.config.check import shown
 from sparsejax.experiment.errors import UsageError
 from sparsejax.lookup import nearest
 
@@ -31,7 +32,7 @@ def load(file: str) -> ConfigDict:
     place, text = place.parent / method, f'{network},{text}' if text else network
   if not os.path.isfile(place):
     raise UsageError(no_config(named))
-  module = execute(place)
+  module = execute(place, 'config')
   if not callable(make := getattr(module, 'get_config', None)):
     raise UsageError(f'config={path} is no config: it must have a function get_config()')
   try:
@@ -46,15 +47,19 @@ def load(file: str) -> ConfigDict:
   return config
 
 
-def execute(place: pathlib.Path) -> types.ModuleType:
+def execute(place: pathlib.Path, field: str = 'parts') -> types.ModuleType:
   """Returns the module that a file of Python is; whatever it registers is then known.
+
+  Args:
+    place: of the file.
+    field: that names it, for the message.
 
   Raises:
     UsageError: in one line, with the line of the file where it is the file's fault.
   """
   spec = importlib.util.spec_from_file_location(f'sparsejax_config_{place.stem}', place)
   if spec is None or spec.loader is None or not os.path.isfile(place):
-    raise UsageError(f'{place} must be a file of Python, NAME.py')
+    raise UsageError(f'{field}={shown(str(place))} must be a file of Python, NAME.py')
   module = importlib.util.module_from_spec(spec)
   # A config imports its neighbours by their folder's name, from wherever it is called.
   here, around = str(pathlib.Path.cwd()), str(place.resolve().parent.parent)
