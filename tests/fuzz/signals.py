@@ -1,0 +1,155 @@
+"""Signals at random moments of the commands: the same command goes on to the same figures."""
+
+import json
+import os
+import pathlib
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+import command
+import damage
+import settings
+
+SIGNALS = (signal.SIGKILL, signal.SIGTERM, signal.SIGHUP, signal.SIGINT)
+COMMANDS = ('launch', 'sweep', 'report', 'deploy')
+ENDS = 'ended before it'  # the signal found nobody
+
+
+class Case(NamedTuple):
+  """A command, and the signal that it is sent at a share of the time that it takes alone."""
+
+  command: str
+  signal: str
+  share: float
+
+
+class World:
+  """A folder with what the commands read, and how each ends that is left alone.
+
+  Args:
+    folder: to work in; it must be empty.
+  """
+
+  def __init__(self, folder: pathlib.Path):
+    self.sources, self.place = folder / 'sources', folder / 'place'
+    self.sources.mkdir(parents=True)
+    for base in ('quickstart', 'lenet300_sparse_vd'):
+      argv = self._launch(base, self.sources / base)
+      subprocess.run(argv, cwd=command.ROOT, capture_output=True, check=True)
+    self.wanted: dict[str, Any] = {}
+    self.took: dict[str, float] = {}
+
+  def _launch(self, base: str, workdir: pathlib.Path, **changes: str) -> list[str]:
+    given = settings.flags(base, changes)
+    return [sys.executable, 'launch.py', *given, f'--workdir={workdir}']
+
+  def argv(self, name: str) -> list[str]:
+    """Returns the command line of a command, which works in `place`."""
+    if name == 'launch':
+      longer = {'epochs': '40.0', 'log.every_steps': '1'}
+      return self._launch('quickstart', self.place, **longer)
+    if name == 'sweep':
+      return damage.search_in(self.place)
+    module = [sys.executable, '-m', f'sparsejax.{name}']
+    if name == 'report':
+      return [*module, str(self.sources), f'--out={self.place}']
+    run = self.sources / 'lenet300_sparse_vd'
+    return [*module, f'--run={run}', f'--workdir={self.place}', '--threshold=3.0']
+
+  def figures(self, name: str) -> Any:
+    """Returns what a command has written, but for what differs between two equal runs."""
+    if name == 'report':
+      return {p.name: p.read_bytes() for p in self.place.iterdir() if p.suffix == '.csv'}
+    runs = sorted((self.place / 'runs').iterdir()) if name == 'sweep' else [self.place]
+    return [damage.figures(run) for run in runs]
+
+  def alone(self, name: str) -> Any:
+    """Returns the figures of a command that no signal came to."""
+    if name not in self.wanted:
+      # Once to compile, once to be timed: later ones find their programs in the cache.
+      for _ in range(2):
+        shutil.rmtree(self.place, ignore_errors=True)
+        begun = time.monotonic()
+        subprocess.run(self.argv(name), cwd=command.ROOT, capture_output=True, check=True)
+        self.took[name] = time.monotonic() - begun
+      self.wanted[name] = self.figures(name)
+    return self.wanted[name]
+
+
+def cases(count: int, seed: int) -> Iterator[Case]:
+  """Yields so many cases; every signal at every command comes before any comes again."""
+  chance = random.Random(seed)
+  for number in range(count):
+    name = COMMANDS[number % len(COMMANDS)]
+    sent = SIGNALS[number // len(COMMANDS) % len(SIGNALS)]
+    yield Case(name, sent.name, round(chance.uniform(0.02, 0.98), 3))
+
+
+def attempt(world: World, case: Case) -> settings.Verdict:
+  """Sends a command its signal, then runs it again to its end."""
+  wanted, number = world.alone(case.command), signal.Signals[case.signal]
+  shutil.rmtree(world.place, ignore_errors=True)
+  process = subprocess.Popen(
+    world.argv(case.command),
+    cwd=command.ROOT,
+    stdout=subprocess.PIPE,
+    stderr=subprocess.PIPE,
+    text=True,
+    process_group=0,
+  )
+  time.sleep(case.share * world.took[case.command])
+  is_ended = process.poll() is not None
+  if not is_ended:
+    os.kill(process.pid, number)
+  try:
+    _, err = process.communicate(timeout=120)
+  except subprocess.TimeoutExpired:
+    process.kill()
+    _, err = process.communicate()
+    return settings.Verdict('wrong', 'it did not end after the signal', err[-600:])
+  if case.command == 'sweep' and number == signal.SIGKILL:
+    _wait_for_group(process.pid)
+  is_ended = is_ended or process.returncode == 0
+  expected = -number if number == signal.SIGKILL else 128 + number
+  if not is_ended and process.returncode != expected:
+    return settings.Verdict('wrong', f'status {process.returncode} after {case.signal}', err[-900:])
+  if 'Traceback' in err:
+    return settings.Verdict('wrong', 'a traceback', err[-900:])
+  again = subprocess.run(
+    world.argv(case.command), cwd=command.ROOT, capture_output=True, text=True, check=False
+  )
+  if again.returncode:
+    said = again.stderr[-900:]
+    return settings.Verdict('wrong', f'status {again.returncode} of the same command again', said)
+  if world.figures(case.command) != wanted:
+    said = json.dumps(world.figures(case.command), default=str)[:600]
+    return settings.Verdict('wrong', 'other figures than those of a command left alone', said)
+  return settings.Verdict('equal', ENDS if is_ended else '')
+
+
+def _wait_for_group(group: int) -> None:
+  """The workers of a search whose command is killed end by themselves, or are ended here."""
+  for _ in range(100):
+    try:
+      os.killpg(group, 0)
+    except ProcessLookupError:
+      return
+    time.sleep(0.1)
+  os.killpg(group, signal.SIGKILL)
+
+
+def tried(
+  count: int, seed: int, folder: pathlib.Path, *, until: float = float('inf')
+) -> Iterator[tuple[Case, settings.Verdict]]:
+  """Yields every case and what came of it, until it is late."""
+  world = World(folder)
+  for case in cases(count, seed):
+    if time.monotonic() > until:
+      return
+    yield case, attempt(world, case)

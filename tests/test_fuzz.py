@@ -1,0 +1,57 @@
+"""A share of tests/fuzz: settings that can't be, and damaged files; and what counts as wrong."""
+
+import command
+import damage
+import pytest
+import settings
+
+pytestmark = pytest.mark.usefixtures('compiling_is_quick', 'one_device')
+
+IN_PROCESS = ('finished', 'unfinished', 'cache')  # a search starts workers
+
+
+def wrong(tried):
+  return [(case, verdict) for case, verdict in tried if verdict.kind == 'wrong']
+
+
+def test_settings_that_can_not_be_are_refused_and_others_are_trained(tmp_path):
+  tried = list(settings.tried(60, 3, tmp_path))
+  assert len(tried) == 60
+  assert not wrong(tried)
+  assert {'refused', 'trained'} <= {verdict.kind for _, verdict in tried}
+
+
+def test_damaged_files_are_refused_or_without_effect(tmp_path):
+  tried = list(damage.tried(24, 0, tmp_path, sources=IN_PROCESS))
+  assert len(tried) > 12
+  assert not wrong(tried)
+  assert {verdict.kind for _, verdict in tried} == {'right', 'refused'}
+
+
+CASE = settings.Case('launch', 'quickstart', 'trace.decay', '2', 'blind')
+
+
+@pytest.mark.parametrize(
+  ('outcome', 'why'),
+  [
+    (command.Outcome(2, '', 'launch.py: trace.decay=2 must be a number below 1\n'), ''),
+    (command.Outcome(2, '', 'launch.py: trace.decay=2 must be\nsmall\n'), '2 lines'),
+    (command.Outcome(2, '', 'launch.py: it must be a number below 1\n'), 'names no field'),
+    (command.Outcome(2, '', 'launch.py: trace.decay=2\x1b[2J must be small\n'), 'an escape'),
+    (command.Outcome(None, '', '', 'Traceback'), 'a traceback'),
+    (command.Outcome(0, '', ''), '0 runs were begun'),
+    (command.Outcome(1, '', 'launch.py: no\n'), 'status 1'),
+  ],
+)
+def test_what_is_wrong_with_an_answer_is_seen(outcome, why, tmp_path):
+  world = object.__new__(settings.World)
+  world.place = tmp_path
+  verdict = settings._judged(CASE, outcome, False, world)
+  assert verdict.kind == ('wrong' if why else 'refused')
+  assert why in verdict.why
+
+
+def test_the_same_seed_draws_the_same_cases_and_half_of_them_are_blind():
+  cases = list(settings.cases(100, 5))
+  assert cases == list(settings.cases(100, 5)) != list(settings.cases(100, 6))
+  assert [case.half for case in cases].count('blind') == 50
