@@ -4,10 +4,12 @@ import shutil
 
 import commands
 import pytest
+import run_folders
 
 import sparsejax
 from configs import quickstart
-from sparsejax.experiment import files
+from sparsejax import report
+from sparsejax.experiment import digests, files
 from sparsejax.experiment.config import base
 from sparsejax.experiment.errors import PausedError, UsageError
 from sparsejax.experiment.run import run
@@ -118,6 +120,19 @@ def test_a_summary_of_another_run_or_damaged_is_not_believed(mine, text):
   with pytest.raises(UsageError, match=r'its summary\.json is') as error:
     train(mine)
   assert '\n' not in str(error.value)
+
+
+def test_a_figure_that_is_not_the_run_s_is_told_of(mine, tmp_path, caplog):
+  train(mine)
+  text = (mine / files.SUMMARY).read_text()
+  (mine / files.SUMMARY).write_text(text.replace('"test_accuracy": 0.', '"test_accuracy": 0.9'))
+  caplog.clear()
+  train(mine)
+  sparsejax.load(mine)
+  assert caplog.text.count(f'summary.json {digests.CHANGED}') == 2
+  report.report([mine], tmp_path / 'out')
+  (row,) = run_folders.read_csv(tmp_path / 'out').values()
+  assert row['problems'] == f'summary.json {digests.CHANGED}'
 
 
 def test_restarting_a_finished_run_keeps_each_of_the_earlier(runs, tmp_path):

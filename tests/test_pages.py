@@ -2,6 +2,7 @@
 
 import pathlib
 
+import fuzz_page
 import golden
 import kept
 import pages
@@ -67,6 +68,11 @@ def test_a_page_is_what_is_made_of_its_files(name):
 def test_the_page_of_speeds_is_what_is_made_of_its_files():
   found = {path.stem: kept.read(path) for path in sorted(speed_page.FOLDER.glob('*.json'))}
   assert speed_page.text_of(found) == (speed_page.FOLDER / 'README.md').read_text()
+
+
+def test_the_page_of_what_was_tried_is_what_is_made_of_its_file():
+  found = kept.read(fuzz_page.FOLDER / fuzz_page.COUNTS)
+  assert fuzz_page.text_of(found) == (fuzz_page.FOLDER / 'README.md').read_text()
 
 
 def test_no_experiment_has_another_name_than_it_had():

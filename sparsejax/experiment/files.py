@@ -39,7 +39,12 @@ def write_atomically(path: pathlib.Path, text: str) -> None:
 
 def write_json(path: pathlib.Path, content: Any) -> None:
   """Writes JSON atomically, one key a line."""
-  write_atomically(path, json.dumps(finite(content), indent=2) + '\n')
+  write_atomically(path, json_text(content))
+
+
+def json_text(content: Any) -> str:
+  """Returns the text of a JSON file, one key a line."""
+  return json.dumps(finite(content), indent=2) + '\n'
 
 
 def read_json(path: pathlib.Path) -> Any:

@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from sparsejax.experiment import checkpoint, display, files, runs
+from sparsejax.experiment import checkpoint, digests, display, files, runs
 from sparsejax.experiment.setup import Experiment
 from sparsejax.experiment.state import Best
 from sparsejax.experiment.summary import summarise
@@ -43,7 +43,9 @@ def _keep(experiment, directory, best, network, summary, lines) -> None:
     checkpoint.write(root / checkpoint.POSTERIOR, owner, trained, notes)
   checkpoint.write(root / checkpoint.BEST, owner, network, notes)  # last: it is looked for
   _draw(lines, path, summary, experiment.agenda)
-  files.write_json(path / files.SUMMARY, summary)
+  text = files.json_text(summary)
+  digests.note(path, text)
+  files.write_atomically(path / files.SUMMARY, text)
 
 
 def _draw(lines, path, summary, agenda) -> None:

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import jax
 
 from sparsejax import posterior
-from sparsejax.experiment import checkpoint, files, metrics, registry, runs
+from sparsejax.experiment import checkpoint, digests, files, metrics, registry, runs
 from sparsejax.experiment.errors import UsageError, in_one_line
 from sparsejax.experiment.setup import Experiment
 
@@ -77,6 +77,7 @@ def read(path: pathlib.Path) -> Finished:
   starts = _json(path / files.ENVIRONMENT, list)
   if not all(isinstance(start, dict) for start in starts):
     raise UsageError(f'run={path}: its {files.ENVIRONMENT} lists no starts; {ALLOWED}')
+  digests.warn(path)
   return Finished(path, _with_tuples(config), experiment_hash, summary, lines, starts)
 
 

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 from ml_collections import ConfigDict
 
 from sparsejax import models
-from sparsejax.experiment import checkpoint, files, registry
+from sparsejax.experiment import checkpoint, digests, files, registry
 from sparsejax.experiment import run as runner
 from sparsejax.experiment.arguments import folder
 from sparsejax.experiment.config import base, commandline, loading, overrides
@@ -111,4 +111,5 @@ def load(run: str | os.PathLike, parts: str | os.PathLike | None = None) -> Load
   except (OSError, ValueError, KeyError, IndexError, TypeError) as error:
     reason = in_one_line(error)
     raise UsageError(f'run={path} must be the directory of a finished run: {reason}') from error
+  digests.warn(path)
   return Loaded(model, variables, config, summary)

@@ -17,7 +17,7 @@ from typing import Any
 import jax
 from absl import logging
 
-from sparsejax.experiment import checkpoint, files, parallel
+from sparsejax.experiment import checkpoint, digests, files, parallel
 from sparsejax.experiment.errors import BusyError, UsageError
 
 # Fields that leave the experiment what it is: its seed (a level of its own in the path), labels,
@@ -210,6 +210,7 @@ class RunDirectory:
     found = self._read(file)
     allowed = f'{files.SUMMARY} must be the one that this run wrote'
     self._check_owner(found, f'its {files.SUMMARY} is of a run', allowed)
+    digests.warn(self.path)
     return found
 
   @property

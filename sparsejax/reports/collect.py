@@ -7,7 +7,7 @@ import pathlib
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
-from sparsejax.experiment import files
+from sparsejax.experiment import digests, files
 from sparsejax.experiment.errors import in_one_line
 from sparsejax.experiment.runs import flatten
 from sparsejax.experiment.say import printable
@@ -300,6 +300,8 @@ def _read(path: pathlib.Path, name: str) -> Run:
     problems.append(f'{files.ENVIRONMENT} has no {wrong}')
     starts = []
   metrics = curves.read(path / files.METRICS, problems)
+  told = ' '.join(problems)
+  problems += [f'{name} {digests.CHANGED}' for name in digests.changed(path) if name not in told]
   start = starts[-1] if starts else {}
   is_damaged = not summary and os.path.exists(path / files.SUMMARY)
   found = path, name, config, summary, metrics, start, tuple(problems)

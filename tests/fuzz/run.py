@@ -58,9 +58,9 @@ def _prepare(folder: pathlib.Path) -> None:
     'JAX_PLATFORMS': 'cpu',
     'JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS': '0',
     'JAX_DISABLE_MOST_OPTIMIZATIONS': '1',
-    'JAX_COMPILATION_CACHE_DIR': str(folder / 'compiled'),
     'SPARSEJAX_CACHE': str(folder / 'data'),
   }
+  os.environ.setdefault('JAX_COMPILATION_CACHE_DIR', str(folder / 'compiled'))
 
 
 def counted(part: str, count: int, seed: int, folder: pathlib.Path, minutes: float) -> dict:
