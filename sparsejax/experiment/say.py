@@ -100,8 +100,8 @@ class Quiet(io.TextIOBase):
 
 
 def _silence(stream):
-  """Points a broken stdout at the null device, or Python's last flush would exit with 120."""
-  if stream is sys.stdout or stream is sys.__stdout__:
+  """Points a broken stdout or stderr at the null device, or Python's last flush exits with 120."""
+  if any(stream is own for own in (sys.stdout, sys.__stdout__, sys.stderr, sys.__stderr__)):
     with contextlib.suppress(OSError, ValueError):
       null = os.open(os.devnull, os.O_WRONLY)
       os.dup2(null, stream.fileno())

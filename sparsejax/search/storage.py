@@ -4,17 +4,19 @@ import contextlib
 import fcntl
 import os
 import pathlib
+import time
 import uuid
 
 from optuna.storages import BaseStorage, JournalStorage, RDBStorage
 from optuna.storages.journal import JournalFileBackend, JournalFileOpenLock
 from sqlalchemy.engine import make_url
-from sqlalchemy.exc import ArgumentError
+from sqlalchemy.exc import ArgumentError, IntegrityError, ProgrammingError
 
 from sparsejax.experiment import files
 from sparsejax.search import layout
 
 IDENTITY = '.identity'
+TRIES = 5  # to open a database, a second apart, before its error is believed
 
 
 class FileLock(JournalFileOpenLock):
@@ -63,12 +65,21 @@ def open_storage(url: str | None, folder: pathlib.Path) -> BaseStorage:
       'postgresql://..., or no study, for a file in the work directory'
     )
   try:
-    # A connection that broke in an hour of training is opened again.
-    return RDBStorage(url, engine_kwargs={'pool_pre_ping': True})
+    return _open_database(url)
   except Exception as error:
     line = ' '.join(str(error).replace(url, _without_password(url)).split())
     line = f'study={_without_password(url)}: {line}; allowed is a database that can be reached'
     raise ValueError(line) from error
+
+
+def _open_database(url: str) -> RDBStorage:
+  """Opens a database, whose tables another process may be making at this moment."""
+  for _ in range(TRIES):
+    # A connection that broke in an hour of training is opened again.
+    with contextlib.suppress(IntegrityError, ProgrammingError):
+      return RDBStorage(url, engine_kwargs={'pool_pre_ping': True})
+    time.sleep(1.0)
+  return RDBStorage(url, engine_kwargs={'pool_pre_ping': True})
 
 
 SECRETS = ('password', 'passwd', 'sslpassword')
