@@ -7,6 +7,7 @@ import pathlib
 import signal
 import traceback
 from collections.abc import Callable, Generator, Sequence
+from logging import StreamHandler, getLogger
 from typing import NamedTuple
 from unittest import mock
 
@@ -62,6 +63,9 @@ def call(main: Callable[[Sequence[str]], int], argv: Sequence[str], here: pathli
 
   out, err, error = io.StringIO(), io.StringIO(), ''
   handler = logging.get_absl_handler().python_handler
+  logger, own = logging.get_absl_logger(), StreamHandler(err)
+  own.setFormatter(logging.PythonFormatter())
+  is_heard = logging.get_absl_handler() in getLogger().handlers  # not where pytest listens
   with (
     contextlib.chdir(here),
     contextlib.redirect_stdout(out),
@@ -70,6 +74,8 @@ def call(main: Callable[[Sequence[str]], int], argv: Sequence[str], here: pathli
     mock.patch.object(allocator, 'keep_freed_memory'),  # which would be for good
     mock.patch.dict(os.environ),
   ):
+    if not is_heard:
+      logger.addHandler(own)
     try:
       with in_time(SLOW):
         status = main(argv)
@@ -77,6 +83,8 @@ def call(main: Callable[[Sequence[str]], int], argv: Sequence[str], here: pathli
       status = ended.code if isinstance(ended.code, int) else 1
     except (Exception, HangError, KeyboardInterrupt):
       status, error = None, traceback.format_exc()
+    finally:
+      logger.removeHandler(own)
   return Outcome(status, out.getvalue(), err.getvalue(), error)
 
 

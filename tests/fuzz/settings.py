@@ -302,7 +302,8 @@ def _trained(case: Case, world: World) -> Verdict | None:
   if len(found) != 1:
     return Verdict('wrong', f'{len(found)} runs were begun')
   folder = found[0].parent
-  steps = [json.loads(line)['step'] for line in (folder / 'metrics.jsonl').open()]
+  lines = (folder / 'metrics.jsonl').read_text().splitlines()
+  steps = [json.loads(line)['step'] for line in lines]
   if (not steps or steps[-1] < 2) and not (folder / 'summary.json').exists():
     return Verdict('wrong', f'it trained {steps[-1] if steps else 0} steps')
   if case.field.startswith('--'):
