@@ -249,6 +249,9 @@ def test_experiments_that_are_drawn_again_are_told_of():
   assert line.startswith('17 configurations are drawn of 100 experiments, about 16 of them')
   large = {'key': 'batch_size', 'kind': 'integers', 'low': 1, 'high': 10**6}
   assert warned(space=(large,)) == []
+  fields = ('data.limit', 'batch_size')
+  two = [{'key': key, 'kind': 'integers', 'low': 1, 'high': 2**40} for key in fields]
+  assert warned(space=two) == []
   assert warned(space=(RATE, BATCH)) == []
   assert warned(space=(BATCH,), sampler='grid', scheduler={'name': 'none'}) == []
 

@@ -194,6 +194,8 @@ def repeats(sweep: Sweep, resolve: Resolve) -> list[str]:
     combinations = (dict(zip(keys, values, strict=True)) for values in itertools.product(*every))
     possible = len({_key(sweep.settings, values, resolve) for values in combinations})
   drawn = sum(not slot.rung for slot in sweep.slots)
+  if drawn * (drawn - 1) < possible:  # less than half a repeat, which floats may lose
+    return []
   different = round(possible * (1 - (1 - 1 / possible) ** drawn))
   if different >= drawn:
     return []
