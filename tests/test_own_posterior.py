@@ -203,6 +203,8 @@ def test_what_is_no_family_is_refused_in_one_line(name, family, message):
   ('settings', 'message'),
   [
     ({'threshold': 1.0}, "its setting 'threshold' must have another name"),
+    ({'training_mask': True}, "its setting 'training_mask' must have another name"),
+    ({'family': 'a'}, "its setting 'family' must have another name"),
     ({'depth': None}, "its setting 'depth' is None: it must be a number, a text or a flag"),
   ],
 )

@@ -237,6 +237,10 @@ def _own(name: str, settings: Mapping[str, Any]) -> dict[str, Field]:
   return {k: Field(v, kinds[type(v)], f'a setting of {name}') for k, v in settings.items()}
 
 
+# What `layers.variational.makers` takes for itself, of whatever family.
+OF_MAKERS = ('family', 'training_mask', 'dense_groups', 'conv_groups')
+
+
 def _of_layers(name: str, family: Family) -> dict[str, Field]:
   """The settings of layers with posteriors of one family."""
   bound = family.bound
@@ -256,8 +260,8 @@ def _of_layers(name: str, family: Family) -> dict[str, Field]:
     sides = Choice(('inputs', 'outputs'))
     block['dense_groups'] = Field('inputs', sides, 'of a dense layer: what is a group')
     block['conv_groups'] = Field('outputs', sides, 'of a convolution: what is a group')
-  if taken := [key for key in family.settings if key in block]:
-    raise ValueError(f"its setting '{taken[0]}' must have another name: every family has that one")
+  if taken := [key for key in family.settings if key in block or key in OF_MAKERS]:
+    raise ValueError(f"its setting '{taken[0]}' must have another name: layers have that one")
   return block | _own(name, family.settings)
 
 
