@@ -286,6 +286,21 @@ def test_a_checkpoint_of_another_run_is_refused(two, tmp_path, other):
   assert checkpoint.owner_of(root / f'{2:09d}') == OWNER
 
 
+def test_a_checkpoint_that_does_not_say_whose_it_is_is_refused(tmp_path):
+  folder = tmp_path / f'{1:09d}'
+  save(tmp_path, 1)
+  notes = files.read_json(folder / checkpoint.NOTES)
+  files.write_json(folder / checkpoint.NOTES, {key: notes[key] for key in ('shapes', 'host')})
+  (folder / checkpoint.MANIFEST).unlink()
+  files.write_json(folder / checkpoint.MANIFEST, checkpoint._digests(folder))
+  before = contents_of(tmp_path)
+  with pytest.raises(checkpoint.ForeignError, match=r'1 does not say which run it is of$'):
+    checkpoint.restore_newest(tmp_path, OWNER, state_of(0))
+  with pytest.raises(checkpoint.ForeignError, match=r'1 does not say which run it is of$'):
+    checkpoint.owner_of(folder)
+  assert contents_of(tmp_path) == before
+
+
 def test_the_newest_step_that_was_saved_is_noted(tmp_path):
   root = tmp_path / 'checkpoints'
   for step in (7, 12):

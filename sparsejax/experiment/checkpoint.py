@@ -160,7 +160,7 @@ class DamagedError(ValueError):
 
 
 class ForeignError(ValueError):
-  """A checkpoint of another run."""
+  """A checkpoint of another run, or of nobody knows which."""
 
 
 MISSING = (FileNotFoundError, NotADirectoryError, IsADirectoryError)
@@ -182,8 +182,7 @@ def read(folder: pathlib.Path, like: Any, owner: Owner | None = None) -> tuple[A
   """
   with _telling_of_the_disk(folder):
     notes = _checked_notes(folder)
-    found = Owner(notes['hash'], notes['seed'])
-    if owner is not None and found != owner:
+    if owner is not None and (found := _owner_in(notes, folder)) != owner:
       raise ForeignError(f'checkpoint {folder} is of the run {found}, and this run is {owner}')
     _check_shapes(folder, notes['shapes'], _shapes(like))
     packed = jax.eval_shape(pack_masks, like)
@@ -214,11 +213,18 @@ def owner_of(folder: pathlib.Path) -> Owner:
 
   Raises:
     DamagedError: a file is missing, cut short or changed.
+    ForeignError: it does not say.
     UnreadableError: the disk gave an error.
   """
   with _telling_of_the_disk(folder):
-    notes = _checked_notes(folder)
-  return Owner(notes['hash'], notes['seed'])
+    return _owner_in(_checked_notes(folder), folder)
+
+
+def _owner_in(notes: dict[str, Any], folder: pathlib.Path) -> Owner:
+  try:
+    return Owner(notes['hash'], notes['seed'])
+  except KeyError:
+    raise ForeignError(f'checkpoint {folder} does not say which run it is of') from None
 
 
 @contextlib.contextmanager
