@@ -29,7 +29,7 @@ class TerminatedError(RuntimeError):
 
 
 class PausedError(RuntimeError):
-  """Whoever watches the run stopped it behind an evaluation; the state is saved."""
+  """Whoever watches the run stopped it after an evaluation; the state is saved."""
 
 
 def in_one_line(error: BaseException) -> str:

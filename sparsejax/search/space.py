@@ -16,7 +16,7 @@ from sparsejax.experiment.config import check, overrides
 from sparsejax.experiment.config.kinds import LARGEST, is_number
 from sparsejax.lookup import lookup
 
-ARGUMENT = 'argument'  # the key of what stands behind the config's name
+ARGUMENT = 'argument'  # the key of what stands after the config's name
 CONFIG, SEED = 'config', 'seed'
 KINDS = {
   'uniform': ('low', 'high'),

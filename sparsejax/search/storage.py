@@ -120,7 +120,7 @@ def identity(folder: pathlib.Path, url: str | None, *, is_new: bool = False) -> 
 
 
 def _drop_unfinished_line(path: pathlib.Path) -> None:
-  """Cuts what a full disk or a machine that went down left of a line: nothing behind it is read."""
+  """Cuts what a full disk or a machine that went down left of a line: nothing after it is read."""
   with contextlib.suppress(FileNotFoundError), path.open('rb') as file:
     end = file.seek(0, os.SEEK_END)
     if not end:

@@ -1,4 +1,4 @@
-"""A config's argument, `vgg16,0.05` behind its colon, as the parameters of get_config say it is."""
+"""A config's argument, `vgg16,0.05` after its colon, as the parameters of get_config say it is."""
 
 import inspect
 from collections.abc import Callable
@@ -26,8 +26,7 @@ def read(make: Callable[..., Any], text: str) -> list[Any]:
   """
   parameters = list(inspect.signature(make, eval_str=True).parameters.values())
   is_whole = len(parameters) == 1 and parameters[0].annotation is inspect.Parameter.empty
-  parts = [text] if is_whole or not text else text.split(',')
-  parts = parts if text else []
+  parts = [] if not text else [text] if is_whole else text.split(',')
   if parts and not parameters:
     raise ValueError('this config takes no argument after its name')
   if len(parts) > len(parameters):
