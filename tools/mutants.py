@@ -21,6 +21,7 @@ import signal
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 
 import faults
@@ -151,15 +152,17 @@ def run(mutants, path, known, commit, most, jobs):
   """Tries every mutant that a suite has no verdict of, with the tests that are `known` first."""
   suite = json.loads(path.read_text()) if path.exists() else {'tests': {}}
   results = suite.setdefault('results', {})
-  left = [str(number) for number in range(len(mutants)) if str(number) not in results]
+  left = iter([str(number) for number in range(len(mutants)) if str(number) not in results])
+  lock = threading.Lock()
 
   def work(_):
     with Checkout(commit) as checkout:
-      while left:
-        number = left.pop(0)
+      while (number := next(left, None)) is not None:
         rounds = known.get(number, {}).get('by'), suite['tests'].get(number)
-        results[number] = attempt(checkout, number, mutants[int(number)], rounds, most)
-        path.write_text(json.dumps(suite, indent=1))
+        found = attempt(checkout, number, mutants[int(number)], rounds, most)
+        with lock:
+          results[number] = found
+          path.write_text(json.dumps(suite, indent=1))
         print(number, results[number]['verdict'], *results[number]['by'], flush=True)
 
   with concurrent.futures.ThreadPoolExecutor(jobs) as pool:
