@@ -28,7 +28,7 @@ from collections.abc import Sequence
 from sparsejax import extras
 from sparsejax.experiment.say import complain, say_lines
 
-FINISHED, USAGE = 0, 2
+FINISHED, CRASHED, USAGE = 0, 1, 2
 
 
 def main(argv: Sequence[str]) -> int:
@@ -42,13 +42,15 @@ def main(argv: Sequence[str]) -> int:
     return _fail(error)
   # These take seconds: what can be told without them has been.
   from sparsejax.experiment import files, logs
-  from sparsejax.experiment.errors import UsageError
+  from sparsejax.experiment.errors import UnreadableError, UsageError
 
   logs.show_warnings()
   try:
     _deploy(arguments)
   except UsageError as error:
     return _fail(error)
+  except UnreadableError as error:
+    return _fail(error, CRASHED)
   except OSError as error:
     if error.errno not in files.FULL_DISK:
       raise
@@ -56,11 +58,11 @@ def main(argv: Sequence[str]) -> int:
   return FINISHED
 
 
-def _fail(error: Exception) -> int:
+def _fail(error: Exception, status: int = USAGE) -> int:
   from sparsejax.experiment.errors import in_one_line
 
   complain(f'deploy: {in_one_line(error)}')
-  return USAGE
+  return status
 
 
 def _arguments(argv: Sequence[str]) -> argparse.Namespace:

@@ -14,6 +14,7 @@ from ml_collections import ConfigDict
 from sparsejax import deploy, report
 from sparsejax.experiment import checkpoint, files, metrics, thresholds
 from sparsejax.experiment.config import base
+from sparsejax.experiment.errors import UnreadableError
 from sparsejax.experiment.run import run
 
 pytestmark = pytest.mark.usefixtures('compiling_is_quick', 'one_device')
@@ -255,6 +256,15 @@ def test_a_run_that_can_not_be_deployed_is_refused(spoil, expected, copied, tmp_
   new = tmp_path / 'new'
   assert expected in refused(capsys, f'--run={copied}', f'--workdir={new}', '--threshold=-2')
   assert not new.exists()
+
+
+def test_an_error_of_the_disk_is_one_line(trained, monkeypatch, capsys):
+  def unreadable(*_):
+    raise UnreadableError('arrays could not be read: Input/output error')
+
+  monkeypatch.setattr(checkpoint, 'read', unreadable)
+  assert deployed(f'--run={trained}', '--threshold=-3') == 1
+  assert capsys.readouterr().err == 'deploy: arrays could not be read: Input/output error\n'
 
 
 def test_a_directory_of_another_run_stays_as_it_is(trained, copied, tmp_path, capsys):

@@ -84,6 +84,7 @@ def load(run: str | os.PathLike, parts: str | os.PathLike | None = None) -> Load
 
   Raises:
     UsageError: it is no finished run, or damaged, or of a model that nothing has registered.
+    UnreadableError: the disk gave an error.
   """
   path = pathlib.Path(run)
   if parts is not None:
