@@ -103,6 +103,17 @@ def test_what_another_process_trained_but_could_not_tell_is_told_and_not_trained
   assert state_of(one, again) == TrialState.PRUNED
 
 
+def test_lines_that_were_damaged_are_those_of_the_newest_checkpoint(tmp_path):
+  (tmp_path / 'metrics.jsonl').write_text('{"epoch": 1.0}\n{"epo\n')
+  assert worker.lines_of(tmp_path) == []
+  for step in (1, 2):
+    saved = tmp_path / 'checkpoints' / f'{step:09d}'
+    saved.mkdir(parents=True)
+    (saved / 'manifest.json').touch()
+    (saved / 'metrics.jsonl').write_text(f'{{"epoch": {step}}}\n')
+  assert worker.lines_of(tmp_path) == [{'epoch': 2}]
+
+
 def test_an_equal_trial_takes_the_figures_of_its_rung_from_a_run_that_went_further(crew, training):
   stand_in = training(1.0, 2.0, 9.0)
   one = crew(space=({'key': 'rate', 'kind': 'choices', 'choices': (0.1, 0.2)},))

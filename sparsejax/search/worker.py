@@ -16,7 +16,7 @@ from typing import Any
 
 import optuna
 
-from sparsejax.experiment import files, metrics
+from sparsejax.experiment import checkpoint, files, metrics
 from sparsejax.experiment.errors import (
   BusyError,
   NonFiniteLossError,
@@ -146,7 +146,7 @@ class Worker:
     # was there before, and further maybe.
     is_done = claim.slot.is_last and (path / files.SUMMARY).exists()
     if not is_done and _is_of(path, trial):
-      for line in metrics.read(path / files.METRICS):
+      for line in lines_of(path):
         if 'validation_loss' in line and watch(line):
           return self._figures(line), line['epoch'], True
     defaults, version = self.defaults(trial)
@@ -163,6 +163,15 @@ class Worker:
     if missing := sorted(names - set(found)):
       raise ValueError(f"metric '{missing[0]}': this run has none; it has validation_loss and more")
     return {name: _number(found[name]) for name in sorted(names)}
+
+
+def lines_of(path: pathlib.Path) -> list[dict[str, Any]]:
+  """Returns a run's lines of metrics; of a damaged file those that its newest checkpoint holds."""
+  try:
+    return metrics.read(path / files.METRICS)
+  except ValueError:
+    saved = checkpoint.committed(path / files.CHECKPOINTS)
+    return metrics.read(saved[-1] / checkpoint.METRICS) if saved else []
 
 
 def _is_of_the_machine(error: Exception) -> bool:
