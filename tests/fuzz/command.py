@@ -2,12 +2,12 @@
 
 import contextlib
 import io
+import logging as logging_of_python
 import os
 import pathlib
 import signal
 import traceback
 from collections.abc import Callable, Generator, Sequence
-from logging import StreamHandler, getLogger
 from typing import NamedTuple
 from unittest import mock
 
@@ -62,20 +62,16 @@ def call(main: Callable[[Sequence[str]], int], argv: Sequence[str], here: pathli
   from sparsejax.experiment import allocator
 
   out, err, error = io.StringIO(), io.StringIO(), ''
-  handler = logging.get_absl_handler().python_handler
-  logger, own = logging.get_absl_logger(), StreamHandler(err)
-  own.setFormatter(logging.PythonFormatter())
-  is_heard = logging.get_absl_handler() in getLogger().handlers  # not where pytest listens
+  handler = logging.get_absl_handler()
   with (
     contextlib.chdir(here),
     contextlib.redirect_stdout(out),
     contextlib.redirect_stderr(err),
-    mock.patch.object(handler, 'stream', err),
+    mock.patch.object(handler.python_handler, 'stream', err),
+    mock.patch.object(logging_of_python.root, 'handlers', [handler]),  # not a test runner's
     mock.patch.object(allocator, 'keep_freed_memory'),  # which would be for good
     mock.patch.dict(os.environ),
   ):
-    if not is_heard:
-      logger.addHandler(own)
     try:
       with in_time(SLOW):
         status = main(argv)
@@ -83,8 +79,6 @@ def call(main: Callable[[Sequence[str]], int], argv: Sequence[str], here: pathli
       status = ended.code if isinstance(ended.code, int) else 1
     except (Exception, HangError, KeyboardInterrupt):
       status, error = None, traceback.format_exc()
-    finally:
-      logger.removeHandler(own)
   return Outcome(status, out.getvalue(), err.getvalue(), error)
 
 

@@ -13,7 +13,7 @@ import re
 import shutil
 import sys
 import unicodedata
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 from unittest import mock
 
@@ -98,13 +98,13 @@ def fields_of_help() -> list[str]:
   return re.findall(r'--config\.([\w.]+)=', commandline.help_text())
 
 
-def cases(count: int, seed: int) -> Iterator[Case]:
-  """Yields so many cases, every other one blind; the same ones for the same seed."""
+def cases(count: int, seed: int, bases: Sequence[str] = tuple(BASES)) -> Iterator[Case]:
+  """Yields so many cases of some configs, every other one blind; a seed draws the same ones."""
   chance = random.Random(seed)
   names = fields_of_help()
   for number in range(count):
     kind = chance.choices(list(SHARES), list(SHARES.values()))[0]
-    base = chance.choice(list(BASES))
+    base = chance.choice(bases)
     if number % 2:
       yield _defined(base, chance)
     else:
@@ -329,7 +329,12 @@ def meanings(text: str) -> list[Any]:
 
 
 def tried(
-  count: int, seed: int, folder: pathlib.Path, *, until: float = float('inf')
+  count: int,
+  seed: int,
+  folder: pathlib.Path,
+  *,
+  until: float = float('inf'),
+  bases: Sequence[str] = tuple(BASES),
 ) -> Iterator[tuple[Case, Verdict]]:
   """Yields every case and what came of it, until it is late.
 
@@ -338,11 +343,12 @@ def tried(
     seed: of their choice.
     folder: to work in, empty.
     until: by `time.monotonic`.
+    bases: the configs that are changed.
   """
   import time
 
   world = World(folder)
-  for case in cases(count, seed):
+  for case in cases(count, seed, bases):
     if time.monotonic() > until:
       return
     try:
