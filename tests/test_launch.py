@@ -128,6 +128,10 @@ REFUSED = {
     [QUICK, '--config.evaluation.batch_norm_batches=0'],
     'evaluation.batch_norm_batches=0 must be an integer of 1 or more',
   ),
+  'batch above the limit': (
+    [QUICK, '--config.data.limit=1'],
+    'batch_size=32: allowed is at most the 1 training examples of data.limit',
+  ),
   'batch too large': ([QUICK, '--config.batch_size=2000'], 'batch_size=2000'),
   'epochs': ([QUICK, '--config.epochs=0.0'], 'epochs=0.0'),
   'width': ([QUICK, '--config.model.width=0'], 'width'),

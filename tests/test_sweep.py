@@ -472,6 +472,12 @@ def test_a_damaged_search_is_named(tmp_path, capsys):
   assert '\n' not in error
 
 
+def test_a_folder_in_the_place_of_a_study_is_named(tmp_path):
+  (tmp_path / 'study.journal').mkdir()
+  with pytest.raises(ValueError, match=r'study\.journal is damaged \(it is a folder\)'):
+    open_storage(None, tmp_path)
+
+
 def test_a_folder_with_the_study_of_a_command_that_was_killed_at_its_start_is_its_own(tmp_path):
   (tmp_path / '.lock').touch()
   (tmp_path / 'study.journal').touch()

@@ -108,7 +108,8 @@ def build(config: Mapping[str, Any]) -> Experiment:
   if config['log']['tensorboard']:
     tensorboard.check()
   examples = len(dataset.train.labels)
-  allowed = f'at most the {examples} training examples'
+  limit = ' of data.limit' if config['data']['limit'] else ''
+  allowed = f'at most the {examples} training examples{limit}'
   require(batch_size <= examples, 'batch_size', batch_size, allowed)
   clock = Clock(examples, batch_size, config['epochs'])
   require(clock.total_steps > 0, 'epochs', config['epochs'], 'enough for one step')

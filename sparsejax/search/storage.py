@@ -57,6 +57,8 @@ def open_storage(url: str | None, folder: pathlib.Path) -> BaseStorage:
   """
   if url is None:
     path = folder / layout.STUDY
+    if path.is_dir():
+      raise ValueError(f'{path} is damaged (it is a folder); allowed is another folder')
     lock = FileLock(folder / '.study.lock', path)
     return JournalStorage(JournalFileBackend(str(path), lock_obj=lock))
   if url.startswith('sqlite'):

@@ -224,7 +224,7 @@ def _is_said(case: Case, figures: Any, wanted: Any) -> bool:
   names = {row['run'] for row in figures}
   missing = [row for row in wanted if row['run'] not in names]
   changed = [row for row in figures if row not in wanted]
-  return all(row['problems'] for row in changed) and (not missing or bool(changed))
+  return all('problems' in row for row in changed) and (not missing or bool(changed))
 
 
 def _must(found: tuple[command.Outcome, Any]) -> None:
@@ -283,7 +283,7 @@ def _report(folder: pathlib.Path):
   rows = []
   if (out / 'runs.csv').exists():
     with (out / 'runs.csv').open() as file:
-      rows = list(csv.DictReader(file))
+      rows = [{k: v for k, v in row.items() if v} for row in csv.DictReader(file)]
   shutil.rmtree(out, ignore_errors=True)
   return outcome, rows
 
