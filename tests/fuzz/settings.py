@@ -279,8 +279,8 @@ def _moves(text: str) -> bool:
 
 
 SAYS = re.compile(
-  r'must|allowed|fits none|needs|unknown|no such|not? (a|one)\b|missing|did you mean|matches no|name no'
-  r'|never read|is read only|can not|can\'t|unrecognized|invalid|there is no|without'
+  r'fits none|must|allowed|needs|unknown|no such|not? (a|one)\b|missing|did you mean|name no'
+  r'|matches no|never read|is read only|can not|can\'t|unrecognized|invalid|there is no|without'
 )
 
 
