@@ -18,7 +18,7 @@ import settings
 
 SIGNALS = (signal.SIGKILL, signal.SIGTERM, signal.SIGHUP, signal.SIGINT)
 COMMANDS = ('launch', 'sweep', 'report', 'deploy')
-ENDS = 'ended before it'  # the signal found nobody
+TOO_LATE = 'too late'  # equal too, but the command had ended before the signal came
 
 
 class Case(NamedTuple):
@@ -130,7 +130,7 @@ def attempt(world: World, case: Case) -> settings.Verdict:
   if world.figures(case.command) != wanted:
     said = json.dumps(world.figures(case.command), default=str)[:600]
     return settings.Verdict('wrong', 'other figures than those of a command left alone', said)
-  return settings.Verdict('equal', ENDS if is_ended else '')
+  return settings.Verdict(TOO_LATE if is_ended else 'equal')
 
 
 def _wait_for_group(group: int) -> None:
