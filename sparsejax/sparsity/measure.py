@@ -5,7 +5,7 @@ biases and BatchNorm's scale and shift included; weights are the kernels alone, 
 Scales are those of normalisations: a channel without one is as good as gone.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
@@ -49,20 +49,20 @@ def active_weights(params: Any) -> dict[str, jax.Array]:
     >>> {layer: int(count) for layer, count in counts.items()}
     {'fc': 1}
   """
-  found: dict[str, jax.Array] = {}
-  for path, leaf in named_leaves(params).items():
-    if is_kernel(path, leaf):
-      count = jnp.sum(leaf != 0, dtype=jnp.int32)
-      found[layer_of(path)] = found.get(layer_of(path), 0) + count
-  return found
+  return _sums_by_layer(params, lambda leaf: jnp.sum(leaf != 0, dtype=jnp.int32))
 
 
 def weights(params: Any) -> dict[str, int]:
   """Returns the number of weights of each layer; shapes are enough."""
-  found: dict[str, int] = {}
+  return _sums_by_layer(params, lambda leaf: int(leaf.size))
+
+
+def _sums_by_layer(params: Any, count: Callable[[Any], Any]) -> dict[str, Any]:
+  """The sums, over each layer's kernels, of what is counted of one."""
+  found: dict[str, Any] = {}
   for path, leaf in named_leaves(params).items():
     if is_kernel(path, leaf):
-      found[layer_of(path)] = found.get(layer_of(path), 0) + int(leaf.size)
+      found[layer_of(path)] = found.get(layer_of(path), 0) + count(leaf)
   return found
 
 
