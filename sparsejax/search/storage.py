@@ -2,6 +2,7 @@
 
 import contextlib
 import fcntl
+import functools
 import os
 import pathlib
 import time
@@ -76,12 +77,13 @@ def open_storage(url: str | None, folder: pathlib.Path) -> BaseStorage:
 
 def _open_database(url: str) -> RDBStorage:
   """Opens a database, whose tables another process may be making at this moment."""
+  # A connection that broke in an hour of training is opened again.
+  connect = functools.partial(RDBStorage, url, engine_kwargs={'pool_pre_ping': True})
   for _ in range(TRIES):
-    # A connection that broke in an hour of training is opened again.
     with contextlib.suppress(IntegrityError, ProgrammingError):
-      return RDBStorage(url, engine_kwargs={'pool_pre_ping': True})
+      return connect()
     time.sleep(1.0)
-  return RDBStorage(url, engine_kwargs={'pool_pre_ping': True})
+  return connect()
 
 
 SECRETS = ('password', 'passwd', 'sslpassword')
