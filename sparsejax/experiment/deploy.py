@@ -93,10 +93,10 @@ def deploy(
   """
   experiment, experiment_hash, best, _ = _prepare(source, config, defaults, version)
   with runs.RunDirectory(workdir, config, experiment_hash) as directory:
-    if directory.summary is not None:
+    if (found := directory.summary) is not None:
       say(f'{workdir} holds this run, finished; nothing is deployed.')
-      display.final_table(directory.summary)
-      return directory.summary
+      display.final_table(found)
+      return found
     if trained := checkpoint.committed(directory.checkpoints):
       raise UsageError(
         f'workdir={workdir}: it holds an unfinished run, at step {int(trained[-1].name)}; allowed '
