@@ -320,5 +320,5 @@ def test_a_line_without_an_end_and_a_file_without_one_are_not_held(tmp_path, mon
   assert problems == ['metrics.jsonl, line 2, is cut off or no line of metrics']
   monkeypatch.setattr(reading, 'MOST_BYTES', 10)
   path.write_text('[' + '1,' * 10 + '1]')
-  with pytest.raises(reading.UnreadableError, match='23 bytes, 10 at most are read'):
+  with pytest.raises(reading.ReadingError, match='23 bytes, 10 at most are read'):
     reading.read(path)

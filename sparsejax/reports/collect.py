@@ -356,7 +356,7 @@ def _json(path: pathlib.Path, kind: type, problems: list[str], *, needed: bool =
     if needed:
       problems.append(f'{path.name} is missing')
     return kind()
-  except reading.UnreadableError as error:
+  except reading.ReadingError as error:
     problems.append(f'{path.name} can not be read: {error}')
     return kind()
   if not isinstance(found, kind):

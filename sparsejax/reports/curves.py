@@ -149,7 +149,7 @@ def read(path: pathlib.Path, problems: list[str]) -> Metrics:
     problems.append(f'{path.name}, line {wrong[0]}, is cut off or no line of metrics{others}')
   try:
     return found._replace(last=reading.cleaned(found.last))
-  except reading.UnreadableError as error:
+  except reading.ReadingError as error:
     problems.append(f'{path.name} can not be read: {error}')
     return of(())
 

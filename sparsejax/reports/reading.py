@@ -13,7 +13,7 @@ DEEPEST = 24  # levels
 LONGEST = 64  # letters of a text that many runs may share, and hold once
 
 
-class UnreadableError(ValueError):
+class ReadingError(ValueError):
   """A file that can't be read; the message says why, in plain words."""
 
 
@@ -22,7 +22,7 @@ def read(path: pathlib.Path) -> Any:
 
   Raises:
     FileNotFoundError: there is none.
-    UnreadableError: it can't be read, is too large or too deep, or no JSON.
+    ReadingError: it can't be read, is too large or too deep, or no JSON.
   """
   try:
     with path.open('rb') as file:
@@ -30,10 +30,10 @@ def read(path: pathlib.Path) -> Any:
   except FileNotFoundError:
     raise
   except OSError as error:
-    raise UnreadableError(error.strerror or type(error).__name__) from error
+    raise ReadingError(error.strerror or type(error).__name__) from error
   if len(content) > MOST_BYTES:
     size = os.stat(path).st_size
-    raise UnreadableError(f'{size:,} bytes, {MOST_BYTES:,} at most are read')
+    raise ReadingError(f'{size:,} bytes, {MOST_BYTES:,} at most are read')
   return parse(content)
 
 
@@ -41,14 +41,14 @@ def parse(content: bytes) -> Any:
   """Returns what a JSON text holds.
 
   Raises:
-    UnreadableError: it is no JSON, or too deep.
+    ReadingError: it is no JSON, or too deep.
   """
   try:
     return cleaned(json.loads(content))
   except RecursionError:
-    raise UnreadableError(_too_deep()) from None
+    raise ReadingError(_too_deep()) from None
   except ValueError as error:
-    raise UnreadableError(printable(error)) from error
+    raise ReadingError(printable(error)) from error
 
 
 def _too_deep() -> str:
@@ -59,7 +59,7 @@ def cleaned(content: Any, depth: int = DEEPEST) -> Any:
   """Returns JSON's content with every text printable, and the short ones held once.
 
   Raises:
-    UnreadableError: it is nested too deep.
+    ReadingError: it is nested too deep.
   """
   if isinstance(content, str):
     text = printable(content)
@@ -67,7 +67,7 @@ def cleaned(content: Any, depth: int = DEEPEST) -> Any:
   if not isinstance(content, dict | list):
     return content
   if depth == 0:
-    raise UnreadableError(_too_deep())
+    raise ReadingError(_too_deep())
   if isinstance(content, list):
     return [cleaned(value, depth - 1) for value in content]
   return {cleaned(key): cleaned(value, depth - 1) for key, value in content.items()}
