@@ -6,9 +6,10 @@ import logging as logging_of_python
 import os
 import pathlib
 import signal
+import time
 import traceback
-from collections.abc import Callable, Generator, Sequence
-from typing import NamedTuple
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from typing import Any, NamedTuple
 from unittest import mock
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent.parent
@@ -53,6 +54,14 @@ def in_time(seconds: float) -> Generator[None]:
   finally:
     signal.setitimer(signal.ITIMER_REAL, 0)
     signal.signal(signal.SIGALRM, before)
+
+
+def before(until: float, cases: Iterable[Any]) -> Iterator[Any]:
+  """Yields cases until it is later than `until`, by `time.monotonic`."""
+  for case in cases:
+    if time.monotonic() > until:
+      return
+    yield case
 
 
 def call(main: Callable[[Sequence[str]], int], argv: Sequence[str], here: pathlib.Path) -> Outcome:

@@ -397,12 +397,8 @@ def tried(
   sources: Sequence[str] = (),
 ) -> Iterator[tuple[Case, settings.Verdict]]:
   """Yields every case that was a damage, and what came of it, until it is late."""
-  import time
-
   world = World(folder, sources)
-  for case in world.cases(count, seed):
-    if time.monotonic() > until:
-      return
+  for case in command.before(until, world.cases(count, seed)):
     verdict = attempt(world, case, seed)
     if verdict is not None:
       yield case, verdict

@@ -7,13 +7,14 @@ equal to the bit to that of a run left alone.
 
 import dataclasses
 import itertools
-import json
 import os
 import pathlib
 import signal
 import subprocess
 import sys
 import tempfile
+
+import damage
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 
@@ -29,7 +30,6 @@ ARGUMENTS = (
   '--config.prune.target=0.2',
   '--config.log.checkpoint_every_epochs=1.0',
 )
-TIMINGS = ('seconds', 'examples_per_second')
 COMPILING = 'compiling'
 
 
@@ -132,13 +132,6 @@ class Outcome:
   wrong: str
 
 
-def figures(workdir: pathlib.Path) -> list[dict]:
-  """All that a run says, line by line, without its timings."""
-  lines = [json.loads(line) for line in (workdir / 'metrics.jsonl').read_text().splitlines()]
-  found = [*lines, json.loads((workdir / 'summary.json').read_text())]
-  return [{k: v for k, v in line.items() if k not in TIMINGS} for line in found]
-
-
 def run(workdir: pathlib.Path, moment: Moment | None = None) -> tuple[int, str]:
   """Runs the experiment in a process of its own, killed at a moment; (status, stderr)."""
   command = [sys.executable, 'launch.py']
@@ -157,7 +150,7 @@ def strike(moment: Moment, folder: pathlib.Path, alone: list[dict]) -> Outcome:
   status, stderr = run(workdir)
   if status:
     return Outcome(moment, struck, f'the second start ended with {status}: {stderr[-300:]}')
-  found = figures(workdir)
+  found = damage.figures(workdir)
   differ = [i for i, (a, b) in enumerate(itertools.zip_longest(found, alone)) if a != b]
   wrong = f'{len(differ)} lines of {len(alone)} differ, the first is {differ[0]}' if differ else ''
   left = [path.name for path in workdir.rglob('*') if path.name.endswith(('.writing', '.tmp'))]
@@ -173,7 +166,7 @@ def strikes(moments=MOMENTS):
     status, stderr = run(alone)
     if status:
       raise RuntimeError(f'the run left alone ended with {status}: {stderr}')
-    expected = figures(alone)
+    expected = damage.figures(alone)
     for number, moment in enumerate(moments):
       place = pathlib.Path(folder, str(number))
       place.mkdir()

@@ -345,12 +345,8 @@ def tried(
     until: by `time.monotonic`.
     bases: the configs that are changed.
   """
-  import time
-
   world = World(folder)
-  for case in cases(count, seed, bases):
-    if time.monotonic() > until:
-      return
+  for case in command.before(until, cases(count, seed, bases)):
     try:
       yield case, attempt(case, world)
     except OSError as error:

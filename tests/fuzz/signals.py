@@ -149,7 +149,5 @@ def tried(
 ) -> Iterator[tuple[Case, settings.Verdict]]:
   """Yields every case and what came of it, until it is late."""
   world = World(folder)
-  for case in cases(count, seed):
-    if time.monotonic() > until:
-      return
+  for case in command.before(until, cases(count, seed)):
     yield case, attempt(world, case)
