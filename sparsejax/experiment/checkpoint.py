@@ -10,13 +10,12 @@ used. An error of the disk says nothing about what lies there, and ends the run.
 """
 
 import contextlib
-import hashlib
 import json
 import os
 import pathlib
 import re
 import shutil
-from collections.abc import Generator
+from collections.abc import Generator, Mapping
 from typing import Any, NamedTuple
 
 import jax
@@ -31,7 +30,6 @@ from sparsejax.sparsity.packing import pack_masks, unpack_masks
 MANIFEST = 'manifest.json'
 ARRAYS = 'arrays'
 NOTES = 'notes.json'
-METRICS = 'metrics.jsonl'
 STEP = re.compile(r'\d{9}')  # the name of a step's folder
 HIDDEN = '.'  # begins the names of what is being written or removed
 BEST = 'best'  # the folder, beside those of the steps, of the network that a finished run delivers
@@ -44,8 +42,30 @@ class Owner(NamedTuple):
   hash: str
   seed: int
 
+  @classmethod
+  def of(cls, figures: Mapping[str, Any]) -> 'Owner':
+    """Returns the run that a config, a summary or a checkpoint's notes say they are of.
+
+    Raises:
+      KeyError: they don't say.
+    """
+    return cls(figures['hash'], figures['seed'])
+
   def __str__(self):
     return f'{self.hash}, seed {self.seed}'
+
+
+def owner_of_run(config: Mapping[str, Any], summary: Mapping[str, Any]) -> Owner:
+  """Returns the run that a config and a summary are of.
+
+  Raises:
+    ValueError: they are of two runs.
+    KeyError: one does not say.
+  """
+  owner, told = map(Owner.of, (config, summary))
+  if owner != told:
+    raise ValueError(f'its {files.CONFIG} is of the run {owner}, its {files.SUMMARY} of {told}')
+  return owner
 
 
 class Restored(NamedTuple):
@@ -106,7 +126,7 @@ def write(
         checkpointer.save((hidden / ARRAYS).absolute(), to_host(pack_masks(state)))
       notes = {**owner._asdict(), 'shapes': _shapes(state), 'host': host}
       files.write_json(hidden / NOTES, notes)
-      files.write_atomically(hidden / METRICS, metrics)
+      files.write_atomically(hidden / files.METRICS, metrics)
       files.write_json(hidden / MANIFEST, _digests(hidden))
   except BaseException:
     shutil.rmtree(hidden, ignore_errors=True)
@@ -151,7 +171,7 @@ def restore_newest(root: pathlib.Path, owner: Owner, like: Any) -> Restored | No
 
 def metrics_of(root: pathlib.Path, step: int) -> str:
   """Returns the text of metrics.jsonl that the checkpoint of a step holds; '' if there is none."""
-  file = root / f'{step:09d}' / METRICS
+  file = root / f'{step:09d}' / files.METRICS
   return file.read_text() if file.exists() else ''
 
 
@@ -200,7 +220,7 @@ def _checked_notes(folder: pathlib.Path) -> dict[str, Any]:
   """The notes of a checkpoint all of whose files are as they were committed."""
   try:
     manifest = dict(files.read_json(folder / MANIFEST))
-    wrong = [f for f in {*manifest, NOTES} if _digest(folder / f) != manifest.get(f)]
+    wrong = [f for f in {*manifest, NOTES} if files.digest(folder / f) != manifest.get(f)]
     if not wrong:
       return files.read_json(folder / NOTES)
   except (*MISSING, ValueError, TypeError) as error:
@@ -222,7 +242,7 @@ def owner_of(folder: pathlib.Path) -> Owner:
 
 def _owner_in(notes: dict[str, Any], folder: pathlib.Path) -> Owner:
   try:
-    return Owner(notes['hash'], notes['seed'])
+    return Owner.of(notes)
   except KeyError:
     raise ForeignError(f'checkpoint {folder} does not say which run it is of') from None
 
@@ -285,8 +305,7 @@ def check_source(run: str | None) -> None:
   if not (folder / MANIFEST).exists() or not summary.exists():
     raise ValueError(f'init_from={run} must be the directory of a finished run')
   try:
-    figures = files.read_json(summary)
-    told = Owner(figures['hash'], figures['seed'])
+    told = Owner.of(files.read_json(summary))
     found = owner_of(folder)
   except (ValueError, KeyError, TypeError) as error:
     raise ValueError(f'init_from={run}: {in_one_line(error)}') from None
@@ -299,7 +318,7 @@ def check_source(run: str | None) -> None:
 
 def source_digest(run: str | None) -> str | None:
   """Returns the sha256 of the manifest of the network that a finished run delivers."""
-  return None if run is None else _digest(source_of(run) / MANIFEST)
+  return None if run is None else files.digest(source_of(run) / MANIFEST)
 
 
 def source_of(run: str) -> pathlib.Path:
@@ -331,9 +350,4 @@ def _remove(folder: pathlib.Path) -> None:
 
 def _digests(folder: pathlib.Path) -> dict[str, str]:
   found = sorted(path for path in folder.rglob('*') if path.is_file())
-  return {str(path.relative_to(folder)): _digest(path) for path in found}
-
-
-def _digest(path: pathlib.Path) -> str:
-  with path.open('rb') as file:
-    return hashlib.file_digest(file, 'sha256').hexdigest()
+  return {str(path.relative_to(folder)): files.digest(path) for path in found}

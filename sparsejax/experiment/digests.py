@@ -46,7 +46,6 @@ def warn(folder: pathlib.Path) -> None:
 
 def _digest(path: pathlib.Path) -> str | None:
   try:
-    with path.open('rb') as file:
-      return hashlib.file_digest(file, 'sha256').hexdigest()
+    return files.digest(path)
   except OSError:
     return None

@@ -2,6 +2,7 @@
 
 import contextlib
 import errno
+import hashlib
 import itertools
 import json
 import math
@@ -60,15 +61,26 @@ def read_json(path: pathlib.Path) -> Any:
     raise ValueError(f'{path.name} is nested too deeply') from None
 
 
+def digest(path: pathlib.Path) -> str:
+  """Returns the sha256 of a file.
+
+  Raises:
+    OSError: it can't be read.
+  """
+  with path.open('rb') as file:
+    return hashlib.file_digest(file, 'sha256').hexdigest()
+
+
+def numbered(path: pathlib.Path, first: int) -> pathlib.Path:
+  """Returns the first of NAME-first, NAME-(first + 1), ... in the same folder that is not there."""
+  names = (path.with_name(f'{path.name}-{number}') for number in itertools.count(first))
+  return next(name for name in names if not name.exists())
+
+
 def set_aside(path: pathlib.Path, why: str) -> pathlib.Path:
   """Renames what can't be used to WHY-NAME in the same folder; returns where it is now."""
-  for number in itertools.count(1):
-    suffix = '' if number == 1 else f'-{number}'
-    place = path.with_name(f'{why}-{path.name}{suffix}')
-    if not place.exists():
-      break
-  path.rename(place)
-  return place
+  place = path.with_name(f'{why}-{path.name}')
+  return path.rename(numbered(place, 2) if place.exists() else place)
 
 
 def finite(content: Any) -> Any:

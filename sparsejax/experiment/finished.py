@@ -52,12 +52,10 @@ def read(path: pathlib.Path) -> Finished:
     (summary, ('hash', 'seed', 'best_step', 'seconds'), files.SUMMARY),
   ):
     _require(path, found, names, file)
-  for field in ('hash', 'seed'):
-    if config[field] != summary[field]:
-      raise UsageError(
-        f'run={path}: its {files.SUMMARY} has the {field} {summary[field]}, its {files.CONFIG} '
-        f'{config[field]}; {ALLOWED}'
-      )
+  try:
+    checkpoint.owner_of_run(config, summary)
+  except ValueError as error:
+    raise UsageError(f'run={path}: {error}; {ALLOWED}') from None
   if missing := registry.missing(config):
     raise UsageError(f'run={path}: {missing}')
   if (layers := config['layers']) not in posterior.FAMILIES:

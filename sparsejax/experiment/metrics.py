@@ -77,14 +77,13 @@ class MetricsFile:
   """
 
   def __init__(self, path: pathlib.Path, saved: str = ''):
-    is_folder = path.is_dir()
-    there = path.read_bytes() if path.exists() and not is_folder else None
+    there = path.read_bytes() if path.is_file() else None
     wanted = saved.encode()
     if saved and (there is None or not there.startswith(wanted)):
-      is_missing = there is None and not is_folder
-      how = 'is missing' if is_missing else 'is not what this run wrote'
-      kept = '' if is_missing else f'; it is {files.set_aside(path, "damaged").name} now'
-      logging.warning('%s %s%s, and its lines were put back from the checkpoint', path, how, kept)
+      how = 'is missing'
+      if path.exists():
+        how = f'is not what this run wrote; it is {files.set_aside(path, "damaged").name} now'
+      logging.warning('%s %s, and its lines were put back from the checkpoint', path, how)
     if there != wanted:
       files.write_atomically(path, saved)
     self.lines = [json.loads(line) for line in saved.splitlines()]

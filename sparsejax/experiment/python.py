@@ -91,9 +91,7 @@ def load(run: str | os.PathLike, parts: str | os.PathLike | None = None) -> Load
     loading.execute(pathlib.Path(parts))
   try:
     config, summary = (files.read_json(path / file) for file in (files.CONFIG, files.SUMMARY))
-    owner = checkpoint.Owner(config['hash'], config['seed'])
-    if owner != (told := checkpoint.Owner(summary['hash'], summary['seed'])):
-      raise ValueError(f'its {files.CONFIG} is of the run {owner}, its {files.SUMMARY} of {told}')
+    owner = checkpoint.owner_of_run(config, summary)
     if missing := registry.missing(config, kinds=('model',)):  # all that is needed of them here
       raise UsageError(f'run={path}: {missing}')
     kept = checkpoint.source_of(str(path))

@@ -147,8 +147,7 @@ def _start_from(state: RunState, source: str, experiment: setup.Experiment) -> R
   trained = {'params': state.train.params, 'batch_stats': state.train.batch_stats}
   found, has_others = _read_source(source, trained, experiment)
   whose = files.read_json(pathlib.Path(source) / files.SUMMARY)
-  owner = checkpoint.Owner(whose['hash'], whose['seed'])
-  say(f'init_from={source}: the network of {whose["name"]}, {owner}')
+  say(f'init_from={source}: the network of {whose["name"]}, {checkpoint.Owner.of(whose)}')
   if has_others:
     say(f'{source} has other posteriors: only their means are taken')
   if not experiment.deployment.is_variational and (message := _of_zeros(found, experiment)):

@@ -4,7 +4,6 @@ import datetime
 import fcntl
 import hashlib
 import importlib.metadata
-import itertools
 import json
 import os
 import pathlib
@@ -225,8 +224,7 @@ class RunDirectory:
     made = [p for p in self.path.iterdir() if p.name not in stays and BEFORE not in p.name]
     if not made:
       return
-    numbers = (f'{BEFORE}-{number}' for number in itertools.count(1))
-    place = next(self.path / name for name in numbers if not (self.path / name).exists())
+    place = files.numbered(self.path / BEFORE, 1)
     place.mkdir()
     for path in made:
       path.rename(place / path.name)

@@ -171,7 +171,7 @@ def lines_of(path: pathlib.Path) -> list[dict[str, Any]]:
     return metrics.read(path / files.METRICS)
   except ValueError:
     saved = checkpoint.committed(path / files.CHECKPOINTS)
-    return metrics.read(saved[-1] / checkpoint.METRICS) if saved else []
+    return metrics.read(saved[-1] / files.METRICS) if saved else []
 
 
 def _is_of_the_machine(error: Exception) -> bool:
