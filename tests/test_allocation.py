@@ -35,7 +35,7 @@ def layers_of(sizes):
 def test_totals_of_a_network_of_23_million_are_exact(fraction, total):
   sizes = [9_408, 2_359_296, RESNET50 - 9_408 - 2_359_296 - 64, 64]
   assert allocation.total_to_keep(sizes, fraction, floor=1) == total
-  assert allocation.global_rank().plan(layers_of(sizes), fraction, 1).tolist() == [total]
+  assert allocation.global_rank().plan(layers_of(sizes), fraction, 1).tolist() == [0, total]
   counts = allocation.uniform().plan(layers_of(sizes), fraction, 1)
   assert counts.sum(dtype=np.int64) == total
   np.testing.assert_allclose(counts, fraction * np.array(sizes), atol=1.1)
@@ -47,7 +47,7 @@ def test_every_target_of_a_long_schedule_is_exact():
   wrong = 0
   for target in np.linspace(0.0012345, 1, 200):
     exact = round(target * RESNET50)
-    assert allocation.global_rank().plan(layers_of(sizes), target, 1).tolist() == [exact]
+    assert allocation.global_rank().plan(layers_of(sizes), target, 1).tolist() == [0, exact]
     assert allocation.uniform().plan(layers_of(sizes), target, 1).sum(dtype=np.int64) == exact
     wrong += exact != round(float(np.float32(target) * np.float32(RESNET50)))
   assert wrong > 50
@@ -119,9 +119,18 @@ def test_apportion_shares_by_weight_within_bounds():
 # The counts, on the device
 
 
+def counted(rule, scores, row, floor, sizes=None):
+  """Counts of leaves that hold a layer each."""
+  sizes = sizes or [1] * len(scores)
+  return [n[0] for n in rule.counts([score[None] for score in scores], row, floor, sizes)]
+
+
 GLOBAL_RANK, ABSOLUTE_THRESHOLD = allocation.global_rank(), allocation.absolute_threshold()
 COMPILED = {
-  rule: jax.jit(rule.counts, static_argnums=2) for rule in (GLOBAL_RANK, ABSOLUTE_THRESHOLD)
+  rule: jax.jit(
+    lambda scores, row, floor, rule=rule: counted(rule, scores, row, floor), static_argnums=2
+  )
+  for rule in (GLOBAL_RANK, ABSOLUTE_THRESHOLD)
 }
 
 
@@ -227,8 +236,9 @@ def test_a_share_of_the_whole_networks_cost_is_used_up_and_not_exceeded(rule, po
   rng = np.random.default_rng(0)
   scores = [jnp.asarray(rng.uniform(size=n.groups), jnp.float32) for n in layers]
   row = jnp.asarray(rule(costs).plan(layers, target, 1))
-  counts = [int(n) for n in rule(costs).counts(scores, row, 1)]
-  prices = [costs.of_group(layer) for layer in layers]
+  sizes = [layer.weights // layer.groups for layer in layers]
+  counts = [int(n) for n in counted(rule(costs), scores, row, 1, sizes)]
+  prices = [costs.price(n) * size for n, size in zip(layers, sizes, strict=True)]
   spent = np.dot(counts, prices) + costs.of_weight['head/kernel'] * 1000
   if positions is None:
     assert prices == [36, 8]

@@ -10,7 +10,6 @@ from sparsejax.sparsity.granularity import (
   filters,
   input_channels,
   n_of_m,
-  output_first,
   weight,
 )
 
@@ -27,10 +26,6 @@ GRANULARITIES = {
   'input_channels': input_channels(),
   'blocks of 2x3': blocks(2, 3),
   'n_of_m': n_of_m(),
-  'filters, outputs first': output_first(filters()),
-  'input_channels, outputs first': output_first(input_channels()),
-  'blocks of 2x3, outputs first': output_first(blocks(2, 3)),
-  'n_of_m, outputs first': output_first(n_of_m()),
 }
 SHAPES = [(), (7,), (5, 7), (3, 3, 1, 5), (1, 2, 5, 4)]
 
@@ -117,31 +112,10 @@ def test_the_mean_does_not_favour_the_larger_of_two_groups():
     (input_channels(), (3, 3, 4, 6), 4),
     (blocks(), (3, 3, 4, 6), 9 * 1 * 2),
     (n_of_m(), (3, 3, 4, 6), 216),
-    (output_first(filters()), (3, 4, 6, 6), 3),
   ],
 )
 def test_how_many_groups_there_are(groups, shape, count):
   assert groups.groups(shape) == count
-
-
-def test_outputs_first_is_the_same_of_the_transposed_kernel():
-  rng = np.random.default_rng(0)
-  ours = jnp.asarray(rng.normal(size=(3, 2, 5, 4)), jnp.float32)  # HWIO
-  theirs = jnp.transpose(ours, (3, 2, 0, 1))  # OIHW
-  for groups in (weight(), filters(), input_channels(), blocks(2, 3)):
-    turned, pooled = output_first(groups), groups.pool(ours)
-    np.testing.assert_array_equal(turned.pool(theirs), pooled)
-    spread = groups.spread(pooled, ours.shape)
-    np.testing.assert_array_equal(
-      turned.spread(pooled, theirs.shape), jnp.transpose(spread, (3, 2, 0, 1))
-    )
-
-
-def test_outputs_first_thins_the_inputs_of_pytorch_s_kernels():
-  groups = output_first(n_of_m(2))
-  scores = jnp.array([[9.0, 8.0, 1.0, 2.0]])  # one output, four inputs
-  kept = groups.select(groups.pool(scores), 2)
-  assert groups.spread(kept, (1, 4)).tolist() == [[True, False, False, True]]
 
 
 def test_what_is_no_pattern_keeps_the_largest():

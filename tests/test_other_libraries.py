@@ -243,9 +243,9 @@ def test_equinox(digits, batches):
 
 
 def test_equinox_has_its_outputs_first():
-  """And so its filters and units are rows, which a granularity has to be told."""
+  """And so its filters and units are rows, as the types of its layers tell."""
   params = eqx.filter(Equinox(jax.random.key(0)), eqx.is_inexact_array)
-  granularity = sparsejax.granularity.output_first(sparsejax.granularity.filters())
+  granularity = sparsejax.granularity.filters()
   allocation = sparsejax.allocation.uniform()
   tx = sparsejax.prune(sparsejax.one_shot(0, 0.5), granularity=granularity, allocation=allocation)
   _, state = tx.update(params, tx.init(params), params)

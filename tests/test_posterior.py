@@ -12,6 +12,7 @@ import pytest
 import sparsejax
 from sparsejax import models, posterior
 from sparsejax.posterior import FAMILIES, kl
+from sparsejax.sparsity import kinds
 
 pytestmark = pytest.mark.usefixtures('compiling_is_quick')
 
@@ -55,7 +56,7 @@ def test_a_variance_that_no_family_claims_is_an_error(leaves):
 def test_the_log_variances_are_no_kernels():
   report = sparsejax.sparsity_report({'fc': ONE})
   assert report['weights'] == 6
-  assert sparsejax.sparsity.tree.is_kernel('fc/kernel_log_variance', jnp.ones((2, 2))) is False
+  assert kinds.is_kernel('fc/kernel_log_variance', jnp.ones((2, 2))) is False
 
 
 @pytest.mark.parametrize(

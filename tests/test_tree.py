@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import pytest
 
-from sparsejax.sparsity import tree
+from sparsejax.sparsity import kinds, tree
 
 NETWORK = {
   'conv1': {'kernel': jnp.ones((3, 3, 1, 2)), 'bias': jnp.zeros(2)},
@@ -50,13 +50,13 @@ def test_paths_of_a_module_made_of_attributes():
   ],
 )
 def test_what_counts_as_a_kernel(path, shape, kernel):
-  assert tree.is_kernel(path, jnp.zeros(shape)) is kernel
+  assert kinds.is_kernel(path, jnp.zeros(shape)) is kernel
 
 
 def test_only_floating_leaves_are_parameters():
-  assert tree.is_parameter('w', jnp.zeros(2, jnp.bfloat16))
-  assert not tree.is_parameter('steps', jnp.zeros(2, jnp.int32))
-  assert not tree.is_parameter('mask', jnp.zeros(2, bool))
+  assert kinds.is_parameter('w', jnp.zeros(2, jnp.bfloat16))
+  assert not kinds.is_parameter('steps', jnp.zeros(2, jnp.int32))
+  assert not kinds.is_parameter('mask', jnp.zeros(2, bool))
   assert chosen_paths({'w': jnp.ones((2, 2)), 'table': jnp.ones((2, 2), jnp.int32)}) == ['w']
 
 

@@ -114,9 +114,9 @@ def prune_layers(
 def _counts(scores, target, allocate) -> dict[str, int]:
   layers = [allocation.Layer(path, score.shape, score.size) for path, score in scores.items()]
   row = jnp.asarray(allocate.plan(layers, target, 1))
-  counts = jax.jit(allocate.counts, static_argnums=2)
-  found = jax.device_get(counts(list(scores.values()), row, 1))
-  return {path: int(count) for path, count in zip(scores, found, strict=True)}
+  counts = jax.jit(lambda scores, row: allocate.counts(scores, row, 1, [1] * len(scores)))
+  found = jax.device_get(counts([score[None] for score in scores.values()], row))
+  return {path: int(count) for path, [count] in zip(scores, found, strict=True)}
 
 
 def _in_order(model, image_shape, kernels) -> list[str]:

@@ -57,7 +57,7 @@ def _proximal_settings(name, blocks):
   missing = [setting for setting in known if setting not in settings]
   if missing:
     raise ValueError(f'{name}.{missing[0]} is missing; needed are {", ".join(known)}')
-  lookup(f'{name}.parameters', settings['parameters'], tree.CHOICES)
+  lookup(f'{name}.parameters', settings['parameters'], dict.fromkeys(tree.CHOICES))
   try:
     tree.patterns(settings['exclude'])
   except ValueError as error:

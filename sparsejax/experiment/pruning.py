@@ -146,12 +146,10 @@ def build(
     raise ValueError(f'prune.{error}') from None
   make = lookup('prune.granularity', settings['granularity'], GRANULARITIES)
   try:
-    parts = {
-      'granularity': make(settings),
-      'update_rule': UPDATE_RULES[settings['update_rule']](settings),
-    }
     return prune(
       schedule,
+      granularity=make(settings),
+      update_rule=UPDATE_RULES[settings['update_rule']](settings),
       criterion=lookup('prune.criterion', settings['criterion'], CRITERIA),
       allocation=_allocation(settings, costs),
       parameters=settings['parameters'],
@@ -159,7 +157,6 @@ def build(
       floor=floor,
       seed=seed,
       inner=inner,
-      **parts,
     )
   except TypeError as error:
     raise ValueError(f'prune: {error}') from None

@@ -15,7 +15,8 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
-from sparsejax.sparsity.tree import is_kernel, named_leaves
+from sparsejax.sparsity.kinds import is_kernel
+from sparsejax.sparsity.tree import named_leaves
 
 
 @jax.custom_vjp

@@ -13,6 +13,7 @@ A floor (a number of groups that every layer keeps, itself at most the layer's s
 every allocation: a global rank at 99 % empties whole layers otherwise.
 """
 
+import functools
 import math
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
@@ -21,20 +22,23 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from sparsejax.sparsity import wide
 from sparsejax.sparsity.costs import Costs, Layer
 from sparsejax.sparsity.granularity import Granularity
-from sparsejax.sparsity.selection import keep_largest, largest_threshold, ordered_bits
+from sparsejax.sparsity.selection import largest_threshold, ordered_bits
 
 
 class Allocation(NamedTuple):
-  """plan: (layers, target, floor) -> row; counts: (scores, row, floor) -> count for each layer.
+  """plan: (layers, target, floor) -> row; counts: (scores, row, floor, sizes) -> counts.
 
-  What is gone already comes to `counts` with the score -inf. `absolute` says that targets are
-  thresholds on the scores and not fractions.
+  Scores come as a list with an array for each leaf, (layers that the leaf stacks, *groups), and
+  counts go as a list of one integer for each of these layers. What is gone already comes with the
+  score -inf. Sizes are, for each leaf, how many weights its groups hold: a number, or an array that
+  fits its scores. `absolute` says that targets are thresholds on the scores and not fractions.
   """
 
   plan: Callable[[Sequence[Layer], float, int], np.ndarray]
-  counts: Callable[[list[jax.Array], jax.Array, int], list[jax.Array]]
+  counts: Callable[..., list[jax.Array]]
   absolute: bool = False
 
 
@@ -57,8 +61,8 @@ def _check_fraction(target: float) -> None:
 def _prices_and_budget(costs: Costs, layers: Sequence[Layer], target: float, floor: int):
   """What a group of each layer costs, and what all may cost: their floors' worth at least."""
   _check_fraction(target)
-  prices = np.array([costs.of_group(layer) for layer in layers])
-  least = prices @ np.array([min(layer.groups, floor) for layer in layers])
+  prices = np.array([costs.price(layer) for layer in layers])
+  least = prices @ np.array([layer.largest(min(layer.groups, floor)) for layer in layers])
   return prices, max(costs.budget(layers, target), least)
 
 
@@ -67,56 +71,107 @@ def global_rank(costs: Costs | None = None) -> Allocation:
 
   Each layer's `floor` best are kept first, and the rest goes by rank: up to the exact number of
   groups; with `costs`, as far as the budget goes (a sum in float32, so to one part in a million).
+  Of equal scores the first stay, in the order of the leaves.
 
   Args:
     costs: what groups cost, for targets that are a share of the whole network's weights or MACs.
 
   Example:
-    >>> rule, scores = global_rank(), [jnp.array([3.0, 1.0]), jnp.array([5.0, 4.0])]
+    >>> rule, scores = global_rank(), [jnp.array([[3.0, 1.0]]), jnp.array([[5.0, 4.0]])]
     >>> row = rule.plan([Layer('a', (2,), 2), Layer('b', (2,), 2)], 0.5, 1)
-    >>> [int(count) for count in rule.counts(scores, row, 1)]
+    >>> [int(count[0]) for count in rule.counts(scores, row, 1, [1, 1])]
     [1, 1]
-    >>> [int(count) for count in rule.counts(scores, row, 0)]
+    >>> [int(count[0]) for count in rule.counts(scores, row, 0, [1, 1])]
     [0, 2]
   """
 
   def plan(layers, target, floor):
     if costs is None:
-      return np.array([total_to_keep([n.groups for n in layers], target, floor)], np.int32)
+      whole = total_to_keep([n.groups for n in layers], target, floor)
+      return np.array(wide.to_words(whole), np.int32)
     prices, budget = _prices_and_budget(costs, layers, target, floor)
     return np.array([budget, *prices], np.float32)
 
-  def counts(scores, row, floor):
-    flat = [_raise_best(score.reshape(-1), floor) for score in scores]
-    if costs is not None:
-      found = _affordable(flat, row[0], list(row[1:]))
-      return [jnp.maximum(n, min(floor, part.size)) for n, part in zip(found, flat, strict=True)]
-    kept = keep_largest(jnp.concatenate(flat), row[0])
-    ends = np.cumsum([score.size for score in scores])[:-1].tolist()
-    return [jnp.sum(part, dtype=jnp.int32) for part in jnp.split(kept, ends)]
+  def counts(scores, row, floor, sizes):
+    keys = [ordered_bits(score) for score in scores]
+    if costs is None:
+      return _ranked(keys, wide.of_words(row), floor)
+    return _affordable(keys, row[0], _by_leaf(row[1:], scores), floor, sizes)
 
   return Allocation(plan, counts)
 
 
-def _affordable(flat, budget, prices):
-  """How many of each layer score at least the lowest score at which all of them are in budget."""
-  keys = [ordered_bits(scores) for scores in flat]
+def _ranked(keys, to_keep: wide.Wide, floor, dtype=jnp.uint32):
+  """How many of each layer are among so many of all: the largest, and of equals the first."""
 
-  def above(threshold):
-    return [jnp.sum(layer >= threshold, dtype=jnp.int32) for layer in keys]
+  def kept_from(threshold):
+    return [_kept(layers >= threshold, floor) for layers in keys]
+
+  def in_all(counts):
+    return functools.reduce(wide.add, [wide.total(count, dtype) for count in counts])
+
+  least = largest_threshold(lambda t: wide.at_least(in_all(kept_from(t)), to_keep))
+  above = [_kept(layers > least, floor) for layers in keys]
+  room = wide.minus(to_keep, in_all(above))
+  found = []
+  for sure, both in zip(above, kept_from(least), strict=True):
+    equal = both - sure
+    taken = [
+      wide.at_most(wide.minus(room, wide.Wide(high, low)), n)
+      for n, high, low in zip(equal, *wide.before(equal, dtype), strict=True)
+    ]
+    found.append(sure + jnp.stack(taken))
+    room = wide.minus(room, wide.total(equal, dtype))
+  return found
+
+
+def _kept(mask, floor):
+  """How many of each layer are true, or the floor where that is more and the layer has as many."""
+  axes = tuple(range(1, mask.ndim))
+  smallest = min(floor, math.prod(mask.shape[1:]))
+  return jnp.maximum(jnp.sum(mask, axes, dtype=jnp.int32), smallest)
+
+
+def _affordable(keys, budget, prices, floor, sizes):
+  """How many of each layer score best among what is in budget together."""
+
+  def costs_of(masks):
+    return [_spent(*leaf, floor) for leaf in zip(masks, prices, sizes, strict=True)]
 
   def too_dear(threshold):
-    found = above(threshold)
-    spent = sum(n.astype(jnp.float32) * price for n, price in zip(found, prices, strict=True))
-    return spent > budget
+    return sum(jnp.sum(cost) for cost in costs_of([k >= threshold for k in keys])) > budget
 
-  return above(largest_threshold(too_dear) + 1)
+  last = largest_threshold(too_dear)  # what scores so is in budget in part
+  above = [k > last for k in keys]
+  left = budget - sum(jnp.sum(cost) for cost in costs_of(above))
+  found = []
+  for mask, key, price, size in zip(above, keys, prices, sizes, strict=True):
+    equal = _kept(mask | (key == last), floor) - _kept(mask, floor)
+    each = price * jnp.max(jnp.asarray(size, jnp.float32))
+    taken = []
+    for n, one in zip(equal, each, strict=True):
+      some = jnp.where(one > 0, jnp.floor(left / jnp.where(one > 0, one, 1.0)), n)
+      some = jnp.clip(some, 0, n.astype(jnp.float32))
+      taken.append(some.astype(jnp.int32))
+      left = left - some * one
+    found.append(_kept(mask, floor) + jnp.stack(taken))
+  return found
 
 
-def _raise_best(scores: jax.Array, floor: int) -> jax.Array:
-  """Scores with the `floor` largest of them at infinity, so that no ranking can drop them."""
-  floor = min(floor, scores.size)
-  return scores.at[jax.lax.top_k(scores, floor)[1]].set(jnp.inf) if floor else scores
+def _spent(mask, price, size, floor):
+  """What is kept of each of a leaf's layers costs."""
+  axes = tuple(range(1, mask.ndim))
+  size = jnp.asarray(size, jnp.float32)
+  weights = jnp.sum(jnp.where(mask, size, 0.0), axes)
+  least = min(floor, math.prod(mask.shape[1:])) * jnp.max(size)
+  few = jnp.sum(mask, axes, dtype=jnp.int32) < floor
+  return price * jnp.where(few, least, weights)
+
+
+def _by_leaf(row, scores):
+  """The entries of a row for all layers, as one vector for each leaf."""
+  ends = np.cumsum([len(score) for score in scores])[:-1].tolist()
+  return jnp.split(row, ends)
 
 
 def uniform(costs: Costs | None = None) -> Allocation:
@@ -169,18 +224,23 @@ def _by_density(density, costs):
       total = total_to_keep(sizes.tolist(), target, floor)
       return apportion(weights, total, lowest, sizes).astype(np.int32)
     prices, budget = _prices_and_budget(costs, layers, target, floor)
-    return _within(weights, budget, prices, lowest, sizes).astype(np.int32)
+    return _within(weights, budget, prices, layers, lowest, sizes).astype(np.int32)
 
-  return Allocation(plan, lambda scores, row, floor: list(row))
+  return Allocation(plan, lambda scores, row, floor, sizes: _by_leaf(row, scores))
 
 
-def _within(weights, budget, prices, lowest, highest):
-  """The largest total whose apportionment is in budget: it never costs less with more to share."""
+def _within(weights, budget, prices, layers, lowest, highest):
+  """The largest total whose apportionment is in budget, whichever of the groups are kept."""
+
+  def spent(counts):
+    most = [layer.largest(int(count)) for layer, count in zip(layers, counts, strict=True)]
+    return prices @ np.array(most)
+
   low, high = int(lowest.sum()), int(highest.sum())
   while low < high:
     middle = (low + high + 1) // 2
-    spent = prices @ apportion(weights, middle, lowest, highest)
-    low, high = (middle, high) if spent <= budget else (low, middle - 1)
+    fits = spent(apportion(weights, middle, lowest, highest)) <= budget
+    low, high = (middle, high) if fits else (low, middle - 1)
   return apportion(weights, low, lowest, highest)
 
 
@@ -227,7 +287,7 @@ def absolute_threshold() -> Allocation:
   Example:
     >>> rule = absolute_threshold()
     >>> row = rule.plan([], 0.02, 0)
-    >>> [int(count) for count in rule.counts([jnp.array([0.5, 0.02, 0.1])], row, 0)]
+    >>> [int(count[0]) for count in rule.counts([jnp.array([[0.5, 0.02, 0.1]])], row, 0, [1])]
     [2]
   """
 
@@ -235,8 +295,8 @@ def absolute_threshold() -> Allocation:
     del layers, floor
     return np.array([target], np.float32)
 
-  def counts(scores, row, floor):
-    above = [jnp.sum(score > row[0], dtype=jnp.int32) for score in scores]
-    return [jnp.maximum(n, min(floor, score.size)) for n, score in zip(above, scores, strict=True)]
+  def counts(scores, row, floor, sizes):
+    del sizes
+    return [_kept(score > row[0], floor) for score in scores]
 
   return Allocation(plan, counts, absolute=True)

@@ -4,16 +4,39 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
+from sparsejax.sparsity import tree
 from sparsejax.sparsity.measure import layer_of
-from sparsejax.sparsity.tree import is_kernel, named_leaves
 
 
 class Layer(NamedTuple):
-  """A leaf that is pruned: its path, its shape, and how many groups it is pruned by."""
+  """What is pruned by itself: a leaf, one of the layers that it stacks, or an attention's heads.
+
+  Attributes:
+    path: of the leaf.
+    shape: as a matrix, (*positions, inputs, outputs).
+    groups: how many groups it is pruned by.
+    sizes: {weights in a group: how many such groups} as pairs, the largest first; () where a group
+      is a single weight.
+    leaves: (path, weights) of each leaf that it is made of; () where it is the leaf at `path`.
+  """
 
   path: str
   shape: tuple[int, ...]
   groups: int
+  sizes: tuple[tuple[int, int], ...] = ()
+  leaves: tuple[tuple[str, int], ...] = ()
+
+  @property
+  def weights(self) -> int:
+    return sum(n for _, n in self.leaves) if self.leaves else math.prod(self.shape)
+
+  def largest(self, count: int) -> int:
+    """Returns how many weights are in so many of the largest groups."""
+    total = 0
+    for size, number in self.sizes or ((self.weights // max(self.groups, 1), self.groups),):
+      taken = min(number, count)
+      total, count = total + size * taken, count - taken
+    return total
 
 
 class Costs(NamedTuple):
@@ -22,17 +45,19 @@ class Costs(NamedTuple):
   of_weight: Mapping[str, int]
   total: int
 
-  def of_group(self, layer: Layer) -> float:
-    """Returns what one group of a layer costs, on average where they differ in size."""
-    if layer.path not in self.of_weight:
+  def price(self, layer: Layer) -> float:
+    """Returns what one weight of a layer costs, on average over the leaves it is made of."""
+    leaves = layer.leaves or ((layer.path, layer.weights),)
+    if missing := [path for path, _ in leaves if path not in self.of_weight]:
       raise ValueError(
-        f"costs: nothing is known of '{layer.path}'; known are {', '.join(self.of_weight)}"
+        f"costs: nothing is known of '{missing[0]}'; known are {', '.join(self.of_weight)}"
       )
-    return self.of_weight[layer.path] * math.prod(layer.shape) / layer.groups
+    weights = layer.weights
+    return sum(self.of_weight[path] * n for path, n in leaves) / weights if weights else 0.0
 
   def budget(self, layers: Sequence[Layer], target: float) -> float:
     """Returns what the layers may cost together for the network to cost the target's share."""
-    own = sum(self.of_weight[layer.path] * math.prod(layer.shape) for layer in layers)
+    own = sum(self.price(layer) * layer.weights for layer in layers)
     rest = self.total - own
     if rest > 0 and target * self.total <= rest:
       raise ValueError(
@@ -79,9 +104,7 @@ def mac_costs(params: Any, positions: Mapping[str, int]) -> Costs:
 
 
 def _costs(params, of_kernel):
-  named = named_leaves(params)
-  of_weight = {
-    path: of_kernel(path) if is_kernel(path, leaf) else 0 for path, leaf in named.items()
-  }
-  total = sum(of_weight[path] * math.prod(leaf.shape) for path, leaf in named.items())
+  kernels = tree.kernels(params)
+  of_weight = {path: of_kernel(path) if path in kernels else 0 for path in tree.paths(params)}
+  total = sum(of_weight[path] * math.prod(leaf.shape) for path, leaf in kernels.items())
   return Costs(of_weight, total)

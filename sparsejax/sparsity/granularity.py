@@ -1,9 +1,10 @@
 """Granularity: what is kept or removed as one, a single weight or a group of them.
 
-A granularity is three functions of one leaf: `pool` sums the weights' values over each group,
+A granularity is three functions of one layer: `pool` sums the weights' values over each group,
 `spread` gives every weight its group's value, and `select` finds the groups to keep within a layer.
-Kernels are as Flax has them, (..., inputs, outputs): HWIO for a convolution, and so its groups are
-those of a dense layer with a height and a width in front. Targets and floors count groups.
+A layer comes to them as a matrix (*positions, inputs, outputs), whatever order its axes have in the
+leaf that holds it: `layout` knows that order. A convolution's groups are those of a dense layer
+with a height and a width in front. Targets and floors count groups.
 """
 
 import math
@@ -21,12 +22,15 @@ class Granularity(NamedTuple):
 
   select: (groups' scores, count) -> mask of the groups that stay; what is gone scores -inf.
   evenly: whether it keeps equally many in every part of a layer, as N:M sparsity does.
+  view: how a layer comes to these functions: as a 'matrix', as it is ('stacked'), or as (heads,
+  all else) of each projection of an attention ('by_head'), whose heads go together.
   """
 
   pool: Callable[[jax.Array], jax.Array]
   spread: Callable[[jax.Array, tuple[int, ...]], jax.Array]
   select: Callable[[jax.Array, jax.Array | int], jax.Array] = keep_largest
   evenly: bool = False
+  view: str = 'matrix'
 
   def mean(self, values: jax.Array) -> jax.Array:
     """Returns the mean of each group, which compares groups of different sizes as a sum doesn't."""
@@ -44,7 +48,11 @@ def weight() -> Granularity:
     >>> weight().pool(jnp.array([3.0, 1.0])).tolist()
     [3.0, 1.0]
   """
-  return Granularity(pool=lambda values: values, spread=lambda groups, shape: groups.reshape(shape))
+  return Granularity(
+    pool=lambda values: values,
+    spread=lambda groups, shape: groups.reshape(shape),
+    view='stacked',
+  )
 
 
 def filters() -> Granularity:
@@ -165,25 +173,21 @@ def n_of_m(m: int = 4) -> Granularity:
   return Granularity(single.pool, single.spread, select, evenly=True)
 
 
-def output_first(granularity: Granularity) -> Granularity:
-  """The same for kernels as PyTorch and Equinox have them, (outputs, inputs, height, width).
+def heads() -> Granularity:
+  """Whole heads of an attention: query, key, value and what puts them together, all at once.
+
+  Only kernels whose layout names heads are pruned. Where there are fewer heads of keys and values
+  than of queries, a group is one of them with all its queries.
 
   Example:
-    >>> output_first(filters()).pool(jnp.array([[3.0, 1.0], [1.0, 0.0]])).tolist()
+    >>> heads().pool(jnp.array([[3.0, 1.0], [1.0, 0.0]])).tolist()  # two heads
     [4.0, 1.0]
+
+  References:
+    Michel, Levy and Neubig 2019, https://arxiv.org/abs/1905.10650
   """
-
-  def as_flax(values):
-    return jnp.moveaxis(values, (0, 1), (-1, -2)) if values.ndim > 1 else values
-
-  def pool(values):
-    return granularity.pool(as_flax(values))
-
-  def spread(groups, shape):
-    if len(shape) < 2:
-      return granularity.spread(groups, shape)
-    outputs, inputs, *kernel = shape
-    values = granularity.spread(groups, (*kernel, inputs, outputs))
-    return jnp.moveaxis(values, (-1, -2), (0, 1))
-
-  return Granularity(pool, spread, granularity.select, granularity.evenly)
+  return Granularity(
+    pool=lambda values: values.sum(-1),
+    spread=lambda groups, shape: jnp.broadcast_to(groups[:, None], shape),
+    view='by_head',
+  )

@@ -11,7 +11,9 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from sparsejax.sparsity.tree import is_kernel, is_parameter, is_scale, named_leaves
+from sparsejax.sparsity import tree
+from sparsejax.sparsity.kinds import is_parameter, is_scale
+from sparsejax.sparsity.tree import named_leaves
 
 # The fraction above this is what the research log of 2017 calls "sparsity" in all its figures.
 NEARLY_ZERO = 1e-3
@@ -60,9 +62,8 @@ def weights(params: Any) -> dict[str, int]:
 def _sums_by_layer(params: Any, count: Callable[[Any], Any]) -> dict[str, Any]:
   """The sums, over each layer's kernels, of what is counted of one."""
   found: dict[str, Any] = {}
-  for path, leaf in named_leaves(params).items():
-    if is_kernel(path, leaf):
-      found[layer_of(path)] = found.get(layer_of(path), 0) + count(leaf)
+  for path, leaf in tree.kernels(params).items():
+    found[layer_of(path)] = found.get(layer_of(path), 0) + count(leaf)
   return found
 
 
@@ -100,7 +101,7 @@ def report(params: Any, positions: Mapping[str, int] | None = None) -> dict[str,
   named = named_leaves(params)
   size = sizes(params)
   active = {path: int(n) for path, n in jax.device_get(_count_active(params)).items()}
-  kernels = [path for path in size if is_kernel(path, named[path])]
+  kernels = list(tree.kernels(params))
   scales = [path for path in size if is_scale(path)]
   weights, active_weights = (sum(n[path] for path in kernels) for n in (size, active))
   parameters, active_parameters = sum(size.values()), sum(active.values())

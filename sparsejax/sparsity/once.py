@@ -9,9 +9,10 @@ import jax.core
 import jax.numpy as jnp
 
 from sparsejax.sparsity import allocation as allocations
-from sparsejax.sparsity import criteria, schedules, tree, updates
+from sparsejax.sparsity import axes, criteria, schedules, tree, updates
 from sparsejax.sparsity import granularity as granularities
 from sparsejax.sparsity.costs import Costs, Layer, mac_costs, weight_costs
+from sparsejax.sparsity.layout import Layout
 from sparsejax.sparsity.renewal import Renewal
 
 
@@ -26,6 +27,7 @@ def prune_to(
   granularity: granularities.Granularity | None = None,
   allocation: Callable[[Costs | None], allocations.Allocation] | None = None,
   exclude: str | Sequence[str] = (),
+  layouts: Mapping[str, str | Layout] | None = None,
   floor: int = 1,
   seed: int = 0,
   **extra: Any,
@@ -46,6 +48,7 @@ def prune_to(
     allocation: `allocation.global_rank` (the default but for N:M, where it is `uniform`), `uniform`
       or `erk`: the function itself, which is called here with the costs of the network.
     exclude: regular expressions (or one) over paths of kernels to leave whole.
+    layouts: {regular expression over paths: which axes are what}, as of `prune`.
     floor: the number of weights (groups) that every layer keeps at least.
     seed: of the random criterion.
     **extra: what the criterion needs, such as `grad`.
@@ -74,10 +77,18 @@ def prune_to(
     parameters='kernels',
     exclude=tree.patterns(exclude),
     floor=floor,
-    seed=seed,
+    layouts=axes.given(layouts),
   ).checked()
   _check_extra(parts, extra)
-  masks = parts.renew(parts.initial(params), params, extra, jnp.int32(0))
+  table = jnp.asarray(parts.table(params))
+  masks = parts.renew(
+    parts.initial(params),
+    params,
+    extra,
+    step=jnp.int32(0),
+    seed=jnp.uint32(seed % 2**32),
+    table=table,
+  )
   _warn_of_thin_layers(masks, share)
   return jax.tree.map(lambda m, p: jnp.where(m, p, 0).astype(p.dtype), masks, params)
 

@@ -9,11 +9,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from sparsejax.sparsity import criteria, tree, updates
+from sparsejax.sparsity import axes, criteria, tree, updates
 from sparsejax.sparsity.allocation import Allocation
-from sparsejax.sparsity.costs import Layer
 from sparsejax.sparsity.granularity import Granularity
+from sparsejax.sparsity.placement import placed_like
 from sparsejax.sparsity.schedules import PruningSchedule, checked
+from sparsejax.sparsity.units import Unit, units
 from sparsejax.sparsity.updates import UpdateRule
 from sparsejax.streams import PRUNING, stream
 
@@ -33,7 +34,7 @@ class Renewal(NamedTuple):
   parameters: tree.Choice
   exclude: tuple[str, ...]
   floor: int
-  seed: int
+  layouts: axes.Given = ()
 
   def checked(self) -> 'Renewal':
     """Returns itself, or raises a ValueError in one line for parts that don't go together."""
@@ -54,7 +55,10 @@ class Renewal(NamedTuple):
         'an update rule that grows weights at zero does not go with an absolute threshold, which '
         'removes what is near zero; allowed are the other allocations'
       )
-    return self._replace(schedule=schedule)
+    which = self.parameters
+    if not isinstance(which, str) and not callable(which):
+      which = tuple(which)
+    return self._replace(schedule=schedule, parameters=which)
 
   @property
   def grows(self) -> bool:
@@ -69,24 +73,50 @@ class Renewal(NamedTuple):
     return needs
 
   def initial(self, params: Any) -> Any:
-    """Returns masks that keep everything; refuses a target or a floor that can't be met."""
-    chosen = tree.choose(params, self.parameters, self.exclude)
-    masks = jax.tree.map(lambda p, c: jnp.ones(jnp.shape(p) if c else (), bool), params, chosen)
-    if layers := self._layers(tree.pick(masks, chosen)):
+    """Returns masks that keep everything, placed as their parameters are."""
+    pruned = {leaf.path for unit in self.units(params) for leaf in unit.leaves}
+    ones = [
+      jnp.ones_like(leaf, dtype=bool) if path in pruned else jnp.ones((), bool)
+      for path, leaf in tree.named_leaves(params).items()
+    ]
+    return jax.tree.unflatten(jax.tree.structure(params), ones)
+
+  def table(self, params: Any) -> np.ndarray:
+    """Returns one planned row for each target, int32 or float32; planned exactly, on the host.
+
+    Raises:
+      ValueError: a target or a floor that can't be met.
+    """
+    found = self.units(params)
+    layers = [layer for unit in found for layer in unit.layer_table(with_sizes=True)]
+    if layers:
       largest = max(layers, key=lambda layer: layer.groups)
       if self.floor > 1 and self.floor >= largest.groups:
         raise ValueError(
           f'floor={self.floor} must be less than {largest.groups}, what the largest leaf to prune '
           f'({largest.path}) has: nothing would be removed'
         )
-      _table(self, layers)
-    return masks
+    return _table(self.allocation, tuple(layers), self.schedule.targets, self.floor)
+
+  def units(self, params: Any) -> list[Unit]:
+    """Returns what is ranked together, as names and shapes tell."""
+    chosen = tree.choose(params, self.parameters, self.exclude)
+    return units(params, chosen, self.granularity, self.layouts)
 
   def due(self, step: jax.Array) -> jax.Array:
     """Returns how many of the schedule's renewals lie at a step or before it."""
     return jnp.sum(jnp.asarray(self.schedule.steps) <= step, dtype=jnp.int32)
 
-  def renew(self, masks: Any, params: Any, extra: Mapping[str, Any], step: jax.Array) -> Any:
+  def renew(
+    self,
+    masks: Any,
+    params: Any,
+    extra: Mapping[str, Any],
+    *,
+    step: jax.Array,
+    seed: jax.Array,
+    table: jax.Array,
+  ) -> Any:
     """Returns the masks of the schedule's newest renewal, made of the parameters as they are.
 
     Args:
@@ -94,61 +124,93 @@ class Renewal(NamedTuple):
       params: any pytree.
       extra: what `needs` names, trees of the parameters' structure.
       step: one of the schedule's, or a later one.
+      seed: of what is random.
+      table: the rows that were planned.
     """
-    chosen = tree.choose(params, self.parameters, self.exclude)
-    picked = tree.pick(masks, chosen)
-    leaves, structure = jax.tree.flatten(picked)
-    if not leaves:
+    found = self.units(params)
+    if not found:
       return masks
-    params = jax.tree.leaves(tree.pick(params, chosen))
-    extra = {name: jax.tree.leaves(tree.pick(value, chosen)) for name, value in extra.items()}
-    rows = jnp.asarray(_table(self, self._layers(picked)))
-    row = rows[self.due(step) - 1]
-    renewed = self._renew_groups(leaves, params, extra, row, step)
-    spread = [self.granularity.spread(g, m.shape) for g, m in zip(renewed, leaves, strict=True)]
-    return tree.merge(structure.unflatten(spread), masks)
+    row = table[self.due(step) - 1]
 
-  def _renew_groups(self, masks, params, extra, row, step):
-    key = jax.random.fold_in(stream(jax.random.key(self.seed), PRUNING), step)
-    keys = jax.random.split(key, 3 * len(masks)).reshape(3, len(masks))
-    groups = [self.granularity.pool(mask.astype(jnp.float32)) > 0 for mask in masks]
-    scores = self._score(self.criterion, params, extra, keys[0])
+    @placed_like(masks)
+    def renewed(masks, params, extra, row, step, seed):
+      named = tree.named_leaves(masks), tree.named_leaves(params)
+      of_leaves = {name: tree.named_leaves(value) for name, value in extra.items()}
+      new = _Step(self, found, *named, of_leaves).masks(row, step, seed)
+      leaves = [new.get(path, mask) for path, mask in named[0].items()]
+      return jax.tree.unflatten(jax.tree.structure(masks), leaves)
+
+    return renewed(masks, params, dict(extra), row, step, seed)
+
+
+class _Step(NamedTuple):
+  """One renewal: its parts, what it prunes, and the leaves by path."""
+
+  parts: Renewal
+  units: list[Unit]
+  old: Mapping[str, jax.Array]
+  params: Mapping[str, jax.Array]
+  extra: Mapping[str, Mapping[str, jax.Array]]
+
+  def masks(self, row, step, seed) -> dict[str, jax.Array]:
+    """Returns the new mask of every leaf that is pruned."""
+    parts = self.parts
+    number = sum(len(unit.leaves) for unit in self.units)
+    key = jax.random.fold_in(stream(jax.random.key(seed), PRUNING), step)
+    keys = jax.random.split(key, 3 * number).reshape(3, number)
+    groups = [
+      unit.pool([self.old[leaf.path].astype(jnp.float32) for leaf in unit.leaves]) > 0
+      for unit in self.units
+    ]
+    scores = self._scores(parts.criterion, keys[0])
     # Only what is still there is ranked: a living zero must not tie with what has gone.
     ranked = [jnp.where(g, s, -jnp.inf) for g, s in zip(groups, scores, strict=True)]
-    counts = self.allocation.counts(ranked, row, self.floor)
-    grow = start = [None] * len(masks)
-    if self.grows:
-      grow = self._score(self.update_rule.grow, params, extra, keys[1])
-      start = self._score(criteria.random, params, {}, keys[2])
+    sizes = [unit.sizes for unit in self.units]
+    counts = parts.allocation.counts(ranked, row, parts.floor, sizes)
+    grow = start = [None] * len(self.units)
+    if parts.grows:
+      grow = self._scores(parts.update_rule.grow, keys[1])
+      start = self._scores(criteria.random, keys[2])
     renew = functools.partial(
-      updates.renew, self.update_rule, select=self.granularity.select, step=step
+      updates.renew, parts.update_rule, select=parts.granularity.select, step=step
     )
-    return [
-      renew(*layer, grow_scores=g, start_scores=s)
-      for *layer, g, s in zip(groups, scores, counts, grow, start, strict=True)
-    ]
+    found = {}
+    for unit, group, score, count, g, s in zip(
+      self.units, groups, scores, counts, grow, start, strict=True
+    ):
+      of_layer = jax.vmap(
+        lambda mask, score, count, g, s: renew(mask, score, count, grow_scores=g, start_scores=s)
+      )
+      kept = of_layer(group, score, count, g, s)
+      paths = [leaf.path for leaf in unit.leaves]
+      found |= dict(zip(paths, unit.spread(kept), strict=True))
+    return found
 
-  def _score(self, criterion, params, extra, keys):
-    """The mean score of every group, layer by layer; one that is no number is the least of all."""
-    needs = criteria.needs(criterion)
-    given = [{name: extra[name][i] for name in needs} for i in range(len(params))]
-    if criteria.takes_key(criterion):
-      given = [named | {'key': key} for named, key in zip(given, keys, strict=True)]
-    scores = [
-      self.granularity.mean(criterion(p, **named)) for p, named in zip(params, given, strict=True)
-    ]
-    # The least number, and not -inf, which stands for what has gone already.
-    return [jnp.where(jnp.isnan(s), jnp.finfo(s.dtype).min, s) for s in scores]
+  def _scores(self, criterion, keys) -> list[jax.Array]:
+    """The mean score of every group, unit by unit; one that is no number is the least of all."""
+    keys, found = iter(keys), []
+    for unit in self.units:
+      score = unit.mean([self._score(criterion, leaf, next(keys)) for leaf in unit.leaves])
+      # The least number, and not -inf, which stands for what has gone already.
+      found.append(jnp.where(jnp.isnan(score), jnp.finfo(score.dtype).min, score))
+    return found
 
-  def _layers(self, masks: Any) -> tuple[Layer, ...]:
-    return tuple(
-      Layer(path, jnp.shape(mask), self.granularity.groups(jnp.shape(mask)))
-      for path, mask in tree.named_leaves(masks).items()
+  def _score(self, criterion, leaf, key) -> jax.Array:
+    """What a criterion says of a leaf, each of the layers that it stacks by itself."""
+    named = {name: self.extra[name][leaf.path] for name in criteria.needs(criterion)}
+    random = criteria.takes_key(criterion)
+    if leaf.layers == 1:
+      return criterion(self.params[leaf.path], **named, **({'key': key} if random else {}))
+    stacked = leaf.layout.stacked
+    keys = {'key': jax.random.split(key, leaf.layers)} if random else {}
+    of_layers = {name: stacked(value) for name, value in named.items()} | keys
+    scores = jax.vmap(lambda p, named: criterion(p, **named))(
+      stacked(self.params[leaf.path]), of_layers
     )
+    return leaf.layout.unstacked(scores, leaf.shape)
 
 
 @functools.cache
-def _table(parts: Renewal, layers: tuple[Layer, ...]) -> np.ndarray:
-  """One planned row for each target: exact on the host, looked up on the device."""
-  plan = parts.allocation.plan
-  return np.stack([plan(layers, target, parts.floor) for target in parts.schedule.targets])
+def _table(allocation, layers, targets, floor) -> np.ndarray:
+  rows = np.stack([allocation.plan(layers, target, floor) for target in targets])
+  return rows.astype(np.float32 if np.issubdtype(rows.dtype, np.floating) else np.int32)

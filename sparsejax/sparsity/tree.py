@@ -1,32 +1,40 @@
 """Parameters by path: which leaf is called what, which are kernels, which a rule is over."""
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 
 from sparsejax.lookup import lookup
+from sparsejax.sparsity import kinds
 
-# The names that Flax, Haiku, Equinox and PyTorch give to what is added or rescales, whatever its
-# rank: a convolution's bias in Equinox has shape (channels, 1, 1) and still is no kernel.
-NOT_KERNELS = frozenset({'bias', 'b', 'scale', 'offset', 'mean', 'var'})
-# And what `posterior` gives to what a posterior has beside its means.
-NOT_KERNELS_END = ('_log_variance', '_mean')
-
-Choice = str | Callable[[str, jax.Array], bool]
+Choice = str | Callable[[str, jax.Array], bool] | Sequence[str]
+BOXES = (
+  'value',
+  'raw_value',
+)  # the attribute in which NNX' variables and Flax' boxes hold an array
 
 
 def paths(tree: Any, is_leaf: Callable[[Any], bool] | None = None) -> list[str]:
   """Returns the '/'-joined path of every leaf, in the order of jax.tree.leaves.
+
+  The `value` of NNX' variables and of Flax' boxes is left out: NNX' own optimizer shows a chain
+  variables when it begins and bare arrays when it updates them.
 
   Example:
     >>> paths({'conv1': {'kernel': 0, 'bias': 1}})
     ['conv1/bias', 'conv1/kernel']
   """
   flat, _ = jax.tree_util.tree_flatten_with_path(tree, is_leaf)
-  return [jax.tree_util.keystr(path, simple=True, separator='/') for path, _ in flat]
+  return [_joined(path) for path, _ in flat]
+
+
+def _joined(keys) -> str:
+  attribute = isinstance(keys[-1], jax.tree_util.GetAttrKey) if len(keys) > 1 else False
+  keys = keys[:-1] if attribute and keys[-1].name in BOXES else keys
+  return jax.tree_util.keystr(keys, simple=True, separator='/')
 
 
 def named_leaves(tree: Any, is_leaf: Callable[[Any], bool] | None = None) -> dict[str, Any]:
@@ -34,40 +42,10 @@ def named_leaves(tree: Any, is_leaf: Callable[[Any], bool] | None = None) -> dic
   return dict(zip(paths(tree, is_leaf), jax.tree.leaves(tree, is_leaf), strict=True))
 
 
-def is_kernel(path: str, leaf: jax.Array) -> bool:
-  """Whether a leaf holds connections (a matrix or a filter bank), as the papers count weights.
-
-  Example:
-    >>> is_kernel('conv1/kernel', jnp.zeros((3, 3, 8, 16))), is_kernel('conv1/bias', jnp.zeros(16))
-    (True, False)
-  """
-  name = path.rsplit('/', 1)[-1]
-  return jnp.ndim(leaf) >= 2 and name not in NOT_KERNELS and not name.endswith(NOT_KERNELS_END)
+CHOICES = ('all', 'kernels')
 
 
-def is_scale(path: str) -> bool:
-  """Whether a leaf is the scale of a normalisation, by which a whole channel is multiplied.
-
-  Example:
-    >>> is_scale('bn1/scale'), is_scale('bn1/bias')
-    (True, False)
-  """
-  return path.rsplit('/', 1)[-1] == 'scale'
-
-
-def is_parameter(path: str, leaf: jax.Array) -> bool:
-  """Whether a leaf is trainable at all: anything of a floating type."""
-  del path
-  return jnp.issubdtype(jnp.result_type(leaf), jnp.floating)
-
-
-CHOICES: dict[str, Callable[[str, jax.Array], bool]] = {
-  'all': is_parameter,
-  'kernels': lambda path, leaf: is_kernel(path, leaf) and is_parameter(path, leaf),
-}
-
-
-def patterns(exclude: str | Sequence[str]) -> tuple[str, ...]:
+def patterns(exclude: str | Sequence[str], argument: str = 'exclude') -> tuple[str, ...]:
   """Returns one or several regular expressions as a tuple, or raises a ValueError for a bad one.
 
   Example:
@@ -79,7 +57,7 @@ def patterns(exclude: str | Sequence[str]) -> tuple[str, ...]:
     try:
       re.compile(pattern)
     except re.error as error:
-      raise ValueError(f'exclude={pattern!r}: no regular expression: {error}') from None
+      raise ValueError(f'{argument}={pattern!r}: no regular expression: {error}') from None
   return found
 
 
@@ -88,8 +66,10 @@ def choose(params: Any, which: Choice = 'kernels', exclude: str | Sequence[str] 
 
   Args:
     params: any pytree of arrays.
-    which: 'all' (every trainable parameter), 'kernels', or a function of (path, leaf), which
-      should look at the leaf's shape and dtype alone: under jit it has no values.
+    which: 'all' (every trainable parameter), 'kernels' (matrices and filter banks, no embeddings or
+      tables of positions), or a function of (path, leaf), which should look at the leaf's shape
+      and dtype alone: under jit it has no values. Or several: each 'kernels' or a regular
+      expression searched for in the paths, such as ('kernels', 'embedding$').
     exclude: regular expressions (or one) searched for in the paths, to leave leaves out, such as
       ('classifier', '^conv1/').
 
@@ -100,21 +80,73 @@ def choose(params: Any, which: Choice = 'kernels', exclude: str | Sequence[str] 
     >>> choose({'fc1': {'kernel': jnp.ones((2, 2)), 'bias': jnp.ones(2)}})
     {'fc1': {'bias': False, 'kernel': True}}
   """
-  predicate = lookup('choice of parameters', which, CHOICES) if isinstance(which, str) else which
-  exclude = patterns(exclude)
   named = named_leaves(params)
-  for pattern in exclude:
-    if named and not any(re.search(pattern, path) for path in named):
-      raise ValueError(f'exclude={pattern!r} matches no parameter; there are: {", ".join(named)}')
-  excluded = [any(re.search(pattern, path) for pattern in exclude) for path in named]
+  wanted = _wanted(which, params, named)
+  exclude = patterns(exclude)
+  _check_found('exclude', exclude, named)
   chosen = [
-    bool(predicate(path, leaf)) and not out
-    for (path, leaf), out in zip(named.items(), excluded, strict=True)
+    wanted(path, leaf)
+    and kinds.is_parameter(path, leaf)
+    and not any(re.search(pattern, path) for pattern in exclude)
+    for path, leaf in named.items()
   ]
   if named and not any(chosen):
-    name = which if isinstance(which, str) else getattr(which, '__qualname__', repr(which))
-    raise ValueError(f"parameters='{name}', exclude={exclude!r} leaves nothing to choose")
+    raise ValueError(_nothing(which, exclude, named))
   return jax.tree.unflatten(jax.tree.structure(params), chosen)
+
+
+def kernels(params: Any) -> dict[str, Any]:
+  """Returns {path: leaf} of the kernels, the leaves whose values are counted as weights.
+
+  Example:
+    >>> list(kernels({'fc': {'kernel': jnp.ones((2, 2)), 'bias': jnp.ones(2)}}))
+    ['fc/kernel']
+  """
+  named = named_leaves(params)
+  wanted = _wanted('kernels', params, named)
+  return {p: leaf for p, leaf in named.items() if wanted(p, leaf) and kinds.is_parameter(p, leaf)}
+
+
+def _wanted(which, params, named) -> Callable[[str, Any], bool]:
+  """Whether a leaf is meant, before what is excluded."""
+  if isinstance(which, str):
+    lookup('choice of parameters', which, dict.fromkeys(CHOICES))
+    which = (which,)
+  elif callable(which):
+    predicate: Callable[..., Any] = which
+    return lambda path, leaf: bool(predicate(path, leaf))
+  nodes = kinds.equinox_nodes(params)
+  expressions = patterns([entry for entry in which if entry not in CHOICES], 'parameters')
+  _check_found('parameters', expressions, named)
+
+  def wanted(path, leaf):
+    return (
+      'all' in which
+      or ('kernels' in which and kinds.is_kernel(path, leaf, nodes))
+      or any(re.search(expression, path) for expression in expressions)
+    )
+
+  return wanted
+
+
+def _check_found(argument: str, expressions: Sequence[str], named: Mapping[str, Any]) -> None:
+  for pattern in expressions:
+    if named and not any(re.search(pattern, path) for path in named):
+      raise ValueError(
+        f'{argument}={pattern!r} matches no parameter; there are: {", ".join(named)}'
+      )
+
+
+def _nothing(which, exclude, named) -> str:
+  if which == 'kernels' and not exclude:
+    shapes = ', '.join(f'{path} {jnp.shape(leaf)}' for path, leaf in named.items())
+    return (
+      f"no leaf of {shapes} is a kernel, which has two axes or more and no bias's, scale's or "
+      "embedding's name: parameters='all' prunes every leaf, a function of (path, leaf) or regular "
+      'expressions choose some'
+    )
+  name = which if isinstance(which, str) else getattr(which, '__qualname__', repr(which))
+  return f"parameters='{name}', exclude={exclude!r} leaves nothing to choose"
 
 
 def pick(tree: Any, chosen: Any) -> Any:

@@ -1,6 +1,7 @@
 """Proximal steps as a link behind the learning rate: L1 and the group lasso with exact zeros."""
 
-from collections.abc import Sequence
+import functools
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -11,8 +12,11 @@ from jax.core import Tracer
 
 from sparsejax.lookup import lookup
 from sparsejax.private import NO_PARAMS_MSG
+from sparsejax.sparsity import axes, shrinkage, tree
 from sparsejax.sparsity import granularity as granularities
-from sparsejax.sparsity import shrinkage, tree
+from sparsejax.sparsity.layout import Layout
+from sparsejax.sparsity.placement import placed_like
+from sparsejax.sparsity.units import units
 from sparsejax.transforms.proximal_metrics import Metric, default_metric
 from sparsejax.transforms.slots import is_hole
 
@@ -88,7 +92,8 @@ def proximal_l1(
     Duchi, Hazan and Singer 2011 (the metric), https://jmlr.org/papers/v12/duchi11a.html
   """
 
-  def shrink(values, threshold, divisor):
+  def shrink(values, threshold, divisor, unit):
+    del unit
     if divisor is None:
       return shrinkage.soft_threshold(values, threshold)
     smallest = jnp.finfo(divisor.dtype).tiny  # 0 / 0 where neither gradient nor threshold is
@@ -108,6 +113,7 @@ def proximal_group_l1(
   metric: Metric | None = None,
   parameters: tree.Choice = 'kernels',
   exclude: str | Sequence[str] = (),
+  layouts: Mapping[str, str | Layout] | None = None,
 ) -> optax.GradientTransformationExtraArgs:
   r"""The group lasso by the proximal step: whole filters or units become exactly zero.
 
@@ -131,6 +137,7 @@ def proximal_group_l1(
     parameters: 'kernels', 'all' (entries of a bias are groups of one), or a function of (path,
       leaf).
     exclude: regular expressions (or one) over paths; each must match something.
+    layouts: {regular expression over paths: which axes are what}, as of `prune`.
 
   Returns:
     A transformation whose updates are of the wider dtype of updates and parameters, where chosen.
@@ -156,18 +163,44 @@ def proximal_group_l1(
   if granularity.evenly:
     raise ValueError('granularity n_of_m: its groups are single weights; allowed is proximal_l1')
 
-  def shrink(values, threshold, divisor):
+  if granularity.view == 'by_head':
+    raise ValueError(
+      'granularity heads: a group is in one leaf here, and must be one of the others'
+    )
+  told = axes.given(layouts)
+
+  def layer(values, threshold, divisor):
     if divisor is None:
       return shrinkage.group_soft_threshold(values, threshold, granularity, group_weight)
     return shrinkage.group_soft_threshold_in_metric(
       values, threshold, divisor, granularity, group_weight
     )
 
-  return _proximal(shrink, strength, learning_rate, momentum, inner, metric, parameters, exclude)
+  def shrink(values, threshold, divisor, unit):
+    [leaf] = unit.leaves
+
+    @placed_like(values)
+    def shrunk(values, threshold, divisor):
+      view = functools.partial(unit.view, leaf)
+      layers = jax.vmap(layer, in_axes=(0, None, 0))
+      found = layers(view(values), threshold, jax.tree.map(view, divisor))
+      return unit.restore(leaf, found)
+
+    return shrunk(values, threshold, divisor)
+
+  def units_of(params, chosen):
+    found = iter(units(params, chosen, granularity, told))
+    return jax.tree.map(lambda c: next(found) if c else None, chosen)
+
+  return _proximal(
+    shrink, strength, learning_rate, momentum, inner, metric, parameters, exclude, units_of
+  )
 
 
-def _proximal(shrink, strength, learning_rate, momentum, inner, metric, parameters, exclude):
-  """The link of one operator: (values, threshold, the metric's leaf or None) -> values."""
+def _proximal(
+  shrink, strength, learning_rate, momentum, inner, metric, parameters, exclude, units_of=None
+):
+  """The link of one operator: (values, threshold, the metric's leaf or None, unit) -> values."""
   strength, learning_rate = _rate('strength', strength), _rate('learning_rate', learning_rate)
   _check('momentum', momentum, 1, 'a number in [0, 1)')
   if inner is None and metric is not None:
@@ -189,6 +222,8 @@ def _proximal(shrink, strength, learning_rate, momentum, inner, metric, paramete
     if all(hasattr(leaf, 'shape') for leaf in jax.tree.leaves(params)):
       chosen = tree.choose(params, parameters, exclude)
       jax.eval_shape(lambda state: divisors(state, chosen), inner_state)
+      if units_of is not None:
+        units_of(params, chosen)  # or what is wrong is said here
     return ProximalState(jnp.zeros([], jnp.int32), inner_state)
 
   def update_fn(updates, state, params=None, **extra_args):
@@ -198,7 +233,7 @@ def _proximal(shrink, strength, learning_rate, momentum, inner, metric, paramete
     gain = learning_rate(state.count) / (1 - momentum)
     threshold = strength(state.count) * gain
 
-    def move(chosen, update, param, divisor):
+    def move(chosen, update, param, divisor, unit):
       if not chosen:
         return update
       update, param = jnp.asarray(update), jnp.asarray(param)
@@ -208,11 +243,12 @@ def _proximal(shrink, strength, learning_rate, momentum, inner, metric, paramete
       precise = jnp.promote_types(wider, jnp.float32)
       values = param.astype(precise) + update.astype(precise)
       divisor = None if divisor is None else divisor.astype(precise)
-      shrunk = shrink(values, jnp.asarray(threshold, precise), divisor)
+      shrunk = shrink(values, jnp.asarray(threshold, precise), divisor, unit)
       return (shrunk - param.astype(precise)).astype(wider)
 
     chosen = tree.choose(params, parameters, exclude)
-    updates = jax.tree.map(move, chosen, updates, params, divisors(inner_state, chosen))
+    found = jax.tree.map(lambda _: None, chosen) if units_of is None else units_of(params, chosen)
+    updates = jax.tree.map(move, chosen, updates, params, divisors(inner_state, chosen), found)
     return updates, ProximalState(optax.safe_increment(state.count), inner_state)
 
   return optax.GradientTransformationExtraArgs(init_fn, update_fn)

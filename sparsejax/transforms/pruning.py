@@ -1,18 +1,20 @@
 """Pruning as the last link of an Optax chain: masks in its state, exact zeros in the parameters."""
 
 import functools
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
+import jax.core
 import jax.numpy as jnp
 import optax
 
 from sparsejax.private import NO_PARAMS_MSG
 from sparsejax.sparsity import allocation as allocations
-from sparsejax.sparsity import criteria, schedules, tree
+from sparsejax.sparsity import axes, criteria, schedules, tree
 from sparsejax.sparsity import granularity as granularities
 from sparsejax.sparsity import updates as update_rules
+from sparsejax.sparsity.layout import Layout
 from sparsejax.sparsity.renewal import Renewal
 from sparsejax.transforms.slots import clear_slots, is_hole
 
@@ -22,6 +24,8 @@ class PruneState(NamedTuple):
 
   count: jax.typing.ArrayLike  # shape=(), dtype=int32: updates made
   renewals: jax.typing.ArrayLike  # shape=(), dtype=int32: of the schedule's, made so far
+  seed: jax.typing.ArrayLike  # shape=(), dtype=uint32: of what is random
+  table: jax.typing.ArrayLike  # what was planned, a row for each target; int32 or float32
   masks: optax.Params  # dtype=bool, of each chosen leaf's shape; shape=() for the others
   inner_state: optax.OptState
 
@@ -35,6 +39,7 @@ def prune(
   update_rule: update_rules.UpdateRule | None = None,
   parameters: tree.Choice = 'kernels',
   exclude: str | Sequence[str] = (),
+  layouts: Mapping[str, str | Layout] | None = None,
   floor: int = 1,
   seed: int = 0,
   inner: optax.GradientTransformation | None = None,
@@ -69,11 +74,15 @@ def prune(
       in which masks only shrink. One that lets weights come back makes no gradient step where it
       renews masks; a weight that comes back starts at zero. It belongs around its optimizer, as
       `inner`: momentum ahead of it would still push what comes back.
-    parameters: 'kernels', 'all' (biases and BatchNorm too), or a function of (path, leaf).
+    parameters: 'kernels', 'all' (biases, BatchNorm and embeddings too), a function of (path, leaf),
+      or several: 'kernels' and regular expressions over paths, as in ('kernels', 'embedding$').
     exclude: regular expressions (or one) over paths; each must match something.
+    layouts: {regular expression over paths: which axes are what}, such as {'query': 'in head out'},
+      where names and shapes don't tell; `layouts_of` reads them off a network.
     floor: the number of weights (of groups, if the granularity makes any) that every chosen leaf
       keeps at least, or all, if it has fewer.
-    seed: of what is random: a criterion, a rule's start, its growth.
+    seed: of what is random: a criterion, a rule's start, its growth. It stands in the state, where
+      `optax.tree.set(state, seed=...)` gives each member of an ensemble its own under vmap.
     inner: a transformation to run inside the masks.
 
   Returns:
@@ -81,8 +90,9 @@ def prune(
 
   Raises:
     ValueError: at once, for a schedule that doesn't rise or parts that don't go together; at
-      `init`, for a target that the allocation refuses or a choice that matches nothing; at
-      `update`, without `params` or an extra argument that a criterion needs.
+      `init`, for a target that the allocation refuses, a choice that matches nothing or a leaf
+      whose axes could be one thing or another; at `update`, without `params` or an extra argument
+      that a criterion needs.
 
   Example:
     >>> import sparsejax
@@ -108,24 +118,26 @@ def prune(
     parameters,
     tree.patterns(exclude),
     floor,
-    seed,
+    axes.given(layouts),
   ).checked()
   inner = optax.with_extra_args_support(optax.identity() if inner is None else inner)
-  renewed_if = _renewal(parts, inner)
 
   def init_fn(params):
     count, renewals = (jnp.zeros([], jnp.int32) for _ in range(2))  # apart, to be donated
-    return PruneState(count, renewals, parts.initial(params), inner.init(params))
+    masks, table = parts.initial(params), jnp.asarray(parts.table(params))
+    return PruneState(count, renewals, jnp.uint32(seed % 2**32), table, masks, inner.init(params))
 
   def update_fn(updates, state, params=None, **extra_args):
     if params is None:
       raise ValueError(NO_PARAMS_MSG)
     renewals, wanted = parts.due(state.count), _wanted(parts.needs, updates, extra_args)
     due = renewals > state.renewals
-    masks, kept, inner_state = renewed_if(due, state, params, *wanted)
-    extra_args = _with_masked_grad(extra_args, updates, masks)
+    masks = _renewed_if(due, parts, state, params, *wanted)
     # What has just grown gets no gradient yet, so that its slots start at zero. The inner links run
     # all the same, and count this step: a learning rate's schedule must not stand still.
+    kept = jax.tree.map(jnp.logical_and, masks, state.masks) if parts.grows else masks
+    extra_args = _with_masked_grad(extra_args, updates, masks)
+    inner_state = _cleared_if(due, inner, state.inner_state, kept)
     updates, inner_state = inner.update(
       apply_masks(updates, kept), inner_state, apply_masks(params, kept), **extra_args
     )
@@ -134,30 +146,49 @@ def prune(
     # In the wider of the two dtypes: -p rounded to narrower updates would not bring p to zero.
     updates = jax.tree.map(lambda u, p, m: jnp.where(m, u, -p), updates, params, masks)
     count = optax.safe_increment(state.count)
-    return updates, PruneState(count, renewals, masks, inner_state)
+    return updates, PruneState(count, renewals, state.seed, state.table, masks, inner_state)
 
   return optax.GradientTransformationExtraArgs(init_fn, update_fn)
 
 
-def _renewal(parts, inner):
-  """From whether they are due to masks, where they and the old are true, and the inner state."""
+def _renewed_if(due, parts, state, params, extra, lazy):
+  """The state's masks, or where they are due those that the parameters make.
 
-  def renew(state, params, extra, lazy=()):
-    extra = extra | {name: value() for name, value in lazy}
-    masks = parts.renew(state.masks, params, extra, state.count)
-    kept = jax.tree.map(jnp.logical_and, masks, state.masks)
-    return masks, kept, clear_slots(inner, state.inner_state, kept)
+  A loop of one pass at most, and not a branch: under vmap a branch becomes a select, and masks
+  would be ranked anew at every step.
+  """
+  if not isinstance(due, jax.core.Tracer):
+    return _renewed(parts, state, params, extra, lazy) if due else state.masks
 
-  def keep(state, params, extra):
-    del params, extra
-    return state.masks, state.masks, state.inner_state
+  def renew(carried):
+    _, masks = carried
+    now = state._replace(masks=masks)
+    return jnp.zeros_like(due), _renewed(parts, now, params, extra, lazy)
 
-  def renewed_if(due, state, params, extra, lazy):
-    # One and the same function where it can be: outside jit a new one is traced at every update.
-    branch = functools.partial(renew, lazy=lazy) if lazy else renew
-    return jax.lax.cond(due, branch, keep, state, params, extra)
+  _, masks = jax.lax.while_loop(lambda carried: carried[0], renew, (due, state.masks))
+  return masks
 
-  return renewed_if
+
+def _renewed(parts, state, params, extra, lazy):
+  extra = extra | {name: value() for name, value in lazy}
+  params, extra = jax.lax.stop_gradient((params, extra))  # masks have no derivative
+  return _renew(parts)(
+    state.masks, params, extra, step=state.count, seed=state.seed, table=state.table
+  )
+
+
+@functools.cache
+def _renew(parts):
+  """Compiled once, outside of jit too."""
+  return jax.jit(parts.renew)
+
+
+def _cleared_if(due, inner, inner_state, kept):
+  """The inner state, with its slots at zero outside of what is kept where masks are new."""
+  if not jax.tree.leaves(inner_state):
+    return inner_state
+  clear = functools.partial(clear_slots, inner)
+  return jax.lax.cond(due, clear, lambda state, kept: state, inner_state, kept)
 
 
 def _wanted(needs, updates, extra_args):

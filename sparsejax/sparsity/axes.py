@@ -1,0 +1,260 @@
+"""Which layout a leaf has, where nobody said so: from node types, names, and the leaves beside it.
+
+What could be one thing or another raises, with the line that says which.
+"""
+
+import functools
+import math
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import jax.numpy as jnp
+
+from sparsejax.sparsity import kinds, tree
+from sparsejax.sparsity.layout import Layout, of_text
+
+Given = tuple[tuple[str, Layout], ...]
+
+PROJECTIONS = re.compile(r'^(query|key|value|[qkv]|[qkv]_proj|(query|key|value)_proj(ection)?)$')
+TOGETHER = re.compile(r'^(out|o|attn_out|out_proj|o_proj|output|output_proj(ection)?)$')
+CONVOLUTION = re.compile('conv', re.IGNORECASE)
+DENSE = re.compile('dense|linear|proj|general', re.IGNORECASE)
+LARGEST_WINDOW = 11  # of a convolution that no name tells of: AlexNet's
+
+
+def given(layouts: Mapping[str, str | Layout] | None) -> Given:
+  """Returns what a user gave, {pattern of a path: layout}, checked and hashable."""
+  found = []
+  for pattern, value in (layouts or {}).items():
+    tree.patterns(pattern)
+    found.append((pattern, of_text(value)))
+  return tuple(found)
+
+
+def layouts(params: Any, paths: Sequence[str], layouts: Given = ()) -> dict[str, Layout]:
+  """Returns the layout of each of the leaves at these paths.
+
+  Args:
+    params: any pytree of arrays, or of their shapes.
+    paths: of the leaves that are meant.
+    layouts: what the user gave; the first pattern that is found in a path counts.
+
+  Raises:
+    ValueError: a leaf whose axes could be one thing or another, a pattern that no leaf has, or a
+      layout that does not fit its leaf.
+
+  Example:
+    >>> params = {'query': {'kernel': jnp.ones((16, 4, 8)), 'bias': jnp.ones((4, 8))}}
+    >>> layouts(params, ['query/kernel'])
+    {'query/kernel': Layout(text='in head out', head=None)}
+  """
+  shapes = {path: jnp.shape(leaf) for path, leaf in tree.named_leaves(params).items()}
+  for pattern, _ in layouts:
+    if shapes and not any(re.search(pattern, path) for path in shapes):
+      raise ValueError(f"layouts: '{pattern}' matches no parameter; there are: {', '.join(shapes)}")
+  nodes = kinds.equinox_nodes(params)
+  named = _Named(shapes, nodes)
+  found = {}
+  for path in paths:
+    told = next((layout for pattern, layout in layouts if re.search(pattern, path)), None)
+    layout = told or _of_node(path, shapes[path], nodes) or named.layout(path)
+    layout.check(path, shapes[path])
+    found[path] = layout
+  return found
+
+
+def _of_node(path: str, shape: tuple[int, ...], nodes: kinds.Nodes) -> Layout | None:
+  """The layout of a kernel of Equinox, whose layers put outputs first; None of any other leaf."""
+  parent, _, name = path.rpartition('/')
+  node = nodes.get(parent)
+  if node is None:
+    return None
+  kind = type(node).__name__
+  if name.startswith('bias') or kinds.kind(path, shape, nodes) == kinds.SCALE:
+    base = ['out'] + ['position'] * getattr(node, 'num_spatial_dims', 0)
+    base = base if kind.startswith('Conv') else ['out'] * getattr(node, 'ndim', 1)
+  elif kind == 'Embedding':
+    base = ['in', 'out']
+  elif kind == 'Linear':
+    base = _of_attention(path, nodes) or ['out', 'in']
+  elif kind.startswith('Conv'):
+    base = ['out', 'in'] + ['position'] * node.num_spatial_dims
+  elif name.startswith('weight'):  # of recurrent cells
+    base = ['out', 'in']
+  else:
+    return None
+  stacks = len(shape) - len(base)
+  if stacks < 0:
+    return None
+  text = ' '.join(['stack'] * stacks + base)
+  heads = nodes[parent.rpartition('/')[0]].num_heads if '(' in text else None
+  return Layout(text, heads)
+
+
+def _of_attention(path: str, nodes: kinds.Nodes) -> list[str] | None:
+  """The axes of a projection of Equinox' attention, which fuses heads and features."""
+  module, _, name = path.rpartition('/')[0].rpartition('/')
+  if type(nodes.get(module)).__name__ != 'MultiheadAttention':
+    return None
+  return ['out', '(head in)'] if name == 'output_proj' else ['(head out)', 'in']
+
+
+class _Named:
+  """A tree of leaves of no known node, and what their names and the leaves beside tell of axes."""
+
+  def __init__(self, shapes: Mapping[str, tuple[int, ...]], nodes: kinds.Nodes):
+    self._shapes = shapes
+    self._kinds = {path: kinds.kind(path, shape, nodes) for path, shape in shapes.items()}
+    self._stack_of = functools.cache(self._stack_in)
+
+  def layout(self, path: str) -> Layout:
+    shape, kind = self._shapes[path], self._kinds[path]
+    if kind == kinds.KERNEL:
+      texts = self._of_kernel(path)
+    else:
+      last = (
+        ['in'] * (len(shape) - 1) + ['out'] if kind == kinds.EMBEDDING else ['out'] * len(shape)
+      )
+      stack = self._stack_of(_module(path))
+      texts = [' '.join(last)]
+      if len(stack) == 1 and (axis := stack[0]) is not None and len(shape) > axis:
+        texts = [_with_stack(' '.join(last[-(len(shape) - 1) :]), axis)]
+    if len(texts) != 1:
+      raise ValueError(_question(path, shape, texts))
+    return Layout(texts[0])
+
+  def _of_kernel(self, path: str) -> list[str]:
+    """Every layout that a kernel could have; one where it is clear."""
+    shape, layer = self._shapes[path], _module(path).rpartition('/')[2]
+    if path.rpartition('/')[2] == 'weight':
+      return self._of_weight(path)
+    alone = self._of_layer(path, shape, self._bias(path))
+    stack = self._stack_of(_module(path))
+    if stack is UNKNOWN and (
+      len(shape) == 2
+      or (len(shape) == 3 and (CONVOLUTION.search(layer) or self._in_attention(path)))
+      or (len(shape) == 4 and _is_window(shape))
+    ):
+      return alone
+    found = []
+    for axis in stack:
+      if axis is None:
+        found += alone
+      elif len(shape) > 2:
+        bias = self._bias(path)
+        bases = self._of_layer(path, _without(shape, axis), bias and _without(bias, axis))
+        found += [_with_stack(base, axis) for base in bases]
+    return found
+
+  def _of_layer(self, path: str, shape, bias) -> list[str]:
+    """What the axes of a single layer could be, whose bias has this shape, if it has one."""
+    rank, layer = len(shape), _module(path).rpartition('/')[2]
+    if rank == 2:
+      return ['in out']
+    if rank == 3 and PROJECTIONS.match(layer):
+      return ['in head out']
+    if rank == 3 and self._in_attention(path):
+      return ['head in out']
+    if bias is not None and len(bias) > 1:
+      return [' '.join(['in'] * (rank - len(bias)) + ['out'] * len(bias))]
+    convolution = ' '.join(['position'] * (rank - 2) + ['in', 'out'])
+    general = ' '.join(['in'] * (rank - 1) + ['out'])
+    if CONVOLUTION.search(layer) or _is_window(shape):
+      return [convolution]
+    return [general] if DENSE.search(layer) else [convolution, general]
+
+  def _of_weight(self, path: str) -> list[str]:
+    """PyTorch's name, whose outputs are first there; the bias tells where it can."""
+    shape, bias = self._shapes[path], self._bias(path)
+    rest = ['position'] * (len(shape) - 2)
+    first, last = ' '.join(['out', 'in', *rest]), ' '.join([*rest, 'in', 'out'])
+    outputs = math.prod(bias) if bias else 0
+    if shape[0] == shape[-1] or outputs not in (shape[0], shape[-1]):
+      return [first, last]
+    return [first] if outputs == shape[0] else [last]
+
+  # What is beside a leaf
+
+  def _bias(self, path: str) -> tuple[int, ...] | None:
+    names = (f'{_module(path)}/{name}'.strip('/') for name in ('bias', 'b'))
+    return next((self._shapes[name] for name in names if name in self._shapes), None)
+
+  def _in_attention(self, path: str) -> bool:
+    """Whether this is a projection to heads, or what puts them together again beside such."""
+    module, _, layer = _module(path).rpartition('/')
+    if PROJECTIONS.match(layer):
+      return True
+    prefix = f'{module}/' if module else ''
+    beside = {p[len(prefix) :].partition('/')[0] for p in self._shapes if p.startswith(prefix)}
+    return bool(TOGETHER.match(layer)) and any(map(PROJECTIONS.match, beside))
+
+  def _stack_in(self, module: str) -> tuple[int | None, ...]:
+    """Along which axis the leaves of a module are stacked: every answer that is possible.
+
+    A scan or a vmap over layers gives one axis more to everything in it: where a bias or a scale
+    has a single axis, nothing is stacked; where all have more, an axis of one size in all leaves
+    is that of the layers. The nearest module with a bias or a scale tells.
+    """
+    prefix = f'{module}/' if module else ''
+    near = {path: shape for path, shape in self._shapes.items() if path.startswith(prefix)}
+    vectors = {
+      path: shape
+      for path, shape in near.items()
+      if self._kinds[path] in (kinds.OTHER, kinds.SCALE) and shape and not self._is_features(path)
+    }
+    if any(len(shape) == 1 for shape in vectors.values()):
+      return (None,)
+    if vectors:
+      return tuple(axis for axis in (0, 1) if self._stacks(near, axis)) or UNKNOWN
+    return self._stack_of(module.rpartition('/')[0]) if module else UNKNOWN
+
+  def _is_features(self, path: str) -> bool:
+    """Whether a bias has the last axes of its kernel, several of them: heads and features."""
+    bias = self._shapes[path]
+    kernels = (f'{_module(path)}/{name}'.strip('/') for name in ('kernel', 'w'))
+    return len(bias) > 1 and any(
+      self._shapes[name][-len(bias) :] == bias for name in kernels if name in self._shapes
+    )
+
+  def _stacks(self, near: Mapping[str, tuple[int, ...]], axis: int) -> bool:
+    """Whether all these leaves could be stacked along an axis, their biases fitting them."""
+    if len({shape[axis : axis + 1] for shape in near.values()}) > 1 or len(near) < 2:
+      return False
+    for path, shape in near.items():
+      if len(shape) <= axis:
+        return False
+      bias = self._bias(path) if self._kinds[path] == kinds.KERNEL else None
+      if bias is not None and _without(shape, axis)[-len(bias) + 1 :] != _without(bias, axis):
+        return False
+    return True
+
+
+UNKNOWN: tuple[int | None, ...] = (None, 0)
+
+
+def _module(path: str) -> str:
+  return path.rpartition('/')[0]
+
+
+def _without(shape: tuple[int, ...], axis: int) -> tuple[int, ...]:
+  return shape[:axis] + shape[axis + 1 :]
+
+
+def _with_stack(text: str, axis: int) -> str:
+  words = text.split()
+  return ' '.join([*words[:axis], 'stack', *words[axis:]])
+
+
+def _is_window(shape: tuple[int, ...]) -> bool:
+  window = shape[:-2]
+  return len(window) > 1 and len(set(window)) == 1 and window[0] <= LARGEST_WINDOW
+
+
+def _question(path: str, shape: tuple[int, ...], texts: Sequence[str]) -> str:
+  could = ' or '.join(f"'{text}'" for text in texts)
+  return (
+    f"the axes of '{path}', shape {shape}, could be {could}: say which, as in "
+    f"layouts={{'{path}': '{texts[0]}'}}, or read them off the network with "
+    'layouts=sparsejax.layouts_of(function, params, *examples)'
+  )

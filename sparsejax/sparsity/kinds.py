@@ -1,0 +1,95 @@
+"""What a leaf is: a kernel, a table of embeddings, a scale, or what is added.
+
+Names decide, those that Flax, Haiku, Equinox and PyTorch give; where Equinox' layers look alike by
+name and shape, the type of the node that holds the leaf does.
+"""
+
+import re
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+KERNEL, EMBEDDING, SCALE, OTHER = 'kernel', 'embedding', 'scale', 'other'
+
+# What is added or rescales, whatever its rank: a bias of attention has shape (heads, features).
+ADDED = re.compile(r'^(b|beta|offset|shift|mean|var)$|bias|_scale$')
+SCALES = re.compile(r'^(scale|gamma)$')
+# What `posterior` gives to what a posterior has beside its means.
+OF_A_POSTERIOR = re.compile(r'_(log_variance|mean)$')
+# Tables whose rows are looked up or added by position.
+TABLES = re.compile(r'embed|^pos(ition)?s?$|^pos_|_pos$|(^|_)positions?$|(^|_)tokens?$')
+EQUINOX = {'Embedding': EMBEDDING, 'LayerNorm': SCALE, 'RMSNorm': SCALE, 'GroupNorm': SCALE}
+EQUINOX |= {'BatchNorm': SCALE, 'SpectralNorm': OTHER, 'WeightNorm': OTHER, 'PReLU': OTHER}
+
+Nodes = dict[str, Any]
+
+
+def kind(path: str, shape: tuple[int, ...], nodes: Nodes | None = None) -> str:
+  """Returns what a leaf is.
+
+  Args:
+    path: joined by '/', without the `value` of NNX' variables and of boxes, as `tree.paths` has it.
+    shape: of the leaf.
+    nodes: Equinox' layers in the tree, as `equinox_nodes` finds them.
+
+  Example:
+    >>> kind('query/bias', (4, 8)), kind('Embed_0/embedding', (37, 16))
+    ('other', 'embedding')
+  """
+  parent, _, name = path.rpartition('/')
+  node = (nodes or {}).get(parent)
+  if node is not None and name == 'weight' and type(node).__name__ in EQUINOX:
+    return EQUINOX[type(node).__name__]
+  if ADDED.search(name) or OF_A_POSTERIOR.search(name):
+    return OTHER
+  if SCALES.search(name):
+    return SCALE
+  if len(shape) < 2:
+    return OTHER
+  return EMBEDDING if TABLES.search(name) else KERNEL
+
+
+def is_kernel(path: str, leaf: Any, nodes: Nodes | None = None) -> bool:
+  """Whether a leaf holds connections (a matrix or a filter bank), as the papers count weights.
+
+  Example:
+    >>> is_kernel('conv1/kernel', jnp.zeros((3, 3, 8, 16))), is_kernel('conv1/bias', jnp.zeros(16))
+    (True, False)
+  """
+  return kind(path, jnp.shape(leaf), nodes) == KERNEL
+
+
+def is_scale(path: str) -> bool:
+  """Whether a leaf is the scale of a normalisation, by which a whole channel is multiplied.
+
+  Example:
+    >>> is_scale('bn1/scale'), is_scale('bn1/bias')
+    (True, False)
+  """
+  return bool(SCALES.search(path.rpartition('/')[2]))
+
+
+def is_parameter(path: str, leaf: Any) -> bool:
+  """Whether a leaf is trainable at all: anything of a floating type."""
+  del path
+  return jnp.issubdtype(jnp.result_type(leaf), jnp.floating)
+
+
+def equinox_nodes(tree: Any) -> Nodes:
+  """Returns {path: node} of Equinox' layers in a tree, without importing Equinox."""
+
+  def is_layer(node):
+    return type(node).__module__.startswith('equinox.nn')
+
+  def below(node, path, found):
+    leaf: Callable[[Any], bool] = lambda inner: inner is not node and is_layer(inner)  # noqa: E731
+    for keys, inner in jax.tree_util.tree_flatten_with_path(node, leaf)[0]:
+      if is_layer(inner):
+        at = '/'.join(filter(None, (path, jax.tree_util.keystr(keys, simple=True, separator='/'))))
+        found[at] = inner
+        below(inner, at, found)
+    return found
+
+  return below(tree, '', {'': tree} if is_layer(tree) else {})

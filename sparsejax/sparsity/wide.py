@@ -1,0 +1,101 @@
+"""Counts beyond what an integer of the device holds: two of its halves.
+
+JAX has no 64-bit integers unless it is told to, and networks have more than 2^31 parameters.
+"""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+
+class Wide(NamedTuple):
+  """high * 2^h + low, with h half the bits of their unsigned type, and low below 2^h."""
+
+  high: jax.Array
+  low: jax.Array
+
+
+def widen(count: jax.Array, dtype=jnp.uint32) -> Wide:
+  """Returns a count that is one integer as two halves.
+
+  Example:
+    >>> wide = widen(jnp.uint32(70_000))
+    >>> int(wide.high), int(wide.low)
+    (1, 4464)
+  """
+  count = count.astype(dtype)
+  return Wide(count >> _half(dtype), count & _mask(dtype))
+
+
+def of_words(words: jax.Array, dtype=jnp.uint32) -> Wide:
+  """Returns the number that `to_words` wrote down, as two halves."""
+  half = _half(dtype)
+  high, low = (word.astype(dtype) for word in words)
+  return add(Wide(high << (half - 1), jnp.zeros_like(low)), widen(low, dtype))
+
+
+def to_words(count: int, bits: int = 31) -> list[int]:
+  """Returns a number of the host as two that fit into int32.
+
+  Example:
+    >>> to_words(7), to_words(2**31 + 7)
+    ([0, 7], [1, 7])
+  """
+  return [count >> bits, count & ((1 << bits) - 1)]
+
+
+def add(a: Wide, b: Wide) -> Wide:
+  """Returns a + b."""
+  return _carried(a.high + b.high, a.low + b.low)
+
+
+def total(counts: jax.Array, dtype=jnp.uint32) -> Wide:
+  """Returns the sum of a vector of counts, fewer than 2^h of them.
+
+  Example:
+    >>> wide = total(jnp.array([2**31 - 1, 2**31 - 1, 2]))
+    >>> int(wide.high) * 2**16 + int(wide.low) == 2**32
+    True
+  """
+  wide = widen(counts, dtype)
+  return _carried(jnp.sum(wide.high, dtype=dtype), jnp.sum(wide.low, dtype=dtype))
+
+
+def before(counts: jax.Array, dtype=jnp.uint32) -> Wide:
+  """Returns, for each of a vector of counts, the sum of those before it."""
+  wide = widen(counts, dtype)
+  high, low = (jnp.cumsum(half, dtype=dtype) - half for half in wide)
+  return _carried(high, low)
+
+
+def at_least(a: Wide, b: Wide) -> jax.Array:
+  """Whether a >= b."""
+  return (a.high > b.high) | ((a.high == b.high) & (a.low >= b.low))
+
+
+def minus(a: Wide, b: Wide) -> Wide:
+  """Returns a - b, or 0 where b is larger."""
+  borrow = (a.low < b.low).astype(a.low.dtype)
+  high = a.high - b.high - borrow
+  low = a.low + (borrow << _half(a.low.dtype)) - b.low
+  fits = at_least(a, b)
+  return Wide(jnp.where(fits, high, 0), jnp.where(fits, low, 0))
+
+
+def at_most(a: Wide, limit: jax.Array) -> jax.Array:
+  """Returns min(a, limit), which is one integer of the limit's type."""
+  small = (a.high << _half(a.low.dtype)) | a.low
+  return jnp.where(at_least(a, widen(limit, a.low.dtype)), limit, small.astype(limit.dtype))
+
+
+def _carried(high, low) -> Wide:
+  return Wide(high + (low >> _half(low.dtype)), low & _mask(low.dtype))
+
+
+def _half(dtype) -> int:
+  return jnp.iinfo(dtype).bits // 2
+
+
+def _mask(dtype) -> int:
+  return (1 << _half(dtype)) - 1

@@ -1,0 +1,215 @@
+"""Layouts: what axes are, as words, as matrices, and as names and neighbours tell."""
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import linen as nn
+from flax import nnx
+
+from sparsejax.sparsity import axes, tree
+from sparsejax.sparsity.layout import Layout
+
+
+def counted(shape):
+  return jnp.arange(float(np.prod(shape))).reshape(shape)
+
+
+# Words
+
+
+@pytest.mark.parametrize(
+  ('text', 'head', 'shape', 'matrix'),
+  [
+    ('in out', None, (3, 5), (1, 3, 5)),
+    ('out in', None, (5, 3), (1, 3, 5)),
+    ('position position in out', None, (2, 2, 3, 5), (1, 2, 2, 3, 5)),
+    ('out in position position', None, (5, 3, 2, 2), (1, 2, 2, 3, 5)),
+    ('in head out', None, (6, 2, 4), (1, 6, 8)),
+    ('head in out', None, (2, 4, 6), (1, 8, 6)),
+    ('stack in head out', None, (3, 6, 2, 4), (3, 6, 8)),
+    ('in stack out', None, (6, 3, 4), (3, 6, 4)),
+    ('(head out) in', 2, (8, 6), (1, 6, 8)),
+    ('out (head in)', 2, (6, 8), (1, 8, 6)),
+    ('out', None, (4,), (1, 4)),
+    ('head out', None, (2, 4), (1, 8)),
+    ('in in out', None, (2, 3, 4), (1, 6, 4)),
+    ('', None, (), (1,)),
+  ],
+)
+def test_every_layer_is_a_matrix_and_comes_back_from_it(text, head, shape, matrix):
+  layout, leaf = Layout(text, head), counted(shape)
+  assert layout.matrix_shape(shape) == matrix
+  assert layout.matrix(leaf).shape == matrix
+  np.testing.assert_array_equal(layout.unmatrix(layout.matrix(leaf), shape), leaf)
+  np.testing.assert_array_equal(layout.unstacked(layout.stacked(leaf), shape), leaf)
+
+
+def test_matrices_by_numpy():
+  leaf = counted((5, 3, 2))
+  np.testing.assert_array_equal(
+    Layout('out in position').matrix(leaf)[0], np.transpose(np.asarray(leaf), (2, 1, 0))
+  )
+  stack = counted((6, 3, 4))
+  np.testing.assert_array_equal(
+    Layout('in stack out').stacked(stack), np.moveaxis(np.asarray(stack), 1, 0)
+  )
+
+
+@pytest.mark.parametrize('text', ['in head out', 'head in out'])
+def test_heads_come_to_the_front(text):
+  shape = (4, 4, 4)
+  leaf = counted(shape)
+  axis = text.split().index('head')
+  by_head = np.moveaxis(np.asarray(leaf), axis, 0).reshape(1, 4, 16)
+  np.testing.assert_array_equal(Layout(text).by_head(leaf), by_head)
+  np.testing.assert_array_equal(Layout(text).from_heads(jnp.asarray(by_head), shape), leaf)
+
+
+def test_fused_heads_are_taken_apart():
+  leaf = counted((8, 3))
+  np.testing.assert_array_equal(
+    Layout('(head out) in', head=2).by_head(leaf)[0], np.asarray(leaf).reshape(2, 12)
+  )
+
+
+@pytest.mark.parametrize(
+  ('text', 'head', 'message'),
+  [
+    ('in uot', None, "'uot' must be one of stack, position, head, in, out"),
+    ('in (head out', None, "must be words, as in 'stack in \\(head out\\)'"),
+    ('in (head out)', None, 'needs head=, their number'),
+    ('in out', 4, 'fuses no heads, and takes no head='),
+    ('head head in', None, 'must have one head at most'),
+    ('(in out)', 2, 'only a head and one more can be fused'),
+  ],
+)
+def test_words_that_are_no_layout(text, head, message):
+  with pytest.raises(ValueError, match=message):
+    Layout(text, head)
+
+
+@pytest.mark.parametrize(
+  ('layout', 'message'),
+  [
+    (Layout('in out'), "layout 'in out' of 'w' has 2 axes and must have 3, as its shape"),
+    (Layout('in out (head in)', 5), 'head=5 must divide 4, the axis that holds the heads'),
+  ],
+)
+def test_a_layout_that_does_not_fit_is_refused_by_name(layout, message):
+  with pytest.raises(ValueError, match=message):
+    layout.check('w', (2, 3, 4))
+
+
+# What names and neighbours tell
+
+
+def found(params, given=None):
+  kernels = list(tree.kernels(params))
+  return {path: x.text for path, x in axes.layouts(params, kernels, axes.given(given)).items()}
+
+
+def test_dense_and_convolutions_of_flax():
+  class Net(nn.Module):
+    @nn.compact
+    def __call__(self, x):
+      x = nn.Conv(4, (3,), use_bias=False)(x.reshape(len(x), -1, 2))
+      x = nn.Conv(6, (3, 3), use_bias=False)(x[..., None])
+      x = nn.ConvTranspose(6, (2, 2))(x)
+      return nn.Dense(3)(x.reshape(len(x), -1))
+
+  params = Net().init(jax.random.key(0), jnp.ones((1, 8)))['params']
+  assert found(params) == {
+    'ConvTranspose_0/kernel': 'position position in out',
+    'Conv_0/kernel': 'position in out',
+    'Conv_1/kernel': 'position position in out',
+    'Dense_0/kernel': 'in out',
+  }
+
+
+ATTENTION = {
+  'query': 'in head out',
+  'key': 'in head out',
+  'value': 'in head out',
+  'out': 'head in out',
+}
+
+
+@pytest.mark.parametrize('bias', [True, False])
+def test_attention_of_linen_and_nnx(bias):
+  x = jnp.ones((1, 5, 16))
+  linen = nn.MultiHeadDotProductAttention(num_heads=4, use_bias=bias)
+  variables = linen.init(jax.random.key(0), x, x)['params']
+  module = nnx.MultiHeadAttention(4, 16, use_bias=bias, decode=False, rngs=nnx.Rngs(0))
+  for params in (variables, nnx.state(module, nnx.Param), {'attention': variables}):
+    kernels = {path.split('/')[-2]: text for path, text in found(params).items()}
+    assert kernels == ATTENTION
+
+
+@pytest.mark.parametrize('axis', [0, 1])
+def test_a_scan_is_seen_by_what_all_its_leaves_share(axis):
+  class Block(nn.Module):
+    @nn.compact
+    def __call__(self, x, _):
+      x = nn.LayerNorm()(x)
+      x = nn.MultiHeadDotProductAttention(num_heads=2)(x, x)
+      return nn.Dense(8)(nn.relu(nn.Dense(32)(x))), None
+
+  scan = nn.scan(Block, variable_axes={'params': axis}, split_rngs={'params': True}, length=3)
+  params = scan().init(jax.random.key(0), jnp.ones((1, 5, 8)), None)['params']
+  stack = 'stack in' if axis == 0 else 'in stack'
+  kernels = {path.split('/')[-2]: text for path, text in found(params).items()}
+  assert kernels['Dense_0'] == kernels['Dense_1'] == f'{stack} out'
+  assert kernels['query'] == f'{stack} head out'
+  assert kernels['out'] == ('stack head in out' if axis == 0 else 'head stack in out')
+
+
+def test_equinox_tells_by_the_types_of_its_layers():
+  keys = jax.random.split(jax.random.key(0), 6)
+  layers = {
+    'linear': eqx.nn.Linear(4, 4, key=keys[0]),
+    'conv': eqx.nn.Conv2d(3, 3, 3, key=keys[1]),
+    'attention': eqx.nn.MultiheadAttention(2, 8, key=keys[2]),
+    'embedding': eqx.nn.Embedding(5, 4, key=keys[3]),
+    'norm': eqx.nn.LayerNorm((3, 4)),
+    'stack': eqx.filter_vmap(lambda key: eqx.nn.Linear(4, 4, key=key))(keys),
+  }
+  params = eqx.filter(layers, eqx.is_inexact_array)
+  assert found(params) == {
+    'attention/key_proj/weight': '(head out) in',
+    'attention/output_proj/weight': 'out (head in)',
+    'attention/query_proj/weight': '(head out) in',
+    'attention/value_proj/weight': '(head out) in',
+    'conv/weight': 'out in position position',
+    'linear/weight': 'out in',
+    'stack/weight': 'stack out in',
+  }
+
+
+def test_pytorch_s_name_is_told_by_its_bias_or_asks():
+  weight = jnp.ones((5, 3))
+  assert found({'weight': weight, 'bias': jnp.ones(5)}) == {'weight': 'out in'}
+  assert found({'weight': weight, 'bias': jnp.ones(3)}) == {'weight': 'in out'}
+  with pytest.raises(ValueError, match="could be 'out in' or 'in out': say which, as in layouts="):
+    found({'fc': {'weight': weight}})
+  assert found({'fc': {'weight': weight}}, {'fc/weight': 'out in'}) == {'fc/weight': 'out in'}
+
+
+def test_what_could_be_a_stack_a_convolution_or_a_dense_layer_asks():
+  params = {'mlp': {'wi': jnp.ones((24, 8, 16))}}
+  with pytest.raises(ValueError, match=r"the axes of 'mlp/wi', shape \(24, 8, 16\), could be"):
+    found(params)
+  assert found(params, {'wi': 'stack in out'}) == {'mlp/wi': 'stack in out'}
+
+
+def test_a_square_stack_is_told_by_its_bias():
+  params = {'kernel': jnp.ones((3, 8, 8)), 'bias': jnp.ones((3, 8))}
+  assert found(params) == {'kernel': 'stack in out'}
+  with pytest.raises(ValueError, match='could be'):  # heads of one axis, or eight layers of eight
+    found({'kernel': jnp.ones((8, 8, 8)), 'bias': jnp.ones((8, 8))})
+
+
+def test_a_pattern_that_matches_nothing_lists_what_there_is():
+  with pytest.raises(ValueError, match="layouts: 'qery' matches no parameter; there are: w"):
+    found({'w': jnp.ones((2, 2))}, {'qery': 'in out'})
