@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import run_folders
 
 from sparsejax.experiment import checkpoint, files, parallel
 from sparsejax.experiment.errors import UnreadableError
@@ -289,10 +290,7 @@ def test_a_checkpoint_of_another_run_is_refused(two, tmp_path, other):
 def test_a_checkpoint_that_does_not_say_whose_it_is_is_refused(tmp_path):
   folder = tmp_path / f'{1:09d}'
   save(tmp_path, 1)
-  notes = files.read_json(folder / checkpoint.NOTES)
-  files.write_json(folder / checkpoint.NOTES, {key: notes[key] for key in ('shapes', 'host')})
-  (folder / checkpoint.MANIFEST).unlink()
-  files.write_json(folder / checkpoint.MANIFEST, checkpoint._digests(folder))
+  run_folders.forget_owner(folder)
   before = contents_of(tmp_path)
   with pytest.raises(checkpoint.ForeignError, match=r'1 does not say which run it is of$'):
     checkpoint.restore_newest(tmp_path, OWNER, state_of(0))

@@ -258,6 +258,12 @@ def test_a_run_that_can_not_be_deployed_is_refused(spoil, expected, copied, tmp_
   assert not new.exists()
 
 
+def test_a_posterior_from_before_checkpoints_named_their_run_is_deployed(copied, capsys, caplog):
+  run_folders.forget_owner(copied / files.CHECKPOINTS / checkpoint.POSTERIOR)
+  assert deployed(f'--run={copied}', '--threshold=-2') == 0
+  assert 'is older than the note of whose it is' in caplog.text
+
+
 def test_an_error_of_the_disk_is_one_line(trained, monkeypatch, capsys):
   def unreadable(*_):
     raise UnreadableError('arrays could not be read: Input/output error')

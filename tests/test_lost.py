@@ -3,13 +3,15 @@
 import shutil
 
 import commands
+import jax
+import numpy as np
 import pytest
 import run_folders
 
 import sparsejax
 from configs import quickstart
 from sparsejax import report
-from sparsejax.experiment import digests, files
+from sparsejax.experiment import checkpoint, digests, files
 from sparsejax.experiment.config import base
 from sparsejax.experiment.errors import PausedError, UsageError
 from sparsejax.experiment.run import run
@@ -155,6 +157,25 @@ def test_load_refuses_parts_of_two_runs(runs, tmp_path):
       shutil.copytree(tmp_path / 'other' / name, path / name)
     with pytest.raises(UsageError, match='seed 1'):
       sparsejax.load(path)
+
+
+def test_a_finished_run_from_before_checkpoints_named_their_run_is_used(runs, tmp_path, caplog):
+  old = shutil.copytree(runs / 'whole', tmp_path / 'old')
+  run_folders.forget_owner(checkpoint.source_of(str(old)))
+  found, expected = sparsejax.load(old), sparsejax.load(runs / 'whole')
+  jax.tree.map(np.testing.assert_array_equal, found.variables, expected.variables)
+  assert 'is older than the note of whose it is; by summary.json it is of the run' in caplog.text
+  changes = dict(chain=base.SGD, epochs=1.0)
+  started = train(tmp_path / 'after_old', init_from=str(old), **changes)
+  expected = train(tmp_path / 'after', init_from=str(runs / 'whole'), **changes)
+  assert started['test_loss'] == expected['test_loss']
+
+
+def test_an_unfinished_run_from_before_checkpoints_named_their_run_is_not_resumed(mine):
+  for folder in (mine / files.CHECKPOINTS).iterdir():
+    run_folders.forget_owner(folder)
+  with pytest.raises(UsageError, match='does not say which run it is of'):
+    train(mine)
 
 
 def test_the_zeros_of_a_pruned_network_are_told_where_they_train_again(runs, tmp_path, capsys):

@@ -186,13 +186,17 @@ class ForeignError(ValueError):
 MISSING = (FileNotFoundError, NotADirectoryError, IsADirectoryError)
 
 
-def read(folder: pathlib.Path, like: Any, owner: Owner | None = None) -> tuple[Any, dict[str, Any]]:
+def read(
+  folder: pathlib.Path, like: Any, owner: Owner | None = None, *, is_finished: bool = False
+) -> tuple[Any, dict[str, Any]]:
   """Returns the state, replicated over the devices, and what the host had noted.
 
   Args:
     folder: of the checkpoint.
     like: a state of the same structure, shapes and dtypes.
     owner: the run that it must be of; any run's if None.
+    is_finished: whether it is what a finished run left, of which `owner` may be all that says whose
+      it is.
 
   Raises:
     DamagedError: a file is missing, cut short or changed.
@@ -202,7 +206,8 @@ def read(folder: pathlib.Path, like: Any, owner: Owner | None = None) -> tuple[A
   """
   with _telling_of_the_disk(folder):
     notes = _checked_notes(folder)
-    if owner is not None and (found := _owner_in(notes, folder)) != owner:
+    known = owner if is_finished else None
+    if owner is not None and (found := _owner_in(notes, folder, known)) != owner:
       raise ForeignError(f'checkpoint {folder} is of the run {found}, and this run is {owner}')
     _check_shapes(folder, notes['shapes'], _shapes(like))
     packed = jax.eval_shape(pack_masks, like)
@@ -228,8 +233,12 @@ def _checked_notes(folder: pathlib.Path) -> dict[str, Any]:
   raise DamagedError(f'checkpoint {folder} is damaged ({wrong[0]} is not as it was written)')
 
 
-def owner_of(folder: pathlib.Path) -> Owner:
+def owner_of(folder: pathlib.Path, known: Owner | None = None) -> Owner:
   """Returns the run that a checkpoint says it is of.
+
+  Args:
+    folder: of the checkpoint.
+    known: what a finished run's other files say, which counts where the checkpoint says nothing.
 
   Raises:
     DamagedError: a file is missing, cut short or changed.
@@ -237,10 +246,18 @@ def owner_of(folder: pathlib.Path) -> Owner:
     UnreadableError: the disk gave an error.
   """
   with _telling_of_the_disk(folder):
-    return _owner_in(_checked_notes(folder), folder)
+    return _owner_in(_checked_notes(folder), folder, known)
 
 
-def _owner_in(notes: dict[str, Any], folder: pathlib.Path) -> Owner:
+def _owner_in(notes: dict[str, Any], folder: pathlib.Path, known: Owner | None = None) -> Owner:
+  if known is not None and not notes.keys() & set(Owner._fields):
+    logging.warning(
+      'checkpoint %s is older than the note of whose it is; by %s it is of the run %s',
+      folder,
+      files.SUMMARY,
+      known,
+    )
+    return known
   try:
     return Owner.of(notes)
   except KeyError:
@@ -306,7 +323,7 @@ def check_source(run: str | None) -> None:
     raise ValueError(f'init_from={run} must be the directory of a finished run')
   try:
     told = Owner.of(files.read_json(summary))
-    found = owner_of(folder)
+    found = owner_of(folder, told)
   except (ValueError, KeyError, TypeError) as error:
     raise ValueError(f'init_from={run}: {in_one_line(error)}') from None
   if found != told:

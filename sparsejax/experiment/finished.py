@@ -110,7 +110,7 @@ def read_posterior(run: Finished, experiment: Experiment) -> tuple[int, Any, Any
   like = {'params': shapes['params'], 'batch_stats': shapes.get('batch_stats', {})}
   try:
     owner = checkpoint.Owner(run.hash, run.config['seed'])
-    found, notes = checkpoint.read(_posterior_of(run.path), like, owner)
+    found, notes = checkpoint.read(_posterior_of(run.path), like, owner, is_finished=True)
   except ValueError as error:
     raise UsageError(f'run={run.path}: {in_one_line(error)}; {ALLOWED}') from error
   return notes['step'], found['params'], found['batch_stats']

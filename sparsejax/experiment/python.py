@@ -96,7 +96,7 @@ def load(run: str | os.PathLike, parts: str | os.PathLike | None = None) -> Load
       raise UsageError(f'run={path}: {missing}')
     kept = checkpoint.source_of(str(path))
     shapes = {'batch_stats': {}, **checkpoint.shapes_of(kept)}  # of no leaf no note is made
-    variables, _ = checkpoint.read(kept, shapes, owner)
+    variables, _ = checkpoint.read(kept, shapes, owner, is_finished=True)
     settings, layers = config['model'], list(summary['layers'].values())
     model = models.create(
       settings['name'],
