@@ -16,7 +16,8 @@ from typing import Any
 
 from sparsejax.experiment import allocator, compilation, threads
 from sparsejax.experiment.config import base, commandline, overrides
-from sparsejax.experiment.errors import TerminatedError
+from sparsejax.experiment.errors import TerminatedError, in_one_line
+from sparsejax.experiment.say import complain
 from sparsejax.search import layout, settings
 
 URL = 'SPARSEJAX_STUDY'
@@ -54,7 +55,7 @@ def main() -> None:
   # The command imports this module for its configs, and refuses what can't be before it waits.
   from sparsejax.search.storage import identity, open_storage
   from sparsejax.search.study import Study
-  from sparsejax.search.worker import Worker
+  from sparsejax.search.worker import Worker, is_of_the_disk
 
   parser = argparse.ArgumentParser()
   parser.add_argument('folder', type=pathlib.Path)
@@ -73,6 +74,11 @@ def main() -> None:
     Worker(study, arguments.folder, resolve, defaults).run()
   except TerminatedError as error:
     sys.exit(128 + error.signal)
+  except Exception as error:
+    if not is_of_the_disk(error):
+      raise
+    complain(f'sweep: {in_one_line(error)}')
+    sys.exit(layout.DISK_FAILED)
 
 
 if __name__ == '__main__':

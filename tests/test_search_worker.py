@@ -3,7 +3,9 @@
 Training is a stand-in that writes what a run would; the study is a real one in memory.
 """
 
+import errno
 import json
+import os
 import signal
 import sys
 
@@ -254,6 +256,67 @@ def test_an_error_is_tried_once_more_in_a_new_process_and_then_fails_its_trial(c
   assert one.study.by_slot()['0.0.0'].user_attrs['error'] == 'FileNotFoundError: data.npz'
 
 
+def caused(error, cause):
+  error.__cause__ = cause
+  return error
+
+
+@pytest.mark.parametrize(
+  'error',
+  [
+    errors.UnreadableError('checkpoint 7 could not be read: Input/output error'),
+    *(OSError(number, os.strerror(number)) for number in (errno.EIO, errno.ESTALE, errno.EMFILE)),
+    PermissionError(errno.EACCES, 'Permission denied'),
+    OSError(errno.ENOSPC, 'No space left on device'),
+    caused(errors.UsageError('workdir=x: Input/output error'), OSError(errno.EIO, 'bad')),
+  ],
+)
+def test_an_error_of_the_disk_is_no_death_of_the_trial(crew, training, error):
+  training(raises=[error] * 5)
+  one = crew(deaths=1)
+  for _ in range(5):
+    claim = one.study.claim()
+    assert claim.slot.key == '0.0.0'
+    with pytest.raises(type(error)):
+      one.train(claim)
+  assert one.study.by_slot()['0.0.0'].state == TrialState.WAITING
+
+
+class FailsByTheDisk(supervisor.Supervisor):
+  """Each of its workers takes a trial, reaches an epoch of `epochs`, and ends by the disk."""
+
+  started, epochs = 0, ()
+
+  def _start(self, index):
+    self.started += 1
+    claim = claimed_by(self, self.started)
+    if self.started <= len(self.epochs):
+      self.study.note_epoch(claim, self.epochs[self.started - 1])
+    self.study.release(self.study.study.trials[claim.number], died=False)
+    self._log(index).write_text('sweep: /disk could not be read: Input/output error\n')
+    return Process(self.started, layout.DISK_FAILED)
+
+  def _end_workers(self):
+    pass
+
+
+@pytest.mark.parametrize(('epochs', 'started'), [((), 3), ((1.0, 1.0, 2.0), 6)])
+def test_a_disk_that_fails_again_and_again_ends_the_search_in_one_line(
+  crew, monkeypatch, capsys, epochs, started
+):
+  monkeypatch.setattr(supervisor.time, 'sleep', lambda seconds: None)
+  monkeypatch.setattr(supervisor.signal, 'signal', lambda *_: None)
+  one = crew()
+  watcher = FailsByTheDisk(one.study, one.folder, (), workers=1)
+  watcher.epochs = epochs
+  assert watcher.run() == 1
+  assert watcher.started == started + 1  # which never gets to anything
+  line = capsys.readouterr().err.strip()
+  reason = '/disk could not be read: Input/output error'
+  assert line == f'sweep: worker 0 gets no further: {reason}; {watcher._log(0)}'
+  assert one.study.by_slot()['0.0.0'].state == TrialState.WAITING
+
+
 def test_a_stop_that_was_asked_for_is_no_death(crew):
   one = crew(deaths=1)
   for _ in range(4):
@@ -355,13 +418,13 @@ def test_workers_that_can_not_start_end_the_search_with_the_last_line_of_their_l
   assert watcher.run() == 1
   assert watcher.started == supervisor.ATTEMPTS + 1
   line = capsys.readouterr().err.strip()
-  assert line == f'sweep: worker 0 can not start: ImportError: no jax; {watcher._log(0)}'
+  assert line == f'sweep: worker 0 gets no further: ImportError: no jax; {watcher._log(0)}'
 
 
 def test_a_worker_without_a_log_can_not_start_either(crew, capsys):
   watcher = supervisor_of(crew())
   assert watcher._give_up(0) == 1
-  assert 'worker 0 can not start: ; ' in capsys.readouterr().err
+  assert 'worker 0 gets no further: ; ' in capsys.readouterr().err
 
 
 def test_one_that_can_not_start_is_tried_on_while_another_works(crew, monkeypatch):
@@ -401,17 +464,26 @@ def test_the_figures_of_a_trial_have_the_active_fraction_where_its_run_tells_it(
   assert one._figures(found | {'epoch': 1}) == found
 
 
-def test_a_worker_that_was_terminated_ends_with_the_signals_status(tmp_path, monkeypatch):
-  class Terminated:
+@pytest.mark.parametrize(
+  ('error', 'status', 'said'),
+  [
+    (errors.TerminatedError('SIGTERM: saved at step 3', signal.SIGTERM), 143, ''),
+    (OSError(errno.EIO, 'bad'), layout.DISK_FAILED, 'sweep: [Errno 5] bad\n'),
+  ],
+)
+def test_a_worker_says_by_its_status_what_ended_it(
+  tmp_path, monkeypatch, capsys, error, status, said
+):
+  class Ended:
     def __init__(self, *arguments):
       pass
 
     def run(self):
-      raise errors.TerminatedError('SIGTERM: saved at step 3', signal.SIGTERM)
+      raise error
 
   (tmp_path / layout.SWEEP).write_text('{"overrides": []}')
   monkeypatch.setattr(sys, 'argv', ['sweep_worker', str(tmp_path), 'test'])
-  monkeypatch.setattr(worker, 'Worker', Terminated)
+  monkeypatch.setattr(worker, 'Worker', Ended)
   for module, name in (
     (allocator, 'keep_freed_memory'),
     (threads, 'serve_devices'),
@@ -424,4 +496,5 @@ def test_a_worker_that_was_terminated_ends_with_the_signals_status(tmp_path, mon
     monkeypatch.setattr(module, name, lambda *_: None)
   with pytest.raises(SystemExit) as ended:
     sweep_worker.main()
-  assert ended.value.code == 143
+  assert ended.value.code == status
+  assert capsys.readouterr().err == said

@@ -20,6 +20,18 @@ CHECKPOINTS = 'checkpoints'
 PROGRESS = 'progress.json'  # the newest step that was saved
 
 FULL_DISK = (errno.ENOSPC, errno.EDQUOT)
+# What the system says when it can not read or write now, whatever lies there.
+FAILED_DISK = (
+  *FULL_DISK,
+  errno.EIO,
+  errno.ESTALE,
+  errno.ETIMEDOUT,
+  errno.EROFS,
+  errno.EACCES,
+  errno.EPERM,
+  errno.EMFILE,
+  errno.ENFILE,
+)
 
 
 def write_atomically(path: pathlib.Path, text: str) -> None:

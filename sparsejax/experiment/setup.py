@@ -158,7 +158,7 @@ def _check_source(run: str | None) -> None:
   try:
     checkpoint.check_source(run)
   except OSError as error:
-    raise ValueError(f'init_from={shown(run)}: {error.strerror}') from None
+    raise ValueError(f'init_from={shown(run)}: {error.strerror}') from error
 
 
 def _check_size(settings: Mapping[str, Any], params: Any) -> None:

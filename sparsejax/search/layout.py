@@ -7,6 +7,7 @@ STUDY = 'study.journal'  # the study, where no database has it
 TRIALS = 'trials.json'  # how every trial stands, written anew whenever one of them ends
 RUNS = 'runs'  # the run directory of each configuration
 LOGS = 'workers'
+DISK_FAILED = 74  # the exit status of a worker that the disk ended, as sysexits.h has it
 # How a trial stands, as TRIALS has it.
 FINISHED, STOPPED, FAILED, RUNNING, WAITING = 'finished', 'stopped', 'failed', 'running', 'waiting'
 

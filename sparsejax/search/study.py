@@ -281,7 +281,7 @@ class Study:
       # Before its predecessor is given up: a slot is never without a trial, whoever dies between.
       again = {'directory': attributes['directory'], 'deaths': deaths if died else 0}
       again |= {'epoch': epoch, 'epoch_of_death': max(epoch, furthest) if died else -1.0}
-      again |= {'died_of': error}
+      again |= {'died_of': error, 'epoch_before': epoch}
       # Of values drawn in part none stay: the others would come from another place in the sequence.
       values = trial.params if len(trial.params) == len(self.sweep.parameters) else {}
       self._add(self.slots[attributes['slot']], values, again)
@@ -300,6 +300,12 @@ class Study:
     """Whether a worker ever had a trial."""
     trials = self.study.get_trials(deepcopy=False)
     return any(trial.user_attrs.get('worker') == worker for trial in trials)
+
+  def got_on(self, worker: str) -> bool:
+    """Whether a worker ever brought a trial further than it found it."""
+    attributes = [trial.user_attrs for trial in self.study.get_trials(deepcopy=False)]
+    own = [found for found in attributes if found.get('worker') == worker]
+    return any(found.get('epoch', 0.0) > found.get('epoch_before', 0.0) for found in own)
 
   def may_go_on(self, slot: Slot, trials: Mapping[str, FrozenTrial]) -> bool:
     """Whether somebody may still begin where this slot ends, by the trial of each slot."""

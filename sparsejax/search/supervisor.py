@@ -22,7 +22,7 @@ from sparsejax.search import layout, view
 from sparsejax.search.study import Study, machine, worker_name
 
 PERIOD = 1.0  # seconds between two looks
-ATTEMPTS = 3  # of a worker, each without ever having a trial: it can't start
+ATTEMPTS = 3  # of a worker in a row that never had a trial, or got no further with one for the disk
 PATIENCE = 120.0  # seconds for the workers to save, once asked to end
 
 
@@ -111,7 +111,10 @@ class Supervisor:
     lost = self.study.release_dead([name])
     if process.returncode == 0:
       return
-    self._in_vain[index] = 0 if self.study.has_worked(name) else self._in_vain[index] + 1
+    # Of any other end it is the trial whose deaths are counted.
+    is_of_the_disk = process.returncode == layout.DISK_FAILED
+    got_on = self.study.got_on(name) if is_of_the_disk else self.study.has_worked(name)
+    self._in_vain[index] = 0 if got_on else self._in_vain[index] + 1
     how = f'status {process.returncode}'
     if process.returncode < 0:
       how = signal.Signals(-process.returncode).name
@@ -158,8 +161,8 @@ class Supervisor:
   def _give_up(self, index: int) -> int:
     log = self._log(index)
     lines = log.read_text().strip().splitlines() if log.exists() else []
-    last = lines[-1] if lines else ''
-    complain(f'sweep: worker {index} can not start: {last}; {log}')
+    last = lines[-1].removeprefix('sweep: ') if lines else ''
+    complain(f'sweep: worker {index} gets no further: {last}; {log}')
     return 1
 
   def _note(self, text: str) -> None:

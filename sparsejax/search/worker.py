@@ -22,6 +22,7 @@ from sparsejax.experiment.errors import (
   NonFiniteLossError,
   PausedError,
   TerminatedError,
+  UnreadableError,
   UsageError,
   in_one_line,
 )
@@ -86,12 +87,13 @@ class Worker:
     except optuna.exceptions.UpdateFinishedTrialError:
       # Nobody heard of this process for longer than a lease, and another has the slot.
       say(f'trial {claim.number}: it was given up for lost, and is left to another')
-    except (UsageError, NonFiniteLossError, ValueError) as error:
-      self._fail(claim, str(error))
     except Exception as error:
-      if _is_of_the_machine(error):
+      if is_of_the_disk(error) or isinstance(error, optuna.exceptions.StorageInternalError):
         self._release(claim)
         raise
+      if isinstance(error, (UsageError, NonFiniteLossError, ValueError)):
+        self._fail(claim, str(error))
+        return
       # The trial, or this process: a device that is lost fails whatever comes next in it.
       reason = f'{type(error).__name__}: {in_one_line(error)[:300]}'
       self.study.release(self.study.study.trials[claim.number], died=True, error=reason)
@@ -174,10 +176,14 @@ def lines_of(path: pathlib.Path) -> list[dict[str, Any]]:
     return metrics.read(saved[-1] / files.METRICS) if saved else []
 
 
-def _is_of_the_machine(error: Exception) -> bool:
-  """Whether a database or a disk is what is wrong, and not the trial."""
-  is_full = isinstance(error, OSError) and error.errno in files.FULL_DISK
-  return is_full or isinstance(error, optuna.exceptions.StorageInternalError)
+def is_of_the_disk(error: BaseException | None) -> bool:
+  """Whether an error, or what it was raised from, is the disk's, and says nothing of the trial."""
+  while error is not None:
+    is_of_system = isinstance(error, OSError) and error.errno in files.FAILED_DISK
+    if is_of_system or isinstance(error, UnreadableError):
+      return True
+    error = error.__cause__
+  return False
 
 
 def _number(value: float | None) -> float:
