@@ -130,6 +130,18 @@ def test_its_settings_are_fields_of_a_config(file):
     commandline.resolve([f'--config={file}', '--config.layers=backdrop'])
 
 
+def test_a_setting_whose_default_is_an_integer_is_one(file):
+  counted = CONFIG.replace("settings={'temperature': 1.0}", "settings={'draws': -2, **TEMPERATURE}")
+  counted = counted.replace('MINE =', "TEMPERATURE = {'temperature': 1.0}\nMINE =")
+  file.write_text(counted.replace('*, temperature)', '*, temperature, draws)'))
+  given = f'--config={file}'
+  for flags, draws in (([given], -2), ([given, '--config.backprop.draws=3'], 3)):
+    found = commandline.resolve(flags)['backprop']['draws']
+    assert (found, type(found)) == (draws, int)
+  with pytest.raises(ValueError, match=r'backprop\.draws=2\.5 must be an integer$'):
+    commandline.resolve([given, '--config.backprop.draws=2.5'])
+
+
 SPARSE_VD = posterior.FAMILIES['sparse_vd']
 GROUPED = posterior.FAMILIES['group_horseshoe']
 

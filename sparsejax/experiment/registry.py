@@ -109,7 +109,8 @@ def register(kind: str, name: str, part: Any, settings: Mapping[str, Any] | None
     kind: of the part.
     name: by which a config names it.
     part: as in the table.
-    settings: of an event: its defaults beside `at_epochs`, numbers or texts.
+    settings: of an event: its defaults beside `at_epochs`, numbers or texts; the default of
+      one that must be an integer is an integer.
 
   Raises:
     ValueError: an unknown kind, a name that is taken by another part, or a part that can't be one.

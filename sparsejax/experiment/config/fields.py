@@ -230,7 +230,7 @@ _KERNEL_STD = Field(None, Optional(NOT_NEGATIVE), "of the first means; None: the
 
 def _own(name: str, settings: Mapping[str, Any]) -> dict[str, Field]:
   """The fields of a part of a person's own, from its settings and their defaults."""
-  kinds = {bool: Flag(), int: Number(), float: Number(), str: Text()}
+  kinds = {bool: Flag(), int: Integer(), float: Number(), str: Text()}
   for key, value in settings.items():
     if type(value) not in kinds:
       raise ValueError(f"its setting '{key}' is {value!r}: it must be a number, a text or a flag")

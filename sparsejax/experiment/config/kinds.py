@@ -112,18 +112,19 @@ def is_number(value: Any) -> bool:
 class Integer(Kind):
   """An integer between two bounds."""
 
-  low: int
+  low: int | None = None
   high: int | None = None
 
   @property
   def says(self) -> str:
-    return f'an integer of {self.low} or more' + (
-      '' if self.high is None else f', up to {self.high}'
-    )
+    least = '' if self.low is None else f' of {self.low} or more'
+    return f'an integer{least}' + ('' if self.high is None else f', up to {self.high}')
 
   def take(self, value: Any) -> int:
     is_integer = isinstance(value, int) and not isinstance(value, bool)
-    if not is_integer or value < self.low or (self.high is not None and value > self.high):
+    low = -math.inf if self.low is None else self.low
+    high = math.inf if self.high is None else self.high
+    if not is_integer or not low <= value <= high:
       raise WrongError(self.says)
     return value
 
