@@ -84,7 +84,7 @@ def main(argv: Sequence[str]) -> int:
     UnreadableError,
     UsageError,
   )
-  from sparsejax.experiment.hosts import LostError
+  from sparsejax.experiment.hosts import FirstFailedError, LostError
 
   try:
     return _run(read(argv[1:]))
@@ -92,7 +92,7 @@ def main(argv: Sequence[str]) -> int:
     return _fail(USAGE, error)
   except TerminatedError as error:
     return _fail(SIGNALLED + error.signal, error)
-  except (NonFiniteLossError, UnreadableError, LostError) as error:
+  except (NonFiniteLossError, UnreadableError, LostError, FirstFailedError) as error:
     return _fail(CRASHED, error)
 
 
@@ -113,8 +113,9 @@ def _run(command: Command) -> int:
   threads.serve_devices(os.environ)
   where = hosts.place(flags.coordinator, flags.processes, flags.process, os.environ)
   if where is not None:
-    if hosts.IS_GUARDED not in os.environ:
+    if hosts.GUARDED not in os.environ:
       return hosts.guarded([sys.executable, *sys.orig_argv[1:]])
+    hosts.end_with_guard()
     hosts.join(where)
   compilation.use_cache()
   try:

@@ -10,6 +10,7 @@ import os
 import pathlib
 import signal
 import subprocess
+import sys
 import time
 
 import commands
@@ -212,6 +213,11 @@ def test_schedulers_say_whether_there_are_several(environment, several):
   assert (hosts.place(None, None, None, environment) is not None) == several
 
 
+def test_a_scheduler_that_says_no_number_is_refused_in_one_line():
+  with pytest.raises(UsageError, match=r'^the variable SLURM_STEP_NUM_TASKS=many must be a number'):
+    hosts.place(None, None, None, {'SLURM_STEP_NUM_TASKS': 'many'})
+
+
 def test_one_process_is_the_first_and_asks_nobody():
   assert hosts.count() == 1
   assert hosts.is_first()
@@ -226,6 +232,59 @@ def test_an_address_of_ipv6_stands_in_brackets():
 def test_a_coordinator_that_does_not_exist_is_one_line():
   with pytest.raises(UsageError, match='--coordinator=nowhere:1: the processes do not meet'):
     hosts.join(hosts.Place('nowhere:1', 2, 0))
+
+
+def test_processes_that_do_not_meet_for_no_stated_reason_are_one_line(monkeypatch):
+  def fail(*_, **__):
+    raise RuntimeError('')
+
+  monkeypatch.setattr(hosts.jax.distributed, 'initialize', fail)
+  with pytest.raises(UsageError, match=r'the processes do not meet: RuntimeError$'):
+    hosts.join(hosts.Place('127.0.0.1:1234', 2, 0))
+
+
+GUARD = 'import sys; from sparsejax.experiment import hosts; sys.exit(hosts.guarded(sys.argv[1:]))'
+# Says its number, and would go on for a minute after the guard's end; saves first.
+GUARDED = """
+import os, pathlib, signal, sys, time
+from sparsejax.experiment import hosts
+
+def save(*_):
+  pathlib.Path(sys.argv[1], 'saved').touch()
+  sys.exit(0)
+
+signal.signal(signal.SIGTERM, save)
+hosts.end_with_guard()
+pathlib.Path(sys.argv[1], 'pid').write_text(str(os.getpid()))
+time.sleep(60)
+"""
+
+
+def test_a_process_whose_guard_was_killed_saves_and_ends(tmp_path):
+  child = [sys.executable, '-c', GUARDED, str(tmp_path)]
+  guard = subprocess.Popen([sys.executable, '-c', GUARD, *child], env=commands.environment(1))
+  wait_for(lambda: (tmp_path / 'pid').exists())
+  wait_for(lambda: (tmp_path / 'pid').read_text())
+  pid = int((tmp_path / 'pid').read_text())
+  guard.kill()
+  guard.wait()
+  wait_for((tmp_path / 'saved').exists, seconds=30)
+  wait_for(lambda: not is_running(pid))
+
+
+def wait_for(condition, seconds=120):
+  end = time.monotonic() + seconds
+  while not condition():
+    assert time.monotonic() < end
+    time.sleep(0.05)
+
+
+def is_running(pid):
+  try:
+    os.kill(pid, 0)
+    return pathlib.Path(f'/proc/{pid}/stat').read_text().rpartition(')')[2].split()[0] != 'Z'
+  except (ProcessLookupError, FileNotFoundError):
+    return False
 
 
 def hear(monkeypatch, *sent):
@@ -271,9 +330,32 @@ def test_a_state_of_other_shapes_is_refused_before_it_is_read(monkeypatch):
 
 
 def test_what_the_first_refuses_is_refused_here(monkeypatch):
-  hear(monkeypatch, *told({'error': 'workdir=x: it holds notes.txt'}))
+  hear(monkeypatch, *told({'error': 'workdir=x: it holds notes.txt', 'is_usage': True}))
   with pytest.raises(UsageError, match='it holds notes'):
     hosts.from_first(None)
+
+
+def test_what_ends_the_first_ends_the_others_too(monkeypatch):
+  hear(monkeypatch, *told({'error': 'OSError: Input/output error', 'is_usage': False}))
+  with pytest.raises(
+    hosts.FirstFailedError, match=r'the first process .* by OSError: Input/output er'
+  ):
+    hosts.from_first(None)
+
+
+def test_the_first_tells_the_others_of_whatever_ends_it(monkeypatch):
+  sent = []
+
+  def send(mine):
+    sent.append(mine)
+    return mine
+
+  monkeypatch.setattr(hosts, 'count', lambda: 2)
+  monkeypatch.setattr(hosts.multihost_utils, 'broadcast_one_to_all', send)
+  with pytest.raises(ZeroDivisionError):
+    hosts.from_first(lambda: 1 / 0)
+  message = json.loads(sent[-1].tobytes())
+  assert message == {'error': 'ZeroDivisionError: division by zero', 'is_usage': False}
 
 
 def test_processes_of_two_experiments_do_not_train_as_one(monkeypatch):

@@ -15,6 +15,7 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -25,14 +26,14 @@ from jax.experimental import multihost_utils
 
 from sparsejax import private, signals
 from sparsejax.experiment import parallel
-from sparsejax.experiment.errors import UsageError
+from sparsejax.experiment.errors import UsageError, in_one_line
 from sparsejax.experiment.say import complain
 from sparsejax.experiment.state import from_host, shaped_as_on_host, to_host
 
 LOST_AFTER = 20  # seconds without a sign of life
 # How many processes a scheduler started in this step, where JAX finds out the rest by itself.
 BY_SCHEDULER = ('SLURM_STEP_NUM_TASKS', 'OMPI_COMM_WORLD_SIZE')
-IS_GUARDED = 'SPARSEJAX_IS_GUARDED'
+GUARDED = 'SPARSEJAX_GUARDED'  # what a guarded process finds the pipe from its guard by
 
 
 class Place(NamedTuple):
@@ -71,14 +72,14 @@ def place(
   given = {'coordinator': coordinator, 'processes': count, 'process': index}
   missing = [name for name, value in given.items() if value is None]
   if len(missing) == len(given):
-    several = any(int(environment.get(name) or 1) > 1 for name in BY_SCHEDULER)
+    several = any(_number_in(environment, name) > 1 for name in BY_SCHEDULER)
     return Place(None, None, None) if several else None
   if coordinator is None or count is None or index is None:
     raise UsageError(
       f'--{missing[0]} is missing: allowed are all of --coordinator=HOST:PORT, --processes=N and '
       '--process=K, or none'
     )
-  port = re.fullmatch(r'(?:\[[^]]+\]|[^:]+):(\d+)', coordinator)
+  port = re.fullmatch(r'(?:\[[^]]+\]|[^:]+):([0-9]{1,9})', coordinator)
   if port is None:
     raise UsageError(f'--coordinator={coordinator}: allowed is HOST:PORT of the first process')
   if not 0 < int(port[1]) < 2**16:
@@ -88,6 +89,16 @@ def place(
   if not 0 <= index < count:
     raise UsageError(f'--process={index}: allowed is 0 to {count - 1}')
   return Place(coordinator, count, index)
+
+
+def _number_in(environment: Mapping[str, str], name: str) -> int:
+  text = environment.get(name) or '1'
+  try:
+    return int(text)
+  except ValueError:
+    raise UsageError(
+      f'the variable {name}={text} must be a number: that of the processes that train as one'
+    ) from None
 
 
 def join(where: Place) -> None:
@@ -120,7 +131,7 @@ def join(where: Place) -> None:
         coordinator_bind_address=listens,
       )
   except (RuntimeError, ValueError, OSError) as error:
-    line = str(error).strip().splitlines()[-1]
+    line = (str(error).strip() or type(error).__name__).splitlines()[-1]
     raise UsageError(f'--coordinator={coordinator}: the processes do not meet: {line}') from None
   if own is not None and not private.sum_over_address(own):
     logging.warning('this JAX exchanges sums over the address that the name of the machine has')
@@ -179,17 +190,35 @@ def guarded(command: Sequence[str]) -> int:
     if child is not None:
       child.send_signal(number)
 
+  watched, kept = os.pipe()  # the second closes with this process, however it ends
   with signals.handled(pass_on):
     # In a session of its own, or a terminal would send it every signal a second time.
-    child = subprocess.Popen(command, env=os.environ | {IS_GUARDED: '1'}, start_new_session=True)
+    child = subprocess.Popen(
+      command,
+      env=os.environ | {GUARDED: str(watched)},
+      pass_fds=(watched,),
+      start_new_session=True,
+    )
+    os.close(watched)
     if asked:
       child.send_signal(asked[-1])
     status = child.wait()
+  os.close(kept)
   if status == -signal.SIGABRT:
     raise LostError
   if -status in asked:  # while it waited for the others
     complain(f'launch.py: {signal.Signals(-status).name}; what was saved before stays')
   return status if status >= 0 else 128 - status
+
+
+def end_with_guard() -> None:
+  """Has this process, which is guarded, save and end as after SIGTERM once its guard is gone."""
+
+  def watch(pipe: int):
+    os.read(pipe, 1)  # nothing is ever written: it waits for the other end to close
+    os.kill(os.getpid(), signal.SIGTERM)
+
+  threading.Thread(target=watch, args=(int(os.environ[GUARDED]),), daemon=True).start()
 
 
 class LostError(RuntimeError):
@@ -200,6 +229,13 @@ class LostError(RuntimeError):
       'another process of this run was lost; the newest checkpoint is whole: start all of them '
       'again, and they go on from it'
     )
+
+
+class FirstFailedError(RuntimeError):
+  """The first process can't go on, and so the others can't."""
+
+  def __str__(self):
+    return f'the first process of this run ended by {self.args[0]}'
 
 
 def is_first() -> bool:
@@ -239,6 +275,7 @@ def from_first(function: Callable[[], Any]) -> Any:
 
   Raises:
     UsageError: in every process, what the function raises in the first.
+    FirstFailedError: the function raised anything else in the first, where it is raised as it is.
   """
   if count() == 1:
     return function()
@@ -247,12 +284,15 @@ def from_first(function: Callable[[], Any]) -> Any:
     try:
       said = {'found': function()}
     except UsageError as error:
-      said, raised = {'error': str(error)}, error
+      said, raised = {'error': str(error), 'is_usage': True}, error
+    except Exception as error:  # or the others would wait for it
+      reason = f'{type(error).__name__}: {in_one_line(error)}'
+      said, raised = {'error': reason, 'is_usage': False}, error
   text = json.dumps(said).encode()
   size = int(multihost_utils.broadcast_one_to_all(np.int32(len(text))))
   said = json.loads(_bytes_from_first(text, size))
   if 'error' in said:
-    raise raised or UsageError(said['error'])
+    raise raised or (UsageError if said['is_usage'] else FirstFailedError)(said['error'])
   return said['found']
 
 

@@ -71,8 +71,8 @@ def run(
   hosts.check_same(f'{experiment_hash}, seed {seed}')
   claim = functools.partial(runs.RunDirectory, path, config, experiment_hash)
   with hosts.on_first(claim) as directory:
-    if restart and directory is not None:
-      directory.set_aside()
+    if restart:
+      hosts.from_first(lambda: directory.set_aside())
     finished = hosts.from_first(lambda: directory.summary)
     if finished is not None:
       say(f'{path} holds this run, finished; nothing is trained.')
