@@ -4,10 +4,15 @@ A config file, or a package that it imports, registers them: `sparsejax.register
 """
 
 import dataclasses
+import functools
 import hashlib
 import inspect
+import re
 from collections.abc import Callable, Iterable, Mapping, MutableMapping
 from typing import Any, NamedTuple
+
+import jax
+import numpy as np
 
 from sparsejax import models, posterior
 from sparsejax.experiment import events, links, pruning, sources
@@ -184,7 +189,10 @@ def _digest(part: Any) -> str:
     digests = [_digest(value) if callable(value) else repr(value) for value in values]
     return hashlib.sha256('\n'.join(digests).encode()).hexdigest()
   bare = getattr(part, 'read', part)  # of a data set, what reads it
-  bare = getattr(bare, 'func', bare)  # of a partial
+  if isinstance(bare, functools.partial):
+    leaves, structure = jax.tree.flatten((bare.args, bare.keywords))
+    carried = [_digest(bare.func), str(structure), *map(_digest_of_value, leaves)]
+    return hashlib.sha256('\n'.join(carried).encode()).hexdigest()
   try:
     file = inspect.getsourcefile(bare) or ''  # where there is none, which can't be opened
     with open(file, 'rb') as source:
@@ -195,3 +203,10 @@ def _digest(part: Any) -> str:
     except (TypeError, OSError):
       content = repr(bare).partition(' at 0x')[0].encode()
   return hashlib.sha256(content).hexdigest()
+
+
+def _digest_of_value(value: Any) -> str:
+  """What tells a value that a partial carries from others; of an array not all is shown."""
+  if isinstance(value, np.ndarray | jax.Array):
+    return f'{value.dtype}{value.shape}{hashlib.sha256(np.asarray(value).tobytes()).hexdigest()}'
+  return _digest(value) if callable(value) else re.sub(' at 0x[0-9a-f]+', '', repr(value))
