@@ -1,5 +1,7 @@
 """Four devices train as one: the same losses, the same masks, the same state on every replica."""
 
+from unittest import mock
+
 import commands
 import jax
 import jax.numpy as jnp
@@ -9,8 +11,10 @@ import orbax.checkpoint as ocp
 import pytest
 
 import sparsejax
+from configs import quickstart
 from sparsejax import models
-from sparsejax.experiment import checkpoint, parallel
+from sparsejax.experiment import checkpoint, parallel, setup
+from sparsejax.experiment.config import base
 from sparsejax.experiment.state import initial
 from sparsejax.experiment.steps import Arrays, Preprocessing, make_train_step
 
@@ -83,6 +87,23 @@ def test_replicas_agree_on_masks_and_parameters_to_the_bit():
     shards = [np.asarray(shard.data) for shard in leaf.addressable_shards]
     assert len(shards) == 4
     assert all(np.array_equal(shard, shards[0]) for shard in shards)
+
+
+@pytest.mark.parametrize(
+  ('stats', 'least'),
+  [([None], None), ([{}], None), ([{'bytes_limit': 80}, {'bytes_limit': 30}], 30)],
+)
+def test_a_network_must_fit_into_the_memory_of_a_device(monkeypatch, stats, least):
+  devices = [mock.Mock(memory_stats=lambda one=one: one) for one in stats]
+  with mock.patch.object(parallel.jax, 'local_devices', return_value=devices):
+    assert parallel.least_memory() == least
+  monkeypatch.setattr(parallel, 'least_memory', lambda: least)
+  config = base.complete(quickstart.get_config()).to_dict()
+  if least is None:  # that of the machine is enough
+    setup.build(config)
+  else:
+    with pytest.raises(ValueError, match=r'GiB to be trained, whatever the batch; a device has 0'):
+      setup.build(config)
 
 
 def test_a_batch_that_the_devices_cannot_share_is_refused():

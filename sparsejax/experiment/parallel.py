@@ -46,6 +46,12 @@ def most_memory() -> int | None:
   return max((stats.get('peak_bytes_in_use', 0) for stats in found), default=0) or None
 
 
+def least_memory() -> int | None:
+  """Returns the bytes that the smallest device has; None where the devices don't say."""
+  found = [(device.memory_stats() or {}).get('bytes_limit') for device in jax.local_devices()]
+  return min((size for size in found if size), default=None)
+
+
 def share_of(batch_size: int, field: str) -> int:
   """Returns one replica's share of a batch.
 

@@ -162,16 +162,18 @@ def _check_source(run: str | None) -> None:
 
 
 def _check_size(settings: Mapping[str, Any], params: Any) -> None:
-  """Refuses a network whose training is more than this machine's memory, whatever the batch."""
+  """Refuses a network whose training is more than a device's memory, whatever the batch."""
   sizes = [math.prod(leaf.shape) * leaf.dtype.itemsize for leaf in jax.tree.leaves(params)]
   # Parameters old and new, those of the best network, gradients, updates, momentum.
   needed = 6 * sum(sizes)
-  there = os.sysconf('SC_PHYS_PAGES') * os.sysconf('SC_PAGE_SIZE')
+  own = parallel.least_memory()  # a processor has that of the machine
+  there = own or os.sysconf('SC_PHYS_PAGES') * os.sysconf('SC_PAGE_SIZE')
   if needed > there:
+    holder = 'a device' if own else 'this machine'
     name, width = settings['name'], settings['width']
     raise ValueError(
       f'model.name={name} of model.width={width} needs {needed / 2**30:,.0f} GiB to be trained, '
-      f'whatever the batch; this machine has {there / 2**30:,.0f} GiB'
+      f'whatever the batch; {holder} has {there / 2**30:,.0f} GiB'
     )
 
 
