@@ -4,6 +4,7 @@ import errno
 import json
 import logging
 import os
+import pathlib
 import shutil
 from typing import Any, NamedTuple
 
@@ -255,6 +256,27 @@ def test_an_error_of_the_disk_is_no_damage(two, tmp_path, monkeypatch, number, w
   assert '\n' not in str(error.value)
   assert contents_of(root) == before
   assert checkpoint.restore_newest(root, OWNER, state_of(0)).step == 2
+
+
+def test_what_is_damaged_and_can_not_be_renamed_is_not_told_as_a_read_error(
+  two, tmp_path, monkeypatch
+):
+  root = copy(two, tmp_path)
+  damaged = root / f'{2:09d}'
+  flip_a_bit(damaged / checkpoint.NOTES)
+  before = contents_of(root)
+
+  def fail(self, target):
+    raise OSError(errno.EROFS, os.strerror(errno.EROFS), str(self))
+
+  monkeypatch.setattr(pathlib.Path, 'rename', fail)
+  with pytest.raises(UnreadableError) as error:
+    checkpoint.restore_newest(root, OWNER, state_of(0))
+  assert str(error.value) == (
+    f'{damaged} is damaged, and could not be renamed: Read-only file system; nothing was changed, '
+    'so the same command goes on once it can be'
+  )
+  assert contents_of(root) == before
 
 
 def test_what_orbax_can_not_read_though_every_byte_is_there_is_no_damage(

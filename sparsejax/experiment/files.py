@@ -13,6 +13,8 @@ import uuid
 from collections.abc import Generator
 from typing import Any
 
+from sparsejax.experiment.errors import UnreadableError
+
 # What a run directory holds.
 CONFIG, SUMMARY, METRICS = 'config.json', 'summary.json', 'metrics.jsonl'
 ENVIRONMENT, TRACEBACK, TRACE = 'environment.json', 'traceback.txt', 'trace.png'
@@ -90,9 +92,19 @@ def numbered(path: pathlib.Path, first: int) -> pathlib.Path:
 
 
 def set_aside(path: pathlib.Path, why: str) -> pathlib.Path:
-  """Renames what can't be used to WHY-NAME in the same folder; returns where it is now."""
+  """Renames what can't be used to WHY-NAME in the same folder; returns where it is now.
+
+  Raises:
+    UnreadableError: it can't be renamed.
+  """
   place = path.with_name(f'{why}-{path.name}')
-  return path.rename(numbered(place, 2) if place.exists() else place)
+  try:
+    return path.rename(numbered(place, 2) if place.exists() else place)
+  except OSError as error:
+    raise UnreadableError(
+      f'{path} is {why}, and could not be renamed: {error.strerror}; nothing was changed, so the '
+      'same command goes on once it can be'
+    ) from error
 
 
 def finite(content: Any) -> Any:
