@@ -14,6 +14,7 @@ import numpy as np
 
 from sparsejax.benchmarks.rounds import Timed
 from sparsejax.experiment.errors import UsageError
+from sparsejax.experiment.posterior import DETERMINISTIC
 from sparsejax.experiment.setup import Experiment
 
 PROGRAM = pathlib.Path(__file__).parent / 'torch_peer'
@@ -144,7 +145,7 @@ def request(experiment: Experiment, chain: tuple[str, ...]) -> dict[str, Any]:
   """
   config, preprocessing = experiment.config, experiment.preprocessing
   for field, value, allowed in (
-    ('layers', config['layers'], 'deterministic'),
+    ('layers', config['layers'], DETERMINISTIC),
     ('model.dropout', config['model']['dropout'], 0.0),
   ):
     if value != allowed:

@@ -10,6 +10,7 @@ from sparsejax.experiment import lobs, parallel
 from sparsejax.experiment.state import TrainState
 from sparsejax.experiment.steps import Arrays, Preprocessing
 from sparsejax.lookup import lookup
+from sparsejax.posterior.layers import DETERMINISTIC
 from sparsejax.sparsity.batch_norm import recalibrate_batch_norm
 
 
@@ -93,7 +94,7 @@ def check(config: Mapping[str, Any]) -> None:
   if 'lobs' in names:
     lobs.check(config)
   layers = config['layers']
-  if 'recalibrate_batch_norm' in names and layers != 'deterministic':
+  if 'recalibrate_batch_norm' in names and layers != DETERMINISTIC:
     raise ValueError(
       f"events={names}: with layers='{layers}' every validation has BatchNorm's averages anew; "
       "allowed is without 'recalibrate_batch_norm'"

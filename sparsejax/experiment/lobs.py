@@ -18,6 +18,7 @@ from sparsejax.experiment.state import TrainState
 from sparsejax.layers import deterministic
 from sparsejax.layers.formulations import taps
 from sparsejax.lookup import lookup
+from sparsejax.posterior.layers import DETERMINISTIC
 from sparsejax.sparsity import allocation, criteria, lobs, tree
 from sparsejax.sparsity.selection import keep_largest
 
@@ -32,8 +33,8 @@ def check(config: Mapping[str, Any]) -> None:
     raise ValueError(f'lobs.target={settings["target"]}: allowed is an active fraction in (0, 1]')
   lookup('lobs.allocation', settings['allocation'], ALLOCATIONS)
   lookup('lobs.method', settings['method'], dict.fromkeys(METHODS))
-  if config['layers'] != 'deterministic':
-    raise ValueError(f"lobs: layers={config['layers']!r}; allowed is 'deterministic'")
+  if config['layers'] != DETERMINISTIC:
+    raise ValueError(f"lobs: layers={config['layers']!r}; allowed is '{DETERMINISTIC}'")
   at = {key.removeprefix('at'): value for key, value in settings.items() if key.startswith('at_')}
   held = prune is not None and 'prune' in config['chain'] and prune['schedule'] == 'one_shot'
   if not held or any(prune.get(f'begin{unit}') != value for unit, value in at.items()):

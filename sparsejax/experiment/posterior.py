@@ -17,9 +17,8 @@ from sparsejax.layers import Layers
 from sparsejax.lookup import lookup
 from sparsejax.models.structure import architecture, remove_dead
 from sparsejax.posterior import precision
+from sparsejax.posterior.layers import DETERMINISTIC
 from sparsejax.sparsity import tree
-
-DETERMINISTIC = 'deterministic'
 
 
 @dataclasses.dataclass(frozen=True)
@@ -87,8 +86,8 @@ def check(config: Mapping[str, Any]) -> None:
     _check_chain(config)
   if has_kl and not is_variational:
     raise ValueError(
-      "config.chain: 'add_kl_gradients' has no posteriors to act on with layers='deterministic'; "
-      f'allowed are {", ".join(posterior.FAMILIES)}'
+      "config.chain: 'add_kl_gradients' has no posteriors to act on with "
+      f"layers='{DETERMINISTIC}'; allowed are {', '.join(posterior.FAMILIES)}"
     )
 
 

@@ -22,6 +22,7 @@ from sparsejax.experiment.splits import Whole
 from sparsejax.lookup import lookup
 from sparsejax.posterior.family import Family
 from sparsejax.posterior.family import check as check_family
+from sparsejax.posterior.layers import DETERMINISTIC
 
 
 class Own(NamedTuple):
@@ -87,7 +88,7 @@ KINDS: dict[str, Kind] = {
   'posterior': Kind(
     lambda: posterior.FAMILIES,
     _posterior,
-    lambda s: [s['layers']] if s['layers'] != 'deterministic' else [],
+    lambda s: [s['layers']] if s['layers'] != DETERMINISTIC else [],
   ),
 }
 _own: dict[tuple[str, str], Own] = {}

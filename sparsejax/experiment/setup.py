@@ -32,6 +32,7 @@ from sparsejax.experiment.durations import Clock
 from sparsejax.experiment.state import CHOOSE_BY
 from sparsejax.experiment.steps import Arrays, Preprocessing
 from sparsejax.lookup import lookup
+from sparsejax.posterior.layers import DETERMINISTIC
 from sparsejax.sparsity import measure
 from sparsejax.sparsity.costs import Costs, mac_costs, weight_costs
 from sparsejax.streams import INIT, stream
@@ -124,7 +125,7 @@ def build(config: Mapping[str, Any]) -> Experiment:
   require(keep >= 1, 'log.keep_checkpoints', keep, '1 or more')
   model = _create_model(config, dataset.num_classes, posterior.build_layers(config))
   image_shape = dataset.train.images.shape[1:]
-  is_variational = config['layers'] != posterior.DETERMINISTIC
+  is_variational = config['layers'] != DETERMINISTIC
   experiment = Experiment(
     config=config,
     dataset=dataset,
@@ -144,7 +145,7 @@ def build(config: Mapping[str, Any]) -> Experiment:
   params = jax.eval_shape(experiment.init_variables)['params']
   _check_size(config['model'], params)
   if is_variational:
-    deployed = _create_model(config, dataset.num_classes, 'deterministic')
+    deployed = _create_model(config, dataset.num_classes, DETERMINISTIC)
     deployment = posterior.Deployment(deployed, image_shape, posterior.thresholds(config, params))
     experiment = experiment._replace(deployment=deployment)
   posterior.check_bound(config, params)
@@ -198,7 +199,7 @@ def _check_loss(config: Mapping[str, Any]) -> None:
   smoothing = config['loss']['label_smoothing']
   is_share = is_number(smoothing) and 0 <= smoothing < 1
   require(is_share, 'loss.label_smoothing', smoothing, 'a number of 0 or more and less than 1')
-  is_likelihood = config['layers'] == posterior.DETERMINISTIC or smoothing == 0
+  is_likelihood = config['layers'] == DETERMINISTIC or smoothing == 0
   allowed = f"0 with layers='{config['layers']}', whose loss must be a likelihood"
   require(is_likelihood, 'loss.label_smoothing', smoothing, allowed)
 

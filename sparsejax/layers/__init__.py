@@ -11,6 +11,7 @@ from sparsejax.layers.normalisation import BatchNorm
 from sparsejax.layers.pooling import max_pool
 from sparsejax.lookup import lookup
 from sparsejax.posterior import FAMILIES, Family
+from sparsejax.posterior.layers import DETERMINISTIC as NAME_OF_DETERMINISTIC
 
 __all__ = [
   'DETERMINISTIC',
@@ -48,5 +49,5 @@ def of(family: Family, **settings: Any) -> Layers:
 
 def get(name: str) -> Layers:
   """Returns the layers of that name: 'deterministic', or those of a family of posteriors."""
-  found = lookup('layers', name, {'deterministic': DETERMINISTIC, **FAMILIES})
+  found = lookup('layers', name, {NAME_OF_DETERMINISTIC: DETERMINISTIC, **FAMILIES})
   return of(found) if isinstance(found, Family) else found

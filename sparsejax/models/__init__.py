@@ -19,6 +19,7 @@ from sparsejax.models.network import Network, require
 from sparsejax.models.resnet import BOTTLENECK, ResNet
 from sparsejax.models.structure import architecture, remove_dead
 from sparsejax.models.vgg import VGG16
+from sparsejax.posterior.layers import DETERMINISTIC
 
 __all__ = ['MODELS', 'architecture', 'create', 'has_convolutions', 'positions', 'remove_dead']
 
@@ -42,7 +43,7 @@ def create(
   name: str,
   num_classes: int = 10,
   *,
-  layers: str | Layers = 'deterministic',
+  layers: str | Layers = DETERMINISTIC,
   width: int | None = None,
   dropout: float = 0.0,
   dtype: str | Dtype = 'float32',

@@ -18,6 +18,7 @@ from sparsejax.posterior.normal_jeffreys import NORMAL_JEFFREYS
 from sparsejax.posterior.sparse_vd import SPARSE_VD
 from sparsejax.sparsity import tree
 
+DETERMINISTIC = 'deterministic'  # what layers without posteriors are called
 FAMILIES: dict[str, Family] = {
   'sparse_vd': SPARSE_VD,
   'group_normal_jeffreys': NORMAL_JEFFREYS,

@@ -13,6 +13,7 @@ from ml_collections.config_dict import placeholder
 from sparsejax.experiment.config import fields
 from sparsejax.experiment.config.fields import SGD, Field
 from sparsejax.experiment.config.kinds import Integer, Optional, Text
+from sparsejax.posterior.layers import DETERMINISTIC
 
 __all__ = ['EVENTS', 'LAYERS', 'LINKS', 'SGD', 'VERSION', 'complete', 'defaults', 'get_config']
 
@@ -27,7 +28,7 @@ LINKS, EVENTS, LAYERS = (
 
 
 def get_config(
-  chain: Sequence[str] = SGD, events: Sequence[str] = (), layers: str = 'deterministic'
+  chain: Sequence[str] = SGD, events: Sequence[str] = (), layers: str = DETERMINISTIC
 ) -> ConfigDict:
   """Returns the defaults, with a block of settings for each link, each event and the layers."""
   config = ConfigDict()

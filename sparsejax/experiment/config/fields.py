@@ -27,6 +27,7 @@ from sparsejax.experiment.config.kinds import (
   WrongError,
 )
 from sparsejax.posterior import FAMILIES, Family
+from sparsejax.posterior.layers import DETERMINISTIC
 
 
 class Read(NamedTuple):
@@ -310,7 +311,7 @@ SCHEDULES: dict[str, dict[str, Kind]] = {
 }
 
 _LARGEST = 2**31 - 1  # what a step counts in
-_VARIATIONAL = Read('layers with posteriors', lambda config: config['layers'] != 'deterministic')
+_VARIATIONAL = Read('layers with posteriors', lambda config: config['layers'] != DETERMINISTIC)
 _SPLIT = Read("a data.name other than 'digits'", lambda config: config['data']['name'] != 'digits')
 _SHUFFLED = Read(
   "the data.split 'shuffle' of a data.name other than 'digits'",
@@ -329,8 +330,8 @@ FIELDS: dict[str, Field | dict[str, Field]] = {
   'chain': Field(SGD, Names(), 'links in the order in which updates pass them'),
   'events': Field((), Names(), 'what happens between steps'),
   'layers': Field(
-    'deterministic',
-    Choice(('deterministic', *LAYERS), own='posterior'),
+    DETERMINISTIC,
+    Choice((DETERMINISTIC, *LAYERS), own='posterior'),
     'of what networks are built',
   ),
   'init_from': Field(
@@ -413,7 +414,7 @@ def add_layers(name: str, family: Family) -> None:
 
 
 def _add(blocks: dict[str, dict[str, Field]], name: str, block: dict[str, Field]) -> None:
-  if name in {*FIELDS, *BLOCKS, 'deterministic'} - {*blocks}:
+  if name in {*FIELDS, *BLOCKS, DETERMINISTIC} - {*blocks}:
     raise ValueError('a config has something else of that name: another one is needed')
   for key, field in block.items():
     try:
