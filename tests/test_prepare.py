@@ -229,6 +229,17 @@ def test_no_server(offline, tmp_path):
     f"data.dir='{tmp_path}' holds no prepared 'mnist' and downloading it failed: ConnectionError:"
   )
   assert line.endswith("; give a folder that holds it, or data.name='digits', which needs none")
+  assert [path.name for path in tmp_path.iterdir()] == ['site']  # no folder of nothing
+
+
+def test_without_a_server_nothing_that_was_there_goes(offline, tmp_path):
+  offline.mnist()
+  kept = tmp_path / 'downloads' / 'mine'
+  kept.mkdir(parents=True)
+  (tmp_path / 'another').mkdir()
+  _refused('mnist', tmp_path)
+  assert kept.is_dir()
+  assert sorted(path.name for path in tmp_path.iterdir()) == ['another', 'downloads', 'site']
 
 
 def test_a_server_without_the_file(site, tmp_path):

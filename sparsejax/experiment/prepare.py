@@ -135,6 +135,7 @@ def prepare(name: str, root: pathlib.Path) -> pathlib.Path:
     ValueError: one line that says what failed.
   """
   folder = root / name / str(_BUILDERS[name].VERSION)
+  missing = [path for path in (root / name, root / 'downloads', root) if not path.exists()]
   logging.info('downloading %s and preparing it in %s', name, folder)
   tfds.display_progress_bar(enable=sys.stderr.isatty())
   try:
@@ -150,6 +151,8 @@ def prepare(name: str, root: pathlib.Path) -> pathlib.Path:
         file_format='array_record',
       )
   except Exception as error:
+    for path in missing:
+      _remove_empty(path)
     if not (folder / 'dataset_info.json').exists():  # it does where another process was faster
       what = 'downloading' if isinstance(error, _DOWNLOAD_ERRORS) else 'preparing'
       raise ValueError(
@@ -157,6 +160,13 @@ def prepare(name: str, root: pathlib.Path) -> pathlib.Path:
         "give a folder that holds it, or data.name='digits', which needs none"
       ) from error
   return folder
+
+
+def _remove_empty(folder: pathlib.Path) -> None:
+  """Removes of a folder, and of those in it, each that holds no file."""
+  for path, _, _ in os.walk(folder, topdown=False):
+    with contextlib.suppress(OSError):
+      os.rmdir(path)
 
 
 def decode(folder: pathlib.Path, split: str) -> tuple[np.ndarray, np.ndarray]:
