@@ -46,7 +46,9 @@ class Deployment:
       return params
     params = posterior.deploy(params, self.thresholds)
     variables = {'params': params, 'batch_stats': batch_stats}
-    return remove_dead(self.model, variables, self.image_shape)['params']
+    # A unit that went takes BatchNorm's constant along: that is what its group's threshold decides.
+    cleaned = remove_dead(self.model, variables, self.image_shape, drop_constants=True, check=False)
+    return cleaned['params']
 
   @functools.cached_property
   def jitted(self) -> Callable[[Any, Any], Any]:

@@ -5,18 +5,42 @@ Both are found by running the network itself, once, on numbers that say no more 
 here": every kernel and bias is replaced by whether it is zero, so what passes through residual
 sums, pooling and reshaping is zero where the network is, whatever the graph. Forwards that tells
 which outputs are alive; backwards, the gradient tells which are read.
+
+What subtracts can make zero of two numbers that say "something is here". A layer that does so
+(LayerNorm, attention, any that is not known here) counts as one that reads all it is given and
+whose every output is alive. For what the network does between its layers there is the check:
+answers before and after.
 """
 
 from collections.abc import Mapping
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import linen as nn
+from jax import lax
+from jax.core import Tracer
 
+from sparsejax.layers import deterministic
 from sparsejax.sparsity.kinds import is_kernel
 from sparsejax.sparsity.tree import named_leaves
+
+# What makes sums of products, so that what goes in and out of it as 0 and 1 tells where it is zero.
+SUMS = (deterministic.Dense, deterministic.Conv, nn.Dense, nn.Conv, nn.ConvTranspose)
+# And what does not, although it has no parameters of its own or consists of such layers.
+MIXES = (
+  nn.LayerNorm,
+  nn.GroupNorm,
+  nn.InstanceNorm,
+  nn.RMSNorm,
+  nn.SpectralNorm,
+  nn.WeightNorm,
+  nn.MultiHeadDotProductAttention,
+  nn.RNNCellBase,
+)
+IMAGES = 8  # that the answers are compared on
 
 
 @jax.custom_vjp
@@ -36,22 +60,39 @@ def _presence_backward(_, gradient):
 _presence.defvjp(_presence_forward, _presence_backward)
 
 
-def remove_dead(model: nn.Module, variables: Mapping[str, Any], image_shape: tuple[int, ...]):
+def remove_dead(
+  model: nn.Module,
+  variables: Mapping[str, Any],
+  image_shape: tuple[int, ...],
+  *,
+  drop_constants: bool = False,
+  check: bool = True,
+):
   """Returns the variables with every weight at zero that no longer does anything.
 
-  A convolution's output whose kernel and bias are zero is dead, and so are scale and bias of the
-  BatchNorm behind it: a unit that was removed leaves no constant. The weights that read a dead
-  output go, and with an output that no weight reads its own weights and its bias. What is left
-  answers every image as before, but for BatchNorm's constants just named.
+  An output that is zero for every image is dead: the weights that read it go. With an output that
+  no weight reads its own weights and its bias go. Only dense layers, convolutions and BatchNorm,
+  flax's or the package's own, lose any; other layers keep what they have and count as reading
+  everything. A layer that is called several times keeps what any of its calls needs.
 
   Args:
-    model: called `model.apply(variables, images, train=False)`, of positive homogeneous parts
-      (ReLU, pooling, sums), so that what is zero stays zero.
+    model: called `model.apply(variables, images, train=False)`.
     variables: `params` of deterministic layers and, with BatchNorm, `batch_stats`.
     image_shape: (height, width, channels).
+    drop_constants: whether the BatchNorm of a dead output loses its scale and bias, so that a unit
+      that was removed leaves no constant behind. The answers are then those of the network without
+      these constants.
+    check: whether to apply the network before and after to a few random images. This takes concrete
+      arrays: within `jax.jit` pass False, and check the result outside where the model is not one
+      of the package's own.
 
   Returns:
     Variables of the same structure.
+
+  Raises:
+    ValueError: answers that would change, as where the network subtracts one branch from another or
+      reads -x beside x; layers inside `nn.scan`, `nn.vmap` or `nn.remat`, which are not seen; a
+      check of traced arrays.
 
   Example:
     >>> from sparsejax import models
@@ -63,68 +104,202 @@ def remove_dead(model: nn.Module, variables: Mapping[str, Any], image_shape: tup
     >>> bool((clean['params']['fc1']['kernel'][:, 1] == 0).all())
     True
   """
-  alive, read = _alive_and_read(model, variables, image_shape)
-  named = named_leaves(variables['params'])
-  cleaned = {}
-  for path, leaf in named.items():
-    layer = path.rpartition('/')[0]
-    outputs = alive[layer]['out'] & read[layer] if layer in alive else None
-    if outputs is None:
-      cleaned[path] = leaf
-    elif is_kernel(path, leaf):
-      keep = alive[layer]['in'][:, None] & outputs[None, :]
-      if keep.shape != leaf.shape[-2:]:  # in groups each output reads its own few inputs
-        keep = jnp.broadcast_to(outputs, leaf.shape[-2:])
-      cleaned[path] = jnp.where(keep.reshape((1,) * (leaf.ndim - 2) + keep.shape), leaf, 0)
-    else:
-      cleaned[path] = jnp.where(outputs, leaf, 0)
-  params = jax.tree.unflatten(jax.tree.structure(variables['params']), list(cleaned.values()))
-  return {**variables, 'params': params}
+  if check and any(isinstance(leaf, Tracer) for leaf in jax.tree.leaves(variables)):
+    raise ValueError(
+      'remove_dead compares answers before and after, which traced variables do not have: call it '
+      'outside jax.jit, or pass check=False'
+    )
+  find = jax.jit(partial(_before_and_after, model, image_shape, drop_constants))
+  try:
+    before, after = find(variables)
+  except jax.errors.UnexpectedTracerError:
+    raise ValueError(
+      'remove_dead does not see layers within nn.scan, nn.vmap, nn.remat or nn.jit: give it a '
+      'model of the same parameters without them, or leave the variables as they are'
+    ) from None
+  if check:
+    _check_answers(model, variables, image_shape, before, after)
+  return {**variables, 'params': after}
 
 
-def _alive_and_read(model, variables, image_shape):
-  """By layer: which inputs and outputs may be other than zero, and which outputs are read."""
+def _before_and_after(model, image_shape, drop_constants, variables):
+  """The parameters whose answers stay, and what stays of them."""
+  params, seen = variables['params'], _look(model, image_shape, drop_constants, variables)
+  before = _map_leaves(seen.without_constant, params) if drop_constants else params
+  return before, _map_leaves(seen.clean, params)
+
+
+def _map_leaves(function, params):
+  """The parameters, each made anew from (its path, itself)."""
+  changed = [function(path, leaf) for path, leaf in named_leaves(params).items()]
+  return jax.tree.unflatten(jax.tree.structure(params), changed)
+
+
+def _layer(path: str) -> str:
+  return path.rpartition('/')[0]
+
+
+class _Seen(NamedTuple):
+  """What passed through the layers, by path.
+
+  alive: which inputs and outputs may be other than zero, under 'in' and 'out'.
+  read: which outputs are read.
+  turned: the layers whose kernels have outputs ahead of inputs.
+  norms: the layers that are a BatchNorm.
+  """
+
+  alive: dict[str, dict[str, jax.Array]]
+  read: dict[str, jax.Array]
+  turned: set[str]
+  norms: set[str]
+
+  def clean(self, path, leaf):
+    """The leaf without what is dead or not read."""
+    layer = _layer(path)
+    if layer not in self.alive:
+      return leaf
+    outputs = self.alive[layer]['out'] & self.read[layer]
+    if not is_kernel(path, leaf):
+      return jnp.where(outputs, leaf, 0)
+    keep = self.alive[layer]['in'][:, None] & outputs[None, :]
+    if layer in self.turned:
+      keep = keep.T
+    elif keep.shape != leaf.shape[-2:]:  # in groups each output reads its own few inputs
+      keep = jnp.broadcast_to(outputs, leaf.shape[-2:])
+    return jnp.where(keep.reshape((1,) * (leaf.ndim - 2) + keep.shape), leaf, 0)
+
+  def without_constant(self, path, leaf):
+    """The leaf, where it is a BatchNorm's without those of dead outputs."""
+    layer = _layer(path)
+    return jnp.where(self.alive[layer]['out'], leaf, 0) if layer in self.norms else leaf
+
+
+def _look(model, image_shape, drop_constants, variables) -> _Seen:
+  """Runs the network forwards and backwards on what is there."""
   params = jax.tree.map(lambda p: (p != 0).astype(jnp.float32), variables['params'])
   stats = jax.tree.map(jnp.zeros_like, variables.get('batch_stats', {}))
   image = jnp.ones((1, *image_shape))
   alive: dict[str, dict[str, jax.Array]] = {}
+  turned, norms = set(), set()
+  is_within = False  # a layer whose parts are not looked at
 
   def note(probes, call, args, kwargs, context):
+    nonlocal is_within
     module = context.module
-    if context.method_name != '__call__' or not module.variables.get('params'):
+    own = module.variables.get('params', {})
+    is_norm = isinstance(module, nn.BatchNorm) and module.axis == -1
+    is_layer = is_norm or type(module) in SUMS
+    mixes = isinstance(module, MIXES) or (own and not any(map(_is_of_parts, own.values())))
+    if is_within or context.method_name != '__call__' or not (is_layer or mixes):
       return call(*args, **kwargs)
-    own = module.variables['params']
-    if not any(hasattr(leaf, 'shape') for leaf in own.values()):
-      return call(*args, **kwargs)  # made of other layers
+    if not is_layer:
+      is_within = True
+      y = call(*args, **kwargs)
+      is_within = False
+      return _mixed(y, (args, kwargs))
     layer = '/'.join(module.path)
-    x = args[0]
-    inputs = _over_positions(x)
-    if isinstance(module, nn.BatchNorm):
-      # Where its input is removed, so is the constant that it would make of it.
-      has_some = sum(own.values())
-      y = _presence(x * has_some.reshape((1,) * (x.ndim - 1) + (-1,)))
+    x = next(given for given in (*args, *kwargs.values()) if isinstance(given, jax.Array))
+    if is_norm:
+      norms.add(layer)
+      y = _normalised(module, own, x, None if drop_constants else variables)
     else:
       y = _presence(call(*args, **kwargs))
+      if getattr(module, 'transpose_kernel', False):
+        turned.add(layer)
     if probes is not None:
       y = y + probes[layer].reshape((1,) * (y.ndim - 1) + (-1,))
-    alive[layer] = {'in': inputs > 0, 'out': _over_positions(y) > 0}
+    found = {'in': _over_positions(x) > 0, 'out': _over_positions(y) > 0}
+    alive[layer] = jax.tree.map(jnp.logical_or, alive[layer], found) if layer in alive else found
     return y
 
   def total(probes):
+    alive.clear()
     with nn.intercept_methods(partial(note, probes)):
-      logits = model.apply({'params': params, 'batch_stats': stats}, image, train=False)
-    return jnp.sum(logits), alive
+      answers = model.apply(
+        {**variables, 'params': params, 'batch_stats': stats}, image, train=False
+      )
+    return sum(jnp.sum(leaf) for leaf in jax.tree.leaves(answers)), alive
 
-  # BatchNorm's own arithmetic never runs; that of the others has only sums of what is not negative.
   _, shapes = jax.eval_shape(total, None)
   probes = {layer: jnp.zeros(found['out'].shape) for layer, found in shapes.items()}
-  read, found = jax.grad(total, has_aux=True)(probes)
-  return found, {layer: gradient > 0 for layer, gradient in read.items()}
+  gradients, found = jax.grad(total, has_aux=True)(probes)
+  read = {layer: gradient > 0 for layer, gradient in gradients.items()}
+  return _Seen(found, read, turned, norms)
+
+
+def _is_of_parts(leaf) -> bool:
+  """Whether what a module has under a name is a module's again, and no array."""
+  return isinstance(leaf, Mapping)
+
+
+def _mixed(y, given):
+  """What has the shapes of y, is there everywhere and reads all that is given."""
+  total = jnp.zeros(())
+  for leaf in jax.tree.leaves(given):
+    if hasattr(leaf, 'dtype') and jnp.issubdtype(leaf.dtype, jnp.floating):
+      total = total + jnp.sum(_presence(leaf))
+  return jax.tree.map(lambda leaf: _presence(jnp.ones_like(leaf) + total.astype(leaf.dtype)), y)
+
+
+def _normalised(module, own, x, variables):
+  """BatchNorm, whose own arithmetic subtracts: there where x is or, given variables, a constant."""
+  features = x.shape[-1:]
+  there = own.get('scale', jnp.full(features, float(not module.use_scale)))
+  y = x * _by_channel(there + own.get('bias', jnp.zeros(features)), x)
+  return _presence(y if variables is None else y + _by_channel(_constant(module, variables), x))
+
+
+def _constant(module, variables):
+  """By channel whether BatchNorm makes something of what is zero."""
+  leaves, stats = (variables[name] for name in ('params', 'batch_stats'))
+  for name in module.path:
+    leaves, stats = leaves.get(name, {}), stats[name]
+  factor = lax.rsqrt(stats['var'] + module.epsilon) * leaves.get('scale', 1)
+  constant = leaves.get('bias', 0) - stats['mean'] * factor
+  return (constant > 0 if getattr(module, 'relu', False) else constant != 0).astype(jnp.float32)
+
+
+def _by_channel(leaf, x):
+  return leaf.reshape((1,) * (x.ndim - 1) + (-1,))
 
 
 def _over_positions(x: jax.Array) -> jax.Array:
   """The largest over examples and positions, for each channel."""
   return jnp.max(x, tuple(range(x.ndim - 1)))
+
+
+def _check_answers(model, variables, image_shape, before, after):
+  """Raises a ValueError, with the layers at fault, where two sets of parameters answer apart."""
+  images = jax.random.normal(jax.random.key(0), (IMAGES, *image_shape))
+  answer = jax.jit(lambda variables, images: model.apply(variables, images, train=False))
+
+  def answers(params):
+    found = answer({**variables, 'params': params}, images)
+    return [np.asarray(leaf, np.float64) for leaf in jax.tree.leaves(found)]
+
+  wanted = answers(before)
+  largest = max(np.max(np.abs(leaf), initial=0) for leaf in wanted)
+
+  def apart(params):
+    pairs = zip(answers(params), wanted, strict=True)
+    differences = [np.where((a == b) | ((a != a) & (b != b)), 0, np.abs(a - b)) for a, b in pairs]
+    most = max(np.max(difference, initial=0) for difference in differences)
+    return 0 if most <= 1e-5 * largest else most
+
+  if not (most := apart(after)):
+    return
+  changed = named_leaves(after)
+
+  def only(layer):
+    return _map_leaves(lambda path, leaf: changed[path] if _layer(path) == layer else leaf, before)
+
+  layers = [layer for layer in dict.fromkeys(map(_layer, changed)) if apart(only(layer))]
+  raise ValueError(
+    f'remove_dead would change the answers by up to {most:.3g}, where the largest is '
+    f'{largest:.3g}, by what it takes from {", ".join(layers) or "several layers"}: between its '
+    'layers the network does what it can not follow, such as relu(-x) or a difference of two '
+    'branches; keep the variables as they are'
+  )
 
 
 def architecture(params: Any) -> dict[str, dict[str, int]]:
@@ -138,7 +313,7 @@ def architecture(params: Any) -> dict[str, dict[str, int]]:
   for path, leaf in named_leaves(params).items():
     if is_kernel(path, leaf):
       there = jnp.any((leaf != 0).reshape(-1, *leaf.shape[-2:]), 0)
-      found[path.rpartition('/')[0]] = {
+      found[_layer(path)] = {
         'inputs': int(jnp.sum(jnp.any(there, 1))),
         'outputs': int(jnp.sum(jnp.any(there, 0))),
       }
