@@ -32,6 +32,7 @@ from sparsejax.transforms.proximal import ProximalState, proximal_group_l1, prox
 from sparsejax.transforms.proximal_metrics import adam_metric, amsgrad_metric, rms_metric
 from sparsejax.transforms.pruning import PruneState, apply_masks, prune
 from sparsejax.transforms.rewinding import RewindState, rewind
+from sparsejax.transforms.with_grad import with_grad
 
 __version__ = '0.1.0'
 
@@ -73,6 +74,7 @@ __all__ = [
   'sparsity_report',
   'unpack_masks',
   'updates',
+  'with_grad',
 ]
 
 _WITH_EXTRAS = {

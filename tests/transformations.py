@@ -202,6 +202,18 @@ TRANSFORMATIONS = {
     },
     around=('adam', 'adafactor', 'inject_hyperparams'),
   ),
+  'with_grad': Entry(
+    removed_weights_are_zero,
+    {
+      'saliency': functools.partial(
+        sparsejax.with_grad, prune(GRADUAL, criterion=criteria.saliency)
+      ),
+      'rigl_momentum': functools.partial(
+        sparsejax.with_grad,
+        inner=prune(GRADUAL, update_rule=updates.rigl(4), inner=optax.sgd(0.05, momentum=0.9)),
+      ),
+    },
+  ),
 }
 
 
