@@ -1,6 +1,7 @@
 """The page of what was tried on the commands, made of the counts of tests/fuzz/run.py alone.
 
-python tests/fuzz/run.py --settings=1000 --damages=400 --signals=50 --out=results/fuzz/fuzz.json
+python tests/fuzz/run.py --settings=1000 --damages=400 --signals=50 --moments=50 \
+    --out=results/fuzz/fuzz.json
 python results/fuzz_page.py
 """
 
@@ -37,7 +38,14 @@ SECTIONS = {
   'signals': (
     'Signals',
     'At random moments; afterwards the same command runs to its end. equal: to the bit, as of a '
-    'command left alone.',
+    'command left alone. too late: equal, and the command had ended before the signal came.',
+  ),
+  'moments': (
+    'Kills at chosen moments',
+    'SIGKILL as a function of the package is entered or left, or in the compiler; in a search it '
+    'strikes a worker and its command, one of them, or (one worker) the worker alone, which the '
+    'command then starts anew. Afterwards the same command runs to its end. equal: to the bit, as '
+    'of a command left alone, and nothing half written is left.',
   ),
 }
 

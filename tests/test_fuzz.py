@@ -1,9 +1,14 @@
 """A share of tests/fuzz: settings that can't be, and damaged files; and what counts as wrong."""
 
+import importlib
+import operator
+
 import command
 import damage
+import moments
 import pytest
 import settings
+import signals
 
 pytestmark = pytest.mark.usefixtures('compiling_is_quick', 'one_device')
 
@@ -55,3 +60,19 @@ def test_the_same_seed_draws_the_same_cases_and_half_of_them_are_blind():
   cases = list(settings.cases(100, 5))
   assert cases == list(settings.cases(100, 5)) != list(settings.cases(100, 6))
   assert [case.half for case in cases].count('blind') == 50
+
+
+def test_each_signal_comes_to_each_command_before_any_comes_again():
+  sent = [(case.command, case.signal) for case in signals.cases(32, 0)]
+  assert len(set(sent[:16])) == 16 == len(set(sent[16:]))
+  assert all(len(set(column)) == 4 for column in zip(*sent[4:8], strict=True))
+
+
+def test_each_moment_is_a_function_and_each_kind_comes_before_any_comes_again():
+  every = moments.cases(1000, 0)
+  assert len(every) == len(set(every))
+  for where in {case.where for case in every} - {moments.COMPILING}:
+    module, _, path = where.partition(':')
+    assert callable(operator.attrgetter(path)(importlib.import_module(module)))
+  kinds = {(case.command, case.kind) for case in every}
+  assert {(case.command, case.kind) for case in every[: len(kinds)]} == kinds

@@ -315,10 +315,10 @@ def _deploy(folder: pathlib.Path):
   return outcome, outcome.out
 
 
-def search_in(folder: pathlib.Path) -> list[str]:
-  """Returns the command line of a search of two trials of two steps."""
+def search_in(folder: pathlib.Path, **changes: str) -> list[str]:
+  """Returns the command line of a search of two trials of two steps, with changes to its config."""
   place = str(settings.CONFIGS / 'quickstart.py')
-  short = {**settings.TWO_STEPS, **settings.BASES['quickstart']}
+  short = {**settings.TWO_STEPS, **settings.BASES['quickstart'], **changes}
   fields = {
     'configs': repr((place,)),
     'overrides': repr(tuple(f'{name}={value}' for name, value in short.items())),

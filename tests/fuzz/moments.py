@@ -1,115 +1,143 @@
-"""SIGKILL at chosen moments of a run: in compilation, in a checkpoint, a cut, an event, at the end.
+"""SIGKILL at chosen moments of the commands: the same command goes on to the same figures.
 
-A moment is a function of the package; the process is killed as the function is entered or left for
-the n-th time, by a process that knows nothing else. Run again to its end, every figure must be
-equal to the bit to that of a run left alone.
+A moment is a function of the package: the process is killed as it enters or leaves the function for
+the n-th time. The command lines are a person's: what kills is loaded by Python as it starts.
 """
 
-import dataclasses
-import itertools
 import os
 import pathlib
-import signal
+import random
 import subprocess
-import sys
-import tempfile
+from collections.abc import Iterator
+from typing import Any, NamedTuple
 
+import command
 import damage
-
-ROOT = pathlib.Path(__file__).resolve().parents[2]
+import settings
+import signals
 
 # A cut at once with what L-OBS removes, so that one run has each kind of moment.
-ARGUMENTS = (
-  '--config=configs/quickstart.py',
-  "--config.events=('lobs',)",
-  '--config.epochs=6.0',
-  '--config.lobs.at_epochs=3.0',
-  '--config.lobs.batches=5',
-  '--config.lobs.target=0.2',
-  '--config.prune.begin_epochs=3.0',
-  '--config.prune.target=0.2',
-  '--config.log.checkpoint_every_epochs=1.0',
-)
-COMPILING = 'compiling'
+EVENTFUL = {'events': "('lobs',)", 'lobs.target': '0.2', 'prune.target': '0.2'}
+OF_LAUNCH = EVENTFUL | {
+  'epochs': '6.0',
+  'lobs.at_epochs': '3.0',
+  'lobs.batches': '5',
+  'prune.begin_epochs': '3.0',
+  'log.checkpoint_every_epochs': '1.0',
+}
+OF_SEARCH = EVENTFUL | {
+  'lobs.at_epochs': '0.5',
+  'lobs.batches': '1',
+  'log.checkpoint_every_epochs': '0.5',
+}
+COMPILING = 'compiling'  # in the place of a function: a moment after XLA's compiler was called
+NEVER = 'never came'
+LAUNCH, SWEEP, WORKER = 'launch.py', 'sparsejax.sweep', 'sparsejax.sweep_worker'
+REPORT, DEPLOY = 'sparsejax.report', 'sparsejax.deploy'
+COMMANDS = {LAUNCH: 'launch', SWEEP: 'sweep', WORKER: 'sweep', REPORT: 'report', DEPLOY: 'deploy'}
+ALONE = 'one worker'  # is killed, and the command goes on; otherwise a worker's command dies too
 
 
-@dataclasses.dataclass(frozen=True)
-class Moment:
+class Case(NamedTuple):
   """When a process is killed.
 
   Attributes:
-    kind: what a person would call it.
-    where: the function, as module:name or module:Class.name; COMPILING for XLA's compiler.
+    process: which one, by the word of its command line that no other has.
+    kind: what a person would call the moment.
+    where: the function, as module:name or module:Class.name, or COMPILING.
     number: of the call, from 1.
     leaving: as the function is left, and not as it is entered.
   """
 
+  process: str
   kind: str
   where: str
-  number: int
+  number: int = 1
   leaving: bool = False
 
-  def __str__(self):
-    return f'{self.kind}: {self.where} {"left" if self.leaving else "entered"}, call {self.number}'
+  @property
+  def command(self) -> str:
+    return COMMANDS[self.process]
 
 
-EXPERIMENT = 'sparsejax.experiment'
-_WRITTEN = f'{EXPERIMENT}.checkpoint:_digests'  # the arrays are there, the manifest is not
-_MOVED = f'{EXPERIMENT}.checkpoint:_remove'  # the new one is committed, an old one goes
-_NOTED = f'{EXPERIMENT}.files:write_json'
-_CUT = f'{EXPERIMENT}.train:Trainer._measure_cut'
-_EVENT = f'{EXPERIMENT}.events:happen'
-_SAVE = f'{EXPERIMENT}.checkpoint:save'
-_END = f'{EXPERIMENT}.finish:_keep'
-_PICTURE = f'{EXPERIMENT}.finish:_draw'
-_SUMMARY = f'{EXPERIMENT}.finish:summarise'
+def _both(process: str, kind: str, where: str, *numbers: int) -> Iterator[Case]:
+  """Yields the moments before and after each of some calls of a function."""
+  for number in numbers:
+    for leaving in (False, True):
+      yield Case(process, kind, where, number, leaving)
 
-MOMENTS = (
-  *(Moment('compilation', COMPILING, number) for number in (1, 5, 9, 13, 17, 21, 25)),
-  *(Moment('checkpoint', _WRITTEN, number) for number in (1, 2, 3, 4, 5)),
-  *(Moment('checkpoint', _WRITTEN, number, leaving=True) for number in (1, 3, 5)),
-  *(Moment('checkpoint', _SAVE, number, leaving=True) for number in (1, 2, 4)),
-  *(Moment('checkpoint', _MOVED, number) for number in (1, 2)),
-  *(Moment('checkpoint', _MOVED, number, leaving=True) for number in (1, 2)),
-  *(Moment('a note', _NOTED, number) for number in (1, 2, 3, 4, 5, 6, 9)),
-  *(Moment('a note', _NOTED, number, leaving=True) for number in (1, 2, 5, 8)),
-  *(Moment('a cut', _CUT, 1, leaving) for leaving in (False, True)),
-  Moment('a cut', f'{EXPERIMENT}.train:Trainer._segment', 10),
-  Moment('a cut', f'{EXPERIMENT}.train:Trainer._segment', 10, leaving=True),
-  *(Moment('an event', _EVENT, 1, leaving) for leaving in (False, True)),
-  Moment('an event', f'{EXPERIMENT}.lobs:prune_layers', 1),
-  *(Moment('an event', f'{EXPERIMENT}.lobs:_operate', number) for number in (1, 3)),
-  Moment('the end', _SUMMARY, 1),
-  Moment('the end', _SUMMARY, 1, leaving=True),
-  *(Moment('the end', _END, 1, leaving) for leaving in (False, True)),
-  *(Moment('the end', _PICTURE, 1, leaving) for leaving in (False, True)),
-  Moment('the end', f'{EXPERIMENT}.checkpoint:write', 6, leaving=True),
-)
 
-CHILD = """
-import importlib, os, signal, sys
-where, number, leaving, *arguments = sys.argv[1:]
-calls = 0
+def _moments() -> Iterator[Case]:
+  its = 'sparsejax.experiment'
+  for process, numbers in ((LAUNCH, range(1, 26, 4)), (WORKER, (2, 9, 16)), (DEPLOY, (1, 4, 7))):
+    yield from (Case(process, 'compilation', COMPILING, number) for number in numbers)
+  for process, calls in ((LAUNCH, (1, 3, 6)), (WORKER, (1, 2, 5)), (DEPLOY, (1, 2))):
+    # The arrays are there and the manifest is not; it is, and the folder is hidden; it is whole.
+    yield from _both(process, 'a checkpoint', f'{its}.checkpoint:_digests', *calls)
+    yield Case(process, 'a checkpoint', f'{its}.checkpoint:write', calls[-1], leaving=True)
+  # The new one is committed, and an old one goes.
+  yield from _both(LAUNCH, 'a checkpoint', f'{its}.checkpoint:_remove', 1)
+  for process, calls in ((LAUNCH, (1, 2, 5)), (WORKER, (1, 4)), (DEPLOY, (1, 2))):
+    yield from _both(process, 'a note', f'{its}.files:write_json', *calls)
+  for process, call in ((LAUNCH, 10), (WORKER, 2)):
+    yield from _both(process, 'a cut', f'{its}.train:Trainer._segment', call)
+    yield from _both(process, 'a cut', f'{its}.train:Trainer._measure_cut', 1)
+    yield from _both(process, 'an event', f'{its}.events:happen', 1)
+    yield Case(process, 'an event', f'{its}.lobs:prune_layers')
+    yield Case(process, 'an event', f'{its}.lobs:_operate', 2)
+  for process in (LAUNCH, WORKER, DEPLOY):
+    for name in ('summarise', '_keep', '_draw'):
+      yield from _both(process, 'the end', f'{its}.finish:{name}', 1)
+  yield from _both(SWEEP, 'the study', 'sparsejax.search.study:Study.plan', 1)
+  yield from _both(SWEEP, 'the study', 'sparsejax.search.study:Study._add', 1, 2)
+  yield from _both(SWEEP, 'the study', f'{its}.files:write_atomically', 1)
+  yield from _both(SWEEP, 'the study', 'sparsejax.search.supervisor:Supervisor._show_result', 1)
+  yield from _both(WORKER, 'the study', 'sparsejax.search.study:Study._take', 1, 2)
+  yield from _both(WORKER, 'the study', 'sparsejax.search.study:Study.finish', 1, 2)
+  yield from _both(WORKER, ALONE, 'sparsejax.search.study:Study._begin', 1)
+  yield from _both(WORKER, ALONE, f'{its}.checkpoint:_digests', 1, 2)
+  yield from _both(WORKER, ALONE, f'{its}.finish:_keep', 1)
+  yield from _both(WORKER, ALONE, 'sparsejax.search.study:Study.finish', 1)
+  yield from _both(REPORT, 'reading', 'sparsejax.reports.collect:_read', 1, 2)
+  yield from _both(REPORT, 'a figure', 'sparsejax.reports.dress:save', 1, 3)
+  yield from _both(REPORT, 'a table', 'sparsejax.reports.tables:row', 1, 2)
+  yield from _both(REPORT, 'the end', 'sparsejax.reports.page:page', 1)
 
-def reached():
-  global calls
-  calls += 1
-  if calls == int(number):
+
+# What Python runs as it starts: in the process that is meant it waits for the moment.
+HOOK = """
+import importlib, os, pathlib, signal, sys, threading
+
+def arm(process, kind, where, number, leaving, struck):
+  calls = 0
+
+  def strike():
+    pathlib.Path(struck).touch()
+    if process == 'sparsejax.sweep_worker' and kind != 'one worker':
+      os.kill(os.getppid(), signal.SIGKILL)
     os.kill(os.getpid(), signal.SIGKILL)
 
-if where == 'compiling':
-  import jax
+  def reached(strike=strike):
+    nonlocal calls
+    calls += 1
+    if calls == int(number) and not os.path.exists(struck):
+      strike()
+
   def heard(event, seconds, **_):
     if event.endswith('jaxpr_to_mlir_module_duration'):  # the compiler is next
-      reached()
-  jax.monitoring.register_event_duration_secs_listener(heard)
-else:
+      reached(threading.Timer(0.002, strike).start)
+
+  if where == 'compiling':
+    import jax
+    jax.monitoring.register_event_duration_secs_listener(heard)
+    return
   module, _, path = where.partition(':')
   holder = importlib.import_module(module)
   *parents, name = path.split('.')
   for parent in parents:
     holder = getattr(holder, parent)
   real = getattr(holder, name)
+
   def killing(*args, **settings):
     if leaving == 'False':
       reached()
@@ -117,70 +145,74 @@ else:
     if leaving == 'True':
       reached()
     return found
+
   setattr(holder, name, killing)
-from sparsejax import launch
-sys.exit(launch.main(['launch.py', *arguments]))
+
+moment = os.environ['SPARSEJAX_FUZZ_MOMENT'].split()
+if moment[0] in sys.orig_argv:
+  arm(*moment)
 """
 
 
-@dataclasses.dataclass(frozen=True)
-class Outcome:
-  """What came of one kill: whether it struck, and what differs from the run left alone."""
+class World(signals.World):
+  """What the commands read, and how each ends that is left alone.
 
-  moment: Moment
-  struck: bool
-  wrong: str
+  Args:
+    folder: to work in; it must be empty.
+  """
 
+  rounds = 1  # how long it takes does not matter
 
-def run(workdir: pathlib.Path, moment: Moment | None = None) -> tuple[int, str]:
-  """Runs the experiment in a process of its own, killed at a moment; (status, stderr)."""
-  command = [sys.executable, 'launch.py']
-  if moment is not None:
-    command = [sys.executable, '-c', CHILD, moment.where, str(moment.number), str(moment.leaving)]
-  command += [*ARGUMENTS, f'--workdir={workdir}']
-  done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
-  return done.returncode, done.stderr
+  def __init__(self, folder: pathlib.Path):
+    super().__init__(folder)
+    self.folder, self.hook = folder, folder / 'hook'
+    self.hook.mkdir()
+    (self.hook / 'sitecustomize.py').write_text(HOOK)
 
-
-def strike(moment: Moment, folder: pathlib.Path, alone: list[dict]) -> Outcome:
-  """Kills a run at a moment, runs it again, and compares it with the run left alone."""
-  workdir = folder / 'killed'
-  status, _ = run(workdir, moment)
-  struck = status == -signal.SIGKILL
-  status, stderr = run(workdir)
-  if status:
-    return Outcome(moment, struck, f'the second start ended with {status}: {stderr[-300:]}')
-  found = damage.figures(workdir)
-  differ = [i for i, (a, b) in enumerate(itertools.zip_longest(found, alone)) if a != b]
-  wrong = f'{len(differ)} lines of {len(alone)} differ, the first is {differ[0]}' if differ else ''
-  left = [path.name for path in workdir.rglob('*') if path.name.endswith(('.writing', '.tmp'))]
-  return Outcome(moment, struck, wrong or ', '.join(left))
+  def argv(self, name: str) -> list[str]:
+    if name == 'launch':
+      return self._launch('quickstart', self.place, **OF_LAUNCH)
+    return damage.search_in(self.place, **OF_SEARCH) if name == 'sweep' else super().argv(name)
 
 
-def strikes(moments=MOMENTS):
-  """Yields the outcome of a kill at each moment."""
-  with tempfile.TemporaryDirectory() as folder:
-    os.environ.setdefault('JAX_COMPILATION_CACHE_DIR', f'{folder}/compiled')
-    os.environ.setdefault('JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS', '0')
-    alone = pathlib.Path(folder, 'alone')
-    status, stderr = run(alone)
-    if status:
-      raise RuntimeError(f'the run left alone ended with {status}: {stderr}')
-    expected = damage.figures(alone)
-    for number, moment in enumerate(moments):
-      place = pathlib.Path(folder, str(number))
-      place.mkdir()
-      yield strike(moment, place, expected)
+def cases(count: int, seed: int) -> list[Case]:
+  """Returns so many moments; each kind of each command comes before any comes again."""
+  chance = random.Random(seed)
+  every = list(_moments())
+  chance.shuffle(every)
+  seen: dict[Any, int] = {}
+  turns = []
+  for case in every:
+    key = case.command, case.kind
+    turns.append(seen.setdefault(key, 0))
+    seen[key] += 1
+  order = sorted(range(len(every)), key=lambda index: turns[index])
+  return [every[index] for index in order[:count]]
 
 
-if __name__ == '__main__':
-  count = int(sys.argv[1]) if len(sys.argv) > 1 else len(MOMENTS)
-  outcomes = []
-  for outcome in strikes(MOMENTS[:: max(len(MOMENTS) // count, 1)]):
-    outcomes.append(outcome)
-    print(
-      f'{outcome.moment}: {"struck" if outcome.struck else "never came"} {outcome.wrong}',
-      flush=True,
-    )
-  wrong = sum(bool(outcome.wrong) for outcome in outcomes)
-  print(f'{sum(o.struck for o in outcomes)} kills, {wrong} wrong')
+def attempt(world: World, case: Case, number: int) -> settings.Verdict:
+  """Kills a command at a moment, then runs it again to its end."""
+  world.begin(case.command)
+  struck = world.folder / f'struck-{number}'
+  moment = ' '.join([*(str(x).replace(' ', '_') for x in case), str(struck)])
+  environment = os.environ | {'PYTHONPATH': str(world.hook), 'SPARSEJAX_FUZZ_MOMENT': moment}
+  if case.where == COMPILING:  # nothing but a cache of its own has it compile
+    environment['JAX_COMPILATION_CACHE_DIR'] = str(world.folder / f'compiled-{number}')
+  subprocess.run(
+    world.argv(case.command),
+    cwd=command.ROOT,
+    env=environment,
+    capture_output=True,
+    check=False,
+    timeout=command.SLOW,
+  )
+  return world.goes_on(case.command, 'equal' if struck.exists() else NEVER)
+
+
+def tried(
+  count: int, seed: int, folder: pathlib.Path, *, until: float = float('inf')
+) -> Iterator[tuple[Case, settings.Verdict]]:
+  """Yields every case and what came of it, until it is late."""
+  world = World(folder)
+  for number, case in enumerate(command.before(until, cases(count, seed))):
+    yield case, attempt(world, case, number)

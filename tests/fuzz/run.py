@@ -1,10 +1,12 @@
 """Tries the commands on what they can't use, and counts what comes of it.
 
-python tests/fuzz/run.py --settings=1000 --damages=400 --signals=50 [--seed=0] [--out=FILE.json]
+python tests/fuzz/run.py --settings=1000 --damages=400 --signals=50 --moments=50
+    [--seed=0] [--out=FILE.json]
 
 --settings=N    values for settings, half of them blind, half from the definitions: settings.py
 --damages=N     damaged files of runs, searches and caches, each read by a command: damage.py
 --signals=N     signals at random moments of the commands, which are then run again: signals.py
+--moments=N     SIGKILL at chosen moments of the commands, which are then run again: moments.py
 --minutes=M     that each of these may take
 --seed=S        the same seed draws the same cases
 
@@ -22,7 +24,7 @@ import tempfile
 import time
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent.parent
-PARTS = ('settings', 'damages', 'signals')
+PARTS = ('settings', 'damages', 'signals', 'moments')
 
 
 def main() -> int:
@@ -66,10 +68,11 @@ def _prepare(folder: pathlib.Path) -> None:
 def counted(part: str, count: int, seed: int, folder: pathlib.Path, minutes: float) -> dict:
   """Returns the counts of a part, in all and by command, and its wrong cases."""
   import damage
+  import moments
   import settings
   import signals
 
-  tried = {'settings': settings.tried, 'damages': damage.tried, 'signals': signals.tried}[part]
+  tried = dict(zip(PARTS, (settings, damage, signals, moments), strict=True))[part].tried
   by_row: dict[str, collections.Counter] = collections.defaultdict(collections.Counter)
   wrong, begun = [], time.monotonic()
   for case, verdict in tried(count, seed, folder, until=begun + 60 * minutes):
@@ -89,7 +92,7 @@ def rows_of(part: str, case) -> tuple[str, ...]:
     return ('all', f'{case.half}: {case.command}')
   if part == 'damages':
     return ('all', f'{case.source}, read by {case.reader}')
-  return ('all', f'{case.command}, {case.signal}')
+  return ('all', f'{case.command}, {case.signal if part == "signals" else case.kind}')
 
 
 if __name__ == '__main__':

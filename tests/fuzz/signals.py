@@ -18,6 +18,7 @@ import settings
 
 SIGNALS = (signal.SIGKILL, signal.SIGTERM, signal.SIGHUP, signal.SIGINT)
 COMMANDS = ('launch', 'sweep', 'report', 'deploy')
+UNFINISHED = ('.writing', '.removing', '.tmp')  # end the names of what is not whole
 TOO_LATE = 'too late'  # equal too, but the command had ended before the signal came
 
 
@@ -35,6 +36,8 @@ class World:
   Args:
     folder: to work in; it must be empty.
   """
+
+  rounds = 2  # once to compile, once to be timed: later ones find their programs in the cache
 
   def __init__(self, folder: pathlib.Path):
     self.sources, self.place = folder / 'sources', folder / 'place'
@@ -72,8 +75,7 @@ class World:
   def alone(self, name: str) -> Any:
     """Returns the figures of a command that no signal came to."""
     if name not in self.wanted:
-      # Once to compile, once to be timed: later ones find their programs in the cache.
-      for _ in range(2):
+      for _ in range(self.rounds):
         shutil.rmtree(self.place, ignore_errors=True)
         begun = time.monotonic()
         subprocess.run(self.argv(name), cwd=command.ROOT, capture_output=True, check=True)
@@ -81,20 +83,44 @@ class World:
       self.wanted[name] = self.figures(name)
     return self.wanted[name]
 
+  def begin(self, name: str) -> None:
+    """Empties the place that a command works in, and knows how it ends alone."""
+    self.alone(name)
+    shutil.rmtree(self.place, ignore_errors=True)
+
+  def goes_on(self, name: str, kind: str) -> settings.Verdict:
+    """Runs a command that was stopped to its end; returns a verdict of `kind`, or what is wrong."""
+    again = subprocess.run(
+      self.argv(name), cwd=command.ROOT, capture_output=True, text=True, check=False
+    )
+    if again.returncode:
+      said = again.stderr[-900:]
+      return settings.Verdict('wrong', f'status {again.returncode} of the same command again', said)
+    if (found := self.figures(name)) != self.alone(name):
+      said = json.dumps(found, default=str)[:600]
+      return settings.Verdict('wrong', 'other figures than those of a command left alone', said)
+    if left := [p.name for p in self.place.rglob('*') if p.name.endswith(UNFINISHED)]:
+      return settings.Verdict('wrong', f'it left {left[0]}')
+    return settings.Verdict(kind)
+
 
 def cases(count: int, seed: int) -> Iterator[Case]:
-  """Yields so many cases; every signal at every command comes before any comes again."""
+  """Yields so many cases; every signal at every command comes before any comes again.
+
+  Of any four that follow each other, beginning with the first, each has a command and a signal of
+  its own, so that a run that is stopped early has tried all of both.
+  """
   chance = random.Random(seed)
   for number in range(count):
-    name = COMMANDS[number % len(COMMANDS)]
-    sent = SIGNALS[number // len(COMMANDS) % len(SIGNALS)]
+    turn, place = divmod(number, len(COMMANDS))
+    name, sent = COMMANDS[place], SIGNALS[(turn + place) % len(SIGNALS)]
     yield Case(name, sent.name, round(chance.uniform(0.02, 0.98), 3))
 
 
 def attempt(world: World, case: Case) -> settings.Verdict:
   """Sends a command its signal, then runs it again to its end."""
-  wanted, number = world.alone(case.command), signal.Signals[case.signal]
-  shutil.rmtree(world.place, ignore_errors=True)
+  world.begin(case.command)
+  number = signal.Signals[case.signal]
   process = subprocess.Popen(
     world.argv(case.command),
     cwd=command.ROOT,
@@ -113,41 +139,22 @@ def attempt(world: World, case: Case) -> settings.Verdict:
     process.kill()
     _, err = process.communicate()
     return settings.Verdict('wrong', 'it did not end after the signal', err[-600:])
-  if case.command == 'sweep' and number == signal.SIGKILL:
-    _wait_for_group(process.pid)
   is_ended = is_ended or process.returncode == 0
   expected = -number if number == signal.SIGKILL else 128 + number
   if not is_ended and process.returncode != expected:
     return settings.Verdict('wrong', f'status {process.returncode} after {case.signal}', err[-900:])
   if 'Traceback' in err:
     return settings.Verdict('wrong', 'a traceback', err[-900:])
-  again = subprocess.run(
-    world.argv(case.command), cwd=command.ROOT, capture_output=True, text=True, check=False
-  )
-  if again.returncode:
-    said = again.stderr[-900:]
-    return settings.Verdict('wrong', f'status {again.returncode} of the same command again', said)
-  if world.figures(case.command) != wanted:
-    said = json.dumps(world.figures(case.command), default=str)[:600]
-    return settings.Verdict('wrong', 'other figures than those of a command left alone', said)
-  return settings.Verdict(TOO_LATE if is_ended else 'equal')
-
-
-def _wait_for_group(group: int) -> None:
-  """The workers of a search whose command is killed end by themselves, or are ended here."""
-  for _ in range(100):
-    try:
-      os.killpg(group, 0)
-    except ProcessLookupError:
-      return
-    time.sleep(0.1)
-  os.killpg(group, signal.SIGKILL)
+  return world.goes_on(case.command, TOO_LATE if is_ended else 'equal')
 
 
 def tried(
   count: int, seed: int, folder: pathlib.Path, *, until: float = float('inf')
 ) -> Iterator[tuple[Case, settings.Verdict]]:
   """Yields every case and what came of it, until it is late."""
+  for number in SIGNALS[1:]:  # under nohup this process ignores some, and its children would too
+    if signal.getsignal(number) == signal.SIG_IGN:
+      signal.signal(number, signal.SIG_DFL)
   world = World(folder)
   for case in command.before(until, cases(count, seed)):
     yield case, attempt(world, case)
