@@ -16,6 +16,7 @@ from sparsejax.sparsity import granularity as granularities
 from sparsejax.sparsity import updates as update_rules
 from sparsejax.sparsity.layout import Layout
 from sparsejax.sparsity.renewal import Renewal
+from sparsejax.transforms.searching import check_no_search
 from sparsejax.transforms.slots import clear_slots, is_hole
 
 
@@ -125,7 +126,9 @@ def prune(
   def init_fn(params):
     count, renewals = (jnp.zeros([], jnp.int32) for _ in range(2))  # apart, to be donated
     masks, table = parts.initial(params), jnp.asarray(parts.table(params))
-    return PruneState(count, renewals, jnp.uint32(seed % 2**32), table, masks, inner.init(params))
+    inner_state = inner.init(params)
+    check_no_search(inner_state)
+    return PruneState(count, renewals, jnp.uint32(seed % 2**32), table, masks, inner_state)
 
   def update_fn(updates, state, params=None, **extra_args):
     if params is None:
