@@ -20,6 +20,8 @@ signals.end_in_one_line(
 from sparsejax import posterior
 from sparsejax.sparsity import allocation, costs, criteria, granularity, lobs, updates
 from sparsejax.sparsity.batch_norm import recalibrate_batch_norm
+from sparsejax.sparsity.graph import layouts_of, positions_of
+from sparsejax.sparsity.layout import Layout
 from sparsejax.sparsity.measure import count_macs
 from sparsejax.sparsity.measure import report as sparsity_report
 from sparsejax.sparsity.once import prune_to
@@ -38,6 +40,7 @@ __version__ = '0.1.0'
 
 __all__ = [
   'KLState',
+  'Layout',
   'ProximalState',
   'PruneState',
   'PruningSchedule',
@@ -54,11 +57,13 @@ __all__ = [
   'cubic',
   'granularity',
   'group_soft_threshold',
+  'layouts_of',
   'load',
   'lobs',
   'one_shot',
   'pack_masks',
   'periodic',
+  'positions_of',
   'posterior',
   'proximal_group_l1',
   'proximal_l1',

@@ -20,6 +20,9 @@ from sparsejax.models.resnet import BOTTLENECK, ResNet
 from sparsejax.models.structure import architecture, remove_dead
 from sparsejax.models.vgg import VGG16
 from sparsejax.posterior.layers import DETERMINISTIC
+from sparsejax.sparsity import tree
+from sparsejax.sparsity.graph import positions_of
+from sparsejax.sparsity.measure import layer_of
 
 __all__ = ['MODELS', 'architecture', 'create', 'has_convolutions', 'positions', 'remove_dead']
 
@@ -95,25 +98,34 @@ def positions(model: nn.Module, image_shape: tuple[int, ...]) -> dict[str, int]:
   do with positions * (entries that are not zero).
 
   Args:
-    model: any linen module called `model(images, train=...)`.
+    model: any linen module called `model(images, train=...)`; of other functions `positions_of`.
     image_shape: (height, width, channels).
 
   Returns:
-    For each layer that owns a parameter `kernel`, by its path joined with '/', the number of
-    output positions: 1 for a dense layer, height * width of the output for a convolution.
+    For each layer whose kernel is multiplied with something, by its path joined with '/', the
+    number of positions: 1 for a dense layer, height * width of the output for a convolution, summed
+    where a layer is called several times; by the kernel's own path where the layer's kernels
+    differ.
+
+  Raises:
+    ValueError: a number of repetitions that the program does not fix.
   """
-  found = {}
-
-  def count(call, args, kwargs, context):
-    output, layer = call(*args, **kwargs), context.module
-    if context.method_name == '__call__' and layer.has_variable('params', 'kernel'):
-      found['/'.join(layer.path)] = output.size // output.shape[-1]
-    return output
-
   images = jax.ShapeDtypeStruct((1, *image_shape), jnp.float32)
-  with nn.intercept_methods(count):
-    jax.eval_shape(partial(model.init, train=False), jax.random.key(0), images)
-  return found
+  init = partial(model.init, train=False)
+  shapes = dict(jax.eval_shape(init, jax.random.key(0), images))
+  params = shapes.pop('params', {})
+
+  def apply(params, images, rest):
+    return model.apply({'params': params, **rest}, images, train=False)
+
+  found = positions_of(apply, params, images, shapes)
+  kernels = {path: found[path] for path in found if found[path] and path in tree.kernels(params)}
+  by_layer: dict[str, set[int]] = {}
+  for path, n in kernels.items():
+    by_layer.setdefault(layer_of(path), set()).add(n)
+  return {
+    layer_of(path) if len(by_layer[layer_of(path)]) == 1 else path: n for path, n in kernels.items()
+  }
 
 
 def _is_int(value: object) -> bool:

@@ -24,6 +24,7 @@ from jax import lax
 from jax.core import Tracer
 
 from sparsejax.layers import deterministic
+from sparsejax.sparsity import axes, tree
 from sparsejax.sparsity.kinds import is_kernel
 from sparsejax.sparsity.tree import named_leaves
 
@@ -309,12 +310,13 @@ def architecture(params: Any) -> dict[str, dict[str, int]]:
     >>> architecture({'fc': {'kernel': jnp.array([[1.0, 0.0], [2.0, 0.0], [0.0, 0.0]])}})
     {'fc': {'inputs': 2, 'outputs': 1}}
   """
+  kernels = tree.kernels(params)
   found = {}
-  for path, leaf in named_leaves(params).items():
-    if is_kernel(path, leaf):
-      there = jnp.any((leaf != 0).reshape(-1, *leaf.shape[-2:]), 0)
-      found[_layer(path)] = {
-        'inputs': int(jnp.sum(jnp.any(there, 1))),
-        'outputs': int(jnp.sum(jnp.any(there, 0))),
-      }
+  for path, layout in axes.layouts(params, list(kernels)).items():
+    [there] = layout.matrix(kernels[path] != 0)
+    there = jnp.any(there.reshape(-1, *there.shape[-2:]), 0)
+    found[_layer(path)] = {
+      'inputs': int(jnp.sum(jnp.any(there, 1))),
+      'outputs': int(jnp.sum(jnp.any(there, 0))),
+    }
   return found

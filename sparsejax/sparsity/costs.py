@@ -83,8 +83,8 @@ def mac_costs(params: Any, positions: Mapping[str, int]) -> Costs:
 
   Args:
     params: a pytree of arrays, or of their shapes.
-    positions: by layer, as `models.positions` finds them: 1 for a dense layer, height x width of
-      the output for a convolution.
+    positions: by layer or by path, as `models.positions` and `positions_of` find them: 1 for a
+      dense layer, height x width of the output for a convolution.
 
   Raises:
     ValueError: a kernel whose layer has no entry.
@@ -96,9 +96,10 @@ def mac_costs(params: Any, positions: Mapping[str, int]) -> Costs:
   """
 
   def price(path):
-    if layer_of(path) not in positions:
+    found = positions.get(path, positions.get(layer_of(path)))
+    if found is None:
       raise ValueError(f"positions: nothing is known of the layer '{layer_of(path)}'")
-    return positions[layer_of(path)]
+    return found
 
   return _costs(params, price)
 

@@ -5,14 +5,17 @@ biases and BatchNorm's scale and shift included; weights are the kernels alone, 
 Scales are those of normalisations: a channel without one is as good as gone.
 """
 
+import functools
+import math
 from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 
-from sparsejax.sparsity import tree
+from sparsejax.sparsity import axes, tree
 from sparsejax.sparsity.kinds import is_parameter, is_scale
+from sparsejax.sparsity.layout import Layout
 from sparsejax.sparsity.tree import named_leaves
 
 # The fraction above this is what the research log of 2017 calls "sparsity" in all its figures.
@@ -84,14 +87,24 @@ def layer_of(path: str) -> str:
   return path.rpartition('/')[0] or path
 
 
-def report(params: Any, positions: Mapping[str, int] | None = None) -> dict[str, Any]:
+def report(
+  params: Any,
+  positions: Mapping[str, int] | None = None,
+  layouts: Mapping[str, str | Layout] | None = None,
+) -> dict[str, Any]:
   """Returns every count of a network, in the keys and with the meanings of summary.json.
 
   Args:
     params: a pytree of concrete arrays.
-    positions: for each layer the number of places where its kernel is applied to one example (1
-      for a dense layer, height x width of the output for a convolution); with it the report
-      holds multiply-accumulates too: macs = sum of positions * weights over the layers.
+    positions: for each layer, or each kernel by its path, the number of places where it is applied
+      to one example (1 for a dense layer, height x width of the output for a convolution), as
+      `positions_of` finds them; with it the report holds multiply-accumulates too: macs = sum of
+      positions * weights over the layers.
+    layouts: {regular expression over paths: which axes are what}, as of `prune`. Layers that one
+      leaf stacks are `layers` by themselves: LAYER[0], LAYER[1] and so on.
+
+  Raises:
+    ValueError: a kernel whose axes could be one thing or another, or without its positions.
 
   Example:
     >>> r = report({'fc': {'kernel': jnp.array([[1.0, 0.0]]), 'bias': jnp.ones(2)}}, {'fc': 1})
@@ -115,53 +128,89 @@ def report(params: Any, positions: Mapping[str, int] | None = None) -> dict[str,
     'active_scales': sum(active[path] for path in scales),
     'sparsity': 1 - active_weights / weights if weights else 0.0,
     'compression': weights / active_weights if active_weights else float('inf'),
-    'layers': _by_layer({path: named[path] for path in kernels}, active),
+    'layers': _by_layer(params, {path: named[path] for path in kernels}, axes.given(layouts)),
   }
-  return figures if positions is None else figures | _macs(figures['layers'], positions)
+  return figures if positions is None else figures | _macs(size, active, kernels, positions)
 
 
-def count_macs(params: Any, positions: Mapping[str, int]) -> dict[str, Any]:
-  """Returns `macs`, `active_macs` and their ratio `theoretical_speedup`, for one example.
+def count_macs(of: Any, *rest: Any) -> dict[str, Any]:
+  """Returns `macs`, `active_macs` and their ratio `theoretical_speedup`.
+
+  Called `count_macs(function, params, *examples)`, it reads off the program of function(params,
+  *examples), for the examples together, how often each weight is applied, whatever layers there
+  are; products without a parameter, as attention makes them, are `products` and join both sums.
+  Called `count_macs(params, positions)`, it is told, and counts for one example.
 
   Args:
-    params: a pytree of concrete arrays.
-    positions: as in `report`; of a Flax linen model `models.positions(model, image_shape)`.
+    of: the function, or a pytree of concrete arrays.
+    *rest: params and examples; or positions, as in `report`.
+
+  Raises:
+    ValueError: a kernel that nothing is known of, or repetitions that the program does not fix.
 
   Example:
     >>> count_macs({'conv': {'kernel': jnp.array([[[[1.0, 0.0]]]])}}, {'conv': 64})
     {'macs': 128, 'active_macs': 64, 'theoretical_speedup': 2.0}
+    >>> count_macs(lambda p, x: x @ p['w'], {'w': jnp.array([[1.0, 0.0]])}, jnp.ones((3, 1)))
+    {'macs': 6, 'active_macs': 3, 'theoretical_speedup': 2.0, 'products': 0}
   """
-  figures = report(params, positions)
-  return {name: figures[name] for name in MACS}
+  if not callable(of) or jax.tree.leaves(of) != [of]:
+    [positions] = rest
+    figures = report(of, positions)
+    return {name: figures[name] for name in MACS}
+  from sparsejax.sparsity import graph
+
+  params, *examples = rest
+  positions, products = graph.counts(of, params, *examples)
+  size, active = sizes(params), jax.device_get(_count_active(params))
+  macs, left = (
+    sum(positions[path] * int(n) for path, n in of_paths.items()) + products
+    for of_paths in (size, active)
+  )
+  return _figures(macs, left) | {'products': products}
 
 
 MACS = ('macs', 'active_macs', 'theoretical_speedup')
-# Units are the outputs of the kernels, which lie along the last axis: filters, neurons.
+# Units are the outputs of the kernels: filters, neurons.
 OF_LAYER = ('weights', 'active_weights', 'units', 'active_units')
 _count_active = jax.jit(count_active)
 
 
-@jax.jit
-def _count_units(kernels):
-  """How many units of each kernel have a weight left."""
-  return {p: jnp.sum(jnp.any(k.reshape(-1, k.shape[-1]) != 0, axis=0)) for p, k in kernels.items()}
+@functools.partial(jax.jit, static_argnums=1)
+def _count_layers(kernels, layouts):
+  """How many weights and units of each layer that a kernel stacks are not zero."""
+  found = {}
+  for path, layout in layouts:
+    there = layout.matrix(kernels[path] != 0)
+    inputs = tuple(range(1, there.ndim - 1))
+    weights = jnp.sum(there, (*inputs, there.ndim - 1), dtype=jnp.int32)
+    found[path] = weights, jnp.sum(jnp.any(there, inputs), -1, dtype=jnp.int32)
+  return found
 
 
-def _by_layer(kernels, active) -> dict[str, dict[str, int]]:
+def _by_layer(params, kernels, told) -> dict[str, dict[str, int]]:
   """The counts of each layer: a recurrent or a separable one owns several kernels."""
-  active_units = jax.device_get(_count_units(kernels))
+  found = axes.layouts(params, list(kernels), told)
+  active = jax.device_get(_count_layers(kernels, tuple(found.items())))
   layers: dict[str, dict[str, int]] = {}
-  for path, kernel in kernels.items():
-    layer = layers.setdefault(layer_of(path), dict.fromkeys(OF_LAYER, 0))
-    counts = (kernel.size, active[path], kernel.shape[-1], active_units[path])
-    for name, count in zip(OF_LAYER, counts, strict=True):
-      layer[name] += int(count)
+  for path, layout in found.items():
+    stacked, *shape = layout.matrix_shape(kernels[path].shape)
+    for i in range(stacked):
+      name = f'{layer_of(path)}[{i}]' if stacked > 1 else layer_of(path)
+      layer = layers.setdefault(name, dict.fromkeys(OF_LAYER, 0))
+      counts = math.prod(shape), active[path][0][i], shape[-1], active[path][1][i]
+      for key, count in zip(OF_LAYER, counts, strict=True):
+        layer[key] += int(count)
   return layers
 
 
-def _macs(layers: Mapping[str, Mapping[str, int]], positions: Mapping[str, int]) -> dict[str, Any]:
-  if missing := [name for name in layers if name not in positions]:
+def _macs(size, active, kernels, positions: Mapping[str, int]) -> dict[str, Any]:
+  """What the kernels cost, with positions by their paths or by their layers'."""
+  of_paths = {path: positions.get(path, positions.get(layer_of(path))) for path in kernels}
+  if missing := [layer_of(path) for path, n in of_paths.items() if n is None]:
     raise ValueError(f"positions: nothing is known of the layer '{missing[0]}'")
-  macs = sum(positions[name] * layer['weights'] for name, layer in layers.items())
-  active = sum(positions[name] * layer['active_weights'] for name, layer in layers.items())
+  return _figures(*(sum(of_paths[p] * n[p] for p in kernels) for n in (size, active)))
+
+
+def _figures(macs: int, active: int) -> dict[str, Any]:
   return dict(zip(MACS, (macs, active, macs / active if active else float('inf')), strict=True))

@@ -180,7 +180,7 @@ def _renewed(parts, state, params, extra, lazy):
   )
 
 
-@functools.cache
+@functools.lru_cache(maxsize=64)
 def _renew(parts):
   """Compiled once, outside of jit too."""
   return jax.jit(parts.renew)

@@ -1,0 +1,222 @@
+"""What a program does with its parameters: layouts and counts, against hand-worked values."""
+
+import equinox as eqx
+import haiku as hk
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import linen as nn
+from flax import nnx
+
+import sparsejax
+from sparsejax import granularity
+from sparsejax.sparsity import graph
+
+X = jnp.ones((1, 10, 16))  # an example of ten tokens
+
+
+def read(function, params, *examples):
+  """The words of each layout and the number of heads, by path."""
+  found = graph.layouts_of(function, params, *examples)
+  return {key.strip('^$').replace('\\', ''): (x.text, x.head) for key, x in found.items()}
+
+
+# Attention, in each library
+
+
+def linen_attention():
+  module = nn.MultiHeadDotProductAttention(num_heads=4, use_bias=False)
+  params = module.init(jax.random.key(0), X, X)['params']
+  return lambda p, x: module.apply({'params': p}, x, x), params
+
+
+def nnx_attention():
+  module = nnx.MultiHeadAttention(4, 16, use_bias=False, decode=False, rngs=nnx.Rngs(0))
+  static, params = nnx.split(module)
+  return lambda p, x: nnx.merge(static, p)(x), params
+
+
+def haiku_attention():
+  def attention(x):
+    init = hk.initializers.VarianceScaling()
+    return hk.MultiHeadAttention(4, 4, w_init=init, with_bias=False)(x, x, x)
+
+  network = hk.without_apply_rng(hk.transform(attention))
+  return network.apply, network.init(jax.random.key(0), X)
+
+
+def equinox_attention():
+  params, static = eqx.partition(
+    eqx.nn.MultiheadAttention(4, 16, key=jax.random.key(0)), eqx.is_inexact_array
+  )
+  return lambda p, x: jax.vmap(lambda y: eqx.combine(p, static)(y, y, y))(x), params
+
+
+ATTENTIONS = {
+  'linen': (linen_attention, ('in head out', None), ('head in out', None)),
+  'nnx': (nnx_attention, ('in head out', None), ('head in out', None)),
+  'haiku': (haiku_attention, ('in (head out)', 4), ('(head in) out', 4)),
+  'equinox': (equinox_attention, ('(head out) in', 4), ('out (head in)', 4)),
+}
+
+
+@pytest.mark.parametrize('library', ATTENTIONS)
+def test_attention(library):
+  """Ten tokens, 16 features, 4 heads: 4 * 10 * 16 * 16 in projections and 3,200 in products."""
+  make, projection, together = ATTENTIONS[library]
+  function, params = make()
+  found = list(read(function, params, X).values())
+  assert sorted(found) == sorted([projection] * 3 + [together])
+  counts = sparsejax.count_macs(function, params, X)
+  assert counts['macs'] == 10_240 + 3_200
+  assert counts['products'] == 3_200
+
+
+@pytest.mark.parametrize('library', ATTENTIONS)
+def test_heads_are_removed_whole_in_every_library(library):
+  function, params = ATTENTIONS[library][0]()
+  layouts = graph.layouts_of(function, params, X)
+  chain = sparsejax.prune(
+    sparsejax.one_shot(0, 0.25), granularity=granularity.heads(), layouts=layouts
+  )
+  masks = chain.update(params, chain.init(params), params)[1].masks
+  for path, mask in sparsejax.sparsity.tree.named_leaves(masks).items():
+    [layout] = [x for key, x in layouts.items() if key.strip('^$').replace('\\', '') == path]
+    by_head = np.asarray(layout.by_head(mask))[0]
+    assert by_head.all(1).sum() == 1
+    assert by_head.any(1).sum() == 1
+
+
+# Layers
+
+
+def test_a_scan_of_blocks():
+  class Block(nn.Module):
+    @nn.compact
+    def __call__(self, x, _):
+      y = nn.LayerNorm()(x)
+      return x + nn.Dense(16)(nn.gelu(nn.Dense(32)(y))), None
+
+  scan = nn.scan(Block, variable_axes={'params': 1}, split_rngs={'params': True}, length=3)()
+  params = scan.init(jax.random.key(0), X, None)['params']
+  function = lambda p, x: scan.apply({'params': p}, x, None)[0]  # noqa: E731
+  assert read(function, params, X) == {
+    'Dense_0/bias': ('out stack', None),
+    'Dense_0/kernel': ('in stack out', None),
+    'Dense_1/bias': ('out stack', None),
+    'Dense_1/kernel': ('in stack out', None),
+    'LayerNorm_0/bias': ('out stack', None),
+    'LayerNorm_0/scale': ('out stack', None),
+  }
+  assert sparsejax.count_macs(function, params, X)['macs'] == 3 * 10 * 2 * 16 * 32
+  assert graph.positions_of(function, params, X)['Dense_0/kernel'] == 10
+
+
+class Mixed(nn.Module):
+  @nn.compact
+  def __call__(self, tokens):
+    positions = self.param('pos_embedding', nn.initializers.normal(), (12, 16))
+    x = nn.Embed(37, 16)(tokens) + positions[None]
+    x = nn.Conv(8, (3,), feature_group_count=4)(x)
+    x = nn.ConvTranspose(6, (2,), strides=(2,))(x)
+    x = nn.RNN(nn.OptimizedLSTMCell(5))(x)
+    return nn.DenseGeneral((2, 3), axis=(-2, -1))(x)
+
+
+def test_embeddings_groups_transposed_convolutions_cells_and_general_layers():
+  tokens = jnp.zeros((1, 12), jnp.int32)
+  params = Mixed().init(jax.random.key(0), tokens)['params']
+  function = lambda p, t: Mixed().apply({'params': p}, t)  # noqa: E731
+  found = read(function, params, tokens)
+  expected = {
+    'Embed_0/embedding': 'in out',
+    'pos_embedding': 'position out',
+    'Conv_0/kernel': 'position in out',
+    'ConvTranspose_0/kernel': 'position in out',
+    'OptimizedLSTMCell_0/hf/kernel': 'in out',
+    'OptimizedLSTMCell_0/ig/kernel': 'in out',
+    'DenseGeneral_0/kernel': 'in in out out',
+  }
+  assert {path: found[path][0] for path in expected} == expected
+  positions = graph.positions_of(function, params, tokens)
+  assert positions['Embed_0/embedding'] == 0
+  assert positions['Conv_0/kernel'] == 12
+  assert positions['ConvTranspose_0/kernel'] == 12  # of its input: the zeros between are none
+  assert positions['OptimizedLSTMCell_0/hf/kernel'] == 24  # steps
+  assert positions['DenseGeneral_0/kernel'] == 1
+
+
+def test_experts_are_a_stack():
+  """Three experts, each of the five tokens that are sent to it."""
+
+  def function(p, x):
+    hidden = jax.nn.relu(jnp.einsum('etd,edf->etf', x, p['up']))
+    return jnp.einsum('etf,efd->etd', hidden, p['down'])
+
+  params, x = {'up': jnp.ones((3, 4, 8)), 'down': jnp.ones((3, 8, 4))}, jnp.ones((3, 5, 4))
+  assert read(function, params, x) == {'up': ('stack in out', None), 'down': ('stack in out', None)}
+  assert sparsejax.count_macs(function, params, x)['macs'] == 2 * 3 * 5 * 4 * 8
+
+
+def test_one_input_for_all_experts_makes_a_stack_of_them_too():
+  """Whose outputs the next layer takes pairwise."""
+
+  def function(p, x):
+    hidden = jax.nn.relu(jnp.einsum('td,edf->etf', x, p['up']))
+    return jnp.einsum('etf,efd->etd', hidden, p['down'])
+
+  params = {'up': jnp.ones((3, 4, 8)), 'down': jnp.ones((3, 8, 4))}
+  assert read(function, params, jnp.ones((5, 4)))['up'] == ('stack in out', None)
+
+
+def test_a_layer_called_twice_counts_twice():
+  function = lambda p, x: (x @ p['w']) @ p['w']  # noqa: E731
+  params = {'w': jnp.array([[1.0, 0.0], [0.0, 0.0]])}
+  counts = sparsejax.count_macs(function, params, jnp.ones((1, 2)))
+  assert (counts['macs'], counts['active_macs']) == (8, 2)
+  assert read(function, params, jnp.ones((1, 2))) == {'w': ('in out', None)}
+
+
+def test_a_table_that_is_the_last_layer_too_has_no_one_layout():
+  function = lambda p, t: p['table'][t] @ p['table'].T  # noqa: E731
+  params = {'table': jnp.ones((7, 4))}
+  assert read(function, params, jnp.zeros((1,), jnp.int32)) == {}
+  assert graph.positions_of(function, params, jnp.zeros((1,), jnp.int32)) == {'table': 1}
+
+
+def test_repetitions_that_nothing_fixes_are_refused():
+  def until(p, x):
+    return jax.lax.while_loop(lambda x: x.sum() < 9, lambda x: x @ p['w'], x)
+
+  def either(p, x):
+    return jax.lax.cond(x.sum() > 0, lambda x: x @ p['w'], lambda x: x, x)
+
+  params = {'w': jnp.ones((2, 2))}
+  for function, why in ((until, 'a while loop makes products'), (either, 'the branches of a')):
+    with pytest.raises(ValueError, match=f'multiply-accumulates are not known: {why}'):
+      sparsejax.count_macs(function, params, jnp.ones((1, 2)))
+    assert read(function, params, jnp.ones((1, 2))) == {'w': ('in out', None)}
+
+
+def test_shapes_are_enough():
+  params = {'w': jax.ShapeDtypeStruct((3, 2), jnp.float32)}
+  x = jax.ShapeDtypeStruct((7, 3), jnp.float32)
+  assert graph.positions_of(lambda p, x: x @ p['w'], params, x) == {'w': 7}
+
+
+def test_what_is_read_off_prunes_to_a_share_of_the_macs():
+  function, params = linen_attention()
+  positions = graph.positions_of(function, params, X)
+  layouts = graph.layouts_of(function, params, X)
+  pruned = sparsejax.prune_to(params, macs=0.25, positions=positions, layouts=layouts)
+  assert sparsejax.count_macs(function, pruned, X)['active_macs'] == 10_240 // 4 + 3_200
+
+
+def test_the_report_names_the_layers_of_a_stack():
+  params = {'mlp': {'kernel': jnp.stack([jnp.eye(3, 4), jnp.zeros((3, 4))])}}
+  report = sparsejax.sparsity_report(params, layouts={'mlp': 'stack in out'})
+  assert report['layers'] == {
+    'mlp[0]': {'weights': 12, 'active_weights': 3, 'units': 4, 'active_units': 3},
+    'mlp[1]': {'weights': 12, 'active_weights': 0, 'units': 4, 'active_units': 0},
+  }
