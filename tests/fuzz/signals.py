@@ -88,6 +88,13 @@ class World:
     self.alone(name)
     shutil.rmtree(self.place, ignore_errors=True)
 
+  def is_done(self, name: str) -> bool:
+    """Whether a command has written all that it writes when it is left alone."""
+    try:
+      return self.figures(name) == self.alone(name)
+    except OSError:
+      return False
+
   def goes_on(self, name: str, kind: str) -> settings.Verdict:
     """Runs a command that was stopped to its end; returns a verdict of `kind`, or what is wrong."""
     again = subprocess.run(
@@ -139,7 +146,9 @@ def attempt(world: World, case: Case) -> settings.Verdict:
     process.kill()
     _, err = process.communicate()
     return settings.Verdict('wrong', 'it did not end after the signal', err[-600:])
-  is_ended = is_ended or process.returncode == 0
+  # An interpreter that is ending has given its handlers back: the signal kills, and all is done.
+  is_killed_at_end = process.returncode == -number and world.is_done(case.command)
+  is_ended = is_ended or process.returncode == 0 or is_killed_at_end
   expected = -number if number == signal.SIGKILL else 128 + number
   if not is_ended and process.returncode != expected:
     return settings.Verdict('wrong', f'status {process.returncode} after {case.signal}', err[-900:])
