@@ -19,7 +19,8 @@ HEAD = """\
 
 Made by `results/fuzz_page.py` of `fuzz.json`, which `tests/fuzz/run.py` wrote. Wrong is: a
 traceback, more than one line, a line that doesn't name what is wrong, anything written by a command
-that refuses, a file that is gone, and another figure without a word.
+that refuses, a file that is gone, and another figure without a word. Tried is less than asked for
+where the time of a part (`--minutes`) was over before.
 """
 SECTIONS = {
   'settings': (
@@ -72,7 +73,7 @@ def _section(part: str, found: Mapping[str, Any]) -> str:
       *(f'{count:,}' for count in (sum(row.values()), *(row.get(k, 0) for k in kinds))),
     ]
     rows.append(' | '.join(cells))
-  lines = [f'## {title}', '', f'{text} Seed {found["seed"]}.', '']
+  lines = [f'## {title}', '', f'{text} Seed {found["seed"]}; asked for: {found["asked"]:,}.', '']
   lines += [*table(' | '.join(['what', 'tried', *kinds]), rows), '', *_wrong(found['wrong'])]
   return '\n'.join(lines)
 
