@@ -265,7 +265,7 @@ def test_a_posterior_from_before_checkpoints_named_their_run_is_deployed(copied,
 
 
 def test_an_error_of_the_disk_is_one_line(trained, monkeypatch, capsys):
-  def unreadable(*_):
+  def unreadable(*_, **__):
     raise UnreadableError('arrays could not be read: Input/output error')
 
   monkeypatch.setattr(checkpoint, 'read', unreadable)
