@@ -25,7 +25,7 @@ import numpy as np
 from sparsejax.sparsity import wide
 from sparsejax.sparsity.costs import Costs, Layer
 from sparsejax.sparsity.granularity import Granularity
-from sparsejax.sparsity.selection import largest_threshold, ordered_bits
+from sparsejax.sparsity.selection import after, count_true, largest_threshold, ordered_bits
 
 
 class Allocation(NamedTuple):
@@ -104,17 +104,21 @@ def global_rank(costs: Costs | None = None) -> Allocation:
 def _ranked(keys, to_keep: wide.Wide, floor, dtype=jnp.uint32):
   """How many of each layer are among so many of all: the largest, and of equals the first."""
 
-  def kept_from(threshold):
-    return [_kept(layers >= threshold, floor) for layers in keys]
+  def kept_from(threshold, compare=jnp.greater_equal):
+    found = []
+    for layers in keys:
+      threshold = after(threshold, found[-1] if found else None)
+      found.append(_kept(compare(layers, threshold), floor))
+    return found
 
   def in_all(counts):
     return functools.reduce(wide.add, [wide.total(count, dtype) for count in counts])
 
   least = largest_threshold(lambda t: wide.at_least(in_all(kept_from(t)), to_keep))
-  above = [_kept(layers > least, floor) for layers in keys]
+  above = kept_from(least, jnp.greater)
   room = wide.minus(to_keep, in_all(above))
   found = []
-  for sure, both in zip(above, kept_from(least), strict=True):
+  for sure, both in zip(above, kept_from(after(least, above[-1])), strict=True):
     equal = both - sure
     taken = [
       wide.at_most(wide.minus(room, wide.Wide(high, low)), n)
@@ -129,7 +133,7 @@ def _kept(mask, floor):
   """How many of each layer are true, or the floor where that is more and the layer has as many."""
   axes = tuple(range(1, mask.ndim))
   smallest = min(floor, math.prod(mask.shape[1:]))
-  return jnp.maximum(jnp.sum(mask, axes, dtype=jnp.int32), smallest)
+  return jnp.maximum(count_true(mask, axes), smallest)
 
 
 def _affordable(keys, budget, prices, floor, sizes):
@@ -164,7 +168,7 @@ def _spent(mask, price, size, floor):
   size = jnp.asarray(size, jnp.float32)
   weights = jnp.sum(jnp.where(mask, size, 0.0), axes)
   least = min(floor, math.prod(mask.shape[1:])) * jnp.max(size)
-  few = jnp.sum(mask, axes, dtype=jnp.int32) < floor
+  few = count_true(mask, axes) < floor
   return price * jnp.where(few, least, weights)
 
 

@@ -14,6 +14,7 @@ from sparsejax.sparsity.allocation import Allocation
 from sparsejax.sparsity.granularity import Granularity
 from sparsejax.sparsity.placement import placed_like
 from sparsejax.sparsity.schedules import PruningSchedule, checked
+from sparsejax.sparsity.selection import after
 from sparsejax.sparsity.units import Unit, units
 from sparsejax.sparsity.updates import UpdateRule
 from sparsejax.streams import PRUNING, stream
@@ -174,14 +175,14 @@ class _Step(NamedTuple):
     renew = functools.partial(
       updates.renew, parts.update_rule, select=parts.granularity.select, step=step
     )
-    found = {}
+    found, kept = {}, None
     for unit, group, score, count, g, s in zip(
       self.units, groups, scores, counts, grow, start, strict=True
     ):
       of_layer = jax.vmap(
         lambda mask, score, count, g, s: renew(mask, score, count, grow_scores=g, start_scores=s)
       )
-      kept = of_layer(group, score, count, g, s)
+      kept = of_layer(group, score, after(count, kept), g, s)
       paths = [leaf.path for leaf in unit.leaves]
       found |= dict(zip(paths, unit.spread(kept), strict=True))
     return found

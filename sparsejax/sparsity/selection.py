@@ -3,7 +3,6 @@
 Nothing is sorted, flattened or gathered: scores are compared and counted where they lie.
 """
 
-import math
 from collections.abc import Callable
 
 import jax
@@ -27,46 +26,64 @@ def keep_largest(scores: jax.Array, count: jax.Array | int) -> jax.Array:
     [True, False, False]
   """
   keys = ordered_bits(scores)
-  least = largest_threshold(lambda trial: _count(keys >= trial) >= count)
+  least = largest_threshold(lambda trial: count_true(keys >= trial) >= count)
   above = keys > least
-  return above | keep_first(keys == least, count - _count(above))
+  return above | keep_first(keys == least, count - count_true(above))
 
 
 def keep_first(among: jax.Array, count: jax.Array | int) -> jax.Array:
   """Returns the mask of the first `count` that are true, in the order of the memory.
 
+  Whole slices along the first axis while they fit, then the same within the next slice.
+
   Example:
     >>> keep_first(jnp.array([False, True, True]), 1).tolist()
     [False, True, False]
   """
-  place = _places(among.shape)
-  end = jnp.int32(among.size)
-
-  def halve(bounds):
-    low, high = bounds
-    middle = low + (high - low + 1) // 2
-    found = _count(among & (place < middle))
-    fits = found <= count
-    return jnp.where(fits, middle, low), jnp.where(
-      fits, jnp.where(found == count, middle, high), middle - 1
-    )
-
-  all_fit = _count(among) <= count
-  bounds = jnp.where(all_fit, end, 0), end
-  low, _ = jax.lax.while_loop(lambda bounds: bounds[0] < bounds[1], halve, bounds)
-  return among & (place < low)
+  if among.ndim == 0:
+    return among & (count > 0)
+  each = count_true(among, tuple(range(1, among.ndim)))
+  up_to = jnp.cumsum(each)
+  if among.ndim == 1:
+    return among & (up_to <= count)
+  whole = jnp.sum(up_to <= count, dtype=jnp.int32)  # so many slices stay as they are
+  partial = jnp.minimum(whole, len(among) - 1)
+  before = up_to[partial] - each[partial]
+  inside = keep_first(jax.lax.dynamic_index_in_dim(among, partial, keepdims=False), count - before)
+  slices = jax.lax.broadcasted_iota(jnp.int32, among.shape, 0)
+  return among & ((slices < whole) | ((slices == whole) & inside[None]))
 
 
-def _places(shape: tuple[int, ...]) -> jax.Array:
-  """Each entry's place in the order of the memory."""
-  place = jnp.zeros(shape, jnp.int32)
-  for axis in range(len(shape)):
-    place += jax.lax.broadcasted_iota(jnp.int32, shape, axis) * math.prod(shape[axis + 1 :])
-  return place
+def count_true(mask: jax.Array, axes: tuple[int, ...] | None = None) -> jax.Array:
+  """Returns how many are true along the axes, all by default, as int32.
+
+  XLA on CPU writes out what it sums; where an axis is short it is summed in half as many bytes.
+
+  Example:
+    >>> int(count_true(jnp.array([[True, False], [True, True]])))
+    3
+  """
+  axes = tuple(range(mask.ndim)) if axes is None else axes
+  if axes and mask.shape[axes[-1]] < 2**15:
+    mask = jnp.sum(mask, axes[-1], dtype=jnp.int16)
+    axes = axes[:-1]
+  return jnp.sum(mask, axes, dtype=jnp.int32)
 
 
-def _count(mask: jax.Array) -> jax.Array:
-  return jnp.sum(mask, dtype=jnp.int32)
+def after(value: jax.Array, earlier: jax.Array | None) -> jax.Array:
+  """Returns the value, which is not there before something else has been computed.
+
+  XLA on CPU computes leaves side by side, with what each of them needs, unless one waits for the
+  other; it takes barriers away. Of what is not negative it does not see that the sign is 0.
+
+  Args:
+    value: integers.
+    earlier: counts or a mask, none of them negative.
+  """
+  if earlier is None or not earlier.size:
+    return value
+  zero = earlier[(0,) * earlier.ndim].astype(jnp.int32) >> 31
+  return value + zero.astype(value.dtype)
 
 
 def ordered_bits(scores: jax.Array) -> jax.Array:
