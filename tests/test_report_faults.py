@@ -322,3 +322,12 @@ def test_a_line_without_an_end_and_a_file_without_one_are_not_held(tmp_path, mon
   path.write_text('[' + '1,' * 10 + '1]')
   with pytest.raises(reading.ReadingError, match='23 bytes, 10 at most are read'):
     reading.read(path)
+
+
+def test_a_finished_run_that_lost_its_environment_says_so(tmp_path, without_figures):
+  write_run(tmp_path / 'runs' / 'finished', environment=None)
+  write_run(tmp_path / 'runs' / 'unfinished', environment=None, summary=None, seed=1)
+  rows = reported(tmp_path)
+  assert rows['finished']['problems'] == 'environment.json is missing'
+  assert rows['finished']['state'] == 'finished'
+  assert rows['unfinished']['problems'] == ''

@@ -295,7 +295,7 @@ def _read(path: pathlib.Path, name: str) -> Run:
   if config and (wrong := shapes.wrong_in_config(config)):
     problems.append(f'{files.CONFIG} has no {wrong}')
     config = {}
-  starts = _json(path / files.ENVIRONMENT, list, problems, needed=False)
+  starts = _json(path / files.ENVIRONMENT, list, problems, needed=bool(summary))
   if starts and (wrong := shapes.wrong_in_start(starts[-1])):
     problems.append(f'{files.ENVIRONMENT} has no {wrong}')
     starts = []
