@@ -9,6 +9,8 @@ import pytest
 import sparsejax
 from sparsejax import allocation, criteria, updates
 
+pytestmark = pytest.mark.usefixtures('compiling_is_quick')
+
 MEMBERS = 3
 
 

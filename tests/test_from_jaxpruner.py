@@ -12,6 +12,8 @@ import pytest
 import sparsejax
 from sparsejax import allocation, criteria, granularity, updates
 
+pytestmark = pytest.mark.usefixtures('compiling_is_quick')
+
 PAGE = pathlib.Path(__file__).parent.parent / 'docs' / 'from_jaxpruner.md'
 ROWS = dict(re.findall(r'^\| `([^`|]+)` \| `(.+)` \|$', PAGE.read_text(), re.MULTILINE))
 ALGORITHMS = {

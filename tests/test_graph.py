@@ -13,6 +13,8 @@ import sparsejax
 from sparsejax import granularity
 from sparsejax.sparsity import graph
 
+pytestmark = pytest.mark.usefixtures('compiling_is_quick')
+
 X = jnp.ones((1, 10, 16))  # an example of ten tokens
 
 

@@ -10,6 +10,8 @@ import sparsejax
 from sparsejax import granularity
 from sparsejax.sparsity.layout import Layout
 
+pytestmark = pytest.mark.usefixtures('compiling_is_quick')
+
 STRENGTHS = jnp.array([3.0, 0.1, 2.0, 0.2])  # of the four heads
 
 

@@ -13,6 +13,8 @@ from jax.sharding import PartitionSpec as P
 import sparsejax
 from sparsejax import allocation, criteria, granularity, updates
 
+pytestmark = pytest.mark.usefixtures('compiling_is_quick')
+
 SPECS = {
   'in': P('model', None),
   'out': P(None, 'model'),

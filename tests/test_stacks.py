@@ -10,6 +10,8 @@ import pytest
 import sparsejax
 from sparsejax import allocation, criteria, granularity
 
+pytestmark = pytest.mark.usefixtures('compiling_is_quick')
+
 LAYERS = 5
 SCALES = jnp.array([1.0, 30.0, 3.0, 0.1, 10.0])
 

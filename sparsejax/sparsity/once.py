@@ -13,7 +13,7 @@ from sparsejax.sparsity import axes, criteria, schedules, tree, updates
 from sparsejax.sparsity import granularity as granularities
 from sparsejax.sparsity.costs import Costs, Layer, mac_costs, weight_costs
 from sparsejax.sparsity.layout import Layout
-from sparsejax.sparsity.renewal import Renewal
+from sparsejax.sparsity.renewal import Renewal, compiled
 
 
 def prune_to(
@@ -81,7 +81,7 @@ def prune_to(
   ).checked()
   _check_extra(parts, extra)
   table = jnp.asarray(parts.table(params))
-  masks = parts.renew(
+  masks = compiled(parts)(
     parts.initial(params),
     params,
     extra,

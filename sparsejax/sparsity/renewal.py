@@ -2,7 +2,7 @@
 
 import functools
 import itertools
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import jax
@@ -209,6 +209,12 @@ class _Step(NamedTuple):
       stacked(self.params[leaf.path]), of_layers
     )
     return leaf.layout.unstacked(scores, leaf.shape)
+
+
+@functools.lru_cache(maxsize=64)
+def compiled(parts: Renewal) -> Callable[..., Any]:
+  """Returns `parts.renew`, compiled as one program outside of jit too."""
+  return jax.jit(parts.renew)
 
 
 @functools.cache

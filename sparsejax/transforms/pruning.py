@@ -15,7 +15,7 @@ from sparsejax.sparsity import axes, criteria, schedules, tree
 from sparsejax.sparsity import granularity as granularities
 from sparsejax.sparsity import updates as update_rules
 from sparsejax.sparsity.layout import Layout
-from sparsejax.sparsity.renewal import Renewal
+from sparsejax.sparsity.renewal import Renewal, compiled
 from sparsejax.transforms.searching import check_no_search
 from sparsejax.transforms.slots import clear_slots, is_hole
 
@@ -175,15 +175,9 @@ def _renewed_if(due, parts, state, params, extra, lazy):
 def _renewed(parts, state, params, extra, lazy):
   extra = extra | {name: value() for name, value in lazy}
   params, extra = jax.lax.stop_gradient((params, extra))  # masks have no derivative
-  return _renew(parts)(
+  return compiled(parts)(
     state.masks, params, extra, step=state.count, seed=state.seed, table=state.table
   )
-
-
-@functools.lru_cache(maxsize=64)
-def _renew(parts):
-  """Compiled once, outside of jit too."""
-  return jax.jit(parts.renew)
 
 
 def _cleared_if(due, inner, inner_state, kept):

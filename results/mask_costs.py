@@ -1,0 +1,270 @@
+"""Measures what masks cost: beside an optimizer, at a renewal, under vmap and on several devices.
+
+python results/mask_costs.py [--millions=100] [--out=results/mask_costs]
+
+Ratios are of times in one process, in turns, and their median over the rounds; what XLA reserves
+comes from its own account of the compiled step. Devices are forced ones of this CPU. Writes
+mask_costs.json and the page made of it.
+"""
+
+import argparse
+import functools
+import json
+import os
+import pathlib
+import re
+import subprocess
+import sys
+import time
+
+import jax
+import jax.numpy as jnp
+import optax
+from jax.sharding import AxisType, NamedSharding
+from jax.sharding import PartitionSpec as P
+from markdown import table
+
+import sparsejax
+from sparsejax import criteria, updates
+from sparsejax.benchmarks import rounds
+from sparsejax.experiment import runs
+
+LAYERS, ROUNDS, MEMBERS = 24, 5, 8
+NEVER = 10**6  # a step that is not reached
+FILE = 'mask_costs.json'
+METHODS = {
+  'magnitude': {},
+  'saliency': {'criterion': criteria.saliency},
+  'magnitude, uniform': {'allocation': sparsejax.allocation.uniform()},
+  'LAMP': {'criterion': criteria.lamp},
+  'RigL around SGD': {'update_rule': updates.rigl(NEVER), 'inner': optax.sgd(0.1)},
+}
+
+
+def network(millions: float, stacked: bool = False, layers: int = LAYERS) -> dict:
+  """Returns the kernels of blocks of two layers, apart or each kind in a leaf of its own."""
+  width = round((millions * 1e6 / (layers * 8)) ** 0.5) // 8 * 8
+  shapes = {'up': (width, 4 * width), 'down': (4 * width, width)}
+  if stacked:
+    shapes = {name: (layers, *shape) for name, shape in shapes.items()}
+    return {n: {'kernel': jax.random.normal(jax.random.key(0), s)} for n, s in shapes.items()}
+  keys = iter(jax.random.split(jax.random.key(0), 2 * layers))
+  return {
+    f'block{i}': {n: {'kernel': jax.random.normal(next(keys), s)} for n, s in shapes.items()}
+    for i in range(layers)
+  }
+
+
+STACK = {'': 'stack in out'}
+
+
+def stepping(transformation, params, grad):
+  """Returns (steps -> seconds) of update and apply_updates, the state given away each time."""
+
+  @functools.partial(jax.jit, donate_argnums=(0, 1))
+  def step(params, state, grad):
+    changes, state = transformation.update(grad, state, params, grad=grad)
+    return optax.apply_updates(params, changes), state
+
+  held = [jax.tree.map(jnp.copy, params), transformation.init(params)]
+
+  def run(steps: int) -> float:
+    begun = time.perf_counter()
+    for _ in range(steps):
+      held[:] = step(*held, grad)
+    jax.block_until_ready(held)
+    return time.perf_counter() - begun
+
+  return run
+
+
+def beside_adam(millions: float) -> dict:
+  """A step of Adam with masks over one without, while nothing is due."""
+  params = network(millions)
+  grad = jax.tree.map(lambda p: 0.1 * p, params)
+  masked = optax.chain(optax.adam(1e-3), sparsejax.prune(sparsejax.one_shot(NEVER, 0.1)))
+  timed = {'adam': optax.adam(1e-3), 'adam and prune': masked}
+  timed = {name: stepping(tx, params, grad) for name, tx in timed.items()}
+  found = rounds.alternate(timed, rounds=ROUNDS, seconds=2.0, note=_say)
+  ratio = rounds.median_ratio(found['adam and prune'], found['adam'])
+  return {'parameters': _size(params), 'seconds': found, 'ratio': ratio}
+
+
+def renewals(millions: float) -> list[dict]:
+  """What a renewal takes beside parameters, gradients and state, and how long."""
+  rows = []
+  for name, parts in METHODS.items():
+    for stacked in (False, True):
+      params = network(millions, stacked)
+      told = {'layouts': STACK} if stacked else {}
+      tx = sparsejax.prune(sparsejax.one_shot(0, 0.1), **told, **parts)
+      step = jax.jit(lambda g, s, p, tx=tx: tx.update(g, s, p, grad=g), donate_argnums=(0, 1))
+      state = tx.init(params)
+      compiled = step.lower(params, state, params).compile()
+      reserved = compiled.memory_analysis().temp_size_in_bytes
+      grad = jax.tree.map(lambda p: 0.1 * p, params)
+      begun = time.perf_counter()
+      jax.block_until_ready(compiled(grad, state, params))
+      rows.append(
+        {
+          'method': name,
+          'stacked': stacked,
+          'bytes': reserved / _size(params),
+          'seconds': time.perf_counter() - begun,
+        }
+      )
+      _say(rows[-1])
+  return rows
+
+
+def ensemble() -> dict:
+  """A step of eight members in one vmap over the same members one by one, nothing due."""
+  tx = optax.chain(optax.adam(1e-3), sparsejax.prune(sparsejax.one_shot(NEVER, 0.1)))
+  member = {'fc1': {'kernel': jnp.ones((784, 300))}, 'fc2': {'kernel': jnp.ones((300, 100))}}
+  together = jax.tree.map(lambda p: jnp.stack([p] * MEMBERS), member)
+
+  def step(params, state):
+    changes, state = tx.update(params, state, params)
+    return optax.apply_updates(params, changes), state
+
+  one, many = jax.jit(step), jax.jit(jax.vmap(step))
+  state, states = tx.init(member), jax.vmap(tx.init)(together)
+
+  def alone(steps):
+    begun = time.perf_counter()
+    for _ in range(steps * MEMBERS):
+      jax.block_until_ready(one(member, state))
+    return time.perf_counter() - begun
+
+  def vmapped(steps):
+    begun = time.perf_counter()
+    for _ in range(steps):
+      jax.block_until_ready(many(together, states))
+    return time.perf_counter() - begun
+
+  timed = {'one by one': alone, 'vmap': vmapped}
+  found = rounds.alternate(timed, rounds=ROUNDS, seconds=1.0, note=_say)
+  ratio = rounds.median_ratio(found['vmap'], found['one by one'])
+  return {'members': MEMBERS, 'seconds': found, 'ratio': ratio}
+
+
+def on_mesh(devices: int, kind: str, millions: float) -> dict:
+  """Whether masks on a mesh are those of one device, and the most bytes that are gathered."""
+  mesh = jax.make_mesh((devices,), ('model',), axis_types=(AxisType[kind],))
+  params = network(millions, layers=4)  # each count waits for all devices, which share two cores
+  tx = sparsejax.prune(sparsejax.one_shot(0, 0.1))
+
+  def masks(params):
+    return tx.update(params, tx.init(params), params)[1].masks
+
+  alone = jax.jit(masks)(params)
+  spread = jax.device_put(params, NamedSharding(mesh, P(None, 'model')))
+  with jax.set_mesh(mesh):
+    compiled = jax.jit(masks).lower(spread).compile()
+    there = compiled(spread)
+  equal = jax.tree.map(lambda a, b: bool((a == jax.device_get(b)).all()), alone, there)
+  gathered = re.findall(r'= (\w+)\[([\d,]*)\][^=]* all-gather', compiled.as_text())
+  sizes = [_bytes(*one) for one in gathered]
+  return {
+    'devices': devices,
+    'mesh': kind.lower(),
+    'equal': all(jax.tree.leaves(equal)),
+    'largest_gather': max(sizes, default=0),
+    'largest_leaf': max(leaf.nbytes for leaf in jax.tree.leaves(params)),
+  }
+
+
+def _bytes(dtype: str, shape: str) -> int:
+  count = 1
+  for size in filter(None, shape.split(',')):
+    count *= int(size)
+  return count * (1 if dtype == 'pred' else int(re.sub(r'\D', '', dtype)) // 8)
+
+
+def _of_a_child(devices: int, kind: str, millions: float) -> dict:
+  """The same in a process of its own, which has so many devices."""
+  flags = f'--xla_force_host_platform_device_count={devices}'
+  command = [sys.executable, __file__, f'--mesh={devices}', f'--kind={kind}']
+  command.append(f'--millions={millions}')
+  env = os.environ | {'XLA_FLAGS': flags, 'JAX_PLATFORMS': 'cpu'}
+  done = subprocess.run(command, env=env, capture_output=True, text=True, check=True)
+  return json.loads(done.stdout.splitlines()[-1])
+
+
+def page(found: dict) -> str:
+  """Returns the page in Markdown."""
+  at, adam, vmap = found['environment'], found['beside_adam'], found['ensemble']
+  lines = [
+    '# What masks cost',
+    '',
+    f'Made by `results/mask_costs.py`, on {at["cpus"]} cores of {at["processor"]}, JAX '
+    f'{at["versions"]["jax"]}, float32, beside other work. {adam["parameters"] / 1e6:.1f} million '
+    f'parameters in {LAYERS} blocks of two layers.',
+    '',
+    f'- A step of Adam with `prune` after it, nothing due: {adam["ratio"]:.2f} of the step without '
+    f'(median of {ROUNDS} rounds).',
+    f'- {vmap["members"]} members in one `vmap`, nothing due: {vmap["ratio"]:.2f} of the time of '
+    'the members one by one.',
+    '',
+    '## A renewal',
+    '',
+    "Bytes that XLA reserves for a parameter, beside parameters, gradients and the chain's state; "
+    'the layers in leaves of their own, or stacked in two leaves.',
+    '',
+  ]
+  rows = [
+    f'{row["method"]} | {"stacked" if row["stacked"] else "apart"} | {row["bytes"]:.1f} | '
+    f'{row["seconds"]:.1f} s'
+    for row in found['renewals']
+  ]
+  lines += [*table('method | layers | bytes | time', rows), '', '## Several devices', '']
+  lines += [
+    'Forced devices of this CPU, kernels split along their outputs; the masks of one device, and '
+    'the most that is gathered at once.',
+    '',
+  ]
+  rows = [
+    f'{row["devices"]} | {row["mesh"]} | {"yes" if row["equal"] else "NO"} | '
+    f'{row["largest_gather"]:,} | {row["largest_leaf"]:,}'
+    for row in found['meshes']
+  ]
+  head = 'devices | mesh | equal | bytes gathered | bytes of a leaf'
+  return '\n'.join([*lines, *table(head, rows), ''])
+
+
+def _size(params) -> int:
+  return sum(leaf.size for leaf in jax.tree.leaves(params))
+
+
+def _say(line) -> None:
+  print(line, file=sys.stderr, flush=True)
+
+
+def main() -> None:
+  parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+  parser.add_argument('--millions', type=float, default=100.0)
+  parser.add_argument('--out', type=pathlib.Path, default=pathlib.Path('results/mask_costs'))
+  parser.add_argument('--mesh', type=int, help=argparse.SUPPRESS)
+  parser.add_argument('--kind', help=argparse.SUPPRESS)
+  arguments = parser.parse_args()
+  if arguments.mesh:
+    print(json.dumps(on_mesh(arguments.mesh, arguments.kind, arguments.millions)))
+    return
+  found = {
+    'environment': runs.environment(),
+    'beside_adam': beside_adam(arguments.millions),
+    'renewals': renewals(arguments.millions),
+    'ensemble': ensemble(),
+    'meshes': [
+      _of_a_child(devices, kind, arguments.millions / 10)
+      for devices in (4, 8)
+      for kind in ('Explicit', 'Auto')
+    ],
+  }
+  arguments.out.mkdir(exist_ok=True)
+  (arguments.out / FILE).write_text(json.dumps(found, indent=2) + '\n')
+  (arguments.out / 'README.md').write_text(page(found))
+
+
+if __name__ == '__main__':
+  main()
