@@ -26,7 +26,7 @@ STYLES = {
   'random': ('random', '#666666', 'x'),
 }
 PAPERS = (
-  ('Deep Compression 2015', 12, 1.58, (4, -11)),
+  ('Deep Compression 2015', 12, 1.59, (4, -11)),
   ('network surgery 2016', 56, 1.99, (-46, -26)),
   ('Sparse VD 2017', 68, 1.92, (6, -9)),
 )
