@@ -20,12 +20,12 @@ signals.end_in_one_line(
 from sparsejax import posterior
 from sparsejax.sparsity import allocation, costs, criteria, granularity, lobs, updates
 from sparsejax.sparsity.batch_norm import recalibrate_batch_norm
-from sparsejax.sparsity.graph import layouts_of, positions_of
 from sparsejax.sparsity.layout import Layout
 from sparsejax.sparsity.measure import count_macs
 from sparsejax.sparsity.measure import report as sparsity_report
 from sparsejax.sparsity.once import prune_to
 from sparsejax.sparsity.packing import pack_masks, unpack_masks
+from sparsejax.sparsity.program import layouts_of, positions_of
 from sparsejax.sparsity.schedules import PruningSchedule, cubic, one_shot, periodic, rounds
 from sparsejax.sparsity.shrinkage import group_soft_threshold, soft_threshold
 from sparsejax.transforms.bounding import bound_variances

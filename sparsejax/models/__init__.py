@@ -21,8 +21,8 @@ from sparsejax.models.structure import architecture, remove_dead
 from sparsejax.models.vgg import VGG16
 from sparsejax.posterior.layers import DETERMINISTIC
 from sparsejax.sparsity import tree
-from sparsejax.sparsity.graph import positions_of
 from sparsejax.sparsity.measure import layer_of
+from sparsejax.sparsity.program import positions_of
 
 __all__ = ['MODELS', 'architecture', 'create', 'has_convolutions', 'positions', 'remove_dead']
 

@@ -158,10 +158,10 @@ def count_macs(of: Any, *rest: Any) -> dict[str, Any]:
     [positions] = rest
     figures = report(of, positions)
     return {name: figures[name] for name in MACS}
-  from sparsejax.sparsity import graph
+  from sparsejax.sparsity import program
 
   params, *examples = rest
-  positions, products = graph.counts(of, params, *examples)
+  positions, products = program.counts(of, params, *examples)
   size, active = sizes(params), jax.device_get(_count_active(params))
   macs, left = (
     sum(positions[path] * int(n) for path, n in of_paths.items()) + products

@@ -11,7 +11,7 @@ from flax import nnx
 
 import sparsejax
 from sparsejax import granularity
-from sparsejax.sparsity import graph
+from sparsejax.sparsity import program
 
 pytestmark = pytest.mark.usefixtures('compiling_is_quick')
 
@@ -20,7 +20,7 @@ X = jnp.ones((1, 10, 16))  # an example of ten tokens
 
 def read(function, params, *examples):
   """The words of each layout and the number of heads, by path."""
-  found = graph.layouts_of(function, params, *examples)
+  found = program.layouts_of(function, params, *examples)
   return {key.strip('^$').replace('\\', ''): (x.text, x.head) for key, x in found.items()}
 
 
@@ -78,7 +78,7 @@ def test_attention(library):
 @pytest.mark.parametrize('library', ATTENTIONS)
 def test_heads_are_removed_whole_in_every_library(library):
   function, params = ATTENTIONS[library][0]()
-  layouts = graph.layouts_of(function, params, X)
+  layouts = program.layouts_of(function, params, X)
   chain = sparsejax.prune(
     sparsejax.one_shot(0, 0.25), granularity=granularity.heads(), layouts=layouts
   )
@@ -112,7 +112,7 @@ def test_a_scan_of_blocks():
     'LayerNorm_0/scale': ('out stack', None),
   }
   assert sparsejax.count_macs(function, params, X)['macs'] == 3 * 10 * 2 * 16 * 32
-  assert graph.positions_of(function, params, X)['Dense_0/kernel'] == 10
+  assert program.positions_of(function, params, X)['Dense_0/kernel'] == 10
 
 
 class Mixed(nn.Module):
@@ -141,7 +141,7 @@ def test_embeddings_groups_transposed_convolutions_cells_and_general_layers():
     'DenseGeneral_0/kernel': 'in in out out',
   }
   assert {path: found[path][0] for path in expected} == expected
-  positions = graph.positions_of(function, params, tokens)
+  positions = program.positions_of(function, params, tokens)
   assert positions['Embed_0/embedding'] == 0
   assert positions['Conv_0/kernel'] == 12
   assert positions['ConvTranspose_0/kernel'] == 12  # of its input: the zeros between are none
@@ -184,7 +184,7 @@ def test_a_table_that_is_the_last_layer_too_has_no_one_layout():
   function = lambda p, t: p['table'][t] @ p['table'].T  # noqa: E731
   params = {'table': jnp.ones((7, 4))}
   assert read(function, params, jnp.zeros((1,), jnp.int32)) == {}
-  assert graph.positions_of(function, params, jnp.zeros((1,), jnp.int32)) == {'table': 1}
+  assert program.positions_of(function, params, jnp.zeros((1,), jnp.int32)) == {'table': 1}
 
 
 def test_repetitions_that_nothing_fixes_are_refused():
@@ -201,16 +201,25 @@ def test_repetitions_that_nothing_fixes_are_refused():
     assert read(function, params, jnp.ones((1, 2))) == {'w': ('in out', None)}
 
 
+def test_a_reduction_of_ones_own_says_nothing_of_axes():
+  def function(p, x):
+    y = jax.lax.reduce(x, np.float32(0), lambda a, b: a + 2 * b, (1,))
+    return y @ p['w']
+
+  params = {'w': jnp.ones((3, 2))}
+  assert read(function, params, jnp.ones((3, 4))) == {'w': ('in out', None)}
+
+
 def test_shapes_are_enough():
   params = {'w': jax.ShapeDtypeStruct((3, 2), jnp.float32)}
   x = jax.ShapeDtypeStruct((7, 3), jnp.float32)
-  assert graph.positions_of(lambda p, x: x @ p['w'], params, x) == {'w': 7}
+  assert program.positions_of(lambda p, x: x @ p['w'], params, x) == {'w': 7}
 
 
 def test_what_is_read_off_prunes_to_a_share_of_the_macs():
   function, params = linen_attention()
-  positions = graph.positions_of(function, params, X)
-  layouts = graph.layouts_of(function, params, X)
+  positions = program.positions_of(function, params, X)
+  layouts = program.layouts_of(function, params, X)
   pruned = sparsejax.prune_to(params, macs=0.25, positions=positions, layouts=layouts)
   assert sparsejax.count_macs(function, pruned, X)['active_macs'] == 10_240 // 4 + 3_200
 

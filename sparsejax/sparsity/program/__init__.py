@@ -1,0 +1,102 @@
+"""What a function does with each parameter, read off its jaxpr: layouts and multiply-accumulates.
+
+Every axis of every value is a node. Where values meet entry by entry their nodes become one; a
+product makes nodes of its own for what comes out, linked to the axes of the kernel that they come
+from. An axis of a kernel is an input where it is summed over, an output where it goes on, a
+position of a convolution, a stack where a scan runs along it or a product takes it pairwise. It is
+a head where what it became is taken pairwise by a product of two values that both come from data.
+"""
+
+import contextlib
+import math
+import re
+import sys
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from sparsejax.sparsity import tree
+from sparsejax.sparsity.layout import Layout
+from sparsejax.sparsity.program.layouts import layout_of
+from sparsejax.sparsity.program.nodes import DATA, PARAM, Value, fresh
+from sparsejax.sparsity.program.reader import Graph, Reader
+
+
+def read(function: Callable[..., Any], params: Any, *examples: Any) -> Graph:
+  """Returns what a function of (params, *examples) does with its parameters.
+
+  Args:
+    function: traced, never run.
+    params: a pytree of arrays, or of their shapes.
+    examples: arrays, or their shapes, in whatever structure the function takes.
+  """
+  choice = sys.modules.get('sparsejax.layers.choice')  # of nobody who has not imported it
+  with choice.plain() if choice else contextlib.nullcontext():
+    closed = jax.make_jaxpr(function)(params, *examples)
+  shapes = {path: jnp.shape(leaf) for path, leaf in tree.named_leaves(params).items()}
+  graph = Graph({path: fresh(shape, PARAM).axes for path, shape in shapes.items()})
+  given = [Value(nodes, PARAM) for nodes in graph.leaves.values()]
+  given += [fresh(var.aval.shape, DATA) for var in closed.jaxpr.invars[len(given) :]]
+  Reader(graph).run(closed.jaxpr, given, 1)
+  return graph
+
+
+def layouts_of(function: Callable[..., Any], params: Any, *examples: Any) -> dict[str, Layout]:
+  """Returns the layout of every parameter whose axes a function shows, for `layouts=`.
+
+  The function is traced, not run: shapes are enough. What it does tells exactly which axes of a
+  kernel are inputs, outputs, positions, heads, and stacks of layers, whatever library made it.
+
+  Args:
+    function: of (params, *examples), such as `lambda p, x: model.apply({'params': p}, x)`.
+    params: a pytree of arrays, or of their shapes.
+    examples: what else the function takes.
+
+  Returns:
+    {expression that matches one path: layout}. A parameter that is used in two ways at once, as a
+    table that is also the last layer, is left out.
+
+  Example:
+    >>> def function(params, x):
+    ...   return jax.nn.relu(x @ params['a'].T) @ params['b']
+    >>> params = {'a': jnp.ones((5, 3)), 'b': jnp.ones((5, 2))}
+    >>> [layout.text for layout in layouts_of(function, params, jnp.ones((1, 3))).values()]
+    ['out in', 'in out']
+  """
+  found = {}
+  for path, nodes in read(function, params, *examples).leaves.items():
+    if (layout := layout_of(nodes)) is not None:
+      found[f'^{re.escape(path)}$'] = layout
+  return found
+
+
+def positions_of(function: Callable[..., Any], params: Any, *examples: Any) -> dict[str, int]:
+  """Returns how often a function applies each weight of a parameter to the examples, by path.
+
+  For `sparsity_report` and `prune_to(macs=...)`; give a batch of one to count for one example.
+
+  Raises:
+    ValueError: a number of repetitions that the program does not fix.
+
+  Example:
+    >>> positions_of(lambda p, x: x @ p['w'], {'w': jnp.ones((3, 2))}, jnp.ones((7, 3)))
+    {'w': 7}
+  """
+  return counts(function, params, *examples)[0]
+
+
+def counts(function: Callable[..., Any], params: Any, *examples: Any) -> tuple[dict[str, int], int]:
+  """Returns `positions_of`, in the program's order, and what products without a parameter cost.
+
+  Raises:
+    ValueError: a number of repetitions that the program does not fix.
+  """
+  graph = read(function, params, *examples)
+  if graph.unknown:
+    raise ValueError(f'multiply-accumulates are not known: {graph.unknown}')
+  sizes = {path: math.prod(node.size for node in nodes) for path, nodes in graph.leaves.items()}
+  in_order = [*graph.macs, *(path for path in sizes if path not in graph.macs)]
+  found = {path: graph.macs.get(path, 0) // sizes[path] for path in in_order if sizes[path]}
+  return found, graph.products

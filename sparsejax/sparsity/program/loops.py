@@ -1,0 +1,55 @@
+"""Loops and branches: programs within a program, and how often they run."""
+
+from sparsejax.sparsity.program.nodes import DATA, PARAM, Node, Value, same_axes
+
+
+def scan(reader, eqn, ins, times):
+  p = eqn.params
+  first, last = p['num_consts'], p['num_consts'] + p['num_carry']
+  inner = [*ins[:first], *map(_as_data, ins[first:last])]
+  for value in ins[last:]:
+    along, *rest = value.axes
+    if value.kind == PARAM:
+      along.use('stack')
+    inner.append(Value(rest, value.kind))
+  outs = reader.run(p['jaxpr'].jaxpr, inner, times * p['length'])
+  carried, stacked = outs[: p['num_carry']], outs[p['num_carry'] :]
+  for out, value in zip(carried, inner[first:last], strict=True):
+    same_axes(out.axes, value.axes)
+  made = [Value([Node(p['length']), *out.axes], out.kind) for out in stacked]
+  return [*map(_as_data, carried), *made]
+
+
+def while_loop(reader, eqn, ins, times):
+  first = eqn.params['cond_nconsts']
+  last = first + eqn.params['body_nconsts']
+  carried = [_as_data(value) for value in ins[last:]]
+  before = reader.counted()
+  outs = reader.run(eqn.params['body_jaxpr'].jaxpr, [*ins[first:last], *carried], times)
+  if reader.counted() != before:
+    reader.not_known('a while loop makes products, how often is not fixed')
+  for out, value in zip(outs, carried, strict=True):
+    same_axes(out.axes, value.axes)
+  return [_as_data(out) for out in outs]
+
+
+def cond(reader, eqn, ins, times):
+  before = reader.counted()
+  found, counted = [], []
+  for branch in eqn.params['branches']:
+    reader.count_from(before)
+    found.append(reader.run(branch.jaxpr, ins[1:], times))
+    counted.append(reader.counted())
+  if any(count != counted[0] for count in counted):
+    reader.not_known('the branches of a condition make different products')
+  for other in found[1:]:
+    for one, two in zip(found[0], other, strict=True):
+      same_axes(one.axes, two.axes)
+  return [_as_data(out) for out in found[0]]
+
+
+def _as_data(value: Value) -> Value:
+  return Value(list(value.axes), DATA)
+
+
+RULES = {'scan': scan, 'while': while_loop, 'cond': cond}

@@ -1,0 +1,127 @@
+"""Nodes: the axes of a program's values, one and the same where values meet entry by entry."""
+
+import dataclasses
+from collections.abc import Iterable, Sequence
+
+# What a value depends on: parameters alone, nothing at all, or the examples.
+PARAM, CONSTANT, DATA = 'param', 'constant', 'data'
+CONFLICT = 'conflict'  # the role of an axis that is used in two ways at once
+
+
+class Node:
+  """An axis: its size, what it is used for, and how it is split or was merged."""
+
+  def __init__(self, size: int):
+    self.size = size
+    self.parent = self
+    self.parts: list[Node] = []  # major first, where a reshape takes it apart or puts it together
+    self.pieces: list[Node] = []  # of which it is concatenated
+    self.role: str | None = None  # of an axis of a kernel
+    self.became: list[Node] = []  # the axes of activations that it makes, reads or meets
+    self.pairwise = False  # whether a product of two activations takes it pairwise
+    self.stacks = False  # whether a product with a parameter does
+    self.computed = False  # whether it comes out of a kernel
+
+  def find(self) -> 'Node':
+    node = self
+    while node.parent is not node:
+      node = node.parent
+    return node
+
+  def family(self) -> list['Node']:
+    """Returns the node and its parts."""
+    root = self.find()
+    return [root, *(part.find() for part in root.parts)]
+
+  def use(self, role: str, *, weak: bool = False) -> None:
+    """Notes what an axis of a parameter is.
+
+    Args:
+      role: of `layout.ROLES`.
+      weak: by what it is added to, which gives way to what a product says.
+    """
+    root = self.find()
+    for piece in root.pieces:
+      piece.use(role, weak=weak)
+    for part in root.parts or [root]:
+      part = part.find()
+      if part.role is None or (part.role == 'position' and weak):
+        part.role = role
+      elif part.role != role and not weak and part.role != 'stack':
+        part.role = CONFLICT
+
+  def link(self, activation: 'Node') -> None:
+    """Notes which axis of activations an axis of a kernel makes or reads, part by part."""
+    root, other = self.find(), activation.find()
+    if not root.parts:
+      root.became.append(other)
+      return
+    if not other.parts:
+      other.parts = [Node(part.size) for part in root.parts]
+      for part in other.parts:
+        part.computed = other.computed
+    if sizes(other.parts) == sizes(root.parts):
+      for one, made in zip(root.parts, other.parts, strict=True):
+        one.find().became.append(made)
+
+
+@dataclasses.dataclass
+class Value:
+  """What is known of a value: the node of each axis, and what it depends on."""
+
+  axes: list[Node]
+  kind: str
+
+
+def same(a: Node, b: Node) -> None:
+  """Makes two nodes one."""
+  a, b = a.find(), b.find()
+  if a is b or a.size != b.size:
+    return
+  b.parent = a
+  a.role, a.became = a.role or b.role, a.became + b.became
+  a.pairwise = a.pairwise or b.pairwise
+  a.stacks = a.stacks or b.stacks
+  a.computed = a.computed or b.computed
+  if not a.parts:
+    a.parts = b.parts
+  elif b.parts and sizes(a.parts) == sizes(b.parts):
+    same_axes(a.parts, b.parts)
+
+
+def same_axes(some: Iterable[Node], others: Iterable[Node]) -> None:
+  """Makes the axes of two values one, each with each."""
+  for a, b in zip(some, others, strict=True):
+    same(a, b)
+
+
+def meet(value: Value, out: Value) -> None:
+  """Entry by entry: of the same kind the axes are one; a parameter meets an activation."""
+  for mine, theirs in zip(value.axes, out.axes, strict=True):
+    if mine.size != theirs.size or mine.size == 1:
+      continue
+    if value.kind == PARAM and out.kind == DATA:
+      mine.find().became.append(theirs)
+      mine.use('out' if theirs.find().computed else 'position', weak=True)
+    else:
+      same(theirs, mine)
+
+
+def fresh(shape: Sequence[int], kind: str) -> Value:
+  """Returns a value of which nothing is known but its shape."""
+  return Value([Node(n) for n in shape], kind)
+
+
+def fresh_out(eqn, ins: Sequence[Value]) -> Value:
+  """Returns the first value that an equation makes, with nothing known of its axes yet."""
+  return fresh(eqn.outvars[0].aval.shape, kind_of(ins))
+
+
+def kind_of(values: Sequence[Value]) -> str:
+  """Returns what depends on all of some values."""
+  kinds = {value.kind for value in values}
+  return DATA if DATA in kinds else PARAM if PARAM in kinds else CONSTANT
+
+
+def sizes(nodes: Iterable[Node]) -> list[int]:
+  return [node.size for node in nodes]
