@@ -20,6 +20,7 @@ import time
 import jax
 import jax.numpy as jnp
 import optax
+import places
 from jax.sharding import AxisType, NamedSharding
 from jax.sharding import PartitionSpec as P
 from markdown import table
@@ -130,19 +131,19 @@ def ensemble() -> dict:
   one, many = jax.jit(step), jax.jit(jax.vmap(step))
   state, states = tx.init(member), jax.vmap(tx.init)(together)
 
-  def alone(steps):
-    begun = time.perf_counter()
-    for _ in range(steps * MEMBERS):
-      jax.block_until_ready(one(member, state))
-    return time.perf_counter() - begun
+  def repeated(step, calls, *arguments):
+    def run(steps: int) -> float:
+      begun = time.perf_counter()
+      for _ in range(steps * calls):
+        jax.block_until_ready(step(*arguments))
+      return time.perf_counter() - begun
 
-  def vmapped(steps):
-    begun = time.perf_counter()
-    for _ in range(steps):
-      jax.block_until_ready(many(together, states))
-    return time.perf_counter() - begun
+    return run
 
-  timed = {'one by one': alone, 'vmap': vmapped}
+  timed = {
+    'one by one': repeated(one, MEMBERS, member, state),
+    'vmap': repeated(many, 1, together, states),
+  }
   found = rounds.alternate(timed, rounds=ROUNDS, seconds=1.0, note=_say)
   ratio = rounds.median_ratio(found['vmap'], found['one by one'])
   return {'members': MEMBERS, 'seconds': found, 'ratio': ratio}
@@ -183,10 +184,9 @@ def _bytes(dtype: str, shape: str) -> int:
 
 def _of_a_child(devices: int, kind: str, millions: float) -> dict:
   """The same in a process of its own, which has so many devices."""
-  flags = f'--xla_force_host_platform_device_count={devices}'
   command = [sys.executable, __file__, f'--mesh={devices}', f'--kind={kind}']
   command.append(f'--millions={millions}')
-  env = os.environ | {'XLA_FLAGS': flags, 'JAX_PLATFORMS': 'cpu'}
+  env = os.environ | places.environment(places.Place('', 1, devices, devices))
   done = subprocess.run(command, env=env, capture_output=True, text=True, check=True)
   return json.loads(done.stdout.splitlines()[-1])
 

@@ -1,5 +1,6 @@
 """The page for those who come from jaxpruner: each of its lines runs, and does what it says."""
 
+import functools
 import pathlib
 import re
 
@@ -33,6 +34,11 @@ def tensors(seed):
 PARAMS, GRAD = tensors(0), tensors(1)
 
 
+def straight_through(params, pruned):
+  """As the page has it."""
+  return jax.tree.map(lambda p, q: p + jax.lax.stop_gradient(q - p), params, pruned)
+
+
 def built(name):
   """What a line of the page makes, in the names that the page says it has."""
   parts = {'allocation': allocation, 'criteria': criteria, 'granularity': granularity}
@@ -40,9 +46,7 @@ def built(name):
   named |= {
     n: getattr(sparsejax, n) for n in ('prune', 'prune_to', 'one_shot', 'cubic', 'periodic')
   }
-  named['straight_through'] = lambda pruned: jax.tree.map(
-    lambda p, q: p + jax.lax.stop_gradient(q - p), PARAMS, pruned
-  )
+  named['straight_through'] = functools.partial(straight_through, PARAMS)
   return eval(ROWS[name], named)
 
 
@@ -105,8 +109,7 @@ def test_straight_through(name):
 
   def loss(params):
     pruned = sparsejax.prune_to(params, sparsity=0.75, allocation=allocation.uniform)
-    seen = jax.tree.map(lambda p, q: p + jax.lax.stop_gradient(q - p), params, pruned)
-    return sum(jnp.sum(leaf) for leaf in jax.tree.leaves(seen))
+    return sum(jnp.sum(leaf) for leaf in jax.tree.leaves(straight_through(params, pruned)))
 
   for leaf in jax.tree.leaves(jax.grad(loss)(PARAMS)):
     np.testing.assert_array_equal(leaf, np.ones_like(leaf))

@@ -41,19 +41,19 @@ def counted(shape):
 def test_every_layer_is_a_matrix_and_comes_back_from_it(text, head, shape, matrix):
   layout, leaf = Layout(text, head), counted(shape)
   assert layout.matrix_shape(shape) == matrix
-  assert layout.matrix(leaf).shape == matrix
-  np.testing.assert_array_equal(layout.unmatrix(layout.matrix(leaf), shape), leaf)
-  np.testing.assert_array_equal(layout.unstacked(layout.stacked(leaf), shape), leaf)
+  assert layout.view(leaf, 'matrix').shape == matrix
+  for name in ('matrix', 'stacked'):
+    np.testing.assert_array_equal(layout.restore(layout.view(leaf, name), name, shape), leaf)
 
 
 def test_matrices_by_numpy():
   leaf = counted((5, 3, 2))
   np.testing.assert_array_equal(
-    Layout('out in position').matrix(leaf)[0], np.transpose(np.asarray(leaf), (2, 1, 0))
+    Layout('out in position').view(leaf, 'matrix')[0], np.transpose(np.asarray(leaf), (2, 1, 0))
   )
   stack = counted((6, 3, 4))
   np.testing.assert_array_equal(
-    Layout('in stack out').stacked(stack), np.moveaxis(np.asarray(stack), 1, 0)
+    Layout('in stack out').view(stack, 'stacked'), np.moveaxis(np.asarray(stack), 1, 0)
   )
 
 
@@ -63,14 +63,14 @@ def test_heads_come_to_the_front(text):
   leaf = counted(shape)
   axis = text.split().index('head')
   by_head = np.moveaxis(np.asarray(leaf), axis, 0).reshape(1, 4, 16)
-  np.testing.assert_array_equal(Layout(text).by_head(leaf), by_head)
-  np.testing.assert_array_equal(Layout(text).from_heads(jnp.asarray(by_head), shape), leaf)
+  np.testing.assert_array_equal(Layout(text).view(leaf, 'by_head'), by_head)
+  np.testing.assert_array_equal(Layout(text).restore(jnp.asarray(by_head), 'by_head', shape), leaf)
 
 
 def test_fused_heads_are_taken_apart():
   leaf = counted((8, 3))
   np.testing.assert_array_equal(
-    Layout('(head out) in', head=2).by_head(leaf)[0], np.asarray(leaf).reshape(2, 12)
+    Layout('(head out) in', head=2).view(leaf, 'by_head')[0], np.asarray(leaf).reshape(2, 12)
   )
 
 

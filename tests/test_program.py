@@ -85,7 +85,7 @@ def test_heads_are_removed_whole_in_every_library(library):
   masks = chain.update(params, chain.init(params), params)[1].masks
   for path, mask in sparsejax.sparsity.tree.named_leaves(masks).items():
     [layout] = [x for key, x in layouts.items() if key.strip('^$').replace('\\', '') == path]
-    by_head = np.asarray(layout.by_head(mask))[0]
+    by_head = np.asarray(layout.view(mask, 'by_head'))[0]
     assert by_head.all(1).sum() == 1
     assert by_head.any(1).sum() == 1
 

@@ -119,7 +119,8 @@ def positions(model: nn.Module, image_shape: tuple[int, ...]) -> dict[str, int]:
     return model.apply({'params': params, **rest}, images, train=False)
 
   found = positions_of(apply, params, images, shapes)
-  kernels = {path: found[path] for path in found if found[path] and path in tree.kernels(params)}
+  own = tree.kernels(params)
+  kernels = {path: n for path, n in found.items() if n and path in own}
   by_layer: dict[str, set[int]] = {}
   for path, n in kernels.items():
     by_layer.setdefault(layer_of(path), set()).add(n)

@@ -136,10 +136,6 @@ def _map_leaves(function, params):
   return jax.tree.unflatten(jax.tree.structure(params), changed)
 
 
-def _layer(path: str) -> str:
-  return path.rpartition('/')[0]
-
-
 class _Seen(NamedTuple):
   """What passed through the layers, by path.
 
@@ -156,7 +152,7 @@ class _Seen(NamedTuple):
 
   def clean(self, path, leaf):
     """The leaf without what is dead or not read."""
-    layer = _layer(path)
+    layer = tree.module_of(path)
     if layer not in self.alive:
       return leaf
     outputs = self.alive[layer]['out'] & self.read[layer]
@@ -171,7 +167,7 @@ class _Seen(NamedTuple):
 
   def without_constant(self, path, leaf):
     """The leaf, where it is a BatchNorm's without those of dead outputs."""
-    layer = _layer(path)
+    layer = tree.module_of(path)
     return jnp.where(self.alive[layer]['out'], leaf, 0) if layer in self.norms else leaf
 
 
@@ -292,9 +288,11 @@ def _check_answers(model, variables, image_shape, before, after):
   changed = named_leaves(after)
 
   def only(layer):
-    return _map_leaves(lambda path, leaf: changed[path] if _layer(path) == layer else leaf, before)
+    return _map_leaves(
+      lambda path, leaf: changed[path] if tree.module_of(path) == layer else leaf, before
+    )
 
-  layers = [layer for layer in dict.fromkeys(map(_layer, changed)) if apart(only(layer))]
+  layers = [layer for layer in dict.fromkeys(map(tree.module_of, changed)) if apart(only(layer))]
   raise ValueError(
     f'remove_dead would change the answers by up to {most:.3g}, where the largest is '
     f'{largest:.3g}, by what it takes from {", ".join(layers) or "several layers"}: between its '
@@ -313,9 +311,9 @@ def architecture(params: Any) -> dict[str, dict[str, int]]:
   kernels = tree.kernels(params)
   found = {}
   for path, layout in axes.layouts(params, list(kernels)).items():
-    [there] = layout.matrix(kernels[path] != 0)
+    [there] = layout.view(kernels[path] != 0, 'matrix')
     there = jnp.any(there.reshape(-1, *there.shape[-2:]), 0)
-    found[_layer(path)] = {
+    found[tree.module_of(path)] = {
       'inputs': int(jnp.sum(jnp.any(there, 1))),
       'outputs': int(jnp.sum(jnp.any(there, 0))),
     }

@@ -33,13 +33,15 @@ class Allocation(NamedTuple):
 
   Scores come as a list with an array for each leaf, (layers that the leaf stacks, *groups), and
   counts go as a list of one integer for each of these layers. What is gone already comes with the
-  score -inf. Sizes are, for each leaf, how many weights its groups hold: a number, or an array that
-  fits its scores. `absolute` says that targets are thresholds on the scores and not fractions.
+  score -inf. `absolute` says that targets are thresholds on the scores and not fractions, `priced`
+  that it matters how many weights a group holds: then layers have their `sizes`, and `counts` has
+  for each leaf a number, or an array that fits its scores; else 1.
   """
 
   plan: Callable[[Sequence[Layer], float, int], np.ndarray]
   counts: Callable[..., list[jax.Array]]
   absolute: bool = False
+  priced: bool = False
 
 
 def total_to_keep(sizes: Sequence[int], active_fraction: float, floor: int) -> int:
@@ -98,7 +100,7 @@ def global_rank(costs: Costs | None = None) -> Allocation:
       return _ranked(keys, wide.of_words(row), floor)
     return _affordable(keys, row[0], _by_leaf(row[1:], scores), floor, sizes)
 
-  return Allocation(plan, counts)
+  return Allocation(plan, counts, priced=costs is not None)
 
 
 def _ranked(keys, to_keep: wide.Wide, floor, dtype=jnp.uint32):
@@ -230,7 +232,11 @@ def _by_density(density, costs):
     prices, budget = _prices_and_budget(costs, layers, target, floor)
     return _within(weights, budget, prices, layers, lowest, sizes).astype(np.int32)
 
-  return Allocation(plan, lambda scores, row, floor, sizes: _by_leaf(row, scores))
+  def counts(scores, row, floor, sizes):
+    del floor, sizes
+    return _by_leaf(row, scores)
+
+  return Allocation(plan, counts, priced=costs is not None)
 
 
 def _within(weights, budget, prices, layers, lowest, highest):

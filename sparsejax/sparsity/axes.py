@@ -116,7 +116,7 @@ class _Named:
       last = (
         ['in'] * (len(shape) - 1) + ['out'] if kind == kinds.EMBEDDING else ['out'] * len(shape)
       )
-      stack = self._stack_of(_module(path))
+      stack = self._stack_of(tree.module_of(path))
       texts = [' '.join(last)]
       if len(stack) == 1 and (axis := stack[0]) is not None and len(shape) > axis:
         texts = [_with_stack(' '.join(last[-(len(shape) - 1) :]), axis)]
@@ -126,11 +126,11 @@ class _Named:
 
   def _of_kernel(self, path: str) -> list[str]:
     """Every layout that a kernel could have; one where it is clear."""
-    shape, layer = self._shapes[path], _module(path).rpartition('/')[2]
+    shape, layer = self._shapes[path], tree.module_of(path).rpartition('/')[2]
     if path.rpartition('/')[2] == 'weight':
       return self._of_weight(path)
     alone = self._of_layer(path, shape, self._bias(path))
-    stack = self._stack_of(_module(path))
+    stack = self._stack_of(tree.module_of(path))
     if stack is UNKNOWN and (
       len(shape) == 2
       or (len(shape) == 3 and (CONVOLUTION.search(layer) or self._in_attention(path)))
@@ -149,7 +149,7 @@ class _Named:
 
   def _of_layer(self, path: str, shape, bias) -> list[str]:
     """What the axes of a single layer could be, whose bias has this shape, if it has one."""
-    rank, layer = len(shape), _module(path).rpartition('/')[2]
+    rank, layer = len(shape), tree.module_of(path).rpartition('/')[2]
     if rank == 2:
       return ['in out']
     if rank == 3 and PROJECTIONS.match(layer):
@@ -177,12 +177,12 @@ class _Named:
   # What is beside a leaf
 
   def _bias(self, path: str) -> tuple[int, ...] | None:
-    names = (f'{_module(path)}/{name}'.strip('/') for name in ('bias', 'b'))
+    names = (f'{tree.module_of(path)}/{name}'.strip('/') for name in ('bias', 'b'))
     return next((self._shapes[name] for name in names if name in self._shapes), None)
 
   def _in_attention(self, path: str) -> bool:
     """Whether this is a projection to heads, or what puts them together again beside such."""
-    module, _, layer = _module(path).rpartition('/')
+    module, _, layer = tree.module_of(path).rpartition('/')
     if PROJECTIONS.match(layer):
       return True
     prefix = f'{module}/' if module else ''
@@ -212,7 +212,7 @@ class _Named:
   def _is_features(self, path: str) -> bool:
     """Whether a bias has the last axes of its kernel, several of them: heads and features."""
     bias = self._shapes[path]
-    kernels = (f'{_module(path)}/{name}'.strip('/') for name in ('kernel', 'w'))
+    kernels = (f'{tree.module_of(path)}/{name}'.strip('/') for name in ('kernel', 'w'))
     return len(bias) > 1 and any(
       self._shapes[name][-len(bias) :] == bias for name in kernels if name in self._shapes
     )
@@ -231,10 +231,6 @@ class _Named:
 
 
 UNKNOWN: tuple[int | None, ...] = (None, 0)
-
-
-def _module(path: str) -> str:
-  return path.rpartition('/')[0]
 
 
 def _without(shape: tuple[int, ...], axis: int) -> tuple[int, ...]:

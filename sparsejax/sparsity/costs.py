@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 from sparsejax.sparsity import tree
-from sparsejax.sparsity.measure import layer_of
+from sparsejax.sparsity.measure import positions_at
 
 
 class Layer(NamedTuple):
@@ -94,14 +94,7 @@ def mac_costs(params: Any, positions: Mapping[str, int]) -> Costs:
     >>> mac_costs({'conv': {'kernel': jnp.ones((3, 3, 1, 2))}}, {'conv': 64})
     Costs(of_weight={'conv/kernel': 64}, total=1152)
   """
-
-  def price(path):
-    found = positions.get(path, positions.get(layer_of(path)))
-    if found is None:
-      raise ValueError(f"positions: nothing is known of the layer '{layer_of(path)}'")
-    return found
-
-  return _costs(params, price)
+  return _costs(params, lambda path: positions_at(path, positions))
 
 
 def _costs(params, of_kernel):

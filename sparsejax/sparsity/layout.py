@@ -5,8 +5,8 @@ an image convolution 'position position in out', a query's projection 'in head o
 fused stand in parentheses. A head belongs to the side of the word after it: in 'in head out' to
 the outputs, in 'head in out' (which puts the heads together again) to the inputs.
 
-Whatever looks at a shape looks at it through a layout: `stacked` puts the layers that a leaf stacks
-in front, and `matrix` makes of each of them (*positions, inputs, outputs).
+Whatever looks at a shape looks at it through a layout: a `view` has the layers that a leaf stacks
+in front, each of them as it is, as a matrix (*positions, inputs, outputs), or by its heads.
 """
 
 import dataclasses
@@ -130,72 +130,52 @@ class Layout:
   def matrix_shape(self, shape: tuple[int, ...]) -> tuple[int, ...]:
     """Returns (layers, *positions, inputs, outputs); a side that no axis is on is not there."""
     sizes = self.sizes(shape)
-    return tuple(math.prod(sizes[i] for i in axis) for axis in self._matrix)
+    return tuple(math.prod(sizes[i] for i in axis) for axis in self._views['matrix'])
 
   # The views
 
-  def stacked(self, values: jax.Array) -> jax.Array:
-    """Returns (layers, *the other axes as they are)."""
-    return self._arranged(values, self._stacked)
+  def view(self, values: jax.Array, name: str) -> jax.Array:
+    """Returns the layers that a leaf stacks, in front, each in one of three ways.
 
-  def unstacked(self, values: jax.Array, shape: tuple[int, ...]) -> jax.Array:
-    """Returns the leaf of this shape that `stacked` made."""
-    return self._restored(values, self._stacked, shape)
-
-  def matrix(self, values: jax.Array) -> jax.Array:
-    """Returns (layers, *positions, inputs, outputs).
+    Args:
+      values: of a leaf.
+      name: 'stacked' (the other axes as they are), 'matrix' (*positions, inputs, outputs), or
+        'by_head' (heads, everything else).
 
     Example:
-      >>> Layout('out in position').matrix(jnp.ones((8, 3, 5))).shape
+      >>> Layout('out in position').view(jnp.ones((8, 3, 5)), 'matrix').shape
       (1, 5, 3, 8)
     """
-    return self._arranged(values, self._matrix)
+    sizes, axes = self.sizes(values.shape), self._views[name]
+    order = [i for axis in axes for i in axis]
+    shape = tuple(math.prod(sizes[i] for i in axis) for axis in axes)
+    return values.reshape(sizes).transpose(order).reshape(shape)
 
-  def unmatrix(self, values: jax.Array, shape: tuple[int, ...]) -> jax.Array:
-    """Returns the leaf of this shape that `matrix` made."""
-    return self._restored(values, self._matrix, shape)
+  def restore(self, view: jax.Array, name: str, shape: tuple[int, ...]) -> jax.Array:
+    """Returns the leaf of this shape whose view of that name this is."""
+    sizes = self.sizes(shape)
+    order = [i for axis in self._views[name] for i in axis]
+    back = [order.index(i) for i in range(len(order))]
+    return view.reshape([sizes[i] for i in order]).transpose(back).reshape(shape)
 
-  def by_head(self, values: jax.Array) -> jax.Array:
-    """Returns (layers, heads, everything else)."""
-    return self._arranged(values, self._by_head)
-
-  def from_heads(self, values: jax.Array, shape: tuple[int, ...]) -> jax.Array:
-    """Returns the leaf of this shape that `by_head` made."""
-    return self._restored(values, self._by_head, shape)
-
-  # How views are made: each axis of a view is a list of factors
+  @functools.cached_property
+  def _views(self) -> dict[str, list[list[int]]]:
+    """What each axis of a view is made of, by the places of the factors."""
+    stack, places = self._of('stack'), range(len(self.factors))
+    own = [
+      [i for i in places if self.factors[i].axis == axis and i not in stack]
+      for axis in range(self.rank)
+    ]
+    sides = [[i for i in places if self.factors[i].side == side] for side in SIDES]
+    positions = [[i] for i in self._of('position')]
+    return {
+      'stacked': [stack, *filter(None, own)],
+      'matrix': [stack, *positions, *filter(None, sides)],
+      'by_head': [stack, self._of('head'), self._of('position', *SIDES)],
+    }
 
   def _of(self, *roles: str) -> list[int]:
     return [i for i, factor in enumerate(self.factors) if factor.role in roles]
-
-  @functools.cached_property
-  def _stacked(self) -> list[list[int]]:
-    rest = [
-      [i for i, factor in enumerate(self.factors) if factor.axis == axis and factor.role != 'stack']
-      for axis in range(self.rank)
-    ]
-    return [self._of('stack'), *filter(None, rest)]
-
-  @functools.cached_property
-  def _matrix(self) -> list[list[int]]:
-    sides = [[i for i, factor in enumerate(self.factors) if factor.side == side] for side in SIDES]
-    return [self._of('stack'), *([i] for i in self._of('position')), *filter(None, sides)]
-
-  @functools.cached_property
-  def _by_head(self) -> list[list[int]]:
-    return [self._of('stack'), self._of('head'), self._of('position', *SIDES)]
-
-  def _arranged(self, values: jax.Array, view: list[list[int]]) -> jax.Array:
-    sizes = self.sizes(values.shape)
-    order = [i for axis in view for i in axis]
-    shape = tuple(math.prod(sizes[i] for i in axis) for axis in view)
-    return values.reshape(sizes).transpose(order).reshape(shape)
-
-  def _restored(self, values: jax.Array, view: list[list[int]], shape) -> jax.Array:
-    sizes = self.sizes(shape)
-    order = [i for axis in view for i in axis]
-    back = [order.index(i) for i in range(len(order))]
-    return values.reshape([sizes[i] for i in order]).transpose(back).reshape(shape)
 
 
 def of_text(value: 'str | Layout') -> Layout:

@@ -84,7 +84,7 @@ def layer_of(path: str) -> str:
     >>> layer_of('block1/conv2/kernel'), layer_of('w')
     ('block1/conv2', 'w')
   """
-  return path.rpartition('/')[0] or path
+  return tree.module_of(path) or path
 
 
 def report(
@@ -154,7 +154,7 @@ def count_macs(of: Any, *rest: Any) -> dict[str, Any]:
     >>> count_macs(lambda p, x: x @ p['w'], {'w': jnp.array([[1.0, 0.0]])}, jnp.ones((3, 1)))
     {'macs': 6, 'active_macs': 3, 'theoretical_speedup': 2.0, 'products': 0}
   """
-  if not callable(of) or jax.tree.leaves(of) != [of]:
+  if not tree.is_function(of):
     [positions] = rest
     figures = report(of, positions)
     return {name: figures[name] for name in MACS}
@@ -181,7 +181,7 @@ def _count_layers(kernels, layouts):
   """How many weights and units of each layer that a kernel stacks are not zero."""
   found = {}
   for path, layout in layouts:
-    there = layout.matrix(kernels[path] != 0)
+    there = layout.view(kernels[path] != 0, 'matrix')
     inputs = tuple(range(1, there.ndim - 1))
     weights = jnp.sum(there, (*inputs, there.ndim - 1), dtype=jnp.int32)
     found[path] = weights, jnp.sum(jnp.any(there, inputs), -1, dtype=jnp.int32)
@@ -206,10 +206,20 @@ def _by_layer(params, kernels, told) -> dict[str, dict[str, int]]:
 
 def _macs(size, active, kernels, positions: Mapping[str, int]) -> dict[str, Any]:
   """What the kernels cost, with positions by their paths or by their layers'."""
-  of_paths = {path: positions.get(path, positions.get(layer_of(path))) for path in kernels}
-  if missing := [layer_of(path) for path, n in of_paths.items() if n is None]:
-    raise ValueError(f"positions: nothing is known of the layer '{missing[0]}'")
+  of_paths = {path: positions_at(path, positions) for path in kernels}
   return _figures(*(sum(of_paths[p] * n[p] for p in kernels) for n in (size, active)))
+
+
+def positions_at(path: str, positions: Mapping[str, int]) -> int:
+  """Returns how often a kernel is applied, from positions by paths or by layers.
+
+  Raises:
+    ValueError: neither is there.
+  """
+  found = positions.get(path, positions.get(layer_of(path)))
+  if found is None:
+    raise ValueError(f"positions: nothing is known of the layer '{layer_of(path)}'")
+  return found
 
 
 def _figures(macs: int, active: int) -> dict[str, Any]:

@@ -80,15 +80,9 @@ def prune_to(
     layouts=axes.given(layouts),
   ).checked()
   _check_extra(parts, extra)
-  table = jnp.asarray(parts.table(params))
-  masks = compiled(parts)(
-    parts.initial(params),
-    params,
-    extra,
-    step=jnp.int32(0),
-    seed=jnp.uint32(seed % 2**32),
-    table=table,
-  )
+  whole, table = parts.begin(params)
+  at = {'step': jnp.int32(0), 'seed': jnp.uint32(seed % 2**32), 'table': table}
+  masks = compiled(parts)(whole, params, extra, **at)
   _warn_of_thin_layers(masks, share)
   return jax.tree.map(lambda m, p: jnp.where(m, p, 0).astype(p.dtype), masks, params)
 

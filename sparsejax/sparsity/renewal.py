@@ -2,7 +2,7 @@
 
 import functools
 import itertools
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -11,6 +11,7 @@ import numpy as np
 
 from sparsejax.sparsity import axes, criteria, tree, updates
 from sparsejax.sparsity.allocation import Allocation
+from sparsejax.sparsity.costs import Layer
 from sparsejax.sparsity.granularity import Granularity
 from sparsejax.sparsity.placement import placed_like
 from sparsejax.sparsity.schedules import PruningSchedule, checked
@@ -73,31 +74,34 @@ class Renewal(NamedTuple):
       needs |= dict.fromkeys(criteria.needs(grow), grow)
     return needs
 
-  def initial(self, params: Any) -> Any:
-    """Returns masks that keep everything, placed as their parameters are."""
-    pruned = {leaf.path for unit in self.units(params) for leaf in unit.leaves}
-    ones = [
-      jnp.ones_like(leaf, dtype=bool) if path in pruned else jnp.ones((), bool)
-      for path, leaf in tree.named_leaves(params).items()
-    ]
-    return jax.tree.unflatten(jax.tree.structure(params), ones)
+  def begin(self, params: Any) -> tuple[Any, jax.Array]:
+    """Returns masks that keep everything, placed as their parameters are, and the planned table.
 
-  def table(self, params: Any) -> np.ndarray:
-    """Returns one planned row for each target, int32 or float32; planned exactly, on the host.
+    The table has a row for each target, int32 or float32, planned exactly on the host.
 
     Raises:
       ValueError: a target or a floor that can't be met.
     """
     found = self.units(params)
-    layers = [layer for unit in found for layer in unit.layer_table(with_sizes=True)]
-    if layers:
-      largest = max(layers, key=lambda layer: layer.groups)
-      if self.floor > 1 and self.floor >= largest.groups:
-        raise ValueError(
-          f'floor={self.floor} must be less than {largest.groups}, what the largest leaf to prune '
-          f'({largest.path}) has: nothing would be removed'
-        )
-    return _table(self.allocation, tuple(layers), self.schedule.targets, self.floor)
+    pruned = {leaf.path for unit in found for leaf in unit.leaves}
+    ones = [
+      jnp.ones_like(leaf, dtype=bool) if path in pruned else jnp.ones((), bool)
+      for path, leaf in tree.named_leaves(params).items()
+    ]
+    masks = jax.tree.unflatten(jax.tree.structure(params), ones)
+    priced = self.allocation.priced
+    layers = [layer for unit in found for layer in unit.layers(with_sizes=priced)]
+    self._check_floor(layers)
+    rows = _table(self.allocation, tuple(layers), self.schedule.targets, self.floor)
+    return masks, jnp.asarray(rows)
+
+  def _check_floor(self, layers: Sequence[Layer]) -> None:
+    largest = max(layers, key=lambda layer: layer.groups, default=None)
+    if largest is not None and self.floor > 1 and self.floor >= largest.groups:
+      raise ValueError(
+        f'floor={self.floor} must be less than {largest.groups}, what the largest leaf to prune '
+        f'({largest.path}) has: nothing would be removed'
+      )
 
   def units(self, params: Any) -> list[Unit]:
     """Returns what is ranked together, as names and shapes tell."""
@@ -166,7 +170,7 @@ class _Step(NamedTuple):
     scores = self._scores(parts.criterion, keys[0])
     # Only what is still there is ranked: a living zero must not tie with what has gone.
     ranked = [jnp.where(g, s, -jnp.inf) for g, s in zip(groups, scores, strict=True)]
-    sizes = [unit.sizes for unit in self.units]
+    sizes = [unit.sizes if parts.allocation.priced else 1 for unit in self.units]
     counts = parts.allocation.counts(ranked, row, parts.floor, sizes)
     grow = start = [None] * len(self.units)
     if parts.grows:
@@ -202,13 +206,12 @@ class _Step(NamedTuple):
     random = criteria.takes_key(criterion)
     if leaf.layers == 1:
       return criterion(self.params[leaf.path], **named, **({'key': key} if random else {}))
-    stacked = leaf.layout.stacked
     keys = {'key': jax.random.split(key, leaf.layers)} if random else {}
-    of_layers = {name: stacked(value) for name, value in named.items()} | keys
-    scores = jax.vmap(lambda p, named: criterion(p, **named))(
-      stacked(self.params[leaf.path]), of_layers
+    param, named = jax.tree.map(
+      lambda values: leaf.layout.view(values, 'stacked'), (self.params[leaf.path], named)
     )
-    return leaf.layout.unstacked(scores, leaf.shape)
+    scores = jax.vmap(lambda p, named: criterion(p, **named))(param, named | keys)
+    return leaf.layout.restore(scores, 'stacked', leaf.shape)
 
 
 @functools.lru_cache(maxsize=64)

@@ -42,6 +42,21 @@ def named_leaves(tree: Any, is_leaf: Callable[[Any], bool] | None = None) -> dic
   return dict(zip(paths(tree, is_leaf), jax.tree.leaves(tree, is_leaf), strict=True))
 
 
+def module_of(path: str) -> str:
+  """Returns the path of the module that owns what is at a path; '' of what is at the top.
+
+  Example:
+    >>> module_of('block1/conv2/kernel'), module_of('w')
+    ('block1/conv2', '')
+  """
+  return path.rpartition('/')[0]
+
+
+def is_function(value: Any) -> bool:
+  """Whether this is a function and not a tree: Equinox' models are trees that can be called."""
+  return callable(value) and jax.tree_util.treedef_is_leaf(jax.tree.structure(value))
+
+
 CHOICES = ('all', 'kernels')
 
 

@@ -44,11 +44,8 @@ class Unit(NamedTuple):
 
   def view(self, leaf: Leaf, values: jax.Array) -> jax.Array:
     """Returns a leaf's values as the granularity wants them, with the layers in front."""
-    layout = leaf.layout
-    if self.granularity.view == 'by_head':
-      by_head = layout.by_head(values)
-      return by_head.reshape(len(by_head), self.heads, -1)
-    return layout.stacked(values) if self.granularity.view == 'stacked' else layout.matrix(values)
+    view = leaf.layout.view(values, self.granularity.view)
+    return view if self.heads is None else view.reshape(len(view), self.heads, -1)
 
   def pool(self, values: list[jax.Array]) -> jax.Array:
     """Returns the sums over groups, (layers, *groups), of the values of each leaf."""
@@ -78,14 +75,7 @@ class Unit(NamedTuple):
 
   def restore(self, leaf: Leaf, view: jax.Array) -> jax.Array:
     """Returns a leaf's values from what `view` made of them."""
-    layout, shape = leaf.layout, leaf.shape
-    match self.granularity.view:
-      case 'by_head':
-        return layout.from_heads(view, shape)
-      case 'stacked':
-        return layout.unstacked(view, shape)
-      case _:
-        return layout.unmatrix(view, shape)
+    return leaf.layout.restore(view, self.granularity.view, leaf.shape)
 
   @property
   def single(self) -> bool:
@@ -98,26 +88,25 @@ class Unit(NamedTuple):
     if self.single:
       return 1
     with jax.ensure_compile_time_eval():
-      one = [jnp.ones((leaf.shape), jnp.float32) for leaf in self.leaves]
+      one = [jnp.ones(leaf.shape, jnp.float32) for leaf in self.leaves]
       sizes = np.asarray(self.pool(one))[0]
     return int(sizes.flat[0]) if sizes.size and (sizes == sizes.flat[0]).all() else sizes
 
-  def layer_table(self, with_sizes: bool) -> list[Layer]:
+  def layers(self, *, with_sizes: bool) -> list[Layer]:
     """Returns each of the layers, for an allocation to plan by.
 
     Args:
-      with_sizes: whether what is planned depends on how large groups are.
+      with_sizes: whether the plan depends on how large groups are.
     """
     first = self.leaves[0]
     shape = first.layout.matrix_shape(first.shape)[1:]
-    groups = self._groups()
     counted: tuple[tuple[int, int], ...] = ()
-    if with_sizes and not self.single and not np.isscalar(sizes := self.sizes):
+    if with_sizes and not np.isscalar(sizes := self.sizes):
       number = collections.Counter(int(size) for size in np.ravel(sizes))
       counted = tuple(sorted(number.items(), reverse=True))
     weights = tuple((leaf.path, math.prod(leaf.shape) // leaf.layers) for leaf in self.leaves)
     leaves = weights if len(weights) > 1 else ()
-    return [Layer(first.path, shape, groups, counted, leaves)] * first.layers
+    return [Layer(first.path, shape, self._groups(), counted, leaves)] * first.layers
 
   def _groups(self) -> int:
     shapes = [jax.ShapeDtypeStruct(leaf.shape, jnp.float32) for leaf in self.leaves]
@@ -150,7 +139,7 @@ def _attentions(leaves, granularity) -> list[Unit]:
   modules = collections.defaultdict(list)
   for leaf in leaves:
     if leaf.layout.heads(leaf.shape) is not None:
-      modules['/'.join(leaf.path.split('/')[:-2])].append(leaf)
+      modules[tree.module_of(tree.module_of(leaf.path))].append(leaf)
   if leaves and not modules:
     raise ValueError(
       f'granularity heads: no layout of {", ".join(leaf.path for leaf in leaves)} names heads; say '

@@ -125,7 +125,7 @@ def prune(
 
   def init_fn(params):
     count, renewals = (jnp.zeros([], jnp.int32) for _ in range(2))  # apart, to be donated
-    masks, table = parts.initial(params), jnp.asarray(parts.table(params))
+    masks, table = parts.begin(params)
     inner_state = inner.init(params)
     check_no_search(inner_state)
     return PruneState(count, renewals, jnp.uint32(seed % 2**32), table, masks, inner_state)
@@ -185,6 +185,8 @@ def _cleared_if(due, inner, inner_state, kept):
   if not jax.tree.leaves(inner_state):
     return inner_state
   clear = functools.partial(clear_slots, inner)
+  if not isinstance(due, jax.core.Tracer):
+    return clear(inner_state, kept) if due else inner_state
   return jax.lax.cond(due, clear, lambda state, kept: state, inner_state, kept)
 
 
@@ -197,8 +199,8 @@ def _wanted(needs, updates, extra_args):
         f'{name}=: call update(updates, state, params, {name}=...); grad is the raw gradient'
       )
   given = {name: _with_holes_of(updates, extra_args[name]) for name in needs}
-  lazy = tuple((name, value) for name, value in given.items() if _is_lazy(value))
-  return {name: value for name, value in given.items() if not _is_lazy(value)}, lazy
+  lazy = tuple((name, value) for name, value in given.items() if tree.is_function(value))
+  return {name: value for name, value in given.items() if not tree.is_function(value)}, lazy
 
 
 def _with_masked_grad(extra_args, updates, masks):
@@ -220,12 +222,7 @@ def _with_holes_of(updates, grad):
 
 def _lazily(change, value):
   """What a change makes of a tree; of a function that makes a tree, such a function again."""
-  return (lambda: change(value())) if _is_lazy(value) else change(value)
-
-
-def _is_lazy(value: Any) -> bool:
-  """Whether this is a function and not a tree: Equinox' models are trees that can be called."""
-  return callable(value) and jax.tree_util.treedef_is_leaf(jax.tree.structure(value))
+  return (lambda: change(value())) if tree.is_function(value) else change(value)
 
 
 def apply_masks(params: Any, masks: Any) -> Any:
