@@ -2,9 +2,11 @@
 
 import contextlib
 import contextvars
-from collections.abc import Generator
+import functools
+from collections.abc import Callable, Generator, Hashable
 
 import jax
+from jax import lax
 
 _asked_for = contextvars.ContextVar('plain formulations', default=False)
 
@@ -30,3 +32,44 @@ def plain() -> Generator[None]:
     yield
   finally:
     _asked_for.reset(token)
+
+
+def by_platform(
+  on_cpu: Callable[..., jax.Array],
+  elsewhere: Callable[..., jax.Array],
+  arrays: tuple[jax.Array, ...],
+  rest: tuple[Hashable, ...],
+) -> jax.Array:
+  """Returns the one or the other of (*arrays, *rest), as the program is compiled for CPU or not.
+
+  A program traced on CPU can be lowered for an accelerator, as `jax.export` does it: this has XLA's
+  own formulations then. One for several platforms at once has both, and is slow on CPU.
+  """
+  branches = _branch(on_cpu, rest), _branch(elsewhere, rest)
+  return lax.platform_dependent(*arrays, cpu=branches[0], default=branches[1])
+
+
+@functools.cache
+def _branch(function, rest):
+  """One and the same for the same, or without jit each call would be compiled anew."""
+  return lambda *arrays: function(*arrays, *rest)
+
+
+@contextlib.contextmanager
+def reverse_mode() -> Generator[None]:
+  """Names `plain` where JAX refuses the forward mode of what is called within the block.
+
+  Raises:
+    TypeError: under `jax.jvp`, `jax.jacfwd` and whatever else computes in forward mode alone.
+      Within `jax.jit` that is found when the program is lowered, and JAX's own line comes.
+  """
+  try:
+    yield
+  except TypeError as error:
+    if 'forward-mode' not in str(error):
+      raise
+    raise TypeError(
+      'on CPU convolutions and BatchNorm have gradients in reverse mode (jax.grad, jax.vjp) and of '
+      'these in forward mode (jax.hessian): for forward mode alone (jax.jvp, jax.jacfwd) trace the '
+      'network within `with sparsejax.layers.choice.plain():`'
+    ) from None

@@ -1,7 +1,11 @@
 """Convolution, on CPU as the products that XLA computes fastest there.
 
 An accelerator gets XLA's own convolution. On CPU that falls off its fast path for many shapes, and
-matrix products or sums of elementwise products, equal in value and gradient, take its place.
+matrix products or sums of elementwise products, equal in value and gradient, take its place. A
+program that is traced on CPU and lowered for another platform has XLA's own there.
+
+On CPU there is reverse mode, and forward mode over it, but not forward mode alone; `choice.plain`
+gives what has all of them.
 """
 
 import functools
@@ -46,10 +50,11 @@ def convolve(
   if choice.is_plain() or _is_empty(x.shape, kernel.shape, padding):
     return direct(x, kernel, strides, padding, groups)
   kernel, padding = visible(x.shape, kernel, strides, padding)
-  if groups > 1:
-    return fastest_of_groups(kernel.shape, groups)(x, kernel, strides, padding, groups)
-  parts = fastest(x.shape, kernel.shape, strides, padding, x.dtype)
-  return assembled(x, kernel, parts, strides, padding)
+  with choice.reverse_mode():
+    if groups > 1:
+      return fastest_of_groups(kernel.shape, groups)(x, kernel, strides, padding, groups)
+    parts = fastest(x.shape, kernel.shape, strides, padding, x.dtype)
+    return assembled(x, kernel, parts, strides, padding)
 
 
 def _is_empty(image_shape, kernel_shape, padding) -> bool:
@@ -133,16 +138,20 @@ def assembled(
   x: jax.Array, kernel: jax.Array, parts: Parts, strides: Pair, padding: Padding
 ) -> jax.Array:
   """The convolution without groups, each of its gradients computed as `parts` says."""
-  return parts.forward(x, kernel, strides, padding)
+  return _assembled_forward(x, kernel, parts, strides, padding)[0]
 
 
 def _assembled_forward(x, kernel, parts, strides, padding):
-  return parts.forward(x, kernel, strides, padding), (x, kernel)
+  arrays = x, kernel
+  return choice.by_platform(parts.forward, direct, arrays, (strides, padding)), arrays
 
 
 def _assembled_backward(parts, strides, padding, kept, gradient):
-  arguments = (*kept, gradient, strides, padding)
-  return parts.to_images(*arguments), parts.to_kernel(*arguments)
+  arrays, rest = (*kept, gradient), (strides, padding)
+  return (
+    choice.by_platform(parts.to_images, images_by_direct, arrays, rest),
+    choice.by_platform(parts.to_kernel, kernel_by_direct, arrays, rest),
+  )
 
 
 assembled.defvjp(_assembled_forward, _assembled_backward)

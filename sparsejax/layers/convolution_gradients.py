@@ -1,4 +1,4 @@
-"""The gradients of a convolution without groups: of its images and its kernel, by several ways."""
+"""The gradients of a convolution: of its images and its kernel, by several ways."""
 
 import jax
 import jax.numpy as jnp
@@ -8,10 +8,15 @@ from sparsejax.layers.image_blocks import summed_over_blocks
 
 
 def images_by_direct(
-  x: jax.Array, kernel: jax.Array, gradient: jax.Array, strides: Pair, padding: Padding
+  x: jax.Array,
+  kernel: jax.Array,
+  gradient: jax.Array,
+  strides: Pair,
+  padding: Padding,
+  groups: int = 1,
 ) -> jax.Array:
   """Returns the gradient of the images, as XLA transposes its own convolution."""
-  return jax.vjp(lambda x: direct(x, kernel, strides, padding), x)[1](gradient)[0]
+  return jax.vjp(lambda x: direct(x, kernel, strides, padding, groups), x)[1](gradient)[0]
 
 
 def images_by_patches(
@@ -22,10 +27,15 @@ def images_by_patches(
 
 
 def kernel_by_direct(
-  x: jax.Array, kernel: jax.Array, gradient: jax.Array, strides: Pair, padding: Padding
+  x: jax.Array,
+  kernel: jax.Array,
+  gradient: jax.Array,
+  strides: Pair,
+  padding: Padding,
+  groups: int = 1,
 ) -> jax.Array:
   """Returns the gradient of the kernel, as XLA transposes its own convolution."""
-  return jax.vjp(lambda kernel: direct(x, kernel, strides, padding), kernel)[1](gradient)[0]
+  return jax.vjp(lambda kernel: direct(x, kernel, strides, padding, groups), kernel)[1](gradient)[0]
 
 
 def kernel_by_blocks(

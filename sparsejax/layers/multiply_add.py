@@ -5,7 +5,9 @@ import functools
 import jax
 import jax.numpy as jnp
 
-from sparsejax.layers.formulations import Padding, Pair, taps
+from sparsejax.layers import choice
+from sparsejax.layers.convolution_gradients import images_by_direct, kernel_by_direct
+from sparsejax.layers.formulations import Padding, Pair, direct, taps
 from sparsejax.layers.image_blocks import summed_over_blocks
 
 
@@ -19,7 +21,7 @@ def multiply_add(
   depthwise 3x3 over 32x32x32 that takes 54 ms (batch 32, one core) where a few images at a time
   take 3.
   """
-  return _sums_of_products(x, kernel, strides, padding, groups)
+  return _multiply_add_forward(x, kernel, strides, padding, groups)[0]
 
 
 def _sums_of_products(x, kernel, strides, padding, groups):
@@ -42,14 +44,15 @@ def _terms(x, kernel_shape, strides, padding) -> list[jax.Array]:
 
 
 def _multiply_add_forward(x, kernel, strides, padding, groups):
-  return multiply_add(x, kernel, strides, padding, groups), (x, kernel)
+  arrays, rest = (x, kernel), (strides, padding, groups)
+  return choice.by_platform(_sums_of_products, direct, arrays, rest), arrays
 
 
 def _multiply_add_backward(strides, padding, groups, kept, gradient):
-  x, kernel = kept
+  arrays, rest = (*kept, gradient), (strides, padding, groups)
   return (
-    images_of_groups(x, kernel, gradient, strides, padding, groups),
-    kernel_of_groups_by_blocks(x, kernel, gradient, strides, padding, groups),
+    choice.by_platform(images_of_groups, images_by_direct, arrays, rest),
+    choice.by_platform(kernel_of_groups_by_blocks, kernel_by_direct, arrays, rest),
   )
 
 

@@ -39,7 +39,8 @@ class BatchNorm(nn.BatchNorm):
       y = super().__call__(x, use_running_average)
       return nn.relu(y) if self.relu else y
     leaves = (self.get_variable('params', name) for name in ('scale', 'bias'))
-    y, *moments = normalise(x, *leaves, self.epsilon, self.relu, self.axis_name)
+    with choice.reverse_mode():
+      y, *moments = normalise(x, *leaves, self.epsilon, self.relu, self.axis_name)
     for name, moment in zip(('mean', 'var'), moments, strict=True):
       old = self.get_variable('batch_stats', name)
       self.put_variable('batch_stats', name, self.momentum * old + (1 - self.momentum) * moment)

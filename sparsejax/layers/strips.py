@@ -4,6 +4,10 @@ A strip of `count` neighbouring outputs sees length + count - 1 columns of the i
 row of the product's left side, and on its right each output has the kernel's taps in a place of its
 own among zeros. That multiplies (length + count - 1) / length times as often as the taps need, but
 count times the features fill the vectors where one output's do not, and fewer pixels are copied.
+
+Zero times NaN or infinity is NaN: either of them, in a pixel or in the gradient, makes NaN of the
+whole strip that it is in, up to three neighbours along the row further than in the direct
+convolution. Of a finite outlier the zeros make nothing, however large it is.
 """
 
 import jax
