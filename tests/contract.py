@@ -242,6 +242,25 @@ def bfloat16_is_taken(make):
   chex.assert_tree_all_finite(after.params)
 
 
+def no_dtype_is_promoted_silently(make):
+  """Unless that is the inner link's doing, as it is Adam's."""
+  for dtype in (jnp.float32, jnp.bfloat16):
+    params = layer(dtype)
+    with jax.numpy_dtype_promotion('strict'):
+      if _inner(make) and not _takes_strictly(_inner(make), params):
+        continue
+      with required(f'with strict promotion of {dtype.__name__}'):
+        jax.eval_shape(functools.partial(run, make()), params)
+
+
+def _takes_strictly(tx, params) -> bool:
+  try:
+    jax.eval_shape(functools.partial(run, optax.with_extra_args_support(tx)), params)
+  except jax.dtypes.TypePromotionError:
+    return False
+  return True
+
+
 def the_state_can_be_donated(make):
   """From the first update on: the state shares no buffer with the parameters."""
   alone, params = trial(make), layer()
@@ -270,6 +289,7 @@ POINTS = (
   the_state_holds_no_none,
   the_state_comes_back_from_orbax,
   bfloat16_is_taken,
+  no_dtype_is_promoted_silently,
   the_state_can_be_donated,
 )
 

@@ -164,6 +164,10 @@ def in_float32_alone():
   return moving(wider)
 
 
+def that_scales_by_its_count():
+  return moving(lambda u, s: (jax.tree.map(lambda leaf: leaf * s.count, u), s))
+
+
 def that_keeps_the_parameters_themselves():
   return starting(lambda state, params: state._replace(average=params))
 
@@ -188,6 +192,7 @@ BROKEN = {
   contract.the_state_holds_no_none: with_none_in_its_state,
   contract.the_state_comes_back_from_orbax: with_something_that_is_no_array,
   contract.bfloat16_is_taken: in_float32_alone,
+  contract.no_dtype_is_promoted_silently: that_scales_by_its_count,
   contract.the_state_can_be_donated: that_keeps_the_parameters_themselves,
 }
 

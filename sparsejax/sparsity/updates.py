@@ -95,7 +95,8 @@ def rigl(end: int, share: float = 0.3, *, start: str = 'random') -> UpdateRule:
     raise ValueError(f'rigl: end={end}: allowed is a step after the first')
 
   def cosine(step):
-    return share / 2 * (1 + jnp.cos(jnp.pi * jnp.minimum(step, end) / end))
+    done = jnp.asarray(jnp.minimum(step, end), jnp.float32)
+    return share / 2 * (1 + jnp.cos(jnp.pi * done / end))
 
   return UpdateRule(criteria.gradient_magnitude, cosine, start)
 
@@ -128,7 +129,7 @@ def renew(
     return mask & select(scores, count)
   assert rule.share is not None
   assert grow_scores is not None
-  exchanged = jnp.round(rule.share(step) * count).astype(jnp.int32)
+  exchanged = jnp.round(rule.share(step) * jnp.asarray(count, jnp.float32)).astype(jnp.int32)
   kept = mask & select(scores, count - exchanged)
   # What was dropped just now may come back at once, and then has only been looked at.
   grown = select(jnp.where(kept, jnp.inf, grow_scores), count)

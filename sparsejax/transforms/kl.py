@@ -80,7 +80,8 @@ def add_kl_gradients(
     now: Any = weight(state.count) if callable(weight) else weight
     share = now / examples
     gradient = jax.grad(divergence)(params)
-    updates = jax.tree.map(lambda u, g: (u + share * g).astype(u.dtype), updates, gradient)
+    with jax.numpy_dtype_promotion('standard'):  # a schedule's share is of float32
+      updates = jax.tree.map(lambda u, g: (u + share * g).astype(u.dtype), updates, gradient)
     return updates, KLState(optax.safe_increment(state.count))
 
   return optax.GradientTransformationExtraArgs(init_fn, update_fn)

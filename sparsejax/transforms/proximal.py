@@ -238,9 +238,10 @@ def _proximal(
         return update
       update, param = jnp.asarray(update), jnp.asarray(param)
       # In the wider of the two dtypes: -p rounded to narrower updates would not bring p to zero.
-      wider = jnp.promote_types(update.dtype, param.dtype)
       # And in float32 at least, as squares and the sum p + u lose too much in bfloat16.
-      precise = jnp.promote_types(wider, jnp.float32)
+      with jax.numpy_dtype_promotion('standard'):
+        wider = jnp.promote_types(update.dtype, param.dtype)
+        precise = jnp.promote_types(wider, jnp.float32)
       values = param.astype(precise) + update.astype(precise)
       divisor = None if divisor is None else divisor.astype(precise)
       shrunk = shrink(values, jnp.asarray(threshold, precise), divisor, unit)
