@@ -196,6 +196,28 @@ def test_pytorch_s_name_is_told_by_its_bias_or_asks():
   assert found({'fc': {'weight': weight}}, {'fc/weight': 'out in'}) == {'fc/weight': 'out in'}
 
 
+@pytest.mark.parametrize(
+  ('path', 'shape', 'bias', 'text'),
+  [
+    ('conv2_d_transpose/w', (2, 2, 8, 4), None, 'position position out in'),
+    ('conv2_d_transpose/w', (2, 2, 4, 4), 4, 'position position out in'),
+    ('up/w', (2, 2, 8, 4), 8, 'position position out in'),
+    ('up/w', (2, 2, 8, 4), 4, 'position position in out'),
+    ('ConvTranspose_0/kernel', (2, 2, 8, 4), 8, 'position position out in'),
+    ('ConvTranspose_0/kernel', (2, 2, 8, 4), None, 'position position in out'),
+    ('conv1_d_transpose/w', (5, 8, 4), 8, 'position out in'),
+    ('mlp/kernel', (8, 4), 8, 'out in'),
+    ('mlp/kernel', (8, 4), 4, 'in out'),
+    ('linear/w', (8, 4), None, 'in out'),
+  ],
+)
+def test_a_bias_has_the_size_of_the_outputs(path, shape, bias, text):
+  """Haiku's transposed convolutions have the outputs first, Flax' with `transpose_kernel` too."""
+  layer, _, name = path.rpartition('/')
+  leaves = {name: jnp.ones(shape)} | ({} if bias is None else {'b': jnp.ones(bias)})
+  assert found({layer: leaves}) == {path: text}
+
+
 def test_what_could_be_a_stack_a_convolution_or_a_dense_layer_asks():
   params = {'mlp': {'wi': jnp.ones((24, 8, 16))}}
   with pytest.raises(ValueError, match=r"the axes of 'mlp/wi', shape \(24, 8, 16\), could be"):

@@ -1,5 +1,7 @@
 """What a program does with its parameters: layouts and counts, against hand-worked values."""
 
+import functools
+
 import equinox as eqx
 import haiku as hk
 import jax
@@ -147,6 +149,40 @@ def test_embeddings_groups_transposed_convolutions_cells_and_general_layers():
   assert positions['ConvTranspose_0/kernel'] == 12  # of its input: the zeros between are none
   assert positions['OptimizedLSTMCell_0/hf/kernel'] == 24  # steps
   assert positions['DenseGeneral_0/kernel'] == 1
+
+
+TURNS = {
+  'scan': lambda w, x: jax.lax.scan(lambda x, w: (x @ w, None), x, w)[0],
+  'fori_loop': lambda w, x: jax.lax.fori_loop(0, 5, lambda i, x: x @ w[i], x),
+  'take': lambda w, x: jax.lax.fori_loop(0, 5, lambda i, x: x @ jnp.take(w, i, 0), x),
+  'numbers': lambda w, x: functools.reduce(lambda x, i: x @ w[i], range(5), x),
+  'for': lambda w, x: functools.reduce(jnp.matmul, w, x),
+  'unstack': lambda w, x: functools.reduce(jnp.matmul, jnp.unstack(w), x),
+  'split': lambda w, x: functools.reduce(lambda x, w: x @ w[0], jnp.split(w, 5), x),
+}
+
+
+@pytest.mark.parametrize('how', TURNS)
+def test_a_stack_is_one_however_its_layers_take_their_turns(how):
+  params, x = {'w': jnp.ones((5, 3, 3))}, jnp.ones((1, 3))
+  function = lambda p, x: TURNS[how](p['w'], x)  # noqa: E731
+  assert read(function, params, x) == {'w': ('stack in out', None)}
+  assert program.positions_of(function, params, x) == {'w': 1}
+
+
+def test_a_loop_until_something_holds_shows_a_stack_but_not_how_often():
+  def function(p, x):
+    start = 0, x
+    return jax.lax.while_loop(lambda c: c[0] < 5, lambda c: (c[0] + 1, c[1] @ p['w'][c[0]]), start)
+
+  params, x = {'w': jnp.ones((5, 3, 3))}, jnp.ones((1, 3))
+  assert read(function, params, x) == {'w': ('stack in out', None)}
+
+
+@pytest.mark.parametrize('batch', [(), (2,)])
+def test_rows_that_an_example_asks_for_are_inputs(batch):
+  tokens = jnp.zeros(batch, jnp.int32)
+  assert read(lambda p, t: p['e'][t], {'e': jnp.ones((7, 3))}, tokens) == {'e': ('in out', None)}
 
 
 def test_experts_are_a_stack():

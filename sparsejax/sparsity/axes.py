@@ -19,6 +19,7 @@ Given = tuple[tuple[str, Layout], ...]
 PROJECTIONS = re.compile(r'^(query|key|value|[qkv]|[qkv]_proj|(query|key|value)_proj(ection)?)$')
 TOGETHER = re.compile(r'^(out|o|attn_out|out_proj|o_proj|output|output_proj(ection)?)$')
 CONVOLUTION = re.compile('conv', re.IGNORECASE)
+TRANSPOSED = re.compile('transpose', re.IGNORECASE)
 DENSE = re.compile('dense|linear|proj|general', re.IGNORECASE)
 LARGEST_WINDOW = 11  # of a convolution that no name tells of: AlexNet's
 
@@ -150,19 +151,33 @@ class _Named:
   def _of_layer(self, path: str, shape, bias) -> list[str]:
     """What the axes of a single layer could be, whose bias has this shape, if it has one."""
     rank, layer = len(shape), tree.module_of(path).rpartition('/')[2]
+    sides = self._sides(path, shape, bias)
     if rank == 2:
-      return ['in out']
+      return [sides]
     if rank == 3 and PROJECTIONS.match(layer):
       return ['in head out']
     if rank == 3 and self._in_attention(path):
       return ['head in out']
     if bias is not None and len(bias) > 1:
       return [' '.join(['in'] * (rank - len(bias)) + ['out'] * len(bias))]
-    convolution = ' '.join(['position'] * (rank - 2) + ['in', 'out'])
+    convolution = ' '.join(['position'] * (rank - 2) + [sides])
     general = ' '.join(['in'] * (rank - 1) + ['out'])
     if CONVOLUTION.search(layer) or _is_window(shape):
       return [convolution]
     return [general] if DENSE.search(layer) else [convolution, general]
+
+  def _sides(self, path: str, shape, bias) -> str:
+    """The last two axes of a dense kernel or a convolution: a bias has the size of the outputs.
+
+    Where both have that size, or there is no bias, Haiku's transposed convolutions, which call
+    their kernel `w`, have the outputs first.
+    """
+    *_, first, last = shape
+    if first != last and bias in ((first,), (last,)):
+      return 'in out' if bias == (last,) else 'out in'
+    layer, _, name = path.rpartition('/')
+    of_haiku = len(shape) > 2 and name == 'w' and TRANSPOSED.search(layer.rpartition('/')[2])
+    return 'out in' if of_haiku else 'in out'
 
   def _of_weight(self, path: str) -> list[str]:
     """PyTorch's name, whose outputs are first there; the bias tells where it can."""

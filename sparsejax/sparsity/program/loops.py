@@ -1,12 +1,15 @@
 """Loops and branches: programs within a program, and how often they run."""
 
+from sparsejax.sparsity.program import dependence
 from sparsejax.sparsity.program.nodes import DATA, PARAM, Node, Value, same_axes
 
 
 def scan(reader, eqn, ins, times):
   p = eqn.params
   first, last = p['num_consts'], p['num_consts'] + p['num_carry']
-  inner = [*ins[:first], *map(_as_data, ins[first:last])]
+  kinds = dependence.of_carried(eqn, [value.kind for value in ins])
+  carries = [Value(list(v.axes), kind) for v, kind in zip(ins[first:last], kinds, strict=True)]
+  inner = [*ins[:first], *carries]
   for value in ins[last:]:
     along, *rest = value.axes
     if value.kind == PARAM:
@@ -14,23 +17,24 @@ def scan(reader, eqn, ins, times):
     inner.append(Value(rest, value.kind))
   outs = reader.run(p['jaxpr'].jaxpr, inner, times * p['length'])
   carried, stacked = outs[: p['num_carry']], outs[p['num_carry'] :]
-  for out, value in zip(carried, inner[first:last], strict=True):
+  for out, value in zip(carried, carries, strict=True):
     same_axes(out.axes, value.axes)
   made = [Value([Node(p['length']), *out.axes], out.kind) for out in stacked]
-  return [*map(_as_data, carried), *made]
+  return [*(Value(list(o.axes), kind) for o, kind in zip(carried, kinds, strict=True)), *made]
 
 
 def while_loop(reader, eqn, ins, times):
   first = eqn.params['cond_nconsts']
   last = first + eqn.params['body_nconsts']
-  carried = [_as_data(value) for value in ins[last:]]
+  kinds = dependence.of_carried(eqn, [value.kind for value in ins])
+  carried = [Value(list(v.axes), kind) for v, kind in zip(ins[last:], kinds, strict=True)]
   before = reader.counted()
   outs = reader.run(eqn.params['body_jaxpr'].jaxpr, [*ins[first:last], *carried], times)
   if reader.counted() != before:
     reader.not_known('a while loop makes products, how often is not fixed')
   for out, value in zip(outs, carried, strict=True):
     same_axes(out.axes, value.axes)
-  return [_as_data(out) for out in outs]
+  return [Value(list(out.axes), kind) for out, kind in zip(outs, kinds, strict=True)]
 
 
 def cond(reader, eqn, ins, times):

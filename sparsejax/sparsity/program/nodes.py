@@ -107,6 +107,13 @@ def meet(value: Value, out: Value) -> None:
       same(theirs, mine)
 
 
+def makes(mine: Node, activation: Node) -> None:
+  """Notes that an axis of a parameter goes on as one of activations."""
+  mine.use('out')
+  activation.computed = True
+  mine.link(activation)
+
+
 def fresh(shape: Sequence[int], kind: str) -> Value:
   """Returns a value of which nothing is known but its shape."""
   return Value([Node(n) for n in shape], kind)
@@ -119,7 +126,11 @@ def fresh_out(eqn, ins: Sequence[Value]) -> Value:
 
 def kind_of(values: Sequence[Value]) -> str:
   """Returns what depends on all of some values."""
-  kinds = {value.kind for value in values}
+  return join([value.kind for value in values])
+
+
+def join(kinds: Sequence[str]) -> str:
+  """Returns the kind of what depends on values of several."""
   return DATA if DATA in kinds else PARAM if PARAM in kinds else CONSTANT
 
 

@@ -1,8 +1,8 @@
-"""What sums over products, with a parameter or without, and what looks up in one."""
+"""What sums over products, with a parameter or without."""
 
 import math
 
-from sparsejax.sparsity.program.nodes import DATA, PARAM, fresh_out, same, sizes
+from sparsejax.sparsity.program.nodes import DATA, PARAM, fresh_out, makes, same, sizes
 
 
 def dot_general(reader, eqn, ins, times):
@@ -48,14 +48,7 @@ def _with_parameter(reader, ins, which, out, summed, pairs, goes_on, macs):
   for place, i in goes_on[1 - which]:
     out.axes[place] = activation.axes[i]
   for place, i in goes_on[which]:
-    _makes(kernel.axes[i], out.axes[place])
-
-
-def _makes(mine, activation):
-  """Notes that an axis of a parameter goes on as one of activations."""
-  mine.use('out')
-  activation.computed = True
-  mine.link(activation)
+    makes(kernel.axes[i], out.axes[place])
 
 
 def conv_general_dilated(reader, eqn, ins, times):
@@ -78,33 +71,10 @@ def conv_general_dilated(reader, eqn, ins, times):
   for i in window:
     kernel.axes[i].use('position')
   kernel.axes[of].use('in')
-  _makes(kernel.axes[to], out.axes[numbers.out_spec[1]])
+  makes(kernel.axes[to], out.axes[numbers.out_spec[1]])
   if groups == 1:
     kernel.axes[of].link(image.axes[channel])
   return [out]
 
 
-def gather(reader, eqn, ins, times):
-  del reader, times
-  operand, out = ins[0], fresh_out(eqn, ins)
-  numbers, taken = eqn.params['dimension_numbers'], eqn.params['slice_sizes']
-  is_table = operand.kind == PARAM and out.kind == DATA
-  through = [i for i in range(len(operand.axes)) if i not in numbers.collapsed_slice_dims]
-  for place, i in zip(numbers.offset_dims, through, strict=False):
-    if taken[i] != operand.axes[i].size:
-      continue
-    if is_table:
-      _makes(operand.axes[i], out.axes[place])
-    else:
-      out.axes[place] = operand.axes[i]
-  if is_table:
-    for i in numbers.collapsed_slice_dims:
-      operand.axes[i].use('in')
-  return [out]
-
-
-RULES = {
-  'dot_general': dot_general,
-  'conv_general_dilated': conv_general_dilated,
-  'gather': gather,
-}
+RULES = {'dot_general': dot_general, 'conv_general_dilated': conv_general_dilated}

@@ -6,17 +6,14 @@ from typing import Any
 
 from jax.extend import core
 
-from sparsejax.sparsity.program import loops, products, shapes
+from sparsejax.sparsity.program import loops, products, shapes, taking
+from sparsejax.sparsity.program.dependence import is_called, programs_in
 from sparsejax.sparsity.program.nodes import CONSTANT, PARAM, Node, Value, fresh, kind_of, meet
 
-RULES = shapes.RULES | products.RULES | loops.RULES  # (reader, eqn, ins, times) -> values
+RULES = (
+  shapes.RULES | taking.RULES | products.RULES | loops.RULES
+)  # (reader, eqn, ins, times) -> values
 COUNTED = ('dot_general', 'conv_general_dilated')
-INNER = (
-  'jaxpr',
-  'call_jaxpr',
-  'fun_jaxpr',
-  'body_jaxpr',
-)  # under which an equation may have a program
 
 
 @dataclasses.dataclass
@@ -58,8 +55,8 @@ class Reader:
   def _equation(self, eqn, ins: list[Value], times: int) -> list[Value]:
     if (rule := RULES.get(eqn.primitive.name)) is not None:
       return rule(self, eqn, ins, times)
-    for inner in _programs_in(eqn):
-      if _shapes(inner) == _shapes(eqn):  # it is called
+    for inner in programs_in(eqn):
+      if is_called(eqn, inner):
         return self.run(inner, ins, times)
       if _has_products(inner):
         self.not_known(f'how often {eqn.primitive.name} makes the products in it')
@@ -103,18 +100,7 @@ class Reader:
     self.graph.unknown = self.graph.unknown or why
 
 
-def _programs_in(eqn) -> list[Any]:
-  found = [eqn.params[key] for key in INNER if key in eqn.params]
-  return [getattr(program, 'jaxpr', program) for program in found]
-
-
-def _shapes(of) -> list[list[tuple[int, ...]]]:
-  """The shapes of what goes into an equation or a program and of what comes out."""
-  return [[getattr(v.aval, 'shape', ()) for v in some] for some in (of.invars, of.outvars)]
-
-
 def _has_products(jaxpr) -> bool:
   return any(
-    eqn.primitive.name in COUNTED or any(map(_has_products, _programs_in(eqn)))
-    for eqn in jaxpr.eqns
+    eqn.primitive.name in COUNTED or any(map(_has_products, programs_in(eqn))) for eqn in jaxpr.eqns
   )
