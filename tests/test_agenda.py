@@ -52,6 +52,14 @@ def test_cuts_at_the_very_start_and_the_very_end():
   assert last.is_final(50)
 
 
+def test_a_network_whose_weights_have_just_come_back_is_no_result():
+  plan = agenda(CONFIG, CLOCK, schedules.periodic(5, 35, 0.1, every=10), grows=True)
+  assert plan.evaluate == {5, 20, 26, 40, 50}  # exchanged at 5, 15 and 25
+  assert [plan.is_final(step) for step in (25, 26, 27)] == [False, False, True]
+  with pytest.raises(ValueError, match=r'the last renewal is at step 49 of 50.*step 48 at most'):
+    agenda(CONFIG, CLOCK, schedules.cubic(5, 49, 0.1, every=8), grows=True)
+
+
 def test_events_are_stops_and_are_saved():
   config = CONFIG | {'events': ('b', 'a', 'c')}
   config |= {'a': {'at_epochs': 1.2}, 'b': {'at_steps': 12, 'batches': 3}, 'c': {'at_steps': 49}}

@@ -21,6 +21,7 @@ class Agenda(NamedTuple):
   cuts: tuple[int, ...]  # the steps at which masks are renewed, rising
   total: int
   only_the_last: bool = False  # whether just the network of the last step is a result
+  grows: bool = False  # whether a renewal brings weights back, at zero until the update after it
 
   @property
   def first_cut(self) -> int | None:
@@ -42,7 +43,7 @@ class Agenda(NamedTuple):
     """Whether a network of this step has the final target."""
     if self.only_the_last:
       return step == self.total
-    return self.last_cut is None or step > self.last_cut
+    return self.last_cut is None or step > self.last_cut + self.grows
 
 
 def agenda(
@@ -51,19 +52,27 @@ def agenda(
   schedule: PruningSchedule | None,
   *,
   only_the_last: bool = False,
+  grows: bool = False,
 ) -> Agenda:
   """Returns the agenda of a run.
 
   A posterior goes on losing weights to its last step, so `only_the_last` network is a result: the
-  best of all by validation would be one from before its noise had grown.
+  best of all by validation would be one from before its noise had grown. Where masks grow, what
+  came back last is zero for one update, and the network has fewer weights than its target.
 
   The cuts are bracketed: evaluated just before the first and one update after the last, so that a
   trace shows the fall as a fall.
 
   Raises:
-    ValueError: a period shorter than one step, an event after the end.
+    ValueError: a period shorter than one step, an event after the end, weights that would come back
+      with the last update.
   """
   total = clock.total_steps
+  if schedule is not None and grows and schedule.steps[-1] + 1 >= total:
+    raise ValueError(
+      f'prune: the last renewal is at step {schedule.steps[-1]} of {total}, and what comes back '
+      f'there is zero until the update after it; allowed is step {total - 2} at most'
+    )
   events = _events(config, clock)
   cuts = set() if schedule is None else {schedule.steps[0], schedule.steps[-1] + 1}
   evaluate = _every(config['evaluation'], 'evaluation.every', clock) | cuts | {total}
@@ -75,6 +84,7 @@ def agenda(
     cuts=() if schedule is None else schedule.steps,
     total=total,
     only_the_last=only_the_last,
+    grows=grows,
   )
 
 
