@@ -108,3 +108,9 @@ def test_only_floating_leaves_are_counted():
 )
 def test_the_layer_that_owns_a_parameter(path, layer):
   assert measure.layer_of(path) == layer
+
+
+def test_counts_are_right_beyond_the_integers_of_the_device():
+  """The same code at 8 bits: three slices of 100 are more than 127."""
+  params = {'w': jnp.ones((3, 100)).at[0, 0].set(0.0), 'b': jnp.ones(()), 'n': jnp.arange(3)}
+  assert measure._active(params, jnp.int8) == measure._active(params) == {'b': 1, 'w': 299}

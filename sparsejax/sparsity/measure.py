@@ -12,6 +12,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from sparsejax.sparsity import axes, tree
 from sparsejax.sparsity.kinds import is_parameter, is_scale
@@ -23,7 +24,7 @@ NEARLY_ZERO = 1e-3
 
 
 def count_above(params: Any, thresholds: tuple[float, ...]) -> jax.Array:
-  """Returns how many trainable parameters have |p| > t, for each t. Jittable, int32.
+  """Returns how many trainable parameters have |p| > t, for each t. Jittable, below 2^31.
 
   Example:
     >>> count_above({'w': jnp.array([0.0, -0.5, 2.0])}, (0.0, 1.0)).tolist()
@@ -113,7 +114,7 @@ def report(
   """
   named = named_leaves(params)
   size = sizes(params)
-  active = {path: int(n) for path, n in jax.device_get(_count_active(params)).items()}
+  active = _active(params)
   kernels = list(tree.kernels(params))
   scales = [path for path in size if is_scale(path)]
   weights, active_weights = (sum(n[path] for path in kernels) for n in (size, active))
@@ -162,10 +163,9 @@ def count_macs(of: Any, *rest: Any) -> dict[str, Any]:
 
   params, *examples = rest
   positions, products = program.counts(of, params, *examples)
-  size, active = sizes(params), jax.device_get(_count_active(params))
   macs, left = (
-    sum(positions[path] * int(n) for path, n in of_paths.items()) + products
-    for of_paths in (size, active)
+    sum(positions[path] * n for path, n in of_paths.items()) + products
+    for of_paths in (sizes(params), _active(params))
   )
   return _figures(macs, left) | {'products': products}
 
@@ -173,7 +173,26 @@ def count_macs(of: Any, *rest: Any) -> dict[str, Any]:
 MACS = ('macs', 'active_macs', 'theoretical_speedup')
 # Units are the outputs of the kernels: filters, neurons.
 OF_LAYER = ('weights', 'active_weights', 'units', 'active_units')
-_count_active = jax.jit(count_active)
+
+
+def _active(params: Any, dtype=jnp.int32) -> dict[str, int]:
+  """The number of values that are not zero, by path, whatever it is.
+
+  Args:
+    params: a pytree of concrete arrays.
+    dtype: of the counts on the device, which have no 64 bits there: those of slices.
+  """
+  counts = jax.device_get(_count_in_slices(params, dtype))
+  return {path: sum(np.ravel(slices).tolist()) for path, slices in counts.items()}
+
+
+@functools.partial(jax.jit, static_argnames='dtype')
+def _count_in_slices(params, dtype):
+  return {
+    path: jnp.sum(leaf != 0, tuple(range(1, leaf.ndim)), dtype=dtype)
+    for path, leaf in named_leaves(params).items()
+    if is_parameter(path, leaf)
+  }
 
 
 @functools.partial(jax.jit, static_argnums=1)
