@@ -73,3 +73,14 @@ def test_a_scalar_can_be_pruned():
 def test_bad_input_is_refused_before_the_first_update(make, message):
   with pytest.raises(ValueError, match=message):
     make(network())
+
+
+def test_updates_of_another_dtype_under_strict_promotion():
+  """Where an optimizer keeps its updates wider than the parameters."""
+  params = {'kernel': jnp.array([[4.0, 1.0]], jnp.bfloat16)}
+  updates = {'kernel': jnp.zeros((1, 2), jnp.float32)}
+  with jax.numpy_dtype_promotion('strict'):
+    chain = prune(one_shot(0, 0.5))
+    found, _ = jax.jit(chain.update)(updates, chain.init(params), params)
+  assert found['kernel'].dtype == jnp.float32
+  assert found['kernel'].tolist() == [[0.0, -1.0]]

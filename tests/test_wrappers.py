@@ -145,9 +145,9 @@ def towards(params):
   return jax.tree.map(lambda p: p - jnp.array([[0.0, 4.0]]), params)
 
 
-def sam(opt, *, opaque):
+def sam(opt, *, opaque, sync_period=2):
   ascent = optax.chain(optax.contrib.normalize(), optax.sgd(1.0))
-  return optax.contrib.sam(opt, ascent, sync_period=2, opaque_mode=opaque)
+  return optax.contrib.sam(opt, ascent, sync_period=sync_period, opaque_mode=opaque)
 
 
 def test_sam():
@@ -161,6 +161,11 @@ def test_sam():
   ascent = {'grad_fn': lambda params, _: towards(params)}
   seen, _ = train(cut, 1, params=start, gradient=towards, **ascent)
   np.testing.assert_allclose(rows(seen), [[3.5, 0.0]], rtol=1e-6)
+  # Two steps up, to (6, 0), and an optimizer that rescales by all of the gradient there, (6, 0).
+  unit = optax.chain(optax.contrib.normalize(), optax.sgd(1.0))
+  twice = prune(one_shot(0, 0.5), inner=sam(unit, opaque=True, sync_period=3))
+  seen, _ = train(twice, 1, params=start, gradient=towards, **ascent)
+  np.testing.assert_allclose(rows(seen), [[3.0, 0.0]], rtol=1e-6)
   last = prune(one_shot(0, 0.5))
   for tx in (
     optax.chain(sam(optax.sgd(0.1), opaque=True), last),
@@ -201,8 +206,10 @@ def test_inject_hyperparams():
     state = optax.tree.set(state, learning_rate=jnp.float32(0.5))
     updates, _ = tx.update(ONES, state, params)
     assert rows([optax.apply_updates(params, updates)]) == [[1.5, 0.0]]
-  with pytest.raises((TypeError, ValueError)):
-    optax.inject_hyperparams(prune)(one_shot(1, 0.5)).init(weights(4.0, 1.0))
+  for static in ((), ('floor',), ('criterion',), ('floor', 'seed')):
+    tx = optax.inject_hyperparams(prune, static_args=static)(one_shot(1, 0.5))
+    with pytest.raises(ValueError, match=r'inject_hyperparams.* belongs around the optimizer'):
+      tx.init(weights(4.0, 1.0))
 
 
 def test_masked():

@@ -2,6 +2,7 @@
 
 import functools
 import itertools
+import numbers
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -49,6 +50,11 @@ class Renewal(NamedTuple):
       raise ValueError(
         f'thresholds {schedule.targets} fall, and what the first removes is gone: allowed are '
         'rising ones, such as cubic(..., initial=0.0)'
+      )
+    if not callable(self.criterion) or not isinstance(self.floor, numbers.Integral):
+      raise ValueError(
+        f'criterion={self.criterion}, floor={self.floor}: allowed are a function and an integer; '
+        'optax.inject_hyperparams, which makes arrays of both, belongs around the optimizer alone'
       )
     if self.floor < 0:
       raise ValueError(f'floor={self.floor}: allowed is 0 or more')

@@ -139,7 +139,7 @@ def prune(
     # What has just grown gets no gradient yet, so that its slots start at zero. The inner links run
     # all the same, and count this step: a learning rate's schedule must not stand still.
     kept = jax.tree.map(jnp.logical_and, masks, state.masks) if parts.grows else masks
-    extra_args = _with_masked_grad(extra_args, updates, masks)
+    extra_args = _with_masked_grads(extra_args, updates, masks)
     inner_state = _cleared_if(due, inner, state.inner_state, kept)
     updates, inner_state = inner.update(
       apply_masks(updates, kept), inner_state, apply_masks(params, kept), **extra_args
@@ -147,7 +147,8 @@ def prune(
     if parts.grows:
       updates = jax.tree.map(lambda u: jnp.where(due, jnp.zeros_like(u), u), updates)
     # In the wider of the two dtypes: -p rounded to narrower updates would not bring p to zero.
-    updates = jax.tree.map(lambda u, p, m: jnp.where(m, u, -p), updates, params, masks)
+    with jax.numpy_dtype_promotion('standard'):
+      updates = jax.tree.map(lambda u, p, m: jnp.where(m, u, -p), updates, params, masks)
     count = optax.safe_increment(state.count)
     return updates, PruneState(count, renewals, state.seed, state.table, masks, inner_state)
 
@@ -203,12 +204,15 @@ def _wanted(needs, updates, extra_args):
   return {name: value for name, value in given.items() if not tree.is_function(value)}, lazy
 
 
-def _with_masked_grad(extra_args, updates, masks):
-  """The extra arguments for the inner links: of the gradient they see what the masks leave."""
-  if extra_args.get('grad') is None:
-    return extra_args
-  grad = _with_holes_of(updates, extra_args['grad'])
-  return extra_args | {'grad': _lazily(lambda grad: apply_masks(grad, masks), grad)}
+def _with_masked_grads(extra_args, updates, masks):
+  """The extra arguments for the inner links: of any gradient they see what the masks leave."""
+  found = dict(extra_args)
+  if extra_args.get('grad') is not None:
+    grad = _with_holes_of(updates, extra_args['grad'])
+    found['grad'] = _lazily(lambda grad: apply_masks(grad, masks), grad)
+  if (grad_fn := extra_args.get('grad_fn')) is not None:  # of SAM, at the points that it ascends to
+    found['grad_fn'] = lambda *at: apply_masks(_with_holes_of(updates, grad_fn(*at)), masks)
+  return found
 
 
 def _with_holes_of(updates, grad):
