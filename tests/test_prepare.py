@@ -1,5 +1,6 @@
 """Preparing and reading tensorflow-datasets' folders, from archives served on this machine."""
 
+import errno
 import functools
 import gzip
 import http.server
@@ -300,6 +301,30 @@ def test_a_damaged_tar_file(site, tmp_path):
   site.write('cifar-10-binary.tar.gz', content[: len(content) // 2])
   site.register(prepare.Cifar10)
   assert 'is damaged, remove it (' in _refused('cifar10', tmp_path)
+
+
+@pytest.mark.parametrize(
+  ('read', 'opens'), [(prepare.read_idx, gzip), (prepare.read_tar, tarfile)], ids=['idx', 'tar']
+)
+def test_a_disk_that_fails_is_no_damage(monkeypatch, tmp_path, read, opens):
+  def fail(*_):
+    raise OSError(errno.EIO, 'Input/output error')
+
+  monkeypatch.setattr(opens, 'open', fail)
+  with pytest.raises(OSError, match='Input/output error'):
+    read(tmp_path / 'file')
+
+
+def test_a_folder_that_can_not_be_read_now_is_not_to_be_removed(monkeypatch, site, tmp_path):
+  site.mnist()
+  _load('mnist', tmp_path)
+
+  def fail(*_):
+    raise OSError(errno.EMFILE, 'Too many open files')
+
+  monkeypatch.setattr(prepare.tfds, 'builder_from_directory', fail)
+  with pytest.raises(ValueError, match=r'Too many open files; nothing was changed; try again'):
+    prepare.decode(tmp_path / 'mnist' / '3.0.1', 'test')
 
 
 def test_a_label_out_of_range_gives_a_line_and_not_an_image(site, tmp_path):

@@ -36,6 +36,16 @@ FAILED_DISK = (
 )
 
 
+def is_of_the_system(error: BaseException) -> bool:
+  """Whether the system can not read or write now, which says nothing of what lies there.
+
+  Example:
+    >>> is_of_the_system(OSError(errno.EIO, 'no')), is_of_the_system(OSError('no gzip'))
+    (True, False)
+  """
+  return isinstance(error, OSError) and error.errno in FAILED_DISK
+
+
 def write_atomically(path: pathlib.Path, text: str) -> None:
   """Writes a text file so that a reader, or a kill, finds either the old one or the new one."""
   # Not by tempfile, whose files nobody but the owner may read.

@@ -28,6 +28,7 @@ from PIL import Image
 from tensorflow_datasets.core.download import download_manager, downloader
 
 from sparsejax.experiment.errors import in_one_line
+from sparsejax.experiment.files import is_of_the_system
 
 # tensorflow-datasets' ten attempts double their wait each time: three minutes and a half before it
 # is said that there is no network. Three take a second.
@@ -195,9 +196,12 @@ def decode(folder: pathlib.Path, split: str) -> tuple[np.ndarray, np.ndarray]:
   except (
     Exception
   ) as error:  # the readers of JSON, array_record, protos and PNG have each their own
+    advice = 'give another folder, or remove that one, and it is downloaded again'
+    if is_of_the_system(error):
+      advice = 'nothing was changed; try again'
     raise ValueError(
       f"data.dir='{folder.parent.parent}': '{folder.parent.name}/{folder.name}' can't be read: "
-      f'{_line(error)}; give another folder, or remove that one, and it is downloaded again'
+      f'{_line(error)}; {advice}'
     ) from error
   return images, labels
 
@@ -210,6 +214,7 @@ def read_idx(path: str | os.PathLike) -> np.ndarray:
 
   Raises:
     ValueError: the file, and that it is damaged.
+    OSError: it can't be read now.
   """
   try:
     with gzip.open(path) as file:
@@ -219,6 +224,8 @@ def read_idx(path: str | os.PathLike) -> np.ndarray:
     shape = np.frombuffer(content, '>u4', count=content[3], offset=4)
     return np.frombuffer(content, np.uint8, offset=4 + 4 * content[3]).reshape(shape)
   except (OSError, EOFError, zlib.error, ValueError, IndexError) as error:
+    if is_of_the_system(error):
+      raise
     raise ValueError(f'{path} is damaged, remove it ({_line(error)})') from error
 
 
@@ -229,6 +236,7 @@ def read_tar(path: str | os.PathLike) -> dict[str, bytes]:
 
   Raises:
     ValueError: the archive, and that it is damaged.
+    OSError: it can't be read now.
   """
   try:
     with tarfile.open(path) as tar:
@@ -238,6 +246,8 @@ def read_tar(path: str | os.PathLike) -> dict[str, bytes]:
         if member.isfile() and (file := tar.extractfile(member)) is not None
       }
   except (OSError, EOFError, zlib.error, tarfile.TarError) as error:
+    if is_of_the_system(error):
+      raise
     raise ValueError(f'{path} is damaged, remove it ({_line(error)})') from error
 
 

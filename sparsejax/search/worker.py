@@ -179,8 +179,7 @@ def lines_of(path: pathlib.Path) -> list[dict[str, Any]]:
 def is_of_the_disk(error: BaseException | None) -> bool:
   """Whether an error, or what it was raised from, is the disk's, and says nothing of the trial."""
   while error is not None:
-    is_of_system = isinstance(error, OSError) and error.errno in files.FAILED_DISK
-    if is_of_system or isinstance(error, UnreadableError):
+    if files.is_of_the_system(error) or isinstance(error, UnreadableError):
       return True
     error = error.__cause__
   return False
