@@ -32,6 +32,8 @@ def counted(shape):
     ('in stack out', None, (6, 3, 4), (3, 6, 4)),
     ('(head out) in', 2, (8, 6), (1, 6, 8)),
     ('out (head in)', 2, (6, 8), (1, 8, 6)),
+    ('in (3 head out)', 2, (6, 24), (1, 6, 24)),
+    ('(head 3 out) in', 2, (24, 6), (1, 6, 24)),
     ('out', None, (4,), (1, 4)),
     ('head out', None, (2, 4), (1, 8)),
     ('in in out', None, (2, 3, 4), (1, 6, 4)),
@@ -68,6 +70,12 @@ def test_heads_come_to_the_front(text):
 
 
 def test_fused_heads_are_taken_apart():
+  fused = counted((2, 24))  # queries, keys and values of two heads, four features each
+  by_head = np.asarray(fused).reshape(2, 3, 2, 4).transpose(2, 0, 1, 3).reshape(2, 24)
+  layout = Layout('in (3 head out)', head=2)
+  view = layout.view(fused, 'by_head')
+  np.testing.assert_array_equal(view[0], by_head)
+  np.testing.assert_array_equal(layout.restore(view, 'by_head', (2, 24)), fused)
   leaf = counted((8, 3))
   np.testing.assert_array_equal(
     Layout('(head out) in', head=2).view(leaf, 'by_head')[0], np.asarray(leaf).reshape(2, 12)
@@ -80,6 +88,9 @@ def test_fused_heads_are_taken_apart():
     ('in uot', None, "'uot' must be one of stack, position, head, in, out"),
     ('in (head out', None, "must be words, as in 'stack in \\(head out\\)'"),
     ('in (head out)', None, 'needs head=, their number'),
+    ('in 3', None, "'3' must stand beside a head, in parentheses"),
+    ('in (3 out)', 2, 'only a head and one more can be fused'),
+    ('in (0 head out)', 2, "'0' must be one of stack, position, head, in, out"),
     ('in out', 4, 'fuses no heads, and takes no head='),
     ('head head in', None, 'must have one head at most'),
     ('(in out)', 2, 'only a head and one more can be fused'),
@@ -94,7 +105,8 @@ def test_words_that_are_no_layout(text, head, message):
   ('layout', 'message'),
   [
     (Layout('in out'), "layout 'in out' of 'w' has 2 axes and must have 3, as its shape"),
-    (Layout('in out (head in)', 5), 'head=5 must divide 4, the axis that holds the heads'),
+    (Layout('in out (head in)', 5), '5, with head=5, must divide 4, the axis that holds the heads'),
+    (Layout('in out (3 head in)', 2), '6, with head=2, must divide 4'),
   ],
 )
 def test_a_layout_that_does_not_fit_is_refused_by_name(layout, message):

@@ -92,6 +92,56 @@ def test_heads_are_removed_whole_in_every_library(library):
     assert by_head.any(1).sum() == 1
 
 
+def _attend(q, k, v):
+  scores = jax.nn.softmax(jnp.einsum('qhd,khd->hqk', q, k))
+  return jnp.einsum('hqk,khd->qhd', scores, v).reshape(10, 16)
+
+
+def _split(y):
+  return [part.reshape(10, 4, 4) for part in jnp.split(y, 3, -1)]
+
+
+FUSED = {
+  'split': (_split, ('in (3 head out)', 4)),
+  'slices': (
+    lambda y: [y[:, i * 16 : (i + 1) * 16].reshape(10, 4, 4) for i in range(3)],
+    ('in (3 head out)', 4),
+  ),
+  'three first': (
+    lambda y: jnp.moveaxis(y.reshape(10, 3, 4, 4), 1, 0),
+    ('in (3 head out)', 4),
+  ),
+  'heads first': (lambda y: jnp.moveaxis(y.reshape(10, 4, 3, 4), 2, 0), ('in (head out)', 4)),
+  'within heads': (lambda y: jnp.split(y.reshape(10, 4, 12), 3, -1), ('in (head out)', 4)),
+}
+
+
+@pytest.mark.parametrize('how', FUSED)
+def test_heads_of_query_key_and_value_in_one_kernel(how):
+  """The two weakest of four heads, by NumPy, go from both kernels."""
+  apart, expected = FUSED[how]
+  function = lambda p, x: _attend(*apart(x @ p['qkv'])) @ p['out']  # noqa: E731
+  rng = np.random.default_rng(0)
+  params = {'qkv': rng.normal(size=(16, 48)), 'out': rng.normal(size=(16, 16))}
+  params = jax.tree.map(jnp.float32, params)
+  assert read(function, params, X[0]) == {'out': ('(head in) out', 4), 'qkv': expected}
+  layouts = program.layouts_of(function, params, X[0])
+  chain = sparsejax.prune(
+    sparsejax.one_shot(0, 0.5), granularity=granularity.heads(), layouts=layouts
+  )
+  masks = jax.tree.map(np.asarray, chain.update(params, chain.init(params), params)[1].masks)
+  numbers = jnp.tile(jnp.arange(48), (10, 1))
+  columns = np.stack([np.asarray(part)[0] for part in apart(numbers)])  # part, head, feature
+  by_head = [
+    [tree['qkv'][:, columns[:, h]].ravel(), tree['out'][4 * h : 4 * h + 4].ravel()]
+    for tree in (params, masks)
+    for h in range(4)
+  ]
+  scores = [np.abs(np.concatenate(values)).mean() for values in by_head[:4]]
+  for score, mask in zip(scores, by_head[4:], strict=True):
+    assert set(np.concatenate(mask).tolist()) == {score >= sorted(scores)[2]}
+
+
 # Layers
 
 

@@ -2,8 +2,9 @@
 
 Written as words in the order of the axes: a dense kernel of Flax is 'in out', of Equinox 'out in',
 an image convolution 'position position in out', a query's projection 'in head out'. Axes that are
-fused stand in parentheses. A head belongs to the side of the word after it: in 'in head out' to
-the outputs, in 'head in out' (which puts the heads together again) to the inputs.
+fused stand in parentheses, with a number where a factor has a size of its own: query, key and value
+in one kernel are 'in (3 head out)'. A head belongs to the side of the word after it: in 'in head
+out' to the outputs, in 'head in out' (which puts the heads together again) to the inputs.
 
 Whatever looks at a shape looks at it through a layout: a `view` has the layers that a leaf stacks
 in front, each of them as it is, as a matrix (*positions, inputs, outputs), or by its heads.
@@ -24,11 +25,12 @@ _WORDS = re.compile(r'\(([^()]*)\)|([^()\s]+)')
 
 
 class Factor(NamedTuple):
-  """A part of an axis: its role, and for a head also the side that it is on."""
+  """A part of an axis: its role, a head's side too, and its size where that is told."""
 
   role: str
   side: str
   axis: int
+  size: int | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -47,6 +49,8 @@ class Layout:
     (1, 16, 32)
     >>> Layout('(head out) in', head=4).matrix_shape((32, 16))
     (1, 16, 32)
+    >>> Layout('in (3 head out)', head=4).view(jnp.ones((16, 48)), 'by_head').shape
+    (1, 4, 192)
   """
 
   text: str
@@ -55,15 +59,20 @@ class Layout:
   def __post_init__(self) -> None:
     if _WORDS.sub('', self.text).strip():
       raise ValueError(f"layout '{self.text}' must be words, as in 'stack in (head out)'")
-    for factor in self.factors:
-      if factor.role not in ROLES:
-        raise ValueError(f"layout '{self.text}': '{factor.role}' must be one of {', '.join(ROLES)}")
-    roles = [factor.role for factor in self.factors]
-    if roles.count('head') > 1:
+    for word in (word for axis in self._axes for word in axis):
+      if word not in ROLES and not (word.isdecimal() and int(word) > 0):
+        raise ValueError(f"layout '{self.text}': '{word}' must be one of {', '.join(ROLES)}")
+    if [word for axis in self._axes for word in axis].count('head') > 1:
       raise ValueError(f"layout '{self.text}' must have one head at most")
+    for axis in self._axes:
+      roles = [word for word in axis if word in ROLES]
+      if not roles:
+        raise ValueError(
+          f"layout '{self.text}': '{axis[0]}' must stand beside a head, in parentheses"
+        )
+      if axis != tuple(roles[:1]) and not (len(roles) == 2 and 'head' in roles):
+        raise ValueError(f"layout '{self.text}': only a head and one more can be fused")
     fused = any(len(axis) > 1 for axis in self._axes)
-    if any(len(axis) > 2 or (len(axis) == 2 and 'head' not in axis) for axis in self._axes):
-      raise ValueError(f"layout '{self.text}': only a head and one more can be fused")
     if fused != (self.head is not None):
       needed = 'needs head=, their number' if fused else 'fuses no heads, and takes no head='
       raise ValueError(f"layout '{self.text}' {needed}")
@@ -75,14 +84,19 @@ class Layout:
   @functools.cached_property
   def factors(self) -> tuple[Factor, ...]:
     """The parts of the axes in their order."""
-    flat = [(role, axis) for axis, roles in enumerate(self._axes) for role in roles]
+    words = [(word, axis) for axis, words in enumerate(self._axes) for word in words]
     found = []
-    for i, (role, axis) in enumerate(flat):
+    for i, (word, axis) in enumerate(words):
+      role, size = word, None
+      if word == 'head' and len(self._axes[axis]) > 1:
+        size = self.head
+      elif word not in ROLES:
+        role, size = next(w for w in self._axes[axis] if w in SIDES), int(word)
       side = role
       if role == 'head':
-        after = [r for r, _ in flat[i + 1 :] if r in SIDES]
-        side = (after or [r for r, _ in flat[:i][::-1] if r in SIDES] or ['out'])[0]
-      found.append(Factor(role, side, axis))
+        after = [w for w, _ in words[i + 1 :] if w in SIDES]
+        side = (after or [w for w, _ in words[:i][::-1] if w in SIDES] or ['out'])[0]
+      found.append(Factor(role, side, axis, size))
     return tuple(found)
 
   @property
@@ -96,23 +110,24 @@ class Layout:
         f"layout '{self.text}' of '{path}' has {self.rank} axes and must have {len(shape)}, as its "
         f'shape {tuple(shape)}'
       )
-    for size, roles in zip(shape, self._axes, strict=True):
-      if len(roles) > 1 and size % (self.head or 1):
+    for axis, size in enumerate(shape):
+      if size % (told := self._told(axis)):
         raise ValueError(
-          f"layout '{self.text}' of '{path}': head={self.head} must divide {size}, the axis that "
-          'holds the heads'
+          f"layout '{self.text}' of '{path}': {told}, with head={self.head}, must divide {size}, "
+          'the axis that holds the heads'
         )
+
+  def _told(self, axis: int) -> int:
+    """The product of the sizes that are told of an axis' factors; 1 where none is."""
+    return math.prod(f.size for f in self.factors if f.axis == axis and f.size is not None)
 
   # The sizes
 
   def sizes(self, shape: tuple[int, ...]) -> tuple[int, ...]:
     """Returns the size of each factor."""
-    found = []
-    for size, roles in zip(shape, self._axes, strict=True):
-      heads = self.head or 1
-      for role in roles:
-        found.append(size if len(roles) == 1 else heads if role == 'head' else size // heads)
-    return tuple(found)
+    return tuple(
+      shape[f.axis] // self._told(f.axis) if f.size is None else f.size for f in self.factors
+    )
 
   def layers(self, shape: tuple[int, ...]) -> int:
     """Returns how many layers a leaf stacks.

@@ -1,5 +1,6 @@
 """From the nodes of a parameter's axes, as a program uses them, to its layout."""
 
+import math
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -8,32 +9,31 @@ from sparsejax.sparsity.program.nodes import CONFLICT, Node
 
 
 class Axis(NamedTuple):
-  """The roles of an axis, several where it fuses them, and the number of heads it fuses."""
+  """The words of an axis, several where it fuses heads with something, and the number of heads."""
 
-  roles: tuple[str, ...]
+  words: tuple[str, ...]
   heads: int | None = None
+
+
+UNKNOWN = Axis(())
 
 
 def layout_of(nodes: Sequence[Node]) -> Layout | None:
   """Returns the layout of a leaf whose axes all have a role; None of another."""
   axes = [_axis(node) for node in nodes]
-  if not axes or not all(axis.roles for axis in axes):
+  if not axes or UNKNOWN in axes:
     return None
-  if sum(axis.roles.count('head') for axis in axes) > 1:
+  if sum('head' in axis.words for axis in axes) > 1:
     axes = [_without_heads(axis) for axis in axes]
-  if all(axis.roles in (('position',), ('stack',)) for axis in axes):
-    last = max(i for i, axis in enumerate(axes) if axis.roles == ('position',))
+  if all(axis.words in (('position',), ('stack',)) for axis in axes):
+    last = max(i for i, axis in enumerate(axes) if axis.words == ('position',))
     axes[last] = Axis(('out',))  # what is added to an input or rescales it
-  axes = [Axis(axis.roles[:1]) if len(set(axis.roles)) == 1 else axis for axis in axes]
-  if any(len(roles) > 2 or (len(roles) == 2 and 'head' not in roles) for roles, _ in axes):
-    return None
-  words = [roles[0] if len(roles) == 1 else f'({" ".join(roles)})' for roles, _ in axes]
-  return Layout(' '.join(words), next((heads for roles, heads in axes if len(roles) == 2), None))
+  words = [axis.words[0] if len(axis.words) == 1 else f'({" ".join(axis.words)})' for axis in axes]
+  return Layout(' '.join(words), next((axis.heads for axis in axes if axis.heads), None))
 
 
 def _without_heads(axis: Axis) -> Axis:
-  side = next((role for role in axis.roles if role in SIDES), 'out')
-  return axis._replace(roles=tuple(side if role == 'head' else role for role in axis.roles))
+  return Axis((next((word for word in axis.words if word in (*SIDES, 'stack')), 'out'),))
 
 
 def _axis(node: Node) -> Axis:
@@ -41,7 +41,7 @@ def _axis(node: Node) -> Axis:
   if node.role is None:
     return _of_parts(node)
   if node.role == CONFLICT:
-    return Axis(())
+    return UNKNOWN
   if node.role not in SIDES:
     return Axis((node.role,))
   for became in (other.find() for other in node.became):
@@ -49,19 +49,44 @@ def _axis(node: Node) -> Axis:
       return Axis(('stack',))
     if became.pairwise:
       return Axis(('head',))
-    parts = [part.find() for part in became.parts]
-    if any(part.pairwise for part in parts) and len(parts) == 2:
-      roles = tuple('head' if part.pairwise else node.role for part in parts)
-      return Axis(roles, next(part.size for part in parts if part.pairwise))
+    parts = _activations(became)
+    if len(parts) > 1 and [is_head for _, is_head in parts].count(True) == 1:
+      return _fused(node.role, parts)
   return Axis((node.role,))
+
+
+def _activations(node: Node) -> list[tuple[int, bool]]:
+  """The sizes of an activation's parts, and which are heads; alike in all pieces it is cut into."""
+  cuts = [cut.find() for _, cut in sorted(node.cuts, key=lambda cut: cut[0])]
+  if cuts and sum(cut.size for cut in cuts) == node.size:
+    first, *others = ([(p.size, p.find().pairwise) for p in cut.parts] for cut in cuts)
+    if all(other == first for other in others):
+      return [(len(cuts), False), *first]
+  return [(part.size, part.find().pairwise) for part in node.parts]
+
+
+def _fused(role: str, parts: Sequence[tuple[int, bool]]) -> Axis:
+  """An axis of several parts, one of them the heads; those before and after it are one each."""
+  at = [is_head for _, is_head in parts].index(True)
+  before, after = (math.prod(size for size, _ in some) for some in (parts[:at], parts[at + 1 :]))
+  words = ('head',)
+  if after > 1 or before == 1:
+    words += (role,)
+  if before > 1:
+    words = (str(before) if after > 1 else role, *words)
+  return Axis(words, parts[at][0])
 
 
 def _of_parts(node: Node) -> Axis:
   """What the parts of an axis say that was reshaped before it was used."""
   parts = [_axis(part) for part in node.parts if part.find().role]
-  if not parts or len(parts) < len(node.parts):
-    return Axis(())
-  of_heads = (
-    part.size for part, found in zip(node.parts, parts, strict=True) if found.roles == ('head',)
-  )
-  return Axis(tuple(role for found in parts for role in found.roles), next(of_heads, None))
+  if not parts or len(parts) < len(node.parts) or any(len(axis.words) != 1 for axis in parts):
+    return UNKNOWN
+  roles = {axis.words[0] for axis in parts}
+  are_heads = [axis.words[0] == 'head' for axis in parts]
+  match sorted(roles):
+    case [role]:
+      return Axis((role,))
+    case ['head', role] if are_heads.count(True) == 1:
+      return _fused(role, [(part.size, h) for part, h in zip(node.parts, are_heads, strict=True)])
+  return UNKNOWN

@@ -12,10 +12,11 @@ class Node:
   """An axis: its size, what it is used for, and how it is split or was merged."""
 
   def __init__(self, size: int):
-    self.size = size
+    self.size = int(size)
     self.parent = self
     self.parts: list[Node] = []  # major first, where a reshape takes it apart or puts it together
     self.pieces: list[Node] = []  # of which it is concatenated
+    self.cuts: list[tuple[int, Node]] = []  # where each piece that is taken of it begins
     self.role: str | None = None  # of an axis of a kernel
     self.became: list[Node] = []  # the axes of activations that it makes, reads or meets
     self.pairwise = False  # whether a product of two activations takes it pairwise
@@ -83,6 +84,7 @@ def same(a: Node, b: Node) -> None:
   a.pairwise = a.pairwise or b.pairwise
   a.stacks = a.stacks or b.stacks
   a.computed = a.computed or b.computed
+  a.cuts += b.cuts
   if not a.parts:
     a.parts = b.parts
   elif b.parts and sizes(a.parts) == sizes(b.parts):

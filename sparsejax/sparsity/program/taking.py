@@ -1,5 +1,6 @@
 """What takes a part of a value: rows of a table, by an example's numbers; one layer of a stack."""
 
+import itertools
 import math
 
 from sparsejax.sparsity.program.nodes import DATA, PARAM, Node, Value, fresh_out, kind_of, makes
@@ -32,6 +33,8 @@ def dynamic_slice(reader, eqn, ins, times):
       _goes_on(is_table, operand.axes[i], out, i)
     else:
       _is_taken_from(is_table, operand, i, taken == 1)
+      if (begins := eqn.params.get('start_indices')) is not None:
+        _is_cut_from(operand.axes[i], out.axes[i], begins[i])
   return [out]
 
 
@@ -43,6 +46,9 @@ def split(reader, eqn, ins, times):
   _is_taken_from(False, value, along, is_one)
   before, after = value.axes[:along], value.axes[along + 1 :]
   pieces = [Node(size) for size in eqn.params['sizes']]
+  begins = itertools.accumulate(eqn.params['sizes'], initial=0)
+  for piece, begin in zip(pieces, begins, strict=False):
+    _is_cut_from(value.axes[along], piece, begin)
   return [Value([*before, piece, *after], value.kind) for piece in pieces]
 
 
@@ -66,6 +72,13 @@ def _goes_on(is_table, axis, out, place) -> None:
     makes(axis, out.axes[place])
   else:
     out.axes[place] = axis
+
+
+def _is_cut_from(axis, piece, begin) -> None:
+  """Notes where in an axis a piece of it lies, such as the queries of fused projections."""
+  axis = axis.find()
+  axis.cuts.append((int(begin), piece))
+  piece.computed = axis.computed
 
 
 def _is_taken_from(is_table, operand, i, is_one) -> None:
