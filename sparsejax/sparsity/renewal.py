@@ -173,22 +173,26 @@ class _Step(NamedTuple):
       unit.pool([self.old[leaf.path].astype(jnp.float32) for leaf in unit.leaves]) > 0
       for unit in self.units
     ]
-    scores = self._scores(parts.criterion, keys[0])
+    keys = [self._by_unit(some) for some in keys]
+    scores: list[jax.Array] = []
+    for unit, some in zip(self.units, keys[0], strict=True):
+      earlier = scores[-1] if scores else None
+      scores.append(self._scores(parts.criterion, unit, some, earlier))
     # Only what is still there is ranked: a living zero must not tie with what has gone.
     ranked = [jnp.where(g, s, -jnp.inf) for g, s in zip(groups, scores, strict=True)]
     sizes = [unit.sizes if parts.allocation.priced else 1 for unit in self.units]
     counts = parts.allocation.counts(ranked, row, parts.floor, sizes)
-    grow = start = [None] * len(self.units)
-    if parts.grows:
-      grow = self._scores(parts.update_rule.grow, keys[1])
-      start = self._scores(criteria.random, keys[2])
     renew = functools.partial(
       updates.renew, parts.update_rule, select=parts.granularity.select, step=step
     )
     found, kept = {}, None
-    for unit, group, score, count, g, s in zip(
-      self.units, groups, scores, counts, grow, start, strict=True
+    for unit, group, score, count, *some in zip(
+      self.units, groups, scores, counts, *keys[1:], strict=True
     ):
+      g = s = None
+      if parts.grows:
+        g = self._scores(parts.update_rule.grow, unit, some[0], kept)
+        s = self._scores(criteria.random, unit, some[1], kept)
       of_layer = jax.vmap(
         lambda mask, score, count, g, s: renew(mask, score, count, grow_scores=g, start_scores=s)
       )
@@ -197,25 +201,34 @@ class _Step(NamedTuple):
       found |= dict(zip(paths, unit.spread(kept), strict=True))
     return found
 
-  def _scores(self, criterion, keys) -> list[jax.Array]:
-    """The mean score of every group, unit by unit; one that is no number is the least of all."""
-    keys, found = iter(keys), []
-    for unit in self.units:
-      score = unit.mean([self._score(criterion, leaf, next(keys)) for leaf in unit.leaves])
-      # The least number, and not -inf, which stands for what has gone already.
-      found.append(jnp.where(jnp.isnan(score), jnp.finfo(score.dtype).min, score))
-    return found
+  def _by_unit(self, keys: jax.Array) -> list[list[jax.Array]]:
+    """Each leaf's random key, unit by unit."""
+    each = iter(keys)
+    return [[next(each) for _ in unit.leaves] for unit in self.units]
 
-  def _score(self, criterion, leaf, key) -> jax.Array:
+  def _scores(self, criterion, unit, keys, earlier) -> jax.Array:
+    """The mean score of every group of a unit; one that is no number is the least of all.
+
+    Args:
+      criterion: of single weights.
+      unit: what is ranked.
+      keys: of each leaf.
+      earlier: what must be there first, so that no two leaves are sorted at a time.
+    """
+    leaves = zip(unit.leaves, keys, strict=True)
+    score = unit.mean([self._score(criterion, leaf, key, earlier) for leaf, key in leaves])
+    # The least number, and not -inf, which stands for what has gone already.
+    return jnp.where(jnp.isnan(score), jnp.finfo(score.dtype).min, score)
+
+  def _score(self, criterion, leaf, key, earlier) -> jax.Array:
     """What a criterion says of a leaf, each of the layers that it stacks by itself."""
     named = {name: self.extra[name][leaf.path] for name in criteria.needs(criterion)}
     random = criteria.takes_key(criterion)
+    param, key = (after(value, earlier) for value in (self.params[leaf.path], key))
     if leaf.layers == 1:
-      return criterion(self.params[leaf.path], **named, **({'key': key} if random else {}))
+      return criterion(param, **named, **({'key': key} if random else {}))
     keys = {'key': jax.random.split(key, leaf.layers)} if random else {}
-    param, named = jax.tree.map(
-      lambda values: leaf.layout.view(values, 'stacked'), (self.params[leaf.path], named)
-    )
+    param, named = jax.tree.map(lambda values: leaf.layout.view(values, 'stacked'), (param, named))
     scores = jax.vmap(lambda p, named: criterion(p, **named))(param, named | keys)
     return leaf.layout.restore(scores, 'stacked', leaf.shape)
 

@@ -74,15 +74,20 @@ def after(value: jax.Array, earlier: jax.Array | None) -> jax.Array:
   """Returns the value, which is not there before something else has been computed.
 
   XLA on CPU computes leaves side by side, with what each of them needs, unless one waits for the
-  other; it takes barriers away. Of what is not negative it does not see that the sign is 0.
+  other; it takes barriers away. It does not see that a sign is 0, or that no score is NaN.
 
   Args:
-    value: integers.
-    earlier: counts or a mask, none of them negative.
+    value: numbers, or random keys.
+    earlier: counts or a mask, none of them negative, or scores without NaN.
   """
   if earlier is None or not earlier.size:
     return value
-  zero = earlier[(0,) * earlier.ndim].astype(jnp.int32) >> 31
+  if jnp.issubdtype(value.dtype, jax.dtypes.prng_key):
+    bits = after(jax.random.key_data(value), earlier)
+    return jax.random.wrap_key_data(bits, impl=jax.random.key_impl(value))
+  first = earlier[(0,) * earlier.ndim]
+  is_score = jnp.issubdtype(first.dtype, jnp.floating)
+  zero = jnp.isnan(first) if is_score else first.astype(jnp.int32) >> 31
   return value + zero.astype(value.dtype)
 
 
