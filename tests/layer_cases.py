@@ -380,7 +380,7 @@ def scanned(library):
         def __call__(self, x):
           return self.down(nnx.relu(self.up(self.norm(x))))
 
-      blocks = nnx.vmap(Blocks)(rngs().fork(split=LAYERS))
+      blocks = nnx.vmap(Blocks)(rngs().split(LAYERS))
       scan = nnx.scan(lambda block, x: block(x), in_axes=(0, nnx.Carry), out_axes=nnx.Carry)
       built, paths = of_nnx(blocks, call=scan), ('0/down/kernel', '0/up/kernel')
     case 'Haiku':
@@ -437,7 +437,7 @@ def vmapped(library):
       def make(rngs):
         return nnx.Sequential(nnx.Linear(8, 12, rngs=rngs), nnx.relu, nnx.Linear(12, 4, rngs=rngs))
 
-      members = nnx.vmap(make)(rngs().fork(split=LAYERS))
+      members = nnx.vmap(make)(rngs().split(LAYERS))
       apply = nnx.vmap(lambda member, x: member(x), in_axes=(0, None))
       built, paths = of_nnx(members, call=apply), ('0/layers/0/kernel', '0/layers/2/kernel')
     case 'Haiku':

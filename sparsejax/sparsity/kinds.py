@@ -14,12 +14,16 @@ import jax.numpy as jnp
 KERNEL, EMBEDDING, SCALE, OTHER = 'kernel', 'embedding', 'scale', 'other'
 
 # What is added or rescales, whatever its rank: a bias of attention has shape (heads, features).
-ADDED = re.compile(r'^(b|beta|offset|shift|mean|var)$|bias|_scale$')
-SCALES = re.compile(r'^(scale|gamma)$')
+ADDED = re.compile(r'^(b\d*|beta|offset|shift|mean|var)$|bias|_scale$')
+SCALES = re.compile(r'^(scale|gamma)$|(^|_)norm\d*$')
 # What `posterior` gives to what a posterior has beside its means.
 OF_A_POSTERIOR = re.compile(r'_(log_variance|mean)$')
 # Tables whose rows are looked up or added by position.
-TABLES = re.compile(r'embed|^pos(ition)?s?$|^pos_|_pos$|(^|_)positions?$|(^|_)tokens?$')
+TABLES = re.compile(
+  r'embed|^pos(ition)?s?$|^pos_|_pos$|(^|_)positions?$|(^|_)tokens?$|(^|_)latents?$|(^|_)queries$'
+  r'|^w[tp]e$|^probe$|^cls$'
+)
+NAMED_KERNEL = re.compile(r'kernel|weight|^w')
 EQUINOX = {'Embedding': EMBEDDING, 'LayerNorm': SCALE, 'RMSNorm': SCALE, 'GroupNorm': SCALE}
 EQUINOX |= {'BatchNorm': SCALE, 'SpectralNorm': OTHER, 'WeightNorm': OTHER, 'PReLU': OTHER}
 
@@ -46,8 +50,9 @@ def kind(path: str, shape: tuple[int, ...], nodes: Nodes | None = None) -> str:
     return OTHER
   if SCALES.search(name):
     return SCALE
-  if len(shape) < 2:
-    return OTHER
+  long = sum(size > 1 for size in shape)
+  if len(shape) < 2 or (long < 2 and not NAMED_KERNEL.search(name)):
+    return OTHER  # a row, as a learned token is
   return EMBEDDING if TABLES.search(name) else KERNEL
 
 

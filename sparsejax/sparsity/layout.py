@@ -92,12 +92,15 @@ class Layout:
         size = self.head
       elif word not in ROLES:
         role, size = next(w for w in self._axes[axis] if w in SIDES), int(word)
-      side = role
-      if role == 'head':
-        after = [w for w, _ in words[i + 1 :] if w in SIDES]
-        side = (after or [w for w, _ in words[:i][::-1] if w in SIDES] or ['out'])[0]
+      side = self._side_of_head(i, words) if role == 'head' else role
       found.append(Factor(role, side, axis, size))
     return tuple(found)
+
+  def _side_of_head(self, i: int, words: list[tuple[str, int]]) -> str:
+    """The side of what it is fused with, else of the word after it, else the outputs."""
+    fused = [word for word in self._axes[words[i][1]] if word in SIDES]
+    after = [word for word, _ in words[i + 1 :] if word in SIDES]
+    return (fused or after or ['out'])[0]
 
   @property
   def rank(self) -> int:

@@ -4,11 +4,13 @@ Every axis of every value is a node. Where values meet entry by entry their node
 product makes nodes of its own for what comes out, linked to the axes of the kernel that they come
 from. An axis of a kernel is an input where it is summed over, an output where it goes on, a
 position of a convolution, a stack where a scan runs along it or a product takes it pairwise. It is
-a head where what it became is taken pairwise by a product of two values that both come from data.
+a head where what it became is taken pairwise by a product of two activations.
+
+What is counted is exact, or refused: a primitive that nobody knows, a product of two parameters, a
+part of a kernel that is applied more often than the rest.
 """
 
 import contextlib
-import math
 import re
 import sys
 from collections.abc import Callable
@@ -17,10 +19,10 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from sparsejax.sparsity import tree
+from sparsejax.sparsity import kinds, tree
 from sparsejax.sparsity.layout import Layout
 from sparsejax.sparsity.program.layouts import layout_of
-from sparsejax.sparsity.program.nodes import DATA, PARAM, Value, fresh
+from sparsejax.sparsity.program.nodes import DATA, KERNEL, PARAM, Value, fresh
 from sparsejax.sparsity.program.reader import Graph, Reader
 
 
@@ -37,7 +39,11 @@ def read(function: Callable[..., Any], params: Any, *examples: Any) -> Graph:
     closed = jax.make_jaxpr(function)(params, *examples)
   shapes = {path: jnp.shape(leaf) for path, leaf in tree.named_leaves(params).items()}
   graph = Graph({path: fresh(shape, PARAM).axes for path, shape in shapes.items()})
-  given = [Value(nodes, PARAM) for nodes in graph.leaves.values()]
+  nodes = kinds.equinox_nodes(params)
+  given = [
+    Value(axes, KERNEL if kinds.kind(path, shapes[path], nodes) == kinds.KERNEL else PARAM)
+    for path, axes in graph.leaves.items()
+  ]
   given += [fresh(var.aval.shape, DATA) for var in closed.jaxpr.invars[len(given) :]]
   Reader(graph).run(closed.jaxpr, given, 1)
   return graph
@@ -94,9 +100,14 @@ def counts(function: Callable[..., Any], params: Any, *examples: Any) -> tuple[d
     ValueError: a number of repetitions that the program does not fix.
   """
   graph = read(function, params, *examples)
+  found = {path: graph.positions(path) for path in [*graph.uses, *graph.leaves] if graph.size(path)}
+  for path in graph.leaves:
+    if path in graph.entrywise and not graph.uses[path]:
+      graph.unknown = graph.unknown or f"'{path}' multiplies activations entry by entry"
+    if path in found and found[path] is None:
+      graph.unknown = (
+        graph.unknown or f"some weights of '{path}' are applied more often than others"
+      )
   if graph.unknown:
     raise ValueError(f'multiply-accumulates are not known: {graph.unknown}')
-  sizes = {path: math.prod(node.size for node in nodes) for path, nodes in graph.leaves.items()}
-  in_order = [*graph.macs, *(path for path in sizes if path not in graph.macs)]
-  found = {path: graph.macs.get(path, 0) // sizes[path] for path in in_order if sizes[path]}
-  return found, graph.products
+  return {path: positions or 0 for path, positions in found.items()}, graph.products

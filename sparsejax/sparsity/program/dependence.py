@@ -1,11 +1,12 @@
-"""What the values of a program depend on: parameters alone, nothing at all, or the examples."""
+"""What the values of a program are made of, followed through its loops and branches."""
 
 from collections.abc import Sequence
 from typing import Any
 
 from jax.extend import core
 
-from sparsejax.sparsity.program.nodes import CONSTANT, join
+from sparsejax.sparsity.program.nodes import CONSTANT, join, of_product
+from sparsejax.sparsity.program.primitives import PRODUCTS
 
 INNER = ('jaxpr', 'call_jaxpr', 'fun_jaxpr', 'body_jaxpr')  # where an equation may have a program
 
@@ -22,6 +23,12 @@ def of_outputs(jaxpr: Any, given: Sequence[str]) -> list[str]:
     outs = _of_equation(eqn, [kind(atom) for atom in eqn.invars])
     env |= dict(zip(eqn.outvars, outs, strict=True))
   return [kind(atom) for atom in jaxpr.outvars]
+
+
+def of_branches(eqn: Any, ins: Sequence[str]) -> list[str]:
+  """Returns the kinds of what a condition makes, whichever branch it takes."""
+  found = [of_outputs(branch.jaxpr, ins[1:]) for branch in eqn.params['branches']]
+  return [join(kinds) for kinds in zip(*found, strict=True)]
 
 
 def of_carried(eqn: Any, ins: Sequence[str]) -> list[str]:
@@ -51,8 +58,9 @@ def _of_equation(eqn, ins) -> list[str]:
     case 'while':
       return of_carried(eqn, ins)
     case 'cond':
-      found = [of_outputs(branch.jaxpr, ins[1:]) for branch in eqn.params['branches']]
-      return [join((ins[0], *kinds)) for kinds in zip(*found, strict=True)]
+      return of_branches(eqn, ins)
+    case name if name in PRODUCTS:
+      return [of_product(ins)] * len(eqn.outvars)
   for inner in programs_in(eqn):
     if is_called(eqn, inner):
       return of_outputs(inner, ins)

@@ -9,10 +9,11 @@ from sparsejax.sparsity.program.nodes import CONFLICT, Node
 
 
 class Axis(NamedTuple):
-  """The words of an axis, several where it fuses heads with something, and the number of heads."""
+  """The words of an axis, several where it fuses heads with something, and what heads say more."""
 
   words: tuple[str, ...]
-  heads: int | None = None
+  heads: int | None = None  # how many are fused with something
+  side: str | None = None  # of an axis that is heads alone
 
 
 UNKNOWN = Axis(())
@@ -25,15 +26,33 @@ def layout_of(nodes: Sequence[Node]) -> Layout | None:
     return None
   if sum('head' in axis.words for axis in axes) > 1:
     axes = [_without_heads(axis) for axis in axes]
-  if all(axis.words in (('position',), ('stack',)) for axis in axes):
-    last = max(i for i, axis in enumerate(axes) if axis.words == ('position',))
-    axes[last] = Axis(('out',))  # what is added to an input or rescales it
-  words = [axis.words[0] if len(axis.words) == 1 else f'({" ".join(axis.words)})' for axis in axes]
-  return Layout(' '.join(words), next((axis.heads for axis in axes if axis.heads), None))
+  for i, axis in enumerate(axes):  # a number for each head, and not a head of several features
+    if axis.side is not None and not any(axis.side in other.words for other in axes):
+      axes[i] = Axis((axis.side,))
+  words = [axis.words for axis in axes]
+  if _is_ambiguous(words):
+    return None
+  if ('position',) in words and {('position',), ('stack',)} >= set(words):
+    last = max(i for i, axis in enumerate(words) if axis == ('position',))
+    words[last] = ('out',)  # what is added to an input or rescales it
+  text = ' '.join(axis[0] if len(axis) == 1 else f'({" ".join(axis)})' for axis in words)
+  return Layout(text, next((axis.heads for axis in axes if axis.heads), None))
+
+
+def _is_ambiguous(words: Sequence[tuple[str, ...]]) -> bool:
+  """Whether outputs stand on both sides of the inputs.
+
+  So do those of a layer under vmap whose members all have one input: its stack goes on like an
+  output, and names tell the two apart, or nobody.
+  """
+  sides = [axis[0] for axis in words if axis[0] in SIDES]
+  return 'in' in sides and sides[0] == sides[-1] == 'out' and len(sides) == len(words)
 
 
 def _without_heads(axis: Axis) -> Axis:
-  return Axis((next((word for word in axis.words if word in (*SIDES, 'stack')), 'out'),))
+  if 'head' not in axis.words:
+    return axis
+  return Axis((axis.side or next((word for word in axis.words if word in SIDES), 'out'),))
 
 
 def _axis(node: Node) -> Axis:
@@ -47,8 +66,9 @@ def _axis(node: Node) -> Axis:
   for became in (other.find() for other in node.became):
     if became.stacks and node.role == 'out':
       return Axis(('stack',))
-    if became.pairwise:
-      return Axis(('head',))
+    whole = became.whole and became.whole.find()  # of keys that several queries share
+    if became.pairwise or (whole and whole.pairwise and whole.parts[0].find() is became):
+      return Axis(('head',), side=node.role)
     parts = _activations(became)
     if len(parts) > 1 and [is_head for _, is_head in parts].count(True) == 1:
       return _fused(node.role, parts)

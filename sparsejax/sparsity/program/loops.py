@@ -1,7 +1,7 @@
 """Loops and branches: programs within a program, and how often they run."""
 
 from sparsejax.sparsity.program import dependence
-from sparsejax.sparsity.program.nodes import DATA, PARAM, Node, Value, same_axes
+from sparsejax.sparsity.program.nodes import OF_PARAMETERS, Node, Value, same_axes
 
 
 def scan(reader, eqn, ins, times):
@@ -12,7 +12,7 @@ def scan(reader, eqn, ins, times):
   inner = [*ins[:first], *carries]
   for value in ins[last:]:
     along, *rest = value.axes
-    if value.kind == PARAM:
+    if value.kind in OF_PARAMETERS:
       along.use('stack')
     inner.append(Value(rest, value.kind))
   outs = reader.run(p['jaxpr'].jaxpr, inner, times * p['length'])
@@ -30,6 +30,7 @@ def while_loop(reader, eqn, ins, times):
   carried = [Value(list(v.axes), kind) for v, kind in zip(ins[last:], kinds, strict=True)]
   before = reader.counted()
   outs = reader.run(eqn.params['body_jaxpr'].jaxpr, [*ins[first:last], *carried], times)
+  reader.run(eqn.params['cond_jaxpr'].jaxpr, [*ins[:first], *carried], times)
   if reader.counted() != before:
     reader.not_known('a while loop makes products, how often is not fixed')
   for out, value in zip(outs, carried, strict=True):
@@ -49,11 +50,8 @@ def cond(reader, eqn, ins, times):
   for other in found[1:]:
     for one, two in zip(found[0], other, strict=True):
       same_axes(one.axes, two.axes)
-  return [_as_data(out) for out in found[0]]
-
-
-def _as_data(value: Value) -> Value:
-  return Value(list(value.axes), DATA)
+  kinds = dependence.of_branches(eqn, [value.kind for value in ins])
+  return [Value(list(out.axes), kind) for out, kind in zip(found[0], kinds, strict=True)]
 
 
 RULES = {'scan': scan, 'while': while_loop, 'cond': cond}

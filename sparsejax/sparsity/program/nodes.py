@@ -3,8 +3,10 @@
 import dataclasses
 from collections.abc import Iterable, Sequence
 
-# What a value depends on: parameters alone, nothing at all, or the examples.
-PARAM, CONSTANT, DATA = 'param', 'constant', 'data'
+# What a value is: a kernel, whatever was done to it entry by entry; made of other parameters alone,
+# such as a table or a learned token; made of nothing that is given; or an activation.
+KERNEL, PARAM, CONSTANT, DATA = 'kernel', 'param', 'constant', 'data'
+OF_PARAMETERS = (KERNEL, PARAM)
 CONFLICT = 'conflict'  # the role of an axis that is used in two ways at once
 
 
@@ -15,6 +17,7 @@ class Node:
     self.size = int(size)
     self.parent = self
     self.parts: list[Node] = []  # major first, where a reshape takes it apart or puts it together
+    self.whole: Node | None = None  # what a reshape took apart, and this is a part of
     self.pieces: list[Node] = []  # of which it is concatenated
     self.cuts: list[tuple[int, Node]] = []  # where each piece that is taken of it begins
     self.role: str | None = None  # of an axis of a kernel
@@ -30,9 +33,10 @@ class Node:
     return node
 
   def family(self) -> list['Node']:
-    """Returns the node and its parts."""
+    """Returns the node, its parts, and what it is a part of."""
     root = self.find()
-    return [root, *(part.find() for part in root.parts)]
+    whole = [] if root.whole is None else [root.whole.find()]
+    return [root, *(part.find() for part in root.parts), *whole]
 
   def use(self, role: str, *, weak: bool = False) -> None:
     """Notes what an axis of a parameter is.
@@ -85,6 +89,8 @@ def same(a: Node, b: Node) -> None:
   a.stacks = a.stacks or b.stacks
   a.computed = a.computed or b.computed
   a.cuts += b.cuts
+  a.pieces = a.pieces or b.pieces
+  a.whole = a.whole or b.whole
   if not a.parts:
     a.parts = b.parts
   elif b.parts and sizes(a.parts) == sizes(b.parts):
@@ -102,7 +108,7 @@ def meet(value: Value, out: Value) -> None:
   for mine, theirs in zip(value.axes, out.axes, strict=True):
     if mine.size != theirs.size or mine.size == 1:
       continue
-    if value.kind == PARAM and out.kind == DATA:
+    if value.kind in OF_PARAMETERS and out.kind == DATA:
       mine.find().became.append(theirs)
       mine.use('out' if theirs.find().computed else 'position', weak=True)
     else:
@@ -133,7 +139,12 @@ def kind_of(values: Sequence[Value]) -> str:
 
 def join(kinds: Sequence[str]) -> str:
   """Returns the kind of what depends on values of several."""
-  return DATA if DATA in kinds else PARAM if PARAM in kinds else CONSTANT
+  return next((kind for kind in (DATA, KERNEL, PARAM) if kind in kinds), CONSTANT)
+
+
+def of_product(kinds: Sequence[str]) -> str:
+  """Returns the kind of a product: of what is given, an activation."""
+  return CONSTANT if set(kinds) <= {CONSTANT} else DATA
 
 
 def sizes(nodes: Iterable[Node]) -> list[int]:

@@ -1,19 +1,37 @@
 """Reading a jaxpr once, equation by equation."""
 
+import collections
 import dataclasses
+import math
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 from jax.extend import core
 
 from sparsejax.sparsity.program import loops, products, shapes, taking
 from sparsejax.sparsity.program.dependence import is_called, programs_in
-from sparsejax.sparsity.program.nodes import CONSTANT, PARAM, Node, Value, fresh, kind_of, meet
+from sparsejax.sparsity.program.nodes import (
+  CONSTANT,
+  DATA,
+  KERNEL,
+  Node,
+  Value,
+  fresh,
+  kind_of,
+  meet,
+  sizes,
+)
+from sparsejax.sparsity.program.primitives import HARMLESS, KEEPS_A_KERNEL
 
-RULES = (
-  shapes.RULES | taking.RULES | products.RULES | loops.RULES
-)  # (reader, eqn, ins, times) -> values
-COUNTED = ('dot_general', 'conv_general_dilated')
+# {primitive: (reader, equation, values that go in, how often it runs) -> values that come out}
+RULES = shapes.RULES | taking.RULES | products.RULES | loops.RULES
+
+
+class Use(NamedTuple):
+  """That so many of a parameter's weights are applied, each at so many positions."""
+
+  weights: int
+  positions: int
 
 
 @dataclasses.dataclass
@@ -22,15 +40,36 @@ class Graph:
 
   Attributes:
     leaves: by path, the nodes of each parameter's axes.
-    macs: by path, the multiply-accumulates of the products with this parameter.
-    products: those of products in which no parameter is.
+    uses: by path, the products with this parameter.
+    products: the multiply-accumulates of products in which no parameter is.
+    entrywise: the kernels that activations are multiplied by entry by entry.
     unknown: why the count is none, '' where it is right.
   """
 
   leaves: dict[str, list[Node]]
-  macs: dict[str, int] = dataclasses.field(default_factory=dict)
+  uses: dict[str, list[Use]] = dataclasses.field(
+    default_factory=lambda: collections.defaultdict(list)
+  )
   products: int = 0
+  entrywise: set[str] = dataclasses.field(default_factory=set)
   unknown: str = ''
+
+  def size(self, path: str) -> int:
+    return math.prod(sizes(self.leaves[path]))
+
+  def positions(self, path: str) -> int | None:
+    """Returns how often each weight of a parameter is applied; None where they differ.
+
+    Uses of a part count where all parts are used, each as often as the others.
+    """
+    whole, parts = self.size(path), [u for u in self.uses[path] if u.weights != self.size(path)]
+    found = sum(use.positions for use in self.uses[path] if use.weights == whole)
+    if not parts:
+      return found
+    covered = sum(use.weights for use in parts)
+    if len({use.positions for use in parts}) > 1 or covered % whole:
+      return None
+    return found + parts[0].positions * (covered // whole)
 
 
 class Reader:
@@ -53,54 +92,102 @@ class Reader:
     return [value(atom) for atom in jaxpr.outvars]
 
   def _equation(self, eqn, ins: list[Value], times: int) -> list[Value]:
-    if (rule := RULES.get(eqn.primitive.name)) is not None:
+    name = eqn.primitive.name
+    if (rule := RULES.get(name)) is not None:
       return rule(self, eqn, ins, times)
     for inner in programs_in(eqn):
       if is_called(eqn, inner):
         return self.run(inner, ins, times)
-      if _has_products(inner):
-        self.not_known(f'how often {eqn.primitive.name} makes the products in it')
-    outs = [fresh(getattr(var.aval, 'shape', ()), kind_of(ins)) for var in eqn.outvars]
-    for out in outs:
-      for value in ins:
-        if len(value.axes) == len(out.axes):
-          meet(value, out)
-    return outs
+    if name not in HARMLESS and kind_of(ins) != CONSTANT:
+      self.not_known(f'what {name} multiplies')
+    shapes_in, shapes_out = (_shapes(variables) for variables in (eqn.invars, eqn.outvars))
+    if len(shapes_out) > 1 and shapes_in == shapes_out:  # each for itself, as behind a barrier
+      pairs = zip(ins, shapes_out, strict=True)
+      return [self._entry_by_entry(name, [value], shape) for value, shape in pairs]
+    return [self._entry_by_entry(name, ins, shape) for shape in shapes_out]
+
+  def _entry_by_entry(self, name: str, ins: Sequence[Value], shape) -> Value:
+    """A value that has an entry for each of those that it is made of."""
+    out = fresh(shape, kind_of(ins))
+    if out.kind == DATA and name in KEEPS_A_KERNEL:
+      kernels = [value for value in ins if value.kind == KERNEL]
+      if any(sizes(v.axes) == list(shape) and self._is_of_leaves(v.axes) for v in kernels):
+        out.kind = KERNEL
+      elif name == 'mul':
+        self.graph.entrywise |= {p for value in kernels for p in self._within(value.axes, 2)}
+    for value in ins:
+      if len(value.axes) == len(out.axes):
+        meet(value, out)
+    return out
+
+  def _is_of_leaves(self, axes: Sequence[Node]) -> bool:
+    """Whether each of these axes is one of a parameter, and none was made by repeating it."""
+    own = {id(n) for nodes in self.graph.leaves.values() for node in nodes for n in node.family()}
+    return all(node.size == 1 or any(id(n) in own for n in node.family()) for node in axes)
+
+  def _within(self, axes: Sequence[Node], least: int = 1) -> list[str]:
+    """The parameters all of whose axes are among these, so many at least longer than 1."""
+    own = {id(node) for axis in axes for node in axis.family()}
+    found = []
+    for path, nodes in self.graph.leaves.items():
+      long = [node for node in nodes if node.size > 1]
+      if len(long) >= least and all(any(id(n) in own for n in node.family()) for node in long):
+        found.append(path)
+    return found
 
   # Counting
 
-  def count(self, kernel: Value, macs: int) -> None:
+  def count(self, kernel: Value, macs: int, times: int) -> None:
     """Adds to the parameter that the kernel is made of, or to each that it is concatenated of."""
-    whole = next((node.find() for node in kernel.axes if node.find().pieces), None)
-    if whole is not None:
-      for piece in whole.pieces:
-        self.count(Value([piece], PARAM), macs * piece.size // whole.size)
+    weights = math.prod(sizes(kernel.axes))
+    whole = next((node for axis in kernel.axes for node in axis.family() if node.pieces), None)
+    if not weights:
       return
-    own = {id(node) for axis in kernel.axes for node in axis.family()}
+    if whole is None:
+      self._use(self._path(kernel.axes, weights), weights, macs, times)
+      return
+    for piece in whole.pieces:
+      share = weights * piece.size // whole.size
+      self._use(self._path([piece], share), share, macs * piece.size // whole.size, times)
+
+  def _use(self, path: str | None, weights: int, macs: int, times: int) -> None:
+    if path is None:
+      return
+    weights *= 1 if weights == self.graph.size(path) else times  # a turn of a loop takes the next
+    self.graph.uses[path].append(Use(weights, macs // weights))
+
+  def _path(self, axes: Sequence[Node], weights: int) -> str | None:
+    """The parameter that a kernel with these axes and so many weights is made of."""
+    found = [path for path in self._within(axes) if self.graph.size(path) == weights]
+    if len(found) > 1:
+      self.not_known(f'a kernel is made of {" and ".join(found)}')
+      return None
+    if found:
+      return found[0]
+    own = {id(node) for axis in axes for node in axis.family()}
     shared = {
-      path: sum(axis.size for axis in axes if any(id(node) in own for node in axis.family()))
-      for path, axes in self.graph.leaves.items()
+      path: sum(axis.size for axis in nodes if any(id(n) in own for n in axis.family()))
+      for path, nodes in self.graph.leaves.items()
     }
     path = max(shared, key=lambda p: (shared[p] > 0, len(self.graph.leaves[p]), shared[p]))
     if not shared[path]:
       self.not_known('a product with no single parameter')
-      return
-    self.graph.macs[path] = self.graph.macs.get(path, 0) + macs
+      return None
+    return path
 
-  def counted(self) -> tuple[dict[str, int], int]:
+  def counted(self) -> tuple[dict[str, list[Use]], int]:
     """Returns what was counted so far."""
-    return dict(self.graph.macs), self.graph.products
+    return {path: list(uses) for path, uses in self.graph.uses.items()}, self.graph.products
 
-  def count_from(self, counted: tuple[dict[str, int], int]) -> None:
+  def count_from(self, counted: tuple[dict[str, list[Use]], int]) -> None:
     """Goes back to what had been counted."""
-    self.graph.macs, self.graph.products = dict(counted[0]), counted[1]
+    uses, self.graph.products = counted
+    self.graph.uses = collections.defaultdict(list, {p: list(some) for p, some in uses.items()})
 
   def not_known(self, why: str) -> None:
     """Notes why the count is none; the first reason stays."""
     self.graph.unknown = self.graph.unknown or why
 
 
-def _has_products(jaxpr) -> bool:
-  return any(
-    eqn.primitive.name in COUNTED or any(map(_has_products, programs_in(eqn))) for eqn in jaxpr.eqns
-  )
+def _shapes(variables) -> list[tuple[int, ...]]:
+  return [getattr(v.aval, 'shape', ()) for v in variables]

@@ -62,15 +62,19 @@ def reshape(reader, eqn, ins, times):
       elif not root.parts:
         root.parts = after
         for node in after:
-          node.computed = root.computed
+          node.computed, node.whole = root.computed, root
     elif len(after) == 1:
       after[0].parts = [node.find() for node in before]
+      for node in after[0].parts:
+        node.whole = node.whole or after[0]
       after[0].computed = any(node.find().computed for node in before)
   return [out]
 
 
 def _factors(old: Sequence[int], new: Sequence[int]) -> list[tuple[list[int], list[int]]]:
   """Which axes of a reshape hold the same entries, sizes of 1 aside."""
+  if 0 in old:
+    return []
   left = [i for i, n in enumerate(old) if n != 1]
   right = [i for i, n in enumerate(new) if n != 1]
   found, i, j = [], 0, 0

@@ -3,7 +3,16 @@
 import itertools
 import math
 
-from sparsejax.sparsity.program.nodes import DATA, PARAM, Node, Value, fresh_out, kind_of, makes
+from sparsejax.sparsity.program.nodes import (
+  DATA,
+  KERNEL,
+  OF_PARAMETERS,
+  Node,
+  Value,
+  fresh_out,
+  kind_of,
+  makes,
+)
 from sparsejax.sparsity.program.nodes import sizes as sizes_of
 
 
@@ -13,14 +22,15 @@ def gather(reader, eqn, ins, times):
   out = fresh_out(eqn, ins)
   numbers, taken = eqn.params['dimension_numbers'], eqn.params['slice_sizes']
   is_table = _looks_up(operand, [at])
-  through = [i for i in range(len(operand.axes)) if i not in numbers.collapsed_slice_dims]
+  gone = (*numbers.collapsed_slice_dims, *getattr(numbers, 'operand_batching_dims', ()))
+  through = [i for i in range(len(operand.axes)) if i not in gone]
   for place, i in zip(numbers.offset_dims, through, strict=False):
     if taken[i] == operand.axes[i].size:
       _goes_on(is_table, operand.axes[i], out, place)
-  is_one = math.prod(sizes_of(out.axes)) == math.prod(taken)
+  is_one = math.prod(sizes_of(out.axes)) == math.prod(taken) or _is_stack(operand)
   for i in numbers.collapsed_slice_dims:
     _is_taken_from(is_table, operand, i, is_one)
-  return [out]
+  return [_still_a_kernel(is_table, operand, out)]
 
 
 def dynamic_slice(reader, eqn, ins, times):
@@ -35,7 +45,7 @@ def dynamic_slice(reader, eqn, ins, times):
       _is_taken_from(is_table, operand, i, taken == 1)
       if (begins := eqn.params.get('start_indices')) is not None:
         _is_cut_from(operand.axes[i], out.axes[i], begins[i])
-  return [out]
+  return [_still_a_kernel(is_table, operand, out)]
 
 
 def split(reader, eqn, ins, times):
@@ -63,7 +73,17 @@ def unstack(reader, eqn, ins, times):
 
 def _looks_up(operand, at) -> bool:
   """Whether rows of a parameter are taken by numbers that come from the examples."""
-  return operand.kind == PARAM and kind_of(at) == DATA
+  return operand.kind in OF_PARAMETERS and kind_of(at) == DATA and not _is_stack(operand)
+
+
+def _is_stack(operand) -> bool:
+  """Whether what is taken is a kernel, as an expert is of several, and no row of a table."""
+  return operand.kind == KERNEL and len(operand.axes) > 2
+
+
+def _still_a_kernel(is_table, operand, out) -> Value:
+  """What is taken of a kernel is one, even where an example's number says which."""
+  return Value(out.axes, KERNEL) if operand.kind == KERNEL and not is_table else out
 
 
 def _goes_on(is_table, axis, out, place) -> None:
@@ -84,7 +104,7 @@ def _is_cut_from(axis, piece, begin) -> None:
 def _is_taken_from(is_table, operand, i, is_one) -> None:
   """Notes that an axis of a parameter is that of a table's rows, or of the layers of a stack."""
   axis = operand.axes[i]
-  if operand.kind == PARAM and (is_table or (is_one and axis.size > 1)):
+  if operand.kind in OF_PARAMETERS and (is_table or (is_one and axis.size > 1)):
     axis.use('in' if is_table else 'stack')
 
 
