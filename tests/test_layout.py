@@ -233,6 +233,51 @@ def test_a_bias_has_the_size_of_the_outputs(path, shape, bias, text):
   assert found({layer: leaves}) == {path: text}
 
 
+def test_a_bias_beside_several_kernels_tells_nothing():
+  params = {'wx': (4, 6), 'wh': (6, 6), 'b': (6,), 'wo': (6, 3)}
+  params = {name: jnp.ones(shape) for name, shape in params.items()}
+  assert found(params) == dict.fromkeys(['wh', 'wo', 'wx'], 'in out')
+
+
+@pytest.mark.parametrize(
+  ('layer', 'shape'),
+  [
+    ('qkv_proj', (16, 3, 4, 4)),
+    ('dense', (16, 3, 4, 4)),
+    ('linear', (3, 8, 4)),
+    ('up_proj', (3, 8, 4)),
+  ],
+)
+def test_a_dense_layer_without_a_bias_has_no_certain_outputs(layer, shape):
+  """Nor is it known whether it is a stack, even beside a norm that is none."""
+  params = {'norm': {'scale': jnp.ones(16)}, layer: {'kernel': jnp.ones(shape)}}
+  with pytest.raises(ValueError, match=r'could be .* or .*: say which'):
+    found(params)
+
+
+@pytest.mark.parametrize(('layer', 'size'), [('proj', 16), ('input_proj', 3), ('value', 5)])
+def test_a_convolution_that_is_called_otherwise_is_asked_about(layer, size):
+  """The patches of a vision transformer, and convolutions along time."""
+  window = (size, size) if layer == 'proj' else (size,)
+  params = {layer: {'kernel': jnp.ones((*window, 3, 8)), 'bias': jnp.ones(8)}}
+  with pytest.raises(ValueError, match=r"could be 'position.* in out' or"):
+    found(params)
+
+
+@pytest.mark.parametrize(
+  'name', ['b1', 'attn_norm', 'norm2', 'cls', 'probe', 'latents', 'wte', 'wpe', 'queries']
+)
+def test_what_is_no_kernel_whatever_its_rank(name):
+  params = {name: jnp.ones((6, 8)), 'w1': jnp.ones((8, 4))}
+  assert list(tree.kernels(params)) == ['w1']
+
+
+def test_a_row_is_a_kernel_if_it_is_called_so():
+  params = {'token': (1, 1, 8), 'start': (1, 8), 'kernel': (8, 1), 'w_out': (1, 8)}
+  params = {name: jnp.ones(shape) for name, shape in params.items()}
+  assert list(tree.kernels(params)) == ['kernel', 'w_out']
+
+
 def test_what_could_be_a_stack_a_convolution_or_a_dense_layer_asks():
   params = {'mlp': {'wi': jnp.ones((24, 8, 16))}}
   with pytest.raises(ValueError, match=r"the axes of 'mlp/wi', shape \(24, 8, 16\), could be"):

@@ -20,7 +20,7 @@ PROJECTIONS = re.compile(r'^(query|key|value|[qkv]|[qkv]_proj|(query|key|value)_
 TOGETHER = re.compile(r'^(out|o|attn_out|out_proj|o_proj|output|output_proj(ection)?)$')
 CONVOLUTION = re.compile('conv', re.IGNORECASE)
 TRANSPOSED = re.compile('transpose', re.IGNORECASE)
-DENSE = re.compile('dense|linear|proj|general', re.IGNORECASE)
+DENSE = re.compile('dense|linear|general', re.IGNORECASE)
 LARGEST_WINDOW = 11  # of a convolution that no name tells of: AlexNet's
 
 
@@ -154,17 +154,22 @@ class _Named:
     sides = self._sides(path, shape, bias)
     if rank == 2:
       return [sides]
-    if rank == 3 and PROJECTIONS.match(layer):
+    if rank == 3 and PROJECTIONS.match(layer) and (bias is None or len(bias) == 2):
       return ['in head out']
-    if rank == 3 and self._in_attention(path):
+    if rank == 3 and not PROJECTIONS.match(layer) and self._in_attention(path):
       return ['head in out']
     if bias is not None and len(bias) > 1:
       return [' '.join(['in'] * (rank - len(bias)) + ['out'] * len(bias))]
     convolution = ' '.join(['position'] * (rank - 2) + [sides])
     general = ' '.join(['in'] * (rank - 1) + ['out'])
-    if CONVOLUTION.search(layer) or _is_window(shape):
+    if CONVOLUTION.search(layer) or (_is_window(shape) and not DENSE.search(layer)):
       return [convolution]
-    return [general] if DENSE.search(layer) else [convolution, general]
+    if not DENSE.search(layer):
+      return [convolution, general]
+    if bias is not None:
+      return [general]
+    # How many axes are outputs, or whether the first is a stack's, only a bias would tell.
+    return [general, ' '.join(['in'] + ['out'] * (rank - 1)), *['stack in out'][: rank == 3]]
 
   def _sides(self, path: str, shape, bias) -> str:
     """The last two axes of a dense kernel or a convolution: a bias has the size of the outputs.
@@ -192,6 +197,11 @@ class _Named:
   # What is beside a leaf
 
   def _bias(self, path: str) -> tuple[int, ...] | None:
+    """The shape of the bias of a kernel that is the only one in its module."""
+    module = tree.module_of(path)
+    beside = [p for p, kind in self._kinds.items() if kind == kinds.KERNEL]
+    if [p for p in beside if tree.module_of(p) == module] != [path]:
+      return None
     names = (f'{tree.module_of(path)}/{name}'.strip('/') for name in ('bias', 'b'))
     return next((self._shapes[name] for name in names if name in self._shapes), None)
 
