@@ -41,7 +41,8 @@ def prune_to(
     params: any pytree; what is no kernel stays.
     sparsity: the share of the kernels' weights that is to be zero, in [0, 1).
     compression: instead, weights / active weights, 1 or more.
-    macs: instead, the share of the multiply-accumulates that is to be left, in (0, 1].
+    macs: instead, the share of the kernels' multiply-accumulates that is to be left, in (0, 1];
+      products without a kernel, as attention makes them, are not in it.
     positions: for `macs`, how often each layer applies its kernel (`models.positions`).
     criterion: scores, of which the largest stay.
     granularity: what is removed as one; single weights by default.

@@ -52,7 +52,8 @@ def prune(
   so that p + u' is exactly 0 outside the mask m. Place it **last** in the chain: a link behind
   it would move pruned weights again. "At step t" means that the update after t updates is the first
   to use the new mask, which is made of the parameters as they are then. A renewal that was missed,
-  because a restored state's count lies beyond its step, is made at the next update.
+  because a restored state's count lies beyond its step, is made at the next update. What is not
+  finite stays so under any update: `apply_masks` removes it.
 
   Links given as `inner` run inside: the gradients and parameters that they see are zero outside the
   mask, their updates are masked after, and when masks are renewed the slots they keep for each
