@@ -63,6 +63,60 @@ def test_fused_heads_need_their_number():
   assert np.asarray(mask).all(1).tolist() == [False] * 4 + [True] * 4
 
 
+def masks_of(params, layouts, **options):
+  chain = sparsejax.prune(
+    sparsejax.one_shot(0, 0.5), granularity=granularity.heads(), layouts=layouts, **options
+  )
+  return chain.update(params, chain.init(params), params)[1].masks
+
+
+def test_layers_of_a_plain_dict_have_heads_of_their_own():
+  """Strongest heads last in the first layer, first in the second."""
+  strengths = {'layer0': jnp.arange(1.0, 5.0), 'layer1': jnp.arange(4.0, 0.0, -1.0)}
+  params = {
+    layer: {name: jnp.ones((8, 4, 2)) * by_head[None, :, None] for name in ('wq', 'wk', 'wv')}
+    | {'wo': jnp.ones((4, 2, 8)) * by_head[:, None, None]}
+    for layer, by_head in strengths.items()
+  }
+  masks = masks_of(params, {'w[qkv]': 'in head out', 'wo': 'head in out'})
+  for layer, kept in (
+    ('layer0', [False, False, True, True]),
+    ('layer1', [True, True, False, False]),
+  ):
+    for name in ('wq', 'wk', 'wv'):
+      assert np.asarray(masks[layer][name]).all((0, 2)).tolist() == kept
+    assert np.asarray(masks[layer]['wo']).all((1, 2)).tolist() == kept
+
+
+@pytest.mark.parametrize(
+  ('params', 'layouts', 'message'),
+  [
+    (
+      {'attn': {'q': {'w': (6, 4, 3)}, 'k': {'w': (6, 12)}, 'v': {'w': (6, 4, 3)}}},
+      {'attn/[qv]/': 'in head out'},
+      "attention in 'attn' attn/q/w, attn/v/w name heads, and attn/k/w must too",
+    ),
+    (
+      {
+        'self': {name: {'kernel': (6, 4, 3)} for name in ('query', 'key', 'value')},
+        'output': {'dense': {'kernel': (4, 3, 6)}},
+      },
+      {'self': 'in head out', 'output': 'head in out'},
+      "'output' has output/dense/kernel, which puts heads together, and must have the projections",
+    ),
+    (
+      {f'layer{i}_{name}': {'w': (6, 4, 3)} for i in range(2) for name in ('query', 'key')},
+      {'': 'in head out'},
+      'queries layer0_query/w, layer1_query/w and must have those of one attention',
+    ),
+  ],
+)
+def test_parts_of_attentions_are_refused(params, layouts, message):
+  params = jax.tree.map(jnp.ones, params, is_leaf=lambda shape: isinstance(shape, tuple))
+  with pytest.raises(ValueError, match=message):
+    masks_of(params, layouts)
+
+
 def test_heads_that_do_not_divide_are_refused():
   params = {'q': {'w': jnp.ones((6, 4, 3))}, 'k': {'w': jnp.ones((6, 3, 3))}}
   chain = sparsejax.prune(

@@ -176,8 +176,9 @@ def n_of_m(m: int = 4) -> Granularity:
 def heads() -> Granularity:
   """Whole heads of an attention: query, key, value and what puts them together, all at once.
 
-  Only kernels whose layout names heads are pruned. Where there are fewer heads of keys and values
-  than of queries, a group is one of them with all its queries.
+  Only kernels whose layout names heads are pruned: an attention is one module, and all of its
+  projections must name them. Where there are fewer heads of keys and values than of queries, a
+  group is one of them with all its queries, which lie side by side as `jnp.repeat` makes them.
 
   Example:
     >>> heads().pool(jnp.array([[3.0, 1.0], [1.0, 0.0]])).tolist()  # two heads

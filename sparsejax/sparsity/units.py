@@ -3,6 +3,8 @@
 import collections
 import functools
 import math
+import re
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -134,18 +136,68 @@ def units(params: Any, chosen: Any, granularity: Granularity, layouts: axes.Give
   return _attentions(leaves, granularity)
 
 
+# What the arrays of a layer are called, which is in a module of its own then.
+OF_A_LAYER = re.compile(r'^(kernel|w|weight)$')
+PROJECTION = re.compile(
+  rf'^(w[qkvo]|qkv(_proj)?|c_attn)$|{axes.PROJECTIONS.pattern}|{axes.TOGETHER.pattern}'
+)
+QUERY = re.compile(r'(^|_)(w?q|query)(_|$)')
+
+
 def _attentions(leaves, granularity) -> list[Unit]:
   """The projections of each attention, as many as its heads have."""
   modules = collections.defaultdict(list)
+  without = collections.defaultdict(list)
   for leaf in leaves:
+    module, layer = _attention_of(leaf.path)
     if leaf.layout.heads(leaf.shape) is not None:
-      modules[tree.module_of(tree.module_of(leaf.path))].append(leaf)
+      modules[module].append(leaf)
+    elif PROJECTION.search(layer):
+      without[module].append(leaf.path)
   if leaves and not modules:
     raise ValueError(
-      f'granularity heads: no layout of {", ".join(leaf.path for leaf in leaves)} names heads; say '
-      "where they are, as in layouts={'query': 'in head out'} or Layout('(head out) in', head=4)"
+      f'granularity heads: no layout of {", ".join(leaf.path for leaf in leaves)} names heads; '
+      f'{SAY_WHERE}'
     )
+  for module, found in modules.items():
+    _check_whole(module, found, without[module])
   return [_attention(module, found, granularity) for module, found in modules.items()]
+
+
+SAY_WHERE = (
+  "say where they are, as in layouts={'query': 'in head out'} or Layout('(head out) in', head=4), "
+  'or read them off the network with layouts_of'
+)
+
+
+def _attention_of(path: str) -> tuple[str, str]:
+  """The module whose projections a leaf is one of, and what this projection is called there."""
+  module, name = tree.module_of(path), path.rpartition('/')[2]
+  if OF_A_LAYER.match(name):
+    return tree.module_of(module), module.rpartition('/')[2]
+  return module, name
+
+
+def _check_whole(module: str, leaves: Sequence[Leaf], without: Sequence[str]) -> None:
+  """Refuses what is a part of an attention, or several of them."""
+  paths = ', '.join(leaf.path for leaf in leaves)
+  if without:
+    raise ValueError(
+      f"granularity heads: of the attention in '{module}' {paths} name heads, and "
+      f'{", ".join(without)} must too, since heads go whole: {SAY_WHERE}'
+    )
+  sides = {f.side for leaf in leaves for f in leaf.layout.factors if f.role == 'head'}
+  if sides == {'in'}:
+    raise ValueError(
+      f"granularity heads: '{module}' has {paths}, which puts heads together, and must have the "
+      'projections that make them too: an attention is one module'
+    )
+  queries = [leaf.path for leaf in leaves if QUERY.search(_attention_of(leaf.path)[1])]
+  if len(queries) > 1:
+    raise ValueError(
+      f"granularity heads: '{module}' has the queries {', '.join(queries)} and must have those of "
+      'one attention: give each a module of its own'
+    )
 
 
 def _attention(module, leaves, granularity) -> Unit:
