@@ -86,6 +86,19 @@ def test_random_scores_differ_from_layer_to_layer():
   assert bool((mask[0] != mask[1]).any())
 
 
+def test_what_has_no_inputs_as_its_layout_says_is_no_kernel():
+  """Scales of stacked layers, whose name tells nothing; asked for, they are pruned."""
+  params = {'w': jnp.arange(1.0, 49.0).reshape(3, 4, 4), 'alpha': jnp.full((3, 4), 0.1)}
+  told = {'w': 'stack in out', 'alpha': 'stack out'}
+  pruned = sparsejax.prune_to(params, sparsity=0.5, layouts=told)
+  assert [int((leaf != 0).sum()) for leaf in (pruned['w'], pruned['alpha'])] == [24, 12]
+  assert sparsejax.sparsity_report(params, layouts=told)['weights'] == 48
+  chain = sparsejax.prune(sparsejax.one_shot(0, 0.5), layouts=told)
+  assert chain.init(params).masks['alpha'].shape == ()
+  chain = sparsejax.prune(sparsejax.one_shot(0, 0.5), layouts=told, parameters='all')
+  assert chain.init(params).masks['alpha'].shape == (3, 4)
+
+
 def test_a_floor_is_each_layers():
   together, _ = stacked(0)
   left = sparsejax.prune_to(together, sparsity=0.95, floor=4, layouts=layouts(0))['dense']['kernel']

@@ -9,6 +9,7 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 
 from sparsejax.sparsity import kinds, tree
@@ -63,6 +64,32 @@ def layouts(params: Any, paths: Sequence[str], layouts: Given = ()) -> dict[str,
     layout.check(path, shapes[path])
     found[path] = layout
   return found
+
+
+def kernels(params: Any, layouts: Given = ()) -> dict[str, Any]:
+  """Returns {path: leaf} of the kernels, without those that have no inputs as the user said.
+
+  Example:
+    >>> params = {'w': jnp.ones((3, 4, 4)), 'alpha': jnp.ones((3, 4))}
+    >>> list(kernels(params)), list(kernels(params, given({'alpha': 'stack out'})))
+    (['alpha', 'w'], ['w'])
+  """
+  return {path: leaf for path, leaf in tree.kernels(params).items() if _may_be(path, layouts)}
+
+
+def choose(params: Any, which: tree.Choice, exclude: Sequence[str], layouts: Given) -> Any:
+  """Returns `tree.choose`, of the kernels only those that `kernels` finds."""
+  chosen = tree.choose(params, which, exclude)
+  if which != 'kernels':
+    return chosen
+  found = [c and _may_be(path, layouts) for path, c in tree.named_leaves(chosen).items()]
+  return jax.tree.unflatten(jax.tree.structure(chosen), found)
+
+
+def _may_be(path: str, layouts: Given) -> bool:
+  """Whether what the user said of a leaf, if anything, leaves it inputs."""
+  told = next((layout for pattern, layout in layouts if re.search(pattern, path)), None)
+  return told is None or any(factor.side == 'in' for factor in told.factors)
 
 
 def _of_node(path: str, shape: tuple[int, ...], nodes: kinds.Nodes) -> Layout | None:

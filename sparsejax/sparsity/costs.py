@@ -4,7 +4,7 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
-from sparsejax.sparsity import tree
+from sparsejax.sparsity import axes, tree
 from sparsejax.sparsity.measure import positions_at
 
 
@@ -67,7 +67,7 @@ class Costs(NamedTuple):
     return target * self.total - rest
 
 
-def weight_costs(params: Any) -> Costs:
+def weight_costs(params: Any, layouts: axes.Given = ()) -> Costs:
   """Every weight of a kernel costs 1, biases and BatchNorm nothing: targets are 1 / compression.
 
   Example:
@@ -75,16 +75,17 @@ def weight_costs(params: Any) -> Costs:
     >>> weight_costs({'fc': {'kernel': jnp.ones((3, 2)), 'bias': jnp.ones(2)}})
     Costs(of_weight={'fc/bias': 0, 'fc/kernel': 1}, total=6)
   """
-  return _costs(params, lambda path: 1)
+  return _costs(params, lambda path: 1, layouts)
 
 
-def mac_costs(params: Any, positions: Mapping[str, int]) -> Costs:
+def mac_costs(params: Any, positions: Mapping[str, int], layouts: axes.Given = ()) -> Costs:
   """A weight costs one multiply-accumulate at each position where its layer applies it.
 
   Args:
     params: a pytree of arrays, or of their shapes.
     positions: by layer or by path, as `models.positions` and `positions_of` find them: 1 for a
       dense layer, height x width of the output for a convolution.
+    layouts: as `axes.given` returns them, of which some say that a leaf is no kernel.
 
   Raises:
     ValueError: a kernel whose layer has no entry.
@@ -94,11 +95,11 @@ def mac_costs(params: Any, positions: Mapping[str, int]) -> Costs:
     >>> mac_costs({'conv': {'kernel': jnp.ones((3, 3, 1, 2))}}, {'conv': 64})
     Costs(of_weight={'conv/kernel': 64}, total=1152)
   """
-  return _costs(params, lambda path: positions_at(path, positions))
+  return _costs(params, lambda path: positions_at(path, positions), layouts)
 
 
-def _costs(params, of_kernel):
-  kernels = tree.kernels(params)
+def _costs(params, of_kernel, layouts):
+  kernels = axes.kernels(params, layouts)
   of_weight = {path: of_kernel(path) if path in kernels else 0 for path in tree.paths(params)}
   total = sum(of_weight[path] * math.prod(leaf.shape) for path, leaf in kernels.items())
   return Costs(of_weight, total)

@@ -115,7 +115,7 @@ def report(
   named = named_leaves(params)
   size = sizes(params)
   active = _active(params)
-  kernels = list(tree.kernels(params))
+  kernels = list(axes.kernels(params, axes.given(layouts)))
   scales = [path for path in size if is_scale(path)]
   weights, active_weights = (sum(n[path] for path in kernels) for n in (size, active))
   parameters, active_parameters = sum(size.values()), sum(active.values())

@@ -67,8 +67,9 @@ def prune_to(
   """
   rule = _rule(allocation, granularity)
   target = _target(sparsity, compression, macs)
-  costs = _costs(params, granularity, macs, positions)
-  share = _share_of_chosen(params, exclude, target) if costs is None else target
+  told = axes.given(layouts)
+  costs = _costs(params, granularity, macs, positions, told)
+  share = _share_of_chosen(params, exclude, target, told) if costs is None else target
   parts = Renewal(
     schedule=schedules.one_shot(0, share),
     criterion=criterion,
@@ -78,7 +79,7 @@ def prune_to(
     parameters='kernels',
     exclude=tree.patterns(exclude),
     floor=floor,
-    layouts=axes.given(layouts),
+    layouts=told,
   ).checked()
   _check_extra(parts, extra)
   whole, table = parts.begin(params)
@@ -130,23 +131,23 @@ def _target(sparsity, compression, macs) -> float:
   return left()
 
 
-def _costs(params, granularity, macs, positions) -> Costs | None:
+def _costs(params, granularity, macs, positions, told) -> Costs | None:
   """What the target is counted in: MACs, or the weights of groups.
 
   None for single weights, whose count is an exact integer, which a budget in float32 is not.
   """
   if macs is None:
-    return None if granularity is None else weight_costs(params)
+    return None if granularity is None else weight_costs(params, told)
   if positions is None:
     raise ValueError('macs needs positions=: how often each layer applies its kernel')
-  return mac_costs(params, positions)
+  return mac_costs(params, positions, told)
 
 
-def _share_of_chosen(params, exclude, target) -> float:
+def _share_of_chosen(params, exclude, target, told) -> float:
   """What the kernels that are not excluded keep, for the whole to keep the target."""
-  chosen = tree.named_leaves(tree.pick(params, tree.choose(params, 'kernels', exclude)))
+  chosen = tree.named_leaves(tree.pick(params, axes.choose(params, 'kernels', exclude, told)))
   layers = [Layer(path, leaf.shape, leaf.size) for path, leaf in chosen.items()]
-  return weight_costs(params).budget(layers, target) / sum(layer.groups for layer in layers)
+  return weight_costs(params, told).budget(layers, target) / sum(layer.groups for layer in layers)
 
 
 def _check_extra(parts: Renewal, extra: Mapping[str, Any]) -> None:

@@ -111,7 +111,7 @@ class Renewal(NamedTuple):
 
   def units(self, params: Any) -> list[Unit]:
     """Returns what is ranked together, as names and shapes tell."""
-    chosen = tree.choose(params, self.parameters, self.exclude)
+    chosen = axes.choose(params, self.parameters, self.exclude, self.layouts)
     return units(params, chosen, self.granularity, self.layouts)
 
   def due(self, step: jax.Array) -> jax.Array:
