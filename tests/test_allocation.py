@@ -7,6 +7,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+import sparsejax
+from sparsejax import granularity, one_shot
 from sparsejax.sparsity import allocation
 from sparsejax.sparsity.costs import Costs, Layer, mac_costs, weight_costs
 
@@ -208,6 +210,64 @@ def test_erk_counts_the_sides_of_a_kernel_and_a_depthwise_one_has_a_single_input
   counts = allocation.erk().plan(layers, 0.05, 0)
   rates = counts / np.array([3 + 3 + 8 + 16, 3 + 3 + 1 + 64, 40 + 50])
   np.testing.assert_allclose(rates, rates.mean(), rtol=0.02)
+
+
+def test_erk_gives_a_scalar_the_density_of_a_vector_of_one():
+  """The kernels share 799 as the sums of their sides, 64 to 52, and the scalar stays."""
+  plan = allocation.erk().plan
+  as_scalar = plan(kernels_of(a=(32, 32), c=(16, 36), t=()), 0.5, 1).tolist()
+  as_vector = plan(kernels_of(a=(32, 32), c=(16, 36), t=(1,)), 0.5, 1).tolist()
+  assert as_scalar == as_vector == [441, 358, 1]
+  params = {'a': jnp.ones((32, 32)), 'c': jnp.ones((16, 36)), 't': jnp.ones(())}
+  tx = sparsejax.prune(one_shot(0, 0.5), parameters='all', allocation=allocation.erk())
+  masks = tx.update(params, tx.init(params), params)[1].masks
+  assert [int(mask.sum()) for mask in masks.values()] == as_scalar
+
+
+EMPTY = {'a': (4, 5), 'none': (0, 4), 'no_unit': (4, 0), 'c': (5, 2)}
+RULES = {
+  'global_rank': allocation.global_rank(),
+  'uniform': allocation.uniform(),
+  'erk': allocation.erk(),
+  'absolute_threshold': allocation.absolute_threshold(),
+}
+
+
+@pytest.mark.parametrize('rule', RULES)
+@pytest.mark.parametrize(
+  'parts', [granularity.weight(), granularity.filters(), granularity.blocks(2, 2)]
+)
+def test_leaves_without_a_weight_are_as_good_as_not_there(rule, parts):
+  rng = np.random.default_rng(0)
+  params = {name: jnp.asarray(rng.normal(size=s), jnp.float32) for name, s in EMPTY.items()}
+
+  def masks(params):
+    tx = sparsejax.prune(one_shot(0, 0.5), allocation=RULES[rule], granularity=parts)
+    updates, state = tx.update(params, tx.init(params), params)
+    assert {name: u.shape for name, u in updates.items()} == {n: EMPTY[n] for n in params}
+    return state.masks
+
+  full, alone = masks(params), masks({name: params[name] for name in 'ac'})
+  for name in 'ac':
+    np.testing.assert_array_equal(full[name], alone[name])
+  masks({'none': params['none']})
+
+
+@pytest.mark.parametrize('rule', [allocation.global_rank, allocation.uniform, allocation.erk])
+@pytest.mark.parametrize('parts', [None, granularity.filters()])
+def test_prune_to_leaves_what_has_no_weight_alone(rule, parts):
+  params = {'a': jnp.arange(1.0, 21.0).reshape(4, 5), 'none': jnp.ones((0, 4))}
+  pruned = sparsejax.prune_to(params, sparsity=0.6, allocation=rule, granularity=parts)
+  assert int(jnp.sum(pruned['a'] != 0)) == 8
+  empty = {'none': params['none']}
+  assert sparsejax.prune_to(empty, sparsity=0.6, allocation=rule)['none'].shape == (0, 4)
+
+
+def test_plans_of_layers_without_a_group():
+  layers = kernels_of(a=(4, 5), none=(0, 4))
+  for rule in (allocation.uniform, allocation.erk):
+    assert rule().plan(layers, 0.5, 1).tolist() == [10, 0]
+    assert rule().plan((), 0.5, 1).tolist() == []
 
 
 # Targets of the whole network

@@ -199,8 +199,8 @@ def erk(costs: Costs | None = None) -> Allocation:
 
   .. math:: density \propto \frac{k_h + k_w + inputs + outputs}{k_h k_w \cdot inputs \cdot outputs}
 
-  the sum over the product of the kernel's shape, whatever its rank. Layers that would exceed 1 stay
-  whole, and the rest is solved again.
+  the sum over the product of the kernel's shape, whatever its rank; 1 of a scalar, as of a vector.
+  Layers that would exceed 1 stay whole, and the rest is solved again.
 
   Args:
     costs: as of `global_rank`.
@@ -216,14 +216,14 @@ def erk(costs: Costs | None = None) -> Allocation:
     Mocanu et al. 2018, https://arxiv.org/abs/1707.04780
     Evci et al. 2020, https://arxiv.org/abs/1911.11134
   """
-  return _by_density(lambda shape: sum(shape) / math.prod(shape), costs)
+  return _by_density(lambda shape: sum(shape or (1,)) / max(math.prod(shape), 1), costs)
 
 
 def _by_density(density, costs):
   """Counts in proportion to a density that depends on the shape alone, planned on the host."""
 
   def plan(layers, target, floor):
-    sizes = np.array([layer.groups for layer in layers])
+    sizes = np.array([layer.groups for layer in layers], int)
     weights = sizes * np.array([density(layer.shape) for layer in layers])
     lowest = np.minimum(sizes, floor)
     if costs is None:
@@ -262,7 +262,7 @@ def apportion(weights: np.ndarray, total: int, lowest: np.ndarray, highest: np.n
   remainders don't promise, and without which nested masks could miss their total.
 
   Args:
-    weights: positive, one for each layer.
+    weights: positive, one for each layer; 0 where the layer has no group.
     total: between the sums of the bounds.
     lowest: integers, one for each layer.
     highest: integers, one for each layer.
@@ -275,7 +275,8 @@ def apportion(weights: np.ndarray, total: int, lowest: np.ndarray, highest: np.n
   def at(rate):
     return np.clip(np.floor(rate * weights + 0.5).astype(np.int64), lowest, highest)
 
-  low, high = 0.0, float(np.max((highest + 1) / weights))
+  some = weights > 0
+  low, high = 0.0, float(np.max((highest[some] + 1) / weights[some], initial=0.0))
   while low < (middle := (low + high) / 2) < high:
     low, high = (middle, high) if at(middle).sum() <= total else (low, middle)
   counts = at(low)

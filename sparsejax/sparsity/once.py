@@ -147,7 +147,8 @@ def _share_of_chosen(params, exclude, target, told) -> float:
   """What the kernels that are not excluded keep, for the whole to keep the target."""
   chosen = tree.named_leaves(tree.pick(params, axes.choose(params, 'kernels', exclude, told)))
   layers = [Layer(path, leaf.shape, leaf.size) for path, leaf in chosen.items()]
-  return weight_costs(params, told).budget(layers, target) / sum(layer.groups for layer in layers)
+  budget, groups = weight_costs(params, told).budget(layers, target), sum(n.groups for n in layers)
+  return budget / groups if groups else target
 
 
 def _check_extra(parts: Renewal, extra: Mapping[str, Any]) -> None:

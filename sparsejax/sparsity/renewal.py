@@ -2,6 +2,7 @@
 
 import functools
 import itertools
+import math
 import numbers
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
@@ -110,8 +111,9 @@ class Renewal(NamedTuple):
       )
 
   def units(self, params: Any) -> list[Unit]:
-    """Returns what is ranked together, as names and shapes tell."""
+    """Returns what is ranked together, as names and shapes tell; a leaf without a weight is not."""
     chosen = axes.choose(params, self.parameters, self.exclude, self.layouts)
+    chosen = jax.tree.map(lambda c, leaf: c and math.prod(jnp.shape(leaf)) > 0, chosen, params)
     return units(params, chosen, self.granularity, self.layouts)
 
   def due(self, step: jax.Array) -> jax.Array:
