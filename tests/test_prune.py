@@ -12,8 +12,9 @@ from toy import WEIGHTS, count, kernels, layer, masks_of, network, sgd, train, z
 
 import sparsejax
 from sparsejax import apply_masks, one_shot, prune
-from sparsejax.sparsity import allocation, criteria
+from sparsejax.sparsity import allocation, criteria, updates
 from sparsejax.sparsity.granularity import Granularity
+from sparsejax.sparsity.schedules import PruningSchedule
 
 pytestmark = pytest.mark.usefixtures('compiling_is_quick')
 
@@ -106,6 +107,35 @@ def test_a_score_that_is_no_number_is_the_first_to_go():
   everything = prune(one_shot(0, 1.0), criterion=criterion)
   _, state = everything.update(params, everything.init(params), params)
   assert state.masks['small'].all()  # it is there still, and not what has gone already
+
+
+def test_a_score_of_minus_infinity_is_more_than_what_has_gone():
+  """At first 5 and 4 stay, and then, with the signs turned, one of the two and nothing else."""
+  criterion = lambda param, **_: jnp.where(param < 0, -jnp.inf, param)  # noqa: E731
+  tx = prune(PruningSchedule((0, 1), (0.5, 0.25)), criterion=criterion)
+  params = {'w': jnp.array([[1.0, 2.0, 5.0, 4.0]])}
+  zeros = {'w': jnp.zeros((1, 4))}
+  _, state = tx.update(zeros, tx.init(params), params)
+  assert state.masks['w'].tolist() == [[False, False, True, True]]
+  _, state = tx.update(zeros, state, {'w': -params['w']})
+  assert state.masks['w'].tolist() == [[False, False, True, False]]
+
+
+@pytest.mark.parametrize('rule', ['set', 'rigl'])
+def test_infinite_gradients_grow_before_others_and_after_what_is_kept(rule):
+  """Of four weights 4 and 3 stay; RigL drops 3 for the infinite gradient of what has gone."""
+  rules = {
+    'set': updates.UpdateRule(criteria.gradient_magnitude, lambda step: jnp.float32(0.5)),
+    'rigl': updates.rigl(end=100, share=0.5, start='criterion'),
+  }
+  tx = prune(PruningSchedule((0, 1), (0.5, 0.5)), update_rule=rules[rule])
+  params = {'w': jnp.array([[1.0, 2.0, 3.0, 4.0]])}
+  zeros = {'w': jnp.zeros((1, 4))}
+  _, state = tx.update(zeros, tx.init(params), params, grad=params)
+  state = state._replace(masks={'w': jnp.array([[False, False, True, True]])})
+  grad = {'w': jnp.array([[jnp.inf, jnp.inf, jnp.inf, 1.0]])}
+  _, state = tx.update(zeros, state, params, grad=grad)
+  assert state.masks['w'].tolist() == [[True, False, False, True]]
 
 
 def test_a_floor_that_keeps_everything_is_refused():

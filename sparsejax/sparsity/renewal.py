@@ -209,7 +209,7 @@ class _Step(NamedTuple):
     return [[next(each) for _ in unit.leaves] for unit in self.units]
 
   def _scores(self, criterion, unit, keys, earlier) -> jax.Array:
-    """The mean score of every group of a unit; one that is no number is the least of all.
+    """The mean score of every group of a unit, finite; one that is no number is the least of all.
 
     Args:
       criterion: of single weights.
@@ -219,8 +219,9 @@ class _Step(NamedTuple):
     """
     leaves = zip(unit.leaves, keys, strict=True)
     score = unit.mean([self._score(criterion, leaf, key, earlier) for leaf, key in leaves])
-    # The least number, and not -inf, which stands for what has gone already.
-    return jnp.where(jnp.isnan(score), jnp.finfo(score.dtype).min, score)
+    # Finite, as -inf stands for what has gone already and inf for what a rule keeps as it grows.
+    least, most = jnp.finfo(score.dtype).min, jnp.finfo(score.dtype).max
+    return jnp.where(jnp.isnan(score), least, jnp.clip(score, least, most))
 
   def _score(self, criterion, leaf, key, earlier) -> jax.Array:
     """What a criterion says of a leaf, each of the layers that it stacks by itself."""
