@@ -130,7 +130,7 @@ def test_lamp_gives_zeros_nothing_and_they_take_nothing_from_the_others():
 
 def test_lamp_does_not_depend_on_a_layer_s_scale():
   param = jnp.asarray(np.random.default_rng(0).normal(size=20), jnp.float32)
-  for scale in (1e-4, 1e4):
+  for scale in (1e-30, 1e-25, 1e-4, 1e4, 1e25, 1e30):
     np.testing.assert_allclose(criteria.lamp(scale * param), criteria.lamp(param), rtol=1e-4)
 
 

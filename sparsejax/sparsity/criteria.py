@@ -94,7 +94,11 @@ def lamp(param: jax.Array, *, key=None) -> jax.Array:
     Lee et al. 2021, https://arxiv.org/abs/2010.07611
   """
   del key
-  squares = jnp.square(param.astype(jnp.float32)).reshape(-1)
+  weights = param.astype(jnp.float32).reshape(-1)
+  largest = jnp.max(jnp.abs(weights), initial=0.0)
+  # Of the whole layer's scale the ratios know nothing; squares of 1e-25 would be zero.
+  is_scale = (largest > 0) & jnp.isfinite(largest)
+  squares = jnp.square(weights / jnp.where(is_scale, largest, 1.0))
   order = jnp.argsort(squares)
   at_or_after = jnp.cumsum(squares[order][::-1])[::-1]
   ratios = squares[order] / jnp.maximum(at_or_after, jnp.finfo(jnp.float32).tiny)
