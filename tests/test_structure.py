@@ -280,6 +280,45 @@ def test_what_it_can_not_follow_is_refused(middle, layers, drop_constants):
   assert '\n' not in str(error.value)
 
 
+@pytest.mark.parametrize(
+  'middle', [lambda x: nn.relu(x - 20), lambda x: jnp.where(x > 20, x, 0)], ids=['relu', 'where']
+)
+def test_what_only_large_numbers_pass_is_there(middle):
+  """Nothing of images of the size of 1 is left, much of those of the size of 100."""
+  model, variables = without_a_unit(middle)
+  clean = remove_dead(model, variables, (2, 2, 1))
+  images = 100 * jax.random.normal(jax.random.key(5), (4, 2, 2, 1))
+  before, after = (model.apply(v, images, train=False) for v in (variables, clean))
+  assert float(jnp.std(before)) > 1
+  np.testing.assert_allclose(before, after, rtol=1e-6)
+  assert jnp.any(clean['params']['fc1']['kernel'] != 0, 0).tolist() == [1, 0, 1, 1, 0, 1]
+
+
+def test_what_only_large_images_show_to_change_is_refused():
+  """Numbers below -20 pass, of which presence knows none."""
+  model, variables = without_a_unit(lambda x: jnp.where(x < -20, x, 0))
+  with pytest.raises(ValueError, match='remove_dead would change the answers by up to'):
+    remove_dead(model, variables, (2, 2, 1))
+
+
+@pytest.mark.parametrize('bias', [0.0, 0.5])
+def test_answers_that_never_vary_are_nothing_to_compare(bias):
+  model, variables = without_a_unit(lambda x: jnp.where(x > 30_000, x, 0))
+  variables['params']['fc2']['bias'] = jnp.full(2, bias)
+  with pytest.raises(ValueError, match='can not compare answers that are the same') as error:
+    remove_dead(model, variables, (2, 2, 1))
+  assert '\n' not in str(error.value)
+
+
+def test_a_network_that_is_all_zero_answers_the_same_and_loses_the_rest():
+  model, variables = without_a_unit(nn.relu)
+  params = variables['params']
+  params['fc1'] = jax.tree.map(jnp.zeros_like, params['fc1'])
+  clean = answers_stay(model, variables)
+  assert not jnp.any(clean['fc2']['kernel'])
+  assert jnp.all(clean['fc2']['bias'] != 0)
+
+
 class Twice(nn.Module):
   @nn.compact
   def __call__(self, images, *, train):

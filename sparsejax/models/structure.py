@@ -41,21 +41,24 @@ MIXES = (
   nn.MultiHeadDotProductAttention,
   nn.RNNCellBase,
 )
-IMAGES = 8  # that the answers are compared on
+IMAGES = 8  # of each scale that the answers are compared on
+# What is zero of small numbers alone, as relu(x - 20), is seen with large ones. Powers of two, so
+# that sums of products are exact at each if they are at 1.
+SCALES = (1.0, 16.0, 256.0)
 
 
 @jax.custom_vjp
-def _presence(x):
-  """1 where something is; of a gradient the same, so that neither over- nor underflows."""
-  return (x > 0).astype(x.dtype)
+def _presence(x, scale):
+  """The scale where something is; 1 where a gradient is, so that neither over- nor underflows."""
+  return jnp.where(x > 0, jnp.asarray(scale, x.dtype), 0)
 
 
-def _presence_forward(x):
-  return _presence(x), None
+def _presence_forward(x, scale):
+  return _presence(x, scale), None
 
 
 def _presence_backward(_, gradient):
-  return ((gradient > 0).astype(gradient.dtype),)
+  return (gradient > 0).astype(gradient.dtype), None
 
 
 _presence.defvjp(_presence_forward, _presence_backward)
@@ -83,16 +86,17 @@ def remove_dead(
     drop_constants: whether the BatchNorm of a dead output loses its scale and bias, so that a unit
       that was removed leaves no constant behind. The answers are then those of the network without
       these constants.
-    check: whether to apply the network before and after to a few random images. This takes concrete
-      arrays: within `jax.jit` pass False, and check the result outside where the model is not one
-      of the package's own.
+    check: whether to apply the network before and after to a few random images, of the sizes of 1,
+      16 and 256. This takes concrete arrays: within `jax.jit` pass False, and check the result
+      outside where the model is not one of the package's own.
 
   Returns:
     Variables of the same structure.
 
   Raises:
     ValueError: answers that would change, as where the network subtracts one branch from another or
-      reads -x beside x; layers inside `nn.scan`, `nn.vmap` or `nn.remat`, which are not seen; a
+      reads -x beside x; answers that are the same for all images, though no weight at zero makes
+      them so; layers inside `nn.scan`, `nn.vmap` or `nn.remat`, which are not seen; a
       check of traced arrays.
 
   Example:
@@ -125,7 +129,9 @@ def remove_dead(
 
 def _before_and_after(model, image_shape, drop_constants, variables):
   """The parameters whose answers stay, and what stays of them."""
-  params, seen = variables['params'], _look(model, image_shape, drop_constants, variables)
+  params = variables['params']
+  there = jax.tree.map(lambda p: (p != 0).astype(jnp.float32), params)
+  seen, _ = _look(model, image_shape, drop_constants, variables, there)
   before = _map_leaves(seen.without_constant, params) if drop_constants else params
   return before, _map_leaves(seen.clean, params)
 
@@ -171,16 +177,25 @@ class _Seen(NamedTuple):
     return jnp.where(self.alive[layer]['out'], leaf, 0) if layer in self.norms else leaf
 
 
-def _look(model, image_shape, drop_constants, variables) -> _Seen:
-  """Runs the network forwards and backwards on what is there."""
-  params = jax.tree.map(lambda p: (p != 0).astype(jnp.float32), variables['params'])
+def _look(model, image_shape, drop_constants, variables, params) -> tuple[_Seen, jax.Array]:
+  """Runs the network forwards and backwards on what is there.
+
+  Args:
+    model: as of `remove_dead`.
+    image_shape: as of `remove_dead`.
+    drop_constants: as of `remove_dead`.
+    variables: as they are.
+    params: 1 for each of them that is there, else 0.
+
+  Returns:
+    What passed through the layers, and whether the answers depend on the image.
+  """
   stats = jax.tree.map(jnp.zeros_like, variables.get('batch_stats', {}))
-  image = jnp.ones((1, *image_shape))
   alive: dict[str, dict[str, jax.Array]] = {}
   turned, norms = set(), set()
   is_within = False  # a layer whose parts are not looked at
 
-  def note(probes, call, args, kwargs, context):
+  def note(probes, scale, call, args, kwargs, context):
     nonlocal is_within
     module = context.module
     own = module.variables.get('params', {})
@@ -193,14 +208,14 @@ def _look(model, image_shape, drop_constants, variables) -> _Seen:
       is_within = True
       y = call(*args, **kwargs)
       is_within = False
-      return _mixed(y, (args, kwargs))
+      return _mixed(y, (args, kwargs), scale)
     layer = '/'.join(module.path)
     x = next(given for given in (*args, *kwargs.values()) if isinstance(given, jax.Array))
     if is_norm:
       norms.add(layer)
-      y = _normalised(module, own, x, None if drop_constants else variables)
+      y = _presence(_normalised(module, own, x, None if drop_constants else variables), scale)
     else:
-      y = _presence(call(*args, **kwargs))
+      y = _presence(call(*args, **kwargs), scale)
       if getattr(module, 'transpose_kernel', False):
         turned.add(layer)
     if probes is not None:
@@ -209,19 +224,25 @@ def _look(model, image_shape, drop_constants, variables) -> _Seen:
     alive[layer] = jax.tree.map(jnp.logical_or, alive[layer], found) if layer in alive else found
     return y
 
-  def total(probes):
+  def total(probes, size, scale):
     alive.clear()
-    with nn.intercept_methods(partial(note, probes)):
+    image = jnp.full((1, *image_shape), size)
+    with nn.intercept_methods(partial(note, probes, scale)):
       answers = model.apply(
         {**variables, 'params': params, 'batch_stats': stats}, image, train=False
       )
     return sum(jnp.sum(leaf) for leaf in jax.tree.leaves(answers)), alive
 
-  _, shapes = jax.eval_shape(total, None)
+  _, shapes = jax.eval_shape(total, None, SCALES[0], SCALES[0])
   probes = {layer: jnp.zeros(found['out'].shape) for layer, found in shapes.items()}
-  gradients, found = jax.grad(total, has_aux=True)(probes)
-  read = {layer: gradient > 0 for layer, gradient in gradients.items()}
-  return _Seen(found, read, turned, norms)
+
+  def at(scale):
+    (gradients, of_image), found = jax.grad(total, (0, 1), has_aux=True)(probes, scale, scale)
+    return found, jax.tree.map(lambda gradient: gradient > 0, gradients), of_image > 0
+
+  of_scales = jax.lax.map(at, jnp.array(SCALES))
+  found, read, is_seen = jax.tree.map(lambda there: jnp.any(there, 0), of_scales)
+  return _Seen(found, read, turned, norms), is_seen
 
 
 def _is_of_parts(leaf) -> bool:
@@ -229,13 +250,15 @@ def _is_of_parts(leaf) -> bool:
   return isinstance(leaf, Mapping)
 
 
-def _mixed(y, given):
+def _mixed(y, given, scale):
   """What has the shapes of y, is there everywhere and reads all that is given."""
   total = jnp.zeros(())
   for leaf in jax.tree.leaves(given):
     if hasattr(leaf, 'dtype') and jnp.issubdtype(leaf.dtype, jnp.floating):
-      total = total + jnp.sum(_presence(leaf))
-  return jax.tree.map(lambda leaf: _presence(jnp.ones_like(leaf) + total.astype(leaf.dtype)), y)
+      total = total + jnp.sum(_presence(leaf, scale))
+  return jax.tree.map(
+    lambda leaf: _presence(jnp.ones_like(leaf) + total.astype(leaf.dtype), scale), y
+  )
 
 
 def _normalised(module, own, x, variables):
@@ -243,7 +266,7 @@ def _normalised(module, own, x, variables):
   features = x.shape[-1:]
   there = own.get('scale', jnp.full(features, float(not module.use_scale)))
   y = x * _by_channel(there + own.get('bias', jnp.zeros(features)), x)
-  return _presence(y if variables is None else y + _by_channel(_constant(module, variables), x))
+  return y if variables is None else y + _by_channel(_constant(module, variables), x)
 
 
 def _constant(module, variables):
@@ -271,21 +294,28 @@ def _check_answers(model, variables, image_shape, before, after):
   answer = jax.jit(lambda variables, images: model.apply(variables, images, train=False))
 
   def answers(params):
-    found = answer({**variables, 'params': params}, images)
-    return [np.asarray(leaf, np.float64) for leaf in jax.tree.leaves(found)]
+    """At each scale the leaves of what the network answers."""
+    found = [answer({**variables, 'params': params}, scale * images) for scale in SCALES]
+    return [[np.asarray(x, np.float64) for x in jax.tree.leaves(at)] for at in found]
 
   wanted = answers(before)
-  largest = max(np.max(np.abs(leaf), initial=0) for leaf in wanted)
 
   def apart(params):
-    pairs = zip(answers(params), wanted, strict=True)
-    differences = [np.where((a == b) | ((a != a) & (b != b)), 0, np.abs(a - b)) for a, b in pairs]
-    most = max(np.max(difference, initial=0) for difference in differences)
-    return 0 if most <= 1e-5 * largest else most
+    """The largest difference and the size of the answers there; None where they agree."""
+    found = [_apart(*at) for at in zip(answers(params), wanted, strict=True)]
+    return max((pair for pair in found if pair[0] > 1e-5 * pair[1]), default=None)
 
-  if not (most := apart(after)):
-    return
   changed = named_leaves(after)
+  if (differ := apart(after)) is None:
+    is_same = all(jnp.array_equal(leaf, changed[p]) for p, leaf in named_leaves(before).items())
+    if not is_same and not _vary(wanted) and not _could_vary(model, variables, image_shape):
+      raise ValueError(
+        'remove_dead can not compare answers that are the same for all images of the sizes '
+        f'{", ".join(f"{scale:g}" for scale in SCALES)}, though not by weights at zero: keep the '
+        'variables as they are'
+      )
+    return
+  most, largest = differ
 
   def only(layer):
     return _map_leaves(
@@ -299,6 +329,30 @@ def _check_answers(model, variables, image_shape, before, after):
     'layers the network does what it can not follow, such as relu(-x) or a difference of two '
     'branches; keep the variables as they are'
   )
+
+
+def _apart(found, wanted):
+  """How far the leaves of two answers are apart at most, and the largest finite one wanted."""
+  most = largest = 0.0
+  for a, b in zip(found, wanted, strict=True):
+    with np.errstate(invalid='ignore'):
+      difference = np.where((a == b) | (np.isnan(a) & np.isnan(b)), 0, np.abs(a - b))
+    most = max(most, np.max(np.where(np.isnan(difference), np.inf, difference), initial=0))
+    largest = max(largest, np.max(np.abs(b), initial=0, where=np.isfinite(b)))
+  return most, largest
+
+
+def _vary(answers) -> bool:
+  """Whether any answer differs between two images of one scale."""
+  leaves = (leaf for at in answers for leaf in at if leaf.ndim)
+  return any(not np.array_equal(x, x[:1].repeat(len(x), 0), equal_nan=True) for x in leaves)
+
+
+def _could_vary(model, variables, image_shape) -> bool:
+  """Whether the answers would depend on the image if no weight were zero."""
+  ones = jax.tree.map(lambda p: jnp.ones(p.shape), variables['params'])
+  look = jax.jit(lambda ones: _look(model, image_shape, False, variables, ones)[1])
+  return bool(look(ones))
 
 
 def architecture(params: Any) -> dict[str, dict[str, int]]:
