@@ -201,7 +201,7 @@ def test_there_is_no_hook_to_forget():
 
 def test_a_choice_that_chooses_nothing_is_refused():
   with pytest.raises(
-    ValueError, match=r"no leaf of b \(5,\) is a kernel.*parameters='all' prunes every leaf"
+    ValueError, match=r"no leaf of b \(5,\) float32 is a kernel.*parameters='all' prunes every leaf"
   ):
     prune(one_shot(0, 0.25)).init({'b': jnp.ones(5)})
 

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from sparsejax.sparsity import measure
+from sparsejax.sparsity import measure, tree
 
 NETWORK = {
   'conv1': {
@@ -101,6 +101,19 @@ def test_only_floating_leaves_are_counted():
   params = {'w': jnp.ones((2, 2), jnp.bfloat16), 'seed': jnp.ones(3, jnp.uint32)}
   assert measure.sizes(params) == {'w': 4}
   assert measure.count_above(params, (0.0,)).tolist() == [4]
+
+
+@pytest.mark.parametrize('dtype', [jnp.int8, jnp.complex64])
+def test_kernels_that_are_no_floating_numbers_are_refused_by_name(dtype):
+  params = {'fc': {'w': jnp.ones((2, 3), dtype), 'n': jnp.ones((), jnp.int32)}}
+  name = jnp.dtype(dtype).name
+  with pytest.raises(ValueError, match=rf"'fc/w' is of dtype {name} and must be of a floating one"):
+    measure.count_macs(lambda p, x: x @ p['fc']['w'], params, jnp.ones((1, 2), dtype))
+  with pytest.raises(ValueError, match=rf'fc/w \(2, 3\) {name} is a kernel.* a floating dtype'):
+    tree.choose(params)
+  params['out'] = jnp.ones((3, 2))
+  counted = measure.count_macs(lambda p, x: p['fc']['n'] * (x @ p['out']), params, jnp.ones((1, 3)))
+  assert counted['macs'] == 6
 
 
 @pytest.mark.parametrize(

@@ -147,7 +147,8 @@ def count_macs(of: Any, *rest: Any) -> dict[str, Any]:
     *rest: params and examples; or positions, as in `report`.
 
   Raises:
-    ValueError: a kernel that nothing is known of, or repetitions that the program does not fix.
+    ValueError: a kernel that nothing is known of or that is not of a floating dtype, or repetitions
+      that the program does not fix.
 
   Example:
     >>> count_macs({'conv': {'kernel': jnp.array([[[[1.0, 0.0]]]])}}, {'conv': 64})
@@ -163,6 +164,12 @@ def count_macs(of: Any, *rest: Any) -> dict[str, Any]:
 
   params, *examples = rest
   positions, products = program.counts(of, params, *examples)
+  for path, leaf in named_leaves(params).items():
+    if positions.get(path) and not is_parameter(path, leaf):
+      raise ValueError(
+        f"count_macs: '{path}' is of dtype {jnp.result_type(leaf)} and must be of a floating one "
+        'for its products to be counted'
+      )
   macs, left = (
     sum(positions[path] * n for path, n in of_paths.items()) + products
     for of_paths in (sizes(params), _active(params))

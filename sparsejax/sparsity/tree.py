@@ -154,11 +154,13 @@ def _check_found(argument: str, expressions: Sequence[str], named: Mapping[str, 
 
 def _nothing(which, exclude, named) -> str:
   if which == 'kernels' and not exclude:
-    shapes = ', '.join(f'{path} {jnp.shape(leaf)}' for path, leaf in named.items())
+    shapes = ', '.join(
+      f'{path} {jnp.shape(leaf)} {jnp.result_type(leaf)}' for path, leaf in named.items()
+    )
     return (
-      f"no leaf of {shapes} is a kernel, which has two axes or more and no bias's, scale's or "
-      "embedding's name: parameters='all' prunes every leaf, a function of (path, leaf) or regular "
-      'expressions choose some'
+      f'no leaf of {shapes} is a kernel, which has two axes or more, a floating dtype and no '
+      "bias's, scale's or embedding's name: parameters='all' prunes every leaf, a function of "
+      '(path, leaf) or regular expressions choose some'
     )
   name = which if isinstance(which, str) else getattr(which, '__qualname__', repr(which))
   return f"parameters='{name}', exclude={exclude!r} leaves nothing to choose"
