@@ -95,6 +95,8 @@ def test_fused_heads_are_taken_apart():
     ('in (3 out)', 2, 'only a head and one more can be fused'),
     ('in (0 head out)', 2, "'0' must be one of stack, position, head, in, out"),
     ('in out', 4, 'fuses no heads, and takes no head='),
+    ('in (head out)', 0, 'head=0 must be an integer, 1 or more'),
+    ('in (head out)', 2.0, 'head=2.0 must be an integer, 1 or more'),
     ('head head in', None, 'must have one head at most'),
     ('(in out)', 2, 'only a head and one more can be fused'),
   ],

@@ -72,6 +72,10 @@ class Layout:
         )
       if axis != tuple(roles[:1]) and not (len(roles) == 2 and 'head' in roles):
         raise ValueError(f"layout '{self.text}': only a head and one more can be fused")
+    if self.head is not None and not (isinstance(self.head, int) and self.head > 0):
+      raise ValueError(
+        f"layout '{self.text}': head={self.head} must be an integer, 1 or more: their number"
+      )
     fused = any(len(axis) > 1 for axis in self._axes)
     if fused != (self.head is not None):
       needed = 'needs head=, their number' if fused else 'fuses no heads, and takes no head='
