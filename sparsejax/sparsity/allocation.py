@@ -155,9 +155,9 @@ def _affordable(keys, budget, prices, floor, sizes):
     equal = _kept(mask | (key == last), floor) - _kept(mask, floor)
     each = price * jnp.max(jnp.asarray(size, jnp.float32))
     taken = []
-    for n, one in zip(equal, each, strict=True):
+    for n, one in zip(equal.astype(jnp.float32), each, strict=True):
       some = jnp.where(one > 0, jnp.floor(left / jnp.where(one > 0, one, 1.0)), n)
-      some = jnp.clip(some, 0, n.astype(jnp.float32))
+      some = jnp.clip(some, 0.0, n)
       taken.append(some.astype(jnp.int32))
       left = left - some * one
     found.append(_kept(mask, floor) + jnp.stack(taken))

@@ -191,12 +191,11 @@ class _Named:
     general = ' '.join(['in'] * (rank - 1) + ['out'])
     if CONVOLUTION.search(layer) or (_is_window(shape) and not DENSE.search(layer)):
       return [convolution]
-    if not DENSE.search(layer):
-      return [convolution, general]
+    could = [general] if DENSE.search(layer) else [convolution, general]
     if bias is not None:
-      return [general]
+      return could
     # How many axes are outputs, or whether the first is a stack's, only a bias would tell.
-    return [general, ' '.join(['in'] + ['out'] * (rank - 1)), *['stack in out'][: rank == 3]]
+    return [*could, ' '.join(['in'] + ['out'] * (rank - 1)), *['stack in out'][: rank == 3]]
 
   def _sides(self, path: str, shape, bias) -> str:
     """The last two axes of a dense kernel or a convolution: a bias has the size of the outputs.
