@@ -294,6 +294,38 @@ def test_a_square_stack_is_told_by_its_bias():
     found({'kernel': jnp.ones((8, 8, 8)), 'bias': jnp.ones((8, 8))})
 
 
+@pytest.mark.parametrize(
+  ('layer', 'text'),
+  [
+    ('DenseGeneral_0', 'in in in out'),
+    ('linear', 'in in in out'),
+    ('proj', 'position position in out'),
+    ('block', 'position position in out'),
+    ('dense_conv', 'position position in out'),
+  ],
+)
+def test_a_layer_s_name_tells_more_than_a_window_s_shape(layer, text):
+  params = {layer: {'kernel': jnp.ones((4, 4, 4, 8))}}
+  [layout] = axes.layouts(params, [f'{layer}/kernel']).values()
+  assert layout.text == text
+
+
+@pytest.mark.parametrize(
+  ('layouts', 'message'),
+  [
+    ({'(': 'in out'}, r"^layouts='\(': no regular expression"),
+    (['in out'], r"^layouts=\['in out'\] must be a dict"),
+    ('in out', r"^layouts='in out' must be a dict"),
+    ({'w': 3}, r"^layouts={'w': 3} must have an expression .* and a Layout or its words"),
+    ({3: 'in out'}, r"^layouts={3: 'in out'} must have an expression"),
+  ],
+)
+def test_layouts_that_are_none_are_refused_in_one_line(layouts, message):
+  with pytest.raises(ValueError, match=message) as error:
+    axes.given(layouts)
+  assert '\n' not in str(error.value)
+
+
 def test_a_pattern_that_matches_nothing_lists_what_there_is():
   with pytest.raises(ValueError, match="layouts: 'qery' matches no parameter; there are: w"):
     found({'w': jnp.ones((2, 2))}, {'qery': 'in out'})

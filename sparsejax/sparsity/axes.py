@@ -27,9 +27,19 @@ LARGEST_WINDOW = 11  # of a convolution that no name tells of: AlexNet's
 
 def given(layouts: Mapping[str, str | Layout] | None) -> Given:
   """Returns what a user gave, {pattern of a path: layout}, checked and hashable."""
+  layouts = {} if layouts is None else layouts
+  if not isinstance(layouts, Mapping):
+    raise ValueError(
+      f"layouts={layouts!r} must be a dict of expressions over paths, as {{'query': 'in head out'}}"
+    )
   found = []
-  for pattern, value in (layouts or {}).items():
-    tree.patterns(pattern)
+  for pattern, value in layouts.items():
+    if not isinstance(pattern, str) or not isinstance(value, str | Layout):
+      raise ValueError(
+        f'layouts={{{pattern!r}: {value!r}}} must have an expression over paths, a string, and a '
+        "Layout or its words, as 'in head out'"
+      )
+    tree.patterns(pattern, 'layouts')
     found.append((pattern, of_text(value)))
   return tuple(found)
 
@@ -94,7 +104,7 @@ def _may_be(path: str, layouts: Given) -> bool:
 
 def _of_node(path: str, shape: tuple[int, ...], nodes: kinds.Nodes) -> Layout | None:
   """The layout of a kernel of Equinox, whose layers put outputs first; None of any other leaf."""
-  parent, _, name = path.rpartition('/')
+  parent, name = tree.module_of(path), _last(path)
   node = nodes.get(parent)
   if node is None:
     return None
@@ -105,7 +115,7 @@ def _of_node(path: str, shape: tuple[int, ...], nodes: kinds.Nodes) -> Layout | 
   elif kind == 'Embedding':
     base = ['in', 'out']
   elif kind == 'Linear':
-    base = _of_attention(path, nodes) or ['out', 'in']
+    base = _of_attention(parent, nodes) or ['out', 'in']
   elif kind.startswith('Conv'):
     base = ['out', 'in'] + ['position'] * node.num_spatial_dims
   elif name.startswith('weight'):  # of recurrent cells
@@ -116,16 +126,15 @@ def _of_node(path: str, shape: tuple[int, ...], nodes: kinds.Nodes) -> Layout | 
   if stacks < 0:
     return None
   text = ' '.join(['stack'] * stacks + base)
-  heads = nodes[parent.rpartition('/')[0]].num_heads if '(' in text else None
+  heads = nodes[tree.module_of(parent)].num_heads if '(' in text else None
   return Layout(text, heads)
 
 
-def _of_attention(path: str, nodes: kinds.Nodes) -> list[str] | None:
+def _of_attention(layer: str, nodes: kinds.Nodes) -> list[str] | None:
   """The axes of a projection of Equinox' attention, which fuses heads and features."""
-  module, _, name = path.rpartition('/')[0].rpartition('/')
-  if type(nodes.get(module)).__name__ != 'MultiheadAttention':
+  if type(nodes.get(tree.module_of(layer))).__name__ != 'MultiheadAttention':
     return None
-  return ['out', '(head in)'] if name == 'output_proj' else ['(head out)', 'in']
+  return ['out', '(head in)'] if _last(layer) == 'output_proj' else ['(head out)', 'in']
 
 
 class _Named:
@@ -154,8 +163,8 @@ class _Named:
 
   def _of_kernel(self, path: str) -> list[str]:
     """Every layout that a kernel could have; one where it is clear."""
-    shape, layer = self._shapes[path], tree.module_of(path).rpartition('/')[2]
-    if path.rpartition('/')[2] == 'weight':
+    shape, layer = self._shapes[path], _last(tree.module_of(path))
+    if _last(path) == 'weight':
       return self._of_weight(path)
     alone = self._of_layer(path, shape, self._bias(path))
     stack = self._stack_of(tree.module_of(path))
@@ -177,7 +186,7 @@ class _Named:
 
   def _of_layer(self, path: str, shape, bias) -> list[str]:
     """What the axes of a single layer could be, whose bias has this shape, if it has one."""
-    rank, layer = len(shape), tree.module_of(path).rpartition('/')[2]
+    rank, layer = len(shape), _last(tree.module_of(path))
     sides = self._sides(path, shape, bias)
     if rank == 2:
       return [sides]
@@ -206,8 +215,8 @@ class _Named:
     *_, first, last = shape
     if first != last and bias in ((first,), (last,)):
       return 'in out' if bias == (last,) else 'out in'
-    layer, _, name = path.rpartition('/')
-    of_haiku = len(shape) > 2 and name == 'w' and TRANSPOSED.search(layer.rpartition('/')[2])
+    layer = _last(tree.module_of(path))
+    of_haiku = len(shape) > 2 and _last(path) == 'w' and TRANSPOSED.search(layer)
     return 'out in' if of_haiku else 'in out'
 
   def _of_weight(self, path: str) -> list[str]:
@@ -233,7 +242,8 @@ class _Named:
 
   def _in_attention(self, path: str) -> bool:
     """Whether this is a projection to heads, or what puts them together again beside such."""
-    module, _, layer = tree.module_of(path).rpartition('/')
+    layer = _last(tree.module_of(path))
+    module = tree.module_of(tree.module_of(path))
     if PROJECTIONS.match(layer):
       return True
     prefix = f'{module}/' if module else ''
@@ -258,7 +268,7 @@ class _Named:
       return (None,)
     if vectors:
       return tuple(axis for axis in (0, 1) if self._stacks(near, axis)) or UNKNOWN
-    return self._stack_of(module.rpartition('/')[0]) if module else UNKNOWN
+    return self._stack_of(tree.module_of(module)) if module else UNKNOWN
 
   def _is_features(self, path: str) -> bool:
     """Whether a bias has the last axes of its kernel, several of them: heads and features."""
@@ -282,6 +292,10 @@ class _Named:
 
 
 UNKNOWN: tuple[int | None, ...] = (None, 0)
+
+
+def _last(path: str) -> str:
+  return path.rpartition('/')[2]
 
 
 def _without(shape: tuple[int, ...], axis: int) -> tuple[int, ...]:
