@@ -2,10 +2,15 @@
 
 from typing import NamedTuple
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
+import optax
 import pytest
+from flax import linen as nn
+from flax import nnx
 
+from sparsejax import prune_to, sparsity_report
 from sparsejax.sparsity import kinds, tree
 
 NETWORK = {
@@ -33,6 +38,42 @@ def test_paths_follow_the_order_of_the_leaves():
 
 def test_paths_of_a_module_made_of_attributes():
   assert tree.paths([Linear(jnp.ones((2, 2)), None)]) == ['0/weight']
+
+
+class Attention(eqx.Module):
+  """Arrays of its own, of which one has the name that NNX gives to what a variable holds."""
+
+  query: jax.Array | None
+  key: jax.Array | None
+  value: jax.Array | None
+
+
+def test_an_array_named_value_beside_others_keeps_its_name():
+  params = {'attn': Attention(*jnp.ones((3, 2, 4)))}
+  paths = ['attn/query', 'attn/key', 'attn/value']
+  assert tree.paths(params) == paths
+  assert chosen_paths(params) == paths
+  picked = tree.pick(params, tree.choose(params, ('value',)))
+  assert tree.paths(picked) == ['attn/value']
+  hidden = {'attn': Attention(optax.MaskedNode(), optax.MaskedNode(), jnp.ones(2))}
+  assert tree.paths(hidden) == ['attn/value']
+  pruned = prune_to(params, sparsity=0.25, exclude=('query', 'key$'))
+  assert sparsity_report(pruned)['active_weights'] == 18
+  assert int(jnp.sum(pruned['attn'].value != 0)) == 2
+
+
+def test_what_a_variable_or_a_box_holds_has_the_path_of_what_holds_it():
+  params = {'fc': {'kernel': nn.Partitioned(jnp.ones((2, 3)), (None, None)), 'bias': jnp.ones(3)}}
+  assert tree.paths(params) == ['fc/bias', 'fc/kernel']
+  linear = nnx.state(nnx.Linear(2, 3, rngs=nnx.Rngs(0)))
+  assert tree.paths({'fc': linear}) == ['fc/bias', 'fc/kernel']
+
+
+def test_two_leaves_with_one_path_are_refused_by_name():
+  with pytest.raises(ValueError, match=r"^two parameters have the path 'a/b', and each must have"):
+    tree.paths({'a': {'b': 1}, 'a/b': 2})
+  with pytest.raises(ValueError, match="two parameters have the path 'a/b'"):
+    sparsity_report({'a': {'b': jnp.ones((2, 2))}, 'a/b': jnp.ones((2, 2))})
 
 
 @pytest.mark.parametrize(

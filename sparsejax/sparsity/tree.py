@@ -1,7 +1,8 @@
 """Parameters by path: which leaf is called what, which are kernels, which a rule is over."""
 
+import collections
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -21,20 +22,44 @@ def paths(tree: Any, is_leaf: Callable[[Any], bool] | None = None) -> list[str]:
   """Returns the '/'-joined path of every leaf, in the order of jax.tree.leaves.
 
   The `value` of NNX' variables and of Flax' boxes is left out: NNX' own optimizer shows a chain
-  variables when it begins and bare arrays when it updates them.
+  variables when it begins and bare arrays when it updates them. A module that holds more than its
+  `value` is no box.
+
+  Raises:
+    ValueError: two leaves with one path, as those of {'a': {'b': 0}, 'a/b': 1}.
 
   Example:
     >>> paths({'conv1': {'kernel': 0, 'bias': 1}})
     ['conv1/bias', 'conv1/kernel']
   """
-  flat, _ = jax.tree_util.tree_flatten_with_path(tree, is_leaf)
-  return [_joined(path) for path, _ in flat]
+  keys = _keys(tree, is_leaf)
+  held = collections.Counter(_held(tree, is_leaf) if any(map(_is_in_box, keys)) else ())
+  bare = [k[:-1] if _is_in_box(k) and held[k[:-1]] <= 1 else k for k in keys]
+  found = [jax.tree_util.keystr(k, simple=True, separator='/') for k in bare]
+  if len(set(found)) < len(found):
+    path = next(path for path, n in collections.Counter(found).items() if n > 1)
+    raise ValueError(f"two parameters have the path '{path}', and each must have its own")
+  return found
 
 
-def _joined(keys) -> str:
-  attribute = isinstance(keys[-1], jax.tree_util.GetAttrKey) if len(keys) > 1 else False
-  keys = keys[:-1] if attribute and keys[-1].name in BOXES else keys
-  return jax.tree_util.keystr(keys, simple=True, separator='/')
+def _keys(tree, is_leaf) -> list[tuple[Any, ...]]:
+  return [keys for keys, _ in jax.tree_util.tree_flatten_with_path(tree, is_leaf)[0]]
+
+
+def _is_in_box(keys) -> bool:
+  attribute = len(keys) > 1 and isinstance(keys[-1], jax.tree_util.GetAttrKey)
+  return attribute and keys[-1].name in BOXES
+
+
+def _held(tree, is_leaf) -> Iterator[tuple[Any, ...]]:
+  """The keys of every node, once for each leaf within it and each hole where one was taken out."""
+
+  def is_end(node):
+    hole = node is None or (isinstance(node, tuple) and not node)
+    return hole or (is_leaf is not None and is_leaf(node))
+
+  for keys in _keys(tree, is_end):
+    yield from (keys[:n] for n in range(len(keys)))
 
 
 def named_leaves(tree: Any, is_leaf: Callable[[Any], bool] | None = None) -> dict[str, Any]:
