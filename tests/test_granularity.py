@@ -210,6 +210,9 @@ def test_any_count_is_met_exactly_and_in_every_group_equally(shape, m):
   [
     (lambda: blocks(0, 4), 'blocks of 0x4: allowed are 1 or more'),
     (lambda: blocks(4, -1), 'blocks of 4x-1: allowed are 1 or more'),
+    (lambda: blocks(2.5, 4), 'blocks: inputs=2.5 must be an integer'),
+    (lambda: blocks(4, None), 'blocks: outputs=None must be an integer'),
+    (lambda: n_of_m(4.0), 'n_of_m: m=4.0 must be an integer'),
     (lambda: n_of_m(1), 'N:M sparsity with m=1: allowed is 2 or more'),
     (lambda: n_of_m(-2), 'N:M sparsity with m=-2: allowed is 2 or more'),
   ],

@@ -1,10 +1,13 @@
 """One definition of every figure, on networks small enough to count by hand."""
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from flax import nnx
 
+from sparsejax import granularity, one_shot, prune, prune_to
 from sparsejax.sparsity import measure, tree
 
 NETWORK = {
@@ -101,6 +104,40 @@ def test_only_floating_leaves_are_counted():
   params = {'w': jnp.ones((2, 2), jnp.bfloat16), 'seed': jnp.ones(3, jnp.uint32)}
   assert measure.sizes(params) == {'w': 4}
   assert measure.count_above(params, (0.0,)).tolist() == [4]
+
+
+def models():
+  return eqx.nn.MLP(2, 1, 3, 1, key=jax.random.key(0)), nnx.Linear(2, 3, rngs=nnx.Rngs(0))
+
+
+def test_count_macs_says_what_it_must_be_given():
+  x, (of_equinox, of_nnx) = jnp.ones(2), models()
+  for arguments, message in (
+    ((NETWORK,), r'^count_macs\(params, positions\): positions must be a dict'),
+    ((NETWORK, x), r'^count_macs\(params, positions\): positions must be a dict'),
+    ((of_equinox, of_equinox, x), r'^count_macs: of=MLP\(\.\.\.\), .* must be a function of'),
+    ((of_nnx, x), r'^count_macs: of=Linear\(\.\.\.\), .* must be a function of'),
+    ((lambda params: params,), r'^count_macs\(function\) must be given the params'),
+  ):
+    with pytest.raises(ValueError, match=message) as error:
+      measure.count_macs(*arguments)
+    assert '\n' not in str(error.value)
+
+
+@pytest.mark.parametrize(
+  'take',
+  [
+    measure.report,
+    lambda model: prune_to(model, sparsity=0.5),
+    lambda model: prune_to(model, sparsity=0.5, granularity=granularity.filters()),
+    lambda model: prune(one_shot(0, 0.5)).init(model),
+  ],
+)
+def test_a_model_with_its_functions_is_no_tree_of_arrays(take):
+  model, _ = models()
+  with pytest.raises(ValueError, match=r"^'activation' is the function relu and must be"):
+    take(model)
+  take(eqx.filter(model, eqx.is_array))
 
 
 @pytest.mark.parametrize('dtype', [jnp.int8, jnp.complex64])

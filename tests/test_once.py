@@ -98,6 +98,12 @@ def test_it_runs_under_jit():
     ({'sparsity': 0.5, 'compression': 2}, 'allowed is one of'),
     ({'sparsity': 1.0}, r'sparsity=1\.0: allowed is a share in \[0, 1\)'),
     ({'compression': 0.5}, r'compression=0\.5: allowed is a number, 1 or more'),
+    ({'sparsity': '0.5'}, "^sparsity='0.5' must be a number$"),
+    ({'sparsity': 0.5, 'seed': None}, '^seed=None must be an integer$'),
+    (
+      {'sparsity': 0.5, 'granularity': granularity.filters},
+      r'^granularity=filters must be what a function of sparsejax\.granularity returns, as filters',
+    ),
     ({'macs': 0.5}, 'macs needs positions='),
     (
       {'sparsity': 0.95, 'exclude': 'head'},

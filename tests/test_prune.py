@@ -12,7 +12,7 @@ from toy import WEIGHTS, count, kernels, layer, masks_of, network, sgd, train, z
 
 import sparsejax
 from sparsejax import apply_masks, one_shot, prune
-from sparsejax.sparsity import allocation, criteria, updates
+from sparsejax.sparsity import allocation, criteria, granularity, updates
 from sparsejax.sparsity.granularity import Granularity
 from sparsejax.sparsity.schedules import PruningSchedule
 
@@ -136,6 +136,32 @@ def test_infinite_gradients_grow_before_others_and_after_what_is_kept(rule):
   grad = {'w': jnp.array([[jnp.inf, jnp.inf, jnp.inf, 1.0]])}
   _, state = tx.update(zeros, state, params, grad=grad)
   assert state.masks['w'].tolist() == [[True, False, False, True]]
+
+
+@pytest.mark.parametrize(
+  ('parts', 'message'),
+  [
+    (
+      {'granularity': granularity.filters},
+      r'granularity=filters must be what a function of sparsejax\.granularity returns, as filters',
+    ),
+    ({'allocation': 3}, r'allocation=3 must be what a function of sparsejax\.allocation returns$'),
+    (
+      {'update_rule': updates.rigl},
+      r'update_rule=rigl must be what a function of sparsejax\.updates returns, as rigl\(\) does$',
+    ),
+    ({'seed': None}, 'seed=None must be an integer$'),
+    ({'seed': '1'}, "seed='1' must be an integer$"),
+    ({'seed': 0.5}, r'seed=0\.5 must be an integer$'),
+    ({'floor': 1.5}, r'floor=1\.5 must be an integer; optax\.inject_hyperparams'),
+    ({'floor': True}, 'floor=True must be an integer; '),
+    ({'criterion': 3}, 'criterion=3 must be a function; '),
+  ],
+)
+def test_what_is_no_part_is_refused_with_its_value(parts, message):
+  with pytest.raises(ValueError, match=f'^{message}') as error:
+    prune(one_shot(0, 0.5), **parts)
+  assert '\n' not in str(error.value)
 
 
 def test_a_floor_that_keeps_everything_is_refused():

@@ -287,7 +287,7 @@ def apportion(weights: np.ndarray, total: int, lowest: np.ndarray, highest: np.n
 
 def default(granularity: Granularity | None) -> Allocation:
   """One global rank; of N:M sparsity the same share everywhere, or N would differ by layer."""
-  return uniform() if granularity is not None and granularity.evenly else global_rank()
+  return uniform() if getattr(granularity, 'evenly', False) else global_rank()
 
 
 def absolute_threshold() -> Allocation:

@@ -8,8 +8,9 @@ with a height and a width in front. Targets and floors count groups.
 """
 
 import math
+import numbers
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -39,6 +40,12 @@ class Granularity(NamedTuple):
   def groups(self, shape: tuple[int, ...]) -> int:
     """Returns how many groups a leaf of this shape has."""
     return math.prod(jax.eval_shape(self.pool, jax.ShapeDtypeStruct(shape, jnp.float32)).shape)
+
+
+def _check_whole(name: str, **sizes: Any) -> None:
+  for size, value in sizes.items():
+    if not isinstance(value, numbers.Integral) or isinstance(value, bool):
+      raise ValueError(f'{name}: {size}={value!r} must be an integer')
 
 
 def weight() -> Granularity:
@@ -98,7 +105,7 @@ def blocks(inputs: int = 4, outputs: int = 4) -> Granularity:
     outputs: its width, 1 or more.
 
   Raises:
-    ValueError: a size below 1.
+    ValueError: a size that is no integer or below 1.
 
   Example:
     >>> blocks(1, 2).pool(jnp.array([[3.0, 1.0, 5.0], [1.0, 0.0, 2.0]])).tolist()
@@ -107,6 +114,7 @@ def blocks(inputs: int = 4, outputs: int = 4) -> Granularity:
   References:
     Gray, Radford and Kingma 2017, https://openai.com/research/block-sparse-gpu-kernels
   """
+  _check_whole('blocks', inputs=inputs, outputs=outputs)
   if inputs < 1 or outputs < 1:
     raise ValueError(f'blocks of {inputs}x{outputs}: allowed are 1 or more')
 
@@ -142,7 +150,7 @@ def n_of_m(m: int = 4) -> Granularity:
     m: the length of a group, 2 or more.
 
   Raises:
-    ValueError: m below 2.
+    ValueError: m that is no integer or below 2.
 
   Example:
     >>> scores = jnp.array([[9.0], [8.0], [7.0], [1.0], [3.0], [2.0]])
@@ -152,6 +160,7 @@ def n_of_m(m: int = 4) -> Granularity:
   References:
     Mishra et al. 2021, https://arxiv.org/abs/2104.08378
   """
+  _check_whole('n_of_m', m=m)
   if m < 2:
     raise ValueError(f'N:M sparsity with m={m}: allowed is 2 or more')
 

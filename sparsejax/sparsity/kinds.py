@@ -77,8 +77,17 @@ def is_scale(path: str) -> bool:
 
 
 def is_parameter(path: str, leaf: Any) -> bool:
-  """Whether a leaf is trainable at all: anything of a floating type."""
-  del path
+  """Whether a leaf is trainable at all: anything of a floating type.
+
+  Raises:
+    ValueError: a function, as Equinox' models hold them beside their arrays.
+  """
+  if callable(leaf):
+    name = getattr(leaf, '__name__', type(leaf).__name__)
+    raise ValueError(
+      f"'{path}' is the function {name} and must be an array: give the arrays of a model alone, as "
+      'of eqx.partition(model, eqx.is_array)'
+    )
   return jnp.issubdtype(jnp.result_type(leaf), jnp.floating)
 
 

@@ -157,11 +157,14 @@ def count_macs(of: Any, *rest: Any) -> dict[str, Any]:
     {'macs': 6, 'active_macs': 3, 'theoretical_speedup': 2.0, 'products': 0}
   """
   if not tree.is_function(of):
-    [positions] = rest
-    figures = report(of, positions)
+    if len(rest) != 1 or not isinstance(rest[0], Mapping):
+      raise ValueError(_not_counted(of))
+    figures = report(of, *rest)
     return {name: figures[name] for name in MACS}
   from sparsejax.sparsity import program
 
+  if not rest:
+    raise ValueError('count_macs(function) must be given the params of the function after it')
   params, *examples = rest
   positions, products = program.counts(of, params, *examples)
   for path, leaf in named_leaves(params).items():
@@ -175,6 +178,19 @@ def count_macs(of: Any, *rest: Any) -> dict[str, Any]:
     for of_paths in (sizes(params), _active(params))
   )
   return _figures(macs, left) | {'products': products}
+
+
+def _not_counted(of) -> str:
+  if callable(of):
+    return (
+      f'count_macs: of={type(of).__name__}(...), a model that holds its parameters, must be a '
+      'function of (params, *examples), followed by these: take it apart, as eqx.partition and '
+      'nnx.split do, and put it together in the function'
+    )
+  return (
+    'count_macs(params, positions): positions must be a dict of how often each layer applies its '
+    'kernel, as positions_of finds them; or begin with a function of (params, *examples)'
+  )
 
 
 MACS = ('macs', 'active_macs', 'theoretical_speedup')

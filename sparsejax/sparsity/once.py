@@ -13,7 +13,7 @@ from sparsejax.sparsity import axes, criteria, schedules, tree, updates
 from sparsejax.sparsity import granularity as granularities
 from sparsejax.sparsity.costs import Costs, Layer, mac_costs, weight_costs
 from sparsejax.sparsity.layout import Layout
-from sparsejax.sparsity.renewal import Renewal, compiled
+from sparsejax.sparsity.renewal import Renewal, check_part, check_seed, compiled
 
 
 def prune_to(
@@ -65,6 +65,9 @@ def prune_to(
     >>> prune_to(params, sparsity=0.5)['fc']['kernel'].tolist()
     [[3.0, 0.0], [0.0, 2.0]]
   """
+  check_seed(seed)
+  if granularity is not None:
+    check_part('granularity', granularity, granularities.Granularity)
   rule = _rule(allocation, granularity)
   target = _target(sparsity, compression, macs)
   told = axes.given(layouts)
@@ -121,6 +124,8 @@ def _target(sparsity, compression, macs) -> float:
   if len(given) != 1:
     raise ValueError(f'prune_to with {given}: allowed is one of sparsity, compression, macs')
   [(name, value)] = given.items()
+  if not schedules.is_number(value):
+    raise ValueError(f'{name}={value!r} must be a number')
   allowed, left = {
     'sparsity': ('a share in [0, 1)', lambda: 1 - value),
     'compression': ('a number, 1 or more', lambda: 1 / value if value > 0 else 2),

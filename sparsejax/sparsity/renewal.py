@@ -22,6 +22,25 @@ from sparsejax.sparsity.units import Unit, units
 from sparsejax.sparsity.updates import UpdateRule
 from sparsejax.streams import PRUNING, stream
 
+PARTS = {'granularity': Granularity, 'allocation': Allocation, 'update_rule': UpdateRule}
+
+
+def check_part(name: str, part: Any, kind: type) -> None:
+  """Raises a ValueError in one line where a part is not what its functions return."""
+  if not isinstance(part, kind):
+    module = 'updates' if kind is UpdateRule else name
+    found = getattr(part, '__name__', repr(part))
+    call = f', as {found}() does' if callable(part) else ''
+    raise ValueError(f'{name}={found} must be what a function of sparsejax.{module} returns{call}')
+
+
+def check_seed(seed: Any) -> None:
+  """Raises a ValueError in one line where a seed is no integer, nor an array of one."""
+  is_array = hasattr(seed, 'dtype') and np.ndim(seed) == 0
+  is_whole = isinstance(seed, numbers.Integral) and not isinstance(seed, bool)
+  if not is_whole and not (is_array and jnp.issubdtype(seed.dtype, jnp.integer)):
+    raise ValueError(f'seed={seed!r} must be an integer')
+
 
 class Renewal(NamedTuple):
   """The parts of a pruning method, and the masks that they make of parameters.
@@ -43,20 +62,24 @@ class Renewal(NamedTuple):
   def checked(self) -> 'Renewal':
     """Returns itself, or raises a ValueError in one line for parts that don't go together."""
     schedule = checked(self.schedule)
-    for part, kind in (('granularity', Granularity), ('allocation', Allocation)):
-      if not isinstance(found := getattr(self, part), kind):
-        raise ValueError(f'{part}={found}: allowed is what a function of sparsejax.{part} returns')
+    for part, kind in PARTS.items():
+      check_part(part, getattr(self, part), kind)
     falling = [a > b for a, b in itertools.pairwise(schedule.targets)]
     if self.allocation.absolute and any(falling):
       raise ValueError(
         f'thresholds {schedule.targets} fall, and what the first removes is gone: allowed are '
         'rising ones, such as cubic(..., initial=0.0)'
       )
-    if not callable(self.criterion) or not isinstance(self.floor, numbers.Integral):
-      raise ValueError(
-        f'criterion={self.criterion}, floor={self.floor}: allowed are a function and an integer; '
-        'optax.inject_hyperparams, which makes arrays of both, belongs around the optimizer alone'
-      )
+    whole = isinstance(self.floor, numbers.Integral) and not isinstance(self.floor, bool)
+    for part, is_right, wanted in (
+      ('criterion', callable(self.criterion), 'a function'),
+      ('floor', whole, 'an integer'),
+    ):
+      if not is_right:
+        raise ValueError(
+          f'{part}={getattr(self, part)!r} must be {wanted}; optax.inject_hyperparams, which makes '
+          'an array of it, belongs around the optimizer alone'
+        )
     if self.floor < 0:
       raise ValueError(f'floor={self.floor}: allowed is 0 or more')
     if self.grows and self.allocation.absolute:

@@ -7,7 +7,8 @@ period. "At step t" means after t updates: the update number t is the first that
 
 import itertools
 import math
-from typing import NamedTuple
+import numbers
+from typing import Any, NamedTuple
 
 
 class PruningSchedule(NamedTuple):
@@ -15,6 +16,29 @@ class PruningSchedule(NamedTuple):
 
   steps: tuple[int, ...]
   targets: tuple[float, ...]
+
+
+def is_number(value: Any) -> bool:
+  """Whether this is a real number, or an array of one.
+
+  Example:
+    >>> is_number(0.5), is_number('0.5'), is_number(None)
+    (True, False, False)
+  """
+  return isinstance(value, numbers.Real) or getattr(value, 'shape', None) == ()
+
+
+def _whole(schedule: str, **steps: Any) -> list[int]:
+  for name, step in steps.items():
+    if not is_number(step) or not float(step).is_integer():
+      raise ValueError(f'{schedule}: {name}={step!r} must be a whole number')
+  return [int(step) for step in steps.values()]
+
+
+def _check_numbers(schedule: str, **values: Any) -> None:
+  for name, value in values.items():
+    if not is_number(value):
+      raise ValueError(f'{schedule}: {name}={value!r} must be a number')
 
 
 def one_shot(step: int, target: float) -> PruningSchedule:
@@ -31,7 +55,8 @@ def one_shot(step: int, target: float) -> PruningSchedule:
     >>> one_shot(100, 0.05)
     PruningSchedule(steps=(100,), targets=(0.05,))
   """
-  return checked(PruningSchedule((int(step),), (float(target),)))
+  _check_numbers('one_shot', target=target)
+  return checked(PruningSchedule(tuple(_whole('one_shot', step=step)), (float(target),)))
 
 
 def cubic(
@@ -60,6 +85,8 @@ def cubic(
   References:
     Zhu and Gupta 2017, https://arxiv.org/abs/1710.01878
   """
+  begin, end, every = _whole('cubic', begin=begin, end=end, every=every)
+  _check_numbers('cubic', target=target, initial=initial)
   if end <= begin or every < 1:
     raise ValueError(
       f'cubic schedule with begin={begin}, end={end}, every={every}: '
@@ -89,6 +116,8 @@ def periodic(begin: int, end: int, target: float, *, every: int = 100) -> Prunin
     >>> periodic(0, 50, 0.1, every=20)
     PruningSchedule(steps=(0, 20, 40), targets=(0.1, 0.1, 0.1))
   """
+  begin, end, every = _whole('periodic', begin=begin, end=end, every=every)
+  _check_numbers('periodic', target=target)
   if end <= begin or every < 1:
     raise ValueError(
       f'periodic schedule with begin={begin}, end={end}, every={every}: '
@@ -122,6 +151,8 @@ def rounds(begin: int, every: int, target: float, *, share: float = 0.2) -> Prun
     Frankle and Carbin 2019, https://arxiv.org/abs/1803.03635
     Renda et al. 2020, https://arxiv.org/abs/2003.02389
   """
+  begin, every = _whole('rounds', begin=begin, every=every)
+  _check_numbers('rounds', target=target, share=share)
   if not (0 < share < 1 and 0 < target <= 1 and every >= 1):
     raise ValueError(
       f'rounds with every={every}, target={target}, share={share}: allowed are a period of 1 or '

@@ -125,8 +125,8 @@ def choose(params: Any, which: Choice = 'kernels', exclude: str | Sequence[str] 
   exclude = patterns(exclude)
   _check_found('exclude', exclude, named)
   chosen = [
-    wanted(path, leaf)
-    and kinds.is_parameter(path, leaf)
+    kinds.is_parameter(path, leaf)
+    and wanted(path, leaf)
     and not any(re.search(pattern, path) for pattern in exclude)
     for path, leaf in named.items()
   ]
@@ -144,7 +144,7 @@ def kernels(params: Any) -> dict[str, Any]:
   """
   named = named_leaves(params)
   wanted = _wanted('kernels', params, named)
-  return {p: leaf for p, leaf in named.items() if wanted(p, leaf) and kinds.is_parameter(p, leaf)}
+  return {p: leaf for p, leaf in named.items() if kinds.is_parameter(p, leaf) and wanted(p, leaf)}
 
 
 def _wanted(which, params, named) -> Callable[[str, Any], bool]:

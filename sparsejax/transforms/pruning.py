@@ -15,7 +15,7 @@ from sparsejax.sparsity import axes, criteria, schedules, tree
 from sparsejax.sparsity import granularity as granularities
 from sparsejax.sparsity import updates as update_rules
 from sparsejax.sparsity.layout import Layout
-from sparsejax.sparsity.renewal import Renewal, compiled
+from sparsejax.sparsity.renewal import Renewal, check_seed, compiled
 from sparsejax.transforms.searching import check_no_search
 from sparsejax.transforms.slots import clear_slots, is_hole
 
@@ -111,6 +111,7 @@ def prune(
     Han et al. 2015, https://arxiv.org/abs/1506.02626
     Zhu and Gupta 2017, https://arxiv.org/abs/1710.01878
   """
+  check_seed(seed)
   parts = Renewal(
     schedule,
     criterion,
