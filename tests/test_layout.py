@@ -305,7 +305,7 @@ def test_a_square_stack_is_told_by_its_bias():
   ],
 )
 def test_a_layer_s_name_tells_more_than_a_window_s_shape(layer, text):
-  params = {layer: {'kernel': jnp.ones((4, 4, 4, 8))}}
+  params = {layer: {'kernel': jnp.ones((4, 4, 4, 8)), 'bias': jnp.ones(8)}}
   [layout] = axes.layouts(params, [f'{layer}/kernel']).values()
   assert layout.text == text
 
