@@ -50,7 +50,7 @@ def kind(path: str, shape: tuple[int, ...], nodes: Nodes | None = None) -> str:
     return OTHER
   if SCALES.search(name):
     return SCALE
-  long = sum(size > 1 for size in shape)
+  long = sum(size != 1 for size in shape)
   if len(shape) < 2 or (long < 2 and not NAMED_KERNEL.search(name)):
     return OTHER  # a row, as a learned token is
   return EMBEDDING if TABLES.search(name) else KERNEL
