@@ -275,9 +275,9 @@ def test_what_is_no_kernel_whatever_its_rank(name):
 
 
 def test_a_row_is_a_kernel_if_it_is_called_so():
-  params = {'token': (1, 1, 8), 'start': (1, 8), 'kernel': (8, 1), 'w_out': (1, 8)}
+  params = {'start': (1, 1, 8), 'kernel': (1, 1, 8), 'w_out': (1, 1, 8), 'out': (1, 8)}
   params = {name: jnp.ones(shape) for name, shape in params.items()}
-  assert list(tree.kernels(params)) == ['kernel', 'w_out']
+  assert list(tree.kernels(params)) == ['kernel', 'out', 'w_out']
 
 
 def test_what_could_be_a_stack_a_convolution_or_a_dense_layer_asks():

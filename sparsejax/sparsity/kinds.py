@@ -51,8 +51,9 @@ def kind(path: str, shape: tuple[int, ...], nodes: Nodes | None = None) -> str:
   if SCALES.search(name):
     return SCALE
   long = sum(size != 1 for size in shape)
-  if len(shape) < 2 or (long < 2 and not NAMED_KERNEL.search(name)):
-    return OTHER  # a row, as a learned token is
+  is_row = len(shape) > 2 and long < 2  # as a learned token is
+  if len(shape) < 2 or (is_row and not NAMED_KERNEL.search(name)):
+    return OTHER
   return EMBEDDING if TABLES.search(name) else KERNEL
 
 
