@@ -288,6 +288,12 @@ COUNTED = {  # function, parameters, examples, (all, what is left, of products w
     (ROWS,),
     (140, 0, 0),
   ),
+  'one of two alike branches': (
+    lambda p, x: jax.lax.cond(x.sum() > 0, lambda x: x @ p['w'], lambda x: -x @ p['w'], x),
+    ONES,
+    (ROWS,),
+    (140, 140, 0),
+  ),
   'a norm of weights': (
     lambda p, x: x @ (p['w'] * (p['g'] / jnp.linalg.norm(p['w'], axis=0))[None]),
     ONES | {'g': jnp.ones(5)},
@@ -412,6 +418,12 @@ UNCOUNTED = {
     ONES,
     (ROWS,),
     'a while loop makes products',
+  ),
+  'a learned image': (
+    lambda p, x: _convolve(p['tokens'], p['w']) + x.sum(),
+    {'w': WINDOW, 'tokens': IMAGE},
+    (ROWS,),
+    'a convolution of a parameter',
   ),
   'groups of examples': (
     lambda p, x: _convolve(x, p['w'], batch_group_count=2),
