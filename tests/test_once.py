@@ -127,3 +127,16 @@ def test_a_layer_of_which_hardly_a_weight_is_left_is_named():
     prune_to(params, sparsity=0.99)  # an even share of 0.4 weights
     prune_to(params, sparsity=0.9, floor=2)
     prune_to(params, sparsity=0.9, allocation=allocation.uniform)
+
+
+@pytest.mark.parametrize(
+  ('grad', 'message'),
+  [
+    ({'w': jnp.ones((4, 1))}, r"grad of 'w' has shape \(4, 1\) and must have shape \(4, 4\)"),
+    ({'v': jnp.ones((4, 4))}, r"grad of 'w' is missing and must have shape \(4, 4\)"),
+  ],
+)
+def test_a_gradient_of_another_shape_is_not_broadcast(grad, message):
+  params = {'w': jnp.ones((4, 4))}
+  with pytest.raises(ValueError, match=message):
+    sparsejax.prune_to(params, sparsity=0.5, criterion=sparsejax.criteria.saliency, grad=grad)

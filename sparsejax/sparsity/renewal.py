@@ -248,7 +248,11 @@ class _Step(NamedTuple):
 
   def _score(self, criterion, leaf, key, earlier) -> jax.Array:
     """What a criterion says of a leaf, each of the layers that it stacks by itself."""
-    named = {name: self.extra[name][leaf.path] for name in criteria.needs(criterion)}
+    named = {name: self.extra[name].get(leaf.path) for name in criteria.needs(criterion)}
+    for name, value in named.items():
+      if value is None or jnp.shape(value) != leaf.shape:
+        has = 'is missing' if value is None else f'has shape {jnp.shape(value)}'
+        raise ValueError(f"{name} of '{leaf.path}' {has} and must have shape {leaf.shape}")
     random = criteria.takes_key(criterion)
     param, key = (after(value, earlier) for value in (self.params[leaf.path], key))
     if leaf.layers == 1:
