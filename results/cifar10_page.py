@@ -88,7 +88,7 @@ def _cells(row: Row) -> str:
   return ' | '.join(
     (
       name,
-      summary['method'],
+      _method(row),
       allocation(row.runs[0].config),
       str(len(row.runs)),
       cells.in_percent(row.values('test_accuracy')),
@@ -103,6 +103,13 @@ def _cells(row: Row) -> str:
       f'{statistics.mean(row.whole("hours")):.1f}',
     )
   )
+
+
+def _method(row: Row) -> str:
+  """The method as the config has it; what keeps everything is the control of those that cut."""
+  run = row.runs[0]
+  is_control = (run.config.get('prune') or {}).get('target') == 1
+  return 'none, a control' if is_control else run.summary['method']
 
 
 def allocation(config: Mapping) -> str:
