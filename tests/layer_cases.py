@@ -110,7 +110,7 @@ def dense(library):
   return Case(*built, x, dict.fromkeys(paths, (letters, 1)))
 
 
-def convolutions(library, channels, *sizes, **options):
+def convolutions(library, channels, *sizes):
   """Two convolutions over 8 x 8 pixels, each of (outputs, window, groups, stride)."""
   x = jnp.ones((1, 8, 8, channels))
   inputs = (channels, *(out for out, *_ in sizes[:-1]))
@@ -123,13 +123,13 @@ def convolutions(library, channels, *sizes, **options):
 
       def make(x):
         for out, window, groups, stride in sizes:
-          x = nn.Conv(out, (window,) * 2, stride, feature_group_count=groups, **options)(x)
+          x = nn.Conv(out, (window,) * 2, stride, feature_group_count=groups)(x)
         return x
 
       built, paths = linen(make, x), ['Conv_0/kernel', 'Conv_1/kernel']
     case 'NNX':
       layers = [
-        nnx.Conv(a, out, (window,) * 2, stride, feature_group_count=groups, rngs=rngs(), **options)
+        nnx.Conv(a, out, (window,) * 2, stride, feature_group_count=groups, rngs=rngs())
         for a, (out, window, groups, stride) in zip(inputs, sizes, strict=True)
       ]
       built, paths = of_nnx(*layers), ['0/kernel', '1/kernel']

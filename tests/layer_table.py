@@ -247,11 +247,13 @@ def macs(problem: Problem) -> bool:
   return True
 
 
+weights = functools.partial(layerwise, 'weights')
 COLUMNS: dict[str, Callable[[Problem], bool]] = {
   **{name: functools.partial(layerwise, name) for name in LAYERWISE},
+  'weights': weights,
   'heads': heads,
   'global rank': global_rank,
-  'uniform': functools.partial(layerwise, 'weights'),
+  'uniform': weights,
   'ERK': erk,
   'report': report,
   'MACs': macs,
@@ -300,7 +302,7 @@ def cell(row: str, library: str, column: str) -> str:
   if (found := problems(row, library)) is None:
     return NONE
   plain, given, read = found
-  check = functools.partial(_checked, 'weights' if column == 'uniform' else column)
+  check = functools.partial(_checked, COLUMNS[column])
   applies = check(given)
   assert check(read) == applies
   if not applies:
@@ -316,13 +318,13 @@ def cell(row: str, library: str, column: str) -> str:
   return RIGHT
 
 
-def _checked(column: str, problem: Problem) -> bool:
+def _checked(check: Callable[[Problem], bool], problem: Problem) -> bool:
   """Checks each kernel's axes as they were found once, however they were found."""
   paths = tuple(problem.case.kernels)
   found = axes.layouts(problem.params, paths, axes.given(problem.layouts))
-  key = column, id(problem.case), tuple(found.items())
+  key = check, id(problem.case), tuple(found.items())
   if key not in CHECKED:
-    CHECKED[key] = COLUMNS[column](problem)
+    CHECKED[key] = check(problem)
   return CHECKED[key]
 
 

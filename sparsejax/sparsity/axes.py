@@ -69,8 +69,7 @@ def layouts(params: Any, paths: Sequence[str], layouts: Given = ()) -> dict[str,
   named = _Named(shapes, nodes)
   found = {}
   for path in paths:
-    told = next((layout for pattern, layout in layouts if re.search(pattern, path)), None)
-    layout = told or _of_node(path, shapes[path], nodes) or named.layout(path)
+    layout = _told(path, layouts) or _of_node(path, shapes[path], nodes) or named.layout(path)
     layout.check(path, shapes[path])
     found[path] = layout
   return found
@@ -96,9 +95,14 @@ def choose(params: Any, which: tree.Choice, exclude: Sequence[str], layouts: Giv
   return jax.tree.unflatten(jax.tree.structure(chosen), found)
 
 
+def _told(path: str, layouts: Given) -> Layout | None:
+  """What the user said of a leaf: the first pattern that is found in its path counts."""
+  return next((layout for pattern, layout in layouts if re.search(pattern, path)), None)
+
+
 def _may_be(path: str, layouts: Given) -> bool:
   """Whether what the user said of a leaf, if anything, leaves it inputs."""
-  told = next((layout for pattern, layout in layouts if re.search(pattern, path)), None)
+  told = _told(path, layouts)
   return told is None or any(factor.side == 'in' for factor in told.factors)
 
 

@@ -40,11 +40,8 @@ def count_above(params: Any, thresholds: tuple[float, ...]) -> jax.Array:
 
 def count_active(params: Any) -> dict[str, jax.Array]:
   """Returns the number of values that are not exactly zero, by path. Jittable, int32."""
-  return {
-    path: jnp.sum(leaf != 0, dtype=jnp.int32)
-    for path, leaf in named_leaves(params).items()
-    if is_parameter(path, leaf)
-  }
+  slices = _count_in_slices(params, jnp.int32)
+  return {path: jnp.sum(counts, dtype=jnp.int32) for path, counts in slices.items()}
 
 
 def active_weights(params: Any) -> dict[str, jax.Array]:

@@ -13,7 +13,7 @@ part of a kernel that is applied more often than the rest.
 import contextlib
 import re
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
@@ -101,13 +101,16 @@ def counts(function: Callable[..., Any], params: Any, *examples: Any) -> tuple[d
   """
   graph = read(function, params, *examples)
   found = {path: graph.positions(path) for path in [*graph.uses, *graph.leaves] if graph.size(path)}
+  if why := graph.unknown or _unlike(graph, found):
+    raise ValueError(f'multiply-accumulates are not known: {why}')
+  return {path: positions or 0 for path, positions in found.items()}, graph.products
+
+
+def _unlike(graph: Graph, found: Mapping[str, int | None]) -> str:
+  """Why the weights of a parameter have no one number of positions; '' where each has."""
   for path in graph.leaves:
     if path in graph.entrywise and not graph.uses[path]:
-      graph.unknown = graph.unknown or f"'{path}' multiplies activations entry by entry"
+      return f"'{path}' multiplies activations entry by entry"
     if path in found and found[path] is None:
-      graph.unknown = (
-        graph.unknown or f"some weights of '{path}' are applied more often than others"
-      )
-  if graph.unknown:
-    raise ValueError(f'multiply-accumulates are not known: {graph.unknown}')
-  return {path: positions or 0 for path, positions in found.items()}, graph.products
+      return f"some weights of '{path}' are applied more often than others"
+  return ''

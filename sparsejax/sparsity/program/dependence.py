@@ -5,8 +5,8 @@ from typing import Any
 
 from jax.extend import core
 
+from sparsejax.sparsity.program import products
 from sparsejax.sparsity.program.nodes import CONSTANT, join, of_product
-from sparsejax.sparsity.program.primitives import PRODUCTS
 
 INNER = ('jaxpr', 'call_jaxpr', 'fun_jaxpr', 'body_jaxpr')  # where an equation may have a program
 
@@ -59,7 +59,7 @@ def _of_equation(eqn, ins) -> list[str]:
       return of_carried(eqn, ins)
     case 'cond':
       return of_branches(eqn, ins)
-    case name if name in PRODUCTS:
+    case name if name in products.RULES:
       return [of_product(ins)] * len(eqn.outvars)
   for inner in programs_in(eqn):
     if is_called(eqn, inner):

@@ -27,4 +27,3 @@ select_and_scatter_add sort stack threefry2x32 threefry4x32 tie tile top_k
 HARMLESS = frozenset((ELEMENTWISE + WITHOUT_PRODUCTS).split())
 # Entry by entry, what they make of a kernel is that kernel still: masked, normalised, chosen.
 KEEPS_A_KERNEL = frozenset(['mul', 'div', 'select_n', 'and', 'convert_element_type', 'copy'])
-PRODUCTS = frozenset(('dot_general', 'conv_general_dilated', 'ragged_dot_general'))

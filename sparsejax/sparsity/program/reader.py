@@ -3,7 +3,7 @@
 import collections
 import dataclasses
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
 from jax.extend import core
@@ -122,16 +122,15 @@ class Reader:
 
   def _is_of_leaves(self, axes: Sequence[Node]) -> bool:
     """Whether each of these axes is one of a parameter, and none was made by repeating it."""
-    own = {id(n) for nodes in self.graph.leaves.values() for node in nodes for n in node.family()}
-    return all(node.size == 1 or any(id(n) in own for n in node.family()) for node in axes)
+    own = _ids(node for nodes in self.graph.leaves.values() for node in nodes)
+    return all(node.size == 1 or _is_among(node, own) for node in axes)
 
   def _within(self, axes: Sequence[Node], least: int = 1) -> list[str]:
     """The parameters all of whose axes are among these, so many at least longer than 1."""
-    own = {id(node) for axis in axes for node in axis.family()}
-    found = []
+    own, found = _ids(axes), []
     for path, nodes in self.graph.leaves.items():
       long = [node for node in nodes if node.size > 1]
-      if len(long) >= least and all(any(id(n) in own for n in node.family()) for node in long):
+      if len(long) >= least and all(_is_among(node, own) for node in long):
         found.append(path)
     return found
 
@@ -164,9 +163,9 @@ class Reader:
       return None
     if found:
       return found[0]
-    own = {id(node) for axis in axes for node in axis.family()}
+    own = _ids(axes)
     shared = {
-      path: sum(axis.size for axis in nodes if any(id(n) in own for n in axis.family()))
+      path: sum(node.size for node in nodes if _is_among(node, own))
       for path, nodes in self.graph.leaves.items()
     }
     path = max(shared, key=lambda p: (shared[p] > 0, len(self.graph.leaves[p]), shared[p]))
@@ -187,6 +186,15 @@ class Reader:
   def not_known(self, why: str) -> None:
     """Notes why the count is none; the first reason stays."""
     self.graph.unknown = self.graph.unknown or why
+
+
+def _ids(axes: Iterable[Node]) -> set[int]:
+  """Which nodes some axes are, with their parts and what they are parts of."""
+  return {id(node) for axis in axes for node in axis.family()}
+
+
+def _is_among(axis: Node, ids: set[int]) -> bool:
+  return any(id(node) in ids for node in axis.family())
 
 
 def _shapes(variables) -> list[tuple[int, ...]]:
