@@ -1,0 +1,189 @@
+"""Multiply-accumulates read off programs: exact by hand, or refused with the reason."""
+
+import jax
+import jax.numpy as jnp
+import pytest
+
+import sparsejax
+
+pytestmark = pytest.mark.usefixtures('compiling_is_quick')
+
+# What is counted, by hand: 7 rows through a kernel of 4 x 5 are 140, 3 channels to 4 by 3 x 3 at
+# 8 x 8 positions 6,912. Where the kernel is zero nothing of it is left.
+
+ROWS, ZERO, ONES = jnp.ones((7, 4)), {'w': jnp.zeros((4, 5))}, {'w': jnp.ones((4, 5))}
+IMAGE, WINDOW = jnp.ones((1, 8, 8, 3)), jnp.ones((3, 3, 3, 4))
+NUMBERS = ('NHWC', 'HWIO', 'NHWC')
+
+
+def _convolve(image, kernel, **options):
+  return jax.lax.conv_general_dilated(
+    image, kernel, (1, 1), 'SAME', dimension_numbers=NUMBERS, **options
+  )
+
+
+COUNTED = {  # function, parameters, examples, (all, what is left, of products without a kernel)
+  'a mask from outside': (lambda p, x, m: x @ (p['w'] * m), ZERO, (ROWS, ZERO['w']), (140, 0, 0)),
+  'a choice by data': (
+    lambda p, x: x @ jnp.where(x.sum(0)[:, None] > 0, p['w'], 0),
+    ZERO,
+    (ROWS,),
+    (140, 0, 0),
+  ),
+  'a branch by data': (
+    lambda p, x: x @ jax.lax.cond(x.sum() > 0, lambda w: w, lambda w: 2 * w, p['w']),
+    ZERO,
+    (ROWS,),
+    (140, 0, 0),
+  ),
+  'one of two alike branches': (
+    lambda p, x: jax.lax.cond(x.sum() > 0, lambda x: x @ p['w'], lambda x: -x @ p['w'], x),
+    ONES,
+    (ROWS,),
+    (140, 140, 0),
+  ),
+  'a norm of weights': (
+    lambda p, x: x @ (p['w'] * (p['g'] / jnp.linalg.norm(p['w'], axis=0))[None]),
+    ONES | {'g': jnp.ones(5)},
+    (ROWS,),
+    (140, 140, 0),
+  ),
+  'a frozen layer': (lambda p, x: x @ jnp.ones((4, 4)) @ p['w'], ZERO, (ROWS,), (252, 112, 112)),
+  'a masked convolution': (
+    lambda p, x, m: _convolve(x, p['w'] * m),
+    {'w': WINDOW},
+    (IMAGE, WINDOW),
+    (6912, 6912, 0),
+  ),
+  'a convolution by data': (
+    lambda p, x, k: _convolve(x, k) @ p['w'],
+    ONES,
+    (IMAGE, WINDOW),
+    (8192, 8192, 6912),
+  ),
+  'a grouped transposed convolution': (
+    lambda p, x: jax.lax.conv_general_dilated(
+      x, p['w'], (1, 1), ((1, 1), (1, 1)), (2, 2), dimension_numbers=NUMBERS, feature_group_count=2
+    ),
+    {'w': jnp.ones((2, 2, 2, 6))},
+    (jnp.ones((1, 3, 3, 4)),),
+    (9 * 4 * 4 * 6 // 2, 9 * 4 * 4 * 6 // 2, 0),
+  ),
+  'a barrier': (
+    lambda p, x: x @ jax.lax.optimization_barrier((p['w'], p['v']))[1],
+    ZERO | {'v': jnp.ones((4, 5))},
+    (ROWS,),
+    (140, 140, 0),
+  ),
+  'a learned token': (
+    lambda p, x: (p['probe'][0] @ p['w']) + x @ p['w'],
+    {'w': jnp.zeros((4, 5)), 'probe': jnp.ones((1, 1, 4))},
+    (ROWS,),
+    (160, 0, 0),
+  ),
+  'latents': (lambda p, x: p['latents'] @ p['w'], ONES | {'latents': ROWS}, (ROWS,), (140, 140, 0)),
+}
+
+
+@pytest.mark.parametrize('name', COUNTED)
+def test_what_is_counted(name):
+  function, params, examples, expected = COUNTED[name]
+  counts = sparsejax.count_macs(function, params, *examples)
+  assert (counts['macs'], counts['active_macs'], counts['products']) == expected
+
+
+UNCOUNTED = {
+  'experts by rows': (
+    lambda p, x: jax.lax.ragged_dot(x, p['w'], jnp.array([3, 4])),
+    {'w': jnp.ones((2, 4, 5))},
+    (ROWS,),
+    'a ragged product goes through as many weights as an example says',
+  ),
+  'an expert by number': (
+    lambda p, x, i: x @ p['w'][i],
+    {'w': jnp.ones((6, 4, 5))},
+    (ROWS, jnp.int32(1)),
+    "some weights of 'w' are applied more often than others",
+  ),
+  'experts by number': (
+    lambda p, x, i: jnp.einsum('bi,bio->bo', x, p['w'][i]),
+    {'w': jnp.ones((6, 4, 5))},
+    (ROWS, jnp.zeros(7, jnp.int32)),
+    "some weights of 'w' are applied more often than others",
+  ),
+  'some columns': (
+    lambda p, x: x @ p['w'][:, :3],
+    ONES,
+    (ROWS,),
+    "some weights of 'w' are applied",
+  ),
+  'columns by number': (
+    lambda p, x: x @ p['w'][:, jnp.array([0, 2])],
+    ONES,
+    (ROWS,),
+    "some weights of 'w' are applied",
+  ),
+  'unlike layers of a stack': (
+    lambda p, x: (x @ p['w'][0]).sum() + (x[:1] @ p['w'][1]).sum(),
+    {'w': jnp.ones((2, 4, 5))},
+    (ROWS,),
+    "some weights of 'w' are applied",
+  ),
+  'a padded kernel': (
+    lambda p, x: x @ jnp.pad(p['w'], ((0, 0), (0, 1))),
+    ONES,
+    (ROWS,),
+    "some weights of 'w' are applied",
+  ),
+  'a kernel of two': (
+    lambda p, x: x @ (p['w'] + p['v']),
+    ONES | {'v': jnp.ones((4, 5))},
+    (ROWS,),
+    'a kernel is made of v and w',
+  ),
+  'a product of two': (
+    lambda p, x: x @ (p['down'] @ p['up']),
+    {'down': jnp.ones((4, 2)), 'up': jnp.ones((2, 5))},
+    (ROWS,),
+    'a product of two parameters',
+  ),
+  'entry by entry': (
+    lambda p, x: (x[:, :, None] * p['w'][None]).sum(1),
+    ONES,
+    (ROWS,),
+    "'w' multiplies activations entry by entry",
+  ),
+  'what nobody can look into': (
+    lambda p, x: jax.pure_callback(
+      lambda x, w: x @ w, jax.ShapeDtypeStruct((7, 5), jnp.float32), x, p['w']
+    ),
+    ONES,
+    (ROWS,),
+    'what pure_callback multiplies',
+  ),
+  'the condition of a loop': (
+    lambda p, x: jax.lax.while_loop(lambda x: (x @ p['w']).sum() < 9, lambda x: x + 1, x),
+    ONES,
+    (ROWS,),
+    'a while loop makes products',
+  ),
+  'a learned image': (
+    lambda p, x: _convolve(p['tokens'], p['w']) + x.sum(),
+    {'w': WINDOW, 'tokens': IMAGE},
+    (ROWS,),
+    'a convolution of a parameter',
+  ),
+  'groups of examples': (
+    lambda p, x: _convolve(x, p['w'], batch_group_count=2),
+    {'w': WINDOW},
+    (jnp.ones((2, 8, 8, 3)),),
+    'a convolution in groups of examples',
+  ),
+}
+
+
+@pytest.mark.parametrize('name', UNCOUNTED)
+def test_what_is_refused_and_not_counted_wrongly(name):
+  function, params, examples, why = UNCOUNTED[name]
+  with pytest.raises(ValueError, match=f'multiply-accumulates are not known: {why}'):
+    sparsejax.count_macs(function, params, *examples)
