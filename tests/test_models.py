@@ -9,8 +9,10 @@ import numpy as np
 import pytest
 from flax import linen as nn
 
+import sparsejax
 from sparsejax import models
 from sparsejax.models import butterfly, mobilenet
+from sparsejax.sparsity import axes
 
 pytestmark = pytest.mark.usefixtures('compiling_is_quick')
 
@@ -129,8 +131,29 @@ def test_a_tree_multiplies_twice_for_each_output():
   model = models.create('butterfly_resnet18', width=4)
   params = sizes(shapes(model, (8, 8, 3))['params'])
   found = models.positions(model, (8, 8, 3))
-  for step in ('mix00', 'mix01'):  # 4 channels at 64 pixels: every step puts out 256 numbers
+  for step in (
+    'mix00_conv',
+    'mix01_conv',
+  ):  # 4 channels at 64 pixels: every step puts out 256 numbers
     assert found[f'block1/{step}'] * params[f'block1/{step}/kernel'] == 2 * 64 * 4
+
+
+@pytest.mark.parametrize('name', SMALL)
+def test_names_tell_of_every_axis_what_the_program_does(name):
+  model = models.create(name, width=SMALL[name])
+  variables = shapes(model, image_shape(name))
+  params, rest = variables['params'], {k: v for k, v in variables.items() if k != 'params'}
+
+  def function(params, images):
+    return model.apply({'params': params, **rest}, images, train=False)
+
+  rest = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape), rest)
+  read = sparsejax.layouts_of(function, params, jnp.ones((1, *image_shape(name))))
+  kernels = list(axes.kernels(params))
+  assert kernels
+  by_name = axes.layouts(params, kernels)
+  by_program = axes.layouts(params, kernels, axes.given(read))
+  assert {p: x.text for p, x in by_name.items()} == {p: x.text for p, x in by_program.items()}
 
 
 @pytest.mark.parametrize('dtype', ['float32', 'bfloat16'])
@@ -212,7 +235,7 @@ def test_a_butterfly_starts_orthogonal_and_mixes_every_channel_with_every_other(
   np.testing.assert_allclose(matrix @ matrix.T, np.eye(8), atol=1e-6)
   assert jnp.all(matrix != 0)
   assert {path: leaf.shape for path, leaf in flat(variables['params'])} == {
-    f'mix{step:02}/kernel': (1, 1, 2, 8) for step in range(3)
+    f'mix{step:02}_conv/kernel': (1, 1, 2, 8) for step in range(3)
   }
 
 

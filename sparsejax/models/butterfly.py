@@ -80,7 +80,7 @@ class ButterflyResNet18(Network):
     for index, (multiple, stride) in enumerate(BLOCKS, start=1):
       block = self.block(parts, multiple * self.width, stride, name=f'block{index}')
       x = block(x, train=train)
-    return self.classify(x, kernel_of(block, _mix(_steps(x) - 1)), train=train)
+    return self.classify(x, kernel_of(block, _conv(_steps(x) - 1)), train=train)
 
 
 def _depthwise(parts: Parts, x: jax.Array, stride: int, *, train: bool) -> jax.Array:
@@ -105,10 +105,10 @@ def sequence_tree(parts: Parts, x: jax.Array, *, train: bool) -> jax.Array:
       padding=NO_PADDING,
       feature_group_count=maps,
       use_bias=False,
-      name=_mix(step),
+      name=_conv(step),
     )
     y = conv(y, train=train)
-    y = parts.norm(name=f'{_mix(step)}_bn')(y, use_running_average=not train)
+    y = parts.norm(name=f'mix{step:02}_bn')(y, use_running_average=not train)
   return y.reshape(x.shape)
 
 
@@ -127,7 +127,7 @@ def butterfly_product(parts: Parts, x: jax.Array, *, train: bool) -> jax.Array:
       feature_group_count=channels // 2,
       use_bias=False,
       kernel_init=random_rotations,
-      name=_mix(step),
+      name=_conv(step),
     )
     pairs = factor(x, train=train).reshape(*x.shape[:-1], channels // 2, 2)
     x = jnp.swapaxes(pairs, -1, -2).reshape(x.shape)
@@ -155,5 +155,5 @@ def _steps(x: jax.Array) -> int:
   return x.shape[-1].bit_length() - 1
 
 
-def _mix(step: int) -> str:
-  return f'mix{step:02}'
+def _conv(step: int) -> str:
+  return f'mix{step:02}_conv'
