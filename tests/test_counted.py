@@ -22,6 +22,16 @@ def _convolve(image, kernel, **options):
   )
 
 
+def _passed_on(x):
+  """What an example says reaches the first number that is carried in the second turn alone."""
+  start = jnp.zeros((4, 4)), jnp.zeros((4, 4))
+  return jax.lax.scan(lambda carry, _: ((carry[1], carry[1] + x[:4]), None), start, length=3)[0]
+
+
+def _doubled(x):
+  return jax.lax.scan(lambda carry, row: (carry, 2 * row), 0.0, x)[1]
+
+
 COUNTED = {  # function, parameters, examples, (all, what is left, of products without a kernel)
   'a mask from outside': (lambda p, x, m: x @ (p['w'] * m), ZERO, (ROWS, ZERO['w']), (140, 0, 0)),
   'a choice by data': (
@@ -80,6 +90,18 @@ COUNTED = {  # function, parameters, examples, (all, what is left, of products w
     {'w': jnp.zeros((4, 5)), 'probe': jnp.ones((1, 1, 4))},
     (ROWS,),
     (160, 0, 0),
+  ),
+  'what a loop carries to its second turn': (
+    lambda p, x: _passed_on(x)[0] @ _passed_on(x)[0] @ (x @ p['w'])[:4],
+    ONES,
+    (ROWS,),
+    (140 + 64 + 80, 140 + 64 + 80, 64 + 80),
+  ),
+  'the rows that a scan makes': (
+    lambda p, x: _doubled(x).T @ _doubled(x) @ p['w'],
+    ONES,
+    (ROWS,),
+    (112 + 80, 112 + 80, 112),
   ),
   'latents': (lambda p, x: p['latents'] @ p['w'], ONES | {'latents': ROWS}, (ROWS,), (140, 140, 0)),
 }

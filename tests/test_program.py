@@ -298,6 +298,31 @@ def test_keys_that_several_queries_share_have_heads():
   }
 
 
+def test_branches_are_one_in_what_becomes_of_what_they_make():
+  """Both make queries: what heads are shows after they have met."""
+
+  def function(p, x):
+    q = jax.lax.cond(x.sum() > 0, lambda x: x @ p['a'], lambda x: x @ p['b'], x).reshape(7, 4, 2)
+    return jnp.einsum('qhd,khd->hqk', q, q)
+
+  found = read(function, {'a': jnp.ones((4, 8)), 'b': jnp.ones((4, 8))}, ROWS)
+  assert found == dict.fromkeys('ab', ('in (head out)', 4))
+
+
+def test_a_convolution_in_groups_after_attention_has_no_heads():
+  """Each of its kernels reads one channel, whatever the channels are parts of."""
+
+  def function(p, x):
+    q = (x @ p['q']).reshape(7, 4, 2)
+    seen = jnp.einsum('hqk,khd->qhd', jnp.einsum('qhd,khd->hqk', q, q), q).reshape(1, 7, 8)
+    return jax.lax.conv_general_dilated(
+      seen, p['c'], (1,), 'SAME', dimension_numbers=('NWC', 'WIO', 'NWC'), feature_group_count=8
+    )
+
+  found = read(function, {'q': jnp.ones((4, 8)), 'c': jnp.ones((3, 1, 8))}, ROWS)
+  assert found == {'q': ('in (head out)', 4), 'c': ('position in out', None)}
+
+
 def test_members_with_one_input_are_left_to_names():
   members = nn.vmap(
     nn.Dense,
