@@ -16,7 +16,7 @@ from flax import linen as nn
 from flax import nnx
 
 KEY = jax.random.key(0)
-HEADS, TOKENS, STEPS, LAYERS = 4, 10, 7, 3
+HEADS, SHARED, TOKENS, STEPS, LAYERS = 4, 2, 10, 7, 3
 
 
 @dataclasses.dataclass(frozen=True)
@@ -106,6 +106,26 @@ def dense(library):
     case _:
       built, x = equinox(eqx.nn.Linear(8, 12, key=KEY), eqx.nn.Linear(12, 4, key=KEY)), x[0]
       paths = ('0/weight', '1/weight')
+  letters = 'Oi' if library == 'Equinox' else 'iO'
+  return Case(*built, x, dict.fromkeys(paths, (letters, 1)))
+
+
+def bias_free(library):
+  """8 inputs to 12, 12 to 4, without a bias: names alone tell what they are."""
+  x = jnp.ones((1, 8))
+  match library:
+    case 'linen':
+      built = linen(lambda x: nn.Dense(4, False)(nn.Dense(12, False)(x)), x)
+      paths = ('Dense_0/kernel', 'Dense_1/kernel')
+    case 'NNX':
+      layers = [nnx.Linear(*sizes, use_bias=False, rngs=rngs()) for sizes in ((8, 12), (12, 4))]
+      built, paths = of_nnx(*layers), ('0/kernel', '1/kernel')
+    case 'Haiku':
+      built = haiku(lambda x: hk.Linear(4, False)(hk.Linear(12, False)(x)), x)
+      paths = ('linear/w', 'linear_1/w')
+    case _:
+      layers = [eqx.nn.Linear(*sizes, False, key=KEY) for sizes in ((8, 12), (12, 4))]
+      built, x, paths = equinox(*layers), x[0], ('0/weight', '1/weight')
   letters = 'Oi' if library == 'Equinox' else 'iO'
   return Case(*built, x, dict.fromkeys(paths, (letters, 1)))
 
@@ -237,30 +257,55 @@ def dense_general(library):
 def attention(library):
   """16 features, 4 heads, 10 tokens."""
   x = jnp.ones((1, TOKENS, 16))
+  return attending(library, (x, x), TOKENS)
+
+
+def cross_attention(library):
+  """Of 10 tokens of 16 features to 6 of 12."""
+  return attending(library, (jnp.ones((1, TOKENS, 16)), jnp.ones((1, 6, 12))), 6)
+
+
+def attending(library, example, seen):
+  """Of the first of two sequences to the second, which has `seen` tokens."""
   into, out = ('iHO', 'hiO')
+  features = example[1].shape[-1]
   match library:
     case 'linen':
-      built = linen(lambda x: nn.MultiHeadDotProductAttention(HEADS)(x, x), x)
+      built = linen(lambda x: nn.MultiHeadDotProductAttention(HEADS)(*x), example)
       of = 'MultiHeadDotProductAttention_0/{}/kernel'.format
       names = ('query', 'key', 'value', 'out')
     case 'NNX':
-      built = of_nnx(nnx.MultiHeadAttention(HEADS, 16, decode=False, rngs=rngs()))
+      layer = nnx.MultiHeadAttention(HEADS, 16, in_kv_features=features, decode=False, rngs=rngs())
+      built = of_nnx(layer, call=lambda layer, x: layer(*x))
       of, names = '0/{}/kernel'.format, ('query', 'key', 'value', 'out')
     case 'Haiku':
 
       def make(x):
         init = hk.initializers.VarianceScaling()
-        return hk.MultiHeadAttention(HEADS, 4, w_init=init)(x, x, x)
+        return hk.MultiHeadAttention(HEADS, 4, w_init=init)(x[0], x[1], x[1])
 
-      built, (into, out) = haiku(make, x), ('i(HO)', '(hi)O')
+      built, (into, out) = haiku(make, example), ('i(HO)', '(hi)O')
       of, names = 'multi_head_attention/{}/w'.format, ('query', 'key', 'value', 'linear')
     case _:
-      layer = eqx.nn.MultiheadAttention(HEADS, 16, key=KEY)
-      built, x = equinox(layer, call=lambda layer, x: layer(x, x, x)), x[0]
+      layer = eqx.nn.MultiheadAttention(HEADS, 16, features, features, key=KEY)
+      built = equinox(layer, call=lambda layer, x: layer(x[0], x[1], x[1]))
+      example = tuple(x[0] for x in example)
       into, out = '(HO)i', 'O(hi)'
       of, names = '0/{}_proj/weight'.format, ('query', 'key', 'value', 'output')
-  kernels = {of(name): (out if name == names[-1] else into, TOKENS) for name in names}
-  return Case(*built, x, kernels, products=2 * TOKENS**2 * 16)
+  kernels = {of(name): (into, seen) for name in names[1:3]}
+  kernels |= {of(names[0]): (into, TOKENS), of(names[3]): (out, TOKENS)}
+  return Case(*built, example, kernels, products=2 * TOKENS * seen * 16)
+
+
+def shared_keys(library):
+  """Attention of 4 heads, of which each 2 have one key and one value."""
+  if library != 'NNX':
+    return None
+  x = jnp.ones((1, TOKENS, 16))
+  layer = nnx.MultiHeadAttention(HEADS, 16, num_kv_heads=SHARED, decode=False, rngs=rngs())
+  kernels = {f'0/{name}/kernel': ('iHO', TOKENS) for name in ('query', 'key', 'value')}
+  kernels['0/out/kernel'] = 'hiO', TOKENS
+  return Case(*of_nnx(layer), x, kernels, products=2 * TOKENS**2 * 16)
 
 
 def embedding(library):
@@ -400,15 +445,92 @@ def scanned(library):
         return eqx.nn.MLP(8, 8, 16, 1, key=key)
 
       stack = eqx.filter_vmap(make)(jax.random.split(KEY, LAYERS))
-
-      def scan(stack, x):
-        params, static = eqx.partition(stack, eqx.is_array)
-        return jax.lax.scan(lambda x, p: (eqx.combine(p, static)(x), None), x, params)[0]
-
-      built, x = equinox(stack, call=scan), x[0]
+      built, x = equinox(stack, call=one_after_the_other), x[0]
       paths = ('0/layers/0/weight', '0/layers/1/weight')
   letters = 'sOi' if library == 'Equinox' else 'siO'
   return Case(*built, x, dict.fromkeys(paths, (letters, 1)))
+
+
+def transformer(library):
+  """Three blocks one after the other: norm, attention, 16 to 32 and back."""
+  x = jnp.ones((1, TOKENS, 16))
+  into, out, letters = 'siHO', 'shiO', 'siO'
+  names = ('query', 'key', 'value', 'out')
+  match library:
+    case 'linen':
+
+      class Block(nn.Module):
+        @nn.compact
+        def __call__(self, x, _):
+          x = nn.MultiHeadDotProductAttention(HEADS, name='attention')(nn.LayerNorm()(x))
+          return nn.Dense(16, name='down')(nn.relu(nn.Dense(32, name='up')(x))), None
+
+      scan = nn.scan(Block, variable_axes={'params': 0}, split_rngs={'params': True}, length=LAYERS)
+      built = linen(lambda x: scan(name='blocks')(x, None)[0], x)
+      of, up, down = 'blocks/attention/{}/kernel', 'blocks/up/kernel', 'blocks/down/kernel'
+    case 'NNX':
+
+      class Blocks(nnx.Module):
+        def __init__(self, rngs):
+          self.norm = nnx.LayerNorm(16, rngs=rngs)
+          self.attention = nnx.MultiHeadAttention(HEADS, 16, decode=False, rngs=rngs)
+          self.up, self.down = nnx.Linear(16, 32, rngs=rngs), nnx.Linear(32, 16, rngs=rngs)
+
+        def __call__(self, x):
+          return self.down(nnx.relu(self.up(self.attention(self.norm(x)))))
+
+      blocks = nnx.vmap(Blocks)(rngs().split(LAYERS))
+      scan = nnx.scan(lambda block, x: block(x), in_axes=(0, nnx.Carry), out_axes=nnx.Carry)
+      built = of_nnx(blocks, call=scan)
+      of, up, down = '0/attention/{}/kernel', '0/up/kernel', '0/down/kernel'
+    case 'Haiku':
+
+      def block(x):
+        x = hk.LayerNorm(-1, True, True)(x)
+        init = hk.initializers.VarianceScaling()
+        x = hk.MultiHeadAttention(HEADS, 4, w_init=init, name='attention')(x, x, x)
+        return hk.Linear(16, name='down')(jax.nn.relu(hk.Linear(32, name='up')(x)))
+
+      built = haiku(lambda x: hk.experimental.layer_stack(LAYERS)(block)(x), x)
+      into, out, names = 'si(HO)', 's(hi)O', ('query', 'key', 'value', 'linear')
+      of, up, down = (
+        f'__layer_stack_no_per_layer/{name}/w' for name in ('attention/{}', 'up', 'down')
+      )
+    case _:
+
+      class Layers(eqx.Module):
+        attention: eqx.nn.MultiheadAttention
+        norm: eqx.nn.LayerNorm
+        up: eqx.nn.Linear
+        down: eqx.nn.Linear
+
+        def __call__(self, x):
+          x = jax.vmap(self.norm)(x)
+          x = jax.nn.relu(jax.vmap(self.up)(self.attention(x, x, x)))
+          return jax.vmap(self.down)(x)
+
+      def make(key):
+        return Layers(
+          eqx.nn.MultiheadAttention(HEADS, 16, key=key),
+          eqx.nn.LayerNorm(16),
+          eqx.nn.Linear(16, 32, key=key),
+          eqx.nn.Linear(32, 16, key=key),
+        )
+
+      stack = eqx.filter_vmap(make)(jax.random.split(KEY, LAYERS))
+      built, x = equinox(stack, call=one_after_the_other), x[0]
+      into, out, letters = 's(HO)i', 'sO(hi)', 'sOi'
+      names = ('query', 'key', 'value', 'output')
+      of, up, down = '0/attention/{}_proj/weight', '0/up/weight', '0/down/weight'
+  kernels = {of.format(name): (into, TOKENS) for name in names[:3]}
+  kernels |= {of.format(names[3]): (out, TOKENS), up: (letters, TOKENS), down: (letters, TOKENS)}
+  return Case(*built, x, kernels, products=LAYERS * 2 * TOKENS**2 * 16)
+
+
+def one_after_the_other(stack, x):
+  """Scans over the layers of an Equinox module."""
+  params, static = eqx.partition(stack, eqx.is_array)
+  return jax.lax.scan(lambda x, p: (eqx.combine(p, static)(x), None), x, params)[0]
 
 
 def vmapped(library):
@@ -463,6 +585,7 @@ def vmapped(library):
 LIBRARIES = ('linen', 'NNX', 'Haiku', 'Equinox')
 ROWS: dict[str, Callable[[str], Case | None]] = {
   'Dense': dense,
+  'Dense, no bias': bias_free,
   'Conv': convolution,
   'Conv, strided': strided,
   'Conv, grouped': grouped,
@@ -470,9 +593,12 @@ ROWS: dict[str, Callable[[str], Case | None]] = {
   'Conv, transposed': transposed,
   'DenseGeneral': dense_general,
   'attention': attention,
+  'attention, cross': cross_attention,
+  'attention, shared keys': shared_keys,
   'Embed': embedding,
   'norms': norms,
   'LSTM': lstm,
   'scanned stack': scanned,
+  'scanned transformer': transformer,
   'vmapped stack': vmapped,
 }

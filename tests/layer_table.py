@@ -3,11 +3,12 @@
 python tests/layer_table.py writes it anew.
 """
 
+import dataclasses
 import functools
 import pathlib
 import re
 from collections.abc import Callable, Mapping
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import layer_cases
@@ -46,11 +47,14 @@ def matrices(leaf: np.ndarray, letters: str) -> np.ndarray:
   return leaf.transpose([i for group in groups for i in group]).reshape(sizes)
 
 
-def heads_of(layer: np.ndarray, letters: str) -> np.ndarray:
+def heads_in(leaf: np.ndarray, letters: str) -> int:
+  return layer_cases.HEADS if '(' in letters else leaf.shape[letters.lower().index('h')]
+
+
+def heads_of(layer: np.ndarray, letters: str, heads: int) -> np.ndarray:
   """A projection's values as (heads, everything else)."""
   side = -2 if 'h' in letters else -1
-  layer = np.moveaxis(layer, side, 0)
-  return layer.reshape(layer_cases.HEADS, -1)
+  return np.moveaxis(layer, side, 0).reshape(heads, -1)
 
 
 # What stays of one layer, by NumPy
@@ -107,19 +111,23 @@ LAYERWISE: dict[str, tuple[Any, Callable[[np.ndarray], np.ndarray]]] = {
 # The columns: what is done, and what NumPy says comes out of it
 
 
-class Problem(NamedTuple):
+@dataclasses.dataclass(frozen=True)
+class Problem:
   """A case with its parameters at values that all differ, and how the library is told of axes."""
 
   case: Case
   params: Any
   layouts: Mapping[str, Layout] | None
 
+  @functools.cached_property
+  def named(self) -> dict[str, np.ndarray]:
+    return {path: np.asarray(leaf) for path, leaf in tree.named_leaves(self.params).items()}
+
   @property
   def magnitudes(self) -> dict[str, np.ndarray]:
     """The layers of every kernel that is pruned, by path."""
-    named = tree.named_leaves(self.params)
     return {
-      path: matrices(np.abs(np.asarray(named[path])), letters)
+      path: matrices(np.abs(self.named[path]), letters)
       for path, (letters, _) in self.case.kernels.items()
     }
 
@@ -132,9 +140,8 @@ class Problem(NamedTuple):
     masks = jax.jit(lambda params: chain.update(params, chain.init(params), params)[1].masks)(
       self.params
     )
-    named = tree.named_leaves(self.params)
     found = {p: np.asarray(m) for p, m in tree.named_leaves(masks).items() if np.ndim(m)}
-    assert all(mask.shape == named[path].shape for path, mask in found.items())
+    assert all(mask.shape == self.named[path].shape for path, mask in found.items())
     return {
       path: mask for path, mask in found.items() if not mask.all() or path in self.case.kernels
     }
@@ -160,19 +167,24 @@ def layerwise(name: str, problem: Problem) -> bool:
 
 
 def heads(problem: Problem) -> bool:
-  """Half the heads, of all four projections together."""
-  if not any('h' in letters.lower() for letters, _ in problem.case.kernels.values()):
+  """Half the heads of every layer, of its projections together; what has no heads stays whole.
+
+  Queries that share a key go with it.
+  """
+  letters = {path: x for path, (x, _) in problem.case.kernels.items() if 'h' in x.lower()}
+  if not letters:
     return False
-  layers = {path: layers[0] for path, layers in problem.magnitudes.items()}
-  by_head = {
-    path: heads_of(layers[path], letters) for path, (letters, _) in problem.case.kernels.items()
-  }
-  kept = top(np.mean([values.mean(1) for values in by_head.values()], 0), layer_cases.HEADS // 2)
-  masks = problem.masks(granularity=granularity.heads())
-  assert masks.keys() == layers.keys()
-  for path, (letters, _) in problem.case.kernels.items():
-    found = heads_of(matrices(masks[path], letters)[0], letters)
-    np.testing.assert_array_equal(found, np.broadcast_to(kept[:, None], found.shape), path)
+  layers = problem.magnitudes
+  fewest = min(heads_in(problem.named[path], letters[path]) for path in letters)
+  masks = problem.masks(granularity=granularity.heads(), allocation=allocation.uniform())
+  assert letters.keys() <= masks.keys()
+  assert all(masks[path].all() for path in masks.keys() - letters)
+  for i in range(len(layers[next(iter(letters))])):
+    by_head = [heads_of(layers[path][i], letters[path], fewest) for path in letters]
+    kept = top(np.concatenate(by_head, 1).mean(1), fewest // 2)
+    for path, of in letters.items():
+      found = heads_of(matrices(masks[path], of)[i], of, fewest)
+      np.testing.assert_array_equal(found, np.broadcast_to(kept[:, None], found.shape), path)
   return True
 
 
