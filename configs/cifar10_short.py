@@ -38,8 +38,11 @@ BOUNDED = ('add_kl_gradients', 'clip', 'scale_by_adam', 'scale_by_learning_rate'
 def get_config(network: str = 'resnet20', method: str = 'trunk', point: float | None = None):
   build = lookup('method', method, METHODS)
   if (point is None) != (build in (trunk, dense)):
-    how = 'needs a' if point is None else 'takes no'
-    raise ValueError(f'the method {method} {how} point: the argument is NETWORK,METHOD[,POINT]')
+    how = 'needs a point, a number' if point is None else 'takes no point'
+    raise ValueError(
+      f'the method {method} {how}: the argument is NETWORK,METHOD[,POINT], where POINT is what the '
+      "method's line in this file's table says, such as a density, 0.05"
+    )
   return build(network) if point is None else build(network, point)
 
 

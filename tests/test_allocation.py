@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 import sparsejax
 from sparsejax import granularity, one_shot
-from sparsejax.sparsity import allocation
+from sparsejax.sparsity import allocation, layout
 from sparsejax.sparsity.costs import Costs, Layer, mac_costs, weight_costs
 
 quick = settings(deadline=None, max_examples=100, derandomize=True, database=None)
@@ -276,6 +276,14 @@ def test_plans_of_layers_without_a_group():
 def network_costs(shapes, positions=None):
   params = {name: {'kernel': np.empty(shape)} for name, shape in shapes.items()}
   return weight_costs(params) if positions is None else mac_costs(params, positions)
+
+
+def test_costs_take_layouts_as_prune_does():
+  """One without inputs is no kernel."""
+  params = {'w': jnp.ones((3, 4)), 'alpha': jnp.ones((3, 4))}
+  for layouts in ({'alpha': 'stack out'}, {'alpha': layout.Layout('stack out')}):
+    assert weight_costs(params, layouts) == ({'alpha': 0, 'w': 1}, 12)
+    assert mac_costs(params, {'w': 5}, layouts) == ({'alpha': 0, 'w': 5}, 60)
 
 
 SHAPES = {'conv': (3, 3, 4, 8), 'wide': (8, 100), 'head': (100, 10)}

@@ -39,10 +39,10 @@ def straight_through(params, pruned):
   return jax.tree.map(lambda p, q: p + jax.lax.stop_gradient(q - p), params, pruned)
 
 
-def built(name):
+def built(name, step=5):
   """What a line of the page makes, in the names that the page says it has."""
   parts = {'allocation': allocation, 'criteria': criteria, 'granularity': granularity}
-  named = {'updates': updates, 'optax': optax, 'params': PARAMS, 'step': 5, **parts}
+  named = {'updates': updates, 'optax': optax, 'params': PARAMS, 'step': step, **parts}
   named |= {
     n: getattr(sparsejax, n) for n in ('prune', 'prune_to', 'one_shot', 'cubic', 'periodic')
   }
@@ -100,7 +100,9 @@ def test_at_random(name):
 @pytest.mark.parametrize('name', ['magnitude_ste', 'random_ste'])
 def test_straight_through(name):
   """The network is pruned where the loss sees it, and all its weights get a gradient."""
-  seen = built(name)
+  seen, later = (jax.jit(lambda step: built(name, step))(n) for n in (5, 6))
+  changes = any(bool(jnp.any(seen[path]['kernel'] != later[path]['kernel'])) for path in seen)
+  assert changes == (name == 'random_ste')  # which draws anew at every step, within jit too
   assert [int((s['kernel'] != 0).sum()) for s in seen.values()] == [6, 6]
   if name == 'magnitude_ste':
     for path, leaf in seen.items():

@@ -140,12 +140,30 @@ def test_a_model_with_its_functions_is_no_tree_of_arrays(take):
   take(eqx.filter(model, eqx.is_array))
 
 
+def test_a_report_is_of_concrete_parameters_alone():
+  with pytest.raises(ValueError, match="has 'batch_stats' beside 'params': give it variables"):
+    measure.report({'params': NETWORK, 'batch_stats': {'bn1': {'mean': jnp.ones(1)}}})
+  stacked = jax.tree.map(lambda leaf: jnp.stack([leaf, leaf]), NETWORK)
+  with pytest.raises(ValueError, match="needs concrete arrays, and 'bn1/bias' is traced: call it"):
+    jax.vmap(measure.report)(stacked)
+
+
+def test_scales_are_those_of_every_library():
+  equinox = eqx.filter({'n': eqx.nn.LayerNorm(24), 'l': models()[0]}, eqx.is_array)
+  flax = nnx.split(nnx.List([nnx.LayerNorm(24, rngs=nnx.Rngs(0)), models()[1]]), nnx.Param)[1]
+  for params in (equinox, flax):
+    found = measure.report(params)
+    assert (found['scales'], found['active_scales']) == (24, 24)
+
+
 @pytest.mark.parametrize('dtype', [jnp.int8, jnp.complex64])
 def test_kernels_that_are_no_floating_numbers_are_refused_by_name(dtype):
   params = {'fc': {'w': jnp.ones((2, 3), dtype), 'n': jnp.ones((), jnp.int32)}}
   name = jnp.dtype(dtype).name
   with pytest.raises(ValueError, match=rf"'fc/w' is of dtype {name} and must be of a floating one"):
     measure.count_macs(lambda p, x: x @ p['fc']['w'], params, jnp.ones((1, 2), dtype))
+  with pytest.raises(ValueError, match=rf"'fc/w' is of dtype {name} and must be of a floating one"):
+    measure.count_macs(params, {'fc': 1})
   with pytest.raises(ValueError, match=rf'fc/w \(2, 3\) {name} is a kernel.* a floating dtype'):
     tree.choose(params)
   params['out'] = jnp.ones((3, 2))

@@ -91,6 +91,19 @@ def test_it_runs_under_jit():
   )
 
 
+@pytest.mark.parametrize('dtype', [jnp.int32, jnp.uint32])
+def test_a_seed_may_be_traced_and_draws_as_its_number_does(dtype):
+  def draw(seed):
+    return prune_to(network(), sparsity=0.9, criterion=criteria.random, seed=seed)['fc']['kernel']
+
+  for seed in (3, 4):
+    np.testing.assert_array_equal(jax.jit(draw)(dtype(seed)), draw(seed))
+  assert bool(jnp.any(draw(3) != draw(4)))
+  # Any integer is a seed, below 0 and beyond 32 bits too.
+  np.testing.assert_array_equal(draw(-1), draw(2**32 - 1))
+  np.testing.assert_array_equal(draw(jnp.int32(-1)), draw(-1))
+
+
 @pytest.mark.parametrize(
   ('targets', 'message'),
   [

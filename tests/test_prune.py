@@ -156,11 +156,17 @@ def test_infinite_gradients_grow_before_others_and_after_what_is_kept(rule):
     ({'floor': 1.5}, r'floor=1\.5 must be an integer; optax\.inject_hyperparams'),
     ({'floor': True}, 'floor=True must be an integer; '),
     ({'criterion': 3}, 'criterion=3 must be a function; '),
+    (
+      {'criterion': 'magnitude'},
+      "criterion='magnitude' must be a function, as criteria",
+    ),
+    ({'schedule': 0.1}, 'schedule=0.1 must be a PruningSchedule, as one_shot, '),
+    ({'schedule': {0: 0.1}}, r'schedule=\{0: 0.1\} must be a PruningSchedule'),
   ],
 )
 def test_what_is_no_part_is_refused_with_its_value(parts, message):
   with pytest.raises(ValueError, match=f'^{message}') as error:
-    prune(one_shot(0, 0.5), **parts)
+    prune(**({'schedule': one_shot(0, 0.5)} | parts))
   assert '\n' not in str(error.value)
 
 

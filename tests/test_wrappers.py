@@ -91,6 +91,17 @@ def test_lookahead():
   masks = optax.tree.get(state, 'masks')
   params = optax.LookaheadParams(*(apply_masks(part, masks) for part in params))
   assert rows(params) == [[3.0, 0.0], [3.0, 0.0]]
+  # It takes no extra arguments: what a criterion needs comes from `with_grad`.
+  asks = optax.chain(optax.sgd(1.0), pruned(criterion=criteria.saliency))
+  tx = optax.lookahead(with_grad(asks), sync_period=2, slow_step_size=0.5)
+  params = optax.LookaheadParams.init_synced(weights(4.0, 1.0))
+  state = tx.init(params)
+  with pytest.raises(TypeError, match='grad'):
+    tx.update(ONES, state, params, grad=ONES)
+  for _ in range(2):
+    updates, state = tx.update(ONES, state, params)
+    params = optax.apply_updates(params, updates)
+  assert int((optax.tree.get(state, 'masks')['w']).sum()) == 1
 
 
 def test_multi_steps():
@@ -177,6 +188,13 @@ def test_sam():
   halves = prune(one_shot(0, 0.5), inner=sam(optax.sgd(0.1), opaque=False))
   seen, _ = train(halves, 2, params=start, gradient=towards)
   np.testing.assert_allclose(rows(seen), [[5.0, 0.0], [3.5, 0.0]], rtol=1e-6)
+  # What a criterion needs goes to it alone: of extra arguments SAM takes `grad_fn` only.
+  asks = prune(
+    one_shot(0, 0.5), criterion=criteria.saliency, inner=sam(optax.sgd(0.1), opaque=False)
+  )
+  for tx, extra in ((asks, {'grad': towards(start)}), (with_grad(asks), {})):
+    seen, _ = train(tx, 2, params=start, gradient=towards, **extra)
+    np.testing.assert_allclose(rows(seen), [[5.0, 0.0], [3.5, 0.0]], rtol=1e-6)
   around = sam(optax.chain(optax.sgd(0.1), last), opaque=False)
   seen, _ = train(around, 2, params=start, gradient=towards)
   there, back = [4 + root, -root], [4 - 0.1 * (4 + root), 0.0]

@@ -25,8 +25,10 @@ DENSE = re.compile('dense|linear|general', re.IGNORECASE)
 LARGEST_WINDOW = 11  # of a convolution that no name tells of: AlexNet's
 
 
-def given(layouts: Mapping[str, str | Layout] | None) -> Given:
+def given(layouts: Mapping[str, str | Layout] | Given | None) -> Given:
   """Returns what a user gave, {pattern of a path: layout}, checked and hashable."""
+  if isinstance(layouts, tuple):
+    return layouts
   layouts = {} if layouts is None else layouts
   if not isinstance(layouts, Mapping):
     raise ValueError(

@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 from sparsejax.sparsity import axes, tree
+from sparsejax.sparsity.layout import Layout
 from sparsejax.sparsity.measure import positions_at
 
 
@@ -67,7 +68,10 @@ class Costs(NamedTuple):
     return target * self.total - rest
 
 
-def weight_costs(params: Any, layouts: axes.Given = ()) -> Costs:
+Told = Mapping[str, str | Layout] | axes.Given | None
+
+
+def weight_costs(params: Any, layouts: Told = None) -> Costs:
   """Every weight of a kernel costs 1, biases and BatchNorm nothing: targets are 1 / compression.
 
   Example:
@@ -78,14 +82,14 @@ def weight_costs(params: Any, layouts: axes.Given = ()) -> Costs:
   return _costs(params, lambda path: 1, layouts)
 
 
-def mac_costs(params: Any, positions: Mapping[str, int], layouts: axes.Given = ()) -> Costs:
+def mac_costs(params: Any, positions: Mapping[str, int], layouts: Told = None) -> Costs:
   """A weight costs one multiply-accumulate at each position where its layer applies it.
 
   Args:
     params: a pytree of arrays, or of their shapes.
     positions: by layer or by path, as `models.positions` and `positions_of` find them: 1 for a
       dense layer, height x width of the output for a convolution.
-    layouts: as `axes.given` returns them, of which some say that a leaf is no kernel.
+    layouts: as of `prune`; one without inputs says that a leaf is no kernel.
 
   Raises:
     ValueError: a kernel whose layer has no entry.
@@ -99,7 +103,7 @@ def mac_costs(params: Any, positions: Mapping[str, int], layouts: axes.Given = (
 
 
 def _costs(params, of_kernel, layouts):
-  kernels = axes.kernels(params, layouts)
+  kernels = axes.kernels(params, axes.given(layouts))
   of_weight = {path: of_kernel(path) if path in kernels else 0 for path in tree.paths(params)}
   total = sum(of_weight[path] * math.prod(leaf.shape) for path, leaf in kernels.items())
   return Costs(of_weight, total)

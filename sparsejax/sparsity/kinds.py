@@ -67,16 +67,6 @@ def is_kernel(path: str, leaf: Any, nodes: Nodes | None = None) -> bool:
   return kind(path, jnp.shape(leaf), nodes) == KERNEL
 
 
-def is_scale(path: str) -> bool:
-  """Whether a leaf is the scale of a normalisation, by which a whole channel is multiplied.
-
-  Example:
-    >>> is_scale('bn1/scale'), is_scale('bn1/bias')
-    (True, False)
-  """
-  return bool(SCALES.search(path.rpartition('/')[2]))
-
-
 def is_parameter(path: str, leaf: Any) -> bool:
   """Whether a leaf is trainable at all: anything of a floating type.
 

@@ -13,9 +13,10 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.core import Tracer
 
 from sparsejax.sparsity import axes, tree
-from sparsejax.sparsity.kinds import is_parameter, is_scale
+from sparsejax.sparsity.kinds import is_kernel, is_parameter
 from sparsejax.sparsity.layout import Layout
 from sparsejax.sparsity.tree import named_leaves
 
@@ -90,10 +91,16 @@ def report(
   positions: Mapping[str, int] | None = None,
   layouts: Mapping[str, str | Layout] | None = None,
 ) -> dict[str, Any]:
-  """Returns every count of a network, in the keys and with the meanings of summary.json.
+  """Returns every count of a network, in the keys of a run's summary.json.
+
+  `weights` are the values of kernels alone, and `sparsity` and `compression` are of them;
+  `parameters` has biases and scales too, and `active_fraction` is of these; `scales` are those of
+  normalisations. `layers` has the counts of each, where `units` are filters or neurons. What a
+  kernel's products cost (`active_macs`) is of its weights alone; those of attention without a
+  kernel are in `count_macs(function, params, *examples)`.
 
   Args:
-    params: a pytree of concrete arrays.
+    params: a pytree of concrete arrays: parameters alone, without running averages.
     positions: for each layer, or each kernel by its path, the number of places where it is applied
       to one example (1 for a dense layer, height x width of the output for a convolution), as
       `positions_of` finds them; with it the report holds multiply-accumulates too: macs = sum of
@@ -102,18 +109,21 @@ def report(
       leaf stacks are `layers` by themselves: LAYER[0], LAYER[1] and so on.
 
   Raises:
-    ValueError: a kernel whose axes could be one thing or another, or without its positions.
+    ValueError: a kernel whose axes could be one thing or another, or without its positions; traced
+      arrays; a tree with `batch_stats` beside `params`.
 
   Example:
+    >>> from sparsejax import sparsity_report as report
     >>> r = report({'fc': {'kernel': jnp.array([[1.0, 0.0]]), 'bias': jnp.ones(2)}}, {'fc': 1})
     >>> r['parameters'], r['active_parameters'], r['compression'], r['active_macs']
     (4, 3, 2.0, 1)
   """
   named = named_leaves(params)
+  _check_alone(params, named)
   size = sizes(params)
   active = _active(params)
   kernels = list(axes.kernels(params, axes.given(layouts)))
-  scales = [path for path in size if is_scale(path)]
+  scales = [path for path in tree.scales(params) if path in size]
   weights, active_weights = (sum(n[path] for path in kernels) for n in (size, active))
   parameters, active_parameters = sum(size.values()), sum(active.values())
   figures = {
@@ -128,7 +138,24 @@ def report(
     'compression': weights / active_weights if active_weights else float('inf'),
     'layers': _by_layer(params, {path: named[path] for path in kernels}, axes.given(layouts)),
   }
-  return figures if positions is None else figures | _macs(size, active, kernels, positions)
+  if positions is None:
+    return figures
+  _check_floating(params, positions)
+  return figures | _macs(size, active, kernels, positions)
+
+
+def _check_alone(params: Any, named: Mapping[str, Any]) -> None:
+  """Refuses what is more than parameters, or traced."""
+  if isinstance(params, Mapping) and {'params', 'batch_stats'} <= set(params):
+    raise ValueError(
+      "a report is of parameters alone, and the tree has 'batch_stats' beside 'params': give it "
+      "variables['params']"
+    )
+  if traced := [path for path, leaf in named.items() if isinstance(leaf, Tracer)]:
+    raise ValueError(
+      f"a report needs concrete arrays, and '{traced[0]}' is traced: call it outside jit, vmap and "
+      'grad; of members that vmap stacks, once for the tree of them all'
+    )
 
 
 def count_macs(of: Any, *rest: Any) -> dict[str, Any]:
@@ -164,17 +191,22 @@ def count_macs(of: Any, *rest: Any) -> dict[str, Any]:
     raise ValueError('count_macs(function) must be given the params of the function after it')
   params, *examples = rest
   positions, products = program.counts(of, params, *examples)
-  for path, leaf in named_leaves(params).items():
-    if positions.get(path) and not is_parameter(path, leaf):
-      raise ValueError(
-        f"count_macs: '{path}' is of dtype {jnp.result_type(leaf)} and must be of a floating one "
-        'for its products to be counted'
-      )
+  _check_floating(params, positions)
   macs, left = (
     sum(positions[path] * n for path, n in of_paths.items()) + products
     for of_paths in (sizes(params), _active(params))
   )
   return _figures(macs, left) | {'products': products}
+
+
+def _check_floating(params: Any, positions: Mapping[str, int]) -> None:
+  for path, leaf in named_leaves(params).items():
+    applied = positions.get(path, positions.get(layer_of(path)) if is_kernel(path, leaf) else 0)
+    if applied and not is_parameter(path, leaf):
+      raise ValueError(
+        f"count_macs: '{path}' is of dtype {jnp.result_type(leaf)} and must be of a floating one "
+        'for its products to be counted'
+      )
 
 
 def _not_counted(of) -> str:

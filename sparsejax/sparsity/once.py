@@ -13,7 +13,7 @@ from sparsejax.sparsity import axes, criteria, schedules, tree, updates
 from sparsejax.sparsity import granularity as granularities
 from sparsejax.sparsity.costs import Costs, Layer, mac_costs, weight_costs
 from sparsejax.sparsity.layout import Layout
-from sparsejax.sparsity.renewal import Renewal, check_part, check_seed, compiled
+from sparsejax.sparsity.renewal import Renewal, check_part, compiled, seed_of
 
 
 def prune_to(
@@ -29,7 +29,7 @@ def prune_to(
   exclude: str | Sequence[str] = (),
   layouts: Mapping[str, str | Layout] | None = None,
   floor: int = 1,
-  seed: int = 0,
+  seed: jax.typing.ArrayLike = 0,
   **extra: Any,
 ) -> Any:
   r"""Returns the parameters with the least worthy weights of their kernels at exactly zero.
@@ -51,7 +51,7 @@ def prune_to(
     exclude: regular expressions (or one) over paths of kernels to leave whole.
     layouts: {regular expression over paths: which axes are what}, as of `prune`.
     floor: the number of weights (groups) that every layer keeps at least.
-    seed: of the random criterion.
+    seed: of the random criterion; an array of one integer too, as within `jax.jit`.
     **extra: what the criterion needs, such as `grad`.
 
   Returns:
@@ -65,7 +65,7 @@ def prune_to(
     >>> prune_to(params, sparsity=0.5)['fc']['kernel'].tolist()
     [[3.0, 0.0], [0.0, 2.0]]
   """
-  check_seed(seed)
+  seed = seed_of(seed)
   if granularity is not None:
     check_part('granularity', granularity, granularities.Granularity)
   rule = _rule(allocation, granularity)
@@ -86,7 +86,7 @@ def prune_to(
   ).checked()
   _check_extra(parts, extra)
   whole, table = parts.begin(params)
-  at = {'step': jnp.int32(0), 'seed': jnp.uint32(seed % 2**32), 'table': table}
+  at = {'step': jnp.int32(0), 'seed': jnp.array(seed, jnp.uint32), 'table': table}
   masks = compiled(parts)(whole, params, extra, **at)
   _warn_of_thin_layers(masks, share)
   return jax.tree.map(lambda m, p: jnp.where(m, p, 0).astype(p.dtype), masks, params)

@@ -34,12 +34,32 @@ def check_part(name: str, part: Any, kind: type) -> None:
     raise ValueError(f'{name}={found} must be what a function of sparsejax.{module} returns{call}')
 
 
-def check_seed(seed: Any) -> None:
-  """Raises a ValueError in one line where a seed is no integer, nor an array of one."""
+def seed_of(seed: Any) -> jax.typing.ArrayLike:
+  """Returns a seed that uint32 can hold: of any integer, or of an array of one, traced or not.
+
+  Raises:
+    ValueError: it is neither.
+  """
   is_array = hasattr(seed, 'dtype') and np.ndim(seed) == 0
   is_whole = isinstance(seed, numbers.Integral) and not isinstance(seed, bool)
   if not is_whole and not (is_array and jnp.issubdtype(seed.dtype, jnp.integer)):
     raise ValueError(f'seed={seed!r} must be an integer')
+  return int(seed) % 2**32 if is_whole else seed
+
+
+NOT_INJECTED = (
+  '; optax.inject_hyperparams, which makes an array of it, belongs around the optimizer alone'
+)
+
+
+def _check_criterion(criterion: Any) -> None:
+  if callable(criterion):
+    return
+  if isinstance(criterion, str):
+    raise ValueError(
+      f'criterion={criterion!r} must be a function, as criteria.magnitude and its neighbours are'
+    )
+  raise ValueError(f'criterion={criterion!r} must be a function{NOT_INJECTED}')
 
 
 class Renewal(NamedTuple):
@@ -70,16 +90,9 @@ class Renewal(NamedTuple):
         f'thresholds {schedule.targets} fall, and what the first removes is gone: allowed are '
         'rising ones, such as cubic(..., initial=0.0)'
       )
-    whole = isinstance(self.floor, numbers.Integral) and not isinstance(self.floor, bool)
-    for part, is_right, wanted in (
-      ('criterion', callable(self.criterion), 'a function'),
-      ('floor', whole, 'an integer'),
-    ):
-      if not is_right:
-        raise ValueError(
-          f'{part}={getattr(self, part)!r} must be {wanted}; optax.inject_hyperparams, which makes '
-          'an array of it, belongs around the optimizer alone'
-        )
+    _check_criterion(self.criterion)
+    if not isinstance(self.floor, numbers.Integral) or isinstance(self.floor, bool):
+      raise ValueError(f'floor={self.floor!r} must be an integer{NOT_INJECTED}')
     if self.floor < 0:
       raise ValueError(f'floor={self.floor}: allowed is 0 or more')
     if self.grows and self.allocation.absolute:

@@ -169,6 +169,11 @@ def checked(schedule: PruningSchedule) -> PruningSchedule:
 
   Which targets are allowed is the allocation's to say: a fraction and a threshold differ.
   """
+  if not isinstance(schedule, PruningSchedule):
+    raise ValueError(
+      f'schedule={schedule!r} must be a PruningSchedule, as one_shot, cubic, periodic and '
+      'rounds make them'
+    )
   steps, targets = schedule
   if len(steps) != len(targets) or not steps:
     raise ValueError(

@@ -147,6 +147,18 @@ def kernels(params: Any) -> dict[str, Any]:
   return {p: leaf for p, leaf in named.items() if kinds.is_parameter(p, leaf) and wanted(p, leaf)}
 
 
+def scales(params: Any) -> list[str]:
+  """Returns the paths of normalisations' scales, by which whole channels are multiplied.
+
+  Example:
+    >>> scales({'bn': {'scale': jnp.ones(2), 'bias': jnp.ones(2)}})
+    ['bn/scale']
+  """
+  nodes = kinds.equinox_nodes(params)
+  kind = {path: kinds.kind(path, jnp.shape(p), nodes) for path, p in named_leaves(params).items()}
+  return [path for path, found in kind.items() if found == kinds.SCALE]
+
+
 def _wanted(which, params, named) -> Callable[[str, Any], bool]:
   """Whether a leaf is meant, before what is excluded."""
   if isinstance(which, str):

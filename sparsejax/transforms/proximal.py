@@ -17,6 +17,7 @@ from sparsejax.sparsity import granularity as granularities
 from sparsejax.sparsity.layout import Layout
 from sparsejax.sparsity.placement import placed_like
 from sparsejax.sparsity.units import units
+from sparsejax.transforms.inner import running_inside
 from sparsejax.transforms.proximal_metrics import Metric, default_metric
 from sparsejax.transforms.slots import is_hole
 
@@ -206,7 +207,7 @@ def _proximal(
   if inner is None and metric is not None:
     raise ValueError('metric= is given without inner=; allowed is what an inner link divides by')
   metric = metric or (default_metric if inner is not None else None)
-  inner = optax.with_extra_args_support(optax.identity() if inner is None else inner)
+  inner = running_inside(inner)
 
   def divisors(inner_state, chosen):
     """The metric's leaf for each chosen one, None for the others; without a metric, for all."""

@@ -15,7 +15,8 @@ from sparsejax.sparsity import axes, criteria, schedules, tree
 from sparsejax.sparsity import granularity as granularities
 from sparsejax.sparsity import updates as update_rules
 from sparsejax.sparsity.layout import Layout
-from sparsejax.sparsity.renewal import Renewal, check_seed, compiled
+from sparsejax.sparsity.renewal import Renewal, compiled, seed_of
+from sparsejax.transforms.inner import running_inside
 from sparsejax.transforms.searching import check_no_search
 from sparsejax.transforms.slots import clear_slots, is_hole
 
@@ -42,7 +43,7 @@ def prune(
   exclude: str | Sequence[str] = (),
   layouts: Mapping[str, str | Layout] | None = None,
   floor: int = 1,
-  seed: int = 0,
+  seed: jax.typing.ArrayLike = 0,
   inner: optax.GradientTransformation | None = None,
 ) -> optax.GradientTransformationExtraArgs:
   r"""Removes parameters at the scheduled steps and holds them at exactly zero from then on.
@@ -111,7 +112,7 @@ def prune(
     Han et al. 2015, https://arxiv.org/abs/1506.02626
     Zhu and Gupta 2017, https://arxiv.org/abs/1710.01878
   """
-  check_seed(seed)
+  seed = seed_of(seed)
   parts = Renewal(
     schedule,
     criterion,
@@ -123,14 +124,14 @@ def prune(
     floor,
     axes.given(layouts),
   ).checked()
-  inner = optax.with_extra_args_support(optax.identity() if inner is None else inner)
+  inner = running_inside(inner)
 
   def init_fn(params):
     count, renewals = (jnp.zeros([], jnp.int32) for _ in range(2))  # apart, to be donated
     masks, table = parts.begin(params)
     inner_state = inner.init(params)
     check_no_search(inner_state)
-    return PruneState(count, renewals, jnp.uint32(seed % 2**32), table, masks, inner_state)
+    return PruneState(count, renewals, jnp.array(seed, jnp.uint32), table, masks, inner_state)
 
   def update_fn(updates, state, params=None, **extra_args):
     if params is None:

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import optax
 
 from sparsejax.private import NO_PARAMS_MSG
+from sparsejax.transforms.inner import running_inside
 from sparsejax.transforms.slots import clear_slots
 
 
@@ -63,7 +64,7 @@ def rewind(
   at = tuple(int(step) for step in at)
   if not (at and to >= 0 and min(at) > to):
     raise ValueError(f'rewind from the steps {at} to step {to}: allowed are steps after it')
-  inner = optax.with_extra_args_support(optax.identity() if inner is None else inner)
+  inner = running_inside(inner)
 
   def init_fn(params):
     saved = jax.tree.map(jnp.array, params)  # copies: a step may donate both

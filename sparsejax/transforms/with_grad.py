@@ -2,6 +2,8 @@
 
 import optax
 
+from sparsejax.transforms.inner import running_inside
+
 
 def with_grad(inner: optax.GradientTransformation) -> optax.GradientTransformationExtraArgs:
   r"""Runs the inner links with the incoming updates as their extra argument `grad`.
@@ -32,7 +34,7 @@ def with_grad(inner: optax.GradientTransformation) -> optax.GradientTransformati
     >>> optax.apply_updates(params, updates)['kernel'].tolist()
     [[1.0, 0.0]]
   """
-  inner = optax.with_extra_args_support(inner)
+  inner = running_inside(inner)
 
   def update_fn(updates, state, params=None, **extra_args):
     return inner.update(updates, state, params, **(extra_args | {'grad': updates}))
