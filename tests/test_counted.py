@@ -32,6 +32,16 @@ def _doubled(x):
   return jax.lax.scan(lambda carry, row: (carry, 2 * row), 0.0, x)[1]
 
 
+def _of_both(x, kernel):
+  """Attention without values: 7 x 7 products of 4, twice."""
+  queries, keys = jnp.split(x @ kernel, 2, -1)
+  return queries @ keys.T @ x
+
+
+def _through(x, kernels):
+  return jax.lax.scan(lambda x, w: (x @ w, None), x, kernels)[0]
+
+
 COUNTED = {  # function, parameters, examples, (all, what is left, of products without a kernel)
   'a mask from outside': (lambda p, x, m: x @ (p['w'] * m), ZERO, (ROWS, ZERO['w']), (140, 0, 0)),
   'a choice by data': (
@@ -103,6 +113,36 @@ COUNTED = {  # function, parameters, examples, (all, what is left, of products w
     (ROWS,),
     (112 + 80, 112 + 80, 112),
   ),
+  'what nobody reads': (
+    lambda p, x: jax.jit(lambda x: (x @ p['w'], x @ p['aux']))(x)[0],
+    ZERO | {'aux': jnp.ones((4, 100))},
+    (ROWS,),
+    (140, 0, 0),
+  ),
+  'queries and keys in the kernels of a stack': (
+    lambda p, x: jax.lax.scan(lambda x, w: (_of_both(x, w), None), x, p['w'])[0],
+    {'w': jnp.ones((3, 4, 8))},
+    (ROWS,),
+    (3 * 7 * 32 + 3 * 7 * 7 * 8, 3 * 7 * 32 + 3 * 7 * 7 * 8, 3 * 7 * 7 * 8),
+  ),
+  'both halves': (
+    lambda p, x: x[:, :2] @ p['w'][:2] + x[:, 2:] @ p['w'][2:],
+    ONES,
+    (ROWS,),
+    (140, 140, 0),
+  ),
+  'a stack that runs twice': (
+    lambda p, x: _through(_through(x, p['w']), p['w']),
+    {'w': jnp.ones((3, 4, 4))},
+    (ROWS,),
+    (2 * 3 * 7 * 16, 2 * 3 * 7 * 16, 0),
+  ),
+  'each layer of a stack twice': (
+    lambda p, x: jax.lax.fori_loop(0, 6, lambda i, x: x @ p['w'][i // 2], x),
+    {'w': jnp.ones((3, 4, 4))},
+    (ROWS,),
+    (2 * 3 * 7 * 16, 2 * 3 * 7 * 16, 0),
+  ),
   'latents': (lambda p, x: p['latents'] @ p['w'], ONES | {'latents': ROWS}, (ROWS,), (140, 140, 0)),
 }
 
@@ -125,13 +165,13 @@ UNCOUNTED = {
     lambda p, x, i: x @ p['w'][i],
     {'w': jnp.ones((6, 4, 5))},
     (ROWS, jnp.int32(1)),
-    "some weights of 'w' are applied more often than others",
+    'an example says which part of a kernel is applied',
   ),
   'experts by number': (
     lambda p, x, i: jnp.einsum('bi,bio->bo', x, p['w'][i]),
     {'w': jnp.ones((6, 4, 5))},
     (ROWS, jnp.zeros(7, jnp.int32)),
-    "some weights of 'w' are applied more often than others",
+    'an example says which part of a kernel is applied',
   ),
   'some columns': (
     lambda p, x: x @ p['w'][:, :3],
@@ -150,6 +190,54 @@ UNCOUNTED = {
     {'w': jnp.ones((2, 4, 5))},
     (ROWS,),
     "some weights of 'w' are applied",
+  ),
+  'one half twice': (
+    lambda p, x: jnp.tanh(x @ p['w'][:4]) @ p['w'][:4],
+    {'w': jnp.ones((8, 4)).at[4:].set(0)},
+    (ROWS,),
+    "some weights of 'w' are applied",
+  ),
+  'one half in every turn': (
+    lambda p, x: jax.lax.fori_loop(0, 2, lambda i, x: x @ p['w'][:4], x),
+    {'w': jnp.ones((8, 4))},
+    (ROWS,),
+    "some weights of 'w' are applied",
+  ),
+  'one layer of two in every turn': (
+    lambda p, x: jax.lax.fori_loop(0, 2, lambda i, x: x @ p['w'][0], x),
+    {'w': jnp.ones((2, 4, 4))},
+    (ROWS,),
+    "some weights of 'w' are applied",
+  ),
+  'parts that lie on each other': (
+    lambda p, x: x[:, :2] @ p['w'][:2] + x[:, 1:3] @ p['w'][1:3],
+    ONES,
+    (ROWS,),
+    "some weights of 'w' are applied",
+  ),
+  'one layer of three twice, and another': (
+    lambda p, x: x @ p['w'][0] @ p['w'][0] @ p['w'][1],
+    {'w': jnp.ones((3, 4, 4))},
+    (ROWS,),
+    "some weights of 'w' are applied",
+  ),
+  'a convolution by shifts': (
+    lambda p, x: sum(x[i : i + 4] * p['c'][i][None] for i in range(4)) @ p['w'],
+    ONES | {'c': jnp.ones((4, 4))},
+    (ROWS,),
+    "'c' multiplies activations entry by entry",
+  ),
+  'what products of one example made, entry by entry': (
+    lambda p, x: jax.nn.softmax((x @ x.T) * p['mix']) @ x,
+    {'mix': jnp.eye(7)},
+    (ROWS,),
+    "'mix' multiplies activations entry by entry",
+  ),
+  'entry by entry, and a product besides': (
+    lambda p, x: (x[:, :, None] * p['w'][None]).sum(1) + x @ p['w'],
+    ONES,
+    (ROWS,),
+    "'w' multiplies activations entry by entry",
   ),
   'a padded kernel': (
     lambda p, x: x @ jnp.pad(p['w'], ((0, 0), (0, 1))),

@@ -241,6 +241,45 @@ def test_a_bias_beside_several_kernels_tells_nothing():
   assert found(params) == dict.fromkeys(['wh', 'wo', 'wx'], 'in out')
 
 
+def test_a_square_matrix_has_the_sides_of_those_of_its_name():
+  """As of layers that compute w @ x + b; a matrix without a bias alone is as Flax has it."""
+  shapes = {'0': ((8, 4), 8), '1': ((8, 8), 8), '2': ((3, 8), 3)}
+  params = {k: {'w': jnp.ones(shape), 'b': jnp.ones(n)} for k, (shape, n) in shapes.items()}
+  assert found(params) == {f'{k}/w': 'out in' for k in shapes}
+  params['3'] = {'w': jnp.ones((4, 8)), 'b': jnp.ones(8)}
+  with pytest.raises(ValueError, match=r"the axes of '1/w'.* could be 'in out' or 'out in': say"):
+    found(params)
+
+
+def test_an_array_beside_equinox_layers_may_have_either_side_first():
+  params = {'linear': eqx.nn.Linear(6, 4, key=jax.random.key(0)), 'a': jnp.ones((2, 6))}
+  with pytest.raises(ValueError, match=r"the axes of 'a'.* could be 'in out' or 'out in': say"):
+    found(params)
+  assert found(params, {'^a$': 'out in'})['linear/weight'] == 'out in'
+
+
+@pytest.mark.parametrize('shape', [(6, 16, 16), (6, 3, 16, 16)])
+def test_a_scan_whose_layers_have_no_vector_is_not_told_by_a_norm_outside(shape):
+  names = ('q_proj', 'o_proj') if len(shape) == 3 else ('conv1', 'conv2')
+  params = {'blocks': {name: {'kernel': jnp.ones(shape)} for name in names}}
+  for outside in ({}, {'final': {'scale': jnp.ones(16)}}):
+    with pytest.raises(ValueError, match=r"could be .*'stack .*in out'.*: say which"):
+      found(params | outside)
+  # Where the axis is not of one size in all of them, nothing is stacked along it.
+  params['blocks'] |= {names[0]: {'kernel': jnp.ones((16, 6, 16))}} if len(shape) == 3 else {}
+  if len(shape) == 3:
+    assert found(params | outside)['blocks/q_proj/kernel'] == 'in head out'
+
+
+def test_a_lone_head_may_be_told_its_side():
+  assert Layout('head:out in out').matrix_shape((3, 4, 2)) == (1, 4, 6)
+  assert Layout('head in out').matrix_shape((3, 4, 2)) == (1, 12, 2)
+  assert Layout('in head:in out').matrix_shape((3, 4, 2)) == (1, 12, 2)
+  for text in ('in (head:out out)', 'in head:up out', 'in:out out'):
+    with pytest.raises(ValueError, match=r"^layout '.*': '.*' must be "):
+      Layout(text, head=2)
+
+
 @pytest.mark.parametrize(
   ('layer', 'shape'),
   [

@@ -154,6 +154,9 @@ def test_scales_are_those_of_every_library():
   for params in (equinox, flax):
     found = measure.report(params)
     assert (found['scales'], found['active_scales']) == (24, 24)
+  linear = eqx.nn.WeightNorm(eqx.nn.Linear(6, 4, key=jax.random.key(0)))
+  found = measure.report(eqx.filter(linear, eqx.is_array))
+  assert (found['weights'], found['scales']) == (24, 4)  # g, of shape (4, 1)
 
 
 @pytest.mark.parametrize('dtype', [jnp.int8, jnp.complex64])

@@ -298,6 +298,63 @@ def test_keys_that_several_queries_share_have_heads():
   }
 
 
+def test_heads_before_the_inputs_are_outputs_where_a_product_makes_them():
+  """As Gemma has them, (heads, in, out): the text says what the order of its words would not."""
+
+  def function(p, x):
+    q = jnp.einsum('td,ndh->tnh', x, p['q'])
+    k, v = jnp.einsum('sd,cndh->csnh', x, p['kv'])
+    weights = jax.nn.softmax(jnp.einsum('tnh,snh->nts', q, k))
+    return jnp.einsum('tnh,nhd->td', jnp.einsum('nts,snh->tnh', weights, v), p['o'])
+
+  params = {'q': (3, 4, 2), 'kv': (2, 3, 4, 2), 'o': (3, 2, 4)}
+  params = {name: jnp.ones(shape) for name, shape in params.items()}
+  found = read(function, params, ROWS)
+  assert found == {
+    'kv': ('out head:out in out', None),
+    'o': ('head in out', None),
+    'q': ('head:out in out', None),
+  }
+  layouts = sparsejax.layouts_of(function, params, ROWS)
+  assert layouts['^q$'].matrix_shape((3, 4, 2)) == (1, 4, 6)
+  assert layouts['^kv$'].matrix_shape((2, 3, 4, 2)) == (1, 4, 12)
+  scaled = {
+    name: leaf * jnp.arange(1.0, 4).reshape(HEADS_ON[name]) for name, leaf in params.items()
+  }
+  pruned = sparsejax.prune_to(
+    scaled, sparsity=0.6, granularity=sparsejax.granularity.heads(), layouts=layouts
+  )
+  for name, leaf in pruned.items():
+    of_heads = jnp.any(leaf != 0, [i for i, n in enumerate(HEADS_ON[name]) if n == 1])
+    assert of_heads.tolist() == [False, False, True]
+
+
+HEADS_ON = {'q': (3, 1, 1), 'kv': (1, 3, 1, 1), 'o': (3, 1, 1)}
+
+
+def _gated(p, x):
+  """A dense layer of 4 heads of 2, and a gate for each."""
+  return jnp.einsum('thi,hio->tho', jnp.einsum('td,dhi->thi', x, p['a']), p['b'])
+
+
+def _monarch(p, x):
+  """Blocks of neighbours, and blocks of those that lie a block apart."""
+  x = jnp.einsum('tki,kio->tko', x.reshape(7, 2, 2), p['a'])
+  return jnp.einsum('tok,oki->toi', x.swapaxes(1, 2), p['b'])
+
+
+@pytest.mark.parametrize(
+  ('function', 'shapes', 'text'),
+  [
+    (_gated, {'a': (4, 4, 2), 'b': (4, 2, 2)}, 'in out out'),
+    (_monarch, {'a': (2, 2, 3), 'b': (3, 2, 2)}, 'stack in out'),
+  ],
+)
+def test_outputs_that_the_next_layer_takes_block_by_block_are_no_stack(function, shapes, text):
+  params = {name: jnp.ones(shape) for name, shape in shapes.items()}
+  assert read(function, params, ROWS) == {'a': (text, None), 'b': ('stack in out', None)}
+
+
 def test_branches_are_one_in_what_becomes_of_what_they_make():
   """Both make queries: what heads are shows after they have met."""
 

@@ -155,7 +155,9 @@ def test_a_target_below_what_unpruned_layers_cost_is_refused_before_training():
   for target in (0.8, 0.5):
     with pytest.raises(ValueError) as error:
       build(change | {'target': target}).init(network())
-    message = 'the layers that are not pruned cost 0.8606 of the network by themselves'
+    message = (
+      'the layers that are not pruned (conv/kernel) cost 0.8606 of the network by themselves'
+    )
     assert f'target={target}: {message}' in str(error.value)
     assert '\n' not in str(error.value)
 

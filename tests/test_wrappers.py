@@ -263,7 +263,20 @@ def test_partition():
   assert jax.tree.all(jax.tree.map(jnp.array_equal, params, left))
 
 
+@pytest.mark.parametrize('inner', [optax.sm3(0.1), optax.flatten(optax.adam(0.1))])
+def test_slots_that_nobody_can_tell_are_refused_inside_and_right_ahead(inner):
+  params = {'w': jnp.array([[4.0, 1.0]]), 'b': jnp.ones(2)}
+  with pytest.raises(ValueError, match='inner has links whose state is not arranged as the'):
+    pruned(inner=inner).init(params)
+  tx = optax.chain(inner, pruned())
+  state = tx.init(params)
+  for _ in range(2):
+    changes, state = tx.update(jax.tree.map(jnp.zeros_like, params), state, params)
+    params = optax.apply_updates(params, changes)
+  assert params['w'].tolist() == [[4.0, 0.0]]
+
+
 def test_every_row_of_the_page_is_a_test():
   names = re.findall(r'\| `(\w+)` \|$', PAGE.read_text(), re.MULTILINE)
   tests = [name.removeprefix('test_') for name in globals() if name.startswith('test_')]
-  assert names == tests[:-1]
+  assert names == tests[:-2]

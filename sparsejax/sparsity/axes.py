@@ -3,6 +3,7 @@
 What could be one thing or another raises, with the line that says which.
 """
 
+import collections
 import functools
 import math
 import re
@@ -150,6 +151,11 @@ class _Named:
     self._shapes = shapes
     self._kinds = {path: kinds.kind(path, shape, nodes) for path, shape in shapes.items()}
     self._stack_of = functools.cache(self._stack_in)
+    self._beside_equinox = bool(nodes)
+    self._custom = collections.defaultdict(set)  # by name, which sides of matrices biases tell
+    for path, kind in self._kinds.items():
+      if kind == kinds.KERNEL and len(shapes[path]) == 2:
+        self._custom[_last(path)] |= set(filter(None, [_by_bias(shapes[path], self._bias(path))]))
 
   def layout(self, path: str) -> Layout:
     shape, kind = self._shapes[path], self._kinds[path]
@@ -174,9 +180,10 @@ class _Named:
       return self._of_weight(path)
     alone = self._of_layer(path, shape, self._bias(path))
     stack = self._stack_of(tree.module_of(path))
-    if stack is UNKNOWN and (
+    if None in stack and (
       len(shape) == 2
-      or (len(shape) == 3 and (CONVOLUTION.search(layer) or self._in_attention(path)))
+      or (len(shape) == 3 and CONVOLUTION.search(layer))
+      or (len(shape) == 3 and stack is UNKNOWN and self._in_attention(path))
       or (len(shape) == 4 and _is_window(shape))
     ):
       return alone
@@ -195,35 +202,42 @@ class _Named:
     rank, layer = len(shape), _last(tree.module_of(path))
     sides = self._sides(path, shape, bias)
     if rank == 2:
-      return [sides]
+      return sides
     if rank == 3 and PROJECTIONS.match(layer) and (bias is None or len(bias) == 2):
       return ['in head out']
     if rank == 3 and not PROJECTIONS.match(layer) and self._in_attention(path):
       return ['head in out']
     if bias is not None and len(bias) > 1:
       return [' '.join(['in'] * (rank - len(bias)) + ['out'] * len(bias))]
-    convolution = ' '.join(['position'] * (rank - 2) + [sides])
+    convolution = [' '.join(['position'] * (rank - 2) + [side]) for side in sides]
     general = ' '.join(['in'] * (rank - 1) + ['out'])
     if CONVOLUTION.search(layer) or (_is_window(shape) and not DENSE.search(layer)):
-      return [convolution]
-    could = [general] if DENSE.search(layer) else [convolution, general]
+      return convolution
+    could = [general] if DENSE.search(layer) else [*convolution, general]
     if bias is not None:
       return could
     # How many axes are outputs, or whether the first is a stack's, only a bias would tell.
     return [*could, ' '.join(['in'] + ['out'] * (rank - 1)), *['stack in out'][: rank == 3]]
 
-  def _sides(self, path: str, shape, bias) -> str:
-    """The last two axes of a dense kernel or a convolution: a bias has the size of the outputs.
+  def _sides(self, path: str, shape, bias) -> list[str]:
+    """What the last two axes of a dense kernel or a convolution could be.
 
-    Where both have that size, or there is no bias, Haiku's transposed convolutions, which call
-    their kernel `w`, have the outputs first.
+    A bias has the size of the outputs. Where both have that size, or there is no bias, Haiku's
+    transposed convolutions, which call their kernel `w`, have the outputs first, and others have
+    them where the kernels of that name have them whose biases tell. Beside Equinox' layers, whose
+    outputs are first, nobody knows of an array that none of them holds.
     """
-    *_, first, last = shape
-    if first != last and bias in ((first,), (last,)):
-      return 'in out' if bias == (last,) else 'out in'
+    if told := _by_bias(shape, bias):
+      return [told]
     layer = _last(tree.module_of(path))
-    of_haiku = len(shape) > 2 and _last(path) == 'w' and TRANSPOSED.search(layer)
-    return 'out in' if of_haiku else 'in out'
+    if len(shape) > 2:
+      return ['out in' if _last(path) == 'w' and TRANSPOSED.search(layer) else 'in out']
+    match sorted(self._custom[_last(path)]):
+      case [one]:
+        return [one]
+      case []:
+        return ['in out', 'out in'] if self._beside_equinox else ['in out']
+    return ['in out', 'out in']
 
   def _of_weight(self, path: str) -> list[str]:
     """PyTorch's name, whose outputs are first there; the bias tells where it can."""
@@ -261,7 +275,8 @@ class _Named:
 
     A scan or a vmap over layers gives one axis more to everything in it: where a bias or a scale
     has a single axis, nothing is stacked; where all have more, an axis of one size in all leaves
-    is that of the layers. The nearest module with a bias or a scale tells.
+    is that of the layers. The nearest module with a bias or a scale tells; of a scan within it, of
+    layers without either, an axis of one size in all of these would be that.
     """
     prefix = f'{module}/' if module else ''
     near = {path: shape for path, shape in self._shapes.items() if path.startswith(prefix)}
@@ -274,7 +289,19 @@ class _Named:
       return (None,)
     if vectors:
       return tuple(axis for axis in (0, 1) if self._stacks(near, axis)) or UNKNOWN
-    return self._stack_of(tree.module_of(module)) if module else UNKNOWN
+    outer = self._stack_of(tree.module_of(module)) if module else UNKNOWN
+    kernels = [path for path in near if self._kinds[path] == kinds.KERNEL]
+    if None not in outer or len(kernels) < 2:
+      return outer
+    possible = (0,) if self._puts_heads_together(kernels) else (0, 1)
+    return (None, *(axis for axis in possible if self._stacks(near, axis)))
+
+  def _puts_heads_together(self, kernels: Sequence[str]) -> bool:
+    """Whether one of these takes just the heads and features that others make."""
+    shapes = [(self._shapes[p], _last(tree.module_of(p))) for p in kernels]
+    shapes = [(shape, layer) for shape, layer in shapes if len(shape) == 3]
+    made = {shape[1:] for shape, layer in shapes if PROJECTIONS.match(layer)}
+    return any(shape[:2] in made for shape, layer in shapes if TOGETHER.match(layer))
 
   def _is_features(self, path: str) -> bool:
     """Whether a bias has the last axes of its kernel, several of them: heads and features."""
@@ -302,6 +329,14 @@ UNKNOWN: tuple[int | None, ...] = (None, 0)
 
 def _last(path: str) -> str:
   return path.rpartition('/')[2]
+
+
+def _by_bias(shape: tuple[int, ...], bias: tuple[int, ...] | None) -> str:
+  """The last two axes, where a bias has the size of one of them; '' where it does not tell."""
+  *_, first, last = shape
+  if first == last or bias not in ((first,), (last,)):
+    return ''
+  return 'in out' if bias == (last,) else 'out in'
 
 
 def _without(shape: tuple[int, ...], axis: int) -> tuple[int, ...]:

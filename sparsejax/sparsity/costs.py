@@ -61,9 +61,11 @@ class Costs(NamedTuple):
     own = sum(self.price(layer) * layer.weights for layer in layers)
     rest = self.total - own
     if rest > 0 and target * self.total <= rest:
+      pruned = {path for layer in layers for path, _ in layer.leaves or ((layer.path, 0),)}
+      others = [path for path, cost in self.of_weight.items() if cost and path not in pruned]
       raise ValueError(
-        f'target={target:.4g}: the layers that are not pruned cost {rest / self.total:.4g} of the '
-        'network by themselves; allowed is more'
+        f'target={target:.4g}: the layers that are not pruned ({", ".join(others)}) cost '
+        f'{rest / self.total:.4g} of the network by themselves, and the target must be more'
       )
     return target * self.total - rest
 

@@ -46,6 +46,8 @@ def kind(path: str, shape: tuple[int, ...], nodes: Nodes | None = None) -> str:
   node = (nodes or {}).get(parent)
   if node is not None and name == 'weight' and type(node).__name__ in EQUINOX:
     return EQUINOX[type(node).__name__]
+  if type(node).__name__ == 'WeightNorm' and name == 'g':
+    return SCALE  # of each output, with as many axes as the weight
   if ADDED.search(name) or OF_A_POSTERIOR.search(name):
     return OTHER
   if SCALES.search(name):

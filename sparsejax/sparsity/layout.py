@@ -21,6 +21,7 @@ import jax.numpy as jnp  # noqa: F401  (of the examples)
 
 ROLES = ('stack', 'position', 'head', 'in', 'out')
 SIDES = ('in', 'out')
+LONE = ('head:in', 'head:out')  # of an axis that is heads alone, with the side that they are on
 _WORDS = re.compile(r'\(([^()]*)\)|([^()\s]+)')
 
 
@@ -59,8 +60,13 @@ class Layout:
   def __post_init__(self) -> None:
     if _WORDS.sub('', self.text).strip():
       raise ValueError(f"layout '{self.text}' must be words, as in 'stack in (head out)'")
-    for word in (word for axis in self._axes for word in axis):
-      if word not in ROLES and not (word.isdecimal() and int(word) > 0):
+    for word in (word for axis in self._words for word in axis):
+      if word in LONE and (word,) not in self._words:
+        raise ValueError(
+          f"layout '{self.text}': '{word}' must be 'head', whose side is that of what it is fused "
+          'with'
+        )
+      if word not in (*ROLES, *LONE) and not (word.isdecimal() and int(word) > 0):
         raise ValueError(f"layout '{self.text}': '{word}' must be one of {', '.join(ROLES)}")
     if [word for axis in self._axes for word in axis].count('head') > 1:
       raise ValueError(f"layout '{self.text}' must have one head at most")
@@ -82,8 +88,14 @@ class Layout:
       raise ValueError(f"layout '{self.text}' {needed}")
 
   @functools.cached_property
-  def _axes(self) -> tuple[tuple[str, ...], ...]:
+  def _words(self) -> tuple[tuple[str, ...], ...]:
+    """The words of each axis, as they were written."""
     return tuple(tuple((a or b).split()) for a, b in _WORDS.findall(self.text))
+
+  @functools.cached_property
+  def _axes(self) -> tuple[tuple[str, ...], ...]:
+    """The roles of each axis, and numbers."""
+    return tuple(tuple(word.partition(':')[0] for word in axis) for axis in self._words)
 
   @functools.cached_property
   def factors(self) -> tuple[Factor, ...]:
@@ -101,7 +113,9 @@ class Layout:
     return tuple(found)
 
   def _side_of_head(self, i: int, words: list[tuple[str, int]]) -> str:
-    """The side of what it is fused with, else of the word after it, else the outputs."""
+    """The side that is told, else of what it is fused with, of the word after it, or outputs."""
+    if told := self._words[words[i][1]][0].partition(':')[2]:
+      return told
     fused = [word for word in self._axes[words[i][1]] if word in SIDES]
     after = [word for word, _ in words[i + 1 :] if word in SIDES]
     return (fused or after or ['out'])[0]

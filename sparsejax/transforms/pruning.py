@@ -18,7 +18,7 @@ from sparsejax.sparsity.layout import Layout
 from sparsejax.sparsity.renewal import Renewal, compiled, seed_of
 from sparsejax.transforms.inner import running_inside
 from sparsejax.transforms.searching import check_no_search
-from sparsejax.transforms.slots import clear_slots, is_hole
+from sparsejax.transforms.slots import check_clearable, clear_slots, is_hole
 
 
 class PruneState(NamedTuple):
@@ -131,6 +131,7 @@ def prune(
     masks, table = parts.begin(params)
     inner_state = inner.init(params)
     check_no_search(inner_state)
+    check_clearable(inner, inner_state, masks)
     return PruneState(count, renewals, jnp.array(seed, jnp.uint32), table, masks, inner_state)
 
   def update_fn(updates, state, params=None, **extra_args):

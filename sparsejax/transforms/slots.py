@@ -1,7 +1,9 @@
 """The slots that inner links keep for each parameter, whatever the links are."""
 
+import functools
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 import optax
 
@@ -24,6 +26,18 @@ def clear_slots(inner: optax.GradientTransformation, inner_state: Any, kept: Any
     return jnp.where(keep, slot, 0).astype(slot.dtype)
 
   return optax.tree.map_params(inner, cleared, inner_state, kept, is_leaf=is_hole)
+
+
+def check_clearable(inner: optax.GradientTransformation, inner_state: Any, kept: Any) -> None:
+  """Raises a ValueError for links whose slots nobody can tell from their structure."""
+  try:
+    jax.eval_shape(functools.partial(clear_slots, inner), inner_state, kept)
+  except (TypeError, ValueError, IndexError, ZeroDivisionError):
+    raise ValueError(
+      'inner has links whose state is not arranged as the parameters are (as of optax.flatten and '
+      'sm3), so that what they gathered for removed weights could not be cleared: they must stand '
+      'ahead of prune in the chain'
+    ) from None
 
 
 def is_hole(leaf: Any) -> bool:

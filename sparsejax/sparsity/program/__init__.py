@@ -7,7 +7,8 @@ position of a convolution, a stack where a scan runs along it or a product takes
 a head where what it became is taken pairwise by a product of two activations.
 
 What is counted is exact, or refused: a primitive that nobody knows, a product of two parameters, a
-part of a kernel that is applied more often than the rest.
+part of a kernel that is applied more often than the rest. What nobody reads is not counted, as XLA
+does not compute it.
 """
 
 import contextlib
@@ -22,7 +23,7 @@ import jax.numpy as jnp
 from sparsejax.sparsity import kinds, tree
 from sparsejax.sparsity.layout import Layout
 from sparsejax.sparsity.program.layouts import layout_of
-from sparsejax.sparsity.program.nodes import DATA, KERNEL, PARAM, Value, fresh
+from sparsejax.sparsity.program.nodes import GIVEN, KERNEL, PARAM, Value, fresh
 from sparsejax.sparsity.program.reader import Graph, Reader
 
 
@@ -44,9 +45,18 @@ def read(function: Callable[..., Any], params: Any, *examples: Any) -> Graph:
     Value(axes, KERNEL if kinds.kind(path, shapes[path], nodes) == kinds.KERNEL else PARAM)
     for path, axes in graph.leaves.items()
   ]
-  given += [fresh(var.aval.shape, DATA) for var in closed.jaxpr.invars[len(given) :]]
-  Reader(graph).run(closed.jaxpr, given, 1)
+  given += [fresh(var.aval.shape, GIVEN) for var in closed.jaxpr.invars[len(given) :]]
+  Reader(graph).run(_without_dead_code(closed.jaxpr), given, 1)
   return graph
+
+
+def _without_dead_code(jaxpr: Any) -> Any:
+  """A jaxpr without equations that nobody reads; itself where a later JAX can't tell."""
+  try:
+    from jax.interpreters.partial_eval import dce_jaxpr
+  except ImportError:
+    return jaxpr
+  return dce_jaxpr(jaxpr, [True] * len(jaxpr.outvars), True)[0]
 
 
 def layouts_of(function: Callable[..., Any], params: Any, *examples: Any) -> dict[str, Layout]:
@@ -109,7 +119,7 @@ def counts(function: Callable[..., Any], params: Any, *examples: Any) -> tuple[d
 def _unlike(graph: Graph, found: Mapping[str, int | None]) -> str:
   """Why the weights of a parameter have no one number of positions; '' where each has."""
   for path in graph.leaves:
-    if path in graph.entrywise and not graph.uses[path]:
+    if path in graph.entrywise:
       return f"'{path}' multiplies activations entry by entry"
     if path in found and found[path] is None:
       return f"some weights of '{path}' are applied more often than others"

@@ -21,7 +21,7 @@ UNKNOWN = Axis(())
 
 def layout_of(nodes: Sequence[Node]) -> Layout | None:
   """Returns the layout of a leaf whose axes all have a role; None of another."""
-  axes = [_axis(node) for node in nodes]
+  axes = [_axis(node, is_first=i == 0) for i, node in enumerate(nodes)]
   if not axes or UNKNOWN in axes:
     return None
   if sum('head' in axis.words for axis in axes) > 1:
@@ -29,6 +29,7 @@ def layout_of(nodes: Sequence[Node]) -> Layout | None:
   for i, axis in enumerate(axes):  # a number for each head, and not a head of several features
     if axis.side is not None and not any(axis.side in other.words for other in axes):
       axes[i] = Axis((axis.side,))
+  axes = [_with_side(axis, axes[i + 1 :]) for i, axis in enumerate(axes)]
   words = [axis.words for axis in axes]
   if _is_ambiguous(words):
     return None
@@ -37,6 +38,14 @@ def layout_of(nodes: Sequence[Node]) -> Layout | None:
     words[last] = ('out',)  # what is added to an input or rescales it
   text = ' '.join(axis[0] if len(axis) == 1 else f'({" ".join(axis)})' for axis in words)
   return Layout(text, next((axis.heads for axis in axes if axis.heads), None))
+
+
+def _with_side(axis: Axis, after: Sequence[Axis]) -> Axis:
+  """Heads alone on an axis, with their side where the words after it tell another."""
+  if axis.side is None or axis.words != ('head',):
+    return axis
+  others = [word for other in after for word in other.words if word in SIDES]
+  return axis if axis.side == (*others, 'out')[0] else Axis((f'head:{axis.side}',))
 
 
 def _is_ambiguous(words: Sequence[tuple[str, ...]]) -> bool:
@@ -55,7 +64,14 @@ def _without_heads(axis: Axis) -> Axis:
   return Axis((axis.side or next((word for word in axis.words if word in SIDES), 'out'),))
 
 
-def _axis(node: Node) -> Axis:
+def _axis(node: Node, *, is_first: bool) -> Axis:
+  """What an axis is.
+
+  Args:
+    node: the axis.
+    is_first: whether a stack of members with one input may be on it. Elsewhere outputs that the
+      next layer takes block by block are outputs.
+  """
   node = node.find()
   if node.role is None:
     return _of_parts(node)
@@ -64,7 +80,7 @@ def _axis(node: Node) -> Axis:
   if node.role not in SIDES:
     return Axis((node.role,))
   for became in (other.find() for other in node.became):
-    if became.stacks and node.role == 'out':
+    if became.stacks and node.role == 'out' and is_first:
       return Axis(('stack',))
     whole = became.whole and became.whole.find()  # of keys that several queries share
     if became.pairwise or (whole and whole.pairwise and whole.parts[0].find() is became):
@@ -99,7 +115,7 @@ def _fused(role: str, parts: Sequence[tuple[int, bool]]) -> Axis:
 
 def _of_parts(node: Node) -> Axis:
   """What the parts of an axis say that was reshaped before it was used."""
-  parts = [_axis(part) for part in node.parts if part.find().role]
+  parts = [_axis(part, is_first=False) for part in node.parts if part.find().role]
   if not parts or len(parts) < len(node.parts) or any(len(axis.words) != 1 for axis in parts):
     return UNKNOWN
   roles = {axis.words[0] for axis in parts}

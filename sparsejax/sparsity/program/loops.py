@@ -1,33 +1,38 @@
 """Loops and branches: programs within a program, and how often they run."""
 
 from sparsejax.sparsity.program import dependence
-from sparsejax.sparsity.program.nodes import OF_PARAMETERS, Node, Value, same_axes
+from sparsejax.sparsity.program.nodes import OF_PARAMETERS, Node, Part, Value, same_axes
 
 
 def scan(reader, eqn, ins, times):
   p = eqn.params
   first, last = p['num_consts'], p['num_consts'] + p['num_carry']
   kinds = dependence.of_carried(eqn, [value.kind for value in ins])
-  carries = [Value(list(v.axes), kind) for v, kind in zip(ins[first:last], kinds, strict=True)]
+  carries = _carried(ins[first:last], kinds)
   inner = [*ins[:first], *carries]
   for value in ins[last:]:
     along, *rest = value.axes
     if value.kind in OF_PARAMETERS:
       along.use('stack')
-    inner.append(Value(rest, value.kind))
+    inner.append(value.with_axes(rest, Part(along, None, 1)))
   outs = reader.run(p['jaxpr'].jaxpr, inner, times * p['length'])
   carried, stacked = outs[: p['num_carry']], outs[p['num_carry'] :]
   for out, value in zip(carried, carries, strict=True):
     same_axes(out.axes, value.axes)
   made = [Value([Node(p['length']), *out.axes], out.kind) for out in stacked]
-  return [*(Value(list(o.axes), kind) for o, kind in zip(carried, kinds, strict=True)), *made]
+  return [*_carried(carried, kinds), *made]
+
+
+def _carried(values, kinds):
+  """Values with nodes in lists of their own, of the kinds that any turn may make of them."""
+  return [Value(list(v.axes), kind, v.parts) for v, kind in zip(values, kinds, strict=True)]
 
 
 def while_loop(reader, eqn, ins, times):
   first = eqn.params['cond_nconsts']
   last = first + eqn.params['body_nconsts']
   kinds = dependence.of_carried(eqn, [value.kind for value in ins])
-  carried = [Value(list(v.axes), kind) for v, kind in zip(ins[last:], kinds, strict=True)]
+  carried = _carried(ins[last:], kinds)
   before = reader.counted()
   outs = reader.run(eqn.params['body_jaxpr'].jaxpr, [*ins[first:last], *carried], times)
   reader.run(eqn.params['cond_jaxpr'].jaxpr, [*ins[:first], *carried], times)
@@ -35,7 +40,7 @@ def while_loop(reader, eqn, ins, times):
     reader.not_known('a while loop makes products, how often is not fixed')
   for out, value in zip(outs, carried, strict=True):
     same_axes(out.axes, value.axes)
-  return [Value(list(out.axes), kind) for out, kind in zip(outs, kinds, strict=True)]
+  return _carried(outs, kinds)
 
 
 def cond(reader, eqn, ins, times):
@@ -51,7 +56,7 @@ def cond(reader, eqn, ins, times):
     for one, two in zip(found[0], other, strict=True):
       same_axes(one.axes, two.axes)
   kinds = dependence.of_branches(eqn, [value.kind for value in ins])
-  return [Value(list(out.axes), kind) for out, kind in zip(found[0], kinds, strict=True)]
+  return _carried(found[0], kinds)
 
 
 RULES = {'scan': scan, 'while': while_loop, 'cond': cond}

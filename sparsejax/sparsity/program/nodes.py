@@ -2,11 +2,13 @@
 
 import dataclasses
 from collections.abc import Iterable, Sequence
+from typing import NamedTuple
 
 # What a value is: a kernel, whatever was done to it entry by entry; made of other parameters alone,
-# such as a table or a learned token; made of nothing that is given; or an activation.
-KERNEL, PARAM, CONSTANT, DATA = 'kernel', 'param', 'constant', 'data'
-OF_PARAMETERS = (KERNEL, PARAM)
+# such as a table or a learned token; made of nothing that is given; of the examples as they are
+# given, entry by entry, as a mask is; or an activation that products have made.
+KERNEL, PARAM, CONSTANT, GIVEN, DATA = 'kernel', 'param', 'constant', 'given', 'data'
+OF_PARAMETERS, OF_EXAMPLES = (KERNEL, PARAM), (GIVEN, DATA)
 CONFLICT = 'conflict'  # the role of an axis that is used in two ways at once
 
 
@@ -70,12 +72,37 @@ class Node:
         one.find().became.append(made)
 
 
+class Part(NamedTuple):
+  """What was taken along an axis of a kernel.
+
+  Attributes:
+    axis: of which it was taken.
+    begin: where it begins; None where each turn of a loop takes the next.
+    size: how much it is.
+  """
+
+  axis: Node
+  begin: int | None
+  size: int
+
+
 @dataclasses.dataclass
 class Value:
-  """What is known of a value: the node of each axis, and what it depends on."""
+  """What is known of a value: the node of each axis, and what it depends on.
+
+  Attributes:
+    axes: their nodes.
+    kind: one of those above.
+    parts: of a kernel, what was taken of it.
+  """
 
   axes: list[Node]
   kind: str
+  parts: tuple[Part, ...] = ()
+
+  def with_axes(self, axes: list[Node], *parts: Part) -> 'Value':
+    """Returns the same with other axes, and with what was taken besides."""
+    return Value(axes, self.kind, (*self.parts, *parts))
 
 
 def same(a: Node, b: Node) -> None:
@@ -108,7 +135,7 @@ def meet(value: Value, out: Value) -> None:
   for mine, theirs in zip(value.axes, out.axes, strict=True):
     if mine.size != theirs.size or mine.size == 1:
       continue
-    if value.kind in OF_PARAMETERS and out.kind == DATA:
+    if value.kind in OF_PARAMETERS and out.kind in OF_EXAMPLES:
       mine.find().became.append(theirs)
       mine.use('out' if theirs.find().computed else 'position', weak=True)
     else:
@@ -129,7 +156,13 @@ def fresh(shape: Sequence[int], kind: str) -> Value:
 
 def fresh_out(eqn, ins: Sequence[Value]) -> Value:
   """Returns the first value that an equation makes, with nothing known of its axes yet."""
-  return fresh(eqn.outvars[0].aval.shape, kind_of(ins))
+  return made_of(ins, eqn.outvars[0].aval.shape)
+
+
+def made_of(ins: Sequence[Value], shape: Sequence[int]) -> Value:
+  """Returns a value of that shape that depends on others; of a kernel it is the same part."""
+  parts = [part for value in ins if value.kind == KERNEL for part in value.parts]
+  return Value([Node(n) for n in shape], kind_of(ins), tuple(parts))
 
 
 def kind_of(values: Sequence[Value]) -> str:
@@ -139,7 +172,7 @@ def kind_of(values: Sequence[Value]) -> str:
 
 def join(kinds: Sequence[str]) -> str:
   """Returns the kind of what depends on values of several."""
-  return next((kind for kind in (DATA, KERNEL, PARAM) if kind in kinds), CONSTANT)
+  return next((kind for kind in (DATA, GIVEN, KERNEL, PARAM) if kind in kinds), CONSTANT)
 
 
 def of_product(kinds: Sequence[str]) -> str:

@@ -7,6 +7,7 @@ from sparsejax.sparsity.program.nodes import (
   CONSTANT,
   DATA,
   KERNEL,
+  OF_EXAMPLES,
   OF_PARAMETERS,
   PARAM,
   Value,
@@ -54,7 +55,7 @@ def _kernel(reader, ins: Sequence[Value]) -> int | None:
   kinds = [value.kind for value in ins]
   if kinds.count(KERNEL) == 1:
     return kinds.index(KERNEL)
-  if set(kinds) == {DATA, PARAM}:  # a table that is the last layer too
+  if PARAM in kinds and set(kinds) & set(OF_EXAMPLES):  # a table that is the last layer too
     return kinds.index(PARAM)
   if all(kind in OF_PARAMETERS for kind in kinds):
     reader.not_known('a product of two parameters')

@@ -4,20 +4,22 @@ import collections
 import dataclasses
 import math
 from collections.abc import Iterable, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 from jax.extend import core
 
-from sparsejax.sparsity.program import loops, products, shapes, taking
+from sparsejax.sparsity.program import loops, parts, products, shapes, taking
 from sparsejax.sparsity.program.dependence import is_called, programs_in
 from sparsejax.sparsity.program.nodes import (
   CONSTANT,
-  DATA,
+  GIVEN,
   KERNEL,
+  OF_EXAMPLES,
   Node,
   Value,
   fresh,
   kind_of,
+  made_of,
   meet,
   sizes,
 )
@@ -25,13 +27,6 @@ from sparsejax.sparsity.program.primitives import HARMLESS, KEEPS_A_KERNEL
 
 # {primitive: (reader, equation, values that go in, how often it runs) -> values that come out}
 RULES = shapes.RULES | taking.RULES | products.RULES | loops.RULES
-
-
-class Use(NamedTuple):
-  """That so many of a parameter's weights are applied, each at so many positions."""
-
-  weights: int
-  positions: int
 
 
 @dataclasses.dataclass
@@ -47,7 +42,7 @@ class Graph:
   """
 
   leaves: dict[str, list[Node]]
-  uses: dict[str, list[Use]] = dataclasses.field(
+  uses: dict[str, list[parts.Use]] = dataclasses.field(
     default_factory=lambda: collections.defaultdict(list)
   )
   products: int = 0
@@ -58,18 +53,8 @@ class Graph:
     return math.prod(sizes(self.leaves[path]))
 
   def positions(self, path: str) -> int | None:
-    """Returns how often each weight of a parameter is applied; None where they differ.
-
-    Uses of a part count where all parts are used, each as often as the others.
-    """
-    whole, parts = self.size(path), [u for u in self.uses[path] if u.weights != self.size(path)]
-    found = sum(use.positions for use in self.uses[path] if use.weights == whole)
-    if not parts:
-      return found
-    covered = sum(use.weights for use in parts)
-    if len({use.positions for use in parts}) > 1 or covered % whole:
-      return None
-    return found + parts[0].positions * (covered // whole)
+    """Returns how often each weight of a parameter is applied; None where they differ or may."""
+    return parts.positions(self.uses[path], self.size(path))
 
 
 class Reader:
@@ -108,17 +93,26 @@ class Reader:
 
   def _entry_by_entry(self, name: str, ins: Sequence[Value], shape) -> Value:
     """A value that has an entry for each of those that it is made of."""
-    out = fresh(shape, kind_of(ins))
-    if out.kind == DATA and name in KEEPS_A_KERNEL:
+    out = made_of(ins, shape)
+    if out.kind in OF_EXAMPLES and name in KEEPS_A_KERNEL:
       kernels = [value for value in ins if value.kind == KERNEL]
-      if any(sizes(v.axes) == list(shape) and self._is_of_leaves(v.axes) for v in kernels):
+      alike = any(sizes(v.axes) == list(shape) and self._is_of_leaves(v.axes) for v in kernels)
+      if alike and out.kind == GIVEN:
         out.kind = KERNEL
-      elif name == 'mul':
-        self.graph.entrywise |= {p for value in kernels for p in self._within(value.axes, 2)}
+      elif alike or name == 'mul':
+        self.graph.entrywise |= {path for value in kernels for path in self._multiplying(value)}
     for value in ins:
       if len(value.axes) == len(out.axes):
         meet(value, out)
     return out
+
+  def _multiplying(self, kernel: Value) -> list[str]:
+    """The parameters of which this is a matrix, or a part of one."""
+    if not kernel.parts:
+      return self._within(kernel.axes, 2)
+    own = _ids([*kernel.axes, *(part.axis for part in kernel.parts)])
+    leaves = self.graph.leaves.items()
+    return [path for path, nodes in leaves if any(_is_among(node, own) for node in nodes)]
 
   def _is_of_leaves(self, axes: Sequence[Node]) -> bool:
     """Whether each of these axes is one of a parameter, and none was made by repeating it."""
@@ -143,17 +137,19 @@ class Reader:
     if not weights:
       return
     if whole is None:
-      self._use(self._path(kernel.axes, weights), weights, macs, times)
+      self._use(self._path(kernel.axes, weights), kernel, weights, macs, times)
       return
     for piece in whole.pieces:
       share = weights * piece.size // whole.size
-      self._use(self._path([piece], share), share, macs * piece.size // whole.size, times)
+      part = macs * piece.size // whole.size
+      self._use(self._path([piece], share), kernel, share, part, times)
 
-  def _use(self, path: str | None, weights: int, macs: int, times: int) -> None:
+  def _use(self, path: str | None, kernel: Value, weights: int, macs: int, times: int) -> None:
     if path is None:
       return
-    weights *= 1 if weights == self.graph.size(path) else times  # a turn of a loop takes the next
-    self.graph.uses[path].append(Use(weights, macs // weights))
+    if weights != self.graph.size(path) and any(part.begin is None for part in kernel.parts):
+      weights *= times  # a turn of a loop takes the next
+    self.graph.uses[path].append(parts.Use(weights, macs // weights, parts.key(kernel.parts)))
 
   def _path(self, axes: Sequence[Node], weights: int) -> str | None:
     """The parameter that a kernel with these axes and so many weights is made of."""
@@ -174,11 +170,11 @@ class Reader:
       return None
     return path
 
-  def counted(self) -> tuple[dict[str, list[Use]], int]:
+  def counted(self) -> tuple[dict[str, list[parts.Use]], int]:
     """Returns what was counted so far."""
     return {path: list(uses) for path, uses in self.graph.uses.items()}, self.graph.products
 
-  def count_from(self, counted: tuple[dict[str, list[Use]], int]) -> None:
+  def count_from(self, counted: tuple[dict[str, list[parts.Use]], int]) -> None:
     """Goes back to what had been counted."""
     uses, self.graph.products = counted
     self.graph.uses = collections.defaultdict(list, {p: list(some) for p, some in uses.items()})

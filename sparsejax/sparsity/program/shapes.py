@@ -8,7 +8,7 @@ from sparsejax.sparsity.program.nodes import Value, fresh_out, meet, sizes
 def transpose(reader, eqn, ins, times):
   del reader, times
   [value] = ins
-  return [Value([value.axes[i] for i in eqn.params['permutation']], value.kind)]
+  return [value.with_axes([value.axes[i] for i in eqn.params['permutation']])]
 
 
 def squeeze(reader, eqn, ins, times):
@@ -22,7 +22,7 @@ def reduce_axes(reader, eqn, ins, times):
 
 
 def _without(value: Value, gone: Sequence[int]) -> Value:
-  return Value([node for i, node in enumerate(value.axes) if i not in gone], value.kind)
+  return value.with_axes([node for i, node in enumerate(value.axes) if i not in gone])
 
 
 def broadcast_in_dim(reader, eqn, ins, times):
