@@ -151,11 +151,19 @@ class _Named:
     self._shapes = shapes
     self._kinds = {path: kinds.kind(path, shape, nodes) for path, shape in shapes.items()}
     self._stack_of = functools.cache(self._stack_in)
+    self._below = collections.defaultdict(list)  # the leaves in each module, however deep
+    for path in shapes:
+      module = path
+      while module:
+        module = tree.module_of(module)
+        self._below[module].append(path)
+    kernels = [path for path, kind in self._kinds.items() if kind == kinds.KERNEL]
+    self._kernels_in = collections.Counter(map(tree.module_of, kernels))
     self._beside_equinox = bool(nodes)
     self._custom = collections.defaultdict(set)  # by name, which sides of matrices biases tell
-    for path, kind in self._kinds.items():
-      if kind == kinds.KERNEL and len(shapes[path]) == 2:
-        self._custom[_last(path)] |= set(filter(None, [_by_bias(shapes[path], self._bias(path))]))
+    for path in kernels:
+      if len(shapes[path]) == 2 and (told := _by_bias(shapes[path], self._bias(path))):
+        self._custom[_last(path)].add(told)
 
   def layout(self, path: str) -> Layout:
     shape, kind = self._shapes[path], self._kinds[path]
@@ -254,10 +262,9 @@ class _Named:
   def _bias(self, path: str) -> tuple[int, ...] | None:
     """The shape of the bias of a kernel that is the only one in its module."""
     module = tree.module_of(path)
-    beside = [p for p, kind in self._kinds.items() if kind == kinds.KERNEL]
-    if [p for p in beside if tree.module_of(p) == module] != [path]:
+    if self._kernels_in[module] != 1:
       return None
-    names = (f'{tree.module_of(path)}/{name}'.strip('/') for name in ('bias', 'b'))
+    names = (f'{module}/{name}'.strip('/') for name in ('bias', 'b'))
     return next((self._shapes[name] for name in names if name in self._shapes), None)
 
   def _in_attention(self, path: str) -> bool:
@@ -278,8 +285,7 @@ class _Named:
     is that of the layers. The nearest module with a bias or a scale tells; of a scan within it, of
     layers without either, an axis of one size in all of these would be that.
     """
-    prefix = f'{module}/' if module else ''
-    near = {path: shape for path, shape in self._shapes.items() if path.startswith(prefix)}
+    near = {path: self._shapes[path] for path in self._below[module]}
     vectors = {
       path: shape
       for path, shape in near.items()
