@@ -38,6 +38,10 @@ def _of_both(x, kernel):
   return queries @ keys.T @ x
 
 
+def _in_stages(x, kernels):
+  return _through(_through(x, kernels[:1]), kernels[1:])
+
+
 def _through(x, kernels):
   return jax.lax.scan(lambda x, w: (x @ w, None), x, kernels)[0]
 
@@ -137,11 +141,46 @@ COUNTED = {  # function, parameters, examples, (all, what is left, of products w
     (ROWS,),
     (2 * 3 * 7 * 16, 2 * 3 * 7 * 16, 0),
   ),
-  'each layer of a stack twice': (
-    lambda p, x: jax.lax.fori_loop(0, 6, lambda i, x: x @ p['w'][i // 2], x),
+  'layers by a number that is fixed, however it is written': (
+    lambda p, x: (
+      x
+      @ jax.lax.dynamic_index_in_dim(p['w'], 2, keepdims=False)
+      @ jnp.take(p['w'], 1, axis=0)
+      @ jax.jit(lambda i: p['w'][i])(0)
+    ),
     {'w': jnp.ones((3, 4, 4))},
     (ROWS,),
-    (2 * 3 * 7 * 16, 2 * 3 * 7 * 16, 0),
+    (3 * 7 * 16, 3 * 7 * 16, 0),
+  ),
+  'slices of slices, made twice': (
+    lambda p, x: x @ p['w'][:2][0] @ p['w'][:2][1] @ p['w'][2],
+    {'w': jnp.ones((3, 4, 4))},
+    (ROWS,),
+    (3 * 7 * 16, 3 * 7 * 16, 0),
+  ),
+  'a stack in stages, each twice': (
+    lambda p, x: _in_stages(_in_stages(x, p['w']), p['w']),
+    {'w': jnp.ones((4, 4, 4))},
+    (ROWS,),
+    (2 * 4 * 7 * 16, 2 * 4 * 7 * 16, 0),
+  ),
+  'a stack by the number of the turn': (
+    lambda p, x: jax.lax.scan(lambda x, i: (x @ p['w'][i], None), x, jnp.arange(3))[0],
+    {'w': jnp.ones((3, 4, 4))},
+    (ROWS,),
+    (3 * 7 * 16, 3 * 7 * 16, 0),
+  ),
+  'a kernel that a style rescales': (
+    lambda p, x: x @ (p['w'] * jax.nn.sigmoid(x @ p['style']).mean(0)[:, None]),
+    ZERO | {'style': jnp.ones((4, 4))},
+    (ROWS,),
+    (140 + 112, 112, 0),
+  ),
+  'scales of the layers of a stack': (
+    lambda p, x: jax.lax.scan(lambda x, w: (x @ w[0] * w[1][None], None), x, (p['w'], p['ls']))[0],
+    {'w': jnp.ones((3, 4, 4)), 'ls': jnp.ones((3, 4))},
+    (ROWS,),
+    (3 * 7 * 16, 3 * 7 * 16, 0),
   ),
   'latents': (lambda p, x: p['latents'] @ p['w'], ONES | {'latents': ROWS}, (ROWS,), (140, 140, 0)),
 }
@@ -181,6 +220,38 @@ UNCOUNTED = {
   ),
   'columns by number': (
     lambda p, x: x @ p['w'][:, jnp.array([0, 2])],
+    ONES,
+    (ROWS,),
+    'the program computes which part of a kernel is applied',
+  ),
+  'all columns by number, one of them twice': (
+    lambda p, x: x @ p['w'][:, jnp.array([0, 0, 1, 2, 3])],
+    ONES,
+    (ROWS,),
+    'the program computes which part of a kernel is applied',
+  ),
+  'layers by a number that is computed of a counter': (
+    lambda p, x: jax.lax.fori_loop(0, 4, lambda i, x: x @ p['w'][i % 2], x),
+    {'w': jnp.ones((4, 4, 4))},
+    (ROWS,),
+    'the program computes which part of a kernel is applied',
+  ),
+  'half of a stack in turns': (
+    lambda p, x: jax.lax.fori_loop(0, 2, lambda _, x: _through(x, p['w'][:2]), x),
+    {'w': jnp.ones((4, 4, 4))},
+    (ROWS,),
+    "some weights of 'w' are applied",
+  ),
+  'halves of a stack, one of them three times': (
+    lambda p, x: _through(
+      jax.lax.fori_loop(0, 3, lambda _, x: _through(x, p['w'][:2]), x), p['w'][2:]
+    ),
+    {'w': jnp.ones((4, 4, 4))},
+    (ROWS,),
+    "some weights of 'w' are applied",
+  ),
+  'parts of unlike sizes that are as large as the whole': (
+    lambda p, x: x[:, :1] @ p['w'][:1] + x[:, :3] @ p['w'][1:] + x[:, 1:] @ p['w'][1:],
     ONES,
     (ROWS,),
     "some weights of 'w' are applied",

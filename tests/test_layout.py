@@ -251,6 +251,50 @@ def test_a_square_matrix_has_the_sides_of_those_of_its_name():
     found(params)
 
 
+def test_one_matrix_whose_bias_tells_is_no_rule_for_those_of_its_name():
+  """And none is for Flax' kernels, whose inputs are first."""
+  told, square, bias_free = {'w': jnp.ones((3, 8)), 'b': jnp.ones(3)}, (8, 8), (8, 4)
+  for shape in (square, bias_free):
+    with pytest.raises(ValueError, match="could be 'in out' or 'out in': say"):
+      found({'told': told, 'other': {'w': jnp.ones(shape)}})
+    flax = {'kernel': told['w'], 'bias': told['b']}
+    params = {'told': flax, 'again': flax, 'other': {'kernel': jnp.ones(shape)}}
+    assert found(params)['other/kernel'] == 'in out'
+
+
+@pytest.mark.parametrize('outside', [{}, {'final': {'scale': jnp.ones(16)}}])
+def test_attention_without_biases_whose_heads_are_merged_is_no_stack(outside):
+  names = ('query', 'key', 'value')
+  attention = {name: {'kernel': jnp.ones((32, 4, 8))} for name in names}
+  attention |= {'out': {'kernel': jnp.ones((32, 32))}}
+  layouts = found({'attention': attention} | outside)
+  assert layouts == {f'attention/{name}/kernel': 'in head out' for name in names} | {
+    'attention/out/kernel': 'in out'
+  }
+
+
+@pytest.mark.parametrize('window', [(3, 3, 3), (1, 7), (3, 3)])
+def test_convolutions_without_biases_with_a_norm_outside_are_no_stack(window):
+  block = {name: {'kernel': jnp.ones((*window, 8, 8))} for name in ('conv1', 'conv2')}
+  params = {'block': block, 'norm': {'scale': jnp.ones(8)}}
+  assert set(found(params).values()) == {' '.join(['position'] * len(window)) + ' in out'}
+
+
+def test_a_row_for_each_layer_is_no_matrix_that_denies_a_stack():
+  blocks = {name: {'kernel': jnp.ones((6, 16, 16))} for name in ('q_proj', 'o_proj')}
+  with pytest.raises(ValueError, match=r"could be .*'stack in out'"):
+    found({'blocks': blocks | {'alpha': jnp.ones((6, 16))}, 'final': {'scale': jnp.ones(16)}})
+
+
+def test_a_matrix_in_a_stack_of_vectors_asks():
+  params = {
+    'w': jnp.ones((3, 8)),
+    'dense': {'kernel': jnp.ones((3, 8, 4)), 'bias': jnp.ones((3, 4))},
+  }
+  with pytest.raises(ValueError, match="could be 'stack out' or 'in out': say which"):
+    found(params)
+
+
 def test_an_array_beside_equinox_layers_may_have_either_side_first():
   params = {'linear': eqx.nn.Linear(6, 4, key=jax.random.key(0)), 'a': jnp.ones((2, 6))}
   with pytest.raises(ValueError, match=r"the axes of 'a'.* could be 'in out' or 'out in': say"):

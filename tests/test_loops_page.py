@@ -27,8 +27,9 @@ def of(tree):
   return [np.asarray(leaf) for leaf in jax.tree.leaves(tree)]
 
 
-def test_the_page(tmp_path):
-  names = {'folder': tmp_path}
+def test_the_page(tmp_path, monkeypatch):
+  monkeypatch.setattr('tempfile.mkdtemp', lambda: tmp_path)
+  names = {}
   start, rigl, checkpoints, ensembles, nnx = sections().values()
   exec(start, names)
   exec(rigl, names)

@@ -167,6 +167,8 @@ def test_kernels_that_are_no_floating_numbers_are_refused_by_name(dtype):
     measure.count_macs(lambda p, x: x @ p['fc']['w'], params, jnp.ones((1, 2), dtype))
   with pytest.raises(ValueError, match=rf"'fc/w' is of dtype {name} and must be of a floating one"):
     measure.count_macs(params, {'fc': 1})
+  beside = {'fc': {'kernel': jnp.ones((2, 3)), 'index': jnp.ones((4, 4), jnp.int32)}}
+  assert measure.count_macs(beside, {'fc': 1})['macs'] == 6
   with pytest.raises(ValueError, match=rf'fc/w \(2, 3\) {name} is a kernel.* a floating dtype'):
     tree.choose(params)
   params['out'] = jnp.ones((3, 2))

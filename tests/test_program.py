@@ -212,7 +212,7 @@ def test_a_loop_until_something_holds_shows_a_stack_but_not_how_often():
 
   params, x = {'w': jnp.ones((5, 3, 3))}, jnp.ones((1, 3))
   assert read(function, params, x) == {'w': ('stack in out', None)}
-  with pytest.raises(ValueError, match='a while loop makes products'):
+  with pytest.raises(ValueError, match='the program computes which part of a kernel'):
     sparsejax.count_macs(function, params, x)
 
 
@@ -346,13 +346,29 @@ def _monarch(p, x):
 @pytest.mark.parametrize(
   ('function', 'shapes', 'text'),
   [
-    (_gated, {'a': (4, 4, 2), 'b': (4, 2, 2)}, 'in out out'),
+    (_gated, {'a': (4, 4, 2), 'b': (4, 2, 2)}, None),  # or members, stacked along this axis
     (_monarch, {'a': (2, 2, 3), 'b': (3, 2, 2)}, 'stack in out'),
   ],
 )
 def test_outputs_that_the_next_layer_takes_block_by_block_are_no_stack(function, shapes, text):
   params = {name: jnp.ones(shape) for name, shape in shapes.items()}
-  assert read(function, params, ROWS) == {'a': (text, None), 'b': ('stack in out', None)}
+  of_first = {} if text is None else {'a': (text, None)}
+  assert read(function, params, ROWS) == of_first | {'b': ('stack in out', None)}
+
+
+def test_what_is_asked_of_derivatives_says_what_axes_are_too():
+  """The last product of a function is dead where its gradient alone is asked for."""
+  function = jax.vmap(jax.grad(lambda x, p: (jnp.tanh(x @ p['a']) @ p['c'])[0]), (0, None))
+  params = {'a': jnp.ones((4, 3)), 'c': jnp.ones((3, 2))}
+  found = read(lambda p, x: function(x, p), params, ROWS)
+  assert found.get('c', ('in out', None)) == ('in out', None)
+
+
+def test_a_matrix_that_multiplies_entry_by_entry_has_no_layout():
+  found = read(
+    lambda p, x: sum(x[i : i + 4] * p['c'][i][None] for i in range(4)), {'c': ROWS[:4]}, ROWS
+  )
+  assert found == {}
 
 
 def test_branches_are_one_in_what_becomes_of_what_they_make():

@@ -116,7 +116,9 @@ def _of_node(path: str, shape: tuple[int, ...], nodes: kinds.Nodes) -> Layout | 
   if node is None:
     return None
   kind = type(node).__name__
-  if name.startswith('bias') or kinds.kind(path, shape, nodes) == kinds.SCALE:
+  if kind == 'WeightNorm' and name == 'g':
+    base = ['out'] + ['in'] * (len(shape) - 1)
+  elif name.startswith('bias') or kinds.kind(path, shape, nodes) == kinds.SCALE:
     base = ['out'] + ['position'] * getattr(node, 'num_spatial_dims', 0)
     base = base if kind.startswith('Conv') else ['out'] * getattr(node, 'ndim', 1)
   elif kind == 'Embedding':
@@ -160,10 +162,11 @@ class _Named:
     kernels = [path for path, kind in self._kinds.items() if kind == kinds.KERNEL]
     self._kernels_in = collections.Counter(map(tree.module_of, kernels))
     self._beside_equinox = bool(nodes)
-    self._custom = collections.defaultdict(set)  # by name, which sides of matrices biases tell
+    # By name, how often the biases of matrices tell which sides.
+    self._told_of = collections.defaultdict(collections.Counter)
     for path in kernels:
       if len(shapes[path]) == 2 and (told := _by_bias(shapes[path], self._bias(path))):
-        self._custom[_last(path)].add(told)
+        self._told_of[_last(path)][told] += 1
 
   def layout(self, path: str) -> Layout:
     shape, kind = self._shapes[path], self._kinds[path]
@@ -192,7 +195,7 @@ class _Named:
       len(shape) == 2
       or (len(shape) == 3 and CONVOLUTION.search(layer))
       or (len(shape) == 3 and stack is UNKNOWN and self._in_attention(path))
-      or (len(shape) == 4 and _is_window(shape))
+      or (len(shape) > 3 and _is_window(shape))
     ):
       return alone
     found = []
@@ -203,7 +206,7 @@ class _Named:
         bias = self._bias(path)
         bases = self._of_layer(path, _without(shape, axis), bias and _without(bias, axis))
         found += [_with_stack(base, axis) for base in bases]
-    return found
+    return found or ['stack out', 'in out']  # one scale a channel and layer, or a matrix
 
   def _of_layer(self, path: str, shape, bias) -> list[str]:
     """What the axes of a single layer could be, whose bias has this shape, if it has one."""
@@ -231,21 +234,22 @@ class _Named:
     """What the last two axes of a dense kernel or a convolution could be.
 
     A bias has the size of the outputs. Where both have that size, or there is no bias, Haiku's
-    transposed convolutions, which call their kernel `w`, have the outputs first, and others have
-    them where the kernels of that name have them whose biases tell. Beside Equinox' layers, whose
-    outputs are first, nobody knows of an array that none of them holds.
+    transposed convolutions, which call their kernel `w`, have the outputs first. Matrices that
+    Flax does not name have them where two others of that name, whose biases tell, both have them.
+    Beside Equinox' layers, whose outputs are first, nobody knows of an array that none of them
+    holds.
     """
     if told := _by_bias(shape, bias):
       return [told]
     layer = _last(tree.module_of(path))
     if len(shape) > 2:
       return ['out in' if _last(path) == 'w' and TRANSPOSED.search(layer) else 'in out']
-    match sorted(self._custom[_last(path)]):
-      case [one]:
-        return [one]
-      case []:
-        return ['in out', 'out in'] if self._beside_equinox else ['in out']
-    return ['in out', 'out in']
+    told = self._told_of[_last(path)]
+    if _last(path) == 'kernel' or set(told) == {'in out'}:
+      return ['in out']
+    if len(told) == 1 and told.total() > 1:
+      return ['out in']
+    return ['in out', 'out in'] if told or self._beside_equinox else ['in out']
 
   def _of_weight(self, path: str) -> list[str]:
     """PyTorch's name, whose outputs are first there; the bias tells where it can."""
@@ -299,7 +303,12 @@ class _Named:
     kernels = [path for path in near if self._kinds[path] == kinds.KERNEL]
     if None not in outer or len(kernels) < 2:
       return outer
-    possible = (0,) if self._puts_heads_together(kernels) else (0, 1)
+    if any(len(near[p]) < 3 and kinds.NAMED_KERNEL.search(_last(p)) for p in kernels):
+      return (None,)  # a matrix has no axis to spare; a row for each layer may be called anything
+    is_first = self._puts_heads_together(kernels) or any(
+      CONVOLUTION.search(_last(tree.module_of(path))) for path in kernels
+    )
+    possible = [axis for axis in ((0,) if is_first else (0, 1)) if near[kernels[0]][axis] > 1]
     return (None, *(axis for axis in possible if self._stacks(near, axis)))
 
   def _puts_heads_together(self, kernels: Sequence[str]) -> bool:

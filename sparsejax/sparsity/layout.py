@@ -22,6 +22,7 @@ import jax.numpy as jnp  # noqa: F401  (of the examples)
 ROLES = ('stack', 'position', 'head', 'in', 'out')
 SIDES = ('in', 'out')
 LONE = ('head:in', 'head:out')  # of an axis that is heads alone, with the side that they are on
+ALLOWED = ', '.join((*ROLES, *LONE))
 _WORDS = re.compile(r'\(([^()]*)\)|([^()\s]+)')
 
 
@@ -67,7 +68,7 @@ class Layout:
           'with'
         )
       if word not in (*ROLES, *LONE) and not (word.isdecimal() and int(word) > 0):
-        raise ValueError(f"layout '{self.text}': '{word}' must be one of {', '.join(ROLES)}")
+        raise ValueError(f"layout '{self.text}': '{word}' must be one of {ALLOWED}")
     if [word for axis in self._axes for word in axis].count('head') > 1:
       raise ValueError(f"layout '{self.text}' must have one head at most")
     for axis in self._axes:

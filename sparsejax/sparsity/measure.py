@@ -16,7 +16,7 @@ import numpy as np
 from jax.core import Tracer
 
 from sparsejax.sparsity import axes, tree
-from sparsejax.sparsity.kinds import is_kernel, is_parameter
+from sparsejax.sparsity.kinds import NAMED_KERNEL, is_parameter
 from sparsejax.sparsity.layout import Layout
 from sparsejax.sparsity.tree import named_leaves
 
@@ -201,11 +201,12 @@ def count_macs(of: Any, *rest: Any) -> dict[str, Any]:
 
 def _check_floating(params: Any, positions: Mapping[str, int]) -> None:
   for path, leaf in named_leaves(params).items():
-    applied = positions.get(path, positions.get(layer_of(path)) if is_kernel(path, leaf) else 0)
+    is_named = NAMED_KERNEL.search(path.rpartition('/')[2])
+    applied = positions.get(path, positions.get(layer_of(path)) if is_named else 0)
     if applied and not is_parameter(path, leaf):
       raise ValueError(
-        f"count_macs: '{path}' is of dtype {jnp.result_type(leaf)} and must be of a floating one "
-        'for its products to be counted'
+        f"multiply-accumulates: '{path}' is of dtype {jnp.result_type(leaf)} and must be of a "
+        'floating one for its products to be counted'
       )
 
 

@@ -27,11 +27,12 @@ from sparsejax.sparsity.program.nodes import GIVEN, KERNEL, PARAM, Value, fresh
 from sparsejax.sparsity.program.reader import Graph, Reader
 
 
-def read(function: Callable[..., Any], params: Any, *examples: Any) -> Graph:
+def read(function: Callable[..., Any], params: Any, *examples: Any, dead: bool = True) -> Graph:
   """Returns what a function of (params, *examples) does with its parameters.
 
   Args:
     function: traced, never run.
+    dead: whether to read what nobody asks for too: it says what axes are, and costs nothing.
     params: a pytree of arrays, or of their shapes.
     examples: arrays, or their shapes, in whatever structure the function takes.
   """
@@ -46,7 +47,7 @@ def read(function: Callable[..., Any], params: Any, *examples: Any) -> Graph:
     for path, axes in graph.leaves.items()
   ]
   given += [fresh(var.aval.shape, GIVEN) for var in closed.jaxpr.invars[len(given) :]]
-  Reader(graph).run(_without_dead_code(closed.jaxpr), given, 1)
+  Reader(graph).run(closed.jaxpr if dead else _without_dead_code(closed.jaxpr), given, 1)
   return graph
 
 
@@ -72,7 +73,8 @@ def layouts_of(function: Callable[..., Any], params: Any, *examples: Any) -> dic
 
   Returns:
     {expression that matches one path: layout}. A parameter that is used in two ways at once, as a
-    table that is also the last layer, is left out.
+    table that is also the last layer, is left out, and so is a matrix that multiplies activations
+    entry by entry.
 
   Example:
     >>> def function(params, x):
@@ -81,9 +83,9 @@ def layouts_of(function: Callable[..., Any], params: Any, *examples: Any) -> dic
     >>> [layout.text for layout in layouts_of(function, params, jnp.ones((1, 3))).values()]
     ['out in', 'in out']
   """
-  found = {}
-  for path, nodes in read(function, params, *examples).leaves.items():
-    if (layout := layout_of(nodes)) is not None:
+  found, graph = {}, read(function, params, *examples)
+  for path, nodes in graph.leaves.items():
+    if path not in graph.entrywise and (layout := layout_of(nodes)) is not None:
       found[f'^{re.escape(path)}$'] = layout
   return found
 
@@ -109,7 +111,7 @@ def counts(function: Callable[..., Any], params: Any, *examples: Any) -> tuple[d
   Raises:
     ValueError: a number of repetitions that the program does not fix.
   """
-  graph = read(function, params, *examples)
+  graph = read(function, params, *examples, dead=False)
   found = {path: graph.positions(path) for path in [*graph.uses, *graph.leaves] if graph.size(path)}
   if why := graph.unknown or _unlike(graph, found):
     raise ValueError(f'multiply-accumulates are not known: {why}')

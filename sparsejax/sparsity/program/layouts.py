@@ -21,7 +21,9 @@ UNKNOWN = Axis(())
 
 def layout_of(nodes: Sequence[Node]) -> Layout | None:
   """Returns the layout of a leaf whose axes all have a role; None of another."""
-  axes = [_axis(node, is_first=i == 0) for i, node in enumerate(nodes)]
+  others = any(node.find().role == 'stack' for node in nodes)
+  blocks = ['out' if others else 'stack', *['out' if others else ''] * len(nodes)]
+  axes = [_axis(node, block) for node, block in zip(nodes, blocks, strict=False)]
   if not axes or UNKNOWN in axes:
     return None
   if sum('head' in axis.words for axis in axes) > 1:
@@ -64,13 +66,13 @@ def _without_heads(axis: Axis) -> Axis:
   return Axis((axis.side or next((word for word in axis.words if word in SIDES), 'out'),))
 
 
-def _axis(node: Node, *, is_first: bool) -> Axis:
+def _axis(node: Node, block: str) -> Axis:
   """What an axis is.
 
   Args:
     node: the axis.
-    is_first: whether a stack of members with one input may be on it. Elsewhere outputs that the
-      next layer takes block by block are outputs.
+    block: what outputs are that the next layer takes block by block: 'stack', members that all have
+      one input; 'out', as of a stack itself; '' where nobody knows, for a stack need not be first.
   """
   node = node.find()
   if node.role is None:
@@ -80,8 +82,8 @@ def _axis(node: Node, *, is_first: bool) -> Axis:
   if node.role not in SIDES:
     return Axis((node.role,))
   for became in (other.find() for other in node.became):
-    if became.stacks and node.role == 'out' and is_first:
-      return Axis(('stack',))
+    if became.stacks and node.role == 'out' and block != 'out':
+      return Axis((block,)) if block else UNKNOWN
     whole = became.whole and became.whole.find()  # of keys that several queries share
     if became.pairwise or (whole and whole.pairwise and whole.parts[0].find() is became):
       return Axis(('head',), side=node.role)
@@ -115,7 +117,7 @@ def _fused(role: str, parts: Sequence[tuple[int, bool]]) -> Axis:
 
 def _of_parts(node: Node) -> Axis:
   """What the parts of an axis say that was reshaped before it was used."""
-  parts = [_axis(part, is_first=False) for part in node.parts if part.find().role]
+  parts = [_axis(part, 'out') for part in node.parts if part.find().role]
   if not parts or len(parts) < len(node.parts) or any(len(axis.words) != 1 for axis in parts):
     return UNKNOWN
   roles = {axis.words[0] for axis in parts}

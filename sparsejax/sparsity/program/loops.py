@@ -1,7 +1,18 @@
 """Loops and branches: programs within a program, and how often they run."""
 
+import numpy as np
+from jax.extend import core
+
 from sparsejax.sparsity.program import dependence
-from sparsejax.sparsity.program.nodes import OF_PARAMETERS, Node, Part, Value, same_axes
+from sparsejax.sparsity.program.nodes import (
+  KERNEL,
+  OF_PARAMETERS,
+  Node,
+  Scalar,
+  Value,
+  same_axes,
+  taken_by_turns,
+)
 
 
 def scan(reader, eqn, ins, times):
@@ -14,7 +25,10 @@ def scan(reader, eqn, ins, times):
     along, *rest = value.axes
     if value.kind in OF_PARAMETERS:
       along.use('stack')
-    inner.append(value.with_axes(rest, Part(along, None, 1)))
+    inner.append(_of_one_turn(value, along, rest))
+  for value, begins, counts in zip(carries, ins[first:last], _counters(eqn), strict=True):
+    if counts and begins.scalar is not None and begins.scalar.number == 0:
+      value.scalar = Scalar(turns=p['length'])
   outs = reader.run(p['jaxpr'].jaxpr, inner, times * p['length'])
   carried, stacked = outs[: p['num_carry']], outs[p['num_carry'] :]
   for out, value in zip(carried, carries, strict=True):
@@ -25,7 +39,30 @@ def scan(reader, eqn, ins, times):
 
 def _carried(values, kinds):
   """Values with nodes in lists of their own, of the kinds that any turn may make of them."""
-  return [Value(list(v.axes), kind, v.parts) for v, kind in zip(values, kinds, strict=True)]
+  return [Value(list(v.axes), kind, v.taken) for v, kind in zip(values, kinds, strict=True)]
+
+
+def _of_one_turn(value, along, rest):
+  """What a turn gets of a value, slice by slice; of the integers from 0 on, its own number."""
+  if value.kind == KERNEL:
+    return value.with_axes(rest, taken_by_turns(along, 1))
+  return Value(rest, value.kind, (), value.scalar if not rest else None)
+
+
+def _counters(eqn) -> list[bool]:
+  """Which of what a scan carries are one more after every turn."""
+  body, p = eqn.params['jaxpr'].jaxpr, eqn.params
+  carried = body.invars[p['num_consts'] : p['num_consts'] + p['num_carry']]
+  made = {var: inner for inner in body.eqns for var in inner.outvars}
+
+  def counts(before, after) -> bool:
+    step = made.get(after) if not isinstance(after, core.Literal) else None
+    if step is None or step.primitive.name != 'add':
+      return False
+    ones = [a for a in step.invars if isinstance(a, core.Literal) and np.all(a.val == 1)]
+    return len(ones) == 1 and any(a is before for a in step.invars)
+
+  return [counts(*pair) for pair in zip(carried, body.outvars, strict=False)]
 
 
 def while_loop(reader, eqn, ins, times):

@@ -2,7 +2,7 @@
 
 import dataclasses
 from collections.abc import Iterable, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 # What a value is: a kernel, whatever was done to it entry by entry; made of other parameters alone,
 # such as a table or a learned token; made of nothing that is given; of the examples as they are
@@ -27,6 +27,8 @@ class Node:
     self.pairwise = False  # whether a product of two activations takes it pairwise
     self.stacks = False  # whether a product with a parameter does
     self.computed = False  # whether it comes out of a kernel
+    self.repeated = False  # whether the entries along it are one and the same
+    self.origin: tuple[Node, int] | None = None  # what it was cut from, and where it begins there
 
   def find(self) -> 'Node':
     node = self
@@ -72,18 +74,38 @@ class Node:
         one.find().became.append(made)
 
 
-class Part(NamedTuple):
+class Taken(NamedTuple):
   """What was taken along an axis of a kernel.
 
   Attributes:
     axis: of which it was taken.
     begin: where it begins; None where each turn of a loop takes the next.
     size: how much it is.
+    turns: how many there are until all is taken.
   """
 
   axis: Node
   begin: int | None
   size: int
+  turns: int = 1
+
+
+def taken_by_turns(axis: Node, size: int) -> Taken:
+  """Returns what each turn of a loop takes the next of, until the axis is at its end."""
+  base, _ = axis.find().origin or (axis, 0)
+  return Taken(base, None, size, axis.size // size)
+
+
+class Scalar(NamedTuple):
+  """What is known of a value of one entry: the number itself, or that it counts a loop's turns.
+
+  Attributes:
+    number: itself; None of a counter.
+    turns: of a counter, how many it counts, from 0.
+  """
+
+  number: Any = None
+  turns: int = 0
 
 
 @dataclasses.dataclass
@@ -93,16 +115,19 @@ class Value:
   Attributes:
     axes: their nodes.
     kind: one of those above.
-    parts: of a kernel, what was taken of it.
+    taken: of a kernel, what was taken of it, axis by axis.
+    scalar: of a single entry, what it is, where that is known; of all integers from 0 on, one
+      along the only axis, how many they are.
   """
 
   axes: list[Node]
   kind: str
-  parts: tuple[Part, ...] = ()
+  taken: tuple[Taken, ...] = ()
+  scalar: Scalar | None = None
 
-  def with_axes(self, axes: list[Node], *parts: Part) -> 'Value':
+  def with_axes(self, axes: list[Node], *taken: Taken) -> 'Value':
     """Returns the same with other axes, and with what was taken besides."""
-    return Value(axes, self.kind, (*self.parts, *parts))
+    return Value(axes, self.kind, (*self.taken, *taken))
 
 
 def same(a: Node, b: Node) -> None:
@@ -115,6 +140,7 @@ def same(a: Node, b: Node) -> None:
   a.pairwise = a.pairwise or b.pairwise
   a.stacks = a.stacks or b.stacks
   a.computed = a.computed or b.computed
+  a.origin = a.origin or b.origin
   a.cuts += b.cuts
   a.pieces = a.pieces or b.pieces
   a.whole = a.whole or b.whole
@@ -161,8 +187,8 @@ def fresh_out(eqn, ins: Sequence[Value]) -> Value:
 
 def made_of(ins: Sequence[Value], shape: Sequence[int]) -> Value:
   """Returns a value of that shape that depends on others; of a kernel it is the same part."""
-  parts = [part for value in ins if value.kind == KERNEL for part in value.parts]
-  return Value([Node(n) for n in shape], kind_of(ins), tuple(parts))
+  taken = [part for value in ins if value.kind == KERNEL for part in value.taken]
+  return Value([Node(n) for n in shape], kind_of(ins), tuple(taken))
 
 
 def kind_of(values: Sequence[Value]) -> str:

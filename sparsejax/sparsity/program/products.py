@@ -32,7 +32,7 @@ def dot_general(reader, eqn, ins, times):
   macs = times * math.prod(sizes(out.axes)) * each
   which = _kernel(reader, ins)
   if which is not None:
-    _with_parameter(reader, ins, which, out, summed, pairs, goes_on, macs, times)
+    _with_parameter(reader, ins, which, out, summed, pairs, goes_on, macs)
     return [out]
   for value, ends in zip(ins, goes_on, strict=True):
     for place, i in ends:
@@ -62,10 +62,10 @@ def _kernel(reader, ins: Sequence[Value]) -> int | None:
   return None
 
 
-def _with_parameter(reader, ins, which, out, summed, pairs, goes_on, macs, times):
+def _with_parameter(reader, ins, which, out, summed, pairs, goes_on, macs):
   """A product of a kernel, which of both it is, and an activation."""
   kernel, activation = ins[which], ins[1 - which]
-  reader.count(kernel, macs, times)
+  reader.count(kernel, macs)
   for place, *axes in pairs:
     theirs = activation.axes[axes[1 - which]]
     kernel.axes[axes[which]].use('stack')
@@ -115,7 +115,7 @@ def conv_general_dilated(reader, eqn, ins, times):
     elif out.kind != CONSTANT:
       reader.graph.products += times * macs
     return [out]
-  reader.count(kernel, times * macs, times)
+  reader.count(kernel, times * macs)
   for i in window:
     kernel.axes[i].use('position')
   kernel.axes[of].use('in')

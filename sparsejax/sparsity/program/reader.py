@@ -8,14 +8,16 @@ from typing import Any
 
 from jax.extend import core
 
-from sparsejax.sparsity.program import loops, parts, products, shapes, taking
+from sparsejax.sparsity.program import loops, products, scalars, shapes, taking
 from sparsejax.sparsity.program.dependence import is_called, programs_in
 from sparsejax.sparsity.program.nodes import (
   CONSTANT,
+  DATA,
   GIVEN,
   KERNEL,
   OF_EXAMPLES,
   Node,
+  Scalar,
   Value,
   fresh,
   kind_of,
@@ -24,6 +26,7 @@ from sparsejax.sparsity.program.nodes import (
   sizes,
 )
 from sparsejax.sparsity.program.primitives import HARMLESS, KEEPS_A_KERNEL
+from sparsejax.sparsity.program.uses import Use, positions, use_of
 
 # {primitive: (reader, equation, values that go in, how often it runs) -> values that come out}
 RULES = shapes.RULES | taking.RULES | products.RULES | loops.RULES
@@ -42,7 +45,7 @@ class Graph:
   """
 
   leaves: dict[str, list[Node]]
-  uses: dict[str, list[parts.Use]] = dataclasses.field(
+  uses: dict[str, list[Use]] = dataclasses.field(
     default_factory=lambda: collections.defaultdict(list)
   )
   products: int = 0
@@ -54,7 +57,7 @@ class Graph:
 
   def positions(self, path: str) -> int | None:
     """Returns how often each weight of a parameter is applied; None where they differ or may."""
-    return parts.positions(self.uses[path], self.size(path))
+    return positions(self.uses[path], self.size(path))
 
 
 class Reader:
@@ -69,7 +72,7 @@ class Reader:
     env |= {var: fresh(var.aval.shape, CONSTANT) for var in jaxpr.constvars}
 
     def value(atom) -> Value:
-      return fresh(atom.aval.shape, CONSTANT) if isinstance(atom, core.Literal) else env[atom]
+      return _literal(atom) if isinstance(atom, core.Literal) else env[atom]
 
     for eqn in jaxpr.eqns:
       outs = self._equation(eqn, [value(atom) for atom in eqn.invars], times)
@@ -97,22 +100,28 @@ class Reader:
     if out.kind in OF_EXAMPLES and name in KEEPS_A_KERNEL:
       kernels = [value for value in ins if value.kind == KERNEL]
       alike = any(sizes(v.axes) == list(shape) and self._is_of_leaves(v.axes) for v in kernels)
-      if alike and out.kind == GIVEN:
+      if alike and (out.kind == GIVEN or _rescale(ins, shape)):
         out.kind = KERNEL
       elif alike or name == 'mul':
         self.graph.entrywise |= {path for value in kernels for path in self._multiplying(value)}
     for value in ins:
       if len(value.axes) == len(out.axes):
         meet(value, out)
+    out.scalar = scalars.made_by(name, [value.scalar for value in ins]) if not out.axes else None
     return out
 
   def _multiplying(self, kernel: Value) -> list[str]:
-    """The parameters of which this is a matrix, or a part of one."""
-    if not kernel.parts:
-      return self._within(kernel.axes, 2)
-    own = _ids([*kernel.axes, *(part.axis for part in kernel.parts)])
-    leaves = self.graph.leaves.items()
-    return [path for path, nodes in leaves if any(_is_among(node, own) for node in nodes)]
+    """The parameters of which this is a matrix, or some of one; a turn's slice is its own layer."""
+    fixed = [part.axis for part in kernel.taken if part.begin is not None]
+    own = _ids([*kernel.axes, *fixed])
+    found = []
+    for path, nodes in self.graph.leaves.items():
+      long = [node for node in nodes if node.size > 1 and _is_among(node, own)]
+      turned = [part.axis for part in kernel.taken if part.begin is None]
+      rest = [n for n in nodes if n.size > 1 and not _is_among(n, _ids(turned))]
+      if len(rest) > 1 and len(long) == len(rest):
+        found.append(path)
+    return found
 
   def _is_of_leaves(self, axes: Sequence[Node]) -> bool:
     """Whether each of these axes is one of a parameter, and none was made by repeating it."""
@@ -130,26 +139,24 @@ class Reader:
 
   # Counting
 
-  def count(self, kernel: Value, macs: int, times: int) -> None:
+  def count(self, kernel: Value, macs: int) -> None:
     """Adds to the parameter that the kernel is made of, or to each that it is concatenated of."""
     weights = math.prod(sizes(kernel.axes))
     whole = next((node for axis in kernel.axes for node in axis.family() if node.pieces), None)
     if not weights:
       return
     if whole is None:
-      self._use(self._path(kernel.axes, weights), kernel, weights, macs, times)
+      self._use(self._path(kernel.axes, weights), kernel, weights, macs)
       return
     for piece in whole.pieces:
       share = weights * piece.size // whole.size
       part = macs * piece.size // whole.size
-      self._use(self._path([piece], share), kernel, share, part, times)
+      self._use(self._path([piece], share), kernel, share, part)
 
-  def _use(self, path: str | None, kernel: Value, weights: int, macs: int, times: int) -> None:
+  def _use(self, path: str | None, kernel: Value, weights: int, macs: int) -> None:
     if path is None:
       return
-    if weights != self.graph.size(path) and any(part.begin is None for part in kernel.parts):
-      weights *= times  # a turn of a loop takes the next
-    self.graph.uses[path].append(parts.Use(weights, macs // weights, parts.key(kernel.parts)))
+    self.graph.uses[path].append(use_of(weights, macs, kernel.taken))
 
   def _path(self, axes: Sequence[Node], weights: int) -> str | None:
     """The parameter that a kernel with these axes and so many weights is made of."""
@@ -170,11 +177,11 @@ class Reader:
       return None
     return path
 
-  def counted(self) -> tuple[dict[str, list[parts.Use]], int]:
+  def counted(self) -> tuple[dict[str, list[Use]], int]:
     """Returns what was counted so far."""
     return {path: list(uses) for path, uses in self.graph.uses.items()}, self.graph.products
 
-  def count_from(self, counted: tuple[dict[str, list[parts.Use]], int]) -> None:
+  def count_from(self, counted: tuple[dict[str, list[Use]], int]) -> None:
     """Goes back to what had been counted."""
     uses, self.graph.products = counted
     self.graph.uses = collections.defaultdict(list, {p: list(some) for p, some in uses.items()})
@@ -182,6 +189,19 @@ class Reader:
   def not_known(self, why: str) -> None:
     """Notes why the count is none; the first reason stays."""
     self.graph.unknown = self.graph.unknown or why
+
+
+def _rescale(ins: Sequence[Value], shape: Sequence[int]) -> bool:
+  """Whether what products have made rescales whole rows or columns of a kernel, as a style does."""
+  made = [value for value in ins if value.kind == DATA]
+  pairs = [zip(value.axes, shape, strict=False) for value in made]
+  return all(any(node.repeated or node.size < size for node, size in axes) for axes in pairs)
+
+
+def _literal(atom) -> Value:
+  value = fresh(atom.aval.shape, CONSTANT)
+  value.scalar = None if atom.aval.shape else Scalar(atom.val)
+  return value
 
 
 def _ids(axes: Iterable[Node]) -> set[int]:

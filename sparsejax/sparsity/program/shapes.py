@@ -1,8 +1,9 @@
 """What changes shapes and moves no number to another entry: where each axis goes."""
 
+import math
 from collections.abc import Sequence
 
-from sparsejax.sparsity.program.nodes import Value, fresh_out, meet, sizes
+from sparsejax.sparsity.program.nodes import Scalar, Value, fresh_out, meet, sizes
 
 
 def transpose(reader, eqn, ins, times):
@@ -13,7 +14,9 @@ def transpose(reader, eqn, ins, times):
 
 def squeeze(reader, eqn, ins, times):
   del reader, times
-  return [_without(ins[0], eqn.params['dimensions'])]
+  out = _without(ins[0], eqn.params['dimensions'])
+  out.scalar = _of_one_entry(ins[0], out)
+  return [out]
 
 
 def reduce_axes(reader, eqn, ins, times):
@@ -29,10 +32,19 @@ def broadcast_in_dim(reader, eqn, ins, times):
   del reader, times
   value = ins[0]
   out = fresh_out(eqn, [value])
+  for node in out.axes:
+    node.repeated = node.size > 1
   for axis, place in enumerate(eqn.params['broadcast_dimensions']):
     if value.axes[axis].size == out.axes[place].size:
       out.axes[place] = value.axes[axis]
+  out.scalar = _of_one_entry(value, out)
   return [out]
+
+
+def _of_one_entry(value: Value, out: Value) -> Scalar | None:
+  """What is known of the only entry that both have."""
+  are_one = math.prod(sizes(value.axes)) == math.prod(sizes(out.axes)) == 1
+  return value.scalar if are_one else None
 
 
 def concatenate(reader, eqn, ins, times):
@@ -50,6 +62,7 @@ def reshape(reader, eqn, ins, times):
   del reader, times
   value = ins[0]
   out = fresh_out(eqn, [value])
+  out.scalar = _of_one_entry(value, out)
   for old, new in _factors(sizes(value.axes), sizes(out.axes)):
     before, after = [value.axes[i] for i in old], [out.axes[i] for i in new]
     if len(before) == len(after) == 1:
@@ -68,6 +81,14 @@ def reshape(reader, eqn, ins, times):
       for node in after[0].parts:
         node.whole = node.whole or after[0]
       after[0].computed = any(node.find().computed for node in before)
+  return [out]
+
+
+def iota(reader, eqn, ins, times):
+  del reader, times
+  out = fresh_out(eqn, ins)
+  if len(out.axes) == 1:
+    out.scalar = Scalar(turns=out.axes[0].size)
   return [out]
 
 
@@ -102,6 +123,7 @@ RULES = {
   'broadcast_in_dim': broadcast_in_dim,
   'reshape': reshape,
   'concatenate': concatenate,
+  'iota': iota,
   'argmax': reduce_axes,
   'argmin': reduce_axes,
   **{f'reduce_{name}': reduce_axes for name in REDUCTIONS},

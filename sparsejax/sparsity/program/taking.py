@@ -3,18 +3,17 @@
 import itertools
 import math
 
-from jax.extend import core
-
 from sparsejax.sparsity.program.nodes import (
   KERNEL,
   OF_EXAMPLES,
   OF_PARAMETERS,
   Node,
-  Part,
+  Taken,
   Value,
   fresh_out,
   kind_of,
   makes,
+  taken_by_turns,
 )
 from sparsejax.sparsity.program.nodes import sizes as sizes_of
 
@@ -33,12 +32,12 @@ def gather(reader, eqn, ins, times):
   is_one = math.prod(sizes_of(out.axes)) == math.prod(taken) or _is_stack(operand)
   for i in numbers.collapsed_slice_dims:
     _is_taken_from(is_table, operand, i, is_one)
-  parts = [
-    _taken_by(reader, operand, i, at, taken[i])
+  taken_of = [
+    _chosen(reader, operand, i, at, taken[i])
     for i, axis in enumerate(operand.axes)
     if not is_table and taken[i] < axis.size
   ]
-  return [_still_a_kernel(is_table, operand, out, parts)]
+  return [_still_a_kernel(is_table, operand, out, taken_of)]
 
 
 def dynamic_slice(reader, eqn, ins, times):
@@ -46,33 +45,19 @@ def dynamic_slice(reader, eqn, ins, times):
   operand, *at = ins
   out = fresh_out(eqn, ins)
   is_table = _looks_up(operand, at)
-  parts = []
+  taken_of = []
   for i, taken in enumerate(sizes_of(out.axes)):
     axis = operand.axes[i]
     if axis.size == taken:
       _goes_on(is_table, axis, out, i)
       continue
     _is_taken_from(is_table, operand, i, taken == 1)
-    if (begin := _begin(eqn, i)) is not None:
-      parts.append(_cut_from(axis, out.axes[i], begin, _end(eqn, i, begin + taken) - begin))
+    if not at:
+      begin, end = (eqn.params[name][i] for name in ('start_indices', 'limit_indices'))
+      taken_of.append(_cut_from(axis, out.axes[i], begin, end - begin))
     elif not is_table:
-      parts.append(_taken_by(reader, operand, i, at[i], taken))
-  return [_still_a_kernel(is_table, operand, out, parts)]
-
-
-def _begin(eqn, i) -> int | None:
-  """Where a slice begins along an axis; None where that is computed."""
-  if (begins := eqn.params.get('start_indices')) is not None:
-    return begins[i]
-  at = eqn.invars[1 + i]
-  if not isinstance(at, core.Literal):
-    return None
-  room = eqn.invars[0].aval.shape[i] - eqn.params['slice_sizes'][i]
-  return min(max(int(at.val), 0), room)
-
-
-def _end(eqn, i, otherwise: int) -> int:
-  return eqn.params['limit_indices'][i] if 'limit_indices' in eqn.params else otherwise
+      taken_of.append(_chosen(reader, operand, i, at[i], taken))
+  return [_still_a_kernel(is_table, operand, out, taken_of)]
 
 
 def split(reader, eqn, ins, times):
@@ -96,7 +81,9 @@ def unstack(reader, eqn, ins, times):
   along = eqn.params['axis']
   _is_taken_from(False, value, along, True)
   axis, rest = value.axes[along], [*value.axes[:along], *value.axes[along + 1 :]]
-  return [value.with_axes(list(rest), Part(axis, i, 1)) for i in range(len(eqn.outvars))]
+  return [
+    value.with_axes(list(rest), _cut_from(axis, Node(1), i, 1)) for i in range(len(eqn.outvars))
+  ]
 
 
 def _looks_up(operand, at) -> bool:
@@ -109,18 +96,24 @@ def _is_stack(operand) -> bool:
   return operand.kind == KERNEL and len(operand.axes) > 2
 
 
-def _still_a_kernel(is_table, operand, out, parts) -> Value:
+def _still_a_kernel(is_table, operand, out, taken_of) -> Value:
   """What is taken of a kernel is one, even where an example's number says which."""
   if operand.kind != KERNEL or is_table:
     return out
-  return Value(out.axes, KERNEL, (*operand.parts, *parts))
+  return Value(out.axes, KERNEL, (*operand.taken, *taken_of))
 
 
-def _taken_by(reader, operand, i, at, size) -> Part:
-  """What numbers choose along an axis: each turn of a loop the next, or what an example says."""
-  if operand.kind == KERNEL and at.kind in OF_EXAMPLES:
-    reader.not_known('an example says which part of a kernel is applied')
-  return Part(operand.axes[i], None, size)
+def _chosen(reader, operand, i, at, size) -> Taken:
+  """What a number chooses along an axis: itself, or the next in each turn of a loop."""
+  axis = operand.axes[i]
+  if at.scalar is not None and at.scalar.number is not None:
+    return _cut_from(axis, Node(size), min(max(int(at.scalar.number), 0), axis.size - size), size)
+  if at.scalar is not None and at.scalar.turns * size == axis.size:
+    return taken_by_turns(axis, size)
+  if operand.kind == KERNEL:
+    who = 'an example says' if at.kind in OF_EXAMPLES else 'the program computes'
+    reader.not_known(f'{who} which part of a kernel is applied')
+  return Taken(axis, None, size)
 
 
 def _goes_on(is_table, axis, out, place) -> None:
@@ -131,12 +124,14 @@ def _goes_on(is_table, axis, out, place) -> None:
     out.axes[place] = axis
 
 
-def _cut_from(axis, piece, begin, size) -> Part:
+def _cut_from(axis, piece, begin, size) -> Taken:
   """Notes where in an axis a piece of it lies, such as the queries of fused projections."""
   root = axis.find()
   root.cuts.append((int(begin), piece))
   piece.computed = root.computed
-  return Part(axis, int(begin), size)
+  base, at = root.origin or (root, 0)
+  piece.origin = base, at + int(begin)
+  return Taken(base, at + int(begin), size)
 
 
 def _is_taken_from(is_table, operand, i, is_one) -> None:

@@ -1,13 +1,14 @@
-"""Which part of a kernel is applied, and whether all its parts are applied equally often."""
+"""How often each weight of a parameter is applied, from the products that apply it or a part."""
 
 import collections
 import itertools
+import math
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from sparsejax.sparsity.program.nodes import Part
+from sparsejax.sparsity.program.nodes import Node, Taken
 
-Key = frozenset[tuple[int, int | None, int]]  # of the parts: (axis, where it begins, size)
+Key = frozenset[tuple[Node, int | None, int]]  # (axis, where it begins, size) of what was taken
 
 
 class Use(NamedTuple):
@@ -18,9 +19,17 @@ class Use(NamedTuple):
   part: Key = frozenset()
 
 
-def key(parts: Sequence[Part]) -> Key:
-  """Returns what tells parts apart, however often they were taken."""
-  return frozenset((id(part.axis.find()), part.begin, part.size) for part in parts)
+def use_of(weights: int, macs: int, taken: Sequence[Taken]) -> Use:
+  """Returns a use of a part: where the turns of a loop take one after the other, of them all.
+
+  Args:
+    weights: of one turn.
+    macs: of all turns together.
+    taken: what was taken of the parameter, axis by axis.
+  """
+  weights *= math.prod(part.turns for part in taken if part.begin is None)
+  part = frozenset((part.axis.find(), part.begin, part.size) for part in taken)
+  return Use(weights, macs // weights, part)
 
 
 def positions(uses: Sequence[Use], whole: int) -> int | None:
@@ -42,19 +51,19 @@ def positions(uses: Sequence[Use], whole: int) -> int | None:
       often[use.part] += use.positions
   if not often:
     return found
-  covered = sum(sum(sizes) for sizes in weights.values())
-  if any(len(sizes) > 1 for sizes in weights.values()) or covered % whole:
+  if any(len(sizes) > 1 for sizes in weights.values()):
     return None
-  apart = all(_are_apart(*pair) for pair in itertools.combinations(often, 2))
-  if not apart or len(set(often.values())) > 1:
+  if sum(min(sizes) for sizes in weights.values()) != whole or len(set(often.values())) > 1:
     return None
-  return found + next(iter(often.values())) * (covered // whole)
+  if not all(_are_apart(*pair) for pair in itertools.combinations(often, 2)):
+    return None
+  return found + min(often.values())
 
 
 def _are_apart(one: Key, other: Key) -> bool:
   """Whether two parts have no weight in common: on some axis one ends where the other begins."""
   return any(
-    axis == along and (begin + size <= start or start + length <= begin)
+    axis is along and (begin + size <= start or start + length <= begin)
     for axis, begin, size in one
     for along, start, length in other
     if begin is not None and start is not None
