@@ -320,7 +320,7 @@ def test_a_share_of_the_whole_networks_cost_is_used_up_and_not_exceeded(rule, po
 
 def test_what_the_other_layers_cost_alone_is_no_target():
   costs = network_costs(SHAPES)
-  with pytest.raises(ValueError, match=r'not pruned cost 0\.4789 of the network by themselves'):
+  with pytest.raises(ValueError, match=r'not pruned \(head/kernel\) cost 0\.4789 of the network'):
     allocation.uniform(costs).plan(layers_by_filter('conv', 'wide'), 0.4, 1)
 
 
