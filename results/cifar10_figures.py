@@ -111,6 +111,8 @@ def pareto(network: str, rows: Mapping[str, Row]) -> Figure | None:
   fractions = [p[0] for p in every] + [p.active_fraction for o in others.values() for p in o]
   scales.fraction_along_x(ax, np.array(fractions))
   shown = [p[1] for p in every] + [p.accuracy for o in others.values() for p in o]
+  control = own.get(f'{network}_exact_control')
+  shown += [_point(control)[1]] if control is not None else []
   scales.spaced_accuracy(ax, scales.spacing(np.array(shown)))
   handles = [_draw(ax, points, style, name) for (name, points), style in _styled(found)]
   for (source, points), marker in zip(others.items(), itertools.cycle('*hpd8'), strict=False):
@@ -118,7 +120,6 @@ def pareto(network: str, rows: Mapping[str, Row]) -> Figure | None:
     look = {'color': GREY, 'ls': ':', 'lw': 0.9, 'marker': marker, 'mfc': 'none', 'ms': 8}
     ax.plot(x, y, **look)
     handles.append(Line2D([], [], label=source, **look))
-  control = own.get(f'{network}_exact_control')
   if control is not None:
     _, accuracy, _ = _point(control)
     handles.append(ax.axhline(accuracy, color='black', lw=0.9, ls='--', label='dense control'))
@@ -136,7 +137,7 @@ def exact_sparsity(rows: Mapping[str, Row]) -> Figure | None:
   """The log's chart of 14 December: networks at exact shares of all their parameters."""
   found: dict[str, list] = {}
   for row in rows.values():
-    if _method(row.entry.label) == 'one cut, all parameters' and 'control' not in row.entry.label:
+    if _method(row.entry.label) == 'one cut, all parameters':  # the control keeps all of them
       found.setdefault(row.network, []).append(_point(row, 'active_fraction'))
   if not found:
     return None
