@@ -36,7 +36,9 @@ def draw(tmp_path, metrics, **options):
   assert os.listdir(tmp_path) == ['trace.png']
   with Image.open(path) as image:
     image.load()
-    return np.asarray(image.convert('RGB'))
+    picture = np.asarray(image.convert('RGB'))
+  assert (picture[:, :3] == 255).all(), 'the name of a panel is cut off'
+  return picture
 
 
 def has(picture, color):

@@ -79,7 +79,8 @@ def _dress(ax, panel):
     ax.spines[side].set_visible(False)
   ax.tick_params(labelsize=9.5, color=GREY)
   ax.set_ylabel(panel.name, fontsize=11)
-  ax.yaxis.set_label_coords(-0.72 / (WIDTH - LEFT - RIGHT), 0.5)
+  further_lines = panel.name.count('\n')  # which stand between the first and the numbers
+  ax.yaxis.set_label_coords((0.16 * further_lines - 0.72) / (WIDTH - LEFT - RIGHT), 0.5)
 
 
 def _draw_panel(ax, panel, x, metrics, points):
