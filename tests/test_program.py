@@ -92,6 +92,10 @@ FUSED = {
     lambda y: [y[:, i * 16 : (i + 1) * 16].reshape(10, 4, 4) for i in range(3)],
     ('in (3 head out)', 4),
   ),
+  'slices at numbers': (
+    lambda y: [jax.lax.dynamic_slice_in_dim(y, i * 16, 16, 1).reshape(10, 4, 4) for i in range(3)],
+    ('in (3 head out)', 4),
+  ),
   'three first': (
     lambda y: jnp.moveaxis(y.reshape(10, 3, 4, 4), 1, 0),
     ('in (3 head out)', 4),

@@ -33,7 +33,7 @@ def gather(reader, eqn, ins, times):
   for i in numbers.collapsed_slice_dims:
     _is_taken_from(is_table, operand, i, is_one)
   taken_of = [
-    _chosen(reader, operand, i, at, taken[i])
+    _chosen(reader, operand, i, at, Node(taken[i]))
     for i, axis in enumerate(operand.axes)
     if not is_table and taken[i] < axis.size
   ]
@@ -56,7 +56,7 @@ def dynamic_slice(reader, eqn, ins, times):
       begin, end = (eqn.params[name][i] for name in ('start_indices', 'limit_indices'))
       taken_of.append(_cut_from(axis, out.axes[i], begin, end - begin))
     elif not is_table:
-      taken_of.append(_chosen(reader, operand, i, at[i], taken))
+      taken_of.append(_chosen(reader, operand, i, at[i], out.axes[i]))
   return [_still_a_kernel(is_table, operand, out, taken_of)]
 
 
@@ -103,11 +103,12 @@ def _still_a_kernel(is_table, operand, out, taken_of) -> Value:
   return Value(out.axes, KERNEL, (*operand.taken, *taken_of))
 
 
-def _chosen(reader, operand, i, at, size) -> Taken:
+def _chosen(reader, operand, i, at, piece) -> Taken:
   """What a number chooses along an axis: itself, or the next in each turn of a loop."""
-  axis = operand.axes[i]
+  axis, size = operand.axes[i], piece.size
   if at.scalar is not None and at.scalar.number is not None:
-    return _cut_from(axis, Node(size), min(max(int(at.scalar.number), 0), axis.size - size), size)
+    begin = min(max(int(at.scalar.number), 0), axis.size - size)
+    return _cut_from(axis, piece, begin, size)
   if at.scalar is not None and at.scalar.turns * size == axis.size:
     return taken_by_turns(axis, size)
   if operand.kind == KERNEL:
