@@ -112,7 +112,8 @@ def pareto(network: str, rows: Mapping[str, Row]) -> Figure | None:
   scales.fraction_along_x(ax, np.array(fractions))
   shown = [p[1] for p in every] + [p.accuracy for o in others.values() for p in o]
   control = own.get(f'{network}_exact_control')
-  shown += [_point(control)[1]] if control is not None else []
+  level = None if control is None else _point(control)[1]
+  shown += [] if level is None else [level]
   scales.spaced_accuracy(ax, scales.spacing(np.array(shown)))
   handles = [_draw(ax, points, style, name) for (name, points), style in _styled(found)]
   for (source, points), marker in zip(others.items(), itertools.cycle('*hpd8'), strict=False):
@@ -120,9 +121,8 @@ def pareto(network: str, rows: Mapping[str, Row]) -> Figure | None:
     look = {'color': GREY, 'ls': ':', 'lw': 0.9, 'marker': marker, 'mfc': 'none', 'ms': 8}
     ax.plot(x, y, **look)
     handles.append(Line2D([], [], label=source, **look))
-  if control is not None:
-    _, accuracy, _ = _point(control)
-    handles.append(ax.axhline(accuracy, color='black', lw=0.9, ls='--', label='dense control'))
+  if level is not None:
+    handles.append(ax.axhline(level, color='black', lw=0.9, ls='--', label='dense control'))
   ax.set_xlabel('active weights')
   grid(ax)
   legend(figure, handles, [published.note(others)] if others else [])

@@ -24,8 +24,10 @@ TABLES = re.compile(
   r'|^w[tp]e$|^probe$|^cls$'
 )
 NAMED_KERNEL = re.compile(r'kernel|weight|^w')
-EQUINOX = {'Embedding': EMBEDDING, 'LayerNorm': SCALE, 'RMSNorm': SCALE, 'GroupNorm': SCALE}
-EQUINOX |= {'BatchNorm': SCALE, 'SpectralNorm': OTHER, 'WeightNorm': OTHER, 'PReLU': OTHER}
+OF_WEIGHTS = {'Embedding': EMBEDDING, 'LayerNorm': SCALE, 'RMSNorm': SCALE, 'GroupNorm': SCALE}
+OF_WEIGHTS |= {'BatchNorm': SCALE, 'SpectralNorm': OTHER, 'WeightNorm': OTHER, 'PReLU': OTHER}
+EQUINOX = {(layer, 'weight'): kind for layer, kind in OF_WEIGHTS.items()}
+EQUINOX |= {('WeightNorm', 'g'): SCALE}  # of each output, with as many axes as the weight
 
 Nodes = dict[str, Any]
 
@@ -44,10 +46,8 @@ def kind(path: str, shape: tuple[int, ...], nodes: Nodes | None = None) -> str:
   """
   parent, _, name = path.rpartition('/')
   node = (nodes or {}).get(parent)
-  if node is not None and name == 'weight' and type(node).__name__ in EQUINOX:
-    return EQUINOX[type(node).__name__]
-  if type(node).__name__ == 'WeightNorm' and name == 'g':
-    return SCALE  # of each output, with as many axes as the weight
+  if (found := EQUINOX.get((type(node).__name__, name))) is not None:
+    return found
   if ADDED.search(name) or OF_A_POSTERIOR.search(name):
     return OTHER
   if SCALES.search(name):

@@ -36,6 +36,11 @@ class Node:
       node = node.parent
     return node
 
+  def place(self) -> tuple['Node', int]:
+    """Returns the axis that this was cut from, at first, and where it begins there."""
+    root = self.find()
+    return root.origin or (root, 0)
+
   def family(self) -> list['Node']:
     """Returns the node, its parts, and what it is a part of."""
     root = self.find()
@@ -92,7 +97,7 @@ class Taken(NamedTuple):
 
 def taken_by_turns(axis: Node, size: int) -> Taken:
   """Returns what each turn of a loop takes the next of, until the axis is at its end."""
-  base, _ = axis.find().origin or (axis, 0)
+  base, _ = axis.place()
   return Taken(base, None, size, axis.size // size)
 
 

@@ -112,14 +112,13 @@ class Reader:
 
   def _multiplying(self, kernel: Value) -> list[str]:
     """The parameters of which this is a matrix, or some of one; a turn's slice is its own layer."""
-    fixed = [part.axis for part in kernel.taken if part.begin is not None]
-    own = _ids([*kernel.axes, *fixed])
+    own = _ids([*kernel.axes, *(part.axis for part in kernel.taken if part.begin is not None)])
+    turned = _ids(part.axis for part in kernel.taken if part.begin is None)
     found = []
     for path, nodes in self.graph.leaves.items():
-      long = [node for node in nodes if node.size > 1 and _is_among(node, own)]
-      turned = [part.axis for part in kernel.taken if part.begin is None]
-      rest = [n for n in nodes if n.size > 1 and not _is_among(n, _ids(turned))]
-      if len(rest) > 1 and len(long) == len(rest):
+      long = [node for node in nodes if node.size > 1]
+      of_layer = [node for node in long if not _is_among(node, turned)]
+      if 1 < len(of_layer) == sum(_is_among(node, own) for node in long):
         found.append(path)
     return found
 

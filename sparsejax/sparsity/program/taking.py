@@ -130,7 +130,7 @@ def _cut_from(axis, piece, begin, size) -> Taken:
   root = axis.find()
   root.cuts.append((int(begin), piece))
   piece.computed = root.computed
-  base, at = root.origin or (root, 0)
+  base, at = root.place()
   piece.origin = base, at + int(begin)
   return Taken(base, at + int(begin), size)
 
