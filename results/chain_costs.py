@@ -23,7 +23,7 @@ sys.path.insert(0, str(ROOT))
 
 import sparsejax  # noqa: E402
 from sparsejax import allocation, models, updates  # noqa: E402
-from sparsejax.experiment import allocator, compilation, runs  # noqa: E402
+from sparsejax.experiment import allocator, compilation, provenance  # noqa: E402
 
 TURNS, NEVER, DUE = 21, 10**8, 3
 SHAPES = {'lenet300': (28, 28, 1), 'lenet5': (28, 28, 1)}
@@ -166,7 +166,7 @@ def main() -> None:
   for name in arguments.models.split(','):
     results.append(measure(name, arguments.batch, arguments.step_turns))
     print(json.dumps(results[-1], indent=2))
-  report = {'environment': runs.environment(), 'models': results}
+  report = {'environment': provenance.environment(), 'models': results}
   arguments.out.write_text(json.dumps(report, indent=2) + '\n')
 
 

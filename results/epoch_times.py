@@ -13,7 +13,7 @@ import statistics
 
 from sparsejax.benchmarks import programs, rounds
 from sparsejax.benchmarks.measure import timed_compilation
-from sparsejax.experiment import compilation, runs, setup
+from sparsejax.experiment import compilation, provenance, setup
 from sparsejax.experiment.config import commandline
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
@@ -75,7 +75,7 @@ def main() -> None:
   for name in CONFIGS:
     rows.append(measure(name, data_dir))
     print(table(rows)[-1], flush=True)
-  environment = runs.environment()
+  environment = provenance.environment()
   content = {'environment': environment, 'rows': rows}
   (ROOT / 'results' / 'epoch_times.json').write_text(json.dumps(content, indent=2) + '\n')
   readme = ROOT / 'README.md'

@@ -28,7 +28,7 @@ from markdown import table
 import sparsejax
 from sparsejax import criteria, updates
 from sparsejax.benchmarks import rounds
-from sparsejax.experiment import runs
+from sparsejax.experiment import provenance
 
 LAYERS, ROUNDS, MEMBERS = 24, 5, 8
 NEVER = 10**6  # a step that is not reached
@@ -251,7 +251,7 @@ def main() -> None:
     print(json.dumps(on_mesh(arguments.mesh, arguments.kind, arguments.millions)))
     return
   found = {
-    'environment': runs.environment(),
+    'environment': provenance.environment(),
     'beside_adam': beside_adam(arguments.millions),
     'renewals': renewals(arguments.millions),
     'ensemble': ensemble(),

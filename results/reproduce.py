@@ -29,8 +29,7 @@ import running
 from pages import PAGES
 
 from sparsejax.experiment.arguments import Parser
-from sparsejax.experiment.config.check import shown
-from sparsejax.experiment.say import complain
+from sparsejax.experiment.say import complain, shown
 
 
 def main() -> None:

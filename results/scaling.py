@@ -30,7 +30,7 @@ from results import places  # noqa: E402
 from results.markdown import table  # noqa: E402
 from results.places import Place  # noqa: E402
 from sparsejax.benchmarks import programs, traffic  # noqa: E402
-from sparsejax.experiment import compilation, files, metrics, runs, setup, threads  # noqa: E402
+from sparsejax.experiment import compilation, files, metrics, provenance, setup, threads  # noqa: E402
 from sparsejax.experiment.config import commandline  # noqa: E402
 
 ONE = Place('1 device', processes=1, devices=1, shares=1)
@@ -307,7 +307,7 @@ def main() -> int:
   jax.config.update('jax_platforms', 'cpu')
   where = {'threads': threads.available(), 'load_average': os.getloadavg()[0]}
   counts = {'repeats': arguments.repeats, 'windows': arguments.windows}
-  report = {'environment': runs.environment() | where, **counts, 'models': []}
+  report = {'environment': provenance.environment() | where, **counts, 'models': []}
   with tempfile.TemporaryDirectory() as temporary:
     workdir = (arguments.workdir or pathlib.Path(temporary)).absolute()
     for name in names:

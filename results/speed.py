@@ -23,7 +23,7 @@ import speed_page
 import startup
 from speed_page import FOLDER, PLAIN, ROWS, STARTUP, Row
 
-from sparsejax.experiment import files, runs
+from sparsejax.experiment import files, provenance
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 # What JAX is told, so that a GPU that is not there is an error; on CPU there may be one as well.
@@ -93,7 +93,7 @@ def measure_all(arguments: argparse.Namespace) -> bool:
   if arguments.device == 'cpu' and re.search(arguments.only, STARTUP):
     all_well &= measure_startup(arguments.rounds)
     speed_page.write()
-  processor = runs.processor()
+  processor = provenance.processor()
   for row in ROWS:
     if row.device != arguments.device or not re.search(arguments.only, row.name):
       continue

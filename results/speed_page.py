@@ -6,7 +6,7 @@ import kept
 from markdown import table
 from readme import kinds_of
 
-from sparsejax.experiment import runs
+from sparsejax.experiment import provenance
 
 FOLDER, PLAIN, STARTUP = kept.RESULTS / 'speed', '_plain', 'startup'
 MIB = 2**20
@@ -56,7 +56,7 @@ class Row(NamedTuple):
 
 BFLOAT16 = ('--config.model.dtype=bfloat16',)
 KEPT = 'memory that a step frees is kept: no page faults'
-WIDE, NARROW = runs.VECTORS.values()
+WIDE, NARROW = provenance.VECTORS.values()
 ROWS = (
   Row('lenet300', 'lenet300_dc', 128, vectors=WIDE, gained=KEPT),
   Row(

@@ -9,7 +9,7 @@ import tempfile
 import time
 from typing import Any
 
-from sparsejax.experiment import runs, threads
+from sparsejax.experiment import provenance, threads
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 CONFIG = 'configs/quickstart.py'
@@ -30,7 +30,7 @@ def measure(rounds: int) -> dict[str, Any]:
     'spread': {name: [min(values), max(values)] for name, values in by_name.items()},
     'config': CONFIG,
     'rounds': rounds,
-    'environment': runs.environment() | {'threads': threads.available()},
+    'environment': provenance.environment() | {'threads': threads.available()},
   }
 
 

@@ -27,7 +27,7 @@ sys.path.insert(0, str(ROOT))
 
 import sparsejax  # noqa: E402
 from sparsejax import models, posterior  # noqa: E402
-from sparsejax.experiment import allocator, compilation, runs  # noqa: E402
+from sparsejax.experiment import allocator, compilation, provenance  # noqa: E402
 from sparsejax.layers import variational  # noqa: E402
 
 SHAPES = {'lenet300': (28, 28, 1), 'lenet5': (28, 28, 1)}
@@ -170,7 +170,7 @@ def main() -> None:
       )
       for generator, spent in row['noise_seconds'].items():
         print(f'    {generator:32} {spent:.4f} s for {row["noise_values_a_step"]:,} values')
-  report = {'environment': runs.environment(), 'models': results}
+  report = {'environment': provenance.environment(), 'models': results}
   arguments.out.write_text(json.dumps(report, indent=2) + '\n')
 
 

@@ -27,11 +27,10 @@ from sparsejax import extras
 from sparsejax.experiment import files
 from sparsejax.experiment.arguments import Parser, folder
 from sparsejax.experiment.config import loading, overrides
-from sparsejax.experiment.config.check import shown
+from sparsejax.experiment.config.identity import at
 from sparsejax.experiment.config.kinds import literal
 from sparsejax.experiment.errors import UsageError, in_one_line
-from sparsejax.experiment.runs import at
-from sparsejax.experiment.say import complain, say_lines
+from sparsejax.experiment.say import complain, say_lines, shown
 from sparsejax.lookup import nearest
 from sparsejax.search import layout
 

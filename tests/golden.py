@@ -14,8 +14,7 @@ from typing import get_args
 import pages
 import running
 
-from sparsejax.experiment import runs
-from sparsejax.experiment.config import base, commandline
+from sparsejax.experiment.config import base, commandline, identity
 
 HERE = pathlib.Path(__file__).resolve().parent
 CONFIGS, HASHES = HERE / 'golden_configs.json', HERE / 'golden_hashes.json'
@@ -39,7 +38,7 @@ def resolve(name: str, *argument: str) -> dict:
 
 
 def hash_of(settings: dict) -> str:
-  return runs.hash8(settings, base.defaults(settings), base.VERSION)
+  return identity.hash8(settings, base.defaults(settings), base.VERSION)
 
 
 def configs() -> dict[str, dict]:
@@ -49,7 +48,7 @@ def configs() -> dict[str, dict]:
 
 def _differences(settings: dict) -> dict:
   flat, default = (
-    json.loads(json.dumps(runs.flatten(one))) for one in (settings, base.defaults(settings))
+    json.loads(json.dumps(identity.flatten(one))) for one in (settings, base.defaults(settings))
   )
   kept = ('chain', 'events')
   return {k: v for k, v in flat.items() if k in kept or k not in default or v != default[k]}

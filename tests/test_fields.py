@@ -11,8 +11,8 @@ import pathlib
 import pytest
 
 from sparsejax import launch
-from sparsejax.experiment import rates
-from sparsejax.experiment.config import base, check, commandline, fields, kinds, overrides
+from sparsejax.experiment import rates, say
+from sparsejax.experiment.config import base, commandline, fields, kinds, overrides
 from sparsejax.experiment.errors import UsageError
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
@@ -292,6 +292,6 @@ def test_settings_of_optaxs_own_links_are_finite_too():
 
 
 def test_a_value_is_shown_in_one_line_and_not_at_length():
-  assert check.shown('x' * 500).endswith('...')
-  assert '\n' not in check.shown('a\nb')
-  assert '\x1b' not in check.shown('\x1b[31m')
+  assert say.shown('x' * 500).endswith('...')
+  assert '\n' not in say.shown('a\nb')
+  assert '\x1b' not in say.shown('\x1b[31m')

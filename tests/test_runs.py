@@ -15,7 +15,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from sparsejax.experiment import runs
+from sparsejax.experiment import provenance, runs
+from sparsejax.experiment.config import identity
 from sparsejax.experiment.errors import UsageError
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
@@ -48,7 +49,7 @@ def changed(**fields):
 
 def name_of(config, version=1, digest=None):
   digests = {} if digest is None else {'data.name': digest}
-  return runs.hash8(config, DEFAULTS, version, digests)
+  return identity.hash8(config, DEFAULTS, version, digests)
 
 
 def test_the_name_is_eight_hexadecimal_digits_and_always_the_same():
@@ -105,7 +106,7 @@ def test_the_order_of_the_chain_counts_though_the_defaults_share_it():
   names = []
   for chain in (('trace', 'sgd'), ('sgd', 'trace'), ('scale_by_sign', 'sgd'), ('sgd',)):
     config = changed(chain=chain)
-    names.append(runs.hash8(config, config, 1))
+    names.append(identity.hash8(config, config, 1))
   assert len(set(names)) == 4
 
 
@@ -132,13 +133,13 @@ trees = st.dictionaries(
 @settings(deadline=None, derandomize=True, database=None, suppress_health_check=[*HealthCheck])
 @given(trees, trees, trees)
 def test_two_configs_share_a_name_exactly_where_they_are_equal(one, other, defaults):
-  names = [runs.hash8(config, defaults, 1) for config in (one, other)]
+  names = [identity.hash8(config, defaults, 1) for config in (one, other)]
   assert (names[0] == names[1]) == (one == other)
 
 
 def test_flatten_by_hand():
   nested = {'a': {'b': {'c': 1}, 'd': (2, 3)}, 'e': None, 'f': {}}
-  assert runs.flatten(nested) == {'a.b.c': 1, 'a.d': (2, 3), 'e': None}
+  assert identity.flatten(nested) == {'a.b.c': 1, 'a.d': (2, 3), 'e': None}
 
 
 def config_of(seed=0, **fields):
@@ -152,7 +153,7 @@ def test_a_new_directory_holds_the_config_and_its_hash(tmp_path):
     assert directory.summary is None
   found = json.loads((path / 'config.json').read_text())
   assert found.pop('hash') == 'abcd1234'
-  assert runs.flatten(found) == runs.flatten(json.loads(json.dumps(config_of(seed=3))))
+  assert identity.flatten(found) == identity.flatten(json.loads(json.dumps(config_of(seed=3))))
 
 
 def test_the_same_experiment_may_come_back_and_the_config_is_not_touched(tmp_path):
@@ -272,7 +273,7 @@ def test_every_start_is_noted(tmp_path, caplog):
   starts = json.loads((tmp_path / 'environment.json').read_text())
   assert len(starts) == 2
   for start in starts:
-    assert set(start['versions']) == set(runs.PACKAGES)
+    assert set(start['versions']) == set(provenance.PACKAGES)
     assert start['devices'] == ['cpu'] * 4
     assert start['cpus'] == os.cpu_count()
     assert start['git_dirty'] in (True, False)
@@ -290,8 +291,8 @@ def test_every_start_is_noted(tmp_path, caplog):
 def test_going_on_under_other_code_warns(tmp_path, caplog, monkeypatch, field, value):
   with runs.RunDirectory(tmp_path, config_of(), 'abcd1234') as directory:
     directory.note_start()
-    now = runs.environment() | {field: value}
-    monkeypatch.setattr(runs, 'environment', lambda: now)
+    now = provenance.environment() | {field: value}
+    monkeypatch.setattr(provenance, 'environment', lambda: now)
     with caplog.at_level(logging.WARNING, 'absl'):
       directory.note_start()
   (record,) = caplog.records
@@ -309,5 +310,5 @@ def test_going_on_under_other_code_warns(tmp_path, caplog, monkeypatch, field, v
 )
 def test_a_processor_is_named_with_its_widest_vectors(monkeypatch, flags, name):
   known = {'model name': 'a chip', 'flags': flags}
-  monkeypatch.setattr(runs, 'cpuinfo', lambda field: known[field])
-  assert runs.processor() == name
+  monkeypatch.setattr(provenance, 'cpuinfo', lambda field: known[field])
+  assert provenance.processor() == name

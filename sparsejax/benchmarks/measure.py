@@ -12,7 +12,7 @@ import jax
 from sparsejax.benchmarks import memory, programs, rounds, traffic
 from sparsejax.benchmarks.peer import Peer
 from sparsejax.benchmarks.programs import Repeated, Subject
-from sparsejax.experiment import compilation, parallel, runs, threads
+from sparsejax.experiment import compilation, parallel, provenance, threads
 from sparsejax.experiment.setup import Experiment
 from sparsejax.layers import choice
 
@@ -154,5 +154,5 @@ def description(experiment: Experiment) -> dict[str, Any]:
     'batch_size': config['batch_size'],
     'examples': experiment.clock.examples,  # on the devices
     'devices': parallel.device_count(),
-    'environment': runs.environment() | environment,
+    'environment': provenance.environment() | environment,
   }

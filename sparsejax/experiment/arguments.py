@@ -30,7 +30,7 @@ def folder(flag: str, text: str, what: str = 'folder') -> pathlib.Path:
     Traceback (most recent call last):
     sparsejax.experiment.errors.UsageError: --out='gs://bucket' must be a folder of this machine
   """
-  from sparsejax.experiment.config.check import shown
+  from sparsejax.experiment.say import shown
 
   if not text:
     raise UsageError(f'{flag}= must name a {what}')

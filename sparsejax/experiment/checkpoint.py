@@ -23,7 +23,7 @@ from absl import logging
 
 from sparsejax.experiment import files, parallel
 from sparsejax.experiment.errors import UnreadableError, in_one_line
-from sparsejax.experiment.state import from_host, shaped_as_on_host, to_host
+from sparsejax.experiment.transfer import from_host, shaped_as_on_host, to_host
 from sparsejax.sparsity import tree
 from sparsejax.sparsity.packing import pack_masks, unpack_masks
 

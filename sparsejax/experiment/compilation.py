@@ -10,7 +10,7 @@ from typing import Any
 import jax
 import platformdirs
 
-from sparsejax.experiment.runs import cpuinfo, processor
+from sparsejax.experiment.provenance import cpuinfo, processor
 from sparsejax.private import forget_compiled_programs
 
 

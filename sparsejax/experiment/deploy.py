@@ -24,6 +24,7 @@ from sparsejax.experiment import (
   runs,
   setup,
 )
+from sparsejax.experiment.config import identity
 from sparsejax.experiment.delivered import deliver
 from sparsejax.experiment.errors import UsageError
 from sparsejax.experiment.finish import finish
@@ -145,11 +146,11 @@ def _prepare(source, config, defaults, version) -> _Prepared:
     experiment = setup.build(config)
   except ValueError as error:
     raise UsageError(str(error)) from error
-  _check_source(source, runs.hash8(source.config, defaults, version, experiment.digests))
+  _check_source(source, identity.hash8(source.config, defaults, version, experiment.digests))
   step, params, batch_stats = finished.read_posterior(source, experiment)
   network = experiment.deployment.jitted(params, batch_stats)
   _check_layers(experiment, source, params, network)
-  experiment_hash = runs.hash8(config, defaults, version, experiment.digests)
+  experiment_hash = identity.hash8(config, defaults, version, experiment.digests)
   nothing = jnp.float32(jnp.nan)
   best = Best(jnp.int32(step), nothing, nothing, params, batch_stats)
   return _Prepared(experiment, experiment_hash, best, network)

@@ -14,8 +14,8 @@ from rich.progress import Progress as RichProgress
 from rich.table import Column
 
 from sparsejax.experiment import phases
+from sparsejax.experiment.config.identity import flatten
 from sparsejax.experiment.numbers import MISSING, count, duration, number, percent, times
-from sparsejax.experiment.runs import flatten
 from sparsejax.experiment.say import printable, say
 from sparsejax.experiment.terminal import console_on, open_stream, print_blocks, wrapped
 

@@ -7,7 +7,8 @@ from typing import Any, NamedTuple
 import jax
 
 from sparsejax import posterior
-from sparsejax.experiment import checkpoint, digests, files, metrics, registry, runs
+from sparsejax.experiment import checkpoint, digests, files, metrics, registry
+from sparsejax.experiment.config import identity
 from sparsejax.experiment.errors import UsageError, in_one_line
 from sparsejax.experiment.setup import Experiment
 
@@ -86,8 +87,8 @@ def check_fields(run: Finished, known: Mapping[str, Any]) -> None:
     run: that was read.
     known: the settings of another run, nested.
   """
-  found = {name for full in runs.flatten(run.config) for name in _with_blocks(full)}
-  _require(run.path, found, sorted(runs.flatten(known)), files.CONFIG)
+  found = {name for full in identity.flatten(run.config) for name in _with_blocks(full)}
+  _require(run.path, found, sorted(identity.flatten(known)), files.CONFIG)
 
 
 def _with_blocks(name: str) -> list[str]:

@@ -28,7 +28,7 @@ from sparsejax import private, signals
 from sparsejax.experiment import parallel
 from sparsejax.experiment.errors import UsageError, in_one_line
 from sparsejax.experiment.say import complain
-from sparsejax.experiment.state import from_host, shaped_as_on_host, to_host
+from sparsejax.experiment.transfer import from_host, shaped_as_on_host, to_host
 
 LOST_AFTER = 20  # seconds without a sign of life
 # How many processes a scheduler started in this step, where JAX finds out the rest by itself.

@@ -20,6 +20,7 @@ from sparsejax.experiment import (
   runs,
   setup,
 )
+from sparsejax.experiment.config import identity
 from sparsejax.experiment.delivered import deliver
 from sparsejax.experiment.errors import (
   NonFiniteLossError,
@@ -64,7 +65,7 @@ def run(
   except ValueError as error:
     raise UsageError(str(error)) from error
   name, seed = config['name'], config['seed']
-  experiment_hash = runs.hash8(config, defaults, version, experiment.digests)
+  experiment_hash = identity.hash8(config, defaults, version, experiment.digests)
   path = workdir or pathlib.Path('results', 'runs', f'{name}-{experiment_hash}', f'seed{seed}')
   if not (path / files.CONFIG).exists():
     _check_start(experiment)

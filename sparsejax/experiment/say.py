@@ -6,11 +6,12 @@ import os
 import sys
 import traceback
 import unicodedata
-from typing import TextIO
+from typing import Any, TextIO
 
 # Controls (ESC and newlines among them), halves of a letter, line ends, and what is not seen but
 # turns the direction of its neighbours.
 NEVER = ('Cc', 'Cs', 'Zl', 'Zp', 'Cf')
+LONGEST = 60  # letters of a value that a message shows
 JOINERS = '\u200c\u200d'  # without which some scripts can't be written
 
 
@@ -33,6 +34,13 @@ def _is_shown(letter: str) -> bool:
 
 def _escaped(letter: str) -> str:
   return letter.encode('unicode_escape').decode('ascii')
+
+
+def shown(value: Any) -> str:
+  """Returns a value as a message shows it: in one line, and not longer than that."""
+  text = repr(value) if isinstance(value, str) else ' '.join(str(value).split())
+  text = ''.join(c if c.isprintable() else '?' for c in text)
+  return text if len(text) <= LONGEST else f'{text[: LONGEST - 3]}...'
 
 
 def say(line: object, stream: TextIO | None = None) -> None:

@@ -26,9 +26,9 @@ from sparsejax.experiment import (
   registry,
   tensorboard,
 )
-from sparsejax.experiment.config.check import shown
 from sparsejax.experiment.config.kinds import is_number
 from sparsejax.experiment.durations import Clock
+from sparsejax.experiment.say import shown
 from sparsejax.experiment.state import CHOOSE_BY
 from sparsejax.experiment.steps import Arrays, Preprocessing
 from sparsejax.lookup import lookup

@@ -5,7 +5,6 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 import optax
 
 
@@ -103,36 +102,3 @@ def better(best: Best, train: TrainState, loss: jax.Array, accuracy: jax.Array, 
   new = Best(train.step, loss, jnp.float32(accuracy), train.params, train.batch_stats)
   is_better = CHOOSE_BY[by](new, best)
   return jax.tree.map(lambda n, b: jnp.where(is_better, n, b), new, best)
-
-
-def to_host(state: Any) -> Any:
-  """Returns the state as plain NumPy arrays, keys as the numbers that they are made of."""
-  return jax.device_get(jax.tree.map(_data, state))
-
-
-def shaped_as_on_host(state: Any) -> Any:
-  """Returns arrays of the shapes and types of `to_host`, whose values mean nothing."""
-  shapes = jax.eval_shape(lambda tree: jax.tree.map(_data, tree), state)
-  return jax.tree.map(lambda leaf: np.empty(leaf.shape, leaf.dtype), shapes)
-
-
-def from_host(arrays: Any, like: Any) -> Any:
-  """Returns what `to_host` was given.
-
-  Args:
-    arrays: what it returned.
-    like: a state of the same structure, or its shapes.
-  """
-
-  def leaf_of(array, old):
-    return jax.random.wrap_key_data(jnp.asarray(array)) if _is_key(old) else array
-
-  return jax.tree.map(leaf_of, arrays, like)
-
-
-def _is_key(leaf: Any) -> bool:
-  return jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key)
-
-
-def _data(leaf: Any) -> Any:
-  return jax.random.key_data(leaf) if _is_key(leaf) else leaf

@@ -5,8 +5,8 @@ import re
 from collections.abc import Sequence
 from typing import Any
 
+from sparsejax.experiment.config.identity import short_value
 from sparsejax.experiment.numbers import percent
-from sparsejax.experiment.runs import short_value
 from sparsejax.reports.groups import moments
 
 PERCENT = ('validation_accuracy', 'test_accuracy', 'active_fraction')

@@ -8,8 +8,8 @@ from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from sparsejax.experiment import digests, files
+from sparsejax.experiment.config.identity import flatten
 from sparsejax.experiment.errors import in_one_line
-from sparsejax.experiment.runs import flatten
 from sparsejax.experiment.say import printable
 from sparsejax.reports import curves, reading, shapes, trials
 from sparsejax.search import layout

@@ -17,9 +17,9 @@ from PIL import Image
 from plotly.offline import get_plotlyjs
 
 from sparsejax.experiment import files
+from sparsejax.experiment.config.identity import experiment_of, short_name, short_value
 from sparsejax.experiment.errors import in_one_line
 from sparsejax.experiment.numbers import percent
-from sparsejax.experiment.runs import experiment_of, short_name, short_value
 from sparsejax.reports import curve, pareto, tables
 from sparsejax.reports.collect import DELIVERED, Run
 from sparsejax.reports.drawn import Drawn, Picture

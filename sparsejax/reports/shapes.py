@@ -3,8 +3,8 @@
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from sparsejax.experiment.config.identity import at
 from sparsejax.experiment.config.kinds import is_number
-from sparsejax.experiment.runs import at
 
 # Single precision, in which everything is measured: no axis and no table has to bear more.
 LEAST, MOST = 1e-45, 3.5e38

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from typing import Any, TextIO
 
 from sparsejax.experiment import phases
-from sparsejax.experiment.runs import flatten
+from sparsejax.experiment.config.identity import flatten
 from sparsejax.experiment.say import printable
 from sparsejax.reports import cells
 from sparsejax.reports.collect import AS_MEANT, COLLAPSED, STOPPED, Run

@@ -9,8 +9,9 @@ import jax.numpy as jnp
 import numpy as np
 from optuna.distributions import CategoricalDistribution
 
-from sparsejax.experiment import rates, runs, setup
-from sparsejax.experiment.runs import short_value
+from sparsejax.experiment import rates, setup
+from sparsejax.experiment.config import identity
+from sparsejax.experiment.config.identity import short_value
 from sparsejax.search import settings, space
 from sparsejax.search.settings import Resolve, Sweep
 
@@ -104,7 +105,7 @@ def _check_schedule(sweep, parameter, built: list[setup.Experiment]) -> None:
   if name is None or any(p.key.startswith(f'{name}.') for p in sweep.parameters if p != parameter):
     return
   first, *others = [
-    jax.vmap(rates.build(runs.at(experiment.config, name), experiment.clock))(
+    jax.vmap(rates.build(identity.at(experiment.config, name), experiment.clock))(
       jnp.arange(experiment.clock.total_steps)
     )
     for experiment in built
@@ -121,7 +122,7 @@ def _schedule_of(config: Mapping[str, Any], key: str) -> str | None:
   """The outermost schedule's block that a field is in."""
   names = key.split('.')
   for end in range(1, len(names)):
-    block = runs.at(config, '.'.join(names[:end]))
+    block = identity.at(config, '.'.join(names[:end]))
     if rates.is_schedule(block) and block.get('schedule') in rates.KINDS:
       return '.'.join(names[:end])
   return None

@@ -8,9 +8,10 @@ from typing import Any, NamedTuple
 
 from optuna.distributions import CategoricalDistribution
 
-from sparsejax.experiment.config.check import read_only_with, shown, take
+from sparsejax.experiment.config.check import read_only_with, take
+from sparsejax.experiment.config.identity import experiment_of, short_value
 from sparsejax.experiment.config.kinds import Integer, is_number
-from sparsejax.experiment.runs import experiment_of, short_value
+from sparsejax.experiment.say import shown
 from sparsejax.lookup import lookup
 from sparsejax.search import base, space
 from sparsejax.search.brackets import Rung, Slot, brackets, plan

@@ -11,8 +11,8 @@ from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 
+from sparsejax.experiment.config.identity import short_name, short_value
 from sparsejax.experiment.numbers import duration, percent
-from sparsejax.experiment.runs import short_name, short_value
 from sparsejax.experiment.say import printable
 from sparsejax.search import layout
 from sparsejax.search.brackets import Slot

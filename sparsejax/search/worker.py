@@ -17,6 +17,7 @@ from typing import Any
 import optuna
 
 from sparsejax.experiment import checkpoint, files, metrics
+from sparsejax.experiment.config.identity import experiment_of
 from sparsejax.experiment.errors import (
   BusyError,
   NonFiniteLossError,
@@ -26,7 +27,6 @@ from sparsejax.experiment.errors import (
   UsageError,
   in_one_line,
 )
-from sparsejax.experiment.runs import experiment_of
 from sparsejax.experiment.say import say
 from sparsejax.search import layout, settings
 from sparsejax.search.study import Claim, Study

@@ -15,9 +15,8 @@ from sparsejax.experiment.config.kinds import (
   WrongError,
   is_number,
 )
+from sparsejax.experiment.say import shown
 from sparsejax.lookup import lookup, nearest
-
-LONGEST = 60  # letters of a value that a message shows
 
 
 def check(settings: Mapping[str, Any], *, all_read: bool = True) -> dict[str, Any]:
@@ -219,10 +218,3 @@ def unknown(name: str, known: Iterable[str]) -> str:
   known = list(known)
   found = nearest(name, known) or f' known are {", ".join(sorted(known))}'
   return f"unknown field '{name}':{found}"
-
-
-def shown(value: Any) -> str:
-  """Returns a value as a message shows it: in one line, and not longer than that."""
-  text = repr(value) if isinstance(value, str) else ' '.join(str(value).split())
-  text = ''.join(c if c.isprintable() else '?' for c in text)
-  return text if len(text) <= LONGEST else f'{text[: LONGEST - 3]}...'

@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 
 from ml_collections import ConfigDict
 
+from sparsejax.experiment import say
 from sparsejax.experiment.config import base, check, fields
 from sparsejax.experiment.config.fields import Field
 from sparsejax.experiment.config.kinds import Kind, Table, WrongError, literal
@@ -161,7 +162,7 @@ def _read(name: str, text: str, kind: Kind) -> Any:
   try:
     value = kind.read(text)
   except WrongError as error:
-    raise ValueError(f'{name}={check.shown(literal(text))} must be {error}') from None
+    raise ValueError(f'{name}={say.shown(literal(text))} must be {error}') from None
   return check.take(name, value, kind)
 
 
