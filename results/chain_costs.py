@@ -23,7 +23,7 @@ sys.path.insert(0, str(ROOT))
 
 import sparsejax  # noqa: E402
 from sparsejax import allocation, models, updates  # noqa: E402
-from sparsejax.experiment import allocator, compilation, provenance  # noqa: E402
+from sparsejax.experiment.machine import allocator, compilation, provenance  # noqa: E402
 
 TURNS, NEVER, DUE = 21, 10**8, 3
 SHAPES = {'lenet300': (28, 28, 1), 'lenet5': (28, 28, 1)}

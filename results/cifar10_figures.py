@@ -10,7 +10,7 @@ from cifar10_rows import Row
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from sparsejax.experiment import scales
+from sparsejax.experiment.show import scales
 from sparsejax.reports import published
 from sparsejax.reports.dress import GREY, grid, legend, save, styles
 

@@ -13,8 +13,9 @@ import statistics
 
 from sparsejax.benchmarks import programs, rounds
 from sparsejax.benchmarks.measure import timed_compilation
-from sparsejax.experiment import compilation, provenance, setup
 from sparsejax.experiment.config import commandline
+from sparsejax.experiment.machine import compilation, provenance
+from sparsejax.experiment.training import setup
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 CONFIGS = (

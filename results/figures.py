@@ -13,7 +13,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 
-from sparsejax.experiment import windows
+from sparsejax.experiment.show import windows
 from sparsejax.reports import dress, groups
 from sparsejax.reports import figures as reports
 

@@ -13,7 +13,7 @@ sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent))
 import jax
 
 from sparsejax import launch
-from sparsejax.experiment import parallel
+from sparsejax.experiment.machine import parallel
 
 train_calls = parallel.train_calls
 

@@ -28,7 +28,7 @@ from markdown import table
 import sparsejax
 from sparsejax import criteria, updates
 from sparsejax.benchmarks import rounds
-from sparsejax.experiment import provenance
+from sparsejax.experiment.machine import provenance
 
 LAYERS, ROUNDS, MEMBERS = 24, 5, 8
 NEVER = 10**6  # a step that is not reached

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 
 import jax
 
-from sparsejax.experiment import hosts, threads
+from sparsejax.experiment.machine import hosts, threads
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 

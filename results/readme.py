@@ -13,7 +13,7 @@ from kept import RESULTS
 from markdown import table, times
 from pages import PAGES
 
-from sparsejax.experiment import phases
+from sparsejax.experiment.show import phases
 from sparsejax.reports import cells
 
 FIGURE, CURVES, HISTOGRAMS = 'error_over_compression.png', 'by_epoch.png', 'log_alpha.png'

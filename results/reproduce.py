@@ -28,8 +28,8 @@ import readme
 import running
 from pages import PAGES
 
-from sparsejax.experiment.arguments import Parser
-from sparsejax.experiment.say import complain, shown
+from sparsejax.experiment.terminal.arguments import Parser
+from sparsejax.experiment.terminal.say import complain, shown
 
 
 def main() -> None:

@@ -30,8 +30,10 @@ from results import places  # noqa: E402
 from results.markdown import table  # noqa: E402
 from results.places import Place  # noqa: E402
 from sparsejax.benchmarks import programs, traffic  # noqa: E402
-from sparsejax.experiment import compilation, files, metrics, provenance, setup, threads  # noqa: E402
 from sparsejax.experiment.config import commandline  # noqa: E402
+from sparsejax.experiment.machine import compilation, files, provenance, threads  # noqa: E402
+from sparsejax.experiment.rundir import metrics  # noqa: E402
+from sparsejax.experiment.training import setup  # noqa: E402
 
 ONE = Place('1 device', processes=1, devices=1, shares=1)
 EIGHT = Place('8 devices', processes=1, devices=8, shares=8)

@@ -23,7 +23,7 @@ import speed_page
 import startup
 from speed_page import FOLDER, PLAIN, ROWS, STARTUP, Row
 
-from sparsejax.experiment import files, provenance
+from sparsejax.experiment.machine import files, provenance
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 # What JAX is told, so that a GPU that is not there is an error; on CPU there may be one as well.

@@ -6,7 +6,7 @@ import kept
 from markdown import table
 from readme import kinds_of
 
-from sparsejax.experiment import provenance
+from sparsejax.experiment.machine import provenance
 
 FOLDER, PLAIN, STARTUP = kept.RESULTS / 'speed', '_plain', 'startup'
 MIB = 2**20

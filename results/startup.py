@@ -9,7 +9,7 @@ import tempfile
 import time
 from typing import Any
 
-from sparsejax.experiment import provenance, threads
+from sparsejax.experiment.machine import provenance, threads
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 CONFIG = 'configs/quickstart.py'

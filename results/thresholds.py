@@ -20,10 +20,11 @@ sys.path.insert(0, str(ROOT))
 import kept  # noqa: E402
 from pages import PAGES  # noqa: E402
 
-from sparsejax.experiment import compilation, files, finished, thresholds  # noqa: E402
 from sparsejax.experiment.config import base  # noqa: E402
-from sparsejax.experiment.deploy import look  # noqa: E402
-from sparsejax.experiment.errors import UsageError  # noqa: E402
+from sparsejax.experiment.machine import compilation, files  # noqa: E402
+from sparsejax.experiment.outcome import finished, thresholds  # noqa: E402
+from sparsejax.experiment.outcome.deploy import look  # noqa: E402
+from sparsejax.experiment.terminal.errors import UsageError  # noqa: E402
 
 SHOWN = ('thresholds', 'validation_accuracy', 'validation_loss', 'compression', 'architecture')
 

@@ -84,7 +84,7 @@ __all__ = [
 
 _WITH_EXTRAS = {
   'load': 'sparsejax.experiment.python',
-  'register': 'sparsejax.experiment.registry',
+  'register': 'sparsejax.experiment.training.registry',
   'run': 'sparsejax.experiment.python',
 }
 

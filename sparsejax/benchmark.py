@@ -29,7 +29,7 @@ from collections.abc import Sequence
 from typing import Any, NoReturn
 
 from sparsejax import extras, signals
-from sparsejax.experiment.say import complain, say_lines
+from sparsejax.experiment.terminal.say import complain, say_lines
 
 DONE, FAILED, USAGE = 0, 1, 2
 
@@ -42,8 +42,8 @@ def main(argv: Sequence[str]) -> int:
   # Or JAX would take three quarters of a GPU's memory, and leave PyTorch too little.
   os.environ.setdefault('XLA_PYTHON_CLIENT_PREALLOCATE', 'false')
   from sparsejax.benchmarks.peer import PeerError
-  from sparsejax.experiment import allocator, files, threads
-  from sparsejax.experiment.errors import UsageError
+  from sparsejax.experiment.machine import allocator, files, threads
+  from sparsejax.experiment.terminal.errors import UsageError
   from sparsejax.layers import choice
 
   try:
@@ -72,7 +72,7 @@ def _keep_processor() -> None:
   """
   import jax  # which has read JAX_PLATFORMS, since this package imports it
 
-  from sparsejax.experiment.errors import UsageError
+  from sparsejax.experiment.terminal.errors import UsageError
 
   config: Any = jax.config  # whose flags are set as JAX is imported
   platforms = config.jax_platforms
@@ -83,7 +83,7 @@ def _keep_processor() -> None:
 
 
 def _fail(status: int, error: Exception) -> int:
-  from sparsejax.experiment.errors import in_one_line
+  from sparsejax.experiment.terminal.errors import in_one_line
 
   complain(f'benchmark: {in_one_line(error)}')
   return status
@@ -95,8 +95,8 @@ def _arguments(argv: Sequence[str]) -> argparse.Namespace:
   Raises:
     UsageError: one that is unknown or can't be.
   """
-  from sparsejax.experiment.arguments import Parser, folder
-  from sparsejax.experiment.errors import UsageError
+  from sparsejax.experiment.terminal.arguments import Parser, folder
+  from sparsejax.experiment.terminal.errors import UsageError
 
   parser = Parser(prog='benchmark', add_help=False, allow_abbrev=False)
   parser.add_argument('--against', choices=('torch',))
@@ -133,9 +133,10 @@ def benchmark(arguments: argparse.Namespace) -> dict[str, Any]:
     PeerError: PyTorch's process ended before its time.
   """
   from sparsejax.benchmarks import measure, peer, programs
-  from sparsejax.experiment import compilation, setup, threads
   from sparsejax.experiment.config import commandline
-  from sparsejax.experiment.errors import UsageError
+  from sparsejax.experiment.machine import compilation, threads
+  from sparsejax.experiment.terminal.errors import UsageError
+  from sparsejax.experiment.training import setup
 
   settings = commandline.resolve(arguments.config)
   compilation.use_cache()

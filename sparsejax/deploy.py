@@ -26,7 +26,7 @@ import sys
 from collections.abc import Sequence
 
 from sparsejax import extras
-from sparsejax.experiment.say import complain, say_lines
+from sparsejax.experiment.terminal.say import complain, say_lines
 
 FINISHED, CRASHED, USAGE = 0, 1, 2
 
@@ -41,8 +41,9 @@ def main(argv: Sequence[str]) -> int:
   except ValueError as error:
     return _fail(error)
   # These take seconds: what can be told without them has been.
-  from sparsejax.experiment import files, logs
-  from sparsejax.experiment.errors import UnreadableError, UsageError
+  from sparsejax.experiment.machine import files
+  from sparsejax.experiment.terminal import logs
+  from sparsejax.experiment.terminal.errors import UnreadableError, UsageError
 
   logs.show_warnings()
   try:
@@ -59,14 +60,14 @@ def main(argv: Sequence[str]) -> int:
 
 
 def _fail(error: Exception, status: int = USAGE) -> int:
-  from sparsejax.experiment.errors import in_one_line
+  from sparsejax.experiment.terminal.errors import in_one_line
 
   complain(f'deploy: {in_one_line(error)}')
   return status
 
 
 def _arguments(argv: Sequence[str]) -> argparse.Namespace:
-  from sparsejax.experiment.arguments import Parser, folder
+  from sparsejax.experiment.terminal.arguments import Parser, folder
 
   parser = Parser(prog='deploy', add_help=False, allow_abbrev=False)
   for name in ('run', 'workdir', 'threshold', 'thresholds', 'data_dir', 'parts'):
@@ -81,9 +82,10 @@ def _arguments(argv: Sequence[str]) -> argparse.Namespace:
 
 
 def _deploy(arguments: argparse.Namespace) -> None:
-  from sparsejax.experiment import allocator, compilation, finished, threads, thresholds
   from sparsejax.experiment.config import base, fields, loading
-  from sparsejax.experiment.deploy import deploy, look
+  from sparsejax.experiment.machine import allocator, compilation, threads
+  from sparsejax.experiment.outcome import finished, thresholds
+  from sparsejax.experiment.outcome.deploy import deploy, look
 
   if arguments.parts is not None:
     loading.execute(pathlib.Path(arguments.parts))

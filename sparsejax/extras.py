@@ -3,7 +3,7 @@
 import sys
 from collections.abc import Callable, Sequence
 
-from sparsejax.experiment.say import complain, show_traceback
+from sparsejax.experiment.terminal.say import complain, show_traceback
 
 MISSING = 2  # the exit status
 

@@ -24,7 +24,7 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from sparsejax import extras
-from sparsejax.experiment.say import complain, say_lines
+from sparsejax.experiment.terminal.say import complain, say_lines
 
 FINISHED, CRASHED, USAGE, SIGNALLED = 0, 1, 2, 128
 
@@ -42,9 +42,9 @@ def read(argv: Sequence[str]) -> Command:
   Raises:
     UsageError: whatever is wrong with it, in one line.
   """
-  from sparsejax.experiment.arguments import Parser, folder
   from sparsejax.experiment.config import check, commandline, overrides
-  from sparsejax.experiment.errors import UsageError
+  from sparsejax.experiment.terminal.arguments import Parser, folder
+  from sparsejax.experiment.terminal.errors import UsageError
 
   asked = overrides.split(argv)
   parser = Parser(prog='launch', add_help=False, allow_abbrev=False)
@@ -78,13 +78,13 @@ def main(argv: Sequence[str]) -> int:
 
     say_lines(f'{__doc__}\n{commandline.help_text()}')
     return FINISHED
-  from sparsejax.experiment.errors import (
+  from sparsejax.experiment.machine.hosts import FirstFailedError, LostError
+  from sparsejax.experiment.terminal.errors import (
     NonFiniteLossError,
     TerminatedError,
     UnreadableError,
     UsageError,
   )
-  from sparsejax.experiment.hosts import FirstFailedError, LostError
 
   try:
     return _run(read(argv[1:]))
@@ -99,10 +99,12 @@ def main(argv: Sequence[str]) -> int:
 def _run(command: Command) -> int:
   import os
 
-  from sparsejax.experiment import allocator, compilation, display, files, hosts, logs, threads
   from sparsejax.experiment.config import base
-  from sparsejax.experiment.errors import UsageError
+  from sparsejax.experiment.machine import allocator, compilation, files, hosts, threads
   from sparsejax.experiment.run import run
+  from sparsejax.experiment.show import display
+  from sparsejax.experiment.terminal import logs
+  from sparsejax.experiment.terminal.errors import UsageError
 
   settings, flags = command
   logs.show_warnings()

@@ -24,9 +24,9 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from sparsejax import extras
-from sparsejax.experiment.arguments import Parser, folder
-from sparsejax.experiment.errors import in_one_line
-from sparsejax.experiment.say import complain, say
+from sparsejax.experiment.terminal.arguments import Parser, folder
+from sparsejax.experiment.terminal.errors import in_one_line
+from sparsejax.experiment.terminal.say import complain, say
 
 if TYPE_CHECKING:
   from sparsejax.reports import collect, dress

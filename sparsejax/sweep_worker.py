@@ -14,10 +14,10 @@ import sys
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from sparsejax.experiment import allocator, compilation, threads
 from sparsejax.experiment.config import base, commandline, overrides
-from sparsejax.experiment.errors import TerminatedError, in_one_line
-from sparsejax.experiment.say import complain
+from sparsejax.experiment.machine import allocator, compilation, threads
+from sparsejax.experiment.terminal.errors import TerminatedError, in_one_line
+from sparsejax.experiment.terminal.say import complain
 from sparsejax.search import layout, settings
 
 URL = 'SPARSEJAX_STUDY'

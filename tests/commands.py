@@ -16,8 +16,8 @@ import jax
 import numpy as np
 
 from sparsejax import launch as command
-from sparsejax.experiment import allocator
-from sparsejax.experiment.metrics import TIMINGS
+from sparsejax.experiment.machine import allocator
+from sparsejax.experiment.rundir.metrics import TIMINGS
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 

@@ -8,7 +8,7 @@ import signal
 
 os.environ['JAX_PLATFORMS'] = os.environ.get('SPARSEJAX_TEST_PLATFORM', 'cpu')
 os.environ['XLA_FLAGS'] = '--xla_force_host_platform_device_count=4'
-os.environ['NPROC'] = '8'  # two threads for each, as the commands ask for: experiment/threads.py
+os.environ['NPROC'] = '8'  # two threads for each, as the commands ask for: machine/threads.py
 
 import commands
 import jax

@@ -1,7 +1,7 @@
 """What a command line builds, in this process and without training."""
 
-from sparsejax.experiment import setup
 from sparsejax.experiment.config import commandline
+from sparsejax.experiment.training import setup
 
 QUICK = '--config=configs/quickstart.py'
 

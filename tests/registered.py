@@ -1,6 +1,6 @@
 """Parts that a test registers, and that are to be gone after it."""
 
-from sparsejax.experiment import registry
+from sparsejax.experiment.training import registry
 
 
 def forget():

@@ -3,7 +3,7 @@
 import csv
 import json
 
-from sparsejax.experiment import files
+from sparsejax.experiment.machine import files
 
 LAYERS = {
   'fc1': {'weights': 800, 'active_weights': 40, 'units': 20, 'active_units': 5},

@@ -2,8 +2,8 @@
 
 import pytest
 
-from sparsejax.experiment.agenda import agenda
-from sparsejax.experiment.durations import Clock
+from sparsejax.experiment.chain.durations import Clock
+from sparsejax.experiment.training.agenda import agenda
 from sparsejax.sparsity import schedules
 
 CLOCK = Clock(examples=100, batch_size=10, epochs=5.0)  # 10 steps an epoch, 50 in all

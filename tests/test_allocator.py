@@ -11,7 +11,7 @@ import pytest
 # grows in the first calls, by no rule.
 PROGRAM = """
 import resource, sys
-from sparsejax.experiment import allocator
+from sparsejax.experiment.machine import allocator
 if sys.argv[1] == 'keep':
   assert allocator.keep_freed_memory()
 import jax

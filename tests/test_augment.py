@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from sparsejax.experiment import augment
+from sparsejax.experiment.step import augment
 
 pytestmark = pytest.mark.usefixtures('compiling_is_quick')
 

@@ -14,8 +14,8 @@ from experiments import QUICK, build
 
 from sparsejax import benchmark, models
 from sparsejax.benchmarks import measure, memory, peer, programs, rounds
-from sparsejax.experiment import allocator, threads
 from sparsejax.experiment.config import commandline
+from sparsejax.experiment.machine import allocator, threads
 
 KEYS = (
   *('examples_per_second', 'step_seconds', 'compile_seconds', 'flops_per_example'),

@@ -14,8 +14,9 @@ import numpy as np
 import pytest
 import run_folders
 
-from sparsejax.experiment import checkpoint, files, parallel
-from sparsejax.experiment.errors import UnreadableError
+from sparsejax.experiment.machine import files, parallel
+from sparsejax.experiment.rundir import checkpoint
+from sparsejax.experiment.terminal.errors import UnreadableError
 
 OWNER = checkpoint.Owner('0123abcd', 3)
 

@@ -12,8 +12,8 @@ import kept
 import pytest
 
 from configs import cifar10_short
-from sparsejax.experiment import rates
-from sparsejax.experiment.durations import Clock
+from sparsejax.experiment.chain import rates
+from sparsejax.experiment.chain.durations import Clock
 
 LAYERS = {
   'conv1': {'weights': 80, 'active_weights': 8, 'units': 8},

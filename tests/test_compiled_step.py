@@ -9,7 +9,7 @@ import pytest
 from experiments import QUICK, build
 
 from sparsejax.benchmarks import programs, traffic
-from sparsejax.experiment import parallel
+from sparsejax.experiment.machine import parallel
 
 pytestmark = pytest.mark.usefixtures('compiling_is_quick', '_from_the_root')
 

@@ -11,9 +11,12 @@ from golden import hash_of, resolve
 from ml_collections import ConfigDict
 
 from sparsejax import layers, models
-from sparsejax.experiment import agenda, events, links, optimizer, proximal, pruning, sources
+from sparsejax.experiment.chain import links, optimizer, proximal, pruning
+from sparsejax.experiment.chain.durations import Clock, in_steps
 from sparsejax.experiment.config import argument, base, loading
-from sparsejax.experiment.durations import Clock, in_steps
+from sparsejax.experiment.data import sources
+from sparsejax.experiment.step import events
+from sparsejax.experiment.training import agenda
 
 pytestmark = pytest.mark.usefixtures('_from_the_root')
 

@@ -15,19 +15,20 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sparsejax.experiment import data, prepare, setup, sources
+from sparsejax.experiment.data import datasets, prepare, sources
+from sparsejax.experiment.training import setup
 
 
-def _whole(count: int) -> data.Split:
+def _whole(count: int) -> datasets.Split:
   labels = np.arange(count, dtype=np.int32)
-  return data.Split(labels.astype(np.uint8).reshape(-1, 1, 1, 1), labels)
+  return datasets.Split(labels.astype(np.uint8).reshape(-1, 1, 1, 1), labels)
 
 
 # --- Splits and moments --------------------------------------------------------------------------
 
 
 def test_first_keeps_the_first_examples_for_training():
-  train, validation = data.take_validation(_whole(5), validation=2, split='first')
+  train, validation = datasets.take_validation(_whole(5), validation=2, split='first')
   assert train.labels.tolist() == [0, 1, 2]
   assert validation.labels.tolist() == [3, 4]
 
@@ -37,8 +38,8 @@ def test_first_keeps_the_first_examples_for_training():
 def test_a_shuffled_split_is_a_partition_drawn_by_its_seed(count, draw):
   validation = draw.draw(st.integers(0, count - 1))
   seed = draw.draw(st.integers(0, 2**63 - 1))
-  parts = data.take_validation(_whole(count), validation=validation, split_seed=seed)
-  again = data.take_validation(_whole(count), validation=validation, split_seed=seed)
+  parts = datasets.take_validation(_whole(count), validation=validation, split_seed=seed)
+  again = datasets.take_validation(_whole(count), validation=validation, split_seed=seed)
   assert len(parts[1].labels) == validation
   assert sorted([*parts[0].labels, *parts[1].labels]) == list(range(count))
   for part, same in zip(parts, again, strict=True):
@@ -48,23 +49,23 @@ def test_a_shuffled_split_is_a_partition_drawn_by_its_seed(count, draw):
 
 def test_the_shuffled_split_is_the_same_for_good():
   # Drawn once and written down: no version of NumPy may change what a published split holds.
-  _, validation = data.take_validation(_whole(10), validation=4, split_seed=7)
+  _, validation = datasets.take_validation(_whole(10), validation=4, split_seed=7)
   assert validation.labels.tolist() == [8, 7, 5, 1]
-  _, other = data.take_validation(_whole(10), validation=4, split_seed=8)
+  _, other = datasets.take_validation(_whole(10), validation=4, split_seed=8)
   assert validation.labels.tolist() != other.labels.tolist()
 
 
 def test_moments_by_hand():
   # Channel 0: 0, 255 with mean 1/2, std 1/2. Channel 1: 51 = 255/5 always, so std counts as 1.
   images = np.array([[0, 51], [255, 51]], np.uint8).reshape(2, 1, 1, 2)
-  mean, std = data.moments(images)
+  mean, std = datasets.moments(images)
   assert mean == (0.5, 0.2)
   assert std == (0.5, 1.0)
 
 
 def test_moments_agree_with_numpy():
   images = np.random.default_rng(0).integers(0, 256, (20, 5, 4, 3), dtype=np.uint8)
-  mean, std = data.moments(images)
+  mean, std = datasets.moments(images)
   np.testing.assert_allclose(mean, (images / 255).mean((0, 1, 2)), rtol=1e-12)
   np.testing.assert_allclose(std, (images / 255).std((0, 1, 2)), rtol=1e-12)
 
@@ -73,7 +74,7 @@ def test_moments_agree_with_numpy():
 
 
 def test_digits_are_the_real_ones_in_a_fixed_split():
-  digits = data.load('digits')
+  digits = datasets.load('digits')
   assert [len(split.labels) for split in (digits.train, digits.validation, digits.test)] == [
     1197,
     300,
@@ -87,14 +88,14 @@ def test_digits_are_the_real_ones_in_a_fixed_split():
   images = np.concatenate([digits.train.images, digits.validation.images, digits.test.images])
   assert len({image.tobytes() for image in images}) == 1797  # none twice: the splits are disjoint
   assert images.max() == 255
-  assert (digits.mean, digits.std) == data.moments(digits.train.images)
+  assert (digits.mean, digits.std) == datasets.moments(digits.train.images)
   assert digits.digest is None
-  other = data.load('digits', split_seed=3, split='first')
+  other = datasets.load('digits', split_seed=3, split='first')
   np.testing.assert_array_equal(other.train.images, digits.train.images)
 
 
 def test_limit_keeps_the_first_training_examples_and_the_moments():
-  full, short = data.load('digits'), data.load('digits', limit=10)
+  full, short = datasets.load('digits'), datasets.load('digits', limit=10)
   np.testing.assert_array_equal(short.train.images, full.train.images[:10])
   np.testing.assert_array_equal(short.train.labels, full.train.labels[:10])
   assert (short.mean, short.std) == (full.mean, full.std)
@@ -102,7 +103,7 @@ def test_limit_keeps_the_first_training_examples_and_the_moments():
 
 
 def test_every_device_of_a_processor_has_the_one_copy_of_the_data_set():
-  digits = data.load('digits', limit=1001)
+  digits = datasets.load('digits', limit=1001)
   for split in (digits.train, digits.validation, digits.test):
     for host, array in zip(split, setup.on_devices(split), strict=True):
       places = [shard.data.unsafe_buffer_pointer() for shard in array.addressable_shards]
@@ -126,7 +127,7 @@ def test_every_device_of_a_processor_has_the_one_copy_of_the_data_set():
 )
 def test_a_bad_setting_is_named_in_one_line(settings, message):
   with pytest.raises(ValueError) as error:
-    data.load(**{'name': 'digits', **settings})
+    datasets.load(**{'name': 'digits', **settings})
   assert str(error.value).startswith(message)
   assert '\n' not in str(error.value)
 
@@ -147,21 +148,21 @@ def _arrays(**changes) -> dict[str, np.ndarray]:
 
 def test_npz_round_trip(tmp_path):
   np.savez(tmp_path / 'own.npz', **_arrays())
-  own = data.load(f'npz:{tmp_path / "own.npz"}', split='first')
+  own = datasets.load(f'npz:{tmp_path / "own.npz"}', split='first')
   assert own.num_classes == 4
   assert own.train.images.shape == (18, 3, 2, 1)  # a tenth goes to validation, grey is one channel
   np.testing.assert_array_equal(own.train.images[..., 0], _arrays()['x_train'][:18])
   np.testing.assert_array_equal(own.validation.labels, [2, 3])
   np.testing.assert_array_equal(own.test.labels, [0, 1, 2, 3, 0])
   assert own.train.labels.dtype == np.int32
-  assert (own.mean, own.std) == data.moments(own.train.images)
+  assert (own.mean, own.std) == datasets.moments(own.train.images)
 
 
 def test_the_digest_is_of_the_content_and_not_of_the_file(tmp_path):
   np.savez(tmp_path / 'a.npz', **_arrays())
   np.savez_compressed(tmp_path / 'b.npz', extra=np.ones(3), **_arrays())
   np.savez(tmp_path / 'c.npz', **_arrays(y_test=np.array([0, 1, 2, 3, 1])))
-  a, b, c = (data.load(f'npz:{tmp_path}/{name}.npz').digest for name in 'abc')
+  a, b, c = (datasets.load(f'npz:{tmp_path}/{name}.npz').digest for name in 'abc')
   assert len(a) == len(hashlib.sha256().hexdigest())
   assert a == b
   assert a != c
@@ -192,7 +193,7 @@ def test_bad_arrays_are_named_in_one_line(tmp_path, changes, message):
   path = tmp_path / 'own.npz'
   np.savez(path, **_arrays(**changes))
   with pytest.raises(ValueError) as error:
-    data.load(f'npz:{path}')
+    datasets.load(f'npz:{path}')
   assert str(error.value).startswith(f"data.name='npz:{path}': {message}")
   assert '\n' not in str(error.value)
 
@@ -216,16 +217,16 @@ def test_a_damaged_npz_is_refused_in_one_line(tmp_path, how):
   np.savez(path, **_arrays(x_train=np.zeros((20, 9, 9), np.uint8)))
   _damaged(path, how)
   with pytest.raises(ValueError, match=r"^data.name='npz:.*own.npz': [^\n]+$"):
-    data.load(f'npz:{path}')
+    datasets.load(f'npz:{path}')
 
 
 def test_a_missing_npz_a_npy_and_a_folder_are_refused(tmp_path):
   np.save(tmp_path / 'one.npy', np.ones(3))
   with pytest.raises(ValueError, match='No such file'):
-    data.load(f'npz:{tmp_path}/none.npz')
+    datasets.load(f'npz:{tmp_path}/none.npz')
   for path in (tmp_path / 'one.npy', tmp_path):
     with pytest.raises(ValueError, match='not an npz file'):
-      data.load(f'npz:{path}')
+      datasets.load(f'npz:{path}')
 
 
 # --- The cache -----------------------------------------------------------------------------------
@@ -250,8 +251,8 @@ class _Folder:
     rng = np.random.default_rng(split == 'train')
     return rng.integers(0, 256, (40, 28, 28, 1), dtype=np.uint8), np.arange(40, dtype=np.int32) % 10
 
-  def load(self, **settings) -> data.Dataset:
-    return data.load('mnist', directory=self.root, validation=4, split='first', **settings)
+  def load(self, **settings) -> datasets.Dataset:
+    return datasets.load('mnist', directory=self.root, validation=4, split='first', **settings)
 
   def check(self, **settings) -> None:
     loaded = self.load(**settings)
@@ -351,7 +352,7 @@ def test_the_newest_finished_version_is_found(tmp_path):
 
 def test_the_default_folder_is_that_of_tensorflow_datasets(folder, monkeypatch):
   monkeypatch.setenv('TFDS_DATA_DIR', str(folder.root))
-  loaded = data.load('mnist', validation=4)
+  loaded = datasets.load('mnist', validation=4)
   assert folder.decoded == 1
   assert loaded.num_classes == 10
 
@@ -362,7 +363,7 @@ def test_cifar_has_its_fixed_moments_and_its_log_split(tmp_path, monkeypatch):
   labels = np.arange(50_000, dtype=np.int32) % 10
   images = np.zeros((50_000, 1, 1, 3), np.uint8)
   monkeypatch.setattr(prepare, 'decode', lambda folder, split: (images, labels))
-  cifar = data.load('cifar10', directory=tmp_path, split='first', cache=False)
+  cifar = datasets.load('cifar10', directory=tmp_path, split='first', cache=False)
   assert [len(x.labels) for x in (cifar.train, cifar.validation)] == [40_000, 10_000]
   assert cifar.mean == (0.4914, 0.4822, 0.4465)
   assert cifar.std == (0.2023, 0.1994, 0.2010)

@@ -12,10 +12,12 @@ import run_folders
 from ml_collections import ConfigDict
 
 from sparsejax import deploy, report
-from sparsejax.experiment import checkpoint, files, metrics, thresholds
 from sparsejax.experiment.config import base
-from sparsejax.experiment.errors import UnreadableError
+from sparsejax.experiment.machine import files
+from sparsejax.experiment.outcome import thresholds
 from sparsejax.experiment.run import run
+from sparsejax.experiment.rundir import checkpoint, metrics
+from sparsejax.experiment.terminal.errors import UnreadableError
 
 pytestmark = pytest.mark.usefixtures('compiling_is_quick', 'one_device')
 

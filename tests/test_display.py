@@ -8,7 +8,8 @@ import re
 import numpy as np
 import pytest
 
-from sparsejax.experiment import display, numbers
+from sparsejax.experiment.show import display
+from sparsejax.experiment.terminal import numbers
 
 LINE = {
   'step': 1200,

@@ -4,7 +4,7 @@ import math
 
 import pytest
 
-from sparsejax.experiment.durations import Clock, in_steps
+from sparsejax.experiment.chain.durations import Clock, in_steps
 
 CLOCK = Clock(examples=1000, batch_size=10, epochs=3)
 

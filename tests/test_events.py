@@ -6,9 +6,10 @@ import numpy as np
 import pytest
 from flax import linen as nn
 
-from sparsejax.experiment import events, parallel
-from sparsejax.experiment.state import TrainState, empty_window
-from sparsejax.experiment.steps import Arrays, Preprocessing
+from sparsejax.experiment.machine import parallel
+from sparsejax.experiment.rundir.state import TrainState, empty_window
+from sparsejax.experiment.step import events
+from sparsejax.experiment.step.steps import Arrays, Preprocessing
 from sparsejax.layers import BatchNorm
 
 

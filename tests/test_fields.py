@@ -11,9 +11,10 @@ import pathlib
 import pytest
 
 from sparsejax import launch
-from sparsejax.experiment import rates, say
+from sparsejax.experiment.chain import rates
 from sparsejax.experiment.config import base, commandline, fields, kinds, overrides
-from sparsejax.experiment.errors import UsageError
+from sparsejax.experiment.terminal import say
+from sparsejax.experiment.terminal.errors import UsageError
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 GOLDEN = pathlib.Path(__file__).with_name('golden_defaults.json')

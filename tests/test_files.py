@@ -7,7 +7,7 @@ import shutil
 
 import pytest
 
-from sparsejax.experiment import files
+from sparsejax.experiment.machine import files
 
 
 def test_a_file_is_replaced_whole(tmp_path):

@@ -19,8 +19,9 @@ import numpy as np
 import pytest
 
 from results import places
-from sparsejax.experiment import checkpoint, hosts
-from sparsejax.experiment.errors import UsageError
+from sparsejax.experiment.machine import hosts
+from sparsejax.experiment.rundir import checkpoint
+from sparsejax.experiment.terminal.errors import UsageError
 
 RUN = (
   '--config=configs/quickstart.py',
@@ -243,11 +244,15 @@ def test_processes_that_do_not_meet_for_no_stated_reason_are_one_line(monkeypatc
     hosts.join(hosts.Place('127.0.0.1:1234', 2, 0))
 
 
-GUARD = 'import sys; from sparsejax.experiment import hosts; sys.exit(hosts.guarded(sys.argv[1:]))'
+GUARD = """
+import sys
+from sparsejax.experiment.machine import hosts
+sys.exit(hosts.guarded(sys.argv[1:]))
+"""
 # Says its number, and would go on for a minute after the guard's end; saves first.
 GUARDED = """
 import os, pathlib, signal, sys, time
-from sparsejax.experiment import hosts
+from sparsejax.experiment.machine import hosts
 
 def save(*_):
   pathlib.Path(sys.argv[1], 'saved').touch()

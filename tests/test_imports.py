@@ -42,6 +42,12 @@ MAY_NOT_USE = {
   'signals': {'jax', 'numpy', 'optax', 'flax', 'ml_collections', 'absl'},
   'lookup': {'jax', 'optax', 'flax', 'ml_collections', 'absl'},
 }
+EXPERIMENT = 'sparsejax.experiment.'
+# The rooms of an experiment, each of which may use those before it.
+ROOMS = (
+  *('terminal', 'machine', 'config', 'rundir', 'data', 'chain', 'show'),
+  *('step', 'training', 'outcome'),
+)
 SOURCES = sorted(PACKAGE.rglob('*.py'))
 
 
@@ -73,6 +79,20 @@ def test_a_wing_uses_only_what_lies_below_it(wing):
   assert files
   for path in files:
     assert used_wings(path) <= MAY_USE[wing], path
+
+
+@pytest.mark.parametrize('room', ROOMS)
+def test_a_room_of_an_experiment_uses_only_those_before_it(room):
+  files = sorted((PACKAGE / 'experiment' / room).glob('*.py'))
+  assert files
+  for path in files:
+    used = {name.split('.')[2] for name in imported(path) if name.startswith(EXPERIMENT)}
+    assert used <= set(ROOMS[: ROOMS.index(room) + 1]), path
+
+
+def test_every_room_of_an_experiment_has_its_place():
+  found = {path.parent.name for path in (PACKAGE / 'experiment').glob('*/*.py')}
+  assert found == set(ROOMS)
 
 
 @pytest.mark.parametrize('wing', MAY_NOT_USE)
@@ -162,10 +182,10 @@ def names_of_devices(path: pathlib.Path) -> set[str]:
 
 def test_only_parallel_names_pmap_or_a_device():
   assert {'pmap', 'pmean', 'NamedSharding'} <= names_of_devices(
-    PACKAGE / 'experiment' / 'parallel.py'
+    PACKAGE / 'experiment' / 'machine' / 'parallel.py'
   )
   # BatchNorm joins its moments over the axis that it is given, as flax's does.
   joins = {PACKAGE / 'layers' / 'normalisation.py': {'pmean'}}
   for path in [*SOURCES, *ROOT.glob('*.py'), *(ROOT / 'configs').rglob('*.py')]:
-    if path != PACKAGE / 'experiment' / 'parallel.py':
+    if path != PACKAGE / 'experiment' / 'machine' / 'parallel.py':
       assert names_of_devices(path) == joins.get(path, set()), path

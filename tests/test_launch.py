@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import pytest
 
 from sparsejax import launch
-from sparsejax.experiment import checkpoint
+from sparsejax.experiment.rundir import checkpoint
 
 pytestmark = pytest.mark.usefixtures('compiling_is_quick')
 

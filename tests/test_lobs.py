@@ -10,10 +10,11 @@ import pytest
 from flax import linen as nn
 
 from configs import lenet5_lobs, lenet300_lobs
-from sparsejax.experiment import events, lobs, parallel
 from sparsejax.experiment.config import base
-from sparsejax.experiment.state import TrainState, empty_window
-from sparsejax.experiment.steps import Arrays, Preprocessing
+from sparsejax.experiment.machine import parallel
+from sparsejax.experiment.rundir.state import TrainState, empty_window
+from sparsejax.experiment.step import events, lobs
+from sparsejax.experiment.step.steps import Arrays, Preprocessing
 from sparsejax.layers import deterministic
 from sparsejax.sparsity.lobs import Moments, removal_costs, remove, second_moments, solve_kept
 from sparsejax.transforms.pruning import apply_masks

@@ -11,10 +11,11 @@ import run_folders
 import sparsejax
 from configs import quickstart
 from sparsejax import report
-from sparsejax.experiment import checkpoint, digests, files
 from sparsejax.experiment.config import base
-from sparsejax.experiment.errors import PausedError, UsageError
+from sparsejax.experiment.machine import files
 from sparsejax.experiment.run import run
+from sparsejax.experiment.rundir import checkpoint, digests
+from sparsejax.experiment.terminal.errors import PausedError, UsageError
 
 
 def settings(**changes):

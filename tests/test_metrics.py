@@ -4,7 +4,8 @@ import json
 
 import pytest
 
-from sparsejax.experiment import files, metrics
+from sparsejax.experiment.machine import files
+from sparsejax.experiment.rundir import metrics
 
 LINES = [{'step': step, 'train_loss': 1 / (step + 3)} for step in (0, 10, 20, 30)]
 

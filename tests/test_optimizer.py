@@ -9,8 +9,8 @@ import optax
 import pytest
 from test_pruning_config import PRUNE
 
-from sparsejax.experiment import links, optimizer
-from sparsejax.experiment.durations import Clock
+from sparsejax.experiment.chain import links, optimizer
+from sparsejax.experiment.chain.durations import Clock
 
 CLOCK = Clock(examples=100, batch_size=10, epochs=4.0)  # 10 steps an epoch, 40 in all
 SGD = ('add_decayed_weights', 'trace', 'scale_by_learning_rate')

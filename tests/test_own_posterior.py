@@ -9,8 +9,8 @@ import registered
 
 import sparsejax
 from sparsejax import deploy, launch, posterior
-from sparsejax.experiment import files
 from sparsejax.experiment.config import commandline
+from sparsejax.experiment.machine import files
 from sparsejax.posterior import Leaf, Moments
 
 # Weights N(theta, s^2) with the prior N(0, 1): Bayes by backprop, sampled locally.

@@ -8,7 +8,7 @@ import pytest
 
 import sparsejax
 from sparsejax import pack_masks, unpack_masks
-from sparsejax.experiment import checkpoint
+from sparsejax.experiment.rundir import checkpoint
 
 
 @pytest.mark.parametrize('shape', [(), (1,), (8,), (9,), (3, 3, 5, 7), (0, 4)])

@@ -12,7 +12,7 @@ import running
 import speed_page
 
 from sparsejax import deploy, launch
-from sparsejax.experiment import finished, thresholds
+from sparsejax.experiment.outcome import finished, thresholds
 
 pytestmark = pytest.mark.usefixtures('_from_the_root')
 

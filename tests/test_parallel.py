@@ -13,10 +13,12 @@ import pytest
 import sparsejax
 from configs import quickstart
 from sparsejax import models
-from sparsejax.experiment import checkpoint, parallel, setup
 from sparsejax.experiment.config import base
-from sparsejax.experiment.state import initial
-from sparsejax.experiment.steps import Arrays, Preprocessing, make_train_step
+from sparsejax.experiment.machine import parallel
+from sparsejax.experiment.rundir import checkpoint
+from sparsejax.experiment.rundir.state import initial
+from sparsejax.experiment.step.steps import Arrays, Preprocessing, make_train_step
+from sparsejax.experiment.training import setup
 
 pytestmark = pytest.mark.usefixtures('compiling_is_quick')
 

@@ -9,9 +9,12 @@ import numpy as np
 import orbax.checkpoint as ocp
 import pytest
 
-from sparsejax.experiment import agenda, checkpoint, links, optimizer, phases, posterior, setup
+from sparsejax.experiment.chain import links, optimizer
+from sparsejax.experiment.chain.durations import Clock
 from sparsejax.experiment.config import base
-from sparsejax.experiment.durations import Clock
+from sparsejax.experiment.rundir import checkpoint
+from sparsejax.experiment.show import phases
+from sparsejax.experiment.training import agenda, posterior, setup
 from sparsejax.sparsity import tree
 
 pytestmark = pytest.mark.usefixtures('compiling_is_quick')

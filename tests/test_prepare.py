@@ -17,7 +17,7 @@ import pytest
 import tensorflow_datasets as tfds
 from tensorflow_datasets.core.download import checksums
 
-from sparsejax.experiment import data, prepare, sources
+from sparsejax.experiment.data import datasets, prepare, sources
 
 _TRAIN, _TEST = 7, 3
 
@@ -85,7 +85,7 @@ class _Site:
     sums = {self.url + path.name: checksums.compute_url_info(path) for path in files}
     self.monkeypatch.setattr(builder, 'url_infos', sums)
 
-  def same(self, split: data.Split, part: str) -> bool:
+  def same(self, split: datasets.Split, part: str) -> bool:
     """Whether a split holds the published pairs of image and label, in whatever order."""
     images = self.images[split.images.shape[1:]][part]
     pairs = zip(split.images, split.labels, strict=True)
@@ -116,9 +116,9 @@ def site(offline):
     thread.join()
 
 
-def _load(name: str, root: pathlib.Path, **settings) -> data.Dataset:
+def _load(name: str, root: pathlib.Path, **settings) -> datasets.Dataset:
   settings = {'validation': 0, 'split': 'first', 'cache': False, **settings}
-  return data.load(name, directory=root, **settings)
+  return datasets.load(name, directory=root, **settings)
 
 
 def _refused(name: str, root: pathlib.Path) -> str:

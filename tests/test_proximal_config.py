@@ -9,9 +9,9 @@ import optax
 import pytest
 
 import sparsejax
-from sparsejax.experiment import links, optimizer, proximal
+from sparsejax.experiment.chain import links, optimizer, proximal
+from sparsejax.experiment.chain.durations import Clock
 from sparsejax.experiment.config import base
-from sparsejax.experiment.durations import Clock
 
 CLOCK = Clock(examples=100, batch_size=10, epochs=4.0)  # 10 steps an epoch, 40 in all
 SGD = ('trace', 'scale_by_learning_rate')

@@ -12,9 +12,9 @@ import pytest
 
 import sparsejax
 from configs import quickstart
-from sparsejax.experiment import data
-from sparsejax.experiment.augment import normalise
-from sparsejax.experiment.errors import UsageError
+from sparsejax.experiment.data import datasets
+from sparsejax.experiment.step.augment import normalise
+from sparsejax.experiment.terminal.errors import UsageError
 
 pytestmark = pytest.mark.usefixtures('compiling_is_quick', 'one_device')
 
@@ -45,7 +45,7 @@ def test_a_finished_run_is_its_network_again(trained):
   found = sparsejax.load(workdir)
   assert found.summary['test_accuracy'] == summary['test_accuracy']
   assert found.config['prune']['begin_epochs'] == 1.0
-  digits = data.load('digits')
+  digits = datasets.load('digits')
   images = normalise(digits.test.images, digits.mean, digits.std)
   logits = jax.jit(found.model.apply, static_argnames='train')(found.variables, images, train=False)
   accuracy = np.mean(np.argmax(logits, -1) == digits.test.labels)

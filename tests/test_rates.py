@@ -6,8 +6,8 @@ import jax
 import jax.numpy as jnp
 import pytest
 
-from sparsejax.experiment import rates
-from sparsejax.experiment.durations import Clock
+from sparsejax.experiment.chain import rates
+from sparsejax.experiment.chain.durations import Clock
 
 CIFAR = Clock(examples=40_000, batch_size=128, epochs=180.0)  # 312 steps an epoch
 SMALL = Clock(examples=100, batch_size=10, epochs=4.0)  # 40 steps

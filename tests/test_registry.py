@@ -11,9 +11,9 @@ import registered
 
 import sparsejax
 from sparsejax import launch
-from sparsejax.experiment import registry, setup
 from sparsejax.experiment.config import commandline
-from sparsejax.experiment.registry import data_set
+from sparsejax.experiment.training import registry, setup
+from sparsejax.experiment.training.registry import data_set
 
 pytestmark = pytest.mark.usefixtures('compiling_is_quick')
 
@@ -24,8 +24,8 @@ import optax
 
 import sparsejax
 from sparsejax import allocation, granularity, updates
-from sparsejax.experiment.registry import data_set
-from sparsejax.experiment.splits import Split, Whole
+from sparsejax.experiment.training.registry import data_set
+from sparsejax.experiment.data.splits import Split, Whole
 from sparsejax.models.lenet import LeNet300
 
 

@@ -11,7 +11,7 @@ import pytest
 from run_folders import edit, read_csv, write_run, write_sweep
 
 from sparsejax import report
-from sparsejax.experiment.say import printable
+from sparsejax.experiment.terminal.say import printable
 from sparsejax.reports import collect, curve, curves, drawing, figures, reading, tables, whole
 
 

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 
-from sparsejax.experiment import scales
+from sparsejax.experiment.show import scales
 from sparsejax.reports import curve, curves, dress, figures, page, pareto, published, search_figures
 from sparsejax.reports.collect import Run
 from sparsejax.reports.groups import group

@@ -9,7 +9,7 @@ from run_folders import every_kind, read_csv, write_run
 from test_report_figures import run, tasks, words
 
 from sparsejax import report
-from sparsejax.experiment import scales, trace_panels
+from sparsejax.experiment.show import scales, trace_panels
 from sparsejax.reports import (
   bands,
   collect,

@@ -14,7 +14,7 @@ from unittest import mock
 import commands
 import pytest
 
-from sparsejax.experiment.writers import Writers
+from sparsejax.experiment.training.writers import Writers
 
 pytestmark = pytest.mark.usefixtures('compiling_is_quick')
 

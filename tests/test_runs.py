@@ -15,9 +15,10 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from sparsejax.experiment import provenance, runs
 from sparsejax.experiment.config import identity
-from sparsejax.experiment.errors import UsageError
+from sparsejax.experiment.machine import provenance
+from sparsejax.experiment.rundir import runs
+from sparsejax.experiment.terminal.errors import UsageError
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 DEFAULTS = {
@@ -218,7 +219,7 @@ def test_a_second_holder_is_refused_until_the_first_lets_go(tmp_path):
 def test_a_killed_process_leaves_no_lock(tmp_path):
   program = """
     import pathlib, sys
-    from sparsejax.experiment import runs
+    from sparsejax.experiment.rundir import runs
     directory = runs.RunDirectory(pathlib.Path(sys.argv[1]), {'seed': 0}, 'abcd1234')
     print('held', flush=True)
     sys.stdin.read()

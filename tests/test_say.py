@@ -14,10 +14,12 @@ from absl import logging as absl_logging
 from hypothesis import given
 from hypothesis import strategies as st
 
+import sparsejax
 from sparsejax import launch
-from sparsejax.experiment import display, logs, say
+from sparsejax.experiment.show import display
+from sparsejax.experiment.terminal import logs, say
 
-PACKAGE = pathlib.Path(say.__file__).parent.parent
+PACKAGE = pathlib.Path(sparsejax.__file__).parent
 CONTROLS = [*map(chr, (*range(32), *range(127, 160)))]
 TURNING = [chr(c) for c in (0x61C, 0x200E, 0x200F, *range(0x202A, 0x202F), *range(0x2066, 0x206A))]
 EVIL = f'{"".join(CONTROLS)}{"".join(TURNING)}\u2028\u2029\udcff'
@@ -128,7 +130,9 @@ def calls(path):
 
 
 def test_nobody_prints_but_by_the_one_function():
-  others = {PACKAGE / 'experiment' / 'terminal.py': 2}  # a line and a table, made printable there
+  others = {
+    PACKAGE / 'experiment' / 'terminal' / 'console.py': 2
+  }  # a line and a table, made printable there
   for path in PACKAGE.rglob('*.py'):
     if 'torch_peer' not in path.parts:  # a process of its own, which is read and not shown
       assert len(list(calls(path))) == others.get(path, 0), path

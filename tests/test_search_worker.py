@@ -15,8 +15,9 @@ from optuna.storages import InMemoryStorage
 from optuna.trial import TrialState
 
 from sparsejax import sweep_worker
-from sparsejax.experiment import allocator, compilation, errors, threads
 from sparsejax.experiment import run as run_module
+from sparsejax.experiment.machine import allocator, compilation, threads
+from sparsejax.experiment.terminal import errors
 from sparsejax.search import base, layout, settings, storage, study, supervisor, view, worker
 from sparsejax.search.study import Study, worker_name
 

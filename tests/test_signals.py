@@ -11,7 +11,7 @@ import commands
 import pytest
 
 from sparsejax import signals
-from sparsejax.experiment import checkpoint
+from sparsejax.experiment.rundir import checkpoint
 
 ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 QUICK = ('--config=configs/quickstart.py', '--config.epochs=5000.0')

@@ -9,8 +9,9 @@ import optax
 import pytest
 
 from sparsejax import models
-from sparsejax.experiment import augment, parallel, steps
-from sparsejax.experiment.state import better, initial
+from sparsejax.experiment.machine import parallel
+from sparsejax.experiment.rundir.state import better, initial
+from sparsejax.experiment.step import augment, steps
 from sparsejax.models.resnet import ResNet
 
 pytestmark = pytest.mark.usefixtures('compiling_is_quick')

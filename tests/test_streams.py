@@ -4,7 +4,7 @@ import jax
 import numpy as np
 
 from sparsejax import streams
-from sparsejax.experiment import augment
+from sparsejax.experiment.step import augment
 
 USES = (streams.INIT, streams.ORDER, streams.EXAMPLES, streams.DROPOUT, streams.PRUNING)
 

@@ -22,7 +22,7 @@ import pytest
 from optuna.trial import TrialState
 
 from sparsejax import sweep, sweep_worker
-from sparsejax.experiment.metrics import TIMINGS
+from sparsejax.experiment.rundir.metrics import TIMINGS
 from sparsejax.search import settings, view
 from sparsejax.search.brackets import brackets
 from sparsejax.search.storage import identity, open_storage
@@ -488,7 +488,7 @@ def test_a_folder_with_the_study_of_a_command_that_was_killed_at_its_start_is_it
 
 def test_what_can_be_told_at_once_is_told_before_the_slow_imports():
   """Each of these takes a second and more."""
-  slow = ('flax', 'orbax', 'scipy.signal', 'sqlalchemy', 'sparsejax.experiment.setup')
+  slow = ('flax', 'orbax', 'scipy.signal', 'sqlalchemy', 'sparsejax.experiment.training.setup')
   program = (
     'import sys; from sparsejax import sweep; '
     f'status = sweep.main(["sweep", "{QUICKSTART}", "--workdir=/none", "--config.sampler=best"]); '

@@ -7,7 +7,7 @@ import sys
 import numpy as np
 import pytest
 
-from sparsejax.experiment import tensorboard
+from sparsejax.experiment.rundir import tensorboard
 
 pytest.importorskip('tensorboardX')
 

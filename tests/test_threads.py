@@ -2,7 +2,7 @@
 
 import pytest
 
-from sparsejax.experiment import threads
+from sparsejax.experiment.machine import threads
 
 FORCED = '--xla_force_host_platform_device_count='
 

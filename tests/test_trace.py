@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from sparsejax.experiment import trace, trace_marks, trace_panels
+from sparsejax.experiment.show import trace, trace_marks, trace_panels
 
 
 def line(step, **metrics):

@@ -5,10 +5,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from sparsejax.experiment import data, pruning
+from sparsejax.experiment.chain import pruning
+from sparsejax.experiment.chain.durations import Clock
 from sparsejax.experiment.config import base
 from sparsejax.experiment.config.check import read_only_with
-from sparsejax.experiment.durations import Clock
+from sparsejax.experiment.data import datasets
 
 CLOCK = Clock(examples=1000, batch_size=10, epochs=10)
 PRUNE = base.LINKS['prune'] | {
@@ -58,7 +59,7 @@ def test_a_setting_of_prune_changes_the_link_exactly_where_it_is_read(changes, f
 
 
 def test_the_split_of_the_digits_is_one_and_a_split_in_order_has_no_seed():
-  digits = [data.load('digits', split_seed=seed).train.labels for seed in (0, 1)]
+  digits = [datasets.load('digits', split_seed=seed).train.labels for seed in (0, 1)]
   np.testing.assert_array_equal(*digits)
   for name, split, is_unread in (
     ('digits', 'shuffle', True),

@@ -7,10 +7,11 @@ import commands
 import pytest
 
 from configs import quickstart
-from sparsejax.experiment import checkpoint, display
 from sparsejax.experiment.config import base
-from sparsejax.experiment.errors import PausedError, TerminatedError
 from sparsejax.experiment.run import run
+from sparsejax.experiment.rundir import checkpoint
+from sparsejax.experiment.show import display
+from sparsejax.experiment.terminal.errors import PausedError, TerminatedError
 
 pytestmark = pytest.mark.usefixtures('compiling_is_quick', 'one_device')
 

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sparsejax.experiment import windows
+from sparsejax.experiment.show import windows
 from sparsejax.reports import curves
 
 

@@ -12,8 +12,8 @@ import jax
 from sparsejax.benchmarks import memory, programs, rounds, traffic
 from sparsejax.benchmarks.peer import Peer
 from sparsejax.benchmarks.programs import Repeated, Subject
-from sparsejax.experiment import compilation, parallel, provenance, threads
-from sparsejax.experiment.setup import Experiment
+from sparsejax.experiment.machine import compilation, parallel, provenance, threads
+from sparsejax.experiment.training.setup import Experiment
 from sparsejax.layers import choice
 
 TIMED = (

@@ -6,7 +6,7 @@ import sys
 from collections.abc import Callable
 from typing import Any
 
-from sparsejax.experiment import parallel
+from sparsejax.experiment.machine import parallel
 
 PLANNED = ('argument', 'output', 'alias', 'temp')  # what an output overwrites is an alias
 

@@ -13,9 +13,9 @@ import jax
 import numpy as np
 
 from sparsejax.benchmarks.rounds import Timed
-from sparsejax.experiment.errors import UsageError
-from sparsejax.experiment.posterior import DETERMINISTIC
-from sparsejax.experiment.setup import Experiment
+from sparsejax.experiment.terminal.errors import UsageError
+from sparsejax.experiment.training.posterior import DETERMINISTIC
+from sparsejax.experiment.training.setup import Experiment
 
 PROGRAM = pathlib.Path(__file__).parent / 'torch_peer'
 # What PyTorch's SGD makes of each of Optax's links, with the defaults of these.

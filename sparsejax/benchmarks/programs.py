@@ -9,8 +9,11 @@ import jax.numpy as jnp
 import optax
 
 from sparsejax import models
-from sparsejax.experiment import augment, links, optimizer, parallel, pruning, state, steps
-from sparsejax.experiment.setup import Experiment, on_devices
+from sparsejax.experiment.chain import links, optimizer, pruning
+from sparsejax.experiment.machine import parallel
+from sparsejax.experiment.rundir import state
+from sparsejax.experiment.step import augment, steps
+from sparsejax.experiment.training.setup import Experiment, on_devices
 from sparsejax.layers import choice
 
 # Links that leave of a step its forward pass, whose gradient XLA then removes, and the gradient:

@@ -8,11 +8,13 @@ from typing import Any, NamedTuple
 from ml_collections import ConfigDict
 
 from sparsejax import models
-from sparsejax.experiment import checkpoint, digests, files, registry
 from sparsejax.experiment import run as runner
-from sparsejax.experiment.arguments import folder
 from sparsejax.experiment.config import base, commandline, loading, overrides
-from sparsejax.experiment.errors import UsageError, in_one_line
+from sparsejax.experiment.machine import files
+from sparsejax.experiment.rundir import checkpoint, digests
+from sparsejax.experiment.terminal.arguments import folder
+from sparsejax.experiment.terminal.errors import UsageError, in_one_line
+from sparsejax.experiment.training import registry
 
 
 def run(

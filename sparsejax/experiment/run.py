@@ -10,29 +10,23 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from sparsejax.experiment import (
-  checkpoint,
-  display,
-  files,
-  hosts,
-  parallel,
-  posterior,
-  runs,
-  setup,
-)
 from sparsejax.experiment.config import identity
-from sparsejax.experiment.delivered import deliver
-from sparsejax.experiment.errors import (
+from sparsejax.experiment.machine import files, hosts, parallel
+from sparsejax.experiment.outcome.finish import finish
+from sparsejax.experiment.rundir import checkpoint, runs
+from sparsejax.experiment.rundir.state import RunState, init_optimizer, initial
+from sparsejax.experiment.show import display
+from sparsejax.experiment.terminal.errors import (
   NonFiniteLossError,
   PausedError,
   TerminatedError,
   UsageError,
 )
-from sparsejax.experiment.finish import finish
-from sparsejax.experiment.say import say
-from sparsejax.experiment.state import RunState, init_optimizer, initial
-from sparsejax.experiment.train import Trainer
-from sparsejax.experiment.writers import Writers
+from sparsejax.experiment.terminal.say import say
+from sparsejax.experiment.training import posterior, setup
+from sparsejax.experiment.training.delivered import deliver
+from sparsejax.experiment.training.train import Trainer
+from sparsejax.experiment.training.writers import Writers
 from sparsejax.sparsity import measure, tree
 
 

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from sparsejax.experiment.config.identity import short_value
-from sparsejax.experiment.numbers import percent
+from sparsejax.experiment.terminal.numbers import percent
 from sparsejax.reports.groups import moments
 
 PERCENT = ('validation_accuracy', 'test_accuracy', 'active_fraction')

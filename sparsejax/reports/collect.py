@@ -7,10 +7,11 @@ import pathlib
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
-from sparsejax.experiment import digests, files
 from sparsejax.experiment.config.identity import flatten
-from sparsejax.experiment.errors import in_one_line
-from sparsejax.experiment.say import printable
+from sparsejax.experiment.machine import files
+from sparsejax.experiment.rundir import digests
+from sparsejax.experiment.terminal.errors import in_one_line
+from sparsejax.experiment.terminal.say import printable
 from sparsejax.reports import curves, reading, shapes, trials
 from sparsejax.search import layout
 

@@ -11,9 +11,9 @@ from typing import Any, NamedTuple
 import numpy as np
 import plotly.graph_objects as go
 
-from sparsejax.experiment import scales
-from sparsejax.experiment.numbers import percent
-from sparsejax.experiment.scales import fraction_limits
+from sparsejax.experiment.show import scales
+from sparsejax.experiment.show.scales import fraction_limits
+from sparsejax.experiment.terminal.numbers import percent
 from sparsejax.reports import cells, published
 from sparsejax.reports.collect import COLLAPSED, Run
 from sparsejax.reports.dress import GREY, styles

@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 from matplotlib.figure import Figure
 
-from sparsejax.experiment.errors import in_one_line
+from sparsejax.experiment.terminal.errors import in_one_line
 from sparsejax.reports import dress, figures, pareto, search_figures, tables
 from sparsejax.reports.drawn import Drawn, Picture
 from sparsejax.reports.groups import Group, has_groups

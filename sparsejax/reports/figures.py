@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
-from sparsejax.experiment import scales
+from sparsejax.experiment.show import scales
 from sparsejax.reports import bands
 from sparsejax.reports.collect import COLLAPSED, DELIVERED, Run
 from sparsejax.reports.dress import COLOURS, GREY, LETTER, entitle, grid, legend, short, styles

@@ -6,8 +6,8 @@ import statistics
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
+from sparsejax.experiment.chain.links import PROXIMAL
 from sparsejax.experiment.config.identity import experiment_of, short_name, short_value
-from sparsejax.experiment.links import PROXIMAL
 from sparsejax.reports import collect
 
 DENSE, UNSTRUCTURED, SEMI_STRUCTURED, STRUCTURED = (

@@ -16,10 +16,10 @@ import plotly.io
 from PIL import Image
 from plotly.offline import get_plotlyjs
 
-from sparsejax.experiment import files
 from sparsejax.experiment.config.identity import experiment_of, short_name, short_value
-from sparsejax.experiment.errors import in_one_line
-from sparsejax.experiment.numbers import percent
+from sparsejax.experiment.machine import files
+from sparsejax.experiment.terminal.errors import in_one_line
+from sparsejax.experiment.terminal.numbers import percent
 from sparsejax.reports import curve, pareto, tables
 from sparsejax.reports.collect import DELIVERED, Run
 from sparsejax.reports.drawn import Drawn, Picture

@@ -6,7 +6,7 @@ import pathlib
 import sys
 from typing import Any
 
-from sparsejax.experiment.say import printable
+from sparsejax.experiment.terminal.say import printable
 
 MOST_BYTES = 32 << 20  # of a file that is read as a whole
 DEEPEST = 24  # levels

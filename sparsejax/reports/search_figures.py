@@ -8,7 +8,7 @@ import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from sparsejax.experiment import scales
+from sparsejax.experiment.show import scales
 from sparsejax.reports import bands
 from sparsejax.reports.collect import Run
 from sparsejax.reports.dress import COLOURS, GREY, entitle, grid, legend

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 from sparsejax.experiment.config.identity import short_name, short_value
-from sparsejax.experiment.say import printable
+from sparsejax.experiment.terminal.say import printable
 from sparsejax.reports import cells, reading
 from sparsejax.reports.collect import Run, unique_names
 from sparsejax.reports.tried import Setting, front, tried

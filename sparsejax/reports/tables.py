@@ -10,9 +10,9 @@ import pathlib
 from collections.abc import Sequence
 from typing import Any, TextIO
 
-from sparsejax.experiment import phases
 from sparsejax.experiment.config.identity import flatten
-from sparsejax.experiment.say import printable
+from sparsejax.experiment.show import phases
+from sparsejax.experiment.terminal.say import printable
 from sparsejax.reports import cells
 from sparsejax.reports.collect import AS_MEANT, COLLAPSED, STOPPED, Run
 from sparsejax.reports.drawn import Drawn, Picture

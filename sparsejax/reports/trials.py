@@ -4,7 +4,7 @@ import pathlib
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
-from sparsejax.experiment.say import printable
+from sparsejax.experiment.terminal.say import printable
 from sparsejax.reports import reading
 from sparsejax.reports.shapes import is_figure
 from sparsejax.search import layout

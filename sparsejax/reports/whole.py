@@ -3,7 +3,7 @@
 import pathlib
 from collections.abc import Sequence
 
-from sparsejax.experiment.errors import in_one_line
+from sparsejax.experiment.terminal.errors import in_one_line
 from sparsejax.reports import collect, drawing, dress, groups, page, searches, tables
 from sparsejax.reports.drawn import Drawn
 

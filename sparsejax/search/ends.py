@@ -9,9 +9,10 @@ import jax.numpy as jnp
 import numpy as np
 from optuna.distributions import CategoricalDistribution
 
-from sparsejax.experiment import rates, setup
+from sparsejax.experiment.chain import rates
 from sparsejax.experiment.config import identity
 from sparsejax.experiment.config.identity import short_value
+from sparsejax.experiment.training import setup
 from sparsejax.search import settings, space
 from sparsejax.search.settings import Resolve, Sweep
 

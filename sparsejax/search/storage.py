@@ -13,7 +13,7 @@ from optuna.storages.journal import JournalFileBackend, JournalFileOpenLock
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import ArgumentError, IntegrityError, ProgrammingError
 
-from sparsejax.experiment import files
+from sparsejax.experiment.machine import files
 from sparsejax.search import layout
 
 IDENTITY = '.identity'

@@ -15,9 +15,9 @@ from rich.console import Console
 from rich.live import Live
 
 from sparsejax import signals
-from sparsejax.experiment import files
-from sparsejax.experiment.numbers import duration
-from sparsejax.experiment.say import complain, say
+from sparsejax.experiment.machine import files
+from sparsejax.experiment.terminal.numbers import duration
+from sparsejax.experiment.terminal.say import complain, say
 from sparsejax.search import layout, view
 from sparsejax.search.study import Study, machine, worker_name
 

@@ -12,8 +12,8 @@ from rich.table import Table
 from rich.text import Text
 
 from sparsejax.experiment.config.identity import short_name, short_value
-from sparsejax.experiment.numbers import duration, percent
-from sparsejax.experiment.say import printable
+from sparsejax.experiment.terminal.numbers import duration, percent
+from sparsejax.experiment.terminal.say import printable
 from sparsejax.search import layout
 from sparsejax.search.brackets import Slot
 from sparsejax.search.settings import excesses

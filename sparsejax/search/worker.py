@@ -16,9 +16,10 @@ from typing import Any
 
 import optuna
 
-from sparsejax.experiment import checkpoint, files, metrics
 from sparsejax.experiment.config.identity import experiment_of
-from sparsejax.experiment.errors import (
+from sparsejax.experiment.machine import files
+from sparsejax.experiment.rundir import checkpoint, metrics
+from sparsejax.experiment.terminal.errors import (
   BusyError,
   NonFiniteLossError,
   PausedError,
@@ -27,7 +28,7 @@ from sparsejax.experiment.errors import (
   UsageError,
   in_one_line,
 )
-from sparsejax.experiment.say import say
+from sparsejax.experiment.terminal.say import say
 from sparsejax.search import layout, settings
 from sparsejax.search.study import Claim, Study
 

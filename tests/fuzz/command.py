@@ -68,7 +68,7 @@ def call(main: Callable[[Sequence[str]], int], argv: Sequence[str], here: pathli
   """Runs a command's main in a folder."""
   from absl import logging
 
-  from sparsejax.experiment import allocator
+  from sparsejax.experiment.machine import allocator
 
   out, err, error = io.StringIO(), io.StringIO(), ''
   handler = logging.get_absl_handler()

@@ -185,7 +185,7 @@ def _stays(path: pathlib.Path) -> bool:
 
 
 def _judged(case, outcome, figures, wanted, folder, bytes_left, others) -> settings.Verdict:
-  from sparsejax.experiment import digests
+  from sparsejax.experiment.rundir import digests
 
   said = outcome.error[-1500:] or outcome.err[-600:]
 
@@ -249,7 +249,7 @@ def _launch(base: str, stop: int = 0, **changes: str):
   def read(folder: pathlib.Path):
     from sparsejax import launch
     from sparsejax.experiment import run
-    from sparsejax.experiment.errors import PausedError
+    from sparsejax.experiment.terminal.errors import PausedError
 
     actual = run.run
 
@@ -350,7 +350,7 @@ def _without_times(held: Any) -> Any:
 
 def _cache(folder: pathlib.Path):
   """The cache of decoded arrays, as the data sets of tensorflow-datasets use it."""
-  from sparsejax.experiment import array_cache, splits
+  from sparsejax.experiment.data import array_cache, splits
 
   found: list[Any] = []
 

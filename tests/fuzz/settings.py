@@ -221,7 +221,7 @@ def attempt(case: Case, world: World) -> Verdict:
   from sparsejax import launch
   from sparsejax.benchmarks import measure
   from sparsejax.experiment import run
-  from sparsejax.experiment.errors import PausedError
+  from sparsejax.experiment.terminal.errors import PausedError
   from sparsejax.search import supervisor
 
   actual, paused = run.run, []

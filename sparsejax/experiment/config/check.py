@@ -15,7 +15,7 @@ from sparsejax.experiment.config.kinds import (
   WrongError,
   is_number,
 )
-from sparsejax.experiment.say import shown
+from sparsejax.experiment.terminal.say import shown
 from sparsejax.lookup import lookup, nearest
 
 

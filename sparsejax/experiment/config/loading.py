@@ -10,8 +10,8 @@ import types
 from ml_collections import ConfigDict
 
 from sparsejax.experiment.config import argument
-from sparsejax.experiment.errors import UsageError
-from sparsejax.experiment.say import shown
+from sparsejax.experiment.terminal.errors import UsageError
+from sparsejax.experiment.terminal.say import shown
 from sparsejax.lookup import nearest
 
 

@@ -7,11 +7,11 @@ from typing import Any, NamedTuple
 
 from ml_collections import ConfigDict
 
-from sparsejax.experiment import say
 from sparsejax.experiment.config import base, check, fields
 from sparsejax.experiment.config.fields import Field
 from sparsejax.experiment.config.kinds import Kind, Table, WrongError, literal
-from sparsejax.experiment.errors import UsageError
+from sparsejax.experiment.terminal import say
+from sparsejax.experiment.terminal.errors import UsageError
 from sparsejax.lookup import nearest
 
 Take = Callable[[str, Any, Kind], Any]

@@ -1,0 +1,1 @@
+"""From the settings of a chain to its Optax transformation."""

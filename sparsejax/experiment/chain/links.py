@@ -1,0 +1,109 @@
+"""What is known of a chain's links: their names, what runs inside them, where they may stand."""
+
+import functools
+import inspect
+from collections.abc import Mapping
+from typing import Any
+
+import optax
+
+from sparsejax.experiment.chain import rates
+from sparsejax.experiment.chain.durations import Clock
+from sparsejax.lookup import lookup
+from sparsejax.transforms.bounding import bound_variances
+from sparsejax.transforms.kl import add_kl_gradients
+from sparsejax.transforms.proximal import proximal_group_l1, proximal_l1
+from sparsejax.transforms.pruning import prune
+from sparsejax.transforms.rewinding import rewind
+
+PROXIMAL = {f.__name__: f for f in (proximal_l1, proximal_group_l1)}
+OURS = {f.__name__: f for f in (prune, rewind, add_kl_gradients, bound_variances)} | PROXIMAL
+
+
+@functools.cache
+def known() -> dict[str, Any]:
+  """Every link by name: ours, and what Optax makes of plain settings."""
+  named = {name: getattr(optax, name) for name in dir(optax) if not name.startswith('_')}
+  functions = {name: f for name, f in named.items() if inspect.isfunction(f)}
+  return OURS | {name: f for name, f in functions.items() if _is_link(inspect.signature(f))}
+
+
+def _is_link(signature: inspect.Signature) -> bool:
+  """Whether a factory makes a transformation, and needs no other one or tree of labels for it."""
+  required = [p for p in signature.parameters.values() if p.default is p.empty]
+  kinds = ' '.join(str(p.annotation) for p in required)
+  needs_more = any(word in kinds for word in ('GradientTransformation', 'ArrayTree', 'ConditionFn'))
+  return 'GradientTransformation' in str(signature.return_annotation) and not needs_more
+
+
+def inside(name: str, blocks: Mapping[str, Any]) -> tuple[str, ...]:
+  """Returns the names of the links that run inside this one."""
+  return tuple((blocks.get(name) or {}).get('inner', ())) if name in OURS else ()
+
+
+def unfold(
+  chain: tuple[str, ...], blocks: Mapping[str, Any], around: tuple[str, ...] = ()
+) -> tuple[str, ...]:
+  """Returns the chain with the links inside others in their places: just before these."""
+  unfolded = ()
+  for name in chain:
+    held = () if name in around else inside(name, blocks)  # one inside itself: stands twice
+    unfolded += (*unfold(held, blocks, (*around, name)), name)
+  return unfolded
+
+
+# Where a link may stand: what makes the gradient into a direction, the one that takes the step (the
+# learning rate and its minus sign), what moves the parameters behind it, the mask.
+DIRECTION, STEP, PARAMETER, MASK = range(4)
+STAGES = {
+  'scale_by_rprop': DIRECTION,  # its `learning_rate` only starts the sizes; the sign is still on
+  'keep_params_nonnegative': PARAMETER,
+  'rewind': PARAMETER,
+  'bound_variances': PARAMETER,
+  **dict.fromkeys(PROXIMAL, PARAMETER),
+  'prune': MASK,
+}
+
+
+# What leaves the gradient the size that it has.
+AHEAD_OF_KL = ('add_decayed_weights', 'add_noise', 'zero_nans')
+
+
+def stage(name: str) -> int:
+  """Returns DIRECTION, STEP, PARAMETER or MASK."""
+  factory = lookup('link of chain or inner', name, known())
+  takes_step = 'learning_rate' in inspect.signature(factory).parameters
+  return STAGES.get(name, STEP if takes_step else DIRECTION)
+
+
+def check_order(chain: tuple[str, ...]) -> None:
+  """Refuses a chain in which one link would undo another, in one line that says why."""
+  stages = [stage(name) for name in chain]
+  for i, name in enumerate(chain):
+    if name in chain[:i]:
+      raise ValueError(f"config.chain={chain}: '{name}' stands twice; allowed is once")
+  for before, after, its, the_next in zip(chain, chain[1:], stages, stages[1:], strict=False):
+    if its > the_next:
+      reason = {
+        STEP: 'it would change the sign or the size of the step already taken',
+        PARAMETER: 'it would move parameters that were just set',
+        MASK: 'it would move pruned weights away from zero',
+      }[its]
+      raise ValueError(f"config.chain={chain}: '{after}' may not stand behind '{before}': {reason}")
+  ahead = chain[: chain.index('add_kl_gradients')] if 'add_kl_gradients' in chain else ()
+  if late := [name for name in ahead if name not in AHEAD_OF_KL]:
+    raise ValueError(
+      f"config.chain={chain}: behind '{late[0]}' the gradient has another size than the KL's; "
+      f"allowed ahead of 'add_kl_gradients' are {', '.join(AHEAD_OF_KL)}"
+    )
+  if stages.count(STEP) != 1:
+    raise ValueError(
+      f'config.chain={chain}: {stages.count(STEP)} links take the learning rate; allowed is one'
+    )
+
+
+def learning_rate(chain: tuple[str, ...], blocks: Mapping[str, Any], clock: Clock):
+  """Returns the learning rate as a schedule, for the metrics."""
+  step = next(name for name in unfold(chain, blocks) if stage(name) == STEP)
+  rate = (blocks.get(step) or {}).get('learning_rate')
+  return rates.build(float('nan') if rate is None else rate, clock, f'{step}.learning_rate')

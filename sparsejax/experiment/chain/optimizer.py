@@ -1,0 +1,155 @@
+"""From `config.chain`, a tuple of names, to the Optax chain; an order without sense is refused."""
+
+import functools
+import inspect
+import math
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from sparsejax.experiment.chain import links, proximal, pruning, rates
+from sparsejax.experiment.chain.durations import Clock, in_steps
+from sparsejax.experiment.config import fields
+from sparsejax.experiment.config.kinds import is_number
+from sparsejax.lookup import lookup
+from sparsejax.posterior import weight_variances
+from sparsejax.sparsity.costs import Costs
+from sparsejax.transforms.bounding import bound_variances
+from sparsejax.transforms.kl import add_kl_gradients
+
+
+def _no_costs(unit: str) -> Costs:
+  raise ValueError(f"prune.unit='{unit}': what the network costs is not known here")
+
+
+def build(
+  chain: tuple[str, ...],
+  blocks: Mapping[str, Any],
+  clock: Clock,
+  costs: Callable[[str], Costs] = _no_costs,
+):
+  """Returns the transformation that `chain` names, each link with the settings of its block.
+
+  Args:
+    chain: names of links, Optax's or ours, in the order in which updates pass them.
+    blocks: settings by link name; a link without a block takes its own defaults.
+    clock: turns the settings' durations into steps.
+    costs: the network's costs in 'weights' or 'macs', for a pruning target in these.
+
+  Returns:
+    An `optax.GradientTransformationExtraArgs`.
+
+  Raises:
+    ValueError: an unknown link or setting, or an order in which a link undoes another.
+
+  Example:
+    >>> clock = Clock(examples=100, batch_size=10, epochs=1)
+    >>> chain = build(('trace', 'scale_by_learning_rate'), {
+    ...   'trace': {'decay': 0.9}, 'scale_by_learning_rate': {'learning_rate': 0.1}}, clock)
+    >>> chain.update(1.0, chain.init(0.0))[0].tolist()
+    -0.1...
+  """
+  unfolded = links.unfold(chain, blocks)
+  links.check_order(unfolded)
+  _check_growth(chain, blocks)
+  built = [_build_link(name, blocks, clock, costs, unfolded) for name in chain]
+  return optax.with_extra_args_support(optax.chain(*built))
+
+
+def _check_growth(chain, blocks):
+  """Refuses momentum ahead of a rule that lets weights come back: it would push them at once."""
+  grows = pruning.grows(blocks.get('prune') or {})
+  ahead = [link for link in chain if link in proximal.MOMENTUM or link in proximal.METRICS]
+  if 'prune' in chain and grows and ahead:
+    raise ValueError(
+      f"config.chain={chain}: '{ahead[0]}' keeps momentum of weights that prune.update_rule brings "
+      'back; allowed is to have it in prune.inner'
+    )
+
+
+def _build_link(name, blocks, clock, costs, unfolded):
+  block = dict(blocks.get(name) or {})
+  if name in ('prune', *links.PROXIMAL):
+    inside = [
+      _build_link(link, blocks, clock, costs, unfolded) for link in links.inside(name, blocks)
+    ]
+    inner = optax.chain(*inside) if inside else None
+    if name in links.PROXIMAL:
+      return proximal.build(name, blocks, clock, inner, unfolded)
+    return pruning.build(block, clock, seed=blocks.get('seed', 0), inner=inner, costs=costs)
+  if name == 'add_kl_gradients':
+    return _build_kl(block, clock)
+  if name == 'bound_variances':
+    return _build_bound(block)
+  if name == 'rewind':
+    return pruning.build_rewind(block, blocks.get('prune'), clock)
+  factory = lookup('link of chain or inner', name, links.known())
+  known = inspect.signature(factory).parameters
+  for key in block:
+    lookup('setting', f'{name}.{key}', {f'{name}.{setting}': None for setting in known})
+  scheduled = {
+    key: rates.build(value, clock, f'{name}.{key}')
+    for key, value in block.items()
+    if rates.is_schedule(value)
+  }
+  takes_schedule = all('Callable' in str(known[key].annotation) for key in scheduled)
+  if scheduled and not takes_schedule:
+    # What is no schedule stays a Python number: some factories branch on it.
+    factory = optax.inject_hyperparams(factory, static_args=set(known) - set(scheduled))
+  try:
+    link = factory(**(block | scheduled))
+    jax.eval_shape(functools.partial(_try, link), {'kernel': jnp.zeros((2, 2))})
+  except (TypeError, ValueError) as error:
+    raise ValueError(f'config.chain: {name}: {str(error).splitlines()[0]}') from None
+  return link
+
+
+def _build_kl(block, clock):
+  """The KL over the examples that an epoch really trains on, under a weight that is warmed up."""
+  for key in block:
+    lookup('setting', f'add_kl_gradients.{key}', {'add_kl_gradients.weight': None})
+  weight = block.get('weight', 1.0)
+  if rates.is_schedule(weight):
+    end = in_steps(weight, clock).get('end', 0)
+    if end is not None and end >= clock.total_steps:
+      raise ValueError(
+        f'add_kl_gradients.weight: the warm-up of the KL ends at step {end} (epoch '
+        f'{end / clock.steps_per_epoch:g}), but the run has {clock.total_steps}; allowed is an '
+        'earlier end'
+      )
+  elif not is_number(weight):
+    raise ValueError(
+      f"add_kl_gradients.weight={weight!r}: allowed is a number or a schedule's block"
+    )
+  weight = rates.build(weight, clock, 'add_kl_gradients.weight')
+  ends = [float(weight(step)) for step in (0, clock.total_steps - 1)]
+  if not all(0 <= end < math.inf for end in ends):
+    raise ValueError(
+      f'add_kl_gradients.weight goes from {ends[0]} to {ends[1]}: allowed are 0 or more'
+    )
+  return add_kl_gradients(clock.examples, weight)
+
+
+BOUND_SETTINGS = tuple(fields.LINKS['bound_variances'])
+
+
+def _build_bound(block):
+  for key in block:
+    known = {f'bound_variances.{setting}': None for setting in BOUND_SETTINGS}
+    lookup('setting', f'bound_variances.{key}', known)
+  maximum, where = block.get('maximum', 0.04), block.get('where', '')
+  if not is_number(maximum):
+    raise ValueError(f'bound_variances.maximum={maximum!r}: allowed is a variance above 0')
+  try:
+    return bound_variances(maximum, parameters=weight_variances(where))
+  except ValueError as error:
+    raise ValueError(f'bound_variances.{error}'.replace('.exclude=', '.where=')) from None
+
+
+def _try(link, params):
+  """One update with what a training step gives: line searches need more, and are refused so."""
+  link = optax.with_extra_args_support(link)
+  return link.update(params, link.init(params), params, grad=params)

@@ -1,0 +1,110 @@
+"""A proximal link from its block, with the learning rate and the momentum that the chain has."""
+
+import inspect
+import math
+
+from sparsejax.experiment.chain import links, pruning, rates
+from sparsejax.experiment.chain.links import PROXIMAL
+from sparsejax.experiment.config import fields
+from sparsejax.lookup import lookup
+from sparsejax.sparsity import tree
+from sparsejax.transforms.proximal_metrics import adam_metric, amsgrad_metric, rms_metric
+
+# What a proximal link may have ahead of it: what gives a constant unit gradient the step of the
+# learning rate, or that over 1 - momentum; and inside it, what divides this by second moments.
+MOMENTUM = {'trace': 'decay', 'sgd': 'momentum', 'rmsprop': 'momentum'}
+OF_UNIT_GAIN = (
+  *('identity', 'add_decayed_weights', 'add_noise', 'centralize', 'ema', 'zero_nans'),
+  *('clip', 'clip_by_block_rms', 'clip_by_global_norm', 'adaptive_grad_clip'),
+  *('trace', 'sgd', 'scale_by_learning_rate', 'keep_params_nonnegative', 'rewind'),
+  'proximal_l1',  # ahead of the group form: the sparse group lasso
+)
+METRICS = {
+  **dict.fromkeys(('adam', 'adamw', 'scale_by_adam', 'yogi'), adam_metric),
+  **dict.fromkeys(('rmsprop', 'scale_by_rms'), rms_metric),
+  **dict.fromkeys(('amsgrad', 'scale_by_amsgrad'), amsgrad_metric),
+}
+GROUPED = {name: pruning.GRANULARITIES[name] for name in ('filters', 'input_channels', 'blocks')}
+SETTINGS = {name: tuple(fields.LINKS[name]) for name in PROXIMAL}
+
+
+def build(name, blocks, clock, inner, unfolded):
+  """A proximal link, with the learning rate and the momentum of the links that updates pass."""
+  settings = _proximal_settings(name, blocks)
+  ahead = unfolded[: unfolded.index(name)]
+  metric = _metric(name, ahead, blocks)
+  strength = settings['strength']
+  if rates.is_schedule(strength):
+    strength = rates.build(strength, clock, f'{name}.strength')
+    ends = [float(strength(step)) for step in (0, clock.total_steps)]
+    if not all(0 <= end < math.inf for end in ends):
+      raise ValueError(f'{name}.strength goes from {ends[0]} to {ends[1]}: allowed are 0 or more')
+  rate, momentum = links.learning_rate(ahead, blocks, clock), _momentum(name, ahead, blocks)
+  parts = {'parameters': settings['parameters'], 'exclude': settings['exclude']}
+  try:
+    if name == 'proximal_group_l1':
+      make = lookup('granularity', settings['granularity'], GROUPED)
+      parts |= {'granularity': make(settings), 'group_weight': settings['group_weight']}
+    return PROXIMAL[name](strength, rate, momentum, inner=inner, metric=metric, **parts)
+  except (TypeError, ValueError) as error:
+    raise ValueError(f'{name}: {error}') from None
+
+
+def _proximal_settings(name, blocks):
+  settings, known = dict(blocks.get(name) or {}), SETTINGS[name]
+  for key in settings:
+    lookup('setting', f'{name}.{key}', {f'{name}.{setting}': None for setting in known})
+  missing = [setting for setting in known if setting not in settings]
+  if missing:
+    raise ValueError(f'{name}.{missing[0]} is missing; needed are {", ".join(known)}')
+  lookup(f'{name}.parameters', settings['parameters'], dict.fromkeys(tree.CHOICES))
+  try:
+    tree.patterns(settings['exclude'])
+  except ValueError as error:
+    raise ValueError(f'{name}.{error}') from None
+  return settings
+
+
+def _metric(name, ahead, blocks):
+  """What the one adaptive link inside divides by, with its settings; None without any inside."""
+  inside = links.unfold(links.inside(name, blocks), blocks, (name,))
+  for link in ahead:
+    if link in METRICS and link not in inside:
+      raise ValueError(
+        f"config.chain: '{link}' divides by second moments, and so must the threshold of '{name}'; "
+        f'allowed is {name}.inner with {link} and the links behind it'
+      )
+    if link not in OF_UNIT_GAIN and link not in METRICS:
+      raise ValueError(
+        f"config.chain: no threshold of '{name}' is right behind '{link}'; allowed are "
+        f'{", ".join(OF_UNIT_GAIN)}, and in {name}.inner one of {", ".join(METRICS)}'
+      )
+  adaptive = [link for link in inside if link in METRICS]
+  if not inside:
+    return None
+  if len(adaptive) != 1:
+    raise ValueError(
+      f'{name}.inner={inside}: {len(adaptive)} of them divide by second moments; allowed is one, '
+      f"and without any the links stand ahead of '{name}'"
+    )
+  [link] = adaptive
+  block, defaults = dict(blocks.get(link) or {}), inspect.signature(links.known()[link]).parameters
+  settings = {
+    key: block.get(key, defaults[key].default)
+    for key in inspect.signature(METRICS[link]).parameters
+    if key in defaults
+  }
+  for key, value in settings.items():
+    if rates.is_schedule(value):
+      raise ValueError(f'{link}.{key} is a schedule; allowed inside {name} is a number')
+  if block.get('bias_correction') or block.get('centered'):
+    raise ValueError(f"{link}: bias_correction and centered are not known to '{name}'")
+  return METRICS[link](**settings)
+
+
+def _momentum(name, ahead, blocks):
+  """The decay whose gain is that of all momenta ahead: the gains 1 / (1 - decay) multiply."""
+  decays = [(blocks.get(link) or {}).get(MOMENTUM[link]) for link in ahead if link in MOMENTUM]
+  if any(rates.is_schedule(decay) for decay in decays):
+    raise ValueError(f"the momentum ahead of '{name}' is a schedule; allowed is a number")
+  return 1 - math.prod(1 - (decay or 0.0) for decay in decays)

@@ -1,0 +1,215 @@
+"""From the settings of the block `prune` to the parts of the link, or one line on what is wrong."""
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import optax
+
+from sparsejax.experiment.chain.durations import Clock, in_steps
+from sparsejax.experiment.config import fields
+from sparsejax.lookup import lookup
+from sparsejax.sparsity import allocation, criteria, granularity, schedules, tree, updates
+from sparsejax.sparsity.costs import Costs
+from sparsejax.transforms.pruning import prune
+from sparsejax.transforms.rewinding import rewind
+
+CRITERIA = {
+  'magnitude': criteria.magnitude,
+  'saliency': criteria.saliency,
+  'fisher': criteria.fisher,
+  'lamp': criteria.lamp,
+  'random': criteria.random,
+}
+ALLOCATIONS: dict[str, Callable[..., allocation.Allocation]] = {
+  'global_rank': allocation.global_rank,
+  'uniform': allocation.uniform,
+  'erk': allocation.erk,
+  'absolute_threshold': allocation.absolute_threshold,
+}
+GRANULARITIES: dict[str, Callable[[Mapping[str, Any]], granularity.Granularity]] = {
+  'weight': lambda s: granularity.weight(),
+  'filters': lambda s: granularity.filters(),
+  'input_channels': lambda s: granularity.input_channels(),
+  'blocks': lambda s: granularity.blocks(*s['block']),
+  'n_of_m': lambda s: granularity.n_of_m(s['m']),
+}
+UPDATE_RULES: dict[str, Callable[[Mapping[str, Any]], updates.UpdateRule]] = {
+  'nested': lambda s: updates.nested(),
+  'set': lambda s: updates.set_(s['exchange_share'], start=s['start']),
+  'rigl': lambda s: updates.rigl(s['end'], s['exchange_share'], start=s['start']),
+}
+EXCHANGING = ('set', 'rigl')  # update rules that bring weights back
+SCHEDULES = ('one_shot', 'cubic', 'periodic', 'rounds')
+UNITS = ('groups', 'weights', 'macs')
+SETTINGS = tuple(map(fields.base_of, fields.LINKS['prune']))
+
+
+def pruning_schedule(settings: Mapping[str, Any], clock: Clock) -> schedules.PruningSchedule:
+  """Returns the mask steps and targets of the block `prune`.
+
+  Raises:
+    ValueError: a setting that is missing, unknown, outside its range or beyond the run.
+  """
+  steps = in_known_steps(settings, clock)
+  target, begin, kind = steps['target'], steps['begin'], steps['schedule']
+  lookup('prune.schedule', kind, dict.fromkeys(SCHEDULES))
+  lookup('prune.allocation', steps['allocation'], ALLOCATIONS)
+  is_threshold = steps['allocation'] == 'absolute_threshold'
+  allowed = '[0, 1) for a threshold' if is_threshold else '(0, 1] for an active fraction'
+  if not (0 <= target < 1 if is_threshold else 0 < target <= 1):
+    raise ValueError(f'prune.target={target}: allowed is {allowed}')
+  _check_step('begin', begin, clock)
+  _check_rule(kind, steps['update_rule'])
+  if kind == 'one_shot':
+    return schedules.one_shot(begin, target)
+  if steps['every'] < 1:
+    raise ValueError(f'prune: a renewal every {steps["every"]} steps; allowed are 1 or more')
+  if kind == 'rounds':
+    if is_threshold:
+      raise ValueError(
+        "prune.schedule='rounds': a share of what is left each round is no threshold; allowed are "
+        'one_shot and cubic, or another prune.allocation'
+      )
+    schedule = schedules.rounds(begin, steps['every'], target, share=steps['round_share'])
+    _check_step('last round', schedule.steps[-1], clock)
+    return schedule
+  if not begin < steps['end']:
+    raise ValueError(
+      f'prune: from step {begin} to step {steps["end"]} every {steps["every"]} steps; allowed is '
+      'an end after the begin'
+    )
+  _check_step('end', steps['end'], clock)
+  if kind == 'periodic':
+    return schedules.periodic(begin, steps['end'], target, every=steps['every'])
+  initial = 0.0 if is_threshold else 1.0
+  return schedules.cubic(begin, steps['end'], target, initial=initial, every=steps['every'])
+
+
+def _check_step(what: str, step: int, clock: Clock) -> None:
+  if step >= clock.total_steps:
+    raise ValueError(
+      f'prune.{what} is step {step}, but the run has {clock.total_steps}; allowed is earlier'
+    )
+
+
+def _check_rule(schedule: str, rule: str) -> None:
+  """Refuses a schedule under which the update rule has nothing to do."""
+  lookup('prune.update_rule', rule, UPDATE_RULES)
+  if rule == 'nested' and schedule == 'periodic':
+    raise ValueError(
+      "prune.schedule='periodic': nested masks would be cut once and never change again; allowed "
+      "are one_shot for that, or prune.update_rule='set' or 'rigl'"
+    )
+  if rule in EXCHANGING and schedule == 'one_shot':
+    raise ValueError(
+      f"prune.schedule='one_shot': the update rule '{rule}' exchanges weights at every renewal "
+      'and here is one; allowed are periodic, cubic and rounds'
+    )
+
+
+def in_known_steps(block: Mapping[str, Any], clock: Clock) -> dict[str, Any]:
+  """Returns the block with its durations in steps; refuses settings that are unknown or missing."""
+  settings = in_steps(block, clock, 'prune')
+  for key in settings:
+    lookup('setting', f'prune.{key}', {f'prune.{name}': None for name in SETTINGS})
+  missing = [name for name in SETTINGS if name not in settings]
+  if missing:
+    raise ValueError(f'prune.{missing[0]} is missing; needed are {", ".join(SETTINGS)}')
+  return settings
+
+
+def build(
+  block: Mapping[str, Any],
+  clock: Clock,
+  *,
+  seed: int,
+  inner: optax.GradientTransformation | None,
+  costs: Callable[[str], Costs],
+) -> optax.GradientTransformationExtraArgs:
+  """Returns the link that the block `prune` describes.
+
+  Args:
+    block: the settings.
+    clock: turns durations into steps.
+    seed: of what is random.
+    inner: the links that run inside the masks.
+    costs: the network's costs in 'weights' or 'macs'.
+  """
+  settings = in_known_steps(block, clock)
+  schedule = pruning_schedule(block, clock)
+  floor = settings['floor']
+  if not (isinstance(floor, int) and floor >= 0):
+    raise ValueError(f'prune.floor={floor}: allowed is an integer, 0 or more')
+  try:
+    tree.patterns(settings['exclude'])
+  except ValueError as error:
+    raise ValueError(f'prune.{error}') from None
+  make = lookup('prune.granularity', settings['granularity'], GRANULARITIES)
+  try:
+    return prune(
+      schedule,
+      granularity=make(settings),
+      update_rule=UPDATE_RULES[settings['update_rule']](settings),
+      criterion=lookup('prune.criterion', settings['criterion'], CRITERIA),
+      allocation=_allocation(settings, costs),
+      parameters=settings['parameters'],
+      exclude=settings['exclude'],
+      floor=floor,
+      seed=seed,
+      inner=inner,
+    )
+  except TypeError as error:
+    raise ValueError(f'prune: {error}') from None
+  except ValueError as error:
+    message = str(error)
+    raise ValueError(message if 'prune' in message else f'prune: {message}') from None
+
+
+def grows(block: Mapping[str, Any]) -> bool:
+  """Whether the update rule of a block `prune` brings weights back."""
+  name = block.get('update_rule', 'nested')
+  if name in ('nested', *EXCHANGING) or name not in UPDATE_RULES:
+    return name in EXCHANGING
+  return UPDATE_RULES[name](block).grow is not None
+
+
+def needs_squared_gradients(config: Mapping[str, Any]) -> bool:
+  """Whether the criterion of a config's `prune` reads the examples' own gradients."""
+  name = config['prune']['criterion'] if 'prune' in config['chain'] else 'magnitude'
+  return 'mean_squared_grad' in criteria.needs(CRITERIA[name])
+
+
+def build_rewind(
+  block: Mapping[str, Any], prune_block: Mapping[str, Any] | None, clock: Clock
+) -> optax.GradientTransformationExtraArgs:
+  """Returns the link that sets weights back at every step at which `prune` renews the masks."""
+  settings = in_steps(block, clock, 'rewind')
+  for key in settings:
+    lookup('setting', f'rewind.{key}', {'rewind.to': None})
+  to = settings.get('to')
+  if prune_block is None:
+    raise ValueError("config.chain: 'rewind' goes back where 'prune' cuts; allowed is with it")
+  if to is None:
+    raise ValueError('rewind.to is missing: allowed is to_epochs, to_steps or to_examples')
+  at = pruning_schedule(prune_block, clock).steps
+  if to >= at[0]:
+    raise ValueError(f'rewind.to is step {to}, and prune.begin {at[0]}; allowed is earlier')
+  return rewind(to, at)
+
+
+def _allocation(settings, costs):
+  if settings['granularity'] == 'n_of_m' and settings['allocation'] not in ('uniform', 'erk'):
+    raise ValueError(
+      f"prune.allocation='{settings['allocation']}': N of every m is the same share everywhere; "
+      "allowed with the granularity n_of_m are 'uniform' and 'erk'"
+    )
+  lookup('prune.unit', settings['unit'], dict.fromkeys(UNITS))
+  make = ALLOCATIONS[settings['allocation']]
+  if settings['unit'] == 'groups':
+    return make()
+  if settings['allocation'] == 'absolute_threshold':
+    raise ValueError(
+      f"prune.unit='{settings['unit']}': an absolute threshold is no share of a whole; allowed is "
+      "'groups'"
+    )
+  return make(costs(settings['unit']))

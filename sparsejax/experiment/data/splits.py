@@ -1,0 +1,85 @@
+"""Splits of a data set, and the moments of its pixels."""
+
+from typing import NamedTuple
+
+import numpy as np
+
+from sparsejax.experiment.data import alignment
+from sparsejax.lookup import lookup
+
+
+class Split(NamedTuple):
+  """Images with their labels, one of each for every example."""
+
+  images: np.ndarray  # shape=(examples, height, width, channels), dtype=uint8
+  labels: np.ndarray  # shape=(examples,), dtype=int32
+
+
+class Whole(NamedTuple):
+  """A data set as it is published: the validation split is not yet taken."""
+
+  train: Split
+  test: Split
+
+
+def take_validation(
+  train: Split, *, validation: int, split: str = 'shuffle', split_seed: int = 0
+) -> tuple[Split, Split]:
+  """Splits off `validation` examples: the last of the order that `split` gives.
+
+  Example:
+    >>> whole = Split(np.zeros((4, 1, 1, 1), np.uint8), np.arange(4, dtype=np.int32))
+    >>> train, validation = take_validation(whole, validation=1, split='first')
+    >>> train.labels, validation.labels
+    (array([0, 1, 2], dtype=int32), array([3], dtype=int32))
+  """
+  order = lookup('data.split', split, {'shuffle': shuffled, 'first': _in_order})
+  count = len(train.labels)
+  check_integer('data.validation', validation, 0, count - 1, 'training examples less one')
+  check_integer('data.split_seed', split_seed, 0, 2**63 - 1, 'seeds')
+  indices = order(count, split_seed)
+  kept, taken = indices[: count - validation], indices[count - validation :]
+  return take(train, kept), take(train, taken)
+
+
+def take(split: Split, indices: np.ndarray) -> Split:
+  """Returns these examples of a split, in memory that JAX on CPU shares."""
+  return Split(*(alignment.take(array, indices) for array in split))
+
+
+def moments(images: np.ndarray) -> tuple[tuple[float, ...], tuple[float, ...]]:
+  """Returns mean and standard deviation of each channel, of pixels scaled to [0, 1].
+
+  The sums are of integers and so exact: no order of summation can change a bit of the result. A
+  channel that never varies has std 1, so that normalising it gives zeros.
+
+  Example:
+    >>> moments(np.array([0, 255], np.uint8).reshape(2, 1, 1, 1))
+    ((0.5,), (0.5,))
+  """
+  count = images[..., 0].size
+  total = np.einsum('nhwc->c', images, dtype=np.int64, casting='unsafe').tolist()
+  square = np.einsum('nhwc,nhwc->c', images, images, dtype=np.int64, casting='unsafe').tolist()
+  mean = tuple(s / (255 * count) for s in total)
+  variance = [(count * q - s * s) / (255 * count) ** 2 for s, q in zip(total, square, strict=True)]
+  return mean, tuple(v**0.5 if v else 1.0 for v in variance)
+
+
+def shuffled(count: int, seed: int) -> np.ndarray:
+  """Returns the numbers below `count` in the order of a seed, the same for good."""
+  # NumPy promises the raw bits of PCG64 for good, and Generator.permutation's of one version only
+  # (NEP 19): a split must outlive the version that drew it.
+  return np.argsort(np.random.PCG64(seed).random_raw(count), kind='stable')
+
+
+def _in_order(count: int, seed: int) -> np.ndarray:
+  del seed
+  return np.arange(count)
+
+
+def check_integer(field: str, value: int, low: int, high: int, of: str) -> None:
+  """Refuses what is no whole number from `low` to `high`, by the name of its field."""
+  if isinstance(value, bool) or not isinstance(value, int | np.integer):
+    raise ValueError(f'{field}={value!r}: a whole number is wanted')
+  if not low <= value <= high:
+    raise ValueError(f'{field}={value}: allowed are {low} to {high} ({of})')

@@ -1,0 +1,156 @@
+"""Files that are whole or not there, and the one way in which a full disk shows."""
+
+import contextlib
+import errno
+import hashlib
+import itertools
+import json
+import math
+import os
+import pathlib
+import shutil
+import uuid
+from collections.abc import Generator
+from typing import Any
+
+from sparsejax.experiment.terminal.errors import UnreadableError
+
+# What a run directory holds.
+CONFIG, SUMMARY, METRICS = 'config.json', 'summary.json', 'metrics.jsonl'
+ENVIRONMENT, TRACEBACK, TRACE = 'environment.json', 'traceback.txt', 'trace.png'
+CHECKPOINTS = 'checkpoints'
+PROGRESS = 'progress.json'  # the newest step that was saved
+
+FULL_DISK = (errno.ENOSPC, errno.EDQUOT)
+# What the system says when it can not read or write now, whatever lies there.
+FAILED_DISK = (
+  *FULL_DISK,
+  errno.EIO,
+  errno.ESTALE,
+  errno.ETIMEDOUT,
+  errno.EROFS,
+  errno.EACCES,
+  errno.EPERM,
+  errno.EMFILE,
+  errno.ENFILE,
+)
+
+
+def is_of_the_system(error: BaseException) -> bool:
+  """Whether the system can not read or write now, which says nothing of what lies there.
+
+  Example:
+    >>> is_of_the_system(OSError(errno.EIO, 'no')), is_of_the_system(OSError('no gzip'))
+    (True, False)
+  """
+  return isinstance(error, OSError) and error.errno in FAILED_DISK
+
+
+def write_atomically(path: pathlib.Path, text: str) -> None:
+  """Writes a text file so that a reader, or a kill, finds either the old one or the new one."""
+  # Not by tempfile, whose files nobody but the owner may read.
+  # Containers that share a folder can have the same process numbers.
+  temporary = path.with_name(f'.{path.name}.{uuid.uuid4().hex}.tmp')
+  try:
+    with temporary.open('w') as file:
+      file.write(text)
+      file.flush()
+      os.fsync(file.fileno())
+    os.replace(temporary, path)
+  except BaseException:
+    temporary.unlink(missing_ok=True)
+    raise
+
+
+def write_json(path: pathlib.Path, content: Any) -> None:
+  """Writes JSON atomically, one key a line."""
+  write_atomically(path, json_text(content))
+
+
+def json_text(content: Any) -> str:
+  """Returns the text of a JSON file, one key a line."""
+  return json.dumps(finite(content), indent=2) + '\n'
+
+
+def read_json(path: pathlib.Path) -> Any:
+  """Returns what a JSON file holds.
+
+  Raises:
+    OSError: it can't be read.
+    ValueError: it is not JSON, or nested deeper than anything that was written here.
+  """
+  try:
+    return json.loads(path.read_text())
+  except RecursionError:
+    raise ValueError(f'{path.name} is nested too deeply') from None
+
+
+def digest(path: pathlib.Path) -> str:
+  """Returns the sha256 of a file.
+
+  Raises:
+    OSError: it can't be read.
+  """
+  with path.open('rb') as file:
+    return hashlib.file_digest(file, 'sha256').hexdigest()
+
+
+def numbered(path: pathlib.Path, first: int) -> pathlib.Path:
+  """Returns the first of NAME-first, NAME-(first + 1), ... in the same folder that is not there."""
+  names = (path.with_name(f'{path.name}-{number}') for number in itertools.count(first))
+  return next(name for name in names if not name.exists())
+
+
+def set_aside(path: pathlib.Path, why: str) -> pathlib.Path:
+  """Renames what can't be used to WHY-NAME in the same folder; returns where it is now.
+
+  Raises:
+    UnreadableError: it can't be renamed.
+  """
+  place = path.with_name(f'{why}-{path.name}')
+  try:
+    return path.rename(numbered(place, 2) if place.exists() else place)
+  except OSError as error:
+    raise UnreadableError(
+      f'{path} is {why}, and could not be renamed: {error.strerror}; nothing was changed, so the '
+      'same command goes on once it can be'
+    ) from error
+
+
+def finite(content: Any) -> Any:
+  """Returns the content with None for what is no finite number: JSON has no word for NaN.
+
+  Example:
+    >>> finite({'loss': float('nan'), 'phases': [1.0, float('inf')]})
+    {'loss': None, 'phases': [1.0, None]}
+  """
+  if isinstance(content, dict):
+    return {key: finite(value) for key, value in content.items()}
+  if isinstance(content, list | tuple):
+    return [finite(value) for value in content]
+  return None if isinstance(content, float) and not math.isfinite(content) else content
+
+
+@contextlib.contextmanager
+def naming_full_disk(path: pathlib.Path, needed: int = 0) -> Generator[None]:
+  """Turns whatever a writer raises on a full disk into the OSError that it is.
+
+  Args:
+    path: where is being written.
+    needed: bytes that writing takes; too few free bytes are refused before anything is written.
+  """
+
+  def full(cause=None):
+    raise OSError(errno.ENOSPC, 'no space left on the disk', str(path)) from cause
+
+  if shutil.disk_usage(path).free < needed:
+    full()
+  try:
+    yield
+  except Exception as error:
+    # An errno is believed; writers in other languages give no more than its words, if those.
+    if not (isinstance(error, OSError) and error.errno is not None):
+      says_so = any(os.strerror(number) in str(error) for number in FULL_DISK)
+      if says_so or shutil.disk_usage(path).free < needed:
+        full(error)
+    raise

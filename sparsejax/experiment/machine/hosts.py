@@ -1,0 +1,352 @@
+"""Several processes that train as one: who writes, what all must know, what happens when one dies.
+
+Every process holds the same state and makes the same steps on devices of its own. The first one
+alone touches the run directory; what it finds there goes to the others, so nothing but the data set
+need be readable everywhere. With one process every function here is the plain call.
+"""
+
+import contextlib
+import ipaddress
+import itertools
+import json
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+from absl import logging
+from jax.experimental import multihost_utils
+
+from sparsejax import private, signals
+from sparsejax.experiment.machine import parallel
+from sparsejax.experiment.machine.transfer import from_host, shaped_as_on_host, to_host
+from sparsejax.experiment.terminal.errors import UsageError, in_one_line
+from sparsejax.experiment.terminal.say import complain
+
+LOST_AFTER = 20  # seconds without a sign of life
+# How many processes a scheduler started in this step, where JAX finds out the rest by itself.
+BY_SCHEDULER = ('SLURM_STEP_NUM_TASKS', 'OMPI_COMM_WORLD_SIZE')
+GUARDED = 'SPARSEJAX_GUARDED'  # what a guarded process finds the pipe from its guard by
+
+
+class Place(NamedTuple):
+  """Where this process stands among those of a run; all None where the scheduler knows.
+
+  Attributes:
+    coordinator: HOST:PORT of the first process.
+    count: of the processes.
+    index: of this one.
+  """
+
+  coordinator: str | None
+  count: int | None
+  index: int | None
+
+
+def place(
+  coordinator: str | None, count: int | None, index: int | None, environment: Mapping[str, str]
+) -> Place | None:
+  """Returns this process' place, or None where it is the only one.
+
+  Args:
+    coordinator: as given on the command line, likewise the next two.
+    count: of the processes.
+    index: of this one.
+    environment: variables, some of a scheduler.
+
+  Raises:
+    UsageError: some of the three given and not all, or one that can't be.
+
+  Example:
+    >>> place('localhost:1234', 2, 0, {})
+    Place(coordinator='localhost:1234', count=2, index=0)
+    >>> place(None, None, None, {'SLURM_STEP_NUM_TASKS': '1'})
+  """
+  given = {'coordinator': coordinator, 'processes': count, 'process': index}
+  missing = [name for name, value in given.items() if value is None]
+  if len(missing) == len(given):
+    several = any(_number_in(environment, name) > 1 for name in BY_SCHEDULER)
+    return Place(None, None, None) if several else None
+  if coordinator is None or count is None or index is None:
+    raise UsageError(
+      f'--{missing[0]} is missing: allowed are all of --coordinator=HOST:PORT, --processes=N and '
+      '--process=K, or none'
+    )
+  port = re.fullmatch(r'(?:\[[^]]+\]|[^:]+):([0-9]{1,9})', coordinator)
+  if port is None:
+    raise UsageError(f'--coordinator={coordinator}: allowed is HOST:PORT of the first process')
+  if not 0 < int(port[1]) < 2**16:
+    raise UsageError(f'--coordinator={coordinator}: the port must be from 1 to 65535')
+  if count < 1:
+    raise UsageError(f'--processes={count}: allowed is 1 or more')
+  if not 0 <= index < count:
+    raise UsageError(f'--process={index}: allowed is 0 to {count - 1}')
+  return Place(coordinator, count, index)
+
+
+def _number_in(environment: Mapping[str, str], name: str) -> int:
+  text = environment.get(name) or '1'
+  try:
+    return int(text)
+  except ValueError:
+    raise UsageError(
+      f'the variable {name}={text} must be a number: that of the processes that train as one'
+    ) from None
+
+
+def join(where: Place) -> None:
+  """Waits for the other processes of a run; before anything asks JAX for a device.
+
+  The first one listens for the others on the host of `coordinator` alone, and each exchanges sums
+  over the address from which it reaches that host.
+
+  Raises:
+    UsageError: they don't come.
+  """
+  # On CPU two programs may run at once, and the processes take their sums in different orders: each
+  # would wait for the other.
+  jax.config.update('jax_cpu_enable_async_dispatch', False)
+  found = private.place_by_scheduler() if where.coordinator is None else (*where, None)
+  coordinator = found[0] if found else None
+  own = listens = None
+  try:
+    if coordinator is not None:
+      own, listens = address_towards(coordinator), coordinator
+      if _is_loopback(own) and not _is_of_one_machine(coordinator):
+        if where.coordinator is None:  # a scheduler's name of this machine, which others may know
+          own = listens = None
+        else:
+          logging.warning('%s is an address of this machine alone', coordinator)
+    with signals.handled(signal.SIG_DFL):  # no handler of ours is called while JAX waits
+      jax.distributed.initialize(
+        *(found or where),
+        heartbeat_timeout_seconds=LOST_AFTER,
+        coordinator_bind_address=listens,
+      )
+  except (RuntimeError, ValueError, OSError) as error:
+    line = (str(error).strip() or type(error).__name__).splitlines()[-1]
+    raise UsageError(f'--coordinator={coordinator}: the processes do not meet: {line}') from None
+  if own is not None and not private.sum_over_address(own):
+    logging.warning('this JAX exchanges sums over the address that the name of the machine has')
+  if not is_first():
+    sys.stdout = open(os.devnull, 'w')  # noqa: SIM115  (the first one speaks for all)
+
+
+def address_towards(coordinator: str) -> str:
+  """Returns this machine's own address on the way to a HOST:PORT.
+
+  Raises:
+    OSError: there is no such host, or no way to it.
+
+  Example:
+    >>> address_towards('127.0.0.1:1234')
+    '127.0.0.1'
+  """
+  host, _, port = coordinator.rpartition(':')
+  wrong = None
+  for family, kind, _, _, address in socket.getaddrinfo(
+    host.strip('[]'), int(port), type=socket.SOCK_DGRAM
+  ):
+    try:
+      with socket.socket(family, kind) as way:
+        way.connect(address)  # which sends nothing
+        return way.getsockname()[0]
+    except OSError as error:  # of IPv6, say, which a machine can be without
+      wrong = error
+  raise wrong or OSError(f'{host} has no address')
+
+
+def _is_loopback(address: str) -> bool:
+  return ipaddress.ip_address(address.partition('%')[0]).is_loopback
+
+
+def _is_of_one_machine(coordinator: str) -> bool:
+  """Whether it says itself that it is for processes of one machine."""
+  return re.match(r'localhost:|127\.|\[::1\]', coordinator) is not None
+
+
+def guarded(command: Sequence[str]) -> int:
+  """Runs this program once more, as one of several processes; returns its exit status.
+
+  JAX ends a process whose fellow is lost by aborting it, with a page of its own. Only somebody
+  outside can say what that means.
+
+  Args:
+    command: to start it.
+  """
+  asked: list[int] = []
+  child: subprocess.Popen | None = None
+
+  def pass_on(number, frame):
+    del frame
+    asked.append(number)
+    if child is not None:
+      child.send_signal(number)
+
+  watched, kept = os.pipe()  # the second closes with this process, however it ends
+  with signals.handled(pass_on):
+    # In a session of its own, or a terminal would send it every signal a second time.
+    child = subprocess.Popen(
+      command,
+      env=os.environ | {GUARDED: str(watched)},
+      pass_fds=(watched,),
+      start_new_session=True,
+    )
+    os.close(watched)
+    if asked:
+      child.send_signal(asked[-1])
+    status = child.wait()
+  os.close(kept)
+  if status == -signal.SIGABRT:
+    raise LostError
+  if -status in asked:  # while it waited for the others
+    complain(f'launch.py: {signal.Signals(-status).name}; what was saved before stays')
+  return status if status >= 0 else 128 - status
+
+
+def end_with_guard() -> None:
+  """Has this process, which is guarded, save and end as after SIGTERM once its guard is gone."""
+
+  def watch(pipe: int):
+    os.read(pipe, 1)  # nothing is ever written: it waits for the other end to close
+    os.kill(os.getpid(), signal.SIGTERM)
+
+  threading.Thread(target=watch, args=(int(os.environ[GUARDED]),), daemon=True).start()
+
+
+class LostError(RuntimeError):
+  """Another process of the run died, or could not be reached any more."""
+
+  def __str__(self):
+    return (
+      'another process of this run was lost; the newest checkpoint is whole: start all of them '
+      'again, and they go on from it'
+    )
+
+
+class FirstFailedError(RuntimeError):
+  """The first process can't go on, and so the others can't."""
+
+  def __str__(self):
+    return f'the first process of this run ended by {self.args[0]}'
+
+
+def is_first() -> bool:
+  """Whether this process is the one that writes."""
+  return jax.process_index() == 0
+
+
+def count() -> int:
+  """Returns how many processes train as one."""
+  return jax.process_count()
+
+
+def any_of(flag: bool) -> bool:
+  """Returns whether the flag is up in any of the processes, all of which must ask."""
+  if count() == 1:
+    return flag
+  return bool(np.any(multihost_utils.process_allgather(np.bool_(flag))))
+
+
+def on_first(function: Callable[[], contextlib.AbstractContextManager]) -> Any:
+  """Calls the function in the first process; elsewhere returns a context of None.
+
+  Raises:
+    UsageError: in every process, what the function raises in the first.
+  """
+  made: list[Any] = [contextlib.nullcontext()]
+
+  def call():
+    made[0] = function()
+
+  from_first(call)
+  return made[0]
+
+
+def from_first(function: Callable[[], Any]) -> Any:
+  """Returns in every process what the function returns in the first: what JSON can say.
+
+  Raises:
+    UsageError: in every process, what the function raises in the first.
+    FirstFailedError: the function raised anything else in the first, where it is raised as it is.
+  """
+  if count() == 1:
+    return function()
+  said, raised = {}, None
+  if is_first():
+    try:
+      said = {'found': function()}
+    except UsageError as error:
+      said, raised = {'error': str(error), 'is_usage': True}, error
+    except Exception as error:  # or the others would wait for it
+      reason = f'{type(error).__name__}: {in_one_line(error)}'
+      said, raised = {'error': reason, 'is_usage': False}, error
+  text = json.dumps(said).encode()
+  size = int(multihost_utils.broadcast_one_to_all(np.int32(len(text))))
+  said = json.loads(_bytes_from_first(text, size))
+  if 'error' in said:
+    raise raised or (UsageError if said['is_usage'] else FirstFailedError)(said['error'])
+  return said['found']
+
+
+def _bytes_from_first(mine: bytes, size: int) -> bytes:
+  """The first process' bytes; numbers would go through a sum with zeros, which loses -0.0."""
+  payload = np.frombuffer(mine, np.uint8) if is_first() else np.zeros(size, np.uint8)
+  return multihost_utils.broadcast_one_to_all(payload).tobytes()
+
+
+def check_same(experiment: str) -> None:
+  """Raises a UsageError in every process unless all were started for the same experiment."""
+  if any_of(from_first(lambda: experiment) != experiment):
+    raise UsageError(
+      f'the processes were started for different experiments, this one for {experiment}: '
+      'all must be given the same settings and the same data'
+    )
+
+
+def state_from_first(function: Callable[[], tuple[Any, Any]], like: Any) -> tuple[Any, Any]:
+  """Returns in every process the state and the notes that the function returns in the first.
+
+  Args:
+    function: () -> (state, notes that JSON can say).
+    like: a state of the same structure, shapes and dtypes.
+
+  Raises:
+    UsageError: in every process, what the function raises in the first; or the states of the
+      processes have other shapes.
+  """
+  if count() == 1:
+    return function()
+  mine: list[np.ndarray] = []
+
+  def call():
+    state, notes = function()
+    mine.extend(jax.tree.leaves(to_host(state)))
+    return [_shapes(mine), notes]
+
+  shapes, notes = from_first(call)
+  empty = shaped_as_on_host(like)
+  if any_of(shapes != _shapes(jax.tree.leaves(empty))):
+    raise UsageError('the processes train different networks: their settings must be the same')
+  leaves = jax.tree.leaves(empty)
+  sent = _bytes_from_first(
+    b''.join(leaf.tobytes() for leaf in mine), sum(leaf.nbytes for leaf in leaves)
+  )
+  ends = list(itertools.accumulate(leaf.nbytes for leaf in leaves))
+  leaves = [
+    np.frombuffer(sent[end - leaf.nbytes : end], leaf.dtype).reshape(leaf.shape)
+    for leaf, end in zip(leaves, ends, strict=True)
+  ]
+  arrays = jax.tree.unflatten(jax.tree.structure(empty), leaves)
+  return parallel.replicate(from_host(arrays, like)), notes
+
+
+def _shapes(leaves: Sequence[np.ndarray]) -> list[str]:
+  return [f'{leaf.dtype}{list(leaf.shape)}' for leaf in leaves]

@@ -1,0 +1,1 @@
+"""What a training leaves, and the deployment of its posterior anew."""

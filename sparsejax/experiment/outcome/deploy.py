@@ -1,0 +1,209 @@
+"""A run of its own of a posterior that is trained: deployed under other thresholds of log alpha.
+
+The directory that it leaves is that of a run, with two differences. Its summary says which run
+trained it (`deployed_from`). And of its metrics only the last line tells of the network: losses,
+the KL, log alpha at its bounds and learning rates are the training's whatever the threshold, but
+what was counted and validated on the way was so under the old ones, and the posteriors of those
+steps are gone.
+"""
+
+import pathlib
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from sparsejax import posterior
+from sparsejax.experiment.config import identity
+from sparsejax.experiment.machine import files
+from sparsejax.experiment.outcome import finished
+from sparsejax.experiment.outcome.finish import finish
+from sparsejax.experiment.outcome.summary import measure_splits
+from sparsejax.experiment.rundir import checkpoint, metrics, runs
+from sparsejax.experiment.rundir.state import Best
+from sparsejax.experiment.show import display
+from sparsejax.experiment.terminal.errors import UsageError
+from sparsejax.experiment.terminal.say import say
+from sparsejax.experiment.training import setup
+from sparsejax.experiment.training.delivered import deliver
+from sparsejax.experiment.training.posterior import kept_units
+from sparsejax.experiment.training.writers import Writers
+from sparsejax.sparsity import measure
+
+
+class _Prepared(NamedTuple):
+  """A posterior under new thresholds, checked."""
+
+  experiment: setup.Experiment
+  hash: str
+  best: Best  # without the loss, which nothing has measured
+  network: Any  # its parameters, deployed
+
+
+def look(
+  source: finished.Finished, config: Mapping[str, Any], defaults: Mapping[str, Any], *, version: int
+) -> dict[str, Any]:
+  """Returns what validation says of a run's posterior under other thresholds; writes nothing.
+
+  The test set is not read, so this may be done as often as it takes to choose.
+
+  Args:
+    source, config, defaults, version: as `deploy` takes them.
+
+  Raises:
+    UsageError: the config can't be used.
+  """
+  experiment, _, best, network = _prepare(source, config, defaults, version)
+  delivered, counts = deliver(experiment, best), measure.report(network)
+  return {
+    'thresholds': dict(_thresholds(experiment)),
+    **measure_splits(experiment, delivered, ('validation',)),
+    **{name: counts[name] for name in ('compression', 'active_weights')},
+    'architecture': kept_units(network, list(experiment.positions)),
+  }
+
+
+def deploy(
+  source: finished.Finished,
+  config: Mapping[str, Any],
+  defaults: Mapping[str, Any],
+  *,
+  version: int,
+  workdir: pathlib.Path,
+) -> dict[str, Any]:
+  """Deploys a run's posterior into a run directory of its own; returns the summary.
+
+  The hash is the one that launch.py gives the new config: thresholds act where a posterior is
+  deployed and nowhere in training (but for the training mask, with which they may not change), so
+  a run that has them from the start trains this posterior and delivers this network.
+
+  Args:
+    source: the run that has the posterior.
+    config: its settings, but for the thresholds and where the data lie.
+    defaults: those of base.py for the same chain and events.
+    version: of the defaults.
+    workdir: the run directory; one that holds this run, finished, is left as it is.
+
+  Raises:
+    UsageError: the config or a directory can't be used; nothing has been written.
+  """
+  experiment, experiment_hash, best, _ = _prepare(source, config, defaults, version)
+  with runs.RunDirectory(workdir, config, experiment_hash) as directory:
+    if (found := directory.summary) is not None:
+      say(f'{workdir} holds this run, finished; nothing is deployed.')
+      display.final_table(found)
+      return found
+    if trained := checkpoint.committed(directory.checkpoints):
+      raise UsageError(
+        f'workdir={workdir}: it holds an unfinished run, at step {int(trained[-1].name)}; allowed '
+        'is an empty directory'
+      )
+    applied = _thresholds(experiment).items()
+    shown = ', '.join(f'{path} {threshold:g}' for path, threshold in applied)
+    say(f'thresholds of log alpha: {shown}')
+    say(f'run directory: {workdir}')
+    with files.naming_full_disk(workdir):
+      delivered = deliver(experiment, best)
+      measured = _measure(experiment, delivered)
+      best = best._replace(loss=jnp.float32(measured['validation_loss']))
+      _note_starts(directory, source)
+      with Writers(directory, experiment, step=-1) as writers:
+        for line in _lines(source, measured):
+          writers.append(line)
+        writers.sync()
+      return finish(
+        experiment,
+        best,
+        delivered,
+        directory,
+        writers.lines,
+        experiment_hash=experiment_hash,
+        seconds=source.summary['seconds'],
+        phases={},
+        deployed_from=source.trained_as,
+      )
+
+
+def _thresholds(experiment: setup.Experiment) -> Mapping[str, float]:
+  """Those of log alpha, by layer; `finished.read` refuses runs without posteriors."""
+  thresholds = experiment.deployment.thresholds
+  assert thresholds is not None
+  return thresholds
+
+
+def _prepare(source, config, defaults, version) -> _Prepared:
+  if 'prune' in config['chain']:
+    chain = ', '.join(config['chain'])
+    raise UsageError(
+      f"chain={chain}: allowed is a chain without 'prune', whose cuts are not kept with a posterior"
+    )
+  try:
+    experiment = setup.build(config)
+  except ValueError as error:
+    raise UsageError(str(error)) from error
+  _check_source(source, identity.hash8(source.config, defaults, version, experiment.digests))
+  step, params, batch_stats = finished.read_posterior(source, experiment)
+  network = experiment.deployment.jitted(params, batch_stats)
+  _check_layers(experiment, source, params, network)
+  experiment_hash = identity.hash8(config, defaults, version, experiment.digests)
+  nothing = jnp.float32(jnp.nan)
+  best = Best(jnp.int32(step), nothing, nothing, params, batch_stats)
+  return _Prepared(experiment, experiment_hash, best, network)
+
+
+def _check_source(source: finished.Finished, now: str) -> None:
+  """Refuses a run whose settings, data or start are not what it was trained on."""
+  if source.hash != now:
+    raise UsageError(
+      f'run={source.path}: its hash is {source.hash}, but its settings, data and start make {now} '
+      'now; allowed is a run of the same data and defaults'
+    )
+
+
+def _check_layers(experiment: setup.Experiment, source, params, network) -> None:
+  """Refuses thresholds under which a layer loses all that it had left."""
+  before = source.summary.get('layers', {})
+  now = measure.report(network)['layers']
+  gone = [p for p, row in now.items() if not row['active_weights']]
+  gone = [path for path in gone if before.get(path, {}).get('active_weights', 1)]
+  if not gone:
+    return
+  family, thresholds = experiment.config['layers'], _thresholds(experiment)
+  for path, values in posterior.log_alphas(params).items():
+    if path in gone and (lowest := float(jnp.min(values))) >= thresholds[path]:
+      raise UsageError(
+        f"{family}: threshold of '{path}', {thresholds[path]}: its log alpha is {lowest:.2f} or "
+        'more, so all of it would go; allowed is a higher threshold'
+      )
+  given = ', '.join(f'{path}={threshold}' for path, threshold in thresholds.items())
+  raise UsageError(
+    f"{family}: thresholds of {given}: no weight of '{gone[0]}' would lie on a way from the image "
+    'to the output; allowed are higher thresholds'
+  )
+
+
+def _measure(experiment: setup.Experiment, delivered: Mapping[str, Any]) -> dict[str, int | float]:
+  """What the last line of metrics says of the network, as training would have written it."""
+  network = delivered['params']
+  found = jax.device_get(metrics.counts(network, experiment.counted_above))
+  return {
+    **measure_splits(experiment, delivered, ('validation',)),
+    **metrics.counted(found, sum(measure.sizes(network).values()), experiment.positions),
+  }
+
+
+def _lines(source: finished.Finished, measured: Mapping[str, Any]) -> list[dict[str, Any]]:
+  of_training: list[dict[str, Any]] = [
+    {name: value for name, value in line.items() if name not in metrics.OF_NETWORK}
+    for line in source.lines
+  ]
+  return [*of_training[:-1], {**of_training[-1], **measured}]
+
+
+def _note_starts(directory: runs.RunDirectory, source: finished.Finished) -> None:
+  """Begins the environment with the starts of the training, whose losses and seconds these are."""
+  file = directory.path / files.ENVIRONMENT
+  if not file.exists():
+    files.write_json(file, source.starts)
+  directory.note_start()

@@ -1,0 +1,151 @@
+"""A finished run with posteriors, read back from its directory."""
+
+import pathlib
+from collections.abc import Container, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import jax
+
+from sparsejax import posterior
+from sparsejax.experiment.config import identity
+from sparsejax.experiment.machine import files
+from sparsejax.experiment.rundir import checkpoint, digests, metrics
+from sparsejax.experiment.terminal.errors import UsageError, in_one_line
+from sparsejax.experiment.training import registry
+from sparsejax.experiment.training.setup import Experiment
+
+
+class Finished(NamedTuple):
+  """What a finished run left.
+
+  Attributes:
+    path: of its directory.
+    config: its settings, as they were before they became JSON.
+    hash: of its experiment.
+    summary: its figures.
+    lines: of its metrics.
+    starts: its environment, by start.
+  """
+
+  path: pathlib.Path
+  config: Mapping[str, Any]
+  hash: str
+  summary: Mapping[str, Any]
+  lines: Sequence[Mapping[str, Any]]
+  starts: Sequence[Mapping[str, Any]]
+
+  @property
+  def trained_as(self) -> str:
+    """The hash of the run that trained the posterior, which may have been deployed before."""
+    return self.summary.get('deployed_from', self.hash)
+
+
+ALLOWED = 'allowed is the directory of a finished run with posteriors'
+
+
+def read(path: pathlib.Path) -> Finished:
+  """Returns a finished run.
+
+  Raises:
+    UsageError: it is none, is damaged, or has no posteriors.
+  """
+  config, summary = (_json(path / name, dict) for name in (files.CONFIG, files.SUMMARY))
+  for found, names, file in (
+    (config, ('hash', 'seed', 'chain', 'events', 'layers'), files.CONFIG),
+    (summary, ('hash', 'seed', 'best_step', 'seconds'), files.SUMMARY),
+  ):
+    _require(path, found, names, file)
+  try:
+    checkpoint.owner_of_run(config, summary)
+  except ValueError as error:
+    raise UsageError(f'run={path}: {error}; {ALLOWED}') from None
+  if missing := registry.missing(config):
+    raise UsageError(f'run={path}: {missing}')
+  if (layers := config['layers']) not in posterior.FAMILIES:
+    families = ', '.join(posterior.FAMILIES)
+    raise UsageError(f'run={path}: its layers are {layers}; allowed are {families}')
+  kept = _posterior_of(path)
+  if not (kept / checkpoint.MANIFEST).exists():
+    raise UsageError(f'run={path}: it has no {kept.relative_to(path)}; {ALLOWED}')
+  try:
+    lines = metrics.read(path / files.METRICS)
+  except ValueError as error:
+    raise UsageError(f'run={path}: its {files.METRICS} is damaged ({error})') from None
+  if not lines or lines[-1].get('step') != summary['best_step']:
+    step = summary['best_step']
+    raise UsageError(f'run={path}: its {files.METRICS} does not end at step {step}; {ALLOWED}')
+  experiment_hash = config.pop('hash', None)
+  starts = _json(path / files.ENVIRONMENT, list)
+  if not all(isinstance(start, dict) for start in starts):
+    raise UsageError(f'run={path}: its {files.ENVIRONMENT} lists no starts; {ALLOWED}')
+  digests.warn(path)
+  return Finished(path, _with_tuples(config), experiment_hash, summary, lines, starts)
+
+
+def check_fields(run: Finished, known: Mapping[str, Any]) -> None:
+  """Raises a UsageError that names the first setting that a run of today has and this one has not.
+
+  Args:
+    run: that was read.
+    known: the settings of another run, nested.
+  """
+  found = {name for full in identity.flatten(run.config) for name in _with_blocks(full)}
+  _require(run.path, found, sorted(identity.flatten(known)), files.CONFIG)
+
+
+def _with_blocks(name: str) -> list[str]:
+  """A dotted name and those of the blocks that it is in: a schedule's may stand for a number."""
+  parts = name.split('.')
+  return ['.'.join(parts[: end + 1]) for end in range(len(parts))]
+
+
+def read_posterior(run: Finished, experiment: Experiment) -> tuple[int, Any, Any]:
+  """Returns of a run's posterior its step, its parameters and its BatchNorm averages.
+
+  Args:
+    run: that it is of.
+    experiment: built of the run's config, whatever the thresholds.
+
+  Raises:
+    UsageError: it is damaged, or of another network.
+  """
+  shapes = jax.eval_shape(experiment.init_variables)
+  like = {'params': shapes['params'], 'batch_stats': shapes.get('batch_stats', {})}
+  try:
+    owner = checkpoint.Owner(run.hash, run.config['seed'])
+    found, notes = checkpoint.read(_posterior_of(run.path), like, owner, is_finished=True)
+  except ValueError as error:
+    raise UsageError(f'run={run.path}: {in_one_line(error)}; {ALLOWED}') from error
+  return notes['step'], found['params'], found['batch_stats']
+
+
+def _posterior_of(path: pathlib.Path) -> pathlib.Path:
+  return path / files.CHECKPOINTS / checkpoint.POSTERIOR
+
+
+def _require(path: pathlib.Path, found: Container[str], names: Sequence[str], file: str) -> None:
+  for name in names:
+    if name not in found:
+      raise UsageError(f"run={path}: its {file} has no '{name}'; {ALLOWED} of the same defaults")
+
+
+def _json(file: pathlib.Path, kind: type) -> Any:
+  try:
+    found = files.read_json(file)
+  except OSError as error:
+    reason = f'{file.name}: {error.strerror}'
+    raise UsageError(f'run={file.parent}: {reason}; {ALLOWED}') from None
+  except ValueError as error:
+    raise UsageError(f'run={file.parent}: its {file.name} is damaged ({error})') from None
+  if not isinstance(found, kind):
+    raise UsageError(f'run={file.parent}: its {file.name} holds no {kind.__name__}; {ALLOWED}')
+  return found
+
+
+def _with_tuples(settings: Any) -> Any:
+  """JSON has no tuples, and no setting is a list."""
+  if isinstance(settings, dict):
+    return {name: _with_tuples(value) for name, value in settings.items()}
+  if isinstance(settings, list):
+    return tuple(map(_with_tuples, settings))
+  return settings

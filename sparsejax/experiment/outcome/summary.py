@@ -1,0 +1,103 @@
+"""summary.json: every figure of the one network that a run delivers."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+
+from sparsejax.experiment.data import datasets
+from sparsejax.experiment.rundir.state import Best
+from sparsejax.experiment.step import steps
+from sparsejax.experiment.training import posterior
+from sparsejax.experiment.training.setup import Experiment, on_devices
+from sparsejax.experiment.training.train import phase_of
+from sparsejax.posterior import precision
+from sparsejax.sparsity import measure
+
+
+def summarise(
+  experiment: Experiment,
+  best: Best,
+  delivered: Mapping[str, Any],
+  *,
+  experiment_hash: str,
+  seconds: float,
+  phases: dict,
+  deployed_from: str | None = None,
+) -> dict[str, Any]:
+  """Returns the summary: the best network by validation at the final target, measured anew.
+
+  The test split is touched here and nowhere else: by the network and, of a variational one, by the
+  same on its grid of fewer bits. Training accuracy and loss are those of the deployed network on
+  unaugmented images, not the running means of the metrics.
+
+  Args:
+    experiment: what was run.
+    best: what training chose.
+    delivered: the variables of the network that it stands for.
+    experiment_hash: of the config.
+    seconds: that training took.
+    phases: what was noted of the network on its way.
+    deployed_from: the hash of the run that trained the posterior, where it is another one.
+  """
+  config, clock = experiment.config, experiment.clock
+  network = delivered['params']
+  measured = measure_splits(experiment, delivered, ('train', 'validation', 'test'))
+  phase = 'retrained' if phases else 'dense'
+  if experiment.deployment.is_variational:
+    phase = 'deployed'
+  figures = (measured['validation_loss'], measured['validation_accuracy'])
+  counts = measure.report(network, experiment.positions)
+  phases = phases | {phase: phase_of(experiment, network, int(best.step), *figures)}
+  return {
+    'name': config['name'],
+    'hash': experiment_hash,
+    **({} if deployed_from is None else {'deployed_from': deployed_from}),
+    'seed': config['seed'],
+    'dataset': config['data']['name'],
+    'model': config['model']['name'],
+    'method': config['method'],
+    'is_pretrained': config['init_from'] is not None,
+    'epochs': config['epochs'],
+    'steps': clock.total_steps,
+    'best_step': int(best.step),
+    'seconds': round(seconds, 1),
+    'examples_per_second': round(clock.total_steps * clock.batch_size / seconds, 1),
+    **measured,
+    **counts,
+    'phases': phases,
+    **_of_posteriors(experiment, best, delivered, counts['layers']),
+  }
+
+
+def _of_posteriors(experiment: Experiment, best: Best, delivered, layers) -> dict[str, Any]:
+  """What a variational run adds: its architecture, its bit widths, where its noise lies."""
+  thresholds = experiment.deployment.thresholds
+  if thresholds is None:
+    return {}
+  network = delivered['params']
+  on_grid, grids = posterior.rounded(best.params, network)
+  sizes = {path: (layers[path]['weights'], layers[path]['active_weights']) for path in grids}
+  again = measure_splits(experiment, delivered | {'params': on_grid}, ('validation', 'test'))
+  return {
+    'architecture': posterior.kept_units(network, list(experiment.positions)),
+    'bits': {path: grid.bits for path, grid in grids.items()},
+    'compression_with_bits': precision.compression(sizes, grids),
+    **{f'{name}_with_bits': value for name, value in again.items()},
+    'log_alpha': posterior.histograms(best.params, thresholds),
+  }
+
+
+def measure_splits(experiment: Experiment, variables, splits) -> dict[str, float]:
+  """Returns the loss and the accuracy of a delivered network on some splits, by name."""
+  batch_size = experiment.config['evaluation']['batch_size']
+  evaluate = steps.make_evaluation(
+    experiment.deployment.model, experiment.preprocessing, batch_size=batch_size
+  )
+  figures = {}
+  for name in splits:
+    split: datasets.Split = getattr(experiment.dataset, name)
+    found = evaluate(variables['params'], variables['batch_stats'], on_devices(split))
+    loss, accuracy = jax.device_get(found)
+    figures |= {f'{name}_loss': float(loss), f'{name}_accuracy': float(accuracy)}
+  return figures

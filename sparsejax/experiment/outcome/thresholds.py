@@ -1,0 +1,86 @@
+"""Other thresholds of log alpha in the settings of a run, as a command line gives them."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from sparsejax.experiment.terminal.errors import UsageError
+
+SUGGESTED = 'suggested'
+ALLOWED = f'allowed is LAYER=NUMBER,LAYER=NUMBER or {SUGGESTED}'
+
+
+def change(
+  config: Mapping[str, Any],
+  summary: Mapping[str, Any],
+  *,
+  threshold: str | None = None,
+  thresholds: str | None = None,
+) -> dict[str, Any]:
+  """Returns the settings of a run with other thresholds; what is not given stays.
+
+  Whether a threshold is a number, and its layer there, is checked where the settings are built.
+
+  Args:
+    config: the run's settings, of layers with posteriors.
+    summary: its figures, with the thresholds that they suggest.
+    threshold: of the layers that have none of their own.
+    thresholds: 'conv1=4.0,fc1=2.3', or 'suggested'.
+
+  Raises:
+    UsageError: nothing given, no list of thresholds, nothing suggested, or a threshold that was
+      part of the training.
+
+  Example:
+    >>> block = {'threshold': 3.0, 'thresholds': {'fc1': 2.0, 'fc2': 2.5}}
+    >>> config = {'layers': 'bayesian', 'bayesian': block}
+    >>> change(config, {}, thresholds='fc1=1')['bayesian']
+    {'threshold': 3.0, 'thresholds': {'fc1': 1.0, 'fc2': 2.5}}
+  """
+  family = config['layers']
+  before = config[family]
+  block = dict(before)
+  if threshold is None and thresholds is None:
+    raise UsageError('thresholds is missing: allowed is --threshold, --thresholds or both')
+  if threshold is not None:
+    block['threshold'] = _number(threshold)
+  if thresholds is not None:
+    own = _suggested(summary) if thresholds == SUGGESTED else _by_layer(thresholds)
+    block['thresholds'] = {**before.get('thresholds', {}), **own}
+  if block.get('training_mask') and block != before:
+    given = {'threshold': threshold, 'thresholds': thresholds}
+    asked = ', '.join(f'{name}={text}' for name, text in given.items() if text is not None)
+    raise UsageError(
+      f'{family}: {asked}: with {family}.training_mask the threshold was part of the training; '
+      f"allowed is the run's own, {before['threshold']}"
+    )
+  return {**config, family: block}
+
+
+def _number(text: str) -> float | str:
+  try:
+    return float(text)
+  except ValueError:
+    return text
+
+
+def _by_layer(text: str) -> dict[str, float | str]:
+  found: dict[str, float | str] = {}
+  for part in text.split(','):
+    layer, separator, value = (piece.strip() for piece in part.partition('='))
+    if not (layer and separator):
+      raise UsageError(f"thresholds={text}: '{part}' is no threshold of a layer; {ALLOWED}")
+    if layer in found:
+      raise UsageError(f"thresholds={text}: '{layer}' is there twice; {ALLOWED}")
+    found[layer] = _number(value)
+  return found
+
+
+def _suggested(summary: Mapping[str, Any]) -> dict[str, float]:
+  bins = summary.get('log_alpha', {})
+  suggestions = {layer: row.get('suggested_threshold') for layer, row in bins.items()}
+  found = {layer: value for layer, value in suggestions.items() if value is not None}
+  if not found:
+    raise UsageError(
+      f'thresholds={SUGGESTED}: the summary of the run suggests none; {ALLOWED.split(" or ")[0]}'
+    )
+  return found

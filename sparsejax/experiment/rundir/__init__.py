@@ -1,0 +1,1 @@
+"""The run directory: whose it is, its checkpoints and its metrics."""

@@ -1,0 +1,370 @@
+"""Checkpoints: Orbax writes the arrays, masks as bits; a manifest of digests makes them count.
+
+Beside the arrays lie the notes: whose checkpoint it is, the arrays' shapes, what the host knows
+(phases, seconds); and the lines of metrics up to its step. A checkpoint is written under a hidden
+name and takes its own when it is whole, so that a kill leaves a whole one or none.
+
+Nothing that a person may still need is deleted because it can't be read. A folder whose files
+disagree with the manifest's digests is damaged: it is renamed, and the checkpoint before it is
+used. An error of the disk says nothing about what lies there, and ends the run.
+"""
+
+import contextlib
+import json
+import os
+import pathlib
+import re
+import shutil
+from collections.abc import Generator, Mapping
+from typing import Any, NamedTuple
+
+import jax
+from absl import logging
+
+from sparsejax.experiment.machine import files, parallel
+from sparsejax.experiment.machine.transfer import from_host, shaped_as_on_host, to_host
+from sparsejax.experiment.terminal.errors import UnreadableError, in_one_line
+from sparsejax.sparsity import tree
+from sparsejax.sparsity.packing import pack_masks, unpack_masks
+
+MANIFEST = 'manifest.json'
+ARRAYS = 'arrays'
+NOTES = 'notes.json'
+STEP = re.compile(r'\d{9}')  # the name of a step's folder
+HIDDEN = '.'  # begins the names of what is being written or removed
+BEST = 'best'  # the folder, beside those of the steps, of the network that a finished run delivers
+POSTERIOR = 'posterior'  # and of what a variational one was deployed from
+
+
+class Owner(NamedTuple):
+  """The run that a checkpoint is of: its experiment's hash and its seed."""
+
+  hash: str
+  seed: int
+
+  @classmethod
+  def of(cls, figures: Mapping[str, Any]) -> 'Owner':
+    """Returns the run that a config, a summary or a checkpoint's notes say they are of.
+
+    Raises:
+      KeyError: they don't say.
+    """
+    return cls(figures['hash'], figures['seed'])
+
+  def __str__(self):
+    return f'{self.hash}, seed {self.seed}'
+
+
+def owner_of_run(config: Mapping[str, Any], summary: Mapping[str, Any]) -> Owner:
+  """Returns the run that a config and a summary are of.
+
+  Raises:
+    ValueError: they are of two runs.
+    KeyError: one does not say.
+  """
+  owner, told = map(Owner.of, (config, summary))
+  if owner != told:
+    raise ValueError(f'its {files.CONFIG} is of the run {owner}, its {files.SUMMARY} of {told}')
+  return owner
+
+
+class Restored(NamedTuple):
+  """A checkpoint read back."""
+
+  step: int
+  state: Any
+  host: dict[str, Any]
+
+
+def save(
+  root: pathlib.Path,
+  owner: Owner,
+  step: int,
+  state: Any,
+  host: dict[str, Any],
+  *,
+  keep: int,
+  metrics: str = '',
+) -> None:
+  """Commits the state of a step, then removes all but the newest `keep`, which is at least 1.
+
+  A step that is committed already stays as it is: its state could be no other. The step is noted
+  beside `root`, so that a run whose checkpoints are gone does not begin again by itself.
+
+  Args:
+    root: the folder of checkpoints.
+    owner: the run.
+    step: number of updates made.
+    state: any pytree.
+    host: what the host knows.
+    keep: how many checkpoints to keep.
+    metrics: the text of metrics.jsonl up to this step.
+
+  Raises:
+    OSError: ENOSPC on a full disk; the checkpoints that were there are untouched.
+  """
+  folder = root / f'{step:09d}'
+  if not (folder / MANIFEST).exists():
+    write(folder, owner, state, host, metrics)
+  files.write_json(root.with_name(files.PROGRESS), {**owner._asdict(), 'saved_step': step})
+  for old in committed(root)[: -max(keep, 1)]:
+    _remove(old)
+
+
+def write(
+  folder: pathlib.Path, owner: Owner, state: Any, host: dict[str, Any], metrics: str = ''
+) -> None:
+  """Writes one checkpoint whole, in the place of any that has its name."""
+  folder.parent.mkdir(parents=True, exist_ok=True)
+  hidden = folder.with_name(f'{HIDDEN}{folder.name}.writing')
+  shutil.rmtree(hidden, ignore_errors=True)
+  size = sum(leaf.nbytes for leaf in jax.tree.leaves(state))
+  try:
+    with files.naming_full_disk(folder.parent, needed=size):
+      hidden.mkdir()
+      with _checkpointer() as checkpointer:
+        checkpointer.save((hidden / ARRAYS).absolute(), to_host(pack_masks(state)))
+      notes = {**owner._asdict(), 'shapes': _shapes(state), 'host': host}
+      files.write_json(hidden / NOTES, notes)
+      files.write_atomically(hidden / files.METRICS, metrics)
+      files.write_json(hidden / MANIFEST, _digests(hidden))
+  except BaseException:
+    shutil.rmtree(hidden, ignore_errors=True)
+    raise
+  if folder.exists():
+    _remove(folder)
+  hidden.rename(folder)
+
+
+def restore_newest(root: pathlib.Path, owner: Owner, like: Any) -> Restored | None:
+  """Returns the newest checkpoint that is whole, or None where there is none.
+
+  What is damaged is renamed, and stays.
+
+  Args:
+    root: the folder of checkpoints.
+    owner: the run that they must be of.
+    like: a state of the same structure, shapes and dtypes.
+
+  Raises:
+    ForeignError: a whole checkpoint is of another run.
+    UnreadableError: the disk gave an error; nothing was changed.
+    ValueError: a whole checkpoint is of another structure.
+  """
+  with _telling_of_the_disk(root):
+    for hidden in root.glob(f'{HIDDEN}*'):  # of a process that was killed while it wrote
+      shutil.rmtree(hidden, ignore_errors=True)
+    for folder in reversed(_folders(root)):
+      if not (folder / MANIFEST).exists():
+        kept = files.set_aside(folder, 'unfinished')
+        logging.warning('checkpoint %s has no %s; it is %s now', folder, MANIFEST, kept.name)
+        continue
+      try:
+        state, host = read(folder, like, owner)
+      except DamagedError as error:
+        kept = files.set_aside(folder, 'damaged')
+        logging.warning('%s; it is %s now, and the one before it is used', error, kept.name)
+        continue
+      return Restored(int(folder.name), state, host)
+  return None
+
+
+def metrics_of(root: pathlib.Path, step: int) -> str:
+  """Returns the text of metrics.jsonl that the checkpoint of a step holds; '' if there is none."""
+  file = root / f'{step:09d}' / files.METRICS
+  return file.read_text() if file.exists() else ''
+
+
+class DamagedError(ValueError):
+  """A checkpoint whose files are not the ones that were committed."""
+
+
+class ForeignError(ValueError):
+  """A checkpoint of another run, or of nobody knows which."""
+
+
+MISSING = (FileNotFoundError, NotADirectoryError, IsADirectoryError)
+
+
+def read(
+  folder: pathlib.Path, like: Any, owner: Owner | None = None, *, is_finished: bool = False
+) -> tuple[Any, dict[str, Any]]:
+  """Returns the state, replicated over the devices, and what the host had noted.
+
+  Args:
+    folder: of the checkpoint.
+    like: a state of the same structure, shapes and dtypes.
+    owner: the run that it must be of; any run's if None.
+    is_finished: whether it is what a finished run left, of which `owner` may be all that says whose
+      it is.
+
+  Raises:
+    DamagedError: a file is missing, cut short or changed.
+    ForeignError: the checkpoint is whole, but of another run.
+    UnreadableError: the disk gave an error.
+    ValueError: the checkpoint is whole, but of another structure.
+  """
+  with _telling_of_the_disk(folder):
+    notes = _checked_notes(folder)
+    known = owner if is_finished else None
+    if owner is not None and (found := _owner_in(notes, folder, known)) != owner:
+      raise ForeignError(f'checkpoint {folder} is of the run {found}, and this run is {owner}')
+    _check_shapes(folder, notes['shapes'], _shapes(like))
+    packed = jax.eval_shape(pack_masks, like)
+    try:
+      with _checkpointer() as checkpointer:
+        arrays = checkpointer.restore((folder / ARRAYS).absolute(), shaped_as_on_host(packed))
+    except Exception as error:  # every byte was as written a moment ago
+      raise UnreadableError(
+        f'checkpoint {folder} could not be read: {in_one_line(error)}'
+      ) from error
+  return parallel.replicate(unpack_masks(from_host(arrays, packed), like)), notes['host']
+
+
+def _checked_notes(folder: pathlib.Path) -> dict[str, Any]:
+  """The notes of a checkpoint all of whose files are as they were committed."""
+  try:
+    manifest = dict(files.read_json(folder / MANIFEST))
+    wrong = [f for f in {*manifest, NOTES} if files.digest(folder / f) != manifest.get(f)]
+    if not wrong:
+      return files.read_json(folder / NOTES)
+  except (*MISSING, ValueError, TypeError) as error:
+    raise DamagedError(f'checkpoint {folder} is damaged ({error})') from None
+  raise DamagedError(f'checkpoint {folder} is damaged ({wrong[0]} is not as it was written)')
+
+
+def owner_of(folder: pathlib.Path, known: Owner | None = None) -> Owner:
+  """Returns the run that a checkpoint says it is of.
+
+  Args:
+    folder: of the checkpoint.
+    known: what a finished run's other files say, which counts where the checkpoint says nothing.
+
+  Raises:
+    DamagedError: a file is missing, cut short or changed.
+    ForeignError: it does not say.
+    UnreadableError: the disk gave an error.
+  """
+  with _telling_of_the_disk(folder):
+    return _owner_in(_checked_notes(folder), folder, known)
+
+
+def _owner_in(notes: dict[str, Any], folder: pathlib.Path, known: Owner | None = None) -> Owner:
+  if known is not None and not notes.keys() & set(Owner._fields):
+    logging.warning(
+      'checkpoint %s is older than the note of whose it is; by %s it is of the run %s',
+      folder,
+      files.SUMMARY,
+      known,
+    )
+    return known
+  try:
+    return Owner.of(notes)
+  except KeyError:
+    raise ForeignError(f'checkpoint {folder} does not say which run it is of') from None
+
+
+@contextlib.contextmanager
+def _telling_of_the_disk(place: pathlib.Path) -> Generator[None]:
+  """Turns an error of the disk into one that says where it was, and that nothing was lost."""
+  try:
+    yield
+  except OSError as error:
+    reason = error.strerror or in_one_line(error)
+    raise UnreadableError(
+      f'{error.filename or place} could not be read: {reason}; nothing was changed, so the same '
+      'command goes on once it can be read'
+    ) from error
+
+
+def _checkpointer():
+  """Orbax's; of several processes that train as one only the first is here, and waits for none."""
+  import orbax.checkpoint as ocp
+
+  own = jax.process_index()
+  alone = ocp.options.MultiprocessingOptions(primary_host=own, active_processes={own})
+  return ocp.StandardCheckpointer(multiprocessing_options=alone)
+
+
+def _shapes(state: Any) -> dict[str, str]:
+  """Every leaf's dtype and shape by path, as text."""
+  return {path: f'{x.dtype}{list(x.shape)}' for path, x in tree.named_leaves(state).items()}
+
+
+def shapes_of(folder: pathlib.Path) -> dict[str, Any]:
+  """Returns the shapes of a checkpoint of nested dicts, as its notes have them."""
+  found: dict[str, Any] = {}
+  for path, text in files.read_json(folder / NOTES)['shapes'].items():
+    dtype, _, sides = text.partition('[')
+    *parents, last = path.split('/')
+    block = found
+    for parent in parents:
+      block = block.setdefault(parent, {})
+    block[last] = jax.ShapeDtypeStruct(tuple(json.loads(f'[{sides}')), dtype)
+  return found
+
+
+def _check_shapes(folder: pathlib.Path, there: dict[str, str], here: dict[str, str]) -> None:
+  """Raises a ValueError of one line where they differ: Orbax would cast, or say it in fifty."""
+  for path in {**there, **here}:
+    if there.get(path) != here.get(path):
+      raise ValueError(
+        f'checkpoint {folder}: {path} is {there.get(path, "missing")} there; needed is '
+        f'{here.get(path, "nothing")}'
+      )
+
+
+def check_source(run: str | None) -> None:
+  """Raises a ValueError unless `run`, if given, is the directory of a finished run, whole."""
+  if run is None:
+    return
+  folder, summary = source_of(run), pathlib.Path(run) / files.SUMMARY
+  if not (folder / MANIFEST).exists() or not summary.exists():
+    raise ValueError(f'init_from={run} must be the directory of a finished run')
+  try:
+    told = Owner.of(files.read_json(summary))
+    found = owner_of(folder, told)
+  except (ValueError, KeyError, TypeError) as error:
+    raise ValueError(f'init_from={run}: {in_one_line(error)}') from None
+  if found != told:
+    raise ValueError(
+      f'init_from={run}: its {files.SUMMARY} is of the run {told}, but its network is of the run '
+      f'{found}; they must be of one run'
+    )
+
+
+def source_digest(run: str | None) -> str | None:
+  """Returns the sha256 of the manifest of the network that a finished run delivers."""
+  return None if run is None else files.digest(source_of(run) / MANIFEST)
+
+
+def source_of(run: str) -> pathlib.Path:
+  """Returns the folder with the network that a finished run delivers."""
+  return pathlib.Path(run) / files.CHECKPOINTS / BEST
+
+
+def committed(root: pathlib.Path) -> list[pathlib.Path]:
+  """Returns the committed checkpoints of steps, oldest first."""
+  return [folder for folder in _folders(root) if (folder / MANIFEST).exists()]
+
+
+def _folders(root: pathlib.Path) -> list[pathlib.Path]:
+  """The folders of steps, oldest first. `Path.glob` would take one that can't be read for empty."""
+  try:
+    names = os.listdir(root)
+  except FileNotFoundError:
+    return []
+  return [root / name for name in sorted(names) if STEP.fullmatch(name)]
+
+
+def _remove(folder: pathlib.Path) -> None:
+  """Removes a checkpoint, under a hidden name: half a removal must not look like a damaged one."""
+  hidden = folder.with_name(f'{HIDDEN}{folder.name}.removing')
+  shutil.rmtree(hidden, ignore_errors=True)
+  folder.rename(hidden)
+  shutil.rmtree(hidden, ignore_errors=True)
+
+
+def _digests(folder: pathlib.Path) -> dict[str, str]:
+  found = sorted(path for path in folder.rglob('*') if path.is_file())
+  return {str(path.relative_to(folder)): files.digest(path) for path in found}

@@ -1,0 +1,51 @@
+"""What the files of a finished run were when it ended, so that no change of them is silent.
+
+A person may change them; whoever reads them then says so.
+"""
+
+import hashlib
+import pathlib
+
+from absl import logging
+
+from sparsejax.experiment.machine import files
+
+FILE = 'digests.json'
+OF = (files.CONFIG, files.METRICS, files.SUMMARY)
+CHANGED = 'is not as the run wrote it'
+
+
+def note(folder: pathlib.Path, summary: str) -> None:
+  """Writes the digests of a run that is about to end.
+
+  Args:
+    folder: of the run.
+    summary: the text that summary.json will have.
+  """
+  found = {name: _digest(folder / name) for name in OF if name != files.SUMMARY}
+  found[files.SUMMARY] = hashlib.sha256(summary.encode()).hexdigest()
+  files.write_json(folder / FILE, found)
+
+
+def changed(folder: pathlib.Path) -> list[str]:
+  """Returns the files of a finished run that are not as it wrote them; [] where it noted none."""
+  if not (folder / FILE).exists() or not (folder / files.SUMMARY).exists():
+    return []
+  try:
+    noted = dict(files.read_json(folder / FILE))
+  except (OSError, ValueError, TypeError):
+    return [FILE]
+  return [name for name in OF if name in noted and _digest(folder / name) != noted[name]]
+
+
+def warn(folder: pathlib.Path) -> None:
+  """Warns of every file of a finished run that is not as it wrote it."""
+  for name in changed(folder):
+    logging.warning('%s %s', folder / name, CHANGED)
+
+
+def _digest(path: pathlib.Path) -> str | None:
+  try:
+    return files.digest(path)
+  except OSError:
+    return None

@@ -1,0 +1,120 @@
+"""metrics.jsonl: a line for each logged step, appended as training goes, cut back on resuming."""
+
+import json
+import os
+import pathlib
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+import jax
+from absl import logging
+
+from sparsejax.experiment.machine import files
+from sparsejax.sparsity import measure
+
+# What differs between two runs of the same experiment on the same machine.
+TIMINGS = ('seconds', 'examples_per_second')
+
+# What is of the network that is evaluated, which of a posterior its thresholds make; all else is of
+# the training.
+OF_NETWORK = (
+  *('validation_loss', 'validation_accuracy', 'active_parameters', 'active_fraction'),
+  *('below_1e-3', 'below_threshold', 'active_macs'),
+)
+
+
+class Counts(NamedTuple):
+  """What is counted of a network for a line.
+
+  above: how many parameters are above zero in magnitude, above 1e-3 and, where the chain prunes by
+    one, above the threshold.
+  weights: how many weights of each layer are active.
+  """
+
+  above: Sequence[int] | jax.Array
+  weights: Mapping[str, int] | Mapping[str, jax.Array]
+
+
+def counts(network: Any, thresholds: tuple[float, ...]) -> Counts:
+  """Counts a network, on the device where it is traced."""
+  return Counts(measure.count_above(network, thresholds), measure.active_weights(network))
+
+
+def counted(found: Counts, parameters: int, positions: Mapping[str, int]) -> dict[str, int | float]:
+  """Returns what a line says of a network's parameters.
+
+  Args:
+    found: of it, on the host.
+    parameters: how many there are.
+    positions: of each layer, as `measure.report` takes them.
+
+  Example:
+    >>> counted(Counts([8, 6], {'conv': 5}), 10, {'conv': 4})
+    {'active_parameters': 8, 'active_fraction': 0.8, 'below_1e-3': 0.4, 'active_macs': 20}
+  """
+  active, not_small, *not_under = (int(count) for count in found.above)
+  line: dict[str, int | float] = {
+    'active_parameters': active,
+    'active_fraction': active / parameters,
+    'below_1e-3': 1 - not_small / parameters,
+    'active_macs': sum(positions[layer] * int(count) for layer, count in found.weights.items()),
+  }
+  if not_under:
+    line['below_threshold'] = 1 - not_under[0] / parameters
+  return line
+
+
+class MetricsFile:
+  """The open metrics.jsonl of a run that goes on where it was saved.
+
+  What is there after the lines that were saved is removed before anything is added, so that the
+  file never tells of a restart. A file that does not begin with them was cut or changed: it is
+  renamed, and they are put back.
+
+  Args:
+    path: of the file.
+    saved: its text when the run was saved, as the checkpoint holds it.
+  """
+
+  def __init__(self, path: pathlib.Path, saved: str = ''):
+    there = path.read_bytes() if path.is_file() else None
+    wanted = saved.encode()
+    if saved and (there is None or not there.startswith(wanted)):
+      how = 'is missing'
+      if path.exists():
+        how = f'is not what this run wrote; it is {files.set_aside(path, "damaged").name} now'
+      logging.warning('%s %s, and its lines were put back from the checkpoint', path, how)
+    if there != wanted:
+      files.write_atomically(path, saved)
+    self.lines = [json.loads(line) for line in saved.splitlines()]
+    self._file = path.open('a')
+
+  @property
+  def text(self) -> str:
+    """All lines, as the file has them."""
+    return ''.join(map(_line, self.lines))
+
+  def append(self, line: Mapping[str, Any]) -> None:
+    """Writes one line and hands it to the operating system, so that a killed process kept it."""
+    self._file.write(_line(line))
+    self._file.flush()
+    self.lines.append(dict(line))
+
+  def sync(self) -> None:
+    """Forces the lines to the disk: before a checkpoint counts on them."""
+    os.fsync(self._file.fileno())
+
+  def close(self) -> None:
+    self._file.close()
+
+
+def read(path: pathlib.Path) -> list[dict[str, Any]]:
+  """Returns the whole lines of a metrics.jsonl, oldest first; a last line cut short is left out."""
+  if not path.exists():
+    return []
+  *whole, _ = path.read_text().split('\n')
+  return [json.loads(line) for line in whole]
+
+
+def _line(line: Mapping[str, Any]) -> str:
+  return json.dumps(files.finite(dict(line))) + '\n'

@@ -1,0 +1,136 @@
+"""The run directory: where it is, whose it is, and that one process at a time is in it."""
+
+import fcntl
+import os
+import pathlib
+import weakref
+from collections.abc import Mapping
+from typing import Any
+
+from absl import logging
+
+from sparsejax.experiment.machine import files, provenance
+from sparsejax.experiment.rundir import checkpoint, digests
+from sparsejax.experiment.terminal.errors import BusyError, UsageError
+
+BEFORE = 'before-restart'  # begins the name of a folder of what a run had made before
+
+
+class RunDirectory:
+  """A run directory held by this object: until `close`, or the end of the process however it ends.
+
+  Raises:
+    UsageError: another process is in it, it belongs to another experiment or seed, or it can't be
+      made or written.
+  """
+
+  def __init__(self, path: pathlib.Path, config: Mapping[str, Any], experiment_hash: str):
+    self.path, self.owner = path, checkpoint.Owner(experiment_hash, config['seed'])
+    try:
+      if not (path / '.lock').exists():  # a folder that is not ours is left as it is
+        self._is_new()
+      path.mkdir(parents=True, exist_ok=True)
+      lock = os.open(path / '.lock', os.O_RDWR | os.O_CREAT, 0o666)
+    except OSError as error:
+      if error.errno in files.FULL_DISK:
+        raise
+      raise UsageError(f'workdir={path}: {error.strerror}; allowed is a folder to write') from error
+    # The operating system drops the lock with the process: a killed one leaves none behind.
+    self.close = weakref.finalize(self, os.close, lock)
+    try:
+      fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+      if self._is_new():
+        files.write_json(path / files.CONFIG, {'hash': experiment_hash} | dict(config))
+    except BlockingIOError:
+      self.close()
+      raise BusyError(f'workdir={path}: another process is training there') from None
+    except BaseException:
+      self.close()
+      raise
+
+  def __enter__(self):
+    return self
+
+  def __exit__(self, *exception):
+    self.close()
+
+  def _is_new(self) -> bool:
+    """Returns whether nobody's run is here yet; raises where it is not this experiment's."""
+    file = self.path / files.CONFIG
+    allowed = 'allowed is an empty directory or the same experiment'
+    if not file.exists():
+      there = self.path.iterdir() if self.path.is_dir() else ()
+      if others := sorted(entry.name for entry in there if entry.name[0] != '.'):
+        raise UsageError(f'workdir={self.path}: it holds {others[0]}, but no run; {allowed}')
+      return True
+    self._check_owner(self._read(file), 'it holds a run', allowed)
+    return False
+
+  def _check_owner(self, found: Any, what: str, allowed: str) -> None:
+    """Refuses what says that it is of another run."""
+    for field, mine in self.owner._asdict().items():
+      if found.get(field) != mine:
+        raise UsageError(
+          f'workdir={self.path}: {what} with {field} {found.get(field)}, this one has {mine}; '
+          f'{allowed}'
+        )
+
+  def _read(self, file: pathlib.Path, kind: type = dict) -> Any:
+    try:
+      found = files.read_json(file)
+    except (IsADirectoryError, ValueError) as error:
+      raise UsageError(f'workdir={self.path}: its {file.name} is damaged ({error})') from None
+    if not isinstance(found, kind):
+      raise UsageError(f'workdir={self.path}: its {file.name} is damaged (no {kind.__name__})')
+    return found
+
+  @property
+  def checkpoints(self) -> pathlib.Path:
+    return self.path / files.CHECKPOINTS
+
+  @property
+  def summary(self) -> dict[str, Any] | None:
+    """The summary of a finished run, or None.
+
+    Raises:
+      UsageError: it is damaged, or of another run.
+    """
+    file = self.path / files.SUMMARY
+    if not file.exists():
+      return None
+    found = self._read(file)
+    allowed = f'{files.SUMMARY} must be the one that this run wrote'
+    self._check_owner(found, f'its {files.SUMMARY} is of a run', allowed)
+    digests.warn(self.path)
+    return found
+
+  @property
+  def saved_step(self) -> int | None:
+    """The newest step that was saved here, or None where none was."""
+    file = self.path / files.PROGRESS
+    return self._read(file).get('saved_step', -1) if file.exists() else None
+
+  def set_aside(self) -> None:
+    """Moves all that the run has made to a folder of its own, so that it begins at step 0."""
+    stays = (files.CONFIG, files.ENVIRONMENT, '.lock')
+    made = [p for p in self.path.iterdir() if p.name not in stays and BEFORE not in p.name]
+    if not made:
+      return
+    place = files.numbered(self.path / BEFORE, 1)
+    place.mkdir()
+    for path in made:
+      path.rename(place / path.name)
+    logging.warning('what the run had made is in %s now', place)
+
+  def note_start(self) -> None:
+    """Adds this start to environment.json, and warns when the code or XLA's flags are others."""
+    file = self.path / files.ENVIRONMENT
+    starts = self._read(file, list) if file.exists() else []
+    if not all(isinstance(start, dict) for start in starts):
+      raise UsageError(f'workdir={self.path}: its {files.ENVIRONMENT} is damaged')
+    now = provenance.environment()
+    before = now | starts[-1] if starts else now  # of a field that is newer nothing is known
+    for field in ('git_commit', 'git_dirty', 'versions', 'xla_flags'):
+      if before[field] != now[field]:
+        logging.warning('going on under another %s: %s, then %s', field, before[field], now[field])
+    files.write_json(file, [*starts, now])

@@ -1,0 +1,1 @@
+"""What a run shows: its progress on the terminal, and its picture."""

@@ -1,0 +1,340 @@
+"""What a run says on the terminal: its settings, its progress, its result.
+
+On a terminal these are rich's tables and a progress bar; in a file, a pipe or a batch system's log,
+the same as plain aligned text.
+"""
+
+import itertools
+import sys
+from collections.abc import Mapping, Sequence
+from typing import Any, TextIO
+
+from rich.progress import BarColumn, TextColumn
+from rich.progress import Progress as RichProgress
+from rich.table import Column
+
+from sparsejax.experiment.config.identity import flatten
+from sparsejax.experiment.show import phases
+from sparsejax.experiment.terminal.console import console_on, open_stream, print_blocks, wrapped
+from sparsejax.experiment.terminal.numbers import MISSING, count, duration, number, percent, times
+from sparsejax.experiment.terminal.say import printable, say
+
+
+def _loss(value):
+  return f'{value:.3f}' if not 0 < abs(value) < 0.01 else f'{value:.2e}'
+
+
+def _active(value):
+  return f'{value:.4f}' if not 0 < value < 0.01 else f'{value:.3g}'
+
+
+def _rate(value):
+  return f'{value:,.0f}' if value >= 10 else f'{value:.1f}'
+
+
+# The settings.
+
+MARGIN = 10  # columns of a terminal that a table of three takes beside its cells
+
+
+def _text(value):
+  """A setting as text; of an array its shape and type only."""
+  if getattr(value, 'shape', None):
+    return f'array {tuple(value.shape)} {value.dtype}'
+  return str(value) if str(value) else "''"
+
+
+def _settings(config, defaults):
+  """(name, value, default) of every setting, the changed first; no default where unchanged."""
+  values = {name: _text(value) for name, value in flatten(config).items()}
+  usual = {n: _text(value) for n, value in flatten(defaults).items()} if defaults else values
+  rows = [(name, text, usual.get(name, MISSING)) for name, text in values.items()]
+  rows = [(name, text, '' if text == default else default) for name, text, default in rows]
+  return sorted(rows, key=lambda row: not row[2])
+
+
+def settings_table(config, defaults=None, stream: TextIO | None = None) -> None:
+  """Prints the resolved settings, those that differ from the defaults first.
+
+  Args:
+    config: a nested mapping.
+    defaults: the same of the defaults; a setting that differs is marked with a star.
+    stream: where to; stdout by default. A terminal gets a table, a file `name = value` lines.
+
+  Example:
+    >>> import io
+    >>> stream = io.StringIO()
+    >>> settings_table({'seed': 0, 'epochs': 180}, {'seed': 0, 'epochs': 100}, stream)
+    >>> print(stream.getvalue(), end='')
+    * epochs = 180  (default 100)
+      seed   = 0
+  """
+  rows = [tuple(map(printable, row)) for row in _settings(config, defaults)]
+  quiet, terminal = open_stream(stream)
+  room = console_on(quiet, terminal).width
+  longest = [max(map(len, column), default=0) for column in zip(*rows, strict=True)]
+  if terminal and sum(longest) + MARGIN <= room:
+    rows = [(f'{"*" if row[2] else " "} {row[0]}', *row[1:]) for row in rows]
+    print_blocks(stream, [('Settings', ('setting', 'value', 'default'), rows, 'left')])
+    return
+  width = longest[0] if rows and not terminal else 0
+  lines = [
+    f'{"*" if default else " "} {name:<{width}} = {text}' + f'  (default {default})' * bool(default)
+    for name, text, default in rows
+  ]
+  broken = [part for line in lines for part in wrapped(line, room)]
+  print_blocks(stream, broken if terminal else lines)
+
+
+# The progress.
+
+
+def time_left(metrics: Mapping, total_steps: int) -> float | None:
+  """Returns the seconds to the end at the line's own rate, or None where it does not tell.
+
+  Args:
+    metrics: a line of metrics with `step`, `examples` and `examples_per_second`.
+    total_steps: the steps of the whole run.
+
+  Example:
+    >>> time_left({'step': 10, 'examples': 1000, 'examples_per_second': 50.0}, 40)
+    60.0
+  """
+  step, examples, rate = (
+    number(metrics.get(key)) for key in ('step', 'examples', 'examples_per_second')
+  )
+  if not step or not examples or not rate:
+    return None
+  return max(total_steps - step, 0) * (examples / step) / rate
+
+
+FIELDS = (
+  ('epoch', 'epoch {}', '{:.1f}'.format),
+  ('train_loss', 'loss {}', _loss),
+  ('train_accuracy', 'accuracy {}', '{:.3f}'.format),
+  ('validation_loss', 'validation loss {}', _loss),
+  ('validation_accuracy', 'validation accuracy {}', '{:.3f}'.format),
+  ('active_fraction', 'active {}', _active),
+  ('examples_per_second', '{} examples/s', _rate),
+)
+BAR_FIELDS = (  # shorter words, so that most of them fit beside the bar
+  *FIELDS[:3],
+  ('validation_accuracy', 'validation {}', '{:.3f}'.format),
+  ('active_fraction', 'active {}', _active),
+  ('examples_per_second', '{}/s', _rate),
+)
+
+
+def metrics_text(metrics: Mapping, fields: Sequence = FIELDS) -> list[str]:
+  """Writes each metric of a line as text; what it lacks is left out.
+
+  Args:
+    metrics: the line.
+    fields: (metric, template, how its number is written), in order.
+
+  Example:
+    >>> metrics_text({'epoch': 3.84, 'train_loss': 0.4117, 'active_fraction': 1.0})
+    ['epoch 3.8', 'loss 0.412', 'active 1.0000']
+  """
+  numbers = ((number(metrics.get(key)), template, write) for key, template, write in fields)
+  return [template.format(write(value)) for value, template, write in numbers if value is not None]
+
+
+def _left(metrics, total_steps):
+  """The time left as a list of one text, or of none where it is not known."""
+  left = duration(time_left(metrics, total_steps))
+  return [] if left == MISSING else [f'left {left}']
+
+
+BAR = 21  # columns of a terminal that the bar takes, and its percent
+
+
+def as_many(parts: Sequence[str], room: int) -> str:
+  """Joins the first of some texts, as many as there is room for: none is cut.
+
+  Example:
+    >>> as_many(['left 0:12:10', 'epoch 3.8', 'loss 0.412'], 25)
+    'left 0:12:10  epoch 3.8'
+  """
+  lengths = itertools.accumulate(len(part) + 2 for part in parts)
+  return '  '.join(
+    printable(part) for part, end in zip(parts, lengths, strict=True) if end - 2 <= room
+  )
+
+
+class Progress:
+  """Shows how far a run is: a bar on a terminal, a line for each logged line elsewhere.
+
+  Example:
+    >>> import io
+    >>> with Progress(100, io.StringIO()) as progress:
+    ...   progress.update(10, train_loss=0.5)
+    ...   progress.line({'step': 20, 'epoch': 1.0, 'train_loss': 0.25})
+    ...   print(progress.stream.getvalue(), end='')
+    step 20/100  epoch 1.0  loss 0.250
+  """
+
+  def __init__(self, total_steps: int, stream: TextIO | None = None):
+    """Args: total_steps, of the whole run; stream, where to (stdout by default)."""
+    self.total_steps = total_steps
+    self.stream = sys.stdout if stream is None else stream
+    self._quiet, terminal = open_stream(self.stream)
+    self._bar = self._make_bar() if terminal else None
+    self._latest = {}
+
+  def _make_bar(self):
+    text = Column(no_wrap=True, overflow='ellipsis')
+    columns = [
+      BarColumn(bar_width=12, table_column=Column(min_width=12, no_wrap=True)),
+      # One column for all the text: rich takes a narrow terminal's lack of room from each.
+      TextColumn('{task.percentage:>3.0f} %  {task.description}', markup=False, table_column=text),
+    ]
+    # What others print goes above the bar, but only where both go to the same place.
+    shared = self.stream is sys.stdout
+    redirect: dict[str, Any] = {
+      'redirect_stdout': shared,
+      'redirect_stderr': shared and sys.stderr.isatty(),
+    }
+    console = console_on(self._quiet, True)
+    bar = RichProgress(*columns, console=console, refresh_per_second=4, **redirect)
+    self._task = bar.add_task('', total=self.total_steps)
+    return bar
+
+  def __enter__(self):
+    if self._bar:
+      self._bar.start()
+    return self
+
+  def __exit__(self, *exception):
+    if self._bar:
+      self._bar.stop()
+    self._quiet.flush()
+
+  def update(self, step: int, **values) -> None:
+    """Moves the bar to a step, with any metrics that are new; elsewhere prints nothing.
+
+    Args:
+      step: the steps done.
+      **values: metrics by name.
+    """
+    self._latest.update(values, step=step)
+    if self._bar:
+      parts = _left(self._latest, self.total_steps) + metrics_text(self._latest, BAR_FIELDS)
+      text = as_many(parts, self._bar.console.width - BAR)
+      self._bar.update(self._task, completed=step, description=text)
+
+  def line(self, metrics: Mapping) -> None:
+    """Shows a logged line of metrics: in the bar on a terminal, else as a line of its own.
+
+    Args:
+      metrics: the line, with its `step`.
+    """
+    if self._bar:
+      self.update(**{'step': self._latest.get('step', 0), **metrics})
+      return
+    head = [f'step {metrics["step"]}/{self.total_steps}'] if 'step' in metrics else []
+    parts = head + metrics_text(metrics) + _left(metrics, self.total_steps)
+    say('  '.join(parts), self.stream)
+
+
+# The result.
+
+PHASE_COLUMNS = (
+  ('step', 'step', count),
+  ('validation_accuracy', 'validation accuracy', percent),
+  ('active_weights', 'active weights', count),
+  ('active_parameters', 'active parameters', count),
+  ('compression', 'compression', times),
+  ('theoretical_speedup', 'theoretical speed-up', times),
+)
+LAYER_COLUMNS = (
+  ('weights', 'weights', count),
+  ('active_weights', 'active', count),
+  ('active_share', 'active share', percent),
+  ('units', 'units', count),
+  ('active_units', 'active units', count),
+  ('bits', 'bits', count),
+)
+
+
+def _ratio(row, part, whole):
+  part, whole = number(row.get(part)), number(row.get(whole))
+  return None if part is None or not whole else part / whole
+
+
+def _rows(first, named, columns):
+  """The (header, rows) of (name, mapping) pairs; a column that none of them has is left out."""
+  columns = [column for column in columns if any(column[0] in row for _, row in named)]
+  header = (first, *(title for _, title, _ in columns))
+  return header, [
+    (name, *(write(row.get(key)) for key, _, write in columns)) for name, row in named
+  ]
+
+
+def _layers(layers):
+  """(name, row) of each layer, from a mapping by name or a list of rows that hold theirs."""
+  if isinstance(layers, Mapping):
+    named = list(layers.items())
+  else:
+    named = [(row.get('name', row.get('layer', n)), row) for n, row in enumerate(layers)]
+  shares = [_ratio(row, 'active_weights', 'weights') for _, row in named]
+  return [
+    (str(name), {**row, 'active_share': share})
+    for (name, row), share in zip(named, shares, strict=True)
+  ]
+
+
+def _result_line(summary):
+  """The figures of the network that the summary describes, in one line."""
+  accuracy = number(summary.get('test_accuracy'))
+  share = percent(_ratio(summary, 'active_weights', 'weights'))
+  parts = [
+    f'test accuracy {percent(accuracy)}',
+    f'test error {percent(None if accuracy is None else 1 - accuracy)}',
+    f'active weights {count(summary.get("active_weights"))} / {count(summary.get("weights"))}'
+    f' ({share})',
+    f'compression {times(summary.get("compression"))}',
+    f'theoretical speed-up {times(summary.get("theoretical_speedup"))}',
+    f'{count(summary.get("seconds"))} seconds',
+  ]
+  return ', '.join(parts)
+
+
+def _posterior_line(summary):
+  """What a variational network learned: its units, its bit widths, and the error with these."""
+  units = '-'.join(str(n) for n in summary['architecture'])
+  widths = '-'.join(str(n) for n in summary['bits'].values())
+  error = percent(1 - summary['test_accuracy_with_bits'])
+  ratio = times(summary['compression_with_bits'])
+  line = f'architecture {units}; with {widths} bits {ratio} at {error} test error'
+  if 'deployed_from' in summary:
+    line += f'; deployed from the posterior of {summary["deployed_from"]}, without training'
+  return line
+
+
+def final_table(summary: Mapping, stream: TextIO | None = None) -> None:
+  """Prints the result of a run: its layers, its phases, and the final figures in one line.
+
+  Args:
+    summary: what summary.json holds; what it lacks is left out, or shown as a dash.
+    stream: where to; stdout by default.
+  """
+  blocks = []
+  if summary.get('layers'):
+    blocks += [('Layers', *_rows('layer', _layers(summary['layers']), LAYER_COLUMNS)), '']
+  if summary.get('phases'):
+    reason = phases.why_not(summary).strip('-')
+    blocks += [('Phases', *_rows('phase', phases.by_name(summary), PHASE_COLUMNS))]
+    blocks += [f'cut: {reason}', ''] if reason else ['']
+  if 'architecture' in summary:
+    blocks += [_posterior_line(summary)]
+  blocks += _dead_layers(_layers(summary.get('layers', {})))
+  print_blocks(stream, [*blocks, _result_line(summary)])
+
+
+def _dead_layers(layers: list[tuple[str, Mapping]]) -> list[str]:
+  """A line for layers of which nothing is left, where there are any."""
+  dead = [path for path, row in layers if row.get('active_weights') == 0]
+  if not dead:
+    return []
+  return [f'nothing is left of {", ".join(dead)}']

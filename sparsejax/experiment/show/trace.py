@@ -1,0 +1,252 @@
+"""trace.png: one picture of a run, its loss, accuracy, learning rate and active fraction.
+
+Every panel shares the axis of examples seen. Two scales are chosen for what they show: accuracy is
+spaced by the log of the error, so that 98.4 and 98.7 % are told apart without hiding the fall to
+10 % at a cut; the active fraction is on a log axis and drawn three times, by exact zeros, above
+1e-3 and above the pruning threshold, because weights that die under weight decay are never exactly
+zero.
+"""
+
+import contextlib
+import itertools
+import math
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from sparsejax.experiment.show import windows
+from sparsejax.experiment.show.trace_marks import (
+  find_points,
+  key_entries,
+  mark_points,
+  mark_pruning,
+)
+from sparsejax.experiment.show.trace_panels import GREY, PALE, column, panels_of, series
+
+WIDTH, DPI = 12.0, 100  # inches, dots an inch
+LEFT, RIGHT, TOP, BOTTOM, GAP = 0.95, 2.05, 1.15, 0.6, 0.22  # margins and gap, inches
+BINS = 400  # a noisy line of more than twice as many points is drawn as mean and range
+
+
+def _binned(x, y):
+  """Returns the mean x, and the mean, least and greatest y, of about BINS runs of points."""
+  parts = np.array_split(np.arange(len(x)), BINS)
+  stack = [(x[part].mean(), y[part].mean(), y[part].min(), y[part].max()) for part in parts]
+  return np.array(stack).T
+
+
+def _draw_line(ax, line, x, y):
+  """Draws one line through finite points, a long noisy one as its mean over its range.
+
+  Returns the y at which it ends.
+  """
+  if line.noisy and len(x) > 2 * BINS:
+    x, y, low, high = _binned(x, y)
+    ax.fill_between(x, low, high, color=line.color, alpha=0.18, linewidth=0)
+  marker = 'o' if len(x) <= 40 else None
+  style = {'linestyle': line.style, 'linewidth': line.width, 'color': line.color}
+  style['drawstyle'] = line.drawstyle
+  ax.plot(x, y, marker=marker, markersize=3.2, solid_capstyle='round', **style)
+  return float(y[-1])
+
+
+def _label_ends(ax, labels):
+  """Writes each (text, y, colour) at the right of the axis, at its y but never over another.
+
+  A text that would leave the picture is written smaller: layers have names of any length.
+  """
+  gap = 16 / (ax.get_window_extent().height or 1)
+  to_axes = ax.transData + ax.transAxes.inverted()
+  heights = [np.clip(to_axes.transform((0, y))[1], 0.02, 0.98) for _, y, _ in labels]
+  order = sorted(range(len(labels)), key=lambda n: (round(heights[n], 3), -n))
+  for below, n in itertools.pairwise(order):
+    heights[n] = max(heights[n], heights[below] + gap)
+  ceiling = 1.0
+  for n in reversed(order):
+    heights[n] = min(heights[n], ceiling)
+    ceiling = heights[n] - gap
+  place = {'transform': ax.transAxes, 'va': 'center', 'fontsize': 10}
+  for height, (text, _, color) in zip(heights, labels, strict=True):
+    written = ax.text(1.012, height, text, color=color, **place)
+    box = written.get_window_extent()
+    room = (ax.figure.bbox.x1 - 0.05 * DPI - box.x0) / box.width
+    written.set_fontsize(min(1.0, room) * place['fontsize'])
+
+
+def _dress(ax, panel):
+  """The quiet frame of a panel: a grid, no box, its name at the left."""
+  ax.grid(True, color=PALE, linewidth=0.8)
+  ax.set_axisbelow(True)
+  for side in ('top', 'right'):
+    ax.spines[side].set_visible(False)
+  ax.tick_params(labelsize=9.5, color=GREY)
+  ax.set_ylabel(panel.name, fontsize=11)
+  further_lines = panel.name.count('\n')  # which stand between the first and the numbers
+  ax.yaxis.set_label_coords((0.16 * further_lines - 0.72) / (WIDTH - LEFT - RIGHT), 0.5)
+
+
+def _draw_panel(ax, panel, x, metrics, points):
+  """Draws the lines of a panel that have a finite value, marks points, labels the lines' ends."""
+  labels, values = [], mark_points(ax, panel, points)
+  for line in panel.lines:
+    places, y = x, series(metrics, line)
+    if line.noisy:
+      placed = np.isfinite(x)
+      places, y = windows.equal(x[placed], y[placed])
+    drawn = np.isfinite(places) & np.isfinite(y)
+    if drawn.any():
+      end = _draw_line(ax, line, places[drawn], y[drawn])
+      values.extend(y[drawn])
+      labels.append((f'{line.label} {panel.text(end)}'.strip(), end, line.color))
+  panel.scale(ax, np.array(values))
+  _dress(ax, panel)
+  _label_ends(ax, labels)
+
+
+def _examples(metrics):
+  """Returns x for every line, its label, and a function from steps to x.
+
+  x is the examples seen, or the step where no line has the examples.
+  """
+  step, examples = column(metrics, 'step'), column(metrics, 'examples')
+  both = np.isfinite(step) & np.isfinite(examples) & (step > 0)
+  if not both.any():
+    if np.isfinite(examples).any():
+      return examples, 'examples seen', lambda at: math.nan
+    return step, 'step', float
+  batch = examples[both][-1] / step[both][-1]
+  x = np.where(np.isfinite(examples), examples, step * batch)
+  known_steps, known = np.append(0, step[both]), np.append(0, examples[both])
+
+  def to_x(at):
+    return float(np.interp(at, known_steps, known)) if at <= step[both][-1] else at * batch
+
+  return x, 'examples seen', to_x
+
+
+def _per_epoch(metrics, x):
+  """How far on the x axis one epoch goes, or None where no line tells."""
+  epoch = column(metrics, 'epoch')
+  known = np.isfinite(epoch) & np.isfinite(x) & (epoch > 0) & (x > 0)
+  return x[known][-1] / epoch[known][-1] if known.any() else None
+
+
+def _epoch_axis(ax, per_epoch):
+  """Epochs on top of a panel."""
+  from matplotlib.ticker import FuncFormatter, MaxNLocator
+
+  functions = (lambda x: x / per_epoch, lambda epoch: epoch * per_epoch)
+  top = ax.secondary_xaxis('top', functions=functions)
+  top.set_zorder(3)  # above the grid, which would cut its line
+  whole = ax.get_xlim()[1] >= 3 * per_epoch
+  top.xaxis.set_major_locator(MaxNLocator(nbins=10, steps=[1, 2, 5, 10], integer=whole))
+  top.xaxis.set_major_formatter(FuncFormatter(lambda epoch, _: f'{epoch:g}'))
+  top.set_xlabel('epoch', fontsize=11, labelpad=5)
+  top.tick_params(labelsize=9.5, color=GREY)
+  top.spines['top'].set_color(GREY)
+
+
+def _key(figure, entries):
+  """The key under the title."""
+  if entries:
+    place = (LEFT / WIDTH - 0.008, 1 - 0.36 / figure.get_figheight())
+    box = {'loc': 'upper left', 'bbox_to_anchor': place, 'borderaxespad': 0, 'frameon': False}
+    handles, texts = zip(*entries, strict=True)
+    figure.legend(handles, texts, ncols=3, fontsize=10, handlelength=2, columnspacing=2.5, **box)
+
+
+def _figure(panels):
+  """A figure without pyplot (no global state), and one axis for each panel, x shared."""
+  from matplotlib.backends.backend_agg import FigureCanvasAgg
+  from matplotlib.figure import Figure
+
+  heights = [panel.height for panel in panels]
+  height = TOP + sum(heights) + GAP * (len(heights) - 1) + BOTTOM
+  figure = Figure(figsize=(WIDTH, height), dpi=DPI, facecolor='white')
+  FigureCanvasAgg(figure)
+  axes, top = [], height - TOP
+  for panel in panels:
+    box = (LEFT, top - panel.height, WIDTH - LEFT - RIGHT, panel.height)
+    scaled = (box[0] / WIDTH, box[1] / height, box[2] / WIDTH, box[3] / height)
+    axes.append(figure.add_axes(scaled, sharex=axes[0] if axes else None))
+    top -= panel.height + GAP
+  return figure, axes
+
+
+def _x_limits(ax, x):
+  """From the start of the run to its last line, with room for the markers at the end."""
+  last = x[np.isfinite(x)].max()
+  low = min(0.0, x[np.isfinite(x)].min())
+  span = (last - low) or 1.0
+  ax.set_xlim(low - 0.008 * span, low + 1.012 * span)
+
+
+def _save(figure, path):
+  """Writes the picture to a temporary file beside `path`, then puts it in its place."""
+  path = Path(path)
+  temporary = path.with_name(f'.{path.name}.{os.getpid()}.tmp')
+  try:
+    figure.savefig(temporary, format='png', dpi=DPI)
+    os.replace(temporary, path)
+  finally:
+    with contextlib.suppress(FileNotFoundError):
+      temporary.unlink()
+
+
+def plot_trace(
+  metrics: Sequence[Mapping],
+  path: str | os.PathLike,
+  *,
+  title: str,
+  prune_steps: Sequence[int] = (),
+  summary: Mapping[str, Any] | None = None,
+) -> bool:
+  """Draws a run's trace to a PNG, 1200 dots wide; panels without a value are left out.
+
+  Args:
+    metrics: the lines of metrics.jsonl, each with `step`, `examples`, `epoch` and any of the
+      metrics in `trace_panels.PANELS`. Missing, None and NaN values are skipped.
+    path: where the picture goes; replaced atomically.
+    title: what stands above it.
+    prune_steps: the steps at which masks were renewed.
+    summary: what summary.json holds; a star marks the evaluation that it describes, a diamond the
+      accuracy just after the cut.
+
+  Returns:
+    Whether there was anything to draw; if not, no file is written.
+
+  Example:
+    >>> plot_trace([], 'trace.png', title='nothing yet')
+    False
+  """
+  x, label, to_x = _examples(metrics)
+  drawable = np.isfinite(x)
+  panels = [
+    panel
+    for panel in panels_of(metrics)
+    if any(np.isfinite(series(metrics, line)[drawable]).any() for line in panel.lines)
+  ]
+  if not panels:
+    return False
+  from matplotlib.ticker import EngFormatter
+
+  figure, axes = _figure(panels)
+  cuts = [place for place in map(to_x, prune_steps) if math.isfinite(place)]
+  points = list(find_points(metrics, to_x, summary or {}))
+  for ax, panel in zip(axes, panels, strict=True):
+    _draw_panel(ax, panel, x, metrics, points)
+    ax.tick_params(labelbottom=ax is axes[-1])
+  _x_limits(axes[0], x)
+  mark_pruning(axes, cuts)
+  axes[-1].set_xlabel(label, fontsize=11)
+  axes[-1].xaxis.set_major_formatter(EngFormatter(sep=' '))
+  if per_epoch := _per_epoch(metrics, x):
+    _epoch_axis(axes[0], per_epoch)
+  head = {'ha': 'left', 'va': 'top', 'fontsize': 14, 'fontweight': 'bold', 'parse_math': False}
+  figure.text(LEFT / WIDTH, 1 - 0.1 / figure.get_figheight(), title, **head)
+  _key(figure, key_entries(cuts, points, per_epoch, summary or {}))
+  _save(figure, path)
+  return True

@@ -1,0 +1,109 @@
+"""What the trace of a run marks: its cuts, the accuracy just after, the chosen evaluation."""
+
+import math
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from sparsejax.experiment.show import phases
+from sparsejax.experiment.show.trace_panels import BLACK, GREY, column
+from sparsejax.experiment.terminal.numbers import percent
+
+MOST_LINES = 12  # more cuts than this are drawn as a span with ticks
+
+
+def mark_pruning(axes, places):
+  """A dashed line at every cut; many cuts are a shaded span with a tick for each."""
+  for ax in axes:
+    if len(places) <= MOST_LINES:
+      for place in places:
+        ax.axvline(place, color=GREY, linestyle=(0, (4, 3)), linewidth=1.1, zorder=1.5)
+    else:
+      ax.axvspan(min(places), max(places), color=GREY, alpha=0.10, linewidth=0, zorder=0.5)
+      foot = {'transform': ax.get_xaxis_transform(), 'clip_on': True}
+      ax.vlines(places, 0, 0.04, color=GREY, linewidth=0.8, **foot)
+
+
+class Point(NamedTuple):
+  """What is marked: where, the metrics there, how it looks and what the key says of it."""
+
+  x: float
+  values: Mapping[str, float]
+  style: Mapping[str, Any]
+  text: str
+
+
+def mark_points(ax, panel, points):
+  """Marks the points where the panel draws one of their metrics; returns the values."""
+  keys, marked = {line.key for line in panel.lines}, []
+  for x, values, style, _ in points:
+    for y in (y for key, y in values.items() if key in keys and math.isfinite(x + y)):
+      ax.plot([x], [y], linestyle='none', markeredgecolor=BLACK, zorder=5, clip_on=False, **style)
+      marked.append(y)
+  return marked
+
+
+STAR = {'marker': '*', 'markersize': 14, 'markerfacecolor': '#F0E442'}
+DIAMOND = {'marker': 'D', 'markersize': 6.5, 'markerfacecolor': 'white'}
+VALIDATION = ('validation_loss', 'validation_accuracy')
+
+
+def _at(metrics, step, key):
+  """The last finite value of a metric at exactly this step, else NaN."""
+  values = column(metrics, key)[column(metrics, 'step') == step]
+  values = values[np.isfinite(values)]
+  return float(values[-1]) if len(values) else math.nan
+
+
+def find_points(metrics, to_x, summary):
+  """What to mark: the cut's accuracy, which no line of the metrics carries, and the best line."""
+  row, best = (summary.get('phases') or {}).get(phases.AFTER) or {}, summary.get('best_step')
+  masked = f'at the {phases.OF_NO_CUT[phases.AFTER]}' if _has_no_cut(summary) else ''
+  of_cut = {key: row.get(key) for key in VALIDATION}
+  of_best = {key: _at(metrics, best, key) for key in VALIDATION}
+  for step, values, style, text in (
+    (row.get('step'), of_cut, DIAMOND, masked or 'just after the cut'),
+    (best, of_best, STAR, 'chosen evaluation'),
+  ):
+    values = {key: float(y) for key, y in values.items() if y is not None and math.isfinite(y)}
+    if step is not None and values and math.isfinite(x := to_x(step)):
+      yield Point(x, values, style, text)
+
+
+def _has_no_cut(summary) -> bool:
+  """Whether the summary, where there is one, tells of masks that cut nothing."""
+  return bool(summary.get('phases') and phases.why_not(summary))
+
+
+def _pruning_key(cuts, per_epoch, summary):
+  """What the dashed lines, or the span, say: (handle, text)."""
+  from matplotlib.lines import Line2D
+
+  style: dict[str, Any] = (
+    {'linestyle': (0, (4, 3))} if len(cuts) <= MOST_LINES else {'linewidth': 9, 'alpha': 0.2}
+  )
+  name, each = ('masks', 'renewals') if _has_no_cut(summary) else ('pruning', 'cuts')
+  text = name if len(cuts) == 1 else f'{name}, {len(cuts)} {each}'
+  if per_epoch:
+    first, last = (f'{end(cuts) / per_epoch:.4g}' for end in (min, max))
+    text += f' at epoch {first}' if first == last else f', epochs {first} to {last}'
+  return Line2D([], [], color=GREY, **style), text
+
+
+def _point_key(point, per_epoch):
+  """What a marker says: (handle, text)."""
+  from matplotlib.lines import Line2D
+
+  x, values, style, text = point
+  if math.isfinite(accuracy := values.get('validation_accuracy', math.nan)):
+    text += f', {percent(accuracy)}'
+  if per_epoch and style is STAR:
+    text += f' at epoch {x / per_epoch:.4g}'
+  return Line2D([], [], linestyle='none', markeredgecolor=BLACK, **style), text
+
+
+def key_entries(cuts, points, per_epoch, summary):
+  """What the dashed line, the diamond and the star say: (handle, text) of those that there are."""
+  entries = [_pruning_key(cuts, per_epoch, summary)] if cuts else []
+  return entries + [_point_key(point, per_epoch) for point in points]

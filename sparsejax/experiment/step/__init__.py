@@ -1,0 +1,1 @@
+"""The functions of a step, and of the events between steps."""

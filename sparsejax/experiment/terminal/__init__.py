@@ -1,0 +1,1 @@
+"""What reaches the terminal: lines, tables, numbers, errors; and the command line given."""

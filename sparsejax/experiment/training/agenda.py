@@ -1,0 +1,109 @@
+"""What happens at which step, all of it known from the config before the first step."""
+
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+from sparsejax.experiment.chain.durations import Clock, in_steps
+from sparsejax.sparsity.schedules import PruningSchedule
+
+
+class Agenda(NamedTuple):
+  """The steps at which training stops for something. "At step t" means after t updates.
+
+  At each: evaluate, write the line of metrics, let the events happen, save; then update t. Every
+  event is followed by a checkpoint.
+  """
+
+  log: frozenset[int]
+  evaluate: frozenset[int]
+  checkpoint: frozenset[int]
+  events: dict[int, tuple[str, ...]]
+  cuts: tuple[int, ...]  # the steps at which masks are renewed, rising
+  total: int
+  only_the_last: bool = False  # whether just the network of the last step is a result
+  grows: bool = False  # whether a renewal brings weights back, at zero until the update after it
+
+  @property
+  def first_cut(self) -> int | None:
+    return self.cuts[0] if self.cuts else None
+
+  @property
+  def last_cut(self) -> int | None:
+    """From the evaluation after it on, networks have the final target."""
+    return self.cuts[-1] if self.cuts else None
+
+  @property
+  def boundaries(self) -> list[int]:
+    """The ends of the segments, rising, 0 and the run's last step among them."""
+    cuts = {*self.cuts[:1], *self.cuts[-1:]}
+    stops = {0, self.total} | self.log | self.evaluate | self.checkpoint | set(self.events) | cuts
+    return sorted(stops)
+
+  def is_final(self, step: int) -> bool:
+    """Whether a network of this step has the final target."""
+    if self.only_the_last:
+      return step == self.total
+    return self.last_cut is None or step > self.last_cut + self.grows
+
+
+def agenda(
+  config: Mapping[str, Any],
+  clock: Clock,
+  schedule: PruningSchedule | None,
+  *,
+  only_the_last: bool = False,
+  grows: bool = False,
+) -> Agenda:
+  """Returns the agenda of a run.
+
+  A posterior goes on losing weights to its last step, so `only_the_last` network is a result: the
+  best of all by validation would be one from before its noise had grown. Where masks grow, what
+  came back last is zero for one update, and the network has fewer weights than its target.
+
+  The cuts are bracketed: evaluated just before the first and one update after the last, so that a
+  trace shows the fall as a fall.
+
+  Raises:
+    ValueError: a period shorter than one step, an event after the end, weights that would come back
+      with the last update.
+  """
+  total = clock.total_steps
+  if schedule is not None and grows and schedule.steps[-1] + 1 >= total:
+    raise ValueError(
+      f'prune: the last renewal is at step {schedule.steps[-1]} of {total}, and what comes back '
+      f'there is zero until the update after it; allowed is step {total - 2} at most'
+    )
+  events = _events(config, clock)
+  cuts = set() if schedule is None else {schedule.steps[0], schedule.steps[-1] + 1}
+  evaluate = _every(config['evaluation'], 'evaluation.every', clock) | cuts | {total}
+  return Agenda(
+    log=_every(config['log'], 'log.every', clock) | evaluate,
+    evaluate=frozenset(evaluate),
+    checkpoint=_every(config['log'], 'log.checkpoint_every', clock) | {total} | set(events),
+    events=events,
+    cuts=() if schedule is None else schedule.steps,
+    total=total,
+    only_the_last=only_the_last,
+    grows=grows,
+  )
+
+
+def _every(block, field, clock) -> frozenset[int]:
+  name, _, setting = field.partition('.')
+  period = in_steps(block, clock, name)[setting]
+  if period < 1:
+    raise ValueError(f'{field} is {period} steps; allowed is 1 or more')
+  return frozenset(range(period, clock.total_steps + 1, period))
+
+
+def _events(config, clock) -> dict[int, tuple[str, ...]]:
+  events: dict[int, tuple[str, ...]] = {}
+  for name in config['events']:
+    at = in_steps(config[name], clock, name)['at']
+    if at >= clock.total_steps:
+      raise ValueError(
+        f'{name}.at is step {at}, but the run has {clock.total_steps}; allowed is earlier: nothing '
+        'would see what it did'
+      )
+    events[at] = (*events.get(at, ()), name)
+  return events

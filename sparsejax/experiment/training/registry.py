@@ -1,0 +1,215 @@
+"""Parts of one's own that a config may name, and their code as part of a run's hash.
+
+A config file, or a package that it imports, registers them: `sparsejax.register(kind, name, part)`.
+"""
+
+import dataclasses
+import functools
+import hashlib
+import inspect
+import re
+from collections.abc import Callable, Iterable, Mapping, MutableMapping
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+
+from sparsejax import models, posterior
+from sparsejax.experiment.chain import links, pruning
+from sparsejax.experiment.config import fields
+from sparsejax.experiment.config.kinds import NAMES_OF_ONES_OWN
+from sparsejax.experiment.data import sources
+from sparsejax.experiment.data.splits import Whole
+from sparsejax.experiment.step import events
+from sparsejax.lookup import lookup
+from sparsejax.posterior.family import Family
+from sparsejax.posterior.family import check as check_family
+from sparsejax.posterior.layers import DETERMINISTIC
+
+
+class Own(NamedTuple):
+  """A registered part.
+
+  Attributes:
+    kind: a name in `KINDS`.
+    name: by which a config names it.
+    digest: of the file that its code is in.
+  """
+
+  kind: str
+  name: str
+  digest: str
+
+
+class Kind(NamedTuple):
+  """What can be registered.
+
+  Attributes:
+    table: of the parts by name.
+    made: (name, part, settings) -> what the table holds.
+    used: the names that settings use of the table.
+  """
+
+  table: Callable[[], MutableMapping[str, Any]]
+  made: Callable[[str, Any, Mapping[str, Any]], Any]
+  used: Callable[[Mapping[str, Any]], Any]
+
+
+def _same(name, part, settings):
+  return part
+
+
+def _without_settings(name, part, settings):
+  return lambda settings: part()
+
+
+def _event(name, part, settings):
+  fields.add_event(name, settings)
+  return part
+
+
+def _posterior(name, part, settings):
+  check_family(part, {other: f for other, f in posterior.FAMILIES.items() if other != name})
+  fields.add_layers(name, part)
+  return part
+
+
+def _of_prune(key):
+  return lambda settings: [(settings.get('prune') or {}).get(key)]
+
+
+KINDS: dict[str, Kind] = {
+  'link': Kind(links.known, _same, lambda s: links.unfold(s['chain'], s)),
+  'criterion': Kind(lambda: pruning.CRITERIA, _same, _of_prune('criterion')),
+  'allocation': Kind(lambda: pruning.ALLOCATIONS, _same, _of_prune('allocation')),
+  'granularity': Kind(lambda: pruning.GRANULARITIES, _without_settings, _of_prune('granularity')),
+  'update_rule': Kind(lambda: pruning.UPDATE_RULES, _without_settings, _of_prune('update_rule')),
+  'model': Kind(lambda: models.MODELS, _same, lambda s: [s['model']['name']]),
+  'data': Kind(lambda: sources.SOURCES, _same, lambda s: [s['data']['name']]),
+  'event': Kind(lambda: events.EVENTS, _event, lambda s: s['events']),
+  'posterior': Kind(
+    lambda: posterior.FAMILIES,
+    _posterior,
+    lambda s: [s['layers']] if s['layers'] != DETERMINISTIC else [],
+  ),
+}
+_own: dict[tuple[str, str], Own] = {}
+
+
+def register(kind: str, name: str, part: Any, settings: Mapping[str, Any] | None = None) -> None:
+  """Makes a part of one's own known by a name that a config may use.
+
+  | kind | part |
+  |---|---|
+  | link | (settings) -> optax.GradientTransformation; its settings are its arguments |
+  | criterion | (weights, ...) -> scores, as those of `sparsejax.criteria` |
+  | allocation | () -> an allocation, as those of `sparsejax.allocation` |
+  | granularity | () -> a granularity, as those of `sparsejax.granularity` |
+  | update_rule | () -> a rule, as those of `sparsejax.updates` |
+  | model | a `sparsejax.models.network.Network`, or a function that makes one |
+  | data | a function (folder, cache) -> `Whole`, by way of `data_set` |
+  | event | (state, settings, context) -> state |
+  | posterior | a `sparsejax.posterior.Family`, which `layers` then names |
+
+  The file that the part's code is in becomes part of the hash of every run that uses it.
+
+  Args:
+    kind: of the part.
+    name: by which a config names it.
+    part: as in the table.
+    settings: of an event: its defaults beside `at_epochs`, numbers or texts; the default of
+      one that must be an integer is an integer.
+
+  Raises:
+    ValueError: an unknown kind, a name that is taken by another part, or a part that can't be one.
+
+  Example:
+    >>> import jax.numpy as jnp
+    >>> def squared(weights):
+    ...   return jnp.square(weights)
+    >>> register('criterion', 'squared_for_this_example', squared)
+  """
+  known = lookup('kind of part', kind, KINDS)
+  own = Own(kind, name, _digest(part))
+  table = known.table()
+  before = _own.get((kind, name))
+  if (name in table and before is None) or (before is not None and before.digest != own.digest):
+    raise ValueError(f'register: the {kind} {name!r} is there already: another name is needed')
+  try:
+    table[name] = known.made(name, part, settings or {})
+  except ValueError as error:
+    raise ValueError(f'register: the {kind} {name!r}: {error}') from error
+  _own[kind, name] = own
+  NAMES_OF_ONES_OWN.setdefault(kind, set()).add(name)
+
+
+def data_set(
+  read: Callable[[Any, bool], Whole], num_classes: int, validation: int
+) -> sources.Source:
+  """Returns a data set to be registered.
+
+  Args:
+    read: (folder or None, whether to cache) -> `Whole(train, test)`, each a `Split` of uint8 images
+      (examples, height, width, channels) and integer labels.
+    num_classes: how many labels there are.
+    validation: examples held out where a config does not say.
+  """
+  return sources.Source(read, num_classes, validation)
+
+
+def digests(settings: Mapping[str, Any]) -> dict[str, str]:
+  """Returns of every part of one's own that the settings use the digest of its code."""
+  return {
+    f'{own.kind}.{own.name}': own.digest
+    for own in _own.values()
+    if own.name in KINDS[own.kind].used(settings)
+  }
+
+
+def missing(settings: Mapping[str, Any], kinds: Iterable[str] = tuple(KINDS)) -> str:
+  """Returns which part of a person's own the settings of a run use that is not registered, or ''.
+
+  Example:
+    >>> missing({'chain': ['sgd'], 'events': ['mine']})
+    "there is no event 'mine': parts=FILE must name the file that registers it"
+  """
+  for kind in kinds:
+    known = KINDS[kind]
+    try:
+      names = [name for name in known.used(settings) if isinstance(name, str)]
+    except (AttributeError, KeyError, TypeError):  # a damaged run, which is refused elsewhere
+      continue
+    unknown = [name for name in names if name not in known.table() and name[:4] != 'npz:']
+    if unknown:
+      return f"there is no {kind} '{unknown[0]}': parts=FILE must name the file that registers it"
+  return ''
+
+
+def _digest(part: Any) -> str:
+  """The sha256 of the file that a part is defined in; of a notebook's, of the part itself."""
+  if isinstance(part, Family):  # made of functions, and of what can be shown
+    values = [getattr(part, field.name) for field in dataclasses.fields(part)]
+    digests = [_digest(value) if callable(value) else repr(value) for value in values]
+    return hashlib.sha256('\n'.join(digests).encode()).hexdigest()
+  bare = getattr(part, 'read', part)  # of a data set, what reads it
+  if isinstance(bare, functools.partial):
+    leaves, structure = jax.tree.flatten((bare.args, bare.keywords))
+    carried = [_digest(bare.func), str(structure), *map(_digest_of_value, leaves)]
+    return hashlib.sha256('\n'.join(carried).encode()).hexdigest()
+  try:
+    file = inspect.getsourcefile(bare) or ''  # where there is none, which can't be opened
+    with open(file, 'rb') as source:
+      content = source.read()
+  except (TypeError, OSError):
+    try:
+      content = inspect.getsource(bare).encode()
+    except (TypeError, OSError):
+      content = repr(bare).partition(' at 0x')[0].encode()
+  return hashlib.sha256(content).hexdigest()
+
+
+def _digest_of_value(value: Any) -> str:
+  """What tells a value that a partial carries from others; of an array not all is shown."""
+  if isinstance(value, np.ndarray | jax.Array):
+    return f'{value.dtype}{value.shape}{hashlib.sha256(np.asarray(value).tobytes()).hexdigest()}'
+  return _digest(value) if callable(value) else re.sub(' at 0x[0-9a-f]+', '', repr(value))

@@ -1,0 +1,296 @@
+"""The one training loop: segments of steps, and what the agenda says between them."""
+
+import signal
+import time
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from sparsejax import models, signals
+from sparsejax.experiment.chain import pruning, rates
+from sparsejax.experiment.machine import hosts, parallel
+from sparsejax.experiment.rundir import checkpoint
+from sparsejax.experiment.rundir.metrics import counted, counts
+from sparsejax.experiment.rundir.state import RunState, better, empty_window
+from sparsejax.experiment.step import augment, events, steps
+from sparsejax.experiment.terminal.errors import NonFiniteLossError, PausedError, TerminatedError
+from sparsejax.experiment.terminal.say import say
+from sparsejax.experiment.training import delivered, posterior
+from sparsejax.experiment.training.setup import Experiment, on_devices
+from sparsejax.sparsity import measure
+from sparsejax.transforms.pruning import apply_masks
+
+
+class Trainer:
+  """One run in progress: the state on the devices, and what the host notes about it.
+
+  Args:
+    experiment: the built config.
+    state: where to begin.
+    host: what the host had noted at that point: `seconds` and `phases`.
+    directory: of the run; None in a process that does not write.
+    progress: a display.Progress, shown how far training is.
+    metrics: where lines go: `append(line)`, `sync()` and, of all of them, `text`.
+    watch: called with the line of metrics of every evaluation; the run stops where it says so.
+  """
+
+  def __init__(
+    self,
+    experiment: Experiment,
+    state: RunState,
+    host,
+    directory,
+    progress,
+    metrics,
+    watch: Callable[[Mapping[str, Any]], bool] | None = None,
+  ):
+    self.experiment, self.state, self.host = experiment, state, host
+    self.directory, self.progress, self.metrics, self.watch = directory, progress, metrics, watch
+    config, clock, model = experiment.config, experiment.clock, experiment.model
+    self.train_data = on_devices(experiment.dataset.train)
+    self.validation_data = on_devices(experiment.dataset.validation)
+    self.evaluate = steps.make_evaluation(
+      experiment.deployment.model,
+      experiment.preprocessing,
+      batch_size=config['evaluation']['batch_size'],
+    )
+    step = steps.make_train_step(
+      model,
+      experiment.tx,
+      experiment.preprocessing,
+      batch_size=config['batch_size'],
+      steps_per_epoch=clock.steps_per_epoch,
+      squared_gradients=pruning.needs_squared_gradients(config),
+      label_smoothing=config['loss']['label_smoothing'],
+    )
+    self._run = parallel.train_calls(step, convolutional=models.has_convolutions(model))
+    self._order = parallel.on_all(
+      lambda key, epoch: augment.epoch_permutation(key, epoch, clock.examples)
+    )
+    self._count = jax.jit(lambda network: counts(network, experiment.counted_above))
+    self.is_variational = experiment.deployment.is_variational
+    self._deploy = experiment.deployment.jitted
+    self._averages = delivered.averages_of(experiment, self.train_data)
+    if self.is_variational:
+      bound = config['bound_variances'] if 'bound_variances' in config['chain'] else None
+      weight = rates.build(config['add_kl_gradients']['weight'], clock)
+      self._posterior = jax.jit(
+        lambda params, step: posterior.figures(params, weight(step) / clock.examples, bound)
+      )
+    network = jax.eval_shape(experiment.deployment, state.train.params, state.train.batch_stats)
+    self._parameters = sum(measure.sizes(network).values())
+    self._positions = experiment.positions
+    self._weights = measure.weights(network)
+    self._thin: set[str] = set()  # the layers of which it was told that hardly a weight is left
+    self._pending: dict[str, Any] | None = None
+    self._evaluated: dict[str, Any] = {}  # the last line with an evaluation in it
+    self._begun = time.monotonic() - host.get('seconds', 0.0)
+    self._last_line = (int(state.train.step), time.monotonic())
+    self._signal: int | None = None
+
+  def run(self) -> RunState:
+    """Trains to the end, or raises; returns the last state."""
+    begin = int(self.state.train.step)
+    if begin == 0:
+      self._arrive(0)
+    boundaries = [b for b in self.experiment.agenda.boundaries if b > begin]
+    try:
+      with signals.noted(self._note_signal):
+        for end in boundaries:
+          cut_from = self._copy_network() if begin == self.experiment.agenda.last_cut else None
+          self._segment(begin, end)
+          if cut_from is not None:
+            self._measure_cut(begin, *cut_from)
+          self._arrive(end)
+          self._heed_signal()
+          begin = end
+    except PausedError:
+      # Or whoever sent one, until the last moment, would wait for a process that takes other work.
+      self._heed_signal()
+      raise
+    self._flush()
+    return self.state
+
+  @property
+  def seconds(self) -> float:
+    return time.monotonic() - self._begun
+
+  def _segment(self, begin: int, end: int) -> None:
+    """Trains the steps [begin, end), an epoch's order at a time."""
+    per_epoch = self.experiment.clock.steps_per_epoch
+    while begin < end:
+      epoch = begin // per_epoch
+      count = min(end, (epoch + 1) * per_epoch) - begin
+      order = self._order(self.state.train.key, epoch)
+      for train, done in self._run(self.state.train, self.train_data, order, count):
+        self.state = self.state._replace(train=train)
+        self._flush()
+        begin += done
+        self.progress.update(begin)
+        # At the segment's end what the agenda says there comes first, or it would be lost. Several
+        # processes agree on signals there alone: asking all of them takes as long as a small step.
+        if begin < end and hosts.count() == 1:
+          self._heed_signal()
+
+  def _arrive(self, step: int) -> None:
+    """Does what the agenda says for the network after `step` updates."""
+    plan = self.experiment.agenda
+    train = self.state.train
+    line: dict[str, Any] = {}
+    network = self._deploy(train.params, train.batch_stats) if step in plan.log else None
+    if step in plan.log:
+      line |= self._line(step, network)
+      self.state = self.state._replace(train=train._replace(window=_fresh_window()))
+    if step in plan.evaluate:
+      loss, accuracy = self._validate(network, train.batch_stats)
+      line |= {'validation_loss': loss, 'validation_accuracy': accuracy}
+      if plan.is_final(step):
+        by = self.experiment.config['evaluation']['choose_by']
+        best = better(self.state.best, train, loss, accuracy, by)
+        self.state = self.state._replace(best=best)
+    self._pending = line or None
+    if step == plan.first_cut:
+      figures = line['validation_loss'], line['validation_accuracy']
+      self.host['phases']['dense'] = phase_of(self.experiment, network, step, *figures)
+    for name in plan.events.get(step, ()):
+      self._happen(name)
+    saved = step in plan.checkpoint and step > 0
+    if saved:
+      self._save()
+    if self.watch is not None and step in plan.evaluate:
+      self._flush()
+      if self.watch(self._evaluated) and step < plan.total:
+        if not saved:
+          self._save()
+        raise PausedError(f'stopped at step {step}; what it takes to go on is saved')
+
+  def _validate(self, network, batch_stats):
+    """Returns the loss and the accuracy of a deployed network on the validation split."""
+    averages = self._averages(network, batch_stats)
+    return self.evaluate(network, averages, self.validation_data)
+
+  def _line(self, step: int, network: Any) -> dict[str, Any]:
+    """The values of one line of metrics, some of them still on the device."""
+    train, clock = self.state.train, self.experiment.clock
+    line = {
+      'step': step,
+      'epoch': step / clock.steps_per_epoch,
+      'examples': step * clock.batch_size,
+      'window': train.window,
+      'learning_rate': self.experiment.learning_rate(jnp.int32(max(step - 1, 0))),
+      'counts': self._count(network),
+    }
+    return line | (self._posterior(train.params, train.step) if self.is_variational else {})
+
+  def _flush(self) -> None:
+    """Reads the pending line off the device and writes it, while the next call runs."""
+    if self._pending is None:
+      return
+    values, self._pending = jax.device_get(self._pending), None
+    window, found = values.pop('window'), values.pop('counts')
+    order = ('step', 'epoch', 'examples')
+    line = {name: _plain(values.pop(name)) for name in order}
+    line |= {name: _plain(value) for name, value in values.items()}
+    if window.steps:
+      line['train_loss'] = float(window.loss / window.steps)
+      line['train_accuracy'] = float(window.accuracy / window.steps)
+    line |= counted(found, self._parameters, self._positions)
+    self._tell_of_thin_layers(int(line['step']), found.weights)
+    line |= self._timings(int(line['step']))
+    _refuse_non_finite(window)
+    if 'validation_loss' in line:
+      self._evaluated = line
+    self.metrics.append(line)
+    self.progress.line(line)
+
+  def _tell_of_thin_layers(self, step: int, weights: Mapping[str, int]) -> None:
+    """Names the layers that a cut left a weight or none where an even share would be more."""
+    cut = self.experiment.agenda.first_cut
+    if cut is None or step <= cut:
+      return
+    share = sum(map(int, weights.values())) / sum(self._weights.values())
+    for layer, active in weights.items():
+      if active <= 1 and share * self._weights[layer] >= 2 and layer not in self._thin:
+        self._thin.add(layer)
+        left = 'no weight' if active == 0 else 'one weight'
+        say(
+          f'step {step}: {layer} has {left} left; prune.floor, or prune.allocation=erk or uniform, '
+          'keeps more of a small layer'
+        )
+
+  def _timings(self, step: int) -> dict[str, float]:
+    (last_step, last_time), now = self._last_line, time.monotonic()
+    self._last_line = (step, now)
+    examples = (step - last_step) * self.experiment.clock.batch_size
+    rate = examples / max(now - last_time, 1e-9)
+    return {'seconds': round(self.seconds, 3), 'examples_per_second': round(rate, 1)}
+
+  def _copy_network(self):
+    train = self.state.train
+    return jax.tree.map(jnp.copy, (train.params, train.batch_stats))
+
+  def _measure_cut(self, step: int, params, batch_stats) -> None:
+    """Notes the network just as it was cut at `step`: the old weights under the new masks.
+
+    If it has posteriors BatchNorm's averages are taken of it anew, as for every validation.
+    """
+    cut = apply_masks(params, optax.tree.get(self.state.train.opt_state, 'masks'))
+    cut = self._deploy(cut, batch_stats)
+    figures = self._validate(cut, batch_stats)
+    self.host['phases']['pruned'] = phase_of(self.experiment, cut, step, *figures)
+
+  def _happen(self, name: str) -> None:
+    settings = self.experiment.config[name]
+    config, preprocessing = self.experiment.config, self.experiment.preprocessing
+    context = events.Context(
+      self.experiment.model, preprocessing, self.train_data, config['batch_size'], config['seed']
+    )
+    train = events.happen(name, self.state.train, settings, context)
+    self.state = self.state._replace(train=parallel.replicate(train))
+
+  def _save(self) -> None:
+    self._flush()
+    _refuse_non_finite(jax.device_get(self.state.train.window))
+    self.metrics.sync()
+    self.host['seconds'] = self.seconds
+    keep = self.experiment.config['log']['keep_checkpoints']
+    step = int(self.state.train.step)
+    if (held := self.directory) is not None:
+      state, text = self.state, self.metrics.text
+      checkpoint.save(held.checkpoints, held.owner, step, state, self.host, keep=keep, metrics=text)
+
+  def _note_signal(self, number: int) -> None:
+    self._signal = number
+
+  def _heed_signal(self) -> None:
+    if hosts.any_of(self._signal is not None):
+      self._save()
+      number = signal.SIGTERM if self._signal is None else self._signal
+      name = signal.Signals(number).name
+      raise TerminatedError(f'{name}: saved at step {int(self.state.train.step)}', number)
+
+
+def phase_of(experiment: Experiment, params, step: int, loss, accuracy) -> dict[str, Any]:
+  """Returns what the final table shows of a network at one point of training."""
+  counts = measure.report(params, experiment.positions)
+  shown = ('active_parameters', 'active_weights', 'compression', 'theoretical_speedup')
+  figures = {'step': step, 'validation_loss': float(loss), 'validation_accuracy': float(accuracy)}
+  return figures | {name: counts[name] for name in shown}
+
+
+def _fresh_window():
+  return parallel.replicate(empty_window())
+
+
+def _refuse_non_finite(window) -> None:
+  if window.bad_step >= 0:
+    raise NonFiniteLossError(
+      f'the loss of step {int(window.bad_step)} is not finite; the checkpoints before it stay'
+    )
+
+
+def _plain(value: Any) -> int | float:
+  return value if isinstance(value, int) else float(value)

@@ -1,0 +1,51 @@
+"""Where the lines of metrics of a run go: its metrics.jsonl and, where asked for, TensorBoard."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from sparsejax.experiment.machine import files
+from sparsejax.experiment.rundir import checkpoint, metrics, runs
+from sparsejax.experiment.training.setup import Experiment
+
+
+class Writers:
+  """Every place that a line of metrics goes to; none but in the process that writes."""
+
+  def __init__(self, directory: runs.RunDirectory | None, experiment: Experiment, step: int):
+    self._file = self._events = None
+    if directory is None:
+      return
+    saved = checkpoint.metrics_of(directory.checkpoints, step)
+    self._file = metrics.MetricsFile(directory.path / files.METRICS, saved)
+    if experiment.config['log']['tensorboard']:
+      from sparsejax.experiment.rundir import tensorboard
+
+      last = self.lines[-1]['step'] if self.lines else 0
+      self._events = tensorboard.writer(directory.path / 'tensorboard', purge_step=last + 1)
+
+  @property
+  def lines(self) -> list[dict[str, Any]]:
+    return self._file.lines if self._file else []
+
+  @property
+  def text(self) -> str:
+    """What metrics.jsonl holds."""
+    return self._file.text if self._file else ''
+
+  def append(self, line: Mapping[str, Any]) -> None:
+    if self._file:
+      self._file.append(line)
+    if self._events:
+      self._events.write(line['step'], line)
+
+  def sync(self) -> None:
+    if self._file:
+      self._file.sync()
+
+  def __enter__(self):
+    return self
+
+  def __exit__(self, *exception):
+    for place in (self._file, self._events):
+      if place:
+        place.close()
