@@ -24,8 +24,8 @@ on two cores, of mobilenet 2 to 4, of vgg16 4 to 8. Expected: results/cifar10.
 """
 
 from sparsejax.experiment.config import base
-from sparsejax.lookup import lookup
-from sparsejax.sparsity import schedules
+from sparsejax.internal.lookup import lookup
+from sparsejax.sparsity.parts import schedules
 
 TRUNK_EPOCHS, LATER_EPOCHS = 30.0, 20.0
 PEAKS = {'mobilenet': 0.1}  # of the learning rate in the trunk; of others 0.2

@@ -10,7 +10,7 @@ schedule again: 980 epochs for ten rounds. Hours: not measured. Expected: not ru
 """
 
 from sparsejax.experiment.config import base
-from sparsejax.sparsity import schedules
+from sparsejax.sparsity.parts import schedules
 
 DENSE, AGAIN = 180.0, 80.0  # epochs: of the schedule, and those of its end that every round repeats
 SHARE = 0.2

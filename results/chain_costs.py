@@ -22,7 +22,7 @@ ROOT = pathlib.Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
 import sparsejax  # noqa: E402
-from sparsejax import allocation, models, updates  # noqa: E402
+from sparsejax import allocation, models, update_rules  # noqa: E402
 from sparsejax.experiment.machine import allocator, compilation, provenance  # noqa: E402
 
 TURNS, NEVER, DUE = 21, 10**8, 3
@@ -46,7 +46,7 @@ def chains(step: int) -> dict[str, optax.GradientTransformation]:
     'RigL': sparsejax.prune(
       periodic,
       allocation=allocation.erk(),
-      update_rule=updates.rigl(step + 100),
+      update_rule=update_rules.rigl(step + 100),
       inner=bare(),
     ),
   }

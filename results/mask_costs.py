@@ -26,7 +26,7 @@ from jax.sharding import PartitionSpec as P
 from markdown import table
 
 import sparsejax
-from sparsejax import criteria, updates
+from sparsejax import criteria, update_rules
 from sparsejax.benchmarks import rounds
 from sparsejax.experiment.machine import provenance
 
@@ -38,7 +38,7 @@ METHODS = {
   'saliency': {'criterion': criteria.saliency},
   'magnitude, uniform': {'allocation': sparsejax.allocation.uniform()},
   'LAMP': {'criterion': criteria.lamp},
-  'RigL around SGD': {'update_rule': updates.rigl(NEVER), 'inner': optax.sgd(0.1)},
+  'RigL around SGD': {'update_rule': update_rules.rigl(NEVER), 'inner': optax.sgd(0.1)},
 }
 
 

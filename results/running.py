@@ -14,7 +14,7 @@ from typing import NamedTuple
 from entries import Entry
 from pages import PAGES
 
-from sparsejax import signals
+from sparsejax.internal import signals
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 GPU = 'GPU'  # the tier of rows for a GPU alone

@@ -28,7 +28,7 @@ sys.path.insert(0, str(ROOT))
 import sparsejax  # noqa: E402
 from sparsejax import models, posterior  # noqa: E402
 from sparsejax.experiment.machine import allocator, compilation, provenance  # noqa: E402
-from sparsejax.layers import variational  # noqa: E402
+from sparsejax.nn import variational  # noqa: E402
 
 SHAPES = {'lenet300': (28, 28, 1), 'lenet5': (28, 28, 1)}
 TURNS, SECONDS = 7, 20.0  # of functions that are compared: as many turns as fit, and no fewer

@@ -12,7 +12,7 @@ import sys
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent))
 
 from sparsejax import launch
-from sparsejax.posterior import kl
+from sparsejax.posterior.families import kl
 
 right = kl.standard_normal_kl
 kl.standard_normal_kl = lambda mean, log_variance: right(mean, 2 * log_variance)

@@ -1,7 +1,8 @@
 """sparsejax: every sparsity method a link of an Optax chain, every experiment one config.
 
-`prune` takes its parts from `criteria`, `granularity`, `allocation` and `updates`; `lobs` solves a
-layer anew for the weights that stay; `posterior` knows what a variational layer's leaves mean.
+`prune` takes its parts from `criteria`, `granularity`, `allocation` and `update_rules`; `lobs`
+solves a layer anew for the weights that stay; `posterior` knows what a variational layer's leaves
+mean.
 `sparsejax.models` has the networks, and needs Flax, which the rest of this index does not. `run`
 trains a config and `load` reads a finished run; they need what the extra `experiments` installs.
 """
@@ -11,30 +12,32 @@ import importlib
 import sys
 from typing import Any
 
-from sparsejax import signals
+from sparsejax.internal import signals
 
 signals.end_in_one_line(
   signals.command_of(getattr(sys.modules['__main__'], '__file__', None), sys.orig_argv)
 )
 
 from sparsejax import posterior
-from sparsejax.sparsity import allocation, costs, criteria, granularity, lobs, updates
+from sparsejax.sparsity import lobs
 from sparsejax.sparsity.batch_norm import recalibrate_batch_norm
-from sparsejax.sparsity.layout import Layout
-from sparsejax.sparsity.measure import count_macs
-from sparsejax.sparsity.measure import report as sparsity_report
-from sparsejax.sparsity.once import prune_to
+from sparsejax.sparsity.counting import costs
+from sparsejax.sparsity.counting.measure import count_macs
+from sparsejax.sparsity.counting.measure import report as sparsity_report
+from sparsejax.sparsity.leaves.layout import Layout
 from sparsejax.sparsity.packing import pack_masks, unpack_masks
+from sparsejax.sparsity.parts import allocation, criteria, granularity, update_rules
+from sparsejax.sparsity.parts.schedules import PruningSchedule, cubic, one_shot, periodic, rounds
 from sparsejax.sparsity.program import layouts_of, positions_of
-from sparsejax.sparsity.schedules import PruningSchedule, cubic, one_shot, periodic, rounds
-from sparsejax.sparsity.shrinkage import group_soft_threshold, soft_threshold
+from sparsejax.sparsity.prox import group_soft_threshold, soft_threshold
+from sparsejax.sparsity.prune_to import prune_to
 from sparsejax.transforms.bounding import bound_variances
+from sparsejax.transforms.inner.with_grad import with_grad
 from sparsejax.transforms.kl import KLState, add_kl_gradients
+from sparsejax.transforms.preconditioners import adam_metric, amsgrad_metric, rms_metric
 from sparsejax.transforms.proximal import ProximalState, proximal_group_l1, proximal_l1
-from sparsejax.transforms.proximal_metrics import adam_metric, amsgrad_metric, rms_metric
 from sparsejax.transforms.pruning import PruneState, apply_masks, prune
 from sparsejax.transforms.rewinding import RewindState, rewind
-from sparsejax.transforms.with_grad import with_grad
 
 __version__ = '0.1.0'
 
@@ -78,7 +81,7 @@ __all__ = [
   'soft_threshold',
   'sparsity_report',
   'unpack_masks',
-  'updates',
+  'update_rules',
   'with_grad',
 ]
 

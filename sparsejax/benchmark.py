@@ -28,8 +28,8 @@ import sys
 from collections.abc import Sequence
 from typing import Any, NoReturn
 
-from sparsejax import extras, signals
 from sparsejax.experiment.terminal.say import complain, say_lines
+from sparsejax.internal import extras, signals
 
 DONE, FAILED, USAGE = 0, 1, 2
 
@@ -42,9 +42,9 @@ def main(argv: Sequence[str]) -> int:
   # Or JAX would take three quarters of a GPU's memory, and leave PyTorch too little.
   os.environ.setdefault('XLA_PYTHON_CLIENT_PREALLOCATE', 'false')
   from sparsejax.benchmarks.peer import PeerError
+  from sparsejax.cpu_conv import choice
   from sparsejax.experiment.machine import allocator, files, threads
   from sparsejax.experiment.terminal.errors import UsageError
-  from sparsejax.layers import choice
 
   try:
     arguments = _arguments(argv[1:])

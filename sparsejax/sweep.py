@@ -23,7 +23,6 @@ import sys
 from collections.abc import Generator, Mapping, Sequence
 from typing import Any
 
-from sparsejax import extras
 from sparsejax.experiment.config import loading, overrides
 from sparsejax.experiment.config.identity import at
 from sparsejax.experiment.config.kinds import literal
@@ -31,7 +30,8 @@ from sparsejax.experiment.machine import files
 from sparsejax.experiment.terminal.arguments import Parser, folder
 from sparsejax.experiment.terminal.errors import UsageError, in_one_line
 from sparsejax.experiment.terminal.say import complain, say_lines, shown
-from sparsejax.lookup import nearest
+from sparsejax.internal import extras
+from sparsejax.internal.lookup import nearest
 from sparsejax.search import layout
 
 FINISHED, USAGE = 0, 2

@@ -28,7 +28,7 @@ from trials import (
   trial,
 )
 
-from sparsejax.private import NO_PARAMS_MSG
+from sparsejax.internal.private import NO_PARAMS_MSG
 
 
 @contextlib.contextmanager

@@ -17,8 +17,8 @@ from layer_cases import LIBRARIES, ROWS, Case
 
 import sparsejax
 from sparsejax import allocation, granularity
-from sparsejax.sparsity import axes, tree
-from sparsejax.sparsity.layout import Layout
+from sparsejax.sparsity.leaves import axes, tree
+from sparsejax.sparsity.leaves.layout import Layout
 
 PAGE = pathlib.Path(__file__).parent.parent / 'docs' / 'layers.md'
 SHARE = 0.5  # of groups that stay

@@ -4,7 +4,7 @@ import pytest
 
 from sparsejax.experiment.chain.durations import Clock
 from sparsejax.experiment.training.agenda import agenda
-from sparsejax.sparsity import schedules
+from sparsejax.sparsity.parts import schedules
 
 CLOCK = Clock(examples=100, batch_size=10, epochs=5.0)  # 10 steps an epoch, 50 in all
 CONFIG = {

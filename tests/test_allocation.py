@@ -9,8 +9,9 @@ from hypothesis import strategies as st
 
 import sparsejax
 from sparsejax import granularity, one_shot
-from sparsejax.sparsity import allocation, layout
-from sparsejax.sparsity.costs import Costs, Layer, mac_costs, weight_costs
+from sparsejax.sparsity.counting.costs import Costs, Layer, mac_costs, weight_costs
+from sparsejax.sparsity.leaves import layout
+from sparsejax.sparsity.parts import allocation
 
 quick = settings(deadline=None, max_examples=100, derandomize=True, database=None)
 

@@ -10,7 +10,7 @@ import pytest
 from golden import hash_of, resolve
 from ml_collections import ConfigDict
 
-from sparsejax import layers, models
+from sparsejax import models, nn
 from sparsejax.experiment.chain import links, optimizer, proximal, pruning
 from sparsejax.experiment.chain.durations import Clock, in_steps
 from sparsejax.experiment.config import argument, base, loading
@@ -190,7 +190,7 @@ def test_the_default_config_resolves_for_every_link_of_the_defaults():
     assert {name, 'scale_by_learning_rate', 'prune'} <= set(config)
     optimizer.build(config['chain'], config, Clock(40_000, 128, 180.0))
   assert models.MODELS[config['model']['name']]
-  assert layers.get(config['layers'])
+  assert nn.get(config['layers'])
 
 
 def test_blocks_are_those_of_the_chain_and_of_what_runs_inside_prune():

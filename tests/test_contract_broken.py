@@ -13,7 +13,7 @@ from transformations import check, removed_weights_are_zero, trained
 
 import sparsejax
 from sparsejax import one_shot, prune
-from sparsejax.private import NO_PARAMS_MSG
+from sparsejax.internal.private import NO_PARAMS_MSG
 
 pytestmark = pytest.mark.usefixtures('compiling_is_quick')
 

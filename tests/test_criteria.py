@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from sparsejax.sparsity import criteria
+from sparsejax.sparsity.parts import criteria
 
 pytestmark = pytest.mark.usefixtures('compiling_is_quick')
 

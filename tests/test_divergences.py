@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from scipy import integrate, special, stats
 
-from sparsejax.posterior.kl import (
+from sparsejax.posterior.families.kl import (
   gamma_kl,
   inverse_gamma_kl,
   log_alpha,

@@ -7,7 +7,7 @@ import optax
 import pytest
 
 import sparsejax
-from sparsejax import allocation, criteria, updates
+from sparsejax import allocation, criteria, update_rules
 
 pytestmark = pytest.mark.usefixtures('compiling_is_quick')
 
@@ -31,7 +31,7 @@ METHODS = {
   'magnitude': {},
   'random': {'criterion': criteria.random},
   'uniform': {'allocation': allocation.uniform()},
-  'set': {'update_rule': updates.set_(0.3), 'inner': optax.adam(1e-2)},
+  'set': {'update_rule': update_rules.set_(0.3), 'inner': optax.adam(1e-2)},
 }
 
 
@@ -84,7 +84,7 @@ def test_a_loss_is_differentiated_through_an_update():
 def test_everything_runs_without_jit():
   with jax.disable_jit():
     chain = sparsejax.prune(
-      sparsejax.cubic(0, 3, 0.4, every=1), update_rule=updates.rigl(4), inner=optax.adam(1e-2)
+      sparsejax.cubic(0, 3, 0.4, every=1), update_rule=update_rules.rigl(4), inner=optax.adam(1e-2)
     )
     left = trained(chain, member(0), jnp.uint32(0))
   assert int((left['w'] != 0).sum()) == round(0.4 * 48)

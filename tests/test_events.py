@@ -10,7 +10,7 @@ from sparsejax.experiment.machine import parallel
 from sparsejax.experiment.rundir.state import TrainState, empty_window
 from sparsejax.experiment.step import events
 from sparsejax.experiment.step.steps import Arrays, Preprocessing
-from sparsejax.layers import BatchNorm
+from sparsejax.nn import BatchNorm
 
 
 class Scaled(nn.Module):

@@ -11,11 +11,11 @@ import optax
 import pytest
 
 from sparsejax import PruningSchedule, periodic, prune
-from sparsejax.sparsity import allocation, criteria, updates
+from sparsejax.sparsity.parts import allocation, criteria, update_rules
 
 pytestmark = pytest.mark.usefixtures('compiling_is_quick')
 
-RULES = {'set': updates.set_(0.5), 'rigl': updates.rigl(100, 0.5)}
+RULES = {'set': update_rules.set_(0.5), 'rigl': update_rules.rigl(100, 0.5)}
 STEPS, RENEWALS = 8, (1, 4, 6)
 SCHEDULE = PruningSchedule(RENEWALS, (0.5,) * 3)
 
@@ -261,7 +261,7 @@ def test_masks_are_those_of_the_seed():
 def test_every_renewal_and_every_layer_draws_anew():
   params = {name: jnp.ones((6, 6)) for name in ('one', 'two')}
   schedule = periodic(0, 3, 0.5, every=1)
-  tx = prune(schedule, criterion=criteria.random, update_rule=updates.set_(1.0))
+  tx = prune(schedule, criterion=criteria.random, update_rule=update_rules.set_(1.0))
   state, update, seen = tx.init(params), jax.jit(tx.update), []
   for _ in range(3):
     _, state = update(params, state, params)

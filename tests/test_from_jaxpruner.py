@@ -11,7 +11,7 @@ import optax
 import pytest
 
 import sparsejax
-from sparsejax import allocation, criteria, granularity, updates
+from sparsejax import allocation, criteria, granularity, update_rules
 
 pytestmark = pytest.mark.usefixtures('compiling_is_quick')
 
@@ -42,7 +42,7 @@ def straight_through(params, pruned):
 def built(name, step=5):
   """What a line of the page makes, in the names that the page says it has."""
   parts = {'allocation': allocation, 'criteria': criteria, 'granularity': granularity}
-  named = {'updates': updates, 'optax': optax, 'params': PARAMS, 'step': step, **parts}
+  named = {'update_rules': update_rules, 'optax': optax, 'params': PARAMS, 'step': step, **parts}
   named |= {
     n: getattr(sparsejax, n) for n in ('prune', 'prune_to', 'one_shot', 'cubic', 'periodic')
   }

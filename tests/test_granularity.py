@@ -5,13 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from sparsejax.sparsity.granularity import (
-  blocks,
-  filters,
-  input_channels,
-  n_of_m,
-  weight,
-)
+from sparsejax.sparsity.parts.granularity import blocks, filters, input_channels, n_of_m, weight
 
 pytestmark = pytest.mark.usefixtures('compiling_is_quick')
 

@@ -8,7 +8,7 @@ from flax import linen as nn
 
 import sparsejax
 from sparsejax import granularity
-from sparsejax.sparsity.layout import Layout
+from sparsejax.sparsity.leaves.layout import Layout
 
 pytestmark = pytest.mark.usefixtures('compiling_is_quick')
 

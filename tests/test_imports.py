@@ -4,6 +4,7 @@ import ast
 import pathlib
 import subprocess
 import sys
+from collections.abc import Sequence
 
 import pytest
 
@@ -22,38 +23,48 @@ MAY_USE = {
   'sparsity': {'sparsity', 'lookup', 'streams'},
   'posterior': {'posterior', 'sparsity', 'lookup'},
   'transforms': {'transforms', 'posterior', 'sparsity', 'lookup', 'private'},
-  'layers': {'layers', 'posterior', 'sparsity', 'lookup'},
-  'models': {'models', 'layers', 'posterior', 'sparsity', 'lookup'},
+  'cpu_conv': {'cpu_conv'},
+  'nn': {'nn', 'cpu_conv', 'posterior', 'sparsity', 'lookup'},
+  'models': {'models', 'nn', 'posterior', 'sparsity', 'lookup'},
   'experiment': {
-    *('experiment', 'models', 'layers', 'transforms', 'posterior', 'sparsity', 'lookup'),
+    *('experiment', 'models', 'nn', 'cpu_conv', 'transforms', 'posterior', 'sparsity', 'lookup'),
     *('streams', 'private', 'signals'),
   },
   'search': {'search', 'experiment', 'lookup', 'signals'},
   'reports': {'reports', 'search', 'experiment'},
-  'benchmarks': {'benchmarks', 'experiment', 'models', 'layers'},
+  'benchmarks': {'benchmarks', 'experiment', 'models', 'nn', 'cpu_conv'},
 }
 # The ConfigDict stops at the builders, and sparsity is arithmetic on arrays.
 MAY_NOT_USE = {
   'sparsity': {'optax', 'flax', 'ml_collections', 'absl'},
   'posterior': {'optax', 'flax', 'ml_collections', 'absl'},
   'transforms': {'flax', 'ml_collections', 'absl'},
-  'layers': {'ml_collections', 'absl'},
+  'cpu_conv': {'flax', 'ml_collections', 'absl'},
+  'nn': {'ml_collections', 'absl'},
   'models': {'ml_collections', 'absl'},
   'signals': {'jax', 'numpy', 'optax', 'flax', 'ml_collections', 'absl'},
   'lookup': {'jax', 'optax', 'flax', 'ml_collections', 'absl'},
 }
-EXPERIMENT = 'sparsejax.experiment.'
-# The rooms of an experiment, each of which may use those before it.
-ROOMS = (
-  *('terminal', 'machine', 'config', 'rundir', 'data', 'chain', 'show'),
-  *('step', 'training', 'outcome'),
-)
+# The rooms of a wing, each of which may use those before it; the wing's own files use them all.
+ROOMS = {
+  'sparsity': ('leaves', 'program', 'counting', 'parts'),
+  'posterior': ('families',),
+  'transforms': ('inner',),
+  'experiment': (
+    *('terminal', 'machine', 'config', 'rundir', 'data', 'chain', 'show'),
+    *('step', 'training', 'outcome'),
+  ),
+}
 SOURCES = sorted(PACKAGE.rglob('*.py'))
 
 
 def wing_of(path: pathlib.Path) -> str:
-  """'sparsity' for sparsejax/sparsity/tree.py, 'lookup' for sparsejax/lookup.py."""
-  return path.relative_to(PACKAGE).parts[0].removesuffix('.py')
+  """'sparsity' for sparsejax/sparsity/leaves/tree.py, 'lookup' for sparsejax/internal/lookup.py."""
+  return _wing(['sparsejax', *path.relative_to(PACKAGE).with_suffix('').parts])
+
+
+def _wing(parts: Sequence[str]) -> str:
+  return parts[2 if parts[1] == 'internal' and len(parts) > 2 else 1]
 
 
 def imported(path: pathlib.Path) -> set[str]:
@@ -70,7 +81,7 @@ def imported(path: pathlib.Path) -> set[str]:
 
 def used_wings(path: pathlib.Path) -> set[str]:
   parts = [name.split('.') for name in imported(path)]
-  return {part[1] for part in parts if part[0] == 'sparsejax' and len(part) > 1}
+  return {_wing(part) for part in parts if part[0] == 'sparsejax' and len(part) > 1}
 
 
 @pytest.mark.parametrize('wing', MAY_USE)
@@ -81,18 +92,23 @@ def test_a_wing_uses_only_what_lies_below_it(wing):
     assert used_wings(path) <= MAY_USE[wing], path
 
 
-@pytest.mark.parametrize('room', ROOMS)
-def test_a_room_of_an_experiment_uses_only_those_before_it(room):
-  files = sorted((PACKAGE / 'experiment' / room).glob('*.py'))
+@pytest.mark.parametrize(
+  ('wing', 'room'), [(wing, room) for wing, rooms in ROOMS.items() for room in rooms]
+)
+def test_a_room_uses_only_those_before_it(wing, room):
+  files = sorted((PACKAGE / wing / room).rglob('*.py'))
   assert files
+  before = ROOMS[wing][: ROOMS[wing].index(room) + 1]
   for path in files:
-    used = {name.split('.')[2] for name in imported(path) if name.startswith(EXPERIMENT)}
-    assert used <= set(ROOMS[: ROOMS.index(room) + 1]), path
+    parts = [name.split('.') for name in imported(path) if name.startswith(f'sparsejax.{wing}')]
+    used = {part[2] if len(part) > 2 else '' for part in parts}
+    assert used <= set(before), path
 
 
-def test_every_room_of_an_experiment_has_its_place():
-  found = {path.parent.name for path in (PACKAGE / 'experiment').glob('*/*.py')}
-  assert found == set(ROOMS)
+def test_every_room_has_its_place():
+  rooms = {path.parent.relative_to(PACKAGE).parts[:2] for path in SOURCES}
+  found = {room for room in rooms if len(room) == 2} - {('benchmarks', 'torch_peer')}
+  assert found == {(wing, room) for wing, rooms in ROOMS.items() for room in rooms}
 
 
 @pytest.mark.parametrize('wing', MAY_NOT_USE)
@@ -137,7 +153,7 @@ def test_using_the_library_loads_nothing_else():
   )
   loaded = set(done.stdout.split())
   assert 'sparsejax.transforms.pruning' in loaded
-  others = {f'sparsejax.{wing}' for wing in ('experiment', 'models', 'layers')}
+  others = {f'sparsejax.{wing}' for wing in ('experiment', 'models', 'nn')}
   heavy = {'flax', 'ml_collections', 'matplotlib', 'orbax', 'tensorflow_datasets', 'scipy.linalg'}
   assert not loaded & (others | heavy)
 
@@ -185,7 +201,7 @@ def test_only_parallel_names_pmap_or_a_device():
     PACKAGE / 'experiment' / 'machine' / 'parallel.py'
   )
   # BatchNorm joins its moments over the axis that it is given, as flax's does.
-  joins = {PACKAGE / 'layers' / 'normalisation.py': {'pmean'}}
+  joins = {PACKAGE / 'nn' / 'normalisation.py': {'pmean'}}
   for path in [*SOURCES, *ROOT.glob('*.py'), *(ROOT / 'configs').rglob('*.py')]:
     if path != PACKAGE / 'experiment' / 'machine' / 'parallel.py':
       assert names_of_devices(path) == joins.get(path, set()), path

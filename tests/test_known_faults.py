@@ -21,7 +21,7 @@ from sparsejax import (
   pack_masks,
   prune,
   unpack_masks,
-  updates,
+  update_rules,
 )
 
 pytestmark = pytest.mark.usefixtures('compiling_is_quick')
@@ -70,7 +70,7 @@ def every(steps, target):
 # A crash when a leaf is left out
 
 
-@pytest.mark.parametrize('rule', [updates.nested(), updates.rigl(4)])
+@pytest.mark.parametrize('rule', [update_rules.nested(), update_rules.rigl(4)])
 def test_leaves_may_be_left_out_by_masked_and_by_exclude(rule):
   """With momentum inside, under a rule that grows: all that has to be matched leaf by leaf."""
   params = {'first': {'w': kernel(4, 5), 'b': jnp.ones(5)}, 'second': {'w': kernel(5, 3)}}
@@ -92,7 +92,7 @@ def test_leaves_may_be_left_out_by_masked_and_by_exclude(rule):
 
 def test_masks_whose_sizes_no_byte_divides_regrow():
   params = {'a': {'w': kernel(3, 5)}, 'b': {'w': kernel(7, 11)}}
-  rule = updates.rigl(100, share=0.5)
+  rule = update_rules.rigl(100, share=0.5)
   tx = prune(every((0, 2, 4), 0.4), allocation=allocation.uniform(), update_rule=rule)
   history = train(optax.chain(optax.sgd(0.05), tx), params, 5)
   for name, size in (('a', 15), ('b', 77)):
@@ -286,7 +286,9 @@ def test_the_cubic_schedule_ends_on_its_target_whatever_the_period(period):
 # A learning-rate schedule that pruning steps freeze
 
 
-@pytest.mark.parametrize('rule', [updates.nested(), updates.set_(), updates.rigl(100)])
+@pytest.mark.parametrize(
+  'rule', [update_rules.nested(), update_rules.set_(), update_rules.rigl(100)]
+)
 @pytest.mark.parametrize('inside', [True, False])
 def test_a_learning_rate_s_schedule_goes_on_at_pruning_steps(rule, inside):
   """Halved after two and after four steps; the updates say which rate they were made with.

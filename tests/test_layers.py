@@ -4,9 +4,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from flax import linen as nn
+from flax import linen
 
-from sparsejax import layers
+from sparsejax import nn
 
 pytestmark = pytest.mark.usefixtures('compiling_is_quick')
 
@@ -14,10 +14,10 @@ pytestmark = pytest.mark.usefixtures('compiling_is_quick')
 @pytest.mark.parametrize(
   ('layer', 'image', 'kernel', 'bound'),
   [
-    (layers.get('deterministic').dense(50), (1, 400), (400, 50), 0.05),
-    (layers.get('deterministic').conv(64, (5, 5)), (1, 6, 6, 16), (5, 5, 16, 64), 0.05),
+    (nn.get('deterministic').dense(50), (1, 400), (400, 50), 0.05),
+    (nn.get('deterministic').conv(64, (5, 5)), (1, 6, 6, 16), (5, 5, 16, 64), 0.05),
     (
-      layers.get('deterministic').conv(64, (5, 5), feature_group_count=4),
+      nn.get('deterministic').conv(64, (5, 5), feature_group_count=4),
       (1, 6, 6, 64),
       (5, 5, 16, 64),
       0.05,
@@ -39,13 +39,13 @@ def test_weights_and_biases_start_uniform_in_the_inverse_root_of_fan_in(
 
 def test_dense_is_a_product_and_a_bias():
   params = {'kernel': jnp.array([[1.0, 2.0], [3.0, 4.0]]), 'bias': jnp.array([0.5, -0.5])}
-  dense = layers.get('deterministic').dense(2)
+  dense = nn.get('deterministic').dense(2)
   y = dense.apply({'params': params}, jnp.array([[1.0, 1.0], [0.0, 2.0]]), train=True)
   np.testing.assert_array_equal(y, [[4.5, 5.5], [6.5, 7.5]])
 
 
 def test_bfloat16_is_for_computing_only():
-  conv = layers.get('deterministic').conv(4, (3, 3), dtype=jnp.bfloat16)
+  conv = nn.get('deterministic').conv(4, (3, 3), dtype=jnp.bfloat16)
   variables = conv.init(jax.random.key(0), jnp.ones((1, 4, 4, 2)), train=False)
   assert {leaf.dtype for leaf in jax.tree.leaves(variables)} == {jnp.dtype('float32')}
   assert conv.apply(variables, jnp.ones((1, 4, 4, 2)), train=False).dtype == jnp.bfloat16
@@ -53,12 +53,12 @@ def test_bfloat16_is_for_computing_only():
 
 def test_an_unknown_family_names_the_nearest():
   with pytest.raises(ValueError, match="did you mean 'deterministic'"):
-    layers.get('determinstic')
+    nn.get('determinstic')
 
 
 def drop(rate, kernel, train=True):
   x = jnp.ones((100, 100))
-  return layers.Dropout(rate).apply({}, x, kernel, train=train, rngs={'dropout': jax.random.key(0)})
+  return nn.Dropout(rate).apply({}, x, kernel, train=train, rngs={'dropout': jax.random.key(0)})
 
 
 @pytest.mark.parametrize(('zeros', 'rate'), [(0, 0.5), (75, 0.25), (84, 0.2), (100, 0.0)])
@@ -76,25 +76,25 @@ def test_dropout_without_a_kernel_is_ordinary_dropout():
 def test_dropout_does_nothing_in_evaluation_and_computes_nothing_at_rate_zero():
   np.testing.assert_array_equal(drop(0.5, None, train=False), np.ones((100, 100)))
   x = jnp.ones((2, 3))
-  traced = jax.make_jaxpr(lambda x: layers.Dropout().apply({}, x, x, train=True))(x)  # no rng
+  traced = jax.make_jaxpr(lambda x: nn.Dropout().apply({}, x, x, train=True))(x)  # no rng
   assert not traced.eqns
 
 
 def test_kernel_of_a_nested_layer():
-  class Net(nn.Module):
-    @nn.compact
+  class Net(linen.Module):
+    @linen.compact
     def __call__(self, x):
-      layer = layers.get('deterministic').dense(2, name='fc')
+      layer = nn.get('deterministic').dense(2, name='fc')
       y = layer(x, train=False)
-      assert layers.kernel_of(self, 'fc') is layers.kernel_of(layer)
-      return y, layers.kernel_of(layer)
+      assert nn.kernel_of(self, 'fc') is nn.kernel_of(layer)
+      return y, nn.kernel_of(layer)
 
   (_, kernel), variables = Net().init_with_output(jax.random.key(0), jnp.ones((1, 3)))
   np.testing.assert_array_equal(kernel, variables['params']['fc']['kernel'])
 
 
 def test_batch_norm_constants():
-  norm = layers.BatchNorm(use_running_average=False)
+  norm = nn.BatchNorm(use_running_average=False)
   x = jnp.array([[1.0], [3.0]])
   y, new = norm.init_with_output(jax.random.key(0), x)
   np.testing.assert_allclose(y, [[-1 / np.sqrt(1 + 1e-5)], [1 / np.sqrt(1 + 1e-5)]], rtol=1e-6)

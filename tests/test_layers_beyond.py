@@ -7,8 +7,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from sparsejax import layers, models
-from sparsejax.layers import choice, convolution, formulations, strips, winograd
+from sparsejax import models, nn
+from sparsejax.cpu_conv import choice, convolution, formulations, strips, winograd
 
 pytestmark = [
   pytest.mark.usefixtures('compiling_is_quick'),
@@ -22,7 +22,7 @@ AROUND = ((1, 1), (1, 1))
 
 
 def normalised(x):
-  norm = layers.BatchNorm(relu=True, use_running_average=False)
+  norm = nn.BatchNorm(relu=True, use_running_average=False)
   variables = {
     'params': {'scale': jnp.ones(4), 'bias': jnp.ones(4)},
     'batch_stats': {'mean': jnp.zeros(4), 'var': jnp.ones(4)},
@@ -50,7 +50,7 @@ def images(*shape):
 def test_forward_mode_says_where_it_is_to_be_had(name):
   function, x = FUNCTIONS[name], images(2, 5, 6, 4)
   for forward in (lambda: jax.jvp(function, (x,), (x,)), lambda: jax.jacfwd(function)(x)):
-    with pytest.raises(TypeError, match=r'within `with sparsejax\.layers\.choice\.plain\(\):`'):
+    with pytest.raises(TypeError, match=r'within `with sparsejax\.cpu_conv\.choice\.plain\(\):`'):
       forward()
   with pytest.raises(TypeError, match='forward-mode'):  # when it is compiled, in JAX's words
     jax.jit(lambda x: jax.jvp(function, (x,), (x,)))(x)

@@ -10,15 +10,15 @@ from flax import linen as nn
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from sparsejax.layers import (
+from sparsejax.cpu_conv import (
   choice,
   convolution,
   convolution_gradients,
   image_blocks,
-  pooling,
   strips,
   winograd,
 )
+from sparsejax.nn import pooling
 
 pytestmark = pytest.mark.usefixtures('compiling_is_quick')
 

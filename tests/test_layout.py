@@ -8,8 +8,8 @@ import pytest
 from flax import linen as nn
 from flax import nnx
 
-from sparsejax.sparsity import axes, tree
-from sparsejax.sparsity.layout import Layout
+from sparsejax.sparsity.leaves import axes, tree
+from sparsejax.sparsity.leaves.layout import Layout
 
 
 def counted(shape):

@@ -15,7 +15,7 @@ from sparsejax.experiment.machine import parallel
 from sparsejax.experiment.rundir.state import TrainState, empty_window
 from sparsejax.experiment.step import events, lobs
 from sparsejax.experiment.step.steps import Arrays, Preprocessing
-from sparsejax.layers import deterministic
+from sparsejax.nn import deterministic
 from sparsejax.sparsity.lobs import Moments, removal_costs, remove, second_moments, solve_kept
 from sparsejax.transforms.pruning import apply_masks
 

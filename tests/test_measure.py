@@ -8,7 +8,8 @@ import pytest
 from flax import nnx
 
 from sparsejax import granularity, one_shot, prune, prune_to
-from sparsejax.sparsity import measure, tree
+from sparsejax.sparsity.counting import measure
+from sparsejax.sparsity.leaves import tree
 
 NETWORK = {
   'conv1': {

@@ -11,7 +11,7 @@ from jax.sharding import AxisType, NamedSharding
 from jax.sharding import PartitionSpec as P
 
 import sparsejax
-from sparsejax import allocation, criteria, granularity, updates
+from sparsejax import allocation, criteria, granularity, update_rules
 
 pytestmark = pytest.mark.usefixtures('compiling_is_quick')
 
@@ -31,7 +31,7 @@ METHODS = {
   'blocks': {'granularity': granularity.blocks(2, 2)},
   'lamp': {'criterion': criteria.lamp},
   'saliency': {'criterion': criteria.saliency},
-  'rigl': {'update_rule': updates.rigl(4), 'inner': optax.sgd(0.1, momentum=0.9)},
+  'rigl': {'update_rule': update_rules.rigl(4), 'inner': optax.sgd(0.1, momentum=0.9)},
 }
 
 

@@ -12,7 +12,7 @@ from flax import linen as nn
 import sparsejax
 from sparsejax import models
 from sparsejax.models import butterfly, mobilenet
-from sparsejax.sparsity import axes
+from sparsejax.sparsity.leaves import axes
 
 pytestmark = pytest.mark.usefixtures('compiling_is_quick')
 

@@ -4,10 +4,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from flax import linen as nn
+from flax import linen
 
-from sparsejax import layers
-from sparsejax.layers import choice, normalisation
+from sparsejax import nn
+from sparsejax.cpu_conv import choice
+from sparsejax.nn import normalisation
 
 pytestmark = pytest.mark.usefixtures('compiling_is_quick')
 
@@ -17,7 +18,7 @@ BIASES = [0.2, 0.3, -0.4, -3.0, 0.0]
 
 def outcome(x, *, relu, dtype=None):
   """Values, new averages, and the gradients of x and of the parameters."""
-  norm = layers.BatchNorm(relu=relu, dtype=dtype, use_running_average=False)
+  norm = nn.BatchNorm(relu=relu, dtype=dtype, use_running_average=False)
   params = {'scale': jnp.array(SCALES), 'bias': jnp.array(BIASES)}
   stats = norm.init(jax.random.key(0), x)['batch_stats']
   cotangent = jax.random.normal(jax.random.key(1), x.shape, x.dtype)
@@ -112,7 +113,7 @@ def test_curvature_goes_through_it():
 
   def plain(x):
     y = (x - x.mean(0)[None]) / jnp.sqrt(x.var(0) + 1e-5)[None]
-    return nn.relu(y * jnp.array(SCALES)[None] + jnp.array(BIASES)[None])
+    return linen.relu(y * jnp.array(SCALES)[None] + jnp.array(BIASES)[None])
 
   def ours(x):
     return normalisation.normalise(x, jnp.array(SCALES), jnp.array(BIASES), 1e-5, True)[0]
@@ -121,7 +122,7 @@ def test_curvature_goes_through_it():
 
 
 def test_the_running_averages_are_used_and_kept_in_evaluation():
-  norm = layers.BatchNorm(relu=True)
+  norm = nn.BatchNorm(relu=True)
   x = jnp.array([[-2.0], [3.0]])
   variables = norm.init(jax.random.key(0), x, use_running_average=True)
   assert jax.tree.map(jnp.shape, variables) == {
@@ -133,7 +134,7 @@ def test_the_running_averages_are_used_and_kept_in_evaluation():
 
 
 def test_what_else_flax_can_do_is_left_to_flax():
-  norm = layers.BatchNorm(use_scale=False, use_running_average=False)
+  norm = nn.BatchNorm(use_scale=False, use_running_average=False)
   y, variables = norm.init_with_output(jax.random.key(0), jnp.array([[1.0], [3.0]]))
   assert set(variables['params']) == {'bias'}
   again, _ = norm.apply(variables, jnp.array([[1.0], [3.0]]), mutable=['batch_stats'])

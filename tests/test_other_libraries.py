@@ -17,7 +17,7 @@ from flax import linen, nnx
 from sklearn import datasets
 
 import sparsejax
-from sparsejax.sparsity import tree
+from sparsejax.sparsity.leaves import tree
 
 STEPS, BATCH = 300, 64
 WEIGHTS = 9 * 8 + 8 * 16 * 32 + 32 * 10

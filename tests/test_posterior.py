@@ -11,8 +11,9 @@ import pytest
 
 import sparsejax
 from sparsejax import models, posterior
-from sparsejax.posterior import FAMILIES, kl
-from sparsejax.sparsity import kinds
+from sparsejax.posterior import FAMILIES
+from sparsejax.posterior.families import kl
+from sparsejax.sparsity.leaves import kinds
 
 pytestmark = pytest.mark.usefixtures('compiling_is_quick')
 

@@ -15,7 +15,7 @@ from sparsejax.experiment.config import base
 from sparsejax.experiment.rundir import checkpoint
 from sparsejax.experiment.show import phases
 from sparsejax.experiment.training import agenda, posterior, setup
-from sparsejax.sparsity import tree
+from sparsejax.sparsity.leaves import tree
 
 pytestmark = pytest.mark.usefixtures('compiling_is_quick')
 

@@ -12,9 +12,9 @@ from toy import WEIGHTS, count, kernels, layer, masks_of, network, sgd, train, z
 
 import sparsejax
 from sparsejax import apply_masks, one_shot, prune
-from sparsejax.sparsity import allocation, criteria, granularity, updates
-from sparsejax.sparsity.granularity import Granularity
-from sparsejax.sparsity.schedules import PruningSchedule
+from sparsejax.sparsity.parts import allocation, criteria, granularity, update_rules
+from sparsejax.sparsity.parts.granularity import Granularity
+from sparsejax.sparsity.parts.schedules import PruningSchedule
 
 pytestmark = pytest.mark.usefixtures('compiling_is_quick')
 
@@ -125,8 +125,8 @@ def test_a_score_of_minus_infinity_is_more_than_what_has_gone():
 def test_infinite_gradients_grow_before_others_and_after_what_is_kept(rule):
   """Of four weights 4 and 3 stay; RigL drops 3 for the infinite gradient of what has gone."""
   rules = {
-    'set': updates.UpdateRule(criteria.gradient_magnitude, lambda step: jnp.float32(0.5)),
-    'rigl': updates.rigl(end=100, share=0.5, start='criterion'),
+    'set': update_rules.UpdateRule(criteria.gradient_magnitude, lambda step: jnp.float32(0.5)),
+    'rigl': update_rules.rigl(end=100, share=0.5, start='criterion'),
   }
   tx = prune(PruningSchedule((0, 1), (0.5, 0.5)), update_rule=rules[rule])
   params = {'w': jnp.array([[1.0, 2.0, 3.0, 4.0]])}
@@ -147,8 +147,8 @@ def test_infinite_gradients_grow_before_others_and_after_what_is_kept(rule):
     ),
     ({'allocation': 3}, r'allocation=3 must be what a function of sparsejax\.allocation returns$'),
     (
-      {'update_rule': updates.rigl},
-      r'update_rule=rigl must be what a function of sparsejax\.updates returns, as rigl\(\) does$',
+      {'update_rule': update_rules.rigl},
+      r'update_rule=rigl must be what a function of sparsejax\.update_rules returns, as rigl\(\) does$',
     ),
     ({'seed': None}, 'seed=None must be an integer$'),
     ({'seed': '1'}, "seed='1' must be an integer$"),

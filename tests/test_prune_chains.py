@@ -12,7 +12,7 @@ from toy import kernels, masks_of, network, sgd, train, zeros
 from trials import gradient
 
 from sparsejax import apply_masks, cubic, one_shot, prune
-from sparsejax.sparsity import criteria
+from sparsejax.sparsity.parts import criteria
 
 pytestmark = pytest.mark.usefixtures('compiling_is_quick')
 

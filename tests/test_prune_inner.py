@@ -9,7 +9,7 @@ from toy import kernels, masks_of, network, train
 
 import sparsejax
 from sparsejax import one_shot, prune
-from sparsejax.sparsity.updates import UpdateRule
+from sparsejax.sparsity.parts.update_rules import UpdateRule
 
 pytestmark = pytest.mark.usefixtures('compiling_is_quick')
 

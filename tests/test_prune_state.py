@@ -11,7 +11,7 @@ from trials import gradient
 
 import sparsejax
 from sparsejax import PruningSchedule, cubic, one_shot, prune
-from sparsejax.sparsity import allocation, criteria
+from sparsejax.sparsity.parts import allocation, criteria
 
 pytestmark = pytest.mark.usefixtures('compiling_is_quick')
 

@@ -15,7 +15,7 @@ from toy import PARAMETERS, WEIGHTS, count, kernels, masks_of, network, sgd, tra
 
 import sparsejax
 from sparsejax import cubic, one_shot, prune
-from sparsejax.sparsity import allocation, criteria
+from sparsejax.sparsity.parts import allocation, criteria
 
 pytestmark = pytest.mark.usefixtures('compiling_is_quick')
 

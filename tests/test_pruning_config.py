@@ -13,7 +13,7 @@ import pytest
 
 from sparsejax.experiment.chain import optimizer, pruning
 from sparsejax.experiment.chain.durations import Clock
-from sparsejax.sparsity.costs import mac_costs, weight_costs
+from sparsejax.sparsity.counting.costs import mac_costs, weight_costs
 
 CLOCK = Clock(examples=100, batch_size=10, epochs=4.0)  # 10 steps an epoch, 40 in all
 PRUNE = {

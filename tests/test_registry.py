@@ -23,7 +23,7 @@ import numpy as np
 import optax
 
 import sparsejax
-from sparsejax import allocation, granularity, updates
+from sparsejax import allocation, granularity, update_rules
 from sparsejax.experiment.training.registry import data_set
 from sparsejax.experiment.data.splits import Split, Whole
 from sparsejax.models.lenet import LeNet300
@@ -53,7 +53,7 @@ sparsejax.register('criterion', 'largest_negative', largest_negative)
 sparsejax.register('link', 'halved', halved)
 sparsejax.register('allocation', 'even', allocation.uniform)
 sparsejax.register('granularity', 'rows', granularity.filters)
-sparsejax.register('update_rule', 'shrinking', updates.nested)
+sparsejax.register('update_rule', 'shrinking', update_rules.nested)
 sparsejax.register('model', 'my_lenet', LeNet300)
 sparsejax.register('data', 'two_greys', data_set(read, num_classes=2, validation=16))
 sparsejax.register('event', 'forget', forget, {'count': 3.0})

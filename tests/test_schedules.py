@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import sparsejax
-from sparsejax.sparsity import schedules
+from sparsejax.sparsity.parts import schedules
 
 
 def test_one_shot_is_one_row():

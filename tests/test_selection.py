@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sparsejax.sparsity import selection
+from sparsejax.sparsity.parts import selection
 
 quick = settings(deadline=None, max_examples=100, derandomize=True, database=None)
 

@@ -8,7 +8,7 @@ import pytest
 from scipy.optimize import brentq
 
 from sparsejax import granularity, group_soft_threshold, soft_threshold
-from sparsejax.sparsity.shrinkage import group_soft_threshold_in_metric
+from sparsejax.sparsity.prox import group_soft_threshold_in_metric
 
 pytestmark = pytest.mark.usefixtures('compiling_is_quick')
 

@@ -10,8 +10,8 @@ import time
 import commands
 import pytest
 
-from sparsejax import signals
 from sparsejax.experiment.rundir import checkpoint
+from sparsejax.internal import signals
 
 ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 QUICK = ('--config=configs/quickstart.py', '--config.epochs=5000.0')

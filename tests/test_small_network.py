@@ -10,7 +10,7 @@ import optax
 import pytest
 
 from sparsejax import one_shot, prune
-from sparsejax.sparsity import allocation
+from sparsejax.sparsity.parts import allocation
 
 DECAY = optax.add_decayed_weights(0.01)
 OPTIMIZERS = {

@@ -3,8 +3,8 @@
 import jax
 import numpy as np
 
-from sparsejax import streams
 from sparsejax.experiment.step import augment
+from sparsejax.internal import streams
 
 USES = (streams.INIT, streams.ORDER, streams.EXAMPLES, streams.DROPOUT, streams.PRUNING)
 

@@ -13,9 +13,9 @@ import pytest
 from flax import linen as nn
 
 from sparsejax import models
-from sparsejax.layers import BatchNorm, deterministic
 from sparsejax.models.structure import architecture, remove_dead
-from sparsejax.sparsity.tree import named_leaves
+from sparsejax.nn import BatchNorm, deterministic
+from sparsejax.sparsity.leaves.tree import named_leaves
 
 pytestmark = pytest.mark.usefixtures('compiling_is_quick')
 

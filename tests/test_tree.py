@@ -11,7 +11,7 @@ from flax import linen as nn
 from flax import nnx
 
 from sparsejax import prune_to, sparsity_report
-from sparsejax.sparsity import kinds, tree
+from sparsejax.sparsity.leaves import kinds, tree
 
 NETWORK = {
   'conv1': {'kernel': jnp.ones((3, 3, 1, 2)), 'bias': jnp.zeros(2)},

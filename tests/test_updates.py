@@ -9,13 +9,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sparsejax.sparsity import granularity, updates
-from sparsejax.sparsity.selection import keep_largest
+from sparsejax.sparsity.parts import granularity, update_rules
+from sparsejax.sparsity.parts.selection import keep_largest
 
 
 @jax.jit
 def nested(mask, scores, count):
-  return updates.renew(updates.nested(), mask, scores, count)
+  return update_rules.renew(update_rules.nested(), mask, scores, count)
 
 
 def test_nested_keeps_the_best_of_those_still_there():
@@ -52,9 +52,9 @@ def test_nested_masks_shrink_to_the_count_and_keep_the_largest(mask, scores, cou
 
 
 RULES = {
-  'set': updates.set_(0.5),
-  'set by criterion': updates.set_(0.5, start='criterion'),
-  'rigl': updates.rigl(100, 0.5),
+  'set': update_rules.set_(0.5),
+  'set by criterion': update_rules.set_(0.5, start='criterion'),
+  'rigl': update_rules.rigl(100, 0.5),
 }
 SIZE, COUNT = 12, 6  # and three of the six exchanged at step 0
 MASK = np.arange(SIZE) < COUNT  # the first half is there
@@ -65,7 +65,7 @@ SCORES = np.array([5, 2, 6, 1, 4, 3, 9, 9, 9, 9, 9, 9], np.float32)  # what is g
 def exchange(name, mask, scores, count, grow, *, start=None, step=0, m=None):
   select = granularity.n_of_m(m).select if m else keep_largest
   grow, start = jnp.asarray(grow), jnp.zeros_like(grow) if start is None else start
-  return updates.renew(
+  return update_rules.renew(
     RULES[name],
     *(mask, scores, count),
     select=select,
@@ -80,14 +80,14 @@ def places(mask):
 
 
 def test_the_share_of_rigl_falls_as_half_a_cosine_and_is_nothing_from_its_end_on():
-  share = updates.rigl(end=200, share=0.4).share
+  share = update_rules.rigl(end=200, share=0.4).share
   steps = jnp.array([0, 50, 100, 150, 200, 500])
   quarter = 0.2 * (1 + np.sqrt(0.5))
   np.testing.assert_allclose(share(steps), [0.4, quarter, 0.2, 0.4 - quarter, 0, 0], atol=1e-7)
 
 
 def test_the_share_of_set_stays():
-  assert [float(updates.set_(0.25).share(step)) for step in (0, 1000)] == [0.25, 0.25]
+  assert [float(update_rules.set_(0.25).share(step)) for step in (0, 1000)] == [0.25, 0.25]
 
 
 @pytest.mark.parametrize('name', RULES)
@@ -182,12 +182,12 @@ def test_within_a_pattern_no_group_grows_more_than_its_n(name, count):
 @pytest.mark.parametrize(
   ('make', 'message'),
   [
-    (lambda: updates.set_(1.5), 'share=1.5: allowed is a share from 0 to 1'),
-    (lambda: updates.set_(float('nan')), 'share=nan: allowed is a share from 0 to 1'),
-    (lambda: updates.rigl(10, -0.1), 'share=-0.1: allowed is a share from 0 to 1'),
-    (lambda: updates.rigl(0), 'rigl: end=0: allowed is a step after the first'),
-    (lambda: updates.set_(start='randm'), "unknown start 'randm': did you mean 'random'?"),
-    (lambda: updates.rigl(10, start='dense'), "unknown start 'dense'"),
+    (lambda: update_rules.set_(1.5), 'share=1.5: allowed is a share from 0 to 1'),
+    (lambda: update_rules.set_(float('nan')), 'share=nan: allowed is a share from 0 to 1'),
+    (lambda: update_rules.rigl(10, -0.1), 'share=-0.1: allowed is a share from 0 to 1'),
+    (lambda: update_rules.rigl(0), 'rigl: end=0: allowed is a step after the first'),
+    (lambda: update_rules.set_(start='randm'), "unknown start 'randm': did you mean 'random'?"),
+    (lambda: update_rules.rigl(10, start='dense'), "unknown start 'dense'"),
   ],
 )
 def test_rules_that_make_no_sense_are_refused_in_one_line(make, message):

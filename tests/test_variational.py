@@ -8,10 +8,11 @@ import numpy as np
 import pytest
 from jax.test_util import check_grads
 
-from sparsejax import layers, models, posterior
-from sparsejax.layers import variational
-from sparsejax.posterior import FAMILIES, Moments, horseshoe, sparse_vd
-from sparsejax.posterior.family import VARIANCE, against
+from sparsejax import models, nn, posterior
+from sparsejax.nn import variational
+from sparsejax.posterior import FAMILIES, Moments
+from sparsejax.posterior.families import horseshoe, sparse_vd
+from sparsejax.posterior.families.family import VARIANCE, against
 
 pytestmark = pytest.mark.usefixtures('compiling_is_quick')
 
@@ -76,22 +77,22 @@ def explicit(layer, family, params, x, key):
 
 def deterministic_like(layer):
   given = {'features': layer.features, 'use_bias': layer.use_bias}
-  family = layers.get('deterministic')
+  family = nn.get('deterministic')
   if isinstance(layer, variational.Dense):
     return family.dense(**given)
   names = ('kernel_size', 'strides', 'padding', 'feature_group_count')
   return family.conv(**given, **{name: getattr(layer, name) for name in names})
 
 
-UNMASKED = layers.of(FAMILIES['sparse_vd'], training_mask=False)
-DENSE_OUTPUTS = [layers.of(FAMILIES[name], dense_groups='outputs') for name in NAMES[1:]]
+UNMASKED = nn.of(FAMILIES['sparse_vd'], training_mask=False)
+DENSE_OUTPUTS = [nn.of(FAMILIES[name], dense_groups='outputs') for name in NAMES[1:]]
 
 
 @pytest.mark.parametrize(
   ('name', 'family', 'kind'),
   [
     *((NAMES[0], UNMASKED, kind) for kind in MAPS),
-    *((name, layers.get(name), kind) for name in NAMES[1:] for kind in MAPS),
+    *((name, nn.get(name), kind) for name in NAMES[1:] for kind in MAPS),
     *((name, family, 'dense') for name, family in zip(NAMES[1:], DENSE_OUTPUTS, strict=True)),
   ],
 )
@@ -124,7 +125,7 @@ def test_outputs_have_the_moments_of_explicit_sampling(name, family, kind):
 @pytest.mark.parametrize('name', NAMES)
 def test_evaluation_is_the_network_of_the_posterior_means(name):
   for kind in MAPS:
-    layer, params, x = built(layers.get(name), kind)
+    layer, params, x = built(nn.get(name), kind)
     deployed = posterior.deploy({'layer': params}, 1e9)['layer']
     expected = deterministic_like(layer).apply({'params': deployed}, x, train=False)
     found = layer.apply({'params': params}, x, train=False)
@@ -132,7 +133,7 @@ def test_evaluation_is_the_network_of_the_posterior_means(name):
 
 
 def test_what_will_go_is_noise_alone_in_training():
-  layer = layers.get('sparse_vd').dense(1, use_bias=False)
+  layer = nn.get('sparse_vd').dense(1, use_bias=False)
   params = {'kernel': jnp.ones((2, 1)), 'kernel_log_variance': jnp.array([[4.0], [-30.0]])}
   x = jnp.ones((20000, 2))
   y = layer.apply({'params': params}, x, train=True, rngs={'noise': jax.random.key(0)})
@@ -142,7 +143,7 @@ def test_what_will_go_is_noise_alone_in_training():
 
 def family_of(name):
   """Without a mask in training, which has no gradient."""
-  return UNMASKED if name == 'sparse_vd' else layers.get(name)
+  return UNMASKED if name == 'sparse_vd' else nn.get(name)
 
 
 @pytest.mark.parametrize('kind', MAPS)
@@ -176,7 +177,7 @@ def test_bfloat16_draws_what_float32_does(name):
 @pytest.mark.parametrize('name', NAMES)
 def test_gradients_are_finite_at_every_bound(name, variance, mean):
   for kind in ('dense', 'padded'):
-    layer, params, x = built(layers.get(name), kind)
+    layer, params, x = built(nn.get(name), kind)
     edge = {
       leaf: jnp.full_like(value, variance if leaf.endswith(VARIANCE) else mean)
       for leaf, value in params.items()
@@ -229,7 +230,7 @@ def test_every_network_can_be_built_of_every_family(name, model):
 
 
 def test_the_horseshoes_scale_starts_at_one():
-  layer = layers.get('group_horseshoe').dense(4)
+  layer = nn.get('group_horseshoe').dense(4)
   params = layer.init(jax.random.key(0), jnp.ones((1, 3)), train=False)['params']
   log_scale = horseshoe.log_scale(params)
   np.testing.assert_allclose(log_scale.mean, 0, atol=1e-5)
@@ -242,10 +243,10 @@ HORSESHOE = FAMILIES['group_horseshoe']
 @pytest.mark.parametrize(
   ('make', 'message'),
   [
-    (lambda: layers.get('horseshoe'), "did you mean 'group_horseshoe'"),
-    (lambda: layers.of(HORSESHOE, conv_groups='all'), "groups='all': allowed"),
+    (lambda: nn.get('horseshoe'), "did you mean 'group_horseshoe'"),
+    (lambda: nn.of(HORSESHOE, conv_groups='all'), "groups='all': allowed"),
     (
-      lambda: built(layers.of(HORSESHOE, conv_groups='inputs'), 'depthwise'),
+      lambda: built(nn.of(HORSESHOE, conv_groups='inputs'), 'depthwise'),
       "groups='inputs' of a convolution in 4 parts",
     ),
   ],

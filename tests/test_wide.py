@@ -6,8 +6,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from sparsejax.sparsity import allocation, wide
-from sparsejax.sparsity.selection import ordered_bits
+from sparsejax.sparsity.parts import allocation, wide
+from sparsejax.sparsity.parts.selection import ordered_bits
 
 NARROW = jnp.uint8
 

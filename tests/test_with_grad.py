@@ -6,7 +6,7 @@ import optax
 import pytest
 from flax.training.train_state import TrainState
 
-from sparsejax import criteria, one_shot, prune, updates, with_grad
+from sparsejax import criteria, one_shot, prune, update_rules, with_grad
 
 pytestmark = pytest.mark.usefixtures('compiling_is_quick')
 
@@ -50,7 +50,7 @@ def test_a_link_ahead_of_it_changes_the_gradient_and_one_inside_does_not():
 
 
 def test_the_train_state_of_flax_which_passes_no_extra_arguments():
-  tx = with_grad(prune(one_shot(1, 0.5), update_rule=updates.rigl(9), inner=optax.sgd(0.1)))
+  tx = with_grad(prune(one_shot(1, 0.5), update_rule=update_rules.rigl(9), inner=optax.sgd(0.1)))
   state = TrainState.create(apply_fn=None, params={'kernel': jnp.array([[1.0, 2.0]])}, tx=tx)
   step = jax.jit(lambda state: state.apply_gradients(grads={'kernel': jnp.ones((1, 2))}))
   for _ in range(3):

@@ -16,7 +16,16 @@ import trials
 from trials import Moment
 
 import sparsejax
-from sparsejax import allocation, criteria, cubic, granularity, one_shot, prune, rewind, updates
+from sparsejax import (
+  allocation,
+  criteria,
+  cubic,
+  granularity,
+  one_shot,
+  prune,
+  rewind,
+  update_rules,
+)
 
 
 class Entry(NamedTuple):
@@ -135,14 +144,14 @@ PRUNING = {
     sparsejax.PruningSchedule((1, 3), (0.5, 0.5)),
     granularity=granularity.n_of_m(4),
     allocation=allocation.erk(),
-    update_rule=updates.set_(),
+    update_rule=update_rules.set_(),
   ),
   'random_momentum': functools.partial(
     prune, GRADUAL, criterion=criteria.random, inner=optax.trace(0.9)
   ),
   'lamp': functools.partial(prune, GRADUAL, criterion=criteria.lamp),
   'rigl_momentum': functools.partial(
-    prune, GRADUAL, update_rule=updates.rigl(4), inner=optax.sgd(0.05, momentum=0.9)
+    prune, GRADUAL, update_rule=update_rules.rigl(4), inner=optax.sgd(0.05, momentum=0.9)
   ),
 }
 # One for each kind of state, since each is compiled with the link.
@@ -210,7 +219,7 @@ TRANSFORMATIONS = {
       ),
       'rigl_momentum': functools.partial(
         sparsejax.with_grad,
-        inner=prune(GRADUAL, update_rule=updates.rigl(4), inner=optax.sgd(0.05, momentum=0.9)),
+        inner=prune(GRADUAL, update_rule=update_rules.rigl(4), inner=optax.sgd(0.05, momentum=0.9)),
       ),
     },
   ),

@@ -12,9 +12,9 @@ import jax
 from sparsejax.benchmarks import memory, programs, rounds, traffic
 from sparsejax.benchmarks.peer import Peer
 from sparsejax.benchmarks.programs import Repeated, Subject
+from sparsejax.cpu_conv import choice
 from sparsejax.experiment.machine import compilation, parallel, provenance, threads
 from sparsejax.experiment.training.setup import Experiment
-from sparsejax.layers import choice
 
 TIMED = (
   'training steps on data that lie on the device: batch, augmentation and normalisation included, '

@@ -9,12 +9,12 @@ import jax.numpy as jnp
 import optax
 
 from sparsejax import models
+from sparsejax.cpu_conv import choice
 from sparsejax.experiment.chain import links, optimizer, pruning
 from sparsejax.experiment.machine import parallel
 from sparsejax.experiment.rundir import state
 from sparsejax.experiment.step import augment, steps
 from sparsejax.experiment.training.setup import Experiment, on_devices
-from sparsejax.layers import choice
 
 # Links that leave of a step its forward pass, whose gradient XLA then removes, and the gradient:
 # so small a number times it is added that the parameters stay.

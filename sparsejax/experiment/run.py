@@ -27,7 +27,8 @@ from sparsejax.experiment.training import posterior, setup
 from sparsejax.experiment.training.delivered import deliver
 from sparsejax.experiment.training.train import Trainer
 from sparsejax.experiment.training.writers import Writers
-from sparsejax.sparsity import measure, tree
+from sparsejax.sparsity.counting import measure
+from sparsejax.sparsity.leaves import tree
 
 
 def run(

@@ -8,9 +8,8 @@ import jax.numpy as jnp
 from flax import linen as nn
 from flax.typing import Dtype
 
-from sparsejax import layers as sparse_layers
-from sparsejax.layers import Layers
-from sparsejax.lookup import lookup
+from sparsejax import nn as sparse_layers
+from sparsejax.internal.lookup import lookup
 from sparsejax.models.allconv import AllConv
 from sparsejax.models.butterfly import ButterflyBlock, ButterflyResNet18, TreeBlock
 from sparsejax.models.lenet import LeNet5, LeNet300
@@ -19,9 +18,10 @@ from sparsejax.models.network import Network, require
 from sparsejax.models.resnet import BOTTLENECK, ResNet
 from sparsejax.models.structure import architecture, remove_dead
 from sparsejax.models.vgg import VGG16
+from sparsejax.nn import Layers
 from sparsejax.posterior.layers import DETERMINISTIC
-from sparsejax.sparsity import tree
-from sparsejax.sparsity.measure import layer_of
+from sparsejax.sparsity.counting.measure import layer_of
+from sparsejax.sparsity.leaves import tree
 from sparsejax.sparsity.program import positions_of
 
 __all__ = ['MODELS', 'architecture', 'create', 'has_convolutions', 'positions', 'remove_dead']

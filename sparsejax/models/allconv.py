@@ -3,8 +3,8 @@
 import jax
 from flax import linen as nn
 
-from sparsejax.layers import kernel_of
 from sparsejax.models.network import ConvBlock, Network
+from sparsejax.nn import kernel_of
 
 # (multiple of the width, kernel, stride)
 CONVOLUTIONS = (

@@ -14,8 +14,8 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
-from sparsejax.layers import kernel_of
 from sparsejax.models.network import ConvBlock, Network, Parts, conv_bn, require
+from sparsejax.nn import kernel_of
 
 BLOCKS = ((1, 1), (1, 1), (2, 2), (2, 1), (4, 2), (4, 1), (8, 2), (8, 1))  # (multiple, stride)
 NO_PADDING = ((0, 0), (0, 0))

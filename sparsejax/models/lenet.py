@@ -4,8 +4,8 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
-from sparsejax.layers import Dropout, kernel_of, max_pool
 from sparsejax.models.network import Network
+from sparsejax.nn import Dropout, kernel_of, max_pool
 
 VALID = ((0, 0), (0, 0))
 

@@ -5,8 +5,8 @@ from functools import partial
 import jax
 from flax import linen as nn
 
-from sparsejax.layers import kernel_of
 from sparsejax.models.network import ConvBlock, Network, Parts, conv_bn
+from sparsejax.nn import kernel_of
 
 # (multiple of the width, stride of the depthwise convolution)
 BLOCKS = ((2, 1), (4, 2), (4, 1), (8, 2), (8, 1), (16, 2), *5 * ((16, 1),), (32, 2), (32, 1))

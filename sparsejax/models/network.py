@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 from flax.typing import Dtype
 
-from sparsejax.layers import DETERMINISTIC, BatchNorm, Dropout, Layers
+from sparsejax.nn import DETERMINISTIC, BatchNorm, Dropout, Layers
 
 
 def require(condition: bool, argument: str, value: object, allowed: str) -> None:

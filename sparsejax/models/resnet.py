@@ -6,8 +6,8 @@ from typing import Any
 import jax
 from flax import linen as nn
 
-from sparsejax.layers import kernel_of
 from sparsejax.models.network import ConvBlock, Network, Parts, conv_bn
+from sparsejax.nn import kernel_of
 
 # A block's convolutions: (multiple of its planes, kernel, whether the block's stride is here).
 BASIC = ((1, 3, True), (1, 3, False))

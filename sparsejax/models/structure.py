@@ -23,10 +23,10 @@ from flax import linen as nn
 from jax import lax
 from jax.core import Tracer
 
-from sparsejax.layers import deterministic
-from sparsejax.sparsity import axes, tree
-from sparsejax.sparsity.kinds import is_kernel
-from sparsejax.sparsity.tree import named_leaves
+from sparsejax.nn import deterministic
+from sparsejax.sparsity.leaves import axes, tree
+from sparsejax.sparsity.leaves.kinds import is_kernel
+from sparsejax.sparsity.leaves.tree import named_leaves
 
 # What makes sums of products, so that what goes in and out of it as 0 and 1 tells where it is zero.
 SUMS = (deterministic.Dense, deterministic.Conv, nn.Dense, nn.Conv, nn.ConvTranspose)

@@ -3,8 +3,8 @@
 import jax
 from flax import linen as nn
 
-from sparsejax.layers import kernel_of, max_pool
 from sparsejax.models.network import ConvBlock, Network
+from sparsejax.nn import kernel_of, max_pool
 
 STAGES = ((1, 2), (2, 2), (4, 3), (8, 3), (8, 3))  # (multiple of the width, convolutions)
 

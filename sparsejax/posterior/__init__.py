@@ -1,7 +1,7 @@
 """Bayesian sparsity: posteriors over weights, what they cost, and the network one stands for."""
 
-from sparsejax.posterior import kl
-from sparsejax.posterior.family import Family, Leaf, Moments, along, gaussian
+from sparsejax.posterior.families import kl
+from sparsejax.posterior.families.family import Family, Leaf, Moments, along, gaussian
 from sparsejax.posterior.layers import (
   FAMILIES,
   is_variational,

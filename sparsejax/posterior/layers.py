@@ -12,11 +12,11 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from sparsejax.posterior.family import MEANS, VARIANCE, Family, Leaves, Moments
-from sparsejax.posterior.horseshoe import HORSESHOE
-from sparsejax.posterior.normal_jeffreys import NORMAL_JEFFREYS
-from sparsejax.posterior.sparse_vd import SPARSE_VD
-from sparsejax.sparsity import tree
+from sparsejax.posterior.families.family import MEANS, VARIANCE, Family, Leaves, Moments
+from sparsejax.posterior.families.horseshoe import HORSESHOE
+from sparsejax.posterior.families.normal_jeffreys import NORMAL_JEFFREYS
+from sparsejax.posterior.families.sparse_vd import SPARSE_VD
+from sparsejax.sparsity.leaves import tree
 
 DETERMINISTIC = 'deterministic'  # what layers without posteriors are called
 FAMILIES: dict[str, Family] = {

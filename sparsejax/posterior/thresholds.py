@@ -8,9 +8,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from sparsejax.posterior.family import against
+from sparsejax.posterior.families.family import against
 from sparsejax.posterior.layers import is_variational, variational_layers
-from sparsejax.sparsity import tree
+from sparsejax.sparsity.leaves import tree
 
 Thresholds = float | Mapping[str, float]  # one for all layers, or by the layer's path
 POINTS = 512  # at which the density is looked at

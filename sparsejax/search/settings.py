@@ -12,7 +12,7 @@ from sparsejax.experiment.config.check import read_only_with, take
 from sparsejax.experiment.config.identity import experiment_of, short_value
 from sparsejax.experiment.config.kinds import Integer, is_number
 from sparsejax.experiment.terminal.say import shown
-from sparsejax.lookup import lookup
+from sparsejax.internal.lookup import lookup
 from sparsejax.search import base, space
 from sparsejax.search.brackets import Rung, Slot, brackets, plan
 

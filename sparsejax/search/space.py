@@ -14,7 +14,7 @@ from optuna.distributions import (
 
 from sparsejax.experiment.config import check, overrides
 from sparsejax.experiment.config.kinds import LARGEST, is_number
-from sparsejax.lookup import lookup
+from sparsejax.internal.lookup import lookup
 
 ARGUMENT = 'argument'  # the key of what stands after the config's name
 CONFIG, SEED = 'config', 'seed'

@@ -14,10 +14,10 @@ from optuna.exceptions import StorageInternalError
 from rich.console import Console
 from rich.live import Live
 
-from sparsejax import signals
 from sparsejax.experiment.machine import files
 from sparsejax.experiment.terminal.numbers import duration
 from sparsejax.experiment.terminal.say import complain, say
+from sparsejax.internal import signals
 from sparsejax.search import layout, view
 from sparsejax.search.study import Study, machine, worker_name
 

@@ -7,8 +7,8 @@ import jax.numpy as jnp
 import optax
 
 from sparsejax import posterior
-from sparsejax.private import NO_PARAMS_MSG
-from sparsejax.sparsity import tree
+from sparsejax.internal.private import NO_PARAMS_MSG
+from sparsejax.sparsity.leaves import tree
 
 
 def bound_variances(

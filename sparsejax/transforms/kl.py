@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import optax
 
 from sparsejax import posterior
-from sparsejax.private import NO_PARAMS_MSG
+from sparsejax.internal.private import NO_PARAMS_MSG
 
 
 class KLState(NamedTuple):

@@ -10,16 +10,17 @@ import numpy as np
 import optax
 from jax.core import Tracer
 
-from sparsejax.lookup import lookup
-from sparsejax.private import NO_PARAMS_MSG
-from sparsejax.sparsity import axes, shrinkage, tree
-from sparsejax.sparsity import granularity as granularities
-from sparsejax.sparsity.layout import Layout
+from sparsejax.internal.lookup import lookup
+from sparsejax.internal.private import NO_PARAMS_MSG
+from sparsejax.sparsity import prox
+from sparsejax.sparsity.leaves import axes, tree
+from sparsejax.sparsity.leaves.layout import Layout
+from sparsejax.sparsity.parts import granularity as granularities
+from sparsejax.sparsity.parts.units import units
 from sparsejax.sparsity.placement import placed_like
-from sparsejax.sparsity.units import units
-from sparsejax.transforms.inner import running_inside
-from sparsejax.transforms.proximal_metrics import Metric, default_metric
-from sparsejax.transforms.slots import is_hole
+from sparsejax.transforms.inner.running import running_inside
+from sparsejax.transforms.inner.slots import is_hole
+from sparsejax.transforms.preconditioners import Metric, default_metric
 
 
 class ProximalState(NamedTuple):
@@ -96,9 +97,9 @@ def proximal_l1(
   def shrink(values, threshold, divisor, unit):
     del unit
     if divisor is None:
-      return shrinkage.soft_threshold(values, threshold)
+      return prox.soft_threshold(values, threshold)
     smallest = jnp.finfo(divisor.dtype).tiny  # 0 / 0 where neither gradient nor threshold is
-    return shrinkage.soft_threshold(values, threshold / jnp.maximum(divisor, smallest))
+    return prox.soft_threshold(values, threshold / jnp.maximum(divisor, smallest))
 
   return _proximal(shrink, strength, learning_rate, momentum, inner, metric, parameters, exclude)
 
@@ -159,7 +160,7 @@ def proximal_group_l1(
     Yuan and Lin 2006, https://doi.org/10.1111/j.1467-9868.2005.00532.x
     Wen et al. 2016, https://arxiv.org/abs/1608.03665
   """
-  lookup('group_weight', group_weight, shrinkage.GROUP_WEIGHTS)
+  lookup('group_weight', group_weight, prox.GROUP_WEIGHTS)
   granularity = granularity or granularities.filters()
   if granularity.evenly:
     raise ValueError('granularity n_of_m: its groups are single weights; allowed is proximal_l1')
@@ -172,8 +173,8 @@ def proximal_group_l1(
 
   def layer(values, threshold, divisor):
     if divisor is None:
-      return shrinkage.group_soft_threshold(values, threshold, granularity, group_weight)
-    return shrinkage.group_soft_threshold_in_metric(
+      return prox.group_soft_threshold(values, threshold, granularity, group_weight)
+    return prox.group_soft_threshold_in_metric(
       values, threshold, divisor, granularity, group_weight
     )
 

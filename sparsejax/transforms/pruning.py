@@ -9,16 +9,17 @@ import jax.core
 import jax.numpy as jnp
 import optax
 
-from sparsejax.private import NO_PARAMS_MSG
-from sparsejax.sparsity import allocation as allocations
-from sparsejax.sparsity import axes, criteria, schedules, tree
-from sparsejax.sparsity import granularity as granularities
-from sparsejax.sparsity import updates as update_rules
-from sparsejax.sparsity.layout import Layout
-from sparsejax.sparsity.renewal import Renewal, compiled, seed_of
-from sparsejax.transforms.inner import running_inside
-from sparsejax.transforms.searching import check_no_search
-from sparsejax.transforms.slots import check_clearable, clear_slots, is_hole
+from sparsejax.internal.private import NO_PARAMS_MSG
+from sparsejax.sparsity.leaves import axes, tree
+from sparsejax.sparsity.leaves.layout import Layout
+from sparsejax.sparsity.mask_update import Renewal, compiled, seed_of
+from sparsejax.sparsity.parts import allocation as allocations
+from sparsejax.sparsity.parts import criteria, schedules
+from sparsejax.sparsity.parts import granularity as granularities
+from sparsejax.sparsity.parts import update_rules as update_rules
+from sparsejax.transforms.inner.running import running_inside
+from sparsejax.transforms.inner.searching import check_no_search
+from sparsejax.transforms.inner.slots import check_clearable, clear_slots, is_hole
 
 
 class PruneState(NamedTuple):
@@ -73,10 +74,10 @@ def prune(
     granularity: what is removed as one; single weights by default.
     allocation: how many stay in each layer; one global rank by default, of N:M sparsity uniform,
       so that N is the same everywhere.
-    update_rule: how the old mask and the scores make the new mask: `updates.nested()` by default,
-      in which masks only shrink. One that lets weights come back makes no gradient step where it
-      renews masks; a weight that comes back starts at zero. It belongs around its optimizer, as
-      `inner`: momentum ahead of it would still push what comes back.
+    update_rule: how the old mask and the scores make the new mask: by default
+      `update_rules.nested()`, in which masks only shrink. One that lets weights come back makes no
+      gradient step where it renews masks; a weight that comes back starts at zero. It belongs
+      around its optimizer, as `inner`: momentum ahead of it would still push what comes back.
     parameters: 'kernels', 'all' (biases, BatchNorm and embeddings too), a function of (path, leaf),
       or several: 'kernels' and regular expressions over paths, as in ('kernels', 'embedding$').
     exclude: regular expressions (or one) over paths; each must match something.

@@ -7,9 +7,9 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from sparsejax.private import NO_PARAMS_MSG
-from sparsejax.transforms.inner import running_inside
-from sparsejax.transforms.slots import clear_slots
+from sparsejax.internal.private import NO_PARAMS_MSG
+from sparsejax.transforms.inner.running import running_inside
+from sparsejax.transforms.inner.slots import clear_slots
 
 
 class RewindState(NamedTuple):

@@ -9,7 +9,7 @@ import optax
 
 from sparsejax.experiment.chain import rates
 from sparsejax.experiment.chain.durations import Clock
-from sparsejax.lookup import lookup
+from sparsejax.internal.lookup import lookup
 from sparsejax.transforms.bounding import bound_variances
 from sparsejax.transforms.kl import add_kl_gradients
 from sparsejax.transforms.proximal import proximal_group_l1, proximal_l1

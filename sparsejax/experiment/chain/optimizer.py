@@ -14,9 +14,9 @@ from sparsejax.experiment.chain import links, proximal, pruning, rates
 from sparsejax.experiment.chain.durations import Clock, in_steps
 from sparsejax.experiment.config import fields
 from sparsejax.experiment.config.kinds import is_number
-from sparsejax.lookup import lookup
+from sparsejax.internal.lookup import lookup
 from sparsejax.posterior import weight_variances
-from sparsejax.sparsity.costs import Costs
+from sparsejax.sparsity.counting.costs import Costs
 from sparsejax.transforms.bounding import bound_variances
 from sparsejax.transforms.kl import add_kl_gradients
 

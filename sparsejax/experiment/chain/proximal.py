@@ -6,9 +6,9 @@ import math
 from sparsejax.experiment.chain import links, pruning, rates
 from sparsejax.experiment.chain.links import PROXIMAL
 from sparsejax.experiment.config import fields
-from sparsejax.lookup import lookup
-from sparsejax.sparsity import tree
-from sparsejax.transforms.proximal_metrics import adam_metric, amsgrad_metric, rms_metric
+from sparsejax.internal.lookup import lookup
+from sparsejax.sparsity.leaves import tree
+from sparsejax.transforms.preconditioners import adam_metric, amsgrad_metric, rms_metric
 
 # What a proximal link may have ahead of it: what gives a constant unit gradient the step of the
 # learning rate, or that over 1 - momentum; and inside it, what divides this by second moments.

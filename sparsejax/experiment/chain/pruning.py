@@ -7,9 +7,10 @@ import optax
 
 from sparsejax.experiment.chain.durations import Clock, in_steps
 from sparsejax.experiment.config import fields
-from sparsejax.lookup import lookup
-from sparsejax.sparsity import allocation, criteria, granularity, schedules, tree, updates
-from sparsejax.sparsity.costs import Costs
+from sparsejax.internal.lookup import lookup
+from sparsejax.sparsity.counting.costs import Costs
+from sparsejax.sparsity.leaves import tree
+from sparsejax.sparsity.parts import allocation, criteria, granularity, schedules, update_rules
 from sparsejax.transforms.pruning import prune
 from sparsejax.transforms.rewinding import rewind
 
@@ -33,10 +34,10 @@ GRANULARITIES: dict[str, Callable[[Mapping[str, Any]], granularity.Granularity]]
   'blocks': lambda s: granularity.blocks(*s['block']),
   'n_of_m': lambda s: granularity.n_of_m(s['m']),
 }
-UPDATE_RULES: dict[str, Callable[[Mapping[str, Any]], updates.UpdateRule]] = {
-  'nested': lambda s: updates.nested(),
-  'set': lambda s: updates.set_(s['exchange_share'], start=s['start']),
-  'rigl': lambda s: updates.rigl(s['end'], s['exchange_share'], start=s['start']),
+UPDATE_RULES: dict[str, Callable[[Mapping[str, Any]], update_rules.UpdateRule]] = {
+  'nested': lambda s: update_rules.nested(),
+  'set': lambda s: update_rules.set_(s['exchange_share'], start=s['start']),
+  'rigl': lambda s: update_rules.rigl(s['end'], s['exchange_share'], start=s['start']),
 }
 EXCHANGING = ('set', 'rigl')  # update rules that bring weights back
 SCHEDULES = ('one_shot', 'cubic', 'periodic', 'rounds')

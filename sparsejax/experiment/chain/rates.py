@@ -15,7 +15,7 @@ import jax.numpy as jnp
 import optax
 
 from sparsejax.experiment.chain.durations import Clock, in_steps
-from sparsejax.lookup import lookup
+from sparsejax.internal.lookup import lookup
 
 # step -> number, as Optax's own; but that one's type lets it be complex, which float() refuses.
 Schedule = Callable[[jax.typing.ArrayLike], Any]

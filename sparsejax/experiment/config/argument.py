@@ -4,7 +4,7 @@ import inspect
 from collections.abc import Callable
 from typing import Any, Literal, get_args, get_origin
 
-from sparsejax.lookup import nearest
+from sparsejax.internal.lookup import nearest
 
 
 def read(make: Callable[..., Any], text: str) -> list[Any]:

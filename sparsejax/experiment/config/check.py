@@ -16,7 +16,7 @@ from sparsejax.experiment.config.kinds import (
   is_number,
 )
 from sparsejax.experiment.terminal.say import shown
-from sparsejax.lookup import lookup, nearest
+from sparsejax.internal.lookup import lookup, nearest
 
 
 def check(settings: Mapping[str, Any], *, all_read: bool = True) -> dict[str, Any]:

@@ -7,7 +7,7 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from sparsejax.lookup import nearest
+from sparsejax.internal.lookup import nearest
 
 
 class WrongError(ValueError):

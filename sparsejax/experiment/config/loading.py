@@ -12,7 +12,7 @@ from ml_collections import ConfigDict
 from sparsejax.experiment.config import argument
 from sparsejax.experiment.terminal.errors import UsageError
 from sparsejax.experiment.terminal.say import shown
-from sparsejax.lookup import nearest
+from sparsejax.internal.lookup import nearest
 
 
 def load(file: str) -> ConfigDict:

@@ -12,7 +12,7 @@ from sparsejax.experiment.config.fields import Field
 from sparsejax.experiment.config.kinds import Kind, Table, WrongError, literal
 from sparsejax.experiment.terminal import say
 from sparsejax.experiment.terminal.errors import UsageError
-from sparsejax.lookup import nearest
+from sparsejax.internal.lookup import nearest
 
 Take = Callable[[str, Any, Kind], Any]
 FLAG = re.compile(r'--config(?:\.(?P<field>[^=]+))?(?:=(?P<value>.*))?', re.DOTALL)

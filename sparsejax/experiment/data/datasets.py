@@ -8,7 +8,7 @@ import numpy as np
 from sparsejax.experiment.data.own_arrays import read_npz
 from sparsejax.experiment.data.sources import SOURCES, Source
 from sparsejax.experiment.data.splits import Split, check_integer, moments, take, take_validation
-from sparsejax.lookup import lookup
+from sparsejax.internal.lookup import lookup
 
 
 class Dataset(NamedTuple):

@@ -5,7 +5,7 @@ from typing import NamedTuple
 import numpy as np
 
 from sparsejax.experiment.data import alignment
-from sparsejax.lookup import lookup
+from sparsejax.internal.lookup import lookup
 
 
 class Split(NamedTuple):

@@ -11,7 +11,7 @@ import jax
 import platformdirs
 
 from sparsejax.experiment.machine.provenance import cpuinfo, processor
-from sparsejax.private import forget_compiled_programs
+from sparsejax.internal.private import forget_compiled_programs
 
 
 def use_cache() -> None:

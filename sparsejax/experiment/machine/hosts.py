@@ -24,11 +24,11 @@ import numpy as np
 from absl import logging
 from jax.experimental import multihost_utils
 
-from sparsejax import private, signals
 from sparsejax.experiment.machine import parallel
 from sparsejax.experiment.machine.transfer import from_host, shaped_as_on_host, to_host
 from sparsejax.experiment.terminal.errors import UsageError, in_one_line
 from sparsejax.experiment.terminal.say import complain
+from sparsejax.internal import private, signals
 
 LOST_AFTER = 20  # seconds without a sign of life
 # How many processes a scheduler started in this step, where JAX finds out the rest by itself.

@@ -29,7 +29,7 @@ from sparsejax.experiment.training import setup
 from sparsejax.experiment.training.delivered import deliver
 from sparsejax.experiment.training.posterior import kept_units
 from sparsejax.experiment.training.writers import Writers
-from sparsejax.sparsity import measure
+from sparsejax.sparsity.counting import measure
 
 
 class _Prepared(NamedTuple):

@@ -12,7 +12,7 @@ from sparsejax.experiment.training import posterior
 from sparsejax.experiment.training.setup import Experiment, on_devices
 from sparsejax.experiment.training.train import phase_of
 from sparsejax.posterior import precision
-from sparsejax.sparsity import measure
+from sparsejax.sparsity.counting import measure
 
 
 def summarise(

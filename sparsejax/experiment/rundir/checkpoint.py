@@ -24,7 +24,7 @@ from absl import logging
 from sparsejax.experiment.machine import files, parallel
 from sparsejax.experiment.machine.transfer import from_host, shaped_as_on_host, to_host
 from sparsejax.experiment.terminal.errors import UnreadableError, in_one_line
-from sparsejax.sparsity import tree
+from sparsejax.sparsity.leaves import tree
 from sparsejax.sparsity.packing import pack_masks, unpack_masks
 
 MANIFEST = 'manifest.json'

@@ -10,7 +10,7 @@ import jax
 from absl import logging
 
 from sparsejax.experiment.machine import files
-from sparsejax.sparsity import measure
+from sparsejax.sparsity.counting import measure
 
 # What differs between two runs of the same experiment on the same machine.
 TIMINGS = ('seconds', 'examples_per_second')

@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 from jax.typing import ArrayLike
 
-from sparsejax.streams import EXAMPLES, ORDER, stream
+from sparsejax.internal.streams import EXAMPLES, ORDER, stream
 
 
 def epoch_permutation(key: jax.Array, epoch: ArrayLike, n: int) -> jax.Array:

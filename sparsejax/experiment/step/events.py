@@ -10,7 +10,7 @@ from sparsejax.experiment.machine import parallel
 from sparsejax.experiment.rundir.state import TrainState
 from sparsejax.experiment.step import lobs
 from sparsejax.experiment.step.steps import Arrays, Preprocessing
-from sparsejax.lookup import lookup
+from sparsejax.internal.lookup import lookup
 from sparsejax.posterior.layers import DETERMINISTIC
 from sparsejax.sparsity.batch_norm import recalibrate_batch_norm
 

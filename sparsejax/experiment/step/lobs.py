@@ -14,13 +14,15 @@ import numpy as np
 from flax import linen as nn
 
 from sparsejax import models
+from sparsejax.cpu_conv.formulations import taps
 from sparsejax.experiment.rundir.state import TrainState
-from sparsejax.layers import deterministic
-from sparsejax.layers.formulations import taps
-from sparsejax.lookup import lookup
+from sparsejax.internal.lookup import lookup
+from sparsejax.nn import deterministic
 from sparsejax.posterior.layers import DETERMINISTIC
-from sparsejax.sparsity import allocation, criteria, lobs, tree
-from sparsejax.sparsity.selection import keep_largest
+from sparsejax.sparsity import lobs
+from sparsejax.sparsity.leaves import tree
+from sparsejax.sparsity.parts import allocation, criteria
+from sparsejax.sparsity.parts.selection import keep_largest
 
 ALLOCATIONS = {f.__name__: f for f in (allocation.global_rank, allocation.uniform, allocation.erk)}
 METHODS = ('lobs', 'magnitude')
@@ -175,7 +177,7 @@ def _rows(module: nn.Module, x: jax.Array) -> jax.Array:
   if kind not in _ROWS:
     raise ValueError(
       f"lobs: '{path}' is a {kind.__name__} of {kind.__module__}; allowed are Dense and Conv of "
-      'sparsejax.layers, and to exclude it'
+      'sparsejax.nn, and to exclude it'
     )
   return _ROWS[kind](module, x)
 

@@ -12,7 +12,7 @@ import optax
 from sparsejax.experiment.machine import parallel
 from sparsejax.experiment.rundir.state import TrainState, Window
 from sparsejax.experiment.step import augment
-from sparsejax.streams import DROPOUT, NOISE, stream
+from sparsejax.internal.streams import DROPOUT, NOISE, stream
 
 
 class Arrays(NamedTuple):

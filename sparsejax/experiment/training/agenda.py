@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 from sparsejax.experiment.chain.durations import Clock, in_steps
-from sparsejax.sparsity.schedules import PruningSchedule
+from sparsejax.sparsity.parts.schedules import PruningSchedule
 
 
 class Agenda(NamedTuple):

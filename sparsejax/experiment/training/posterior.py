@@ -10,15 +10,15 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from sparsejax import layers, posterior
+from sparsejax import nn, posterior
 from sparsejax.experiment.config import fields
 from sparsejax.experiment.config.check import checked_block
-from sparsejax.layers import Layers
-from sparsejax.lookup import lookup
+from sparsejax.internal.lookup import lookup
 from sparsejax.models.structure import architecture, remove_dead
+from sparsejax.nn import Layers
 from sparsejax.posterior import precision
 from sparsejax.posterior.layers import DETERMINISTIC
-from sparsejax.sparsity import tree
+from sparsejax.sparsity.leaves import tree
 
 
 @dataclasses.dataclass(frozen=True)
@@ -64,7 +64,7 @@ def build_layers(config: Mapping[str, Any]) -> Layers:
   """
   name = config['layers']
   if name == DETERMINISTIC:
-    return layers.DETERMINISTIC
+    return nn.DETERMINISTIC
   family = lookup('layers', name, posterior.FAMILIES)
   settings = checked_block(name, config.get(name) or {}, fields.LAYERS[name])
   if settings.pop('thresholds') and settings.get('training_mask'):
@@ -72,7 +72,7 @@ def build_layers(config: Mapping[str, Any]) -> Layers:
       f'{name}.thresholds: the training mask has one threshold for all layers; allowed is with '
       f'{name}.training_mask=False'
     )
-  return layers.of(family, **settings)
+  return nn.of(family, **settings)
 
 
 def check(config: Mapping[str, Any]) -> None:

@@ -21,9 +21,9 @@ from sparsejax.experiment.config.kinds import NAMES_OF_ONES_OWN
 from sparsejax.experiment.data import sources
 from sparsejax.experiment.data.splits import Whole
 from sparsejax.experiment.step import events
-from sparsejax.lookup import lookup
-from sparsejax.posterior.family import Family
-from sparsejax.posterior.family import check as check_family
+from sparsejax.internal.lookup import lookup
+from sparsejax.posterior.families.family import Family
+from sparsejax.posterior.families.family import check as check_family
 from sparsejax.posterior.layers import DETERMINISTIC
 
 
@@ -105,7 +105,7 @@ def register(kind: str, name: str, part: Any, settings: Mapping[str, Any] | None
   | criterion | (weights, ...) -> scores, as those of `sparsejax.criteria` |
   | allocation | () -> an allocation, as those of `sparsejax.allocation` |
   | granularity | () -> a granularity, as those of `sparsejax.granularity` |
-  | update_rule | () -> a rule, as those of `sparsejax.updates` |
+  | update_rule | () -> a rule, as those of `sparsejax.update_rules` |
   | model | a `sparsejax.models.network.Network`, or a function that makes one |
   | data | a function (folder, cache) -> `Whole`, by way of `data_set` |
   | event | (state, settings, context) -> state |

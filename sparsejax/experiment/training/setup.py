@@ -22,11 +22,11 @@ from sparsejax.experiment.step import events, lobs
 from sparsejax.experiment.step.steps import Arrays, Preprocessing
 from sparsejax.experiment.terminal.say import shown
 from sparsejax.experiment.training import agenda, posterior, registry
-from sparsejax.lookup import lookup
+from sparsejax.internal.lookup import lookup
+from sparsejax.internal.streams import INIT, stream
 from sparsejax.posterior.layers import DETERMINISTIC
-from sparsejax.sparsity import measure
-from sparsejax.sparsity.costs import Costs, mac_costs, weight_costs
-from sparsejax.streams import INIT, stream
+from sparsejax.sparsity.counting import measure
+from sparsejax.sparsity.counting.costs import Costs, mac_costs, weight_costs
 
 
 class Experiment(NamedTuple):

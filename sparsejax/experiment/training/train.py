@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from sparsejax import models, signals
+from sparsejax import models
 from sparsejax.experiment.chain import pruning, rates
 from sparsejax.experiment.machine import hosts, parallel
 from sparsejax.experiment.rundir import checkpoint
@@ -20,7 +20,8 @@ from sparsejax.experiment.terminal.errors import NonFiniteLossError, PausedError
 from sparsejax.experiment.terminal.say import say
 from sparsejax.experiment.training import delivered, posterior
 from sparsejax.experiment.training.setup import Experiment, on_devices
-from sparsejax.sparsity import measure
+from sparsejax.internal import signals
+from sparsejax.sparsity.counting import measure
 from sparsejax.transforms.pruning import apply_masks
 
 

@@ -20,11 +20,11 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from sparsejax.sparsity import kinds, tree
-from sparsejax.sparsity.layout import Layout
+from sparsejax.sparsity.leaves import kinds, tree
+from sparsejax.sparsity.leaves.layout import Layout
 from sparsejax.sparsity.program.layouts import layout_of
-from sparsejax.sparsity.program.nodes import GIVEN, KERNEL, PARAM, Value, fresh
 from sparsejax.sparsity.program.reader import Graph, Reader
+from sparsejax.sparsity.program.rules.nodes import GIVEN, KERNEL, PARAM, Value, fresh
 
 
 def read(function: Callable[..., Any], params: Any, *examples: Any, dead: bool = True) -> Graph:
@@ -36,7 +36,7 @@ def read(function: Callable[..., Any], params: Any, *examples: Any, dead: bool =
     params: a pytree of arrays, or of their shapes.
     examples: arrays, or their shapes, in whatever structure the function takes.
   """
-  choice = sys.modules.get('sparsejax.layers.choice')  # of nobody who has not imported it
+  choice = sys.modules.get('sparsejax.cpu_conv.choice')  # of nobody who has not imported it
   with choice.plain() if choice else contextlib.nullcontext():
     closed = jax.make_jaxpr(function)(params, *examples)
   shapes = {path: jnp.shape(leaf) for path, leaf in tree.named_leaves(params).items()}

@@ -4,8 +4,8 @@ import math
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from sparsejax.sparsity.layout import SIDES, Layout
-from sparsejax.sparsity.program.nodes import CONFLICT, Node
+from sparsejax.sparsity.leaves.layout import SIDES, Layout
+from sparsejax.sparsity.program.rules.nodes import CONFLICT, Node
 
 
 class Axis(NamedTuple):

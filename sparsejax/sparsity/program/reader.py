@@ -8,9 +8,9 @@ from typing import Any
 
 from jax.extend import core
 
-from sparsejax.sparsity.program import loops, products, scalars, shapes, taking
-from sparsejax.sparsity.program.dependence import is_called, programs_in
-from sparsejax.sparsity.program.nodes import (
+from sparsejax.sparsity.program.rules import loops, products, scalars, shapes, taking
+from sparsejax.sparsity.program.rules.dependence import is_called, programs_in
+from sparsejax.sparsity.program.rules.nodes import (
   CONSTANT,
   DATA,
   GIVEN,
@@ -25,7 +25,7 @@ from sparsejax.sparsity.program.nodes import (
   meet,
   sizes,
 )
-from sparsejax.sparsity.program.primitives import HARMLESS, KEEPS_A_KERNEL
+from sparsejax.sparsity.program.rules.primitives import HARMLESS, KEEPS_A_KERNEL
 from sparsejax.sparsity.program.uses import Use, positions, use_of
 
 # {primitive: (reader, equation, values that go in, how often it runs) -> values that come out}

@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from sparsejax.sparsity.program.nodes import Node, Taken
+from sparsejax.sparsity.program.rules.nodes import Node, Taken
 
 Key = frozenset[tuple[Node, int | None, int]]  # (axis, where it begins, size) of what was taken
 

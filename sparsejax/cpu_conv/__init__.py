@@ -1,0 +1,1 @@
+"""Convolutions that are fast on CPU, and which of them a layer is computed by."""

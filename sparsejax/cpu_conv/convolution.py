@@ -1,0 +1,186 @@
+"""Convolution, on CPU as the products that XLA computes fastest there.
+
+An accelerator gets XLA's own convolution. On CPU that falls off its fast path for many shapes, and
+matrix products or sums of elementwise products, equal in value and gradient, take its place. A
+program that is traced on CPU and lowered for another platform has XLA's own there.
+
+On CPU there is reverse mode, and forward mode over it, but not forward mode alone; `choice.plain`
+gives what has all of them.
+"""
+
+import functools
+from collections.abc import Callable
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from sparsejax.cpu_conv import choice
+from sparsejax.cpu_conv.convolution_gradients import (
+  images_by_direct,
+  images_by_patches,
+  kernel_by_blocks,
+  kernel_by_direct,
+)
+from sparsejax.cpu_conv.formulations import Padding, Pair, direct, patches
+from sparsejax.cpu_conv.multiply_add import multiply_add
+from sparsejax.cpu_conv.strips import images_by_strips, kernel_by_strips, strips
+from sparsejax.cpu_conv.winograd import images_by_winograd, kernel_by_winograd, winograd
+
+Formulation = Callable[[jax.Array, jax.Array, Pair, Padding], jax.Array]
+Gradient = Callable[[jax.Array, jax.Array, jax.Array, Pair, Padding], jax.Array]
+
+
+def convolve(
+  x: jax.Array,
+  kernel: jax.Array,
+  strides: Pair = (1, 1),
+  padding: Padding = ((1, 1), (1, 1)),
+  groups: int = 1,
+) -> jax.Array:
+  """Returns the convolution of images, by the formulation that is fast on this backend.
+
+  Args:
+    x: images (examples, height, width, channels).
+    kernel: (kernel height, kernel width, channels / groups, features).
+    strides: along height and width.
+    padding: zeros (before, after) along height and width.
+    groups: the parts into which channels and features are split.
+  """
+  if choice.is_plain() or _is_empty(x.shape, kernel.shape, padding):
+    return direct(x, kernel, strides, padding, groups)
+  kernel, padding = visible(x.shape, kernel, strides, padding)
+  with choice.reverse_mode():
+    if groups > 1:
+      return fastest_of_groups(kernel.shape, groups)(x, kernel, strides, padding, groups)
+    parts = fastest(x.shape, kernel.shape, strides, padding, x.dtype)
+    return assembled(x, kernel, parts, strides, padding)
+
+
+def _is_empty(image_shape, kernel_shape, padding) -> bool:
+  """Whether the result has no elements: no examples, or images smaller than the kernel."""
+  sides = zip(image_shape[1:3], kernel_shape[:2], padding, strict=True)
+  return 0 in image_shape or any(size + sum(pad) < length for size, length, pad in sides)
+
+
+class Parts(NamedTuple):
+  """How the convolution and its two gradients are computed, each in its own way.
+
+  forward: (x, kernel, strides, padding) -> y.
+  to_images: (x, kernel, gradient, strides, padding) -> the gradient of the images.
+  to_kernel: likewise -> the gradient of the kernel.
+  """
+
+  forward: Formulation
+  to_images: Gradient
+  to_kernel: Gradient
+
+
+def fastest(
+  image_shape: tuple[int, ...],
+  kernel_shape: tuple[int, ...],
+  strides: Pair,
+  padding: Padding,
+  dtype: jax.typing.DTypeLike = jnp.float32,
+) -> Parts:
+  """Returns what is fastest on CPU for shapes after `visible`, without groups.
+
+  Milliseconds, float32, JAX 0.10.2, two quiet cores. Batch 128, what would be otherwise / Winograd
+  (at the machine's rate the nine products of each but the last take 23):
+    3x3, 32x32, 64 to 64: forward 45 / 25, images 46 / 24, kernel 46 / 55.
+    3x3, 16x16, 128 to 128: forward 24 / 22, images 25 / 21, kernel 54 / 26.
+    3x3, 8x8, 256 to 256: forward 24 / 16, images 26 / 15, kernel 44 / 19.
+    3x3, 4x4, 512 to 512: forward 25 / 12, images 21 / 12, kernel 30 / 15.
+    3x3, 2x2, 512 to 512: forward 6 / 4, images 5 / 4, kernel 7 / 4.
+  At batch 32 alike (96 to 96 over 32x32: 17 / 14, 17 / 14, 23 / 14), but for few channels, whose
+  sums are not repaid by the products: 16 to 16 over 32x32 0.8 / 1.5, 0.8 / 1.9, 1.2 / 3.5.
+  Batch 64, direct / patches / blocks:
+    3x3 at stride 2, 32x32, 64 to 128: forward 24 / 42 / -, images 44 / 27 / -, kernel 53 / 56 / 27.
+    pointwise, 32x32, 64 to 256: forward 48 / 28 / -, images 60 / 14 / -, kernel 154 / 60 / 30.
+  Batch 128, direct / patches or blocks / strips:
+    5x5 without padding, 12x12, 20 to 50: forward 5 / 3 / 2, images 5 / 4 / 2, kernel 5 / 2.5 / 2.
+    the same, 28x28, 1 to 20: forward 1 / 2 / 0.5, kernel 4 / 2.2 / 0.7.
+    3x3, 32x32, 3 to 32: forward 8 / 2 / 1.4, kernel 10 / 3.6 / 3.1; 3 to 64: forward 3.6 / 3.1 / 2,
+      kernel 10 / 7 / 7; but 16 to 16: forward 6 / 10 / 7, images 3 / 7 / 8, kernel 7 / 5 / 9.
+  Over 2x2 images the direct convolution takes 74 times as long as patches; over 1x1, where
+  `visible` leaves a dense layer, 47 times.
+  """
+  pixels, channels = image_shape[1] * image_shape[2], min(kernel_shape[2:])
+  # In bfloat16 the sums of its transforms would round away what their differences need.
+  tiled = kernel_shape[:2] == (3, 3) and max(strides) == 1 and max(map(max, padding)) <= 2
+  if tiled and channels >= 32 and dtype == jnp.float32:
+    by_winograd = pixels <= 256 or channels >= 96
+    to_kernel = kernel_by_winograd if by_winograd else kernel_by_blocks
+    return Parts(winograd, images_by_winograd, to_kernel)
+  pointwise, small, strided = kernel_shape[:2] == (1, 1), pixels <= 16, max(strides) > 1
+  if pointwise or small or strided:
+    return Parts(patches if pointwise or small else direct, images_by_patches, kernel_by_blocks)
+  positions = (image_shape[1] - kernel_shape[0] + 1) * (image_shape[2] - kernel_shape[1] + 1)
+  # Back to the images, a convolution without padding is one with more padding than it has pixels.
+  unpadded = not any(map(any, padding)) and pixels >= 2 * positions
+  if unpadded or kernel_shape[2] <= 4:
+    return Parts(strips, images_by_strips, kernel_by_strips)
+  return Parts(direct, images_by_direct, kernel_by_direct if pixels <= 64 else kernel_by_blocks)
+
+
+def fastest_of_groups(kernel_shape: tuple[int, ...], groups: int) -> Callable[..., jax.Array]:
+  """Returns what is fastest on CPU where each group of channels has a kernel of its own.
+
+  Time of the direct convolution over `multiply_add`, forward and backward: depthwise 4.3
+  (32x32x32, 16x16x128), 21-32 (2x2x1024, 8x8x256 at stride 2); butterfly pairs 40-600; butterfly
+  tree 1.3-200.
+  """
+  return multiply_add if kernel_shape[2] * kernel_shape[3] <= 4 * groups else direct
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(2, 3, 4))
+def assembled(
+  x: jax.Array, kernel: jax.Array, parts: Parts, strides: Pair, padding: Padding
+) -> jax.Array:
+  """The convolution without groups, each of its gradients computed as `parts` says."""
+  return _assembled_forward(x, kernel, parts, strides, padding)[0]
+
+
+def _assembled_forward(x, kernel, parts, strides, padding):
+  arrays = x, kernel
+  return choice.by_platform(parts.forward, direct, arrays, (strides, padding)), arrays
+
+
+def _assembled_backward(parts, strides, padding, kept, gradient):
+  arrays, rest = (*kept, gradient), (strides, padding)
+  return (
+    choice.by_platform(parts.to_images, images_by_direct, arrays, rest),
+    choice.by_platform(parts.to_kernel, kernel_by_direct, arrays, rest),
+  )
+
+
+assembled.defvjp(_assembled_forward, _assembled_backward)
+
+
+def visible(
+  x_shape: tuple[int, ...], kernel: jax.Array, strides: Pair, padding: Padding
+) -> tuple[jax.Array, Padding]:
+  """Returns the kernel and padding less the outer taps that see nothing but padding.
+
+  Over a 1x1 image a 3x3 kernel with one pixel of padding is its middle alone.
+  """
+  spans = [
+    _visible_span(*axis)
+    for axis in zip(x_shape[1:3], kernel.shape[:2], strides, padding, strict=True)
+  ]
+  (rows, row_padding), (columns, column_padding) = spans
+  return kernel[rows, columns], (row_padding, column_padding)
+
+
+def _visible_span(size: int, length: int, stride: int, padding: Pair) -> tuple[slice, Pair]:
+  """The taps of one axis that see a pixel of the image somewhere, and the padding they need."""
+  before, after = padding
+  last = (size + before + after - length) // stride * stride - before  # the last window's start
+  seen = [
+    tap
+    for tap in range(length)
+    if any(0 <= start + tap < size for start in range(-before, last + 1, stride))
+  ]
+  first, stop = (seen[0], seen[-1] + 1) if seen else (0, length)
+  # Where the last window ends short of the image, no padding is needed after it.
+  return slice(first, stop), (before - first, max(last + stop - size, 0))

@@ -1,0 +1,59 @@
+"""The gradients of a convolution: of its images and its kernel, by several ways."""
+
+import jax
+import jax.numpy as jnp
+
+from sparsejax.cpu_conv.formulations import Padding, Pair, direct, patches, taps
+from sparsejax.cpu_conv.image_blocks import summed_over_blocks
+
+
+def images_by_direct(
+  x: jax.Array,
+  kernel: jax.Array,
+  gradient: jax.Array,
+  strides: Pair,
+  padding: Padding,
+  groups: int = 1,
+) -> jax.Array:
+  """Returns the gradient of the images, as XLA transposes its own convolution."""
+  return jax.vjp(lambda x: direct(x, kernel, strides, padding, groups), x)[1](gradient)[0]
+
+
+def images_by_patches(
+  x: jax.Array, kernel: jax.Array, gradient: jax.Array, strides: Pair, padding: Padding
+) -> jax.Array:
+  """Returns the gradient of the images, from that of their patches."""
+  return jax.vjp(lambda x: patches(x, kernel, strides, padding), x)[1](gradient)[0]
+
+
+def kernel_by_direct(
+  x: jax.Array,
+  kernel: jax.Array,
+  gradient: jax.Array,
+  strides: Pair,
+  padding: Padding,
+  groups: int = 1,
+) -> jax.Array:
+  """Returns the gradient of the kernel, as XLA transposes its own convolution."""
+  return jax.vjp(lambda kernel: direct(x, kernel, strides, padding, groups), kernel)[1](gradient)[0]
+
+
+def kernel_by_blocks(
+  x: jax.Array, kernel: jax.Array, gradient: jax.Array, strides: Pair, padding: Padding
+) -> jax.Array:
+  """Returns the gradient of the kernel, by the patches of a few images at a time, in float32.
+
+  The patches of a whole batch are many times the images and leave every cache; those of a block
+  do not. The gradient goes in front: a product of rows by columns is the fast one.
+  """
+  features = kernel.shape[-1]
+
+  def of_block(images, gradient):
+    columns = jnp.concatenate(taps(images, kernel.shape, strides, ((0, 0), (0, 0))), axis=-1)
+    columns = columns.reshape(-1, columns.shape[-1])
+    rows = gradient.reshape(-1, features).T
+    return jnp.dot(rows, columns, preferred_element_type=jnp.float32)
+
+  shape = features, kernel.size // features
+  total = summed_over_blocks(of_block, x, gradient, padding, shape)
+  return total.T.reshape(kernel.shape).astype(kernel.dtype)

@@ -1,0 +1,1 @@
+"""What several rooms use and no user calls: names looked up, random streams, signals, guards."""

@@ -1,0 +1,53 @@
+"""The layers that networks are built of: one interface, and a family for each kind of weight."""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+from flax import linen as nn
+
+from sparsejax.internal.lookup import lookup
+from sparsejax.nn import deterministic, variational
+from sparsejax.nn.dropout import Dropout, kernel_of
+from sparsejax.nn.normalisation import BatchNorm
+from sparsejax.nn.pooling import max_pool
+from sparsejax.posterior import FAMILIES, Family
+from sparsejax.posterior.layers import DETERMINISTIC as NAME_OF_DETERMINISTIC
+
+__all__ = [
+  'DETERMINISTIC',
+  'BatchNorm',
+  'Dropout',
+  'Layers',
+  'get',
+  'kernel_of',
+  'max_pool',
+  'of',
+]
+
+
+class Layers(NamedTuple):
+  """What a network is built of: two functions that make linen modules.
+
+  dense(features, use_bias=True, dtype=..., kernel_init=..., name=...)
+  conv(features, kernel_size, strides=(1, 1), padding=((1, 1), (1, 1)), feature_group_count=1,
+    use_bias=True, dtype=..., kernel_init=..., name=...)
+
+  A module is called `layer(x, train=train)`: a variational one samples in training.
+  """
+
+  dense: Callable[..., nn.Module]
+  conv: Callable[..., nn.Module]
+
+
+DETERMINISTIC = Layers(dense=deterministic.Dense, conv=deterministic.Conv)
+
+
+def of(family: Family, **settings: Any) -> Layers:
+  """Returns the layers of a family of posteriors, with settings as `variational.makers` has."""
+  return Layers(*variational.makers(family, **settings))
+
+
+def get(name: str) -> Layers:
+  """Returns the layers of that name: 'deterministic', or those of a family of posteriors."""
+  found = lookup('layers', name, {NAME_OF_DETERMINISTIC: DETERMINISTIC, **FAMILIES})
+  return of(found) if isinstance(found, Family) else found

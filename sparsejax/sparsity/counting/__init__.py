@@ -1,0 +1,1 @@
+"""What is counted of a network: active, weights, parameters, MACs; and what they cost."""

@@ -1,0 +1,223 @@
+"""Parameters by path: which leaf is called what, which are kernels, which a rule is over."""
+
+import collections
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from sparsejax.internal.lookup import lookup
+from sparsejax.sparsity.leaves import kinds
+
+Choice = str | Callable[[str, jax.Array], bool] | Sequence[str]
+BOXES = (
+  'value',
+  'raw_value',
+)  # the attribute in which NNX' variables and Flax' boxes hold an array
+
+
+def paths(tree: Any, is_leaf: Callable[[Any], bool] | None = None) -> list[str]:
+  """Returns the '/'-joined path of every leaf, in the order of jax.tree.leaves.
+
+  The `value` of NNX' variables and of Flax' boxes is left out: NNX' own optimizer shows a chain
+  variables when it begins and bare arrays when it updates them. A module that holds more than its
+  `value` is no box.
+
+  Raises:
+    ValueError: two leaves with one path, as those of {'a': {'b': 0}, 'a/b': 1}.
+
+  Example:
+    >>> paths({'conv1': {'kernel': 0, 'bias': 1}})
+    ['conv1/bias', 'conv1/kernel']
+  """
+  keys = _keys(tree, is_leaf)
+  held = collections.Counter(_held(tree, is_leaf) if any(map(_is_in_box, keys)) else ())
+  bare = [k[:-1] if _is_in_box(k) and held[k[:-1]] <= 1 else k for k in keys]
+  found = [jax.tree_util.keystr(k, simple=True, separator='/') for k in bare]
+  if len(set(found)) < len(found):
+    path = next(path for path, n in collections.Counter(found).items() if n > 1)
+    raise ValueError(f"two parameters have the path '{path}', and each must have its own")
+  return found
+
+
+def _keys(tree, is_leaf) -> list[tuple[Any, ...]]:
+  return [keys for keys, _ in jax.tree_util.tree_flatten_with_path(tree, is_leaf)[0]]
+
+
+def _is_in_box(keys) -> bool:
+  attribute = len(keys) > 1 and isinstance(keys[-1], jax.tree_util.GetAttrKey)
+  return attribute and keys[-1].name in BOXES
+
+
+def _held(tree, is_leaf) -> Iterator[tuple[Any, ...]]:
+  """The keys of every node, once for each leaf within it and each hole where one was taken out."""
+
+  def is_end(node):
+    hole = node is None or (isinstance(node, tuple) and not node)
+    return hole or (is_leaf is not None and is_leaf(node))
+
+  for keys in _keys(tree, is_end):
+    yield from (keys[:n] for n in range(len(keys)))
+
+
+def named_leaves(tree: Any, is_leaf: Callable[[Any], bool] | None = None) -> dict[str, Any]:
+  """Returns {path: leaf} in the order of jax.tree.leaves."""
+  return dict(zip(paths(tree, is_leaf), jax.tree.leaves(tree, is_leaf), strict=True))
+
+
+def module_of(path: str) -> str:
+  """Returns the path of the module that owns what is at a path; '' of what is at the top.
+
+  Example:
+    >>> module_of('block1/conv2/kernel'), module_of('w')
+    ('block1/conv2', '')
+  """
+  return path.rpartition('/')[0]
+
+
+def is_function(value: Any) -> bool:
+  """Whether this is a function and not a tree: Equinox' models are trees that can be called."""
+  return callable(value) and jax.tree_util.treedef_is_leaf(jax.tree.structure(value))
+
+
+CHOICES = ('all', 'kernels')
+
+
+def patterns(exclude: str | Sequence[str], argument: str = 'exclude') -> tuple[str, ...]:
+  """Returns one or several regular expressions as a tuple, or raises a ValueError for a bad one.
+
+  Example:
+    >>> patterns('^head/')
+    ('^head/',)
+  """
+  found = (exclude,) if isinstance(exclude, str) else tuple(exclude)
+  for pattern in found:
+    try:
+      re.compile(pattern)
+    except re.error as error:
+      raise ValueError(f'{argument}={pattern!r}: no regular expression: {error}') from None
+  return found
+
+
+def choose(params: Any, which: Choice = 'kernels', exclude: str | Sequence[str] = ()) -> Any:
+  """Returns a tree of Python bools, the shape of params: the leaves that a rule is over.
+
+  Args:
+    params: any pytree of arrays.
+    which: 'all' (every trainable parameter), 'kernels' (matrices and filter banks, no embeddings or
+      tables of positions), or a function of (path, leaf), which should look at the leaf's shape
+      and dtype alone: under jit it has no values. Or several: each 'kernels' or a regular
+      expression searched for in the paths, such as ('kernels', 'embedding$').
+    exclude: regular expressions (or one) searched for in the paths, to leave leaves out, such as
+      ('classifier', '^conv1/').
+
+  Raises:
+    ValueError: an unknown name, an expression that no path matches, or nothing left to choose.
+
+  Example:
+    >>> choose({'fc1': {'kernel': jnp.ones((2, 2)), 'bias': jnp.ones(2)}})
+    {'fc1': {'bias': False, 'kernel': True}}
+  """
+  named = named_leaves(params)
+  wanted = _wanted(which, params, named)
+  exclude = patterns(exclude)
+  _check_found('exclude', exclude, named)
+  chosen = [
+    kinds.is_parameter(path, leaf)
+    and wanted(path, leaf)
+    and not any(re.search(pattern, path) for pattern in exclude)
+    for path, leaf in named.items()
+  ]
+  if named and not any(chosen):
+    raise ValueError(_nothing(which, exclude, named))
+  return jax.tree.unflatten(jax.tree.structure(params), chosen)
+
+
+def kernels(params: Any) -> dict[str, Any]:
+  """Returns {path: leaf} of the kernels, the leaves whose values are counted as weights.
+
+  Example:
+    >>> list(kernels({'fc': {'kernel': jnp.ones((2, 2)), 'bias': jnp.ones(2)}}))
+    ['fc/kernel']
+  """
+  named = named_leaves(params)
+  wanted = _wanted('kernels', params, named)
+  return {p: leaf for p, leaf in named.items() if kinds.is_parameter(p, leaf) and wanted(p, leaf)}
+
+
+def scales(params: Any) -> list[str]:
+  """Returns the paths of normalisations' scales, by which whole channels are multiplied.
+
+  Example:
+    >>> scales({'bn': {'scale': jnp.ones(2), 'bias': jnp.ones(2)}})
+    ['bn/scale']
+  """
+  nodes = kinds.equinox_nodes(params)
+  kind = {path: kinds.kind(path, jnp.shape(p), nodes) for path, p in named_leaves(params).items()}
+  return [path for path, found in kind.items() if found == kinds.SCALE]
+
+
+def _wanted(which, params, named) -> Callable[[str, Any], bool]:
+  """Whether a leaf is meant, before what is excluded."""
+  if isinstance(which, str):
+    lookup('choice of parameters', which, dict.fromkeys(CHOICES))
+    which = (which,)
+  elif callable(which):
+    predicate: Callable[..., Any] = which
+    return lambda path, leaf: bool(predicate(path, leaf))
+  nodes = kinds.equinox_nodes(params)
+  expressions = patterns([entry for entry in which if entry not in CHOICES], 'parameters')
+  _check_found('parameters', expressions, named)
+
+  def wanted(path, leaf):
+    return (
+      'all' in which
+      or ('kernels' in which and kinds.is_kernel(path, leaf, nodes))
+      or any(re.search(expression, path) for expression in expressions)
+    )
+
+  return wanted
+
+
+def _check_found(argument: str, expressions: Sequence[str], named: Mapping[str, Any]) -> None:
+  for pattern in expressions:
+    if named and not any(re.search(pattern, path) for path in named):
+      raise ValueError(
+        f'{argument}={pattern!r} matches no parameter; there are: {", ".join(named)}'
+      )
+
+
+def _nothing(which, exclude, named) -> str:
+  if which == 'kernels' and not exclude:
+    shapes = ', '.join(
+      f'{path} {jnp.shape(leaf)} {jnp.result_type(leaf)}' for path, leaf in named.items()
+    )
+    return (
+      f'no leaf of {shapes} is a kernel, which has two axes or more, a floating dtype and no '
+      "bias's, scale's or embedding's name: parameters='all' prunes every leaf, a function of "
+      '(path, leaf) or regular expressions choose some'
+    )
+  name = which if isinstance(which, str) else getattr(which, '__qualname__', repr(which))
+  return f"parameters='{name}', exclude={exclude!r} leaves nothing to choose"
+
+
+def pick(tree: Any, chosen: Any) -> Any:
+  """Returns the tree of the chosen leaves alone, None (no leaf at all) for the others.
+
+  Example:
+    >>> pick({'a': 1, 'b': 2}, {'a': True, 'b': False})
+    {'a': 1, 'b': None}
+  """
+  return jax.tree.map(lambda leaf, c: leaf if c else None, tree, chosen)
+
+
+def merge(picked: Any, rest: Any) -> Any:
+  """Returns `rest` with the picked leaves in their places.
+
+  Example:
+    >>> merge({'a': 10, 'b': None}, {'a': 1, 'b': 2})
+    {'a': 10, 'b': 2}
+  """
+  return jax.tree.map(lambda p, r: r if p is None else p, picked, rest, is_leaf=lambda p: p is None)

@@ -1,0 +1,1 @@
+"""The parts that `prune` is made of: schedule, criterion, granularity, allocation, update rule."""

@@ -1,0 +1,313 @@
+"""Allocation: how many to keep in each layer, as integers whose sum is exact.
+
+An allocation is a pair of functions. `plan` runs once for each target on the host, on the layers'
+sizes and shapes alone, in float64 and Python integers: 23.5 million times a fraction is no exact
+product in float32. `counts` runs on the device and turns the planned row into one int32 count a
+layer; an allocation that ranks all layers together looks at the scores there.
+
+A target is an active fraction: of the groups of the layers that are pruned or, where an allocation
+is given `costs`, of what the whole network costs, in weights or in multiply-accumulates, with the
+layers that are not pruned in it.
+
+A floor (a number of groups that every layer keeps, itself at most the layer's size) is part of
+every allocation: a global rank at 99 % empties whole layers otherwise.
+"""
+
+import functools
+import math
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from sparsejax.sparsity.counting.costs import Costs, Layer
+from sparsejax.sparsity.parts import wide
+from sparsejax.sparsity.parts.granularity import Granularity
+from sparsejax.sparsity.parts.selection import after, count_true, largest_threshold, ordered_bits
+
+
+class Allocation(NamedTuple):
+  """plan: (layers, target, floor) -> row; counts: (scores, row, floor, sizes) -> counts.
+
+  Scores come as a list with an array for each leaf, (layers that the leaf stacks, *groups), and
+  counts go as a list of one integer for each of these layers. What is gone already comes with the
+  score -inf. `absolute` says that targets are thresholds on the scores and not fractions, `priced`
+  that it matters how many weights a group holds: then layers have their `sizes`, and `counts` has
+  for each leaf a number, or an array that fits its scores; else 1.
+  """
+
+  plan: Callable[[Sequence[Layer], float, int], np.ndarray]
+  counts: Callable[..., list[jax.Array]]
+  absolute: bool = False
+  priced: bool = False
+
+
+def total_to_keep(sizes: Sequence[int], active_fraction: float, floor: int) -> int:
+  """Returns round(fraction * all), raised where the layers' floors alone need more.
+
+  Example:
+    >>> total_to_keep([90, 10], 0.05, floor=1)
+    5
+  """
+  _check_fraction(active_fraction)
+  return max(round(active_fraction * sum(sizes)), sum(min(size, floor) for size in sizes))
+
+
+def _check_fraction(target: float) -> None:
+  if not 0 <= target <= 1:
+    raise ValueError(f'target={target}: allowed is an active fraction from 0 to 1')
+
+
+def _prices_and_budget(costs: Costs, layers: Sequence[Layer], target: float, floor: int):
+  """What a group of each layer costs, and what all may cost: their floors' worth at least."""
+  _check_fraction(target)
+  prices = np.array([costs.price(layer) for layer in layers])
+  least = prices @ np.array([layer.largest(min(layer.groups, floor)) for layer in layers])
+  return prices, max(costs.budget(layers, target), least)
+
+
+def global_rank(costs: Costs | None = None) -> Allocation:
+  """One ranking over all layers: the largest scores stay, wherever they are.
+
+  Each layer's `floor` best are kept first, and the rest goes by rank: up to the exact number of
+  groups; with `costs`, as far as the budget goes (a sum in float32, so to one part in a million).
+  Of equal scores the first stay, in the order of the leaves.
+
+  Args:
+    costs: what groups cost, for targets that are a share of the whole network's weights or MACs.
+
+  Example:
+    >>> rule, scores = global_rank(), [jnp.array([[3.0, 1.0]]), jnp.array([[5.0, 4.0]])]
+    >>> row = rule.plan([Layer('a', (2,), 2), Layer('b', (2,), 2)], 0.5, 1)
+    >>> [int(count[0]) for count in rule.counts(scores, row, 1, [1, 1])]
+    [1, 1]
+    >>> [int(count[0]) for count in rule.counts(scores, row, 0, [1, 1])]
+    [0, 2]
+  """
+
+  def plan(layers, target, floor):
+    if costs is None:
+      whole = total_to_keep([n.groups for n in layers], target, floor)
+      return np.array(wide.to_words(whole), np.int32)
+    prices, budget = _prices_and_budget(costs, layers, target, floor)
+    return np.array([budget, *prices], np.float32)
+
+  def counts(scores, row, floor, sizes):
+    keys = [ordered_bits(score) for score in scores]
+    if costs is None:
+      return _ranked(keys, wide.of_words(row), floor)
+    return _affordable(keys, row[0], _by_leaf(row[1:], scores), floor, sizes)
+
+  return Allocation(plan, counts, priced=costs is not None)
+
+
+def _ranked(keys, to_keep: wide.Wide, floor, dtype=jnp.uint32):
+  """How many of each layer are among so many of all: the largest, and of equals the first."""
+
+  def kept_from(threshold, compare=jnp.greater_equal):
+    found = []
+    for layers in keys:
+      threshold = after(threshold, found[-1] if found else None)
+      found.append(_kept(compare(layers, threshold), floor))
+    return found
+
+  def in_all(counts):
+    return functools.reduce(wide.add, [wide.total(count, dtype) for count in counts])
+
+  least = largest_threshold(lambda t: wide.at_least(in_all(kept_from(t)), to_keep))
+  above = kept_from(least, jnp.greater)
+  room = wide.minus(to_keep, in_all(above))
+  found = []
+  for sure, both in zip(above, kept_from(after(least, above[-1])), strict=True):
+    equal = both - sure
+    taken = [
+      wide.at_most(wide.minus(room, wide.Wide(high, low)), n)
+      for n, high, low in zip(equal, *wide.before(equal, dtype), strict=True)
+    ]
+    found.append(sure + jnp.stack(taken))
+    room = wide.minus(room, wide.total(equal, dtype))
+  return found
+
+
+def _kept(mask, floor):
+  """How many of each layer are true, or the floor where that is more and the layer has as many."""
+  axes = tuple(range(1, mask.ndim))
+  smallest = min(floor, math.prod(mask.shape[1:]))
+  return jnp.maximum(count_true(mask, axes), smallest)
+
+
+def _affordable(keys, budget, prices, floor, sizes):
+  """How many of each layer score best among what is in budget together."""
+
+  def costs_of(masks):
+    return [_spent(*leaf, floor) for leaf in zip(masks, prices, sizes, strict=True)]
+
+  def too_dear(threshold):
+    return sum(jnp.sum(cost) for cost in costs_of([k >= threshold for k in keys])) > budget
+
+  last = largest_threshold(too_dear)  # what scores so is in budget in part
+  above = [k > last for k in keys]
+  left = budget - sum(jnp.sum(cost) for cost in costs_of(above))
+  found = []
+  for mask, key, price, size in zip(above, keys, prices, sizes, strict=True):
+    equal = _kept(mask | (key == last), floor) - _kept(mask, floor)
+    each = price * jnp.max(jnp.asarray(size, jnp.float32))
+    taken = []
+    for n, one in zip(equal.astype(jnp.float32), each, strict=True):
+      some = jnp.where(one > 0, jnp.floor(left / jnp.where(one > 0, one, 1.0)), n)
+      some = jnp.clip(some, 0.0, n)
+      taken.append(some.astype(jnp.int32))
+      left = left - some * one
+    found.append(_kept(mask, floor) + jnp.stack(taken))
+  return found
+
+
+def _spent(mask, price, size, floor):
+  """What is kept of each of a leaf's layers costs."""
+  axes = tuple(range(1, mask.ndim))
+  size = jnp.asarray(size, jnp.float32)
+  weights = jnp.sum(jnp.where(mask, size, 0.0), axes)
+  least = min(floor, math.prod(mask.shape[1:])) * jnp.max(size)
+  few = count_true(mask, axes) < floor
+  return price * jnp.where(few, least, weights)
+
+
+def _by_leaf(row, scores):
+  """The entries of a row for all layers, as one vector for each leaf."""
+  ends = np.cumsum([len(score) for score in scores])[:-1].tolist()
+  return jnp.split(row, ends)
+
+
+def uniform(costs: Costs | None = None) -> Allocation:
+  """The same active fraction in every layer, rounded so that the total is exact.
+
+  Args:
+    costs: as of `global_rank`.
+
+  Example:
+    >>> layers = [Layer('a', (10,), 10), Layer('b', (10,), 10), Layer('c', (5,), 5)]
+    >>> uniform().plan(layers, 0.5, 1).tolist()
+    [5, 5, 2]
+  """
+  return _by_density(lambda shape: 1.0, costs)
+
+
+def erk(costs: Costs | None = None) -> Allocation:
+  r"""Erdos-Renyi-Kernel: layers with few weights for their size stay denser.
+
+  .. math:: density \propto \frac{k_h + k_w + inputs + outputs}{k_h k_w \cdot inputs \cdot outputs}
+
+  the sum over the product of the kernel's shape, whatever its rank; 1 of a scalar, as of a vector.
+  Layers that would exceed 1 stay whole, and the rest is solved again.
+
+  Args:
+    costs: as of `global_rank`.
+
+  Example:
+    >>> lenet300 = [Layer(n, s, s[0] * s[1]) for n, s in (
+    ...   ('fc1', (784, 300)), ('fc2', (300, 100)), ('fc3', (100, 10)))]
+    >>> kept = erk().plan(lenet300, 0.1, 1)
+    >>> [round(int(n) / layer.groups, 4) for n, layer in zip(kept, lenet300)]
+    [0.0796, 0.2302, 1.0]
+
+  References:
+    Mocanu et al. 2018, https://arxiv.org/abs/1707.04780
+    Evci et al. 2020, https://arxiv.org/abs/1911.11134
+  """
+  return _by_density(lambda shape: sum(shape or (1,)) / max(math.prod(shape), 1), costs)
+
+
+def _by_density(density, costs):
+  """Counts in proportion to a density that depends on the shape alone, planned on the host."""
+
+  def plan(layers, target, floor):
+    sizes = np.array([layer.groups for layer in layers], int)
+    weights = sizes * np.array([density(layer.shape) for layer in layers])
+    lowest = np.minimum(sizes, floor)
+    if costs is None:
+      total = total_to_keep(sizes.tolist(), target, floor)
+      return apportion(weights, total, lowest, sizes).astype(np.int32)
+    prices, budget = _prices_and_budget(costs, layers, target, floor)
+    return _within(weights, budget, prices, layers, lowest, sizes).astype(np.int32)
+
+  def counts(scores, row, floor, sizes):
+    del floor, sizes
+    return _by_leaf(row, scores)
+
+  return Allocation(plan, counts, priced=costs is not None)
+
+
+def _within(weights, budget, prices, layers, lowest, highest):
+  """The largest total whose apportionment is in budget, whichever of the groups are kept."""
+
+  def spent(counts):
+    most = [layer.largest(int(count)) for layer, count in zip(layers, counts, strict=True)]
+    return prices @ np.array(most)
+
+  low, high = int(lowest.sum()), int(highest.sum())
+  while low < high:
+    middle = (low + high + 1) // 2
+    fits = spent(apportion(weights, middle, lowest, highest)) <= budget
+    low, high = (middle, high) if fits else (low, middle - 1)
+  return apportion(weights, low, lowest, highest)
+
+
+def apportion(weights: np.ndarray, total: int, lowest: np.ndarray, highest: np.ndarray):
+  """Returns integers within [lowest, highest] that sum to `total`, in proportion to the weights.
+
+  One rate for all, counts = round(rate * weights) within their bounds, is found by bisection
+  (the divisor method of Webster). A smaller total never gives any layer more, which the largest
+  remainders don't promise, and without which nested masks could miss their total.
+
+  Args:
+    weights: positive, one for each layer; 0 where the layer has no group.
+    total: between the sums of the bounds.
+    lowest: integers, one for each layer.
+    highest: integers, one for each layer.
+
+  Example:
+    >>> apportion(np.array([6.0, 3.0, 1.0]), 5, np.array([0, 0, 1]), np.array([9, 9, 9])).tolist()
+    [3, 1, 1]
+  """
+
+  def at(rate):
+    return np.clip(np.floor(rate * weights + 0.5).astype(np.int64), lowest, highest)
+
+  some = weights > 0
+  low, high = 0.0, float(np.max((highest[some] + 1) / weights[some], initial=0.0))
+  while low < (middle := (low + high) / 2) < high:
+    low, high = (middle, high) if at(middle).sum() <= total else (low, middle)
+  counts = at(low)
+  next_up = np.flatnonzero(at(high) > counts)  # these tie: the first of them are rounded up
+  counts[next_up[: total - counts.sum()]] += 1
+  return counts
+
+
+def default(granularity: Granularity | None) -> Allocation:
+  """One global rank; of N:M sparsity the same share everywhere, or N would differ by layer."""
+  return uniform() if getattr(granularity, 'evenly', False) else global_rank()
+
+
+def absolute_threshold() -> Allocation:
+  """What scores above the target stays: |p| <= 0.02 goes in Deep Compression as the log had it.
+
+  The target is the threshold, in the criterion's unit.
+
+  Example:
+    >>> rule = absolute_threshold()
+    >>> row = rule.plan([], 0.02, 0)
+    >>> [int(count[0]) for count in rule.counts([jnp.array([[0.5, 0.02, 0.1]])], row, 0, [1])]
+    [2]
+  """
+
+  def plan(layers, target, floor):
+    del layers, floor
+    return np.array([target], np.float32)
+
+  def counts(scores, row, floor, sizes):
+    del sizes
+    return [_kept(score > row[0], floor) for score in scores]
+
+  return Allocation(plan, counts, absolute=True)

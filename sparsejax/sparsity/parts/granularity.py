@@ -1,0 +1,203 @@
+"""Granularity: what is kept or removed as one, a single weight or a group of them.
+
+A granularity is three functions of one layer: `pool` sums the weights' values over each group,
+`spread` gives every weight its group's value, and `select` finds the groups to keep within a layer.
+A layer comes to them as a matrix (*positions, inputs, outputs), whatever order its axes have in the
+leaf that holds it: `layout` knows that order. A convolution's groups are those of a dense layer
+with a height and a width in front. Targets and floors count groups.
+"""
+
+import math
+import numbers
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from sparsejax.sparsity.parts.selection import keep_largest
+
+
+class Granularity(NamedTuple):
+  """pool: weights' values -> sums over groups; spread: (groups' values, shape) -> weights' values.
+
+  select: (groups' scores, count) -> mask of the groups that stay; what is gone scores -inf.
+  evenly: whether it keeps equally many in every part of a layer, as N:M sparsity does.
+  view: how a layer comes to these functions: as a 'matrix', as it is ('stacked'), or as (heads,
+  all else) of each projection of an attention ('by_head'), whose heads go together.
+  """
+
+  pool: Callable[[jax.Array], jax.Array]
+  spread: Callable[[jax.Array, tuple[int, ...]], jax.Array]
+  select: Callable[[jax.Array, jax.Array | int], jax.Array] = keep_largest
+  evenly: bool = False
+  view: str = 'matrix'
+
+  def mean(self, values: jax.Array) -> jax.Array:
+    """Returns the mean of each group, which compares groups of different sizes as a sum doesn't."""
+    return self.pool(values) / self.pool(jnp.ones_like(values))
+
+  def groups(self, shape: tuple[int, ...]) -> int:
+    """Returns how many groups a leaf of this shape has."""
+    return math.prod(jax.eval_shape(self.pool, jax.ShapeDtypeStruct(shape, jnp.float32)).shape)
+
+
+def _check_whole(name: str, **sizes: Any) -> None:
+  for size, value in sizes.items():
+    if not isinstance(value, numbers.Integral) or isinstance(value, bool):
+      raise ValueError(f'{name}: {size}={value!r} must be an integer')
+
+
+def weight() -> Granularity:
+  """Every weight for itself.
+
+  Example:
+    >>> weight().pool(jnp.array([3.0, 1.0])).tolist()
+    [3.0, 1.0]
+  """
+  return Granularity(
+    pool=lambda values: values,
+    spread=lambda groups, shape: groups.reshape(shape),
+    view='stacked',
+  )
+
+
+def filters() -> Granularity:
+  """All weights into one output: a filter of a convolution, a unit of a dense layer.
+
+  Example:
+    >>> filters().pool(jnp.array([[3.0, 1.0], [1.0, 0.0]])).tolist()
+    [4.0, 1.0]
+  """
+  return Granularity(
+    pool=lambda values: values.sum(tuple(range(values.ndim - 1))),
+    spread=lambda groups, shape: jnp.broadcast_to(groups, shape),
+  )
+
+
+def input_channels() -> Granularity:
+  """All weights out of one input, whichever output they go to; of a vector every entry.
+
+  A depthwise kernel has one input for each group of channels, and so a single group here.
+
+  Example:
+    >>> input_channels().pool(jnp.array([[3.0, 1.0], [1.0, 0.0]])).tolist()
+    [4.0, 1.0]
+  """
+
+  def pool(values):
+    axes = (*range(values.ndim - 2), values.ndim - 1) if values.ndim > 1 else ()
+    return values.sum(axes)
+
+  def spread(groups, shape):
+    return jnp.broadcast_to(groups[:, None] if len(shape) > 1 else groups, shape)
+
+  return Granularity(pool, spread)
+
+
+def blocks(inputs: int = 4, outputs: int = 4) -> Granularity:
+  """Tiles of `inputs` x `outputs` weights at one position of the kernel; those at an edge smaller.
+
+  A 3x3 convolution is nine matrices (inputs, outputs), each tiled for itself.
+
+  Args:
+    inputs: the height of a tile, 1 or more.
+    outputs: its width, 1 or more.
+
+  Raises:
+    ValueError: a size that is no integer or below 1.
+
+  Example:
+    >>> blocks(1, 2).pool(jnp.array([[3.0, 1.0, 5.0], [1.0, 0.0, 2.0]])).tolist()
+    [[4.0, 5.0], [1.0, 2.0]]
+
+  References:
+    Gray, Radford and Kingma 2017, https://openai.com/research/block-sparse-gpu-kernels
+  """
+  _check_whole('blocks', inputs=inputs, outputs=outputs)
+  if inputs < 1 or outputs < 1:
+    raise ValueError(f'blocks of {inputs}x{outputs}: allowed are 1 or more')
+
+  def pool(values):
+    matrix = jnp.atleast_2d(values)
+    *kernel, rows, columns = matrix.shape
+    tall, wide = min(inputs, rows), min(outputs, columns)
+    padding = [(0, 0)] * len(kernel) + [(0, -rows % tall), (0, -columns % wide)]
+    tiles = jnp.pad(matrix, padding).reshape(
+      *kernel, -(-rows // tall), tall, -(-columns // wide), wide
+    )
+    return tiles.sum((-3, -1))
+
+  def spread(groups, shape):
+    *_, rows, columns = (1, 1, *shape)
+    tall, wide = min(inputs, rows), min(outputs, columns)
+    values = jnp.repeat(jnp.repeat(groups, tall, -2), wide, -1)
+    return values[..., :rows, :columns].reshape(shape)
+
+  return Granularity(pool, spread)
+
+
+def n_of_m(m: int = 4) -> Granularity:
+  """Single weights, equally many of each m consecutive inputs of an output: N:M sparsity.
+
+  N follows from the target: 0.5 with m = 4 is 2:4, and a schedule thins the groups together. The
+  inputs of a convolution are in the order (height, width, channel), channels next to each other,
+  as its matrix product reads them. Where the count does not divide, the groups whose next weight
+  scores highest keep one more than the others; groups at the end of a column may be smaller, and
+  keep at most what the others do.
+
+  Args:
+    m: the length of a group, 2 or more.
+
+  Raises:
+    ValueError: m that is no integer or below 2.
+
+  Example:
+    >>> scores = jnp.array([[9.0], [8.0], [7.0], [1.0], [3.0], [2.0]])
+    >>> n_of_m(2).select(scores, 3).ravel().tolist()
+    [True, False, True, False, True, False]
+
+  References:
+    Mishra et al. 2021, https://arxiv.org/abs/2104.08378
+  """
+  _check_whole('n_of_m', m=m)
+  if m < 2:
+    raise ValueError(f'N:M sparsity with m={m}: allowed is 2 or more')
+
+  def select(scores, count):
+    columns = scores.reshape(-1, scores.shape[-1] if scores.ndim > 1 else 1)
+    rows = len(columns)
+    padded = jnp.pad(columns, ((0, -rows % m), (0, 0)), constant_values=-jnp.inf)
+    grouped = padded.reshape(-1, m, columns.shape[1])
+    best_first = jnp.argsort(-grouped, axis=1, stable=True)
+    place = jnp.argsort(best_first, axis=1).reshape(padded.shape)[:rows].reshape(scores.shape)
+    # All first of their groups before any second: whole places while they fit, then by score.
+    alive = scores > -jnp.inf
+    up_to = jnp.stack([jnp.sum(alive & (place <= p), dtype=jnp.int32) for p in range(m)])
+    last = jnp.sum(up_to < count, dtype=jnp.int32)
+    ahead = jnp.where(alive & (place < last), jnp.inf, -jnp.inf)
+    return keep_largest(jnp.where(place == last, scores, ahead), count)
+
+  single = weight()
+  return Granularity(single.pool, single.spread, select, evenly=True)
+
+
+def heads() -> Granularity:
+  """Whole heads of an attention: query, key, value and what puts them together, all at once.
+
+  Only kernels whose layout names heads are pruned: an attention is one module, and all of its
+  projections must name them. Where there are fewer heads of keys and values than of queries, a
+  group is one of them with all its queries, which lie side by side as `jnp.repeat` makes them.
+
+  Example:
+    >>> heads().pool(jnp.array([[3.0, 1.0], [1.0, 0.0]])).tolist()  # two heads
+    [4.0, 1.0]
+
+  References:
+    Michel, Levy and Neubig 2019, https://arxiv.org/abs/1905.10650
+  """
+  return Granularity(
+    pool=lambda values: values.sum(-1),
+    spread=lambda groups, shape: jnp.broadcast_to(groups[:, None], shape),
+    view='by_head',
+  )

@@ -1,0 +1,211 @@
+"""Units: what is pruned together, one leaf or the projections of an attention's heads."""
+
+import collections
+import functools
+import math
+import re
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from sparsejax.sparsity.counting.costs import Layer
+from sparsejax.sparsity.leaves import axes, tree
+from sparsejax.sparsity.leaves.layout import Layout
+from sparsejax.sparsity.parts.granularity import Granularity
+
+LARGEST = 2**31 - 1
+
+
+class Leaf(NamedTuple):
+  """A leaf that is pruned: its path, its shape, and which axes are what."""
+
+  path: str
+  shape: tuple[int, ...]
+  layout: Layout
+
+  @property
+  def layers(self) -> int:
+    return self.layout.layers(self.shape)
+
+
+class Unit(NamedTuple):
+  """Leaves whose groups go together: one leaf, but for heads.
+
+  Attributes:
+    leaves: of which each stacks equally many layers.
+    granularity: what their groups are.
+    heads: how many groups a layer has where they are heads.
+  """
+
+  leaves: tuple[Leaf, ...]
+  granularity: Granularity
+  heads: int | None = None
+
+  def view(self, leaf: Leaf, values: jax.Array) -> jax.Array:
+    """Returns a leaf's values as the granularity wants them, with the layers in front."""
+    view = leaf.layout.view(values, self.granularity.view)
+    return view if self.heads is None else view.reshape(len(view), self.heads, -1)
+
+  def pool(self, values: list[jax.Array]) -> jax.Array:
+    """Returns the sums over groups, (layers, *groups), of the values of each leaf."""
+    pools = [
+      jax.vmap(self.granularity.pool)(self.view(leaf, v))
+      for leaf, v in zip(self.leaves, values, strict=True)
+    ]
+    return functools.reduce(jnp.add, pools)
+
+  def mean(self, values: list[jax.Array]) -> jax.Array:
+    """Returns the means, which compare groups of different sizes as sums don't."""
+    values = [v.astype(jnp.float32) for v in values]
+    if self.single:
+      return self.pool(values)
+    return self.pool(values) / self.pool([jnp.ones_like(v) for v in values])
+
+  def spread(self, groups: jax.Array) -> list[jax.Array]:
+    """Returns, for each leaf, what every weight's group has."""
+    return [self._spread(leaf, groups) for leaf in self.leaves]
+
+  def _spread(self, leaf: Leaf, groups: jax.Array) -> jax.Array:
+    like = jax.eval_shape(
+      lambda v: self.view(leaf, v), jax.ShapeDtypeStruct(leaf.shape, groups.dtype)
+    )
+    spread = jax.vmap(lambda group: self.granularity.spread(group, like.shape[1:]))
+    return self.restore(leaf, spread(groups))
+
+  def restore(self, leaf: Leaf, view: jax.Array) -> jax.Array:
+    """Returns a leaf's values from what `view` made of them."""
+    return leaf.layout.restore(view, self.granularity.view, leaf.shape)
+
+  @property
+  def single(self) -> bool:
+    """Whether a group is a single weight, as it lies in its leaf."""
+    return self.granularity.view == 'stacked'
+
+  @property
+  def sizes(self) -> int | np.ndarray:
+    """How many weights each group has: a number where it is the same for all."""
+    if self.single:
+      return 1
+    with jax.ensure_compile_time_eval():
+      one = [jnp.ones(leaf.shape, jnp.float32) for leaf in self.leaves]
+      sizes = np.asarray(self.pool(one))[0]
+    return int(sizes.flat[0]) if sizes.size and (sizes == sizes.flat[0]).all() else sizes
+
+  def layers(self, *, with_sizes: bool) -> list[Layer]:
+    """Returns each of the layers, for an allocation to plan by.
+
+    Args:
+      with_sizes: whether the plan depends on how large groups are.
+    """
+    first = self.leaves[0]
+    shape = first.layout.matrix_shape(first.shape)[1:]
+    counted: tuple[tuple[int, int], ...] = ()
+    if with_sizes and not np.isscalar(sizes := self.sizes):
+      number = collections.Counter(int(size) for size in np.ravel(sizes))
+      counted = tuple(sorted(number.items(), reverse=True))
+    weights = tuple((leaf.path, math.prod(leaf.shape) // leaf.layers) for leaf in self.leaves)
+    leaves = weights if len(weights) > 1 else ()
+    return [Layer(first.path, shape, self._groups(), counted, leaves)] * first.layers
+
+  def _groups(self) -> int:
+    shapes = [jax.ShapeDtypeStruct(leaf.shape, jnp.float32) for leaf in self.leaves]
+    pooled = jax.eval_shape(self.pool, shapes)
+    if (groups := math.prod(pooled.shape[1:])) > LARGEST:
+      raise ValueError(
+        f"'{self.leaves[0].path}' has {groups:,} groups in a layer, and must have {LARGEST:,} at "
+        'most: prune it by larger ones, or leave it out with exclude='
+      )
+    return groups
+
+
+def units(params: Any, chosen: Any, granularity: Granularity, layouts: axes.Given) -> list[Unit]:
+  """Returns what is pruned of the chosen leaves, in the order of the tree.
+
+  Raises:
+    ValueError: axes that nobody knows, or heads of which there are none.
+  """
+  named = tree.named_leaves(params)
+  paths = [path for path, c in tree.named_leaves(chosen).items() if c]
+  found = axes.layouts(params, paths, layouts)
+  leaves = [Leaf(path, jnp.shape(named[path]), found[path]) for path in paths]
+  if granularity.view != 'by_head':
+    return [Unit((leaf,), granularity) for leaf in leaves]
+  return _attentions(leaves, granularity)
+
+
+# What the arrays of a layer are called, which is in a module of its own then.
+OF_A_LAYER = re.compile(r'^(kernel|w|weight)$')
+PROJECTION = re.compile(
+  rf'^(w[qkvo]|qkv(_proj)?|c_attn)$|{axes.PROJECTIONS.pattern}|{axes.TOGETHER.pattern}'
+)
+QUERY = re.compile(r'(^|_)(w?q|query)(_|$)')
+
+
+def _attentions(leaves, granularity) -> list[Unit]:
+  """The projections of each attention, as many as its heads have."""
+  modules = collections.defaultdict(list)
+  without = collections.defaultdict(list)
+  for leaf in leaves:
+    module, layer = _attention_of(leaf.path)
+    if leaf.layout.heads(leaf.shape) is not None:
+      modules[module].append(leaf)
+    elif PROJECTION.search(layer):
+      without[module].append(leaf.path)
+  if leaves and not modules:
+    raise ValueError(
+      f'granularity heads: no layout of {", ".join(leaf.path for leaf in leaves)} names heads; '
+      f'{SAY_WHERE}'
+    )
+  for module, found in modules.items():
+    _check_whole(module, found, without[module])
+  return [_attention(module, found, granularity) for module, found in modules.items()]
+
+
+SAY_WHERE = (
+  "say where they are, as in layouts={'query': 'in head out'} or Layout('(head out) in', head=4), "
+  'or read them off the network with layouts_of'
+)
+
+
+def _attention_of(path: str) -> tuple[str, str]:
+  """The module whose projections a leaf is one of, and what this projection is called there."""
+  module, name = tree.module_of(path), path.rpartition('/')[2]
+  if OF_A_LAYER.match(name):
+    return tree.module_of(module), module.rpartition('/')[2]
+  return module, name
+
+
+def _check_whole(module: str, leaves: Sequence[Leaf], without: Sequence[str]) -> None:
+  """Refuses what is a part of an attention, or several of them."""
+  paths = ', '.join(leaf.path for leaf in leaves)
+  if without:
+    raise ValueError(
+      f"granularity heads: of the attention in '{module}' {paths} name heads, and "
+      f'{", ".join(without)} must too, since heads go whole: {SAY_WHERE}'
+    )
+  sides = {f.side for leaf in leaves for f in leaf.layout.factors if f.role == 'head'}
+  if sides == {'in'}:
+    raise ValueError(
+      f"granularity heads: '{module}' has {paths}, which puts heads together, and must have the "
+      'projections that make them too: an attention is one module'
+    )
+  queries = [leaf.path for leaf in leaves if QUERY.search(_attention_of(leaf.path)[1])]
+  if len(queries) > 1:
+    raise ValueError(
+      f"granularity heads: '{module}' has the queries {', '.join(queries)} and must have those of "
+      'one attention: give each a module of its own'
+    )
+
+
+def _attention(module, leaves, granularity) -> Unit:
+  heads = {leaf.path: leaf.layout.heads(leaf.shape) for leaf in leaves}
+  fewest = min(heads.values())
+  if any(n % fewest for n in heads.values()) or len({leaf.layers for leaf in leaves}) > 1:
+    raise ValueError(
+      f"granularity heads: the projections of '{module}' must have the same heads, or multiples of "
+      f'the fewest, and stack as many layers: {heads}'
+    )
+  return Unit(tuple(leaves), granularity, fewest)

@@ -1,0 +1,145 @@
+"""Update rules: from the mask that was, the scores and the counts to the mask that will be.
+
+A rule is data: how weights come back, if they do. `renew` makes of it the new mask of one layer.
+"""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from sparsejax.internal.lookup import lookup
+from sparsejax.sparsity.parts import criteria
+from sparsejax.sparsity.parts.selection import keep_largest
+
+Select = Callable[[jax.Array, jax.Array | int], jax.Array]  # (scores, count) -> mask
+STARTS = ('random', 'criterion')
+
+
+class UpdateRule(NamedTuple):
+  """What happens when masks are renewed.
+
+  grow: the criterion by which what is gone comes back; None for masks that only shrink.
+  share: step -> the share of what is to stay that is dropped for others to grow.
+  start: how a layer that is whole is first thinned, by the criterion or at random.
+  """
+
+  grow: criteria.Criterion | None = None
+  share: Callable[[jax.Array | int], jax.Array] | None = None
+  start: str = 'criterion'
+
+
+def nested() -> UpdateRule:
+  """Masks only shrink: what is gone stays gone.
+
+  Example:
+    >>> mask, scores = jnp.array([True, False, True]), jnp.array([1.0, 9.0, 2.0])
+    >>> renew(nested(), mask, scores, 1).tolist()
+    [False, False, True]
+  """
+  return UpdateRule()
+
+
+def set_(share: float = 0.3, *, start: str = 'random') -> UpdateRule:
+  """Sparse evolutionary training: drops the share that scores least, grows as many at random.
+
+  The paper starts from a random mask, as `start` says; 'criterion' prunes the dense network by the
+  criterion instead, and then fits a schedule that falls.
+
+  Args:
+    share: of a layer's active weights that is exchanged each time, in [0, 1].
+    start: 'random' or 'criterion'.
+
+  Raises:
+    ValueError: a share outside its range, or another start.
+
+  Example:
+    >>> float(set_(0.25).share(step=100))
+    0.25
+
+  References:
+    Mocanu et al. 2018, https://arxiv.org/abs/1707.04780
+  """
+  _check(share, start)
+  return UpdateRule(criteria.random, lambda step: jnp.float32(share), start)
+
+
+def rigl(end: int, share: float = 0.3, *, start: str = 'random') -> UpdateRule:
+  r"""The rigged lottery: drops the share that scores least, grows where the gradient is largest.
+
+  .. math:: share_t = \frac{share}{2} (1 + \cos(\pi t / end))
+
+  The gradient is the raw, dense one: the extra argument `grad`. With start='criterion' and a
+  schedule that falls this is gradual pruning with regrowth (GraNet).
+
+  Args:
+    end: the step at which nothing is exchanged any more, about 75 % of training.
+    share: of a layer's active weights that is exchanged at step 0, in [0, 1].
+    start: 'random', as in the paper, or 'criterion'.
+
+  Raises:
+    ValueError: an end below 1, a share outside its range, or another start.
+
+  Example:
+    >>> rule = rigl(end=100)
+    >>> [round(float(rule.share(step)), 3) for step in (0, 50, 100)]
+    [0.3, 0.15, 0.0]
+
+  References:
+    Evci et al. 2020, https://arxiv.org/abs/1911.11134
+    Liu et al. 2021 (GraNet), https://arxiv.org/abs/2106.10404
+  """
+  _check(share, start)
+  if end < 1:
+    raise ValueError(f'rigl: end={end}: allowed is a step after the first')
+
+  def cosine(step):
+    done = jnp.asarray(jnp.minimum(step, end), jnp.float32)
+    return share / 2 * (1 + jnp.cos(jnp.pi * done / end))
+
+  return UpdateRule(criteria.gradient_magnitude, cosine, start)
+
+
+def renew(
+  rule: UpdateRule,
+  mask: jax.Array,
+  scores: jax.Array,
+  count: jax.Array | int,
+  *,
+  select: Select = keep_largest,
+  grow_scores: jax.Array | None = None,
+  start_scores: jax.Array | None = None,
+  step: jax.Array | int = 0,
+) -> jax.Array:
+  """Returns the new mask of one layer.
+
+  Args:
+    rule: the update rule.
+    mask: what is there now, one bool for each group.
+    scores: what each group is worth, float32, of the mask's shape.
+    count: how many are to stay, an integer.
+    select: finds the largest within the granularity's pattern.
+    grow_scores: what each group is worth that could come back, finite; for rules that grow.
+    start_scores: a random order; for rules that start at random.
+    step: of the training, for the share that is exchanged.
+  """
+  scores = jnp.where(mask, scores, -jnp.inf)
+  if rule.grow is None:
+    return mask & select(scores, count)
+  assert rule.share is not None
+  assert grow_scores is not None
+  exchanged = jnp.round(rule.share(step) * jnp.asarray(count, jnp.float32)).astype(jnp.int32)
+  kept = mask & select(scores, count - exchanged)
+  # What was dropped just now may come back at once, and then has only been looked at.
+  grown = select(jnp.where(kept, jnp.inf, grow_scores), count)
+  if rule.start == 'random':
+    assert start_scores is not None
+    return jnp.where(jnp.all(mask), select(start_scores, count), grown)
+  return grown
+
+
+def _check(share: float, start: str) -> None:
+  if not 0 <= share <= 1:
+    raise ValueError(f'share={share}: allowed is a share from 0 to 1')
+  lookup('start', start, dict.fromkeys(STARTS))

@@ -1,0 +1,167 @@
+"""Pruning once, for people who only want that: no schedule, no optimizer."""
+
+import warnings
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import jax
+import jax.core
+import jax.numpy as jnp
+
+from sparsejax.sparsity.counting.costs import Costs, Layer, mac_costs, weight_costs
+from sparsejax.sparsity.leaves import axes, tree
+from sparsejax.sparsity.leaves.layout import Layout
+from sparsejax.sparsity.mask_update import Renewal, check_part, compiled, seed_of
+from sparsejax.sparsity.parts import allocation as allocations
+from sparsejax.sparsity.parts import criteria, schedules, update_rules
+from sparsejax.sparsity.parts import granularity as granularities
+
+
+def prune_to(
+  params: Any,
+  *,
+  sparsity: float | None = None,
+  compression: float | None = None,
+  macs: float | None = None,
+  positions: Mapping[str, int] | None = None,
+  criterion: criteria.Criterion = criteria.magnitude,
+  granularity: granularities.Granularity | None = None,
+  allocation: Callable[[Costs | None], allocations.Allocation] | None = None,
+  exclude: str | Sequence[str] = (),
+  layouts: Mapping[str, str | Layout] | None = None,
+  floor: int = 1,
+  seed: jax.typing.ArrayLike = 0,
+  **extra: Any,
+) -> Any:
+  r"""Returns the parameters with the least worthy weights of their kernels at exactly zero.
+
+  The target is the whole network's, with the kernels that are excluded counted as they are: of
+  single weights it is met exactly; of groups, or in MACs, as nearly as it can be from below.
+
+  Args:
+    params: any pytree; what is no kernel stays.
+    sparsity: the share of the kernels' weights that is to be zero, in [0, 1).
+    compression: instead, weights / active weights, 1 or more.
+    macs: instead, the share of the kernels' multiply-accumulates that is to be left, in (0, 1];
+      products without a kernel, as attention makes them, are not in it.
+    positions: for `macs`, how often each layer applies its kernel (`models.positions`).
+    criterion: scores, of which the largest stay.
+    granularity: what is removed as one; single weights by default.
+    allocation: `allocation.global_rank` (the default but for N:M, where it is `uniform`), `uniform`
+      or `erk`: the function itself, which is called here with the costs of the network.
+    exclude: regular expressions (or one) over paths of kernels to leave whole.
+    layouts: {regular expression over paths: which axes are what}, as of `prune`.
+    floor: the number of weights (groups) that every layer keeps at least.
+    seed: of the random criterion; an array of one integer too, as within `jax.jit`.
+    **extra: what the criterion needs, such as `grad`.
+
+  Returns:
+    A tree as params.
+
+  Raises:
+    ValueError: not exactly one target, or one outside its range or out of reach.
+
+  Example:
+    >>> params = {'fc': {'kernel': jnp.array([[3.0, -1.0], [0.5, 2.0]]), 'bias': jnp.ones(2)}}
+    >>> prune_to(params, sparsity=0.5)['fc']['kernel'].tolist()
+    [[3.0, 0.0], [0.0, 2.0]]
+  """
+  seed = seed_of(seed)
+  if granularity is not None:
+    check_part('granularity', granularity, granularities.Granularity)
+  rule = _rule(allocation, granularity)
+  target = _target(sparsity, compression, macs)
+  told = axes.given(layouts)
+  costs = _costs(params, granularity, macs, positions, told)
+  share = _share_of_chosen(params, exclude, target, told) if costs is None else target
+  parts = Renewal(
+    schedule=schedules.one_shot(0, share),
+    criterion=criterion,
+    granularity=granularity or granularities.weight(),
+    allocation=rule(costs),
+    update_rule=update_rules.nested(),
+    parameters='kernels',
+    exclude=tree.patterns(exclude),
+    floor=floor,
+    layouts=told,
+  ).checked()
+  _check_extra(parts, extra)
+  whole, table = parts.begin(params)
+  at = {'step': jnp.int32(0), 'seed': jnp.array(seed, jnp.uint32), 'table': table}
+  masks = compiled(parts)(whole, params, extra, **at)
+  _warn_of_thin_layers(masks, share)
+  return jax.tree.map(lambda m, p: jnp.where(m, p, 0).astype(p.dtype), masks, params)
+
+
+def _warn_of_thin_layers(masks: Any, share: float) -> None:
+  """Warns of each layer that keeps a single weight or none where an even share would be more."""
+  for path, mask in tree.named_leaves(masks).items():
+    if isinstance(mask, jax.core.Tracer) or share * mask.size < 2:
+      continue
+    if (left := int(mask.sum())) <= 1:
+      warnings.warn(
+        f'prune_to leaves {left} of the {mask.size:,} weights of {path}; a floor, or '
+        'allocation=erk or uniform, keeps more of a small layer',
+        stacklevel=3,
+      )
+
+
+def _rule(allocation, granularity):
+  """The function that makes the allocation of the network's costs."""
+  if allocation is None:
+    evenly = granularity is not None and granularity.evenly
+    return allocations.uniform if evenly else allocations.global_rank
+  if allocation not in (allocations.global_rank, allocations.uniform, allocations.erk):
+    raise ValueError(
+      f'allocation={allocation}: allowed are the functions global_rank, uniform and erk, not called'
+    )
+  return allocation
+
+
+def _target(sparsity, compression, macs) -> float:
+  """The share of the network's weights or MACs that is to be left."""
+  given = {'sparsity': sparsity, 'compression': compression, 'macs': macs}
+  given = {name: value for name, value in given.items() if value is not None}
+  if len(given) != 1:
+    raise ValueError(f'prune_to with {given}: allowed is one of sparsity, compression, macs')
+  [(name, value)] = given.items()
+  if not schedules.is_number(value):
+    raise ValueError(f'{name}={value!r} must be a number')
+  allowed, left = {
+    'sparsity': ('a share in [0, 1)', lambda: 1 - value),
+    'compression': ('a number, 1 or more', lambda: 1 / value if value > 0 else 2),
+    'macs': ('a share in (0, 1]', lambda: value),
+  }[name]
+  if not 0 < left() <= 1:
+    raise ValueError(f'{name}={value}: allowed is {allowed}')
+  return left()
+
+
+def _costs(params, granularity, macs, positions, told) -> Costs | None:
+  """What the target is counted in: MACs, or the weights of groups.
+
+  None for single weights, whose count is an exact integer, which a budget in float32 is not.
+  """
+  if macs is None:
+    return None if granularity is None else weight_costs(params, told)
+  if positions is None:
+    raise ValueError('macs needs positions=: how often each layer applies its kernel')
+  return mac_costs(params, positions, told)
+
+
+def _share_of_chosen(params, exclude, target, told) -> float:
+  """What the kernels that are not excluded keep, for the whole to keep the target."""
+  chosen = tree.named_leaves(tree.pick(params, axes.choose(params, 'kernels', exclude, told)))
+  layers = [Layer(path, leaf.shape, leaf.size) for path, leaf in chosen.items()]
+  budget, groups = weight_costs(params, told).budget(layers, target), sum(n.groups for n in layers)
+  return budget / groups if groups else target
+
+
+def _check_extra(parts: Renewal, extra: Mapping[str, Any]) -> None:
+  """Refuses extra arguments that are not just what the criterion needs."""
+  needs = set(parts.needs)
+  if needs != set(extra):
+    raise ValueError(
+      f'the criterion needs {sorted(needs) or "nothing"} and is given {sorted(extra) or "nothing"} '
+      'besides; allowed are just these, trees as the parameters'
+    )
