@@ -6,6 +6,7 @@ import mmap
 import os
 import subprocess
 import sys
+import time
 
 import commands
 import jax
@@ -79,6 +80,13 @@ def test_the_command_prints_and_writes_every_figure_and_a_trace(tmp_path, capsys
   assert figures['environment']['threads'] == threads.available()
   assert {'step', 'bare_step', 'product'} <= set(figures['spread'])
   assert list(trace.rglob('perfetto_trace.json.gz'))
+
+
+def test_a_compilation_takes_no_longer_than_the_call_that_times_it():
+  begun = time.perf_counter()
+  compiled, seconds = measure.timed_compilation(jax.jit(lambda x: x + 1).trace(1.0))
+  assert 0 < seconds <= time.perf_counter() - begun
+  assert compiled(1.0) == 2
 
 
 def test_what_follows_from_times():

@@ -12,7 +12,7 @@ import pytest
 
 from sparsejax import launch
 from sparsejax.experiment.chain import rates
-from sparsejax.experiment.config import base, commandline, fields, kinds, overrides
+from sparsejax.experiment.config import base, check, commandline, fields, kinds, overrides
 from sparsejax.experiment.terminal import say
 from sparsejax.experiment.terminal.errors import UsageError
 
@@ -296,3 +296,16 @@ def test_a_value_is_shown_in_one_line_and_not_at_length():
   assert say.shown('x' * 500).endswith('...')
   assert '\n' not in say.shown('a\nb')
   assert '\x1b' not in say.shown('\x1b[31m')
+
+
+@pytest.mark.parametrize(('text', 'flag'), [('true', True), ('False', False), ('false', False)])
+def test_a_flag_is_read_as_it_is_written(text, flag):
+  assert kinds.Flag().read(text) is flag
+
+
+@pytest.mark.parametrize('number', [2**53 + 1, -(2**53) - 1])
+def test_an_integer_that_no_float_holds_is_refused_where_optax_knows_the_setting(number):
+  config = base.get_config(('scale_by_lion', 'scale_by_learning_rate')).to_dict()
+  config['scale_by_lion'] = {'b1': number}
+  with pytest.raises(ValueError, match=rf'^scale_by_lion\.b1={number} must be'):
+    check.check(config)

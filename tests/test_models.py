@@ -104,6 +104,14 @@ def test_positions_of_lenet5():
   assert sum(macs) == 2_293_000
 
 
+def test_every_stage_of_a_resnet_but_the_first_halves_the_image():
+  found = models.positions(models.create('resnet20', width=2), (32, 32, 3))
+  stages = {
+    stage: {n for path, n in found.items() if f'block{stage}_' in path} for stage in (1, 2, 3)
+  }
+  assert stages == {1: {32 * 32}, 2: {16 * 16}, 3: {8 * 8}}
+
+
 def test_a_layer_of_training_alone_has_no_positions():
   class Auxiliary(nn.Module):
     @nn.compact

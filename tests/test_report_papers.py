@@ -198,6 +198,8 @@ def test_many_trials_of_a_bracket_are_a_band():
   runs = [run(f'{n}', metrics=lines[: 1 + n // 99], summary={}) for n in range(300)]
   figure = search_figures.brackets('a search', {0: runs}, {})
   assert len(figure.axes[0].lines) < 150
+  [band] = figure.axes[0].collections  # of those that were trained for less, up to epoch 2
+  assert band.get_paths()[0].vertices[:, 0].max() == 2
   assert any('trained for less: median' in text for text in words(figure))
 
 

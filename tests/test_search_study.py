@@ -345,11 +345,23 @@ def test_a_line_that_a_full_disk_cut_off_does_not_reach_the_next_writer(tmp_path
   one, other = (study_of(sweep(), open_storage(None, tmp_path)) for _ in range(2))
   claim = one.claim()
   with (tmp_path / 'study.journal').open('a') as file:
-    file.write('{"op_code": 8, "work')
+    file.write(unfinished := '{"op_code": 8, "work')
   assert other.claim().number != claim.number
   finish(one, claim)
   again = study_of(sweep(), open_storage(None, tmp_path))
   assert again.by_slot()[claim.slot.key].state == TrialState.PRUNED
+  assert (tmp_path / 'unfinished-study.journal').read_text() == unfinished
+
+
+def test_the_time_left_is_that_of_the_epochs_left():
+  study = study_of(sweep(scheduler={'name': 'none'}, trials=2))
+  done, running = study.claim(), study.claim()
+  finish(study, done)
+  trial = study.by_slot()[done.slot.key]
+  whole = trial.duration.total_seconds()
+  assert view.status(study).seconds_left == pytest.approx(whole)
+  study.note_epoch(running, 6.0)
+  assert view.status(study).seconds_left == pytest.approx(whole * 3 / 9)
 
 
 def test_deaths_behind_the_furthest_epoch_add_up():

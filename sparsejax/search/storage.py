@@ -36,7 +36,7 @@ class FileLock(JournalFileOpenLock):
     handle = os.open(self._path, os.O_RDWR | os.O_CREAT, 0o666)
     fcntl.flock(handle, fcntl.LOCK_EX)
     self._handle = handle
-    _drop_unfinished_line(self._journal)
+    _cut_unfinished_line(self._journal)
     return True
 
   def release(self) -> None:
@@ -123,8 +123,11 @@ def identity(folder: pathlib.Path, url: str | None, *, is_new: bool = False) -> 
     ) from None
 
 
-def _drop_unfinished_line(path: pathlib.Path) -> None:
-  """Cuts what a full disk or a machine that went down left of a line: nothing after it is read."""
+def _cut_unfinished_line(path: pathlib.Path) -> None:
+  """Moves what a full disk or a machine that went down left of a line to a file beside the journal.
+
+  Optuna reads nothing that stands after it.
+  """
   with contextlib.suppress(FileNotFoundError), path.open('rb') as file:
     end = file.seek(0, os.SEEK_END)
     if not end:
@@ -132,4 +135,7 @@ def _drop_unfinished_line(path: pathlib.Path) -> None:
     file.seek(end - 1)
     if file.read(1) != b'\n':
       file.seek(0)
-      os.truncate(path, file.read().rfind(b'\n') + 1)
+      content = file.read()
+      begin = content.rfind(b'\n') + 1
+      files.place_beside(path, 'unfinished').write_bytes(content[begin:])
+      os.truncate(path, begin)

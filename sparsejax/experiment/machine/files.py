@@ -101,15 +101,20 @@ def numbered(path: pathlib.Path, first: int) -> pathlib.Path:
   return next(name for name in names if not name.exists())
 
 
+def place_beside(path: pathlib.Path, why: str) -> pathlib.Path:
+  """Returns the first of WHY-NAME, WHY-NAME-2, ... in the same folder that is not there."""
+  place = path.with_name(f'{why}-{path.name}')
+  return numbered(place, 2) if place.exists() else place
+
+
 def set_aside(path: pathlib.Path, why: str) -> pathlib.Path:
   """Renames what can't be used to WHY-NAME in the same folder; returns where it is now.
 
   Raises:
     UnreadableError: it can't be renamed.
   """
-  place = path.with_name(f'{why}-{path.name}')
   try:
-    return path.rename(numbered(place, 2) if place.exists() else place)
+    return path.rename(place_beside(path, why))
   except OSError as error:
     raise UnreadableError(
       f'{path} is {why}, and could not be renamed: {error.strerror}; nothing was changed, so the '
