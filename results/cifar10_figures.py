@@ -11,8 +11,8 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from sparsejax.experiment.show import scales
-from sparsejax.reports import published
-from sparsejax.reports.dress import GREY, grid, legend, save, styles
+from sparsejax.reports.figures import published
+from sparsejax.reports.figures.dress import GREY, grid, legend, save, styles
 
 EXACT, DECAY, BY_SIZE = 'exact_sparsity.png', 'weight_decay.png', 'accuracy_by_size.png'
 THROUGH_THE_CUT, BREAKDOWN = 'through_the_cut.png', 'breakdown.png'

@@ -9,7 +9,8 @@ import kept
 from cifar10_rows import Row
 from markdown import table, times
 
-from sparsejax.reports import cells, published
+from sparsejax.reports.figures import published
+from sparsejax.reports.text import cells
 
 FOLDER = kept.RESULTS / cifar10_rows.PAGE
 NETWORKS = ('vgg16', 'mobilenet', 'resnet20', 'resnet50_width16', 'resnet50_width32', 'resnet50')

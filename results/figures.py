@@ -14,8 +14,9 @@ import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 
 from sparsejax.experiment.show import windows
-from sparsejax.reports import dress, groups
-from sparsejax.reports import figures as reports
+from sparsejax.reports.figures import dress
+from sparsejax.reports.figures import experiments as reports
+from sparsejax.reports.records import groups
 
 # Okabe and Ito's colours, told apart by colour-blind people; the markers tell them apart in print.
 STYLES = {

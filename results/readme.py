@@ -14,7 +14,7 @@ from markdown import table, times
 from pages import PAGES
 
 from sparsejax.experiment.show import phases
-from sparsejax.reports import cells
+from sparsejax.reports.text import cells
 
 FIGURE, CURVES, HISTOGRAMS = 'error_over_compression.png', 'by_epoch.png', 'log_alpha.png'
 OWN = {'cifar10': cifar10_page}  # pages with a maker of their own

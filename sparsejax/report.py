@@ -29,7 +29,8 @@ from sparsejax.experiment.terminal.say import complain, say
 from sparsejax.internal import extras
 
 if TYPE_CHECKING:
-  from sparsejax.reports import collect, dress
+  from sparsejax.reports.figures import dress
+  from sparsejax.reports.records import collect
 
 
 def main(argv: Sequence[str]) -> int:
@@ -64,7 +65,7 @@ def main(argv: Sequence[str]) -> int:
 
 
 def _choice(arguments: argparse.Namespace) -> 'collect.Choice':
-  from sparsejax.reports import collect
+  from sparsejax.reports.records import collect
 
   return collect.Choice(*(_names(arguments, flag) for flag in ('runs', 'methods')))
 
@@ -80,7 +81,7 @@ def _names(arguments: argparse.Namespace, flag: str) -> list[str]:
 
 
 def _look(arguments: argparse.Namespace) -> 'dress.Look':
-  from sparsejax.reports import dress
+  from sparsejax.reports.figures import dress
 
   formats = _names(arguments, 'format') or dress.Look().formats
   if set(formats) - set(dress.FORMATS):
@@ -133,7 +134,9 @@ def report(
   Raises:
     ValueError: no run at all, or none that is wanted.
   """
-  from sparsejax.reports import collect, dress, whole
+  from sparsejax.reports import whole
+  from sparsejax.reports.figures import dress
+  from sparsejax.reports.records import collect
 
   runs = collect.collect(folders, choice)
   out.mkdir(parents=True, exist_ok=True)

@@ -6,7 +6,7 @@ Every trial is an ordinary run in an ordinary run directory below DIR/runs. The 
 or in any database that Optuna speaks to: --study=URL, or the environment's SPARSEJAX_STUDY, which
 other users of the machine do not see. The same command goes on with a search that was stopped,
 and started on more machines that share DIR it works on the same search. Fields:
-sparsejax/search/base.py; `--config.FIELD=VALUE` sets one.
+sparsejax/search/plan/base.py; `--config.FIELD=VALUE` sets one.
 
 Exit status: 0 finished, 2 for what can't be run as asked, 143 after SIGTERM, 130 after SIGINT,
 129 after SIGHUP (the workers save first), 1 otherwise.
@@ -121,22 +121,24 @@ def search(
     UsageError, ValueError: what can't be; nothing has been written but, where its settings were
       right, the study.
   """
-  from sparsejax.search import base
+  from sparsejax.search.plan import base
 
   if wrong := set(asked) ^ set(base.get_config().to_dict()):
-    raise UsageError(f"config: '{min(wrong)}': allowed are the fields of sparsejax/search/base.py")
+    raise UsageError(
+      f"config: '{min(wrong)}': allowed are the fields of sparsejax/search/plan/base.py"
+    )
   is_new = _is_new(folder, json.loads(json.dumps(asked)))
 
   # These take seconds: what can be told without them has been.
   from sparsejax import sweep_worker
-  from sparsejax.search import settings
+  from sparsejax.search.plan import settings
 
   resolve = sweep_worker.resolver(asked['overrides'])
   sweep = settings.check(asked, resolve)
 
   import jax
 
-  from sparsejax.search import ends
+  from sparsejax.search.plan import ends
 
   jax.config.update('jax_platforms', 'cpu')  # of this process alone: GPUs are for the workers
   for warning in settings.repeats(sweep, resolve) + ends.check(sweep, resolve, with_ends=is_new):

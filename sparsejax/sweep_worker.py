@@ -18,7 +18,8 @@ from sparsejax.experiment.config import base, commandline, overrides
 from sparsejax.experiment.machine import allocator, compilation, threads
 from sparsejax.experiment.terminal.errors import TerminatedError, in_one_line
 from sparsejax.experiment.terminal.say import complain
-from sparsejax.search import layout, settings
+from sparsejax.search import layout
+from sparsejax.search.plan import settings
 
 URL = 'SPARSEJAX_STUDY'
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from sparsejax.search.brackets import Slot, brackets, plan
+from sparsejax.search.plan.brackets import Slot, brackets, plan
 
 # (R, eta) -> each bracket's configurations@epochs
 TABLES = {

@@ -4,7 +4,7 @@ import math
 
 import pytest
 
-from sparsejax.reports import cells
+from sparsejax.reports.text import cells
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,8 @@ import pytest
 from run_folders import edit, every_kind, read_csv, write_run, write_sweep
 
 from sparsejax import report
-from sparsejax.reports import collect, groups, tables
+from sparsejax.reports.records import collect, groups
+from sparsejax.reports.text import tables
 
 
 def test_every_run_is_a_row_with_its_state_and_what_is_wrong(tmp_path):

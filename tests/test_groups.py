@@ -6,7 +6,9 @@ import math
 import pytest
 from run_folders import edit, every_kind, write_run
 
-from sparsejax.reports import collect, groups, pareto, tables
+from sparsejax.reports.figures import pareto
+from sparsejax.reports.records import collect, groups
+from sparsejax.reports.text import tables
 
 
 def test_means_and_deviations_are_over_the_seeds_of_an_experiment(tmp_path):

@@ -54,6 +54,8 @@ ROOMS = {
     *('terminal', 'machine', 'config', 'rundir', 'data', 'chain', 'show'),
     *('step', 'training', 'outcome'),
   ),
+  'search': ('plan',),
+  'reports': ('records', 'text', 'figures'),
 }
 SOURCES = sorted(PACKAGE.rglob('*.py'))
 
@@ -109,6 +111,12 @@ def test_every_room_has_its_place():
   rooms = {path.parent.relative_to(PACKAGE).parts[:2] for path in SOURCES}
   found = {room for room in rooms if len(room) == 2} - {('benchmarks', 'torch_peer')}
   assert found == {(wing, room) for wing, rooms in ROOMS.items() for room in rooms}
+
+
+@pytest.mark.parametrize('folder', sorted({path.parent for path in SOURCES}), ids=str)
+def test_a_folder_has_at_most_nine_files(folder):
+  files = [path for path in folder.glob('*.py') if path.name != '__init__.py']
+  assert len(files) <= 9
 
 
 @pytest.mark.parametrize('wing', MAY_NOT_USE)

@@ -148,8 +148,8 @@ def test_infinite_gradients_grow_before_others_and_after_what_is_kept(rule):
     ({'allocation': 3}, r'allocation=3 must be what a function of sparsejax\.allocation returns$'),
     (
       {'update_rule': update_rules.rigl},
-      r'update_rule=rigl must be what a function of sparsejax\.update_rules returns, as rigl\(\) does'
-      '$',
+      r'update_rule=rigl must be what a function of sparsejax\.update_rules returns, '
+      r'as rigl\(\) does$',
     ),
     ({'seed': None}, 'seed=None must be an integer$'),
     ({'seed': '1'}, "seed='1' must be an integer$"),

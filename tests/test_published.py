@@ -3,7 +3,8 @@
 import pytest
 from run_folders import write_run
 
-from sparsejax.reports import collect, published
+from sparsejax.reports.figures import published
+from sparsejax.reports.records import collect
 
 
 def test_a_figure_says_what_published_points_count():

@@ -11,7 +11,9 @@ from PIL import Image
 from run_folders import every_kind, read_csv, write_run
 
 from sparsejax import report
-from sparsejax.reports import collect, drawn, groups, page, tables
+from sparsejax.reports import page
+from sparsejax.reports.records import collect, groups
+from sparsejax.reports.text import drawn, tables
 
 
 def test_every_setting_and_every_figure_is_in_the_table(tmp_path):

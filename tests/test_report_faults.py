@@ -12,7 +12,10 @@ from run_folders import edit, read_csv, write_run, write_sweep
 
 from sparsejax import report
 from sparsejax.experiment.terminal.say import printable
-from sparsejax.reports import collect, curve, curves, drawing, figures, reading, tables, whole
+from sparsejax.reports import whole
+from sparsejax.reports.figures import drawing, experiments, interactive
+from sparsejax.reports.records import collect, curves, reading
+from sparsejax.reports.text import tables
 
 
 @pytest.fixture
@@ -152,8 +155,8 @@ def test_a_figure_that_can_not_be_drawn_is_a_line_and_the_others_are_drawn(tmp_p
   def fails(*_):
     raise ArithmeticError('no such axis')
 
-  monkeypatch.setattr(figures, 'traces', fails)
-  monkeypatch.setattr(curve, 'pareto', fails)
+  monkeypatch.setattr(experiments, 'traces', fails)
+  monkeypatch.setattr(interactive, 'pareto', fails)
   reported(tmp_path)
   assert not list((tmp_path / 'out').glob('*.traces.*'))
   assert (tmp_path / 'out' / 'lenet300_on_mnist.pareto.png').exists()

@@ -11,11 +11,20 @@ import pytest
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 
 from sparsejax.experiment.show import scales
-from sparsejax.reports import curve, curves, dress, figures, page, pareto, published, search_figures
-from sparsejax.reports.collect import Run
-from sparsejax.reports.groups import group
-from sparsejax.reports.tried import tried
-from sparsejax.search.brackets import Rung
+from sparsejax.reports import page
+from sparsejax.reports.figures import (
+  dress,
+  experiments,
+  interactive,
+  pareto,
+  published,
+  search_figures,
+)
+from sparsejax.reports.records import curves
+from sparsejax.reports.records.collect import Run
+from sparsejax.reports.records.groups import group
+from sparsejax.reports.records.tried import tried
+from sparsejax.search.plan.brackets import Rung
 
 CLASSES = 10
 
@@ -123,7 +132,7 @@ def test_the_lower_edge_says_between_which_accuracies_its_marks_are():
 
 def test_the_curve_of_the_page_shows_a_collapsed_run_in_the_same_way():
   found = collapsed_and_sound()
-  drawn = curve.pareto('nothing', found, {r.path: 'a' for g in found for r in g.runs})
+  drawn = interactive.pareto('nothing', found, {r.path: 'a' for g in found for r in g.runs})
   _, line, marks = drawn.data
   assert [symbol.endswith('-open') for symbol in marks.marker.symbol] == [False, False, True]
   assert list(line.x) == [20.0, 30.0]
@@ -167,10 +176,10 @@ def test_labels_are_whole_however_long_they_are():
   bins = {'from': -8.0, 'to': 8.0, 'counts': [3, 0, 40], 'threshold': 2.0}
   bins['suggested_threshold'] = None
   for figure in (
-    figures.traces('nothing', found),
-    figures.by_layer('nothing', found, 'weights'),
-    figures.by_layer('nothing', found, 'units'),
-    figures.log_alpha({g.label: {'fc': bins} for g in found}),
+    experiments.traces('nothing', found),
+    experiments.by_layer('nothing', found, 'weights'),
+    experiments.by_layer('nothing', found, 'units'),
+    experiments.log_alpha({g.label: {'fc': bins} for g in found}),
   ):
     assert {g.label for g in found} <= set(words(figure))
     canvas = FigureCanvasAgg(figure)
@@ -187,54 +196,56 @@ def test_a_picture_shows_the_best_of_every_method_and_then_spreads():
   runs += [run('c', method='c', **unfinished), run('a30', active=0.0001, **unfinished)]
   runs.append(run('c finished', method='c', accuracy=0.3))
   found = tasks('nothing', runs)
-  shown = figures.chosen(found)
+  shown = experiments.chosen(found)
   names = [group.runs[0].name for group in shown]
-  assert len(shown) == figures.MOST
+  assert len(shown) == experiments.MOST
   assert {'a29', 'b better', 'c finished', 'a1'} <= set(names)
   assert 'a30' not in names
   fractions = [group.moments('active_fraction')[0] for group in shown]
   assert fractions == sorted(fractions)
-  said = figures.choice(shown, found)
+  said = experiments.choice(shown, found)
   assert f'7 of {len(found)} experiments: the best of each method' in said
   assert 'spread' in said
-  assert said in figures.traces('nothing', found).axes[0].get_title()
-  assert figures.choice(found, found) == ''
+  assert said in experiments.traces('nothing', found).axes[0].get_title()
+  assert experiments.choice(found, found) == ''
 
 
 def test_of_experiments_at_one_sparsity_a_picture_shows_the_best():
   fractions = (0.1001, 0.1002)  # counted by value, the same target differs by a few weights
   runs = [run(f'{n}', active=fractions[n % 2], accuracy=0.5 + n / 100) for n in range(12)]
   found = tasks('nothing', runs)
-  shown = figures.chosen(found)
-  assert {group.runs[0].name for group in shown} == {f'{n}' for n in range(12 - figures.MOST, 12)}
-  assert figures.choice(shown, found) == (
+  shown = experiments.chosen(found)
+  assert {group.runs[0].name for group in shown} == {
+    f'{n}' for n in range(12 - experiments.MOST, 12)
+  }
+  assert experiments.choice(shown, found) == (
     '\n7 of 12 experiments: the best of each method, and the next best'
   )
 
 
 def test_a_picture_of_more_methods_than_colours_says_so():
   found = tasks('nothing', [run(f'{n}', method=f'm{n}', accuracy=n / 100) for n in range(12, 30)])
-  shown = figures.chosen(found)
+  shown = experiments.chosen(found)
   assert [group.method for group in shown] == [f'm{n}' for n in range(29, 19, -1)]
-  assert 'the best of 10 of 18 methods' in figures.choice(shown, found)
+  assert 'the best of 10 of 18 methods' in experiments.choice(shown, found)
 
 
 def test_a_layer_without_a_weight_is_drawn_and_what_counts_none_is_named():
   none = {'fc1': {'weights': 100, 'active_weights': 0}, 'fc2': {'weights': 50, 'active_weights': 2}}
   found = tasks('nothing', [run('a'), run('b', active=0.01, counts=none)])
-  weights = figures.by_layer('nothing', found, 'weights')
+  weights = experiments.by_layer('nothing', found, 'weights')
   (ax,) = weights.axes
   low = ax.get_ylim()[0]
   assert [line.get_ydata().min() for line in ax.lines] == [low, 0.1]
   assert 'on the lower edge: no weight left' in words(weights)
-  units = figures.by_layer('nothing', found, 'units')
+  units = experiments.by_layer('nothing', found, 'units')
   assert '1 of 2 experiments count no units: they are left out' in words(units)
 
 
 def test_histograms_say_what_they_count_and_of_which_task():
   bins = {'from': -8.0, 'to': 8.0, 'counts': [3, 0, 40]}
   bins |= {'threshold': 2.0, 'suggested_threshold': None}
-  figure = figures.log_alpha({'a': {'fc': bins}, 'b': {'fc': bins}}, 'a task', ['b'])
+  figure = experiments.log_alpha({'a': {'fc': bins}, 'b': {'fc': bins}}, 'a task', ['b'])
   assert [ax.get_ylabel() for ax in figure.axes] == ['weights', 'groups']
   assert [ax.get_xlabel() for ax in figure.axes] == ['', 'log alpha']  # once, at the foot
   assert 'a task' in words(figure)
@@ -244,9 +255,11 @@ def test_histograms_say_what_they_count_and_of_which_task():
 def test_hover_labels_are_broken_into_lines_and_are_text():
   label = 'a<b> ' + ', '.join(f'setting{n} 0.{n}' for n in range(20))
   found = [g._replace(label=label) for g in tasks('nothing', [run('a')])]
-  *_, marks = curve.pareto('nothing', found, {r.path: 'a' for g in found for r in g.runs}).data
+  *_, marks = interactive.pareto(
+    'nothing', found, {r.path: 'a' for g in found for r in g.runs}
+  ).data
   lines = re.sub('</?b>', '', marks.text[0]).split('<br>')
-  assert max(map(len, map(html.unescape, lines))) <= curve.LETTERS
+  assert max(map(len, map(html.unescape, lines))) <= interactive.LETTERS
   assert ' '.join(map(html.unescape, lines)).startswith(label)
 
 
@@ -257,7 +270,7 @@ def test_means_lie_over_seeds_and_both_say_their_settings():
     for seed in (0, 1)
   ]
   found = [g._replace(label=f'{g.method}: target 0.1') for g in tasks('nothing', runs)]
-  drawn = curve.pareto('nothing', found, {r.path: str(r.path) for r in runs}).data
+  drawn = interactive.pareto('nothing', found, {r.path: str(r.path) for r in runs}).data
   shown = [(len(trace.x), trace.text[0].split('<br>')[0]) for trace in drawn if trace.text]
   labels = ('<b>one: target 0.1</b>', '<b>other: target 0.1</b>')
   assert shown == [(n, label) for n in (2, 1) for label in labels]
@@ -360,8 +373,8 @@ def test_a_method_may_be_called_anything(name):
   found = tasks('nothing', [run('a', method=name, active=0.2), run('b', method='other')])
   for figure in (
     pareto.pareto('nothing', found),
-    figures.traces('nothing', found),
-    figures.by_layer('nothing', found, 'weights'),
+    experiments.traces('nothing', found),
+    experiments.by_layer('nothing', found, 'weights'),
   ):
     FigureCanvasAgg(figure).draw()
     texts = figure.legends[0].get_texts()
@@ -374,19 +387,19 @@ def test_a_network_without_a_parameter_lies_on_the_left_edge():
   (hollow,) = [line for line in figure.axes[0].lines if line.get_markerfacecolor() == 'white']
   assert hollow.get_xdata().tolist() == [figure.axes[0].get_xlim()[0]]
   assert any('on the left edge: no parameter is active' in text for text in words(figure))
-  drawn = curve.pareto('nothing', found, {r.path: 'a' for g in found for r in g.runs})
+  drawn = interactive.pareto('nothing', found, {r.path: 'a' for g in found for r in g.runs})
   assert 0 < min(drawn.data[-1].x) < 20
 
 
 def test_epochs_are_whole_numbers():
-  figure = figures.traces('nothing', tasks('nothing', [run('a')]))
+  figure = experiments.traces('nothing', tasks('nothing', [run('a')]))
   FigureCanvasAgg(figure).draw()
   assert all(tick == round(tick) for tick in figure.axes[1].get_xticks())
 
 
 def test_what_was_validated_once_is_a_point():
   once = [{'epoch': 2.0, 'validation_accuracy': 0.9, 'active_fraction': 0.2}]
-  figure = figures.traces('nothing', tasks('nothing', [run('a', metrics=once), run('b')]))
+  figure = experiments.traces('nothing', tasks('nothing', [run('a', metrics=once), run('b')]))
   markers = {len(line.get_xdata()): line.get_marker() for line in figure.axes[0].lines}
   assert markers == {1: 'o', 3: 'None'}
 
@@ -400,10 +413,10 @@ def test_histograms_of_many_layers_and_experiments_fit_on_a_page():
   bins = {'from': -8.0, 'to': 8.0, 'counts': [3, 0, 40]}
   bins |= {'threshold': 2.0, 'suggested_threshold': None}
   deep = {f'layer{n}': bins for n in range(20)}
-  figure = figures.log_alpha({'deep': deep, 'flat': {'fc': bins}})
+  figure = experiments.log_alpha({'deep': deep, 'flat': {'fc': bins}})
   drawn = [ax.get_title() for ax in figure.axes if ax.get_title()]
   assert drawn == [*deep, 'fc']
   assert figure.get_figwidth() < 25
-  figure = figures.log_alpha({f'{n}': {'fc': bins} for n in range(9)}, 'a title')
+  figure = experiments.log_alpha({f'{n}': {'fc': bins} for n in range(9)}, 'a title')
   assert sum(bool(ax.get_title()) for ax in figure.axes) == 9
   assert figure.get_suptitle() == 'a title'

@@ -10,16 +10,16 @@ from test_report_figures import run, tasks, words
 
 from sparsejax import report
 from sparsejax.experiment.show import scales, trace_panels
-from sparsejax.reports import (
+from sparsejax.reports.figures import (
   bands,
-  collect,
-  curve,
   drawing,
   dress,
-  figures,
+  experiments,
+  interactive,
   pareto,
   search_figures,
 )
+from sparsejax.reports.records import collect
 
 
 def command(tmp_path, *flags):
@@ -37,7 +37,7 @@ def command(tmp_path, *flags):
   ],
 )
 def test_runs_and_methods_are_chosen_by_patterns(tmp_path, monkeypatch, flag, rows):
-  monkeypatch.setattr('sparsejax.reports.drawing._of_tasks', lambda *_: ())
+  monkeypatch.setattr('sparsejax.reports.figures.drawing._of_tasks', lambda *_: ())
   folder = every_kind(tmp_path / 'runs')
   (folder / 'again').rename(tmp_path / 'again')
   assert command(tmp_path, flag) == 0
@@ -156,16 +156,16 @@ def test_a_thousand_experiments_are_fronts_and_bands():
   figure = pareto.pareto('nothing', found)
   assert drawn(figure) < 20
   assert any('a band from 25 to 75 %' in text for text in words(figure))
-  traces = figures.traces('nothing', found)
+  traces = experiments.traces('nothing', found)
   assert drawn(traces) < 60
   assert any('of all 1000 experiments' in text for text in words(traces))
-  page = curve.pareto('nothing', found, {r.path: 'a' for g in found for r in g.runs})
+  page = interactive.pareto('nothing', found, {r.path: 'a' for g in found for r in g.runs})
   assert len(page.data) == 9
 
 
 def test_a_hundred_seeds_are_a_median_and_a_band():
   runs = [run('a', seed=seed, accuracy=0.9 + seed / 1e4) for seed in range(100)]
-  figure = figures.traces('nothing', tasks('nothing', runs))
+  figure = experiments.traces('nothing', tasks('nothing', runs))
   assert [len(ax.lines) for ax in figure.axes] == [1, 1]
   assert figure.axes[0].lines[0].get_ydata()[0] == pytest.approx(0.90495)
   assert any('median, and from 10 to 90 %' in text for text in words(figure))
@@ -178,7 +178,7 @@ def test_of_more_methods_than_colours_the_others_are_grey():
   shown = pareto.told_apart(pareto.by_method(found))
   assert shown == ['least', *(f'm{n}' for n in range(21, 30))]
   assert '21 other methods' in words(pareto.pareto('nothing', found))
-  page = curve.pareto('nothing', found, {r.path: 'a' for g in found for r in g.runs})
+  page = interactive.pareto('nothing', found, {r.path: 'a' for g in found for r in g.runs})
   assert '21 other methods' in [trace.name for trace in page.data]
 
 
@@ -215,7 +215,7 @@ def test_the_page_has_a_box_that_filters_and_loads_nothing(tmp_path):
 
 def test_an_axis_by_the_log_of_the_error_says_so():
   found = tasks('nothing', [run('a')])
-  for figure in (pareto.pareto('nothing', found), figures.traces('nothing', found)):
+  for figure in (pareto.pareto('nothing', found), experiments.traces('nothing', found)):
     for ax in figure.axes:
       is_by_log = ax.get_yscale() == 'function'
       assert is_by_log == (scales.BY_LOG in ax.get_ylabel())

@@ -4,7 +4,7 @@ import pytest
 from run_folders import edit, read_csv, write_run, write_sweep
 
 from sparsejax import report
-from sparsejax.reports import trials
+from sparsejax.reports.records import trials
 
 
 def test_a_search_is_drawn_by_its_brackets(tmp_path):

@@ -5,7 +5,7 @@ import re
 import pytest
 
 from sparsejax import sweep_worker
-from sparsejax.search import base, ends, settings
+from sparsejax.search.plan import base, ends, settings
 
 RATE = 'scale_by_learning_rate.learning_rate'
 BRACKETS = {'name': 'hyperband', 'eta': 3}

@@ -5,7 +5,7 @@ import math
 
 import pytest
 
-from sparsejax.search import base, settings, space
+from sparsejax.search.plan import base, settings, space
 
 CONFIG = {
   'epochs': 9.0,

@@ -12,8 +12,9 @@ import pytest
 from optuna.storages import InMemoryStorage
 from optuna.trial import TrialState
 
-from sparsejax.search import base, layout, settings, view
+from sparsejax.search import layout, view
 from sparsejax.search import study as study_module
+from sparsejax.search.plan import base, settings
 from sparsejax.search.storage import open_storage
 from sparsejax.search.study import GRACE, LEASE, Study, worker_name
 

@@ -18,7 +18,8 @@ from sparsejax import sweep_worker
 from sparsejax.experiment import run as run_module
 from sparsejax.experiment.machine import allocator, compilation, threads
 from sparsejax.experiment.terminal import errors
-from sparsejax.search import base, layout, settings, storage, study, supervisor, view, worker
+from sparsejax.search import layout, storage, study, supervisor, view, worker
+from sparsejax.search.plan import base, settings
 from sparsejax.search.study import Study, worker_name
 
 CONFIG = {'epochs': 9.0, 'seed': 0, 'rate': 0.1, 'evaluation': {'every_epochs': 1.0}}

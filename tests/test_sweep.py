@@ -23,8 +23,9 @@ from optuna.trial import TrialState
 
 from sparsejax import sweep, sweep_worker
 from sparsejax.experiment.rundir.metrics import TIMINGS
-from sparsejax.search import settings, view
-from sparsejax.search.brackets import brackets
+from sparsejax.search import view
+from sparsejax.search.plan import settings
+from sparsejax.search.plan.brackets import brackets
 from sparsejax.search.storage import identity, open_storage
 from sparsejax.search.study import Study
 
@@ -376,7 +377,10 @@ REFUSED = (
   ((QUICKSTART, '--workdir=DIR', '--workers=0'), 'workers'),
   ((QUICKSTART, '--workdir=DIR', '--config.sampler=best'), "sampler 'best'"),
   ((QUICKSTART, '--workdir=DIR', '--config.nothing=1'), 'nothing'),
-  (('--config=configs/quickstart.py', '--workdir=DIR'), 'the fields of sparsejax/search/base.py'),
+  (
+    ('--config=configs/quickstart.py', '--workdir=DIR'),
+    'the fields of sparsejax/search/plan/base.py',
+  ),
   (
     (QUICKSTART, '--workdir=DIR', "--config.constraints=({'metric': 'x', 'at_most': '1'},)"),
     "at_most='1': allowed is a number",

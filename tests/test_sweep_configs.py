@@ -6,7 +6,7 @@ import pathlib
 import pytest
 
 from sparsejax import sweep_worker
-from sparsejax.search import base, settings
+from sparsejax.search.plan import base, settings
 
 FOLDER = pathlib.Path(__file__).parent.parent / 'configs' / 'sweeps'
 NAMES = sorted({file.stem for file in FOLDER.glob('*.py')} - {'__init__', 'base'})

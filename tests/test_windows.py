@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sparsejax.experiment.show import windows
-from sparsejax.reports import curves
+from sparsejax.reports.records import curves
 
 
 def equal(ends, means):

@@ -5,7 +5,7 @@ python -m sparsejax.sweep --config=configs/sweeps/exact_sparsity.py --workdir=DI
 A grid of 5 fractions, 3 networks and 3 seeds: 45 runs in full, the dense controls among them.
 """
 
-from sparsejax.search import base
+from sparsejax.search.plan import base
 
 
 def get_config():

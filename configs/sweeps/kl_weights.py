@@ -6,7 +6,7 @@ python -m sparsejax.sweep --config=configs/sweeps/kl_weights.py:configs/resnet50
 16 runs in full, drawn by TPE for both aims at once.
 """
 
-from sparsejax.search import base
+from sparsejax.search.plan import base
 
 
 def get_config(config_file=base.above(__file__, 'vgg16_bc.py')):

@@ -5,7 +5,7 @@ python -m sparsejax.sweep --config=configs/sweeps/l1_strengths.py --workdir=DIR
 A grid of 7 strengths, 3 networks and 3 seeds: 63 runs in full.
 """
 
-from sparsejax.search import base
+from sparsejax.search.plan import base
 
 
 def get_config():

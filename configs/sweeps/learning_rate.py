@@ -6,7 +6,7 @@ python -m sparsejax.sweep --config=configs/sweeps/learning_rate.py:configs/vgg16
 180 epochs at most: 125@1 -> 25@7 -> 5@36 -> 1@180, 34@7 -> 6@36 -> 1@180, 10@36 -> 2@180, 4@180.
 """
 
-from sparsejax.search import base
+from sparsejax.search.plan import base
 
 
 def get_config(config_file=base.above(__file__, 'resnet50_dc.py')):

@@ -9,7 +9,7 @@ The cut to 5 % is at epoch 1 already, so that every rung compares pruned network
 validation loss of 0.037 and 98.3 % right with 5.8 % of its parameters active.
 """
 
-from sparsejax.search import base
+from sparsejax.search.plan import base
 
 
 def get_config():

@@ -6,7 +6,7 @@ LeNet-300-100 on MNIST by L1, 27 runs of 18 epochs drawn by TPE; the bound is th
 is above it is worse than all that is below, by how far it is.
 """
 
-from sparsejax.search import base
+from sparsejax.search.plan import base
 
 
 def get_config():

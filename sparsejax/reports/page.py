@@ -20,11 +20,12 @@ from sparsejax.experiment.config.identity import experiment_of, short_name, shor
 from sparsejax.experiment.machine import files
 from sparsejax.experiment.terminal.errors import in_one_line
 from sparsejax.experiment.terminal.numbers import percent
-from sparsejax.reports import curve, pareto, tables
-from sparsejax.reports.collect import DELIVERED, Run
-from sparsejax.reports.drawn import Drawn, Picture
-from sparsejax.reports.groups import Group
-from sparsejax.reports.searches import Search
+from sparsejax.reports.figures import interactive, pareto
+from sparsejax.reports.records.collect import DELIVERED, Run
+from sparsejax.reports.records.groups import Group
+from sparsejax.reports.text import tables
+from sparsejax.reports.text.drawn import Drawn, Picture
+from sparsejax.reports.text.searches import Search
 
 STYLE = """
 body { font: 15px/1.5 system-ui, sans-serif; color: #222; max-width: 1180px; margin: 2rem auto;
@@ -183,7 +184,7 @@ def _curve(task: str, groups: Sequence[Group], anchors: Mapping[pathlib.Path, st
   """The curve of a task and what has to be known of it; why it is not there where it can't be."""
   config = {'responsive': True, 'displaylogo': False}
   try:
-    if (drawn := curve.pareto(task, groups, anchors)) is None:
+    if (drawn := interactive.pareto(task, groups, anchors)) is None:
       return []
     text = plotly.io.to_html(drawn, config=config, full_html=False, include_plotlyjs=False)
     notes = pareto.notes(task, groups)

@@ -4,8 +4,11 @@ import pathlib
 from collections.abc import Sequence
 
 from sparsejax.experiment.terminal.errors import in_one_line
-from sparsejax.reports import collect, drawing, dress, groups, page, searches, tables
-from sparsejax.reports.drawn import Drawn
+from sparsejax.reports import page
+from sparsejax.reports.figures import drawing, dress
+from sparsejax.reports.records import collect, groups
+from sparsejax.reports.text import searches, tables
+from sparsejax.reports.text.drawn import Drawn
 
 
 def write(runs: Sequence[collect.Run], out: pathlib.Path, look: dress.Look) -> str:

@@ -22,8 +22,8 @@ from optuna.distributions import CategoricalDistribution, FloatDistribution, Int
 from optuna.storages import BaseStorage
 from optuna.trial import FrozenTrial, Trial, TrialState
 
-from sparsejax.search.brackets import Slot
-from sparsejax.search.settings import Sweep, excesses, score
+from sparsejax.search.plan.brackets import Slot
+from sparsejax.search.plan.settings import Sweep, excesses, score
 
 LEASE = 300.0  # seconds: a trial that nobody has touched for so long has lost its process
 GRACE = 30.0  # seconds, likewise, of a trial that was taken and of which nobody said who has it

@@ -15,8 +15,8 @@ from sparsejax.experiment.config.identity import short_name, short_value
 from sparsejax.experiment.terminal.numbers import duration, percent
 from sparsejax.experiment.terminal.say import printable
 from sparsejax.search import layout
-from sparsejax.search.brackets import Slot
-from sparsejax.search.settings import excesses
+from sparsejax.search.plan.brackets import Slot
+from sparsejax.search.plan.settings import excesses
 from sparsejax.search.study import OPEN, Study
 
 BEST = 5  # trials shown in the end

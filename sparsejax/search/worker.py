@@ -29,7 +29,8 @@ from sparsejax.experiment.terminal.errors import (
   in_one_line,
 )
 from sparsejax.experiment.terminal.say import say
-from sparsejax.search import layout, settings
+from sparsejax.search import layout
+from sparsejax.search.plan import settings
 from sparsejax.search.study import Claim, Study
 
 PAUSE = 0.5  # seconds between two looks for something to do

@@ -275,7 +275,7 @@ def _init_from(folder: pathlib.Path):
 
 def _report(folder: pathlib.Path):
   from sparsejax import report
-  from sparsejax.reports import drawing
+  from sparsejax.reports.figures import drawing
 
   out = folder.parent / 'out'
   with mock.patch.object(drawing, '_of_tasks', return_value=()):  # which take most of the time

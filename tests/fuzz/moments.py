@@ -98,9 +98,9 @@ def _moments() -> Iterator[Case]:
   yield from _both(WORKER, ALONE, f'{its}.checkpoint:_digests', 1, 2)
   yield from _both(WORKER, ALONE, f'{its}.finish:_keep', 1)
   yield from _both(WORKER, ALONE, 'sparsejax.search.study:Study.finish', 1)
-  yield from _both(REPORT, 'reading', 'sparsejax.reports.collect:_read', 1, 2)
-  yield from _both(REPORT, 'a figure', 'sparsejax.reports.dress:save', 1, 3)
-  yield from _both(REPORT, 'a table', 'sparsejax.reports.tables:row', 1, 2)
+  yield from _both(REPORT, 'reading', 'sparsejax.reports.records.collect:_read', 1, 2)
+  yield from _both(REPORT, 'a figure', 'sparsejax.reports.figures.dress:save', 1, 3)
+  yield from _both(REPORT, 'a table', 'sparsejax.reports.text.tables:row', 1, 2)
   yield from _both(REPORT, 'the end', 'sparsejax.reports.page:page', 1)
 
 

@@ -10,10 +10,10 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from sparsejax.experiment.show import scales
-from sparsejax.reports import published
-from sparsejax.reports.collect import COLLAPSED
-from sparsejax.reports.dress import COLOURS, GREY, entitle, grid, legend, styles
-from sparsejax.reports.groups import DENSE, Group
+from sparsejax.reports.figures import published
+from sparsejax.reports.figures.dress import COLOURS, GREY, entitle, grid, legend, styles
+from sparsejax.reports.records.collect import COLLAPSED
+from sparsejax.reports.records.groups import DENSE, Group
 
 MANY = 40  # experiments of a method that have a mark and bars each
 EACH = 20  # of them in a part of a band

@@ -6,10 +6,11 @@ from typing import Any, NamedTuple
 
 import optuna
 
-from sparsejax.reports.groups import moments
-from sparsejax.reports.trials import Trial
-from sparsejax.search import layout, space
-from sparsejax.search.settings import score
+from sparsejax.reports.records.groups import moments
+from sparsejax.reports.records.trials import Trial
+from sparsejax.search import layout
+from sparsejax.search.plan import space
+from sparsejax.search.plan.settings import score
 
 
 class Setting(NamedTuple):

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 from sparsejax.experiment.chain.links import PROXIMAL
 from sparsejax.experiment.config.identity import experiment_of, short_name, short_value
-from sparsejax.reports import collect
+from sparsejax.reports.records import collect
 
 DENSE, UNSTRUCTURED, SEMI_STRUCTURED, STRUCTURED = (
   'dense',

@@ -9,13 +9,13 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from sparsejax.experiment.show import scales
-from sparsejax.reports import bands
-from sparsejax.reports.collect import Run
-from sparsejax.reports.dress import COLOURS, GREY, entitle, grid, legend
-from sparsejax.reports.figures import series
-from sparsejax.reports.tried import Setting, front
-from sparsejax.search.brackets import Rung
-from sparsejax.search.settings import score
+from sparsejax.reports.figures import bands
+from sparsejax.reports.figures.dress import COLOURS, GREY, entitle, grid, legend
+from sparsejax.reports.figures.experiments import series
+from sparsejax.reports.records.collect import Run
+from sparsejax.reports.records.tried import Setting, front
+from sparsejax.search.plan.brackets import Rung
+from sparsejax.search.plan.settings import score
 
 LONGEST: dict[str, Any] = {'color': COLOURS[1], 'lw': 1.4, 'marker': '.', 'ms': 3}
 SHORTER: dict[str, Any] = {'color': COLOURS[0], 'lw': 0.7, 'marker': '.', 'ms': 3, 'alpha': 0.6}

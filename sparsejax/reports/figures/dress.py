@@ -20,7 +20,7 @@ from matplotlib.lines import Line2D
 from matplotlib.text import Text
 from matplotlib.ticker import FixedLocator, MaxNLocator
 
-from sparsejax.reports.drawn import Picture
+from sparsejax.reports.text.drawn import Picture
 
 # Okabe and Ito's palette, less the yellow that does not read on white, and three of Paul Tol's that
 # are darker than what they are near to.

@@ -13,8 +13,8 @@ from sparsejax.experiment.config.identity import experiment_of, short_value
 from sparsejax.experiment.config.kinds import Integer, is_number
 from sparsejax.experiment.terminal.say import shown
 from sparsejax.internal.lookup import lookup
-from sparsejax.search import base, space
-from sparsejax.search.brackets import Rung, Slot, brackets, plan
+from sparsejax.search.plan import base, space
+from sparsejax.search.plan.brackets import Rung, Slot, brackets, plan
 
 Resolve = Callable[[str], dict[str, Any]]  # 'configs/NAME.py:ARGUMENT' -> its resolved settings
 SAMPLERS = ('random', 'tpe', 'grid')
@@ -55,7 +55,7 @@ def check(settings: Mapping[str, Any], resolve: Resolve) -> Sweep:
   """Returns the search that a sweep's config asks for.
 
   Args:
-    settings: of `sparsejax/search/base.py`, plain.
+    settings: of `sparsejax/search/plan/base.py`, plain.
     resolve: loads a config, with the sweep's overrides.
 
   Raises:

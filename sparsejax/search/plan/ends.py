@@ -13,8 +13,8 @@ from sparsejax.experiment.chain import rates
 from sparsejax.experiment.config import identity
 from sparsejax.experiment.config.identity import short_value
 from sparsejax.experiment.training import setup
-from sparsejax.search import settings, space
-from sparsejax.search.settings import Resolve, Sweep
+from sparsejax.search.plan import settings, space
+from sparsejax.search.plan.settings import Resolve, Sweep
 
 
 def check(sweep: Sweep, resolve: Resolve, *, with_ends: bool = True) -> list[str]:

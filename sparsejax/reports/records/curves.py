@@ -9,7 +9,7 @@ from typing import Any, BinaryIO, NamedTuple
 
 import numpy as np
 
-from sparsejax.reports import reading, shapes
+from sparsejax.reports.records import reading, shapes
 
 TRAINED = 'train_accuracy'
 DRAWN = ('validation_accuracy', 'validation_loss', 'active_fraction')

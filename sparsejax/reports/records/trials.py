@@ -5,8 +5,8 @@ from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 from sparsejax.experiment.terminal.say import printable
-from sparsejax.reports import reading
-from sparsejax.reports.shapes import is_figure
+from sparsejax.reports.records import reading
+from sparsejax.reports.records.shapes import is_figure
 from sparsejax.search import layout
 
 Trial = Mapping[str, Any]

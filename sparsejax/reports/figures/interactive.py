@@ -14,11 +14,9 @@ import plotly.graph_objects as go
 from sparsejax.experiment.show import scales
 from sparsejax.experiment.show.scales import fraction_limits
 from sparsejax.experiment.terminal.numbers import percent
-from sparsejax.reports import cells, published
-from sparsejax.reports.collect import COLLAPSED, Run
-from sparsejax.reports.dress import GREY, styles
-from sparsejax.reports.groups import Group
-from sparsejax.reports.pareto import (
+from sparsejax.reports.figures import published
+from sparsejax.reports.figures.dress import GREY, styles
+from sparsejax.reports.figures.pareto import (
   MANY,
   best_dense,
   by_method,
@@ -27,6 +25,9 @@ from sparsejax.reports.pareto import (
   spacing,
   told_apart,
 )
+from sparsejax.reports.records.collect import COLLAPSED, Run
+from sparsejax.reports.records.groups import Group
+from sparsejax.reports.text import cells
 
 SYMBOLS = {
   'o': 'circle',

@@ -12,7 +12,7 @@ from sparsejax.experiment.machine import files
 from sparsejax.experiment.rundir import digests
 from sparsejax.experiment.terminal.errors import in_one_line
 from sparsejax.experiment.terminal.say import printable
-from sparsejax.reports import curves, reading, shapes, trials
+from sparsejax.reports.records import curves, reading, shapes, trials
 from sparsejax.search import layout
 
 FILES = (files.CONFIG, files.SUMMARY, files.METRICS)

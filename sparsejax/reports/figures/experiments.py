@@ -11,10 +11,19 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
 from sparsejax.experiment.show import scales
-from sparsejax.reports import bands
-from sparsejax.reports.collect import COLLAPSED, DELIVERED, Run
-from sparsejax.reports.dress import COLOURS, GREY, LETTER, entitle, grid, legend, short, styles
-from sparsejax.reports.groups import DENSE, Group
+from sparsejax.reports.figures import bands
+from sparsejax.reports.figures.dress import (
+  COLOURS,
+  GREY,
+  LETTER,
+  entitle,
+  grid,
+  legend,
+  short,
+  styles,
+)
+from sparsejax.reports.records.collect import COLLAPSED, DELIVERED, Run
+from sparsejax.reports.records.groups import DENSE, Group
 
 MOST = 7  # experiments in one picture, of many methods some more
 SPREAD = 3  # of them that are there for their active fractions

@@ -8,12 +8,13 @@ from typing import Any, NamedTuple
 
 from sparsejax.experiment.config.identity import short_name, short_value
 from sparsejax.experiment.terminal.say import printable
-from sparsejax.reports import cells, reading
-from sparsejax.reports.collect import Run, unique_names
-from sparsejax.reports.tried import Setting, front, tried
+from sparsejax.reports.records import reading
+from sparsejax.reports.records.collect import Run, unique_names
+from sparsejax.reports.records.tried import Setting, front, tried
+from sparsejax.reports.text import cells
 from sparsejax.search import layout
-from sparsejax.search.brackets import Rung, brackets
-from sparsejax.search.settings import excesses, score
+from sparsejax.search.plan.brackets import Rung, brackets
+from sparsejax.search.plan.settings import excesses, score
 
 MOST = 20  # rows of a search's table
 

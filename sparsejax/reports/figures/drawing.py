@@ -8,10 +8,11 @@ from typing import NamedTuple
 from matplotlib.figure import Figure
 
 from sparsejax.experiment.terminal.errors import in_one_line
-from sparsejax.reports import dress, figures, pareto, search_figures, tables
-from sparsejax.reports.drawn import Drawn, Picture
-from sparsejax.reports.groups import Group, has_groups
-from sparsejax.reports.searches import Search
+from sparsejax.reports.figures import dress, experiments, pareto, search_figures
+from sparsejax.reports.records.groups import Group, has_groups
+from sparsejax.reports.text import tables
+from sparsejax.reports.text.drawn import Drawn, Picture
+from sparsejax.reports.text.searches import Search
 
 MOST_PANELS = 60  # of histograms in one figure
 MOST_TASKS = 24  # that have figures: those of the most runs
@@ -69,19 +70,21 @@ def _of_tasks(groups: Sequence[Group], tasks: Sequence[str]) -> Iterator[_Plan]:
     own = [group for group in groups if group.task == task]
     stem = tables.stem_of(task)
     yield _Plan(task, f'{stem}.pareto', functools.partial(pareto.pareto, task, own))
-    yield _Plan(task, f'{stem}.traces', functools.partial(figures.traces, task, own))
+    yield _Plan(task, f'{stem}.traces', functools.partial(experiments.traces, task, own))
     for count in ('weights', 'units'):
-      yield _Plan(task, f'{stem}.{count}', functools.partial(figures.by_layer, task, own, count))
+      yield _Plan(
+        task, f'{stem}.{count}', functools.partial(experiments.by_layer, task, own, count)
+      )
     yield _Plan(task, f'{stem}.log_alpha', functools.partial(_log_alpha, task, own))
 
 
 def _log_alpha(task: str, groups: Sequence[Group]) -> Figure | None:
   able = [g for g in groups if any(run.summary.get('log_alpha') for run in g.counted[:1])]
-  shown = _for_one_page(figures.chosen(able))
+  shown = _for_one_page(experiments.chosen(able))
   posteriors = {group.label: group.counted[0].summary['log_alpha'] for group in shown}
   grouped = [g.label for g in shown if has_groups(g.runs[0].config)]
-  title = f'{task}: log alpha by layer, of the first seed{figures.choice(shown, able)}'
-  return figures.log_alpha(posteriors, title, grouped)
+  title = f'{task}: log alpha by layer, of the first seed{experiments.choice(shown, able)}'
+  return experiments.log_alpha(posteriors, title, grouped)
 
 
 def _for_one_page(groups: Sequence[Group]) -> Sequence[Group]:

@@ -13,11 +13,11 @@ from typing import Any, TextIO
 from sparsejax.experiment.config.identity import flatten
 from sparsejax.experiment.show import phases
 from sparsejax.experiment.terminal.say import printable
-from sparsejax.reports import cells
-from sparsejax.reports.collect import AS_MEANT, COLLAPSED, STOPPED, Run
-from sparsejax.reports.drawn import Drawn, Picture
-from sparsejax.reports.groups import KINDS, Group
-from sparsejax.reports.searches import Search
+from sparsejax.reports.records.collect import AS_MEANT, COLLAPSED, STOPPED, Run
+from sparsejax.reports.records.groups import KINDS, Group
+from sparsejax.reports.text import cells
+from sparsejax.reports.text.drawn import Drawn, Picture
+from sparsejax.reports.text.searches import Search
 
 LONGEST_STEM = 60  # letters, of four bytes at most: a file's name has 255
 HEAD = ('run', 'path', 'state', 'epoch', 'problems')

@@ -1,0 +1,1 @@
+"""What runs and searches left behind, read, checked and put into groups."""

@@ -1,0 +1,1 @@
+"""The tables of a report, and what they say in words."""

@@ -1,0 +1,1 @@
+"""What a search is asked for: its settings, its space, its brackets."""
