@@ -216,6 +216,15 @@ def test_a_second_holder_is_refused_until_the_first_lets_go(tmp_path):
   runs.RunDirectory(tmp_path, config_of(), 'abcd1234').close()
 
 
+def test_the_half_of_a_file_that_a_kill_left_is_removed(tmp_path):
+  half, own = tmp_path / f'.environment.json.{"0" * 32}.tmp', tmp_path / '.mine.tmp'
+  for path in (half, own):
+    path.touch()
+  runs.RunDirectory(tmp_path, config_of(), 'abcd1234').close()
+  assert not half.exists()
+  assert own.exists()
+
+
 def test_a_killed_process_leaves_no_lock(tmp_path):
   program = """
     import pathlib, sys

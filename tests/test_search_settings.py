@@ -140,7 +140,7 @@ WRONG = {
   'low above high': ({'space': (RATE | {'low': 2.0},)}, 'from 2.0 to 1.0: allowed are numbers'),
   'nan': ({'space': (RATE | {'low': math.nan},)}, 'from nan to 1.0'),
   'integers without end': (
-    {'space': ({'key': 'batch_size', 'kind': 'integers', 'low': 1, 'high': 10**20},)},
+    {'space': ({'key': 'batch_size', 'kind': 'integers', 'low': 1, 'high': 2**53 + 1},)},
     'allowed are numbers, low below high',
   ),
   'beyond float32': ({'space': (RATE | {'high': 1e308},)}, 'allowed are numbers, low below high'),
@@ -250,7 +250,7 @@ def test_experiments_that_are_drawn_again_are_told_of():
   large = {'key': 'batch_size', 'kind': 'integers', 'low': 1, 'high': 10**6}
   assert warned(space=(large,)) == []
   fields = ('data.limit', 'batch_size')
-  two = [{'key': key, 'kind': 'integers', 'low': 1, 'high': 2**40} for key in fields]
+  two = [{'key': key, 'kind': 'integers', 'low': 1, 'high': 2**53} for key in fields]
   assert warned(space=two) == []
   assert warned(space=(RATE, BATCH)) == []
   assert warned(space=(BATCH,), sampler='grid', scheduler={'name': 'none'}) == []

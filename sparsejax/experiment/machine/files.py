@@ -8,6 +8,7 @@ import json
 import math
 import os
 import pathlib
+import re
 import shutil
 import uuid
 from collections.abc import Generator
@@ -19,6 +20,7 @@ from sparsejax.experiment.terminal.errors import UnreadableError
 CONFIG, SUMMARY, METRICS = 'config.json', 'summary.json', 'metrics.jsonl'
 ENVIRONMENT, TRACEBACK, TRACE = 'environment.json', 'traceback.txt', 'trace.png'
 CHECKPOINTS = 'checkpoints'
+TEMPORARY = re.compile(r'\..+\.[0-9a-f]{32}\.tmp')  # what `replacing` calls a file
 PROGRESS = 'progress.json'  # the newest step that was saved
 
 FULL_DISK = (errno.ENOSPC, errno.EDQUOT)
@@ -46,20 +48,36 @@ def is_of_the_system(error: BaseException) -> bool:
   return isinstance(error, OSError) and error.errno in FAILED_DISK
 
 
-def write_atomically(path: pathlib.Path, text: str) -> None:
-  """Writes a text file so that a reader, or a kill, finds either the old one or the new one."""
+@contextlib.contextmanager
+def replacing(path: pathlib.Path) -> Generator[pathlib.Path]:
+  """Gives a temporary file beside `path`, which takes its place once it is written.
+
+  A reader, or a kill, finds either the old file or the new one.
+  """
   # Not by tempfile, whose files nobody but the owner may read.
   # Containers that share a folder can have the same process numbers.
   temporary = path.with_name(f'.{path.name}.{uuid.uuid4().hex}.tmp')
   try:
-    with temporary.open('w') as file:
-      file.write(text)
-      file.flush()
-      os.fsync(file.fileno())
+    yield temporary
     os.replace(temporary, path)
   except BaseException:
     temporary.unlink(missing_ok=True)
     raise
+
+
+def drop_temporary(folder: pathlib.Path) -> None:
+  """Removes the halves of files that a kill left in a folder, which nobody else may write to."""
+  for path in folder.glob('.*.tmp'):
+    if TEMPORARY.fullmatch(path.name):
+      path.unlink(missing_ok=True)
+
+
+def write_atomically(path: pathlib.Path, text: str) -> None:
+  """Writes a text file of which a reader, or a kill, finds either the old or the new content."""
+  with replacing(path) as temporary, temporary.open('w') as file:
+    file.write(text)
+    file.flush()
+    os.fsync(file.fileno())
 
 
 def write_json(path: pathlib.Path, content: Any) -> None:

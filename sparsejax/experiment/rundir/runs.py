@@ -41,6 +41,7 @@ class RunDirectory:
       fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
       if self._is_new():
         files.write_json(path / files.CONFIG, {'hash': experiment_hash} | dict(config))
+      files.drop_temporary(path)
     except BlockingIOError:
       self.close()
       raise BusyError(f'workdir={path}: another process is training there') from None

@@ -7,16 +7,16 @@ spaced by the log of the error, so that 98.4 and 98.7 % are told apart without h
 zero.
 """
 
-import contextlib
 import itertools
 import math
 import os
+import pathlib
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from sparsejax.experiment.machine import files
 from sparsejax.experiment.show import windows
 from sparsejax.experiment.show.trace_marks import (
   find_points,
@@ -184,18 +184,6 @@ def _x_limits(ax, x):
   ax.set_xlim(low - 0.008 * span, low + 1.012 * span)
 
 
-def _save(figure, path):
-  """Writes the picture to a temporary file beside `path`, then puts it in its place."""
-  path = Path(path)
-  temporary = path.with_name(f'.{path.name}.{os.getpid()}.tmp')
-  try:
-    figure.savefig(temporary, format='png', dpi=DPI)
-    os.replace(temporary, path)
-  finally:
-    with contextlib.suppress(FileNotFoundError):
-      temporary.unlink()
-
-
 def plot_trace(
   metrics: Sequence[Mapping],
   path: str | os.PathLike,
@@ -248,5 +236,6 @@ def plot_trace(
   head = {'ha': 'left', 'va': 'top', 'fontsize': 14, 'fontweight': 'bold', 'parse_math': False}
   figure.text(LEFT / WIDTH, 1 - 0.1 / figure.get_figheight(), title, **head)
   _key(figure, key_entries(cuts, points, per_epoch, summary or {}))
-  _save(figure, path)
+  with files.replacing(pathlib.Path(path)) as temporary:
+    figure.savefig(temporary, format='png', dpi=DPI)
   return True
