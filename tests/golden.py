@@ -1,6 +1,6 @@
 """What every config resolves to and is called by, kept beside the tests.
 
-PYTHONPATH=.:results python tests/golden.py    writes both files anew
+PYTHONPATH=. python tests/golden.py    writes both files anew
 
 A run's directory is named after its hash: under another one it would be trained again.
 """
@@ -11,10 +11,9 @@ import json
 import pathlib
 from typing import get_args
 
-import pages
-import running
-
 from sparsejax.experiment.config import base, commandline, identity
+from tools import running
+from tools.pages import pages
 
 HERE = pathlib.Path(__file__).resolve().parent
 CONFIGS, HASHES = HERE / 'golden_configs.json', HERE / 'golden_hashes.json'

@@ -2,18 +2,14 @@
 
 import json
 
-import cifar10
-import cifar10_figures
-import cifar10_page
-import cifar10_rows
 import jax
 import jax.numpy as jnp
-import kept
 import pytest
 
 from configs import cifar10_short
 from sparsejax.experiment.chain import rates
 from sparsejax.experiment.chain.durations import Clock
+from tools.pages import cifar10, cifar10_figures, cifar10_page, cifar10_rows, kept
 
 LAYERS = {
   'conv1': {'weights': 80, 'active_weights': 8, 'units': 8},

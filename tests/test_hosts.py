@@ -18,10 +18,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from results import places
 from sparsejax.experiment.machine import hosts
 from sparsejax.experiment.rundir import checkpoint
 from sparsejax.experiment.terminal.errors import UsageError
+from tools.costs import places
 
 RUN = (
   '--config=configs/quickstart.py',

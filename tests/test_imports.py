@@ -128,7 +128,7 @@ def test_a_wing_knows_nothing_of_what_it_does_not_need(wing):
 
 
 def test_nobody_imports_a_command_or_a_config():
-  commands = {'launch', 'configs', 'results', 'tests'}
+  commands = {'launch', 'configs', 'tools', 'tests'}
   for path in SOURCES:
     if wing_of(path) in MAY_USE:
       assert not {name.split('.')[0] for name in imported(path)} & commands, path

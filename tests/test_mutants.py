@@ -4,9 +4,9 @@ import ast
 import json
 import pathlib
 
-import faults
-import mutants
 import pytest
+
+from tools import faults, mutants
 
 ROOT = pathlib.Path(__file__).parent.parent
 

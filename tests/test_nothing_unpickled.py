@@ -9,7 +9,7 @@ ROOT = pathlib.Path(__file__).parent.parent
 SOURCES = [
   *(ROOT / 'sparsejax').rglob('*.py'),
   *(ROOT / 'configs').rglob('*.py'),
-  *(ROOT / 'results').glob('*.py'),
+  *(ROOT / 'tools').rglob('*.py'),
   ROOT / 'launch.py',
 ]
 MODULES = {

@@ -2,17 +2,14 @@
 
 import pathlib
 
-import fuzz_page
 import golden
-import kept
-import pages
 import pytest
-import readme
-import running
-import speed_page
 
 from sparsejax import deploy, launch
 from sparsejax.experiment.outcome import finished, thresholds
+from tools import fuzz_page, running
+from tools.pages import kept, pages, readme
+from tools.speed import speed_page
 
 pytestmark = pytest.mark.usefixtures('_from_the_root')
 

@@ -5,11 +5,11 @@ import subprocess
 import sys
 import threading
 
-import pages
 import pytest
-import reproduce
-import running
-from entries import Entry, Page
+
+from tools import reproduce, running
+from tools.pages import pages
+from tools.pages.entries import Entry, Page
 
 ROWS = (
   Entry('late', seeds=(0, 1), tier='B'),
@@ -166,8 +166,8 @@ time.sleep(300)
 """
 PARENT = """
 import pathlib, sys
-sys.path.insert(0, 'results')
-import running
+sys.path.insert(0, '.')
+from tools import running
 with running.Children() as children:
   print(children.run([sys.executable, '-c', {waits!r}, {saved!r}], set(), pathlib.Path({log!r})))
   print(children.run([sys.executable, '-c', 'print(1)'], set(), pathlib.Path({log!r})))

@@ -1,9 +1,9 @@
-"""What results/scaling.py makes of the lines of its runs."""
+"""What tools/costs/scaling.py makes of the lines of its runs."""
 
 import jax
 import pytest
 
-from results import places, scaling
+from tools.costs import places, scaling
 
 LINES = [
   {'examples_per_second': 2.0, 'train_loss': 3.0},  # holds the compilation

@@ -48,8 +48,8 @@ def test_sighup_is_left_alone_where_it_is_ignored():
     (None, ['python', '-c', 'import sparsejax'], ''),
     (None, ['python'], ''),
     (commands.ROOT / 'launch.py', [], 'launch.py'),
-    (commands.ROOT / 'results' / 'reproduce.py', [], 'reproduce.py'),
-    (commands.ROOT / 'results' / 'scaling.py', [], ''),
+    (commands.ROOT / 'tools' / 'reproduce.py', [], 'reproduce.py'),
+    (commands.ROOT / 'tools' / 'costs' / 'scaling.py', [], ''),
     ('launch.py/mine.py', [], ''),
   ],
 )
@@ -64,7 +64,7 @@ COMMANDS = {
   'report': ['-m', 'sparsejax.report', 'DIR', '--out=DIR/report'],
   'benchmark': ['-m', 'sparsejax.benchmark', '--config=configs/quickstart.py'],
   'sweep_worker': ['-m', 'sparsejax.sweep_worker', 'DIR', 'sweep'],
-  'reproduce.py': ['results/reproduce.py', 'mnist_lobs', '--runs=DIR', '--only=lenet300_dense'],
+  'reproduce.py': ['-m', 'tools.reproduce', 'mnist_lobs', '--runs=DIR', '--only=lenet300_dense'],
 }
 # Sends itself the signal while the package is being imported, at the second module of Optax.
 SIGNAL_IN_IMPORT = """

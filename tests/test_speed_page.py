@@ -4,10 +4,9 @@ import itertools
 
 import commands
 import pytest
-import speed
-import speed_page
-import startup
-from speed_page import Row
+
+from tools.speed import speed, speed_page, startup
+from tools.speed.speed_page import Row
 
 
 def figures(rate, *, peers=None, links=False, **memory):
@@ -87,7 +86,7 @@ def test_what_was_not_measured_stays_open():
   head = next(line for line in text.splitlines() if line.startswith('| row'))
   assert head.count('|') == len(third) + 1
   assert '- third: `python -m sparsejax.benchmark --config=configs/resnet50_dense.py' in text
-  assert 'results/speed.py --device=gpu' in text
+  assert 'tools.speed.speed --device=gpu' in text
 
 
 def test_the_last_lines_name_a_gpu_and_what_xla_was_told():

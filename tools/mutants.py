@@ -1,10 +1,10 @@
 """What the tests notice: small faults seeded in the package, each tried on the tests that reach it.
 
-  python tools/mutants.py list mutants.json --count=40 --seed=0    # picks the faults
-  python tools/mutants.py reach mutants.json old.json --at=COMMIT  # runs the suite once
-  python tools/mutants.py run mutants.json old.json --at=COMMIT    # tries what is not tried yet
-  python tools/mutants.py run mutants.json new.json old.json       # first by what noticed it there
-  python tools/mutants.py compare mutants.json old.json new.json   # what only the old suite notices
+  python -m tools.mutants list mutants.json --count=40 --seed=0    # picks the faults
+  python -m tools.mutants reach mutants.json old.json --at=COMMIT  # runs the suite once
+  python -m tools.mutants run mutants.json old.json --at=COMMIT    # tries what is not tried yet
+  python -m tools.mutants run mutants.json new.json old.json       # first by what noticed it there
+  python -m tools.mutants compare mutants.json old.json new.json   # what only the old suite notices
 
 A test reaches a mutant that evaluates the expression it changes, in a process that the test starts
 too: one run of the suite, with a probe at each of the expressions, finds that for all mutants.
@@ -24,7 +24,7 @@ import tempfile
 import threading
 import time
 
-import faults
+from tools import faults
 
 NOTICED = ('killed', 'timeout')
 USAGE = 4  # pytest's status for a test that is not there

@@ -74,7 +74,7 @@ def command_of(script: str | None, argv: Sequence[str]) -> str:
   """
   if script is not None:
     path, root = pathlib.Path(script).resolve(), pathlib.Path(__file__).resolve().parents[2]
-    return path.name if path in (root / 'launch.py', root / 'results' / 'reproduce.py') else ''
+    return path.name if path in (root / 'launch.py', root / 'tools' / 'reproduce.py') else ''
   module = argv[argv.index('-m') + 1] if '-m' in argv[:-1] else ''
   package, _, name = module.partition('.')
   return {'launch': 'launch.py'}.get(name, name) if package == 'sparsejax' else ''

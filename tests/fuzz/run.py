@@ -55,7 +55,7 @@ def main() -> int:
 
 def _prepare(folder: pathlib.Path) -> None:
   """Has this process and its children train on one CPU device, with caches of their own."""
-  sys.path.append(str(ROOT / 'results'))
+  sys.path.append(str(ROOT))
   os.environ |= {
     'JAX_PLATFORMS': 'cpu',
     'JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS': '0',

@@ -204,7 +204,7 @@ def argv_of(case: Case, world: World) -> list[str]:
 
 def _main(name: str):
   if name == 'reproduce':
-    import reproduce  # from results/
+    from tools import reproduce
 
     return lambda argv: 0 if reproduce.parse(list(argv[1:])) else 1
   import importlib

@@ -13,7 +13,7 @@ import jax
 from sparsejax.experiment.machine import parallel
 
 # What a commit has to say about a run: results that are measured anew change no code.
-CODE = ('--', ':(top)', ':(top,exclude)results/*.json', ':(top,exclude)results/*/*')
+CODE = ('--', ':(top)', ':(top,exclude)results')
 VECTORS = {'avx512f': 'AVX-512', 'avx2': 'AVX2'}  # by Linux's flag, the widest first
 PACKAGES = ('jax', 'jaxlib', 'flax', 'optax', 'orbax-checkpoint', 'numpy', 'sparsejax')
 

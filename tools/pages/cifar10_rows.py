@@ -6,9 +6,9 @@ import pathlib
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
-import kept
-from entries import Entry
-from pages import PAGES
+from tools.pages import kept
+from tools.pages.entries import Entry
+from tools.pages.pages import PAGES
 
 PAGE = 'cifar10'
 A_PASS, PASSES = 2, 3  # FLOPs of a multiply-accumulate; forward, and back to inputs and to kernels

@@ -5,11 +5,12 @@ import pathlib
 import re
 from typing import Any
 
-from entries import Entry
-from pages import PAGES
+from tools import ROOT
+from tools.pages.entries import Entry
+from tools.pages.pages import PAGES
 
-RESULTS = pathlib.Path(__file__).resolve().parent
-THRESHOLDS = 'thresholds.json'  # what validation said of a posterior's, by results/thresholds.py
+RESULTS = ROOT / 'results'
+THRESHOLDS = 'thresholds.json'  # what validation said of a posterior's, by tools/thresholds.py
 
 
 def commit_of(environment: dict[str, Any]) -> str:

@@ -1,6 +1,7 @@
 """Measures what a training step loses on several devices and processes, and checks that they agree.
 
-python results/scaling.py [--models=lenet300,lenet5,vgg16] [--data=DIR] [--workdir=DIR] [--out=DIR]
+python -m tools.costs.scaling [--models=lenet300,lenet5,vgg16] [--data=DIR] [--workdir=DIR]
+    [--out=DIR]
 
 Every device gets the same batch, on one device and on eight (weak scaling); each place trains by
 `launch.py`, several times in turns. The times are those of its metrics.jsonl, of windows without a
@@ -8,7 +9,7 @@ validation; the first window holds the compilation and is left out. Then shorter
 batch on one device, on eight and on two processes of four are compared loss by loss, and the bytes
 that a step averages are predicted from the parameters and read from each place's compiled program.
 
-A finished run below --workdir is not run again. Writes scaling.json, and scaling/README.md of it.
+A finished run below --workdir is not run again. Writes scaling.json, and README.md of it.
 Exit status: 1 where the losses or the bytes disagree.
 """
 
@@ -23,17 +24,15 @@ from typing import Any, NamedTuple
 
 import jax
 
-ROOT = pathlib.Path(__file__).resolve().parent.parent
-sys.path.insert(0, str(ROOT))
-
-from results import places  # noqa: E402
-from results.markdown import table  # noqa: E402
-from results.places import Place  # noqa: E402
-from sparsejax.benchmarks import programs, traffic  # noqa: E402
-from sparsejax.experiment.config import commandline  # noqa: E402
-from sparsejax.experiment.machine import compilation, files, provenance, threads  # noqa: E402
-from sparsejax.experiment.rundir import metrics  # noqa: E402
-from sparsejax.experiment.training import setup  # noqa: E402
+from sparsejax.benchmarks import programs, traffic
+from sparsejax.experiment.config import commandline
+from sparsejax.experiment.machine import compilation, files, provenance, threads
+from sparsejax.experiment.rundir import metrics
+from sparsejax.experiment.training import setup
+from sparsejax.reports.text.markdown import table
+from tools import ROOT
+from tools.costs import places
+from tools.costs.places import Place
 
 ONE = Place('1 device', processes=1, devices=1, shares=1)
 EIGHT = Place('8 devices', processes=1, devices=8, shares=8)
@@ -286,7 +285,7 @@ def text_of(report: Mapping[str, Any]) -> str:
   lines += [f'\n**Not as it must be**: {line}.' for line in disagreements(report['models'])]
   lines += [
     '',
-    f'Made by `python results/scaling.py`: medians of {report["windows"]} windows in each of '
+    f'Made by `python -m tools.costs.scaling`: medians of {report["windows"]} windows in each of '
     f'{report["repeats"]} run(s); {environment["time"][:10]}, commit '
     f'{environment["git_commit"][:7]}; {cores} core(s) of {environment["processor"]}, load '
     f'{environment["load_average"]:.1f} at the start, Python {environment["python"]}, '
@@ -300,7 +299,7 @@ def main() -> int:
   parser.add_argument('--models', help='of ' + ', '.join(CASES))
   parser.add_argument('--data', help='of tensorflow-datasets; without it only the digits train')
   parser.add_argument('--workdir', type=pathlib.Path, help='of the runs; default: a temporary one')
-  parser.add_argument('--out', type=pathlib.Path, default=ROOT / 'results')
+  parser.add_argument('--out', type=pathlib.Path, default=ROOT / 'results' / 'scaling')
   parser.add_argument('--repeats', type=int, default=2, help='runs in each place, in turns')
   parser.add_argument('--windows', type=int, default=8, help='that are timed in each run')
   arguments = parser.parse_args()
@@ -318,9 +317,9 @@ def main() -> int:
       rows = times(case, arguments.data, workdir / name, **counts)
       compared = compare(case, arguments.data, workdir / name)
       report['models'].append({'model': name, **case._asdict(), 'rows': rows, 'compared': compared})
-  (arguments.out / 'scaling').mkdir(parents=True, exist_ok=True)
+  arguments.out.mkdir(parents=True, exist_ok=True)
   files.write_json(arguments.out / 'scaling.json', report)
-  (arguments.out / 'scaling' / 'README.md').write_text(text_of(report))
+  (arguments.out / 'README.md').write_text(text_of(report))
   wrong = disagreements(report['models'])
   print(*wrong, sep='\n', file=sys.stderr)
   return bool(wrong)

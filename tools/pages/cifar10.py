@@ -3,7 +3,7 @@
 Tiers: GPU is for one alone; A to D are for processors, all of one before the next.
 """
 
-from entries import Entry, Page
+from tools.pages.entries import Entry, Page
 
 GPU = 'GPU'
 SHORT = 'configs/cifar10_short.py'

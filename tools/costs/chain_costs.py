@@ -1,6 +1,6 @@
 """Measures what the sparsity links add to a training step, and what their masks take.
 
-python results/chain_costs.py [--models=resnet50,lenet5] [--batch=128]
+python -m tools.costs.chain_costs [--models=resnet50,lenet5] [--batch=128]
 
 The links' updates are timed by themselves, in turns with the bare optimizer's over the same
 parameters, and their difference is set against a whole training step of the same process: that is
@@ -11,19 +11,16 @@ import argparse
 import json
 import pathlib
 import statistics
-import sys
 import time
 
 import jax
 import jax.numpy as jnp
 import optax
 
-ROOT = pathlib.Path(__file__).resolve().parent.parent
-sys.path.insert(0, str(ROOT))
-
-import sparsejax  # noqa: E402
-from sparsejax import allocation, models, update_rules  # noqa: E402
-from sparsejax.experiment.machine import allocator, compilation, provenance  # noqa: E402
+import sparsejax
+from sparsejax import allocation, models, update_rules
+from sparsejax.experiment.machine import allocator, compilation, provenance
+from tools import ROOT
 
 TURNS, NEVER, DUE = 21, 10**8, 3
 SHAPES = {'lenet300': (28, 28, 1), 'lenet5': (28, 28, 1)}
@@ -157,7 +154,7 @@ def main() -> None:
   parser.add_argument('--models', default='resnet50,lenet5')
   parser.add_argument('--batch', type=int, default=128)
   parser.add_argument('--step-turns', type=int, default=5)
-  default = ROOT / 'results' / 'chain_costs.json'
+  default = ROOT / 'results' / 'costs' / 'chain_costs.json'
   parser.add_argument('--out', type=pathlib.Path, default=default)
   arguments = parser.parse_args()
   allocator.keep_freed_memory()

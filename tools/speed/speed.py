@@ -1,6 +1,6 @@
 """Measures the training step of five networks, before and after, beside PyTorch's, and a start.
 
-python results/speed.py --torch-python=PYTHON [--data=DIR] [--device=gpu] [--only=EXPRESSION]
+python -m tools.speed.speed --torch-python=PYTHON [--data=DIR] [--device=gpu] [--only=EXPRESSION]
 
 Every row is `python -m sparsejax.benchmark` in a process of its own: against PyTorch, and most rows
 once more with `--plain`, which is what XLA makes on CPU of ordinary layers. Rows of a processor
@@ -18,14 +18,12 @@ import subprocess
 import sys
 import tempfile
 
-import kept
-import speed_page
-import startup
-from speed_page import FOLDER, PLAIN, ROWS, STARTUP, Row
-
 from sparsejax.experiment.machine import files, provenance
+from tools import ROOT
+from tools.pages import kept
+from tools.speed import speed_page, startup
+from tools.speed.speed_page import FOLDER, PLAIN, ROWS, STARTUP, Row
 
-ROOT = pathlib.Path(__file__).resolve().parent.parent
 # What JAX is told, so that a GPU that is not there is an error; on CPU there may be one as well.
 PLATFORMS = {'cpu': 'cpu', 'gpu': 'cuda'}
 LEFT_OUT = ('timed', 'program_flops', 'width', 'layers')

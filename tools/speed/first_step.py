@@ -1,6 +1,6 @@
 """Trains as launch.py does until the first step is done, and then prints the time.
 
-python results/first_step.py --config=configs/quickstart.py --workdir=DIR ...
+python tools/speed/first_step.py --config=configs/quickstart.py --workdir=DIR ...
 """
 
 import os
@@ -8,7 +8,7 @@ import pathlib
 import sys
 import time
 
-sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent))
+sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[2]))
 
 import jax
 

@@ -6,15 +6,12 @@ import statistics
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import cifar10_page
-import figures
-import kept
-from kept import RESULTS
-from markdown import table, times
-from pages import PAGES
-
 from sparsejax.experiment.show import phases
 from sparsejax.reports.text import cells
+from sparsejax.reports.text.markdown import table, times
+from tools.pages import cifar10_page, figures, kept
+from tools.pages.kept import RESULTS
+from tools.pages.pages import PAGES
 
 FIGURE, CURVES, HISTOGRAMS = 'error_over_compression.png', 'by_epoch.png', 'log_alpha.png'
 OWN = {'cifar10': cifar10_page}  # pages with a maker of their own
@@ -79,7 +76,7 @@ def text_of(name: str, drawn: Sequence[str]) -> str:
   if tried := _tried(folder, page):
     text += ['', *tried]
   machines = _machines([path for of_entry in paths.values() for path in of_entry])
-  made_by = f'Made by `python results/reproduce.py {name} --runs=DIR`.'
+  made_by = f'Made by `python -m tools.reproduce {name} --runs=DIR`.'
   text += ['', ' '.join([made_by, *machines])]
   pictures = sorted(folder.glob('*/seed*/trace.png'))
   text += [f'\n![{p.parent.parent.name}]({p.relative_to(folder)})' for p in pictures]

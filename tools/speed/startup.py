@@ -10,8 +10,8 @@ import time
 from typing import Any
 
 from sparsejax.experiment.machine import provenance, threads
+from tools import ROOT
 
-ROOT = pathlib.Path(__file__).resolve().parent.parent
 CONFIG = 'configs/quickstart.py'
 IMPORT = """import time
 begun = time.perf_counter()
@@ -51,7 +51,7 @@ def to_first_step(workdir: pathlib.Path, cache: str) -> float:
     workdir: the run directory, a new one.
     cache: the folder of compiled programs.
   """
-  command = ['results/first_step.py', f'--config={CONFIG}', f'--workdir={workdir}']
+  command = ['tools/speed/first_step.py', f'--config={CONFIG}', f'--workdir={workdir}']
   begun = time.time()  # of the same clock as the other process'
   return float(_last_line(command, JAX_COMPILATION_CACHE_DIR=cache)) - begun
 

@@ -3,14 +3,12 @@
 import statistics
 from collections.abc import Iterable, Mapping, Sequence
 
-import cifar10_figures as figures
-import cifar10_rows
-import kept
-from cifar10_rows import Row
-from markdown import table, times
-
 from sparsejax.reports.figures import published
 from sparsejax.reports.text import cells
+from sparsejax.reports.text.markdown import table, times
+from tools.pages import cifar10_figures as figures
+from tools.pages import cifar10_rows, kept
+from tools.pages.cifar10_rows import Row
 
 FOLDER = kept.RESULTS / cifar10_rows.PAGE
 NETWORKS = ('vgg16', 'mobilenet', 'resnet20', 'resnet50_width16', 'resnet50_width32', 'resnet50')
@@ -52,7 +50,7 @@ def text() -> str:
     parts += [f'## {network.replace("_width", ", width ")}', '']
     parts += _pictures((figures.pareto_name(network),))
     parts += [*_table(own), '']
-  parts += ['Made by `python results/reproduce.py cifar10 --runs=DIR`.', *_machines(rows.values())]
+  parts += ['Made by `python -m tools.reproduce cifar10 --runs=DIR`.', *_machines(rows.values())]
   traces = sorted(FOLDER.glob('*/seed*/trace.png'))
   parts += [f'\n![{p.parent.parent.name}]({p.relative_to(FOLDER)})' for p in traces]
   return '\n'.join(parts) + '\n'

@@ -1,12 +1,11 @@
-"""What results/speed.py measures, and the README.md that is made of its figures."""
+"""What tools/speed/speed.py measures, and the README.md that is made of its figures."""
 
 from typing import Any, NamedTuple
 
-import kept
-from markdown import table
-from readme import kinds_of
-
 from sparsejax.experiment.machine import provenance
+from sparsejax.reports.text.markdown import table
+from tools.pages import kept
+from tools.pages.readme import kinds_of
 
 FOLDER, PLAIN, STARTUP = kept.RESULTS / 'speed', '_plain', 'startup'
 MIB = 2**20
@@ -165,7 +164,7 @@ AVX2, of about 110, whose rows say `avx2`; and a GPU, whose rows say `gpu`, in b
 compare within one kind. Plain, and the times in the reasons for rows that name neither, are of the
 first.
 """
-GPU_RUN = """A row for a GPU is measured there by `python results/speed.py --device=gpu
+GPU_RUN = """A row for a GPU is measured there by `python -m tools.speed.speed --device=gpu
 --torch-python=PYTHON`; whole trainings there have [a page of their own](../cifar10/README.md)."""
 GPU_ROWS = """
 The rows of the GPU are of a quarter of an hour with it: of few rounds, on one file of the four of
@@ -217,7 +216,7 @@ def text_of(found: dict[str, dict[str, Any]], rows: tuple[Row, ...] = ROWS) -> s
       [_memory(*pair) for pair in measured],
     ),
     *_startup(found.get(STARTUP)),
-    '\nMade by `python results/speed.py`.',
+    '\nMade by `python -m tools.speed.speed`.',
     *sorted({_machine(figures) for figures in shown}),
   ]
   return '\n'.join(parts) + '\n'
@@ -285,7 +284,7 @@ def _memory(row: Row, ours: dict, plain: dict | None) -> str:
 def _startup(figures: dict | None) -> list[str]:
   """The table of what a start takes, or how it is measured."""
   if figures is None:
-    return ['\n## Start\n', 'Not run: `python results/speed.py --only=startup`']
+    return ['\n## Start\n', 'Not run: `python -m tools.speed.speed --only=startup`']
   first_step = f'from the start of `launch.py --config={figures["config"]}` to its first step done'
   told = {
     'import_seconds': '`import sparsejax`',

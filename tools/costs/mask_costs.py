@@ -1,6 +1,6 @@
 """Measures what masks cost: beside an optimizer, at a renewal, under vmap and on several devices.
 
-python results/mask_costs.py [--millions=100] [--out=results/mask_costs]
+python -m tools.costs.mask_costs [--millions=100] [--out=results/mask_costs]
 
 Ratios are of times in one process, in turns, and their median over the rounds; what XLA reserves
 comes from its own account of the compiled step. Devices are forced ones of this CPU. Writes
@@ -20,15 +20,16 @@ import time
 import jax
 import jax.numpy as jnp
 import optax
-import places
 from jax.sharding import AxisType, NamedSharding
 from jax.sharding import PartitionSpec as P
-from markdown import table
 
 import sparsejax
 from sparsejax import criteria, update_rules
 from sparsejax.benchmarks import rounds
 from sparsejax.experiment.machine import provenance
+from sparsejax.reports.text.markdown import table
+from tools import ROOT
+from tools.costs import places
 
 LAYERS, ROUNDS, MEMBERS = 24, 5, 8
 NEVER = 10**6  # a step that is not reached
@@ -184,10 +185,10 @@ def _bytes(dtype: str, shape: str) -> int:
 
 def _of_a_child(devices: int, kind: str, millions: float) -> dict:
   """The same in a process of its own, which has so many devices."""
-  command = [sys.executable, __file__, f'--mesh={devices}', f'--kind={kind}']
+  command = [sys.executable, '-m', 'tools.costs.mask_costs', f'--mesh={devices}', f'--kind={kind}']
   command.append(f'--millions={millions}')
   env = os.environ | places.environment(places.Place('', 1, devices, devices))
-  done = subprocess.run(command, env=env, capture_output=True, text=True, check=True)
+  done = subprocess.run(command, cwd=ROOT, env=env, capture_output=True, text=True, check=True)
   return json.loads(done.stdout.splitlines()[-1])
 
 
@@ -197,7 +198,7 @@ def page(found: dict) -> str:
   lines = [
     '# What masks cost',
     '',
-    f'Made by `results/mask_costs.py`, on {at["cpus"]} cores of {at["processor"]}, JAX '
+    f'Made by `tools/costs/mask_costs.py`, on {at["cpus"]} cores of {at["processor"]}, JAX '
     f'{at["versions"]["jax"]}, float32, beside other work. {adam["parameters"] / 1e6:.1f} million '
     f'parameters in {LAYERS} blocks of two layers.',
     '',

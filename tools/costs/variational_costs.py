@@ -1,6 +1,6 @@
 """Measures what posteriors cost: a variational step over a deterministic one, and its parts.
 
-python results/variational_costs.py [--models=lenet300,lenet5,vgg16] [--batch=64]
+python -m tools.costs.variational_costs [--models=lenet300,lenet5,vgg16] [--batch=64]
 
 Steps are forward, backward and Adam, in turns within one process, so that their ratios hold on a
 machine that is not quiet. With the noise drawn beforehand, as an argument of the step, what is left
@@ -14,7 +14,6 @@ import json
 import math
 import pathlib
 import statistics
-import sys
 import time
 from unittest import mock
 
@@ -22,13 +21,11 @@ import jax
 import jax.numpy as jnp
 import optax
 
-ROOT = pathlib.Path(__file__).resolve().parent.parent
-sys.path.insert(0, str(ROOT))
-
-import sparsejax  # noqa: E402
-from sparsejax import models, posterior  # noqa: E402
-from sparsejax.experiment.machine import allocator, compilation, provenance  # noqa: E402
-from sparsejax.nn import variational  # noqa: E402
+import sparsejax
+from sparsejax import models, posterior
+from sparsejax.experiment.machine import allocator, compilation, provenance
+from sparsejax.nn import variational
+from tools import ROOT
 
 SHAPES = {'lenet300': (28, 28, 1), 'lenet5': (28, 28, 1)}
 TURNS, SECONDS = 7, 20.0  # of functions that are compared: as many turns as fit, and no fewer
@@ -153,7 +150,7 @@ def main() -> None:
   parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
   parser.add_argument('--models', default='lenet300,lenet5,vgg16')
   parser.add_argument('--batch', type=int, default=64)
-  default = ROOT / 'results' / 'variational_costs.json'
+  default = ROOT / 'results' / 'costs' / 'variational_costs.json'
   parser.add_argument('--out', type=pathlib.Path, default=default)
   arguments = parser.parse_args()
   allocator.keep_freed_memory()

@@ -6,13 +6,13 @@ import statistics
 from collections.abc import Mapping, Sequence
 
 import numpy as np
-from cifar10_rows import Row
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from sparsejax.experiment.show import scales
 from sparsejax.reports.figures import published
 from sparsejax.reports.figures.dress import GREY, grid, legend, save, styles
+from tools.pages.cifar10_rows import Row
 
 EXACT, DECAY, BY_SIZE = 'exact_sparsity.png', 'weight_decay.png', 'accuracy_by_size.png'
 THROUGH_THE_CUT, BREAKDOWN = 'through_the_cut.png', 'breakdown.png'

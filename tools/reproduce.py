@@ -1,6 +1,6 @@
 """Runs the experiments whose results are committed here, and writes their pages.
 
-python results/reproduce.py NAME [NAME ...] --runs=DIR [--data=DIR]
+python -m tools.reproduce NAME [NAME ...] --runs=DIR [--data=DIR]
 
 Every run is an ordinary `launch.py` in a directory of its own below DIR/NAME: finished ones are
 skipped and others go on from their checkpoint, so the command can be killed and started again.
@@ -11,7 +11,7 @@ one trained first. Where there is a GPU, the rows for one come before all others
 
 On a machine that is lent for minutes, with what is kept and what is compiled to be carried home:
 
-python results/reproduce.py cifar10 --runs=DIR --seconds=480 --cache=CACHE --out=OUT
+python -m tools.reproduce cifar10 --runs=DIR --seconds=480 --cache=CACHE --out=OUT
 
 Exit status: 0 when every run ended well, 1 when one failed, 2 for bad arguments; after SIGTERM,
 SIGINT or SIGHUP the runs under way are saved, and it is 143, 130 or 129.
@@ -23,13 +23,11 @@ import pathlib
 import re
 import sys
 
-import kept
-import readme
-import running
-from pages import PAGES
-
 from sparsejax.experiment.terminal.arguments import Parser
 from sparsejax.experiment.terminal.say import complain, shown
+from tools import running
+from tools.pages import kept, readme
+from tools.pages.pages import PAGES
 
 
 def main() -> None:

@@ -1,6 +1,6 @@
 """Measures what an epoch of each config takes on this machine, and puts the table into the README.
 
-python results/epoch_times.py [--data=DIR]
+python -m tools.costs.epoch_times [--data=DIR]
 
 A few steps are timed after the first, which compiles, and scaled to an epoch of the training split;
 evaluation comes on top. One process trains at a time.
@@ -8,7 +8,6 @@ evaluation comes on top. One process trains at a time.
 
 import argparse
 import json
-import pathlib
 import statistics
 
 from sparsejax.benchmarks import programs, rounds
@@ -16,8 +15,8 @@ from sparsejax.benchmarks.measure import timed_compilation
 from sparsejax.experiment.config import commandline
 from sparsejax.experiment.machine import compilation, provenance
 from sparsejax.experiment.training import setup
+from tools import ROOT
 
-ROOT = pathlib.Path(__file__).resolve().parent.parent
 CONFIGS = (
   'quickstart',
   'lenet300_dc',
@@ -78,12 +77,12 @@ def main() -> None:
     print(table(rows)[-1], flush=True)
   environment = provenance.environment()
   content = {'environment': environment, 'rows': rows}
-  (ROOT / 'results' / 'epoch_times.json').write_text(json.dumps(content, indent=2) + '\n')
+  (ROOT / 'results' / 'costs' / 'epoch_times.json').write_text(json.dumps(content, indent=2) + '\n')
   readme = ROOT / 'README.md'
   before, _, rest = readme.read_text().partition(BEGIN)
   after = rest.partition(END)[2]
   machine = (
-    f'Measured by `python results/epoch_times.py` on {environment["cpus"]} cores of '
+    f'Measured by `python -m tools.costs.epoch_times` on {environment["cpus"]} cores of '
     f'{environment["processor"]}, JAX {environment["versions"]["jax"]}, float32; '
     'the machine is shared, and the same step took up to 1.5 times less at other moments.'
   )

@@ -15,8 +15,7 @@ from typing import Any, NamedTuple
 import jax
 
 from sparsejax.experiment.machine import hosts, threads
-
-ROOT = pathlib.Path(__file__).resolve().parent.parent
+from tools import ROOT
 
 
 class Place(NamedTuple):

@@ -11,12 +11,11 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
 
-from entries import Entry
-from pages import PAGES
-
 from sparsejax.internal import signals
+from tools import ROOT
+from tools.pages.entries import Entry
+from tools.pages.pages import PAGES
 
-ROOT = pathlib.Path(__file__).resolve().parent.parent
 GPU = 'GPU'  # the tier of rows for a GPU alone
 
 

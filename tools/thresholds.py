@@ -1,8 +1,8 @@
 """Looks at what validation says of a posterior under every combination of some thresholds.
 
-python results/thresholds.py PAGE/ROW --runs=DIR [--data=DIR] --of=fc1=2.0,2.3 --of=fc2=2.5,3.0
+python -m tools.thresholds PAGE/ROW --runs=DIR [--data=DIR] --of=fc1=2.0,2.3 --of=fc2=2.5,3.0
 
-PAGE/ROW is a finished run of results/reproduce.py, its first seed. Nothing is trained and the test
+PAGE/ROW is a finished run of tools/reproduce.py, its first seed. Nothing is trained and the test
 set is not read. What is found goes to results/PAGE/ROW/thresholds.json, from which reproduce.py
 makes a table; the one that was chosen is then a row of its own there.
 """
@@ -10,21 +10,16 @@ makes a table; the one that was chosen is then a row of its own there.
 import argparse
 import itertools
 import pathlib
-import sys
 from collections.abc import Sequence
 from typing import Any
 
-ROOT = pathlib.Path(__file__).resolve().parent.parent
-sys.path.insert(0, str(ROOT))
-
-import kept  # noqa: E402
-from pages import PAGES  # noqa: E402
-
-from sparsejax.experiment.config import base  # noqa: E402
-from sparsejax.experiment.machine import compilation, files  # noqa: E402
-from sparsejax.experiment.outcome import finished, thresholds  # noqa: E402
-from sparsejax.experiment.outcome.deploy import look  # noqa: E402
-from sparsejax.experiment.terminal.errors import UsageError  # noqa: E402
+from sparsejax.experiment.config import base
+from sparsejax.experiment.machine import compilation, files
+from sparsejax.experiment.outcome import finished, thresholds
+from sparsejax.experiment.outcome.deploy import look
+from sparsejax.experiment.terminal.errors import UsageError
+from tools.pages import kept
+from tools.pages.pages import PAGES
 
 SHOWN = ('thresholds', 'validation_accuracy', 'validation_loss', 'compression', 'architecture')
 

@@ -1,7 +1,7 @@
 """The pages of results that are committed here: what is said above each table, and its rows."""
 
-import cifar10
-from entries import Entry, Page
+from tools.pages import cifar10
+from tools.pages.entries import Entry, Page
 
 SHORTENED = (
   '--config.epochs=15',
@@ -112,7 +112,7 @@ OF_300_EPOCHS = (
   '--config.add_kl_gradients.weight.end_epochs=75',
   '--config.scale_by_learning_rate.learning_rate.begin_epochs=195',
 )
-WRONG = 'results/wrong_variance.py'
+WRONG = 'tools/wrong_variance.py'
 NAMED = '--config.method=Bayesian compression (wrong variance)'
 
 PAGES = {

@@ -1,6 +1,6 @@
 """Trains as launch.py does, with the log's fault of 2 February 2018 put back into the KL.
 
-python results/wrong_variance.py --config=configs/lenet300_bc_gnj.py --workdir=DIR ...
+python tools/wrong_variance.py --config=configs/lenet300_bc_gnj.py --workdir=DIR ...
 
 The KL of the weights takes each log-variance for a log standard deviation, as the log's
 convolutions did; sampling and the network that is deployed read it rightly.

@@ -2,22 +2,21 @@
 
 python tests/fuzz/run.py --settings=1000 --damages=400 --signals=50 --moments=50 \
     --out=results/fuzz/fuzz.json
-python results/fuzz_page.py
+python -m tools.fuzz_page
 """
 
-import pathlib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import kept
-from markdown import table
+from sparsejax.reports.text.markdown import table
+from tools.pages import kept
 
-FOLDER = pathlib.Path(__file__).resolve().parent / 'fuzz'
+FOLDER = kept.RESULTS / 'fuzz'
 COUNTS = 'fuzz.json'
 HEAD = """\
 # What the commands do with what they can't use
 
-Made by `results/fuzz_page.py` of `fuzz.json`, which `tests/fuzz/run.py` wrote. Wrong is: a
+Made by `tools/fuzz_page.py` of `fuzz.json`, which `tests/fuzz/run.py` wrote. Wrong is: a
 traceback, more than one line, a line that doesn't name what is wrong, anything written by a command
 that refuses, a file that is gone, and another figure without a word. Tried is less than asked for
 where the time of a part (`--minutes`) was over before.

@@ -1,0 +1,1 @@
+"""What the methods cost: links, masks, posteriors, epochs, devices."""

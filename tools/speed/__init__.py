@@ -1,0 +1,1 @@
+"""What a training step and a start take, beside PyTorch and before and after."""
