@@ -20,7 +20,7 @@ from sparsejax.experiment.machine import provenance
 from sparsejax.experiment.rundir import runs
 from sparsejax.experiment.terminal.errors import UsageError
 
-ROOT = pathlib.Path(__file__).resolve().parent.parent
+ROOT = pathlib.Path(__file__).resolve().parents[3]
 DEFAULTS = {
   'name': '',
   'method': 'dense',

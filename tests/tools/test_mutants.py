@@ -8,7 +8,7 @@ import pytest
 
 from tools import faults, mutants
 
-ROOT = pathlib.Path(__file__).parent.parent
+ROOT = pathlib.Path(__file__).parents[2]
 
 
 def seeded(source):

@@ -19,7 +19,7 @@ from sparsejax import launch as command
 from sparsejax.experiment.machine import allocator
 from sparsejax.experiment.rundir.metrics import TIMINGS
 
-ROOT = pathlib.Path(__file__).resolve().parent.parent
+ROOT = pathlib.Path(__file__).resolve().parents[2]
 
 
 # All processes of one session of tests share what they compile: compiling is most of their time.

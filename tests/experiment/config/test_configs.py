@@ -17,10 +17,11 @@ from sparsejax.experiment.config import argument, base, loading
 from sparsejax.experiment.data import sources
 from sparsejax.experiment.step import events
 from sparsejax.experiment.training import agenda
+from tools import ROOT
 
 pytestmark = pytest.mark.usefixtures('_from_the_root')
 
-FOLDER = golden.HERE.parent / 'configs'
+FOLDER = ROOT / 'configs'
 NAMES = golden.names()
 DEFAULT = json.loads(golden.CONFIGS.read_text())
 EXAMPLES = {'cifar10': 40_000, 'mnist': 55_000, 'digits': 1_197}
@@ -65,7 +66,7 @@ def test_a_config_builds_and_every_name_in_it_is_known(name):
 def test_every_config_resolves_to_its_golden_copy():
   found = json.loads(json.dumps(golden.configs()))
   changed = {name for name in {*found, *DEFAULT} if found.get(name) != DEFAULT.get(name)}
-  assert not changed, 'tests/golden.py writes the copies anew'
+  assert not changed, 'tests/experiment/config/golden.py writes the copies anew'
 
 
 @pytest.mark.parametrize('file', sorted(FOLDER.glob('*.py')), ids=lambda file: file.stem)

@@ -15,7 +15,7 @@ from sparsejax import allocation, criteria, granularity, update_rules
 
 pytestmark = pytest.mark.usefixtures('compiling_is_quick')
 
-PAGE = pathlib.Path(__file__).parent.parent / 'docs' / 'from_jaxpruner.md'
+PAGE = pathlib.Path(__file__).parents[2] / 'docs' / 'from_jaxpruner.md'
 ROWS = dict(re.findall(r'^\| `([^`|]+)` \| `(.+)` \|$', PAGE.read_text(), re.MULTILINE))
 ALGORITHMS = {
   *('no_prune', 'magnitude', 'random', 'saliency', 'global_magnitude', 'global_saliency'),

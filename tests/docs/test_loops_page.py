@@ -11,7 +11,7 @@ import pytest
 import sparsejax
 
 pytestmark = pytest.mark.usefixtures('compiling_is_quick')
-PAGE = pathlib.Path(__file__).parent.parent / 'docs' / 'loops.md'
+PAGE = pathlib.Path(__file__).parents[2] / 'docs' / 'loops.md'
 
 
 def sections():

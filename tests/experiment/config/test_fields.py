@@ -16,7 +16,7 @@ from sparsejax.experiment.config import base, check, commandline, fields, kinds,
 from sparsejax.experiment.terminal import say
 from sparsejax.experiment.terminal.errors import UsageError
 
-ROOT = pathlib.Path(__file__).resolve().parent.parent
+ROOT = pathlib.Path(__file__).resolve().parents[3]
 GOLDEN = pathlib.Path(__file__).with_name('golden_defaults.json')
 LAYERS = fields.LAYERS
 

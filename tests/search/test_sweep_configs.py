@@ -8,7 +8,7 @@ import pytest
 from sparsejax import sweep_worker
 from sparsejax.search.plan import base, settings
 
-FOLDER = pathlib.Path(__file__).parent.parent / 'configs' / 'sweeps'
+FOLDER = pathlib.Path(__file__).parents[2] / 'configs' / 'sweeps'
 NAMES = sorted({file.stem for file in FOLDER.glob('*.py')} - {'__init__', 'base'})
 
 

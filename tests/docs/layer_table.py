@@ -1,6 +1,6 @@
 """The table of layers against methods, docs/layers.md: each cell is compared with NumPy.
 
-python tests/layer_table.py writes it anew.
+python tests/docs/layer_table.py writes it anew.
 """
 
 import dataclasses
@@ -20,7 +20,7 @@ from sparsejax import allocation, granularity
 from sparsejax.sparsity.leaves import axes, tree
 from sparsejax.sparsity.leaves.layout import Layout
 
-PAGE = pathlib.Path(__file__).parent.parent / 'docs' / 'layers.md'
+PAGE = pathlib.Path(__file__).parents[2] / 'docs' / 'layers.md'
 SHARE = 0.5  # of groups that stay
 RIGHT, TOLD, NONE = 'yes', 'told', '-'
 

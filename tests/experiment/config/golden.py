@@ -1,6 +1,6 @@
 """What every config resolves to and is called by, kept beside the tests.
 
-PYTHONPATH=. python tests/golden.py    writes both files anew
+PYTHONPATH=. python tests/experiment/config/golden.py    writes both files anew
 
 A run's directory is named after its hash: under another one it would be trained again.
 """
@@ -12,7 +12,7 @@ import pathlib
 from typing import get_args
 
 from sparsejax.experiment.config import base, commandline, identity
-from tools import running
+from tools import ROOT, running
 from tools.pages import pages
 
 HERE = pathlib.Path(__file__).resolve().parent
@@ -22,7 +22,7 @@ CONFIGS, HASHES = HERE / 'golden_configs.json', HERE / 'golden_hashes.json'
 def names() -> list[str]:
   """Every config by name: NAME of NAME.py, NETWORK_METHOD for each network of METHOD.py."""
   found = []
-  for file in sorted((HERE.parent / 'configs').glob('*.py')):
+  for file in sorted((ROOT / 'configs').glob('*.py')):
     get_config = importlib.import_module(f'configs.{file.stem}').get_config
     first = next(iter(inspect.signature(get_config).parameters.values()), None)
     needed = first is not None and first.default is inspect.Parameter.empty
