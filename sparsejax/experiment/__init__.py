@@ -1,1 +1,14 @@
-"""One experiment: its data, its chain, its steps, its run directory."""
+# ruff: noqa: E501  (a table)
+"""One experiment, from a config to its summary. The call, room by room:
+
+| step | where |
+|---|---|
+| the command line and the config file become settings, which are checked | `config`: `overrides`, `commandline`, `loading`, `check`; every setting is defined in `fields` |
+| the settings become data, a model, a chain of transformations, and a plan of steps | `training.setup`, with `data`, `chain` and `training.agenda` |
+| the run directory is claimed, and what it holds is restored | `rundir.runs`, `rundir.checkpoint` |
+| the network is trained, a segment of steps at a time, with events between them | `training.train`, with `step.steps`, `step.events` and `machine.parallel` |
+| the best network is measured, and `summary.json` is written last | `training.delivered`, `outcome.finish`, `outcome.summary` |
+
+`run.run` is that call; `python` makes it from Python. `terminal` and `show` are what a person sees
+of it. The log that comments speak of is a research log of 2017-18, whose experiments these are.
+"""
