@@ -57,10 +57,11 @@ def open_storage(url: str | None, folder: pathlib.Path) -> BaseStorage:
       take one trial.
   """
   if url is None:
-    path = folder / layout.STUDY
-    if path.is_dir():
-      raise ValueError(f'{path} is damaged (it is a folder); allowed is another folder')
-    lock = FileLock(folder / '.study.lock', path)
+    path, lock_file = folder / layout.STUDY, folder / '.study.lock'
+    for file in (path, lock_file):
+      if file.is_dir():
+        raise ValueError(f'{file} is damaged (it is a folder); the search needs another workdir')
+    lock = FileLock(lock_file, path)
     return JournalStorage(JournalFileBackend(str(path), lock_obj=lock))
   if url.startswith('sqlite'):
     raise ValueError(

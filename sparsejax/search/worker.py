@@ -5,7 +5,6 @@ trial that can not be trained is failed; what kills the process is the superviso
 """
 
 import contextlib
-import json
 import math
 import os
 import pathlib
@@ -195,7 +194,7 @@ def _number(value: float | None) -> float:
 def _is_of(path: pathlib.Path, trial: Mapping[str, Any]) -> bool:
   """Whether a run directory holds this trial, and not what another search left there."""
   try:
-    held = json.loads((path / files.CONFIG).read_text())
+    held = files.read_json(path / files.CONFIG)
     del held['hash']
     return held['seed'] == trial['seed'] and experiment_of(held) == experiment_of(trial)
   except (OSError, ValueError, KeyError, TypeError):

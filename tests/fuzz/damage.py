@@ -240,6 +240,8 @@ def figures(folder: pathlib.Path) -> Any:
     lines = [json.loads(line) for line in (folder / 'metrics.jsonl').read_text().splitlines()]
   except (OSError, ValueError) as error:
     return f'no figures: {error}'
+  if not all(isinstance(one, dict) for one in (summary, *lines)):
+    return 'no figures: other JSON'
   return [{k: v for k, v in one.items() if k not in TIMINGS} for one in (summary, *lines)]
 
 

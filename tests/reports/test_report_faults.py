@@ -11,6 +11,7 @@ import pytest
 from run_folders import edit, read_csv, write_run, write_sweep
 
 from sparsejax import report
+from sparsejax.experiment.rundir import digests
 from sparsejax.experiment.terminal.say import printable
 from sparsejax.reports import whole
 from sparsejax.reports.figures import drawing, experiments, interactive
@@ -32,6 +33,13 @@ def reported(tmp_path):
 
 
 DEEP = '[' * 100_000 + ']' * 100_000
+
+
+def test_the_summary_of_a_run_that_had_ended_is_missed(tmp_path, without_figures):
+  path = write_run(tmp_path / 'runs' / 'odd')
+  digests.note(path, (path / 'summary.json').read_text())
+  (path / 'summary.json').unlink()
+  assert 'summary.json is not as the run wrote it' in reported(tmp_path)['odd']['problems']
 
 
 @pytest.mark.parametrize('name', ['summary', 'config', 'environment', 'metrics'])

@@ -10,6 +10,7 @@ import os
 import pathlib
 import pwd
 import random
+import re
 import shutil
 import signal
 import socket
@@ -468,17 +469,22 @@ def test_a_folder_that_holds_something_else_is_refused_and_left_as_it_is(tmp_pat
   assert [entry.name for entry in tmp_path.iterdir()] == ['notes.txt']
 
 
-def test_a_damaged_search_is_named(tmp_path, capsys):
-  (tmp_path / 'sweep.json').write_text('{"configs": ')
+@pytest.mark.parametrize(
+  ('text', 'why'),
+  [('{"configs": ', 'Expecting value'), ('[' * 10**5, 'sweep.json is nested too deeply')],
+)
+def test_a_damaged_search_is_named(tmp_path, capsys, text, why):
+  (tmp_path / 'sweep.json').write_text(text)
   assert sweep.main(['sweep', QUICKSTART, f'--workdir={tmp_path}']) == 2
   error = capsys.readouterr().err.strip()
-  assert error.startswith(f'sweep: {tmp_path}/sweep.json is damaged (Expecting value')
+  assert error.startswith(f'sweep: {tmp_path}/sweep.json is damaged ({why}')
   assert '\n' not in error
 
 
-def test_a_folder_in_the_place_of_a_study_is_named(tmp_path):
-  (tmp_path / 'study.journal').mkdir()
-  with pytest.raises(ValueError, match=r'study\.journal is damaged \(it is a folder\)'):
+@pytest.mark.parametrize('name', ['study.journal', '.study.lock'])
+def test_a_folder_in_the_place_of_a_study_is_named(tmp_path, name):
+  (tmp_path / name).mkdir()
+  with pytest.raises(ValueError, match=rf'{re.escape(name)} is damaged \(it is a folder\)'):
     open_storage(None, tmp_path)
 
 

@@ -29,7 +29,7 @@ def note(folder: pathlib.Path, summary: str) -> None:
 
 def changed(folder: pathlib.Path) -> list[str]:
   """Returns the files of a finished run that are not as it wrote them; [] where it noted none."""
-  if not (folder / FILE).exists() or not (folder / files.SUMMARY).exists():
+  if not (folder / FILE).exists():
     return []
   try:
     noted = dict(files.read_json(folder / FILE))
