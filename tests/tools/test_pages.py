@@ -77,4 +77,4 @@ def test_no_experiment_has_another_name_than_it_had():
   found, before = golden.hashes(), kept.read(golden.HASHES)
   changed = {name for name in before if found.get(name, '') != before[name]}
   assert not changed
-  assert set(found) == set(before), 'add the new ones: tests/experiment/config/golden.py'
+  assert set(found) == set(before), 'add the new ones: tests/helpers/golden.py'

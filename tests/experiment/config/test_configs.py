@@ -66,7 +66,7 @@ def test_a_config_builds_and_every_name_in_it_is_known(name):
 def test_every_config_resolves_to_its_golden_copy():
   found = json.loads(json.dumps(golden.configs()))
   changed = {name for name in {*found, *DEFAULT} if found.get(name) != DEFAULT.get(name)}
-  assert not changed, 'tests/experiment/config/golden.py writes the copies anew'
+  assert not changed, 'tests/helpers/golden.py writes the copies anew'
 
 
 @pytest.mark.parametrize('file', sorted(FOLDER.glob('*.py')), ids=lambda file: file.stem)

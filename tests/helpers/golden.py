@@ -1,6 +1,6 @@
 """What every config resolves to and is called by, kept beside the tests.
 
-PYTHONPATH=. python tests/experiment/config/golden.py    writes both files anew
+PYTHONPATH=. python tests/helpers/golden.py    writes both files anew
 
 A run's directory is named after its hash: under another one it would be trained again.
 """
