@@ -73,30 +73,30 @@ def _moments() -> Iterator[Case]:
     yield from (Case(process, 'compilation', COMPILING, number) for number in numbers)
   for process, calls in ((LAUNCH, (1, 3, 6)), (WORKER, (1, 2, 5)), (DEPLOY, (1, 2))):
     # The arrays are there and the manifest is not; it is, and the folder is hidden; it is whole.
-    yield from _both(process, 'a checkpoint', f'{its}.checkpoint:_digests', *calls)
-    yield Case(process, 'a checkpoint', f'{its}.checkpoint:write', calls[-1], leaving=True)
+    yield from _both(process, 'a checkpoint', f'{its}.rundir.checkpoint:_digests', *calls)
+    yield Case(process, 'a checkpoint', f'{its}.rundir.checkpoint:write', calls[-1], leaving=True)
   # The new one is committed, and an old one goes.
-  yield from _both(LAUNCH, 'a checkpoint', f'{its}.checkpoint:_remove', 1)
+  yield from _both(LAUNCH, 'a checkpoint', f'{its}.rundir.checkpoint:_remove', 1)
   for process, calls in ((LAUNCH, (1, 2, 5)), (WORKER, (1, 4)), (DEPLOY, (1, 2))):
-    yield from _both(process, 'a note', f'{its}.files:write_json', *calls)
+    yield from _both(process, 'a note', f'{its}.machine.files:write_json', *calls)
   for process, call in ((LAUNCH, 10), (WORKER, 2)):
-    yield from _both(process, 'a cut', f'{its}.train:Trainer._segment', call)
-    yield from _both(process, 'a cut', f'{its}.train:Trainer._measure_cut', 1)
-    yield from _both(process, 'an event', f'{its}.events:happen', 1)
-    yield Case(process, 'an event', f'{its}.lobs:prune_layers')
-    yield Case(process, 'an event', f'{its}.lobs:_operate', 2)
+    yield from _both(process, 'a cut', f'{its}.training.train:Trainer._segment', call)
+    yield from _both(process, 'a cut', f'{its}.training.train:Trainer._measure_cut', 1)
+    yield from _both(process, 'an event', f'{its}.step.events:happen', 1)
+    yield Case(process, 'an event', f'{its}.step.lobs:prune_layers')
+    yield Case(process, 'an event', f'{its}.step.lobs:_operate', 2)
   for process in (LAUNCH, WORKER, DEPLOY):
     for name in ('summarise', '_keep', '_draw'):
-      yield from _both(process, 'the end', f'{its}.finish:{name}', 1)
+      yield from _both(process, 'the end', f'{its}.outcome.finish:{name}', 1)
   yield from _both(SWEEP, 'the study', 'sparsejax.search.study:Study.plan', 1)
   yield from _both(SWEEP, 'the study', 'sparsejax.search.study:Study._add', 1, 2)
-  yield from _both(SWEEP, 'the study', f'{its}.files:write_atomically', 1)
+  yield from _both(SWEEP, 'the study', f'{its}.machine.files:write_atomically', 1)
   yield from _both(SWEEP, 'the study', 'sparsejax.search.supervisor:Supervisor._show_result', 1)
   yield from _both(WORKER, 'the study', 'sparsejax.search.study:Study._take', 1, 2)
   yield from _both(WORKER, 'the study', 'sparsejax.search.study:Study.finish', 1, 2)
   yield from _both(WORKER, ALONE, 'sparsejax.search.study:Study._begin', 1)
-  yield from _both(WORKER, ALONE, f'{its}.checkpoint:_digests', 1, 2)
-  yield from _both(WORKER, ALONE, f'{its}.finish:_keep', 1)
+  yield from _both(WORKER, ALONE, f'{its}.rundir.checkpoint:_digests', 1, 2)
+  yield from _both(WORKER, ALONE, f'{its}.outcome.finish:_keep', 1)
   yield from _both(WORKER, ALONE, 'sparsejax.search.study:Study.finish', 1)
   yield from _both(REPORT, 'reading', 'sparsejax.reports.records.collect:_read', 1, 2)
   yield from _both(REPORT, 'a figure', 'sparsejax.reports.figures.dress:save', 1, 3)

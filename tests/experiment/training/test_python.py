@@ -96,7 +96,8 @@ tx = optax.chain(optax.sgd(0.1), sparsejax.prune(sparsejax.one_shot(0, 0.5)))
 params = {'kernel': jnp.arange(8.0).reshape(2, 4) + 1}
 updates, _ = tx.update(params, tx.init(params), params)
 print(int((optax.apply_updates(params, updates)['kernel'] != 0).sum()))
-from sparsejax import extras, launch
+from sparsejax import launch
+from sparsejax.internal import extras
 sys.exit(extras.explained(launch.main, ['launch.py', '--config=configs/quickstart.py']))
 """
 
