@@ -172,21 +172,19 @@ def _is_new(folder: pathlib.Path, asked: Mapping[str, Any]) -> bool:
   """Whether a folder holds no search yet; one with anything but this search is refused."""
   file, allowed = folder / layout.SWEEP, 'allowed is another folder'
   try:
+    is_there = file.exists()
+    held = files.read_json(file) if is_there else None
     names = sorted(entry.name for entry in folder.iterdir()) if folder.exists() else []
   except OSError as error:
     raise UsageError(f'workdir={folder}: {error.strerror}; {allowed}') from error
-  if not file.exists():
+  except ValueError as error:
+    raise UsageError(f'{file} is damaged ({error}); {allowed}') from None
+  if not is_there:
     # A command that was killed at its start may have left its study alone; one that starts at this
     # moment may be ahead.
     if others := [name for name in names if name[0] != '.' and name not in OWN]:
       raise UsageError(f'workdir={folder}: it holds {others[0]}, but no search; {allowed}')
     return True
-  try:
-    held = files.read_json(file)
-  except OSError as error:
-    raise UsageError(f'{file}: {error.strerror}') from error
-  except ValueError as error:
-    raise UsageError(f'{file} is damaged ({error}); {allowed}') from None
   if held != asked:
     raise UsageError(f'workdir={folder}: it holds another search; {allowed}')
   return False

@@ -24,6 +24,7 @@ from optuna.trial import TrialState
 
 from sparsejax import sweep, sweep_worker
 from sparsejax.experiment.rundir.metrics import TIMINGS
+from sparsejax.experiment.terminal.errors import UsageError
 from sparsejax.search import view
 from sparsejax.search.plan import settings
 from sparsejax.search.plan.brackets import brackets
@@ -479,6 +480,15 @@ def test_a_damaged_search_is_named(tmp_path, capsys, text, why):
   error = capsys.readouterr().err.strip()
   assert error.startswith(f'sweep: {tmp_path}/sweep.json is damaged ({why}')
   assert '\n' not in error
+
+
+def test_a_search_that_can_not_be_looked_for_is_told_with_its_folder(tmp_path, monkeypatch):
+  def denied(path):
+    raise PermissionError(13, 'Permission denied', str(path))
+
+  monkeypatch.setattr(pathlib.Path, 'exists', denied)
+  with pytest.raises(UsageError, match=r'Permission denied; allowed is another folder$'):
+    sweep._is_new(tmp_path, {})
 
 
 @pytest.mark.parametrize('name', ['study.journal', '.study.lock'])
