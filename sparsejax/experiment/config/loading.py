@@ -1,5 +1,6 @@
 """A config file: Python with a function get_config(), whose errors name their line."""
 
+import hashlib
 import importlib.util
 import os
 import pathlib
@@ -57,10 +58,11 @@ def execute(place: pathlib.Path, field: str = 'parts') -> types.ModuleType:
   Raises:
     UsageError: in one line, with the line of the file where it is the file's fault.
   """
-  spec = importlib.util.spec_from_file_location(f'sparsejax_config_{place.stem}', place)
+  spec = importlib.util.spec_from_file_location(_name_of_module(place), place)
   if spec is None or spec.loader is None or not os.path.isfile(place):
     raise UsageError(f'{field}={shown(str(place))} must be a file of Python, NAME.py')
   module = importlib.util.module_from_spec(spec)
+  sys.modules[spec.name] = module  # where dataclasses and inspect look for the file of a class
   # A config imports its neighbours by their folder's name, from wherever it is called.
   here, around = str(pathlib.Path.cwd()), str(place.resolve().parent.parent)
   sys.path[:0] = [here] if here not in sys.path else []
@@ -68,6 +70,11 @@ def execute(place: pathlib.Path, field: str = 'parts') -> types.ModuleType:
   with TellingWhere(place):
     spec.loader.exec_module(module)
   return module
+
+
+def _name_of_module(place: pathlib.Path) -> str:
+  folder = hashlib.sha256(str(place.resolve().parent).encode()).hexdigest()[:8]
+  return f'sparsejax_config_{place.stem}_{folder}'
 
 
 class TellingWhere:

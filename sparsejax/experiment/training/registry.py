@@ -3,16 +3,8 @@
 A config file, or a package that it imports, registers them: `sparsejax.register(kind, name, part)`.
 """
 
-import dataclasses
-import functools
-import hashlib
-import inspect
-import re
 from collections.abc import Callable, Iterable, Mapping, MutableMapping
 from typing import Any, NamedTuple
-
-import jax
-import numpy as np
 
 from sparsejax import models, posterior
 from sparsejax.experiment.chain import links, pruning
@@ -21,8 +13,8 @@ from sparsejax.experiment.config.kinds import NAMES_OF_ONES_OWN
 from sparsejax.experiment.data import sources
 from sparsejax.experiment.data.splits import Whole
 from sparsejax.experiment.step import events
+from sparsejax.experiment.training import own_code
 from sparsejax.internal.lookup import lookup
-from sparsejax.posterior.families.family import Family
 from sparsejax.posterior.families.family import check as check_family
 from sparsejax.posterior.layers import DETERMINISTIC
 
@@ -33,7 +25,7 @@ class Own(NamedTuple):
   Attributes:
     kind: a name in `KINDS`.
     name: by which a config names it.
-    digest: of the file that its code is in.
+    digest: of its code.
   """
 
   kind: str
@@ -111,7 +103,8 @@ def register(kind: str, name: str, part: Any, settings: Mapping[str, Any] | None
   | event | (state, settings, context) -> state |
   | posterior | a `sparsejax.posterior.Family`, which `layers` then names |
 
-  The file that the part's code is in becomes part of the hash of every run that uses it.
+  The file that the part's code is in, and the values that it carries, become part of the hash of
+  every run that uses it; files that it imports do not.
 
   Args:
     kind: of the part.
@@ -130,7 +123,7 @@ def register(kind: str, name: str, part: Any, settings: Mapping[str, Any] | None
     >>> register('criterion', 'squared_for_this_example', squared)
   """
   known = lookup('kind of part', kind, KINDS)
-  own = Own(kind, name, _digest(part))
+  own = Own(kind, name, own_code.digest(part))
   table = known.table()
   before = _own.get((kind, name))
   if (name in table and before is None) or (before is not None and before.digest != own.digest):
@@ -183,33 +176,3 @@ def missing(settings: Mapping[str, Any], kinds: Iterable[str] = tuple(KINDS)) ->
     if unknown:
       return f"there is no {kind} '{unknown[0]}': parts=FILE must name the file that registers it"
   return ''
-
-
-def _digest(part: Any) -> str:
-  """The sha256 of the file that a part is defined in; of a notebook's, of the part itself."""
-  if isinstance(part, Family):  # made of functions, and of what can be shown
-    values = [getattr(part, field.name) for field in dataclasses.fields(part)]
-    digests = [_digest(value) if callable(value) else repr(value) for value in values]
-    return hashlib.sha256('\n'.join(digests).encode()).hexdigest()
-  bare = getattr(part, 'read', part)  # of a data set, what reads it
-  if isinstance(bare, functools.partial):
-    leaves, structure = jax.tree.flatten((bare.args, bare.keywords))
-    carried = [_digest(bare.func), str(structure), *map(_digest_of_value, leaves)]
-    return hashlib.sha256('\n'.join(carried).encode()).hexdigest()
-  try:
-    file = inspect.getsourcefile(bare) or ''  # where there is none, which can't be opened
-    with open(file, 'rb') as source:
-      content = source.read()
-  except (TypeError, OSError):
-    try:
-      content = inspect.getsource(bare).encode()
-    except (TypeError, OSError):
-      content = repr(bare).partition(' at 0x')[0].encode()
-  return hashlib.sha256(content).hexdigest()
-
-
-def _digest_of_value(value: Any) -> str:
-  """What tells a value that a partial carries from others; of an array not all is shown."""
-  if isinstance(value, np.ndarray | jax.Array):
-    return f'{value.dtype}{value.shape}{hashlib.sha256(np.asarray(value).tobytes()).hexdigest()}'
-  return _digest(value) if callable(value) else re.sub(' at 0x[0-9a-f]+', '', repr(value))

@@ -1,19 +1,15 @@
 """Parts of one's own: named in a config file, trained with, and part of the run's hash."""
 
-import functools
 import json
 import sys
 
 import commands
-import numpy as np
 import pytest
 import registered
 
 import sparsejax
-from sparsejax import launch
 from sparsejax.experiment.config import commandline
 from sparsejax.experiment.training import registry, setup
-from sparsejax.experiment.training.registry import data_set
 
 pytestmark = pytest.mark.usefixtures('compiling_is_quick')
 
@@ -141,27 +137,6 @@ def test_a_name_is_taken_once_and_the_same_code_may_come_again(tmp_path):
     registry.register('criterion', 'largest_negative', hash_of)
   with pytest.raises(ValueError, match="unknown kind of part 'criterium': did you mean"):
     registry.register('criterium', 'mine', hash_of)
-
-
-def shaped(weights, by=1.0, of=None, kinds=()):
-  return weights
-
-
-@pytest.mark.parametrize(
-  ('one', 'other'),
-  [
-    ({'by': 1.0}, {'by': 2.0}),
-    ({'of': np.zeros(5000)}, {'of': np.eye(1, 5000, 2500)[0]}),  # whose shown parts are the same
-    ({'of': hash_of}, {'of': launch.main}),
-    ({'kinds': (1, {'a': 2})}, {'kinds': (1, {'a': 3})}),
-  ],
-)
-def test_what_a_partial_carries_is_part_of_its_digest(one, other):
-  one, other = (functools.partial(shaped, **given) for given in (one, other))
-  assert registry._digest(one) != registry._digest(other)
-  assert registry._digest(one) == registry._digest(functools.partial(shaped, **one.keywords))
-  assert registry._digest(one) != registry._digest(functools.partial(launch.main, **one.keywords))
-  assert registry._digest(data_set(one, 2, 1)) == registry._digest(one)
 
 
 @pytest.mark.usefixtures('_forgotten')

@@ -1,0 +1,153 @@
+"""A digest of a part of one's own: of the file of its code and of the values that it carries."""
+
+import dataclasses
+import functools
+import hashlib
+import inspect
+import os
+import re
+import types
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any
+
+import jax
+import numpy as np
+
+# Code of these is told by its name: their versions stand in a run's environment.json.
+LIBRARIES = ('jax', 'jaxlib', 'optax', 'flax', 'numpy', 'ml_collections', 'sparsejax')
+FUNCTIONS = types.FunctionType | types.BuiltinFunctionType | np.ufunc
+
+
+def digest(part: Any) -> str:
+  """Returns the sha256 of the code of a part and of every value that it carries.
+
+  A function is the whole file that it is defined in, with its defaults and what its closure holds;
+  a class is its file; an instance is its class with its fields. What a file imports is not looked
+  into. Code typed in, which has no file, counts by its source or by what it was compiled to.
+
+  Example:
+    >>> def twice(by):
+    ...   return lambda weights: by * weights
+    >>> digest(twice(2)) == digest(twice(2)), digest(twice(2)) == digest(twice(3))
+    (True, False)
+  """
+  return _joined(_pieces(part, inside=()))
+
+
+def _joined(pieces: Iterable[str]) -> str:
+  return hashlib.sha256('\n'.join(pieces).encode()).hexdigest()
+
+
+def _pieces(value: Any, inside: tuple[int, ...]) -> Iterator[str]:
+  """Yields texts that together tell a value from others; `inside` holds what is being told."""
+  if id(value) in inside:  # as a function that calls itself
+    yield f'again {len(inside) - inside.index(id(value))}'
+    return
+  inside = (*inside, id(value))
+  if isinstance(value, np.ndarray | jax.Array):
+    host = np.asarray(value)
+    yield f'{host.dtype}{host.shape}{hashlib.sha256(host.tobytes()).hexdigest()}'
+  elif isinstance(value, type | types.FunctionType) and not _of_a_library(value):
+    yield value.__qualname__
+    yield _file_or_text(value)
+    yield from _each(_carried(value), inside)
+  elif isinstance(value, type | FUNCTIONS):
+    yield f'{value.__module__}.{getattr(value, "__qualname__", value.__name__)}'
+  elif isinstance(value, types.ModuleType):
+    yield value.__name__
+  elif isinstance(value, Mapping):
+    yield 'mapping'
+    yield from _each(sorted(value.items(), key=lambda item: repr(item[0])), inside)
+  elif isinstance(value, tuple | list | set | frozenset):
+    yield type(value).__name__
+    ordered = sorted(value, key=repr) if isinstance(value, set | frozenset) else value
+    yield from _each((*ordered, *vars_of(value).items()), inside)
+  elif callable(value) or vars_of(value):
+    yield 'instance'
+    yield from _pieces(type(value), inside)
+    yield from _each(_state(value), inside)
+  else:
+    yield re.sub(' at 0x[0-9a-f]+', '', repr(value))
+
+
+def _each(values: Iterable[Any], inside: tuple[int, ...]) -> Iterator[str]:
+  return (_joined(_pieces(value, inside)) for value in values)
+
+
+def _of_a_library(value: Any) -> bool:
+  typed = not os.path.isfile(getattr(getattr(value, '__code__', None), 'co_filename', __file__))
+  return str(value.__module__).partition('.')[0] in LIBRARIES and not typed
+
+
+def _carried(code: Any) -> Iterable[Any]:
+  """What a function holds beside its code."""
+  if isinstance(code, type):
+    return ()
+  cells = [_held(cell) for cell in code.__closure__ or ()]
+  return (*cells, *(code.__defaults__ or ()), *sorted((code.__kwdefaults__ or {}).items()))
+
+
+def _held(cell: types.CellType) -> Any:
+  try:
+    return cell.cell_contents
+  except ValueError:  # not assigned yet
+    return None
+
+
+def _state(value: Any) -> Iterable[Any]:
+  """What an instance is told by, besides its class."""
+  if isinstance(value, functools.partial):
+    return (value.func, value.args, value.keywords)
+  if isinstance(value, types.MethodType):
+    return (value.__self__, value.__func__)
+  if hasattr(value, '__wrapped__'):  # as jax.jit's
+    return (value.__wrapped__,)
+  return sorted(vars_of(value).items(), key=lambda pair: pair[0])
+
+
+def vars_of(value: Any) -> dict[str, Any]:
+  """Returns the fields of an instance: of a dataclass, of its dictionary, of its slots."""
+  if dataclasses.is_dataclass(value) and not isinstance(value, type):
+    return {field.name: getattr(value, field.name) for field in dataclasses.fields(value)}
+  slots = [
+    name
+    for kind in type(value).__mro__
+    for name in _names(getattr(kind, '__slots__', ()))
+    if hasattr(value, name) and not name.startswith('__')
+  ]
+  return getattr(value, '__dict__', {}) | {name: getattr(value, name) for name in slots}
+
+
+def _names(slots: str | Iterable[str]) -> Iterable[str]:
+  return (slots,) if isinstance(slots, str) else slots
+
+
+def _file_or_text(code: Any) -> str:
+  """The sha256 of the file that code is in; of what was typed in, of its source or its bytes."""
+  try:
+    file = inspect.getsourcefile(code) or ''  # where there is none, which can't be opened
+    with open(file, 'rb') as source:
+      content = source.read()
+  except (TypeError, OSError):
+    try:
+      content = inspect.getsource(code).encode()
+    except (TypeError, OSError):
+      content = _compiled(code).encode()
+  return hashlib.sha256(content).hexdigest()
+
+
+def _compiled(code: Any) -> str:
+  """What typed code does, without the place where it was typed."""
+  if isinstance(code, type):
+    return '\n'.join(f'{name} {_member(part)}' for name, part in sorted(vars(code).items()))
+  compiled = getattr(code, '__code__', code)
+  if not isinstance(compiled, types.CodeType):
+    return getattr(code, '__qualname__', repr(type(code)))
+  inner = [_compiled(c) if isinstance(c, types.CodeType) else repr(c) for c in compiled.co_consts]
+  return '\n'.join([compiled.co_code.hex(), *compiled.co_names, *inner])
+
+
+def _member(part: Any) -> str:
+  if isinstance(part, types.FunctionType):
+    return _compiled(inspect.unwrap(part))
+  return repr(part) if isinstance(part, int | float | str | tuple) else type(part).__name__
