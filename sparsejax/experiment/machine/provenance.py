@@ -29,8 +29,7 @@ def environment() -> dict[str, Any]:
     'xla_flags': os.environ.get('XLA_FLAGS', ''),
     'processor': processor(),
     'cpus': os.cpu_count(),
-    'git_commit': _git('rev-parse', 'HEAD'),
-    'git_dirty': bool(_git('status', '--porcelain', '--untracked-files=no', *CODE)),
+    **_commit(),
   }
 
 
@@ -52,6 +51,16 @@ def cpuinfo(*fields: str) -> str:
   except OSError:
     return ''
   return next((line.partition(':')[2].strip() for line in lines if line.startswith(fields)), '')
+
+
+def _commit() -> dict[str, Any]:
+  """The commit of this code, if a repository holds it: an installed copy may lie in another's."""
+  if not _git('ls-files', pathlib.Path(__file__).name):
+    return {'git_commit': None, 'git_dirty': False}
+  return {
+    'git_commit': _git('rev-parse', 'HEAD'),
+    'git_dirty': bool(_git('status', '--porcelain', '--untracked-files=no', *CODE)),
+  }
 
 
 def _git(*arguments: str) -> str | None:

@@ -9,9 +9,11 @@ from typing import Any
 
 from absl import logging
 
+from sparsejax.experiment.config.identity import experiment_of
 from sparsejax.experiment.machine import files, provenance
 from sparsejax.experiment.rundir import checkpoint, digests
 from sparsejax.experiment.terminal.errors import BusyError, UsageError
+from sparsejax.experiment.terminal.say import shown
 
 BEFORE = 'before-restart'  # begins the name of a folder of what a run had made before
 
@@ -41,6 +43,8 @@ class RunDirectory:
       fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
       if self._is_new():
         files.write_json(path / files.CONFIG, {'hash': experiment_hash} | dict(config))
+      else:
+        self._check_settings(config)
       files.drop_temporary(path)
     except BlockingIOError:
       self.close()
@@ -74,6 +78,16 @@ class RunDirectory:
         raise UsageError(
           f'workdir={self.path}: {what} with {field} {found.get(field)}, this one has {mine}; '
           f'{allowed}'
+        )
+
+  def _check_settings(self, config: Mapping[str, Any]) -> None:
+    """Refuses a config.json that was edited: what reads the run later would believe it."""
+    kept = experiment_of(self._read(self.path / files.CONFIG))
+    for field, mine in experiment_of(config).items():
+      if field in kept and kept[field] != mine:  # a field that is newer than the run is not there
+        raise UsageError(
+          f'workdir={self.path}: its {files.CONFIG} has {field}={shown(kept[field])}, the run of '
+          f'its hash has {shown(mine)}; {files.CONFIG} must be as the run wrote it'
         )
 
   def _read(self, file: pathlib.Path, kind: type = dict) -> Any:

@@ -182,6 +182,20 @@ def test_another_experiment_or_seed_is_refused(tmp_path, seed, name, message):
   runs.RunDirectory(tmp_path, config_of(), 'abcd1234').close()  # and holds no lock
 
 
+def test_an_edited_config_is_refused_though_its_hash_and_seed_are_right(tmp_path):
+  runs.RunDirectory(tmp_path, config_of(), 'abcd1234').close()
+  file = tmp_path / 'config.json'
+  config = json.loads(file.read_text())
+  del config['chain']  # of an older version, which had no such settings
+  file.write_text(json.dumps(config))
+  runs.RunDirectory(tmp_path, config_of(), 'abcd1234').close()
+  file.write_text(json.dumps(config | {'epochs': 77.0}))
+  with pytest.raises(UsageError, match=r'its config.json has epochs=77.0, the run of its hash has'):
+    runs.RunDirectory(tmp_path, config_of(), 'abcd1234')
+  file.write_text(json.dumps(config | {'data': config['data'] | {'dir': 'elsewhere'}}))
+  runs.RunDirectory(tmp_path, config_of(), 'abcd1234').close()  # no part of the experiment
+
+
 def test_a_folder_of_something_else_is_left_as_it_is(tmp_path):
   for name, reason in (('notes.txt', r'it holds notes\.txt, but no run'), ('config.json', 'None')):
     (tmp_path / name).write_text('{}')
@@ -322,3 +336,17 @@ def test_a_processor_is_named_with_its_widest_vectors(monkeypatch, flags, name):
   known = {'model name': 'a chip', 'flags': flags}
   monkeypatch.setattr(provenance, 'cpuinfo', lambda field: known[field])
   assert provenance.processor() == name
+
+
+@pytest.mark.parametrize('tracked', [False, True])
+def test_a_commit_is_told_only_of_the_repository_of_the_code(tmp_path, monkeypatch, tracked):
+  file = tmp_path / 'installed' / 'provenance.py'  # as in an environment in somebody's repository
+  file.parent.mkdir()
+  file.write_text('')
+  (tmp_path / 'theirs').write_text('')
+  git = ['git', '-C', str(tmp_path), '-c', 'user.name=x', '-c', 'user.email=x@x']
+  subprocess.run([*git, 'init', '--quiet'], check=True)
+  subprocess.run([*git, 'add', *(['.'] if tracked else ['theirs'])], check=True)
+  subprocess.run([*git, 'commit', '--quiet', '-m', 'x'], check=True)
+  monkeypatch.setattr(provenance, '__file__', str(file))
+  assert (provenance.environment()['git_commit'] is not None) == tracked
