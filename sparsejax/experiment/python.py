@@ -99,10 +99,10 @@ def load(run: str | os.PathLike, parts: str | os.PathLike | None = None) -> Load
     kept = checkpoint.source_of(str(path))
     shapes = {'batch_stats': {}, **checkpoint.shapes_of(kept)}  # of no leaf no note is made
     variables, _ = checkpoint.read(kept, shapes, owner, is_finished=True)
-    settings, layers = config['model'], list(summary['layers'].values())
+    settings = config['model']
     model = models.create(
       settings['name'],
-      layers[-1]['units'],
+      _num_classes(summary),
       width=settings['width'],
       dropout=settings['dropout'],
       dtype=settings['dtype'],
@@ -114,3 +114,8 @@ def load(run: str | os.PathLike, parts: str | os.PathLike | None = None) -> Load
     raise UsageError(f'run={path} must be the directory of a finished run: {reason}') from error
   digests.warn(path)
   return Loaded(model, variables, config, summary)
+
+
+def _num_classes(summary: Mapping[str, Any]) -> int:
+  """Of summaries that do not tell it yet, the units of the last layer by name."""
+  return summary.get('num_classes') or list(summary['layers'].values())[-1]['units']

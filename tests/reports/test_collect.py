@@ -7,6 +7,7 @@ import pytest
 from run_folders import edit, every_kind, read_csv, write_run, write_sweep
 
 from sparsejax import report
+from sparsejax.experiment.rundir import digests
 from sparsejax.reports.records import collect, groups
 from sparsejax.reports.text import tables
 
@@ -128,3 +129,40 @@ def test_runs_above_and_below_each_other_are_counted_once(tmp_path):
   folder = every_kind(tmp_path / 'runs')
   once = collect.collect([folder])
   assert collect.collect([folder, folder / 'sparse', folder / 'sparse' / 'seed0']) == once
+
+
+@pytest.mark.parametrize(('key', 'other'), [('seed', 7), ('hash', 'deadbeef')])
+def test_a_summary_of_another_run_is_not_believed(tmp_path, key, other):
+  path = write_run(tmp_path / 'odd')
+  edit(path / 'summary.json', **{key: other})
+  write_run(tmp_path / 'whole', seed=1)
+  runs = collect.collect([tmp_path])
+  assert {run.name: run.state for run in runs} == {'odd': 'broken', 'whole': 'finished'}
+  odd = next(run for run in runs if run.name == 'odd')
+  assert odd.problems[0].startswith(f'summary.json is of a run with {key} {other}, config.json has')
+  (found,) = groups.group(runs)
+  assert [run.name for run in found.counted] == ['whole']
+
+
+def test_what_was_changed_after_the_run_is_a_row_and_not_part_of_a_mean(tmp_path):
+  changes = {'summary': {'test_accuracy': 1.0}, 'config': {'epochs': 3.0}, 'none': {}}
+  for seed, (file, change) in enumerate(changes.items()):
+    path = write_run(tmp_path / file, seed=seed)
+    digests.note(path, (path / 'summary.json').read_text())
+    if change:
+      edit(path / f'{file}.json', **change)
+  runs = collect.collect([tmp_path])
+  assert {run.name: run.problems for run in runs} == {
+    'summary': ('summary.json is not as the run wrote it', 'it is not counted'),
+    'config': ('config.json is not as the run wrote it', 'it is not counted'),
+    'none': (),
+  }
+  assert [run.is_counted for run in runs] == [run.name == 'none' for run in runs]
+  assert [len(found.counted) for found in groups.group(runs)] == [1]
+
+
+def test_what_a_run_had_made_before_a_restart_is_not_a_run(tmp_path):
+  path = write_run(tmp_path / 'run')
+  before = write_run(path / 'before-restart-1', seed=1)
+  assert [run.path for run in collect.collect([tmp_path])] == [path.resolve()]
+  assert [run.path for run in collect.collect([before])] == [before.resolve()]

@@ -56,6 +56,7 @@ def summarise(
     'seed': config['seed'],
     'dataset': config['data']['name'],
     'model': config['model']['name'],
+    'num_classes': experiment.dataset.num_classes,
     'method': config['method'],
     'is_pretrained': config['init_from'] is not None,
     'epochs': config['epochs'],

@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 from sparsejax.experiment.config.identity import flatten
 from sparsejax.experiment.machine import files
 from sparsejax.experiment.rundir import digests
+from sparsejax.experiment.rundir.runs import BEFORE
 from sparsejax.experiment.terminal.errors import in_one_line
 from sparsejax.experiment.terminal.say import printable
 from sparsejax.reports.records import curves, reading, shapes, trials
@@ -41,7 +42,8 @@ class Run(NamedTuple):
     problems: what is wrong with it, a sentence each.
     is_repeated: whether another run of the report is of the same experiment and seed, and counted.
     search: the trials of the one that it belongs to; None where it belongs to none.
-    is_damaged: whether it has a summary that can't be read.
+    is_damaged: whether it has a summary that can't be read or is another run's.
+    is_changed: whether its settings or its summary are not as it wrote them.
   """
 
   path: pathlib.Path
@@ -54,6 +56,7 @@ class Run(NamedTuple):
   is_repeated: bool = False
   search: trials.Trials | None = None
   is_damaged: bool = False
+  is_changed: bool = False
 
   @property
   def trial(self) -> trials.Trial:
@@ -77,6 +80,11 @@ class Run(NamedTuple):
     if self.metrics.is_lost or os.path.exists(self.path / files.TRACEBACK):
       return FAILED
     return {layout.FAILED: FAILED, layout.STOPPED: STOPPED}.get(self.trial.get('state'), UNFINISHED)
+
+  @property
+  def is_counted(self) -> bool:
+    """Whether its figures are part of its experiment's."""
+    return self.state in DELIVERED and not self.is_repeated and not self.is_changed
 
   @property
   def epoch(self) -> float:
@@ -136,6 +144,7 @@ def _is_collapsed(summary: Mapping[str, Any]) -> bool:
   if any(layer['active_weights'] == 0 < layer['weights'] for layer in layers):
     return True
   classes = [layer['units'] for layer in layers if 'units' in layer][-1:]
+  classes = [summary['num_classes']] if summary.get('num_classes') else classes
   accuracy = summary.get('validation_accuracy', 1.0)
   return bool(classes) and not accuracy * classes[0] > 1.1
 
@@ -257,6 +266,7 @@ def _find(folder: pathlib.Path) -> Iterator[pathlib.Path]:
       waiting += [place for name in folders if os.path.islink(place := f'{path}/{name}')]
       entries = [pathlib.Path(path, name) for name in names]
       if any(name in names for name in FILES):
+        folders[:] = [name for name in folders if not name.startswith(BEFORE)]
         yield pathlib.Path(path)
       else:  # a link to nothing, which may be all that is left of a run
         yield from (entry for entry in entries if not os.path.exists(entry))
@@ -296,17 +306,32 @@ def _read(path: pathlib.Path, name: str) -> Run:
   if config and (wrong := shapes.wrong_in_config(config)):
     problems.append(f'{files.CONFIG} has no {wrong}')
     config = {}
+  if summary and config and (wrong := _of_another(summary, config)):
+    problems.append(wrong)
+    summary = {}
   starts = _json(path / files.ENVIRONMENT, list, problems, needed=bool(summary))
   if starts and (wrong := shapes.wrong_in_start(starts[-1])):
     problems.append(f'{files.ENVIRONMENT} has no {wrong}')
     starts = []
   metrics = curves.read(path / files.METRICS, problems)
   told = ' '.join(problems)
-  problems += [f'{name} {digests.CHANGED}' for name in digests.changed(path) if name not in told]
+  changed = digests.changed(path)
+  is_changed = not {files.CONFIG, files.SUMMARY}.isdisjoint(changed)
+  problems += [f'{name} {digests.CHANGED}' for name in changed if name not in told]
+  problems += ['it is not counted'] if is_changed and summary else []
   start = starts[-1] if starts else {}
   is_damaged = not summary and os.path.exists(path / files.SUMMARY)
   found = path, name, config, summary, metrics, start, tuple(problems)
-  return Run(*found, is_damaged=is_damaged)
+  return Run(*found, is_damaged=is_damaged, is_changed=is_changed)
+
+
+def _of_another(summary: Mapping[str, Any], config: Mapping[str, Any]) -> str | None:
+  """Why a summary is not of the run whose settings lie beside it, or None."""
+  for key in ('hash', 'seed'):
+    theirs, mine = summary.get(key), config.get(key)
+    if None not in (theirs, mine) and theirs != mine:
+      return f'{files.SUMMARY} is of a run with {key} {theirs}, {files.CONFIG} has {mine}'
+  return None
 
 
 def _why_closed(path: pathlib.Path) -> str | None:
@@ -374,7 +399,7 @@ def _with_clashes(runs: Sequence[Run], ends: Sequence[str]) -> list[Run]:
   counted: dict[tuple, Run] = {}
   # Of one experiment and seed the first with the fewest problems: a damaged copy does not win.
   for run in sorted(runs, key=lambda run: len(run.problems)):
-    if run.state in DELIVERED:
+    if run.is_counted:
       counted.setdefault(_identity(run), run)
   checked = []
   for run, end in zip(runs, ends, strict=True):

@@ -75,7 +75,7 @@ def _order(found: Group):
 
 
 def _group(key, label, runs) -> Group:
-  counted = tuple(run for run in runs if run.state in collect.DELIVERED and not run.is_repeated)
+  counted = tuple(run for run in runs if run.is_counted)
   return Group(key[0], label, key[1], _kind(runs), runs, counted)
 
 

@@ -9,12 +9,15 @@ import commands
 import jax
 import numpy as np
 import pytest
+import registered
+from flax import linen as nn
 
 import sparsejax
 from configs import quickstart
 from sparsejax.experiment.data import datasets
 from sparsejax.experiment.step.augment import normalise
 from sparsejax.experiment.terminal.errors import UsageError
+from sparsejax.models.lenet import LeNet300
 
 pytestmark = pytest.mark.usefixtures('compiling_is_quick', 'one_device')
 
@@ -50,6 +53,30 @@ def test_a_finished_run_is_its_network_again(trained):
   logits = jax.jit(found.model.apply, static_argnames='train')(found.variables, images, train=False)
   accuracy = np.mean(np.argmax(logits, -1) == digits.test.labels)
   assert accuracy == pytest.approx(summary['test_accuracy'], abs=1e-6)
+
+
+class LastByNameIsFirst(LeNet300):
+  @nn.compact
+  def __call__(self, images, *, train):
+    x = images.reshape(len(images), -1)
+    for name, features in (('z', 24), ('a', self.num_classes)):
+      x = self.parts().dense(features, name=name)(x, train=train)
+    return x
+
+
+def test_the_classes_of_a_network_are_known_whatever_its_layers_are_called(tmp_path):
+  sparsejax.register('model', 'last_by_name_is_first', LastByNameIsFirst)
+  config = short()
+  config.model.name = 'last_by_name_is_first'
+  sparsejax.run(config, workdir=tmp_path / 'run')
+  registered.forget()
+  with pytest.raises(UsageError, match="there is no model 'last_by_name_is_first'"):
+    sparsejax.load(tmp_path / 'run')
+  sparsejax.register('model', 'last_by_name_is_first', LastByNameIsFirst)
+  found = sparsejax.load(tmp_path / 'run')
+  registered.forget()
+  assert found.model.num_classes == found.summary['num_classes'] == 10
+  assert found.variables['params']['a']['kernel'].shape == (24, 10)
 
 
 def test_the_same_by_the_name_of_a_file(tmp_path):
