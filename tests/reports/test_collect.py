@@ -144,21 +144,39 @@ def test_a_summary_of_another_run_is_not_believed(tmp_path, key, other):
   assert [run.name for run in found.counted] == ['whole']
 
 
+def test_the_machine_of_another_run_is_not_told_as_this_ones(tmp_path):
+  write_run(
+    tmp_path / 'run', environment=[{'hash': 'deadbeef', 'seed': 0, 'cpus': 64, 'devices': ['gpu']}]
+  )
+  (run,) = collect.collect([tmp_path])
+  assert run.environment == {}
+  assert run.problems[0].startswith('environment.json is of a run with hash deadbeef, config.json')
+  assert run.is_counted
+
+
 def test_what_was_changed_after_the_run_is_a_row_and_not_part_of_a_mean(tmp_path):
-  changes = {'summary': {'test_accuracy': 1.0}, 'config': {'epochs': 3.0}, 'none': {}}
+  changes = {
+    'summary': {'test_accuracy': 1.0},
+    'config': {'epochs': 3.0},
+    'environment': None,
+    'none': {},
+  }
   for seed, (file, change) in enumerate(changes.items()):
     path = write_run(tmp_path / file, seed=seed)
     digests.note(path, (path / 'summary.json').read_text())
-    if change:
+    if change is None:
+      (path / f'{file}.json').write_text('[{"cpus": 64}]')
+    elif change:
       edit(path / f'{file}.json', **change)
   runs = collect.collect([tmp_path])
   assert {run.name: run.problems for run in runs} == {
     'summary': ('summary.json is not as the run wrote it', 'it is not counted'),
     'config': ('config.json is not as the run wrote it', 'it is not counted'),
+    'environment': ('environment.json is not as the run wrote it',),
     'none': (),
   }
-  assert [run.is_counted for run in runs] == [run.name == 'none' for run in runs]
-  assert [len(found.counted) for found in groups.group(runs)] == [1]
+  assert [run.is_counted for run in runs] == [run.name in ('environment', 'none') for run in runs]
+  assert [len(found.counted) for found in groups.group(runs)] == [2]
 
 
 def test_what_a_run_had_made_before_a_restart_is_not_a_run(tmp_path):

@@ -11,7 +11,7 @@ from absl import logging
 from sparsejax.experiment.machine import files
 
 FILE = 'digests.json'
-OF = (files.CONFIG, files.METRICS, files.SUMMARY)
+OF = (files.CONFIG, files.ENVIRONMENT, files.METRICS, files.SUMMARY)
 CHANGED = 'is not as the run wrote it'
 
 

@@ -143,7 +143,7 @@ class RunDirectory:
     starts = self._read(file, list) if file.exists() else []
     if not all(isinstance(start, dict) for start in starts):
       raise UsageError(f'workdir={self.path}: its {files.ENVIRONMENT} is damaged')
-    now = provenance.environment()
+    now = self.owner._asdict() | provenance.environment()
     before = now | starts[-1] if starts else now  # of a field that is newer nothing is known
     for field in ('git_commit', 'git_dirty', 'versions', 'xla_flags'):
       if before[field] != now[field]:

@@ -306,12 +306,15 @@ def _read(path: pathlib.Path, name: str) -> Run:
   if config and (wrong := shapes.wrong_in_config(config)):
     problems.append(f'{files.CONFIG} has no {wrong}')
     config = {}
-  if summary and config and (wrong := _of_another(summary, config)):
+  if summary and config and (wrong := _of_another(summary, config, files.SUMMARY)):
     problems.append(wrong)
     summary = {}
   starts = _json(path / files.ENVIRONMENT, list, problems, needed=bool(summary))
   if starts and (wrong := shapes.wrong_in_start(starts[-1])):
     problems.append(f'{files.ENVIRONMENT} has no {wrong}')
+    starts = []
+  if starts and config and (wrong := _of_another(starts[-1], config, files.ENVIRONMENT)):
+    problems.append(wrong)
     starts = []
   metrics = curves.read(path / files.METRICS, problems)
   told = ' '.join(problems)
@@ -325,12 +328,12 @@ def _read(path: pathlib.Path, name: str) -> Run:
   return Run(*found, is_damaged=is_damaged, is_changed=is_changed)
 
 
-def _of_another(summary: Mapping[str, Any], config: Mapping[str, Any]) -> str | None:
-  """Why a summary is not of the run whose settings lie beside it, or None."""
+def _of_another(found: Mapping[str, Any], config: Mapping[str, Any], file: str) -> str | None:
+  """Why a file is not of the run whose settings lie beside it, or None."""
   for key in ('hash', 'seed'):
-    theirs, mine = summary.get(key), config.get(key)
+    theirs, mine = found.get(key), config.get(key)
     if None not in (theirs, mine) and theirs != mine:
-      return f'{files.SUMMARY} is of a run with {key} {theirs}, {files.CONFIG} has {mine}'
+      return f'{file} is of a run with {key} {theirs}, {files.CONFIG} has {mine}'
   return None
 
 
