@@ -121,13 +121,10 @@ def search(
     UsageError, ValueError: what can't be; nothing has been written but, where its settings were
       right, the study.
   """
-  from sparsejax.search.plan import base
+  from sparsejax.search.plan import fields
 
-  if wrong := set(asked) ^ set(base.get_config().to_dict()):
-    raise UsageError(
-      f"config: '{min(wrong)}': allowed are the fields of sparsejax/search/plan/base.py"
-    )
-  is_new = _is_new(folder, json.loads(json.dumps(asked)))
+  asked = fields.check(asked)
+  is_new = _is_new(folder, asked)
 
   # These take seconds: what can be told without them has been.
   from sparsejax import sweep_worker

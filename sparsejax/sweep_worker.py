@@ -11,7 +11,7 @@ import json
 import os
 import pathlib
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from sparsejax.experiment.config import base, commandline, overrides
@@ -19,7 +19,7 @@ from sparsejax.experiment.machine import allocator, compilation, threads
 from sparsejax.experiment.terminal.errors import TerminatedError, in_one_line
 from sparsejax.experiment.terminal.say import complain
 from sparsejax.search import layout
-from sparsejax.search.plan import settings
+from sparsejax.search.plan import fields, settings
 
 URL = 'SPARSEJAX_STUDY'
 
@@ -29,18 +29,18 @@ def resolver(overrides: Sequence[str]) -> Callable[[str], dict[str, Any]]:
 
   Args:
     overrides: 'field=value' each, for every config.
+
+  Raises:
+    ValueError: what is no override.
   """
-  return functools.cache(functools.partial(_resolve, tuple(overrides)))
+  return functools.cache(functools.partial(_resolve, fields.check_overrides(overrides)))
 
 
-def _resolve(changes: tuple[str, ...], config: str) -> dict[str, Any]:
+def _resolve(changes: Mapping[str, str], config: str) -> dict[str, Any]:
   if not isinstance(config, str) or not config:
     raise ValueError(f'configs: {config!r} must be a config file, NAME.py[:ARGUMENT]')
-  parted = [str(change).partition('=') for change in changes]
-  if wrong := [change for change, found in zip(changes, parted, strict=True) if not found[1]]:
-    raise ValueError(f"overrides: '{wrong[0]}'; allowed is FIELD=VALUE")
   try:
-    asked = overrides.Asked(config, {name: text for name, _, text in parted}, ())
+    asked = overrides.Asked(config, changes, ())
     return commandline.settings_of(asked, all_read=False)  # what varies may be read with others
   except ValueError as error:
     raise ValueError(f'configs: {config}: {error}') from None

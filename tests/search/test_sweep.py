@@ -417,7 +417,12 @@ REFUSED = (
   ((QUICKSTART, '--workdir=DIR', '--config.seeds=()'), 'seeds=() must be one integer or more'),
   ((QUICKSTART, '--workdir=DIR', '--config.sampler_seed=-1'), 'sampler_seed=-1 must be an integer'),
   ((QUICKSTART, '--workdir=DIR', '--config.deaths=-1'), 'deaths=-1 must be an integer of 0'),
-  ((QUICKSTART, '--workdir=DIR', '--config.overrides=(5,)'), "overrides: '5'"),
+  ((QUICKSTART, '--workdir=DIR', '--config.overrides=(5,)'), 'overrides: 5; allowed is'),
+  (
+    (QUICKSTART, '--workdir=DIR', "--config.overrides=('epochs=9.0', 'seed=3')"),
+    "overrides: 'seed=3': the seeds of a search are set by its `seeds`, as in seeds=(3,)",
+  ),
+  ((QUICKSTART, '--workdir=DIR', '--config.overrides=None'), 'overrides=None must be a tuple of'),
   ((QUICKSTART, '--workdir=DIR', '--config.space=None'), 'space=None must be a tuple'),
   ((QUICKSTART, '--workdir=DIR', '--config.scheduler=None'), 'scheduler=None must be a block such'),
   ((QUICKSTART, '--workdir=DIR', '--study='), "--study='' must be a text of one line"),
