@@ -24,6 +24,7 @@ from collections.abc import Generator, Mapping, Sequence
 from typing import Any
 
 from sparsejax.experiment.config import loading, overrides
+from sparsejax.experiment.config.check import unknown
 from sparsejax.experiment.config.identity import at
 from sparsejax.experiment.config.kinds import literal
 from sparsejax.experiment.machine import files
@@ -31,7 +32,6 @@ from sparsejax.experiment.terminal.arguments import Parser, folder
 from sparsejax.experiment.terminal.errors import UsageError, in_one_line
 from sparsejax.experiment.terminal.say import complain, say_lines, shown
 from sparsejax.internal import extras
-from sparsejax.internal.lookup import nearest
 from sparsejax.search import layout
 
 FINISHED, USAGE = 0, 2
@@ -92,17 +92,29 @@ def parse(argv: Sequence[str]) -> tuple[dict[str, Any], argparse.Namespace]:
 def _settings(asked: overrides.Asked) -> dict[str, Any]:
   """The settings of a search from its file, with the fields that the command line sets."""
   assert asked.file is not None  # `parse` has asked for it
-  config = loading.load(asked.file)
+  settings = loading.load(asked.file).to_dict()
   for name, text in asked.changes.items():
-    known = [*config, *(f'scheduler.{key}' for key in config.get('scheduler', ()))]
-    if name not in known:
-      raise UsageError(f"unknown field 'config.{name}':{nearest(name, known)}")
-    try:
-      config.update_from_flattened_dict({name: literal(text)})
-    except (TypeError, ValueError, RecursionError):
-      what = KINDS.get(type(at(config.to_dict(), name)), 'a block')
-      raise UsageError(f'config.{name}={shown(text)} must be {what}') from None
-  return config.to_dict()
+    _set(settings, name, text)
+  return settings
+
+
+def _set(settings: dict[str, Any], name: str, text: str) -> None:
+  """Sets a field to what a text says, whatever the file has there."""
+  from sparsejax.search.plan import base
+
+  defaults = base.get_config().to_dict()
+  scheduler = [f'scheduler.{key}' for key in defaults['scheduler']]
+  if name not in (known := [*defaults, *scheduler]):
+    raise UsageError(unknown(f'config.{name}', [f'config.{one}' for one in known]))
+  value, kind = literal(text), type(at(defaults, name))
+  kinds = (tuple, list) if kind is tuple else kind
+  if not isinstance(value, kinds) or isinstance(value, bool):
+    raise UsageError(f'config.{name}={shown(value)} must be {KINDS.get(kind, "a block")}')
+  block, _, key = name.rpartition('.')
+  place = settings.setdefault(block, {}) if block else settings
+  if not isinstance(place, dict):
+    raise UsageError(f'{block}={shown(place)} must be a block such as {defaults[block]!r}')
+  place[key] = value
 
 
 def search(

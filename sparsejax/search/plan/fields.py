@@ -21,6 +21,11 @@ def check(settings: Mapping[str, Any]) -> dict[str, Any]:
     ValueError: in one line, the first field that is unknown, missing, or of another type than its.
   """
   defaults = base.get_config().to_dict()
+  if 'chain' in settings:
+    raise ValueError(
+      'config: this is the config of an experiment; that of a search must have the fields of '
+      'sparsejax/search/plan/base.py'
+    )
   _check_names(settings, defaults)
   settings = {name: _plain(name, value) for name, value in settings.items()}
   if settings['configs'] in ([], None):
@@ -43,10 +48,9 @@ def check(settings: Mapping[str, Any]) -> dict[str, Any]:
 
 def _check_names(block: Mapping[str, Any], known: Mapping[str, Any], prefix: str = '') -> None:
   """Refuses a field that is unknown, or missing."""
-  names = [f'{prefix}{name}' for name in known]
+  names = [f'config.{prefix}{name}' for name in known]
   if wrong := [name for name in block if name not in known]:
-    told = unknown(f'config.{prefix}{wrong[0]}', names)
-    raise ValueError(f'{told}; the fields of sparsejax/search/plan/base.py make a search')
+    raise ValueError(unknown(f'config.{prefix}{wrong[0]}', names))
   if missing := [name for name in known if name not in block]:
     raise ValueError(f'{prefix}{missing[0]} is missing: it is {known[missing[0]]!r} by default')
 
