@@ -81,7 +81,7 @@ def used_blocks(settings: Mapping[str, Any]) -> set[str]:
     block = settings.get(name)
     inner = _texts(block.get('inner')) if isinstance(block, Mapping) else []
     names.extend(link for link in inner if link not in names)
-  return {*names, str(settings.get('layers'))}
+  return {*names, *_texts((settings.get('layers'),))}
 
 
 def _texts(names: Any) -> list[str]:

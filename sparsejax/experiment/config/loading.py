@@ -11,7 +11,7 @@ from ml_collections import ConfigDict
 
 from sparsejax.experiment.config import argument
 from sparsejax.experiment.terminal.errors import UsageError
-from sparsejax.experiment.terminal.say import shown
+from sparsejax.experiment.terminal.say import printable, shown
 from sparsejax.internal.lookup import nearest
 
 
@@ -24,9 +24,11 @@ def load(file: str) -> ConfigDict:
     UsageError: in one line, with the line of the file where it is the file's fault.
   """
   path, _, text = file.partition(':')
+  if not path:
+    raise UsageError(f'config={shown(file)} must name a file, NAME.py[:ARGUMENT]')
   named = place = pathlib.Path(path)
   if file.endswith(':'):
-    raise UsageError(f'config={file} must have an argument after its colon, or no colon')
+    raise UsageError(f'config={printable(file)} must have an argument after its colon, or no colon')
   network, underscore, method = place.name.partition('_')
   if underscore and not os.path.isfile(place):  # which no name makes raise
     place, text = place.parent / method, f'{network},{text}' if text else network
@@ -34,16 +36,16 @@ def load(file: str) -> ConfigDict:
     raise UsageError(no_config(named))
   module = execute(place, 'config')
   if not callable(make := getattr(module, 'get_config', None)):
-    raise UsageError(f'config={path} is no config: it must have a function get_config()')
+    raise UsageError(f'config={printable(path)} is no config: it must have a function get_config()')
   try:
     values = argument.read(make, text)
   except ValueError as error:
     what = file if place == named else f'{file}: there is no such file, so it is {place}:{text}'
-    raise UsageError(f'config={what}: {error}') from None
+    raise UsageError(f'config={printable(what)}: {error}') from None
   with TellingWhere(place):
     config = make(*values)
   if not isinstance(config, ConfigDict):
-    raise UsageError(f'config={file}: get_config() must return a ConfigDict')
+    raise UsageError(f'config={printable(file)}: get_config() must return a ConfigDict')
   return config
 
 
@@ -102,4 +104,4 @@ def no_config(path: pathlib.Path) -> str:
   there = (
     f'{nearest(path.stem, known)} in {folder} there are {names}' if known else ' it must be NAME.py'
   )
-  return f'config={path}: there is no such file;{there}'
+  return f'config={printable(path)}: there is no such file;{there}'

@@ -84,6 +84,41 @@ def test_what_is_no_finished_run_is_said_to_be_none(damage, trained, tmp_path):
     sparsejax.load(run)
 
 
+NO_PATHS = (None, 3, ['run'], {'a': 1}, b'run', '', 'a\0b', object())
+
+
+@pytest.mark.parametrize(
+  ('call', 'wrong', 'expected'),
+  [
+    *((lambda v: sparsejax.run(v), v, 'config=.* must be') for v in NO_PATHS if v != {'a': 1}),
+    *((lambda v: sparsejax.load(v), v, 'run=.* must be the directory of') for v in NO_PATHS),
+    *(
+      (lambda v: sparsejax.load('run', parts=v), v, 'parts=.* must be a file of Python')
+      for v in NO_PATHS[1:]
+    ),
+    *(
+      (lambda v: sparsejax.run(short(), workdir=v), v, 'workdir=.* must be a folder, or None')
+      for v in NO_PATHS[1:]
+    ),
+    (lambda v: sparsejax.run(v), quickstart, r'config=<module .* must be a ConfigDict'),
+    (lambda v: sparsejax.run(v), {1: 2}, 'config: 1 must be the name of a field'),
+    (lambda v: sparsejax.run(v), {'prune': {1: 2}}, 'config.prune: 1 must be the name of a field'),
+    (lambda v: sparsejax.run(v), 'a\nb', r'config=a\\nb: there is no such file'),
+    (lambda v: sparsejax.load(v), 'a\nb', r'run=a\\nb must be the directory of'),
+    (lambda v: sparsejax.run(short(), name=v), None, 'name=None must be a text'),
+    (lambda v: sparsejax.run(short(), restart=v), 'no', "restart='no' must be True or False"),
+  ],
+)
+def test_an_argument_of_another_type_is_told_in_a_line(
+  call, wrong, expected, tmp_path, monkeypatch
+):
+  monkeypatch.chdir(tmp_path)
+  with pytest.raises(UsageError, match=expected) as told:
+    call(wrong)
+  assert '\n' not in str(told.value)
+  assert not list(tmp_path.iterdir())
+
+
 CORE = """
 import sys
 class Missing:
