@@ -84,15 +84,27 @@ class TellingWhere:
   def __exit__(self, kind, error, trace) -> None:
     if error is None or not isinstance(error, Exception):
       return
-    frames = [f for f in traceback.extract_tb(trace) if pathlib.Path(f.filename) == self.place]
-    number = error.lineno if isinstance(error, SyntaxError) else frames[-1].lineno if frames else 0
-    where = f'{self.place}:{number}' if number else str(self.place)
+    where = printable(self._where(error, trace))
     said = [line.strip() for line in str(error).splitlines() if line.strip()]
     text = said[-1] if said else ''
     if isinstance(error, KeyError | AttributeError) and len(said) > 1:
       text = said[0]
     named = text if isinstance(error, ValueError) else f'{type(error).__name__}: {text}'
     raise UsageError(f'{where}: {named}') from error
+
+  def _where(self, error, trace) -> str:
+    """FILE:LINE, the file as it was named; of what it can't import for its syntax, that file."""
+    if isinstance(error, SyntaxError) and error.filename:
+      found = [(error.filename, error.lineno)]
+    else:
+      found = [(frame.filename, frame.lineno) for frame in traceback.extract_tb(trace)]
+      found = [(file, line) for file, line in found if self._is_it(file)]
+    file, line = found[-1] if found else ('', None)
+    place = self.place if not file or self._is_it(file) else file
+    return f'{place}:{line}' if line else str(place)
+
+  def _is_it(self, file: str) -> bool:
+    return os.path.abspath(file) == os.path.abspath(self.place)
 
 
 def no_config(path: pathlib.Path) -> str:
