@@ -126,8 +126,9 @@ def take(field: str, value: Any, kind: Kind) -> Any:
     taken = kind.take(value)
   except WrongError as error:
     raise ValueError(f'{field}={shown(value)} must be {error}') from None
-  if isinstance(kind, Scheduled) and isinstance(taken, Mapping):
-    return _schedule(field, taken, kind.kind)
+  bare = kind.kind if isinstance(kind, Optional) else kind
+  if isinstance(bare, Scheduled) and isinstance(taken, Mapping):
+    return _schedule(field, taken, bare.kind)
   return taken
 
 
