@@ -51,13 +51,15 @@ def check(name: str, factory: Callable[..., Any], block: Mapping[str, Any]) -> N
   known = inspect.signature(factory).parameters
   for key in block:
     lookup('setting', f'{name}.{key}', {f'{name}.{setting}': None for setting in known})
-  for key, parameter in known.items():
-    kind = kind_of(parameter) if _is_optax(factory) else None
-    is_needed = parameter.default is parameter.empty
-    if kind and is_needed and key not in block:
+  if not _is_optax(factory):
+    return
+  kinds = {key: kind for key, one in known.items() if (kind := kind_of(one)) is not None}
+  for key, value in block.items():
+    if key in kinds:
+      of_config.take(f'{name}.{key}', value, kinds[key])
+  for key, kind in kinds.items():
+    if known[key].default is inspect.Parameter.empty and key not in block:
       raise ValueError(f'{name}.{key} is missing: it must be {kind.says}')
-    if kind and key in block:
-      of_config.take(f'{name}.{key}', block[key], kind)
 
 
 def _is_optax(factory: Callable[..., Any]) -> bool:
