@@ -21,9 +21,8 @@ import pathlib
 import signal
 import sys
 from collections.abc import Generator, Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from sparsejax.experiment.config import loading, overrides
 from sparsejax.experiment.config.check import unknown
 from sparsejax.experiment.config.identity import at
 from sparsejax.experiment.config.kinds import literal
@@ -33,6 +32,9 @@ from sparsejax.experiment.terminal.errors import UsageError, in_one_line
 from sparsejax.experiment.terminal.say import complain, say_lines, shown
 from sparsejax.internal import extras
 from sparsejax.search import layout
+
+if TYPE_CHECKING:
+  from sparsejax.experiment.config import overrides
 
 FINISHED, USAGE = 0, 2
 KINDS = {tuple: 'a tuple', int: 'an integer', str: 'a text'}  # of the fields of a search
@@ -68,6 +70,8 @@ def parse(argv: Sequence[str]) -> tuple[dict[str, Any], argparse.Namespace]:
   Raises:
     ValueError: one is missing, unknown or can't be, or the config can't be loaded.
   """
+  from sparsejax.experiment.config import overrides
+
   asked = overrides.split(argv)
   parser = Parser(prog='sweep', add_help=False, allow_abbrev=False)
   for name in ('workdir', 'study'):
@@ -89,8 +93,10 @@ def parse(argv: Sequence[str]) -> tuple[dict[str, Any], argparse.Namespace]:
   return _settings(asked), arguments
 
 
-def _settings(asked: overrides.Asked) -> dict[str, Any]:
+def _settings(asked: 'overrides.Asked') -> dict[str, Any]:
   """The settings of a search from its file, with the fields that the command line sets."""
+  from sparsejax.experiment.config import loading
+
   assert asked.file is not None  # `parse` has asked for it
   settings = loading.load(asked.file).to_dict()
   for name, text in asked.changes.items():
