@@ -230,6 +230,6 @@ def test_what_a_partial_carries_is_part_of_its_digest(one, other):
 def test_what_is_registered_is_named_where_it_is_missing(tmp_path):
   file = tmp_path / 'mine.py'
   file.write_text(CONFIG)
-  with pytest.raises(ValueError, match=r'must be one of .*largest_negative.* did you mean'):
+  with pytest.raises(ValueError, match=r'must be one of .*largest_negative.*; did you mean'):
     commandline.resolve([f'--config={file}', '--config.prune.criterion=largest_negativ'])
   assert 'mine' not in sys.modules
