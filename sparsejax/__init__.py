@@ -12,7 +12,7 @@ import importlib
 import sys
 from typing import Any
 
-from sparsejax.internal import signals
+from sparsejax.internal import needs, signals
 
 signals.end_in_one_line(
   signals.command_of(getattr(sys.modules['__main__'], '__file__', None), sys.orig_argv)
@@ -96,4 +96,5 @@ def __getattr__(name: str) -> Any:
   """Imports what needs an extra when it is first asked for."""
   if name not in _WITH_EXTRAS:
     raise AttributeError(f"module 'sparsejax' has no attribute '{name}'")
-  return getattr(importlib.import_module(_WITH_EXTRAS[name]), name)
+  with needs.needed('experiments'):
+    return getattr(importlib.import_module(_WITH_EXTRAS[name]), name)

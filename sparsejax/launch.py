@@ -6,7 +6,7 @@ python -m sparsejax.launch --config=NAME.py ...     the same, with a config file
 --workdir=DIR       the run directory; default: results/runs/NAME-HASH8/seedK
 --restart           begins at step 0; what the run directory holds is moved to a folder in it
 --shorten=0.1       makes every duration of the training a tenth as long
---print_config      prints the settings as they would be, and trains nothing
+--print_config      prints the settings as they would be, and trains nothing; --config.help too
 --help              prints this and every field: its default, its meaning, what it may be
 
 On several machines the same command once on each, under SLURM's srun or Open MPI's mpirun as it is,
@@ -27,6 +27,7 @@ from sparsejax.experiment.terminal.say import complain, say_lines
 from sparsejax.internal import extras
 
 FINISHED, CRASHED, USAGE, SIGNALLED = 0, 1, 2, 128
+OF_ONE_CONFIG = '--config.help'  # no field's flag: what --print_config is called elsewhere
 
 
 class Command(NamedTuple):
@@ -46,7 +47,7 @@ def read(argv: Sequence[str]) -> Command:
   from sparsejax.experiment.terminal.arguments import Parser, folder
   from sparsejax.experiment.terminal.errors import UsageError
 
-  asked = overrides.split(argv)
+  asked = overrides.split(['--print_config' if one == OF_ONE_CONFIG else one for one in argv])
   parser = Parser(prog='launch', add_help=False, allow_abbrev=False)
   parser.add_argument('--workdir')
   parser.add_argument('--restart', action='store_true')

@@ -21,9 +21,9 @@ import pathlib
 import signal
 import sys
 from collections.abc import Generator, Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from sparsejax.experiment.config import loading, overrides
+from sparsejax.experiment.config.check import unknown
 from sparsejax.experiment.config.identity import at
 from sparsejax.experiment.config.kinds import literal
 from sparsejax.experiment.machine import files
@@ -31,8 +31,10 @@ from sparsejax.experiment.terminal.arguments import Parser, folder
 from sparsejax.experiment.terminal.errors import UsageError, in_one_line
 from sparsejax.experiment.terminal.say import complain, say_lines, shown
 from sparsejax.internal import extras
-from sparsejax.internal.lookup import nearest
 from sparsejax.search import layout
+
+if TYPE_CHECKING:
+  from sparsejax.experiment.config import overrides
 
 FINISHED, USAGE = 0, 2
 KINDS = {tuple: 'a tuple', int: 'an integer', str: 'a text'}  # of the fields of a search
@@ -68,6 +70,8 @@ def parse(argv: Sequence[str]) -> tuple[dict[str, Any], argparse.Namespace]:
   Raises:
     ValueError: one is missing, unknown or can't be, or the config can't be loaded.
   """
+  from sparsejax.experiment.config import overrides
+
   asked = overrides.split(argv)
   parser = Parser(prog='sweep', add_help=False, allow_abbrev=False)
   for name in ('workdir', 'study'):
@@ -89,20 +93,34 @@ def parse(argv: Sequence[str]) -> tuple[dict[str, Any], argparse.Namespace]:
   return _settings(asked), arguments
 
 
-def _settings(asked: overrides.Asked) -> dict[str, Any]:
+def _settings(asked: 'overrides.Asked') -> dict[str, Any]:
   """The settings of a search from its file, with the fields that the command line sets."""
+  from sparsejax.experiment.config import loading
+
   assert asked.file is not None  # `parse` has asked for it
-  config = loading.load(asked.file)
+  settings = loading.load(asked.file).to_dict()
   for name, text in asked.changes.items():
-    known = [*config, *(f'scheduler.{key}' for key in config.get('scheduler', ()))]
-    if name not in known:
-      raise UsageError(f"unknown field 'config.{name}':{nearest(name, known)}")
-    try:
-      config.update_from_flattened_dict({name: literal(text)})
-    except (TypeError, ValueError, RecursionError):
-      what = KINDS.get(type(at(config.to_dict(), name)), 'a block')
-      raise UsageError(f'config.{name}={shown(text)} must be {what}') from None
-  return config.to_dict()
+    _set(settings, name, text)
+  return settings
+
+
+def _set(settings: dict[str, Any], name: str, text: str) -> None:
+  """Sets a field to what a text says, whatever the file has there."""
+  from sparsejax.search.plan import base
+
+  defaults = base.get_config().to_dict()
+  scheduler = [f'scheduler.{key}' for key in defaults['scheduler']]
+  if name not in (known := [*defaults, *scheduler]):
+    raise UsageError(unknown(f'config.{name}', [f'config.{one}' for one in known]))
+  value, kind = literal(text), type(at(defaults, name))
+  kinds = (tuple, list) if kind is tuple else kind
+  if not isinstance(value, kinds) or isinstance(value, bool):
+    raise UsageError(f'config.{name}={shown(value)} must be {KINDS.get(kind, "a block")}')
+  block, _, key = name.rpartition('.')
+  place = settings.setdefault(block, {}) if block else settings
+  if not isinstance(place, dict):
+    raise UsageError(f'{block}={shown(place)} must be a block such as {defaults[block]!r}')
+  place[key] = value
 
 
 def search(
@@ -121,13 +139,10 @@ def search(
     UsageError, ValueError: what can't be; nothing has been written but, where its settings were
       right, the study.
   """
-  from sparsejax.search.plan import base
+  from sparsejax.search.plan import fields
 
-  if wrong := set(asked) ^ set(base.get_config().to_dict()):
-    raise UsageError(
-      f"config: '{min(wrong)}': allowed are the fields of sparsejax/search/plan/base.py"
-    )
-  is_new = _is_new(folder, json.loads(json.dumps(asked)))
+  asked = fields.check(asked)
+  is_new = _is_new(folder, asked)
 
   # These take seconds: what can be told without them has been.
   from sparsejax import sweep_worker

@@ -11,15 +11,13 @@ import json
 import os
 import pathlib
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from sparsejax.experiment.config import base, commandline, overrides
-from sparsejax.experiment.machine import allocator, compilation, threads
 from sparsejax.experiment.terminal.errors import TerminatedError, in_one_line
 from sparsejax.experiment.terminal.say import complain
+from sparsejax.internal import extras
 from sparsejax.search import layout
-from sparsejax.search.plan import settings
 
 URL = 'SPARSEJAX_STUDY'
 
@@ -29,18 +27,22 @@ def resolver(overrides: Sequence[str]) -> Callable[[str], dict[str, Any]]:
 
   Args:
     overrides: 'field=value' each, for every config.
+
+  Raises:
+    ValueError: what is no override.
   """
-  return functools.cache(functools.partial(_resolve, tuple(overrides)))
+  from sparsejax.search.plan import fields
+
+  return functools.cache(functools.partial(_resolve, fields.check_overrides(overrides)))
 
 
-def _resolve(changes: tuple[str, ...], config: str) -> dict[str, Any]:
+def _resolve(changes: Mapping[str, str], config: str) -> dict[str, Any]:
+  from sparsejax.experiment.config import commandline, overrides
+
   if not isinstance(config, str) or not config:
     raise ValueError(f'configs: {config!r} must be a config file, NAME.py[:ARGUMENT]')
-  parted = [str(change).partition('=') for change in changes]
-  if wrong := [change for change, found in zip(changes, parted, strict=True) if not found[1]]:
-    raise ValueError(f"overrides: '{wrong[0]}'; allowed is FIELD=VALUE")
   try:
-    asked = overrides.Asked(config, {name: text for name, _, text in parted}, ())
+    asked = overrides.Asked(config, changes, ())
     return commandline.settings_of(asked, all_read=False)  # what varies may be read with others
   except ValueError as error:
     raise ValueError(f'configs: {config}: {error}') from None
@@ -48,12 +50,16 @@ def _resolve(changes: tuple[str, ...], config: str) -> dict[str, Any]:
 
 def defaults(settings: dict[str, Any]) -> tuple[dict[str, Any], int]:
   """Returns the defaults that a run's directory is named after, and their version."""
+  from sparsejax.experiment.config import base
+
   return base.defaults(settings), base.VERSION
 
 
 def main() -> None:
   """Runs the command."""
   # The command imports this module for its configs, and refuses what can't be before it waits.
+  from sparsejax.experiment.machine import allocator, compilation, threads
+  from sparsejax.search.plan import settings
   from sparsejax.search.storage import identity, open_storage
   from sparsejax.search.study import Study
   from sparsejax.search.worker import Worker, is_of_the_disk
@@ -82,5 +88,11 @@ def main() -> None:
     sys.exit(layout.DISK_FAILED)
 
 
-if __name__ == '__main__':
+def _command(argv: Sequence[str]) -> int:
+  del argv  # which argparse reads by itself
   main()
+  return 0
+
+
+if __name__ == '__main__':
+  sys.exit(extras.explained(_command, sys.argv))

@@ -15,8 +15,9 @@ PACKAGE = ROOT / 'sparsejax'
 
 # What each wing may use of the others. A command (any other file of the package) may use them all.
 MAY_USE = {
-  '__init__': {'sparsity', 'posterior', 'transforms', 'signals'},
+  '__init__': {'sparsity', 'posterior', 'transforms', 'signals', 'needs'},
   'lookup': set(),
+  'needs': set(),
   'private': set(),
   'signals': set(),
   'streams': set(),
@@ -24,11 +25,11 @@ MAY_USE = {
   'posterior': {'posterior', 'sparsity', 'lookup'},
   'transforms': {'transforms', 'posterior', 'sparsity', 'lookup', 'private'},
   'cpu_conv': {'cpu_conv'},
-  'nn': {'nn', 'cpu_conv', 'posterior', 'sparsity', 'lookup'},
-  'models': {'models', 'nn', 'posterior', 'sparsity', 'lookup'},
+  'nn': {'nn', 'cpu_conv', 'posterior', 'sparsity', 'lookup', 'needs'},
+  'models': {'models', 'nn', 'posterior', 'sparsity', 'lookup', 'needs'},
   'experiment': {
     *('experiment', 'models', 'nn', 'cpu_conv', 'transforms', 'posterior', 'sparsity', 'lookup'),
-    *('streams', 'private', 'signals'),
+    *('streams', 'private', 'signals', 'needs'),
   },
   'search': {'search', 'experiment', 'lookup', 'signals'},
   'reports': {'reports', 'search', 'experiment'},
@@ -151,7 +152,7 @@ def test_private_names_of_others_are_in_one_place():
 
 def test_the_walk_finds_the_imports_that_are_there():
   assert used_wings(PACKAGE / 'transforms' / 'pruning.py') == {'private', 'sparsity', 'transforms'}
-  found = {'signals', 'sparsity', 'posterior', 'transforms'}
+  found = {'signals', 'needs', 'sparsity', 'posterior', 'transforms'}
   assert used_wings(PACKAGE / '__init__.py') == found
   assert 'optax' in imported(PACKAGE / 'transforms' / 'pruning.py')
 

@@ -12,13 +12,14 @@ from sparsejax.experiment import run as runner
 from sparsejax.experiment.config import base, commandline, loading, overrides
 from sparsejax.experiment.machine import files
 from sparsejax.experiment.rundir import checkpoint, digests
-from sparsejax.experiment.terminal.arguments import folder
+from sparsejax.experiment.terminal.arguments import folder, path_text
 from sparsejax.experiment.terminal.errors import UsageError, in_one_line
+from sparsejax.experiment.terminal.say import printable, shown
 from sparsejax.experiment.training import registry
 
 
 def run(
-  config: ConfigDict | Mapping[str, Any] | str,
+  config: ConfigDict | Mapping[str, Any] | str | os.PathLike,
   workdir: str | os.PathLike | None = None,
   name: str = '',
   restart: bool = False,
@@ -47,15 +48,25 @@ def run(
     >>> summary['parameters']
     50610
   """
-  if isinstance(config, str):
-    settings = commandline.settings_of(overrides.Asked(config, {}, ()))
-    settings |= {'name': name} if name else {}
-  else:
-    settings = commandline.checked(config, name)
+  if not isinstance(name, str):
+    raise UsageError(f'name={shown(name)} must be a text')
+  if not isinstance(restart, bool):
+    raise UsageError(f'restart={shown(restart)} must be True or False')
+  if workdir is not None:
+    workdir = folder('workdir', path_text('workdir', workdir, 'a folder, or None'))
+  settings = _settings(config, name)
   settings['name'] = settings['name'] or 'experiment'
-  place = None if workdir is None else folder('workdir', os.fspath(workdir))
   defaults = base.defaults(settings)
-  return runner.run(settings, defaults, version=base.VERSION, workdir=place, restart=restart)
+  return runner.run(settings, defaults, version=base.VERSION, workdir=workdir, restart=restart)
+
+
+def _settings(config: Any, name: str) -> dict[str, Any]:
+  """The checked settings of a config, in whichever form it is given."""
+  if isinstance(config, Mapping | ConfigDict):
+    return commandline.checked(config, name)
+  what = "a ConfigDict, as a config file's get_config() returns it, or a text 'NAME.py:ARGUMENT'"
+  settings = commandline.settings_of(overrides.Asked(path_text('config', config, what), {}, ()))
+  return commandline.checked(settings, name) if name else settings
 
 
 class Loaded(NamedTuple):
@@ -88,14 +99,14 @@ def load(run: str | os.PathLike, parts: str | os.PathLike | None = None) -> Load
     UsageError: it is no finished run, or damaged, or of a model that nothing has registered.
     UnreadableError: the disk gave an error.
   """
-  path = pathlib.Path(run)
+  path = pathlib.Path(path_text('run', run, 'the directory of a finished run'))
   if parts is not None:
-    loading.execute(pathlib.Path(parts))
+    loading.execute(pathlib.Path(path_text('parts', parts, 'a file of Python, or None')))
   try:
     config, summary = (files.read_json(path / file) for file in (files.CONFIG, files.SUMMARY))
     owner = checkpoint.owner_of_run(config, summary)
     if missing := registry.missing(config, kinds=('model',)):  # all that is needed of them here
-      raise UsageError(f'run={path}: {missing}')
+      raise UsageError(f'run={printable(path)}: {missing}')
     kept = checkpoint.source_of(str(path))
     shapes = {'batch_stats': {}, **checkpoint.shapes_of(kept)}  # of no leaf no note is made
     variables, _ = checkpoint.read(kept, shapes, owner, is_finished=True)
@@ -110,8 +121,8 @@ def load(run: str | os.PathLike, parts: str | os.PathLike | None = None) -> Load
   except UsageError:
     raise
   except (OSError, ValueError, KeyError, IndexError, TypeError) as error:
-    reason = in_one_line(error)
-    raise UsageError(f'run={path} must be the directory of a finished run: {reason}') from error
+    what = f'run={printable(path)} must be the directory of a finished run'
+    raise UsageError(f'{what}: {in_one_line(error)}') from error
   digests.warn(path)
   return Loaded(model, variables, config, summary)
 

@@ -10,7 +10,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from sparsejax.experiment.config import identity
+from sparsejax.experiment.config import fields, identity
 from sparsejax.experiment.machine import files, hosts, parallel
 from sparsejax.experiment.outcome.finish import finish
 from sparsejax.experiment.rundir import checkpoint, runs
@@ -128,8 +128,9 @@ def _state(experiment, directory, fresh) -> tuple[RunState, dict[str, Any]]:
     say(f'going on from step {restored.step}')
     return restored.state, restored.host
   if (step := directory.saved_step) is not None:
+    saved = f'step {step}' if step >= 0 else f'a step that {files.PROGRESS} does not name'
     raise UsageError(
-      f'workdir={directory.path}: step {step} was saved here, and no checkpoint is left that '
+      f'workdir={directory.path}: {saved} was saved here, and no checkpoint is left that '
       'can be used; put one back, or begin again with --restart'
     )
   host = {'seconds': 0.0, 'phases': {}}
@@ -154,16 +155,43 @@ def _start_from(state: RunState, source: str, experiment: setup.Experiment) -> R
   return RunState(train, state.best._replace(**best))
 
 
+# What holds a pruned network's zeros from step 0 on: a threshold of 0 cuts what is 0 already.
+HOLDING = {
+  **{'schedule': 'one_shot', 'begin_epochs': 0.0, 'target': 0.0, 'unit': 'groups'},
+  **{'allocation': 'absolute_threshold', 'granularity': 'weight', 'update_rule': 'nested'},
+  **{'parameters': 'kernels', 'exclude': ()},
+}
+
+
+def _holding(config: Mapping[str, Any]) -> str:
+  """The flags that turn a config into one that holds the zeros that it starts from."""
+  known, chain = fields.LINKS['prune'], config['chain']
+  block = config.get('prune') or fields.values(known)
+  as_given = {fields.base_of(key): key for key in block}  # a duration in its own unit
+  wanted = {as_given.get(fields.base_of(key), key): value for key, value in HOLDING.items()}
+  for key, field in known.items():  # what nothing reads then must be as it is by default
+    if field.read is not None and not field.read.when({'prune': {**block, **wanted}}):
+      wanted[as_given.get(fields.base_of(key), key)] = field.default
+  wanted = {
+    key: value for key, value in wanted.items() if key == 'allocation' or block.get(key) != value
+  }  # an absolute threshold, of which 0 is one, whatever a config's file has
+  flags = {f'prune.{key}': value for key, value in wanted.items()}
+  if 'prune' not in chain:
+    names = "','".join((*chain, 'prune'))
+    flags = {'chain': f"('{names}')"} | flags
+  texts = [f'--config.{name}={value}' for name, value in flags.items()]
+  return ' '.join(f'"{text}"' if '(' in text else text for text in texts)
+
+
 def _of_zeros(network: Mapping[str, Any], experiment: setup.Experiment) -> str:
   """What to say where a pruned network's zeros would train again, '' where nothing."""
   counts = measure.report(network['params'])
   active, weights = counts['active_weights'], counts['weights']
   if active == weights or experiment.agenda.first_cut == 0:
     return ''
-  holds = "a chain that ends in 'prune', with prune.begin_epochs=0, prune.parameters=kernels and "
   return (
     f'{active:,} of its {weights:,} weights are active, and the others will train again, since '
-    f'nothing holds them at zero from the start; {holds}prune.target=0 does'
+    f'nothing holds them at zero from the start; to hold them: {_holding(experiment.config)}'
   )
 
 

@@ -1,9 +1,10 @@
-"""What a command needs beyond the library's core, said in one line where it is not installed."""
+"""A command that needs more than is installed says so in one line."""
 
 import sys
 from collections.abc import Callable, Sequence
 
 from sparsejax.experiment.terminal.say import complain, show_traceback
+from sparsejax.internal import needs
 
 MISSING = 2  # the exit status
 
@@ -19,18 +20,7 @@ def explained(main: Callable[[Sequence[str]], int], argv: Sequence[str]) -> int:
   try:
     return main(argv)
   except ModuleNotFoundError as error:
-    if error.name is None or error.name.partition('.')[0] == 'sparsejax':
+    if not needs.is_of_an_extra(error):
       raise
-    complain(missing(error))
+    complain(needs.missing(error))
     return MISSING
-
-
-def missing(error: ModuleNotFoundError) -> str:
-  """Returns what to do about a package that is not installed.
-
-  Example:
-    >>> missing(ModuleNotFoundError(name='flax.linen'))
-    "the package flax is not installed: pip install 'sparsejax[experiments]'"
-  """
-  package = (error.name or '').partition('.')[0]
-  return f"the package {package} is not installed: pip install 'sparsejax[experiments]'"

@@ -15,11 +15,15 @@ def lookup(kind: str, name: str, table: Mapping[str, T]) -> T:
     Traceback (most recent call last):
     ValueError: unknown model 'vgg61': did you mean 'vgg16'? Known: lenet5, vgg16
   """
-  if name in table:
+  if isinstance(name, str) and name in table:
     return table[name]
   hint = nearest(str(name), table, cutoff=0.5)
-  known = f'Known: {", ".join(sorted(table))}' if len(table) < 30 else f'{len(table)} are known'
-  raise ValueError(f"unknown {kind} '{name}':{hint} {known}")
+  names = ', '.join(sorted(table)) if len(table) < 30 else f'{len(table)} names'
+  raise ValueError(
+    f"unknown {kind} '{name}':{hint} Known: {names}"
+    if hint
+    else f"unknown {kind} '{name}': known are {names}"
+  )
 
 
 def nearest(name: str, known: Iterable[str], *, cutoff: float = 0.6) -> str:

@@ -5,24 +5,28 @@ from functools import partial
 
 import jax
 import jax.numpy as jnp
-from flax import linen as nn
-from flax.typing import Dtype
 
-from sparsejax import nn as sparse_layers
 from sparsejax.internal.lookup import lookup
-from sparsejax.models.allconv import AllConv
-from sparsejax.models.butterfly import ButterflyBlock, ButterflyResNet18, TreeBlock
-from sparsejax.models.lenet import LeNet5, LeNet300
-from sparsejax.models.mobilenet import MobileNet
-from sparsejax.models.network import Network, require
-from sparsejax.models.resnet import BOTTLENECK, ResNet
-from sparsejax.models.structure import architecture, remove_dead
-from sparsejax.models.vgg import VGG16
-from sparsejax.nn import Layers
+from sparsejax.internal.needs import needed
 from sparsejax.posterior.layers import DETERMINISTIC
 from sparsejax.sparsity.counting.measure import layer_of
 from sparsejax.sparsity.leaves import tree
 from sparsejax.sparsity.program import positions_of
+
+with needed('models'):
+  from flax import linen as nn
+  from flax.typing import Dtype
+
+  from sparsejax import nn as sparse_layers
+  from sparsejax.models.allconv import AllConv
+  from sparsejax.models.butterfly import ButterflyBlock, ButterflyResNet18, TreeBlock
+  from sparsejax.models.lenet import LeNet5, LeNet300
+  from sparsejax.models.mobilenet import MobileNet
+  from sparsejax.models.network import Network, require
+  from sparsejax.models.resnet import BOTTLENECK, ResNet
+  from sparsejax.models.structure import architecture, remove_dead
+  from sparsejax.models.vgg import VGG16
+  from sparsejax.nn import Layers
 
 __all__ = ['MODELS', 'architecture', 'create', 'has_convolutions', 'positions', 'remove_dead']
 

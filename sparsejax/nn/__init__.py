@@ -3,15 +3,18 @@
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
-from flax import linen as nn
-
 from sparsejax.internal.lookup import lookup
-from sparsejax.nn import deterministic, variational
-from sparsejax.nn.dropout import Dropout, kernel_of
-from sparsejax.nn.normalisation import BatchNorm
-from sparsejax.nn.pooling import max_pool
+from sparsejax.internal.needs import needed
 from sparsejax.posterior import FAMILIES, Family
 from sparsejax.posterior.layers import DETERMINISTIC as NAME_OF_DETERMINISTIC
+
+with needed('models'):
+  from flax import linen as nn
+
+  from sparsejax.nn import deterministic, variational
+  from sparsejax.nn.dropout import Dropout, kernel_of
+  from sparsejax.nn.normalisation import BatchNorm
+  from sparsejax.nn.pooling import max_pool
 
 __all__ = [
   'DETERMINISTIC',

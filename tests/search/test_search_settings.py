@@ -99,6 +99,22 @@ WRONG = {
   ),
   'no config': ({'configs': ()}, r'configs=\(\): allowed is one'),
   'nothing varies': ({'space': ()}, r'space=\(\): nothing varies'),
+  'no overrides': ({'overrides': None}, "overrides=None must be a tuple of texts 'FIELD=VALUE'"),
+  'an override of text': ({'overrides': 'epochs=3'}, "overrides='epochs=3' must be a tuple of"),
+  'an override without a value': ({'overrides': ('epochs',)}, "overrides: 'epochs'; allowed is"),
+  'an override without a field': ({'overrides': ('=3',)}, "overrides: '=3'; allowed is FIELD=VAL"),
+  'the seed among the overrides': (
+    {'overrides': ('seed=5',)},
+    r"overrides: 'seed=5': the seeds of a search are set by its `seeds`, as in seeds=\(5,\)",
+  ),
+  'an override twice': (
+    {'overrides': ('prune.begin_epochs=3', 'prune.begin_steps=4')},
+    'overrides: prune.begin_steps is set twice, as prune.begin_epochs=3 and prune.begin_steps=4',
+  ),
+  'an override of what varies': (
+    {'overrides': (f'{KEY}=0.3',)},
+    f"overrides: '{KEY}=0.3' would never be used, since the space varies '{KEY}'",
+  ),
   'absent key': (
     {'space': (RATE | {'key': KEY[:-1]},)},
     f"unknown field 'config.{KEY[:-1]}': did you",

@@ -26,7 +26,7 @@ from sparsejax import sweep, sweep_worker
 from sparsejax.experiment.rundir.metrics import TIMINGS
 from sparsejax.experiment.terminal.errors import UsageError
 from sparsejax.search import view
-from sparsejax.search.plan import settings
+from sparsejax.search.plan import base, settings
 from sparsejax.search.plan.brackets import brackets
 from sparsejax.search.storage import identity, open_storage
 from sparsejax.search.study import Study
@@ -381,7 +381,7 @@ REFUSED = (
   ((QUICKSTART, '--workdir=DIR', '--config.nothing=1'), 'nothing'),
   (
     ('--config=configs/quickstart.py', '--workdir=DIR'),
-    'the fields of sparsejax/search/plan/base.py',
+    'must have the fields of sparsejax/search/plan/base.py',
   ),
   (
     (QUICKSTART, '--workdir=DIR', "--config.constraints=({'metric': 'x', 'at_most': '1'},)"),
@@ -417,7 +417,12 @@ REFUSED = (
   ((QUICKSTART, '--workdir=DIR', '--config.seeds=()'), 'seeds=() must be one integer or more'),
   ((QUICKSTART, '--workdir=DIR', '--config.sampler_seed=-1'), 'sampler_seed=-1 must be an integer'),
   ((QUICKSTART, '--workdir=DIR', '--config.deaths=-1'), 'deaths=-1 must be an integer of 0'),
-  ((QUICKSTART, '--workdir=DIR', '--config.overrides=(5,)'), "overrides: '5'"),
+  ((QUICKSTART, '--workdir=DIR', '--config.overrides=(5,)'), 'overrides: 5; allowed is'),
+  (
+    (QUICKSTART, '--workdir=DIR', "--config.overrides=('epochs=9.0', 'seed=3')"),
+    "overrides: 'seed=3': the seeds of a search are set by its `seeds`, as in seeds=(3,)",
+  ),
+  ((QUICKSTART, '--workdir=DIR', '--config.overrides=None'), 'overrides=None must be a tuple of'),
   ((QUICKSTART, '--workdir=DIR', '--config.space=None'), 'space=None must be a tuple'),
   ((QUICKSTART, '--workdir=DIR', '--config.scheduler=None'), 'scheduler=None must be a block such'),
   ((QUICKSTART, '--workdir=DIR', '--study='), "--study='' must be a text of one line"),
@@ -438,6 +443,35 @@ REFUSED = (
     "space: 'prune.target' at 1.5 of configs/quickstart.py: prune.target=1.5: allowed is",
   ),
 )
+
+
+OF_A_FILE = """
+from sparsejax.search.plan import base
+
+
+def get_config():
+  config = base.get_config().to_dict()
+  {change}
+  return __import__('ml_collections').ConfigDict(config)
+"""
+
+
+@pytest.mark.parametrize('field', [*base.get_config(), 'scheduler.name', 'scheduler.eta'])
+@pytest.mark.parametrize('value', ['None', '{1}', "['x']", "{'a': 1}", "b'x'", '[[]]', "'x'"])
+def test_whatever_a_file_has_in_a_field_it_is_refused_in_one_line(field, value, tmp_path, capsys):
+  block, _, key = field.rpartition('.')
+  place = f"config['{block}']['{key}']" if block else f"config['{key}']"
+  (tmp_path / 'mine.py').write_text(OF_A_FILE.format(change=f'{place} = {value}'))
+  flags = {'scheduler.name': 'none', 'scheduler.eta': '3', 'trials': '5'}
+  for flag, text in flags.items():
+    given = [] if flag == field else [f'--config.{flag}={text}']
+    argv = [f'--config={tmp_path}/mine.py', f'--workdir={tmp_path}/search', *given]
+    assert sweep.main(['sweep', *argv]) == 2
+    error = capsys.readouterr().err
+    assert error.startswith('sweep: ')
+    assert error.count('\n') == 1
+    assert field.partition('.')[0] in error or 'space=() must' in error
+  assert not (tmp_path / 'search').exists()
 
 
 @pytest.mark.parametrize(('arguments', 'message'), REFUSED, ids=[m for _, m in REFUSED])

@@ -1,8 +1,12 @@
 """What tools/costs/scaling.py makes of the lines of its runs."""
 
+import re
+
 import jax
 import pytest
 
+from sparsejax.experiment.config import base, commandline, loading
+from tools import ROOT
 from tools.costs import places, scaling
 
 LINES = [
@@ -20,6 +24,28 @@ def test_windows_with_compilation_or_validation_are_not_timed():
 def test_ideal_is_one_devices_step_as_often_as_there_are_shares():
   rows = [{'shares': 1, 'step_seconds': 0.5}, {'shares': 4, 'step_seconds': 3.0}]
   assert [row['of_ideal'] for row in scaling.with_ratios(rows)] == [1.0, 1.5]
+
+
+@pytest.mark.usefixtures('_from_the_root')
+@pytest.mark.parametrize('case', scaling.CASES.values(), ids=scaling.CASES)
+def test_the_config_of_a_case_is_there_and_is_dense(case):
+  for place in (scaling.ONE, scaling.EIGHT):
+    settings = commandline.resolve(scaling.arguments_of(case, place, None))
+    assert settings['chain'] == base.SGD
+    assert settings['batch_size'] == case.batch_size * place.shares
+
+
+NAMED = re.compile(r'configs/[\w/]+\.py(?::[\w.,]+)?')
+
+
+@pytest.mark.usefixtures('_from_the_root')
+def test_every_config_that_a_tool_names_is_there():
+  files = [*(ROOT / 'tools').rglob('*.py'), *(ROOT / 'sparsejax').rglob('*.py')]
+  named = {name for file in files for name in NAMED.findall(file.read_text())}
+  assert len(named) > 3
+  for name in named:
+    if 'NAME' not in name:
+      loading.load(name)
 
 
 @pytest.mark.parametrize('case', scaling.CASES.values(), ids=scaling.CASES)

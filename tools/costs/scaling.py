@@ -71,7 +71,9 @@ class Case(NamedTuple):
 
 def _lenet(model: str, data: str = 'mnist') -> tuple[str, ...]:
   return (
-    '--config=configs/base.py',
+    '--config=configs/quickstart.py',
+    "--config.chain=('add_decayed_weights', 'trace', 'scale_by_learning_rate')",
+    '--config.method=dense',
     f'--config.model.name={model}',
     f'--config.data.name={data}',
     '--config.scale_by_learning_rate.learning_rate=0.01',

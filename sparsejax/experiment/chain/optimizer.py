@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from sparsejax.experiment.chain import links, proximal, pruning, rates
+from sparsejax.experiment.chain import foreign, links, proximal, pruning, rates
 from sparsejax.experiment.chain.durations import Clock, in_steps
 from sparsejax.experiment.config import fields
 from sparsejax.experiment.config.kinds import is_number
@@ -88,8 +88,7 @@ def _build_link(name, blocks, clock, costs, unfolded):
     return pruning.build_rewind(block, blocks.get('prune'), clock)
   factory = lookup('link of chain or inner', name, links.known())
   known = inspect.signature(factory).parameters
-  for key in block:
-    lookup('setting', f'{name}.{key}', {f'{name}.{setting}': None for setting in known})
+  foreign.check(name, factory, block)
   scheduled = {
     key: rates.build(value, clock, f'{name}.{key}')
     for key, value in block.items()

@@ -7,13 +7,15 @@ import copy
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from ml_collections import ConfigDict
-from ml_collections.config_dict import placeholder
-
 from sparsejax.experiment.config import fields
 from sparsejax.experiment.config.fields import SGD, Field
 from sparsejax.experiment.config.kinds import Integer, Optional, Text
+from sparsejax.internal.needs import needed
 from sparsejax.posterior.layers import DETERMINISTIC
+
+with needed('experiments'):
+  from ml_collections import ConfigDict
+  from ml_collections.config_dict import placeholder
 
 __all__ = ['EVENTS', 'LAYERS', 'LINKS', 'SGD', 'VERSION', 'complete', 'defaults', 'get_config']
 

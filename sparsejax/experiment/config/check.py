@@ -81,7 +81,7 @@ def used_blocks(settings: Mapping[str, Any]) -> set[str]:
     block = settings.get(name)
     inner = _texts(block.get('inner')) if isinstance(block, Mapping) else []
     names.extend(link for link in inner if link not in names)
-  return {*names, str(settings.get('layers'))}
+  return {*names, *_texts((settings.get('layers'),))}
 
 
 def _texts(names: Any) -> list[str]:
@@ -126,8 +126,9 @@ def take(field: str, value: Any, kind: Kind) -> Any:
     taken = kind.take(value)
   except WrongError as error:
     raise ValueError(f'{field}={shown(value)} must be {error}') from None
-  if isinstance(kind, Scheduled) and isinstance(taken, Mapping):
-    return _schedule(field, taken, kind.kind)
+  bare = kind.kind if isinstance(kind, Optional) else kind
+  if isinstance(bare, Scheduled) and isinstance(taken, Mapping):
+    return _schedule(field, taken, bare.kind)
   return taken
 
 

@@ -13,6 +13,7 @@ from sparsejax.experiment.config import check, fields, loading, overrides
 from sparsejax.experiment.config.fields import Field
 from sparsejax.experiment.config.kinds import is_number
 from sparsejax.experiment.terminal.errors import UsageError
+from sparsejax.experiment.terminal.say import shown
 
 
 def shortened(settings: Mapping[str, Any], share: float) -> dict[str, Any]:
@@ -83,13 +84,26 @@ def checked(config: ConfigDict | Mapping[str, Any], name: str = '') -> dict[str,
   Raises:
     UsageError: in one line, whatever is wrong with a field.
   """
-  if not isinstance(config, ConfigDict):
-    config = ConfigDict(dict(config))
   try:
-    settings = overrides.applied(config, {})
+    settings = overrides.applied(_in_blocks(config), {})
     return check.check(settings | ({'name': name} if name else {}))
   except ValueError as error:
     raise UsageError(_with_prefix(str(error))) from error
+
+
+def _in_blocks(config: ConfigDict | Mapping[str, Any]) -> ConfigDict:
+  """A ConfigDict of its own; a name that is no text is refused, which ConfigDict can't hold."""
+  plain = config.to_dict() if isinstance(config, ConfigDict) else dict(config)
+
+  def check_names(block, prefix):
+    for name, value in block.items():
+      if not isinstance(name, str) or '.' in name:
+        raise ValueError(f'config{prefix}: {shown(name)} must be the name of a field')
+      if isinstance(value, Mapping):
+        check_names(value, f'{prefix}.{name}')
+
+  check_names(plain, '')
+  return ConfigDict(plain)
 
 
 def help_text() -> str:

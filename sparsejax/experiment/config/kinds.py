@@ -200,7 +200,8 @@ class Choice(Word):
 
   def take(self, value: Any) -> str:
     if not isinstance(value, str) or value not in self.every:
-      raise WrongError(f'{self.says}{nearest(str(value), self.every, cutoff=0.5)}')
+      near = nearest(str(value), self.every, cutoff=0.5)
+      raise WrongError(f'{self.says};{near}' if near else self.says)
     return value
 
 

@@ -12,7 +12,7 @@ from ml_collections import ConfigDict
 
 from sparsejax.experiment.config import argument
 from sparsejax.experiment.terminal.errors import UsageError
-from sparsejax.experiment.terminal.say import shown
+from sparsejax.experiment.terminal.say import printable, shown
 from sparsejax.internal.lookup import nearest
 
 
@@ -25,9 +25,11 @@ def load(file: str) -> ConfigDict:
     UsageError: in one line, with the line of the file where it is the file's fault.
   """
   path, _, text = file.partition(':')
+  if not path:
+    raise UsageError(f'config={shown(file)} must name a file, NAME.py[:ARGUMENT]')
   named = place = pathlib.Path(path)
   if file.endswith(':'):
-    raise UsageError(f'config={file} must have an argument after its colon, or no colon')
+    raise UsageError(f'config={printable(file)} must have an argument after its colon, or no colon')
   network, underscore, method = place.name.partition('_')
   if underscore and not os.path.isfile(place):  # which no name makes raise
     place, text = place.parent / method, f'{network},{text}' if text else network
@@ -35,16 +37,16 @@ def load(file: str) -> ConfigDict:
     raise UsageError(no_config(named))
   module = execute(place, 'config')
   if not callable(make := getattr(module, 'get_config', None)):
-    raise UsageError(f'config={path} is no config: it must have a function get_config()')
+    raise UsageError(f'config={printable(path)} is no config: it must have a function get_config()')
   try:
     values = argument.read(make, text)
   except ValueError as error:
     what = file if place == named else f'{file}: there is no such file, so it is {place}:{text}'
-    raise UsageError(f'config={what}: {error}') from None
+    raise UsageError(f'config={printable(what)}: {error}') from None
   with TellingWhere(place):
     config = make(*values)
   if not isinstance(config, ConfigDict):
-    raise UsageError(f'config={file}: get_config() must return a ConfigDict')
+    raise UsageError(f'config={printable(file)}: get_config() must return a ConfigDict')
   return config
 
 
@@ -89,15 +91,27 @@ class TellingWhere:
   def __exit__(self, kind, error, trace) -> None:
     if error is None or not isinstance(error, Exception):
       return
-    frames = [f for f in traceback.extract_tb(trace) if pathlib.Path(f.filename) == self.place]
-    number = error.lineno if isinstance(error, SyntaxError) else frames[-1].lineno if frames else 0
-    where = f'{self.place}:{number}' if number else str(self.place)
+    where = printable(self._where(error, trace))
     said = [line.strip() for line in str(error).splitlines() if line.strip()]
     text = said[-1] if said else ''
     if isinstance(error, KeyError | AttributeError) and len(said) > 1:
       text = said[0]
     named = text if isinstance(error, ValueError) else f'{type(error).__name__}: {text}'
     raise UsageError(f'{where}: {named}') from error
+
+  def _where(self, error, trace) -> str:
+    """FILE:LINE, the file as it was named; of what it can't import for its syntax, that file."""
+    if isinstance(error, SyntaxError) and error.filename:
+      found = [(error.filename, error.lineno)]
+    else:
+      found = [(frame.filename, frame.lineno) for frame in traceback.extract_tb(trace)]
+      found = [(file, line) for file, line in found if self._is_it(file)]
+    file, line = found[-1] if found else ('', None)
+    place = self.place if not file or self._is_it(file) else file
+    return f'{place}:{line}' if line else str(place)
+
+  def _is_it(self, file: str) -> bool:
+    return os.path.abspath(file) == os.path.abspath(self.place)
 
 
 def no_config(path: pathlib.Path) -> str:
@@ -109,4 +123,4 @@ def no_config(path: pathlib.Path) -> str:
   there = (
     f'{nearest(path.stem, known)} in {folder} there are {names}' if known else ' it must be NAME.py'
   )
-  return f'config={path}: there is no such file;{there}'
+  return f'config={printable(path)}: there is no such file;{there}'

@@ -20,6 +20,8 @@ def read_npz(path: str | os.PathLike) -> tuple[Whole, str]:
     ValueError: one line that names the file, the array and what is wrong with it.
   """
   where = f"data.name='npz:{os.fspath(path)}'"
+  if not os.fspath(path):
+    raise ValueError(f'{where} must have the path of an npz file after its colon: npz:PATH')
   arrays = _npz_arrays(path, where)
   splits = {}
   for part in ('train', 'test'):

@@ -56,7 +56,9 @@ def replacing(path: pathlib.Path) -> Generator[pathlib.Path]:
   """
   # Not by tempfile, whose files nobody but the owner may read.
   # Containers that share a folder can have the same process numbers.
-  temporary = path.with_name(f'.{path.name}.{uuid.uuid4().hex}.tmp')
+  # Of a long name only so much that the temporary one, too, has the 255 bytes that a name may have.
+  name = os.fsencode(path.name)[:200].decode(errors='ignore')
+  temporary = path.with_name(f'.{name}.{uuid.uuid4().hex}.tmp')
   try:
     yield temporary
     os.replace(temporary, path)

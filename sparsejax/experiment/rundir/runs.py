@@ -121,9 +121,12 @@ class RunDirectory:
 
   @property
   def saved_step(self) -> int | None:
-    """The newest step that was saved here, or None where none was."""
+    """The newest step that was saved here, -1 where it is not known which, None where none was."""
     file = self.path / files.PROGRESS
-    return self._read(file).get('saved_step', -1) if file.exists() else None
+    if not file.exists():
+      return None
+    step = self._read(file).get('saved_step')
+    return step if isinstance(step, int) else -1
 
   def set_aside(self) -> None:
     """Moves all that the run has made to a folder of its own, so that it begins at step 0."""

@@ -5,6 +5,7 @@ the same as plain aligned text.
 """
 
 import itertools
+import math
 import sys
 from collections.abc import Mapping, Sequence
 from typing import Any, TextIO
@@ -319,7 +320,7 @@ def final_table(summary: Mapping, stream: TextIO | None = None) -> None:
     summary: what summary.json holds; what it lacks is left out, or shown as a dash.
     stream: where to; stdout by default.
   """
-  blocks = []
+  blocks, summary = [], _with_infinite(summary)
   if summary.get('layers'):
     blocks += [('Layers', *_rows('layer', _layers(summary['layers']), LAYER_COLUMNS)), '']
   if summary.get('phases'):
@@ -330,6 +331,19 @@ def final_table(summary: Mapping, stream: TextIO | None = None) -> None:
     blocks += [_posterior_line(summary)]
   blocks += _dead_layers(_layers(summary.get('layers', {})))
   print_blocks(stream, [*blocks, _result_line(summary)])
+
+
+INFINITE = ('compression', 'theoretical_speedup', 'compression_with_bits')
+
+
+def _with_infinite(figures: Any) -> Any:
+  """The figures of a file: where no weight is left they have null, as JSON has no infinity."""
+  if not isinstance(figures, Mapping):
+    return figures
+  return {
+    key: math.inf if value is None and key in INFINITE else _with_infinite(value)
+    for key, value in figures.items()
+  }
 
 
 def _dead_layers(layers: list[tuple[str, Mapping]]) -> list[str]:

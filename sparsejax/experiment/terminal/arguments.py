@@ -1,8 +1,9 @@
 """A command line of argparse whose mistakes are errors, for a command to tell in its own way."""
 
 import argparse
+import os
 import pathlib
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from sparsejax.experiment.terminal.errors import UsageError
 from sparsejax.experiment.terminal.say import shown
@@ -43,3 +44,25 @@ def folder(flag: str, text: str, what: str = 'folder') -> pathlib.Path:
   except OSError as error:
     raise UsageError(f'{flag}={shown(text)} must be a {what}: {error.strerror}') from None
   return path
+
+
+def path_text(argument: str, value: Any, what: str) -> str:
+  """Returns the text of a path that was given from Python.
+
+  Args:
+    argument: of a function, for the message.
+    value: of it.
+    what: it must be, where it is no path.
+
+  Raises:
+    UsageError: it is no path, or one that names nothing.
+
+  Example:
+    >>> path_text('run', None, 'the directory of a finished run')
+    Traceback (most recent call last):
+    sparsejax.experiment.terminal.errors.UsageError: run=None must be the directory of a ...
+  """
+  text = os.fspath(value) if isinstance(value, str | os.PathLike) else None
+  if not isinstance(text, str) or not text or '\0' in text:
+    raise UsageError(f'{argument}={shown(value)} must be {what}')
+  return text

@@ -13,7 +13,7 @@ from sparsejax.experiment.config.kinds import NAMES_OF_ONES_OWN
 from sparsejax.experiment.data import sources
 from sparsejax.experiment.data.splits import Whole
 from sparsejax.experiment.step import events
-from sparsejax.experiment.training import own_code
+from sparsejax.experiment.training import own_code, parts
 from sparsejax.internal.lookup import lookup
 from sparsejax.posterior.families.family import check as check_family
 from sparsejax.posterior.layers import DETERMINISTIC
@@ -26,11 +26,13 @@ class Own(NamedTuple):
     kind: a name in `KINDS`.
     name: by which a config names it.
     digest: of its code.
+    place: which function of its file it is.
   """
 
   kind: str
   name: str
   digest: str
+  place: str
 
 
 class Kind(NamedTuple):
@@ -114,7 +116,8 @@ def register(kind: str, name: str, part: Any, settings: Mapping[str, Any] | None
       one that must be an integer is an integer.
 
   Raises:
-    ValueError: an unknown kind, a name that is taken by another part, or a part that can't be one.
+    ValueError: an unknown kind, a name that can't be or is taken by another part, or a part that
+      can't be one.
 
   Example:
     >>> import jax.numpy as jnp
@@ -123,17 +126,33 @@ def register(kind: str, name: str, part: Any, settings: Mapping[str, Any] | None
     >>> register('criterion', 'squared_for_this_example', squared)
   """
   known = lookup('kind of part', kind, KINDS)
-  own = Own(kind, name, own_code.digest(part))
+  parts.check_name(kind, name)
+  own = Own(kind, name, own_code.digest(part), parts.place(part))
   table = known.table()
   before = _own.get((kind, name))
-  if (name in table and before is None) or (before is not None and before.digest != own.digest):
+  if (name in table and before is None) or (before is not None and before != own):
     raise ValueError(f'register: the {kind} {name!r} is there already: another name is needed')
+  parts.check(kind, part, settings)
+  if _is_anothers(kind, name):
+    raise ValueError(
+      f'register: the {kind} {name!r}: a config has something else of that name: another one is '
+      'needed'
+    )
   try:
     table[name] = known.made(name, part, settings or {})
   except ValueError as error:
     raise ValueError(f'register: the {kind} {name!r}: {error}') from error
   _own[kind, name] = own
   NAMES_OF_ONES_OWN.setdefault(kind, set()).add(name)
+
+
+def _is_anothers(kind: str, name: str) -> bool:
+  """Whether a field of a config, or a block of another kind of part, has that name."""
+  if kind not in parts.IN_BLOCKS:
+    return False
+  others = [other for other in parts.IN_BLOCKS if other != kind]
+  is_block = any(name in KINDS[other].table() for other in others)
+  return is_block or name in {*fields.FIELDS, DETERMINISTIC}
 
 
 def data_set(

@@ -8,12 +8,12 @@ from typing import Any, NamedTuple
 
 from optuna.distributions import CategoricalDistribution
 
-from sparsejax.experiment.config.check import read_only_with, take
+from sparsejax.experiment.config.check import read_only_with
+from sparsejax.experiment.config.fields import base_of
 from sparsejax.experiment.config.identity import experiment_of, short_value
-from sparsejax.experiment.config.kinds import Integer, is_number
-from sparsejax.experiment.terminal.say import shown
+from sparsejax.experiment.config.kinds import is_number
 from sparsejax.internal.lookup import lookup
-from sparsejax.search.plan import base, space
+from sparsejax.search.plan import fields, space
 from sparsejax.search.plan.brackets import Rung, Slot, brackets, plan
 
 Resolve = Callable[[str], dict[str, Any]]  # 'configs/NAME.py:ARGUMENT' -> its resolved settings
@@ -26,8 +26,6 @@ METRICS = (
   'active_parameters',
 )
 DIRECTIONS = ('minimize', 'maximize')
-SEED = Integer(0, 2**32 - 1)
-INTEGERS = {'sampler_seed': SEED, 'trials': Integer(1, 2**16), 'deaths': Integer(0, 2**16)}
 COUNTED = 1000  # combinations of a space, up to which it is counted how many are one experiment
 
 
@@ -61,24 +59,7 @@ def check(settings: Mapping[str, Any], resolve: Resolve) -> Sweep:
   Raises:
     ValueError: what can't be, in one line.
   """
-  settings = json.loads(json.dumps(settings))  # as the workers will read them
-  if not settings['configs']:
-    raise ValueError('configs=(): allowed is one or more')
-  if wrong := [config for config in settings['configs'] if not isinstance(config, str)]:
-    raise ValueError(f'configs: {wrong[0]!r}; allowed are texts such as configs/NAME.py:ARGUMENT')
-  for name, default in base.get_config().to_dict().items():
-    kind, says = {tuple: (list, 'a tuple'), dict: (dict, f'a block such as {default!r}')}.get(
-      type(default), (object, '')
-    )
-    if not isinstance(settings[name], kind):
-      raise ValueError(f'{name}={shown(settings[name])} must be {says}')
-  for name, kind in INTEGERS.items():
-    take(name, settings[name], kind)
-  take('scheduler.eta', settings['scheduler']['eta'], Integer(2, 2**16))
-  for seed in settings['seeds']:
-    take('seeds', seed, SEED)
-  if not settings['seeds']:
-    raise ValueError('seeds=() must be one integer or more')
+  settings = fields.check(settings)
   lookup('sampler', settings['sampler'], dict.fromkeys(SAMPLERS))
   lookup('scheduler.name', settings['scheduler']['name'], dict.fromkeys(SCHEDULERS))
   _check_goals(settings)
@@ -90,6 +71,7 @@ def check(settings: Mapping[str, Any], resolve: Resolve) -> Sweep:
     raise ValueError(
       f"configs: '{given[0]}' has an argument, and so has the space; allowed is either"
     )
+  _check_overrides(settings['overrides'], keys)
   _check_effects(settings, parameters, resolve)
   for key, values in ((space.CONFIG, settings['configs']), (space.SEED, settings['seeds'])):
     if len(set(values)) < len(values) or not values:
@@ -109,6 +91,17 @@ def check(settings: Mapping[str, Any], resolve: Resolve) -> Sweep:
     )
   _check_each_once(settings, [{space.CONFIG: config} for config in settings['configs']], resolve)
   return Sweep(settings, parameters, None, _slots(settings, parameters, resolve))
+
+
+def _check_overrides(overrides, keys):
+  """Refuses an override of what varies: no trial would have it."""
+  varied = {base_of(key): key for key in keys}
+  for name, text in fields.check_overrides(overrides).items():
+    if (key := varied.get(base_of(name))) is not None:
+      raise ValueError(
+        f"overrides: '{name}={text}' would never be used, since the space varies '{key}'; it must "
+        'be in one of them'
+      )
 
 
 def _check_goals(settings):

@@ -1,5 +1,6 @@
 """The chain from its names: PyTorch's SGD by hand, and no order that undoes itself."""
 
+import inspect
 import re
 
 import jax
@@ -9,7 +10,7 @@ import optax
 import pytest
 from test_pruning_config import PRUNE
 
-from sparsejax.experiment.chain import links, optimizer
+from sparsejax.experiment.chain import foreign, links, optimizer
 from sparsejax.experiment.chain.durations import Clock
 
 CLOCK = Clock(examples=100, batch_size=10, epochs=4.0)  # 10 steps an epoch, 40 in all
@@ -199,7 +200,7 @@ def test_an_order_that_makes_no_sense_is_refused_and_told_why(chain, inner, mess
     (('masked', 'sgd'), {}, "unknown link of chain or inner 'masked'"),
     (('chain', 'sgd'), {}, "unknown link of chain or inner 'chain'"),
     (SGD, {'trace': {'decai': 0.5}}, "'trace.decai': did you mean 'trace.decay'?"),
-    (('sgd',), {'sgd': {}}, 'config.chain: sgd: sgd() missing 1 required'),
+    (('sgd',), {'sgd': {}}, 'sgd.learning_rate is missing: it must be a number of 0'),
     (
       ('lbfgs',),
       {},
@@ -212,6 +213,47 @@ def test_unknown_links_and_settings_are_refused_with_the_nearest_name(chain, blo
   with pytest.raises(ValueError, match=re.escape(message)) as error:
     optimizer.build(chain, BLOCKS | blocks, CLOCK)
   assert '\n' not in str(error.value)
+
+
+NAN, ENDLESS = float('nan'), float('inf')
+RISING = {'schedule': 'linear', 'initial': -0.1, 'final': 0.1}
+
+
+@pytest.mark.parametrize(
+  ('link', 'setting', 'values', 'expected'),
+  [
+    ('adam', 'learning_rate', (NAN, ENDLESS, -1, 'nope', '', None, True, [], {1}), 'a number of 0'),
+    ('adam', 'b1', (NAN, 1.0, -0.1, '0.9', None, (0.9,)), 'a number of 0 or more and below 1, or'),
+    ('adam', 'eps', (NAN, -1e-8, 'x', None), 'a number of 0 or more, or a'),
+    ('adam', 'nesterov', (1, 'True', None, ()), 'True or False'),
+    ('adam', 'mu_dtype', (5, 'float', 'int8', {1}), 'one of float32, bfloat16, float16, or None'),
+    ('sgd', 'momentum', (NAN, 1, 'x', [0.9]), "and below 1, or a schedule's block, or None"),
+    ('adafactor', 'min_dim_size_to_factor', (0, 1.5, None), 'an integer of 1 or more'),
+    ('noisy_sgd', 'key', (-1, 'x', 2**32), 'an integer of 0 or more, up to 4294967295, or None'),
+    ('adamw', 'mask', ('kernel', 1), 'True or False, or None'),
+  ],
+)
+def test_a_setting_of_a_link_of_optax_is_refused_by_its_name(link, setting, values, expected):
+  for value in values:
+    block = {'learning_rate': 0.1, setting: value}
+    with pytest.raises(ValueError, match=re.escape(expected)) as error:
+      optimizer.build((link,), {link: block}, CLOCK)
+    assert str(error.value).startswith(f'{link}.{setting}=')
+    assert '\n' not in str(error.value)
+
+
+def test_of_a_schedule_it_is_refused_by_its_own_name():
+  with pytest.raises(ValueError, match=re.escape('adam.learning_rate.initial=-0.1 must be')):
+    optimizer.build(('adam',), {'adam': {'learning_rate': RISING}}, CLOCK)
+
+
+@pytest.mark.parametrize('name', sorted({*links.known()} - {*links.OURS}))
+def test_the_defaults_of_a_link_of_optax_are_what_its_settings_may_be(name):
+  factory = links.known()[name]
+  for key, parameter in inspect.signature(factory).parameters.items():
+    kind, default = foreign.kind_of(parameter), parameter.default
+    if kind and isinstance(default, bool | int | float | str | None):
+      assert kind.take(default) == default, key
 
 
 def test_the_learning_rate_of_the_metrics_is_that_of_the_chain():

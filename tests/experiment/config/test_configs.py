@@ -4,6 +4,9 @@ import importlib
 import inspect
 import itertools
 import json
+import pathlib
+import re
+import sys
 
 import golden
 import pytest
@@ -16,6 +19,7 @@ from sparsejax.experiment.chain.durations import Clock, in_steps
 from sparsejax.experiment.config import argument, base, loading
 from sparsejax.experiment.data import sources
 from sparsejax.experiment.step import events
+from sparsejax.experiment.terminal.errors import UsageError
 from sparsejax.experiment.training import agenda
 from tools import ROOT
 
@@ -95,6 +99,32 @@ def test_a_config_of_ones_own_takes_arguments_of_its_own(tmp_path, monkeypatch):
   assert loading.load('mine.py:3').seed == 3
   with pytest.raises(ValueError, match=r"^config=mine.py:x: seed 'x' must be an integer$"):
     loading.load('mine.py:x')
+
+
+WRONG_FILES = {
+  'at import': ('1 / 0\n', 'ZeroDivisionError: division by zero', 1),
+  'in get_config': ("def get_config():\n  raise ValueError('no such rate')\n", 'no such rate', 2),
+  'below it': ('def one():\n  return {}[1]\n\n\ndef get_config():\n  one()\n', 'KeyError: 1', 2),
+  'in its syntax': ('\n\ndef get_config(:\n', 'SyntaxError: invalid syntax', 3),
+  'in a neighbour': ('import mine_beside\n', 'SyntaxError: ', 'mine_beside.py:2'),
+}
+
+
+@pytest.mark.parametrize('case', WRONG_FILES)
+@pytest.mark.parametrize('named', ['mine.py', './mine.py', '../here/mine.py', 'ABSOLUTE'])
+def test_a_wrong_file_is_told_with_its_line_however_it_is_named(named, case, tmp_path, monkeypatch):
+  text, message, where = WRONG_FILES[case]
+  here = tmp_path / 'here'
+  here.mkdir()
+  (here / 'mine.py').write_text(text)
+  (here / 'mine_beside.py').write_text('\ndef f(:\n')
+  monkeypatch.chdir(here)
+  monkeypatch.setattr(sys, 'path', [str(here), *sys.path])
+  path = named.replace('ABSOLUTE', str(here / 'mine.py'))
+  where = where if isinstance(where, str) else f'{pathlib.Path(path)}:{where}'
+  with pytest.raises(UsageError, match=f'{re.escape(where)}: {message}') as told:
+    loading.load(path)
+  assert '\n' not in str(told.value)
 
 
 def test_the_only_argument_without_a_type_is_the_whole_text():

@@ -10,6 +10,7 @@ import registered
 import sparsejax
 from sparsejax.experiment.config import commandline
 from sparsejax.experiment.training import registry, setup
+from sparsejax.experiment.training.registry import data_set
 
 pytestmark = pytest.mark.usefixtures('compiling_is_quick')
 
@@ -139,10 +140,76 @@ def test_a_name_is_taken_once_and_the_same_code_may_come_again(tmp_path):
     registry.register('criterium', 'mine', hash_of)
 
 
+class Unhashable:
+  """A criterion with an equality and no hash."""
+
+  def __eq__(self, other):
+    return True
+
+  def __call__(self, weights):
+    return weights
+
+
+NAMES = (None, 3, '', 'a.b', 'a/b', 'a b', 'a=b', ['a'], '3a', b'a', {1})
+ONE, READ = (lambda weights: weights), (lambda folder, cache: None)
+
+
+@pytest.mark.usefixtures('_forgotten')
+@pytest.mark.parametrize(
+  ('arguments', 'expected'),
+  [
+    *((('criterion', name, ONE), r'name=.* must be a text of letters') for name in NAMES),
+    *(
+      ((kind, 'mine', 0.5), 'part=0.5 must be a function')
+      for kind in set(registry.KINDS) - {'data', 'posterior'}
+    ),
+    (('posterior', 'mine', 0.5), 'it is of type float: it must be a posterior.Family'),
+    (('data', 'mine', READ), r'must be what data_set\(read, ...\) returns'),
+    (('data', 'mine', data_set(None, 2, 1)), 'read=None must be a function'),
+    (('data', 'mine', data_set(READ, 0, 1)), 'num_classes=0 must be an integer of 2 or more'),
+    (('data', 'mine', data_set(READ, 2, '1')), "validation='1' must be an integer of 1 or more"),
+    (('criterion', 'mine', Unhashable()), 'that can be hashed, .*unhashable type'),
+    (
+      ('criterion', 'mine', lambda: 0),
+      r'must be a function \(weights\) to be a criterion: too',
+    ),
+    (('allocation', 'mine', ONE), r'must be a function \(\) to be an allocation: missing a'),
+    (
+      ('event', 'mine', ONE),
+      r'must be a function \(state, settings, context\) to be an event',
+    ),
+    (('criterion', 'mine', ONE, {'a': 1}), "settings={'a': 1} are never read"),
+    (('event', 'mine', lambda a, b, c: a, 3), 'settings=3 must be a dict of numbers'),
+    (('event', 'mine', lambda a, b, c: a, {1: 2}), 'settings={1: 2} must be a dict of numbers'),
+    (('event', 'mine', lambda a, b, c: a, {'a': None}), "its setting 'a' is None"),
+    (('link', 'seed', lambda by: by), 'a config has something else of that name'),
+    (('event', 'adam', lambda a, b, c: a), 'a config has something else of that name'),
+    ((['link'], 'mine', ONE), 'unknown kind of part'),
+  ],
+)
+def test_what_can_not_be_a_part_is_refused_when_it_is_registered(arguments, expected):
+  with pytest.raises(ValueError, match=expected) as told:
+    registry.register(*arguments)
+  assert '\n' not in str(told.value)
+  assert not registry._own
+
+
+@pytest.mark.usefixtures('_forgotten')
+def test_another_function_of_the_same_file_is_another_part():
+  registry.register('criterion', 'mine', ONE)
+  registry.register('criterion', 'mine', ONE)
+  with pytest.raises(ValueError, match="the criterion 'mine' is there already"):
+    registry.register('criterion', 'mine', shaped)
+
+
+def shaped(weights, by=1.0, of=None, kinds=()):
+  return weights
+
+
 @pytest.mark.usefixtures('_forgotten')
 def test_what_is_registered_is_named_where_it_is_missing(tmp_path):
   file = tmp_path / 'mine.py'
   file.write_text(CONFIG)
-  with pytest.raises(ValueError, match=r'must be one of .*largest_negative.* did you mean'):
+  with pytest.raises(ValueError, match=r'must be one of .*largest_negative.*; did you mean'):
     commandline.resolve([f'--config={file}', '--config.prune.criterion=largest_negativ'])
   assert 'mine' not in sys.modules

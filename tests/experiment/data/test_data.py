@@ -367,3 +367,10 @@ def test_cifar_has_its_fixed_moments_and_its_log_split(tmp_path, monkeypatch):
   assert [len(x.labels) for x in (cifar.train, cifar.validation)] == [40_000, 10_000]
   assert cifar.mean == (0.4914, 0.4822, 0.4465)
   assert cifar.std == (0.2023, 0.1994, 0.2010)
+
+
+def test_arrays_without_a_path_are_told_so():
+  with pytest.raises(
+    ValueError, match=r"^data.name='npz:' must have the path of an npz file after"
+  ):
+    datasets.load('npz:')

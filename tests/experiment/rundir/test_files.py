@@ -102,3 +102,14 @@ def test_room_that_ran_out_meanwhile_is_a_full_disk(tmp_path, monkeypatch):
   with pytest.raises(OSError, match='no space') as found, files.naming_full_disk(tmp_path, 50):
     raise ValueError('a short write')
   assert found.value.errno == errno.ENOSPC
+
+
+@pytest.mark.parametrize('name', ['n' * 240, 'n' * 255, 'ř' * 127, 'n' + '名' * 84])
+def test_whatever_name_a_file_may_have_it_can_be_written(name, tmp_path):
+  files.write_json(tmp_path / name, {'a': 1})
+  assert [path.name for path in tmp_path.iterdir()] == [name]
+  with pytest.raises(ValueError), files.replacing(tmp_path / name) as temporary:  # noqa: PT012
+    temporary.write_text('half')
+    assert files.TEMPORARY.fullmatch(temporary.name)
+    raise ValueError
+  assert files.read_json(tmp_path / name) == {'a': 1}

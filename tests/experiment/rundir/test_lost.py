@@ -1,5 +1,6 @@
 """A run whose files were damaged, lost or swapped: it goes on to the same figures, or refuses."""
 
+import shlex
 import shutil
 
 import commands
@@ -11,11 +12,12 @@ import run_folders
 import sparsejax
 from configs import quickstart
 from sparsejax import report
-from sparsejax.experiment.config import base
+from sparsejax.experiment.config import base, commandline
 from sparsejax.experiment.machine import files
-from sparsejax.experiment.run import run
+from sparsejax.experiment.run import _holding, run
 from sparsejax.experiment.rundir import checkpoint, digests
 from sparsejax.experiment.terminal.errors import PausedError, UsageError
+from sparsejax.experiment.training import setup
 
 
 def settings(**changes):
@@ -95,6 +97,14 @@ def test_without_any_checkpoint_left_it_does_not_begin_again_by_itself(runs, min
   train(mine, restart=True)
   assert_as_if_nothing_had_happened(runs, mine)
   assert (mine / 'before-restart-1' / files.METRICS).read_text() == before
+
+
+@pytest.mark.parametrize('text', ['{}', '{"saved_step": null}', '{"saved_step": "x"}'])
+def test_a_step_that_is_not_named_is_not_made_up(mine, text):
+  shutil.rmtree(mine / files.CHECKPOINTS)
+  (mine / files.PROGRESS).write_text(text)
+  with pytest.raises(UsageError, match=r'a step that progress\.json does not name was saved here'):
+    train(mine)
 
 
 def test_damage_to_all_checkpoints_ends_it_and_keeps_them(mine):
@@ -185,11 +195,50 @@ def test_the_zeros_of_a_pruned_network_are_told_where_they_train_again(runs, tmp
   said = ' '.join(capsys.readouterr().out.split())
   assert f'init_from={source}: the network of quickstart, ' in said
   assert '2,510 of its 50,200 weights are active, and the others will train again' in said
-  holding = {'begin_epochs': 0.0, 'target': 0.0, 'parameters': 'kernels'}
-  holding |= {'allocation': 'absolute_threshold'}
-  summary = train(tmp_path / 'held', epochs=1.0, init_from=str(source), prune=holding)
-  assert 'train again' not in capsys.readouterr().out
-  assert summary['active_weights'] == 2510
+
+
+EXCHANGING = ('--config.prune.update_rule=set', '--config.prune.schedule=periodic')
+PRUNING_LATER = {
+  'dense': ("--config.chain=('add_decayed_weights','trace','scale_by_learning_rate')",),
+  'one cut': (),
+  'gradually': ('--config.prune.schedule=cubic', '--config.prune.end_epochs=0.8'),
+  'blocks': ('--config.prune.granularity=blocks', '--config.prune.block=(2, 2)'),
+  'exchanging': (
+    *EXCHANGING,
+    '--config.prune.end_steps=30',
+    '--config.prune.every_steps=9',
+    '--config.prune.exchange_share=0.1',
+    "--config.chain=('prune',)",
+    "--config.prune.inner=('trace','scale_by_learning_rate')",
+  ),
+}
+
+
+def flags_of(case):
+  later = () if case == 'dense' else ('--config.prune.begin_epochs=0.5',)
+  return ['--config=configs/quickstart.py', '--config.epochs=1.0', *PRUNING_LATER[case], *later]
+
+
+@pytest.mark.usefixtures('_from_the_root')
+@pytest.mark.parametrize('case', PRUNING_LATER)
+def test_the_advice_to_hold_zeros_can_be_followed_whatever_the_config_prunes(case):
+  advice = shlex.split(_holding(setup.build(commandline.resolve(flags_of(case))).config))
+  experiment = setup.build(commandline.resolve([*flags_of(case), *advice]))
+  assert experiment.agenda.first_cut == 0
+  assert experiment.threshold == 0.0
+
+
+def test_who_follows_the_advice_holds_the_zeros(runs, tmp_path):
+  flags = [*flags_of('dense'), f'--config.init_from={runs / "whole"}']
+  status, told, error = commands.launch(*flags, f'--workdir={tmp_path / "first"}')
+  assert status == 0, error
+  [told] = [line for line in told.splitlines() if 'will train again' in line]
+  advice = shlex.split(told.partition('; to hold them: ')[2])
+  assert '--config.prune.allocation=absolute_threshold' in advice
+  status, told, error = commands.launch(*flags, *advice, f'--workdir={tmp_path / "held"}')
+  assert status == 0, error
+  assert 'will train again' not in told
+  assert commands.summary(tmp_path / 'held')['active_weights'] == 2510
 
 
 def test_a_layer_of_which_hardly_a_weight_is_left_is_named(tmp_path, capsys):

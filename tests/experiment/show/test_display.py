@@ -242,6 +242,14 @@ def test_letters_that_the_stream_lacks_are_replaced():
 # The result.
 
 
+@pytest.mark.parametrize('ratio', [None, math.inf])
+def test_a_ratio_to_nothing_is_infinite_in_memory_and_from_a_file(ratio):
+  ratios = {'compression': ratio, 'theoretical_speedup': ratio}
+  told = printed(display.final_table, ratios | {'phases': {'final': {'step': 1, **ratios}}})
+  assert 'compression infinite, theoretical speed-up infinite' in told
+  assert told.count('infinite') == 4
+
+
 def test_the_final_table_in_a_file_is_exact():
   assert printed(display.final_table, SUMMARY) == (
     'Layers\n'

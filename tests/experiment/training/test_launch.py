@@ -235,6 +235,16 @@ def test_links_named_on_the_command_line_take_their_settings_from_it():
 
 
 @pytest.mark.usefixtures('_from_the_root')
+def test_help_of_a_config_is_the_table_of_its_settings(capsys):
+  told = []
+  for flag in ('--print_config', '--config.help'):
+    assert run_here([QUICK, flag, '--config.prune.target=0.125']) == 0
+    told.append(capsys.readouterr())
+  assert told[0] == told[1]
+  assert 'prune.target' in told[0].out
+  assert '0.125' in told[0].out
+
+
 def test_help_tells_every_field(capsys):
   assert run_here(['--help']) == 0
   output = capsys.readouterr().out

@@ -111,33 +111,124 @@ def test_what_is_no_finished_run_is_said_to_be_none(damage, trained, tmp_path):
     sparsejax.load(run)
 
 
-CORE = """
-import sys
-class Missing:
-  def find_spec(self, name, path=None, target=None):
-    if name.partition('.')[0] in {'flax', 'ml_collections', 'orbax', 'absl_missing', 'rich'}:
-      raise ModuleNotFoundError(f'No module named {name!r}', name=name)
-sys.meta_path.insert(0, Missing())
+NO_PATHS = (None, 3, ['run'], {'a': 1}, b'run', '', 'a\0b', object())
+
+
+@pytest.mark.parametrize(
+  ('call', 'wrong', 'expected'),
+  [
+    *((lambda v: sparsejax.run(v), v, 'config=.* must be') for v in NO_PATHS if v != {'a': 1}),
+    *((lambda v: sparsejax.load(v), v, 'run=.* must be the directory of') for v in NO_PATHS),
+    *(
+      (lambda v: sparsejax.load('run', parts=v), v, 'parts=.* must be a file of Python')
+      for v in NO_PATHS[1:]
+    ),
+    *(
+      (lambda v: sparsejax.run(short(), workdir=v), v, 'workdir=.* must be a folder, or None')
+      for v in NO_PATHS[1:]
+    ),
+    (lambda v: sparsejax.run(v), quickstart, r'config=<module .* must be a ConfigDict'),
+    (lambda v: sparsejax.run(v), {1: 2}, 'config: 1 must be the name of a field'),
+    (lambda v: sparsejax.run(v), {'prune': {1: 2}}, 'config.prune: 1 must be the name of a field'),
+    (lambda v: sparsejax.run(v), 'a\nb', r'config=a\\nb: there is no such file'),
+    (lambda v: sparsejax.load(v), 'a\nb', r'run=a\\nb must be the directory of'),
+    (lambda v: sparsejax.run(short(), name=v), None, 'name=None must be a text'),
+    (lambda v: sparsejax.run(short(), restart=v), 'no', "restart='no' must be True or False"),
+  ],
+)
+def test_an_argument_of_another_type_is_told_in_a_line(
+  call, wrong, expected, tmp_path, monkeypatch
+):
+  monkeypatch.chdir(tmp_path)
+  with pytest.raises(UsageError, match=expected) as told:
+    call(wrong)
+  assert '\n' not in str(told.value)
+  assert not list(tmp_path.iterdir())
+
+
+ONLY_THE_CORE = """
+import importlib.machinery, sys
+CORE = {'jax', 'jaxlib', 'ml_dtypes', 'numpy', 'opt_einsum', 'optax', 'absl', 'scipy', 'sparsejax'}
+CORE |= sys.stdlib_module_names
+class Installed(importlib.machinery.PathFinder):
+  @classmethod
+  def find_spec(cls, name, path=None, target=None):
+    package = name.partition('.')[0]
+    return super().find_spec(name, path, target) if package in CORE or package[0] == '_' else None
+sys.meta_path[:] = [
+  Installed if finder is importlib.machinery.PathFinder else finder
+  for finder in sys.meta_path
+  if 'editable' not in str(finder)
+]
+"""
+PRUNES = """
 import jax, jax.numpy as jnp, optax, sparsejax
 tx = optax.chain(optax.sgd(0.1), sparsejax.prune(sparsejax.one_shot(0, 0.5)))
 params = {'kernel': jnp.arange(8.0).reshape(2, 4) + 1}
 updates, _ = tx.update(params, tx.init(params), params)
 print(int((optax.apply_updates(params, updates)['kernel'] != 0).sum()))
-from sparsejax import launch
-from sparsejax.internal import extras
-sys.exit(extras.explained(launch.main, ['launch.py', '--config=configs/quickstart.py']))
+"""
+COMMANDS = """
+import os, runpy
+os.environ['SPARSEJAX_STUDY'] = ''
+config = '--config=configs/quickstart.py'
+sweep = ['--config=configs/sweeps/quickstart.py', '--workdir=/tmp/none']
+for name, argv in {
+  'launch': [config], 'sweep': sweep, 'sweep_worker': ['/tmp/none', 'sweep'], 'benchmark': [config],
+  'report': ['docs', '--out=/tmp/none'], 'deploy': ['--run=docs'],
+}.items():
+  sys.argv = [name, *argv]
+  try:
+    runpy.run_module(f'sparsejax.{name}', run_name='__main__')
+  except SystemExit as ended:
+    print(name, ended.code)
+"""
+IMPORTS = """
+for text in (
+  'from sparsejax import run', 'sparsejax.load', 'sparsejax.register', 'import sparsejax.models',
+  'from sparsejax.nn import get', 'import sparsejax.models.vgg',
+  'from sparsejax.experiment.config import base',
+):
+  try:
+    exec(f'import sparsejax\\n{text}')
+  except ModuleNotFoundError as error:
+    print(text, '|', error, '|', error.name.partition('.')[0])
 """
 
 
-def test_the_core_prunes_without_the_extras_and_a_command_says_what_it_needs():
-  found = subprocess.run(
-    [sys.executable, '-c', CORE],
+def with_only_the_core(program):
+  return subprocess.run(
+    [sys.executable, '-c', ONLY_THE_CORE + program],
     cwd=commands.ROOT,
     env=commands.environment(),
     capture_output=True,
     text=True,
   )
+
+
+def test_the_core_prunes_without_the_extras():
+  found = with_only_the_core(PRUNES)
   assert found.stdout == '4\n', found.stderr
-  assert found.returncode == 2
-  assert found.stderr.count('\n') == 1, found.stderr
-  assert "is not installed: pip install 'sparsejax[experiments]'" in found.stderr
+
+
+def test_every_command_says_what_it_needs_beyond_the_core():
+  found = with_only_the_core(COMMANDS)
+  ended = [line.split() for line in found.stdout.splitlines()]
+  assert [name for name, _ in ended] == [
+    *('launch', 'sweep', 'sweep_worker', 'benchmark', 'report', 'deploy')
+  ]
+  assert {status for _, status in ended} == {'2'}, found.stderr
+  lines = found.stderr.splitlines()
+  assert len(lines) == len(ended), found.stderr
+  for line in lines:
+    assert line.endswith(" is not installed: pip install 'sparsejax[experiments]'"), line
+
+
+def test_what_is_imported_says_what_it_needs_beyond_the_core():
+  found = with_only_the_core(IMPORTS)
+  told = [line.split(' | ') for line in found.stdout.splitlines()]
+  assert len(told) == 7, found.stdout + found.stderr
+  for text, message, package in told:
+    extra = 'models' if 'models' in text or 'nn' in text else 'experiments'
+    assert message.endswith(f"pip install 'sparsejax[{extra}]'"), text
+    assert message.startswith(f'the package {package} is not installed: ')
