@@ -184,3 +184,10 @@ def test_what_a_run_had_made_before_a_restart_is_not_a_run(tmp_path):
   before = write_run(path / 'before-restart-1', seed=1)
   assert [run.path for run in collect.collect([tmp_path])] == [path.resolve()]
   assert [run.path for run in collect.collect([before])] == [before.resolve()]
+
+
+@pytest.mark.parametrize('summary', [{}, {'summary': None}])
+def test_a_run_that_has_begun_misses_its_environment(tmp_path, summary):
+  write_run(tmp_path / 'run', environment=None, **summary)
+  (run,) = collect.collect([tmp_path])
+  assert run.problems == ('environment.json is missing',)

@@ -309,7 +309,8 @@ def _read(path: pathlib.Path, name: str) -> Run:
   if summary and config and (wrong := _of_another(summary, config, files.SUMMARY)):
     problems.append(wrong)
     summary = {}
-  starts = _json(path / files.ENVIRONMENT, list, problems, needed=bool(summary))
+  has_begun = bool(summary) or os.path.exists(path / files.METRICS)
+  starts = _json(path / files.ENVIRONMENT, list, problems, needed=has_begun)
   if starts and (wrong := shapes.wrong_in_start(starts[-1])):
     problems.append(f'{files.ENVIRONMENT} has no {wrong}')
     starts = []
