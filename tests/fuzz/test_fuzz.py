@@ -5,6 +5,7 @@ import operator
 
 import command
 import damage
+import every_field
 import moments
 import pytest
 import settings
@@ -31,6 +32,15 @@ def test_damaged_files_are_refused_or_without_effect(tmp_path):
   assert len(tried) > 10
   assert not wrong(tried)
   assert {verdict.kind for _, verdict in tried} == {'right', 'refused'}
+
+
+@pytest.mark.usefixtures('_from_the_root')
+def test_what_no_field_can_have_is_refused_in_one_line_however_it_is_given(tmp_path):
+  chosen = ('configs/quickstart.py', 'configs/lenet300_bc_ghs.py', 'configs/resnet20_lobs.py')
+  tried = list(every_field.tried(0, 0.01, chosen, tmp_path))
+  assert {case.way for case, _, _ in tried} == set(every_field.WAYS)
+  assert not [(case, said) for case, came, said in tried if came == 'wrong']
+  assert {came for _, came, _ in tried} == {'refused', 'taken'}
 
 
 CASE = settings.Case('launch', 'quickstart', 'trace.decay', '2', 'blind')

@@ -42,6 +42,9 @@ def check(settings: Mapping[str, Any], *, all_read: bool = True) -> dict[str, An
   for name in ('chain', 'events', 'layers'):  # which say what blocks there are
     if name in settings:
       _checked(name, settings[name], settings)
+  for name, block in fields.BLOCKS.items():  # and so do those in which links run
+    if 'inner' in block and name in settings and name in used_blocks(settings):
+      _check_inner(name, settings)
   checked = {name: _checked(name, value, settings) for name, value in settings.items()}
   for name, field in fields.FIELDS.items():
     if name not in settings:
@@ -49,6 +52,15 @@ def check(settings: Mapping[str, Any], *, all_read: bool = True) -> dict[str, An
   if all_read:
     _check_read(checked)
   return checked
+
+
+def _check_inner(name: str, settings: Mapping[str, Any]) -> None:
+  """Refuses a block that is none, or whose links are none, before those that they would bring."""
+  block = settings[name]
+  if not isinstance(block, Mapping) or 'inner' not in block:
+    _checked(name, block, settings)
+  else:
+    take(f'{name}.inner', block['inner'], fields.BLOCKS[name]['inner'].kind)
 
 
 def _says(field: Field | Mapping[str, Field]) -> str:

@@ -309,3 +309,14 @@ def test_an_integer_that_no_float_holds_is_refused_where_optax_knows_the_setting
   config['scale_by_lion'] = {'b1': number}
   with pytest.raises(ValueError, match=rf'^scale_by_lion\.b1={number} must be'):
     check.check(config)
+
+
+@pytest.mark.parametrize('wrong', [None, 1.5, 'adam', {}, {'inner': 3}, {'inner': None}])
+def test_a_wrong_block_is_told_and_not_what_it_would_have_brought(wrong):
+  config = base.get_config(('prune',))
+  config.prune.inner = ('trace', 'scale_by_learning_rate')
+  settings = base.complete(config).to_dict()
+  if isinstance(wrong, dict) and wrong:
+    wrong = settings['prune'] | wrong
+  with pytest.raises(ValueError, match=r'^prune'):
+    check.check(settings | {'prune': wrong})
