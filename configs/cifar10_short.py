@@ -90,7 +90,7 @@ def exact(network, density):
   """Deep Compression at the start, to an exact density of all parameters, by global rank."""
   config = _going_on(network, 'prune')
   config.method = 'deep compression (exact)'
-  config.prune.update(begin_epochs=0.0, allocation='global_rank', target=density)
+  config.prune.update(begin_epochs=0.0, allocation='global_rank', density=density)
   return config
 
 
@@ -98,7 +98,7 @@ def threshold(network, magnitude):
   """Deep Compression at an absolute threshold."""
   config = _going_on(network, 'prune')
   config.method = 'deep compression (threshold)'
-  config.prune.update(begin_epochs=0.0, allocation='absolute_threshold', target=magnitude)
+  config.prune.update(begin_epochs=0.0, allocation='absolute_threshold', threshold=magnitude)
   return config
 
 
@@ -107,7 +107,7 @@ def gradual(network, density):
   config = _going_on(network, 'prune')
   config.method = 'gradual magnitude pruning'
   config.prune.update(schedule='cubic', begin_epochs=0.0, end_epochs=LATER_EPOCHS / 2)
-  config.prune.update(parameters='kernels', allocation='erk', target=density)
+  config.prune.update(parameters='kernels', allocation='erk', density=density)
   return config
 
 
@@ -126,7 +126,7 @@ def l1(network, strength):
   off_epochs = LATER_EPOCHS / 2
   penalty = dict(schedule='step_decay', value=strength, factor=0.0, every_epochs=off_epochs)
   config.proximal_l1 = dict(base.LINKS['proximal_l1'], strength=penalty)
-  config.prune.update(begin_epochs=off_epochs, parameters='kernels', target=0.0, floor=0)
+  config.prune.update(begin_epochs=off_epochs, parameters='kernels', threshold=0.0, floor=0)
   return config
 
 
@@ -134,15 +134,17 @@ def rewound(network, density):
   """Rounds of a fifth by global rank, each with the trunk's second cycle again."""
   config = _going_on(network, 'prune')
   config.method = 'learning-rate rewinding'
-  rounds = len(schedules.rounds(0, 1, density, share=0.2).steps) if 0 < density <= 1 else 1
+  rounds = 1
+  if 0 < density <= 1:
+    rounds = len(schedules.iterative(0, 1, density, fraction=0.2).steps)
   config.epochs = rounds * LATER_EPOCHS
   cycle = config.scale_by_learning_rate.learning_rate.to_dict()
   again = dict(length_epochs=LATER_EPOCHS, last_epochs=LATER_EPOCHS)
   config.scale_by_learning_rate.learning_rate = dict(schedule='rewound', base=cycle, **again)
-  config.prune.update(schedule='rounds', round_share=0.2, begin_epochs=0.0)
+  config.prune.update(schedule='iterative', round_fraction=0.2, begin_epochs=0.0)
   del config.prune.every_steps
   config.prune.every_epochs = LATER_EPOCHS
-  config.prune.update(parameters='kernels', allocation='global_rank', target=density)
+  config.prune.update(parameters='kernels', allocation='global_rank', density=density)
   return config
 
 
@@ -152,7 +154,7 @@ def rigl(network, density):
   config.method = 'RigL'
   config.chain, config.prune.inner = ('prune',), SGD
   config.prune.update(schedule='periodic', begin_epochs=0.0, end_epochs=0.75 * config.epochs)
-  config.prune.update(update_rule='rigl', parameters='kernels', allocation='erk', target=density)
+  config.prune.update(update_rule='rigl', parameters='kernels', allocation='erk', density=density)
   return config
 
 

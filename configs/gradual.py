@@ -30,5 +30,5 @@ def get_config(network: Network, density: float | None = None):
     density = 0.1 if network in ('resnet20', 'mobilenet') else 0.05
   config.prune.update(schedule='cubic', begin_epochs=20.0, end_epochs=120.0, every_steps=100)
   config.prune.update(criterion='magnitude', parameters='kernels')
-  config.prune.update(allocation='global_rank', target=density)
+  config.prune.update(allocation='global_rank', density=density)
   return config

@@ -41,5 +41,5 @@ def get_config(
     strength = 1e-5 if network == 'resnet20' else 4.6e-5
   penalty = dict(schedule='step_decay', value=strength, factor=0.0, every_epochs=off_epochs)
   config.proximal_l1 = dict(base.LINKS['proximal_l1'], strength=penalty, parameters='kernels')
-  config.prune.update(begin_epochs=off_epochs, parameters='kernels', target=0.0, floor=0)
+  config.prune.update(begin_epochs=off_epochs, parameters='kernels', threshold=0.0, floor=0)
   return config

@@ -21,6 +21,6 @@ def get_config(density: float = 0.08):
   rate = dict(schedule='step_decay', value=0.1, factor=0.1, every_epochs=33.0)
   config.scale_by_learning_rate = dict(learning_rate=rate)
   config.prune.update(schedule='one_shot', begin_epochs=33.0, parameters='kernels')
-  config.prune.update(allocation='global_rank', target=density)
+  config.prune.update(allocation='global_rank', density=density)
   config.log.update(every_steps=143, checkpoint_every_epochs=5.0)  # an epoch has 429 steps
   return config

@@ -22,6 +22,6 @@ def get_config(density: float = 0.0178):
   config.scale_by_learning_rate = dict(learning_rate=rate)
   config.prune.update(schedule='cubic', begin_epochs=10.0, end_epochs=60.0, every_steps=100)
   config.prune.update(criterion='magnitude', parameters='kernels')
-  config.prune.update(allocation='global_rank', target=density)
+  config.prune.update(allocation='global_rank', density=density)
   config.log.update(every_steps=143, checkpoint_every_epochs=5.0)  # an epoch has 429 steps
   return config

@@ -24,8 +24,8 @@ def get_config(density: float = 0.07):
   config.trace.decay = 0.9
   rate = dict(schedule='step_decay', value=0.03, factor=0.1, every_epochs=6.0)
   config.scale_by_learning_rate = dict(learning_rate=rate)
-  config.lobs.update(at_epochs=12.0, target=density, method='lobs', batches=50)
+  config.lobs.update(at_epochs=12.0, density=density, method='lobs', batches=50)
   # Whatever the surgery left at zero stays there.
-  config.prune.update(begin_epochs=12.0, target=0.0, parameters='kernels')
+  config.prune.update(begin_epochs=12.0, threshold=0.0, parameters='kernels')
   config.log.update(every_steps=143, checkpoint_every_epochs=5.0)  # an epoch has 429 steps
   return config

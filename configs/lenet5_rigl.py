@@ -23,7 +23,7 @@ def get_config(density: float = 0.05):
   rate = dict(schedule='step_decay', value=0.03, factor=0.1, every_epochs=10.0)
   config.scale_by_learning_rate = dict(learning_rate=rate)
   config.prune.update(schedule='periodic', begin_epochs=0.0, end_epochs=22.5, every_steps=100)
-  config.prune.update(update_rule='rigl', exchange_share=0.3, parameters='kernels')
-  config.prune.update(allocation='erk', target=density)
+  config.prune.update(update_rule='rigl', drop_fraction=0.3, parameters='kernels')
+  config.prune.update(allocation='erk', density=density)
   config.log.update(every_steps=143, checkpoint_every_epochs=5.0)  # an epoch has 429 steps
   return config

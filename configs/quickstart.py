@@ -22,6 +22,6 @@ def get_config(density: float = 0.05):
   rate = dict(schedule='step_decay', value=0.05, factor=0.1, every_epochs=20.0)
   config.scale_by_learning_rate = dict(learning_rate=rate)
   config.prune.update(schedule='one_shot', begin_epochs=20.0, parameters='kernels')
-  config.prune.update(allocation='global_rank', target=density)
+  config.prune.update(allocation='global_rank', density=density)
   config.log.checkpoint_every_epochs = 20.0
   return config

@@ -23,8 +23,8 @@ def get_config(density: float = 0.3):
   config.trace.decay = 0.9
   rate = dict(schedule='step_decay', value=0.1, factor=0.1, every_epochs=60.0)
   config.scale_by_learning_rate = dict(learning_rate=rate)
-  config.lobs.update(at_epochs=160.0, target=density, batches=50)
+  config.lobs.update(at_epochs=160.0, density=density, batches=50)
   config.recalibrate_batch_norm.update(at_epochs=160.0, batches=50)
   # Whatever the surgery left at zero stays there.
-  config.prune.update(begin_epochs=160.0, target=0.0, parameters='kernels')
+  config.prune.update(begin_epochs=160.0, threshold=0.0, parameters='kernels')
   return config

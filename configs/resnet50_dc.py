@@ -24,8 +24,8 @@ def get_config(density: float | None = None):
   rate = dict(schedule='step_decay', value=0.1, factor=0.1, every_epochs=60.0)
   config.scale_by_learning_rate = dict(learning_rate=rate)
   config.prune.update(schedule='one_shot', begin_epochs=60.0, parameters='all')
-  config.prune.update(allocation='absolute_threshold', target=0.02)
+  config.prune.update(allocation='absolute_threshold', threshold=0.02)
   if density is not None:
     config.method = 'deep compression (exact)'
-    config.prune.update(allocation='global_rank', target=density)
+    config.prune.update(allocation='global_rank', density=density)
   return config

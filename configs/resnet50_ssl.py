@@ -27,5 +27,5 @@ def get_config(strength: float = 1e-4):
   config.proximal_group_l1.update(
     granularity='filters', group_weight='one', exclude=('^classifier/',)
   )
-  config.prune.update(begin_epochs=90.0, parameters='kernels', target=0.0, floor=0)
+  config.prune.update(begin_epochs=90.0, parameters='kernels', threshold=0.0, floor=0)
   return config

@@ -13,7 +13,7 @@ from sparsejax.experiment.config import base
 from sparsejax.sparsity.parts import schedules
 
 DENSE, AGAIN = 180.0, 80.0  # epochs: of the schedule, and those of its end that every round repeats
-SHARE = 0.2
+FRACTION = 0.2
 
 
 def get_config(density: float = 0.1074):
@@ -21,15 +21,17 @@ def get_config(density: float = 0.1074):
   config.method = 'learning-rate rewinding'
   config.model.name = 'resnet56'
   config.data.update(name='cifar10', split='first', crop_padding=4, flip=True)
-  rounds = len(schedules.rounds(0, 1, density, share=SHARE).steps) if 0 < density <= 1 else 1
+  rounds = (
+    len(schedules.iterative(0, 1, density, fraction=FRACTION).steps) if 0 < density <= 1 else 1
+  )
   config.epochs, config.batch_size = DENSE + rounds * AGAIN, 128
   config.add_decayed_weights.weight_decay = 5e-4
   config.trace.decay = 0.9
   falling = dict(schedule='step_decay', value=0.1, factor=0.1, every_epochs=60.0)
   rate = dict(schedule='rewound', base=falling, length_epochs=DENSE, last_epochs=AGAIN)
   config.scale_by_learning_rate = dict(learning_rate=rate)
-  config.prune.update(schedule='rounds', round_share=SHARE, begin_epochs=DENSE)
+  config.prune.update(schedule='iterative', round_fraction=FRACTION, begin_epochs=DENSE)
   del config.prune.every_steps
   config.prune.every_epochs = AGAIN
-  config.prune.update(parameters='kernels', allocation='global_rank', target=density)
+  config.prune.update(parameters='kernels', allocation='global_rank', density=density)
   return config

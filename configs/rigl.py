@@ -32,6 +32,6 @@ def get_config(network: Network, density: float | None = None):
   if density is None:
     density = 0.1 if network in ('resnet20', 'mobilenet') else 0.05
   config.prune.update(schedule='periodic', begin_epochs=0.0, end_epochs=135.0, every_steps=100)
-  config.prune.update(update_rule='rigl', exchange_share=0.3, parameters='kernels')
-  config.prune.update(allocation='erk', target=density)
+  config.prune.update(update_rule='rigl', drop_fraction=0.3, parameters='kernels')
+  config.prune.update(allocation='erk', density=density)
   return config

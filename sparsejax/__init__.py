@@ -27,7 +27,7 @@ from sparsejax.sparsity.counting.measure import report as sparsity_report
 from sparsejax.sparsity.leaves.layout import Layout
 from sparsejax.sparsity.packing import pack_masks, unpack_masks
 from sparsejax.sparsity.parts import allocation, criteria, granularity, update_rules
-from sparsejax.sparsity.parts.schedules import PruningSchedule, cubic, one_shot, periodic, rounds
+from sparsejax.sparsity.parts.schedules import PruningSchedule, cubic, iterative, one_shot, periodic
 from sparsejax.sparsity.program import layouts_of, positions_of
 from sparsejax.sparsity.prox import group_soft_threshold, soft_threshold
 from sparsejax.sparsity.prune_to import prune_to
@@ -60,6 +60,7 @@ __all__ = [
   'cubic',
   'granularity',
   'group_soft_threshold',
+  'iterative',
   'layouts_of',
   'load',
   'lobs',
@@ -76,7 +77,6 @@ __all__ = [
   'register',
   'rewind',
   'rms_metric',
-  'rounds',
   'run',
   'soft_threshold',
   'sparsity_report',

@@ -92,7 +92,7 @@ def test_leaves_may_be_left_out_by_masked_and_by_exclude(rule):
 
 def test_masks_whose_sizes_no_byte_divides_regrow():
   params = {'a': {'w': kernel(3, 5)}, 'b': {'w': kernel(7, 11)}}
-  rule = update_rules.rigl(100, share=0.5)
+  rule = update_rules.rigl(100, drop_fraction=0.5)
   tx = prune(every((0, 2, 4), 0.4), allocation=allocation.uniform(), update_rule=rule)
   history = train(optax.chain(optax.sgd(0.05), tx), params, 5)
   for name, size in (('a', 15), ('b', 77)):
@@ -226,13 +226,13 @@ def test_as_the_last_link_what_momentum_there_is_never_moves_a_removed_weight():
     np.testing.assert_array_equal(params['w'] != 0, masks_of(state)['w'])
 
 
-# N:M that ignores its target and its schedule, or raises on ten classes
+# N:M that ignores its density and its schedule, or raises on ten classes
 
 
 def test_n_of_m_follows_its_schedule_to_its_target():
   params = {'w': kernel(8, 10)}
   schedule = PruningSchedule((0, 1, 2), (0.75, 0.5, 0.25))
-  history = train(prune(schedule, granularity=granularity.n_of_m(4)), params, 3)
+  history = train(prune(schedule, granularity=granularity.n_m(2, 4)), params, 3)
   for n, (after, _) in zip((3, 2, 1), history[1:], strict=True):
     in_each_group = (after['w'] != 0).reshape(2, 4, 10).sum(1)
     assert bool(jnp.all(in_each_group == n))
@@ -240,7 +240,7 @@ def test_n_of_m_follows_its_schedule_to_its_target():
 
 def test_n_of_m_takes_a_convolution_and_a_layer_of_ten_inputs_and_ten_classes():
   params = {'conv': {'w': kernel(3, 3, 8, 6)}, 'classes': {'w': kernel(10, 10)}}
-  tx = prune(one_shot(0, 0.5), granularity=granularity.n_of_m(4), allocation=allocation.uniform())
+  tx = prune(one_shot(0, 0.5), granularity=granularity.n_m(2, 4), allocation=allocation.uniform())
   after, _ = train(tx, params, 1)[-1]
   channels = (after['conv']['w'] != 0).reshape(3, 3, 2, 4, 6)
   assert bool(jnp.all(channels.sum(3) == 2))
@@ -323,7 +323,7 @@ def test_two_of_four_is_two_of_four_in_layers_of_any_scale():
     name: {'kernel': jnp.asarray(scale * rng.normal(size=(8, 6)), jnp.float32)}
     for name, scale in (('small', 0.01), ('large', 1.0))
   }
-  tx = prune(one_shot(0, 0.5), granularity=granularity.n_of_m(4))
+  tx = prune(one_shot(0, 0.5), granularity=granularity.n_m(2, 4))
   _, state = tx.update(params, tx.init(params), params)
   for layer in state.masks.values():
     assert bool(jnp.all(layer['kernel'].reshape(2, 4, 6).sum(1) == 2))

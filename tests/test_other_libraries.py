@@ -27,7 +27,7 @@ README = pathlib.Path(__file__).parent.parent / 'README.md'
 def train(params, loss, batches):
   optimizer = optax.chain(
     optax.adam(3e-3),
-    sparsejax.prune(sparsejax.cubic(begin=50, end=200, target=0.1, every=25)),
+    sparsejax.prune(sparsejax.cubic(begin=50, end=200, density=0.1, every=25)),
   )
   state = optimizer.init(params)
 
@@ -192,7 +192,7 @@ def test_flax_nnx(digits, batches):
 def test_flax_nnx_with_its_own_optimizer(digits, batches):
   """Which hands the extra arguments of its update on to the chain."""
   model, rule = Nnx(nnx.Rngs(0)), sparsejax.criteria.saliency
-  schedule = sparsejax.cubic(begin=50, end=200, target=0.1, every=25)
+  schedule = sparsejax.cubic(begin=50, end=200, density=0.1, every=25)
   chain = optax.chain(optax.adam(3e-3), sparsejax.prune(schedule, criterion=rule))
   optimizer = nnx.Optimizer(model, chain, wrt=nnx.Param)
 
@@ -228,7 +228,7 @@ def test_flax_nnx_with_batch_norm_and_dropout(digits, batches):
   """As the README trains it, whose code is run; the averages of BatchNorm have moved, too."""
   readme = {'nnx': nnx, 'optax': optax}
   exec(next(block for block in blocks_of_the_readme() if 'nnx.Optimizer' in block), readme)
-  schedule = sparsejax.cubic(begin=50, end=200, target=0.1, every=25)
+  schedule = sparsejax.cubic(begin=50, end=200, density=0.1, every=25)
   prune = sparsejax.prune(schedule, criterion=sparsejax.criteria.saliency)
   model = NnxWithState(nnx.Rngs(0))
 

@@ -17,15 +17,19 @@ import jax.numpy as jnp
 
 from sparsejax.cpu_conv import choice
 from sparsejax.cpu_conv.convolution_gradients import (
-  images_by_direct,
-  images_by_patches,
-  kernel_by_blocks,
-  kernel_by_direct,
+  input_gradient_by_direct,
+  input_gradient_by_im2col,
+  kernel_gradient_by_blocks,
+  kernel_gradient_by_direct,
 )
-from sparsejax.cpu_conv.formulations import Padding, Pair, direct, patches
+from sparsejax.cpu_conv.formulations import Padding, Pair, direct, im2col
 from sparsejax.cpu_conv.multiply_add import multiply_add
-from sparsejax.cpu_conv.strips import images_by_strips, kernel_by_strips, strips
-from sparsejax.cpu_conv.winograd import images_by_winograd, kernel_by_winograd, winograd
+from sparsejax.cpu_conv.strips import input_gradient_by_strips, kernel_gradient_by_strips, strips
+from sparsejax.cpu_conv.winograd import (
+  input_gradient_by_winograd,
+  kernel_gradient_by_winograd,
+  winograd,
+)
 
 Formulation = Callable[[jax.Array, jax.Array, Pair, Padding], jax.Array]
 Gradient = Callable[[jax.Array, jax.Array, jax.Array, Pair, Padding], jax.Array]
@@ -67,13 +71,13 @@ class Parts(NamedTuple):
   """How the convolution and its two gradients are computed, each in its own way.
 
   forward: (x, kernel, strides, padding) -> y.
-  to_images: (x, kernel, gradient, strides, padding) -> the gradient of the images.
-  to_kernel: likewise -> the gradient of the kernel.
+  input_gradient: (x, kernel, gradient, strides, padding) -> the input gradient, that of the images.
+  kernel_gradient: likewise -> the kernel gradient.
   """
 
   forward: Formulation
-  to_images: Gradient
-  to_kernel: Gradient
+  input_gradient: Gradient
+  kernel_gradient: Gradient
 
 
 def fastest(
@@ -94,15 +98,15 @@ def fastest(
     3x3, 2x2, 512 to 512: forward 6 / 4, images 5 / 4, kernel 7 / 4.
   At batch 32 alike (96 to 96 over 32x32: 17 / 14, 17 / 14, 23 / 14), but for few channels, whose
   sums are not repaid by the products: 16 to 16 over 32x32 0.8 / 1.5, 0.8 / 1.9, 1.2 / 3.5.
-  Batch 64, direct / patches / blocks:
+  Batch 64, direct / im2col / blocks:
     3x3 at stride 2, 32x32, 64 to 128: forward 24 / 42 / -, images 44 / 27 / -, kernel 53 / 56 / 27.
     pointwise, 32x32, 64 to 256: forward 48 / 28 / -, images 60 / 14 / -, kernel 154 / 60 / 30.
-  Batch 128, direct / patches or blocks / strips:
+  Batch 128, direct / im2col or blocks / strips:
     5x5 without padding, 12x12, 20 to 50: forward 5 / 3 / 2, images 5 / 4 / 2, kernel 5 / 2.5 / 2.
     the same, 28x28, 1 to 20: forward 1 / 2 / 0.5, kernel 4 / 2.2 / 0.7.
     3x3, 32x32, 3 to 32: forward 8 / 2 / 1.4, kernel 10 / 3.6 / 3.1; 3 to 64: forward 3.6 / 3.1 / 2,
       kernel 10 / 7 / 7; but 16 to 16: forward 6 / 10 / 7, images 3 / 7 / 8, kernel 7 / 5 / 9.
-  Over 2x2 images the direct convolution takes 74 times as long as patches; over 1x1, where
+  Over 2x2 images the direct convolution takes 74 times as long as im2col; over 1x1, where
   `visible` leaves a dense layer, 47 times.
   """
   pixels, channels = image_shape[1] * image_shape[2], min(kernel_shape[2:])
@@ -110,17 +114,23 @@ def fastest(
   tiled = kernel_shape[:2] == (3, 3) and max(strides) == 1 and max(map(max, padding)) <= 2
   if tiled and channels >= 32 and dtype == jnp.float32:
     by_winograd = pixels <= 256 or channels >= 96
-    to_kernel = kernel_by_winograd if by_winograd else kernel_by_blocks
-    return Parts(winograd, images_by_winograd, to_kernel)
+    kernel_gradient = kernel_gradient_by_winograd if by_winograd else kernel_gradient_by_blocks
+    return Parts(winograd, input_gradient_by_winograd, kernel_gradient)
   pointwise, small, strided = kernel_shape[:2] == (1, 1), pixels <= 16, max(strides) > 1
   if pointwise or small or strided:
-    return Parts(patches if pointwise or small else direct, images_by_patches, kernel_by_blocks)
+    return Parts(
+      im2col if pointwise or small else direct, input_gradient_by_im2col, kernel_gradient_by_blocks
+    )
   positions = (image_shape[1] - kernel_shape[0] + 1) * (image_shape[2] - kernel_shape[1] + 1)
   # Back to the images, a convolution without padding is one with more padding than it has pixels.
   unpadded = not any(map(any, padding)) and pixels >= 2 * positions
   if unpadded or kernel_shape[2] <= 4:
-    return Parts(strips, images_by_strips, kernel_by_strips)
-  return Parts(direct, images_by_direct, kernel_by_direct if pixels <= 64 else kernel_by_blocks)
+    return Parts(strips, input_gradient_by_strips, kernel_gradient_by_strips)
+  return Parts(
+    direct,
+    input_gradient_by_direct,
+    kernel_gradient_by_direct if pixels <= 64 else kernel_gradient_by_blocks,
+  )
 
 
 def fastest_of_groups(kernel_shape: tuple[int, ...], groups: int) -> Callable[..., jax.Array]:
@@ -149,8 +159,8 @@ def _assembled_forward(x, kernel, parts, strides, padding):
 def _assembled_backward(parts, strides, padding, kept, gradient):
   arrays, rest = (*kept, gradient), (strides, padding)
   return (
-    choice.by_platform(parts.to_images, images_by_direct, arrays, rest),
-    choice.by_platform(parts.to_kernel, kernel_by_direct, arrays, rest),
+    choice.by_platform(parts.input_gradient, input_gradient_by_direct, arrays, rest),
+    choice.by_platform(parts.kernel_gradient, kernel_gradient_by_direct, arrays, rest),
   )
 
 

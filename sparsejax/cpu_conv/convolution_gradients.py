@@ -3,11 +3,11 @@
 import jax
 import jax.numpy as jnp
 
-from sparsejax.cpu_conv.formulations import Padding, Pair, direct, patches, taps
+from sparsejax.cpu_conv.formulations import Padding, Pair, direct, im2col, taps
 from sparsejax.cpu_conv.image_blocks import summed_over_blocks
 
 
-def images_by_direct(
+def input_gradient_by_direct(
   x: jax.Array,
   kernel: jax.Array,
   gradient: jax.Array,
@@ -19,14 +19,14 @@ def images_by_direct(
   return jax.vjp(lambda x: direct(x, kernel, strides, padding, groups), x)[1](gradient)[0]
 
 
-def images_by_patches(
+def input_gradient_by_im2col(
   x: jax.Array, kernel: jax.Array, gradient: jax.Array, strides: Pair, padding: Padding
 ) -> jax.Array:
   """Returns the gradient of the images, from that of their patches."""
-  return jax.vjp(lambda x: patches(x, kernel, strides, padding), x)[1](gradient)[0]
+  return jax.vjp(lambda x: im2col(x, kernel, strides, padding), x)[1](gradient)[0]
 
 
-def kernel_by_direct(
+def kernel_gradient_by_direct(
   x: jax.Array,
   kernel: jax.Array,
   gradient: jax.Array,
@@ -38,7 +38,7 @@ def kernel_by_direct(
   return jax.vjp(lambda kernel: direct(x, kernel, strides, padding, groups), kernel)[1](gradient)[0]
 
 
-def kernel_by_blocks(
+def kernel_gradient_by_blocks(
   x: jax.Array, kernel: jax.Array, gradient: jax.Array, strides: Pair, padding: Padding
 ) -> jax.Array:
   """Returns the gradient of the kernel, by the patches of a few images at a time, in float32.

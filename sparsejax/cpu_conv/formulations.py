@@ -1,4 +1,4 @@
-"""The convolution written out: by XLA, by patches, and what each tap of a kernel sees."""
+"""The convolution written out: by XLA, by im2col, and what each tap of a kernel sees."""
 
 import jax
 import jax.numpy as jnp
@@ -22,8 +22,8 @@ def direct(
   )
 
 
-def patches(x: jax.Array, kernel: jax.Array, strides: Pair, padding: Padding) -> jax.Array:
-  """One matrix product of the image's patches with the kernel (im2col)."""
+def im2col(x: jax.Array, kernel: jax.Array, strides: Pair, padding: Padding) -> jax.Array:
+  """The image's patches as a matrix, and one product of it with the kernel."""
   columns = jnp.concatenate(taps(x, kernel.shape, strides, padding), axis=-1)
   return jnp.dot(columns, kernel.reshape(-1, kernel.shape[-1]))
 

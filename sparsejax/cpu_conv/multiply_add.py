@@ -6,7 +6,10 @@ import jax
 import jax.numpy as jnp
 
 from sparsejax.cpu_conv import choice
-from sparsejax.cpu_conv.convolution_gradients import images_by_direct, kernel_by_direct
+from sparsejax.cpu_conv.convolution_gradients import (
+  input_gradient_by_direct,
+  kernel_gradient_by_direct,
+)
 from sparsejax.cpu_conv.formulations import Padding, Pair, direct, taps
 from sparsejax.cpu_conv.image_blocks import summed_over_blocks
 
@@ -51,15 +54,17 @@ def _multiply_add_forward(x, kernel, strides, padding, groups):
 def _multiply_add_backward(strides, padding, groups, kept, gradient):
   arrays, rest = (*kept, gradient), (strides, padding, groups)
   return (
-    choice.by_platform(images_of_groups, images_by_direct, arrays, rest),
-    choice.by_platform(kernel_of_groups_by_blocks, kernel_by_direct, arrays, rest),
+    choice.by_platform(input_gradient_of_groups, input_gradient_by_direct, arrays, rest),
+    choice.by_platform(
+      kernel_gradient_of_groups_by_blocks, kernel_gradient_by_direct, arrays, rest
+    ),
   )
 
 
 multiply_add.defvjp(_multiply_add_forward, _multiply_add_backward)
 
 
-def images_of_groups(
+def input_gradient_of_groups(
   x: jax.Array,
   kernel: jax.Array,
   gradient: jax.Array,
@@ -102,7 +107,7 @@ def _turned(kernel, groups):
   return jnp.moveaxis(by_group, -1, 2).swapaxes(3, 4).reshape(height, width, -1, groups * inputs)
 
 
-def kernel_of_groups_by_blocks(
+def kernel_gradient_of_groups_by_blocks(
   x: jax.Array,
   kernel: jax.Array,
   gradient: jax.Array,

@@ -28,7 +28,7 @@ def strips(x: jax.Array, kernel: jax.Array, strides: Pair, padding: Padding) -> 
   return y.reshape(*y.shape[:2], -1, kernel.shape[-1])
 
 
-def images_by_strips(
+def input_gradient_by_strips(
   x: jax.Array, kernel: jax.Array, gradient: jax.Array, strides: Pair, padding: Padding
 ) -> jax.Array:
   """Returns the gradient of the images: that of the strips, added where these overlap.
@@ -53,7 +53,7 @@ def images_by_strips(
   return padded[:, top : height - bottom, left : width - right]
 
 
-def kernel_by_strips(
+def kernel_gradient_by_strips(
   x: jax.Array, kernel: jax.Array, gradient: jax.Array, strides: Pair, padding: Padding
 ) -> jax.Array:
   """Returns the gradient of the kernel: the sum over the places it has in a strip, in float32."""

@@ -35,7 +35,7 @@ def winograd(x: jax.Array, kernel: jax.Array, strides: Pair, padding: Padding) -
   return _convolved(x, _taps(kernel), padding, jnp.dot)
 
 
-def images_by_winograd(
+def input_gradient_by_winograd(
   x: jax.Array, kernel: jax.Array, gradient: jax.Array, strides: Pair, padding: Padding
 ) -> jax.Array:
   """Returns the gradient of the images: the gradient's convolution with the kernel turned round."""
@@ -48,7 +48,7 @@ def images_by_winograd(
   return _convolved(gradient, turned, _of_gradient(padding), product)
 
 
-def kernel_by_winograd(
+def kernel_gradient_by_winograd(
   x: jax.Array, kernel: jax.Array, gradient: jax.Array, strides: Pair, padding: Padding
 ) -> jax.Array:
   """Returns the gradient of the kernel, by the same tiles of the images, in float32."""

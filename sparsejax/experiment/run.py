@@ -157,7 +157,7 @@ def _start_from(state: RunState, source: str, experiment: setup.Experiment) -> R
 
 # What holds a pruned network's zeros from step 0 on: a threshold of 0 cuts what is 0 already.
 HOLDING = {
-  **{'schedule': 'one_shot', 'begin_epochs': 0.0, 'target': 0.0, 'unit': 'groups'},
+  **{'schedule': 'one_shot', 'begin_epochs': 0.0, 'threshold': 0.0, 'density_of': 'groups'},
   **{'allocation': 'absolute_threshold', 'granularity': 'weight', 'update_rule': 'nested'},
   **{'parameters': 'kernels', 'exclude': ()},
 }
@@ -235,7 +235,7 @@ def _train(experiment, directory, experiment_hash, state, host, watch) -> dict[s
     trainer = Trainer(experiment, state, host, directory, progress, writers, watch)
     best = trainer.run().best
   if best.step < 0:
-    raise NonFiniteLossError('no evaluation at the final target had a finite validation loss')
+    raise NonFiniteLossError('no evaluation at the final density had a finite validation loss')
   seconds, phases = trainer.seconds, trainer.host['phases']
   del trainer  # and with it the data set on the devices: measuring puts it there itself
   return finish(

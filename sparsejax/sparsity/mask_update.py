@@ -85,12 +85,15 @@ class Renewal(NamedTuple):
     schedule = checked(self.schedule)
     for part, kind in PARTS.items():
       check_part(part, getattr(self, part), kind)
-    falling = [a > b for a, b in itertools.pairwise(schedule.targets)]
+    falling = [a > b for a, b in itertools.pairwise(schedule.densities)]
     if self.allocation.absolute and any(falling):
       raise ValueError(
-        f'thresholds {schedule.targets} fall, and what the first removes is gone: allowed are '
+        f'thresholds {schedule.densities} fall, and what the first removes is gone: allowed are '
         'rising ones, such as cubic(..., initial=0.0)'
       )
+    fixed, last = self.granularity.density, schedule.densities[-1]
+    if fixed is not None and not math.isclose(fixed, last) and not self.allocation.absolute:
+      raise ValueError(f'density={last:.6g} must end at {fixed:.6g}, n / m of the granularity n_m')
     _check_criterion(self.criterion)
     if not isinstance(self.floor, numbers.Integral) or isinstance(self.floor, bool):
       raise ValueError(f'floor={self.floor!r} must be an integer{NOT_INJECTED}')
@@ -121,10 +124,10 @@ class Renewal(NamedTuple):
   def begin(self, params: Any) -> tuple[Any, jax.Array]:
     """Returns masks that keep everything, placed as their parameters are, and the planned table.
 
-    The table has a row for each target, int32 or float32, planned exactly on the host.
+    The table has a row for each density, int32 or float32, planned exactly on the host.
 
     Raises:
-      ValueError: a target or a floor that can't be met.
+      ValueError: a density or a floor that can't be met.
     """
     found = self.units(params)
     pruned = {leaf.path for unit in found for leaf in unit.leaves}
@@ -136,7 +139,7 @@ class Renewal(NamedTuple):
     priced = self.allocation.priced
     layers = [layer for unit in found for layer in unit.layers(with_sizes=priced)]
     self._check_floor(layers)
-    rows = _table(self.allocation, tuple(layers), self.schedule.targets, self.floor)
+    rows = _table(self.allocation, tuple(layers), self.schedule.densities, self.floor)
     return masks, jnp.asarray(rows)
 
   def _check_floor(self, layers: Sequence[Layer]) -> None:
@@ -284,6 +287,6 @@ def compiled(parts: Renewal) -> Callable[..., Any]:
 
 
 @functools.cache
-def _table(allocation, layers, targets, floor) -> np.ndarray:
-  rows = np.stack([allocation.plan(layers, target, floor) for target in targets])
+def _table(allocation, layers, densities, floor) -> np.ndarray:
+  rows = np.stack([allocation.plan(layers, density, floor) for density in densities])
   return rows.astype(np.float32 if np.issubdtype(rows.dtype, np.floating) else np.int32)

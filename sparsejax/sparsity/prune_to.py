@@ -35,7 +35,7 @@ def prune_to(
 ) -> Any:
   r"""Returns the parameters with the least worthy weights of their kernels at exactly zero.
 
-  The target is the whole network's, with the kernels that are excluded counted as they are: of
+  The density is the whole network's, with the kernels that are excluded counted as they are: of
   single weights it is met exactly; of groups, or in MACs, as nearly as it can be from below.
 
   Args:
@@ -59,7 +59,7 @@ def prune_to(
     A tree as params.
 
   Raises:
-    ValueError: not exactly one target, or one outside its range or out of reach.
+    ValueError: not exactly one density, or one outside its range or out of reach.
 
   Example:
     >>> params = {'fc': {'kernel': jnp.array([[3.0, -1.0], [0.5, 2.0]]), 'bias': jnp.ones(2)}}
@@ -70,10 +70,11 @@ def prune_to(
   if granularity is not None:
     check_part('granularity', granularity, granularities.Granularity)
   rule = _rule(allocation, granularity)
-  target = _target(sparsity, compression, macs)
+  density = _density(sparsity, compression, macs)
   told = axes.given(layouts)
   costs = _costs(params, granularity, macs, positions, told)
-  share = _share_of_chosen(params, exclude, target, told) if costs is None else target
+  share = _share_of_chosen(params, exclude, density, told) if costs is None else density
+  share = getattr(granularity, 'density', None) or share
   parts = Renewal(
     schedule=schedules.one_shot(0, share),
     criterion=criterion,
@@ -118,7 +119,7 @@ def _rule(allocation, granularity):
   return allocation
 
 
-def _target(sparsity, compression, macs) -> float:
+def _density(sparsity, compression, macs) -> float:
   """The share of the network's weights or MACs that is to be left."""
   given = {'sparsity': sparsity, 'compression': compression, 'macs': macs}
   given = {name: value for name, value in given.items() if value is not None}
@@ -138,7 +139,7 @@ def _target(sparsity, compression, macs) -> float:
 
 
 def _costs(params, granularity, macs, positions, told) -> Costs | None:
-  """What the target is counted in: MACs, or the weights of groups.
+  """What the density is counted in: MACs, or the weights of groups.
 
   None for single weights, whose count is an exact integer, which a budget in float32 is not.
   """
@@ -149,12 +150,12 @@ def _costs(params, granularity, macs, positions, told) -> Costs | None:
   return mac_costs(params, positions, told)
 
 
-def _share_of_chosen(params, exclude, target, told) -> float:
-  """What the kernels that are not excluded keep, for the whole to keep the target."""
+def _share_of_chosen(params, exclude, density, told) -> float:
+  """What the kernels that are not excluded keep, for the whole to keep the density."""
   chosen = tree.named_leaves(tree.pick(params, axes.choose(params, 'kernels', exclude, told)))
   layers = [Layer(path, leaf.shape, leaf.size) for path, leaf in chosen.items()]
-  budget, groups = weight_costs(params, told).budget(layers, target), sum(n.groups for n in layers)
-  return budget / groups if groups else target
+  budget, groups = weight_costs(params, told).budget(layers, density), sum(n.groups for n in layers)
+  return budget / groups if groups else density
 
 
 def _check_extra(parts: Renewal, extra: Mapping[str, Any]) -> None:

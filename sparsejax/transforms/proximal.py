@@ -163,7 +163,7 @@ def proximal_group_l1(
   lookup('group_weight', group_weight, prox.GROUP_WEIGHTS)
   granularity = granularity or granularities.filters()
   if granularity.evenly:
-    raise ValueError('granularity n_of_m: its groups are single weights; allowed is proximal_l1')
+    raise ValueError('granularity n_m: its groups are single weights; allowed is proximal_l1')
 
   if granularity.view == 'by_head':
     raise ValueError(

@@ -28,7 +28,7 @@ class PruneState(NamedTuple):
   count: jax.typing.ArrayLike  # shape=(), dtype=int32: updates made
   renewals: jax.typing.ArrayLike  # shape=(), dtype=int32: of the schedule's, made so far
   seed: jax.typing.ArrayLike  # shape=(), dtype=uint32: of what is random
-  table: jax.typing.ArrayLike  # what was planned, a row for each target; int32 or float32
+  table: jax.typing.ArrayLike  # what was planned, a row for each density; int32 or float32
   masks: optax.Params  # dtype=bool, of each chosen leaf's shape; shape=() for the others
   inner_state: optax.OptState
 
@@ -63,7 +63,7 @@ def prune(
   parameters (clipping by global norm, LAMB) and for update rules that let weights come back.
 
   Args:
-    schedule: the steps at which masks are renewed and the target at each, such as
+    schedule: the steps at which masks are renewed and the density at each, such as
       `one_shot(step, active_fraction)` or `cubic(begin, end, active_fraction)`.
     criterion: a function of a leaf to scores, of which the largest stay; of a group their mean
       counts. It may take a random `key`. What a criterion
@@ -94,13 +94,13 @@ def prune(
 
   Raises:
     ValueError: at once, for a schedule that doesn't rise or parts that don't go together; at
-      `init`, for a target that the allocation refuses, a choice that matches nothing or a leaf
+      `init`, for a density that the allocation refuses, a choice that matches nothing or a leaf
       whose axes could be one thing or another; at `update`, without `params` or an extra argument
       that a criterion needs.
 
   Example:
     >>> import sparsejax
-    >>> chain = optax.chain(optax.sgd(0.1), prune(sparsejax.one_shot(step=1, target=0.5)))
+    >>> chain = optax.chain(optax.sgd(0.1), prune(sparsejax.one_shot(step=1, density=0.5)))
     >>> params = {'kernel': jnp.array([[1.0, -3.0, 2.0, 0.1]])}
     >>> state = chain.init(params)
     >>> for _ in range(2):

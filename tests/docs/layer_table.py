@@ -104,7 +104,7 @@ LAYERWISE: dict[str, tuple[Any, Callable[[np.ndarray], np.ndarray]]] = {
   'filters': (granularity.filters(), by_filter),
   'input channels': (granularity.input_channels(), by_input_channel),
   'blocks': (granularity.blocks(2, 2), by_block),
-  '2:4': (granularity.n_of_m(4), by_two_of_four),
+  '2:4': (granularity.n_m(2, 4), by_two_of_four),
 }
 
 

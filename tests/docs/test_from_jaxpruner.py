@@ -140,4 +140,4 @@ def test_schedules():
   assert sparsejax.one_shot(10, 0.25).steps == (10,)
   schedule = sparsejax.cubic(10, 40, 0.25, every=5)
   assert schedule.steps == (15, 20, 25, 30, 35, 40)  # at step 10 nothing would go yet
-  assert schedule.targets[-1] == 0.25
+  assert schedule.densities[-1] == 0.25

@@ -17,7 +17,7 @@ import settings
 import signals
 
 # A cut at once with what L-OBS removes, so that one run has each kind of moment.
-EVENTFUL = {'events': "('lobs',)", 'lobs.target': '0.2', 'prune.target': '0.2'}
+EVENTFUL = {'events': "('lobs',)", 'lobs.density': '0.2', 'prune.density': '0.2'}
 OF_LAUNCH = EVENTFUL | {
   'epochs': '6.0',
   'lobs.at_epochs': '3.0',

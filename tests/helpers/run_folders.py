@@ -11,16 +11,16 @@ LAYERS = {
 }
 
 
-def write_run(path, *, seed=0, accuracy=0.98, target=0.05, method='pruning', epochs=4, **changes):
+def write_run(path, *, seed=0, accuracy=0.98, density=0.05, method='pruning', epochs=4, **changes):
   """A finished run of lenet300 on mnist, as small as one can be; None leaves a file out."""
   config = {
-    'hash': changes.pop('hash', f'{method[:3]}{target}'),
+    'hash': changes.pop('hash', f'{method[:3]}{density}'),
     'method': method,
     'seed': seed,
     'epochs': float(epochs),
     'data': {'name': 'mnist', 'limit': None},
     'model': {'name': 'lenet300', 'width': None},
-    'prune': {'target': target, 'granularity': 'weight'},
+    'prune': {'density': density, 'granularity': 'weight'},
   }
   summary = {
     'name': 'lenet300',
@@ -30,18 +30,18 @@ def write_run(path, *, seed=0, accuracy=0.98, target=0.05, method='pruning', epo
     'validation_accuracy': accuracy + 0.005,
     'test_accuracy': accuracy,
     'parameters': 1000,
-    'active_parameters': int(1000 * target),
-    'active_fraction': target,
+    'active_parameters': int(1000 * density),
+    'active_fraction': density,
     'weights': 1000,
-    'active_weights': int(1000 * target),
-    'compression': 1 / target,
-    'theoretical_speedup': 0.5 / target,
+    'active_weights': int(1000 * density),
+    'compression': 1 / density,
+    'theoretical_speedup': 0.5 / density,
     'layers': LAYERS,
     'phases': {'dense': {'validation_accuracy': 0.99}, 'retrained': {'validation_accuracy': 0.98}},
   }
   lines = [
     {'step': 10 * e, 'epoch': float(e), 'validation_accuracy': accuracy - 0.1 / e}
-    | {'validation_loss': 1.0 / e, 'train_loss': 1.0 / e, 'active_fraction': target}
+    | {'validation_loss': 1.0 / e, 'train_loss': 1.0 / e, 'active_fraction': density}
     for e in range(1, epochs + 1)
   ]
   environment = [{'cpus': 2, 'processor': 'a chip', 'devices': ['cpu'], 'backend': 'cpu'}]
@@ -64,17 +64,17 @@ def every_kind(root):
   """Three seeds of one experiment, one of another, a dense control, and all that can be wrong."""
   for seed, accuracy in enumerate((0.97, 0.98, 0.99)):
     write_run(root / 'sparse' / f'seed{seed}', seed=seed, accuracy=accuracy)
-  write_run(root / 'sparser #1 50%?' / 'seed0', target=0.01, accuracy=0.95)
-  write_run(root / 'dense' / 'seed0', target=1.0, accuracy=0.985, method='dense')
+  write_run(root / 'sparser #1 50%?' / 'seed0', density=0.01, accuracy=0.95)
+  write_run(root / 'dense' / 'seed0', density=1.0, accuracy=0.985, method='dense')
   wrong = root / 'wrong'
-  write_run(wrong / 'unfinished', summary=None, target=0.02)
-  write_run(wrong / 'cut', target=0.03, metrics='{"epoch": 1.0, "step": 1}\n{"epoch": 2.0, "st')
+  write_run(wrong / 'unfinished', summary=None, density=0.02)
+  write_run(wrong / 'cut', density=0.03, metrics='{"epoch": 1.0, "step": 1}\n{"epoch": 2.0, "st')
   write_run(wrong / 'broken', config='{"seed": ', summary='[]', metrics=None)
   write_run(
-    wrong / 'diverged', summary=None, target=0.04, metrics='{"epoch": 1, "train_loss": NaN}'
+    wrong / 'diverged', summary=None, density=0.04, metrics='{"epoch": 1, "train_loss": NaN}'
   )
   gone = {'fc1': {'weights': 800, 'active_weights': 0}, 'fc2': LAYERS['fc2']}
-  path = write_run(wrong / 'collapsed', target=0.001, accuracy=0.1)
+  path = write_run(wrong / 'collapsed', density=0.001, accuracy=0.1)
   edit(path / 'summary.json', layers=gone)
   write_run(root / 'again' / 'sparse' / 'seed0', accuracy=0.5)
   return root

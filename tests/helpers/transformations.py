@@ -142,7 +142,7 @@ PRUNING = {
   'set_n_of_m_erk': functools.partial(
     prune,
     sparsejax.PruningSchedule((1, 3), (0.5, 0.5)),
-    granularity=granularity.n_of_m(4),
+    granularity=granularity.n_m(2, 4),
     allocation=allocation.erk(),
     update_rule=update_rules.set_(),
   ),

@@ -22,13 +22,13 @@ from sparsejax.nn import pooling
 
 pytestmark = pytest.mark.usefixtures('compiling_is_quick')
 
-PATCHES = ('patches', 'images_by_patches', 'kernel_by_blocks')
-STRIDED = ('direct', 'images_by_patches', 'kernel_by_blocks')
-WIDE = ('direct', 'images_by_direct', 'kernel_by_blocks')
-NARROW = ('direct', 'images_by_direct', 'kernel_by_direct')
-WINOGRAD = ('winograd', 'images_by_winograd', 'kernel_by_winograd')
-WIDE_WINOGRAD = ('winograd', 'images_by_winograd', 'kernel_by_blocks')
-STRIPS = ('strips', 'images_by_strips', 'kernel_by_strips')
+PATCHES = ('im2col', 'input_gradient_by_im2col', 'kernel_gradient_by_blocks')
+STRIDED = ('direct', 'input_gradient_by_im2col', 'kernel_gradient_by_blocks')
+WIDE = ('direct', 'input_gradient_by_direct', 'kernel_gradient_by_blocks')
+NARROW = ('direct', 'input_gradient_by_direct', 'kernel_gradient_by_direct')
+WINOGRAD = ('winograd', 'input_gradient_by_winograd', 'kernel_gradient_by_winograd')
+WIDE_WINOGRAD = ('winograd', 'input_gradient_by_winograd', 'kernel_gradient_by_blocks')
+STRIPS = ('strips', 'input_gradient_by_strips', 'kernel_gradient_by_strips')
 # height, width, inputs, features, kernel, stride, padding, groups -> what computes the values, the
 # gradient of the images and that of the kernel; with groups, all of it
 CASES = {
@@ -142,8 +142,8 @@ def test_blocks_of_any_size_make_the_whole(rows, images, monkeypatch):
   assert image_blocks.images_a_block(gradient) == images
   kernel = normal((3, 3, 3, 5), jnp.float32, seed=2)
   arguments = x, kernel, gradient, (1, 1), ((1, 1), (1, 1))
-  direct = convolution_gradients.kernel_by_direct(*arguments)
-  assert_close([convolution_gradients.kernel_by_blocks(*arguments)], [direct])
+  direct = convolution_gradients.kernel_gradient_by_direct(*arguments)
+  assert_close([convolution_gradients.kernel_gradient_by_blocks(*arguments)], [direct])
 
 
 def test_a_block_is_of_the_most_images_that_divide_the_batch():
@@ -183,7 +183,7 @@ def test_convolution_of_any_shape(height, width, size, stride, padding, groups):
   assert_close(*jax.jit(lambda *a: ([ours(*a)], [theirs(*a)]))(*arguments))
 
 
-def equal_the_direct_ones(x, kernel, padding, forward, images, to_kernel):
+def equal_the_direct_ones(x, kernel, padding, forward, images, kernel_gradient):
   """Asserts that a convolution at stride 1 and its gradients are XLA's own."""
 
   gradients, rest = convolution_gradients, ((1, 1), padding)
@@ -192,8 +192,12 @@ def equal_the_direct_ones(x, kernel, padding, forward, images, to_kernel):
   def both_ways(x, kernel):
     y = convolution.direct(x, kernel, *rest)
     arguments = x, kernel, normal(y.shape, y.dtype, seed=1), *rest
-    ours = forward(x, kernel, *rest), images(*arguments), to_kernel(*arguments)
-    return ours, (y, gradients.images_by_direct(*arguments), gradients.kernel_by_direct(*arguments))
+    ours = forward(x, kernel, *rest), images(*arguments), kernel_gradient(*arguments)
+    return ours, (
+      y,
+      gradients.input_gradient_by_direct(*arguments),
+      gradients.kernel_gradient_by_direct(*arguments),
+    )
 
   assert_close(*both_ways(x, kernel))
 
@@ -209,7 +213,11 @@ def test_winograd_of_any_image_equals_the_direct_convolution(height, width, befo
   assume(min(height, width) + before + after >= 3)
   padding = ((before, after), (after, before))
   x, kernel = normal((2, height, width, 3), jnp.float32), normal((3, 3, 3, 4), jnp.float32, seed=2)
-  ways = winograd.winograd, winograd.images_by_winograd, winograd.kernel_by_winograd
+  ways = (
+    winograd.winograd,
+    winograd.input_gradient_by_winograd,
+    winograd.kernel_gradient_by_winograd,
+  )
   equal_the_direct_ones(x, kernel, padding, *ways)
 
 
@@ -226,7 +234,7 @@ def test_strips_of_any_image_equal_the_direct_convolution(height, width, before,
   padding = ((before, after), (after, before))
   x = normal((2, height, width, 3), jnp.float32)
   kernel = normal((2, 3, 3, features), jnp.float32, seed=2)
-  ways = strips.strips, strips.images_by_strips, strips.kernel_by_strips
+  ways = strips.strips, strips.input_gradient_by_strips, strips.kernel_gradient_by_strips
   equal_the_direct_ones(x, kernel, padding, *ways)
 
 

@@ -47,7 +47,7 @@ def test_what_a_summary_lacks_or_has_as_null_is_no_reason_to_stop(tmp_path):
   figures_of = json.loads((path / 'summary.json').read_text())
   del figures_of['test_accuracy'], figures_of['phases'], figures_of['layers']
   (path / 'summary.json').write_text(json.dumps(figures_of))
-  path = write_run(tmp_path / 'runs' / 'empty', target=0.01, metrics='')
+  path = write_run(tmp_path / 'runs' / 'empty', density=0.01, metrics='')
   edit(path / 'summary.json', active_weights=0, active_fraction=0.0, compression=None)
   report.report([tmp_path / 'runs'], tmp_path / 'out')
   rows = read_csv(tmp_path / 'out')
@@ -70,7 +70,7 @@ def test_what_a_summary_lacks_or_has_as_null_is_no_reason_to_stop(tmp_path):
   ],
 )
 def test_what_can_not_be_is_a_row_that_says_so(tmp_path, file, changes):
-  write_run(tmp_path / 'runs' / 'whole', target=0.02)
+  write_run(tmp_path / 'runs' / 'whole', density=0.02)
   path = write_run(tmp_path / 'runs' / 'odd')
   edit(path / file, **changes)
   report.report([tmp_path / 'runs'], tmp_path / 'out')
@@ -81,7 +81,7 @@ def test_what_can_not_be_is_a_row_that_says_so(tmp_path, file, changes):
 
 def test_a_network_that_guesses_has_collapsed(tmp_path):
   write_run(tmp_path / 'guesses', accuracy=0.1)
-  write_run(tmp_path / 'knows', accuracy=0.2, target=0.1)
+  write_run(tmp_path / 'knows', accuracy=0.2, density=0.1)
   states = {run.name: run.state for run in collect.collect([tmp_path])}
   assert states == {'guesses': 'collapsed', 'knows': 'finished'}
 

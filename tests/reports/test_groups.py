@@ -31,12 +31,12 @@ def test_what_is_counted_are_finished_runs_each_seed_once(tmp_path):
   folder = every_kind(tmp_path / 'runs')
   found = {group.label: group for group in groups.group(collect.collect([folder]))}
   # The copy is the first by path; the original seed 0 is left out.
-  assert len(found['pruning: prune.target 0.05'].counted) == 3
-  assert len(found['pruning: prune.target 0.05'].runs) == 4
-  assert found['pruning: prune.target 0.02'].counted == ()
-  assert math.isnan(found['pruning: prune.target 0.02'].moments('test_accuracy')[0])
-  assert math.isnan(found['pruning: prune.target 0.01'].moments('test_accuracy')[1])
-  (collapsed,) = found['pruning: prune.target 0.001'].counted
+  assert len(found['pruning: prune.density 0.05'].counted) == 3
+  assert len(found['pruning: prune.density 0.05'].runs) == 4
+  assert found['pruning: prune.density 0.02'].counted == ()
+  assert math.isnan(found['pruning: prune.density 0.02'].moments('test_accuracy')[0])
+  assert math.isnan(found['pruning: prune.density 0.01'].moments('test_accuracy')[1])
+  (collapsed,) = found['pruning: prune.density 0.001'].counted
   assert collapsed.state == 'collapsed'
   assert found['dense'].kind == 'dense'
 
@@ -46,7 +46,7 @@ def test_what_is_counted_are_finished_runs_each_seed_once(tmp_path):
   [
     ({}, 'unstructured'),
     ({'prune': {'granularity': 'filters'}}, 'structured'),
-    ({'prune': {'granularity': 'n_of_m'}}, 'semi-structured'),
+    ({'prune': {'granularity': 'n_m'}}, 'semi-structured'),
     ({'layers': 'mine', 'mine': {'dense_groups': 'inputs'}}, 'structured'),
     ({'layers': 'sparse_vd'}, 'unstructured'),
     ({'proximal_group_l1': {'strength': 1.0}}, 'structured'),
@@ -59,12 +59,12 @@ def test_structured_and_unstructured_are_told_apart(tmp_path, changes, kind):
 
 
 def test_what_could_remove_weights_and_did_not_is_no_dense_control(tmp_path):
-  path = write_run(tmp_path / 'posterior' / 'seed0', target=1.0, method='Bayesian')
+  path = write_run(tmp_path / 'posterior' / 'seed0', density=1.0, method='Bayesian')
   config = json.loads((path / 'config.json').read_text())
   chain = ['add_kl_gradients', 'scale_by_adam']
   config |= {'chain': chain, 'layers': 'mine', 'mine': {'dense_groups': 'inputs'}, 'prune': {}}
   edit(path / 'config.json', **config)
-  write_run(tmp_path / 'dense' / 'seed0', target=1.0, method='dense')
+  write_run(tmp_path / 'dense' / 'seed0', density=1.0, method='dense')
   kinds = {g.method: g.kind for g in groups.group(collect.collect([tmp_path]))}
   assert kinds == {'Bayesian': 'structured', 'dense': 'dense'}
 
@@ -86,7 +86,7 @@ def test_one_hash_under_another_method_is_another_experiment(tmp_path):
 
 def test_the_dense_network_is_chosen_on_validation_images(tmp_path):
   for name, validation, test in (('a', 0.99, 0.97), ('b', 0.98, 0.98)):
-    path = write_run(tmp_path / name, target=1.0, hash=name, method='dense')
+    path = write_run(tmp_path / name, density=1.0, hash=name, method='dense')
     edit(path / 'summary.json', validation_accuracy=validation, test_accuracy=test)
   (found, label) = pareto.best_dense(groups.group(collect.collect([tmp_path])))
   assert found.moments('test_accuracy')[0] == 0.97

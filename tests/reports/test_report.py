@@ -20,7 +20,7 @@ def test_every_setting_and_every_figure_is_in_the_table(tmp_path):
   folder = every_kind(tmp_path / 'runs')
   report.report([folder], tmp_path / 'out')
   row = read_csv(tmp_path / 'out')['seed1']
-  assert row['config.prune.target'] == '0.05'
+  assert row['config.prune.density'] == '0.05'
   assert row['config.seed'] == '1'
   assert row['summary.layers.fc1.active_units'] == '5'
   assert row['summary.test_accuracy'] == '0.98'

@@ -57,7 +57,7 @@ def test_the_summary_of_a_run_that_had_ended_is_missed(tmp_path, without_figures
 def test_a_file_that_is_none_is_a_row_that_says_so(
   tmp_path, without_figures, name, content, problem
 ):
-  write_run(tmp_path / 'runs' / 'whole', target=0.02)
+  write_run(tmp_path / 'runs' / 'whole', density=0.02)
   path = write_run(tmp_path / 'runs' / 'odd')
   suffix = 'jsonl' if name == 'metrics' else 'json'
   (path / f'{name}.{suffix}').write_bytes(os.fsencode(content))
@@ -100,9 +100,9 @@ BINS = {'from': -8.0, 'to': 8.0, 'counts': [3, 40], 'threshold': 2.0, 'suggested
 
 def write_odd(root):
   """A run for every place of every file, with one odd value in each; returns how many."""
-  whole = write_run(root / 'whole', target=0.02)
+  whole = write_run(root / 'whole', density=0.02)
   edit(whole / 'summary.json', log_alpha={'fc1': BINS}, bits={'fc1': 4})
-  edit(whole / 'config.json', chain=['sgd', 'prune'], lobs={'target': 0.1}, layers='sparse_vd')
+  edit(whole / 'config.json', chain=['sgd', 'prune'], lobs={'density': 0.1}, layers='sparse_vd')
   count = 0
   for file in ('config.json', 'summary.json', 'environment.json'):
     content = json.loads((whole / file).read_text())
@@ -209,7 +209,7 @@ def test_figures_that_can_not_be_are_named(tmp_path, without_figures):
 
 def test_a_linked_run_is_one_of_the_folder_that_has_the_link(tmp_path):
   there = write_run(tmp_path / 'elsewhere' / 'run')
-  write_run(tmp_path / 'runs' / 'own', target=0.2)
+  write_run(tmp_path / 'runs' / 'own', density=0.2)
   (tmp_path / 'runs' / 'linked').symlink_to(there)
   rows = reported(tmp_path)
   assert {name: row['problems'] for name, row in rows.items()} == {'linked': '', 'own': ''}
@@ -219,7 +219,7 @@ def test_a_linked_run_is_one_of_the_folder_that_has_the_link(tmp_path):
 def test_links_that_lead_back_and_twice_to_one_run_are_followed_once(tmp_path):
   runs = tmp_path / 'runs'
   write_run(runs / 'z')
-  write_run(tmp_path / 'elsewhere' / 'deep' / 'y', target=0.2)
+  write_run(tmp_path / 'elsewhere' / 'deep' / 'y', density=0.2)
   (tmp_path / 'elsewhere' / 'deep' / 'back').symlink_to(runs)
   (runs / 'a').symlink_to(runs / 'z')
   (runs / 'b').symlink_to(runs)
@@ -264,7 +264,7 @@ NAUGHTY = 'red\x1b[31m\x07\x9b2J\nfake | row\r\u202e\u2028\x7f\udc80'
 
 def test_no_control_reaches_any_file(tmp_path, without_figures):
   write_run(tmp_path / 'runs' / 'a\x1b[31m\nb', method=NAUGHTY, hash=NAUGHTY)
-  path = write_run(tmp_path / 'runs' / os.fsdecode(b'\xff\x1b'), target=0.2)
+  path = write_run(tmp_path / 'runs' / os.fsdecode(b'\xff\x1b'), density=0.2)
   edit(path / 'config.json', **{NAUGHTY: NAUGHTY}, model={'name': NAUGHTY})
   edit(path / 'summary.json', layers={NAUGHTY: {'weights': 5, 'active_weights': 2}})
   write_run(tmp_path / 'runs' / 'failed', summary=None)

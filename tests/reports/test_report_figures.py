@@ -211,7 +211,7 @@ def test_a_picture_shows_the_best_of_every_method_and_then_spreads():
 
 
 def test_of_experiments_at_one_sparsity_a_picture_shows_the_best():
-  fractions = (0.1001, 0.1002)  # counted by value, the same target differs by a few weights
+  fractions = (0.1001, 0.1002)  # counted by value, the same density differs by a few weights
   runs = [run(f'{n}', active=fractions[n % 2], accuracy=0.5 + n / 100) for n in range(12)]
   found = tasks('nothing', runs)
   shown = experiments.chosen(found)
@@ -269,10 +269,10 @@ def test_means_lie_over_seeds_and_both_say_their_settings():
     for method in ('one', 'other')
     for seed in (0, 1)
   ]
-  found = [g._replace(label=f'{g.method}: target 0.1') for g in tasks('nothing', runs)]
+  found = [g._replace(label=f'{g.method}: density 0.1') for g in tasks('nothing', runs)]
   drawn = interactive.pareto('nothing', found, {r.path: str(r.path) for r in runs}).data
   shown = [(len(trace.x), trace.text[0].split('<br>')[0]) for trace in drawn if trace.text]
-  labels = ('<b>one: target 0.1</b>', '<b>other: target 0.1</b>')
+  labels = ('<b>one: density 0.1</b>', '<b>other: density 0.1</b>')
   assert shown == [(n, label) for n in (2, 1) for label in labels]
 
 
@@ -288,12 +288,12 @@ def table_of_runs(runs):
 def test_the_table_of_runs_has_the_settings_that_differ_within_a_method():
   runs = [run(f'{n}') for n in range(3)]
   for n, one in enumerate(runs):
-    one.config.update({'prune': {'target': n / 10, 'schedule': 'cosine'}, 'setting': 0})
+    one.config.update({'prune': {'density': n / 10, 'schedule': 'cosine'}, 'setting': 0})
   other = run('other', method='other')
   other.config.update({'strength': 1.0, 'setting': 0})
   head, rows = table_of_runs([*runs, other])
-  assert 'prune.target' in head
-  assert [row['prune.target'] for row in rows] == ['0', '0.1', '0.2', '-']
+  assert 'prune.density' in head
+  assert [row['prune.density'] for row in rows] == ['0', '0.1', '0.2', '-']
   assert not {'prune.schedule', 'strength', 'setting'} & set(head)
   assert [row['seed'] for row in rows] == ['0'] * 4
 

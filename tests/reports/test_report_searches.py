@@ -11,7 +11,7 @@ def test_a_search_is_drawn_by_its_brackets(tmp_path):
   search = tmp_path / 'search'
   for name, epochs in (('b0-000', 1), ('b0-001', 9), ('b0-002', 3), ('b1-000', 3), ('b2-000', 9)):
     finished = {} if epochs == 9 else {'summary': None}
-    path = write_run(search / 'runs' / name, epochs=epochs, target=0.1 + epochs / 100, **finished)
+    path = write_run(search / 'runs' / name, epochs=epochs, density=0.1 + epochs / 100, **finished)
     edit(path / 'config.json', epochs=9.0)
   write_sweep(search, 'hyperband')
   report.report([search], tmp_path / 'out')
@@ -24,14 +24,14 @@ def test_a_search_is_drawn_by_its_brackets(tmp_path):
 def trial(number, state, epochs, loss=None):
   metrics = None if loss is None else {'validation_loss': loss}
   found = {'directory': f'b0-00{number}', 'rung': epochs // 4, 'epoch': epochs, 'state': state}
-  return found | {'values': {'prune.target': 0.1}, 'metrics': metrics, 'error': None}
+  return found | {'values': {'prune.density': 0.1}, 'metrics': metrics, 'error': None}
 
 
 def test_what_a_search_stopped_is_no_mistake_and_what_it_found_is_a_table(tmp_path):
   search = tmp_path / 'search'
-  write_run(search / 'runs' / 'b0-000', target=0.1)
-  for number, target in ((1, 0.2), (2, 0.3), (3, 0.4)):
-    write_run(search / 'runs' / f'b0-00{number}', target=target, summary=None)
+  write_run(search / 'runs' / 'b0-000', density=0.1)
+  for number, density in ((1, 0.2), (2, 0.3), (3, 0.4)):
+    write_run(search / 'runs' / f'b0-00{number}', density=density, summary=None)
   found = [
     trial(0, 'stopped', 1, 0.5),
     trial(1, 'stopped', 1, 0.2),
@@ -54,13 +54,13 @@ def test_what_a_search_stopped_is_no_mistake_and_what_it_found_is_a_table(tmp_pa
   assert 'By least validation loss; on validation images.' in text
   assert '| b0-001 | stopped | it is' not in text
   assert '| b0-002 | unfinished | it is at epoch 4 of 4 |' in text
-  assert 'prune.target 0.2' not in text
+  assert 'prune.density 0.2' not in text
   assert 'b0-001' in (tmp_path / 'out' / 'report.html').read_text()
 
 
 def test_the_trials_of_a_search_are_read_once(tmp_path, monkeypatch):
   write_run(tmp_path / 'runs' / 'b0-000')
-  write_run(tmp_path / 'runs' / 'b0-001', target=0.1)
+  write_run(tmp_path / 'runs' / 'b0-001', density=0.1)
   write_sweep(tmp_path, 'none', [trial(0, 'finished', 4, 0.3)])
   read_from, read = [], trials.read
   monkeypatch.setattr(trials, 'read', lambda folder: read_from.append(folder) or read(folder))
@@ -94,11 +94,13 @@ def test_a_grid_is_compared_by_means_over_its_seeds(tmp_path):
   search = tmp_path / 'search'
   write_run(search / 'runs' / 'b0-000')
   found = []
-  for number, (target, seed, loss) in enumerate(
+  for number, (density, seed, loss) in enumerate(
     [(0.1, 0, 0.3), (0.1, 1, 0.5), (0.2, 0, 0.2), (0.2, 1, 0.9), (0.3, 0, 0.1), (0.3, 1, None)]
   ):
     state = 'failed' if loss is None else 'finished'
-    found.append(trial(number, state, 4, loss) | {'values': {'prune.target': target, 'seed': seed}})
+    found.append(
+      trial(number, state, 4, loss) | {'values': {'prune.density': density, 'seed': seed}}
+    )
   write_sweep(search, 'none', found)
   bound = {'metric': 'validation_loss', 'at_most': 0.5}
   edit(search / 'sweep.json', sampler='grid', constraints=[bound])
@@ -108,7 +110,7 @@ def test_a_grid_is_compared_by_means_over_its_seeds(tmp_path):
   assert 'By least validation loss, with validation loss at most 0.5; on validation' in text
   table = text.partition('where they stopped.')[2].strip().splitlines()
   assert table[:5] == [
-    '| trial | state | n | trained for, epochs | validation loss | constraints | prune.target |',
+    '| trial | state | n | trained for, epochs | validation loss | constraints | prune.density |',
     '| --- | --- | --- | --- | --- | --- | --- |',
     '| b0-004 | finished | 1 | 4 | 0.1 | kept | 0.3 |',
     '| b0-000, b0-001 | finished | 2 | 4 | 0.40 ± 0.14 | kept | 0.1 |',

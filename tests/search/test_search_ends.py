@@ -28,9 +28,9 @@ def check(*space, overrides=(), with_ends=True, **changes):
 
 
 WRONG = {
-  'a target': (
-    [uniform('prune.target', 0.1, 1.5)],
-    r"space: 'prune.target' at 1.5 of configs/quickstart.py: prune.target=1.5: allowed is \(0, 1\]",
+  'a density': (
+    [uniform('prune.density', 0.1, 1.5)],
+    r"space: 'prune.density' at 1.5 of configs/quickstart.py: prune.density=1.5 must be in",
   ),
   'a lower end': (
     [uniform(f'{RATE}.value', -0.5, 0.5)],
@@ -68,17 +68,17 @@ def test_refused_with_the_field_the_value_and_what_is_allowed(case):
 
 
 def test_ends_that_can_be_are_no_matter():
-  assert check(uniform('prune.target', 0.1, 1.0), choices('batch_size', 16, 32)) == []
+  assert check(uniform('prune.density', 0.1, 1.0), choices('batch_size', 16, 32)) == []
 
 
 def test_a_value_that_can_be_with_another_choice_only_is_none_to_refuse():
   schedules = choices('prune.schedule', 'one_shot', 'periodic')  # periodic exchanges weights
   rules = choices('prune.update_rule', 'nested', 'set')
-  share = uniform('prune.exchange_share', 0.1, 0.5)
+  share = uniform('prune.drop_fraction', 0.1, 0.5)
   inner = ("prune.inner=('trace', 'scale_by_learning_rate')", "chain=('prune',)")
   overrides = (*inner, 'prune.end_epochs=5.0')
   assert check(schedules, rules, share, overrides=overrides) == []
-  with pytest.raises(ValueError, match=r"'prune.exchange_share' has no effect"):
+  with pytest.raises(ValueError, match=r"'prune.drop_fraction' has no effect"):
     check(share, overrides=overrides)
 
 
@@ -88,10 +88,12 @@ def test_a_schedules_setting_is_read_with_another_of_the_same_schedule():
 
 
 def test_a_search_that_goes_on_is_not_built_again():
-  target = uniform('prune.target', 0.1, 1.5)
-  assert check(target, with_ends=False) == []
-  with pytest.raises(ValueError, match=r'^configs: configs/quickstart.py: config.prune.target=2'):
-    check(uniform('batch_size', 1, 9, 'integers'), overrides=('prune.target=2.0',), with_ends=False)
+  space = uniform('prune.density', 0.1, 1.5)
+  assert check(space, with_ends=False) == []
+  with pytest.raises(ValueError, match=r'^configs: configs/quickstart.py: config.prune.density=2'):
+    check(
+      uniform('batch_size', 1, 9, 'integers'), overrides=('prune.density=2.0',), with_ends=False
+    )
 
 
 @pytest.mark.parametrize(

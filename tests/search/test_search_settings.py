@@ -119,7 +119,7 @@ WRONG = {
     {'space': (RATE | {'key': KEY[:-1]},)},
     f"unknown field 'config.{KEY[:-1]}': did you",
   ),
-  'absent block': ({'space': (RATE | {'key': 'prune.target'},)}, "name no 'prune'"),
+  'absent block': ({'space': (RATE | {'key': 'prune.density'},)}, "name no 'prune'"),
   'an argument without effect': (
     {
       'space': ({'key': 'argument', 'kind': 'uniform', 'low': 0.1, 'high': 0.9},),

@@ -438,9 +438,9 @@ REFUSED = (
     (
       QUICKSTART,
       '--workdir=DIR',
-      "--config.space=({'key': 'prune.target', 'kind': 'uniform', 'low': 0.1, 'high': 1.5},)",
+      "--config.space=({'key': 'prune.density', 'kind': 'uniform', 'low': 0.1, 'high': 1.5},)",
     ),
-    "space: 'prune.target' at 1.5 of configs/quickstart.py: prune.target=1.5: allowed is",
+    "space: 'prune.density' at 1.5 of configs/quickstart.py: prune.density=1.5: allowed is",
   ),
 )
 

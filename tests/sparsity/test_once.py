@@ -1,4 +1,4 @@
-"""prune_to: one call, and the target is the whole network's."""
+"""prune_to: one call, and the density is the whole network's."""
 
 import warnings
 
@@ -70,7 +70,7 @@ def test_whole_filters_of_different_sizes_are_counted_in_weights():
 
 def test_two_of_four():
   pruned = prune_to(
-    {'kernel': jnp.arange(1.0, 9.0)[:, None]}, sparsity=0.5, granularity=granularity.n_of_m(4)
+    {'kernel': jnp.arange(1.0, 9.0)[:, None]}, sparsity=0.5, granularity=granularity.n_m(2, 4)
   )
   assert pruned['kernel'].ravel().tolist() == [0, 0, 3, 4, 0, 0, 7, 8]
 
@@ -105,7 +105,7 @@ def test_a_seed_may_be_traced_and_draws_as_its_number_does(dtype):
 
 
 @pytest.mark.parametrize(
-  ('targets', 'message'),
+  ('densities', 'message'),
   [
     ({}, 'allowed is one of sparsity, compression, macs'),
     ({'sparsity': 0.5, 'compression': 2}, 'allowed is one of'),
@@ -120,13 +120,13 @@ def test_a_seed_may_be_traced_and_draws_as_its_number_does(dtype):
     ({'macs': 0.5}, 'macs needs positions='),
     (
       {'sparsity': 0.95, 'exclude': 'head'},
-      r'target=0\.05: the layers .* cost 0\.1169 of the',
+      r'density=0\.05: the layers .* cost 0\.1169 of the',
     ),
   ],
 )
-def test_impossible_targets_are_refused(targets, message):
+def test_impossible_targets_are_refused(densities, message):
   with pytest.raises(ValueError, match=message):
-    prune_to(network(), **targets)
+    prune_to(network(), **densities)
 
 
 def test_a_layer_of_which_hardly_a_weight_is_left_is_named():

@@ -228,7 +228,7 @@ REFUSED = {
   'model': ([QUICK, '--config.model.name=lenet30'], "did you mean 'lenet300'"),
   'batch': ([QUICK, '--config.batch_size=30'], 'batch_size=30: allowed is a multiple'),
   'block without a link': (
-    [QUICK, "--config.chain=('sgd',)", '--config.prune.target=0.1'],
+    [QUICK, "--config.chain=('sgd',)", '--config.prune.density=0.1'],
     "name no 'prune'",
   ),
   'against': ([QUICK, '--against=tensorflow'], "invalid choice: 'tensorflow'"),

@@ -26,7 +26,7 @@ EVALUATIONS = (  # (step, active multiply-accumulates): dense, cut in one step, 
 def write(folder, *, cut=True, layers='deterministic'):
   """A kept run of 21 steps of 4 examples."""
   folder.mkdir(parents=True)
-  prune = {'target': 0.1, 'allocation': 'global_rank', 'parameters': 'all', 'exclude': []}
+  prune = {'density': 0.1, 'allocation': 'global_rank', 'parameters': 'all', 'exclude': []}
   config = {'layers': layers, 'method': 'a method'}
   config |= {'prune': prune | {'floor': 1}} if cut else {}
   figures = {'parameters': 120, 'active_parameters': 12, 'weights': 100, 'active_weights': 8}

@@ -69,4 +69,4 @@ def test_small_steps_inside_are_refused():
 
 def test_n_of_m_has_no_groups_to_shrink():
   with pytest.raises(ValueError, match='its groups are single weights; allowed is proximal_l1'):
-    proximal_group_l1(1.0, 0.1, granularity=granularity.n_of_m(4))
+    proximal_group_l1(1.0, 0.1, granularity=granularity.n_m(2, 4))

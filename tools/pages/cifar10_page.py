@@ -107,18 +107,18 @@ def _cells(row: Row) -> str:
 def _method(row: Row) -> str:
   """The method as the config has it; what keeps everything is the control of those that cut."""
   run = row.runs[0]
-  is_control = (run.config.get('prune') or {}).get('target') == 1
+  is_control = (run.config.get('prune') or {}).get('density') == 1
   return 'none, a control' if is_control else run.summary['method']
 
 
 def allocation(config: Mapping) -> str:
   """Returns how a config shares out what stays, and among which parameters."""
   prune = config.get('prune')
-  if prune is None or prune['target'] == 1.0:
+  if prune is None or prune['density'] == 1.0:
     return '-'
   names = {'erk': 'ERK', 'global_rank': 'global rank', 'absolute_threshold': 'threshold'}
   spared = ', scales stay' if '/scale$' in prune['exclude'] else ''
-  floor = ', no floor' if prune['floor'] == 0 and prune['target'] else ''
+  floor = ', no floor' if prune['floor'] == 0 and prune['density'] else ''
   return f'{names[prune["allocation"]]}, {prune["parameters"]}{spared}{floor}'
 
 

@@ -5,7 +5,7 @@ import pathlib
 import re
 from typing import Any
 
-from tools import ROOT
+from tools import ROOT, carry
 from tools.pages.entries import Entry
 from tools.pages.pages import PAGES
 
@@ -40,7 +40,7 @@ def keep(name: str, runs: pathlib.Path, results: pathlib.Path | None = None) -> 
 
 def _copy(source: pathlib.Path, target: pathlib.Path, most: int, *, with_trace: bool) -> None:
   target.mkdir(parents=True, exist_ok=True)
-  config = read(source / 'config.json')
+  config = carry.carried(read(source / 'config.json'))
   config['data']['dir'] = None
   if config.get('init_from'):
     config['init_from'] = '/'.join(pathlib.Path(config['init_from']).parts[-2:])

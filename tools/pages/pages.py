@@ -11,7 +11,7 @@ SHORTENED = (
   '--config.log.every_steps=20',
 )
 CUT = (*SHORTENED, '--config.prune.begin_epochs=5')
-EXACT_5 = ('--config.prune.allocation=global_rank', '--config.prune.target=0.05')
+EXACT_5 = ('--config.prune.allocation=global_rank', '--config.prune.density=0.05')
 
 
 def _narrow(width: int) -> tuple[str, ...]:

@@ -76,7 +76,7 @@ ROWS = (
     vectors=WIDE,
     gained=f'{KEPT} (15 %); convolutions by Winograd: 16 products for 4 outputs in place of 36, '
     'and where images are 4x4 and smaller in place of a path that is tens of times slower',
-    missing="of the machine's rate: the transforms, and the kernel's gradient at 32x32 by patches",
+    missing="of the machine's rate: the transforms, and the kernel's gradient at 32x32 by im2col",
   ),
   Row(
     'mobilenet',

@@ -53,8 +53,8 @@ def in_steps(settings: Mapping[str, Any], clock: Clock, block: str = '') -> dict
     ValueError: a duration that is negative or not finite, or given in two units.
 
   Example:
-    >>> in_steps({'begin_epochs': 2.0, 'target': 0.1}, Clock(1000, 10, 3))
-    {'begin': 200, 'target': 0.1}
+    >>> in_steps({'begin_epochs': 2.0, 'density': 0.1}, Clock(1000, 10, 3))
+    {'begin': 200, 'density': 0.1}
   """
   converted = {}
   prefix = block and f'{block}.'

@@ -22,7 +22,7 @@ from sparsejax.transforms.kl import add_kl_gradients
 
 
 def _no_costs(unit: str) -> Costs:
-  raise ValueError(f"prune.unit='{unit}': what the network costs is not known here")
+  raise ValueError(f"prune.density_of='{unit}': what the network costs is not known here")
 
 
 def build(
@@ -37,7 +37,7 @@ def build(
     chain: names of links, Optax's or ours, in the order in which updates pass them.
     blocks: settings by link name; a link without a block takes its own defaults.
     clock: turns the settings' durations into steps.
-    costs: the network's costs in 'weights' or 'macs', for a pruning target in these.
+    costs: the network's costs in 'weights' or 'macs', for a density in these.
 
   Returns:
     An `optax.GradientTransformationExtraArgs`.

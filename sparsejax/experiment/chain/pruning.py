@@ -32,46 +32,44 @@ GRANULARITIES: dict[str, Callable[[Mapping[str, Any]], granularity.Granularity]]
   'filters': lambda s: granularity.filters(),
   'input_channels': lambda s: granularity.input_channels(),
   'blocks': lambda s: granularity.blocks(*s['block']),
-  'n_of_m': lambda s: granularity.n_of_m(s['m']),
+  'n_m': lambda s: granularity.n_m(s['n'], s['m']),
 }
 UPDATE_RULES: dict[str, Callable[[Mapping[str, Any]], update_rules.UpdateRule]] = {
   'nested': lambda s: update_rules.nested(),
-  'set': lambda s: update_rules.set_(s['exchange_share'], start=s['start']),
-  'rigl': lambda s: update_rules.rigl(s['end'], s['exchange_share'], start=s['start']),
+  'set': lambda s: update_rules.set_(s['drop_fraction'], start=s['start']),
+  'rigl': lambda s: update_rules.rigl(s['end'], s['drop_fraction'], start=s['start']),
 }
 EXCHANGING = ('set', 'rigl')  # update rules that bring weights back
-SCHEDULES = ('one_shot', 'cubic', 'periodic', 'rounds')
+SCHEDULES = ('one_shot', 'cubic', 'periodic', 'iterative')
 UNITS = ('groups', 'weights', 'macs')
 SETTINGS = tuple(map(fields.base_of, fields.LINKS['prune']))
 
 
 def pruning_schedule(settings: Mapping[str, Any], clock: Clock) -> schedules.PruningSchedule:
-  """Returns the mask steps and targets of the block `prune`.
+  """Returns the mask steps and densities of the block `prune`.
 
   Raises:
     ValueError: a setting that is missing, unknown, outside its range or beyond the run.
   """
   steps = in_known_steps(settings, clock)
-  target, begin, kind = steps['target'], steps['begin'], steps['schedule']
+  begin, kind = steps['begin'], steps['schedule']
   lookup('prune.schedule', kind, dict.fromkeys(SCHEDULES))
   lookup('prune.allocation', steps['allocation'], ALLOCATIONS)
   is_threshold = steps['allocation'] == 'absolute_threshold'
-  allowed = '[0, 1) for a threshold' if is_threshold else '(0, 1] for an active fraction'
-  if not (0 <= target < 1 if is_threshold else 0 < target <= 1):
-    raise ValueError(f'prune.target={target}: allowed is {allowed}')
+  density = _density(steps)
   _check_step('begin', begin, clock)
   _check_rule(kind, steps['update_rule'])
   if kind == 'one_shot':
-    return schedules.one_shot(begin, target)
+    return schedules.one_shot(begin, density)
   if steps['every'] < 1:
     raise ValueError(f'prune: a renewal every {steps["every"]} steps; allowed are 1 or more')
-  if kind == 'rounds':
+  if kind == 'iterative':
     if is_threshold:
       raise ValueError(
-        "prune.schedule='rounds': a share of what is left each round is no threshold; allowed are "
-        'one_shot and cubic, or another prune.allocation'
+        "prune.schedule='iterative' must be one_shot or cubic with an absolute threshold, which is "
+        'no share of what is left'
       )
-    schedule = schedules.rounds(begin, steps['every'], target, share=steps['round_share'])
+    schedule = schedules.iterative(begin, steps['every'], density, fraction=steps['round_fraction'])
     _check_step('last round', schedule.steps[-1], clock)
     return schedule
   if not begin < steps['end']:
@@ -81,9 +79,22 @@ def pruning_schedule(settings: Mapping[str, Any], clock: Clock) -> schedules.Pru
     )
   _check_step('end', steps['end'], clock)
   if kind == 'periodic':
-    return schedules.periodic(begin, steps['end'], target, every=steps['every'])
+    return schedules.periodic(begin, steps['end'], density, every=steps['every'])
   initial = 0.0 if is_threshold else 1.0
-  return schedules.cubic(begin, steps['end'], target, initial=initial, every=steps['every'])
+  return schedules.cubic(begin, steps['end'], density, initial=initial, every=steps['every'])
+
+
+def _density(settings: Mapping[str, Any]) -> float:
+  """What stays at the end, or the threshold of an absolute allocation."""
+  if settings['allocation'] == 'absolute_threshold':
+    if not 0 <= (threshold := settings['threshold']) < 1:
+      raise ValueError(f'prune.threshold={threshold} must be in [0, 1)')
+    return threshold
+  if settings['granularity'] == 'n_m':
+    return settings['n'] / settings['m']
+  if not 0 < (density := settings['density']) <= 1:
+    raise ValueError(f'prune.density={density} must be in (0, 1]')
+  return density
 
 
 def _check_step(what: str, step: int, clock: Clock) -> None:
@@ -104,7 +115,7 @@ def _check_rule(schedule: str, rule: str) -> None:
   if rule in EXCHANGING and schedule == 'one_shot':
     raise ValueError(
       f"prune.schedule='one_shot': the update rule '{rule}' exchanges weights at every renewal "
-      'and here is one; allowed are periodic, cubic and rounds'
+      'and here is one; allowed are periodic, cubic and iterative'
     )
 
 
@@ -199,18 +210,23 @@ def build_rewind(
 
 
 def _allocation(settings, costs):
-  if settings['granularity'] == 'n_of_m' and settings['allocation'] not in ('uniform', 'erk'):
+  if settings['granularity'] == 'n_m' and settings['allocation'] != 'uniform':
     raise ValueError(
-      f"prune.allocation='{settings['allocation']}': N of every m is the same share everywhere; "
-      "allowed with the granularity n_of_m are 'uniform' and 'erk'"
+      f"prune.allocation='{settings['allocation']}' must be 'uniform' with the granularity n_m, "
+      'which keeps n of every m everywhere'
     )
-  lookup('prune.unit', settings['unit'], dict.fromkeys(UNITS))
+  lookup('prune.density_of', settings['density_of'], dict.fromkeys(UNITS))
   make = ALLOCATIONS[settings['allocation']]
-  if settings['unit'] == 'groups':
+  if settings['density_of'] == 'groups':
     return make()
+  if settings['granularity'] == 'n_m':
+    raise ValueError(
+      f"prune.density_of='{settings['density_of']}' must be 'groups' with the granularity n_m, "
+      'which keeps n of every m'
+    )
   if settings['allocation'] == 'absolute_threshold':
     raise ValueError(
-      f"prune.unit='{settings['unit']}': an absolute threshold is no share of a whole; allowed is "
-      "'groups'"
+      f"prune.density_of='{settings['density_of']}' must be 'groups': an absolute threshold is "
+      'no share of a whole'
     )
-  return make(costs(settings['unit']))
+  return make(costs(settings['density_of']))

@@ -21,7 +21,7 @@ __all__ = ['EVENTS', 'LAYERS', 'LINKS', 'SGD', 'VERSION', 'complete', 'defaults'
 
 # Raised whenever a default changes: a run's directory is named after the differences from the
 # defaults, and the same differences from other defaults are another experiment.
-VERSION = 2
+VERSION = 3
 
 LINKS, EVENTS, LAYERS = (
   {name: fields.values(block) for name, block in blocks.items()}

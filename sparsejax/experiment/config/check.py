@@ -214,7 +214,7 @@ def read_only_with(settings: Mapping[str, Any], field: str) -> str:
 
   Example:
     >>> read_only_with({'prune': {'schedule': 'one_shot'}}, 'prune.every_steps')
-    "the prune.schedule 'cubic', 'periodic' or 'rounds'"
+    "the prune.schedule 'cubic', 'periodic' or 'iterative'"
     >>> read_only_with({'prune': {'schedule': 'cubic'}}, 'prune.every_steps')
     ''
   """

@@ -73,10 +73,11 @@ SHARE, FRACTION = Number(0.0, 1.0), Number(0.0, 1.0, above=True)
 DECAY = Number(0.0, 1.0, below=True)  # of a running mean
 STEPS = Period()
 
-_SCHEDULE = ('one_shot', 'cubic', 'periodic', 'rounds')
+_SCHEDULE = ('one_shot', 'cubic', 'periodic', 'iterative')
 _PARAMETERS = Choice(('kernels', 'all'))
 _EXCLUDE = Field((), Patterns(), "parameter paths to leave out, such as ('^classifier/',)")
 _INNER = "an optimizer with second moments and its learning rate, such as ('adam',)"
+_OF_N_M = _with('prune.granularity', 'n_m')
 _EXCHANGED = Read(
   "the prune.update_rule 'set' or 'rigl'",
   lambda config: config['prune']['update_rule'] in ('set', 'rigl'),
@@ -131,15 +132,15 @@ LINKS: dict[str, dict[str, Field]] = {
     'schedule': Field(
       'one_shot',
       Choice(_SCHEDULE),
-      'one cut; cubic: gradually; periodic: at one target; rounds: share by share',
+      'one cut; cubic: gradually; periodic: at one density; iterative: round by round',
     ),
     'begin_epochs': Field(
-      60.0, NOT_NEGATIVE, 'one_shot: when; rounds: the first; else where it starts'
+      60.0, NOT_NEGATIVE, 'one_shot: when; iterative: the first round; else where it starts'
     ),
     'end_epochs': Field(
       120.0,
       NOT_NEGATIVE,
-      'cubic: where the target is reached; periodic: where renewals end',
+      'cubic: where the density is reached; periodic: where renewals end',
       Read(
         "the prune.schedule 'cubic' or 'periodic', or the prune.update_rule 'rigl'",
         lambda config: (
@@ -152,21 +153,37 @@ LINKS: dict[str, dict[str, Field]] = {
       100,
       STEPS,
       'between two renewals of the masks',
-      _with('prune.schedule', 'cubic', 'periodic', 'rounds'),
+      _with('prune.schedule', 'cubic', 'periodic', 'iterative'),
     ),
-    'round_share': Field(
+    'round_fraction': Field(
       0.2,
       Number(0.0, 1.0, above=True, below=True),
       'of what is left, what each round removes',
-      _with('prune.schedule', 'rounds'),
+      _with('prune.schedule', 'iterative'),
     ),
-    'target': Field(
-      0.02, SHARE, 'active fraction; for the allocation absolute_threshold: the threshold'
+    'density': Field(
+      0.02,
+      SHARE,
+      'of what is pruned, what stays',
+      Read(
+        "a prune.allocation other than 'absolute_threshold' and a prune.granularity other than "
+        "'n_m'",
+        lambda config: (
+          config['prune']['allocation'] != 'absolute_threshold'
+          and config['prune']['granularity'] != 'n_m'
+        ),
+      ),
     ),
-    'unit': Field(
+    'threshold': Field(
+      0.02,
+      SHARE,
+      'what scores no more than this goes',
+      _with('prune.allocation', 'absolute_threshold'),
+    ),
+    'density_of': Field(
       'groups',
       Choice(('groups', 'weights', 'macs')),
-      'of an active fraction: weights and macs are of the whole network',
+      'what the density is a share of: weights and macs are of the whole network',
     ),
     'allocation': Field(
       'absolute_threshold',
@@ -180,22 +197,18 @@ LINKS: dict[str, dict[str, Field]] = {
     ),
     'granularity': Field(
       'weight',
-      Choice(('weight', 'filters', 'input_channels', 'blocks', 'n_of_m'), own='granularity'),
+      Choice(('weight', 'filters', 'input_channels', 'blocks', 'n_m'), own='granularity'),
       'what is kept or removed as one',
     ),
     'block': Field((4, 4), Sides(), 'inputs x outputs', _with('prune.granularity', 'blocks')),
-    'm': Field(
-      4,
-      Integer(1),
-      'N of every m consecutive inputs stay, N = target * m',
-      _with('prune.granularity', 'n_of_m'),
-    ),
+    'n': Field(2, Integer(1), 'of every m consecutive inputs, how many stay', _OF_N_M),
+    'm': Field(4, Integer(2), 'consecutive inputs, of which n stay', _OF_N_M),
     'update_rule': Field(
       'nested',
       Choice(('nested', 'set', 'rigl'), own='update_rule'),
       'nested: masks only shrink; set, rigl: weights are exchanged',
     ),
-    'exchange_share': Field(
+    'drop_fraction': Field(
       0.3,
       SHARE,
       "of a layer's active weights, what is exchanged; rigl's falls to 0 at the end",
@@ -277,7 +290,7 @@ EVENTS: dict[str, dict[str, Field]] = {
       'of training examples, unaugmented, that the layers are solved over',
       _with('lobs.method', 'lobs'),
     ),
-    'target': Field(0.07, FRACTION, 'active fraction of the chosen kernels'),
+    'density': Field(0.07, FRACTION, 'active fraction of the chosen kernels'),
     'allocation': Field(
       'global_rank',
       Choice(('global_rank', 'uniform', 'erk')),

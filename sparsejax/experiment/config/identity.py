@@ -61,8 +61,8 @@ def short_name(name: str) -> str:
   """Returns the last two words of a field, or of a schedule's value what it is a schedule of.
 
   Example:
-    >>> short_name('scale_by_learning_rate.learning_rate.value'), short_name('prune.target')
-    ('learning_rate', 'prune.target')
+    >>> short_name('scale_by_learning_rate.learning_rate.value'), short_name('prune.density')
+    ('learning_rate', 'prune.density')
   """
   parts = name.split('.')
   if parts[-1] == 'value' and len(parts) > 1:

@@ -25,7 +25,7 @@ def summarise(
   phases: dict,
   deployed_from: str | None = None,
 ) -> dict[str, Any]:
-  """Returns the summary: the best network by validation at the final target, measured anew.
+  """Returns the summary: the best network by validation at the final density, measured anew.
 
   The test split is touched here and nowhere else: by the network and, of a variational one, by the
   same on its grid of fewer bits. Training accuracy and loss are those of the deployed network on

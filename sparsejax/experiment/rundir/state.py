@@ -30,7 +30,7 @@ class TrainState(NamedTuple):
 
 
 class Best(NamedTuple):
-  """The best network on the validation split among the evaluations at the final target."""
+  """The best network on the validation split among the evaluations at the final density."""
 
   step: jax.Array  # shape=(), dtype=int32: -1 before there is one
   loss: jax.Array  # shape=(), dtype=float32: on the validation split

@@ -69,7 +69,7 @@ def _lobs(state: TrainState, settings: Mapping[str, Any], context: Context) -> T
     state,
     context.batches(settings['batches']),
     context.model,
-    target=settings['target'],
+    density=settings['density'],
     allocate=lobs.ALLOCATIONS[settings['allocation']](),
     exclude=settings['exclude'],
     method=settings['method'],

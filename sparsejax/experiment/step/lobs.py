@@ -31,8 +31,8 @@ METHODS = ('lobs', 'magnitude')
 def check(config: Mapping[str, Any]) -> None:
   """Raises a ValueError for settings that can't be, or where nothing would hold the zeros."""
   settings, prune = config['lobs'], config.get('prune')
-  if not 0 < settings['target'] <= 1:
-    raise ValueError(f'lobs.target={settings["target"]}: allowed is an active fraction in (0, 1]')
+  if not 0 < settings['density'] <= 1:
+    raise ValueError(f'lobs.density={settings["density"]}: allowed is an active fraction in (0, 1]')
   lookup('lobs.allocation', settings['allocation'], ALLOCATIONS)
   lookup('lobs.method', settings['method'], dict.fromkeys(METHODS))
   if config['layers'] != DETERMINISTIC:
@@ -69,7 +69,7 @@ def prune_layers(
   batches: Iterable[jax.Array],
   model: nn.Module,
   *,
-  target: float,
+  density: float,
   allocate: allocation.Allocation,
   exclude: Sequence[str] = (),
   method: str = 'lobs',
@@ -83,7 +83,7 @@ def prune_layers(
     state: of a network without zeros to keep.
     batches: calibration images, preprocessed; with method='magnitude' none are read.
     model: what the parameters belong to.
-    target: the active fraction of all the chosen kernels together.
+    density: the active fraction of all the chosen kernels together.
     allocate: how many of them stay in each.
     exclude: regular expressions over paths of parameters.
     method: 'magnitude' only zeroes the smallest of each layer, for comparison at equal counts.
@@ -95,7 +95,7 @@ def prune_layers(
   kernels = tree.named_leaves(tree.pick(dense, tree.choose(dense, 'kernels', exclude)))
   kernels = jax.device_get(kernels)
   scores = {path: criteria.magnitude(kernel) for path, kernel in kernels.items()}
-  counts = _counts(scores, target, allocate)
+  counts = _counts(scores, density, allocate)
   if method == 'magnitude':
     masks = {path: keep_largest(scores[path], counts[path]) for path in kernels}
     cut = {path: jnp.where(masks[path], kernel, 0.0) for path, kernel in kernels.items()}
@@ -114,9 +114,9 @@ def prune_layers(
   return state._replace(params=params)
 
 
-def _counts(scores, target, allocate) -> dict[str, int]:
+def _counts(scores, density, allocate) -> dict[str, int]:
   layers = [allocation.Layer(path, score.shape, score.size) for path, score in scores.items()]
-  row = jnp.asarray(allocate.plan(layers, target, 1))
+  row = jnp.asarray(allocate.plan(layers, density, 1))
   counts = jax.jit(lambda scores, row: allocate.counts(scores, row, 1, [1] * len(scores)))
   found = jax.device_get(counts([score[None] for score in scores.values()], row))
   return {path: int(count) for path, [count] in zip(scores, found, strict=True)}

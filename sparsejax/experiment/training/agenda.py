@@ -29,7 +29,7 @@ class Agenda(NamedTuple):
 
   @property
   def last_cut(self) -> int | None:
-    """From the evaluation after it on, networks have the final target."""
+    """From the evaluation after it on, networks have the final density."""
     return self.cuts[-1] if self.cuts else None
 
   @property
@@ -40,7 +40,7 @@ class Agenda(NamedTuple):
     return sorted(stops)
 
   def is_final(self, step: int) -> bool:
-    """Whether a network of this step has the final target."""
+    """Whether a network of this step has the final density."""
     if self.only_the_last:
       return step == self.total
     return self.last_cut is None or step > self.last_cut + self.grows
@@ -58,7 +58,7 @@ def agenda(
 
   A posterior goes on losing weights to its last step, so `only_the_last` network is a result: the
   best of all by validation would be one from before its noise had grown. Where masks grow, what
-  came back last is zero for one update, and the network has fewer weights than its target.
+  came back last is zero for one update, and the network has fewer weights than its density.
 
   The cuts are bracketed: evaluated just before the first and one update after the last, so that a
   trace shows the fall as a fall.

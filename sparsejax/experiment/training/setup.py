@@ -132,7 +132,7 @@ def build(config: Mapping[str, Any]) -> Experiment:
       grows=pruning.grows(config.get('prune') or {}),
     ),
     learning_rate=links.learning_rate(chain, config, clock),
-    threshold=settings['target'] if by_threshold else None,
+    threshold=settings['threshold'] if by_threshold else None,
     deployment=posterior.Deployment(model, image_shape),
   )
   for step in (0, clock.total_steps - 1):

@@ -84,7 +84,7 @@ def _kind(runs) -> str:
   if _is_dense(config):
     return DENSE
   granularity = config.get('prune', {}).get('granularity', 'weight')
-  if granularity == 'n_of_m':
+  if granularity == 'n_m':
     return SEMI_STRUCTURED
   by_groups = has_groups(config) or 'proximal_group_l1' in config
   return STRUCTURED if by_groups or granularity != 'weight' else UNSTRUCTURED
@@ -99,7 +99,7 @@ def has_groups(config: Mapping[str, Any]) -> bool:
 def _is_dense(config: Mapping[str, Any]) -> bool:
   """Whether nothing in a config takes weights away: what then stays is no matter of luck."""
   links = set(config.get('chain') or ())
-  to_all = any(config.get(name, {}).get('target') == 1.0 for name in ('prune', 'lobs'))
+  to_all = any(config.get(name, {}).get('density') == 1.0 for name in ('prune', 'lobs'))
   return bool(links or to_all) and not links & TAKING - ({'prune'} if to_all else set())
 
 

@@ -67,8 +67,8 @@ def parse(entries: Sequence[Mapping[str, Any]]) -> tuple[Parameter, ...]:
       parameter that can have one value only.
 
   Example:
-    >>> target = {'key': 'prune.target', 'kind': 'log_uniform', 'low': 0.01, 'high': 0.1}
-    >>> parse([target])[0].distribution
+    >>> density = {'key': 'prune.density', 'kind': 'log_uniform', 'low': 0.01, 'high': 0.1}
+    >>> parse([density])[0].distribution
     FloatDistribution(high=0.1, log=True, low=0.01, step=None)
   """
   parameters = tuple(_parameter(entry) for entry in entries)
@@ -142,8 +142,8 @@ def apply(settings: Mapping[str, Any], values: Mapping[str, Any]) -> dict[str, A
       what another choice makes possible.
 
   Example:
-    >>> apply({'prune': {'target': 0.1}}, {'prune.target': 0.02})
-    {'prune': {'target': 0.02}}
+    >>> apply({'prune': {'density': 0.1}}, {'prune.density': 0.02})
+    {'prune': {'density': 0.02}}
   """
   changed = _copy(settings)
   for name, value in values.items():

@@ -1,4 +1,4 @@
-"""What weights cost: the currency of targets for a whole network, its compression or its MACs."""
+"""What weights cost: the currency of densities for a whole network, its compression or its MACs."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -56,25 +56,25 @@ class Costs(NamedTuple):
     weights = layer.weights
     return sum(self.of_weight[path] * n for path, n in leaves) / weights if weights else 0.0
 
-  def budget(self, layers: Sequence[Layer], target: float) -> float:
-    """Returns what the layers may cost together for the network to cost the target's share."""
+  def budget(self, layers: Sequence[Layer], density: float) -> float:
+    """Returns what the layers may cost together for the network to cost the density's share."""
     own = sum(self.price(layer) * layer.weights for layer in layers)
     rest = self.total - own
-    if rest > 0 and target * self.total <= rest:
+    if rest > 0 and density * self.total <= rest:
       pruned = {path for layer in layers for path, _ in layer.leaves or ((layer.path, 0),)}
       others = [path for path, cost in self.of_weight.items() if cost and path not in pruned]
       raise ValueError(
-        f'target={target:.4g}: the layers that are not pruned ({", ".join(others)}) cost '
-        f'{rest / self.total:.4g} of the network by themselves, and the target must be more'
+        f'density={density:.4g}: the layers that are not pruned ({", ".join(others)}) cost '
+        f'{rest / self.total:.4g} of the network by themselves, and the density must be more'
       )
-    return target * self.total - rest
+    return density * self.total - rest
 
 
 Told = Mapping[str, str | Layout] | axes.Given | None
 
 
 def weight_costs(params: Any, layouts: Told = None) -> Costs:
-  """Every weight of a kernel costs 1, biases and BatchNorm nothing: targets are 1 / compression.
+  """Every weight of a kernel costs 1, biases and BatchNorm nothing: densities are 1 / compression.
 
   Example:
     >>> import jax.numpy as jnp

@@ -1,11 +1,11 @@
 """Allocation: how many to keep in each layer, as integers whose sum is exact.
 
-An allocation is a pair of functions. `plan` runs once for each target on the host, on the layers'
+An allocation is a pair of functions. `plan` runs once for each density on the host, on the layers'
 sizes and shapes alone, in float64 and Python integers: 23.5 million times a fraction is no exact
 product in float32. `counts` runs on the device and turns the planned row into one int32 count a
 layer; an allocation that ranks all layers together looks at the scores there.
 
-A target is an active fraction: of the groups of the layers that are pruned or, where an allocation
+A density is an active fraction: of the groups of the layers that are pruned or, where an allocation
 is given `costs`, of what the whole network costs, in weights or in multiply-accumulates, with the
 layers that are not pruned in it.
 
@@ -29,11 +29,11 @@ from sparsejax.sparsity.parts.selection import after, count_true, largest_thresh
 
 
 class Allocation(NamedTuple):
-  """plan: (layers, target, floor) -> row; counts: (scores, row, floor, sizes) -> counts.
+  """plan: (layers, density, floor) -> row; counts: (scores, row, floor, sizes) -> counts.
 
   Scores come as a list with an array for each leaf, (layers that the leaf stacks, *groups), and
   counts go as a list of one integer for each of these layers. What is gone already comes with the
-  score -inf. `absolute` says that targets are thresholds on the scores and not fractions, `priced`
+  score -inf. `absolute` says that densities are thresholds on the scores and no fractions, `priced`
   that it matters how many weights a group holds: then layers have their `sizes`, and `counts` has
   for each leaf a number, or an array that fits its scores; else 1.
   """
@@ -55,17 +55,17 @@ def total_to_keep(sizes: Sequence[int], active_fraction: float, floor: int) -> i
   return max(round(active_fraction * sum(sizes)), sum(min(size, floor) for size in sizes))
 
 
-def _check_fraction(target: float) -> None:
-  if not 0 <= target <= 1:
-    raise ValueError(f'target={target}: allowed is an active fraction from 0 to 1')
+def _check_fraction(density: float) -> None:
+  if not 0 <= density <= 1:
+    raise ValueError(f'density={density}: allowed is an active fraction from 0 to 1')
 
 
-def _prices_and_budget(costs: Costs, layers: Sequence[Layer], target: float, floor: int):
+def _prices_and_budget(costs: Costs, layers: Sequence[Layer], density: float, floor: int):
   """What a group of each layer costs, and what all may cost: their floors' worth at least."""
-  _check_fraction(target)
+  _check_fraction(density)
   prices = np.array([costs.price(layer) for layer in layers])
   least = prices @ np.array([layer.largest(min(layer.groups, floor)) for layer in layers])
-  return prices, max(costs.budget(layers, target), least)
+  return prices, max(costs.budget(layers, density), least)
 
 
 def global_rank(costs: Costs | None = None) -> Allocation:
@@ -76,7 +76,7 @@ def global_rank(costs: Costs | None = None) -> Allocation:
   Of equal scores the first stay, in the order of the leaves.
 
   Args:
-    costs: what groups cost, for targets that are a share of the whole network's weights or MACs.
+    costs: what groups cost, for densities that are a share of the whole network's weights or MACs.
 
   Example:
     >>> rule, scores = global_rank(), [jnp.array([[3.0, 1.0]]), jnp.array([[5.0, 4.0]])]
@@ -87,11 +87,11 @@ def global_rank(costs: Costs | None = None) -> Allocation:
     [0, 2]
   """
 
-  def plan(layers, target, floor):
+  def plan(layers, density, floor):
     if costs is None:
-      whole = total_to_keep([n.groups for n in layers], target, floor)
+      whole = total_to_keep([n.groups for n in layers], density, floor)
       return np.array(wide.to_words(whole), np.int32)
-    prices, budget = _prices_and_budget(costs, layers, target, floor)
+    prices, budget = _prices_and_budget(costs, layers, density, floor)
     return np.array([budget, *prices], np.float32)
 
   def counts(scores, row, floor, sizes):
@@ -219,17 +219,17 @@ def erk(costs: Costs | None = None) -> Allocation:
   return _by_density(lambda shape: sum(shape or (1,)) / max(math.prod(shape), 1), costs)
 
 
-def _by_density(density, costs):
+def _by_density(relative, costs):
   """Counts in proportion to a density that depends on the shape alone, planned on the host."""
 
-  def plan(layers, target, floor):
+  def plan(layers, density, floor):
     sizes = np.array([layer.groups for layer in layers], int)
-    weights = sizes * np.array([density(layer.shape) for layer in layers])
+    weights = sizes * np.array([relative(layer.shape) for layer in layers])
     lowest = np.minimum(sizes, floor)
     if costs is None:
-      total = total_to_keep(sizes.tolist(), target, floor)
+      total = total_to_keep(sizes.tolist(), density, floor)
       return apportion(weights, total, lowest, sizes).astype(np.int32)
-    prices, budget = _prices_and_budget(costs, layers, target, floor)
+    prices, budget = _prices_and_budget(costs, layers, density, floor)
     return _within(weights, budget, prices, layers, lowest, sizes).astype(np.int32)
 
   def counts(scores, row, floor, sizes):
@@ -291,9 +291,9 @@ def default(granularity: Granularity | None) -> Allocation:
 
 
 def absolute_threshold() -> Allocation:
-  """What scores above the target stays: |p| <= 0.02 goes in Deep Compression as the log had it.
+  """What scores above the density stays: |p| <= 0.02 goes in Deep Compression as the log had it.
 
-  The target is the threshold, in the criterion's unit.
+  The density is the threshold, in the criterion's unit.
 
   Example:
     >>> rule = absolute_threshold()
@@ -302,9 +302,9 @@ def absolute_threshold() -> Allocation:
     [2]
   """
 
-  def plan(layers, target, floor):
+  def plan(layers, density, floor):
     del layers, floor
-    return np.array([target], np.float32)
+    return np.array([density], np.float32)
 
   def counts(scores, row, floor, sizes):
     del sizes

@@ -23,6 +23,7 @@ class Granularity(NamedTuple):
 
   select: (groups' scores, count) -> mask of the groups that stay; what is gone scores -inf.
   evenly: whether it keeps equally many in every part of a layer, as N:M sparsity does.
+  density: the share that it keeps; None leaves that to the schedule.
   view: how a layer comes to these functions: as a 'matrix', as it is ('stacked'), or as (heads,
   all else) of each projection of an attention ('by_head'), whose heads go together.
   """
@@ -31,6 +32,7 @@ class Granularity(NamedTuple):
   spread: Callable[[jax.Array, tuple[int, ...]], jax.Array]
   select: Callable[[jax.Array, jax.Array | int], jax.Array] = keep_largest
   evenly: bool = False
+  density: float | None = None
   view: str = 'matrix'
 
   def mean(self, values: jax.Array) -> jax.Array:
@@ -137,14 +139,39 @@ def blocks(inputs: int = 4, outputs: int = 4) -> Granularity:
   return Granularity(pool, spread)
 
 
-def n_of_m(m: int = 4) -> Granularity:
-  """Single weights, equally many of each m consecutive inputs of an output: N:M sparsity.
+def n_m(n: int, m: int) -> Granularity:
+  """N:M sparsity: of each m consecutive inputs of an output, n single weights stay.
 
-  N follows from the target: 0.5 with m = 4 is 2:4, and a schedule thins the groups together. The
-  inputs of a convolution are in the order (height, width, channel), channels next to each other,
-  as its matrix product reads them. Where the count does not divide, the groups whose next weight
-  scores highest keep one more than the others; groups at the end of a column may be smaller, and
-  keep at most what the others do.
+  A schedule must end at the density n / m; before that it thins all groups together.
+
+  Args:
+    n: how many stay, from 1 to m.
+    m: the length of a group, 2 or more.
+
+  Raises:
+    ValueError: n or m that is no integer or outside its range.
+
+  Example:
+    >>> scores = jnp.array([[9.0], [8.0], [7.0], [1.0], [3.0], [2.0]])
+    >>> n_m(1, 2).select(scores, 3).ravel().tolist()
+    [True, False, True, False, True, False]
+
+  References:
+    Mishra et al. 2021, https://arxiv.org/abs/2104.08378
+  """
+  _check_whole('n_m', n=n, m=m)
+  if not (m >= 2 and 1 <= n <= m):
+    raise ValueError(f'N:M sparsity with n={n}, m={m}: m must be 2 or more, and n from 1 to m')
+  return n_of_m(m)._replace(density=n / m)
+
+
+def n_of_m(m: int = 4) -> Granularity:
+  """N:M sparsity whose N follows from the density: 0.5 with m = 4 is 2:4, 0.25 is 1:4.
+
+  The inputs of a convolution are in the order (height, width, channel), channels next to each
+  other, as its matrix product reads them. Where the count does not divide, the groups whose next
+  weight scores highest keep one more than the others; groups at the end of a column may be smaller,
+  and keep at most what the others do.
 
   Args:
     m: the length of a group, 2 or more.
@@ -162,7 +189,7 @@ def n_of_m(m: int = 4) -> Granularity:
   """
   _check_whole('n_of_m', m=m)
   if m < 2:
-    raise ValueError(f'N:M sparsity with m={m}: allowed is 2 or more')
+    raise ValueError(f'N:M sparsity with m={m}: m must be 2 or more')
 
   def select(scores, count):
     columns = scores.reshape(-1, scores.shape[-1] if scores.ndim > 1 else 1)

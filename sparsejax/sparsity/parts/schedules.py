@@ -1,7 +1,7 @@
-"""Pruning schedules: at which steps the masks are renewed, and with what target.
+"""Pruning schedules: at which steps the masks are renewed, and with what density.
 
 A schedule is a finite table made before training, in float64: every step at which something
-happens is known from the configuration alone, and the last target is met exactly whatever the
+happens is known from the configuration alone, and the last density is met exactly whatever the
 period. "At step t" means after t updates: the update number t is the first that uses the mask.
 """
 
@@ -12,10 +12,10 @@ from typing import Any, NamedTuple
 
 
 class PruningSchedule(NamedTuple):
-  """The steps (rising) and the target at each: an active fraction, or a threshold."""
+  """The steps (rising) and the density at each: an active fraction, or a threshold."""
 
   steps: tuple[int, ...]
-  targets: tuple[float, ...]
+  densities: tuple[float, ...]
 
 
 def is_number(value: Any) -> bool:
@@ -41,37 +41,37 @@ def _check_numbers(schedule: str, **values: Any) -> None:
       raise ValueError(f'{schedule}: {name}={value!r} must be a number')
 
 
-def one_shot(step: int, target: float) -> PruningSchedule:
+def one_shot(step: int, density: float) -> PruningSchedule:
   """Prunes once: the update after `step` updates is the first to use the masks.
 
   Args:
     step: updates made before the cut, 0 or more.
-    target: what is left, an active fraction in (0, 1], or the threshold of an absolute allocation.
+    density: what is left, an active fraction in (0, 1], or the threshold of an absolute allocation.
 
   Raises:
     ValueError: a step below 0.
 
   Example:
     >>> one_shot(100, 0.05)
-    PruningSchedule(steps=(100,), targets=(0.05,))
+    PruningSchedule(steps=(100,), densities=(0.05,))
   """
-  _check_numbers('one_shot', target=target)
-  return checked(PruningSchedule(tuple(_whole('one_shot', step=step)), (float(target),)))
+  _check_numbers('one_shot', density=density)
+  return checked(PruningSchedule(tuple(_whole('one_shot', step=step)), (float(density),)))
 
 
 def cubic(
-  begin: int, end: int, target: float, *, initial: float = 1.0, every: int = 100
+  begin: int, end: int, density: float, *, initial: float = 1.0, every: int = 100
 ) -> PruningSchedule:
-  r"""Falls from the initial to the final target, fast at first.
+  r"""Falls from the initial to the final density, fast at first.
 
-  .. math:: target_t = target + (initial - target) (1 - \frac{t - begin}{end - begin})^3
+  .. math:: density_t = density + (initial - density) (1 - \frac{t - begin}{end - begin})^3
 
-  at t = begin + every, begin + 2 every, ... and at t = end, where the target is exact.
+  at t = begin + every, begin + 2 every, ... and at t = end, where the density is exact.
 
   Args:
     begin: the step from which the cubic counts, 0 or more; the first cut is `every` later.
     end: the step of the last cut.
-    target: what is left then, an active fraction or a threshold.
+    density: what is left then, an active fraction or a threshold.
     initial: what there is at `begin`: 1.0 of a fraction, 0.0 of a threshold.
     every: steps between two cuts, 1 or more.
 
@@ -80,13 +80,13 @@ def cubic(
 
   Example:
     >>> cubic(0, 40, 0.5, every=20)
-    PruningSchedule(steps=(20, 40), targets=(0.5625, 0.5))
+    PruningSchedule(steps=(20, 40), densities=(0.5625, 0.5))
 
   References:
     Zhu and Gupta 2017, https://arxiv.org/abs/1710.01878
   """
   begin, end, every = _whole('cubic', begin=begin, end=end, every=every)
-  _check_numbers('cubic', target=target, initial=initial)
+  _check_numbers('cubic', density=density, initial=initial)
   if end <= begin or every < 1:
     raise ValueError(
       f'cubic schedule with begin={begin}, end={end}, every={every}: '
@@ -94,19 +94,19 @@ def cubic(
     )
   steps = (*range(begin + every, end, every), end)
   share_left = [1 - (step - begin) / (end - begin) for step in steps]
-  targets = [target + (initial - target) * share**3 for share in share_left]
-  return checked(PruningSchedule(steps, (*targets[:-1], float(target))))
+  densities = [density + (initial - density) * share**3 for share in share_left]
+  return checked(PruningSchedule(steps, (*densities[:-1], float(density))))
 
 
-def periodic(begin: int, end: int, target: float, *, every: int = 100) -> PruningSchedule:
-  """Renews the masks again and again at one target: for rules that exchange weights.
+def periodic(begin: int, end: int, density: float, *, every: int = 100) -> PruningSchedule:
+  """Renews the masks again and again at one density: for rules that exchange weights.
 
   At t = begin, begin + every, ... before `end`.
 
   Args:
     begin: the first step, 0 or more.
     end: the step before which all of them lie.
-    target: the active fraction at each, in (0, 1].
+    density: the active fraction at each, in (0, 1].
     every: steps between two renewals, 1 or more.
 
   Raises:
@@ -114,71 +114,71 @@ def periodic(begin: int, end: int, target: float, *, every: int = 100) -> Prunin
 
   Example:
     >>> periodic(0, 50, 0.1, every=20)
-    PruningSchedule(steps=(0, 20, 40), targets=(0.1, 0.1, 0.1))
+    PruningSchedule(steps=(0, 20, 40), densities=(0.1, 0.1, 0.1))
   """
   begin, end, every = _whole('periodic', begin=begin, end=end, every=every)
-  _check_numbers('periodic', target=target)
+  _check_numbers('periodic', density=density)
   if end <= begin or every < 1:
     raise ValueError(
       f'periodic schedule with begin={begin}, end={end}, every={every}: '
       'allowed is begin < end and every >= 1'
     )
   steps = tuple(range(begin, end, every))
-  return checked(PruningSchedule(steps, (float(target),) * len(steps)))
+  return checked(PruningSchedule(steps, (float(density),) * len(steps)))
 
 
-def rounds(begin: int, every: int, target: float, *, share: float = 0.2) -> PruningSchedule:
-  r"""Removes a share of what is left each round, until the target.
+def iterative(begin: int, every: int, density: float, *, fraction: float = 0.2) -> PruningSchedule:
+  r"""Removes a fraction of what is left each round, until the density: iterative pruning.
 
-  .. math:: target_r = (1 - share)^r \text{ at } t = begin + (r - 1) every
+  .. math:: density_r = (1 - fraction)^r \text{ at } t = begin + (r - 1) every
 
-  with the last round to the target exactly.
+  with the last round to the density exactly.
 
   Args:
     begin: the step of the first round, 0 or more.
     every: steps from a round to the next, its retraining, 1 or more.
-    target: the active fraction of the last round, in (0, 1].
-    share: of what is left, what each round removes, between 0 and 1.
+    density: the active fraction of the last round, in (0, 1].
+    fraction: of what is left, what each round removes, between 0 and 1.
 
   Raises:
     ValueError: a value outside its range.
 
   Example:
-    >>> rounds(100, 50, 0.3, share=0.5)
-    PruningSchedule(steps=(100, 150), targets=(0.5, 0.3))
+    >>> iterative(100, 50, 0.3, fraction=0.5)
+    PruningSchedule(steps=(100, 150), densities=(0.5, 0.3))
 
   References:
     Frankle and Carbin 2019, https://arxiv.org/abs/1803.03635
     Renda et al. 2020, https://arxiv.org/abs/2003.02389
   """
-  begin, every = _whole('rounds', begin=begin, every=every)
-  _check_numbers('rounds', target=target, share=share)
-  if not (0 < share < 1 and 0 < target <= 1 and every >= 1):
+  begin, every = _whole('iterative', begin=begin, every=every)
+  _check_numbers('iterative', density=density, fraction=fraction)
+  if not (0 < fraction < 1 and 0 < density <= 1 and every >= 1):
     raise ValueError(
-      f'rounds with every={every}, target={target}, share={share}: allowed are a period of 1 or '
-      'more, a target in (0, 1] and a share between 0 and 1'
+      f'iterative with every={every}, density={density}, fraction={fraction}: every must be 1 or '
+      'more, the density in (0, 1] and the fraction between 0 and 1'
     )
-  count = max(1, math.ceil(math.log(target) / math.log1p(-share) - 1e-9))
+  count = max(1, math.ceil(math.log(density) / math.log1p(-fraction) - 1e-9))
   steps = tuple(begin + every * i for i in range(count))
-  targets = [(1 - share) ** (i + 1) for i in range(count - 1)]
-  return checked(PruningSchedule(steps, (*targets, float(target))))
+  densities = [(1 - fraction) ** (i + 1) for i in range(count - 1)]
+  return checked(PruningSchedule(steps, (*densities, float(density))))
 
 
 def checked(schedule: PruningSchedule) -> PruningSchedule:
-  """Returns the schedule, or raises a ValueError if it is no table of rising steps and targets.
+  """Returns the schedule, or raises a ValueError if it is no table of rising steps and densities.
 
-  Which targets are allowed is the allocation's to say: a fraction and a threshold differ.
+  Which densities are allowed is the allocation's to say: a fraction and a threshold differ.
   """
   if not isinstance(schedule, PruningSchedule):
     raise ValueError(
       f'schedule={schedule!r} must be a PruningSchedule, as one_shot, cubic, periodic and '
-      'rounds make them'
+      'iterative make them'
     )
-  steps, targets = schedule
-  if len(steps) != len(targets) or not steps:
+  steps, densities = schedule
+  if len(steps) != len(densities) or not steps:
     raise ValueError(
-      f'pruning schedule of {len(steps)} steps and {len(targets)} targets: '
-      'allowed is one target for each step, and at least one'
+      f'pruning schedule of {len(steps)} steps and {len(densities)} densities: '
+      'allowed is one density for each step, and at least one'
     )
   if steps[0] < 0:
     raise ValueError(f'pruning at step {steps[0]}: allowed is 0 or later')
@@ -186,4 +186,4 @@ def checked(schedule: PruningSchedule) -> PruningSchedule:
     raise ValueError(f'pruning steps {steps}: allowed are rising steps, each once')
   if any(step != int(step) for step in steps):
     raise ValueError(f'pruning steps {steps}: allowed are whole numbers')
-  return PruningSchedule(tuple(map(int, steps)), tuple(map(float, targets)))
+  return PruningSchedule(tuple(map(int, steps)), tuple(map(float, densities)))

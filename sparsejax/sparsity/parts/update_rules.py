@@ -21,12 +21,12 @@ class UpdateRule(NamedTuple):
   """What happens when masks are renewed.
 
   grow: the criterion by which what is gone comes back; None for masks that only shrink.
-  share: step -> the share of what is to stay that is dropped for others to grow.
+  drop_fraction: step -> the share of what is to stay that is dropped for others to grow.
   start: how a layer that is whole is first thinned, by the criterion or at random.
   """
 
   grow: criteria.Criterion | None = None
-  share: Callable[[jax.Array | int], jax.Array] | None = None
+  drop_fraction: Callable[[jax.Array | int], jax.Array] | None = None
   start: str = 'criterion'
 
 
@@ -41,41 +41,41 @@ def nested() -> UpdateRule:
   return UpdateRule()
 
 
-def set_(share: float = 0.3, *, start: str = 'random') -> UpdateRule:
+def set_(drop_fraction: float = 0.3, *, start: str = 'random') -> UpdateRule:
   """Sparse evolutionary training: drops the share that scores least, grows as many at random.
 
   The paper starts from a random mask, as `start` says; 'criterion' prunes the dense network by the
   criterion instead, and then fits a schedule that falls.
 
   Args:
-    share: of a layer's active weights that is exchanged each time, in [0, 1].
+    drop_fraction: of a layer's active weights that is exchanged each time, in [0, 1].
     start: 'random' or 'criterion'.
 
   Raises:
     ValueError: a share outside its range, or another start.
 
   Example:
-    >>> float(set_(0.25).share(step=100))
+    >>> float(set_(0.25).drop_fraction(step=100))
     0.25
 
   References:
     Mocanu et al. 2018, https://arxiv.org/abs/1707.04780
   """
-  _check(share, start)
-  return UpdateRule(criteria.random, lambda step: jnp.float32(share), start)
+  _check(drop_fraction, start)
+  return UpdateRule(criteria.random, lambda step: jnp.float32(drop_fraction), start)
 
 
-def rigl(end: int, share: float = 0.3, *, start: str = 'random') -> UpdateRule:
+def rigl(end: int, drop_fraction: float = 0.3, *, start: str = 'random') -> UpdateRule:
   r"""The rigged lottery: drops the share that scores least, grows where the gradient is largest.
 
-  .. math:: share_t = \frac{share}{2} (1 + \cos(\pi t / end))
+  .. math:: drop\_fraction_t = \frac{drop\_fraction}{2} (1 + \cos(\pi t / end))
 
   The gradient is the raw, dense one: the extra argument `grad`. With start='criterion' and a
   schedule that falls this is gradual pruning with regrowth (GraNet).
 
   Args:
     end: the step at which nothing is exchanged any more, about 75 % of training.
-    share: of a layer's active weights that is exchanged at step 0, in [0, 1].
+    drop_fraction: of a layer's active weights that is exchanged at step 0, in [0, 1].
     start: 'random', as in the paper, or 'criterion'.
 
   Raises:
@@ -83,20 +83,20 @@ def rigl(end: int, share: float = 0.3, *, start: str = 'random') -> UpdateRule:
 
   Example:
     >>> rule = rigl(end=100)
-    >>> [round(float(rule.share(step)), 3) for step in (0, 50, 100)]
+    >>> [round(float(rule.drop_fraction(step)), 3) for step in (0, 50, 100)]
     [0.3, 0.15, 0.0]
 
   References:
     Evci et al. 2020, https://arxiv.org/abs/1911.11134
     Liu et al. 2021 (GraNet), https://arxiv.org/abs/2106.10404
   """
-  _check(share, start)
+  _check(drop_fraction, start)
   if end < 1:
     raise ValueError(f'rigl: end={end}: allowed is a step after the first')
 
   def cosine(step):
     done = jnp.asarray(jnp.minimum(step, end), jnp.float32)
-    return share / 2 * (1 + jnp.cos(jnp.pi * done / end))
+    return drop_fraction / 2 * (1 + jnp.cos(jnp.pi * done / end))
 
   return UpdateRule(criteria.gradient_magnitude, cosine, start)
 
@@ -127,9 +127,11 @@ def renew(
   scores = jnp.where(mask, scores, -jnp.inf)
   if rule.grow is None:
     return mask & select(scores, count)
-  assert rule.share is not None
+  assert rule.drop_fraction is not None
   assert grow_scores is not None
-  exchanged = jnp.round(rule.share(step) * jnp.asarray(count, jnp.float32)).astype(jnp.int32)
+  exchanged = jnp.round(rule.drop_fraction(step) * jnp.asarray(count, jnp.float32)).astype(
+    jnp.int32
+  )
   kept = mask & select(scores, count - exchanged)
   # What was dropped just now may come back at once, and then has only been looked at.
   grown = select(jnp.where(kept, jnp.inf, grow_scores), count)
@@ -139,7 +141,7 @@ def renew(
   return grown
 
 
-def _check(share: float, start: str) -> None:
-  if not 0 <= share <= 1:
-    raise ValueError(f'share={share}: allowed is a share from 0 to 1')
+def _check(drop_fraction: float, start: str) -> None:
+  if not 0 <= drop_fraction <= 1:
+    raise ValueError(f'drop_fraction={drop_fraction}: allowed is a share from 0 to 1')
   lookup('start', start, dict.fromkeys(STARTS))

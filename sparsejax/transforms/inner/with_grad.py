@@ -27,7 +27,7 @@ def with_grad(inner: optax.GradientTransformation) -> optax.GradientTransformati
   Example:
     >>> import jax.numpy as jnp
     >>> from sparsejax import criteria, one_shot, prune
-    >>> pruned = prune(one_shot(step=0, target=0.5), criterion=criteria.saliency)
+    >>> pruned = prune(one_shot(step=0, density=0.5), criterion=criteria.saliency)
     >>> tx = with_grad(optax.chain(optax.sgd(0.0), pruned))
     >>> params = {'kernel': jnp.array([[1.0, 3.0]])}
     >>> updates, _ = tx.update({'kernel': jnp.array([[9.0, 1.0]])}, tx.init(params), params)

@@ -46,7 +46,7 @@ def test_settings_lose_their_unit_and_others_stay():
     'warmup_examples': 50,
     'batch_size': 500,
     'keep_checkpoints': 2,
-    'target': 0.1,
+    'density': 0.1,
     'steps': 3,  # no name before the unit: not a duration
   }
   assert in_steps(settings, CLOCK) == {
@@ -55,7 +55,7 @@ def test_settings_lose_their_unit_and_others_stay():
     'warmup': 5,
     'batch_size': 500,
     'keep_checkpoints': 2,
-    'target': 0.1,
+    'density': 0.1,
     'steps': 3,
   }
 

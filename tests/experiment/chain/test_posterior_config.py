@@ -163,7 +163,7 @@ def test_a_run_deploys_a_sparse_network_and_another_starts_from_it(tmp_path):
   arguments += (
     '--config.epochs=2.0',
     '--config.prune.begin_epochs=0.0',
-    '--config.prune.target=0.2',
+    '--config.prune.density=0.2',
   )
   status, _, stderr = commands.launch(*arguments, f'--workdir={after}')
   assert status == 0, stderr

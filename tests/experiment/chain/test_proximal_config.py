@@ -133,7 +133,7 @@ def test_both_together_are_the_sparse_group_lasso():
 
 
 def test_prune_stands_behind_it_or_around_it():
-  prune = base.LINKS['prune'] | {'begin_epochs': 0.0, 'end_epochs': 1.0, 'target': 0.5}
+  prune = base.LINKS['prune'] | {'begin_epochs': 0.0, 'end_epochs': 1.0, 'density': 0.5}
   behind = build((*SGD, 'proximal_l1', 'prune'), blocks_with(prune=prune))
   inner = {'inner': (*SGD, 'proximal_l1')}
   around = build(('prune',), blocks_with(prune=prune | inner))

@@ -21,16 +21,18 @@ PRUNE = {
   'begin_steps': 1,
   'end_steps': 30,
   'every_steps': 10,
-  'target': 0.5,
-  'round_share': 0.2,
-  'unit': 'groups',
+  'density': 0.5,
+  'round_fraction': 0.2,
+  'threshold': 0.02,
+  'density_of': 'groups',
   'allocation': 'global_rank',
   'criterion': 'magnitude',
   'granularity': 'weight',
   'block': (4, 4),
+  'n': 2,
   'm': 4,
   'update_rule': 'nested',
-  'exchange_share': 0.3,
+  'drop_fraction': 0.3,
   'start': 'random',
   'parameters': 'all',
   'exclude': (),
@@ -38,7 +40,7 @@ PRUNE = {
   'inner': (),
 }
 EXCHANGE = {'update_rule': 'set', 'schedule': 'periodic'}
-ROUNDS = {'schedule': 'rounds'}
+ROUNDS = {'schedule': 'iterative'}
 LAYERS = ('conv', 'mixed')
 
 
@@ -69,18 +71,18 @@ def build(change):
 # Settings and what they may be
 
 
-CUBIC = {'schedule': 'cubic', 'begin_steps': 10, 'target': 0.1}
+CUBIC = {'schedule': 'cubic', 'begin_steps': 10, 'density': 0.1}
 THRESHOLD = {'allocation': 'absolute_threshold'}
 
 
 @pytest.mark.parametrize(
   ('change', 'message'),
   [
-    ({'target': 0.0}, 'prune.target=0.0: allowed is (0, 1] for an active fraction'),
-    ({'target': 1.01}, 'prune.target=1.01: allowed is (0, 1]'),
-    ({'target': float('nan')}, 'prune.target=nan: allowed is (0, 1]'),
-    (THRESHOLD | {'target': 1.0}, 'prune.target=1.0: allowed is [0, 1) for a threshold'),
-    (THRESHOLD | {'target': -0.1}, 'prune.target=-0.1: allowed is [0, 1)'),
+    ({'density': 0.0}, 'prune.density=0.0 must be in (0, 1]'),
+    ({'density': 1.01}, 'prune.density=1.01 must be in (0, 1]'),
+    ({'density': float('nan')}, 'prune.density=nan must be in (0, 1]'),
+    (THRESHOLD | {'threshold': 1.0}, 'prune.threshold=1.0 must be in [0, 1)'),
+    (THRESHOLD | {'threshold': -0.1}, 'prune.threshold=-0.1 must be in [0, 1)'),
     ({'begin_steps': 40}, 'prune.begin is step 40, but the run has 40; allowed is earlier'),
     (CUBIC | {'end_steps': 40}, 'prune.end is step 40, but the run has 40; allowed is earlier'),
     (CUBIC | {'end_steps': 10}, 'prune: from step 10 to step 10 every 10 steps; allowed is an end'),
@@ -88,31 +90,37 @@ THRESHOLD = {'allocation': 'absolute_threshold'}
     ({'begin_steps': -1}, 'prune.begin_steps=-1: allowed is a number of steps, 0 or more'),
     ({'schedule': 'one_shoot'}, "unknown prune.schedule 'one_shoot': did you mean 'one_shot'?"),
     ({'criterion': 'magnitud'}, "unknown prune.criterion 'magnitud': did you mean 'magnitude'?"),
-    ({'allocation': 'globalrank', 'target': 0.0}, "did you mean 'global_rank'?"),
+    ({'allocation': 'globalrank', 'density': 0.0}, "did you mean 'global_rank'?"),
     ({'granularity': 'weights'}, "did you mean 'weight'?"),
     ({'update_rule': 'nest'}, "did you mean 'nested'?"),
-    ({'traget': 0.1}, "unknown setting 'prune.traget': did you mean 'prune.target'?"),
+    ({'desnity': 0.1}, "unknown setting 'prune.desnity': did you mean 'prune.density'?"),
     ({'exclude': ('(',)}, "prune.exclude='(': no regular expression"),
     ({'floor': -1}, 'prune.floor=-1: allowed is an integer, 0 or more'),
     ({'schedule': 'periodic'}, "prune.schedule='periodic': nested masks would be cut once"),
     ({'update_rule': 'set'}, "prune.schedule='one_shot': the update rule 'set' exchanges weights"),
     ({'update_rule': 'rigl'}, "prune.schedule='one_shot': the update rule 'rigl' exchanges"),
     (EXCHANGE | THRESHOLD, 'prune: an update rule that grows weights at zero does not go with'),
-    (EXCHANGE | {'exchange_share': 1.5}, 'prune: share=1.5: allowed is a share from 0 to 1'),
+    (EXCHANGE | {'drop_fraction': 1.5}, 'prune: drop_fraction=1.5: allowed is a share from 0 to 1'),
     (EXCHANGE | {'start': 'rndom'}, "unknown start 'rndom': did you mean 'random'?"),
     (EXCHANGE | {'begin_steps': 30}, 'prune: from step 30 to step 30 every 10 steps; allowed is'),
-    (ROUNDS | {'target': 0.01}, 'prune.last round is step 201, but the run has 40; allowed is'),
-    (ROUNDS | {'round_share': 0.0}, 'share=0.0: allowed are a period of 1 or more'),
-    (ROUNDS | THRESHOLD, "prune.schedule='rounds': a share of what is left each round is no"),
-    (THRESHOLD | {'unit': 'macs'}, "prune.unit='macs': an absolute threshold is no share of a"),
-    (THRESHOLD | {'unit': 'weights'}, "prune.unit='weights': an absolute threshold is no share"),
-    ({'unit': 'flops'}, "unknown prune.unit 'flops'"),
+    (ROUNDS | {'density': 0.01}, 'prune.last round is step 201, but the run has 40; allowed is'),
+    (ROUNDS | {'round_fraction': 0.0}, 'fraction=0.0: every must be 1 or more'),
+    (ROUNDS | THRESHOLD, "prune.schedule='iterative' must be one_shot or cubic with an absolute"),
+    (
+      THRESHOLD | {'density_of': 'macs'},
+      "prune.density_of='macs' must be 'groups': an absolute",
+    ),
+    (
+      THRESHOLD | {'density_of': 'weights'},
+      "prune.density_of='weights' must be 'groups': an abs",
+    ),
+    ({'density_of': 'flops'}, "unknown prune.density_of 'flops'"),
     ({'granularity': 'blocks', 'block': (0, 4)}, 'prune: blocks of 0x4: allowed are 1 or more'),
     ({'granularity': 'blocks', 'block': (4, 4, 4)}, 'prune: blocks() takes from 0 to 2'),
-    ({'granularity': 'n_of_m'}, "prune.allocation='global_rank': N of every m is the same share"),
+    ({'granularity': 'n_m'}, "prune.allocation='global_rank' must be 'uniform' with"),
     (
-      {'granularity': 'n_of_m', 'm': 1, 'allocation': 'uniform'},
-      'prune: N:M sparsity with m=1: allowed is 2 or more',
+      {'granularity': 'n_m', 'n': 5, 'allocation': 'uniform'},
+      'prune: N:M sparsity with n=5, m=4: m must be 2 or more, and n from 1 to m',
     ),
   ],
 )
@@ -129,42 +137,44 @@ def test_a_setting_of_prune_that_is_missing_is_named(missing):
     pruning.build(block, CLOCK, seed=0, inner=None, costs=costs)
 
 
-def test_the_widest_targets_are_allowed():
-  for change in ({'target': 1.0}, {'target': 1e-6}, THRESHOLD | {'target': 0.0}):
+def test_the_widest_densities_are_allowed():
+  for change in ({'density': 1.0}, {'density': 1e-6}, THRESHOLD | {'threshold': 0.0}):
     schedule = pruning.pruning_schedule(PRUNE | change, CLOCK)
-    assert schedule == ((1,), (change['target'],))
+    assert schedule == ((1,), (next(reversed(change.values())),))
 
 
 def test_the_cubic_schedule_of_a_fraction_falls_from_one_and_of_a_threshold_rises_from_zero():
   # at 10 + 10, 10 + 20 of 40 steps, halfway: 1/8 of the way is left
-  change = {'schedule': 'cubic', 'begin_epochs': 1.0, 'end_steps': 30, 'target': 0.2}
+  change = {'schedule': 'cubic', 'begin_epochs': 1.0, 'end_steps': 30, 'density': 0.2}
   block = {name: value for name, value in PRUNE.items() if name != 'begin_steps'} | change
   assert pruning.pruning_schedule(block, CLOCK) == ((20, 30), (pytest.approx(0.3), 0.2))
-  rising = pruning.pruning_schedule(block | THRESHOLD, CLOCK)
+  rising = pruning.pruning_schedule(block | THRESHOLD | {'threshold': 0.2}, CLOCK)
   assert rising == ((20, 30), (pytest.approx(0.175), 0.2))
 
 
 # Whole networks
 
 
-def test_a_target_below_what_unpruned_layers_cost_is_refused_before_training():
+def test_a_density_below_what_unpruned_layers_cost_is_refused_before_training():
   """The convolution costs 48 weights at nine positions each, 432 of 502."""
-  change = {'unit': 'macs', 'parameters': 'kernels', 'exclude': ('conv',)}
-  link = build(change | {'target': 0.9})
+  change = {'density_of': 'macs', 'parameters': 'kernels', 'exclude': ('conv',)}
+  link = build(change | {'density': 0.9})
   jax.eval_shape(link.init, network())
-  for target in (0.8, 0.5):
+  for density in (0.8, 0.5):
     with pytest.raises(ValueError) as error:
-      build(change | {'target': target}).init(network())
+      build(change | {'density': density}).init(network())
     message = (
       'the layers that are not pruned (conv/kernel) cost 0.8606 of the network by themselves'
     )
-    assert f'target={target}: {message}' in str(error.value)
+    assert f'density={density}: {message}' in str(error.value)
     assert '\n' not in str(error.value)
 
 
 def test_without_costs_a_unit_that_needs_them_is_refused():
-  blocks = {'sgd': {'learning_rate': 0.1}, 'prune': PRUNE | {'unit': 'macs'}}
-  with pytest.raises(ValueError, match=r"prune\.unit='macs': what the network costs is not known"):
+  blocks = {'sgd': {'learning_rate': 0.1}, 'prune': PRUNE | {'density_of': 'macs'}}
+  with pytest.raises(
+    ValueError, match=r"prune\.density_of='macs': what the network costs is not known"
+  ):
     optimizer.build(('sgd', 'prune'), blocks, CLOCK)
 
 
@@ -178,7 +188,7 @@ def chain_with_rewind(rewind, prune=PRUNE):
 
 def test_weights_are_rewound_at_every_cut():
   """Two rounds, at the steps 2 and 4, back to step 1: -0.5 each step, and the smallest go."""
-  rounds = ROUNDS | {'begin_steps': 2, 'every_steps': 2, 'target': 0.34, 'round_share': 0.4}
+  rounds = ROUNDS | {'begin_steps': 2, 'every_steps': 2, 'density': 0.34, 'round_fraction': 0.4}
   tx = chain_with_rewind({'to_steps': 1}, PRUNE | rounds)
   params = {'w': jnp.array([[4.0, 5.0, 6.0]])}
   state, update, seen = tx.init(params), jax.jit(tx.update), []
@@ -219,7 +229,7 @@ NAMES = {
   'update_rule': tuple(pruning.UPDATE_RULES),
   'schedule': pruning.SCHEDULES,
   'start': ('random', 'criterion'),
-  'unit': pruning.UNITS,
+  'density_of': pruning.UNITS,
 }
 
 
@@ -227,10 +237,11 @@ def makes_sense(change):
   nested, threshold = change['update_rule'] == 'nested', 'absolute' in change['allocation']
   return (
     change['schedule'] != ('periodic' if nested else 'one_shot')
-    and not (threshold and (not nested or change['unit'] != 'groups'))
-    and not (threshold and change['schedule'] == 'rounds')
+    and not (threshold and (not nested or change['density_of'] != 'groups'))
+    and not (threshold and change['schedule'] == 'iterative')
     and not (nested and change['start'] == 'random')  # has none
-    and not (change['granularity'] == 'n_of_m' and change['allocation'] not in ('uniform', 'erk'))
+    and not (change['granularity'] == 'n_m' and change['allocation'] != 'uniform')
+    and not (change['granularity'] == 'n_m' and change['density_of'] != 'groups')
   )
 
 
@@ -260,7 +271,7 @@ def test_every_combination_that_makes_no_sense_is_refused_and_any_other_is_built
     is_nested = change['update_rule'] == 'nested'  # without a start, whatever it is said to be
     sensible = makes_sense(change | ({'start': 'criterion'} if is_nested else {}))
     try:
-      build(change | {'target': 0.5})
+      build(change | {'density': 0.5})
     except ValueError:
       refused += 1
       assert not sensible, change
@@ -272,9 +283,9 @@ def test_every_combination_that_makes_no_sense_is_refused_and_any_other_is_built
 @pytest.mark.parametrize('change', sample(24), ids=lambda change: '-'.join(change.values()))
 def test_a_combination_keeps_whole_groups_in_exact_numbers_and_prunes_to_zero(change):
   """Three steps of which the last two renew the masks, or all; every choice of the five parts."""
-  target = 0.02 if 'absolute' in change['allocation'] else 0.6
-  timing = {'begin_steps': 0, 'end_steps': 3, 'every_steps': 1, 'round_share': 0.4}
-  timing |= {'target': target, 'parameters': 'kernels', 'floor': 2, 'block': (2, 3)}
+  density = 0.5 if change['granularity'] == 'n_m' else 0.6
+  timing = {'begin_steps': 0, 'end_steps': 3, 'every_steps': 1, 'round_fraction': 0.4}
+  timing |= {'density': density, 'parameters': 'kernels', 'floor': 2, 'block': (2, 3)}
   settings = PRUNE | timing | change
   tx = optax.chain(optax.sgd(0.1), build(timing | change))
   group = pruning.GRANULARITIES[change['granularity']](settings)
@@ -308,16 +319,16 @@ def test_a_combination_keeps_whole_groups_in_exact_numbers_and_prunes_to_zero(ch
     assert kept[name] >= min(2, groups.size)
   if 'absolute' in change['allocation']:
     return
-  if change['unit'] == 'groups':
+  if change['density_of'] == 'groups':
     assert sum(kept.values()) == max(
-      round(target * sum(sizes.values())), sum(min(2, size) for size in sizes.values())
+      round(density * sum(sizes.values())), sum(min(2, size) for size in sizes.values())
     )
   else:
-    price = costs(change['unit'])
+    price = costs(change['density_of'])
     groups_cost = {
       name: price.of_weight[f'{name}/kernel'] * masks[name].size / sizes[name] for name in LAYERS
     }
     spent = sum(groups_cost[name] * kept[name] for name in LAYERS)
     least = sum(groups_cost[name] * min(2, sizes[name]) for name in LAYERS)
-    assert spent <= max(target * price.total, least) + 1e-3
-    assert spent > min(target * price.total, least) - 1e-3
+    assert spent <= max(density * price.total, least) + 1e-3
+    assert spent > min(density * price.total, least) - 1e-3

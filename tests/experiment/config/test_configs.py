@@ -33,7 +33,7 @@ EXAMPLES = {'cifar10': 40_000, 'mnist': 55_000, 'digits': 1_197}
 PRUNED = [
   name
   for name, config in DEFAULT.items()
-  if 'prune' in config['chain'] and config.get('prune.target') != 0.0
+  if 'prune' in config['chain'] and config.get('prune.threshold') != 0.0
 ]
 
 
@@ -134,7 +134,7 @@ def test_the_only_argument_without_a_type_is_the_whole_text():
 @pytest.mark.parametrize('name', PRUNED)
 def test_the_argument_is_the_active_fraction(name):
   config = resolve(name, '0.005')
-  assert config['prune']['target'] == 0.005
+  assert config['prune']['density'] == 0.005
   assert config['prune']['allocation'] in ('global_rank', 'erk')
   optimizer.build(config['chain'], config, clock_of(config))
 
@@ -143,7 +143,7 @@ def test_the_argument_is_the_active_fraction(name):
 def test_one_keeps_everything(name):
   config = resolve(name, '1.0')
   schedule = pruning.pruning_schedule(config['prune'], clock_of(config))
-  assert set(schedule.targets) == {1.0}
+  assert set(schedule.densities) == {1.0}
 
 
 @pytest.mark.parametrize('name', PRUNED)
@@ -153,7 +153,7 @@ def test_no_fraction_is_refused(name, text):
     config = resolve(name, text)
     return pruning.pruning_schedule(config['prune'], clock_of(config))
 
-  with pytest.raises(ValueError, match=r'prune\.target=|half'):
+  with pytest.raises(ValueError, match=r'prune\.density=|half'):
     resolved_schedule()
 
 

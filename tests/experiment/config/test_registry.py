@@ -76,7 +76,7 @@ def get_config():
   config.prune.granularity = 'rows'
   config.prune.update_rule = 'shrinking'
   config.prune.parameters = 'kernels'
-  config.prune.target = 0.5
+  config.prune.density = 0.5
   return config
 """
 )

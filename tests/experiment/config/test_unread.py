@@ -14,27 +14,31 @@ from sparsejax.experiment.data import datasets
 CLOCK = Clock(examples=1000, batch_size=10, epochs=10)
 PRUNE = base.LINKS['prune'] | {
   'allocation': 'uniform',
-  'target': 0.5,
+  'density': 0.5,
   'begin_epochs': 1.0,
   'end_epochs': 5.0,
 }
-RIGL = {'schedule': 'rounds', 'update_rule': 'rigl'}
+RIGL = {'schedule': 'iterative', 'update_rule': 'rigl'}
 OTHER = {
   'every_steps': 50,
   'end_epochs': 4.0,
-  'round_share': 0.3,
+  'round_fraction': 0.3,
   'block': (2, 2),
+  'n': 3,
   'm': 8,
-  'exchange_share': 0.1,
+  'density': 0.25,
+  'threshold': 0.3,
+  'drop_fraction': 0.1,
   'start': 'criterion',
 }
 BLOCKS = {'granularity': 'blocks'}
 EVERY = [
   {},
   {'schedule': 'cubic'},
-  {'schedule': 'rounds'},
+  {'schedule': 'iterative'},
   {'schedule': 'cubic'} | BLOCKS,
-  {'granularity': 'n_of_m'},
+  {'granularity': 'n_m'},
+  {'allocation': 'absolute_threshold'},
   {'schedule': 'periodic', 'update_rule': 'set'},
   {'schedule': 'periodic', 'update_rule': 'rigl'},
   RIGL,
@@ -46,8 +50,10 @@ def traced(block):
   link = pruning.build(block, CLOCK, seed=0, inner=None, costs=None)
   params = {'fc': {'kernel': jnp.ones((16, 16))}, 'out': {'kernel': jnp.ones((16, 8))}}
   update = jax.make_jaxpr(lambda u, s, p: link.update(u, s, p, grad=u))
-  closed = update(params, link.init(params), params)
-  return str(closed), [np.asarray(constant).tobytes() for constant in closed.consts]
+  state = link.init(params)
+  closed = update(params, state, params)
+  arrays = [*closed.consts, *jax.tree.leaves(state)]  # of the state, what was planned
+  return str(closed), [np.asarray(array).tobytes() for array in arrays]
 
 
 @pytest.mark.parametrize('changes', EVERY, ids=str)

@@ -207,7 +207,7 @@ PRUNING_LATER = {
     *EXCHANGING,
     '--config.prune.end_steps=30',
     '--config.prune.every_steps=9',
-    '--config.prune.exchange_share=0.1',
+    '--config.prune.drop_fraction=0.1',
     "--config.chain=('prune',)",
     "--config.prune.inner=('trace','scale_by_learning_rate')",
   ),
@@ -242,7 +242,7 @@ def test_who_follows_the_advice_holds_the_zeros(runs, tmp_path):
 
 
 def test_a_layer_of_which_hardly_a_weight_is_left_is_named(tmp_path, capsys):
-  prune = {'begin_epochs': 0.0, 'target': 0.004, 'allocation': 'global_rank'}
+  prune = {'begin_epochs': 0.0, 'density': 0.004, 'allocation': 'global_rank'}
   train(tmp_path / 'run', epochs=1.0, prune=prune)
   said = capsys.readouterr().out
   assert said.count('fc2 has one weight left; prune.floor, or prune.allocation=erk') == 1

@@ -242,7 +242,7 @@ def state_of(model):
   return parallel.replicate(state)
 
 
-SETTINGS = base.EVENTS['lobs'] | {'batches': 4, 'target': 0.4}
+SETTINGS = base.EVENTS['lobs'] | {'batches': 4, 'density': 0.4}
 
 
 def happen(state, context, **settings):
@@ -331,7 +331,7 @@ def test_excluded_layers_stay_and_one_keeps_everything(tiny):
   for name in ('grouped', 'classifier'):
     jax.tree.map(np.testing.assert_array_equal, pruned.params[name], state.params[name])
   assert int((pruned.params['plain']['kernel'] != 0).sum()) == round(0.4 * 4 * 4 * 6)
-  whole = happen(state, context, target=1.0)
+  whole = happen(state, context, density=1.0)
   jax.tree.map(np.testing.assert_array_equal, whole.params, state.params)
 
 
@@ -356,17 +356,17 @@ def config_with(**changes):
 def test_the_configs_hold_the_zeros_from_the_surgery_on(module):
   config = base.complete(module.get_config(0.02)).to_dict()
   events.check(config)
-  assert config['lobs']['target'] == 0.02
+  assert config['lobs']['density'] == 0.02
   prune = config['prune']
-  assert (prune['allocation'], prune['target']) == ('absolute_threshold', 0.0)
+  assert (prune['allocation'], prune['threshold']) == ('absolute_threshold', 0.0)
   assert prune['begin_epochs'] == config['lobs']['at_epochs'] < config['epochs']
 
 
 @pytest.mark.parametrize(
   ('changes', 'message'),
   [
-    ({'lobs__target': 0.0}, r'lobs\.target=0\.0: allowed is an active fraction'),
-    ({'lobs__target': 1.5}, r'lobs\.target=1\.5'),
+    ({'lobs__density': 0.0}, r'lobs\.density=0\.0: allowed is an active fraction'),
+    ({'lobs__density': 1.5}, r'lobs\.density=1\.5'),
     ({'lobs__batches': 0}, r'lobs\.batches=0'),
     ({'lobs__allocation': 'global_rnak'}, "did you mean 'global_rank'"),
     ({'lobs__method': 'obs'}, "did you mean 'lobs'"),

@@ -98,7 +98,7 @@ REFUSED = {
   'second config': ([QUICK, QUICK], '--config is given twice'),
   'no value': (['--config.epochs', QUICK], '--config.epochs needs a value'),
   'never read': ([QUICK, '--config.prune.m=8'], 'prune.m=8 is never read: it is read only with'),
-  'block out of use': ([QUICK, '--config.lobs.target=0.1'], "name no 'lobs'"),
+  'block out of use': ([QUICK, '--config.lobs.density=0.1'], "name no 'lobs'"),
   'not a number': ([QUICK, '--config.epochs=many'], "'many'"),
   'config argument': (['--config=configs/resnet50_dc.py:much'], "'much'"),
   'model': ([QUICK, '--config.model.name=lenet30'], "did you mean 'lenet300'"),
@@ -119,8 +119,8 @@ REFUSED = {
     [QUICK, '--config.log.every_steps=18446744073709551616'],
     'log.every_steps=18446744073709551616: 1.84467e+19 steps must be at most',
   ),
-  'target 0': ([QUICK, '--config.prune.target=0.0'], 'prune.target=0.0: allowed is (0, 1]'),
-  'target above 1': ([QUICK, '--config.prune.target=1.5'], 'prune.target=1.5'),
+  'density 0': ([QUICK, '--config.prune.density=0.0'], 'prune.density=0.0 must be in (0, 1]'),
+  'density above 1': ([QUICK, '--config.prune.density=1.5'], 'prune.density=1.5'),
   'pruning after the end': ([QUICK, '--config.prune.begin_epochs=60.0'], 'prune.begin'),
   'pattern': ([QUICK, "--config.prune.exclude=('fc9',)"], "exclude='fc9' matches no parameter"),
   'batch': ([QUICK, '--config.batch_size=0'], 'batch_size=0'),
@@ -142,7 +142,7 @@ REFUSED = {
   'seed': ([QUICK, '--config.seed=-1'], 'seed=-1 must be an integer of 0 or more'),
   'checkpoints': ([QUICK, '--config.log.keep_checkpoints=0'], 'keep_checkpoints=0'),
   'block without a link': (
-    [QUICK, "--config.chain=('sgd',)", '--config.prune.target=0.1'],
+    [QUICK, "--config.chain=('sgd',)", '--config.prune.density=0.1'],
     "chain, events and layers name no 'prune'",
   ),
   'argument of a config that takes none': (['--config=configs/resnet50_sgdr.py:1'], 'no argument'),
@@ -238,10 +238,10 @@ def test_links_named_on_the_command_line_take_their_settings_from_it():
 def test_help_of_a_config_is_the_table_of_its_settings(capsys):
   told = []
   for flag in ('--print_config', '--config.help'):
-    assert run_here([QUICK, flag, '--config.prune.target=0.125']) == 0
+    assert run_here([QUICK, flag, '--config.prune.density=0.125']) == 0
     told.append(capsys.readouterr())
   assert told[0] == told[1]
-  assert 'prune.target' in told[0].out
+  assert 'prune.density' in told[0].out
   assert '0.125' in told[0].out
 
 
@@ -250,7 +250,7 @@ def test_help_tells_every_field(capsys):
   output = capsys.readouterr().out
   assert '--config.batch_size=128' in output
   assert 'It must be an integer of 1 or more.' in output
-  assert "Read with the prune.schedule 'rounds'." in output
+  assert "Read with the prune.schedule 'iterative'." in output
 
 
 def test_ctrl_c_saves_first(tmp_path):

@@ -48,11 +48,11 @@ def test_every_target_of_a_long_schedule_is_exact():
   """A product in float32 knows 23.5 million times a fraction to one or two units only."""
   sizes = [RESNET50 // 3, RESNET50 // 3, RESNET50 - 2 * (RESNET50 // 3)]
   wrong = 0
-  for target in np.linspace(0.0012345, 1, 200):
-    exact = round(target * RESNET50)
-    assert allocation.global_rank().plan(layers_of(sizes), target, 1).tolist() == [0, exact]
-    assert allocation.uniform().plan(layers_of(sizes), target, 1).sum(dtype=np.int64) == exact
-    wrong += exact != round(float(np.float32(target) * np.float32(RESNET50)))
+  for density in np.linspace(0.0012345, 1, 200):
+    exact = round(density * RESNET50)
+    assert allocation.global_rank().plan(layers_of(sizes), density, 1).tolist() == [0, exact]
+    assert allocation.uniform().plan(layers_of(sizes), density, 1).sum(dtype=np.int64) == exact
+    wrong += exact != round(float(np.float32(density) * np.float32(RESNET50)))
   assert wrong > 50
 
 
@@ -63,11 +63,11 @@ def test_a_whole_and_an_empty_network():
     assert plan(layers_of([10, 7]), 0.0, 1).sum() == 2
 
 
-@pytest.mark.parametrize('target', [-0.1, 1.5, 5.0, float('nan')])
+@pytest.mark.parametrize('density', [-0.1, 1.5, 5.0, float('nan')])
 @pytest.mark.parametrize('rule', [allocation.uniform, allocation.global_rank])
-def test_a_fraction_outside_0_to_1_is_refused_by_value(rule, target):
-  with pytest.raises(ValueError, match=rf'target={target}: allowed is an active fraction'):
-    rule().plan(layers_of([10, 10]), target, 1)
+def test_a_fraction_outside_0_to_1_is_refused_by_value(rule, density):
+  with pytest.raises(ValueError, match=rf'density={density}: allowed is an active fraction'):
+    rule().plan(layers_of([10, 10]), density, 1)
 
 
 def test_uniform_by_hand():
@@ -86,23 +86,25 @@ sizes_strategy = st.lists(st.integers(1, 5_000), min_size=1, max_size=12)
 
 
 @quick
-@given(sizes=sizes_strategy, target=st.floats(0, 1), floor=st.integers(0, 20))
-def test_uniform_is_exact_within_its_bounds_and_close_to_the_fraction(sizes, target, floor):
-  counts = allocation.uniform().plan(layers_of(sizes), target, floor)
+@given(sizes=sizes_strategy, density=st.floats(0, 1), floor=st.integers(0, 20))
+def test_uniform_is_exact_within_its_bounds_and_close_to_the_fraction(sizes, density, floor):
+  counts = allocation.uniform().plan(layers_of(sizes), density, floor)
   sizes = np.array(sizes)
   lowest = np.minimum(sizes, floor)
-  assert counts.sum() == max(round(target * sizes.sum()), lowest.sum())
+  assert counts.sum() == max(round(density * sizes.sum()), lowest.sum())
   assert np.all((lowest <= counts) & (counts <= sizes))
   if floor == 0:
-    # One rate for all, within half a weight of each; it differs from the target by the rounding.
+    # One rate for all, within half a weight of each; it differs from the density by the rounding.
     slack = 0.5 + len(sizes) * sizes / sizes.sum()
-    assert np.all(np.abs(counts - target * sizes) <= slack + 1e-9)
+    assert np.all(np.abs(counts - density * sizes) <= slack + 1e-9)
 
 
 @quick
-@given(sizes=sizes_strategy, targets=st.lists(st.floats(0, 1), min_size=2, max_size=6))
-def test_uniform_gives_no_layer_more_when_the_target_falls(sizes, targets):
-  rows = [allocation.uniform().plan(layers_of(sizes), t, 2) for t in sorted(targets, reverse=True)]
+@given(sizes=sizes_strategy, densities=st.lists(st.floats(0, 1), min_size=2, max_size=6))
+def test_uniform_gives_no_layer_more_when_the_density_falls(sizes, densities):
+  rows = [
+    allocation.uniform().plan(layers_of(sizes), t, 2) for t in sorted(densities, reverse=True)
+  ]
   assert np.all(np.diff(np.array(rows), axis=0) <= 0)
 
 
@@ -137,8 +139,8 @@ COMPILED = {
 }
 
 
-def counts_of(rule, scores, target, floor):
-  row = jnp.asarray(rule.plan(layers_of([s.size for s in scores]), target, floor))
+def counts_of(rule, scores, density, floor):
+  row = jnp.asarray(rule.plan(layers_of([s.size for s in scores]), density, floor))
   counts = COMPILED[rule](scores, row, floor)
   assert all(count.shape == () and count.dtype == jnp.int32 for count in counts)
   return [int(count) for count in counts]
@@ -162,15 +164,15 @@ def test_global_rank_takes_the_first_of_equals():
 @given(
   seed=st.integers(0, 99),
   ties=st.booleans(),
-  target=st.floats(0, 1),
+  density=st.floats(0, 1),
   floor=st.sampled_from([0, 1, 3]),
 )
-def test_global_rank_is_the_ranking_of_all_scores(seed, ties, target, floor):
+def test_global_rank_is_the_ranking_of_all_scores(seed, ties, density, floor):
   rng = np.random.default_rng(seed)
   scores = [rng.normal(size=shape).astype(np.float32) for shape in ((4, 5), (7,), (2, 2, 3), (1,))]
   scores = [np.round(s) if ties else s for s in scores]
-  counts = counts_of(GLOBAL_RANK, scores, target, floor)
-  total = max(round(target * 40), sum(min(s.size, floor) for s in scores))
+  counts = counts_of(GLOBAL_RANK, scores, density, floor)
+  total = max(round(density * 40), sum(min(s.size, floor) for s in scores))
   assert sum(counts) == total
   assert all(n >= min(s.size, floor) for n, s in zip(counts, scores, strict=True))
   if floor == 0:
@@ -297,14 +299,14 @@ def layers_by_filter(*names):
 
 @pytest.mark.parametrize('rule', [allocation.uniform, allocation.erk, allocation.global_rank])
 @pytest.mark.parametrize('positions', [None, POSITIONS])
-@pytest.mark.parametrize('target', [0.9, 0.6])
-def test_a_share_of_the_whole_networks_cost_is_used_up_and_not_exceeded(rule, positions, target):
+@pytest.mark.parametrize('density', [0.9, 0.6])
+def test_a_share_of_the_whole_networks_cost_is_used_up_and_not_exceeded(rule, positions, density):
   """Filters of different sizes, and the head not pruned but paid for."""
   costs = network_costs(SHAPES, positions)
   layers = layers_by_filter('conv', 'wide')
   rng = np.random.default_rng(0)
   scores = [jnp.asarray(rng.uniform(size=n.groups), jnp.float32) for n in layers]
-  row = jnp.asarray(rule(costs).plan(layers, target, 1))
+  row = jnp.asarray(rule(costs).plan(layers, density, 1))
   sizes = [layer.weights // layer.groups for layer in layers]
   counts = [int(n) for n in counted(rule(costs), scores, row, 1, sizes)]
   prices = [costs.price(n) * size for n, size in zip(layers, sizes, strict=True)]
@@ -315,7 +317,7 @@ def test_a_share_of_the_whole_networks_cost_is_used_up_and_not_exceeded(rule, po
   else:
     assert prices == [36 * 64, 8]
     assert costs.total == 288 * 64 + 800 + 1000
-  assert target * costs.total - max(prices) < spent <= target * costs.total
+  assert density * costs.total - max(prices) < spent <= density * costs.total
   assert min(counts) >= 1
 
 

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from sparsejax.sparsity.parts.granularity import blocks, filters, input_channels, n_of_m, weight
+from sparsejax.sparsity.parts.granularity import blocks, filters, input_channels, n_m, weight
 
 pytestmark = pytest.mark.usefixtures('compiling_is_quick')
 
@@ -19,7 +19,7 @@ GRANULARITIES = {
   'filters': filters(),
   'input_channels': input_channels(),
   'blocks of 2x3': blocks(2, 3),
-  'n_of_m': n_of_m(),
+  'n_m': n_m(2, 4),
 }
 SHAPES = [(), (7,), (5, 7), (3, 3, 1, 5), (1, 2, 5, 4)]
 
@@ -105,7 +105,7 @@ def test_the_mean_does_not_favour_the_larger_of_two_groups():
     (filters(), (3, 3, 4, 6), 6),
     (input_channels(), (3, 3, 4, 6), 4),
     (blocks(), (3, 3, 4, 6), 9 * 1 * 2),
-    (n_of_m(), (3, 3, 4, 6), 216),
+    (n_m(2, 4), (3, 3, 4, 6), 216),
   ],
 )
 def test_how_many_groups_there_are(groups, shape, count):
@@ -122,30 +122,30 @@ def test_what_is_no_pattern_keeps_the_largest():
 
 def test_two_of_four_by_hand():
   column = jnp.array([[1.0], [4.0], [2.0], [3.0], [9.0], [8.0], [7.0], [6.0]])
-  kept = n_of_m(4).select(column, 4)
+  kept = n_m(2, 4).select(column, 4)
   assert kept.ravel().tolist() == [False, True, False, True, True, True, False, False]
 
 
 def test_groups_run_along_the_inputs_of_each_output():
   scores = jnp.array([[1.0, 9.0], [2.0, 8.0]])
-  assert n_of_m(2).select(scores, 2).tolist() == [[False, True], [True, False]]
+  assert n_m(1, 2).select(scores, 2).tolist() == [[False, True], [True, False]]
 
 
 def test_the_channels_of_a_convolution_are_next_to_each_other():
   # (0, 0, c) is one group of two and (0, 1, c) the other; across the width 3 and 4 would stay.
   scores = jnp.array([1.0, 2.0, 3.0, 4.0]).reshape(1, 2, 2, 1)
-  assert n_of_m(2).select(scores, 2).ravel().tolist() == [False, True, False, True]
+  assert n_m(1, 2).select(scores, 2).ravel().tolist() == [False, True, False, True]
 
 
 def test_an_odd_one_goes_where_the_next_score_is_highest():
   column = jnp.array([[1.0], [4.0], [3.0], [9.0]])
-  assert n_of_m(2).select(column, 3).ravel().tolist() == [False, True, True, True]
+  assert n_m(1, 2).select(column, 3).ravel().tolist() == [False, True, True, True]
 
 
 def test_what_is_gone_holds_no_place_of_its_group():
   """The first group is gone: all that stays comes out of the second, to the exact number."""
   gone = jnp.array([[-jnp.inf], [-jnp.inf], [1.0], [2.0]])
-  select = jax.jit(n_of_m(2).select)
+  select = jax.jit(n_m(1, 2).select)
   assert select(gone, 1).ravel().tolist() == [False, False, False, True]
   assert select(gone, 2).ravel().tolist() == [False, False, True, True]
   assert select(gone, 3)[2:].ravel().tolist() == [True, True]
@@ -154,7 +154,7 @@ def test_what_is_gone_holds_no_place_of_its_group():
 def test_a_layer_of_ten_classes():
   """Groups of 4, 4 and 2 inputs; at six of ten each keeps two, and the last is whole."""
   scores = jnp.asarray(np.random.default_rng(0).normal(size=(10, 10)), jnp.float32)
-  select = jax.jit(n_of_m(4).select)
+  select = jax.jit(n_m(2, 4).select)
   kept = select(scores, 60)
   assert all(part.sum(0).tolist() == [2] * 10 for part in (kept[:4], kept[4:8], kept[8:]))
   assert int(select(scores, 37).sum()) == 37
@@ -181,7 +181,7 @@ def test_any_count_is_met_exactly_and_in_every_group_equally(shape, m):
   size = int(np.prod(shape))
   whole = np.asarray(rng.choice([0.5, 1.0, 2.0, 3.0], shape), np.float32)  # with many ties
   thinned = np.where(rng.random(shape) < 0.4, -np.inf, whole).astype(np.float32)
-  select = jax.jit(jax.vmap(n_of_m(m).select, in_axes=(None, 0)))
+  select = jax.jit(jax.vmap(n_m(1, m).select, in_axes=(None, 0)))
   for scores in (whole, thinned):
     alive = scores > -np.inf
     for count, found in enumerate(np.asarray(select(scores, np.arange(size + 1)))):
@@ -206,9 +206,9 @@ def test_any_count_is_met_exactly_and_in_every_group_equally(shape, m):
     (lambda: blocks(4, -1), 'blocks of 4x-1: allowed are 1 or more'),
     (lambda: blocks(2.5, 4), 'blocks: inputs=2.5 must be an integer'),
     (lambda: blocks(4, None), 'blocks: outputs=None must be an integer'),
-    (lambda: n_of_m(4.0), 'n_of_m: m=4.0 must be an integer'),
-    (lambda: n_of_m(1), 'N:M sparsity with m=1: allowed is 2 or more'),
-    (lambda: n_of_m(-2), 'N:M sparsity with m=-2: allowed is 2 or more'),
+    (lambda: n_m(2, 4.0), 'n_m: m=4.0 must be an integer'),
+    (lambda: n_m(1, 1), 'N:M sparsity with n=1, m=1: m must be 2 or more, and n from 1 to m'),
+    (lambda: n_m(5, 4), 'N:M sparsity with n=5, m=4: m must be 2 or more, and n from 1 to m'),
   ],
 )
 def test_groups_of_no_size_are_refused(make, message):

@@ -1,4 +1,4 @@
-"""Pruning schedules: finite tables of steps and targets, the last met exactly."""
+"""Pruning schedules: finite tables of steps and densities, the last met exactly."""
 
 import itertools
 
@@ -19,14 +19,14 @@ def test_cubic_by_hand():
   schedule = schedules.cubic(100, 500, 0.2, every=100)
   assert schedule.steps == (200, 300, 400, 500)
   wanted = [0.2 + 0.8 * 27 / 64, 0.2 + 0.8 / 8, 0.2 + 0.8 / 64, 0.2]
-  assert schedule.targets == pytest.approx(wanted, rel=1e-12)
+  assert schedule.densities == pytest.approx(wanted, rel=1e-12)
 
 
 def test_cubic_is_the_formula_of_zhu_and_gupta_in_sparsity():
   schedule = schedules.cubic(10, 73, 0.1, initial=0.9, every=7)
-  for step, target in zip(*schedule, strict=True):
+  for step, density in zip(*schedule, strict=True):
     sparsity = 0.9 + (0.1 - 0.9) * (1 - (step - 10) / (73 - 10)) ** 3
-    assert target == pytest.approx(1 - sparsity, rel=1e-12)
+    assert density == pytest.approx(1 - sparsity, rel=1e-12)
 
 
 @settings(deadline=None, max_examples=200, derandomize=True, database=None)
@@ -34,22 +34,22 @@ def test_cubic_is_the_formula_of_zhu_and_gupta_in_sparsity():
   begin=st.integers(0, 1000),
   length=st.integers(1, 1000),
   every=st.integers(1, 1500),
-  target=st.floats(0, 1),
+  density=st.floats(0, 1),
 )
-def test_cubic_falls_to_exactly_its_target_whatever_the_period(begin, length, every, target):
-  steps, targets = schedules.cubic(begin, begin + length, target, every=every)
+def test_cubic_falls_to_exactly_its_target_whatever_the_period(begin, length, every, density):
+  steps, densities = schedules.cubic(begin, begin + length, density, every=every)
   assert steps[-1] == begin + length
-  assert targets[-1] == target
+  assert densities[-1] == density
   assert steps[0] > begin
   assert all(a < b for a, b in itertools.pairwise(steps))
-  assert all(a >= b for a, b in itertools.pairwise((1.0, *targets)))
+  assert all(a >= b for a, b in itertools.pairwise((1.0, *densities)))
   assert all((step - begin) % every == 0 for step in steps[:-1])
 
 
 def test_a_threshold_rises_from_its_initial_value():
-  targets = schedules.cubic(0, 40, 0.02, initial=0.0, every=10).targets
-  assert targets[-1] == 0.02
-  assert all(a < b for a, b in itertools.pairwise((0.0, *targets)))
+  densities = schedules.cubic(0, 40, 0.02, initial=0.0, every=10).densities
+  assert densities[-1] == 0.02
+  assert all(a < b for a, b in itertools.pairwise((0.0, *densities)))
 
 
 def test_periodic_renews_at_one_target_before_its_end():
@@ -59,34 +59,34 @@ def test_periodic_renews_at_one_target_before_its_end():
 
 
 def test_rounds_by_hand():
-  schedule = schedules.rounds(100, 10, 0.5, share=0.2)
+  schedule = schedules.iterative(100, 10, 0.5, fraction=0.2)
   assert schedule.steps == (100, 110, 120, 130)
-  assert schedule.targets == (pytest.approx(0.8), pytest.approx(0.64), pytest.approx(0.512), 0.5)
+  assert schedule.densities == (pytest.approx(0.8), pytest.approx(0.64), pytest.approx(0.512), 0.5)
 
 
 def test_rounds_that_meet_the_target_by_themselves_are_as_many_as_that():
   for count in (1, 2, 3, 10, 30):
     for share in (0.2, 0.5, 0.1, 1 / 3):
-      assert len(schedules.rounds(0, 1, (1 - share) ** count, share=share).steps) == count
+      assert len(schedules.iterative(0, 1, (1 - share) ** count, fraction=share).steps) == count
 
 
 def test_a_target_within_one_round_is_one_round():
-  for target in (0.95, 1 - 1e-12, 0.8):
-    assert schedules.rounds(7, 5, target) == ((7,), (target,))
+  for density in (0.95, 1 - 1e-12, 0.8):
+    assert schedules.iterative(7, 5, density) == ((7,), (density,))
 
 
 @settings(deadline=None, max_examples=200, derandomize=True, database=None)
 @given(
   begin=st.integers(0, 1000),
   every=st.integers(1, 500),
-  target=st.floats(1e-6, 1, exclude_max=True),
+  density=st.floats(1e-6, 1, exclude_max=True),
   share=st.floats(0.01, 0.99),
 )
-def test_rounds_remove_the_share_each_and_end_exactly_on_the_target(begin, every, target, share):
-  steps, targets = schedules.rounds(begin, every, target, share=share)
-  assert targets[-1] == target
-  assert steps == tuple(begin + every * i for i in range(len(targets)))
-  left = (1.0, *targets)
+def test_rounds_remove_the_share_each_and_end_exactly_on_the_target(begin, every, density, share):
+  steps, densities = schedules.iterative(begin, every, density, fraction=share)
+  assert densities[-1] == density
+  assert steps == tuple(begin + every * i for i in range(len(densities)))
+  left = (1.0, *densities)
   for before, after in itertools.pairwise(left[:-1]):
     assert after == pytest.approx((1 - share) * before)
   # The last round is no larger than the others, and takes something.
@@ -95,7 +95,7 @@ def test_rounds_remove_the_share_each_and_end_exactly_on_the_target(begin, every
 
 def test_what_the_index_offers_is_this():
   assert sparsejax.periodic is schedules.periodic
-  assert sparsejax.rounds is schedules.rounds
+  assert sparsejax.iterative is schedules.iterative
   assert sparsejax.cubic is schedules.cubic
   assert sparsejax.one_shot is schedules.one_shot
   assert sparsejax.PruningSchedule is schedules.PruningSchedule
@@ -109,21 +109,27 @@ def test_what_the_index_offers_is_this():
     (lambda: schedules.cubic(0, 40, 0.5, every=0), 'every=0'),
     (lambda: schedules.periodic(40, 40, 0.5), 'periodic schedule with begin=40, end=40'),
     (lambda: schedules.periodic(0, 40, 0.5, every=0), 'every=0'),
-    (lambda: schedules.one_shot(0, None), '^one_shot: target=None must be a number$'),
-    (lambda: schedules.one_shot(0, '0.5'), "^one_shot: target='0.5' must be a number$"),
+    (lambda: schedules.one_shot(0, None), '^one_shot: density=None must be a number$'),
+    (lambda: schedules.one_shot(0, '0.5'), "^one_shot: density='0.5' must be a number$"),
     (lambda: schedules.one_shot(1.5, 0.5), '^one_shot: step=1.5 must be a whole number$'),
     (lambda: schedules.cubic(0, None, 0.5), '^cubic: end=None must be a whole number$'),
     (lambda: schedules.cubic(0, 9, 0.5, initial='1'), "^cubic: initial='1' must be a number$"),
     (lambda: schedules.periodic(0, 9, 0.5, every=2.5), '^periodic: every=2.5 must be a whole'),
-    (lambda: schedules.rounds(0, 9, 0.5, share=None), '^rounds: share=None must be a number$'),
-    (lambda: schedules.rounds(0, 0, 0.5), 'rounds with every=0'),
-    (lambda: schedules.rounds(0, 1, 1.1), 'target=1.1'),
-    (lambda: schedules.rounds(0, 1, 0.0), 'target=0.0'),
-    (lambda: schedules.rounds(0, 1, 0.5, share=1.0), 'share=1.0'),
-    (lambda: schedules.rounds(0, 1, 0.5, share=0.0), 'share=0.0'),
-    (lambda: schedules.rounds(-1, 1, 0.5), 'pruning at step -1'),
-    (lambda: schedules.checked(schedules.PruningSchedule((), ())), '0 steps and 0 targets'),
-    (lambda: schedules.checked(schedules.PruningSchedule((1, 2), (0.5,))), '2 steps and 1 targets'),
+    (
+      lambda: schedules.iterative(0, 9, 0.5, fraction=None),
+      '^iterative: fraction=None must be a number$',
+    ),
+    (lambda: schedules.iterative(0, 0, 0.5), 'iterative with every=0'),
+    (lambda: schedules.iterative(0, 1, 1.1), 'density=1.1'),
+    (lambda: schedules.iterative(0, 1, 0.0), 'density=0.0'),
+    (lambda: schedules.iterative(0, 1, 0.5, fraction=1.0), 'fraction=1.0'),
+    (lambda: schedules.iterative(0, 1, 0.5, fraction=0.0), 'fraction=0.0'),
+    (lambda: schedules.iterative(-1, 1, 0.5), 'pruning at step -1'),
+    (lambda: schedules.checked(schedules.PruningSchedule((), ())), '0 steps and 0 densities'),
+    (
+      lambda: schedules.checked(schedules.PruningSchedule((1, 2), (0.5,))),
+      '2 steps and 1 dens',
+    ),
     (lambda: schedules.checked(schedules.PruningSchedule((2, 1), (0.5, 0.4))), 'rising'),
     (lambda: schedules.checked(schedules.PruningSchedule((2, 2), (0.5, 0.4))), 'rising'),
     (lambda: schedules.checked(schedules.PruningSchedule((2.5,), (0.5,))), 'whole numbers'),

@@ -63,7 +63,7 @@ SCORES = np.array([5, 2, 6, 1, 4, 3, 9, 9, 9, 9, 9, 9], np.float32)  # what is g
 
 @functools.partial(jax.jit, static_argnames=('name', 'm'))
 def exchange(name, mask, scores, count, grow, *, start=None, step=0, m=None):
-  select = granularity.n_of_m(m).select if m else keep_largest
+  select = granularity.n_m(1, m).select if m else keep_largest
   grow, start = jnp.asarray(grow), jnp.zeros_like(grow) if start is None else start
   return update_rules.renew(
     RULES[name],
@@ -80,14 +80,14 @@ def places(mask):
 
 
 def test_the_share_of_rigl_falls_as_half_a_cosine_and_is_nothing_from_its_end_on():
-  share = update_rules.rigl(end=200, share=0.4).share
+  share = update_rules.rigl(end=200, drop_fraction=0.4).drop_fraction
   steps = jnp.array([0, 50, 100, 150, 200, 500])
   quarter = 0.2 * (1 + np.sqrt(0.5))
   np.testing.assert_allclose(share(steps), [0.4, quarter, 0.2, 0.4 - quarter, 0, 0], atol=1e-7)
 
 
 def test_the_share_of_set_stays():
-  assert [float(update_rules.set_(0.25).share(step)) for step in (0, 1000)] == [0.25, 0.25]
+  assert [float(update_rules.set_(0.25).drop_fraction(step)) for step in (0, 1000)] == [0.25, 0.25]
 
 
 @pytest.mark.parametrize('name', RULES)
@@ -152,7 +152,7 @@ def test_counts_are_exact_and_everything_kept_is_better_than_everything_dropped(
   assert new.sum() == count
   if there == SIZE and RULES[name].start == 'random':
     return
-  exchanged = int(np.round(np.float32(RULES[name].share(step)) * count))
+  exchanged = int(np.round(np.float32(RULES[name].drop_fraction(step)) * count))
   kept = min(count - exchanged, there)
   ranks = np.lexsort((np.arange(SIZE), -scores, ~mask))
   assert new[ranks[:kept]].all()
@@ -182,9 +182,9 @@ def test_within_a_pattern_no_group_grows_more_than_its_n(name, count):
 @pytest.mark.parametrize(
   ('make', 'message'),
   [
-    (lambda: update_rules.set_(1.5), 'share=1.5: allowed is a share from 0 to 1'),
-    (lambda: update_rules.set_(float('nan')), 'share=nan: allowed is a share from 0 to 1'),
-    (lambda: update_rules.rigl(10, -0.1), 'share=-0.1: allowed is a share from 0 to 1'),
+    (lambda: update_rules.set_(1.5), 'drop_fraction=1.5: allowed is a share from 0 to 1'),
+    (lambda: update_rules.set_(float('nan')), 'drop_fraction=nan: allowed is a share from 0 to 1'),
+    (lambda: update_rules.rigl(10, -0.1), 'drop_fraction=-0.1: allowed is a share from 0 to 1'),
     (lambda: update_rules.rigl(0), 'rigl: end=0: allowed is a step after the first'),
     (lambda: update_rules.set_(start='randm'), "unknown start 'randm': did you mean 'random'?"),
     (lambda: update_rules.rigl(10, start='dense'), "unknown start 'dense'"),

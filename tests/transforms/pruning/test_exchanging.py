@@ -150,7 +150,7 @@ def test_rigl_grows_where_the_gradient_is_largest():
       assert size[layer][grown].min() >= size[layer][left].max()
       kept = np.abs(kernels(before)[layer])
       dropped = masks_of(old)[layer] & ~mask
-      count = round(float(RULES['rigl'].share(t)) * int(mask.sum()))
+      count = round(float(RULES['rigl'].drop_fraction(t)) * int(mask.sum()))
       lowest = np.sort(kept[masks_of(old)[layer]])[:count]
       assert set(kept[dropped]) <= set(lowest)
 

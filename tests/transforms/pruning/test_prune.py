@@ -20,7 +20,7 @@ pytestmark = pytest.mark.usefixtures('compiling_is_quick')
 
 
 def test_the_smallest_goes_at_the_step_and_stays_away():
-  tx = prune(one_shot(step=1, target=2 / 3))
+  tx = prune(one_shot(step=1, density=2 / 3))
   params = {'kernel': jnp.array([[2.0, -1.0, 3.0]])}
   state = tx.init(params)
   updates = {'kernel': jnp.array([[0.25, 0.25, 0.25]])}
@@ -35,7 +35,7 @@ def test_the_smallest_goes_at_the_step_and_stays_away():
 
 def test_at_step_t_means_after_t_updates_by_the_parameters_of_then():
   """The first weight starts as the smallest and has grown out of it when the time comes."""
-  tx = prune(one_shot(step=2, target=2 / 3))
+  tx = prune(one_shot(step=2, density=2 / 3))
   params = {'kernel': jnp.array([[0.5, 1.0, 3.0]])}
   state = tx.init(params)
   for t in range(3):
@@ -47,7 +47,7 @@ def test_at_step_t_means_after_t_updates_by_the_parameters_of_then():
 
 
 def test_step_0_prunes_in_the_first_update():
-  tx = prune(one_shot(step=0, target=1 / 3))
+  tx = prune(one_shot(step=0, density=1 / 3))
   params = {'kernel': jnp.array([[1.0, -3.0, 2.0]])}
   moved, _ = tx.update({'kernel': jnp.ones((1, 3))}, tx.init(params), params)
   assert moved['kernel'].tolist() == [[-1.0, 1.0, -2.0]]
@@ -126,7 +126,7 @@ def test_infinite_gradients_grow_before_others_and_after_what_is_kept(rule):
   """Of four weights 4 and 3 stay; RigL drops 3 for the infinite gradient of what has gone."""
   rules = {
     'set': update_rules.UpdateRule(criteria.gradient_magnitude, lambda step: jnp.float32(0.5)),
-    'rigl': update_rules.rigl(end=100, share=0.5, start='criterion'),
+    'rigl': update_rules.rigl(end=100, drop_fraction=0.5, start='criterion'),
   }
   tx = prune(PruningSchedule((0, 1), (0.5, 0.5)), update_rule=rules[rule])
   params = {'w': jnp.array([[1.0, 2.0, 3.0, 4.0]])}
@@ -180,20 +180,20 @@ def test_a_floor_that_keeps_everything_is_refused():
   prune(one_shot(0, 0.25)).init({'one': jnp.ones((1, 1))})  # the default floor suits any tree
 
 
-@pytest.mark.parametrize('target', [1.0, 0.25])
+@pytest.mark.parametrize('density', [1.0, 0.25])
 @pytest.mark.parametrize('inside', [False, True])
-def test_what_is_kept_changes_no_bit(inside, target):
-  """All of it at a target of one; before the step at any. Without jit, since within one program
+def test_what_is_kept_changes_no_bit(inside, density):
+  """All of it at a density of one; before the step at any. Without jit, since within one program
   XLA may round p + u once or twice, as the fusion goes.
   """
   optimizer = sgd(weight_decay=0.1)
-  schedule = one_shot(2, target)
+  schedule = one_shot(2, density)
   tx = prune(schedule, inner=optimizer) if inside else optax.chain(optimizer, prune(schedule))
   bare, history = (train(t, layer(), 4, jit=False) for t in (optimizer, tx))
-  same = 5 if target == 1 else 3
+  same = 5 if density == 1 else 3
   for (wanted, _), (params, _) in zip(bare[:same], history[:same], strict=True):
     chex.assert_trees_all_equal(params, wanted)
-  assert int(jnp.sum(history[-1][0]['kernel'] != 0)) == 20 * target
+  assert int(jnp.sum(history[-1][0]['kernel'] != 0)) == 20 * density
 
 
 def test_groups_are_pruned_whole_and_targets_count_them():

@@ -81,7 +81,9 @@ def test_the_slots_of_adam_are_zeroed_and_its_count_is_not():
 
 def test_a_weight_that_comes_back_starts_at_zero_without_momentum_and_the_step_is_skipped():
   """A rule that exchanges everything for the first weight that is zero."""
-  rule = UpdateRule(grow=lambda param, *, key: param == 0, share=lambda step: jnp.float32(1))
+  rule = UpdateRule(
+    grow=lambda param, *, key: param == 0, drop_fraction=lambda step: jnp.float32(1)
+  )
   tx = prune(
     sparsejax.PruningSchedule((0, 2), (1 / 3, 1 / 3)), inner=optax.trace(0.9), update_rule=rule
   )

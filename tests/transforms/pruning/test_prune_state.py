@@ -99,7 +99,7 @@ def test_replicas_under_pmap_stay_identical():
 @pytest.mark.parametrize('jit', [False, True])
 def test_renewals_that_a_restored_count_skipped_are_made_at_once(jit):
   """A state of 10 updates under a chain that has cuts at 2 and 4 and, still to come, at 12."""
-  schedule = PruningSchedule(steps=(2, 4, 12), targets=(0.9, 0.5, 0.25))
+  schedule = PruningSchedule(steps=(2, 4, 12), densities=(0.9, 0.5, 0.25))
   tx = prune(schedule)
   params = {'w': jnp.arange(1.0, 21.0).reshape(4, 5)}
   state = tx.init(params)._replace(count=jnp.int32(10))

@@ -39,7 +39,7 @@ def test_the_total_of_the_global_rank_is_exact(parameters):
   schedule = sparsejax.PruningSchedule((0, 1, 2, 3), (0.05, 0.01, 0.005, 0.001))
   tx = optax.chain(optax.scale(0.0), prune(schedule, parameters=parameters))
   update, state, after = jax.jit(tx.update), tx.init(params), params
-  for fraction in schedule.targets:
+  for fraction in schedule.densities:
     updates, state = update(params, state, after)
     after = optax.apply_updates(after, updates)
     masks = masks_of(state)
@@ -128,8 +128,8 @@ def test_every_step_of_a_gradual_schedule_meets_its_total_under_any_criterion(cr
   params = network()
   params['head']['bias'] = jnp.zeros(8)  # with the shift of BatchNorm, 11 living zeros
   history = train(tx, params, 7, pass_grad=True)
-  for target, (_, state) in zip(schedule.targets, history[2:], strict=True):
-    assert count(jax.tree.leaves(masks_of(state))) == max(round(target * PARAMETERS), 6)
+  for density, (_, state) in zip(schedule.densities, history[2:], strict=True):
+    assert count(jax.tree.leaves(masks_of(state))) == max(round(density * PARAMETERS), 6)
   for (_, before), (_, after) in itertools.pairwise(history):
     grown = jax.tree.map(lambda old, new: new & ~old, masks_of(before), masks_of(after))
     assert count(jax.tree.leaves(grown)) == 0

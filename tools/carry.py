@@ -1,0 +1,67 @@
+"""Carries settings of runs from before version 3 over to their present names.
+
+python -m tools.carry FOLDER [FOLDER ...]
+
+A kept run's hash stays: it is what the run was called when it was trained, under the version of the
+settings of that time. What a collected run says goes through `carried` too, so that runs that
+were begun under the old names are read under the new ones.
+"""
+
+import json
+import pathlib
+import sys
+from collections.abc import Mapping
+from typing import Any
+
+RENAMED = {
+  'exchange_share': 'drop_fraction',
+  'round_share': 'round_fraction',
+  'target': 'density',
+  'unit': 'density_of',
+}
+VALUES = {'granularity': {'n_of_m': 'n_m'}, 'schedule': {'rounds': 'iterative'}}
+
+
+def carried(config: Mapping[str, Any]) -> dict[str, Any]:
+  """Returns the settings of a run under their present names.
+
+  Example:
+    >>> carried({'prune': {'allocation': 'absolute_threshold', 'target': 0.02}, 'lobs': {}})
+    {'prune': {'allocation': 'absolute_threshold', 'threshold': 0.02}, 'lobs': {}}
+    >>> carried({'prune': {'granularity': 'n_of_m', 'target': 0.5, 'm': 4}})
+    {'prune': {'granularity': 'n_m', 'density': 0.5, 'm': 4, 'n': 2}}
+  """
+  blocks = {'prune': _prune, 'lobs': _named}
+  return {
+    name: blocks[name](value) if name in blocks and isinstance(value, Mapping) else value
+    for name, value in config.items()
+  }
+
+
+def _named(block: Mapping[str, Any]) -> dict[str, Any]:
+  return {RENAMED.get(name, name): value for name, value in block.items()}
+
+
+def _prune(block: Mapping[str, Any]) -> dict[str, Any]:
+  found = _named(block)
+  for name, values in VALUES.items():
+    if name in found:
+      found[name] = values.get(found[name], found[name])
+  if 'target' in block and found.get('allocation') == 'absolute_threshold':
+    found = {'threshold' if name == 'density' else name: v for name, v in found.items()}
+  if 'target' in block and found.get('granularity') == 'n_m':
+    found['n'] = round(block['target'] * block['m'])
+  return found
+
+
+def main() -> None:
+  """Carries over every config.json below the folders."""
+  for folder in sys.argv[1:]:
+    for file in sorted(pathlib.Path(folder).rglob('config.json')):
+      before = json.loads(file.read_text())
+      if (now := carried(before)) != before:
+        file.write_text(json.dumps(now, indent=2) + '\n')
+
+
+if __name__ == '__main__':
+  main()
