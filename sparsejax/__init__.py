@@ -25,6 +25,7 @@ from sparsejax.sparsity.counting import costs
 from sparsejax.sparsity.counting.measure import count_macs
 from sparsejax.sparsity.counting.measure import report as sparsity_report
 from sparsejax.sparsity.leaves.layout import Layout
+from sparsejax.sparsity.mask_files import load_masks, save_masks
 from sparsejax.sparsity.packing import pack_masks, unpack_masks
 from sparsejax.sparsity.parts import allocation, criteria, granularity, update_rules
 from sparsejax.sparsity.parts.schedules import PruningSchedule, cubic, iterative, one_shot, periodic
@@ -32,22 +33,27 @@ from sparsejax.sparsity.program import layouts_of, positions_of
 from sparsejax.sparsity.prox import group_soft_threshold, soft_threshold
 from sparsejax.sparsity.prune_to import prune_to
 from sparsejax.transforms.bounding import bound_variances
+from sparsejax.transforms.holding import HoldState, hold
+from sparsejax.transforms.inner.masking import apply_masks
 from sparsejax.transforms.inner.with_grad import with_grad
 from sparsejax.transforms.kl import KLState, add_kl_gradients
 from sparsejax.transforms.preconditioners import adam_metric, amsgrad_metric, rms_metric
 from sparsejax.transforms.proximal import ProximalState, proximal_group_l1, proximal_l1
-from sparsejax.transforms.pruning import PruneState, apply_masks, prune
+from sparsejax.transforms.pruning import PruneState, prune
 from sparsejax.transforms.rewinding import RewindState, rewind
+from sparsejax.transforms.straight_through import StraightThroughState, straight_through
 
 __version__ = '0.1.0'
 
 __all__ = [
+  'HoldState',
   'KLState',
   'Layout',
   'ProximalState',
   'PruneState',
   'PruningSchedule',
   'RewindState',
+  'StraightThroughState',
   'adam_metric',
   'add_kl_gradients',
   'allocation',
@@ -60,9 +66,11 @@ __all__ = [
   'cubic',
   'granularity',
   'group_soft_threshold',
+  'hold',
   'iterative',
   'layouts_of',
   'load',
+  'load_masks',
   'lobs',
   'one_shot',
   'pack_masks',
@@ -78,8 +86,10 @@ __all__ = [
   'rewind',
   'rms_metric',
   'run',
+  'save_masks',
   'soft_threshold',
   'sparsity_report',
+  'straight_through',
   'unpack_masks',
   'update_rules',
   'with_grad',

@@ -16,12 +16,13 @@ PACKAGE = ROOT / 'sparsejax'
 # What each wing may use of the others. A command (any other file of the package) may use them all.
 MAY_USE = {
   '__init__': {'sparsity', 'posterior', 'transforms', 'signals', 'needs'},
+  'atomic': set(),
   'lookup': set(),
   'needs': set(),
   'private': set(),
   'signals': set(),
   'streams': set(),
-  'sparsity': {'sparsity', 'lookup', 'streams'},
+  'sparsity': {'sparsity', 'atomic', 'lookup', 'streams'},
   'posterior': {'posterior', 'sparsity', 'lookup'},
   'transforms': {'transforms', 'posterior', 'sparsity', 'lookup', 'private'},
   'cpu_conv': {'cpu_conv'},
@@ -29,7 +30,7 @@ MAY_USE = {
   'models': {'models', 'nn', 'posterior', 'sparsity', 'lookup', 'needs'},
   'experiment': {
     *('experiment', 'models', 'nn', 'cpu_conv', 'transforms', 'posterior', 'sparsity', 'lookup'),
-    *('streams', 'private', 'signals', 'needs'),
+    *('atomic', 'streams', 'private', 'signals', 'needs'),
   },
   'search': {'search', 'experiment', 'lookup', 'signals'},
   'reports': {'reports', 'search', 'experiment'},
@@ -44,6 +45,7 @@ MAY_NOT_USE = {
   'nn': {'ml_collections', 'absl'},
   'models': {'ml_collections', 'absl'},
   'signals': {'jax', 'numpy', 'optax', 'flax', 'ml_collections', 'absl'},
+  'atomic': {'jax', 'numpy', 'optax', 'flax', 'ml_collections', 'absl'},
   'lookup': {'jax', 'optax', 'flax', 'ml_collections', 'absl'},
 }
 # The rooms of a wing, each of which may use those before it; the wing's own files use them all.

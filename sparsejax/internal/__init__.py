@@ -1,1 +1,1 @@
-"""What several rooms use and no user calls: names looked up, random streams, signals, guards."""
+"""What several rooms use and no user calls: names looked up, files replaced, streams, signals."""

@@ -22,7 +22,7 @@ from flax import linen as nn
 from sparsejax.cpu_conv.convolution import convolve
 from sparsejax.nn import deterministic
 from sparsejax.nn.deterministic import uniform_fan_in
-from sparsejax.posterior.families.family import GROUPS, Family, along
+from sparsejax.posterior.families.family import GROUPS, Family, Leaves, Linear, Noise, along
 
 
 class Sampling(NamedTuple):
@@ -41,9 +41,19 @@ class Sampling(NamedTuple):
   log_variance: float
 
 
-def _leaves(module, shape):
-  """Declares the parameters of a layer, and returns them by name."""
-  family, _, kernel_std, log_variance = module.sampling
+def starts(
+  sampling: Sampling, shape: tuple[int, ...], groups: str, kernel_init: Callable, *, use_bias: bool
+) -> dict[str, tuple[Callable, tuple[int, ...]]]:
+  """Returns {name: (initialiser, shape)} of the leaves of a layer.
+
+  Args:
+    sampling: of the layer.
+    shape: of its kernel.
+    groups: 'inputs' or 'outputs', what has a scale in a family with groups.
+    kernel_init: the network's own rule, where the family has none.
+    use_bias: whether there is a bias.
+  """
+  family, _, kernel_std, log_variance = sampling
 
   def about(mean, spread):
     def init(key, of_shape):
@@ -51,7 +61,6 @@ def _leaves(module, shape):
 
     return init
 
-  kernel_init = module.kernel_init
   if kernel_std is not None:
     kernel_init = about(0.0, kernel_std)
   elif family.starts_normal and len(shape) == 2 and kernel_init is uniform_fan_in:
@@ -59,28 +68,51 @@ def _leaves(module, shape):
   inits = {'kernel': kernel_init, 'bias': about(0.0, 0.0)}
   for name, leaf in family.leaves.items():
     inits[name] = about(log_variance if leaf.start is None else leaf.start, leaf.spread)
-  shapes = family.shapes(shape, module.groups, bias=module.use_bias)
-  return {name: module.param(name, inits[name], shapes[name]) for name in sorted(shapes)}
+  shapes = family.shapes(shape, groups, bias=use_bias)
+  return {name: (inits[name], shapes[name]) for name in sorted(shapes)}
+
+
+def outputs(
+  sampling: Sampling,
+  leaves: Leaves,
+  x: jax.Array,
+  linear: Linear,
+  dtype: Any,
+  noise: Noise | None,
+) -> jax.Array:
+  """Returns samples of a layer's outputs; without noise those of the means, none of them removed.
+
+  Args:
+    sampling: of the layer.
+    leaves: by name.
+    x: (examples, ..., inputs).
+    linear: the layer's map.
+    dtype: of the products.
+    noise: draws from N(0, 1) by shape.
+  """
+  x = x.astype(dtype)
+
+  def linear_in_dtype(inputs, kernel):
+    return linear(inputs, kernel.astype(dtype))
+
+  if noise is not None:
+    return sampling.draw(leaves, x, linear_in_dtype, noise)
+  means = {name: found.mean for name, found in sampling.family.moments(leaves).items()}
+  y = linear_in_dtype(x, means['kernel'])
+  return y + along(means['bias'], y) if 'bias' in means else y
 
 
 def _apply(module, x, linear, shape, *, train):
-  """Samples in training; else the outputs of the posterior means, none of them removed."""
-  sampling = module.sampling
-  leaves = _leaves(module, shape)
-  x = x.astype(module.dtype)
-
-  def linear_in_dtype(inputs, kernel):
-    return linear(inputs, kernel.astype(module.dtype))
-
-  if not train:
-    means = {name: found.mean for name, found in sampling.family.moments(leaves).items()}
-    y = linear_in_dtype(x, means['kernel'])
-    return y + along(means['bias'], y) if 'bias' in means else y
+  """The outputs of a module of linen, which samples in training."""
+  found = starts(
+    module.sampling, shape, module.groups, module.kernel_init, use_bias=module.use_bias
+  )
+  leaves = {name: module.param(name, *init) for name, init in found.items()}
 
   def noise(noise_shape):
     return standard_normal(module.make_rng('noise'), noise_shape)
 
-  return sampling.draw(leaves, x, linear_in_dtype, noise)
+  return outputs(module.sampling, leaves, x, linear, module.dtype, noise if train else None)
 
 
 def standard_normal(key: jax.Array, shape: tuple[int, ...]) -> jax.Array:
@@ -112,17 +144,23 @@ class Conv(deterministic.Conv):
 
   @nn.compact
   def __call__(self, x: jax.Array, *, train: bool = False) -> jax.Array:
-    if self.groups == 'inputs' and self.feature_group_count > 1:
-      raise ValueError(
-        f"groups='inputs' of a convolution in {self.feature_group_count} parts, each of whose "
-        "kernels sees a part of the inputs; allowed is 'outputs'"
-      )
+    check_groups(self.groups, self.feature_group_count)
     shape = (*self.kernel_size, x.shape[-1] // self.feature_group_count, self.features)
-    linear = partial(_convolve, self.strides, self.padding, self.feature_group_count)
+    linear = partial(convolved, self.strides, self.padding, self.feature_group_count)
     return _apply(self, x, linear, shape, train=train)
 
 
-def _convolve(strides, padding, groups, x, kernel):
+def check_groups(groups: str, feature_group_count: int) -> None:
+  """Raises a ValueError where a convolution has no kernel that sees all of its inputs."""
+  if groups == 'inputs' and feature_group_count > 1:
+    raise ValueError(
+      f"groups='inputs' of a convolution in {feature_group_count} parts, each of whose kernels "
+      "sees a part of the inputs; allowed is 'outputs'"
+    )
+
+
+def convolved(strides: Any, padding: Any, groups: int, x: jax.Array, kernel: jax.Array):
+  """Returns `convolve` with the images and the kernel last."""
   return convolve(x, kernel, strides, padding, groups)
 
 
@@ -158,13 +196,33 @@ def makers(
   for groups in (dense_groups, conv_groups):
     if groups not in GROUPS:
       raise ValueError(f'groups={groups!r}: allowed are {" and ".join(GROUPS)}')
+  sampling = sampling_of(
+    family,
+    threshold=threshold,
+    training_mask=training_mask,
+    kernel_std=kernel_std,
+    log_variance=log_variance,
+    **settings,
+  )
+  return (
+    partial(Dense, sampling=sampling, groups=dense_groups),
+    partial(Conv, sampling=sampling, groups=conv_groups),
+  )
+
+
+def sampling_of(
+  family: Family,
+  *,
+  threshold: float | None = None,
+  training_mask: bool = True,
+  kernel_std: float | None = None,
+  log_variance: float | None = None,
+  **settings: Any,
+) -> Sampling:
+  """Returns how layers of a family are sampled, from the settings that `makers` has."""
   own = {**family.settings, **settings}
   if family.masks:
     masked_at = family.threshold if threshold is None else threshold
     own['threshold'] = float(masked_at) if training_mask else None
   log_variance = family.log_variance if log_variance is None else log_variance
-  sampling = Sampling(family, partial(family.draw, **own), kernel_std, float(log_variance))
-  return (
-    partial(Dense, sampling=sampling, groups=dense_groups),
-    partial(Conv, sampling=sampling, groups=conv_groups),
-  )
+  return Sampling(family, partial(family.draw, **own), kernel_std, float(log_variance))

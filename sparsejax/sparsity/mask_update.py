@@ -85,15 +85,7 @@ class Renewal(NamedTuple):
     schedule = checked(self.schedule)
     for part, kind in PARTS.items():
       check_part(part, getattr(self, part), kind)
-    falling = [a > b for a, b in itertools.pairwise(schedule.densities)]
-    if self.allocation.absolute and any(falling):
-      raise ValueError(
-        f'thresholds {schedule.densities} fall, and what the first removes is gone: allowed are '
-        'rising ones, such as cubic(..., initial=0.0)'
-      )
-    fixed, last = self.granularity.density, schedule.densities[-1]
-    if fixed is not None and not math.isclose(fixed, last) and not self.allocation.absolute:
-      raise ValueError(f'density={last:.6g} must end at {fixed:.6g}, n / m of the granularity n_m')
+    self._check_densities(schedule)
     _check_criterion(self.criterion)
     if not isinstance(self.floor, numbers.Integral) or isinstance(self.floor, bool):
       raise ValueError(f'floor={self.floor!r} must be an integer{NOT_INJECTED}')
@@ -108,6 +100,30 @@ class Renewal(NamedTuple):
     if not isinstance(which, str) and not callable(which):
       which = tuple(which)
     return self._replace(schedule=schedule, parameters=which)
+
+  def _check_densities(self, schedule: PruningSchedule) -> None:
+    """Refuses densities that the allocation or the granularity can't make."""
+    if schedule.by_layer != self.allocation.by_layer:
+      raise ValueError(
+        'densities by layer leave nothing to allocate, and no allocation= must be given'
+        if schedule.by_layer
+        else "allocation by_layer must have densities by layer, as in one_shot(0, {'fc1': 0.1})"
+      )
+    thresholds = [density for density in schedule.densities if isinstance(density, float)]
+    falling = [a > b for a, b in itertools.pairwise(thresholds)]
+    if self.allocation.absolute and any(falling):
+      raise ValueError(
+        f'thresholds {schedule.densities} fall, and what the first removes is gone: allowed are '
+        'rising ones, such as cubic(..., initial=0.0)'
+      )
+    fixed, last = self.granularity.density, schedule.densities[-1]
+    lasts = [kept for _, kept in last] if isinstance(last, tuple) else [last]
+    if fixed is not None and not self.allocation.absolute:
+      for kept in lasts:
+        if kept < 1 and not math.isclose(kept, fixed):
+          raise ValueError(
+            f'density={kept:.6g} must end at {fixed:.6g}, the n / m of the granularity n_m'
+          )
 
   @property
   def grows(self) -> bool:
@@ -272,6 +288,8 @@ class _Step(NamedTuple):
         raise ValueError(f"{name} of '{leaf.path}' {has} and must have shape {leaf.shape}")
     random = criteria.takes_key(criterion)
     param, key = (after(value, earlier) for value in (self.params[leaf.path], key))
+    if criteria.takes_path(criterion):
+      criterion = functools.partial(criterion, path=leaf.path)
     if leaf.layers == 1:
       return criterion(param, **named, **({'key': key} if random else {}))
     keys = {'key': jax.random.split(key, leaf.layers)} if random else {}

@@ -9,6 +9,7 @@ import jax.core
 import jax.numpy as jnp
 
 from sparsejax.sparsity.counting.costs import Costs, Layer, mac_costs, weight_costs
+from sparsejax.sparsity.counting.measure import sizes
 from sparsejax.sparsity.leaves import axes, tree
 from sparsejax.sparsity.leaves.layout import Layout
 from sparsejax.sparsity.mask_update import Renewal, check_part, compiled, seed_of
@@ -20,9 +21,10 @@ from sparsejax.sparsity.parts import granularity as granularities
 def prune_to(
   params: Any,
   *,
-  sparsity: float | None = None,
-  compression: float | None = None,
+  sparsity: float | Mapping[str, float] | None = None,
+  compression: float | Mapping[str, float] | None = None,
   macs: float | None = None,
+  parameters: int | None = None,
   positions: Mapping[str, int] | None = None,
   criterion: criteria.Criterion = criteria.magnitude,
   granularity: granularities.Granularity | None = None,
@@ -31,6 +33,7 @@ def prune_to(
   layouts: Mapping[str, str | Layout] | None = None,
   floor: int = 1,
   seed: jax.typing.ArrayLike = 0,
+  return_masks: bool = False,
   **extra: Any,
 ) -> Any:
   r"""Returns the parameters with the least worthy weights of their kernels at exactly zero.
@@ -40,10 +43,13 @@ def prune_to(
 
   Args:
     params: any pytree; what is no kernel stays.
-    sparsity: the share of the kernels' weights that is to be zero, in [0, 1).
-    compression: instead, weights / active weights, 1 or more.
+    sparsity: the share of the kernels' weights that is to be zero, in [0, 1). A mapping {pattern of
+      a path: share} gives layers their own; those that no pattern is found in stay whole.
+    compression: instead, weights / active weights, 1 or more; or such a mapping.
     macs: instead, the share of the kernels' multiply-accumulates that is to be left, in (0, 1];
       products without a kernel, as attention makes them, are not in it.
+    parameters: instead, the number of parameters that are to be left, those of no kernel (biases,
+      scales, embeddings), which all stay, among them.
     positions: for `macs`, how often each layer applies its kernel (`models.positions`).
     criterion: scores, of which the largest stay.
     granularity: what is removed as one; single weights by default.
@@ -53,10 +59,12 @@ def prune_to(
     layouts: {regular expression over paths: which axes are what}, as of `prune`.
     floor: the number of weights (groups) that every layer keeps at least.
     seed: of the random criterion; an array of one integer too, as within `jax.jit`.
+    return_masks: whether the masks are returned too.
     **extra: what the criterion needs, such as `grad`.
 
   Returns:
-    A tree as params.
+    A tree as params; with `return_masks` (params, masks): bools of a kernel's shape, and of shape
+    () for what is whole, as in the state of `prune`.
 
   Raises:
     ValueError: not exactly one density, or one outside its range or out of reach.
@@ -65,21 +73,27 @@ def prune_to(
     >>> params = {'fc': {'kernel': jnp.array([[3.0, -1.0], [0.5, 2.0]]), 'bias': jnp.ones(2)}}
     >>> prune_to(params, sparsity=0.5)['fc']['kernel'].tolist()
     [[3.0, 0.0], [0.0, 2.0]]
+    >>> pruned, masks = prune_to(params, parameters=3, return_masks=True)  # the biases and one
+    >>> masks['fc']['kernel'].tolist()
+    [[True, False], [False, False]]
   """
   seed = seed_of(seed)
   if granularity is not None:
     check_part('granularity', granularity, granularities.Granularity)
-  rule = _rule(allocation, granularity)
-  density = _density(sparsity, compression, macs)
   told = axes.given(layouts)
-  costs = _costs(params, granularity, macs, positions, told)
-  share = _share_of_chosen(params, exclude, density, told) if costs is None else density
+  given = {'sparsity': sparsity, 'compression': compression, 'macs': macs, 'parameters': parameters}
+  density = _density(given, params, told)
+  rule = _rule(allocation, granularity, density)
+  costs = None if rule is None else _costs(params, granularity, macs, positions, told)
+  share = density
+  if rule is not None and costs is None:
+    share = _share_of_chosen(params, exclude, density, told)
   share = getattr(granularity, 'density', None) or share
   parts = Renewal(
-    schedule=schedules.one_shot(0, share),
+    schedule=schedules.PruningSchedule((0,), (share,)),
     criterion=criterion,
     granularity=granularity or granularities.weight(),
-    allocation=rule(costs),
+    allocation=allocations.by_layer() if rule is None else rule(costs),
     update_rule=update_rules.nested(),
     parameters='kernels',
     exclude=tree.patterns(exclude),
@@ -90,8 +104,10 @@ def prune_to(
   whole, table = parts.begin(params)
   at = {'step': jnp.int32(0), 'seed': jnp.array(seed, jnp.uint32), 'table': table}
   masks = compiled(parts)(whole, params, extra, **at)
-  _warn_of_thin_layers(masks, share)
-  return jax.tree.map(lambda m, p: jnp.where(m, p, 0).astype(p.dtype), masks, params)
+  if isinstance(share, float):
+    _warn_of_thin_layers(masks, share)
+  pruned = jax.tree.map(lambda m, p: jnp.where(m, p, 0).astype(p.dtype), masks, params)
+  return (pruned, masks) if return_masks else pruned
 
 
 def _warn_of_thin_layers(masks: Any, share: float) -> None:
@@ -107,8 +123,12 @@ def _warn_of_thin_layers(masks: Any, share: float) -> None:
       )
 
 
-def _rule(allocation, granularity):
-  """The function that makes the allocation of the network's costs."""
+def _rule(allocation, granularity, density):
+  """The function that makes the allocation of the network's costs; None of densities by layer."""
+  if not isinstance(density, float):
+    if allocation is not None:
+      raise ValueError('densities by layer leave nothing to allocate: give no allocation=')
+    return None
   if allocation is None:
     evenly = granularity is not None and granularity.evenly
     return allocations.uniform if evenly else allocations.global_rank
@@ -119,23 +139,46 @@ def _rule(allocation, granularity):
   return allocation
 
 
-def _density(sparsity, compression, macs) -> float:
-  """The share of the network's weights or MACs that is to be left."""
-  given = {'sparsity': sparsity, 'compression': compression, 'macs': macs}
+def _density(given: Mapping[str, Any], params: Any, told: axes.Given) -> schedules.Density:
+  """The share of the network's weights or MACs that is to be left, or of single layers."""
   given = {name: value for name, value in given.items() if value is not None}
   if len(given) != 1:
-    raise ValueError(f'prune_to with {given}: allowed is one of sparsity, compression, macs')
+    raise ValueError(
+      f'prune_to with {given}: allowed is one of sparsity, compression, macs, parameters'
+    )
   [(name, value)] = given.items()
+  if isinstance(value, Mapping) and name in ('sparsity', 'compression'):
+    left = {pattern: _left(f'{name} of {pattern!r}', name, v) for pattern, v in value.items()}
+    return schedules.density_of(left, name)
+  if name == 'parameters' and schedules.is_number(value):
+    return _share_of(value, params, told)
+  return _left(name, name, value)
+
+
+def _left(called: str, name: str, value: Any) -> float:
+  """The share that a density of this name leaves."""
   if not schedules.is_number(value):
-    raise ValueError(f'{name}={value!r} must be a number')
+    raise ValueError(f'{called}={value!r} must be a number')
   allowed, left = {
     'sparsity': ('a share in [0, 1)', lambda: 1 - value),
     'compression': ('a number, 1 or more', lambda: 1 / value if value > 0 else 2),
     'macs': ('a share in (0, 1]', lambda: value),
   }[name]
   if not 0 < left() <= 1:
-    raise ValueError(f'{name}={value}: allowed is {allowed}')
-  return left()
+    raise ValueError(f'{called}={value}: allowed is {allowed}')
+  return float(left())
+
+
+def _share_of(parameters: Any, params: Any, told: axes.Given) -> float:
+  """The share of the weights that is left where so many parameters are, the others among them."""
+  weights, total = weight_costs(params, told).total, sum(sizes(params).values())
+  others = total - weights
+  if not float(parameters).is_integer() or not others < parameters <= total:
+    raise ValueError(
+      f'parameters={parameters} must be a whole number, more than {others}, which are of no '
+      f'kernel, and at most {total}'
+    )
+  return (int(parameters) - others) / weights
 
 
 def _costs(params, granularity, macs, positions, told) -> Costs | None:

@@ -165,6 +165,10 @@ def proximal_group_l1(
   if granularity.evenly:
     raise ValueError('granularity n_m: its groups are single weights; allowed is proximal_l1')
 
+  if granularity.belongings is not None:
+    raise ValueError(
+      'granularity filters with bias= or norms=: a group is in one leaf here, and must be filters()'
+    )
   if granularity.view == 'by_head':
     raise ValueError(
       'granularity heads: a group is in one leaf here, and must be one of the others'

@@ -2,7 +2,7 @@
 
 import functools
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.core
@@ -12,14 +12,21 @@ import optax
 from sparsejax.internal.private import NO_PARAMS_MSG
 from sparsejax.sparsity.leaves import axes, tree
 from sparsejax.sparsity.leaves.layout import Layout
-from sparsejax.sparsity.mask_update import Renewal, compiled, seed_of
+from sparsejax.sparsity.mask_update import Renewal, seed_of
 from sparsejax.sparsity.parts import allocation as allocations
 from sparsejax.sparsity.parts import criteria, schedules
 from sparsejax.sparsity.parts import granularity as granularities
 from sparsejax.sparsity.parts import update_rules as update_rules
+from sparsejax.transforms.inner.masking import (
+  apply_masks,
+  held_at_zero,
+  renewed_if,
+  what_is_needed,
+  with_masked_grads,
+)
 from sparsejax.transforms.inner.running import running_inside
 from sparsejax.transforms.inner.searching import check_no_search
-from sparsejax.transforms.inner.slots import check_clearable, clear_slots, is_hole
+from sparsejax.transforms.inner.slots import check_clearable, clear_slots
 
 
 class PruneState(NamedTuple):
@@ -64,9 +71,11 @@ def prune(
 
   Args:
     schedule: the steps at which masks are renewed and the density at each, such as
-      `one_shot(step, active_fraction)` or `cubic(begin, end, active_fraction)`.
+      `one_shot(step, active_fraction)` or `cubic(begin, end, active_fraction)`. In the place of a
+      fraction a mapping {pattern of a path: density} gives layers their own; those that no pattern
+      is found in stay whole.
     criterion: a function of a leaf to scores, of which the largest stay; of a group their mean
-      counts. It may take a random `key`. What a criterion
+      counts. It may take a random `key`, and the leaf's `path`. What a criterion
       needs besides the parameters comes as an extra argument of `update`: `grad` is the raw
       gradient (averaged, of the data term only, dense), `mean_squared_grad` the mean of the squares
       of the examples' own gradients. Either may be a function without arguments that returns the
@@ -118,7 +127,7 @@ def prune(
     schedule,
     criterion,
     granularity or granularities.weight(),
-    allocation or allocations.default(granularity),
+    allocation or allocations.default(granularity, schedule),
     update_rule or update_rules.nested(),
     parameters,
     tree.patterns(exclude),
@@ -138,52 +147,24 @@ def prune(
   def update_fn(updates, state, params=None, **extra_args):
     if params is None:
       raise ValueError(NO_PARAMS_MSG)
-    renewals, wanted = parts.due(state.count), _wanted(parts.needs, updates, extra_args)
+    renewals, wanted = parts.due(state.count), what_is_needed(parts.needs, updates, extra_args)
     due = renewals > state.renewals
-    masks = _renewed_if(due, parts, state, params, *wanted)
+    masks = renewed_if(due, parts, state, params, wanted)
     # What has just grown gets no gradient yet, so that its slots start at zero. The inner links run
     # all the same, and count this step: a learning rate's schedule must not stand still.
     kept = jax.tree.map(jnp.logical_and, masks, state.masks) if parts.grows else masks
-    extra_args = _with_masked_grads(extra_args, updates, masks)
+    extra_args = with_masked_grads(extra_args, updates, masks)
     inner_state = _cleared_if(due, inner, state.inner_state, kept)
     updates, inner_state = inner.update(
       apply_masks(updates, kept), inner_state, apply_masks(params, kept), **extra_args
     )
     if parts.grows:
       updates = jax.tree.map(lambda u: jnp.where(due, jnp.zeros_like(u), u), updates)
-    # In the wider of the two dtypes: -p rounded to narrower updates would not bring p to zero.
-    with jax.numpy_dtype_promotion('standard'):
-      updates = jax.tree.map(lambda u, p, m: jnp.where(m, u, -p), updates, params, masks)
+    updates = held_at_zero(updates, params, masks)
     count = optax.safe_increment(state.count)
     return updates, PruneState(count, renewals, state.seed, state.table, masks, inner_state)
 
   return optax.GradientTransformationExtraArgs(init_fn, update_fn)
-
-
-def _renewed_if(due, parts, state, params, extra, lazy):
-  """The state's masks, or where they are due those that the parameters make.
-
-  A loop of one pass at most, and not a branch: under vmap a branch becomes a select, and masks
-  would be ranked anew at every step.
-  """
-  if not isinstance(due, jax.core.Tracer):
-    return _renewed(parts, state, params, extra, lazy) if due else state.masks
-
-  def renew(carried):
-    _, masks = carried
-    now = state._replace(masks=masks)
-    return jnp.zeros_like(due), _renewed(parts, now, params, extra, lazy)
-
-  _, masks = jax.lax.while_loop(lambda carried: carried[0], renew, (due, state.masks))
-  return masks
-
-
-def _renewed(parts, state, params, extra, lazy):
-  extra = extra | {name: value() for name, value in lazy}
-  params, extra = jax.lax.stop_gradient((params, extra))  # masks have no derivative
-  return compiled(parts)(
-    state.masks, params, extra, step=state.count, seed=state.seed, table=state.table
-  )
 
 
 def _cleared_if(due, inner, inner_state, kept):
@@ -194,57 +175,3 @@ def _cleared_if(due, inner, inner_state, kept):
   if not isinstance(due, jax.core.Tracer):
     return clear(inner_state, kept) if due else inner_state
   return jax.lax.cond(due, clear, lambda state, kept: state, inner_state, kept)
-
-
-def _wanted(needs, updates, extra_args):
-  """The extra arguments that criteria need: trees, and functions that make them when due."""
-  for name, criterion in needs.items():
-    if extra_args.get(name) is None:
-      raise ValueError(
-        f'the criterion {getattr(criterion, "__name__", criterion)} needs the extra argument '
-        f'{name}=: call update(updates, state, params, {name}=...); grad is the raw gradient'
-      )
-  given = {name: _with_holes_of(updates, extra_args[name]) for name in needs}
-  lazy = tuple((name, value) for name, value in given.items() if tree.is_function(value))
-  return {name: value for name, value in given.items() if not tree.is_function(value)}, lazy
-
-
-def _with_masked_grads(extra_args, updates, masks):
-  """The extra arguments for the inner links: of any gradient they see what the masks leave."""
-  found = dict(extra_args)
-  if extra_args.get('grad') is not None:
-    grad = _with_holes_of(updates, extra_args['grad'])
-    found['grad'] = _lazily(lambda grad: apply_masks(grad, masks), grad)
-  if (grad_fn := extra_args.get('grad_fn')) is not None:  # of SAM, at the points that it ascends to
-    found['grad_fn'] = lambda *at: apply_masks(_with_holes_of(updates, grad_fn(*at)), masks)
-  return found
-
-
-def _with_holes_of(updates, grad):
-  """The gradient without the leaves that `optax.masked` took from the updates alone."""
-
-  def with_holes(grad):
-    return jax.tree.map(lambda u, g: u if is_hole(u) else g, updates, grad, is_leaf=is_hole)
-
-  return _lazily(with_holes, grad)
-
-
-def _lazily(change, value):
-  """What a change makes of a tree; of a function that makes a tree, such a function again."""
-  return (lambda: change(value())) if tree.is_function(value) else change(value)
-
-
-def apply_masks(params: Any, masks: Any) -> Any:
-  """Returns the parameters with everything outside the masks at zero: the cut network itself.
-
-  Parameters that `optax.masked` kept from the masks stay as they are.
-
-  Example:
-    >>> apply_masks({'w': jnp.array([1.0, 2.0])}, {'w': jnp.array([True, False])})['w'].tolist()
-    [1.0, 0.0]
-  """
-
-  def cut(mask, param):
-    return param if is_hole(mask) else jnp.where(mask, param, 0).astype(param.dtype)
-
-  return jax.tree.map(cut, masks, params, is_leaf=is_hole)

@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 import optax
 import trials
-from trials import Moment
+from trials import Moment, layer
 
 import sparsejax
 from sparsejax import (
@@ -32,11 +32,13 @@ class Entry(NamedTuple):
   """promise: asserts of a history of training what the method is there for.
 
   around: the optimizers that it takes as `inner`, or none.
+  start: the layer that is trained for it to keep its promise.
   """
 
   promise: Callable[[list[Moment]], None]
   forms: dict[str, functools.partial]
   around: tuple[str, ...] = ()
+  start: Callable[[], dict[str, jax.Array]] = layer
 
 
 # The optimizers
@@ -116,6 +118,30 @@ def the_divergences_gradient_is_in_the_updates(history: list[Moment]):
   assert all(bool(leaf) for leaf in jax.tree.leaves(grown))
 
 
+def half_of_a_layer(dtype=jnp.float32):
+  """The smaller half of the weights at zero."""
+  params = layer(dtype)
+  return params | {'kernel': jnp.where(jnp.abs(params['kernel']) > 1, params['kernel'], 0)}
+
+
+def zeros_stay_zero(history: list[Moment]):
+  before, *_, after = history
+  was, now = before.params['kernel'] != 0, after.params['kernel'] != 0
+  assert 0 < int(jnp.sum(was)) < was.size
+  assert bool(jnp.all(was == now))
+  assert bool(jnp.all(after.params['kernel'][was] != before.params['kernel'][was]))
+
+
+def the_network_is_what_masks_leave_of_dense_weights(history: list[Moment]):
+  removed_weights_are_zero(history)
+  before, *_, after = history
+  dense, masks = (optax.tree.get(after.state, name) for name in ('dense', 'masks'))
+  cut = sparsejax.apply_masks(dense, masks)
+  chex.assert_trees_all_close(after.params, cut, rtol=1e-6)
+  removed = ~masks['kernel']
+  assert bool(jnp.all(dense['kernel'][removed] != before.params['kernel'][removed]))
+
+
 def squares(params):
   return sum(jnp.sum(jnp.square(leaf)) for leaf in jax.tree.leaves(params))
 
@@ -150,6 +176,12 @@ PRUNING = {
     prune, GRADUAL, criterion=criteria.random, inner=optax.trace(0.9)
   ),
   'lamp': functools.partial(prune, GRADUAL, criterion=criteria.lamp),
+  'granet_by_layer': functools.partial(
+    prune,
+    cubic(0, 3, {'kernel': 0.25}, every=1),
+    update_rule=update_rules.granet(4),
+    inner=optax.sgd(0.05, momentum=0.9),
+  ),
   'rigl_momentum': functools.partial(
     prune, GRADUAL, update_rule=update_rules.rigl(4), inner=optax.sgd(0.05, momentum=0.9)
   ),
@@ -203,6 +235,41 @@ TRANSFORMATIONS = {
       'all': functools.partial(sparsejax.bound_variances, math.exp(0.5), parameters='all'),
     },
   ),
+  'hold': Entry(
+    zeros_stay_zero,
+    {
+      'kernels': functools.partial(sparsejax.hold),
+      'momentum': functools.partial(sparsejax.hold, inner=optax.sgd(0.05, momentum=0.9)),
+    },
+    AROUND_PRUNING,
+    half_of_a_layer,
+  ),
+  'straight_through': Entry(
+    the_network_is_what_masks_leave_of_dense_weights,
+    {
+      'magnitude': functools.partial(sparsejax.straight_through, one_shot(1, 0.25)),
+      'random_n_of_m': functools.partial(
+        sparsejax.straight_through,
+        cubic(0, 3, 0.5, every=1),
+        criterion=criteria.random,
+        granularity=granularity.n_m(4),
+      ),
+      'saliency_filters': functools.partial(
+        sparsejax.straight_through,
+        cubic(0, 2, 0.5, every=1),
+        every=2,
+        criterion=criteria.saliency,
+        granularity=granularity.filters(),
+        allocation=allocation.uniform(),
+      ),
+      'momentum': functools.partial(
+        sparsejax.straight_through,
+        GRADUAL,
+        inner=optax.sgd(0.05, momentum=0.9),
+      ),
+    },
+    AROUND_PRUNING,
+  ),
   'rewind': Entry(
     the_parameters_come_back,
     {
@@ -226,8 +293,8 @@ TRANSFORMATIONS = {
 }
 
 
-def trained(tx):
-  return trials.run(tx, trials.layer(), arriving=lambda grad: grad)
+def trained(tx, entry):
+  return trials.run(tx, entry.start(), arriving=lambda grad: grad)
 
 
 def check(history, promise):

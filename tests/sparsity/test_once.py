@@ -9,6 +9,7 @@ import pytest
 
 import sparsejax
 from sparsejax import allocation, criteria, granularity, prune_to, sparsity_report
+from sparsejax.sparsity.leaves import tree
 
 pytestmark = pytest.mark.usefixtures('compiling_is_quick')
 
@@ -46,6 +47,40 @@ def test_the_sparsity_of_the_network_is_exact(rule, exclude):
 
 def test_compression_is_another_word_for_it():
   assert sparsity_report(prune_to(network(), compression=5.0))['active_weights'] == round(TOTAL / 5)
+
+
+def active(params):
+  return {name: int((layer['kernel'] != 0).sum()) for name, layer in params.items()}
+
+
+@pytest.mark.parametrize('parts', [None, granularity.filters()])
+def test_layers_may_have_targets_of_their_own(parts):
+  pruned = prune_to(network(), sparsity={'^conv': 0.5, 'fc': 0.9}, granularity=parts)
+  assert active(pruned) == {'conv': 288, 'fc': 320, 'head': 500}
+  pruned = prune_to(network(), compression={'head': 5, '.*': 2}, granularity=parts)
+  assert active(pruned) == {'conv': 288, 'fc': 1600, 'head': 100}
+
+
+@pytest.mark.parametrize('exclude', [(), ('^head',)])
+@pytest.mark.parametrize('parameters', [1000, 3333, TOTAL + 76])
+def test_a_number_of_parameters_is_that_of_the_network(parameters, exclude):
+  pruned = prune_to(network(), parameters=parameters, exclude=exclude)
+  assert sparsity_report(pruned)['active_parameters'] == parameters
+
+
+def test_the_masks_come_too():
+  params = network()
+  pruned, masks = prune_to(params, sparsity=0.8, exclude='head', return_masks=True)
+  jax.tree.map(np.testing.assert_array_equal, pruned, sparsejax.apply_masks(params, masks))
+  jax.tree.map(
+    np.testing.assert_array_equal, pruned, prune_to(params, sparsity=0.8, exclude='head')
+  )
+  shapes = {path: mask.shape for path, mask in tree.named_leaves(masks).items()}
+  whole = dict.fromkeys(('conv/bias', 'fc/bias', 'head/bias', 'head/kernel'), ())
+  assert shapes == {'conv/kernel': (3, 3, 4, 16), 'fc/kernel': (64, 50)} | whole
+  assert (
+    int(masks['conv']['kernel'].sum() + masks['fc']['kernel'].sum()) == round(0.2 * TOTAL) - 500
+  )
 
 
 @pytest.mark.parametrize('rule', [allocation.global_rank, allocation.uniform, allocation.erk])
@@ -107,7 +142,7 @@ def test_a_seed_may_be_traced_and_draws_as_its_number_does(dtype):
 @pytest.mark.parametrize(
   ('densities', 'message'),
   [
-    ({}, 'allowed is one of sparsity, compression, macs'),
+    ({}, 'allowed is one of sparsity, compression, macs, parameters'),
     ({'sparsity': 0.5, 'compression': 2}, 'allowed is one of'),
     ({'sparsity': 1.0}, r'sparsity=1\.0: allowed is a share in \[0, 1\)'),
     ({'compression': 0.5}, r'compression=0\.5: allowed is a number, 1 or more'),
@@ -118,6 +153,25 @@ def test_a_seed_may_be_traced_and_draws_as_its_number_does(dtype):
       r'^granularity=filters must be what a function of sparsejax\.granularity returns, as filters',
     ),
     ({'macs': 0.5}, 'macs needs positions='),
+    (
+      {'sparsity': {'conf': 0.5}},
+      r"^density: the pattern 'conf' is found in no layer that is pruned: did you mean 'conv'\?$",
+    ),
+    ({'sparsity': {'conv': 1.0}}, r"^sparsity of 'conv'=1\.0: allowed is a share in \[0, 1\)$"),
+    ({'sparsity': {}}, r'^sparsity=\{\} must name a layer'),
+    ({'sparsity': {'(': 0.5}}, r"^sparsity='\(': no regular expression: "),
+    ({'macs': {'conv': 0.5}}, r"^macs=\{'conv': 0\.5\} must be a number$"),
+    (
+      {'sparsity': {'conv': 0.5}, 'allocation': allocation.erk},
+      '^densities by layer leave nothing to allocate: give no allocation=$',
+    ),
+    ({'parameters': 'kernels'}, "^parameters='kernels' must be a number$"),
+    (
+      {'parameters': 76},
+      r'^parameters=76 must be a whole number, more than 76, which are of no kernel, and at most',
+    ),
+    ({'parameters': 4353}, r'^parameters=4353 must be a whole number'),
+    ({'parameters': 0.5}, r'^parameters=0\.5 must be a whole number'),
     (
       {'sparsity': 0.95, 'exclude': 'head'},
       r'density=0\.05: the layers .* cost 0\.1169 of the',

@@ -1,4 +1,10 @@
-"""Masks on disk: a bit for each weight, and the same masks again."""
+"""Masks on disk: a bit for each weight, a file of their own, and the same masks again."""
+
+import errno
+import os
+import pathlib
+import re
+import zipfile
 
 import jax
 import jax.numpy as jnp
@@ -7,7 +13,7 @@ import optax
 import pytest
 
 import sparsejax
-from sparsejax import pack_masks, unpack_masks
+from sparsejax import load_masks, one_shot, pack_masks, prune, save_masks, unpack_masks
 from sparsejax.experiment.rundir import checkpoint
 
 
@@ -36,3 +42,135 @@ def test_a_checkpoint_of_a_pruned_network_holds_bits_and_comes_back(tmp_path):
   like = {'masks': {'kernel': jnp.zeros((1024, 1024), bool)}}
   found, _ = checkpoint.read(tmp_path / 'one', like)
   np.testing.assert_array_equal(found['masks']['kernel'], state.masks['kernel'])
+
+
+# A file of their own
+
+
+def masks_of_a_network():
+  """Names that NumPy's own writer would take for its arguments, and a leaf that is whole."""
+  rng = np.random.default_rng(0)
+  kernels = {name: {'kernel': jnp.asarray(rng.random((5, 7)) < 0.3)} for name in ('a', 'b')}
+  return kernels | {'file': jnp.ones((), bool), 'allow_pickle': jnp.zeros((3,), bool)}
+
+
+def test_a_file_holds_the_masks_by_path(tmp_path):
+  masks = masks_of_a_network()
+  save_masks(tmp_path / 'masks.npz', masks)
+  found = load_masks(str(tmp_path / 'masks.npz'), masks)
+  jax.tree.map(np.testing.assert_array_equal, found, masks)
+  assert {leaf.dtype for leaf in jax.tree.leaves(found)} == {np.dtype(bool)}
+  with np.load(tmp_path / 'masks.npz', allow_pickle=False) as arrays:
+    assert sorted(arrays) == ['a/kernel', 'allow_pickle', 'b/kernel', 'file']
+    np.testing.assert_array_equal(arrays['b/kernel'], masks['b']['kernel'])
+
+
+def test_equal_masks_are_equal_files_of_hardly_more_than_a_bit_a_weight(tmp_path):
+  mask = jnp.asarray(np.random.default_rng(0).random((1000, 1000)) < 0.1)
+  for name in ('one', 'other'):
+    save_masks(tmp_path / name, {'w': mask})
+  one, other = ((tmp_path / name).read_bytes() for name in ('one', 'other'))
+  assert one == other
+  assert len(one) < 1.2 * mask.size / 8
+
+
+def test_what_prune_holds_comes_back_into_its_state_or_beside_parameters(tmp_path):
+  params = {'fc': {'kernel': jnp.arange(1.0, 9.0).reshape(2, 4), 'bias': jnp.ones(4)}}
+  tx = prune(one_shot(0, 0.5))
+  _, state = tx.update(params, tx.init(params), params)
+  save_masks(tmp_path / 'masks', optax.tree.get(state, 'masks'))
+  for like in (state.masks, params, jax.eval_shape(lambda: state.masks)):
+    jax.tree.map(np.testing.assert_array_equal, load_masks(tmp_path / 'masks', like), state.masks)
+
+
+BOOLS = jnp.ones((2, 3), bool)
+
+
+@pytest.mark.parametrize(
+  ('like', 'message'),
+  [
+    (
+      {'fc1': {'kernel': BOOLS}, 'fc2': {'kernel': BOOLS}},
+      "there is no mask of 'fc2/kernel': did you mean 'fc1/kernel'?",
+    ),
+    ({'q': BOOLS}, "there is no mask of 'q': there are fc1/bias, fc1/kernel"),
+    (
+      {'fc1': {'kernel': BOOLS}},
+      "there is a mask of 'fc1/bias', and like= must have such a leaf",
+    ),
+    (
+      {'fc1': {'kernel': BOOLS, 'bias': BOOLS}},
+      "the mask of 'fc1/bias' has shape () and must have (2, 3)",
+    ),
+    (
+      {'fc1': {'kernel': jnp.ones((3, 2)), 'bias': jnp.ones(3)}},
+      "the mask of 'fc1/kernel' has shape (2, 3) and must have (3, 2)",
+    ),
+  ],
+)
+def test_masks_of_another_network_are_refused_in_a_line(tmp_path, like, message):
+  path = tmp_path / 'masks.npz'
+  save_masks(path, {'fc1': {'kernel': BOOLS, 'bias': jnp.ones((), bool)}})
+  with pytest.raises(ValueError, match=f'^{re.escape(f"{path}: {message}")}$'):
+    load_masks(path, like)
+
+
+def test_what_is_no_mask_is_neither_written_nor_read(tmp_path):
+  path = tmp_path / 'masks.npz'
+  with pytest.raises(ValueError, match=r"^the mask of 'w' is of float32 and must be of bools$"):
+    save_masks(path, {'w': jnp.ones(2)})
+  assert not path.exists()
+  np.savez(path, w=np.ones(2))
+  with pytest.raises(ValueError, match="the mask of 'w' is of float64 and must be of bools"):
+    load_masks(path, {'w': jnp.ones(2, bool)})
+
+
+def damaged(path):
+  """The file as it may be after an accident, or something else of that name."""
+  whole = path.read_bytes()
+  yield from (whole[: len(whole) // 2], whole[: len(whole) - 30], b'', b'text')
+  begin = whole.index(b'kernel.npy') + 60
+  flipped = bytes(byte ^ 255 for byte in whole[begin : begin + 8])
+  yield whole[:begin] + flipped + whole[begin + 8 :]
+
+
+def test_a_damaged_file_is_named_in_a_line(tmp_path):
+  path = tmp_path / 'masks.npz'
+  mask = {'kernel': jnp.asarray(np.random.default_rng(0).random((40, 40)) < 0.5)}
+  save_masks(path, mask)
+  for content in damaged(path):
+    (tmp_path / 'damaged').write_bytes(content)
+    with pytest.raises(ValueError, match='damaged must be a file that save_masks wrote: ') as found:
+      load_masks(tmp_path / 'damaged', mask)
+    assert '\n' not in str(found.value)
+  with pytest.raises(FileNotFoundError):
+    load_masks(tmp_path / 'none', mask)
+
+
+def test_nothing_is_unpickled(tmp_path):
+  path, mark = tmp_path / 'masks.npz', tmp_path / 'mark'
+
+  class Trap:
+    def __reduce__(self):
+      return pathlib.Path.touch, (mark,)
+
+  np.savez(path, w=np.array([Trap()], object))
+  with pytest.raises(ValueError, match='must be a file that save_masks wrote: Object arrays'):
+    load_masks(path, {'w': jnp.ones(1, bool)})
+  assert not mark.exists()
+
+
+def test_a_disk_that_fails_leaves_the_old_masks(tmp_path, monkeypatch):
+  path, masks = tmp_path / 'masks.npz', masks_of_a_network()
+  save_masks(path, masks)
+  before = path.read_bytes()
+
+  def fail(*_):
+    raise OSError(errno.ENOSPC, 'full')
+
+  monkeypatch.setattr(os, 'fsync', fail)
+  with pytest.raises(OSError, match='full'):
+    save_masks(path, jax.tree.map(jnp.zeros_like, masks))
+  assert path.read_bytes() == before
+  assert os.listdir(tmp_path) == ['masks.npz']
+  assert zipfile.is_zipfile(path)

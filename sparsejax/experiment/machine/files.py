@@ -8,19 +8,17 @@ import json
 import math
 import os
 import pathlib
-import re
 import shutil
-import uuid
 from collections.abc import Generator
 from typing import Any
 
 from sparsejax.experiment.terminal.errors import UnreadableError
+from sparsejax.internal.atomic import TEMPORARY, replacing
 
 # What a run directory holds.
 CONFIG, SUMMARY, METRICS = 'config.json', 'summary.json', 'metrics.jsonl'
 ENVIRONMENT, TRACEBACK, TRACE = 'environment.json', 'traceback.txt', 'trace.png'
 CHECKPOINTS = 'checkpoints'
-TEMPORARY = re.compile(r'\..+\.[0-9a-f]{32}\.tmp')  # what `replacing` calls a file
 PROGRESS = 'progress.json'  # the newest step that was saved
 
 FULL_DISK = (errno.ENOSPC, errno.EDQUOT)
@@ -46,25 +44,6 @@ def is_of_the_system(error: BaseException) -> bool:
     (True, False)
   """
   return isinstance(error, OSError) and error.errno in FAILED_DISK
-
-
-@contextlib.contextmanager
-def replacing(path: pathlib.Path) -> Generator[pathlib.Path]:
-  """Gives a temporary file beside `path`, which takes its place once it is written.
-
-  A reader, or a kill, finds either the old file or the new one.
-  """
-  # Not by tempfile, whose files nobody but the owner may read.
-  # Containers that share a folder can have the same process numbers.
-  # Of a long name only so much that the temporary one, too, has the 255 bytes that a name may have.
-  name = os.fsencode(path.name)[:200].decode(errors='ignore')
-  temporary = path.with_name(f'.{name}.{uuid.uuid4().hex}.tmp')
-  try:
-    yield temporary
-    os.replace(temporary, path)
-  except BaseException:
-    temporary.unlink(missing_ok=True)
-    raise
 
 
 def drop_temporary(folder: pathlib.Path) -> None:

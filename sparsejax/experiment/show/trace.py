@@ -16,7 +16,6 @@ from typing import Any
 
 import numpy as np
 
-from sparsejax.experiment.machine import files
 from sparsejax.experiment.show import windows
 from sparsejax.experiment.show.trace_marks import (
   find_points,
@@ -25,6 +24,7 @@ from sparsejax.experiment.show.trace_marks import (
   mark_pruning,
 )
 from sparsejax.experiment.show.trace_panels import GREY, PALE, column, panels_of, series
+from sparsejax.internal.atomic import replacing
 
 WIDTH, DPI = 12.0, 100  # inches, dots an inch
 LEFT, RIGHT, TOP, BOTTOM, GAP = 0.95, 2.05, 1.15, 0.6, 0.22  # margins and gap, inches
@@ -236,6 +236,6 @@ def plot_trace(
   head = {'ha': 'left', 'va': 'top', 'fontsize': 14, 'fontweight': 'bold', 'parse_math': False}
   figure.text(LEFT / WIDTH, 1 - 0.1 / figure.get_figheight(), title, **head)
   _key(figure, key_entries(cuts, points, per_epoch, summary or {}))
-  with files.replacing(pathlib.Path(path)) as temporary:
+  with replacing(pathlib.Path(path)) as temporary:
     figure.savefig(temporary, format='png', dpi=DPI)
   return True

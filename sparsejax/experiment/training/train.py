@@ -22,7 +22,7 @@ from sparsejax.experiment.training import delivered, posterior
 from sparsejax.experiment.training.setup import Experiment, on_devices
 from sparsejax.internal import signals
 from sparsejax.sparsity.counting import measure
-from sparsejax.transforms.pruning import apply_masks
+from sparsejax.transforms.inner.masking import apply_masks
 
 
 class Trainer:

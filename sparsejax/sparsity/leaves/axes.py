@@ -7,7 +7,7 @@ import collections
 import functools
 import math
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -47,7 +47,7 @@ def given(layouts: Mapping[str, str | Layout] | Given | None) -> Given:
   return tuple(found)
 
 
-def layouts(params: Any, paths: Sequence[str], layouts: Given = ()) -> dict[str, Layout]:
+def layouts(params: Any, paths: Iterable[str], layouts: Given = ()) -> dict[str, Layout]:
   """Returns the layout of each of the leaves at these paths.
 
   Args:

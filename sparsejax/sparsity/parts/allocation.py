@@ -15,16 +15,19 @@ every allocation: a global rank at 99 % empties whole layers otherwise.
 
 import functools
 import math
+import re
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
+from sparsejax.internal.lookup import nearest
 from sparsejax.sparsity.counting.costs import Costs, Layer
 from sparsejax.sparsity.parts import wide
 from sparsejax.sparsity.parts.granularity import Granularity
+from sparsejax.sparsity.parts.schedules import PruningSchedule
 from sparsejax.sparsity.parts.selection import after, count_true, largest_threshold, ordered_bits
 
 
@@ -35,13 +38,15 @@ class Allocation(NamedTuple):
   counts go as a list of one integer for each of these layers. What is gone already comes with the
   score -inf. `absolute` says that densities are thresholds on the scores and no fractions, `priced`
   that it matters how many weights a group holds: then layers have their `sizes`, and `counts` has
-  for each leaf a number, or an array that fits its scores; else 1.
+  for each leaf a number, or an array that fits its scores; else 1. `by_layer` says that densities
+  are densities by path.
   """
 
-  plan: Callable[[Sequence[Layer], float, int], np.ndarray]
+  plan: Callable[[Sequence[Layer], Any, int], np.ndarray]
   counts: Callable[..., list[jax.Array]]
   absolute: bool = False
   priced: bool = False
+  by_layer: bool = False
 
 
 def total_to_keep(sizes: Sequence[int], active_fraction: float, floor: int) -> int:
@@ -285,8 +290,65 @@ def apportion(weights: np.ndarray, total: int, lowest: np.ndarray, highest: np.n
   return counts
 
 
-def default(granularity: Granularity | None) -> Allocation:
-  """One global rank; of N:M sparsity the same share everywhere, or N would differ by layer."""
+def by_layer() -> Allocation:
+  """Each layer keeps what the density says of it: {pattern of a path: density}.
+
+  The first pattern that is found in a path counts; a layer that none is found in stays whole. It is
+  what `prune` uses of itself where a schedule has such densities.
+
+  Example:
+    >>> layers = [Layer('conv1/kernel', (3, 3), 9), Layer('fc/kernel', (4, 5), 20)]
+    >>> by_layer().plan(layers, (('conv', 0.5), ('fc', 0.25)), 1).tolist()
+    [4, 5]
+    >>> by_layer().plan(layers, (('fd', 0.25),), 1)
+    Traceback (most recent call last):
+    ValueError: density: the pattern 'fd' is found in no layer that is pruned: did you mean 'fc'?
+  """
+
+  def plan(layers, density, floor):
+    named = [tuple(path for path, _ in layer.leaves) or (layer.path,) for layer in layers]
+    _check_patterns([pattern for pattern, _ in density], [p for paths in named for p in paths])
+    counts = [
+      max(round(_density(paths, density) * layer.groups), min(floor, layer.groups))
+      for paths, layer in zip(named, layers, strict=True)
+    ]
+    return np.array(counts, np.int32)
+
+  def counts(scores, row, floor, sizes):
+    del floor, sizes
+    return _by_leaf(row, scores)
+
+  return Allocation(plan, counts, by_layer=True)
+
+
+def _density(paths, density) -> float:
+  found = (d for pattern, d in density if any(re.search(pattern, path) for path in paths))
+  return next(found, 1.0)
+
+
+def _check_patterns(patterns: Sequence[str], paths: Sequence[str]) -> None:
+  for pattern in patterns:
+    if paths and not any(re.search(pattern, path) for path in paths):
+      names = dict.fromkeys(part for path in paths for part in (path, *_modules(path)))
+      hint = nearest(pattern, names, cutoff=0.5) or f' there are {", ".join(dict.fromkeys(paths))}'
+      raise ValueError(
+        f"density: the pattern '{pattern}' is found in no layer that is pruned:{hint}"
+      )
+
+
+def _modules(path: str) -> list[str]:
+  """The modules that a leaf is in, from the outermost on, and their own names."""
+  parts = path.split('/')[:-1]
+  return [*('/'.join(parts[:n]) for n in range(1, len(parts) + 1)), *parts]
+
+
+def default(granularity: Granularity | None, schedule: PruningSchedule) -> Allocation:
+  """One global rank; of N:M sparsity the same share everywhere, or N would differ by layer.
+
+  Of densities by layer what they say.
+  """
+  if getattr(schedule, 'by_layer', False):
+    return by_layer()
   return uniform() if getattr(granularity, 'evenly', False) else global_rank()
 
 

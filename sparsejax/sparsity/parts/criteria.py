@@ -5,7 +5,7 @@ float32. What else it needs, it names as a keyword without a default: `key`, a r
 the raw gradient (averaged over the batch, of the data term only, dense), never the update that an
 optimizer made of it; `mean_squared_grad`, the mean over the examples of the squares of their own
 gradients. The latter two come to a transformation as extra arguments of `update`, trees of the
-parameters' structure.
+parameters' structure. A criterion with a `path` is told the leaf's, as in 'conv1/kernel'.
 """
 
 import inspect
@@ -26,7 +26,7 @@ def needs(criterion: Criterion) -> tuple[str, ...]:
   """
   keywords = inspect.signature(criterion).parameters.values()
   required = [p.name for p in keywords if p.kind == p.KEYWORD_ONLY and p.default is p.empty]
-  return tuple(name for name in required if name != 'key')
+  return tuple(name for name in required if name not in ('key', 'path'))
 
 
 def takes_key(criterion: Criterion) -> bool:
@@ -37,6 +37,17 @@ def takes_key(criterion: Criterion) -> bool:
     (True, False)
   """
   return 'key' in inspect.signature(criterion).parameters
+
+
+def takes_path(criterion: Criterion) -> bool:
+  """Whether a criterion wants to know the path of the leaf.
+
+  Example:
+    >>> takes_path(lambda param, *, path: jnp.abs(param)), takes_path(magnitude)
+    (True, False)
+  """
+  _, *more = inspect.signature(criterion).parameters
+  return 'path' in more
 
 
 def magnitude(param: jax.Array, *, key=None) -> jax.Array:

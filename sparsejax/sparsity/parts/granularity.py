@@ -9,12 +9,13 @@ with a height and a width in front. Targets and floors count groups.
 
 import math
 import numbers
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 
+from sparsejax.sparsity.parts.belongings import Belongings, checked_norms
 from sparsejax.sparsity.parts.selection import keep_largest
 
 
@@ -26,6 +27,7 @@ class Granularity(NamedTuple):
   density: the share that it keeps; None leaves that to the schedule.
   view: how a layer comes to these functions: as a 'matrix', as it is ('stacked'), or as (heads,
   all else) of each projection of an attention ('by_head'), whose heads go together.
+  belongings: what else goes with a group of a kernel; None where nothing does.
   """
 
   pool: Callable[[jax.Array], jax.Array]
@@ -34,6 +36,7 @@ class Granularity(NamedTuple):
   evenly: bool = False
   density: float | None = None
   view: str = 'matrix'
+  belongings: Belongings | None = None
 
   def mean(self, values: jax.Array) -> jax.Array:
     """Returns the mean of each group, which compares groups of different sizes as a sum doesn't."""
@@ -64,16 +67,32 @@ def weight() -> Granularity:
   )
 
 
-def filters() -> Granularity:
+def filters(*, bias: bool = False, norms: Mapping[str, str] | None = None) -> Granularity:
   """All weights into one output: a filter of a convolution, a unit of a dense layer.
+
+  Args:
+    bias: whether a filter that goes takes its bias along.
+    norms: {module of a kernel: module of the normalisation behind it}, whose scale and shift of the
+      filter's channel go too, so that nothing of it is left. The first is a regular expression that
+      must match the whole path, the second may name its groups, as in {'conv(.)': r'norm\\1'}.
+
+  Raises:
+    ValueError: at once, norms that are no mapping of strings; as parameters are seen, a module that
+      is not there or has another number of channels.
 
   Example:
     >>> filters().pool(jnp.array([[3.0, 1.0], [1.0, 0.0]])).tolist()
     [4.0, 1.0]
+    >>> from sparsejax import prune_to
+    >>> params = {'fc': {'kernel': jnp.array([[3.0, 1.0], [1.0, 0.0]]), 'bias': jnp.ones(2)}}
+    >>> prune_to(params, sparsity=0.5, granularity=filters(bias=True))['fc']['bias'].tolist()
+    [1.0, 0.0]
   """
+  pairs = checked_norms(norms)
   return Granularity(
     pool=lambda values: values.sum(tuple(range(values.ndim - 1))),
     spread=lambda groups, shape: jnp.broadcast_to(groups, shape),
+    belongings=Belongings(bias, pairs) if bias or pairs else None,
   )
 
 
@@ -207,6 +226,42 @@ def n_of_m(m: int = 4) -> Granularity:
 
   single = weight()
   return Granularity(single.pool, single.spread, select, evenly=True)
+
+
+def in_multiples(number: int = 8, granularity: Granularity | None = None) -> Granularity:
+  """Groups of which each layer keeps a multiple of a number, as matrix units like them.
+
+  What a layer may keep is rounded down, so that densities are met from below, but to one multiple
+  at least. A layer stays as it is where it keeps everything, or has no more than that many groups.
+
+  Args:
+    number: what divides the number of groups that a layer keeps, 1 or more.
+    granularity: what the groups are; `filters()` by default.
+
+  Raises:
+    ValueError: a number that is no integer or below 1, or N:M, which has no number to round.
+
+  Example:
+    >>> scores = jnp.array([5.0, 3.0, 4.0, 1.0, 2.0, 0.0])
+    >>> in_multiples(2).select(scores, 3).tolist()
+    [True, False, True, False, False, False]
+
+  References:
+    https://docs.nvidia.com/deeplearning/performance/dl-performance-matrix-multiplication/
+  """
+  granularity = filters() if granularity is None else granularity
+  _check_whole('in_multiples', number=number)
+  if number < 1:
+    raise ValueError(f'in_multiples: number={number} must be 1 or more')
+  if granularity.evenly:
+    raise ValueError('in_multiples: granularity n_m must be one of groups, such as filters()')
+
+  def select(scores, count):
+    least = jnp.where(count > 0, min(number, scores.size), 0)
+    rounded = jnp.maximum(count // number * number, least)
+    return granularity.select(scores, jnp.where(count >= scores.size, count, rounded))
+
+  return granularity._replace(select=select)
 
 
 def heads() -> Granularity:

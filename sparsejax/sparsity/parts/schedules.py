@@ -8,14 +8,32 @@ period. "At step t" means after t updates: the update number t is the first that
 import itertools
 import math
 import numbers
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
+
+from sparsejax.sparsity.leaves import tree
+
+# A number; or a density for each of the layers that regular expressions over paths name, given as a
+# mapping and kept as pairs, which can be hashed.
+ByLayer = tuple[tuple[str, float], ...]
+Density = float | ByLayer
 
 
 class PruningSchedule(NamedTuple):
-  """The steps (rising) and the density at each: an active fraction, or a threshold."""
+  """The steps (rising) and the density at each: an active fraction, or a threshold.
+
+  A density is a number, or {pattern: density}: regular expressions over paths and the active
+  fraction of each layer that one is found in, of which the first counts. Layers that none is found
+  in stay whole. The patterns are the same at every step.
+  """
 
   steps: tuple[int, ...]
-  densities: tuple[float, ...]
+  densities: tuple[Density, ...]
+
+  @property
+  def by_layer(self) -> bool:
+    """Whether densities are densities by path."""
+    return any(isinstance(density, Mapping | tuple) for density in self.densities)
 
 
 def is_number(value: Any) -> bool:
@@ -41,12 +59,54 @@ def _check_numbers(schedule: str, **values: Any) -> None:
       raise ValueError(f'{schedule}: {name}={value!r} must be a number')
 
 
-def one_shot(step: int, density: float) -> PruningSchedule:
+def density_of(value: Any, name: str = 'density') -> Density:
+  """Returns a density as it is kept: a float, or a mapping's pairs of patterns and densities.
+
+  Raises:
+    ValueError: it is neither, or a density is not in [0, 1].
+
+  Example:
+    >>> density_of({'^conv': 0.5, '.*': 0.1})
+    (('^conv', 0.5), ('.*', 0.1))
+  """
+  if is_number(value):
+    return float(value)
+  if not isinstance(value, Mapping | tuple):
+    raise ValueError(f'{name}={value!r} must be a number')
+  pairs = tuple(value.items()) if isinstance(value, Mapping) else value
+  if not pairs:
+    raise ValueError(f"{name}={value!r} must name a layer, as in {{'fc1': 0.1}}")
+  for pattern, density in pairs:
+    if not isinstance(pattern, str):
+      raise ValueError(f'{name}={{{pattern!r}: {density}}} must have an expression over paths')
+    tree.patterns(pattern, name)
+    if not is_number(density) or not 0 <= density <= 1:
+      raise ValueError(f'{name}={{{pattern!r}: {density!r}}} must be a density from 0 to 1')
+  return tuple((pattern, float(density)) for pattern, density in pairs)
+
+
+def each(change: Callable[[float], float], density: Density) -> Density:
+  """Returns the density with its number, or each of its densities, changed.
+
+  Example:
+    >>> each(lambda density: 1 - density, (('fc1', 0.9),))
+    (('fc1', 0.09...),)
+  """
+  if isinstance(density, tuple):
+    return tuple((pattern, change(density)) for pattern, density in density)
+  return change(density)
+
+
+Given = float | Mapping[str, float]
+
+
+def one_shot(step: int, density: Given) -> PruningSchedule:
   """Prunes once: the update after `step` updates is the first to use the masks.
 
   Args:
     step: updates made before the cut, 0 or more.
-    density: what is left, an active fraction in (0, 1], or the threshold of an absolute allocation.
+    density: what is left, an active fraction in (0, 1], or the threshold of an absolute allocation;
+      or {pattern: density} of single layers.
 
   Raises:
     ValueError: a step below 0.
@@ -54,13 +114,15 @@ def one_shot(step: int, density: float) -> PruningSchedule:
   Example:
     >>> one_shot(100, 0.05)
     PruningSchedule(steps=(100,), densities=(0.05,))
+    >>> one_shot(100, {'conv': 0.5, 'fc': 0.05}).densities
+    ((('conv', 0.5), ('fc', 0.05)),)
   """
-  _check_numbers('one_shot', density=density)
-  return checked(PruningSchedule(tuple(_whole('one_shot', step=step)), (float(density),)))
+  kept = density_of(density, 'one_shot: density')
+  return checked(PruningSchedule(tuple(_whole('one_shot', step=step)), (kept,)))
 
 
 def cubic(
-  begin: int, end: int, density: float, *, initial: float = 1.0, every: int = 100
+  begin: int, end: int, density: Given, *, initial: float = 1.0, every: int = 100
 ) -> PruningSchedule:
   r"""Falls from the initial to the final density, fast at first.
 
@@ -71,7 +133,8 @@ def cubic(
   Args:
     begin: the step from which the cubic counts, 0 or more; the first cut is `every` later.
     end: the step of the last cut.
-    density: what is left then, an active fraction or a threshold.
+    density: what is left then, an active fraction or a threshold; or {pattern: density} of single
+      layers.
     initial: what there is at `begin`: 1.0 of a fraction, 0.0 of a threshold.
     every: steps between two cuts, 1 or more.
 
@@ -86,7 +149,8 @@ def cubic(
     Zhu and Gupta 2017, https://arxiv.org/abs/1710.01878
   """
   begin, end, every = _whole('cubic', begin=begin, end=end, every=every)
-  _check_numbers('cubic', density=density, initial=initial)
+  final = density_of(density, 'cubic: density')
+  _check_numbers('cubic', initial=initial)
   if end <= begin or every < 1:
     raise ValueError(
       f'cubic schedule with begin={begin}, end={end}, every={every}: '
@@ -94,11 +158,11 @@ def cubic(
     )
   steps = (*range(begin + every, end, every), end)
   share_left = [1 - (step - begin) / (end - begin) for step in steps]
-  densities = [density + (initial - density) * share**3 for share in share_left]
-  return checked(PruningSchedule(steps, (*densities[:-1], float(density))))
+  densities = [each(lambda t, s=share: t + (initial - t) * s**3, final) for share in share_left]
+  return checked(PruningSchedule(steps, (*densities[:-1], final)))
 
 
-def periodic(begin: int, end: int, density: float, *, every: int = 100) -> PruningSchedule:
+def periodic(begin: int, end: int, density: Given, *, every: int = 100) -> PruningSchedule:
   """Renews the masks again and again at one density: for rules that exchange weights.
 
   At t = begin, begin + every, ... before `end`.
@@ -106,7 +170,7 @@ def periodic(begin: int, end: int, density: float, *, every: int = 100) -> Pruni
   Args:
     begin: the first step, 0 or more.
     end: the step before which all of them lie.
-    density: the active fraction at each, in (0, 1].
+    density: the active fraction at each, in (0, 1]; or {pattern: density} of single layers.
     every: steps between two renewals, 1 or more.
 
   Raises:
@@ -117,14 +181,14 @@ def periodic(begin: int, end: int, density: float, *, every: int = 100) -> Pruni
     PruningSchedule(steps=(0, 20, 40), densities=(0.1, 0.1, 0.1))
   """
   begin, end, every = _whole('periodic', begin=begin, end=end, every=every)
-  _check_numbers('periodic', density=density)
+  kept = density_of(density, 'periodic: density')
   if end <= begin or every < 1:
     raise ValueError(
       f'periodic schedule with begin={begin}, end={end}, every={every}: '
       'allowed is begin < end and every >= 1'
     )
   steps = tuple(range(begin, end, every))
-  return checked(PruningSchedule(steps, (float(density),) * len(steps)))
+  return checked(PruningSchedule(steps, (kept,) * len(steps)))
 
 
 def iterative(begin: int, every: int, density: float, *, fraction: float = 0.2) -> PruningSchedule:
@@ -186,4 +250,11 @@ def checked(schedule: PruningSchedule) -> PruningSchedule:
     raise ValueError(f'pruning steps {steps}: allowed are rising steps, each once')
   if any(step != int(step) for step in steps):
     raise ValueError(f'pruning steps {steps}: allowed are whole numbers')
-  return PruningSchedule(tuple(map(int, steps)), tuple(map(float, densities)))
+  kept = tuple(density_of(density) for density in densities)
+  if len({_patterns(density) for density in kept}) > 1:
+    raise ValueError(f'densities {densities} must have the same patterns at every step')
+  return PruningSchedule(tuple(map(int, steps)), kept)
+
+
+def _patterns(density: Density) -> tuple[str, ...] | None:
+  return tuple(pattern for pattern, _ in density) if isinstance(density, tuple) else None

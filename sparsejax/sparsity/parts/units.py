@@ -1,4 +1,4 @@
-"""Units: what is pruned together, one leaf or the projections of an attention's heads."""
+"""Units: what is pruned together, one leaf, a kernel with its biases, or an attention's heads."""
 
 import collections
 import functools
@@ -14,6 +14,7 @@ import numpy as np
 from sparsejax.sparsity.counting.costs import Layer
 from sparsejax.sparsity.leaves import axes, tree
 from sparsejax.sparsity.leaves.layout import Layout
+from sparsejax.sparsity.parts.belongings import belongings
 from sparsejax.sparsity.parts.granularity import Granularity
 
 LARGEST = 2**31 - 1
@@ -30,9 +31,15 @@ class Leaf(NamedTuple):
   def layers(self) -> int:
     return self.layout.layers(self.shape)
 
+  @property
+  def outputs(self) -> tuple[int, ...]:
+    """How many there are; of stacked layers, their number first."""
+    layers, *_, outputs = self.layout.matrix_shape(self.shape)
+    return (layers, outputs) if layers > 1 else (outputs,)
+
 
 class Unit(NamedTuple):
-  """Leaves whose groups go together: one leaf, but for heads.
+  """Leaves whose groups go together: one leaf, but for heads and for filters with their biases.
 
   Attributes:
     leaves: of which each stacks equally many layers.
@@ -129,11 +136,42 @@ def units(params: Any, chosen: Any, granularity: Granularity, layouts: axes.Give
   """
   named = tree.named_leaves(params)
   paths = [path for path, c in tree.named_leaves(chosen).items() if c]
-  found = axes.layouts(params, paths, layouts)
-  leaves = [Leaf(path, jnp.shape(named[path]), found[path]) for path in paths]
+  others = _belongings(params, paths, granularity)
+  owned = {path for found in others.values() for path in found}
+  found = axes.layouts(params, dict.fromkeys([*paths, *sorted(owned)]), layouts)
+
+  def leaf(path):
+    return Leaf(path, jnp.shape(named[path]), found[path])
+
+  leaves = [leaf(path) for path in paths if path not in owned]
+  if others:
+    groups = [(first, *map(leaf, others.get(first.path, ()))) for first in leaves]
+    return [Unit(_checked(group), granularity) for group in groups]
   if granularity.view != 'by_head':
     return [Unit((leaf,), granularity) for leaf in leaves]
   return _attentions(leaves, granularity)
+
+
+def _belongings(params, paths, granularity) -> dict[str, list[str]]:
+  """What goes with the filters of each of the kernels among these leaves, by path."""
+  if granularity.belongings is None:
+    return {}
+  kernels = tree.kernels(params)
+  chosen = [path for path in paths if path in kernels]
+  return belongings(chosen, tree.paths(params), granularity.belongings)
+
+
+def _checked(group: tuple[Leaf, ...]) -> tuple[Leaf, ...]:
+  """The group, if all its leaves have as many outputs, and stack as many layers, as the kernel."""
+  kernel, *others = group
+  for leaf in others:
+    if leaf.outputs != kernel.outputs:
+      of_leaf, of_kernel = (' x '.join(map(str, one.outputs)) for one in (leaf, kernel))
+      raise ValueError(
+        f"granularity filters: '{leaf.path}' has {of_leaf} channels and must have {of_kernel}, as "
+        f"'{kernel.path}' has filters"
+      )
+  return group
 
 
 # What the arrays of a layer are called, which is in a module of its own then.

@@ -70,8 +70,7 @@ def rigl(end: int, drop_fraction: float = 0.3, *, start: str = 'random') -> Upda
 
   .. math:: drop\_fraction_t = \frac{drop\_fraction}{2} (1 + \cos(\pi t / end))
 
-  The gradient is the raw, dense one: the extra argument `grad`. With start='criterion' and a
-  schedule that falls this is gradual pruning with regrowth (GraNet).
+  The gradient is the raw, dense one: the extra argument `grad`.
 
   Args:
     end: the step at which nothing is exchanged any more, about 75 % of training.
@@ -88,17 +87,50 @@ def rigl(end: int, drop_fraction: float = 0.3, *, start: str = 'random') -> Upda
 
   References:
     Evci et al. 2020, https://arxiv.org/abs/1911.11134
-    Liu et al. 2021 (GraNet), https://arxiv.org/abs/2106.10404
   """
   _check(drop_fraction, start)
+  return UpdateRule(criteria.gradient_magnitude, _cosine('rigl', end, drop_fraction), start)
+
+
+def granet(end: int, drop_fraction: float = 0.5) -> UpdateRule:
+  r"""Gradual pruning with regrowth: prunes to the density, then exchanges a share of what is left.
+
+  .. math:: drop\_fraction_t = \frac{drop\_fraction}{2} (1 + \cos(\pi t / end))
+
+  The dense network is thinned by a schedule that falls, such as `cubic`. At each of its steps the
+  weights that score least go until the density is met, and of those that stay the share that scores
+  least is given for as many others where the gradient, the extra argument `grad`, is largest. It is
+  `rigl` that starts from the dense network, by the criterion.
+
+  Args:
+    end: the step at which nothing is exchanged any more.
+    drop_fraction: of a layer's active weights that is exchanged at step 0, in [0, 1].
+
+  Raises:
+    ValueError: an end below 1, or a drop_fraction outside its range.
+
+  Example:
+    >>> mask, scores = jnp.ones(4, bool), jnp.array([4.0, 3.0, 2.0, 1.0])
+    >>> gradient = jnp.array([0.0, 0.0, 0.0, 9.0])
+    >>> renew(granet(end=100), mask, scores, 2, grow_scores=gradient).tolist()
+    [True, False, False, True]
+
+  References:
+    Liu et al. 2021, https://arxiv.org/abs/2106.10404
+  """
+  _check(drop_fraction, 'criterion')
+  return UpdateRule(criteria.gradient_magnitude, _cosine('granet', end, drop_fraction), 'criterion')
+
+
+def _cosine(name: str, end: int, drop_fraction: float) -> Callable[[jax.Array | int], jax.Array]:
   if end < 1:
-    raise ValueError(f'rigl: end={end}: allowed is a step after the first')
+    raise ValueError(f'{name}: end={end}: allowed is a step after the first')
 
   def cosine(step):
     done = jnp.asarray(jnp.minimum(step, end), jnp.float32)
     return drop_fraction / 2 * (1 + jnp.cos(jnp.pi * done / end))
 
-  return UpdateRule(criteria.gradient_magnitude, cosine, start)
+  return cosine
 
 
 def renew(

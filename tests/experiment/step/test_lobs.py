@@ -17,7 +17,7 @@ from sparsejax.experiment.step import events, lobs
 from sparsejax.experiment.step.steps import Arrays, Preprocessing
 from sparsejax.nn import deterministic
 from sparsejax.sparsity.lobs import Moments, removal_costs, remove, second_moments, solve_kept
-from sparsejax.transforms.pruning import apply_masks
+from sparsejax.transforms.inner.masking import apply_masks
 
 pytestmark = pytest.mark.usefixtures('compiling_is_quick')
 

@@ -3,6 +3,7 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -330,3 +331,50 @@ def test_what_the_other_layers_cost_alone_is_no_target():
 def test_a_layer_of_unknown_cost_is_named():
   with pytest.raises(ValueError, match="nothing is known of 'conv/kernel'; known are a"):
     allocation.erk(Costs({'a': 1}, 10)).plan(layers_by_filter('conv'), 0.5, 1)
+
+
+# By layer
+
+
+def by_path(**shapes):
+  return {name: jnp.arange(1.0, 1 + np.prod(s)).reshape(s) for name, s in shapes.items()}
+
+
+def test_by_layer_the_first_pattern_counts_and_the_rest_stays_whole():
+  params = by_path(conv_a=(4, 5), conv_b=(4, 5), fc=(4, 5))
+  tx = sparsejax.prune(sparsejax.cubic(0, 2, {'b$': 0.25, '^conv': 0.5}, every=1))
+  state = tx.init(params)
+  kept = []
+  for _ in range(3):
+    updates, state = tx.update(jax.tree.map(jnp.zeros_like, params), state, params)
+    params = optax.apply_updates(params, updates)
+    kept.append([int((leaf != 0).sum()) for leaf in params.values()])
+  assert kept == [[20, 20, 20], [11, 7, 20], [10, 5, 20]]
+  assert params['conv_a'].ravel()[-10:].tolist() == list(range(11, 21))
+
+
+def test_by_layer_goes_with_groups_and_with_rules_that_grow():
+  params = by_path(first=(4, 8), other=(4, 8))
+  tx = sparsejax.prune(
+    sparsejax.periodic(0, 3, {'first': 0.5, 'other': 0.25}, every=1),
+    granularity=sparsejax.granularity.filters(),
+    update_rule=sparsejax.update_rules.set_(0.5),
+    layouts={'.': 'in out'},
+    inner=optax.sgd(0.1),
+  )
+  state = tx.init(params)
+  for _ in range(3):
+    _, state = tx.update(params, state, params)
+    assert [int(mask.all(0).sum()) for mask in state.masks.values()] == [4, 2]
+
+
+def test_by_layer_keeps_a_floor():
+  pruned = sparsejax.prune_to(by_path(a=(4, 5)), sparsity={'a': 0.99}, floor=3)
+  assert int((pruned['a'] != 0).sum()) == 3
+
+
+def test_by_layer_leaves_no_choice_of_an_allocation():
+  with pytest.raises(ValueError, match=r'^densities by layer leave nothing to allocate'):
+    sparsejax.prune(sparsejax.one_shot(0, {'a': 0.5}), allocation=allocation.uniform())
+  with pytest.raises(ValueError, match=r'^allocation by_layer must have densities by layer, as in'):
+    sparsejax.prune(sparsejax.one_shot(0, 0.5), allocation=allocation.by_layer())

@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from sparsejax import prune_to
 from sparsejax.sparsity.parts import criteria
 
 pytestmark = pytest.mark.usefixtures('compiling_is_quick')
@@ -175,3 +176,40 @@ def test_a_criterion_made_of_another_needs_what_it_needs():
   assert criteria.needs(functools.partial(criteria.magnitude)) == ()
   assert criteria.needs(lambda param, **_: param) == ()
   assert criteria.needs(lambda param, *, grad=None, key: param) == ()
+  assert criteria.needs(lambda param, *, path, grad: param) == ('grad',)
+
+
+# The path
+
+
+def test_a_criterion_may_know_the_path():
+  """Of two kernels with equal weights the one that the criterion favours keeps all of them."""
+  seen = []
+
+  def favouring(param, *, path, key):
+    seen.append((path, key.shape))
+    return jnp.abs(param) * (10 if path.startswith('first/') else 1)
+
+  kernel = jnp.arange(1.0, 9.0).reshape(2, 4)
+  params = {name: {'kernel': kernel, 'bias': jnp.ones(4)} for name in ('first', 'other')}
+  pruned = prune_to(params, sparsity=0.375, criterion=favouring)
+  assert bool(jnp.all(pruned['first']['kernel'] != 0))
+  assert pruned['other']['kernel'].ravel().tolist() == [0, 0, 0, 0, 0, 0, 7, 8]
+  assert seen == [('first/kernel', ()), ('other/kernel', ())]
+
+
+def test_layers_in_a_stack_have_the_path_of_their_leaf():
+  params = {'w': jnp.ones((3, 2, 4))}
+  seen = []
+
+  def score(param, *, path):
+    seen.append((path, param.shape))
+    return param
+
+  prune_to(params, sparsity=0.5, criterion=score, layouts={'w': 'stack in out'})
+  assert seen == [('w', (2, 4))]
+
+
+def test_what_is_called_path_and_comes_first_is_the_parameter():
+  assert criteria.takes_path(functools.partial(lambda param, *, path, power: param, power=2))
+  assert not criteria.takes_path(lambda path: path)

@@ -3,9 +3,26 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 
-from sparsejax.sparsity.parts.granularity import blocks, filters, input_channels, n_m, weight
+from sparsejax import (
+  cubic,
+  proximal_group_l1,
+  prune,
+  prune_to,
+  sparsity_report,
+  update_rules,
+)
+from sparsejax.sparsity.parts.granularity import (
+  blocks,
+  filters,
+  heads,
+  in_multiples,
+  input_channels,
+  n_m,
+  weight,
+)
 
 pytestmark = pytest.mark.usefixtures('compiling_is_quick')
 
@@ -196,6 +213,200 @@ def test_any_count_is_met_exactly_and_in_every_group_equally(shape, m):
     assert np.all(in_last <= np.min(in_full, initial=m) + 1)
 
 
+# Multiples
+
+
+def test_a_count_is_rounded_down_to_a_multiple_but_to_one_of_them_at_least():
+  select = jax.jit(in_multiples(4).select)
+  scores = jnp.arange(10.0)
+  counts = [int(select(scores, count).sum()) for count in range(11)]
+  assert counts == [0, 4, 4, 4, 4, 4, 4, 4, 8, 8, 10]
+  assert np.flatnonzero(select(scores, 6)).tolist() == [6, 7, 8, 9]
+  assert [int(in_multiples(4).select(jnp.ones(3), n).sum()) for n in range(4)] == [0, 3, 3, 3]
+
+
+def convolutions():
+  rng = np.random.default_rng(0)
+  shapes = {'conv1': (3, 3, 2, 24), 'conv2': (3, 3, 24, 40), 'fc': (40, 10)}
+  return {k: {'kernel': jnp.asarray(rng.normal(size=s), jnp.float32)} for k, s in shapes.items()}
+
+
+def alive(params):
+  kernels = [layer['kernel'] for layer in params.values()]
+  return [int(jnp.any(k != 0, tuple(range(k.ndim - 1))).sum()) for k in kernels]
+
+
+@pytest.mark.parametrize('sparsity', [0.3, 0.6])
+def test_filters_are_left_in_multiples_and_the_target_is_met_from_below(sparsity):
+  params = convolutions()
+  pruned = prune_to(params, sparsity=sparsity, exclude='fc', granularity=in_multiples(8))
+  *convs, head = alive(pruned)
+  assert [n % 8 for n in convs] == [0, 0]
+  assert head == 10
+  assert min(convs) >= 8
+  assert sparsity_report(pruned)['sparsity'] >= sparsity
+
+
+def test_masks_stay_nested_in_multiples():
+  """However gradually, and where filters are given for others."""
+  for rule in (update_rules.nested(), update_rules.set_(0.5, start='criterion')):
+    params = convolutions()
+    tx = prune(
+      cubic(0, 4, 0.3, every=1), granularity=in_multiples(8), exclude='fc', update_rule=rule
+    )
+    state, left = tx.init(params), []
+    for _ in range(5):
+      updates, state = tx.update(params, state, params)
+      params = optax.apply_updates(params, updates)
+      masks = [state.masks[name]['kernel'].all((0, 1, 2)) for name in ('conv1', 'conv2')]
+      left.append([int(mask.sum()) for mask in masks])
+    assert not np.any(np.array(left) % 8)
+    assert np.all(np.diff(left, axis=0) <= 0)
+    assert left[0] == [24, 40]
+    assert sum(left[-1]) < 40
+
+
+def test_other_groups_come_in_multiples_too():
+  assert in_multiples(2, input_channels()).select(jnp.arange(5.0), 3).tolist() == [
+    *[False] * 3,
+    *[True] * 2,
+  ]
+  assert in_multiples(2, heads()).view == 'by_head'
+
+
+# Filters with what belongs to them
+
+
+def residual_free():
+  """Two convolutions, each with a bias and a BatchNorm, and a classifier."""
+  rng = np.random.default_rng(0)
+
+  def conv(*shape):
+    kernel = jnp.asarray(rng.normal(size=shape), jnp.float32)
+    return {'kernel': kernel, 'bias': jnp.asarray(rng.normal(size=shape[-1:]), jnp.float32)}
+
+  def norm(size):
+    return {'scale': jnp.full(size, 0.1), 'bias': jnp.full(size, 0.2)}
+
+  return {
+    **{'conv1': conv(3, 3, 2, 8), 'norm1': norm(8), 'conv2': conv(3, 3, 8, 6), 'norm2': norm(6)},
+    'head': conv(6, 4),
+  }
+
+
+NORMS = {r'conv(\d)': r'norm\1'}
+
+
+def channels(layer):
+  return {name: np.asarray(leaf != 0).any(tuple(range(leaf.ndim - 1))) for name, leaf in layer}
+
+
+def test_a_filter_that_goes_takes_its_bias_its_scale_and_its_shift_along():
+  params = residual_free()
+  pruned, masks = prune_to(
+    params,
+    sparsity=0.5,
+    granularity=filters(bias=True, norms=NORMS),
+    exclude='head',
+    return_masks=True,
+  )
+  gone = 0
+  for i in '12':
+    leaves = [*pruned[f'conv{i}'].items(), *pruned[f'norm{i}'].items()]
+    alive = [mask.tolist() for mask in channels(leaves[:2]).values()]
+    alive += [mask.tolist() for mask in channels(leaves[2:]).values()]
+    assert all(mask == alive[0] for mask in alive)
+    gone += alive[0].count(False)
+    assert masks[f'norm{i}']['scale'].tolist() == alive[0]
+  assert gone
+  np.testing.assert_array_equal(pruned['head']['bias'], params['head']['bias'])
+
+
+def test_the_bias_alone_and_only_where_it_is_asked_for():
+  params = residual_free()
+  with_bias = prune_to(params, sparsity=0.5, granularity=filters(bias=True))
+  assert bool(jnp.all(with_bias['norm1']['scale'] != 0))
+  for name in ('conv1', 'conv2', 'head'):
+    kernel, bias = channels(with_bias[name].items()).values()
+    np.testing.assert_array_equal(kernel, bias)
+  without = prune_to(params, sparsity=0.5, granularity=filters())
+  assert all(bool(jnp.all(without[name]['bias'] != 0)) for name in ('conv1', 'conv2', 'head'))
+
+
+def test_the_score_is_the_mean_over_all_that_goes():
+  """By the kernel alone the second filter would go; its bias is large."""
+  params = {'fc': {'kernel': jnp.array([[2.0, 1.0]]), 'bias': jnp.array([0.0, 9.0])}}
+  pruned = prune_to(params, sparsity=0.5, granularity=filters(bias=True))
+  assert pruned['fc']['kernel'].tolist() == [[0.0, 1.0]]
+
+
+def test_a_channel_that_is_gone_stays_gone_in_training_and_goes_in_multiples():
+  params = residual_free()
+  tx = prune(
+    cubic(0, 2, 0.5, every=1),
+    granularity=in_multiples(2, filters(bias=True, norms=NORMS)),
+    parameters='all',
+    exclude='head',
+    inner=optax.sgd(0.1, momentum=0.9),
+  )
+  state = tx.init(params)
+  for _ in range(4):
+    updates, state = jax.jit(tx.update)(params, state, params)
+    params = optax.apply_updates(params, updates)
+  for i in '12':
+    leaves = [*params[f'conv{i}'].items(), ('scale', params[f'norm{i}']['scale'])]
+    alive = [mask.tolist() for mask in channels(leaves).values()]
+    assert alive[0] == alive[1] == alive[2]
+    assert alive[0].count(True) in (2, 4, 6)
+
+
+@pytest.mark.parametrize('name', ['equinox', 'stacked'])
+def test_outputs_may_lie_anywhere(name):
+  if name == 'equinox':
+    told = {'weight': 'out in position position', 'bias': 'out position position'}
+    weight = jnp.arange(1.0, 25.0).reshape(4, 6, 1, 1)
+    params = {'c': {'weight': weight, 'bias': jnp.ones((4, 1, 1))}}
+  else:
+    told = {'w': 'stack in out', 'b': 'stack out'}
+    params = {'c': {'w': jnp.arange(1.0, 25.0).reshape(2, 3, 4), 'b': jnp.ones((2, 4))}}
+  pruned = prune_to(params, sparsity=0.5, granularity=filters(bias=True), layouts=told)
+  kernel, bias = sorted(pruned['c'].values(), key=lambda leaf: -leaf.size)
+  axes = (1, 2, 3) if name == 'equinox' else (1,)
+  alive = np.asarray(kernel != 0).any(axes)
+  np.testing.assert_array_equal(alive.ravel(), np.asarray(bias != 0).ravel())
+  assert alive.sum() == alive.size // 2
+
+
+@pytest.mark.parametrize(
+  ('norms', 'message'),
+  [
+    ({'conv9': 'norm1'}, "norms: 'conv9' is the module of no kernel that is pruned: did you mean"),
+    (
+      {'conv1': 'nrm1'},
+      "norms: 'conv1' has 'nrm1', which holds no parameter: did you mean",
+    ),
+    (
+      {'conv.': 'norm1'},
+      "norms: 'norm1/bias' is of 'conv1/kernel' and of 'conv2/kernel'",
+    ),
+    (
+      {'conv1': 'norm2'},
+      "granularity filters: 'norm2/bias' has 6 channels and must have 8, as 'conv1/kernel' has",
+    ),
+  ],
+)
+def test_normalisations_that_are_not_there_are_refused(norms, message):
+  with pytest.raises(ValueError) as error:
+    prune_to(residual_free(), sparsity=0.5, granularity=filters(norms=norms))
+  assert str(error.value).startswith(message)
+  assert '\n' not in str(error.value)
+
+
+def test_the_group_lasso_is_of_one_leaf():
+  with pytest.raises(ValueError, match='a group is in one leaf here'):
+    proximal_group_l1(1.0, 0.1, granularity=filters(bias=True))
+
+
 # Bad arguments
 
 
@@ -206,6 +417,14 @@ def test_any_count_is_met_exactly_and_in_every_group_equally(shape, m):
     (lambda: blocks(4, -1), 'blocks of 4x-1: allowed are 1 or more'),
     (lambda: blocks(2.5, 4), 'blocks: inputs=2.5 must be an integer'),
     (lambda: blocks(4, None), 'blocks: outputs=None must be an integer'),
+    (lambda: filters(norms='bn'), "norms='bn' must be a dict of modules, as {'conv1': 'norm1'}"),
+    (lambda: filters(norms={'a': 1}), "norms={'a': 1} must name modules by strings"),
+    (lambda: in_multiples(2.5), 'in_multiples: number=2.5 must be an integer'),
+    (lambda: in_multiples(0), 'in_multiples: number=0 must be 1 or more'),
+    (
+      lambda: in_multiples(8, n_m(2, 4)),
+      'in_multiples: granularity n_m must be one of groups, such as filters()',
+    ),
     (lambda: n_m(2, 4.0), 'n_m: m=4.0 must be an integer'),
     (lambda: n_m(1, 1), 'N:M sparsity with n=1, m=1: m must be 2 or more, and n from 1 to m'),
     (lambda: n_m(5, 4), 'N:M sparsity with n=5, m=4: m must be 2 or more, and n from 1 to m'),

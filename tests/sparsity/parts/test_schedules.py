@@ -138,3 +138,38 @@ def test_what_the_index_offers_is_this():
 def test_a_table_that_makes_no_sense_is_refused(make, message):
   with pytest.raises(ValueError, match=message):
     make()
+
+
+# Densities by path
+
+
+def test_each_layer_follows_the_cubic_to_its_own_density():
+  schedule = schedules.cubic(0, 40, {'a': 0.5, 'b': 0.1}, every=20)
+  alone = [schedules.cubic(0, 40, density, every=20).densities for density in (0.5, 0.1)]
+  expected = tuple((('a', one), ('b', other)) for one, other in zip(*alone, strict=True))
+  assert schedule.by_layer
+  assert schedule.densities == expected
+  assert schedules.periodic(0, 20, {'a': 0.5}, every=10).densities == ((('a', 0.5),),) * 2
+  assert not schedules.one_shot(0, 0.5).by_layer
+
+
+@pytest.mark.parametrize(
+  ('density', 'message'),
+  [
+    ({}, r"^one_shot: density=\{\} must name a layer, as in \{'fc1': 0\.1\}$"),
+    ({'a': 1.5}, r"^one_shot: density=\{'a': 1\.5\} must be a density from 0 to 1$"),
+    ({'a': None}, r"^one_shot: density=\{'a': None\} must be a density from 0 to 1$"),
+    ({'[': 0.5}, r"^one_shot: density='\[': no regular expression: "),
+    ({3: 0.5}, r'^one_shot: density=\{3: 0\.5\} must have an expression over paths'),
+  ],
+)
+def test_a_mapping_of_no_densities_is_refused(density, message):
+  with pytest.raises(ValueError, match=message):
+    schedules.one_shot(0, density)
+
+
+def test_patterns_are_the_same_at_every_step():
+  with pytest.raises(ValueError, match=r'must have the same patterns at every step$'):
+    schedules.checked(schedules.PruningSchedule((0, 1), ({'a': 0.5}, 0.5)))
+  with pytest.raises(ValueError, match=r"^rounds: density=\{'a': 0\.5\} must be a number$"):
+    schedules.iterative(0, 10, {'a': 0.5})

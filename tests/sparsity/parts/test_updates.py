@@ -55,6 +55,7 @@ RULES = {
   'set': update_rules.set_(0.5),
   'set by criterion': update_rules.set_(0.5, start='criterion'),
   'rigl': update_rules.rigl(100, 0.5),
+  'granet': update_rules.granet(100),
 }
 SIZE, COUNT = 12, 6  # and three of the six exchanged at step 0
 MASK = np.arange(SIZE) < COUNT  # the first half is there
@@ -186,6 +187,8 @@ def test_within_a_pattern_no_group_grows_more_than_its_n(name, count):
     (lambda: update_rules.set_(float('nan')), 'drop_fraction=nan: allowed is a share from 0 to 1'),
     (lambda: update_rules.rigl(10, -0.1), 'drop_fraction=-0.1: allowed is a share from 0 to 1'),
     (lambda: update_rules.rigl(0), 'rigl: end=0: allowed is a step after the first'),
+    (lambda: update_rules.granet(0), 'granet: end=0: allowed is a step after the first'),
+    (lambda: update_rules.granet(10, 2), 'share=2: allowed is a share from 0 to 1'),
     (lambda: update_rules.set_(start='randm'), "unknown start 'randm': did you mean 'random'?"),
     (lambda: update_rules.rigl(10, start='dense'), "unknown start 'dense'"),
   ],

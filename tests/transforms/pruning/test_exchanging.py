@@ -288,3 +288,27 @@ def test_replicas_stay_identical():
   for leaf in jax.tree.leaves(four):
     assert all(shard.tobytes() == leaf[0].tobytes() for shard in leaf)
   assert sum(mask[0].sum() for mask in masks_of(four[1]).values()) == 27
+
+
+# GraNet
+
+
+def test_granet_by_hand():
+  """Six of eight stay at step 0, half of them given for others; at step 2 four, a quarter given.
+
+  At step 0 the three largest stay, and of the others the three with the largest gradients, which
+  were there until now and keep their values. At step 2 three stay, and the one that has the largest
+  gradient comes back from zero.
+  """
+  schedule, rule = PruningSchedule((0, 2), (0.75, 0.5)), update_rules.granet(end=4)
+  tx = prune(schedule, update_rule=rule, inner=optax.scale(0.0))
+  params = {'kernel': jnp.arange(8.0, 0.0, -1.0)[None]}
+  grads = [[0, 0, 0, 0, 1, 3, 4, 2]] * 2 + [[0, 0, 0, 1, -9, 3, 4, 2]] * 2
+  state, seen = tx.init(params), []
+  for grad in grads:
+    grad = {'kernel': jnp.array([grad], jnp.float32)}
+    updates, state = tx.update(grad, state, params, grad=grad)
+    params = optax.apply_updates(params, updates)
+    seen.append((params['kernel'][0].tolist(), np.flatnonzero(state.masks['kernel']).tolist()))
+  first, last = [8, 7, 6, 0, 0, 3, 2, 1], [8, 7, 6, 0, 0, 0, 0, 0]
+  assert seen == [(first, [0, 1, 2, 5, 6, 7])] * 2 + [(last, [0, 1, 2, 4])] * 2
