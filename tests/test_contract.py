@@ -105,7 +105,8 @@ def test_behind_every_optimizer(name, ahead):
   forms = bare(name)
   form = forms[list(OPTIMIZERS).index(ahead) % len(forms)]
   tx = optax.chain(optimizer(ahead), trials.trial(form).jitted)
-  check(trained(tx, TRANSFORMATIONS[name]), TRANSFORMATIONS[name].promise)
+  entry = TRANSFORMATIONS[name]
+  check(trained(tx, entry.start), entry.promise)
 
 
 @pytest.mark.parametrize(
@@ -115,4 +116,5 @@ def test_behind_every_optimizer(name, ahead):
 def test_around_every_optimizer_that_it_takes(name, inner):
   form = next(form for form in forms_of(name) if 'inner' in form.keywords)
   tx = trials.jitted(form(inner=OPTIMIZERS[inner]()))
-  check(trained(tx, TRANSFORMATIONS[name]), TRANSFORMATIONS[name].promise)
+  entry = TRANSFORMATIONS[name]
+  check(trained(tx, entry.start), entry.promise)

@@ -293,8 +293,8 @@ TRANSFORMATIONS = {
 }
 
 
-def trained(tx, entry):
-  return trials.run(tx, entry.start(), arriving=lambda grad: grad)
+def trained(tx, start=layer):
+  return trials.run(tx, start(), arriving=lambda grad: grad)
 
 
 def check(history, promise):
