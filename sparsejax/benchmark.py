@@ -79,7 +79,7 @@ def _keep_processor() -> None:
   if platforms and 'cpu' not in platforms.split(','):
     config.update('jax_platforms', f'{platforms},cpu')
     if jax.default_backend() == 'cpu':
-      raise UsageError(f'JAX_PLATFORMS={platforms}: JAX finds no such device; allowed here is cpu')
+      raise UsageError(f'JAX_PLATFORMS={platforms}: JAX finds no such device; give cpu')
 
 
 def _fail(status: int, error: Exception) -> int:
@@ -113,14 +113,14 @@ def _arguments(argv: Sequence[str]) -> argparse.Namespace:
   if stray:
     raise UsageError(f"unexpected argument '{stray[0]}': --help tells which are allowed")
   if arguments.rounds < 1:
-    raise UsageError(f'--rounds={arguments.rounds}: allowed is 1 or more')
+    raise UsageError(f'--rounds={arguments.rounds} must be 1 or more')
   if arguments.profile is not None:
     arguments.profile = folder('--profile', arguments.profile)
   if arguments.out is not None:
     arguments.out = folder('--out', arguments.out, 'file')
   out = arguments.out
   if out is not None and (out.is_dir() or not os.access(out.parent, os.W_OK | os.X_OK)):
-    raise UsageError(f'--out={out}: allowed is a file in a folder that is there, to be written')
+    raise UsageError(f'--out={out} must be a file in a folder that is there, to be written')
   arguments.config = rest
   return arguments
 
@@ -149,7 +149,7 @@ def benchmark(arguments: argparse.Namespace) -> dict[str, Any]:
       arguments.profile.mkdir(parents=True, exist_ok=True)
   except OSError as error:
     where = arguments.profile
-    raise UsageError(f'--profile={where}: {error.strerror}; allowed is a folder') from None
+    raise UsageError(f'--profile={where}: {error.strerror}; it must be a folder to write') from None
   options: dict[str, Any] = dict(count=arguments.rounds, profile=arguments.profile, note=complain)
   if arguments.against is None:
     return measure.measure(experiment, **options)

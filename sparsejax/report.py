@@ -47,20 +47,20 @@ def main(argv: Sequence[str]) -> int:
   try:
     arguments = parser.parse_args(argv[1:])
     if not arguments.folders:
-      raise ValueError('DIR is missing: allowed are run directories and folders above them')
+      raise ValueError('DIR is missing: give run directories or folders above them')
     for given in arguments.folders:
       if not os.path.isdir(given):
         named = given if given and given.isprintable() else repr(given)
-        raise ValueError(f'{named}: there is no such folder; allowed are folders with runs')
+        raise ValueError(f'{named}: there is no such folder; give folders with runs')
     if not arguments.out:
-      raise ValueError('--out is missing: allowed is --out=a folder')
+      raise ValueError('--out is missing: it must be --out=FOLDER')
     choice, look = _choice(arguments), _look(arguments)
     folders, out = [*map(pathlib.Path, arguments.folders)], folder('--out', arguments.out)
     say(report(folders, out, choice, look))
   except ValueError as error:
     return _fail(in_one_line(error))
   except OSError as error:
-    return _fail(f'{error.filename}: {error.strerror}; allowed is a folder to write')
+    return _fail(f'{error.filename}: {error.strerror}; it must be a folder to write')
   return 0
 
 

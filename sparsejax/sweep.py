@@ -80,9 +80,9 @@ def parse(argv: Sequence[str]) -> tuple[dict[str, Any], argparse.Namespace]:
   parser.add_argument('--workers', type=int, default=1)
   arguments = parser.parse_args(asked.rest)
   given = {'config': asked.file, 'workdir': arguments.workdir}
-  for flag, allowed in (('config', 'configs/sweeps/NAME.py'), ('workdir', 'a folder')):
+  for flag, allowed in (('config', 'configs/sweeps/NAME.py'), ('workdir', 'FOLDER')):
     if not given[flag]:
-      raise UsageError(f'--{flag} is missing: allowed is --{flag}={allowed}')
+      raise UsageError(f'--{flag} is missing: it must be --{flag}={allowed}')
   arguments.workdir = folder('--workdir', arguments.workdir)
   for name in ('study', 'name'):
     text = getattr(arguments, name)
@@ -185,23 +185,23 @@ OWN = (layout.STUDY, layout.SWEEP)
 
 def _is_new(folder: pathlib.Path, asked: Mapping[str, Any]) -> bool:
   """Whether a folder holds no search yet; one with anything but this search is refused."""
-  file, allowed = folder / layout.SWEEP, 'allowed is another folder'
+  file, advice = folder / layout.SWEEP, 'give another folder'
   try:
     is_there = file.exists()
     held = files.read_json(file) if is_there else None
     names = sorted(entry.name for entry in folder.iterdir()) if folder.exists() else []
   except OSError as error:
-    raise UsageError(f'workdir={folder}: {error.strerror}; {allowed}') from error
+    raise UsageError(f'workdir={folder}: {error.strerror}; {advice}') from error
   except ValueError as error:
-    raise UsageError(f'{file} is damaged ({error}); {allowed}') from None
+    raise UsageError(f'{file} is damaged ({error}); {advice}') from None
   if not is_there:
     # A command that was killed at its start may have left its study alone; one that starts at this
     # moment may be ahead.
     if others := [name for name in names if name[0] != '.' and name not in OWN]:
-      raise UsageError(f'workdir={folder}: it holds {others[0]}, but no search; {allowed}')
+      raise UsageError(f'workdir={folder}: it holds {others[0]}, but no search; {advice}')
     return True
   if held != asked:
-    raise UsageError(f'workdir={folder}: it holds another search; {allowed}')
+    raise UsageError(f'workdir={folder}: it holds another search; {advice}')
   return False
 
 
@@ -216,7 +216,7 @@ def _alone_in(folder: pathlib.Path, *own: str) -> Generator[None]:
     folder.mkdir(parents=True, exist_ok=True)
     lock = os.open(folder / '.lock', os.O_RDWR | os.O_CREAT, 0o666)
   except OSError as error:
-    raise UsageError(f'workdir={folder}: {error.strerror}; allowed is a folder to write') from error
+    raise UsageError(f'workdir={folder}: {error.strerror}; it must be a folder to write') from error
   try:
     fcntl.flock(lock, fcntl.LOCK_EX)
     yield

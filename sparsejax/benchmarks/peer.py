@@ -149,7 +149,7 @@ def request(experiment: Experiment, chain: tuple[str, ...]) -> dict[str, Any]:
     ('model.dropout', config['model']['dropout'], 0.0),
   ):
     if value != allowed:
-      raise UsageError(f'config.{field}={value}: allowed with --against=torch is {allowed}')
+      raise UsageError(f'config.{field}={value} must be {allowed} with --against=torch')
   return {
     'model': config['model']['name'],
     'width': experiment.model.width,
@@ -178,7 +178,7 @@ def sgd(blocks: Any, chain: tuple[str, ...]) -> dict[str, Any]:
   """
   if unknown := set(chain) - set(SGD):
     raise UsageError(
-      f"config.chain={chain}: '{min(unknown)}' is no part of SGD; allowed with --against=torch are "
+      f"config.chain={chain}: '{min(unknown)}' is no part of SGD; with --against=torch give only "
       f'{", ".join(SGD)} and the links of sparsity'
     )
   settings = {name: SGD[name] | dict(blocks.get(name) or {}) for name in chain}

@@ -70,7 +70,7 @@ def kernel_gradient_by_strips(
 
 def _outputs_a_strip(x, kernel, strides, padding) -> int:
   if max(strides) > 1:
-    raise ValueError(f'strides {strides}: allowed is stride 1')
+    raise ValueError(f'strides {strides} must be 1 along both axes')
   outputs = x.shape[2] + sum(padding[1]) - kernel.shape[1] + 1
   return largest_divisor(outputs, max(1, min(LONGEST, WIDEST // kernel.shape[-1])))
 

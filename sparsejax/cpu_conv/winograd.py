@@ -161,4 +161,4 @@ def _tiles(outputs: int) -> int:
 
 def _check(kernel: jax.Array, strides: Pair) -> None:
   if kernel.shape[:2] != (TAPS, TAPS) or tuple(strides) != (1, 1):
-    raise ValueError(f'kernel {kernel.shape}, strides {strides}; allowed is 3x3 at stride 1')
+    raise ValueError(f'kernel {kernel.shape} at strides {strides} must be 3x3 at stride 1')

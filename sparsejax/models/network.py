@@ -15,7 +15,7 @@ from sparsejax.nn import DETERMINISTIC, BatchNorm, Dropout, Layers
 def require(condition: bool, argument: str, value: object, allowed: str) -> None:
   """Raises a ValueError of one line unless the condition holds."""
   if not condition:
-    raise ValueError(f'{argument}: {value!r} is not allowed, it must be {allowed}')
+    raise ValueError(f'{argument}={value!r} must be {allowed}')
 
 
 class Parts(NamedTuple):
@@ -73,7 +73,7 @@ class Network(nn.Module):
     least = self.smallest_image
     require(
       images.ndim == 4 and min(images.shape[1:3]) >= least,
-      f'images of {type(self).__name__}',
+      f'{type(self).__name__}: images.shape',
       tuple(images.shape),
       f'(examples, height, width, channels) of at least {least}x{least} pixels',
     )

@@ -25,7 +25,7 @@ class _Layer(nnx.Module):
 
   def __init__(self, family, shape, groups, use_bias, dtype, kernel_init, rngs, settings):
     if groups not in GROUPS:
-      raise ValueError(f'groups={groups!r}: allowed are {" and ".join(GROUPS)}')
+      raise ValueError(f'groups={groups!r} must be {" or ".join(GROUPS)}')
     found = lookup('family', family, FAMILIES) if isinstance(family, str) else family
     sampling = variational.sampling_of(found, **settings)
     self.family, self.draw, self.dtype = sampling.family, sampling.draw, dtype

@@ -155,7 +155,7 @@ def check_groups(groups: str, feature_group_count: int) -> None:
   if groups == 'inputs' and feature_group_count > 1:
     raise ValueError(
       f"groups='inputs' of a convolution in {feature_group_count} parts, each of whose kernels "
-      "sees a part of the inputs; allowed is 'outputs'"
+      "sees a part of the inputs; it must be 'outputs'"
     )
 
 
@@ -195,7 +195,7 @@ def makers(
   """
   for groups in (dense_groups, conv_groups):
     if groups not in GROUPS:
-      raise ValueError(f'groups={groups!r}: allowed are {" and ".join(GROUPS)}')
+      raise ValueError(f'groups={groups!r} must be {" or ".join(GROUPS)}')
   sampling = sampling_of(
     family,
     threshold=threshold,

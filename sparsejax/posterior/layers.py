@@ -96,7 +96,7 @@ def _unmasked(path, leaves):
   kept = {name: leaf for name, leaf in leaves.items() if jax.tree.leaves(leaf)}
   if kept and len(kept) < len(leaves):
     raise ValueError(
-      f"'{path}' is masked but for {sorted(kept)}: the KL is of a whole layer; allowed is all of "
+      f"'{path}' is masked but for {sorted(kept)}: the KL is of a whole layer; mask all of "
       'its leaves or none'
     )
   return kept

@@ -42,9 +42,7 @@ def deploy(params: Any, thresholds: Thresholds) -> Any:
   """
   layers = variational_layers(params)
   if isinstance(thresholds, Mapping) and set(thresholds) != set(layers):
-    raise ValueError(
-      f'thresholds for {sorted(thresholds)}: allowed is one for each of {sorted(layers)}'
-    )
+    raise ValueError(f'thresholds for {sorted(thresholds)}: give one for each of {sorted(layers)}')
 
   def network(path, node):
     if path not in layers:

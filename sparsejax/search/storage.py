@@ -65,14 +65,14 @@ def open_storage(url: str | None, folder: pathlib.Path) -> BaseStorage:
     return JournalStorage(JournalFileBackend(str(path), lock_obj=lock))
   if url.startswith('sqlite'):
     raise ValueError(
-      f'study={url}: SQLite lets two workers take one trial; allowed is a server such as '
+      f'study={url}: SQLite lets two workers take one trial; give a server such as '
       'postgresql://..., or no study, for a file in the work directory'
     )
   try:
     return _open_database(url)
   except Exception as error:
     line = ' '.join(str(error).replace(url, _without_password(url)).split())
-    line = f'study={_without_password(url)}: {line}; allowed is a database that can be reached'
+    line = f'study={_without_password(url)}: {line}; it must be a database that can be reached'
     raise ValueError(line) from error
 
 

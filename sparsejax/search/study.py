@@ -90,7 +90,7 @@ class Study:
     if known is None:
       self.study.set_user_attr(key, value)
     elif known != value:
-      raise ValueError(f'{otherwise}; allowed is its own folder, or another --name')
+      raise ValueError(f'{otherwise}; give its own folder, or another --name')
 
   def _pruner(self):
     scheduler = self.sweep.settings['scheduler']

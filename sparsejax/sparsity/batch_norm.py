@@ -54,5 +54,5 @@ def recalibrate_batch_norm(
     total = moments if total is None else jax.tree.map(jnp.add, total, moments)
     count += 1
   if not count:
-    raise ValueError('recalibrate_batch_norm: no batch; allowed is one or more')
+    raise ValueError('recalibrate_batch_norm: no batch; give one or more')
   return jax.tree.map(lambda t: t / count, total)

@@ -48,7 +48,7 @@ def second_moments(pairs: Iterable[Sequence[np.ndarray]]) -> Moments:
     goal = goal + now.mT @ before
     rows += now.shape[1]
   if not rows:
-    raise ValueError('second moments of no rows: allowed are batches of 1 or more')
+    raise ValueError('second moments of no rows: give batches of 1 or more')
   return Moments(inputs / rows, goal / rows)
 
 
@@ -101,7 +101,7 @@ def solve_kept(hessian: np.ndarray, goal: np.ndarray, keep: np.ndarray):
   if kept.size:
     factor, failed = routines.dpotrf(hessian[np.ix_(kept, kept)], lower=1)
     if failed:
-      raise ValueError('the second moments are not positive definite; allowed is more damping')
+      raise ValueError('the second moments are not positive definite; give more damping')
     weights[kept] = routines.dpotrs(factor, goal[kept], lower=1)[0]
     diagonal[kept] = np.diag(routines.dpotri(factor, lower=1)[0])
   return weights, diagonal
@@ -166,9 +166,9 @@ def remove(
 def _sizes(total: int, count: int, rounds: int) -> list[int]:
   """How many weights each round keeps, falling; none where nothing is removed."""
   if not 0 <= count <= total:
-    raise ValueError(f'{count} weights to keep of {total}: allowed is 0 to all')
+    raise ValueError(f'{count} weights to keep of {total}: the number must be from 0 to {total}')
   if rounds < 1:
-    raise ValueError(f'rounds={rounds}: allowed is 1 or more')
+    raise ValueError(f'rounds={rounds} must be 1 or more')
   if count == total:
     return []
   share = count / total

@@ -90,11 +90,11 @@ class Renewal(NamedTuple):
     if not isinstance(self.floor, numbers.Integral) or isinstance(self.floor, bool):
       raise ValueError(f'floor={self.floor!r} must be an integer{NOT_INJECTED}')
     if self.floor < 0:
-      raise ValueError(f'floor={self.floor}: allowed is 0 or more')
+      raise ValueError(f'floor={self.floor} must be 0 or more')
     if self.grows and self.allocation.absolute:
       raise ValueError(
         'an update rule that grows weights at zero does not go with an absolute threshold, which '
-        'removes what is near zero; allowed are the other allocations'
+        'removes what is near zero; give another allocation'
       )
     which = self.parameters
     if not isinstance(which, str) and not callable(which):
@@ -113,7 +113,7 @@ class Renewal(NamedTuple):
     falling = [a > b for a, b in itertools.pairwise(thresholds)]
     if self.allocation.absolute and any(falling):
       raise ValueError(
-        f'thresholds {schedule.densities} fall, and what the first removes is gone: allowed are '
+        f'thresholds {schedule.densities} fall, and what the first removes is gone: give '
         'rising ones, such as cubic(..., initial=0.0)'
       )
     fixed, last = self.granularity.density, schedule.densities[-1]

@@ -134,7 +134,7 @@ def _rule(allocation, granularity, density):
     return allocations.uniform if evenly else allocations.global_rank
   if allocation not in (allocations.global_rank, allocations.uniform, allocations.erk):
     raise ValueError(
-      f'allocation={allocation}: allowed are the functions global_rank, uniform and erk, not called'
+      f'allocation={allocation} must be the function global_rank, uniform or erk, not called'
     )
   return allocation
 
@@ -143,9 +143,7 @@ def _density(given: Mapping[str, Any], params: Any, told: axes.Given) -> schedul
   """The share of the network's weights or MACs that is to be left, or of single layers."""
   given = {name: value for name, value in given.items() if value is not None}
   if len(given) != 1:
-    raise ValueError(
-      f'prune_to with {given}: allowed is one of sparsity, compression, macs, parameters'
-    )
+    raise ValueError(f'prune_to with {given}: give one of sparsity, compression, macs, parameters')
   [(name, value)] = given.items()
   if isinstance(value, Mapping) and name in ('sparsity', 'compression'):
     left = {pattern: _left(f'{name} of {pattern!r}', name, v) for pattern, v in value.items()}
@@ -165,7 +163,7 @@ def _left(called: str, name: str, value: Any) -> float:
     'macs': ('a share in (0, 1]', lambda: value),
   }[name]
   if not 0 < left() <= 1:
-    raise ValueError(f'{called}={value}: allowed is {allowed}')
+    raise ValueError(f'{called}={value} must be {allowed}')
   return float(left())
 
 
@@ -207,5 +205,5 @@ def _check_extra(parts: Renewal, extra: Mapping[str, Any]) -> None:
   if needs != set(extra):
     raise ValueError(
       f'the criterion needs {sorted(needs) or "nothing"} and is given {sorted(extra) or "nothing"} '
-      'besides; allowed are just these, trees as the parameters'
+      'besides; give just what it needs, as trees like the parameters'
     )

@@ -47,7 +47,7 @@ def bound_variances(
     Louizos, Ullrich and Welling 2017, https://arxiv.org/abs/1705.08665
   """
   if not 0 < maximum < math.inf:
-    raise ValueError(f'maximum={maximum}: allowed is a variance above 0')
+    raise ValueError(f'maximum={maximum} must be a variance above 0')
 
   def init_fn(params):
     if all(hasattr(leaf, 'shape') for leaf in jax.tree.leaves(params)):

@@ -59,16 +59,16 @@ def add_kl_gradients(
     Louizos, Ullrich and Welling 2017, https://arxiv.org/abs/1705.08665
   """
   if examples < 1:
-    raise ValueError(f'examples={examples}: allowed are the training examples, 1 or more')
+    raise ValueError(f'examples={examples} must be the number of training examples, 1 or more')
   if not callable(weight) and weight < 0:
-    raise ValueError(f'weight={weight}: allowed is a number of 0 or more, or a schedule')
+    raise ValueError(f'weight={weight} must be a number of 0 or more, or a schedule')
   default = kl is None
   divergence = posterior.kl_divergence if kl is None else kl
 
   def init_fn(params):
     if default and not posterior.variational_layers(params):
       raise ValueError(
-        'add_kl_gradients: no layer has a posterior; allowed are parameters of variational layers, '
+        'add_kl_gradients: no layer has a posterior; give the parameters of variational layers, '
         'or kl='
       )
     return KLState(jnp.zeros([], jnp.int32))

@@ -113,4 +113,4 @@ def _only(inner_state: optax.OptState, kinds: type | tuple[type, ...]) -> Any:
     if found
     else 'put the proximal link behind an optimizer without second moments instead of around it'
   )
-  raise ValueError(f'inner holds {len(found)} of {names}; allowed is one: {advice}')
+  raise ValueError(f'inner holds {len(found)} of {names}; it must hold one: {advice}')

@@ -163,7 +163,7 @@ def proximal_group_l1(
   lookup('group_weight', group_weight, prox.GROUP_WEIGHTS)
   granularity = granularity or granularities.filters()
   if granularity.evenly:
-    raise ValueError('granularity n_m: its groups are single weights; allowed is proximal_l1')
+    raise ValueError('granularity n_m: its groups are single weights; use proximal_l1')
 
   if granularity.belongings is not None:
     raise ValueError(
@@ -210,7 +210,7 @@ def _proximal(
   strength, learning_rate = _rate('strength', strength), _rate('learning_rate', learning_rate)
   _check('momentum', momentum, 1, 'a number in [0, 1)')
   if inner is None and metric is not None:
-    raise ValueError('metric= is given without inner=; allowed is what an inner link divides by')
+    raise ValueError('metric= is given without inner=; it must be what an inner link divides by')
   metric = metric or (default_metric if inner is not None else None)
   inner = running_inside(inner)
 
@@ -268,7 +268,7 @@ def _refuse_multi_steps(inner_state: optax.OptState) -> None:
     return isinstance(node, optax.MultiStepsState)
 
   if any(is_multi(leaf) for leaf in jax.tree.leaves(inner_state, is_leaf=is_multi)):
-    raise ValueError('inner holds optax.MultiSteps; allowed is to have it around the whole chain')
+    raise ValueError('inner holds optax.MultiSteps; put that around the whole chain')
 
 
 def _pick_divisor(path, divisor: Any, chosen: Any) -> Any:
@@ -277,7 +277,7 @@ def _pick_divisor(path, divisor: Any, chosen: Any) -> Any:
     return divisor if chosen else None
   if any(jax.tree.leaves(chosen)):
     name = jax.tree_util.keystr(path, simple=True, separator='/')
-    raise ValueError(f"inner keeps no second moments of '{name}'; allowed is to exclude it")
+    raise ValueError(f"inner keeps no second moments of '{name}'; exclude it")
   return jax.tree.map(lambda _: None, chosen)
 
 
@@ -295,4 +295,4 @@ def _check(name: str, value: Any, bound: float, allowed: str) -> None:
   is_number = isinstance(value, int | float | np.number | np.ndarray | jax.Array)
   # By NumPy, which computes at once also while others trace.
   if not is_number or np.ndim(value) or not 0 <= np.asarray(value) < bound:
-    raise ValueError(f'{name}={value}: allowed is {allowed}')
+    raise ValueError(f'{name}={value} must be {allowed}')

@@ -63,7 +63,7 @@ def rewind(
   """
   at = tuple(int(step) for step in at)
   if not (at and to >= 0 and min(at) > to):
-    raise ValueError(f'rewind from the steps {at} to step {to}: allowed are steps after it')
+    raise ValueError(f'rewind from the steps {at} to step {to}: they must be after it')
   inner = running_inside(inner)
 
   def init_fn(params):

@@ -239,14 +239,14 @@ def test_strips_of_any_image_equal_the_direct_convolution(height, width, before,
 
 
 def test_strips_are_at_stride_1_alone():
-  with pytest.raises(ValueError, match=r'strides \(1, 2\): allowed is stride 1'):
+  with pytest.raises(ValueError, match=r'strides \(1, 2\) must be 1 along'):
     strips.strips(jnp.ones((1, 8, 8, 1)), jnp.ones((3, 3, 1, 1)), (1, 2), ((1, 1), (1, 1)))
 
 
 @pytest.mark.parametrize(('size', 'strides'), [(3, (2, 1)), (5, (1, 1))])
 def test_winograd_is_of_3x3_kernels_at_stride_1_alone(size, strides):
   x, kernel = jnp.ones((1, 8, 8, 1)), jnp.ones((size, size, 1, 1))
-  with pytest.raises(ValueError, match='allowed is 3x3 at stride 1'):
+  with pytest.raises(ValueError, match='must be 3x3 at stride 1'):
     winograd.winograd(x, kernel, strides, ((1, 1), (1, 1)))
 
 

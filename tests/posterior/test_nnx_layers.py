@@ -113,7 +113,7 @@ INPUTS = ROWS | {'groups': 'inputs'}
   ('make', 'message'),
   [
     (lambda r: nnx_layers.Linear(2, 3, family='sparse_v', rngs=r), "did you mean 'sparse_vd'"),
-    (lambda r: nnx_layers.Linear(2, 3, **ROWS, rngs=r), "groups='rows': allowed are inputs"),
+    (lambda r: nnx_layers.Linear(2, 3, **ROWS, rngs=r), "groups='rows' must be inputs"),
     (
       lambda r: nnx_layers.Conv(4, 4, (3, 3), feature_group_count=4, **INPUTS, rngs=r),
       "groups='inputs' of a convolution in 4 parts",

@@ -100,7 +100,7 @@ def test_moments_are_those_of_the_products():
 
 
 def test_thresholds_are_for_the_layers_that_there_are():
-  with pytest.raises(ValueError, match=r"thresholds for \['fc2'\]: allowed is one for each of"):
+  with pytest.raises(ValueError, match=r"thresholds for \['fc2'\]: give one for each of"):
     posterior.deploy({'fc': ONE}, {'fc2': 3.0})
 
 

@@ -244,7 +244,7 @@ HORSESHOE = FAMILIES['group_horseshoe']
   ('make', 'message'),
   [
     (lambda: nn.get('horseshoe'), "did you mean 'group_horseshoe'"),
-    (lambda: nn.of(HORSESHOE, conv_groups='all'), "groups='all': allowed"),
+    (lambda: nn.of(HORSESHOE, conv_groups='all'), "groups='all' must be"),
     (
       lambda: built(nn.of(HORSESHOE, conv_groups='inputs'), 'depthwise'),
       "groups='inputs' of a convolution in 4 parts",

@@ -119,13 +119,13 @@ def test_names_with_special_characters_are_text_and_not_markup(tmp_path):
 @pytest.mark.parametrize(
   ('arguments', 'message'),
   [
-    ((), 'DIR is missing: allowed are run directories and folders above them'),
-    (('RUNS',), '--out is missing: allowed is --out=a folder'),
+    ((), 'DIR is missing: give run directories or folders above them'),
+    (('RUNS',), '--out is missing: it must be --out=FOLDER'),
     (('', '--out=OUT'), "'': there is no such folder"),
     (('RUNS', '--out=gs://bucket'), "--out='gs://bucket' must be a folder of this machine"),
-    (('NOWHERE', '--out=OUT'), 'there is no such folder; allowed are folders with runs'),
-    (('EMPTY', '--out=OUT'), 'no run; allowed are run directories and folders above them'),
-    (('RUNS', '--out=FILE'), 'allowed is a folder to write'),
+    (('NOWHERE', '--out=OUT'), 'there is no such folder; give folders with runs'),
+    (('EMPTY', '--out=OUT'), 'no run; give run directories or folders above them'),
+    (('RUNS', '--out=FILE'), 'it must be a folder to write'),
     (('RUNS', '--output=OUT'), 'unrecognized arguments: --output='),
   ],
 )

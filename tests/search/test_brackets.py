@@ -56,7 +56,7 @@ def test_every_slot_has_its_own_key_and_the_last_of_each_bracket_finish():
 
 
 @pytest.mark.parametrize(
-  ('most', 'eta', 'message'), [(0, 3, 'epochs=0: allowed'), (9, 1, 'eta=1: allowed')]
+  ('most', 'eta', 'message'), [(0, 3, 'epochs=0 must be'), (9, 1, 'eta=1 must be')]
 )
 def test_refused(most, eta, message):
   with pytest.raises(ValueError, match=message):

@@ -34,11 +34,11 @@ WRONG = {
   ),
   'a lower end': (
     [uniform(f'{RATE}.value', -0.5, 0.5)],
-    f"space: '{RATE}.value' at -0.5 of .*: learning_rate=-0.5: allowed is a number, 0 or more",
+    f"space: '{RATE}.value' at -0.5 of .*: learning_rate=-0.5 must be a number, 0 or more",
   ),
   'a choice in the middle': (
     [choices('batch_size', 16, 100_000, 32)],
-    "space: 'batch_size' at 100000 of .*: batch_size=100000: allowed is at most the 1197",
+    "space: 'batch_size' at 100000 of .*: batch_size=100000 must be at most the 1197",
   ),
   'an argument': (
     [choices('argument', '0.05', 'few')],

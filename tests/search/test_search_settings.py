@@ -97,12 +97,12 @@ WRONG = {
     },
     'are the same experiment',
   ),
-  'no config': ({'configs': ()}, r'configs=\(\): allowed is one'),
+  'no config': ({'configs': ()}, r'configs=\(\) must be one'),
   'nothing varies': ({'space': ()}, r'space=\(\): nothing varies'),
   'no overrides': ({'overrides': None}, "overrides=None must be a tuple of texts 'FIELD=VALUE'"),
   'an override of text': ({'overrides': 'epochs=3'}, "overrides='epochs=3' must be a tuple of"),
-  'an override without a value': ({'overrides': ('epochs',)}, "overrides: 'epochs'; allowed is"),
-  'an override without a field': ({'overrides': ('=3',)}, "overrides: '=3'; allowed is FIELD=VAL"),
+  'an override without a value': ({'overrides': ('epochs',)}, "overrides: 'epochs' must be"),
+  'an override without a field': ({'overrides': ('=3',)}, "overrides: '=3' must be FIELD=VALUE"),
   'the seed among the overrides': (
     {'overrides': ('seed=5',)},
     r"overrides: 'seed=5': the seeds of a search are set by its `seeds`, as in seeds=\(5,\)",
@@ -151,22 +151,25 @@ WRONG = {
   'kind': ({'space': (RATE | {'kind': 'normal'},)}, f"unknown kind of '{KEY}' 'normal'"),
   'bound missing': (
     {'space': ({'key': KEY, 'kind': 'uniform', 'low': 0.1},)},
-    'needed are low, high; high is wrong',
+    'must have low, high; high is wrong',
   ),
-  'low above high': ({'space': (RATE | {'low': 2.0},)}, 'from 2.0 to 1.0: allowed are numbers'),
+  'low above high': ({'space': (RATE | {'low': 2.0},)}, 'from 2.0 to 1.0: both must be numbers'),
   'nan': ({'space': (RATE | {'low': math.nan},)}, 'from nan to 1.0'),
   'integers without end': (
     {'space': ({'key': 'batch_size', 'kind': 'integers', 'low': 1, 'high': 2**53 + 1},)},
-    'allowed are numbers, low below high',
+    'both must be numbers, low below high',
   ),
-  'beyond float32': ({'space': (RATE | {'high': 1e308},)}, 'allowed are numbers, low below high'),
-  'log of 0': ({'space': (RATE | {'low': 0.0},)}, 'from 0.0: allowed is more than 0'),
-  'one choice': ({'space': (BATCH | {'choices': (16,)},)}, 'allowed are two choices'),
+  'beyond float32': ({'space': (RATE | {'high': 1e308},)}, 'must be numbers, low below high'),
+  'log of 0': ({'space': (RATE | {'low': 0.0},)}, 'from 0.0: low must be more than 0'),
+  'one choice': ({'space': (BATCH | {'choices': (16,)},)}, 'must have two choices'),
   'a choice twice': ({'space': (BATCH | {'choices': (16, 16)},)}, 'each choice once'),
-  'a choice of tuples': ({'space': (BATCH | {'choices': ((1,), (2,))},)}, 'numbers, texts'),
+  'a choice of tuples': (
+    {'space': (BATCH | {'choices': ((1,), (2,))},)},
+    'a choice must be a number, a text',
+  ),
   'float integers': (
     {'space': ({'key': 'batch_size', 'kind': 'integers', 'low': 1.5, 'high': 3.0},)},
-    'allowed are integers',
+    'both must be integers',
   ),
   'sampler': ({'sampler': 'tpa'}, "unknown sampler 'tpa': did you mean 'tpe'"),
   'scheduler': ({'scheduler': {'name': 'asha'}}, "unknown scheduler.name 'asha'"),
@@ -184,7 +187,7 @@ WRONG = {
   ),
   'constraint': (
     {'constraints': ({'metric': 'validation_loss'},)},
-    'needed are metric and at_most',
+    'must have metric and at_most',
   ),
   'two objectives in brackets': (
     {
@@ -193,19 +196,22 @@ WRONG = {
         {'metric': 'active_fraction', 'direction': 'minimize'},
       )
     },
-    "objectives: 2 with the scheduler 'hyperband'; allowed is one",
+    "objectives: 2 with the scheduler 'hyperband'; give one",
   ),
   'epochs in brackets': ({'space': (RATE | {'key': 'epochs'},)}, "'epochs' is what the brackets"),
   'seed in the space': (
     {'space': ({'key': 'seed', 'kind': 'choices', 'choices': (0, 1)},)},
-    'allowed is in `seeds`',
+    'give it in `seeds`',
   ),
-  'seeds without a grid': ({'seeds': (0, 1)}, "with the sampler 'random' allowed is one"),
+  'seeds without a grid': ({'seeds': (0, 1)}, "must be one with the sampler 'random'"),
   'grid without choices': (
     {'sampler': 'grid', 'scheduler': {'name': 'none'}},
-    f"'{KEY}': allowed in a grid are choices",
+    f"'{KEY}' must be of the kind 'choices' in a grid",
   ),
-  'grid in brackets': ({'sampler': 'grid', 'space': (BATCH,)}, "allowed is 'none'"),
+  'grid in brackets': (
+    {'sampler': 'grid', 'space': (BATCH,)},
+    "scheduler.name='hyperband' must be 'none'",
+  ),
   'trials': ({'scheduler': {'name': 'none'}, 'trials': 0}, 'trials=0 must be an integer of 1'),
   'eta': ({'scheduler': {'eta': 1}}, 'scheduler.eta=1 must be an integer of 2 or more'),
   'no seed': ({'seeds': ()}, r'seeds=\(\) must be one integer or more'),
@@ -233,7 +239,7 @@ def test_refused_in_one_line(case):
 @pytest.mark.parametrize(
   ('changes', 'message'),
   [
-    ({'epochs': 4.5}, 'epochs=4.5: allowed with brackets is a whole number'),
+    ({'epochs': 4.5}, 'epochs=4.5 must be a whole number with brackets'),
     ({'evaluation': {'every_epochs': 2.0}}, 'nothing is evaluated at epoch 1, where a trial'),
     ({'evaluation': {'every_steps': 5}}, 'every_epochs=None: nothing is evaluated'),
   ],

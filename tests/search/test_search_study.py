@@ -294,7 +294,7 @@ def test_a_journal_survives_a_machine_that_went_down_within_a_line(tmp_path):
 def test_databases_that_can_not_be_shared_or_reached(tmp_path):
   with pytest.raises(ValueError, match='SQLite lets two workers take one trial'):
     open_storage('sqlite:///study.db', tmp_path)
-  with pytest.raises(ValueError, match=r'study=nosql://host/x: .*; allowed is a database that'):
+  with pytest.raises(ValueError, match=r'study=nosql://host/x: .*; it must be a database that'):
     open_storage('nosql://host/x', tmp_path)
 
 
@@ -307,7 +307,7 @@ def test_databases_that_can_not_be_shared_or_reached(tmp_path):
   ],
 )
 def test_no_message_has_a_password(tmp_path, url):
-  with pytest.raises(ValueError, match='allowed is a database') as error:
+  with pytest.raises(ValueError, match='it must be a database') as error:
     open_storage(url, tmp_path)
   assert 'secret' not in str(error.value)
 

@@ -369,12 +369,12 @@ def test_two_commands_on_one_postgresql_study_do_no_trial_twice(tmp_path, server
 
 
 REFUSED = (
-  ((), '--config is missing: allowed is --config=configs/sweeps/NAME.py'),
+  ((), '--config is missing: it must be --config=configs/sweeps/NAME.py'),
   (
     ('--config=configs/sweeps/none.py', '--workdir=DIR'),
     'config=configs/sweeps/none.py: there is no such file; in configs/sweeps there are ',
   ),
-  ((QUICKSTART,), '--workdir is missing: allowed is --workdir=a folder'),
+  ((QUICKSTART,), '--workdir is missing: it must be --workdir=FOLDER'),
   ((QUICKSTART, '--workdir=DIR', 'more'), 'unrecognized arguments: more'),
   ((QUICKSTART, '--workdir=DIR', '--workers=0'), 'workers'),
   ((QUICKSTART, '--workdir=DIR', '--config.sampler=best'), "sampler 'best'"),
@@ -385,7 +385,7 @@ REFUSED = (
   ),
   (
     (QUICKSTART, '--workdir=DIR', "--config.constraints=({'metric': 'x', 'at_most': '1'},)"),
-    "at_most='1': allowed is a number",
+    "at_most='1' must be a number",
   ),
   ((QUICKSTART, '--workdir=DIR', '--config.objectives=(5,)'), 'objectives: 5'),
   ((QUICKSTART, '--workdir=DIR', '--study=sqlite:///study.db'), 'SQLite lets two workers take one'),
@@ -417,7 +417,7 @@ REFUSED = (
   ((QUICKSTART, '--workdir=DIR', '--config.seeds=()'), 'seeds=() must be one integer or more'),
   ((QUICKSTART, '--workdir=DIR', '--config.sampler_seed=-1'), 'sampler_seed=-1 must be an integer'),
   ((QUICKSTART, '--workdir=DIR', '--config.deaths=-1'), 'deaths=-1 must be an integer of 0'),
-  ((QUICKSTART, '--workdir=DIR', '--config.overrides=(5,)'), 'overrides: 5; allowed is'),
+  ((QUICKSTART, '--workdir=DIR', '--config.overrides=(5,)'), 'overrides: 5 must be'),
   (
     (QUICKSTART, '--workdir=DIR', "--config.overrides=('epochs=9.0', 'seed=3')"),
     "overrides: 'seed=3': the seeds of a search are set by its `seeds`, as in seeds=(3,)",
@@ -427,20 +427,20 @@ REFUSED = (
   ((QUICKSTART, '--workdir=DIR', '--config.scheduler=None'), 'scheduler=None must be a block such'),
   ((QUICKSTART, '--workdir=DIR', '--study='), "--study='' must be a text of one line"),
   ((QUICKSTART, '--workdir=gs://bucket'), "--workdir='gs://bucket' must be a folder of this"),
-  ((QUICKSTART, '--workdir=DIR', "--config.space=('l1',)"), "space: 'l1'; allowed are dicts"),
+  ((QUICKSTART, '--workdir=DIR', "--config.space=('l1',)"), "space: 'l1' must be a dict"),
   (
     (QUICKSTART, '--workdir=DIR', "--config.configs=('configs/quickstart.py', 'configs/no.py:1')"),
     'configs: configs/no.py:1: config=configs/no.py: there is no such file',
   ),
   ((QUICKSTART, '--workdir=DIR', "--config.configs=('README.md',)"), 'configs: README.md: '),
-  ((QUICKSTART, '--workdir=DIR', '--config.configs=(5,)'), 'configs: 5; allowed are texts'),
+  ((QUICKSTART, '--workdir=DIR', '--config.configs=(5,)'), 'configs: 5 must be a text'),
   (
     (
       QUICKSTART,
       '--workdir=DIR',
       "--config.space=({'key': 'prune.density', 'kind': 'uniform', 'low': 0.1, 'high': 1.5},)",
     ),
-    "space: 'prune.density' at 1.5 of configs/quickstart.py: prune.density=1.5: allowed is",
+    "space: 'prune.density' at 1.5 of configs/quickstart.py: prune.density=1.5 must be",
   ),
 )
 
@@ -490,7 +490,7 @@ def test_another_search_in_the_same_folder_is_refused(undisturbed, capsys):
   folder, _ = undisturbed
   before = figures_of(folder)
   assert sweep.main(['sweep', QUICKSTART, f'--workdir={folder}']) == 2
-  assert 'it holds another search; allowed is another folder' in capsys.readouterr().err
+  assert 'it holds another search; give another folder' in capsys.readouterr().err
   assert figures_of(folder) == before
 
 
@@ -499,7 +499,7 @@ def test_a_folder_that_holds_something_else_is_refused_and_left_as_it_is(tmp_pat
   assert sweep.main(['sweep', QUICKSTART, f'--workdir={tmp_path}']) == 2
   error = capsys.readouterr().err
   assert error == (
-    f'sweep: workdir={tmp_path}: it holds notes.txt, but no search; allowed is another folder\n'
+    f'sweep: workdir={tmp_path}: it holds notes.txt, but no search; give another folder\n'
   )
   assert [entry.name for entry in tmp_path.iterdir()] == ['notes.txt']
 
@@ -521,7 +521,7 @@ def test_a_search_that_can_not_be_looked_for_is_told_with_its_folder(tmp_path, m
     raise PermissionError(13, 'Permission denied', str(path))
 
   monkeypatch.setattr(pathlib.Path, 'exists', denied)
-  with pytest.raises(UsageError, match=r'Permission denied; allowed is another folder$'):
+  with pytest.raises(UsageError, match=r'Permission denied; give another folder$'):
     sweep._is_new(tmp_path, {})
 
 

@@ -142,10 +142,10 @@ def test_a_seed_may_be_traced_and_draws_as_its_number_does(dtype):
 @pytest.mark.parametrize(
   ('densities', 'message'),
   [
-    ({}, 'allowed is one of sparsity, compression, macs, parameters'),
-    ({'sparsity': 0.5, 'compression': 2}, 'allowed is one of'),
-    ({'sparsity': 1.0}, r'sparsity=1\.0: allowed is a share in \[0, 1\)'),
-    ({'compression': 0.5}, r'compression=0\.5: allowed is a number, 1 or more'),
+    ({}, 'give one of sparsity, compression, macs, parameters'),
+    ({'sparsity': 0.5, 'compression': 2}, 'give one of'),
+    ({'sparsity': 1.0}, r'sparsity=1\.0 must be a share in \[0, 1\)'),
+    ({'compression': 0.5}, r'compression=0\.5 must be a number, 1 or more'),
     ({'sparsity': '0.5'}, "^sparsity='0.5' must be a number$"),
     ({'sparsity': 0.5, 'seed': None}, '^seed=None must be an integer$'),
     (
@@ -157,7 +157,7 @@ def test_a_seed_may_be_traced_and_draws_as_its_number_does(dtype):
       {'sparsity': {'conf': 0.5}},
       r"^density: the pattern 'conf' is found in no layer that is pruned: did you mean 'conv'\?$",
     ),
-    ({'sparsity': {'conv': 1.0}}, r"^sparsity of 'conv'=1\.0: allowed is a share in \[0, 1\)$"),
+    ({'sparsity': {'conv': 1.0}}, r"^sparsity of 'conv'=1\.0 must be a share in \[0, 1\)$"),
     ({'sparsity': {}}, r'^sparsity=\{\} must name a layer'),
     ({'sparsity': {'(': 0.5}}, r"^sparsity='\(': no regular expression: "),
     ({'macs': {'conv': 0.5}}, r"^macs=\{'conv': 0\.5\} must be a number$"),

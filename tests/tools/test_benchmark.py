@@ -226,16 +226,16 @@ REFUSED = {
   'a flag of the launch command': ([QUICK, '--workdir=x'], "unexpected argument '--workdir=x'"),
   'unknown field': ([QUICK, '--config.modle.width=8'], "did you mean 'model.width'"),
   'model': ([QUICK, '--config.model.name=lenet30'], "did you mean 'lenet300'"),
-  'batch': ([QUICK, '--config.batch_size=30'], 'batch_size=30: allowed is a multiple'),
+  'batch': ([QUICK, '--config.batch_size=30'], 'batch_size=30 must be a multiple'),
   'block without a link': (
     [QUICK, "--config.chain=('sgd',)", '--config.prune.density=0.1'],
     "name no 'prune'",
   ),
   'against': ([QUICK, '--against=tensorflow'], "invalid choice: 'tensorflow'"),
-  'rounds': ([QUICK, '--rounds=0'], '--rounds=0: allowed is 1 or more'),
+  'rounds': ([QUICK, '--rounds=0'], '--rounds=0 must be 1 or more'),
   'not a number': ([QUICK, '--rounds=many'], "'many'"),
-  'out': ([QUICK, '--out=nowhere/x.json'], '--out=nowhere/x.json: allowed is a file'),
-  'folder': ([QUICK, '--out=tests'], '--out=tests: allowed is a file'),
+  'out': ([QUICK, '--out=nowhere/x.json'], '--out=nowhere/x.json must be a file'),
+  'folder': ([QUICK, '--out=tests'], '--out=tests must be a file'),
   'file of 300 letters': ([QUICK, f'--out={"x" * 300}'], 'must be a file: File name too long'),
   'trace in no folder': ([QUICK, '--profile='], '--profile= must name a folder'),
   'profile': (
@@ -245,11 +245,11 @@ REFUSED = {
   'python': ([QUICK, '--against=torch', '--torch-python=/nowhere'], '--torch-python=/nowhere'),
   'layers': (
     [QUICK, '--against=torch', '--config.layers=sparse_vd', f'--config.chain={VARIATIONAL}'],
-    'config.layers=sparse_vd: allowed with --against=torch is deterministic',
+    'config.layers=sparse_vd must be deterministic with --against=torch',
   ),
   'dropout': (
     [QUICK, '--against=torch', '--config.model.dropout=0.5'],
-    'config.model.dropout=0.5: allowed',
+    'config.model.dropout=0.5 must be 0.0',
   ),
   'optimizer': (
     [QUICK, '--against=torch', "--config.chain=('adam',)", '--config.adam.learning_rate=0.1'],

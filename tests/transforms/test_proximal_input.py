@@ -14,13 +14,13 @@ pytestmark = pytest.mark.usefixtures('compiling_is_quick')
 @pytest.mark.parametrize(
   ('make', 'message'),
   [
-    (lambda p: proximal_l1(-1.0, 0.1), 'strength=-1.0: allowed is a number of 0 or more'),
-    (lambda p: proximal_l1(float('nan'), 0.1), 'strength=nan: allowed'),
-    (lambda p: proximal_l1('strong', 0.1), 'strength=strong: allowed'),
-    (lambda p: proximal_l1(None, 0.1), 'strength=None: allowed'),
-    (lambda p: proximal_group_l1(1.0, -0.1), 'learning_rate=-0.1: allowed'),
-    (lambda p: proximal_group_l1(1.0, float('inf')), 'learning_rate=inf: allowed'),
-    (lambda p: proximal_l1(1.0, 0.1, 1.0), r'momentum=1.0: allowed is a number in \[0, 1\)'),
+    (lambda p: proximal_l1(-1.0, 0.1), 'strength=-1.0 must be a number of 0 or more'),
+    (lambda p: proximal_l1(float('nan'), 0.1), 'strength=nan must be'),
+    (lambda p: proximal_l1('strong', 0.1), 'strength=strong must be'),
+    (lambda p: proximal_l1(None, 0.1), 'strength=None must be'),
+    (lambda p: proximal_group_l1(1.0, -0.1), 'learning_rate=-0.1 must be'),
+    (lambda p: proximal_group_l1(1.0, float('inf')), 'learning_rate=inf must be'),
+    (lambda p: proximal_l1(1.0, 0.1, 1.0), r'momentum=1.0 must be a number in \[0, 1\)'),
     (lambda p: proximal_l1(1.0, 0.1, lambda count: 0.9), 'momentum=<function'),
     (lambda p: proximal_group_l1(1.0, 0.1, group_weight='root'), "unknown group_weight 'root'"),
     (lambda p: proximal_l1(1.0, 0.1, metric=adam_metric()), 'metric= is given without inner='),
@@ -30,7 +30,7 @@ pytestmark = pytest.mark.usefixtures('compiling_is_quick')
     ),
     (
       lambda p: proximal_l1(1.0, 0.1, inner=optax.rmsprop(0.1), metric=adam_metric()).init(p),
-      'inner holds 0 of ScaleByAdamState; allowed is one',
+      'inner holds 0 of ScaleByAdamState; it must hold one',
     ),
     (
       lambda p: proximal_l1(
@@ -42,7 +42,7 @@ pytestmark = pytest.mark.usefixtures('compiling_is_quick')
       lambda p: proximal_l1(
         1.0, 0.1, inner=optax.masked(optax.adam(0.1), {'conv': True, 'norm': True, 'head': False})
       ).init(p),
-      "inner keeps no second moments of 'head'; allowed is to exclude it",
+      "inner keeps no second moments of 'head'; exclude it",
     ),
     (lambda p: proximal_l1(1.0, 0.1, parameters='kernel').init(p), "did you mean 'kernels'"),
     (lambda p: proximal_l1(1.0, 0.1, exclude=('fc9',)).init(p), "'fc9' matches no parameter"),
@@ -63,10 +63,10 @@ def test_second_moments_of_a_part_are_enough_for_that_part():
 def test_small_steps_inside_are_refused():
   """MultiSteps inside would take the threshold off in steps that Adam does not make."""
   adam = optax.MultiSteps(optax.adam(0.1), 2).gradient_transformation()
-  with pytest.raises(ValueError, match='allowed is to have it around the whole chain'):
+  with pytest.raises(ValueError, match='MultiSteps; put that around the whole chain'):
     proximal_l1(1.0, 0.1, inner=adam).init({'kernel': jnp.ones((1, 2))})
 
 
 def test_n_of_m_has_no_groups_to_shrink():
-  with pytest.raises(ValueError, match='its groups are single weights; allowed is proximal_l1'):
+  with pytest.raises(ValueError, match='its groups are single weights; use proximal_l1'):
     proximal_group_l1(1.0, 0.1, granularity=granularity.n_m(2, 4))

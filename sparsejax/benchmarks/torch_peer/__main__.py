@@ -29,7 +29,7 @@ def main():
   import training
 
   if asked['model'] not in models.MODELS:
-    answer(refused=f'no model {asked["model"]} in PyTorch; allowed are {", ".join(models.MODELS)}')
+    answer(refused=f'no model {asked["model"]} in PyTorch; give one of {", ".join(models.MODELS)}')
     return
   training.prepare(asked)
   answer(

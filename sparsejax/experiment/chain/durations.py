@@ -30,7 +30,7 @@ class Clock(NamedTuple):
       150
     """
     if not math.isfinite(duration):
-      raise ValueError(f'{duration} {unit}: allowed is a finite number')
+      raise ValueError(f'{unit}={duration} must be a finite number')
     per_unit = {'epochs': self.steps_per_epoch, 'steps': 1, 'examples': 1 / self.batch_size}
     steps = duration * per_unit[unit]
     if abs(steps) > MOST_STEPS:
@@ -62,12 +62,12 @@ def in_steps(settings: Mapping[str, Any], clock: Clock, block: str = '') -> dict
     name, _, unit = key.rpartition('_')
     if name and unit in UNITS:
       if not (isinstance(value, int | float) and 0 <= value < math.inf):
-        raise ValueError(f'{prefix}{key}={value}: allowed is a number of {unit}, 0 or more')
+        raise ValueError(f'{prefix}{key}={value} must be a number of {unit}, 0 or more')
       try:
         key, value = name, clock.steps(unit, value)
       except ValueError as error:
         raise ValueError(f'{prefix}{key}={value}: {error}') from None
     if key in converted:
-      raise ValueError(f'{prefix}{key} is given in two units; allowed is one')
+      raise ValueError(f'{prefix}{key} is given in two units; give it in one')
     converted[key] = value
   return converted

@@ -81,7 +81,7 @@ def check_order(chain: tuple[str, ...]) -> None:
   stages = [stage(name) for name in chain]
   for i, name in enumerate(chain):
     if name in chain[:i]:
-      raise ValueError(f"config.chain={chain}: '{name}' stands twice; allowed is once")
+      raise ValueError(f"config.chain={chain}: '{name}' stands twice; it must stand once")
   for before, after, its, the_next in zip(chain, chain[1:], stages, stages[1:], strict=False):
     if its > the_next:
       reason = {
@@ -94,11 +94,11 @@ def check_order(chain: tuple[str, ...]) -> None:
   if late := [name for name in ahead if name not in AHEAD_OF_KL]:
     raise ValueError(
       f"config.chain={chain}: behind '{late[0]}' the gradient has another size than the KL's; "
-      f"allowed ahead of 'add_kl_gradients' are {', '.join(AHEAD_OF_KL)}"
+      f"ahead of 'add_kl_gradients' there must be only {', '.join(AHEAD_OF_KL)}"
     )
   if stages.count(STEP) != 1:
     raise ValueError(
-      f'config.chain={chain}: {stages.count(STEP)} links take the learning rate; allowed is one'
+      f'config.chain={chain}: {stages.count(STEP)} links take the learning rate; exactly one must'
     )
 
 

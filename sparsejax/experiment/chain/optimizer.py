@@ -66,7 +66,7 @@ def _check_growth(chain, blocks):
   if 'prune' in chain and grows and ahead:
     raise ValueError(
       f"config.chain={chain}: '{ahead[0]}' keeps momentum of weights that prune.update_rule brings "
-      'back; allowed is to have it in prune.inner'
+      'back; put it in prune.inner'
     )
 
 
@@ -116,18 +116,16 @@ def _build_kl(block, clock):
     if end is not None and end >= clock.total_steps:
       raise ValueError(
         f'add_kl_gradients.weight: the warm-up of the KL ends at step {end} (epoch '
-        f'{end / clock.steps_per_epoch:g}), but the run has {clock.total_steps}; allowed is an '
+        f'{end / clock.steps_per_epoch:g}), but the run has {clock.total_steps}; give an '
         'earlier end'
       )
   elif not is_number(weight):
-    raise ValueError(
-      f"add_kl_gradients.weight={weight!r}: allowed is a number or a schedule's block"
-    )
+    raise ValueError(f"add_kl_gradients.weight={weight!r} must be a number or a schedule's block")
   weight = rates.build(weight, clock, 'add_kl_gradients.weight')
   ends = [float(weight(step)) for step in (0, clock.total_steps - 1)]
   if not all(0 <= end < math.inf for end in ends):
     raise ValueError(
-      f'add_kl_gradients.weight goes from {ends[0]} to {ends[1]}: allowed are 0 or more'
+      f'add_kl_gradients.weight goes from {ends[0]} to {ends[1]}: it must be 0 or more'
     )
   return add_kl_gradients(clock.examples, weight)
 
@@ -141,7 +139,7 @@ def _build_bound(block):
     lookup('setting', f'bound_variances.{key}', known)
   maximum, where = block.get('maximum', 0.04), block.get('where', '')
   if not is_number(maximum):
-    raise ValueError(f'bound_variances.maximum={maximum!r}: allowed is a variance above 0')
+    raise ValueError(f'bound_variances.maximum={maximum!r} must be a variance above 0')
   try:
     return bound_variances(maximum, parameters=weight_variances(where))
   except ValueError as error:

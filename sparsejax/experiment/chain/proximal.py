@@ -38,7 +38,7 @@ def build(name, blocks, clock, inner, unfolded):
     strength = rates.build(strength, clock, f'{name}.strength')
     ends = [float(strength(step)) for step in (0, clock.total_steps)]
     if not all(0 <= end < math.inf for end in ends):
-      raise ValueError(f'{name}.strength goes from {ends[0]} to {ends[1]}: allowed are 0 or more')
+      raise ValueError(f'{name}.strength goes from {ends[0]} to {ends[1]}: it must be 0 or more')
   rate, momentum = links.learning_rate(ahead, blocks, clock), _momentum(name, ahead, blocks)
   parts = {'parameters': settings['parameters'], 'exclude': settings['exclude']}
   try:
@@ -56,7 +56,7 @@ def _proximal_settings(name, blocks):
     lookup('setting', f'{name}.{key}', {f'{name}.{setting}': None for setting in known})
   missing = [setting for setting in known if setting not in settings]
   if missing:
-    raise ValueError(f'{name}.{missing[0]} is missing; needed are {", ".join(known)}')
+    raise ValueError(f'{name}.{missing[0]} is missing; {name} needs {", ".join(known)}')
   lookup(f'{name}.parameters', settings['parameters'], dict.fromkeys(tree.CHOICES))
   try:
     tree.patterns(settings['exclude'])
@@ -72,19 +72,19 @@ def _metric(name, ahead, blocks):
     if link in METRICS and link not in inside:
       raise ValueError(
         f"config.chain: '{link}' divides by second moments, and so must the threshold of '{name}'; "
-        f'allowed is {name}.inner with {link} and the links behind it'
+        f'put {link} and the links behind it in {name}.inner'
       )
     if link not in OF_UNIT_GAIN and link not in METRICS:
       raise ValueError(
-        f"config.chain: no threshold of '{name}' is right behind '{link}'; allowed are "
-        f'{", ".join(OF_UNIT_GAIN)}, and in {name}.inner one of {", ".join(METRICS)}'
+        f"config.chain: no threshold of '{name}' is right behind '{link}'; give "
+        f'{", ".join(OF_UNIT_GAIN)}, or one of {", ".join(METRICS)} in {name}.inner'
       )
   adaptive = [link for link in inside if link in METRICS]
   if not inside:
     return None
   if len(adaptive) != 1:
     raise ValueError(
-      f'{name}.inner={inside}: {len(adaptive)} of them divide by second moments; allowed is one, '
+      f'{name}.inner={inside}: {len(adaptive)} of them divide by second moments; exactly one must, '
       f"and without any the links stand ahead of '{name}'"
     )
   [link] = adaptive
@@ -96,7 +96,7 @@ def _metric(name, ahead, blocks):
   }
   for key, value in settings.items():
     if rates.is_schedule(value):
-      raise ValueError(f'{link}.{key} is a schedule; allowed inside {name} is a number')
+      raise ValueError(f'{link}.{key} is a schedule; inside {name} it must be a number')
   if block.get('bias_correction') or block.get('centered'):
     raise ValueError(f"{link}: bias_correction and centered are not known to '{name}'")
   return METRICS[link](**settings)
@@ -106,5 +106,5 @@ def _momentum(name, ahead, blocks):
   """The decay whose gain is that of all momenta ahead: the gains 1 / (1 - decay) multiply."""
   decays = [(blocks.get(link) or {}).get(MOMENTUM[link]) for link in ahead if link in MOMENTUM]
   if any(rates.is_schedule(decay) for decay in decays):
-    raise ValueError(f"the momentum ahead of '{name}' is a schedule; allowed is a number")
+    raise ValueError(f"the momentum ahead of '{name}' is a schedule; it must be a number")
   return 1 - math.prod(1 - (decay or 0.0) for decay in decays)

@@ -62,7 +62,7 @@ def pruning_schedule(settings: Mapping[str, Any], clock: Clock) -> schedules.Pru
   if kind == 'one_shot':
     return schedules.one_shot(begin, density)
   if steps['every'] < 1:
-    raise ValueError(f'prune: a renewal every {steps["every"]} steps; allowed are 1 or more')
+    raise ValueError(f'prune.every is {steps["every"]} steps; it must be 1 or more')
   if kind == 'iterative':
     if is_threshold:
       raise ValueError(
@@ -74,8 +74,8 @@ def pruning_schedule(settings: Mapping[str, Any], clock: Clock) -> schedules.Pru
     return schedule
   if not begin < steps['end']:
     raise ValueError(
-      f'prune: from step {begin} to step {steps["end"]} every {steps["every"]} steps; allowed is '
-      'an end after the begin'
+      f'prune: from step {begin} to step {steps["end"]} every {steps["every"]} steps; end '
+      'must be after begin'
     )
   _check_step('end', steps['end'], clock)
   if kind == 'periodic':
@@ -100,7 +100,7 @@ def _density(settings: Mapping[str, Any]) -> float:
 def _check_step(what: str, step: int, clock: Clock) -> None:
   if step >= clock.total_steps:
     raise ValueError(
-      f'prune.{what} is step {step}, but the run has {clock.total_steps}; allowed is earlier'
+      f'prune.{what} is step {step}, but the run has {clock.total_steps}; it must be earlier'
     )
 
 
@@ -109,13 +109,13 @@ def _check_rule(schedule: str, rule: str) -> None:
   lookup('prune.update_rule', rule, UPDATE_RULES)
   if rule == 'nested' and schedule == 'periodic':
     raise ValueError(
-      "prune.schedule='periodic': nested masks would be cut once and never change again; allowed "
-      "are one_shot for that, or prune.update_rule='set' or 'rigl'"
+      "prune.schedule='periodic': nested masks would be cut once and never change again; give "
+      "one_shot for that, or prune.update_rule='set' or 'rigl'"
     )
   if rule in EXCHANGING and schedule == 'one_shot':
     raise ValueError(
       f"prune.schedule='one_shot': the update rule '{rule}' exchanges weights at every renewal "
-      'and here is one; allowed are periodic, cubic and iterative'
+      'and here is one; give periodic, cubic or iterative'
     )
 
 
@@ -126,7 +126,7 @@ def in_known_steps(block: Mapping[str, Any], clock: Clock) -> dict[str, Any]:
     lookup('setting', f'prune.{key}', {f'prune.{name}': None for name in SETTINGS})
   missing = [name for name in SETTINGS if name not in settings]
   if missing:
-    raise ValueError(f'prune.{missing[0]} is missing; needed are {", ".join(SETTINGS)}')
+    raise ValueError(f'prune.{missing[0]} is missing; prune needs {", ".join(SETTINGS)}')
   return settings
 
 
@@ -151,7 +151,7 @@ def build(
   schedule = pruning_schedule(block, clock)
   floor = settings['floor']
   if not (isinstance(floor, int) and floor >= 0):
-    raise ValueError(f'prune.floor={floor}: allowed is an integer, 0 or more')
+    raise ValueError(f'prune.floor={floor} must be an integer, 0 or more')
   try:
     tree.patterns(settings['exclude'])
   except ValueError as error:
@@ -200,12 +200,12 @@ def build_rewind(
     lookup('setting', f'rewind.{key}', {'rewind.to': None})
   to = settings.get('to')
   if prune_block is None:
-    raise ValueError("config.chain: 'rewind' goes back where 'prune' cuts; allowed is with it")
+    raise ValueError("config.chain: 'rewind' goes back where 'prune' cuts; give both")
   if to is None:
-    raise ValueError('rewind.to is missing: allowed is to_epochs, to_steps or to_examples')
+    raise ValueError('rewind.to is missing: give to_epochs, to_steps or to_examples')
   at = pruning_schedule(prune_block, clock).steps
   if to >= at[0]:
-    raise ValueError(f'rewind.to is step {to}, and prune.begin {at[0]}; allowed is earlier')
+    raise ValueError(f'rewind.to is step {to}, and prune.begin {at[0]}; it must be earlier')
   return rewind(to, at)
 
 

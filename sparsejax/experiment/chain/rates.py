@@ -31,7 +31,7 @@ def step_decay(total, value, factor, every):
   """value * factor^floor(t / every); the division is of integers, so exact at every length."""
   del total
   if every < 1:
-    raise ValueError(f'step_decay: every={every} steps; allowed is 1 or more')
+    raise ValueError(f'step_decay: every={every} steps; it must be 1 or more')
   return lambda step: value * jnp.float32(factor) ** (step // every)
 
 
@@ -39,7 +39,7 @@ def linear(total, initial, final, begin=0, end=None):
   """From initial to final between the steps begin and end (the run's last by default)."""
   end = total if end is None else end
   if end <= begin:
-    raise ValueError(f'linear: from step {begin} to step {end}; allowed is an end after the begin')
+    raise ValueError(f'linear: from step {begin} to step {end}; end must be after begin')
 
   def schedule(step):
     # Of what is left, an integer, so that the end is met exactly: 1 - done under jit can fall below
@@ -62,7 +62,7 @@ def sgdr(total, value, first, multiply=2.0):
   Source: Loshchilov and Hutter 2017, https://arxiv.org/abs/1608.03983
   """
   if first < 1 or not 1 <= multiply < math.inf:
-    raise ValueError(f'sgdr: first={first} steps and multiply={multiply}; allowed are 1 or more')
+    raise ValueError(f'sgdr: first={first} steps and multiply={multiply} must be 1 or more')
   cycles, ends = [], []
   while not ends or ends[-1] < total:
     length = round(first * multiply ** len(cycles))
@@ -78,7 +78,7 @@ def rewound(total, base, length, last):
   """
   del total
   if not 1 <= last <= length:
-    raise ValueError(f'rewound: last={last} of length={length} steps; allowed are 1 to the length')
+    raise ValueError(f'rewound: last={last} of length={length} steps must be from 1 to the length')
 
   def schedule(step):
     again = length - last + (step - length) % last

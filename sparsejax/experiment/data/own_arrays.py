@@ -55,7 +55,7 @@ def read_npz(path: str | os.PathLike) -> tuple[Whole, str]:
   for part, labels, high in (('train', y_train, 2**16 - 1), ('test', y_test, int(y_train.max()))):
     if labels.min() < 0 or labels.max() > high:
       raise ValueError(
-        f'{where}: labels {labels.min()} to {labels.max()} in y_{part}, allowed are 0 to {high}'
+        f'{where}: labels {labels.min()} to {labels.max()} in y_{part} must be from 0 to {high}'
       )
   whole = Whole(Split(x_train, y_train.astype(np.int32)), Split(x_test, y_test.astype(np.int32)))
   digest = hashlib.sha256()

@@ -80,6 +80,6 @@ def _in_order(count: int, seed: int) -> np.ndarray:
 def check_integer(field: str, value: int, low: int, high: int, of: str) -> None:
   """Refuses what is no whole number from `low` to `high`, by the name of its field."""
   if isinstance(value, bool) or not isinstance(value, int | np.integer):
-    raise ValueError(f'{field}={value!r}: a whole number is wanted')
+    raise ValueError(f'{field}={value!r} must be a whole number')
   if not low <= value <= high:
-    raise ValueError(f'{field}={value}: allowed are {low} to {high} ({of})')
+    raise ValueError(f'{field}={value} must be from {low} to {high} ({of})')

@@ -76,18 +76,18 @@ def place(
     return Place(None, None, None) if several else None
   if coordinator is None or count is None or index is None:
     raise UsageError(
-      f'--{missing[0]} is missing: allowed are all of --coordinator=HOST:PORT, --processes=N and '
+      f'--{missing[0]} is missing: give all of --coordinator=HOST:PORT, --processes=N and '
       '--process=K, or none'
     )
   port = re.fullmatch(r'(?:\[[^]]+\]|[^:]+):([0-9]{1,9})', coordinator)
   if port is None:
-    raise UsageError(f'--coordinator={coordinator}: allowed is HOST:PORT of the first process')
+    raise UsageError(f'--coordinator={coordinator} must be HOST:PORT of the first process')
   if not 0 < int(port[1]) < 2**16:
     raise UsageError(f'--coordinator={coordinator}: the port must be from 1 to 65535')
   if count < 1:
-    raise UsageError(f'--processes={count}: allowed is 1 or more')
+    raise UsageError(f'--processes={count} must be 1 or more')
   if not 0 <= index < count:
-    raise UsageError(f'--process={index}: allowed is 0 to {count - 1}')
+    raise UsageError(f'--process={index} must be from 0 to {count - 1}')
   return Place(coordinator, count, index)
 
 

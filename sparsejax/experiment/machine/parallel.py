@@ -60,7 +60,7 @@ def share_of(batch_size: int, field: str) -> int:
   """
   devices = device_count()
   if batch_size < 1 or batch_size % devices:
-    raise ValueError(f'{field}={batch_size}: allowed is a multiple of the devices, {devices}')
+    raise ValueError(f'{field}={batch_size} must be a multiple of the number of devices, {devices}')
   return batch_size // devices
 
 

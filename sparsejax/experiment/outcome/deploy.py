@@ -96,8 +96,8 @@ def deploy(
       return found
     if trained := checkpoint.committed(directory.checkpoints):
       raise UsageError(
-        f'workdir={workdir}: it holds an unfinished run, at step {int(trained[-1].name)}; allowed '
-        'is an empty directory'
+        f'workdir={workdir}: it holds an unfinished run, at step {int(trained[-1].name)}; give '
+        'an empty directory'
       )
     applied = _thresholds(experiment).items()
     shown = ', '.join(f'{path} {threshold:g}' for path, threshold in applied)
@@ -136,7 +136,7 @@ def _prepare(source, config, defaults, version) -> _Prepared:
   if 'prune' in config['chain']:
     chain = ', '.join(config['chain'])
     raise UsageError(
-      f"chain={chain}: allowed is a chain without 'prune', whose cuts are not kept with a posterior"
+      f"chain={chain}: give a run without 'prune', whose cuts are not kept with a posterior"
     )
   try:
     experiment = setup.build(config)
@@ -157,7 +157,7 @@ def _check_source(source: finished.Finished, now: str) -> None:
   if source.hash != now:
     raise UsageError(
       f'run={source.path}: its hash is {source.hash}, but its settings, data and start make {now} '
-      'now; allowed is a run of the same data and defaults'
+      'now; give a run of the same data and defaults'
     )
 
 
@@ -174,12 +174,12 @@ def _check_layers(experiment: setup.Experiment, source, params, network) -> None
     if path in gone and (lowest := float(jnp.min(values))) >= thresholds[path]:
       raise UsageError(
         f"{family}: threshold of '{path}', {thresholds[path]}: its log alpha is {lowest:.2f} or "
-        'more, so all of it would go; allowed is a higher threshold'
+        'more, so all of it would go; give a higher threshold'
       )
   given = ', '.join(f'{path}={threshold}' for path, threshold in thresholds.items())
   raise UsageError(
     f"{family}: thresholds of {given}: no weight of '{gone[0]}' would lie on a way from the image "
-    'to the output; allowed are higher thresholds'
+    'to the output; give higher thresholds'
   )
 
 

@@ -40,7 +40,7 @@ class Finished(NamedTuple):
     return self.summary.get('deployed_from', self.hash)
 
 
-ALLOWED = 'allowed is the directory of a finished run with posteriors'
+ADVICE = 'give the directory of a finished run with posteriors'
 
 
 def read(path: pathlib.Path) -> Finished:
@@ -58,26 +58,26 @@ def read(path: pathlib.Path) -> Finished:
   try:
     checkpoint.owner_of_run(config, summary)
   except ValueError as error:
-    raise UsageError(f'run={path}: {error}; {ALLOWED}') from None
+    raise UsageError(f'run={path}: {error}; {ADVICE}') from None
   if missing := registry.missing(config):
     raise UsageError(f'run={path}: {missing}')
   if (layers := config['layers']) not in posterior.FAMILIES:
     families = ', '.join(posterior.FAMILIES)
-    raise UsageError(f'run={path}: its layers are {layers}; allowed are {families}')
+    raise UsageError(f'run={path}: its layers are {layers}; they must be one of {families}')
   kept = _posterior_of(path)
   if not (kept / checkpoint.MANIFEST).exists():
-    raise UsageError(f'run={path}: it has no {kept.relative_to(path)}; {ALLOWED}')
+    raise UsageError(f'run={path}: it has no {kept.relative_to(path)}; {ADVICE}')
   try:
     lines = metrics.read(path / files.METRICS)
   except ValueError as error:
     raise UsageError(f'run={path}: its {files.METRICS} is damaged ({error})') from None
   if not lines or lines[-1].get('step') != summary['best_step']:
     step = summary['best_step']
-    raise UsageError(f'run={path}: its {files.METRICS} does not end at step {step}; {ALLOWED}')
+    raise UsageError(f'run={path}: its {files.METRICS} does not end at step {step}; {ADVICE}')
   experiment_hash = config.pop('hash', None)
   starts = _json(path / files.ENVIRONMENT, list)
   if not all(isinstance(start, dict) for start in starts):
-    raise UsageError(f'run={path}: its {files.ENVIRONMENT} lists no starts; {ALLOWED}')
+    raise UsageError(f'run={path}: its {files.ENVIRONMENT} lists no starts; {ADVICE}')
   digests.warn(path)
   return Finished(path, _with_tuples(config), experiment_hash, summary, lines, starts)
 
@@ -115,7 +115,7 @@ def read_posterior(run: Finished, experiment: Experiment) -> tuple[int, Any, Any
     owner = checkpoint.Owner(run.hash, run.config['seed'])
     found, notes = checkpoint.read(_posterior_of(run.path), like, owner, is_finished=True)
   except ValueError as error:
-    raise UsageError(f'run={run.path}: {in_one_line(error)}; {ALLOWED}') from error
+    raise UsageError(f'run={run.path}: {in_one_line(error)}; {ADVICE}') from error
   return notes['step'], found['params'], found['batch_stats']
 
 
@@ -126,7 +126,7 @@ def _posterior_of(path: pathlib.Path) -> pathlib.Path:
 def _require(path: pathlib.Path, found: Container[str], names: Sequence[str], file: str) -> None:
   for name in names:
     if name not in found:
-      raise UsageError(f"run={path}: its {file} has no '{name}'; {ALLOWED} of the same defaults")
+      raise UsageError(f"run={path}: its {file} has no '{name}'; {ADVICE} and the same defaults")
 
 
 def _json(file: pathlib.Path, kind: type) -> Any:
@@ -134,11 +134,11 @@ def _json(file: pathlib.Path, kind: type) -> Any:
     found = files.read_json(file)
   except OSError as error:
     reason = f'{file.name}: {error.strerror}'
-    raise UsageError(f'run={file.parent}: {reason}; {ALLOWED}') from None
+    raise UsageError(f'run={file.parent}: {reason}; {ADVICE}') from None
   except ValueError as error:
     raise UsageError(f'run={file.parent}: its {file.name} is damaged ({error})') from None
   if not isinstance(found, kind):
-    raise UsageError(f'run={file.parent}: its {file.name} holds no {kind.__name__}; {ALLOWED}')
+    raise UsageError(f'run={file.parent}: its {file.name} holds no {kind.__name__}; {ADVICE}')
   return found
 
 

@@ -6,7 +6,7 @@ from typing import Any
 from sparsejax.experiment.terminal.errors import UsageError
 
 SUGGESTED = 'suggested'
-ALLOWED = f'allowed is LAYER=NUMBER,LAYER=NUMBER or {SUGGESTED}'
+ADVICE = f'give LAYER=NUMBER,LAYER=NUMBER or {SUGGESTED}'
 
 
 def change(
@@ -40,7 +40,7 @@ def change(
   before = config[family]
   block = dict(before)
   if threshold is None and thresholds is None:
-    raise UsageError('thresholds is missing: allowed is --threshold, --thresholds or both')
+    raise UsageError('thresholds is missing: give --threshold, --thresholds or both')
   if threshold is not None:
     block['threshold'] = _number(threshold)
   if thresholds is not None:
@@ -51,7 +51,7 @@ def change(
     asked = ', '.join(f'{name}={text}' for name, text in given.items() if text is not None)
     raise UsageError(
       f'{family}: {asked}: with {family}.training_mask the threshold was part of the training; '
-      f"allowed is the run's own, {before['threshold']}"
+      f"it must be the run's own, {before['threshold']}"
     )
   return {**config, family: block}
 
@@ -68,9 +68,9 @@ def _by_layer(text: str) -> dict[str, float | str]:
   for part in text.split(','):
     layer, separator, value = (piece.strip() for piece in part.partition('='))
     if not (layer and separator):
-      raise UsageError(f"thresholds={text}: '{part}' is no threshold of a layer; {ALLOWED}")
+      raise UsageError(f"thresholds={text}: '{part}' is no threshold of a layer; {ADVICE}")
     if layer in found:
-      raise UsageError(f"thresholds={text}: '{layer}' is there twice; {ALLOWED}")
+      raise UsageError(f"thresholds={text}: '{layer}' is there twice; {ADVICE}")
     found[layer] = _number(value)
   return found
 
@@ -81,6 +81,6 @@ def _suggested(summary: Mapping[str, Any]) -> dict[str, float]:
   found = {layer: value for layer, value in suggestions.items() if value is not None}
   if not found:
     raise UsageError(
-      f'thresholds={SUGGESTED}: the summary of the run suggests none; {ALLOWED.split(" or ")[0]}'
+      f'thresholds={SUGGESTED}: the summary of the run suggests none; {ADVICE.split(" or ")[0]}'
     )
   return found

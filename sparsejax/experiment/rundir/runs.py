@@ -36,7 +36,7 @@ class RunDirectory:
     except OSError as error:
       if error.errno in files.FULL_DISK:
         raise
-      raise UsageError(f'workdir={path}: {error.strerror}; allowed is a folder to write') from error
+      raise UsageError(f'workdir={path}: {error.strerror}; it must be a folder to write') from error
     # The operating system drops the lock with the process: a killed one leaves none behind.
     self.close = weakref.finalize(self, os.close, lock)
     try:
@@ -62,22 +62,22 @@ class RunDirectory:
   def _is_new(self) -> bool:
     """Returns whether nobody's run is here yet; raises where it is not this experiment's."""
     file = self.path / files.CONFIG
-    allowed = 'allowed is an empty directory or the same experiment'
+    advice = 'give an empty directory or the same experiment'
     if not file.exists():
       there = self.path.iterdir() if self.path.is_dir() else ()
       if others := sorted(entry.name for entry in there if entry.name[0] != '.'):
-        raise UsageError(f'workdir={self.path}: it holds {others[0]}, but no run; {allowed}')
+        raise UsageError(f'workdir={self.path}: it holds {others[0]}, but no run; {advice}')
       return True
-    self._check_owner(self._read(file), 'it holds a run', allowed)
+    self._check_owner(self._read(file), 'it holds a run', advice)
     return False
 
-  def _check_owner(self, found: Any, what: str, allowed: str) -> None:
+  def _check_owner(self, found: Any, what: str, advice: str) -> None:
     """Refuses what says that it is of another run."""
     for field, mine in self.owner._asdict().items():
       if found.get(field) != mine:
         raise UsageError(
           f'workdir={self.path}: {what} with {field} {found.get(field)}, this one has {mine}; '
-          f'{allowed}'
+          f'{advice}'
         )
 
   def _check_settings(self, config: Mapping[str, Any]) -> None:
@@ -114,8 +114,8 @@ class RunDirectory:
     if not file.exists():
       return None
     found = self._read(file)
-    allowed = f'{files.SUMMARY} must be the one that this run wrote'
-    self._check_owner(found, f'its {files.SUMMARY} is of a run', allowed)
+    advice = f'{files.SUMMARY} must be the one that this run wrote'
+    self._check_owner(found, f'its {files.SUMMARY} is of a run', advice)
     digests.warn(self.path)
     return found
 

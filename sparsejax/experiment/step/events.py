@@ -88,17 +88,17 @@ def check(config: Mapping[str, Any]) -> None:
   for name in names:
     lookup('event (events)', name, EVENTS)
   if len(set(names)) < len(names):
-    raise ValueError(f'events={names}: allowed is each event once')
+    raise ValueError(f'events={names} must have each event once')
   for name in names:
     if (batches := config[name].get('batches', 1)) < 1:
-      raise ValueError(f'{name}.batches={batches}: allowed is 1 or more')
+      raise ValueError(f'{name}.batches={batches} must be 1 or more')
   if 'lobs' in names:
     lobs.check(config)
   layers = config['layers']
   if 'recalibrate_batch_norm' in names and layers != DETERMINISTIC:
     raise ValueError(
       f"events={names}: with layers='{layers}' every validation has BatchNorm's averages anew; "
-      "allowed is without 'recalibrate_batch_norm'"
+      "leave 'recalibrate_batch_norm' out"
     )
 
 

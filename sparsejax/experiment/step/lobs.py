@@ -32,17 +32,17 @@ def check(config: Mapping[str, Any]) -> None:
   """Raises a ValueError for settings that can't be, or where nothing would hold the zeros."""
   settings, prune = config['lobs'], config.get('prune')
   if not 0 < settings['density'] <= 1:
-    raise ValueError(f'lobs.density={settings["density"]}: allowed is an active fraction in (0, 1]')
+    raise ValueError(f'lobs.density={settings["density"]} must be an active fraction in (0, 1]')
   lookup('lobs.allocation', settings['allocation'], ALLOCATIONS)
   lookup('lobs.method', settings['method'], dict.fromkeys(METHODS))
   if config['layers'] != DETERMINISTIC:
-    raise ValueError(f"lobs: layers={config['layers']!r}; allowed is '{DETERMINISTIC}'")
+    raise ValueError(f"lobs: layers={config['layers']!r} must be '{DETERMINISTIC}'")
   at = {key.removeprefix('at'): value for key, value in settings.items() if key.startswith('at_')}
   held = prune is not None and 'prune' in config['chain'] and prune['schedule'] == 'one_shot'
   if not held or any(prune.get(f'begin{unit}') != value for unit, value in at.items()):
     raise ValueError(
-      f'lobs at {at}: nothing holds its zeros in the training after; allowed is with prune in the '
-      "chain, prune.schedule='one_shot' and prune.begin at the same time in the same unit"
+      f'lobs at {at}: nothing holds its zeros in the training after; put prune in the '
+      "chain, with prune.schedule='one_shot' and prune.begin at the same time in the same unit"
     )
 
 
@@ -128,7 +128,7 @@ def _in_order(model, image_shape, kernels) -> list[str]:
   order = list(models.positions(model, image_shape))
   unknown = [path for path in layers if path not in order]
   if unknown:
-    raise ValueError(f"lobs: '{unknown[0]}' is no kernel of a layer; allowed is to exclude it")
+    raise ValueError(f"lobs: '{unknown[0]}' is no kernel of a layer; exclude it")
   return sorted(layers, key=order.index)
 
 
@@ -176,8 +176,8 @@ def _rows(module: nn.Module, x: jax.Array) -> jax.Array:
   kind, path = type(module), '/'.join(module.path)
   if kind not in _ROWS:
     raise ValueError(
-      f"lobs: '{path}' is a {kind.__name__} of {kind.__module__}; allowed are Dense and Conv of "
-      'sparsejax.nn, and to exclude it'
+      f"lobs: '{path}' is a {kind.__name__} of {kind.__module__}; use Dense or Conv of "
+      'sparsejax.nn, or exclude it'
     )
   return _ROWS[kind](module, x)
 

@@ -71,7 +71,7 @@ def agenda(
   if schedule is not None and grows and schedule.steps[-1] + 1 >= total:
     raise ValueError(
       f'prune: the last renewal is at step {schedule.steps[-1]} of {total}, and what comes back '
-      f'there is zero until the update after it; allowed is step {total - 2} at most'
+      f'there is zero until the update after it; the last must be at step {total - 2} at most'
     )
   events = _events(config, clock)
   cuts = set() if schedule is None else {schedule.steps[0], schedule.steps[-1] + 1}
@@ -92,7 +92,7 @@ def _every(block, field, clock) -> frozenset[int]:
   name, _, setting = field.partition('.')
   period = in_steps(block, clock, name)[setting]
   if period < 1:
-    raise ValueError(f'{field} is {period} steps; allowed is 1 or more')
+    raise ValueError(f'{field} is {period} steps; it must be 1 or more')
   return frozenset(range(period, clock.total_steps + 1, period))
 
 
@@ -102,7 +102,7 @@ def _events(config, clock) -> dict[int, tuple[str, ...]]:
     at = in_steps(config[name], clock, name)['at']
     if at >= clock.total_steps:
       raise ValueError(
-        f'{name}.at is step {at}, but the run has {clock.total_steps}; allowed is earlier: nothing '
+        f'{name}.at is step {at}, but the run has {clock.total_steps}; it must be earlier: nothing '
         'would see what it did'
       )
     events[at] = (*events.get(at, ()), name)

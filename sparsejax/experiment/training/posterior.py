@@ -69,7 +69,7 @@ def build_layers(config: Mapping[str, Any]) -> Layers:
   settings = checked_block(name, config.get(name) or {}, fields.LAYERS[name])
   if settings.pop('thresholds') and settings.get('training_mask'):
     raise ValueError(
-      f'{name}.thresholds: the training mask has one threshold for all layers; allowed is with '
+      f'{name}.thresholds: the training mask has one threshold for all layers; set '
       f'{name}.training_mask=False'
     )
   return nn.of(family, **settings)
@@ -81,15 +81,15 @@ def check(config: Mapping[str, Any]) -> None:
   is_variational, has_kl = config['layers'] != DETERMINISTIC, 'add_kl_gradients' in config['chain']
   if is_variational and not has_kl:
     raise ValueError(
-      f"layers='{config['layers']}': without the KL nothing makes the posteriors noisy; allowed is "
-      "with 'add_kl_gradients' in config.chain"
+      f"layers='{config['layers']}': without the KL nothing makes the posteriors noisy; put "
+      "'add_kl_gradients' in config.chain"
     )
   if is_variational:
     _check_chain(config)
   if has_kl and not is_variational:
     raise ValueError(
       "config.chain: 'add_kl_gradients' has no posteriors to act on with "
-      f"layers='{DETERMINISTIC}'; allowed are {', '.join(posterior.FAMILIES)}"
+      f"layers='{DETERMINISTIC}'; give one of {', '.join(posterior.FAMILIES)}"
     )
 
 
@@ -103,13 +103,13 @@ def _check_chain(config):
   if decays := [name for name in DECAYS if name in names]:
     raise ValueError(
       f"config.chain: '{decays[0]}' would decay the posteriors' log-variances towards 0, variances "
-      f"of 1; allowed with layers='{config['layers']}' is the KL in its place"
+      f"of 1; with layers='{config['layers']}' the KL must be in its place"
     )
   for name in ('prune', 'proximal_l1', 'proximal_group_l1'):
     if name in names and config[name]['parameters'] != 'kernels':
       raise ValueError(
         f"{name}.parameters='{config[name]['parameters']}' has the posteriors' variances in it; "
-        f"allowed with layers='{config['layers']}' is 'kernels'"
+        f"with layers='{config['layers']}' it must be 'kernels'"
       )
 
 
@@ -137,14 +137,14 @@ def check_start(params: Any, by_path: Mapping[str, float]) -> None:
   for path, kl in posterior.kl_by_layer(params).items():
     if not bool(jnp.isfinite(kl)):
       raise ValueError(
-        f"log_variance: the KL of '{path}' is {float(kl)} at the start; allowed is less"
+        f"log_variance: the KL of '{path}' is {float(kl)} at the start; give a lower log_variance"
       )
   for path, values in posterior.log_alphas(params).items():
     lowest = float(jnp.min(values))
     if lowest >= by_path[path]:
       raise ValueError(
         f"threshold of '{path}', {by_path[path]}: before training its log alpha is {lowest:.2f} or "
-        'more, so all of it would go; allowed is a higher threshold or a lower log_variance'
+        'more, so all of it would go; give a higher threshold or a lower log_variance'
       )
 
 

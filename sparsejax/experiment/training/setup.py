@@ -111,7 +111,7 @@ def build(config: Mapping[str, Any]) -> Experiment:
   by_threshold = settings is not None and settings['allocation'] == 'absolute_threshold'
   events.check(config)
   posterior.check(config)
-  require(0 <= config['seed'] < 2**32, 'seed', config['seed'], '0 to 2**32 - 1')
+  require(0 <= config['seed'] < 2**32, 'seed', config['seed'], 'from 0 to 2**32 - 1')
   keep = config['log']['keep_checkpoints']
   require(keep >= 1, 'log.keep_checkpoints', keep, '1 or more')
   model = _create_model(config, dataset.num_classes, posterior.build_layers(config))
@@ -178,7 +178,7 @@ def _check_size(settings: Mapping[str, Any], params: Any) -> None:
 def require(condition: bool, field: str, value: Any, allowed: str) -> None:
   """Raises a ValueError of one line unless the condition holds."""
   if not condition:
-    raise ValueError(f'{field}={value}: allowed is {allowed}')
+    raise ValueError(f'{field}={value} must be {allowed}')
 
 
 def _check_augmentation(settings: Mapping[str, Any], sides: tuple[int, ...]) -> None:

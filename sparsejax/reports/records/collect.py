@@ -219,7 +219,7 @@ def collect(folders: Sequence[pathlib.Path], choice: Choice | None = None) -> li
   paths = sorted(ends)
   if not paths:
     where = ', '.join(map(str, folders))
-    raise ValueError(f'{where}: no run; allowed are run directories and folders above them')
+    raise ValueError(f'{where}: no run; give run directories or folders above them')
   names = dict(zip(paths, map(printable, unique_names(paths)), strict=True))
   paths = choice.of_paths({path: ends[path] for path in paths}, names)
   folders_of = {path: layout.search_of(path) for path in paths}

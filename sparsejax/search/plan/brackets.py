@@ -41,9 +41,9 @@ def brackets(most_epochs: int, eta: int) -> list[tuple[Rung, ...]]:
     Li, Jamieson, DeSalvo, Rostamizadeh and Talwalkar 2018, https://arxiv.org/abs/1603.06560
   """
   if most_epochs < 1:
-    raise ValueError(f'epochs={most_epochs}: allowed is 1 or more')
+    raise ValueError(f'epochs={most_epochs} must be 1 or more')
   if eta < 2:
-    raise ValueError(f'eta={eta}: allowed is 2 or more')
+    raise ValueError(f'eta={eta} must be 2 or more')
   most = 0
   while eta ** (most + 1) <= most_epochs:
     most += 1

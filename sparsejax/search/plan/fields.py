@@ -29,7 +29,7 @@ def check(settings: Mapping[str, Any]) -> dict[str, Any]:
   _check_names(settings, defaults)
   settings = {name: _plain(name, value) for name, value in settings.items()}
   if settings['configs'] in ([], None):
-    raise ValueError('configs=(): allowed is one or more')
+    raise ValueError('configs=() must be one or more')
   check_overrides(settings['overrides'])
   for name, default in defaults.items():
     _check_type(name, settings[name], default)
@@ -38,7 +38,7 @@ def check(settings: Mapping[str, Any]) -> dict[str, Any]:
     take(name, settings[name], kind)
   take('scheduler.eta', settings['scheduler']['eta'], Integer(2, 2**16))
   if wrong := [config for config in settings['configs'] if not isinstance(config, str)]:
-    raise ValueError(f'configs: {wrong[0]!r}; allowed are texts such as configs/NAME.py:ARGUMENT')
+    raise ValueError(f'configs: {wrong[0]!r} must be a text such as configs/NAME.py:ARGUMENT')
   for seed in settings['seeds']:
     take('seeds', seed, SEED)
   if not settings['seeds']:
@@ -90,7 +90,7 @@ def check_overrides(overrides: Any) -> dict[str, str]:
   for override in overrides:
     name, equals, text = str(override).partition('=')
     if not isinstance(override, str) or not (name and equals):
-      raise ValueError(f'overrides: {shown(override)}; allowed is FIELD=VALUE')
+      raise ValueError(f'overrides: {shown(override)} must be FIELD=VALUE')
     if name == 'seed':
       raise ValueError(
         f"overrides: '{override}': the seeds of a search are set by its `seeds`, as in "

@@ -66,20 +66,20 @@ def check(settings: Mapping[str, Any], resolve: Resolve) -> Sweep:
   parameters = space.parse(settings['space'])
   keys = {parameter.key for parameter in parameters}
   for key in {space.CONFIG, space.SEED} & keys:
-    raise ValueError(f"space: '{key}' is no parameter; allowed is in `{key}s` of the sweep")
+    raise ValueError(f"space: '{key}' is no parameter; give it in `{key}s` of the sweep")
   if space.ARGUMENT in keys and (given := [c for c in settings['configs'] if ':' in c]):
     raise ValueError(
-      f"configs: '{given[0]}' has an argument, and so has the space; allowed is either"
+      f"configs: '{given[0]}' has an argument, and so has the space; give it in one of them"
     )
   _check_overrides(settings['overrides'], keys)
   _check_effects(settings, parameters, resolve)
   for key, values in ((space.CONFIG, settings['configs']), (space.SEED, settings['seeds'])):
     if len(set(values)) < len(values) or not values:
-      raise ValueError(f'{key}s={tuple(values)}: allowed is one or more, each once')
+      raise ValueError(f'{key}s={tuple(values)} must be one or more, each once')
     if len(values) > 1:
       parameters = (*parameters, space.Parameter(key, CategoricalDistribution(tuple(values))))
   if not parameters:
-    raise ValueError('space=(): nothing varies; allowed are parameters, several configs or seeds')
+    raise ValueError('space=(): nothing varies; give parameters, several configs or several seeds')
   if settings['sampler'] == 'grid':
     combinations = space.grid(parameters)
     _check_each_once(settings, combinations, resolve)
@@ -87,7 +87,7 @@ def check(settings: Mapping[str, Any], resolve: Resolve) -> Sweep:
     return Sweep(settings, parameters, combinations, slots)
   if len(settings['seeds']) > 1:
     raise ValueError(
-      f"seeds={tuple(settings['seeds'])}: with the sampler '{settings['sampler']}' allowed is one"
+      f"seeds={tuple(settings['seeds'])} must be one with the sampler '{settings['sampler']}'"
     )
   _check_each_once(settings, [{space.CONFIG: config} for config in settings['configs']], resolve)
   return Sweep(settings, parameters, None, _slots(settings, parameters, resolve))
@@ -107,25 +107,25 @@ def _check_overrides(overrides, keys):
 def _check_goals(settings):
   for objective in settings['objectives']:
     if not isinstance(objective, dict) or set(objective) != {'metric', 'direction'}:
-      raise ValueError(f'objectives: {objective}: needed are metric and direction')
+      raise ValueError(f'objectives: {objective} must have metric and direction')
     lookup('direction', objective['direction'], dict.fromkeys(DIRECTIONS))
   for constraint in settings['constraints']:
     if not isinstance(constraint, dict) or set(constraint) != {'metric', 'at_most'}:
-      raise ValueError(f'constraints: {constraint}: needed are metric and at_most')
+      raise ValueError(f'constraints: {constraint} must have metric and at_most')
     bound = constraint['at_most']
     if not is_number(bound) or not math.isfinite(bound):
-      raise ValueError(f'constraints: at_most={bound!r}: allowed is a number')
+      raise ValueError(f'constraints: at_most={bound!r} must be a number')
   for goal in (*settings['objectives'], *settings['constraints']):
     if str(goal['metric']).startswith('test'):
       raise ValueError(
-        f"metric '{goal['metric']}': the test set is for reporting; allowed are "
+        f"metric '{goal['metric']}': the test set is for reporting; give one of "
         f'{", ".join(METRICS)}'
       )
     lookup('metric', str(goal['metric']), dict.fromkeys(METRICS))
   count = len(settings['objectives'])
   if not count or (count > 1 and settings['scheduler']['name'] != 'none'):
     raise ValueError(
-      f"objectives: {count} with the scheduler '{settings['scheduler']['name']}'; allowed is one, "
+      f"objectives: {count} with the scheduler '{settings['scheduler']['name']}'; give one, "
       "or more with 'none'"
     )
 
@@ -221,10 +221,10 @@ def _epochs(settings, resolve) -> int:
   """R, in whole epochs, at whose rungs there is an evaluation."""
   lengths = {config: resolve(config)['epochs'] for config in settings['configs']}
   if len(set(lengths.values())) > 1:
-    raise ValueError(f'epochs differ between the configs, {lengths}; allowed is one length')
+    raise ValueError(f'epochs differ between the configs, {lengths}; they must be the same')
   epochs = lengths[settings['configs'][0]]
   if epochs != int(epochs) or epochs < 1:
-    raise ValueError(f'epochs={epochs}: allowed with brackets is a whole number')
+    raise ValueError(f'epochs={epochs} must be a whole number with brackets')
   return int(epochs)
 
 
@@ -232,7 +232,7 @@ def _slots(settings, parameters, resolve) -> list[Slot]:
   if settings['scheduler']['name'] != 'hyperband':
     return _at_full_length(settings, resolve, settings['trials'])
   if any(parameter.key == 'epochs' for parameter in parameters):
-    raise ValueError("space: 'epochs' is what the brackets give; allowed with the scheduler 'none'")
+    raise ValueError("space: 'epochs' is what the brackets give; vary it with the scheduler 'none'")
   schedule = brackets(_epochs(settings, resolve), settings['scheduler']['eta'])
   _check_evaluated(settings, [r.epochs for rungs in schedule for r in rungs], resolve)
   return plan(schedule)
@@ -249,14 +249,14 @@ def _check_evaluated(settings, epochs, resolve):
       if every is None or every < 1 or every != int(every) or epoch % every:
         raise ValueError(
           f'evaluation.every_epochs={every}: nothing is evaluated at epoch {epoch}, where a '
-          'trial may end; allowed is a whole divisor of every such epoch, as 1.0 is'
+          'trial may end; it must be a whole divisor of every such epoch, as 1.0 is'
         )
 
 
 def _at_full_length(settings, resolve, trials: int) -> list[Slot]:
   if settings['scheduler']['name'] == 'hyperband':
     raise ValueError(
-      f"scheduler.name='hyperband' with the sampler '{settings['sampler']}': allowed is 'none'"
+      f"scheduler.name='hyperband' must be 'none' with the sampler '{settings['sampler']}'"
     )
   if settings['scheduler']['name'] == 'optuna_hyperband':
     _check_evaluated(settings, [_epochs(settings, resolve)], resolve)

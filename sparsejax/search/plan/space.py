@@ -74,44 +74,44 @@ def parse(entries: Sequence[Mapping[str, Any]]) -> tuple[Parameter, ...]:
   parameters = tuple(_parameter(entry) for entry in entries)
   keys = [parameter.key for parameter in parameters]
   if twice := [key for key in keys if keys.count(key) > 1]:
-    raise ValueError(f"space: '{twice[0]}' is there twice; allowed is once")
+    raise ValueError(f"space: '{twice[0]}' is there twice; give it once")
   return parameters
 
 
 def _parameter(entry: Mapping[str, Any]) -> Parameter:
   if not isinstance(entry, Mapping):
-    raise ValueError(f'space: {entry!r}; allowed are dicts with a key and a kind')
+    raise ValueError(f'space: {entry!r} must be a dict with a key and a kind')
   key = entry.get('key')
   if not isinstance(key, str) or not key:
-    raise ValueError(f'space: {dict(entry)} has no key; allowed is a field of the config')
+    raise ValueError(f'space: {dict(entry)} has no key; give a field of the config')
   kind = entry.get('kind')
   bounds = lookup(f"kind of '{key}'", str(kind), KINDS)
   if wrong := set(entry) ^ {'key', 'kind', *bounds}:
     needed = ', '.join(bounds)
-    raise ValueError(f"space: '{key}' is {kind}: needed are {needed}; {min(wrong)} is wrong")
+    raise ValueError(f"space: '{key}' is {kind} and must have {needed}; {min(wrong)} is wrong")
   if kind == 'choices':
     return Parameter(key, _choices(key, entry['choices']))
   low, high = entry['low'], entry['high']
   most = 2**53 if kind == 'integers' else LARGEST
   if not all(is_number(bound) and abs(bound) <= most for bound in (low, high)) or low >= high:
-    raise ValueError(f"space: '{key}' from {low} to {high}: allowed are numbers, low below high")
+    raise ValueError(f"space: '{key}' from {low} to {high}: both must be numbers, low below high")
   if kind == 'log_uniform' and low <= 0:
-    raise ValueError(f"space: '{key}' from {low}: allowed is more than 0, on a log axis")
+    raise ValueError(f"space: '{key}' from {low}: low must be more than 0 on a log axis")
   if kind == 'integers':
     if not (isinstance(low, int) and isinstance(high, int)):
-      raise ValueError(f"space: '{key}' from {low} to {high}: allowed are integers")
+      raise ValueError(f"space: '{key}' from {low} to {high}: both must be integers")
     return Parameter(key, IntDistribution(low, high))
   return Parameter(key, FloatDistribution(low, high, log=kind == 'log_uniform'))
 
 
 def _choices(key: str, choices: Any) -> CategoricalDistribution:
   if not isinstance(choices, tuple | list) or len(choices) < 2:
-    raise ValueError(f"space: '{key}' of {choices!r}: allowed are two choices or more")
+    raise ValueError(f"space: '{key}' of {choices!r} must have two choices or more")
   for choice in choices:
     if not isinstance(choice, bool | int | float | str | None):
-      raise ValueError(f"space: '{key}' of {choice!r}: allowed are numbers, texts and None")
+      raise ValueError(f"space: '{key}' of {choice!r}: a choice must be a number, a text or None")
   if len({repr(choice) for choice in choices}) < len(choices):
-    raise ValueError(f"space: '{key}' of {choices!r}: allowed is each choice once")
+    raise ValueError(f"space: '{key}' of {choices!r} must have each choice once")
   return CategoricalDistribution(tuple(choices))
 
 
@@ -124,7 +124,7 @@ def grid(parameters: Sequence[Parameter]) -> list[dict[str, Any]]:
   choices = {}
   for key, distribution in parameters:
     if not isinstance(distribution, CategoricalDistribution):
-      raise ValueError(f"space: '{key}': allowed in a grid are choices")
+      raise ValueError(f"space: '{key}' must be of the kind 'choices' in a grid")
     choices[key] = distribution.choices
   every = itertools.product(*choices.values())
   return [dict(zip(choices, values, strict=True)) for values in every]

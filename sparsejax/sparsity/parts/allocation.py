@@ -62,7 +62,7 @@ def total_to_keep(sizes: Sequence[int], active_fraction: float, floor: int) -> i
 
 def _check_fraction(density: float) -> None:
   if not 0 <= density <= 1:
-    raise ValueError(f'density={density}: allowed is an active fraction from 0 to 1')
+    raise ValueError(f'density={density} must be an active fraction from 0 to 1')
 
 
 def _prices_and_budget(costs: Costs, layers: Sequence[Layer], density: float, floor: int):

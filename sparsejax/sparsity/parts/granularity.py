@@ -137,7 +137,7 @@ def blocks(inputs: int = 4, outputs: int = 4) -> Granularity:
   """
   _check_whole('blocks', inputs=inputs, outputs=outputs)
   if inputs < 1 or outputs < 1:
-    raise ValueError(f'blocks of {inputs}x{outputs}: allowed are 1 or more')
+    raise ValueError(f'blocks of {inputs}x{outputs}: both must be 1 or more')
 
   def pool(values):
     matrix = jnp.atleast_2d(values)

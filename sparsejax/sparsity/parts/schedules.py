@@ -154,7 +154,7 @@ def cubic(
   if end <= begin or every < 1:
     raise ValueError(
       f'cubic schedule with begin={begin}, end={end}, every={every}: '
-      'allowed is begin < end and every >= 1'
+      'end must be after begin, and every 1 or more'
     )
   steps = (*range(begin + every, end, every), end)
   share_left = [1 - (step - begin) / (end - begin) for step in steps]
@@ -185,7 +185,7 @@ def periodic(begin: int, end: int, density: Given, *, every: int = 100) -> Pruni
   if end <= begin or every < 1:
     raise ValueError(
       f'periodic schedule with begin={begin}, end={end}, every={every}: '
-      'allowed is begin < end and every >= 1'
+      'end must be after begin, and every 1 or more'
     )
   steps = tuple(range(begin, end, every))
   return checked(PruningSchedule(steps, (kept,) * len(steps)))
@@ -231,7 +231,7 @@ def iterative(begin: int, every: int, density: float, *, fraction: float = 0.2) 
 def checked(schedule: PruningSchedule) -> PruningSchedule:
   """Returns the schedule, or raises a ValueError if it is no table of rising steps and densities.
 
-  Which densities are allowed is the allocation's to say: a fraction and a threshold differ.
+  Which densities there may be is the allocation's to say: a fraction and a threshold differ.
   """
   if not isinstance(schedule, PruningSchedule):
     raise ValueError(
@@ -242,14 +242,14 @@ def checked(schedule: PruningSchedule) -> PruningSchedule:
   if len(steps) != len(densities) or not steps:
     raise ValueError(
       f'pruning schedule of {len(steps)} steps and {len(densities)} densities: '
-      'allowed is one density for each step, and at least one'
+      'there must be one density for each step, and at least one'
     )
   if steps[0] < 0:
-    raise ValueError(f'pruning at step {steps[0]}: allowed is 0 or later')
+    raise ValueError(f'pruning at step {steps[0]}: the step must be 0 or later')
   if any(after <= before for before, after in itertools.pairwise(steps)):
-    raise ValueError(f'pruning steps {steps}: allowed are rising steps, each once')
+    raise ValueError(f'pruning steps {steps} must be rising, each there once')
   if any(step != int(step) for step in steps):
-    raise ValueError(f'pruning steps {steps}: allowed are whole numbers')
+    raise ValueError(f'pruning steps {steps} must be whole numbers')
   kept = tuple(density_of(density) for density in densities)
   if len({_patterns(density) for density in kept}) > 1:
     raise ValueError(f'densities {densities} must have the same patterns at every step')

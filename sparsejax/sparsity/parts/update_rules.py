@@ -124,7 +124,7 @@ def granet(end: int, drop_fraction: float = 0.5) -> UpdateRule:
 
 def _cosine(name: str, end: int, drop_fraction: float) -> Callable[[jax.Array | int], jax.Array]:
   if end < 1:
-    raise ValueError(f'{name}: end={end}: allowed is a step after the first')
+    raise ValueError(f'{name}: end={end} must be a step after the first')
 
   def cosine(step):
     done = jnp.asarray(jnp.minimum(step, end), jnp.float32)
@@ -175,5 +175,5 @@ def renew(
 
 def _check(drop_fraction: float, start: str) -> None:
   if not 0 <= drop_fraction <= 1:
-    raise ValueError(f'drop_fraction={drop_fraction}: allowed is a share from 0 to 1')
+    raise ValueError(f'drop_fraction={drop_fraction} must be a share from 0 to 1')
   lookup('start', start, dict.fromkeys(STARTS))

@@ -62,18 +62,18 @@ def test_settings_lose_their_unit_and_others_stay():
 
 @pytest.mark.parametrize('value', [-1, -1e-9, math.nan, math.inf, -math.inf, None, '3'])
 def test_what_is_no_duration_is_refused_by_name(value):
-  with pytest.raises(ValueError, match=r'prune\.begin_epochs=.*: allowed is a number of epochs, 0'):
+  with pytest.raises(ValueError, match=r'prune\.begin_epochs=.* must be a number of epochs, 0'):
     in_steps({'begin_epochs': value}, CLOCK, 'prune')
 
 
 def test_a_duration_in_two_units_is_refused():
-  with pytest.raises(ValueError, match=r'^begin is given in two units; allowed is one$'):
+  with pytest.raises(ValueError, match=r'^begin is given in two units; give it in one$'):
     in_steps({'begin_epochs': 1.0, 'begin_steps': 100}, CLOCK)
-  with pytest.raises(ValueError, match=r'^begin is given in two units; allowed is one$'):
+  with pytest.raises(ValueError, match=r'^begin is given in two units; give it in one$'):
     in_steps({'begin': 100, 'begin_steps': 100}, CLOCK)
 
 
 @pytest.mark.parametrize('epochs', [math.inf, -math.inf, math.nan])
 def test_a_run_without_an_end_is_refused(epochs):
-  with pytest.raises(ValueError, match='epochs: allowed is a finite number'):
+  with pytest.raises(ValueError, match=f'epochs={epochs} must be a finite number'):
     _ = Clock(examples=1000, batch_size=10, epochs=epochs).total_steps

@@ -164,11 +164,11 @@ def test_the_inner_momentum_of_a_cut_weight_is_forgotten():
       "'scale_by_learning_rate' may not stand behind 'keep_params_nonnegative': it would move "
       'parameters that were just set',
     ),
-    (('sgd', 'scale_by_learning_rate'), (), '2 links take the learning rate; allowed is one'),
-    (('trace',), (), '0 links take the learning rate; allowed is one'),
-    (('scale_by_rprop',), (), '0 links take the learning rate; allowed is one'),
-    ((), (), '0 links take the learning rate; allowed is one'),
-    (('trace', 'trace', 'scale_by_learning_rate'), (), "'trace' stands twice; allowed is once"),
+    (('sgd', 'scale_by_learning_rate'), (), '2 links take the learning rate; exactly one must'),
+    (('trace',), (), '0 links take the learning rate; exactly one must'),
+    (('scale_by_rprop',), (), '0 links take the learning rate; exactly one must'),
+    ((), (), '0 links take the learning rate; exactly one must'),
+    (('trace', 'trace', 'scale_by_learning_rate'), (), "'trace' stands twice; it must stand once"),
     (('trace', 'prune'), ('trace', 'scale_by_learning_rate'), "'trace' stands twice"),
     (('prune',), ('scale_by_learning_rate', 'prune'), "'prune' stands twice"),
     (

@@ -53,11 +53,11 @@ def test_the_kl_is_added_where_the_gradient_has_its_size(chain, message):
 @pytest.mark.parametrize(
   ('block', 'message'),
   [
-    ({'weight': -1.0}, 'add_kl_gradients.weight goes from -1.0 to -1.0: allowed are 0 or more'),
+    ({'weight': -1.0}, 'add_kl_gradients.weight goes from -1.0 to -1.0: it must be 0 or more'),
     ({'wieght': 1.0}, "did you mean 'add_kl_gradients.weight'"),
     (
       {'weight': dict(schedule='linear', initial=0.0, final=1.0, begin_epochs=1, end_epochs=5)},
-      r'the warm-up of the KL ends at step 50 \(epoch .*\), but the run has 40; allowed is an',
+      r'the warm-up of the KL ends at step 50 \(epoch .*\), but the run has 40; give an',
     ),
   ],
 )
@@ -73,7 +73,7 @@ def test_weights_that_make_no_sense_are_refused(block, message):
     ('sparse_vd', {'treshold': 1.0}, "did you mean 'sparse_vd.threshold'"),
     ('sparse_vd', {'threshold': float('nan')}, 'sparse_vd.threshold=nan must be a number above -8'),
     ('sparse_vd', {'threshold': 9.0}, 'sparse_vd.threshold=9.0 must be a number above -8'),
-    ('sparse_vd', {'thresholds': {'fc1': 1.0}}, 'allowed is with sparse_vd.training_mask=False'),
+    ('sparse_vd', {'thresholds': {'fc1': 1.0}}, 'set sparse_vd.training_mask=False'),
     (
       'group_horseshoe',
       {'threshold': 'x'},
@@ -238,7 +238,7 @@ def test_a_deployed_network_has_batch_norm_averages_of_its_own(tmp_path):
     ),
     (
       (*RUN, '--config.group_horseshoe.log_variance=6.0'),
-      "group_horseshoe: log_variance: the KL of 'fc1' is inf at the start; allowed is less",
+      "group_horseshoe: log_variance: the KL of 'fc1' is inf at the start; give a lower",
     ),
     (
       (*RUN, '--config.add_kl_gradients.weight=x'),

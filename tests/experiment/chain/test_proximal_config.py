@@ -157,12 +157,12 @@ def test_the_learning_rate_of_the_metrics_is_that_of_what_is_inside():
       ('adam', 'proximal_l1'),
       {},
       "config.chain: 'adam' divides by second moments, and so must the threshold of 'proximal_l1'; "
-      'allowed is proximal_l1.inner with adam and the links behind it',
+      'put adam and the links behind it in proximal_l1.inner',
     ),
     (
       ('scale_by_lion', 'scale_by_learning_rate', 'proximal_group_l1'),
       {},
-      "no threshold of 'proximal_group_l1' is right behind 'scale_by_lion'; allowed are identity,",
+      "no threshold of 'proximal_group_l1' is right behind 'scale_by_lion'; give identity,",
     ),
     (
       ('scale_by_learning_rate', 'proximal_group_l1', 'proximal_l1'),
@@ -173,7 +173,7 @@ def test_the_learning_rate_of_the_metrics_is_that_of_what_is_inside():
       ('proximal_l1',),
       {'l1': {'inner': SGD}},
       "proximal_l1.inner=('trace', 'scale_by_learning_rate'): 0 of them divide by second moments; "
-      "allowed is one, and without any the links stand ahead of 'proximal_l1'",
+      "exactly one must, and without any the links stand ahead of 'proximal_l1'",
     ),
     (
       ('proximal_l1',),
@@ -183,7 +183,7 @@ def test_the_learning_rate_of_the_metrics_is_that_of_what_is_inside():
     (
       ('proximal_l1',),
       {'l1': {'inner': ('adam',)}, 'adam': {'learning_rate': 0.1, 'b2': HALVES}},
-      'adam.b2 is a schedule; allowed inside proximal_l1 is a number',
+      'adam.b2 is a schedule; inside proximal_l1 it must be a number',
     ),
     (
       ('proximal_l1',),
@@ -193,7 +193,7 @@ def test_the_learning_rate_of_the_metrics_is_that_of_what_is_inside():
     (
       (*SGD, 'proximal_l1'),
       {'trace': {'decay': HALVES}},
-      "the momentum ahead of 'proximal_l1' is a schedule; allowed is a number",
+      "the momentum ahead of 'proximal_l1' is a schedule; it must be a number",
     ),
     (
       ('proximal_l1', 'scale_by_learning_rate'),
@@ -228,8 +228,8 @@ def test_a_chain_in_which_no_threshold_is_right_is_refused(chain, changes, messa
 @pytest.mark.parametrize(
   ('change', 'message'),
   [
-    ({'strength': -1.0}, 'strength=-1.0: allowed is a number of 0 or more, or a schedule'),
-    ({'strength': None}, 'strength=None: allowed'),
+    ({'strength': -1.0}, 'strength=-1.0 must be a number of 0 or more, or a schedule'),
+    ({'strength': None}, 'strength=None must be'),
     ({'strength': {'schedule': 'cosin', 'value': 1.0}}, "'cosin': did you mean 'cosine'?"),
     ({'strenght': 1.0}, "'proximal_group_l1.strenght': did you mean 'proximal_group_l1.strength'?"),
     ({'parameters': 'kernel'}, "unknown proximal_group_l1.parameters 'kernel': did you mean"),

@@ -134,18 +134,18 @@ def test_any_kind_can_warm_up():
     (dict(schedule='step_decay', value=1.0, factor=0.1), "missing a required argument: 'every'"),
     (dict(schedule='constant', value=1.0, gamma=2), "unexpected keyword argument 'gamma'"),
     (dict(schedule='constant', value=1.0, total=2), "multiple values for argument 'total'"),
-    (dict(schedule='constant', value=1.0, warmup_steps=-1), 'warmup_steps=-1: allowed is'),
+    (dict(schedule='constant', value=1.0, warmup_steps=-1), 'warmup_steps=-1 must be'),
     (
       dict(schedule='step_decay', value=1.0, factor=0.1, every_epochs=0.01),
-      'step_decay: every=0 steps; allowed is 1 or more',
+      'step_decay: every=0 steps; it must be 1 or more',
     ),
     (
       dict(schedule='linear', initial=1.0, final=0.0, begin_steps=5, end_steps=5),
-      'linear: from step 5 to step 5; allowed is an end after the begin',
+      'linear: from step 5 to step 5; end must be after begin',
     ),
     (
       dict(schedule='rewound', base=0.1, length_steps=5, last_steps=6),
-      'rewound: last=6 of length=5 steps; allowed are 1 to the length',
+      'rewound: last=6 of length=5 steps must be from 1 to the length',
     ),
     (
       dict(schedule='rewound', base=0.1, length_steps=5, last_steps=0),
@@ -158,9 +158,9 @@ def test_any_kind_can_warm_up():
       "'cosin': did you mean 'cosine'?",
     ),
     (dict(schedule='sgdr', value=1.0, first_epochs=0.0), 'sgdr: first=0 steps and multiply=2.0'),
-    (dict(schedule='sgdr', value=1.0, first_steps=1, multiply=0.5), 'multiply=0.5; allowed are 1'),
-    (dict(schedule='sgdr', value=1.0, first_steps=1, multiply=math.nan), 'multiply=nan; allowed'),
-    (dict(schedule='sgdr', value=1.0, first_steps=1, multiply=math.inf), 'multiply=inf; allowed'),
+    (dict(schedule='sgdr', value=1.0, first_steps=1, multiply=0.5), 'multiply=0.5 must be 1'),
+    (dict(schedule='sgdr', value=1.0, first_steps=1, multiply=math.nan), 'multiply=nan must be'),
+    (dict(schedule='sgdr', value=1.0, first_steps=1, multiply=math.inf), 'multiply=inf must be'),
   ],
 )
 def test_an_impossible_schedule_is_refused_in_one_line(settings, message):

@@ -116,13 +116,13 @@ def test_every_device_of_a_processor_has_the_one_copy_of_the_data_set():
   [
     ({'name': 'cifr10'}, "unknown data set (data.name) 'cifr10': did you mean 'cifar10'? Known:"),
     ({'split': 'frist'}, "unknown data.split 'frist': did you mean 'first'? Known: first, shuffle"),
-    ({'validation': 1497}, 'data.validation=1497: allowed are 0 to 1496'),
-    ({'validation': -1}, 'data.validation=-1: allowed are 0 to 1496'),
-    ({'validation': 0.2}, 'data.validation=0.2: a whole number is wanted'),
-    ({'split_seed': -1}, 'data.split_seed=-1: allowed are 0 to'),
-    ({'limit': 0}, 'data.limit=0: allowed are 1 to 1197 (the training split)'),
-    ({'limit': 1198}, 'data.limit=1198: allowed are 1 to 1197 (the training split)'),
-    ({'limit': True}, 'data.limit=True: a whole number is wanted'),
+    ({'validation': 1497}, 'data.validation=1497 must be from 0 to 1496'),
+    ({'validation': -1}, 'data.validation=-1 must be from 0 to 1496'),
+    ({'validation': 0.2}, 'data.validation=0.2 must be a whole number'),
+    ({'split_seed': -1}, 'data.split_seed=-1 must be from 0 to'),
+    ({'limit': 0}, 'data.limit=0 must be from 1 to 1197 (the training split)'),
+    ({'limit': 1198}, 'data.limit=1198 must be from 1 to 1197 (the training split)'),
+    ({'limit': True}, 'data.limit=True must be a whole number'),
   ],
 )
 def test_a_bad_setting_is_named_in_one_line(settings, message):
@@ -183,9 +183,9 @@ def test_the_digest_is_of_the_content_and_not_of_the_file(tmp_path):
     ({'y_train': np.ones(20)}, 'y_train is float64 of shape (20,), must be integers'),
     ({'y_train': np.ones((20, 1), int)}, 'y_train is int64 of shape (20, 1), must be integers'),
     ({'y_train': np.arange(19)}, '20 images in x_train, 19 in y_train'),
-    ({'y_train': np.arange(20) - 1}, 'labels -1 to 18 in y_train, allowed are 0 to 65535'),
-    ({'y_train': np.arange(20) + 65530}, 'labels 65530 to 65549 in y_train, allowed are 0 to'),
-    ({'y_test': np.arange(5)}, 'labels 0 to 4 in y_test, allowed are 0 to 3'),
+    ({'y_train': np.arange(20) - 1}, 'labels -1 to 18 in y_train must be from 0 to 65535'),
+    ({'y_train': np.arange(20) + 65530}, 'labels 65530 to 65549 in y_train must be from 0 to'),
+    ({'y_test': np.arange(5)}, 'labels 0 to 4 in y_test must be from 0 to 3'),
     ({'y_test': np.array([None] * 5)}, 'Object arrays cannot be loaded'),
   ],
 )

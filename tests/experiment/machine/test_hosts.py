@@ -184,15 +184,15 @@ def test_what_the_first_refuses_ends_both(tmp_path):
 @pytest.mark.parametrize(
   ('given', 'message'),
   [
-    (('localhost:1', 2, None), '--process is missing: allowed are all of --coordinator=HOST:PORT'),
+    (('localhost:1', 2, None), '--process is missing: give all of --coordinator=HOST:PORT'),
     ((None, 2, 0), '--coordinator is missing'),
-    (('localhost', 2, 0), '--coordinator=localhost: allowed is HOST:PORT'),
+    (('localhost', 2, 0), '--coordinator=localhost must be HOST:PORT'),
     (('localhost:0', 2, 0), '--coordinator=localhost:0: the port must be from 1 to 65535'),
     (('localhost:65536', 2, 0), 'the port must be from 1 to 65535'),
-    (('::1:1234', 2, 0), '--coordinator=::1:1234: allowed is HOST:PORT'),
-    (('localhost:1', 0, 0), '--processes=0: allowed is 1 or more'),
-    (('localhost:1', 2, 2), '--process=2: allowed is 0 to 1'),
-    (('localhost:1', 2, -1), '--process=-1: allowed is 0 to 1'),
+    (('::1:1234', 2, 0), '--coordinator=::1:1234 must be HOST:PORT'),
+    (('localhost:1', 0, 0), '--processes=0 must be 1 or more'),
+    (('localhost:1', 2, 2), '--process=2 must be from 0 to 1'),
+    (('localhost:1', 2, -1), '--process=-1 must be from 0 to 1'),
   ],
 )
 def test_a_place_that_can_not_be_is_refused(given, message):

@@ -109,7 +109,9 @@ def test_a_network_must_fit_into_the_memory_of_a_device(monkeypatch, stats, leas
 
 
 def test_a_batch_that_the_devices_cannot_share_is_refused():
-  with pytest.raises(ValueError, match='batch_size=6: allowed is a multiple of the devices, 4'):
+  with pytest.raises(
+    ValueError, match='batch_size=6 must be a multiple of the number of devices, 4'
+  ):
     parallel.share_of(6, 'batch_size')
   assert parallel.share_of(8, 'batch_size') == 2
 

@@ -168,8 +168,8 @@ def test_the_same_experiment_may_come_back_and_the_config_is_not_touched(tmp_pat
 @pytest.mark.parametrize(
   ('seed', 'name', 'message'),
   [
-    (0, 'ffff0000', 'a run with hash abcd1234, this one has ffff0000; allowed is an empty'),
-    (1, 'abcd1234', 'a run with seed 0, this one has 1; allowed is an empty directory or the same'),
+    (0, 'ffff0000', 'a run with hash abcd1234, this one has ffff0000; give an empty'),
+    (1, 'abcd1234', 'a run with seed 0, this one has 1; give an empty directory or the same'),
   ],
 )
 def test_another_experiment_or_seed_is_refused(tmp_path, seed, name, message):
@@ -214,7 +214,7 @@ def test_a_damaged_config_is_told(tmp_path, text):
 def test_a_place_that_can_be_no_directory_is_told(tmp_path):
   (tmp_path / 'file').write_text('')
   for path in (tmp_path / 'file', tmp_path / 'file' / 'below'):
-    with pytest.raises(UsageError, match=f'workdir={path}: .*; allowed is a folder to write'):
+    with pytest.raises(UsageError, match=f'workdir={path}: .*; it must be a folder to write'):
       runs.RunDirectory(path, config_of(), 'abcd1234')
 
 

@@ -365,7 +365,7 @@ def test_the_configs_hold_the_zeros_from_the_surgery_on(module):
 @pytest.mark.parametrize(
   ('changes', 'message'),
   [
-    ({'lobs__density': 0.0}, r'lobs\.density=0\.0: allowed is an active fraction'),
+    ({'lobs__density': 0.0}, r'lobs\.density=0\.0 must be an active fraction'),
     ({'lobs__density': 1.5}, r'lobs\.density=1\.5'),
     ({'lobs__batches': 0}, r'lobs\.batches=0'),
     ({'lobs__allocation': 'global_rnak'}, "did you mean 'global_rank'"),

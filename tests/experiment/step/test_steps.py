@@ -374,7 +374,7 @@ def test_dropout_differs_by_replica_step_and_seed_and_is_the_same_again():
 
 @pytest.mark.parametrize('batch_size', [0, -4, 6])
 def test_a_batch_that_the_devices_cannot_share_is_refused(batch_size):
-  with pytest.raises(ValueError, match=rf'^batch_size={batch_size}: allowed is a multiple of the'):
+  with pytest.raises(ValueError, match=rf'^batch_size={batch_size} must be a multiple of the'):
     steps.make_train_step(Stub(), probe(), BYTES, batch_size=batch_size, steps_per_epoch=1)
 
 

@@ -82,10 +82,10 @@ def test_the_end_is_evaluated_logged_and_saved_whatever_the_periods():
 @pytest.mark.parametrize(
   ('block', 'setting', 'value', 'message'),
   [
-    ('log', 'every_steps', 0, r'log\.every is 0 steps; allowed is 1 or more'),
-    ('log', 'checkpoint_every_epochs', 0.01, r'log\.checkpoint_every is 0 steps; allowed is 1'),
-    ('evaluation', 'every_epochs', 0.0, r'evaluation\.every is 0 steps; allowed is 1 or more'),
-    ('evaluation', 'every_epochs', -1.0, r'evaluation\.every_epochs=-1\.0: allowed is a number'),
+    ('log', 'every_steps', 0, r'log\.every is 0 steps; it must be 1 or more'),
+    ('log', 'checkpoint_every_epochs', 0.01, r'log\.checkpoint_every is 0 steps; it must be 1'),
+    ('evaluation', 'every_epochs', 0.0, r'evaluation\.every is 0 steps; it must be 1 or more'),
+    ('evaluation', 'every_epochs', -1.0, r'evaluation\.every_epochs=-1\.0 must be a number'),
   ],
 )
 def test_a_period_below_one_step_is_refused(block, setting, value, message):
@@ -96,6 +96,6 @@ def test_a_period_below_one_step_is_refused(block, setting, value, message):
 def test_an_event_at_the_end_is_refused():
   config = CONFIG | {'events': ('a',), 'a': {'at_steps': 50}}
   with pytest.raises(
-    ValueError, match=r'^a\.at is step 50, but the run has 50; allowed is earlier'
+    ValueError, match=r'^a\.at is step 50, but the run has 50; it must be earlier'
   ):
     agenda(config, CLOCK, None)

@@ -162,15 +162,15 @@ def test_suggestions_are_those_of_the_summary(copied, tmp_path):
 
 
 REFUSED = {
-  'nothing asked': ((), 'thresholds is missing: allowed is --threshold, --thresholds or both'),
+  'nothing asked': ((), 'thresholds is missing: give --threshold, --thresholds or both'),
   'no number': (('--threshold=x',), f"{GNJ}.threshold='x' must be a finite number"),
   'not finite': (
     ('--thresholds=fc1=nan',),
     "{'fc1': nan} must be a table by name, each a finite",
   ),
   'unknown layer': (('--thresholds=fc9=1.0',), f"{GNJ}.thresholds 'fc9': did you mean 'fc"),
-  'no list': (('--thresholds=1.0',), "thresholds=1.0: '1.0' is no threshold of a layer; allowed"),
-  'twice': (('--thresholds=fc1=1,fc1=2',), "'fc1' is there twice; allowed is LAYER=NUMBER"),
+  'no list': (('--thresholds=1.0',), "thresholds=1.0: '1.0' is no threshold of a layer; give"),
+  'twice': (('--thresholds=fc1=1,fc1=2',), "'fc1' is there twice; give LAYER=NUMBER"),
   'a dead layer': (('--thresholds=fc2=-90',), f"{GNJ}: threshold of 'fc2', -90.0: its log alpha"),
   'stray': (('--thresholds=fc1=1', 'x'), 'unrecognized arguments: x'),
   'empty': (('--workdir=', '--threshold=-2'), '--workdir= must name a folder'),
@@ -236,16 +236,16 @@ def _broken(folder):
 
 
 SOURCES = {
-  _unfinished: 'summary.json: No such file or directory; allowed is the directory of a finished',
-  _deterministic: 'its layers are deterministic; allowed are sparse_vd, group_normal_jeffreys',
-  _without_posterior: 'it has no checkpoints/posterior; allowed is the directory of a finished run',
-  _damaged: 'is damaged (notes.json is not as it was written); allowed is the directory',
+  _unfinished: 'summary.json: No such file or directory; give the directory of a finished',
+  _deterministic: 'its layers are deterministic; they must be one of sparse_vd, group_normal',
+  _without_posterior: 'it has no checkpoints/posterior; give the directory of a finished run',
+  _damaged: 'is damaged (notes.json is not as it was written); give the directory',
   _of_other_data: 'but its settings, data and start make',
   _without_metrics: 'its metrics.jsonl does not end at step',
-  _of_old_defaults: "its config.json has no 'evaluation.batch_norm_batches'; allowed is",
-  _without_seconds: "its summary.json has no 'seconds'; allowed is",
-  _of_odd_starts: 'its environment.json lists no starts; allowed is',
-  _pruned: "scale_by_learning_rate, prune: allowed is a chain without 'prune'",
+  _of_old_defaults: "its config.json has no 'evaluation.batch_norm_batches'; give the",
+  _without_seconds: "its summary.json has no 'seconds'; give the",
+  _of_odd_starts: 'its environment.json lists no starts; give the',
+  _pruned: "scale_by_learning_rate, prune: give a run without 'prune'",
   _broken: 'its config.json is damaged',
 }
 
@@ -299,5 +299,5 @@ def test_a_threshold_that_was_part_of_training_stays():
 def test_nothing_suggested_is_said():
   bins = {'fc1': {'suggested_threshold': None}}
   for summary in ({}, {'log_alpha': bins}):
-    with pytest.raises(ValueError, match='the summary of the run suggests none; allowed is LAYER'):
+    with pytest.raises(ValueError, match='the summary of the run suggests none; give LAYER'):
       thresholds.change(config_of(), summary, thresholds='suggested')

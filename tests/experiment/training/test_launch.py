@@ -89,7 +89,7 @@ REFUSED = {
     [QUICK, '--coordinator=localhost:70000', '--processes=2', '--process=0'],
     '--coordinator=localhost:70000: the port must be from 1 to 65535',
   ),
-  'crop': ([QUICK, '--config.data.crop_padding=9'], 'data.crop_padding=9: allowed is an integer'),
+  'crop': ([QUICK, '--config.data.crop_padding=9'], 'data.crop_padding=9 must be an integer'),
   'empty argument': (['--config=configs/quickstart.py:'], 'must have an argument after its colon'),
   'two units': (
     [QUICK, '--config.prune.begin_epochs=5', '--config.prune.begin_steps=7'],
@@ -130,7 +130,7 @@ REFUSED = {
   ),
   'batch above the limit': (
     [QUICK, '--config.data.limit=1'],
-    'batch_size=32: allowed is at most the 1 training examples of data.limit',
+    'batch_size=32 must be at most the 1 training examples of data.limit',
   ),
   'batch too large': ([QUICK, '--config.batch_size=2000'], 'batch_size=2000'),
   'epochs': ([QUICK, '--config.epochs=0.0'], 'epochs=0.0'),
@@ -158,9 +158,9 @@ REFUSED = {
       '--config.loss.label_smoothing=0.1',
       '--config.data.name=digits',
     ],
-    "loss.label_smoothing=0.1: allowed is 0 with layers='sparse_vd'",
+    "loss.label_smoothing=0.1 must be 0 with layers='sparse_vd'",
   ),
-  'cutout': ([QUICK, '--config.data.cutout=9'], 'data.cutout=9: allowed is an integer from 0 to 8'),
+  'cutout': ([QUICK, '--config.data.cutout=9'], 'data.cutout=9 must be an integer from 0 to 8'),
   'choice': ([QUICK, '--config.evaluation.choose_by=los'], "did you mean 'loss'"),
   'method of the short recipe': (
     ['--config=configs/cifar10_short.py:resnet20,exakt,0.1'],
@@ -279,7 +279,7 @@ def test_a_batch_that_four_devices_cannot_share(tmp_path):
   arguments = (QUICK, '--config.batch_size=30', f'--workdir={tmp_path / "run"}')
   status, _, stderr = commands.launch(*arguments, devices=4)
   assert status == 2
-  assert 'batch_size=30: allowed is a multiple of the devices, 4' in stderr
+  assert 'batch_size=30 must be a multiple of the number of devices, 4' in stderr
 
 
 def test_a_run_leaves_what_the_contract_says(tmp_path):

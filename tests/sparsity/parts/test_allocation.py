@@ -67,7 +67,7 @@ def test_a_whole_and_an_empty_network():
 @pytest.mark.parametrize('density', [-0.1, 1.5, 5.0, float('nan')])
 @pytest.mark.parametrize('rule', [allocation.uniform, allocation.global_rank])
 def test_a_fraction_outside_0_to_1_is_refused_by_value(rule, density):
-  with pytest.raises(ValueError, match=rf'density={density}: allowed is an active fraction'):
+  with pytest.raises(ValueError, match=rf'density={density} must be an active fraction'):
     rule().plan(layers_of([10, 10]), density, 1)
 
 

@@ -413,8 +413,8 @@ def test_the_group_lasso_is_of_one_leaf():
 @pytest.mark.parametrize(
   ('make', 'message'),
   [
-    (lambda: blocks(0, 4), 'blocks of 0x4: allowed are 1 or more'),
-    (lambda: blocks(4, -1), 'blocks of 4x-1: allowed are 1 or more'),
+    (lambda: blocks(0, 4), 'blocks of 0x4: both must be 1 or more'),
+    (lambda: blocks(4, -1), 'blocks of 4x-1: both must be 1 or more'),
     (lambda: blocks(2.5, 4), 'blocks: inputs=2.5 must be an integer'),
     (lambda: blocks(4, None), 'blocks: outputs=None must be an integer'),
     (lambda: filters(norms='bn'), "norms='bn' must be a dict of modules, as {'conv1': 'norm1'}"),

@@ -104,7 +104,7 @@ def test_what_the_index_offers_is_this():
 @pytest.mark.parametrize(
   ('make', 'message'),
   [
-    (lambda: schedules.one_shot(-1, 0.5), 'pruning at step -1: allowed is 0 or later'),
+    (lambda: schedules.one_shot(-1, 0.5), 'pruning at step -1: the step must be 0 or later'),
     (lambda: schedules.cubic(40, 40, 0.5), 'begin=40, end=40'),
     (lambda: schedules.cubic(0, 40, 0.5, every=0), 'every=0'),
     (lambda: schedules.periodic(40, 40, 0.5), 'periodic schedule with begin=40, end=40'),

@@ -183,12 +183,12 @@ def test_within_a_pattern_no_group_grows_more_than_its_n(name, count):
 @pytest.mark.parametrize(
   ('make', 'message'),
   [
-    (lambda: update_rules.set_(1.5), 'drop_fraction=1.5: allowed is a share from 0 to 1'),
-    (lambda: update_rules.set_(float('nan')), 'drop_fraction=nan: allowed is a share from 0 to 1'),
-    (lambda: update_rules.rigl(10, -0.1), 'drop_fraction=-0.1: allowed is a share from 0 to 1'),
-    (lambda: update_rules.rigl(0), 'rigl: end=0: allowed is a step after the first'),
-    (lambda: update_rules.granet(0), 'granet: end=0: allowed is a step after the first'),
-    (lambda: update_rules.granet(10, 2), 'share=2: allowed is a share from 0 to 1'),
+    (lambda: update_rules.set_(1.5), 'drop_fraction=1.5 must be a share from 0 to 1'),
+    (lambda: update_rules.set_(float('nan')), 'drop_fraction=nan must be a share from 0 to 1'),
+    (lambda: update_rules.rigl(10, -0.1), 'drop_fraction=-0.1 must be a share from 0 to 1'),
+    (lambda: update_rules.rigl(0), 'rigl: end=0 must be a step after the first'),
+    (lambda: update_rules.granet(0), 'granet: end=0 must be a step after the first'),
+    (lambda: update_rules.granet(10, 2), 'drop_fraction=2 must be a share from 0 to 1'),
     (lambda: update_rules.set_(start='randm'), "unknown start 'randm': did you mean 'random'?"),
     (lambda: update_rules.rigl(10, start='dense'), "unknown start 'dense'"),
   ],
