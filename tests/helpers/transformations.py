@@ -252,7 +252,7 @@ TRANSFORMATIONS = {
         sparsejax.straight_through,
         cubic(0, 3, 0.5, every=1),
         criterion=criteria.random,
-        granularity=granularity.n_m(4),
+        granularity=granularity.n_m(2, 4),
       ),
       'saliency_filters': functools.partial(
         sparsejax.straight_through,

@@ -106,7 +106,7 @@ def test_masks_are_renewed_from_the_first_step_on_every_so_many():
 
 
 def test_groups_and_patterns_go_by_the_dense_weights():
-  tx = straight_through(one_shot(0, 0.5), granularity=granularity.n_m(2), inner=optax.sgd(0.05))
+  tx = straight_through(one_shot(0, 0.5), granularity=granularity.n_m(1, 2), inner=optax.sgd(0.05))
   params, _ = toy.train(tx, toy.network(), 3)[-1]
   for kernel in toy.kernels(params):
     pairs = kernel.reshape(-1, 2, kernel.shape[-1]) != 0
