@@ -171,5 +171,5 @@ def test_a_mapping_of_no_densities_is_refused(density, message):
 def test_patterns_are_the_same_at_every_step():
   with pytest.raises(ValueError, match=r'must have the same patterns at every step$'):
     schedules.checked(schedules.PruningSchedule((0, 1), ({'a': 0.5}, 0.5)))
-  with pytest.raises(ValueError, match=r"^rounds: density=\{'a': 0\.5\} must be a number$"):
+  with pytest.raises(ValueError, match=r"^iterative: density=\{'a': 0\.5\} must be a number$"):
     schedules.iterative(0, 10, {'a': 0.5})
