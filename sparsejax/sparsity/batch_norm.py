@@ -21,7 +21,7 @@ def recalibrate_batch_norm(
     update: (averages, batch) -> averages after one training pass over the batch, as the network is
       now; jitted by the caller, or not.
     batch_stats: a tree of the averages' structure and shapes; the values are not read.
-    batches: of inputs as the network takes them, not augmented; some thousand examples do.
+    batches: inputs as the network takes them, not augmented; some thousand examples will do.
 
   Returns:
     A tree as batch_stats.

@@ -127,7 +127,7 @@ def remove(
 
   Args:
     weights: (groups, inputs, units), w_0; with a bias, its row is the last of the inputs.
-    moments: of the inputs, the 1 for the bias included.
+    moments: the second moments of the inputs, the 1 for the bias included.
     count: how many weights stay in the whole layer, biases not counted.
     bias: whether the last row is the biases: moved with the rest and never removed.
     damping: lambda, added to the diagonal of H.

@@ -67,7 +67,7 @@ def load_masks(path: str | os.PathLike[str], like: Any) -> Any:
   """Returns the masks that `save_masks` wrote, in the tree that they belong to.
 
   Args:
-    path: of the file.
+    path: where the file is.
     like: a tree of the masks' structure and shapes, such as a state's; or the parameters, of which
       a leaf that was not pruned may have a mask of shape ().
 

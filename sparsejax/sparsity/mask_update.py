@@ -193,7 +193,7 @@ class Renewal(NamedTuple):
       params: any pytree.
       extra: what `needs` names, trees of the parameters' structure.
       step: one of the schedule's, or a later one.
-      seed: of what is random.
+      seed: the seed of all that is random.
       table: the rows that were planned.
     """
     found = self.units(params)
@@ -268,9 +268,9 @@ class _Step(NamedTuple):
     """The mean score of every group of a unit, finite; one that is no number is the least of all.
 
     Args:
-      criterion: of single weights.
+      criterion: scores single weights.
       unit: what is ranked.
-      keys: of each leaf.
+      keys: a random key for each leaf.
       earlier: what must be there first, so that no two leaves are sorted at a time.
     """
     leaves = zip(unit.leaves, keys, strict=True)

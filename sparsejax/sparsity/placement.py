@@ -15,7 +15,7 @@ def placed_like(tree: Any) -> Callable[[Callable[..., Any]], Callable[..., Any]]
   result lies. Inside the function XLA decides, and the result lies as the tree does.
 
   Args:
-    tree: of arrays; shapes are those of the function's result.
+    tree: a pytree of arrays, with the shapes of the function's result.
   """
 
   def decorate(function):

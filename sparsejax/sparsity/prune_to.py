@@ -58,7 +58,7 @@ def prune_to(
     exclude: regular expressions (or one) over paths of kernels to leave whole.
     layouts: {regular expression over paths: which axes are what}, as of `prune`.
     floor: the number of weights (groups) that every layer keeps at least.
-    seed: of the random criterion; an array of one integer too, as within `jax.jit`.
+    seed: the random criterion's seed; an array of one integer too, as within `jax.jit`.
     return_masks: whether the masks are returned too.
     **extra: what the criterion needs, such as `grad`.
 

@@ -56,9 +56,9 @@ def proximal_l1(
   this link or inside, the threshold would be taken off in each of its small steps.
 
   Args:
-    strength: of the penalty, loss per unit of a parameter; a number, or a schedule (count ->
+    strength: the penalty's, in loss per unit of a parameter; a number, or a schedule (count ->
       number) that is read as Optax reads learning rates: the first update uses count 0.
-    learning_rate: of the chain ahead or of `inner`, the same number or schedule.
+    learning_rate: that of the chain ahead or of `inner`, the same number or schedule.
     momentum: the decay of `optax.trace` ahead or inside, Nesterov's or not; an average (Adam's b1)
       has a gain of one and counts nothing.
     inner: the transformation to run inside, with its learning rate: adaptive ones only.
@@ -128,8 +128,8 @@ def proximal_group_l1(
   Place it **behind the learning rate**, and ahead of `prune`.
 
   Args:
-    strength: of the penalty, loss per unit of a group's length; a number or a schedule.
-    learning_rate: of the chain ahead or of `inner`, the same number or schedule.
+    strength: the penalty's, in loss per unit of a group's length; a number or a schedule.
+    learning_rate: that of the chain ahead or of `inner`, the same number or schedule.
     momentum: the decay of `optax.trace` ahead or inside.
     granularity: what is a group; `filters()`, every filter and unit by its outgoing side, by
       default.

@@ -94,7 +94,7 @@ def prune(
       where names and shapes don't tell; `layouts_of` reads them off a network.
     floor: the number of weights (of groups, if the granularity makes any) that every chosen leaf
       keeps at least, or all, if it has fewer.
-    seed: of what is random: a criterion, a rule's start, its growth. It stands in the state, where
+    seed: for all that is random: a criterion, a rule's start, its growth. The state holds it, where
       `optax.tree.set(state, seed=...)` gives each member of an ensemble its own under vmap.
     inner: a transformation to run inside the masks.
 

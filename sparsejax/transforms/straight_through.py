@@ -68,7 +68,7 @@ def straight_through(
     exclude: regular expressions (or one) over paths; each must match something.
     layouts: {regular expression over paths: which axes are what}, as of `prune`.
     floor: the number of weights (of groups) that every chosen leaf keeps at least.
-    seed: of what is random, which is drawn anew at every renewal.
+    seed: the seed of all that is random, which is drawn anew at every renewal.
     inner: a transformation to run on the dense weights.
 
   Returns:

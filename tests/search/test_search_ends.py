@@ -34,7 +34,7 @@ WRONG = {
   ),
   'a lower end': (
     [uniform(f'{RATE}.value', -0.5, 0.5)],
-    f"space: '{RATE}.value' at -0.5 of .*: learning_rate=-0.5 must be a number, 0 or more",
+    f"space: '{RATE}.value' at -0.5 of .*: {RATE}.value=-0.5 must be a number of 0 or more",
   ),
   'a choice in the middle': (
     [choices('batch_size', 16, 100_000, 32)],

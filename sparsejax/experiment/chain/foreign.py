@@ -34,8 +34,8 @@ def check(name: str, factory: Callable[..., Any], block: Mapping[str, Any]) -> N
   """Refuses a setting of a link that is unknown, missing, or that it can't have.
 
   Args:
-    name: of the link.
-    factory: that makes it.
+    name: the link's name.
+    factory: the function that makes it.
     block: its settings.
 
   Raises:

@@ -143,7 +143,7 @@ def build(
   Args:
     block: the settings.
     clock: turns durations into steps.
-    seed: of what is random.
+    seed: the seed of all that is random.
     inner: the links that run inside the masks.
     costs: the network's costs in 'weights' or 'macs'.
   """

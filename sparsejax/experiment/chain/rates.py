@@ -99,8 +99,8 @@ def build(settings: float | Mapping[str, Any], clock: Clock, field: str = 'sched
   """Returns the Optax schedule (step -> number) of a number or of a schedule's block.
 
   Args:
-    settings: of a config.
-    clock: of the run.
+    settings: the number or the block, from a config.
+    clock: the run's clock.
     field: where they stand in the config; errors begin with it.
 
   Raises:

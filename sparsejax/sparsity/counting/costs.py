@@ -13,7 +13,7 @@ class Layer(NamedTuple):
   """What is pruned by itself: a leaf, one of the layers that it stacks, or an attention's heads.
 
   Attributes:
-    path: of the leaf.
+    path: the leaf's path.
     shape: as a matrix, (*positions, inputs, outputs).
     groups: how many groups it is pruned by.
     sizes: {weights in a group: how many such groups} as pairs, the largest first; () where a group

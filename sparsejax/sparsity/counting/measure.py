@@ -233,7 +233,7 @@ def _active(params: Any, dtype=jnp.int32) -> dict[str, int]:
 
   Args:
     params: a pytree of concrete arrays.
-    dtype: of the counts on the device, which have no 64 bits there: those of slices.
+    dtype: what slices are counted in on the device, which has no 64 bits.
   """
   counts = jax.device_get(_count_in_slices(params, dtype))
   return {path: sum(np.ravel(slices).tolist()) for path, slices in counts.items()}

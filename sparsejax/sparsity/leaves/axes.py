@@ -52,7 +52,7 @@ def layouts(params: Any, paths: Iterable[str], layouts: Given = ()) -> dict[str,
 
   Args:
     params: any pytree of arrays, or of their shapes.
-    paths: of the leaves that are meant.
+    paths: the paths of those leaves.
     layouts: what the user gave; the first pattern that is found in a path counts.
 
   Raises:

@@ -37,7 +37,7 @@ def kind(path: str, shape: tuple[int, ...], nodes: Nodes | None = None) -> str:
 
   Args:
     path: joined by '/', without the `value` of NNX' variables and of boxes, as `tree.paths` has it.
-    shape: of the leaf.
+    shape: the leaf's shape.
     nodes: Equinox' layers in the tree, as `equinox_nodes` finds them.
 
   Example:

@@ -175,7 +175,7 @@ class Layout:
     """Returns the layers that a leaf stacks, in front, each in one of three ways.
 
     Args:
-      values: of a leaf.
+      values: the leaf's values.
       name: 'stacked' (the other axes as they are), 'matrix' (*positions, inputs, outputs), or
         'by_head' (heads, everything else).
 

@@ -46,7 +46,7 @@ def belongings(
 
   Args:
     kernels: the paths of those that are pruned.
-    paths: of all leaves.
+    paths: the paths of all leaves.
     wanted: what is asked for.
 
   Raises:

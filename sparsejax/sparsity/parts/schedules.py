@@ -202,7 +202,7 @@ def iterative(begin: int, every: int, density: float, *, fraction: float = 0.2) 
     begin: the step of the first round, 0 or more.
     every: steps from a round to the next, its retraining, 1 or more.
     density: the active fraction of the last round, in (0, 1].
-    fraction: of what is left, what each round removes, between 0 and 1.
+    fraction: the share of what is left that each round removes, between 0 and 1.
 
   Raises:
     ValueError: a value outside its range.

@@ -42,7 +42,7 @@ class Unit(NamedTuple):
   """Leaves whose groups go together: one leaf, but for heads and for filters with their biases.
 
   Attributes:
-    leaves: of which each stacks equally many layers.
+    leaves: the leaves, each of which stacks equally many layers.
     granularity: what their groups are.
     heads: how many groups a layer has where they are heads.
   """

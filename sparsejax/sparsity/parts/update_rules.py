@@ -48,7 +48,7 @@ def set_(drop_fraction: float = 0.3, *, start: str = 'random') -> UpdateRule:
   criterion instead, and then fits a schedule that falls.
 
   Args:
-    drop_fraction: of a layer's active weights that is exchanged each time, in [0, 1].
+    drop_fraction: the share of a layer's active weights exchanged each time, in [0, 1].
     start: 'random' or 'criterion'.
 
   Raises:
@@ -74,7 +74,7 @@ def rigl(end: int, drop_fraction: float = 0.3, *, start: str = 'random') -> Upda
 
   Args:
     end: the step at which nothing is exchanged any more, about 75 % of training.
-    drop_fraction: of a layer's active weights that is exchanged at step 0, in [0, 1].
+    drop_fraction: the share of a layer's active weights exchanged at step 0, in [0, 1].
     start: 'random', as in the paper, or 'criterion'.
 
   Raises:
@@ -104,7 +104,7 @@ def granet(end: int, drop_fraction: float = 0.5) -> UpdateRule:
 
   Args:
     end: the step at which nothing is exchanged any more.
-    drop_fraction: of a layer's active weights that is exchanged at step 0, in [0, 1].
+    drop_fraction: the share of a layer's active weights exchanged at step 0, in [0, 1].
 
   Raises:
     ValueError: an end below 1, or a drop_fraction outside its range.
@@ -154,7 +154,7 @@ def renew(
     select: finds the largest within the granularity's pattern.
     grow_scores: what each group is worth that could come back, finite; for rules that grow.
     start_scores: a random order; for rules that start at random.
-    step: of the training, for the share that is exchanged.
+    step: the training step, which sets the share that is exchanged.
   """
   scores = jnp.where(mask, scores, -jnp.inf)
   if rule.grow is None:

@@ -67,7 +67,7 @@ def layouts_of(function: Callable[..., Any], params: Any, *examples: Any) -> dic
   kernel are inputs, outputs, positions, heads, and stacks of layers, whatever library made it.
 
   Args:
-    function: of (params, *examples), such as `lambda p, x: model.apply({'params': p}, x)`.
+    function: takes (params, *examples), such as `lambda p, x: model.apply({'params': p}, x)`.
     params: a pytree of arrays, or of their shapes.
     examples: what else the function takes.
 

@@ -37,8 +37,8 @@ class Graph:
   """What was found.
 
   Attributes:
-    leaves: by path, the nodes of each parameter's axes.
-    uses: by path, the products with this parameter.
+    leaves: the nodes of each parameter's axes, by path.
+    uses: the products with each parameter, by path.
     products: the multiply-accumulates of products in which no parameter is.
     entrywise: the kernels that activations are multiplied by entry by entry.
     unknown: why the count is none, '' where it is right.

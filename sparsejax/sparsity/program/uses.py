@@ -23,8 +23,8 @@ def use_of(weights: int, macs: int, taken: Sequence[Taken]) -> Use:
   """Returns a use of a part: where the turns of a loop take one after the other, of them all.
 
   Args:
-    weights: of one turn.
-    macs: of all turns together.
+    weights: how many one turn uses.
+    macs: the multiply-accumulates of all turns together.
     taken: what was taken of the parameter, axis by axis.
   """
   weights *= math.prod(part.turns for part in taken if part.begin is None)
@@ -39,7 +39,7 @@ def positions(uses: Sequence[Use], whole: int) -> int | None:
   as the others.
 
   Args:
-    uses: of this parameter.
+    uses: the parameter's uses.
     whole: how many weights it has.
   """
   found = sum(use.positions for use in uses if use.weights == whole)

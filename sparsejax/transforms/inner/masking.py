@@ -52,8 +52,8 @@ def what_is_needed(
 
   Args:
     needs: {argument: the criterion that asks for it}.
-    updates: whose holes, where `optax.masked` left them, the trees get too.
-    extra_args: of the transformation's update.
+    updates: where `optax.masked` left holes in these, the trees get them too.
+    extra_args: those given to the transformation's update.
 
   Raises:
     ValueError: an argument that was not given.
@@ -79,9 +79,9 @@ def renewed_if(
 
   Args:
     due: shape (), whether masks are to be renewed.
-    parts: that make them.
+    parts: what makes the masks.
     state: a NamedTuple with `masks`, `count`, `seed` and `table`.
-    params: of which masks are made.
+    params: the parameters that masks are made for.
     wanted: as `what_is_needed` returns it.
     anew: whether all that was removed is ranked again, as if nothing had been.
   """

@@ -16,7 +16,7 @@ def clear_slots(inner: optax.GradientTransformation, inner_state: Any, kept: Any
 
   Args:
     inner: the links that made the state.
-    inner_state: of any structure.
+    inner_state: their state, of any structure.
     kept: a tree of the parameters' structure; bools of a parameter's shape, or of shape ().
   """
 

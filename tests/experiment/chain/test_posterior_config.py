@@ -231,7 +231,7 @@ def test_a_deployed_network_has_batch_norm_averages_of_its_own(tmp_path):
 @pytest.mark.parametrize(
   ('arguments', 'message'),
   [
-    (('--config=configs/quickstart.py',), "with 'add_kl_gradients' in config.chain"),
+    (('--config=configs/quickstart.py',), "; put 'add_kl_gradients' in config.chain"),
     (
       (*RUN, '--config.group_horseshoe.threshold=-9.0'),
       "group_horseshoe: threshold of 'fc1', -9.0: before training its log alpha is 0.00 or more",

@@ -51,8 +51,8 @@ class Node:
     """Notes what an axis of a parameter is.
 
     Args:
-      role: of `layout.ROLES`.
-      weak: by what it is added to, which gives way to what a product says.
+      role: one of `layout.ROLES`.
+      weak: whether it is known only from what it is added to, which gives way to a product.
     """
     root = self.find()
     for piece in root.pieces:
@@ -83,7 +83,7 @@ class Taken(NamedTuple):
   """What was taken along an axis of a kernel.
 
   Attributes:
-    axis: of which it was taken.
+    axis: the axis that it was taken from.
     begin: where it begins; None where each turn of a loop takes the next.
     size: how much it is.
     turns: how many there are until all is taken.
@@ -105,8 +105,8 @@ class Scalar(NamedTuple):
   """What is known of a value of one entry: the number itself, or that it counts a loop's turns.
 
   Attributes:
-    number: itself; None of a counter.
-    turns: of a counter, how many it counts, from 0.
+    number: the number itself; None for a counter.
+    turns: how many turns a counter counts, from 0.
   """
 
   number: Any = None
@@ -120,9 +120,9 @@ class Value:
   Attributes:
     axes: their nodes.
     kind: one of those above.
-    taken: of a kernel, what was taken of it, axis by axis.
-    scalar: of a single entry, what it is, where that is known; of all integers from 0 on, one
-      along the only axis, how many they are.
+    taken: what was taken of a kernel, axis by axis.
+    scalar: what a single entry is, where that is known; for all integers from 0 on, along the
+      only axis, how many they are.
   """
 
   axes: list[Node]
