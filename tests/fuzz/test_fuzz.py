@@ -21,7 +21,7 @@ def wrong(tried):
 
 
 def test_settings_that_can_not_be_are_refused_and_others_are_trained(tmp_path):
-  tried = list(settings.tried(40, 3, tmp_path, bases=('quickstart', 'lenet300_sparse_vd')))
+  tried = list(settings.tried(40, 4, tmp_path, bases=('quickstart', 'lenet300_sparse_vd')))
   assert len(tried) == 40
   assert not wrong(tried)
   assert {'refused', 'trained'} <= {verdict.kind for _, verdict in tried}
