@@ -172,9 +172,9 @@ def _holding(config: Mapping[str, Any]) -> str:
   for key, field in known.items():  # what nothing reads then must be as it is by default
     if field.read is not None and not field.read.when({'prune': {**block, **wanted}}):
       wanted[as_given.get(fields.base_of(key), key)] = field.default
-  wanted = {
-    key: value for key, value in wanted.items() if key == 'allocation' or block.get(key) != value
-  }  # an absolute threshold, of which 0 is one, whatever a config's file has
+  # A config's file may have a block that its chain does not show.
+  told = ('allocation',) if 'prune' in chain else ('allocation', 'density')
+  wanted = {key: v for key, v in wanted.items() if key in told or block.get(key) != v}
   flags = {f'prune.{key}': value for key, value in wanted.items()}
   if 'prune' not in chain:
     names = "','".join((*chain, 'prune'))

@@ -145,7 +145,7 @@ def test_a_figure_that_is_not_the_run_s_is_told_of(mine, tmp_path, caplog):
   assert caplog.text.count(f'summary.json {digests.CHANGED}') == 2
   report.report([mine], tmp_path / 'out')
   (row,) = run_folders.read_csv(tmp_path / 'out').values()
-  assert row['problems'] == f'summary.json {digests.CHANGED}'
+  assert row['problems'] == f'summary.json {digests.CHANGED}; it is not counted'
 
 
 def test_restarting_a_finished_run_keeps_each_of_the_earlier(runs, tmp_path):
