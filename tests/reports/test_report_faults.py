@@ -341,4 +341,4 @@ def test_a_finished_run_that_lost_its_environment_says_so(tmp_path, without_figu
   rows = reported(tmp_path)
   assert rows['finished']['problems'] == 'environment.json is missing'
   assert rows['finished']['state'] == 'finished'
-  assert rows['unfinished']['problems'] == ''
+  assert rows['unfinished']['problems'] == 'environment.json is missing'

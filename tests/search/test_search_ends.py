@@ -21,7 +21,10 @@ def choices(key, *values):
 
 def check(*space, overrides=(), with_ends=True, **changes):
   """Of the quick start: digits, 9 epochs, a cut to 5 % after half of one."""
-  overrides = ('epochs=9.0', 'prune.begin_epochs=0.5', *overrides)
+  given = ('epochs=9.0', 'prune.begin_epochs=0.5', *overrides)
+  by_field = {text.partition('=')[0]: text for text in given}  # each once, the last one counts
+  varied = {one['key'] for one in space}
+  overrides = tuple(text for field, text in by_field.items() if field not in varied)
   asked = base.get_config().to_dict() | {'space': space, 'overrides': overrides} | changes
   resolve = sweep_worker.resolver(overrides)
   return ends.check(settings.check(asked, resolve), resolve, with_ends=with_ends)
