@@ -232,7 +232,7 @@ def test_as_the_last_link_what_momentum_there_is_never_moves_a_removed_weight():
 def test_n_of_m_follows_its_schedule_to_its_target():
   params = {'w': kernel(8, 10)}
   schedule = PruningSchedule((0, 1, 2), (0.75, 0.5, 0.25))
-  history = train(prune(schedule, granularity=granularity.n_m(2, 4)), params, 3)
+  history = train(prune(schedule, granularity=granularity.n_of_m(4)), params, 3)
   for n, (after, _) in zip((3, 2, 1), history[1:], strict=True):
     in_each_group = (after['w'] != 0).reshape(2, 4, 10).sum(1)
     assert bool(jnp.all(in_each_group == n))
