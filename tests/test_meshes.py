@@ -27,7 +27,7 @@ METHODS = {
   'magnitude': {},
   'uniform': {'allocation': allocation.uniform()},
   'filters': {'granularity': granularity.filters()},
-  '2:4': {'granularity': granularity.n_m(2, 4)},
+  '2:4': {'granularity': granularity.n_of_m(4)},
   'blocks': {'granularity': granularity.blocks(2, 2)},
   'lamp': {'criterion': criteria.lamp},
   'saliency': {'criterion': criteria.saliency},

@@ -1,5 +1,6 @@
 """Pruning once, for people who only want that: no schedule, no optimizer."""
 
+import math
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -84,11 +85,15 @@ def prune_to(
   given = {'sparsity': sparsity, 'compression': compression, 'macs': macs, 'parameters': parameters}
   density = _density(given, params, told)
   rule = _rule(allocation, granularity, density)
-  costs = None if rule is None else _costs(params, granularity, macs, positions, told)
+  fixed = _fixed(granularity, density, macs)
+  costs = None
+  if rule is not None and fixed is None:
+    costs = _costs(params, granularity, macs, positions, told)
   share = density
-  if rule is not None and costs is None:
+  if fixed is not None:
+    share = fixed
+  elif rule is not None and costs is None:
     share = _share_of_chosen(params, exclude, density, told)
-  share = getattr(granularity, 'density', None) or share
   parts = Renewal(
     schedule=schedules.PruningSchedule((0,), (share,)),
     criterion=criterion,
@@ -108,6 +113,18 @@ def prune_to(
     _warn_of_thin_layers(masks, share)
   pruned = jax.tree.map(lambda m, p: jnp.where(m, p, 0).astype(p.dtype), masks, params)
   return (pruned, masks) if return_masks else pruned
+
+
+def _fixed(granularity, density, macs) -> float | None:
+  """What the chosen kernels keep where N:M sparsity says so; the same must be asked for."""
+  fixed = getattr(granularity, 'density', None)
+  if fixed is None or isinstance(density, tuple):
+    return None
+  if macs is not None:
+    raise ValueError('granularity n_m says what stays: give sparsity in the place of macs')
+  if not math.isclose(density, fixed):
+    raise ValueError(f'density={density:.6g} must be {fixed:.6g}, the n / m of the granularity n_m')
+  return fixed
 
 
 def _warn_of_thin_layers(masks: Any, share: float) -> None:

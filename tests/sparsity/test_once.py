@@ -207,3 +207,15 @@ def test_a_gradient_of_another_shape_is_not_broadcast(grad, message):
   params = {'w': jnp.ones((4, 4))}
   with pytest.raises(ValueError, match=message):
     sparsejax.prune_to(params, sparsity=0.5, criterion=sparsejax.criteria.saliency, grad=grad)
+
+
+def test_n_m_is_met_by_the_density_that_it_says_and_by_no_other():
+  params = {'a': {'kernel': jnp.arange(1.0, 9.0)[:, None]}, 'b': {'kernel': jnp.ones((4, 4))}}
+  two_of_four = granularity.n_m(2, 4)
+  pruned = sparsejax.prune_to(params, sparsity=0.5, exclude='b', granularity=two_of_four)
+  assert (pruned['a']['kernel'] != 0).reshape(2, 4).sum(1).tolist() == [2, 2]
+  assert bool((pruned['b']['kernel'] == 1).all())
+  with pytest.raises(ValueError, match=r'density=0\.3 must be 0\.5, the n / m of the granu'):
+    sparsejax.prune_to(params, sparsity=0.7, granularity=two_of_four)
+  with pytest.raises(ValueError, match=r'density=0\.25 must end at 0\.5, the n'):
+    sparsejax.prune(sparsejax.one_shot(0, 0.25), granularity=two_of_four)

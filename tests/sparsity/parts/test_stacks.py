@@ -45,7 +45,7 @@ GRANULARITIES = {
   'filters': granularity.filters(),
   'input_channels': granularity.input_channels(),
   'blocks': granularity.blocks(3, 5),
-  'n_m': granularity.n_m(2, 4),
+  'n_of_m': granularity.n_of_m(4),
 }
 ALLOCATIONS = (allocation.global_rank, allocation.uniform, allocation.erk)
 
@@ -55,7 +55,7 @@ ALLOCATIONS = (allocation.global_rank, allocation.uniform, allocation.erk)
 @pytest.mark.parametrize('rule', ALLOCATIONS)
 @pytest.mark.parametrize('name', GRANULARITIES)
 def test_masks_are_those_of_the_layers_apart(name, rule, axis):
-  if name == 'n_m' and rule is allocation.global_rank:
+  if name == 'n_of_m' and rule is allocation.global_rank:
     rule = allocation.uniform
   together, apart = stacked(axis)
   prune = functools.partial(
