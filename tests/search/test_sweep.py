@@ -422,9 +422,15 @@ REFUSED = (
     (QUICKSTART, '--workdir=DIR', "--config.overrides=('epochs=9.0', 'seed=3')"),
     "overrides: 'seed=3': the seeds of a search are set by its `seeds`, as in seeds=(3,)",
   ),
-  ((QUICKSTART, '--workdir=DIR', '--config.overrides=None'), 'overrides=None must be a tuple of'),
-  ((QUICKSTART, '--workdir=DIR', '--config.space=None'), 'space=None must be a tuple'),
-  ((QUICKSTART, '--workdir=DIR', '--config.scheduler=None'), 'scheduler=None must be a block such'),
+  (
+    (QUICKSTART, '--workdir=DIR', '--config.overrides=None'),
+    'config.overrides=None must be a tuple',
+  ),
+  ((QUICKSTART, '--workdir=DIR', '--config.space=None'), 'config.space=None must be a tuple'),
+  (
+    (QUICKSTART, '--workdir=DIR', '--config.scheduler=None'),
+    'config.scheduler=None must be a block',
+  ),
   ((QUICKSTART, '--workdir=DIR', '--study='), "--study='' must be a text of one line"),
   ((QUICKSTART, '--workdir=gs://bucket'), "--workdir='gs://bucket' must be a folder of this"),
   ((QUICKSTART, '--workdir=DIR', "--config.space=('l1',)"), "space: 'l1' must be a dict"),
