@@ -87,19 +87,23 @@ class World:
     _must(_launch('quickstart', **{'seed': '7'})(self.whole / 'another'))
 
   def cases(self, count: int, seed: int) -> list[Case]:
-    """Returns so many cases drawn from all; every one where there are no more."""
-    every = [
-      Case(source, file, way, reader)
-      for source, readers in self.readers.items()
-      for file in self.files(source)
-      for way in WAYS
-      for reader in readers
-    ]
+    """Returns so many cases, dealt to the readers in turn; every one where there are no more."""
     chance = random.Random(seed)
+    dealt = [
+      (turn, case)
+      for source, readers in self.readers.items()
+      for reader in readers
+      for turn, case in enumerate(self._shuffled(source, reader, chance))
+    ]
+    return [case for _, case in sorted(dealt, key=lambda one: one[0])[:count]]
+
+  def _shuffled(self, source: str, reader: str, chance: random.Random) -> list[Case]:
+    """Returns every case of a reader, in an order of chance; files of arrays come late."""
+    every = [Case(source, file, way, reader) for file in self.files(source) for way in WAYS]
     # Files of arrays are many and alike: a folder's own files must not drown in them.
     weights = [0.15 if '/arrays/' in case.file else 1.0 for case in every]
     keys = {case: chance.random() ** (1 / w) for case, w in zip(every, weights, strict=True)}
-    return sorted(every, key=lambda case: -keys[case])[:count]
+    return sorted(every, key=lambda case: -keys[case])
 
   def files(self, source: str) -> list[str]:
     """Returns the files of a folder, those of the runs of a search among them."""
