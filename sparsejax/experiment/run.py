@@ -10,7 +10,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from sparsejax.experiment.config import fields, identity
+from sparsejax.experiment.config import identity
 from sparsejax.experiment.machine import files, hosts, parallel
 from sparsejax.experiment.outcome.finish import finish
 from sparsejax.experiment.rundir import checkpoint, runs
@@ -155,44 +155,17 @@ def _start_from(state: RunState, source: str, experiment: setup.Experiment) -> R
   return RunState(train, state.best._replace(**best))
 
 
-# What holds a pruned network's zeros from step 0 on: a threshold of 0 cuts what is 0 already.
-HOLDING = {
-  **{'schedule': 'one_shot', 'begin_epochs': 0.0, 'threshold': 0.0, 'density_of': 'groups'},
-  **{'allocation': 'absolute_threshold', 'granularity': 'weight', 'update_rule': 'nested'},
-  **{'parameters': 'kernels', 'exclude': ()},
-}
-
-
-def _holding(config: Mapping[str, Any]) -> str:
-  """The flags that turn a config into one that holds the zeros that it starts from."""
-  known, chain = fields.LINKS['prune'], config['chain']
-  block = config.get('prune') or fields.values(known)
-  as_given = {fields.base_of(key): key for key in block}  # a duration in its own unit
-  wanted = {as_given.get(fields.base_of(key), key): value for key, value in HOLDING.items()}
-  for key, field in known.items():  # what nothing reads then must be as it is by default
-    if field.read is not None and not field.read.when({'prune': {**block, **wanted}}):
-      wanted[as_given.get(fields.base_of(key), key)] = field.default
-  # A config's file may have a block that its chain does not show.
-  told = ('allocation',) if 'prune' in chain else ('allocation', 'density')
-  wanted = {key: v for key, v in wanted.items() if key in told or block.get(key) != v}
-  flags = {f'prune.{key}': value for key, value in wanted.items()}
-  if 'prune' not in chain:
-    names = "','".join((*chain, 'prune'))
-    flags = {'chain': f"('{names}')"} | flags
-  texts = [f'--config.{name}={value}' for name, value in flags.items()]
-  return ' '.join(f'"{text}"' if '(' in text else text for text in texts)
-
-
 def _of_zeros(network: Mapping[str, Any], experiment: setup.Experiment) -> str:
   """What to say where a pruned network's zeros would train again, '' where nothing."""
-  counts = measure.report(network['params'])
+  counts, chain = measure.report(network['params']), experiment.config['chain']
   active, weights = counts['active_weights'], counts['weights']
-  if active == weights or experiment.agenda.first_cut == 0:
+  if active == weights or 'hold' in chain or experiment.agenda.first_cut == 0:
     return ''
-  return (
-    f'{active:,} of its {weights:,} weights are active, and the others will train again, since '
-    f'nothing holds them at zero from the start; to hold them: {_holding(experiment.config)}'
-  )
+  what = f'{active:,} of its {weights:,} weights are active, and the others will train again'
+  if experiment.agenda.grows:
+    return f'{what}, as prune.update_rule has it'
+  names = ','.join(f"'{name}'" for name in (*chain, 'hold'))
+  return f'{what}; to hold them at zero: "--config.chain=({names})"'
 
 
 def _read_source(source: str, like: Any, experiment: setup.Experiment) -> tuple[Any, bool]:

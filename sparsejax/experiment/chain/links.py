@@ -9,15 +9,18 @@ import optax
 
 from sparsejax.experiment.chain import rates
 from sparsejax.experiment.chain.durations import Clock
+from sparsejax.experiment.config import fields
 from sparsejax.internal.lookup import lookup
+from sparsejax.sparsity.leaves import tree
 from sparsejax.transforms.bounding import bound_variances
+from sparsejax.transforms.holding import hold
 from sparsejax.transforms.kl import add_kl_gradients
 from sparsejax.transforms.proximal import proximal_group_l1, proximal_l1
 from sparsejax.transforms.pruning import prune
 from sparsejax.transforms.rewinding import rewind
 
 PROXIMAL = {f.__name__: f for f in (proximal_l1, proximal_group_l1)}
-OURS = {f.__name__: f for f in (prune, rewind, add_kl_gradients, bound_variances)} | PROXIMAL
+OURS = {f.__name__: f for f in (prune, hold, rewind, add_kl_gradients, bound_variances)} | PROXIMAL
 
 
 @functools.cache
@@ -41,6 +44,26 @@ def inside(name: str, blocks: Mapping[str, Any]) -> tuple[str, ...]:
   return tuple((blocks.get(name) or {}).get('inner', ())) if name in OURS else ()
 
 
+def chosen(name: str, blocks: Mapping[str, Any]) -> dict[str, Any]:
+  """Returns the whole block of a link of ours that acts on a choice of the parameters.
+
+  Raises:
+    ValueError: a setting that is unknown or missing, or a choice that can't be.
+  """
+  settings, known = dict(blocks.get(name) or {}), tuple(fields.LINKS[name])
+  for key in settings:
+    lookup('setting', f'{name}.{key}', {f'{name}.{setting}': None for setting in known})
+  missing = [setting for setting in known if setting not in settings]
+  if missing:
+    raise ValueError(f'{name}.{missing[0]} is missing; {name} needs {", ".join(known)}')
+  lookup(f'{name}.parameters', settings['parameters'], dict.fromkeys(tree.CHOICES))
+  try:
+    tree.patterns(settings['exclude'])
+  except ValueError as error:
+    raise ValueError(f'{name}.{error}') from None
+  return settings
+
+
 def unfold(
   chain: tuple[str, ...], blocks: Mapping[str, Any], around: tuple[str, ...] = ()
 ) -> tuple[str, ...]:
@@ -62,6 +85,7 @@ STAGES = {
   'bound_variances': PARAMETER,
   **dict.fromkeys(PROXIMAL, PARAMETER),
   'prune': MASK,
+  'hold': MASK,
 }
 
 

@@ -18,6 +18,7 @@ from sparsejax.internal.lookup import lookup
 from sparsejax.posterior import weight_variances
 from sparsejax.sparsity.counting.costs import Costs
 from sparsejax.transforms.bounding import bound_variances
+from sparsejax.transforms.holding import hold
 from sparsejax.transforms.kl import add_kl_gradients
 
 
@@ -60,7 +61,7 @@ def build(
 
 
 def _check_growth(chain, blocks):
-  """Refuses momentum ahead of a rule that lets weights come back: it would push them at once."""
+  """Refuses what is wrong with weights that come back: momentum ahead of them, and held zeros."""
   grows = pruning.grows(blocks.get('prune') or {})
   ahead = [link for link in chain if link in proximal.MOMENTUM or link in proximal.METRICS]
   if 'prune' in chain and grows and ahead:
@@ -68,17 +69,24 @@ def _check_growth(chain, blocks):
       f"config.chain={chain}: '{ahead[0]}' keeps momentum of weights that prune.update_rule brings "
       'back; put it in prune.inner'
     )
+  if 'prune' in chain and grows and 'hold' in chain:
+    raise ValueError(
+      f"config.chain={chain}: 'hold' keeps weights at zero that prune.update_rule brings back; "
+      'leave it out'
+    )
 
 
 def _build_link(name, blocks, clock, costs, unfolded):
   block = dict(blocks.get(name) or {})
-  if name in ('prune', *links.PROXIMAL):
+  if name in ('prune', 'hold', *links.PROXIMAL):
     inside = [
       _build_link(link, blocks, clock, costs, unfolded) for link in links.inside(name, blocks)
     ]
     inner = optax.chain(*inside) if inside else None
     if name in links.PROXIMAL:
       return proximal.build(name, blocks, clock, inner, unfolded)
+    if name == 'hold':
+      return hold(inner=inner, **_choice(links.chosen(name, blocks)))
     return pruning.build(block, clock, seed=blocks.get('seed', 0), inner=inner, costs=costs)
   if name == 'add_kl_gradients':
     return _build_kl(block, clock)
@@ -104,6 +112,10 @@ def _build_link(name, blocks, clock, costs, unfolded):
   except (TypeError, ValueError) as error:
     raise ValueError(f'config.chain: {name}: {str(error).splitlines()[0]}') from None
   return link
+
+
+def _choice(settings: Mapping[str, Any]) -> dict[str, Any]:
+  return {key: settings[key] for key in ('parameters', 'exclude')}
 
 
 def _build_kl(block, clock):

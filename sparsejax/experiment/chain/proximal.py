@@ -5,9 +5,7 @@ import math
 
 from sparsejax.experiment.chain import links, pruning, rates
 from sparsejax.experiment.chain.links import PROXIMAL
-from sparsejax.experiment.config import fields
 from sparsejax.internal.lookup import lookup
-from sparsejax.sparsity.leaves import tree
 from sparsejax.transforms.preconditioners import adam_metric, amsgrad_metric, rms_metric
 
 # What a proximal link may have ahead of it: what gives a constant unit gradient the step of the
@@ -25,12 +23,11 @@ METRICS = {
   **dict.fromkeys(('amsgrad', 'scale_by_amsgrad'), amsgrad_metric),
 }
 GROUPED = {name: pruning.GRANULARITIES[name] for name in ('filters', 'input_channels', 'blocks')}
-SETTINGS = {name: tuple(fields.LINKS[name]) for name in PROXIMAL}
 
 
 def build(name, blocks, clock, inner, unfolded):
   """A proximal link, with the learning rate and the momentum of the links that updates pass."""
-  settings = _proximal_settings(name, blocks)
+  settings = links.chosen(name, blocks)
   ahead = unfolded[: unfolded.index(name)]
   metric = _metric(name, ahead, blocks)
   strength = settings['strength']
@@ -48,21 +45,6 @@ def build(name, blocks, clock, inner, unfolded):
     return PROXIMAL[name](strength, rate, momentum, inner=inner, metric=metric, **parts)
   except (TypeError, ValueError) as error:
     raise ValueError(f'{name}: {error}') from None
-
-
-def _proximal_settings(name, blocks):
-  settings, known = dict(blocks.get(name) or {}), SETTINGS[name]
-  for key in settings:
-    lookup('setting', f'{name}.{key}', {f'{name}.{setting}': None for setting in known})
-  missing = [setting for setting in known if setting not in settings]
-  if missing:
-    raise ValueError(f'{name}.{missing[0]} is missing; {name} needs {", ".join(known)}')
-  lookup(f'{name}.parameters', settings['parameters'], dict.fromkeys(tree.CHOICES))
-  try:
-    tree.patterns(settings['exclude'])
-  except ValueError as error:
-    raise ValueError(f'{name}.{error}') from None
-  return settings
 
 
 def _metric(name, ahead, blocks):

@@ -222,6 +222,11 @@ LINKS: dict[str, dict[str, Field]] = {
     'floor': Field(1, Integer(0), 'weights (groups) that every layer keeps at least'),
     'inner': Field((), Names(), 'links that run inside the masks instead of before them'),
   },
+  'hold': {
+    'parameters': Field('kernels', _PARAMETERS, 'whose zeros are held; all: biases too'),
+    'exclude': _EXCLUDE,
+    'inner': Field((), Names(), 'links that run inside the masks instead of before them'),
+  },
   'add_kl_gradients': {
     'weight': Field(
       1.0, Scheduled(NOT_NEGATIVE), 'of the KL, over the number of training examples'

@@ -105,7 +105,7 @@ def _check_chain(config):
       f"config.chain: '{decays[0]}' would decay the posteriors' log-variances towards 0, variances "
       f"of 1; with layers='{config['layers']}' the KL must be in its place"
     )
-  for name in ('prune', 'proximal_l1', 'proximal_group_l1'):
+  for name in ('prune', 'hold', 'proximal_l1', 'proximal_group_l1'):
     if name in names and config[name]['parameters'] != 'kernels':
       raise ValueError(
         f"{name}.parameters='{config[name]['parameters']}' has the posteriors' variances in it; "

@@ -23,6 +23,7 @@ from sparsejax.experiment.training.setup import Experiment, on_devices
 from sparsejax.internal import signals
 from sparsejax.sparsity.counting import measure
 from sparsejax.transforms.inner.masking import apply_masks
+from sparsejax.transforms.pruning import PruneState
 
 
 class Trainer:
@@ -238,7 +239,8 @@ class Trainer:
 
     If it has posteriors BatchNorm's averages are taken of it anew, as for every validation.
     """
-    cut = apply_masks(params, optax.tree.get(self.state.train.opt_state, 'masks'))
+    pruned = optax.tree.get(self.state.train.opt_state, PruneState.__name__)  # `hold` has masks too
+    cut = apply_masks(params, pruned.masks)
     cut = self._deploy(cut, batch_stats)
     figures = self._validate(cut, batch_stats)
     self.host['phases']['pruned'] = phase_of(self.experiment, cut, step, *figures)

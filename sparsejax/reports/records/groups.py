@@ -18,7 +18,7 @@ DENSE, UNSTRUCTURED, SEMI_STRUCTURED, STRUCTURED = (
 )
 KINDS = (DENSE, UNSTRUCTURED, SEMI_STRUCTURED, STRUCTURED)
 MOST_SETTINGS = 4  # in a label
-TAKING = {'prune', 'add_kl_gradients', *PROXIMAL}  # links that take weights away
+TAKING = {'prune', 'hold', 'add_kl_gradients', *PROXIMAL}  # links that take weights away
 
 
 class Group(NamedTuple):

@@ -117,6 +117,25 @@ def test_prune_cuts_last_and_holds():
   assert masks['w'].tolist() == [True, False]
 
 
+@pytest.mark.parametrize('inner', [(), ('trace', 'scale_by_learning_rate')], ids=['last', 'around'])
+def test_hold_keeps_the_zeros_that_training_starts_from(inner):
+  # A step of 0.5 on a gradient of 1; where the weight is 0 it stays so, whatever its gradient.
+  ahead = tuple(name for name in SGD[1:] if name not in inner)
+  blocks = BLOCKS | {'hold': {'parameters': 'all', 'exclude': (), 'inner': inner}}
+  found, state = train((*ahead, 'hold'), blocks, [2.0, 0.0], [[1.0, 7.0]])
+  assert found == [[1.5, 0.0]]
+  assert optax.tree.get(state, 'masks')['w'].tolist() == [True, False]
+
+
+def test_hold_needs_its_settings_and_refuses_weights_that_come_back():
+  with pytest.raises(ValueError, match=r'^hold\.inner is missing; hold needs parameters, exclude'):
+    optimizer.build((*SGD, 'hold'), BLOCKS | {'hold': {'parameters': 'all', 'exclude': ()}}, CLOCK)
+  hold = {'parameters': 'all', 'exclude': (), 'inner': ()}
+  prune = PRUNE | {'update_rule': 'set', 'schedule': 'periodic', 'inner': SGD[1:]}
+  with pytest.raises(ValueError, match=r"'hold' keeps weights at zero that prune\.update_rule"):
+    optimizer.build(('prune', 'hold'), BLOCKS | {'prune': prune, 'hold': hold}, CLOCK)
+
+
 def test_inner_links_run_inside_the_masks_in_their_order():
   """The clip inside sees only what is kept: outside, the cut weight would eat the norm."""
   blocks = BLOCKS | {

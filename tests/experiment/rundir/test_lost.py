@@ -1,5 +1,6 @@
 """A run whose files were damaged, lost or swapped: it goes on to the same figures, or refuses."""
 
+import ast
 import shlex
 import shutil
 
@@ -12,9 +13,9 @@ import run_folders
 import sparsejax
 from configs import quickstart
 from sparsejax import report
-from sparsejax.experiment.config import base, commandline
+from sparsejax.experiment.config import base
 from sparsejax.experiment.machine import files
-from sparsejax.experiment.run import _holding, run
+from sparsejax.experiment.run import run
 from sparsejax.experiment.rundir import checkpoint, digests
 from sparsejax.experiment.terminal.errors import PausedError, UsageError
 from sparsejax.experiment.training import setup
@@ -197,48 +198,38 @@ def test_the_zeros_of_a_pruned_network_are_told_where_they_train_again(runs, tmp
   assert '2,510 of its 50,200 weights are active, and the others will train again' in said
 
 
-EXCHANGING = ('--config.prune.update_rule=set', '--config.prune.schedule=periodic')
+EXCHANGING = {'update_rule': 'rigl', 'schedule': 'periodic', 'inner': base.SGD[1:]}
 PRUNING_LATER = {
-  'dense': ("--config.chain=('add_decayed_weights','trace','scale_by_learning_rate')",),
-  'one cut': (),
-  'gradually': ('--config.prune.schedule=cubic', '--config.prune.end_epochs=0.8'),
-  'blocks': ('--config.prune.granularity=blocks', '--config.prune.block=(2, 2)'),
-  'exchanging': (
-    *EXCHANGING,
-    '--config.prune.end_steps=30',
-    '--config.prune.every_steps=9',
-    '--config.prune.drop_fraction=0.1',
-    "--config.chain=('prune',)",
-    "--config.prune.inner=('trace','scale_by_learning_rate')",
-  ),
+  'dense': {'chain': base.SGD},
+  'one cut': {},
+  'gradually': {'prune': {'schedule': 'cubic', 'end_epochs': 0.8, 'begin_epochs': 0.5}},
+  'inside': {'chain': ('prune',), 'prune': {'begin_epochs': 0.5, 'inner': base.SGD[1:]}},
 }
 
 
-def flags_of(case):
-  later = () if case == 'dense' else ('--config.prune.begin_epochs=0.5',)
-  return ['--config=configs/quickstart.py', '--config.epochs=1.0', *PRUNING_LATER[case], *later]
-
-
-@pytest.mark.usefixtures('_from_the_root')
 @pytest.mark.parametrize('case', PRUNING_LATER)
-def test_the_advice_to_hold_zeros_can_be_followed_whatever_the_config_prunes(case):
-  advice = shlex.split(_holding(setup.build(commandline.resolve(flags_of(case))).config))
-  experiment = setup.build(commandline.resolve([*flags_of(case), *advice]))
-  assert experiment.agenda.first_cut == 0
-  assert experiment.threshold == 0.0
+def test_who_follows_the_advice_holds_the_zeros_whatever_the_config_prunes(
+  case, runs, tmp_path, capsys
+):
+  changes = {'epochs': 1.0, 'init_from': str(runs / 'whole')} | PRUNING_LATER[case]
+  if 'prune' not in changes and case != 'dense':
+    changes['prune'] = {'begin_epochs': 0.5}
+  train(tmp_path / 'first', **changes)
+  [told] = [line for line in capsys.readouterr().out.splitlines() if 'will train again' in line]
+  [advice] = shlex.split(told.partition('; to hold them at zero: ')[2])
+  changes['chain'] = ast.literal_eval(advice.removeprefix('--config.chain='))
+  held = train(tmp_path / 'held', **changes)
+  assert 'will train again' not in capsys.readouterr().out
+  assert held['active_weights'] <= 2510
 
 
-def test_who_follows_the_advice_holds_the_zeros(runs, tmp_path):
-  flags = [*flags_of('dense'), f'--config.init_from={runs / "whole"}']
-  status, told, error = commands.launch(*flags, f'--workdir={tmp_path / "first"}')
-  assert status == 0, error
-  [told] = [line for line in told.splitlines() if 'will train again' in line]
-  advice = shlex.split(told.partition('; to hold them: ')[2])
-  assert '--config.prune.allocation=absolute_threshold' in advice
-  status, told, error = commands.launch(*flags, *advice, f'--workdir={tmp_path / "held"}')
-  assert status == 0, error
-  assert 'will train again' not in told
-  assert commands.summary(tmp_path / 'held')['active_weights'] == 2510
+def test_a_rule_that_brings_weights_back_holds_no_zeros(runs, tmp_path, capsys):
+  rule = {'begin_epochs': 0.2, 'end_epochs': 0.8, 'every_steps': 9, 'allocation': 'uniform'}
+  changes = {'epochs': 1.0, 'chain': ('prune',), 'prune': EXCHANGING | rule}
+  train(tmp_path / 'run', init_from=str(runs / 'whole'), **changes)
+  assert 'will train again, as prune.update_rule has it' in capsys.readouterr().out
+  with pytest.raises(ValueError, match=r"'hold' keeps weights at zero that prune\.update_rule"):
+    setup.build(settings(**changes | {'chain': ('prune', 'hold')}))
 
 
 def test_a_layer_of_which_hardly_a_weight_is_left_is_named(tmp_path, capsys):
