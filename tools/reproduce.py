@@ -71,7 +71,7 @@ def _parsed(argv: list[str] | None) -> argparse.Namespace:
   add('--data', help='of tensorflow-datasets; default: its own')
   add('--collect', action='store_true', help='only what is finished already')
   add('--jobs', type=int, default=1, help='runs at a time, each on its own cores')
-  add('--seconds', type=float, help='that there are; a run that can not end in them is not begun')
+  add('--seconds', type=float, help='that there are; a run that cannot end in them is not begun')
   add('--cache', type=pathlib.Path, help='of compiled programs, to be carried from here to there')
   add('--out', type=pathlib.Path, default=kept.RESULTS, help='where what is kept goes')
   add('--only', default='', help='a regular expression: just these rows, and what they need')

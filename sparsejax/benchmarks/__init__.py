@@ -1,1 +1,1 @@
-"""What `python -m sparsejax.benchmark` times: programs of ours and of PyTorch, in turns."""
+"""What `python -m sparsejax.benchmark` times: our programs and PyTorch's, in turns."""

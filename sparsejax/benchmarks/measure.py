@@ -1,4 +1,4 @@
-"""The figures of a benchmark: everything is timed in turns, and what follows from the medians."""
+"""The figures of a benchmark: everything is timed in turns; the figures follow from the medians."""
 
 import os
 import pathlib
@@ -36,10 +36,11 @@ def measure(
 
   Args:
     experiment: the built config.
-    peer: the same network in another framework, started; its steps are timed in turns with these.
-    count: how many rounds.
+    peer: the same network in another framework, already started; its steps are timed in turns
+      with ours.
+    count: the number of rounds.
     profile: a folder for a trace of some steps.
-    note: told in a line how far it is.
+    note: receives each line of progress.
   """
   where = description(experiment)
   subject = Subject(experiment)
@@ -76,7 +77,7 @@ def measure(
       'predicted': traffic.predicted_bytes(subject.variables),
       'found': traffic.found_bytes(compiled.as_text()),
     },
-    # Of the program that runs: the body of a loop counts once, and both branches of a condition.
+    # In the compiled program the body of a loop counts once, and both branches of a condition do.
     'program_flops': compiled.cost_analysis().get('flops'),
     'rounds': count,
     'timed': TIMED,
@@ -92,16 +93,16 @@ def speeds(
   product_flops: float,
   peers: Sequence[str] = (),
 ) -> dict[str, Any]:
-  """Returns what follows from the times, with None for what is measured otherwise.
+  """Returns the figures that follow from the times, with None for those measured otherwise.
 
   Args:
     times: the seconds in each round of `step`, `forward`, `gradient` (both passes), `chain`,
-      `product` and the peers, and where the chain has links of sparsity those of `bare_step` and
-      `bare_chain`, without them.
-    batch_size: examples a step.
-    flops: of a step.
-    product_flops: of a matrix product.
-    peers: the names of the other framework's ways.
+      `product` and the peers; and, if the chain has sparsity transformations, of `bare_step` and
+      `bare_chain`, which lack them.
+    batch_size: examples per step.
+    flops: operations of a step.
+    product_flops: operations of a matrix product.
+    peers: the names of the other framework's variants.
   """
   medians = {name: statistics.median(of_rounds) for name, of_rounds in times.items()}
   rate = batch_size / medians['step']
@@ -132,7 +133,7 @@ def speeds(
 
 
 def timed_compilation(step: Repeated) -> tuple[Any, float]:
-  """Returns the compiled program of a step, and the seconds from tracing to there, uncached."""
+  """Returns the compiled program of a step, and the seconds to trace and compile it, uncached."""
   with compilation.without_cache():
     begun = time.perf_counter()
     compiled = step.lower().compile()
@@ -140,7 +141,7 @@ def timed_compilation(step: Repeated) -> tuple[Any, float]:
 
 
 def description(experiment: Experiment) -> dict[str, Any]:
-  """Returns what is measured, and where; the load is that of others, if asked before."""
+  """Returns what is measured and where; called before measuring, it shows the load of others."""
   config = experiment.config
   environment = {'threads': threads.available(), 'load_average': os.getloadavg()[0]}
   return {

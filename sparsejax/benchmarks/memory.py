@@ -1,4 +1,4 @@
-"""The memory that a program takes: as the compiler plans it, and as the system sees it."""
+"""The memory that a program takes, as the compiler plans it and as the system sees it."""
 
 import pathlib
 import resource
@@ -14,7 +14,7 @@ PLANNED = ('argument', 'output', 'alias', 'temp')  # what an output overwrites i
 def planned(compiled: Any) -> dict[str, int]:
   """Returns the bytes on one device that the compiler planned, and their sum `predicted_bytes`.
 
-  Nothing where it does not tell.
+  The result is empty if the compiler does not tell.
   """
   analysis = compiled.memory_analysis()
   if analysis is None:
@@ -24,10 +24,10 @@ def planned(compiled: Any) -> dict[str, int]:
 
 
 def peak_during(run: Callable[[], Any]) -> dict[str, int]:
-  """Returns the most bytes held while `run` runs, `peak_bytes`, and those held before.
+  """Returns the most bytes held while `run` runs, `peak_bytes`, and the bytes held before.
 
-  On an accelerator those of the fullest device, since the process began; on a processor those
-  resident, with the interpreter, JAX and the data set among them.
+  On an accelerator these are the bytes of the fullest device since the process started; on CPU they
+  are the resident bytes, including the interpreter, JAX and the data set.
   """
   before, _ = _resident()
   run()
@@ -38,15 +38,15 @@ def peak_during(run: Callable[[], Any]) -> dict[str, int]:
 
 
 def _resident() -> tuple[int, int]:
-  """Returns the resident bytes, and the most there have been since the last call.
+  """Returns the resident bytes, and the most since the last call.
 
-  Where the system has no Linux's /proc, the most since the process began, twice.
+  Without Linux's /proc both are the most since the process started.
   """
   try:
     lines = pathlib.Path('/proc/self/status').read_text().splitlines()
     values = dict(line.split(':', 1) for line in lines)
     now, most = (1024 * int(values[key].split()[0]) for key in ('VmRSS', 'VmHWM'))
-    pathlib.Path('/proc/self/clear_refs').write_text('5')  # the most is from now on
+    pathlib.Path('/proc/self/clear_refs').write_text('5')  # the maximum starts anew
     return now, most
   except (OSError, KeyError):
     unit = 1 if sys.platform == 'darwin' else 1024

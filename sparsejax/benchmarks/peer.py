@@ -1,6 +1,6 @@
 """The same network in PyTorch: a process of its own, which is asked for a block of steps at a time.
 
-They speak in lines of JSON over its input and output. It may be another Python than this one.
+The two exchange lines of JSON over the process's input and output. It may run another Python.
 """
 
 import json
@@ -18,7 +18,7 @@ from sparsejax.experiment.training.posterior import DETERMINISTIC
 from sparsejax.experiment.training.setup import Experiment
 
 PROGRAM = pathlib.Path(__file__).parent / 'torch_peer'
-# What PyTorch's SGD makes of each of Optax's links, with the defaults of these.
+# The arguments of PyTorch's SGD for each Optax transformation, with Optax's defaults.
 SGD = {
   'add_decayed_weights': {'weight_decay': 0.0},
   'trace': {'decay': 0.9, 'nesterov': False},
@@ -28,7 +28,7 @@ SGD = {
 
 
 class PeerError(RuntimeError):
-  """The other process ended, or answered what can't be."""
+  """The other process ended, or its answer is impossible."""
 
 
 class Peer:
@@ -36,13 +36,13 @@ class Peer:
 
   Args:
     python: the interpreter that has PyTorch.
-    experiment: whose network, batch, precision and optimizer it takes.
-    chain: the links of the optimizer, without those of sparsity.
-    threads: that it may use.
+    experiment: the experiment whose network, batch, precision and optimizer PyTorch takes over.
+    chain: the transformations of the optimizer, without those for sparsity.
+    threads: the number of threads that it may use.
 
   Raises:
-    UsageError: no such interpreter, no PyTorch in it, or nothing there that this could be compared
-      with.
+    UsageError: the interpreter does not exist, it has no PyTorch, or PyTorch has no counterpart to
+      compare with.
   """
 
   def __init__(self, python: str, experiment: Experiment, chain: tuple[str, ...], threads: int):
@@ -68,7 +68,7 @@ class Peer:
     try:
       answer = self.ask(asked | {'folder': str(folder)})
       self.version, self.variants = answer['version'], tuple(answer['variants'])
-      self.failures: dict[str, str] = {}  # why a way can't be gone here
+      self.failures: dict[str, str] = {}  # why a variant does not run here
       params = jax.eval_shape(experiment.init_variables)['params']
       check_layers(layers_of(params), answer['layers'])
     except BaseException:
@@ -82,10 +82,10 @@ class Peer:
     self.close()
 
   def prepare(self) -> None:
-    """Makes a first step in every way, which compiles it; `variants` are then those that can be.
+    """Makes a first step of every variant, which compiles it, and keeps the variants that ran.
 
     Raises:
-      PeerError: none can.
+      PeerError: no variant ran.
     """
     for variant in self.variants:
       try:
@@ -97,18 +97,18 @@ class Peer:
       raise PeerError(next(iter(self.failures.values())))
 
   def timed(self, variant: str) -> Timed:
-    """Returns the function from a number of steps to the seconds that this variant takes."""
+    """Returns a function from a number of steps to the seconds that this variant takes for them."""
     return lambda steps: self.ask({'variant': variant, 'steps': steps})['seconds']
 
   def ask(self, question: dict[str, Any]) -> dict[str, Any]:
     """Returns the answer to a question.
 
     Raises:
-      UsageError: an answer that says what can't be.
-      PeerError: there is none, or one that says what went wrong.
+      UsageError: the answer refuses the question.
+      PeerError: no answer came, or the answer says what went wrong.
     """
     stdin, stdout = self._process.stdin, self._process.stdout
-    assert stdin is not None  # a pipe, as is the other
+    assert stdin is not None  # both are pipes
     assert stdout is not None
     try:
       stdin.write(json.dumps(question) + '\n')
@@ -138,10 +138,10 @@ class Peer:
 
 
 def request(experiment: Experiment, chain: tuple[str, ...]) -> dict[str, Any]:
-  """Returns what the other process has to know of an experiment.
+  """Returns what the other process needs to know about an experiment.
 
   Raises:
-    UsageError: what has no counterpart there.
+    UsageError: something in the experiment has no counterpart in PyTorch.
   """
   config, preprocessing = experiment.config, experiment.preprocessing
   for field, value, allowed in (
@@ -167,10 +167,10 @@ def request(experiment: Experiment, chain: tuple[str, ...]) -> dict[str, Any]:
 
 
 def sgd(blocks: Any, chain: tuple[str, ...]) -> dict[str, Any]:
-  """Returns the arguments of `torch.optim.SGD`, but the learning rate, for a chain of SGD.
+  """Returns the arguments of `torch.optim.SGD`, except the learning rate, for a chain of SGD.
 
   Raises:
-    UsageError: a link that this is not made of.
+    UsageError: the chain has a transformation that is no part of SGD.
 
   Example:
     >>> sgd({'trace': {'decay': 0.5}}, ('trace', 'scale_by_learning_rate'))
@@ -179,7 +179,7 @@ def sgd(blocks: Any, chain: tuple[str, ...]) -> dict[str, Any]:
   if unknown := set(chain) - set(SGD):
     raise UsageError(
       f"config.chain={chain}: '{min(unknown)}' is no part of SGD; with --against=torch give only "
-      f'{", ".join(SGD)} and the links of sparsity'
+      f'{", ".join(SGD)} and sparsity transformations'
     )
   settings = {name: SGD[name] | dict(blocks.get(name) or {}) for name in chain}
   decay = settings.get('add_decayed_weights', {}).get('weight_decay', 0.0)
@@ -192,11 +192,11 @@ def sgd(blocks: Any, chain: tuple[str, ...]) -> dict[str, Any]:
 
 
 def layers_of(params: Any) -> dict[str, list[int]]:
-  """Returns the shape of every parameter, by its name and with its axes as in PyTorch."""
+  """Returns the shape of every parameter by its name, with the axes in PyTorch's order."""
   shapes = {}
   for path, leaf in jax.tree.leaves_with_path(params):
     *layer, name = (part.key for part in path)
-    # (height, width, inputs, outputs) and (inputs, outputs): there the outputs come first.
+    # Ours are (height, width, inputs, outputs) and (inputs, outputs); PyTorch's outputs come first.
     axes = (3, 2, 0, 1) if leaf.ndim == 4 else range(leaf.ndim)[::-1]
     name = {'kernel': 'weight', 'scale': 'weight'}.get(name, name)
     shapes['.'.join((*layer, name))] = [leaf.shape[axis] for axis in axes]
@@ -204,7 +204,7 @@ def layers_of(params: Any) -> dict[str, list[int]]:
 
 
 def check_layers(ours: dict[str, list[int]], theirs: dict[str, list[int]]) -> None:
-  """Raises a PeerError that names a parameter that the other side has not, or otherwise.
+  """Raises a PeerError that names a parameter that PyTorch lacks or has in another shape.
 
   Example:
     >>> check_layers({'fc1.bias': [300]}, {'fc1.bias': [100]})

@@ -1,4 +1,4 @@
-"""What is timed: the training step with one chain or another, a chain alone, a matrix product."""
+"""What is timed: the training step with various chains, a chain alone, a matrix product."""
 
 import time
 from collections.abc import Callable, Mapping
@@ -16,15 +16,15 @@ from sparsejax.experiment.rundir import state
 from sparsejax.experiment.step import augment, steps
 from sparsejax.experiment.training.setup import Experiment, on_devices
 
-# Links that leave of a step its forward pass, whose gradient XLA then removes, and the gradient:
-# so small a number times it is added that the parameters stay.
+# Chains that reduce a step to its forward pass (XLA then removes the gradient), and to its gradient
+# (which is added times so small a number that the parameters do not change).
 FORWARD, GRADIENT = optax.set_to_zero(), optax.scale(-1e-30)
 PRODUCT_SIZES = {'cpu': 2048}
-PRODUCT_SIZE = 8192  # of other backends
+PRODUCT_SIZE = 8192  # on other backends
 
 
 class Subject:
-  """An experiment with what its programs share: initial variables, and the data on the devices."""
+  """An experiment and what its programs share: initial variables, and the data on the devices."""
 
   def __init__(self, experiment: Experiment):
     self.experiment = experiment
@@ -37,7 +37,7 @@ class Subject:
     self.squared_gradients = pruning.needs_squared_gradients(experiment.config)
 
   def step(self, tx: optax.GradientTransformation) -> Callable:
-    """Returns the step of `steps.make_train_step` with this chain in the place of its own."""
+    """Returns the step of `steps.make_train_step` with this chain in place of its own."""
     clock = self.experiment.clock
     return steps.make_train_step(
       self.experiment.model,
@@ -50,14 +50,14 @@ class Subject:
     )
 
   def train_state(self, tx: optax.GradientTransformation) -> state.TrainState:
-    """Returns an initial state that nobody else holds, on the devices: a step will donate it."""
+    """Returns an initial state on the devices; nothing else holds it, since a step donates it."""
     variables = jax.tree.map(jnp.copy, self.variables)
     run_state = state.initial(variables, tx, self.experiment.config['seed'])
     return parallel.replicate(run_state.train)
 
 
 def bare_chain(settings: Mapping[str, Any]) -> tuple[str, ...]:
-  """Returns the chain of a config without its sparsity links; what ran inside them stays.
+  """Returns a config's chain without sparsity transformations, but with what ran inside them.
 
   Example:
     >>> bare_chain({'chain': ('prune',), 'prune': {'inner': ('trace', 'scale_by_learning_rate')}})
@@ -68,13 +68,13 @@ def bare_chain(settings: Mapping[str, Any]) -> tuple[str, ...]:
 
 
 class Repeated:
-  """A function (state, data, order) -> state, called over and over as a run calls its step, timed.
+  """Calls a function (state, data, order) -> state repeatedly, as a run does, and times it.
 
   Args:
-    function: pure.
-    state: that nobody else holds: every call donates it.
-    data, order: what else it takes.
-    convolutional: whether it holds a convolution.
+    function: a pure function.
+    state: the first state; nothing else may hold it, because every call donates it.
+    data, order: the function's other arguments.
+    convolutional: whether the function contains a convolution.
   """
 
   def __init__(self, function: Callable, state: Any, data: Any, order: Any, *, convolutional: bool):
@@ -82,11 +82,11 @@ class Repeated:
     self._state, self._rest = state, (data, order)
 
   def lower(self):
-    """Returns the program lowered, as jax's own functions do."""
+    """Returns the lowered program, as `lower` of a jitted function does."""
     return self._run.lower(self._state, *self._rest, 1)
 
   def __call__(self, count: int) -> float:
-    """Makes so many calls; returns the seconds they took."""
+    """Makes `count` calls and returns the seconds they took."""
     begun = time.perf_counter()
     for new, _ in self._run(self._state, *self._rest, count):
       self._state = new
@@ -106,7 +106,7 @@ def training_step(subject: Subject, tx: optax.GradientTransformation) -> Repeate
 
 
 def chain_update(subject: Subject, tx: optax.GradientTransformation) -> Repeated:
-  """Returns the update of the parameters by a chain alone, on a gradient that is given."""
+  """Returns the update of the parameters by a chain alone, for a given gradient."""
   tx = optax.with_extra_args_support(tx)
 
   def update(own, grad, _):
@@ -124,7 +124,7 @@ def chain_update(subject: Subject, tx: optax.GradientTransformation) -> Repeated
 
 
 def parts(subject: Subject) -> dict[str, Repeated]:
-  """Returns by name the forward pass, both passes together, and the chain."""
+  """Returns the forward pass, both passes together, and the chain, by name."""
   return {
     'forward': training_step(subject, FORWARD),
     'gradient': training_step(subject, GRADIENT),
@@ -133,7 +133,7 @@ def parts(subject: Subject) -> dict[str, Repeated]:
 
 
 def without_sparsity(subject: Subject) -> dict[str, Repeated]:
-  """Returns by name the step and the chain of the bare optimizer; none where the config's is so."""
+  """Returns the step and chain of the bare optimizer, by name; nothing if the config's is bare."""
   experiment = subject.experiment
   chain = bare_chain(experiment.config)
   if chain == tuple(experiment.config['chain']):
@@ -145,8 +145,8 @@ def without_sparsity(subject: Subject) -> dict[str, Repeated]:
 def matrix_product(dtype: str) -> tuple[Repeated, float]:
   """Returns the product of two square matrices on every device, and its operations.
 
-  It is what the machine can do at best: as large as keeps it busy. Of random numbers, since a GPU
-  multiplies constants faster; of a variance that keeps the product's where it is.
+  It shows the machine's best rate, so the matrices are large enough to keep it busy. Their entries
+  are random, because a GPU multiplies constants faster, with a variance that the product preserves.
   """
   size = PRODUCT_SIZES.get(jax.default_backend(), PRODUCT_SIZE)
   draws = jax.random.normal(jax.random.key(0), (2, size, size)) / size**0.5
@@ -158,10 +158,10 @@ def matrix_product(dtype: str) -> tuple[Repeated, float]:
 def flops_of_step(subject: Subject) -> float:
   """Returns the floating-point operations of a step's two passes, as XLA counts them.
 
-  Of the plain formulation, which accelerators get, and before optimisation: the body of a loop is
-  counted once, however often it runs, and so would be most of what convolutions are on CPU. The
-  padding's products are not counted. The chain's are not, either: of a sort that is made once in a
-  hundred steps XLA would count every comparison.
+  They are counted in the plain formulation, which accelerators get, and before optimisation: XLA
+  counts the body of a loop once, however often it runs, and on CPU most of a convolution is in
+  loops. Products with padding are not counted, nor is the chain: XLA would count every comparison
+  of a sort that is made once in a hundred steps.
   """
   step, train = subject.step(GRADIENT), subject.train_state(GRADIENT)
   with choice.plain():

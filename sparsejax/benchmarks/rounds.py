@@ -1,10 +1,10 @@
-"""Timing several things in turns, so that what else a machine does falls on all of them alike."""
+"""Times several things in turns, so that a machine's other load falls on all of them alike."""
 
 import math
 import statistics
 from collections.abc import Callable, Mapping, Sequence
 
-Timed = Callable[[int], float]  # steps -> the seconds that so many took
+Timed = Callable[[int], float]  # a number of steps -> the seconds they took
 
 
 def alternate(
@@ -12,17 +12,17 @@ def alternate(
 ) -> dict[str, list[float]]:
   """Times a block of steps of each in every round.
 
-  A block of more than one step begins with one that is not counted: whoever ran before may still
-  hold a core for some milliseconds, waiting for work that does not come.
+  A block of more than one step begins with a step that is not counted: the program that ran before
+  may still hold a core for some milliseconds, waiting for work that does not come.
 
   Args:
     timed: what is timed, by name. Each is first called twice with 1, which may compile it.
-    rounds: how often.
-    seconds: what a block should last, about; it has at least one step.
-    note: told in a line how far it is.
+    rounds: the number of rounds.
+    seconds: roughly how long a block should last; it has at least one step.
+    note: receives each line of progress.
 
   Returns:
-    By name, the seconds of one step in each round.
+    The seconds of one step in each round, by name.
 
   Example:
     >>> alternate({'nap': lambda steps: 0.5 * steps}, rounds=2, seconds=3.0, note=len)
@@ -44,7 +44,7 @@ def alternate(
 
 
 def median_ratio(times: Sequence[float], others: Sequence[float]) -> float:
-  """Returns the median over the rounds of one's time over another's in the same round.
+  """Returns the median over the rounds of the ratio of two times in the same round.
 
   Example:
     >>> median_ratio([1.0, 4.0, 3.0], [1.0, 2.0, 1.0])

@@ -1,4 +1,4 @@
-"""What the devices exchange in a step: as the trees predict it, and as the program says it."""
+"""The bytes that devices exchange in a step: as predicted, and as found in the program."""
 
 import math
 import re
@@ -6,8 +6,8 @@ from typing import Any
 
 import jax
 
-METRICS = 2  # the batch's loss and accuracy, joined with the gradient in one mean
-# `%x = (f32[3,4]{1,0}, f32[]) all-reduce(...)`; -start where a backend lets it run beside others.
+METRICS = 2  # the batch's loss and accuracy, averaged together with the gradient
+# `%x = (f32[3,4]{1,0}, f32[]) all-reduce(...)`; with -start if a backend runs it asynchronously.
 ALL_REDUCE = re.compile(r'= (.+?) all-reduce(?:-start)?\(')
 SHAPE = re.compile(r'([a-z]+\d+)\[([\d,]*)\]')
 
@@ -15,20 +15,20 @@ SHAPE = re.compile(r'([a-z]+\d+)\[([\d,]*)\]')
 def predicted_bytes(variables: Any) -> int:
   """Returns the bytes that a step averages over its devices.
 
-  Those of every parameter's gradient, 4 each, of BatchNorm's running averages and of the metrics;
-  an all-reduce in a ring sends 2 (n - 1) / n times as many from each of n devices.
+  They are 4 bytes for each entry of the gradients, of BatchNorm's running averages and of the
+  metrics; an all-reduce in a ring sends 2 (n - 1) / n times as many from each of n devices.
 
   Args:
-    variables: a network's, as init returns them: `params` and perhaps `batch_stats`.
+    variables: a network's variables, as init returns them: `params` and perhaps `batch_stats`.
   """
   return 4 * (sum(leaf.size for leaf in jax.tree.leaves(variables)) + METRICS)
 
 
 def found_bytes(program: str) -> int:
-  """Returns the bytes that every device gives to the all-reduces of a program.
+  """Returns the bytes that every device contributes to the all-reduces of a program.
 
   Args:
-    program: the text of a compiled program, in XLA's own language.
+    program: the text of a compiled program, in XLA's own language (HLO).
 
   Example:
     >>> found_bytes('%r = (f32[3,4]{1,0}, f32[]) all-reduce(%x, %y), to_apply=%add')
@@ -42,5 +42,5 @@ def found_bytes(program: str) -> int:
 
 
 def _size(kind: str) -> int:
-  """Returns the bytes of a number: 2 for `bf16`."""
+  """Returns the bytes of one number, such as 2 for `bf16`."""
   return int(kind.lstrip('bfsu')) // 8

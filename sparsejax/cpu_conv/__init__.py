@@ -1,1 +1,1 @@
-"""Convolutions that are fast on CPU, and which of them a layer is computed by."""
+"""Convolutions that are fast on CPU, and the choice of one for each layer."""

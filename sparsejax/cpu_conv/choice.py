@@ -1,4 +1,4 @@
-"""Which formulations the layers are computed by: on CPU those fast there, or XLA's own."""
+"""The choice between formulations: those that are fast on CPU, or XLA's own."""
 
 import contextlib
 import contextvars
@@ -20,7 +20,7 @@ def is_plain() -> bool:
 def plain() -> Generator[None]:
   """Gives layers traced within the block the formulations that an accelerator gets.
 
-  What `jax.jit` traced before keeps its own.
+  Functions that `jax.jit` traced before keep theirs.
 
   Example:
     >>> with plain():
@@ -40,10 +40,10 @@ def by_platform(
   arrays: tuple[jax.Array, ...],
   rest: tuple[Hashable, ...],
 ) -> jax.Array:
-  """Returns the one or the other of (*arrays, *rest), as the program is compiled for CPU or not.
+  """Calls `on_cpu` with (*arrays, *rest) in a program compiled for CPU, else `elsewhere`.
 
-  A program traced on CPU can be lowered for an accelerator, as `jax.export` does it: this has XLA's
-  own formulations then. One for several platforms at once has both, and is slow on CPU.
+  A program traced on CPU can be lowered for an accelerator, as `jax.export` does; it then has XLA's
+  own formulations. A program for several platforms at once has both, and is slow on CPU.
   """
   branches = _branch(on_cpu, rest), _branch(elsewhere, rest)
   return lax.platform_dependent(*arrays, cpu=branches[0], default=branches[1])
@@ -51,17 +51,17 @@ def by_platform(
 
 @functools.cache
 def _branch(function, rest):
-  """One and the same for the same, or without jit each call would be compiled anew."""
+  """The same function object for the same arguments; else each call without jit would compile."""
   return lambda *arrays: function(*arrays, *rest)
 
 
 @contextlib.contextmanager
 def reverse_mode() -> Generator[None]:
-  """Names `plain` where JAX refuses the forward mode of what is called within the block.
+  """Makes JAX's refusal of forward mode within the block name the remedy, `plain`.
 
   Raises:
-    TypeError: under `jax.jvp`, `jax.jacfwd` and whatever else computes in forward mode alone.
-      Within `jax.jit` that is found when the program is lowered, and JAX's own line comes.
+    TypeError: under `jax.jvp`, `jax.jacfwd` and anything else that uses forward mode alone. Within
+      `jax.jit` the refusal comes only when the program is lowered, with JAX's own message.
   """
   try:
     yield
@@ -69,7 +69,7 @@ def reverse_mode() -> Generator[None]:
     if 'forward-mode' not in str(error):
       raise
     raise TypeError(
-      'on CPU convolutions and BatchNorm have gradients in reverse mode (jax.grad, jax.vjp) and of '
-      'these in forward mode (jax.hessian): for forward mode alone (jax.jvp, jax.jacfwd) trace the '
-      'network within `with sparsejax.cpu_conv.choice.plain():`'
+      'on CPU convolutions and BatchNorm support reverse mode (jax.grad, jax.vjp) and forward over '
+      'reverse mode (jax.hessian): for forward mode alone (jax.jvp, jax.jacfwd) trace the network '
+      'within `with sparsejax.cpu_conv.choice.plain():`'
     ) from None

@@ -1,11 +1,11 @@
-"""Convolution, on CPU as the products that XLA computes fastest there.
+"""Convolution, on CPU by the products that XLA computes fastest there.
 
-An accelerator gets XLA's own convolution. On CPU that falls off its fast path for many shapes, and
-matrix products or sums of elementwise products, equal in value and gradient, take its place. A
-program that is traced on CPU and lowered for another platform has XLA's own there.
+An accelerator gets XLA's own convolution. On CPU XLA's convolution leaves its fast path for many
+shapes, so matrix products or sums of elementwise products, equal in value and gradient, replace it.
+A program that is traced on CPU and lowered for another platform has XLA's own convolution there.
 
-On CPU there is reverse mode, and forward mode over it, but not forward mode alone; `choice.plain`
-gives what has all of them.
+The CPU formulations support reverse mode, and forward mode over it, but not forward mode alone;
+those that `choice.plain` selects support all three.
 """
 
 import functools
@@ -42,7 +42,7 @@ def convolve(
   padding: Padding = ((1, 1), (1, 1)),
   groups: int = 1,
 ) -> jax.Array:
-  """Returns the convolution of images, by the formulation that is fast on this backend.
+  """Returns the convolution of images, by the formulation that is fastest on this backend.
 
   Args:
     x: images (examples, height, width, channels).
@@ -62,7 +62,7 @@ def convolve(
 
 
 def _is_empty(image_shape, kernel_shape, padding) -> bool:
-  """Whether the result has no elements: no examples, or images smaller than the kernel."""
+  """Whether the result has no elements, for lack of examples or pixels under the whole kernel."""
   sides = zip(image_shape[1:3], kernel_shape[:2], padding, strict=True)
   return 0 in image_shape or any(size + sum(pad) < length for size, length, pad in sides)
 
@@ -71,8 +71,8 @@ class Parts(NamedTuple):
   """How the convolution and its two gradients are computed, each in its own way.
 
   forward: (x, kernel, strides, padding) -> y.
-  input_gradient: (x, kernel, gradient, strides, padding) -> the input gradient, that of the images.
-  kernel_gradient: likewise -> the kernel gradient.
+  input_gradient: (x, kernel, gradient, strides, padding) -> the gradient of the images.
+  kernel_gradient: the same arguments -> the gradient of the kernel.
   """
 
   forward: Formulation
@@ -87,30 +87,32 @@ def fastest(
   padding: Padding,
   dtype: jax.typing.DTypeLike = jnp.float32,
 ) -> Parts:
-  """Returns what is fastest on CPU for shapes after `visible`, without groups.
+  """Returns the fastest parts on CPU for an ungrouped kernel, after `visible`.
 
-  Milliseconds, float32, JAX 0.10.2, two quiet cores. Batch 128, what would be otherwise / Winograd
-  (at the machine's rate the nine products of each but the last take 23):
-    3x3, 32x32, 64 to 64: forward 45 / 25, images 46 / 24, kernel 46 / 55.
-    3x3, 16x16, 128 to 128: forward 24 / 22, images 25 / 21, kernel 54 / 26.
-    3x3, 8x8, 256 to 256: forward 24 / 16, images 26 / 15, kernel 44 / 19.
-    3x3, 4x4, 512 to 512: forward 25 / 12, images 21 / 12, kernel 30 / 15.
-    3x3, 2x2, 512 to 512: forward 6 / 4, images 5 / 4, kernel 7 / 4.
-  At batch 32 alike (96 to 96 over 32x32: 17 / 14, 17 / 14, 23 / 14), but for few channels, whose
-  sums are not repaid by the products: 16 to 16 over 32x32 0.8 / 1.5, 0.8 / 1.9, 1.2 / 3.5.
-  Batch 64, direct / im2col / blocks:
-    3x3 at stride 2, 32x32, 64 to 128: forward 24 / 42 / -, images 44 / 27 / -, kernel 53 / 56 / 27.
-    pointwise, 32x32, 64 to 256: forward 48 / 28 / -, images 60 / 14 / -, kernel 154 / 60 / 30.
-  Batch 128, direct / im2col or blocks / strips:
-    5x5 without padding, 12x12, 20 to 50: forward 5 / 3 / 2, images 5 / 4 / 2, kernel 5 / 2.5 / 2.
+  The figures are milliseconds: float32, JAX 0.10.2, two quiet cores; "input" and "kernel" are the
+  gradients. At batch 128, the best other formulation / Winograd (at the machine's rate the nine
+  products of each case but the last take 23):
+    3x3, 32x32, 64 to 64: forward 45 / 25, input 46 / 24, kernel 46 / 55.
+    3x3, 16x16, 128 to 128: forward 24 / 22, input 25 / 21, kernel 54 / 26.
+    3x3, 8x8, 256 to 256: forward 24 / 16, input 26 / 15, kernel 44 / 19.
+    3x3, 4x4, 512 to 512: forward 25 / 12, input 21 / 12, kernel 30 / 15.
+    3x3, 2x2, 512 to 512: forward 6 / 4, input 5 / 4, kernel 7 / 4.
+  Batch 32 is alike (96 to 96 over 32x32: 17 / 14, 17 / 14, 23 / 14), except for few channels,
+  where the saved products do not repay the sums: 16 to 16 over 32x32 takes 0.8 / 1.5, 0.8 / 1.9,
+  1.2 / 3.5.
+  At batch 64, direct / im2col / blocks:
+    3x3 at stride 2, 32x32, 64 to 128: forward 24 / 42 / -, input 44 / 27 / -, kernel 53 / 56 / 27.
+    pointwise, 32x32, 64 to 256: forward 48 / 28 / -, input 60 / 14 / -, kernel 154 / 60 / 30.
+  At batch 128, direct / im2col or blocks / strips:
+    5x5 without padding, 12x12, 20 to 50: forward 5 / 3 / 2, input 5 / 4 / 2, kernel 5 / 2.5 / 2.
     the same, 28x28, 1 to 20: forward 1 / 2 / 0.5, kernel 4 / 2.2 / 0.7.
     3x3, 32x32, 3 to 32: forward 8 / 2 / 1.4, kernel 10 / 3.6 / 3.1; 3 to 64: forward 3.6 / 3.1 / 2,
-      kernel 10 / 7 / 7; but 16 to 16: forward 6 / 10 / 7, images 3 / 7 / 8, kernel 7 / 5 / 9.
-  Over 2x2 images the direct convolution takes 74 times as long as im2col; over 1x1, where
+      kernel 10 / 7 / 7; but 16 to 16: forward 6 / 10 / 7, input 3 / 7 / 8, kernel 7 / 5 / 9.
+  Over 2x2 images the direct convolution takes 74 times as long as im2col; over 1x1 images, where
   `visible` leaves a dense layer, 47 times.
   """
   pixels, channels = image_shape[1] * image_shape[2], min(kernel_shape[2:])
-  # In bfloat16 the sums of its transforms would round away what their differences need.
+  # Winograd's differences need digits that its sums would round away in bfloat16.
   tiled = kernel_shape[:2] == (3, 3) and max(strides) == 1 and max(map(max, padding)) <= 2
   if tiled and channels >= 32 and dtype == jnp.float32:
     by_winograd = pixels <= 256 or channels >= 96
@@ -122,7 +124,7 @@ def fastest(
       im2col if pointwise or small else direct, input_gradient_by_im2col, kernel_gradient_by_blocks
     )
   positions = (image_shape[1] - kernel_shape[0] + 1) * (image_shape[2] - kernel_shape[1] + 1)
-  # Back to the images, a convolution without padding is one with more padding than it has pixels.
+  # The input gradient of an unpadded convolution would be mostly products with padding.
   unpadded = not any(map(any, padding)) and pixels >= 2 * positions
   if unpadded or kernel_shape[2] <= 4:
     return Parts(strips, input_gradient_by_strips, kernel_gradient_by_strips)
@@ -134,11 +136,11 @@ def fastest(
 
 
 def fastest_of_groups(kernel_shape: tuple[int, ...], groups: int) -> Callable[..., jax.Array]:
-  """Returns what is fastest on CPU where each group of channels has a kernel of its own.
+  """Returns what is fastest on CPU if each group of channels has its own kernel.
 
-  Time of the direct convolution over `multiply_add`, forward and backward: depthwise 4.3
-  (32x32x32, 16x16x128), 21-32 (2x2x1024, 8x8x256 at stride 2); butterfly pairs 40-600; butterfly
-  tree 1.3-200.
+  Over `multiply_add` the direct convolution takes, forward and backward: depthwise 4.3 times as
+  long (32x32x32, 16x16x128) or 21-32 times (2x2x1024, 8x8x256 at stride 2); butterfly pairs 40-600
+  times; butterfly tree 1.3-200 times.
   """
   return multiply_add if kernel_shape[2] * kernel_shape[3] <= 4 * groups else direct
 
@@ -147,7 +149,7 @@ def fastest_of_groups(kernel_shape: tuple[int, ...], groups: int) -> Callable[..
 def assembled(
   x: jax.Array, kernel: jax.Array, parts: Parts, strides: Pair, padding: Padding
 ) -> jax.Array:
-  """The convolution without groups, each of its gradients computed as `parts` says."""
+  """The convolution without groups, with its gradients computed as `parts` says."""
   return _assembled_forward(x, kernel, parts, strides, padding)[0]
 
 
@@ -170,9 +172,9 @@ assembled.defvjp(_assembled_forward, _assembled_backward)
 def visible(
   x_shape: tuple[int, ...], kernel: jax.Array, strides: Pair, padding: Padding
 ) -> tuple[jax.Array, Padding]:
-  """Returns the kernel and padding less the outer taps that see nothing but padding.
+  """Returns the kernel and padding without the outer taps that see only padding.
 
-  Over a 1x1 image a 3x3 kernel with one pixel of padding is its middle alone.
+  Over a 1x1 image only the middle of a 3x3 kernel with one pixel of padding remains.
   """
   spans = [
     _visible_span(*axis)
@@ -183,7 +185,7 @@ def visible(
 
 
 def _visible_span(size: int, length: int, stride: int, padding: Pair) -> tuple[slice, Pair]:
-  """The taps of one axis that see a pixel of the image somewhere, and the padding they need."""
+  """The taps along one axis that see at least one pixel of the image, and the padding they need."""
   before, after = padding
   last = (size + before + after - length) // stride * stride - before  # the last window's start
   seen = [
@@ -192,5 +194,5 @@ def _visible_span(size: int, length: int, stride: int, padding: Pair) -> tuple[s
     if any(0 <= start + tap < size for start in range(-before, last + 1, stride))
   ]
   first, stop = (seen[0], seen[-1] + 1) if seen else (0, length)
-  # Where the last window ends short of the image, no padding is needed after it.
+  # If the last window ends short of the image, no padding is needed after it.
   return slice(first, stop), (before - first, max(last + stop - size, 0))

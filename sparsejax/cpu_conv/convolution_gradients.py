@@ -1,4 +1,4 @@
-"""The gradients of a convolution: of its images and its kernel, by several ways."""
+"""The input gradient and the kernel gradient of a convolution, each computed in several ways."""
 
 import jax
 import jax.numpy as jnp
@@ -15,14 +15,14 @@ def input_gradient_by_direct(
   padding: Padding,
   groups: int = 1,
 ) -> jax.Array:
-  """Returns the gradient of the images, as XLA transposes its own convolution."""
+  """Returns the input gradient, as XLA transposes its own convolution."""
   return jax.vjp(lambda x: direct(x, kernel, strides, padding, groups), x)[1](gradient)[0]
 
 
 def input_gradient_by_im2col(
   x: jax.Array, kernel: jax.Array, gradient: jax.Array, strides: Pair, padding: Padding
 ) -> jax.Array:
-  """Returns the gradient of the images, from that of their patches."""
+  """Returns the input gradient, from the gradient of the images' patches."""
   return jax.vjp(lambda x: im2col(x, kernel, strides, padding), x)[1](gradient)[0]
 
 
@@ -34,17 +34,17 @@ def kernel_gradient_by_direct(
   padding: Padding,
   groups: int = 1,
 ) -> jax.Array:
-  """Returns the gradient of the kernel, as XLA transposes its own convolution."""
+  """Returns the kernel gradient, as XLA transposes its own convolution."""
   return jax.vjp(lambda kernel: direct(x, kernel, strides, padding, groups), kernel)[1](gradient)[0]
 
 
 def kernel_gradient_by_blocks(
   x: jax.Array, kernel: jax.Array, gradient: jax.Array, strides: Pair, padding: Padding
 ) -> jax.Array:
-  """Returns the gradient of the kernel, by the patches of a few images at a time, in float32.
+  """Returns the kernel gradient, by the patches of a few images at a time, in float32.
 
-  The patches of a whole batch are many times the images and leave every cache; those of a block
-  do not. The gradient goes in front: a product of rows by columns is the fast one.
+  The patches of a whole batch are many times as large as the images and fit no cache; those of a
+  block do. The gradient is the left factor, because XLA is fast at products of rows by columns.
   """
   features = kernel.shape[-1]
 

@@ -1,4 +1,4 @@
-"""The convolution written out: by XLA, by im2col, and what each tap of a kernel sees."""
+"""The convolution by XLA and by im2col, and the pixels that each tap of a kernel sees."""
 
 import jax
 import jax.numpy as jnp
@@ -23,7 +23,7 @@ def direct(
 
 
 def im2col(x: jax.Array, kernel: jax.Array, strides: Pair, padding: Padding) -> jax.Array:
-  """The image's patches as a matrix, and one product of it with the kernel."""
+  """The convolution as one product of the matrix of the image's patches with the kernel."""
   columns = jnp.concatenate(taps(x, kernel.shape, strides, padding), axis=-1)
   return jnp.dot(columns, kernel.reshape(-1, kernel.shape[-1]))
 
@@ -31,9 +31,9 @@ def im2col(x: jax.Array, kernel: jax.Array, strides: Pair, padding: Padding) -> 
 def taps(
   x: jax.Array, kernel_shape: tuple[int, ...], strides: Pair, padding: Padding
 ) -> list[jax.Array]:
-  """Returns what each position of the kernel sees, in reading order: images of the output's size.
+  """Returns what each tap of the kernel sees, in reading order: images of the output's size.
 
-  The stride of a slice ends it: the last start is the last that leaves room for a whole kernel.
+  Each slice ends at the last start that leaves room for a whole kernel.
   """
   padded = jnp.pad(x, ((0, 0), *padding, (0, 0))) if any(map(any, padding)) else x
   rows, columns = (

@@ -1,4 +1,4 @@
-"""A batch a few images at a time, so that what is made of them fits the cache."""
+"""A batch in blocks of a few images, so that the intermediate arrays fit the cache."""
 
 from collections.abc import Callable
 
@@ -8,7 +8,7 @@ from jax import lax
 
 from sparsejax.cpu_conv.formulations import Padding
 
-ROWS = 2048  # of patches in a block, about: with their gradients they fit the second-level cache
+ROWS = 2048  # patches in a block, roughly: with their gradients they fit the second-level cache
 
 
 def summed_over_blocks(
@@ -21,11 +21,11 @@ def summed_over_blocks(
   """Returns the sum of a term over the blocks of a batch, in float32.
 
   Args:
-    term: (padded images, the gradient of what is made of them) -> float32 of the shape.
+    term: (padded images, the gradient of their convolution) -> a float32 array of `shape`.
     x: images (examples, height, width, channels).
-    gradient: of the convolution's images.
+    gradient: the gradient of the convolution's output.
     padding: zeros (before, after) along height and width.
-    shape: of the sum.
+    shape: the shape of the sum.
   """
   images = images_a_block(gradient)
   padded = jnp.pad(x, ((0, 0), *padding, (0, 0)))
@@ -38,12 +38,12 @@ def summed_over_blocks(
 
 
 def in_blocks(array: jax.Array, images: int) -> jax.Array:
-  """Returns the array of a batch with the blocks as an axis in front."""
+  """Returns the array of a batch with the blocks as a leading axis."""
   return array.reshape(-1, images, *array.shape[1:])
 
 
 def images_a_block(gradient: jax.Array) -> int:
-  """Returns how many images make a block, of the batch whose images have this gradient."""
+  """Returns how many images make a block, in the batch whose output has this gradient."""
   positions = gradient.shape[1] * gradient.shape[2]
   return largest_divisor(len(gradient), max(1, ROWS // positions))
 

@@ -1,4 +1,4 @@
-"""The convolution of small groups, depthwise above all, as sums of elementwise products."""
+"""Convolutions with small groups, above all depthwise ones, as sums of elementwise products."""
 
 import functools
 
@@ -18,11 +18,11 @@ from sparsejax.cpu_conv.image_blocks import summed_over_blocks
 def multiply_add(
   x: jax.Array, kernel: jax.Array, strides: Pair, padding: Padding, groups: int
 ) -> jax.Array:
-  """Sums of elementwise products, a term for each tap and input of a group, in float32.
+  """Sums of elementwise products in float32, with a term for each tap and each input of a group.
 
-  Left to itself XLA would write out the image once for every tap, for the kernel's gradient: of a
-  depthwise 3x3 over 32x32x32 that takes 54 ms (batch 32, one core) where a few images at a time
-  take 3.
+  For the kernel gradient XLA would by itself write out the image once for every tap: for a
+  depthwise 3x3 over 32x32x32 that takes 54 ms (batch 32, one core), where a few images at a time
+  take 3 ms.
   """
   return _multiply_add_forward(x, kernel, strides, padding, groups)[0]
 
@@ -72,14 +72,16 @@ def input_gradient_of_groups(
   padding: Padding,
   groups: int,
 ) -> jax.Array:
-  """Returns the gradient of the images: sums with the kernel turned round.
+  """Returns the input gradient: sums with the kernel turned round.
 
-  At stride 2 a pixel in an even row and column is seen by other taps than one in an odd row: each
-  of the four kinds is a sum of its own, and the four are interleaved. So each term is a slice, and
-  one loop makes a sum, on all cores; of what JAX makes of the convolution each is a gradient among
-  zeros. Milliseconds on one core at batch 128, JAX's way a few images at a time / this:
+  At stride 2 the taps that see a pixel depend on whether its row and its column are even or odd:
+  each of the four kinds of pixel is a sum of its own, and the four are interleaved. Every term is
+  then a slice, and one loop over all cores makes a sum; in the gradient that JAX derives every term
+  is instead padded with zeros. Milliseconds on one core at batch 128, JAX's gradient a few images
+  at a time / this one:
     32x32x64 at stride 2: 26.8 / 5.5, 16x16x128: 12.9 / 3.1, 8x8x256: 0.7 / 0.9.
-  At stride 1 JAX's way takes twice as long (32x32x32, 16x16x128: 5.5 / 2.2, 5.1 / 2.4 on two).
+  At stride 1 JAX's gradient takes twice as long (32x32x32: 5.5 / 2.2, 16x16x128: 5.1 / 2.4, on two
+  cores).
   """
   padded = [size + sum(axis) for size, axis in zip(x.shape[1:3], padding, strict=True)]
   counts = [-(-size // stride) for size, stride in zip(padded, strides, strict=True)]
@@ -101,7 +103,7 @@ def input_gradient_of_groups(
 
 
 def _turned(kernel, groups):
-  """The kernel that leads from features back to channels, within each group."""
+  """The kernel that maps features back to channels, within each group."""
   height, width, inputs, _ = kernel.shape
   by_group = jnp.flip(kernel, (0, 1)).reshape(height, width, inputs, groups, -1)
   return jnp.moveaxis(by_group, -1, 2).swapaxes(3, 4).reshape(height, width, -1, groups * inputs)
@@ -115,7 +117,7 @@ def kernel_gradient_of_groups_by_blocks(
   padding: Padding,
   groups: int,
 ) -> jax.Array:
-  """Returns the gradient of a kernel of groups, by the terms of a few images at a time."""
+  """Returns the gradient of a grouped kernel, by the terms of a few images at a time."""
   outputs = kernel.shape[3] // groups
 
   def of_block(images, gradient):

@@ -1,13 +1,14 @@
 """The convolution at stride 1 by one matrix product, several outputs of a row at a time.
 
-A strip of `count` neighbouring outputs sees length + count - 1 columns of the image: these are a
-row of the product's left side, and on its right each output has the kernel's taps in a place of its
-own among zeros. That multiplies (length + count - 1) / length times as often as the taps need, but
-count times the features fill the vectors where one output's do not, and fewer pixels are copied.
+A strip of `count` neighbouring outputs sees length + count - 1 columns of the image. These make a
+row of the product's left side; on the right side each output has its own copy of the kernel's taps,
+at its own place among zeros. That takes (length + count - 1) / length times as many multiplications
+as the taps need, but count times the features fill the vector units where the features of one
+output do not, and fewer pixels are copied.
 
-Zero times NaN or infinity is NaN: either of them, in a pixel or in the gradient, makes NaN of the
-whole strip that it is in, up to three neighbours along the row further than in the direct
-convolution. Of a finite outlier the zeros make nothing, however large it is.
+Zero times NaN or infinity is NaN: either of them, in a pixel or in the gradient, makes its whole
+strip NaN, up to three neighbours along the row further than in the direct convolution. A finite
+outlier times zero is zero, however large it is.
 """
 
 import jax
@@ -17,8 +18,8 @@ from jax import lax
 from sparsejax.cpu_conv.formulations import Padding, Pair
 from sparsejax.cpu_conv.image_blocks import largest_divisor
 
-WIDEST = 128  # columns of the product's right side, at which it runs at the machine's rate
-LONGEST = 4  # outputs of a strip; for more the zeros cost what the width brings
+WIDEST = 128  # columns of the product's right side; at this width it runs at the machine's rate
+LONGEST = 4  # outputs of a strip; with more the zeros cost as much as the width gains
 
 
 def strips(x: jax.Array, kernel: jax.Array, strides: Pair, padding: Padding) -> jax.Array:
@@ -31,10 +32,10 @@ def strips(x: jax.Array, kernel: jax.Array, strides: Pair, padding: Padding) -> 
 def input_gradient_by_strips(
   x: jax.Array, kernel: jax.Array, gradient: jax.Array, strides: Pair, padding: Padding
 ) -> jax.Array:
-  """Returns the gradient of the images: that of the strips, added where these overlap.
+  """Returns the input gradient: the gradients of the strips, added where the strips overlap.
 
-  In two steps, first along the height, then along the width: at once it would be a sum of as many
-  terms as the kernel has taps, each of them read from memory.
+  They are added first along the height, then along the width: added at once, they would be a sum of
+  as many terms as the kernel has taps, each read from memory.
   """
   count = _outputs_a_strip(x, kernel, strides, padding)
   (top, bottom), (left, right) = padding
@@ -44,7 +45,7 @@ def input_gradient_by_strips(
   by_row = jnp.split(of_strips, kernel.shape[0], axis=-1)
   rows = sum(_placed(array, 1, row, height) for row, array in enumerate(by_row))
   rows = lax.optimization_barrier(rows)
-  # Whole runs of columns and channels, or each sum would be over a few floats.
+  # Columns and channels are one axis here, so that each sum runs over more than a few floats.
   columns = sum(
     _placed(rows[:, :, strip], 2, strip * count * channels, width * channels)
     for strip in range(rows.shape[2])
@@ -56,12 +57,12 @@ def input_gradient_by_strips(
 def kernel_gradient_by_strips(
   x: jax.Array, kernel: jax.Array, gradient: jax.Array, strides: Pair, padding: Padding
 ) -> jax.Array:
-  """Returns the gradient of the kernel: the sum over the places it has in a strip, in float32."""
+  """Returns the kernel gradient, summed over the kernel's places in a strip, in float32."""
   count = _outputs_a_strip(x, kernel, strides, padding)
   length, width, channels, features = kernel.shape
   pixels, outputs = _pixels(x, kernel, padding, count), _in_strips(gradient, count)
   pixels, outputs = (array.reshape(-1, array.shape[-1]) for array in (pixels, outputs))
-  # The gradient in front: a product of rows by columns is the fast one.
+  # The gradient is the left factor, because XLA is fast at products of rows by columns.
   product = jnp.dot(outputs.T, pixels, preferred_element_type=jnp.float32)
   spread = product.reshape(count, features, length, width + count - 1, channels)
   total = sum(spread[place, :, :, place : place + width] for place in range(count))
@@ -83,7 +84,7 @@ def _pixels(x, kernel, padding, count) -> jax.Array:
   rows = padded.reshape(examples, height, columns * channels)
   seen, apart = (width + count - 1) * channels, count * channels
   starts = range(0, rows.shape[2] - seen + 1, apart)
-  # Kept apart, for XLA would compute the inner pieces again for each row of the kernel.
+  # Without the barriers XLA would compute the inner pieces again for each row of the kernel.
   beside = lax.optimization_barrier(
     jnp.stack([rows[:, :, start : start + seen] for start in starts], axis=2)
   )

@@ -1,15 +1,15 @@
 """The 3x3 convolution at stride 1 by 16 products for four outputs, where the taps need 36.
 
-Winograd's minimal filtering F(2x2, 3x3): tiles of 4x4 pixels, two apart, and the kernel are each
-transformed by sums; of the transformed, each of the 16 places is one matrix product over the
-channels; what they give is transformed back to 2x2 outputs a tile. Lavin and Gray 2016, Fast
+This is Winograd's minimal filtering F(2x2, 3x3). Tiles of 4x4 pixels, two pixels apart, and the
+kernel are transformed by sums; each of the 16 places of a tile then needs one matrix product over
+the channels; the products are transformed back to 2x2 outputs a tile. Lavin and Gray 2016, Fast
 Algorithms for Convolutional Neural Networks, section 4.1.
 
-What is no ordinary number: a NaN is in the outputs that see it and in no others, as in the direct
-convolution. An infinity, being added and subtracted, can become NaN there. Of an outlier, a pixel M
-times as large as the others, each output that sees it has an error of about 1e-7 M times the
-largest tap, even where the tap on it is zero and the direct convolution loses nothing. The
-transforms add four pixels, and so overflow beyond a quarter of the largest float32.
+A NaN appears only in the outputs that see it, as in the direct convolution. An infinity can become
+NaN there, because it is added and subtracted. If one pixel is M times as large as the others, each
+output that sees it has an error of about 1e-7 M times the largest tap, even where the tap on that
+pixel is zero and the direct convolution loses nothing. The transforms add four pixels, and so
+overflow beyond a quarter of the largest float32.
 """
 
 from collections.abc import Callable, Sequence
@@ -20,10 +20,10 @@ from jax import lax
 
 from sparsejax.cpu_conv.formulations import Padding, Pair
 
-TILE, STEP, TAPS = 4, 2, 3  # the pixels of a tile that each axis has, its outputs, the kernel's
+TILE, STEP, TAPS = 4, 2, 3  # along each axis: a tile's pixels, its outputs, the kernel's taps
 Matrix = tuple[tuple[float, ...], ...]
 Grid = list[list[jax.Array]]
-# B^T, G and A^T of the paper. Each gradient is by the transposes of its own factors.
+# B^T, G and A^T of the paper. Each gradient uses the transposes of its own factors.
 OF_IMAGES: Matrix = ((1, 0, -1, 0), (0, 1, 1, 0), (0, -1, 1, 0), (0, 1, 0, -1))
 OF_KERNEL: Matrix = ((1, 0, 0), (0.5, 0.5, 0.5), (0.5, -0.5, 0.5), (0, 0, 1))
 OF_OUTPUTS: Matrix = ((1, 1, 1, 0), (0, 1, -1, -1))
@@ -38,7 +38,7 @@ def winograd(x: jax.Array, kernel: jax.Array, strides: Pair, padding: Padding) -
 def input_gradient_by_winograd(
   x: jax.Array, kernel: jax.Array, gradient: jax.Array, strides: Pair, padding: Padding
 ) -> jax.Array:
-  """Returns the gradient of the images: the gradient's convolution with the kernel turned round."""
+  """Returns the input gradient: the gradient's convolution with the kernel turned round."""
   _check(kernel, strides)
   turned = [row[::-1] for row in _taps(kernel)[::-1]]
 
@@ -51,7 +51,7 @@ def input_gradient_by_winograd(
 def kernel_gradient_by_winograd(
   x: jax.Array, kernel: jax.Array, gradient: jax.Array, strides: Pair, padding: Padding
 ) -> jax.Array:
-  """Returns the gradient of the kernel, by the same tiles of the images, in float32."""
+  """Returns the kernel gradient, by the same tiles of the images, in float32."""
   _check(kernel, strides)
 
   def product(tile, outputs):
@@ -75,9 +75,9 @@ def _convolved(x: jax.Array, taps: Grid, padding: Padding, product: Callable) ->
 
 
 def _image_tiles(x: jax.Array, padding: Padding) -> Grid:
-  """The transformed tiles: at each place of a tile its pixels (examples, rows, columns, channels).
+  """The transformed tiles: for each place in a tile an array (examples, rows, columns, channels).
 
-  An odd number of outputs ends in a tile half outside, over zeros.
+  If the number of outputs is odd, half of the last tile lies outside, over zeros.
   """
   tiles = [_tiles(size) for size in _output_size(x, padding)]
   padded = _padded(x, padding)
@@ -88,10 +88,11 @@ def _image_tiles(x: jax.Array, padding: Padding) -> Grid:
 
 
 def _output_tiles(gradient: jax.Array, padding: Padding) -> Grid:
-  """The 2x2 outputs of each tile, with zeros where it is half outside.
+  """The gradients of the 2x2 outputs of each tile, with zeros where a tile is half outside.
 
-  Out of the padded gradient that the images' gradient needs too: that XLA writes out once, and what
-  the gradient itself is made of, a BatchNorm's often, it would compute anew for each of 16 sums.
+  They are cut from the padded gradient, which the input gradient needs too. XLA writes that out
+  once; from the unpadded gradient it would compute whatever made the gradient, often a BatchNorm,
+  again for each of 16 sums.
   """
   around = _of_gradient(padding)
   padded = _padded(gradient, around)
@@ -109,13 +110,13 @@ def _output_tiles(gradient: jax.Array, padding: Padding) -> Grid:
 
 
 def _of_gradient(padding: Padding) -> Padding:
-  """The padding with which the gradient's convolution gives that of the images."""
+  """The padding with which the gradient's convolution gives the input gradient."""
   down, across = ((TAPS - 1 - before, TAPS - 1 - after) for before, after in padding)
   return down, across
 
 
 def _padded(x: jax.Array, padding: Padding) -> jax.Array:
-  """The images with their padding, and with what the last tile sees beyond it."""
+  """The images with their padding, and with the zeros that the last tile sees beyond it."""
   ends = [
     STEP * _tiles(size) + TAPS - 1 - length - sum(axis)
     for size, length, axis in zip(_output_size(x, padding), x.shape[1:3], padding, strict=True)
@@ -129,14 +130,14 @@ def _taps(kernel: jax.Array) -> Grid:
 
 
 def _transformed(matrix: Matrix, grid: Sequence[Sequence[jax.Array]]) -> Grid:
-  """M G M^T of a grid of arrays."""
+  """M G M^T for a grid G of arrays."""
   rows = [_combined(matrix, row) for row in grid]
   columns = [_combined(matrix, column) for column in zip(*rows, strict=True)]
   return [list(row) for row in zip(*columns, strict=True)]
 
 
 def _combined(matrix: Matrix, arrays: Sequence[jax.Array]) -> list[jax.Array]:
-  """Sums of the arrays, one for each row of a matrix, whose zeros add nothing."""
+  """Weighted sums of the arrays, one for each row of the matrix; zeros are skipped."""
   return [
     jnp.asarray(sum(factor * array for factor, array in zip(row, arrays, strict=True) if factor))
     for row in matrix

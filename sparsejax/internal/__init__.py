@@ -1,1 +1,1 @@
-"""What several rooms use and no user calls: names looked up, files replaced, streams, signals."""
+"""Helpers that several rooms share and no user calls: name lookup, atomic files, keys, signals."""

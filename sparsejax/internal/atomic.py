@@ -16,9 +16,9 @@ def replacing(path: pathlib.Path) -> Generator[pathlib.Path]:
 
   A reader, or a kill, finds either the old file or the new one.
   """
-  # Not by tempfile, whose files nobody but the owner may read.
-  # Containers that share a folder can have the same process numbers.
-  # Of a long name only so much that the temporary one, too, has the 255 bytes that a name may have.
+  # tempfile is no help: only the owner may read the files that it makes.
+  # The name is random because containers that share a folder can have the same process numbers.
+  # A long name is cut, so that the temporary one stays within the 255 bytes that a name may have.
   name = os.fsencode(path.name)[:200].decode(errors='ignore')
   temporary = path.with_name(f'.{name}.{uuid.uuid4().hex}.tmp')
   try:

@@ -10,7 +10,7 @@ MISSING = 2  # the exit status
 
 
 def explained(main: Callable[[Sequence[str]], int], argv: Sequence[str]) -> int:
-  """Returns what a command returns; where a package is missing, says how to install it.
+  """Runs a command and returns its exit status; if a package is missing, says how to install it.
 
   Args:
     main: the command, which imports what it needs.

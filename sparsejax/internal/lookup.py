@@ -1,4 +1,4 @@
-"""Finding a thing by its name, and saying what is allowed when there is none of that name."""
+"""Looks a thing up by its name; an unknown name raises a message that lists the known ones."""
 
 import difflib
 from collections.abc import Iterable, Mapping
@@ -27,7 +27,7 @@ def lookup(kind: str, name: str, table: Mapping[str, T]) -> T:
 
 
 def nearest(name: str, known: Iterable[str], *, cutoff: float = 0.6) -> str:
-  """Returns a question for the nearest known name, after a space, or nothing where none is near.
+  """Returns " did you mean '...'?" for the nearest known name, or '' if no name is near.
 
   Example:
     >>> nearest('epoch', ['epochs', 'seed']), nearest('epoch', ['seed'])

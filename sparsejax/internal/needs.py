@@ -1,15 +1,15 @@
-"""What the core lacks without its extras, said in the line that tells how to install it."""
+"""Missing packages, reported in one line that says which extra installs them."""
 
 import contextlib
 from collections.abc import Generator
 
 
 def missing(error: ModuleNotFoundError, extra: str = 'experiments') -> str:
-  """Returns what to do about a package that is not installed.
+  """Returns the line that says how to install a missing package.
 
   Args:
-    error: that its import raised.
-    extra: what installs it.
+    error: the error that its import raised.
+    extra: the extra that installs it.
 
   Example:
     >>> missing(ModuleNotFoundError(name='flax.linen'))
@@ -20,13 +20,13 @@ def missing(error: ModuleNotFoundError, extra: str = 'experiments') -> str:
 
 
 def is_of_an_extra(error: ModuleNotFoundError) -> bool:
-  """Whether the package that is missing is another's, and not a module of this one."""
+  """Whether the missing module belongs to another package, not to this one."""
   return error.name is not None and error.name.partition('.')[0] != 'sparsejax'
 
 
 @contextlib.contextmanager
 def needed(extra: str) -> Generator[None]:
-  """Has an import in the block that finds no package say which extra installs it.
+  """Makes an import in the block that finds no package say which extra installs it.
 
   Raises:
     ModuleNotFoundError: a package is not installed.

@@ -1,4 +1,4 @@
-"""Names that Optax and JAX keep to themselves: here alone, each with what stands in for it."""
+"""The only uses of private names of Optax and JAX, each with a fallback for when it is gone."""
 
 from typing import Any
 
@@ -16,7 +16,7 @@ __all__ = [
 
 
 def forget_compiled_programs() -> None:
-  """Has JAX look anew for its folder of compiled programs, for which it asks once."""
+  """Makes JAX look up its folder of compiled programs again; by itself it does so only once."""
   try:
     from jax.experimental.compilation_cache import compilation_cache
   except ImportError:
@@ -27,7 +27,7 @@ def forget_compiled_programs() -> None:
 def place_by_scheduler() -> tuple[Any, ...] | None:
   """Returns the first four arguments that `jax.distributed.initialize` finds out under a scheduler.
 
-  None where a later JAX doesn't tell.
+  The result is None if a later JAX does not tell.
   """
   try:
     from jax._src.clusters import ClusterEnv
@@ -39,12 +39,12 @@ def place_by_scheduler() -> tuple[Any, ...] | None:
 
 
 def sum_over_address(address: str) -> bool:
-  """Has the processes' CPUs exchange their sums over one address of this machine.
+  """Makes the processes' CPUs exchange their sums over one address of this machine.
 
-  By itself Gloo listens on whichever address the name of the machine has.
+  By default Gloo listens on whichever address the machine's name resolves to.
 
   Returns:
-    Whether this JAX can be told so.
+    Whether this JAX lets the address be chosen.
   """
   try:
     from jax._src import distributed, xla_bridge

@@ -1,7 +1,7 @@
-"""The signals that ask a command to end: from its first import on in one line, never a traceback.
+"""The signals that end a command: from its first import on they print one line, no traceback.
 
-Before and after training nothing is left to save, so the process ends at once, with status 128 and
-the signal's number. While it trains, or others do for it, `handled` lets it save first.
+Before and after training there is nothing to save, so the process ends at once, with status 128
+plus the signal's number. While it trains, or others train for it, `handled` lets it save first.
 """
 
 import contextlib
@@ -16,16 +16,16 @@ Handler = Callable[[int, FrameType | None], None]
 
 
 def heeded() -> list[signal.Signals]:
-  """Returns the signals that end a command: not SIGHUP where it is ignored, as under nohup."""
+  """Returns the signals that end a command, without SIGHUP if it is ignored, as under nohup."""
   is_ignored = signal.getsignal(signal.SIGHUP) == signal.SIG_IGN
   return [number for number in ENDING if number != signal.SIGHUP or not is_ignored]
 
 
 @contextlib.contextmanager
 def handled(handler: Handler | signal.Handlers) -> Generator[None]:
-  """Has every heeded signal call the handler while the block runs.
+  """Makes every heeded signal call the handler while the block runs.
 
-  Only the main thread can set signals; in others they stay as they are.
+  Only the main thread can set signal handlers; in other threads nothing changes.
   """
   previous = {}
   try:
@@ -43,10 +43,10 @@ def handled(handler: Handler | signal.Handlers) -> Generator[None]:
 
 @contextlib.contextmanager
 def noted(note: Callable[[int], None]) -> Generator[None]:
-  """Calls `note` on the first signal of each number while the block runs; a second acts as ever.
+  """Calls `note` on the first signal of each kind while the block runs; a second acts as usual.
 
-  A second SIGHUP is ignored: of a terminal that closes one comes from the kernel, one from the
-  shell.
+  A second SIGHUP is ignored, because a closing terminal sends two: one from the kernel and one
+  from the shell.
   """
   before = {number: signal.getsignal(number) for number in ENDING}
 
@@ -60,11 +60,11 @@ def noted(note: Callable[[int], None]) -> Generator[None]:
 
 
 def command_of(script: str | None, argv: Sequence[str]) -> str:
-  """Returns which command of this package a process was started for; '' where it is none.
+  """Returns the command of this package that a process was started for, or '' if it is none.
 
   Args:
     script: the file that the interpreter was given; None with -m.
-    argv: of the interpreter, as `sys.orig_argv` has it.
+    argv: the interpreter's command line, as in `sys.orig_argv`.
 
   Example:
     >>> command_of(None, ['python', '-m', 'sparsejax.sweep', '--workdir=x'])
@@ -81,12 +81,12 @@ def command_of(script: str | None, argv: Sequence[str]) -> str:
 
 
 def end_in_one_line(command: str) -> None:
-  """Has a signal end this process at once, with a line that says so.
+  """Makes a signal end this process at once, with a line that says so.
 
-  No exception could do it everywhere: imports, callbacks and destructors swallow some.
+  An exception could not do so everywhere: imports, callbacks and destructors swallow some.
 
   Args:
-    command: that the line begins with; nothing is done where it is ''.
+    command: what the line begins with; if it is '', nothing is done.
   """
 
   def end(number, frame):

@@ -1,7 +1,7 @@
-"""The random streams of one seed: each use has a root of its own, so that none shares bits.
+"""The random streams of one seed: each use has its own root key, so that no two share bits.
 
 `fold_in(key, i)` equals `split(key)[i]`, so a key that is folded in one place and split in another
-gives the same bits to both. The seed's own key is therefore used in no other way than through here.
+gives both the same bits. The seed's own key is therefore used only through this module.
 """
 
 import jax

@@ -56,17 +56,17 @@ def create(
   dtype: str | Dtype = 'float32',
   batch_norm_axis: str | None = None,
 ) -> Network:
-  """Returns the network of that name, called `network.apply(variables, images, train=train)`.
+  """Returns the network of that name; call it as `network.apply(variables, images, train=train)`.
 
   Args:
     name: one of `MODELS`.
     num_classes: the number of logits.
-    layers: what it is built of, 'deterministic', a name of `posterior.FAMILIES`, or `Layers`.
-    width: the planes of the first layer, to which the others keep their proportion; None is the
-      published one. Of lenet300 it is the first hidden layer, of lenet5 the first convolution.
+    layers: 'deterministic', a name in `posterior.FAMILIES`, or `Layers`.
+    width: the planes of the first layer, with which the others scale; None is the published width.
+      In lenet300 it is the size of the first hidden layer, in lenet5 of the first convolution.
     dropout: the share of units dropped in training while the network is dense.
-    dtype: float32 or bfloat16, what is computed in; parameters and logits stay float32.
-    batch_norm_axis: the pmap axis over which BatchNorm shares its moments; None keeps them local.
+    dtype: the dtype of the computation, float32 or bfloat16; parameters and logits stay float32.
+    batch_norm_axis: the pmap axis over which BatchNorm averages its moments; None keeps them local.
   """
   make = lookup('model', name, MODELS)
   require(
@@ -91,28 +91,28 @@ def create(
 
 
 def has_convolutions(model: str | Network) -> bool:
-  """Returns whether the network, given by name or itself, holds a convolution."""
+  """Returns whether a network, given by name or as a module, contains a convolution."""
   return (create(model) if isinstance(model, str) else model).convolutional
 
 
 def positions(model: nn.Module, image_shape: tuple[int, ...]) -> dict[str, int]:
   """Returns how often each layer applies its kernel to one example, in the order of the layers.
 
-  A layer makes positions * kernel.size multiplications for an example, and a sparse one can make
-  do with positions * (entries that are not zero).
+  A layer needs positions * kernel.size multiplications per example; a sparse one can make do with
+  positions * (non-zero entries).
 
   Args:
-    model: any linen module called `model(images, train=...)`; of other functions `positions_of`.
+    model: any linen module called as `model(images, train=...)`; for other functions use
+      `positions_of`.
     image_shape: (height, width, channels).
 
   Returns:
-    For each layer whose kernel is multiplied with something, by its path joined with '/', the
-    number of positions: 1 for a dense layer, height * width of the output for a convolution, summed
-    where a layer is called several times; by the kernel's own path where the layer's kernels
-    differ.
+    {path joined with '/': number of positions} for each layer whose kernel is multiplied with
+    something: 1 for a dense layer, height * width of the output for a convolution, summed over the
+    calls of a layer. If the kernels of a layer differ in this number, each has its own path.
 
   Raises:
-    ValueError: a number of repetitions that the program does not fix.
+    ValueError: a loop has a number of repetitions that the program does not fix.
   """
   images = jax.ShapeDtypeStruct((1, *image_shape), jnp.float32)
   init = partial(model.init, train=False)

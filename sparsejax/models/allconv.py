@@ -1,4 +1,4 @@
-"""A small network of convolutions alone (Springenberg et al. 2015), after the research log."""
+"""A small network made only of convolutions (Springenberg et al. 2015), as in the research log."""
 
 import jax
 from flax import linen as nn
@@ -21,7 +21,7 @@ CONVOLUTIONS = (
 
 
 class AllConv(Network):
-  """Nine convolutions with biases, strides in the place of pooling; no BatchNorm on the last."""
+  """Nine convolutions with biases, strides instead of pooling, and no BatchNorm on the last."""
 
   width: int = 24
 

@@ -1,10 +1,10 @@
-"""Networks whose pointwise convolutions are butterflies: log2(c) sparse steps in place of c^2.
+"""Networks whose pointwise convolutions are butterflies: log2(c) sparse steps instead of c^2.
 
 Both replace the pointwise half of eight separable blocks in the outline of ResNet-18. In the
-research log's form a step's filters are shared along the sequence of channels, 4 (c - 1) weights
-in all, and the network learns little. In the general form (Dao et al. 2019, "Learning Fast
-Algorithms for Linear Transforms Using Butterfly Factorizations") every pair of channels has 2x2
-weights of its own, 2 c log2(c) in all.
+research log's form the filters of a step are shared along the sequence of channels, which takes
+4 (c - 1) weights in all, and the network learns little. In the general form (Dao et al. 2019,
+"Learning Fast Algorithms for Linear Transforms Using Butterfly Factorizations") every pair of
+channels has its own 2x2 weights, 2 c log2(c) in all.
 """
 
 import math
@@ -22,7 +22,7 @@ NO_PADDING = ((0, 0), (0, 0))
 
 
 class TreeBlock(nn.Module):
-  """The log's block: depthwise 3x3 + BatchNorm + ReLU, channels tiled, the tree, ReLU."""
+  """The log's block: depthwise 3x3 + BatchNorm + ReLU, tiling of the channels, tree, ReLU."""
 
   parts: Parts
   features: int
@@ -37,10 +37,10 @@ class TreeBlock(nn.Module):
 class ButterflyBlock(nn.Module):
   """relu(batch_norm(butterfly(relu(batch_norm(depthwise(x))))) + shortcut(x)).
 
-  Where the shape changes, the shortcut is every second pixel (option A of He et al. 2016), the
-  channels tiled as they are in the branch, and BatchNorm. Without that BatchNorm nothing takes
-  back what eight blocks add up: at learning rate 0.1, width 16, on synthetic images, the loss rose
-  to 26 within 30 steps, and with it had fallen to 0.8 after 40.
+  Where the shape changes, the shortcut takes every second pixel (option A of He et al. 2016),
+  tiles the channels as the branch does, and applies BatchNorm. Without this BatchNorm nothing
+  bounds the sum over eight blocks: at learning rate 0.1, width 16, on synthetic images, the loss
+  rose to 26 within 30 steps; with it the loss had fallen to 0.8 after 40.
   """
 
   parts: Parts
@@ -60,7 +60,7 @@ class ButterflyBlock(nn.Module):
 
 
 class ButterflyResNet18(Network):
-  """A 3x3 stem `block0`, eight blocks, mean and dense; the width has to be a power of two.
+  """A 3x3 stem `block0`, eight blocks, mean and dense; the width must be a power of two.
 
   Attributes:
     block: TreeBlock, or ButterflyBlock for the general form.
@@ -84,15 +84,16 @@ class ButterflyResNet18(Network):
 
 
 def _depthwise(parts: Parts, x: jax.Array, stride: int, *, train: bool) -> jax.Array:
-  """Adds a depthwise 3x3 convolution and its BatchNorm to the caller."""
+  """Applies a depthwise 3x3 convolution and its BatchNorm, as submodules of the caller."""
   add = partial(conv_bn, groups=x.shape[-1], conv='depthwise', bn='depthwise_bn', train=train)
   return add(parts, x, x.shape[-1], 3, stride)
 
 
 def sequence_tree(parts: Parts, x: jax.Array, *, train: bool) -> jax.Array:
-  """Adds the log's tree: from one sequence of c channels to c maps of length 1, BatchNorm each.
+  """Applies the log's tree: one sequence of c channels becomes c maps of length 1.
 
-  Step s convolves along the sequence with kernel 2 and stride 2, in 2^s groups, each map to two:
+  Step s convolves along the sequence with kernel 2 and stride 2, in 2^s groups, and turns each map
+  into two; a BatchNorm follows every step:
   (examples * height * width, 1, c / 2^s, 2^s) -> (..., c / 2^(s + 1), 2^(s + 1)).
   """
   y = x.reshape(-1, 1, x.shape[-1], 1)
@@ -113,9 +114,9 @@ def sequence_tree(parts: Parts, x: jax.Array, *, train: bool) -> jax.Array:
 
 
 def butterfly_product(parts: Parts, x: jax.Array, *, train: bool) -> jax.Array:
-  """Adds the general form: log2(c) factors, after which every output depends on every input.
+  """Applies the general form: log2(c) factors, after which every output depends on every input.
 
-  A factor is a 1x1 convolution of neighbours, in c / 2 groups; the perfect shuffle behind it (the
+  A factor is a 1x1 convolution of neighbours, in c / 2 groups; the perfect shuffle after it (the
   constant geometry of Pease's FFT) makes neighbours of channels that have not met.
   """
   channels = x.shape[-1]
@@ -146,7 +147,7 @@ def random_rotations(key: jax.Array, shape: tuple[int, ...]) -> jax.Array:
 
 
 def _tile(x: jax.Array, features: int) -> jax.Array:
-  """Repeats the whole list of channels until there are as many as features."""
+  """Repeats the whole list of channels until there are `features` of them."""
   return jnp.tile(x, (1, 1, 1, features // x.shape[-1]))
 
 

@@ -32,7 +32,7 @@ class LeNet300(Network):
 class LeNet5(Network):
   """LeNet-5-Caffe: two 5x5 convolutions, each max-pooled, and two dense layers.
 
-  20 - 50 - 500 at the default width; dropout lies on the hidden dense layer.
+  The sizes are 20 - 50 - 500 at the default width; dropout acts on the hidden dense layer.
   """
 
   width: int = 20

@@ -13,7 +13,7 @@ BLOCKS = ((2, 1), (4, 2), (4, 1), (8, 2), (8, 1), (16, 2), *5 * ((16, 1),), (32,
 
 
 class Separable(nn.Module):
-  """A depthwise 3x3 and a pointwise 1x1 convolution, BatchNorm and ReLU behind each."""
+  """A depthwise 3x3 and a pointwise 1x1 convolution, each followed by BatchNorm and ReLU."""
 
   parts: Parts
   features: int

@@ -1,4 +1,4 @@
-"""What the networks share: their fields, and the pieces that most of them are made of."""
+"""What the networks share: their fields, and the blocks that most of them are built from."""
 
 from collections.abc import Callable
 from functools import partial
@@ -19,7 +19,7 @@ def require(condition: bool, argument: str, value: object, allowed: str) -> None
 
 
 class Parts(NamedTuple):
-  """The makers of layers, with what is the same for the whole network already filled in."""
+  """The makers of layers, with the network's own settings already filled in."""
 
   conv: Callable[..., nn.Module]
   dense: Callable[..., nn.Module]
@@ -27,15 +27,15 @@ class Parts(NamedTuple):
 
 
 class Network(nn.Module):
-  """The fields of every network, called `network(images_NxHxWxC, train=train)` for float32 logits.
+  """The fields of every network; `network(images_NxHxWxC, train=train)` returns float32 logits.
 
   Attributes:
     num_classes: the number of logits.
-    layers: what the network is built of.
-    width: the planes of the first layer; the others follow in proportion.
-    dropout: the share of units that dropout takes while the network is dense.
-    dtype: what is computed in; parameters, BatchNorm's moments and logits are float32.
-    batch_norm_axis: the pmap axis that shares BatchNorm's moments; None keeps them local.
+    layers: the makers of the network's layers.
+    width: the planes of the first layer; the others scale with it.
+    dropout: the share of units dropped while the network is dense.
+    dtype: the dtype of the computation; parameters, BatchNorm's moments and logits are float32.
+    batch_norm_axis: the pmap axis over which BatchNorm averages its moments; None keeps them local.
   """
 
   num_classes: int = 10
@@ -58,18 +58,21 @@ class Network(nn.Module):
     )
 
   def classify(self, x: jax.Array, kernel: jax.Array | None, *, train: bool) -> jax.Array:
-    """Mean over positions, dropout, dense: float32 logits; kernel is that of the layer before."""
+    """Returns float32 logits by a mean over positions, dropout and a dense layer.
+
+    `kernel` is the kernel of the layer before, from which dropout takes its rate.
+    """
     x = Dropout(self.dropout)(jnp.mean(x, (1, 2)), kernel, train=train)
     classifier = self.parts().dense(self.num_classes, name='classifier')
     return classifier(x, train=train).astype(jnp.float32)
 
   def check_width(self) -> None:
-    """Raises a ValueError where the network can't have this width."""
+    """Raises a ValueError if the network cannot have this width."""
     least = self.smallest_width
     require(self.width >= least, 'width', self.width, f'an integer of at least {least}')
 
   def check(self, images: jax.Array) -> None:
-    """Raises a ValueError where these are no images that the network can take."""
+    """Raises a ValueError if the network cannot take these images."""
     least = self.smallest_image
     require(
       images.ndim == 4 and min(images.shape[1:3]) >= least,
@@ -93,11 +96,10 @@ def conv_bn(
   relu: bool = False,
   train: bool,
 ) -> jax.Array:
-  """Adds a padded size x size convolution and its BatchNorm, under those names, to the caller.
+  """Applies a padded size x size convolution and its BatchNorm, as named submodules of the caller.
 
-  With `relu` what they give goes through one.
-
-  The padding is explicit, size // 2 on every side: at stride 2 'SAME' would pad (0, 1).
+  With `relu` a ReLU follows. The padding is explicit, size // 2 on every side: at stride 2 'SAME'
+  would pad (0, 1).
   """
   layer = parts.conv(
     features,
@@ -115,7 +117,7 @@ def conv_bn(
 
 
 class ConvBlock(nn.Module):
-  """relu(batch_norm(conv(x))), the parameters under `conv` and `bn`."""
+  """relu(batch_norm(conv(x))), with the parameters under `conv` and `bn`."""
 
   parts: Parts
   features: int

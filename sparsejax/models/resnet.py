@@ -9,7 +9,7 @@ from flax import linen as nn
 from sparsejax.models.network import ConvBlock, Network, Parts, conv_bn
 from sparsejax.nn import kernel_of
 
-# A block's convolutions: (multiple of its planes, kernel, whether the block's stride is here).
+# A block's convolutions: (multiple of its planes, kernel, whether it takes the block's stride).
 BASIC = ((1, 3, True), (1, 3, False))
 BOTTLENECK = ((1, 1, False), (1, 3, True), (4, 1, False))
 
@@ -36,10 +36,10 @@ class Residual(nn.Module):
 
 
 class ResNet(Network):
-  """A 3x3 stem `block0` without pooling, then stages that double the planes, halving the image.
+  """A 3x3 stem `block0` without pooling, then stages that double the planes and halve the image.
 
   Attributes:
-    depths: the number of blocks in each stage; block2_1 is the first of the second.
+    depths: the number of blocks in each stage; block2_1 is the first block of the second stage.
     branch: the convolutions of a block.
   """
 

@@ -1,15 +1,16 @@
-"""Dead units: what a network with whole groups of zeros can do without, found in its own graph.
+"""Dead units: the parts that a network with whole groups of zeros can do without.
 
 An input that is always zero needs no weights, and a unit that nothing reads need not be computed.
-Both are found by running the network itself, once, on numbers that say no more than "something is
-here": every kernel and bias is replaced by whether it is zero, so what passes through residual
-sums, pooling and reshaping is zero where the network is, whatever the graph. Forwards that tells
-which outputs are alive; backwards, the gradient tells which are read.
+Both are found by running the network itself, once, on numbers that only say "something is here":
+every entry of a kernel or bias is replaced by whether it is non-zero. What then passes through
+residual sums, pooling and reshaping is zero where the network is zero, whatever the graph. The
+forward pass tells which outputs are alive; the backward pass tells, by the gradient, which are
+read.
 
-What subtracts can make zero of two numbers that say "something is here". A layer that does so
-(LayerNorm, attention, any that is not known here) counts as one that reads all it is given and
-whose every output is alive. For what the network does between its layers there is the check:
-answers before and after.
+A subtraction can turn two numbers that say "something is here" into zero. A layer that subtracts
+(LayerNorm, attention, and any layer not known here) therefore counts as reading all its inputs, and
+all its outputs count as alive. What the network does between its layers is covered by a check: its
+answers are compared before and after.
 """
 
 from collections.abc import Mapping
@@ -28,9 +29,9 @@ from sparsejax.sparsity.leaves import axes, tree
 from sparsejax.sparsity.leaves.kinds import is_kernel
 from sparsejax.sparsity.leaves.tree import named_leaves
 
-# What makes sums of products, so that what goes in and out of it as 0 and 1 tells where it is zero.
+# Layers that only sum products: run on 0s and 1s, they show where their real outputs are zero.
 SUMS = (deterministic.Dense, deterministic.Conv, nn.Dense, nn.Conv, nn.ConvTranspose)
-# And what does not, although it has no parameters of its own or consists of such layers.
+# Layers that do more, although they have no parameters of their own or consist of such layers.
 MIXES = (
   nn.LayerNorm,
   nn.GroupNorm,
@@ -41,15 +42,15 @@ MIXES = (
   nn.MultiHeadDotProductAttention,
   nn.RNNCellBase,
 )
-IMAGES = 8  # of each scale that the answers are compared on
-# What is zero of small numbers alone, as relu(x - 20), is seen with large ones. Powers of two, so
-# that sums of products are exact at each if they are at 1.
+IMAGES = 8  # how many of each scale the answers are compared on
+# A function that is zero only for small numbers, such as relu(x - 20), needs large ones to be seen.
+# The scales are powers of two, so that sums of products are exact at each if they are at 1.
 SCALES = (1.0, 16.0, 256.0)
 
 
 @jax.custom_vjp
 def _presence(x, scale):
-  """The scale where something is; 1 where a gradient is, so that neither over- nor underflows."""
+  """The scale where x is positive; its gradient is 1 or 0, so that neither over- nor underflows."""
   return jnp.where(x > 0, jnp.asarray(scale, x.dtype), 0)
 
 
@@ -72,32 +73,32 @@ def remove_dead(
   drop_constants: bool = False,
   check: bool = True,
 ):
-  """Returns the variables with every weight at zero that no longer does anything.
+  """Returns the variables with every weight that no longer has any effect set to zero.
 
-  An output that is zero for every image is dead: the weights that read it go. With an output that
-  no weight reads its own weights and its bias go. Only dense layers, convolutions and BatchNorm,
-  flax's or the package's own, lose any; other layers keep what they have and count as reading
-  everything. A layer that is called several times keeps what any of its calls needs.
+  An output that is zero for every image is dead: the weights that read it are removed. If no weight
+  reads an output, its own weights and its bias are removed. Only dense layers, convolutions and
+  BatchNorm, flax's or this package's, lose weights; other layers keep theirs and count as reading
+  everything. A layer that is called several times keeps whatever any of its calls needs.
 
   Args:
-    model: called `model.apply(variables, images, train=False)`.
+    model: called as `model.apply(variables, images, train=False)`.
     variables: `params` of deterministic layers and, with BatchNorm, `batch_stats`.
     image_shape: (height, width, channels).
-    drop_constants: whether the BatchNorm of a dead output loses its scale and bias, so that a unit
-      that was removed leaves no constant behind. The answers are then those of the network without
+    drop_constants: whether the BatchNorm of a dead output loses its scale and bias, so that a
+      removed unit leaves no constant behind. The answers are then those of the network without
       these constants.
-    check: whether to apply the network before and after to a few random images, of the sizes of 1,
-      16 and 256. This takes concrete arrays: within `jax.jit` pass False, and check the result
-      outside where the model is not one of the package's own.
+    check: whether to compare the answers before and after on a few random images, at scales 1, 16
+      and 256. The check needs concrete arrays: within `jax.jit` pass False, and check the result
+      outside if the model is not one of this package's own.
 
   Returns:
     Variables of the same structure.
 
   Raises:
-    ValueError: answers that would change, as where the network subtracts one branch from another or
-      reads -x beside x; answers that are the same for all images, though no weight at zero makes
-      them so; layers inside `nn.scan`, `nn.vmap` or `nn.remat`, which are not seen; a
-      check of traced arrays.
+    ValueError: the answers would change, for example because the network subtracts one branch from
+      another or reads both x and -x; the answers are the same for all images, though not because
+      of zero weights; layers lie inside `nn.scan`, `nn.vmap` or `nn.remat`, where they are not
+      seen; or the check is asked of traced arrays.
 
   Example:
     >>> from sparsejax import models
@@ -111,7 +112,7 @@ def remove_dead(
   """
   if check and any(isinstance(leaf, Tracer) for leaf in jax.tree.leaves(variables)):
     raise ValueError(
-      'remove_dead compares answers before and after, which traced variables do not have: call it '
+      'remove_dead compares answers before and after, but traced variables have no values: call it '
       'outside jax.jit, or pass check=False'
     )
   find = jax.jit(partial(_before_and_after, model, image_shape, drop_constants))
@@ -128,7 +129,7 @@ def remove_dead(
 
 
 def _before_and_after(model, image_shape, drop_constants, variables):
-  """The parameters whose answers stay, and what stays of them."""
+  """The parameters whose answers must be kept, and the same without what is dead."""
   params = variables['params']
   there = jax.tree.map(lambda p: (p != 0).astype(jnp.float32), params)
   seen, _ = _look(model, image_shape, drop_constants, variables, there)
@@ -137,7 +138,7 @@ def _before_and_after(model, image_shape, drop_constants, variables):
 
 
 def _map_leaves(function, params):
-  """The parameters, each made anew from (its path, itself)."""
+  """The parameters, each replaced by function(its path, its value)."""
   changed = [function(path, leaf) for path, leaf in named_leaves(params).items()]
   return jax.tree.unflatten(jax.tree.structure(params), changed)
 
@@ -145,10 +146,10 @@ def _map_leaves(function, params):
 class _Seen(NamedTuple):
   """What passed through the layers, by path.
 
-  alive: which inputs and outputs may be other than zero, under 'in' and 'out'.
+  alive: which inputs and outputs may be non-zero, under 'in' and 'out'.
   read: which outputs are read.
-  turned: the layers whose kernels have outputs ahead of inputs.
-  norms: the layers that are a BatchNorm.
+  turned: the layers whose kernels have the outputs' axis before the inputs'.
+  norms: the layers that are BatchNorm.
   """
 
   alive: dict[str, dict[str, jax.Array]]
@@ -157,7 +158,7 @@ class _Seen(NamedTuple):
   norms: set[str]
 
   def clean(self, path, leaf):
-    """The leaf without what is dead or not read."""
+    """The leaf with every entry that is dead or not read set to zero."""
     layer = tree.module_of(path)
     if layer not in self.alive:
       return leaf
@@ -172,20 +173,20 @@ class _Seen(NamedTuple):
     return jnp.where(keep.reshape((1,) * (leaf.ndim - 2) + keep.shape), leaf, 0)
 
   def without_constant(self, path, leaf):
-    """The leaf, where it is a BatchNorm's without those of dead outputs."""
+    """The leaf; if it belongs to a BatchNorm, its entries for dead outputs are zero."""
     layer = tree.module_of(path)
     return jnp.where(self.alive[layer]['out'], leaf, 0) if layer in self.norms else leaf
 
 
 def _look(model, image_shape, drop_constants, variables, params) -> tuple[_Seen, jax.Array]:
-  """Runs the network forwards and backwards on what is there.
+  """Runs the network forwards and backwards on the presence of its parameters.
 
   Args:
-    model: as of `remove_dead`.
-    image_shape: as of `remove_dead`.
-    drop_constants: as of `remove_dead`.
-    variables: as they are.
-    params: 1 for each of them that is there, else 0.
+    model: as in `remove_dead`.
+    image_shape: as in `remove_dead`.
+    drop_constants: as in `remove_dead`.
+    variables: the network's variables, unchanged.
+    params: 1 for each parameter that is non-zero, else 0.
 
   Returns:
     What passed through the layers, and whether the answers depend on the image.
@@ -193,7 +194,7 @@ def _look(model, image_shape, drop_constants, variables, params) -> tuple[_Seen,
   stats = jax.tree.map(jnp.zeros_like, variables.get('batch_stats', {}))
   alive: dict[str, dict[str, jax.Array]] = {}
   turned, norms = set(), set()
-  is_within = False  # a layer whose parts are not looked at
+  is_within = False  # whether this is inside a layer whose parts are not looked at
 
   def note(probes, scale, call, args, kwargs, context):
     nonlocal is_within
@@ -246,12 +247,12 @@ def _look(model, image_shape, drop_constants, variables, params) -> tuple[_Seen,
 
 
 def _is_of_parts(leaf) -> bool:
-  """Whether what a module has under a name is a module's again, and no array."""
+  """Whether an entry of a module's parameters is again a module's, not an array."""
   return isinstance(leaf, Mapping)
 
 
 def _mixed(y, given, scale):
-  """What has the shapes of y, is there everywhere and reads all that is given."""
+  """A result shaped like y that is present everywhere and reads everything it was given."""
   total = jnp.zeros(())
   for leaf in jax.tree.leaves(given):
     if hasattr(leaf, 'dtype') and jnp.issubdtype(leaf.dtype, jnp.floating):
@@ -262,7 +263,10 @@ def _mixed(y, given, scale):
 
 
 def _normalised(module, own, x, variables):
-  """BatchNorm, whose own arithmetic subtracts: there where x is or, given variables, a constant."""
+  """The presence of a BatchNorm's output: where x is present or, given variables, a constant is.
+
+  BatchNorm itself cannot be run on presences, because it subtracts.
+  """
   features = x.shape[-1:]
   there = own.get('scale', jnp.full(features, float(not module.use_scale)))
   y = x * _by_channel(there + own.get('bias', jnp.zeros(features)), x)
@@ -270,7 +274,7 @@ def _normalised(module, own, x, variables):
 
 
 def _constant(module, variables):
-  """By channel whether BatchNorm makes something of what is zero."""
+  """For each channel, whether BatchNorm turns zero into something else."""
   leaves, stats = (variables[name] for name in ('params', 'batch_stats'))
   for name in module.path:
     leaves, stats = leaves.get(name, {}), stats[name]
@@ -289,19 +293,19 @@ def _over_positions(x: jax.Array) -> jax.Array:
 
 
 def _check_answers(model, variables, image_shape, before, after):
-  """Raises a ValueError, with the layers at fault, where two sets of parameters answer apart."""
+  """Raises a ValueError that names the layers at fault if two sets of parameters answer apart."""
   images = jax.random.normal(jax.random.key(0), (IMAGES, *image_shape))
   answer = jax.jit(lambda variables, images: model.apply(variables, images, train=False))
 
   def answers(params):
-    """At each scale the leaves of what the network answers."""
+    """The leaves of the network's answers, at each scale."""
     found = [answer({**variables, 'params': params}, scale * images) for scale in SCALES]
     return [[np.asarray(x, np.float64) for x in jax.tree.leaves(at)] for at in found]
 
   wanted = answers(before)
 
   def apart(params):
-    """The largest difference and the size of the answers there; None where they agree."""
+    """The largest difference and the size of the answers there, or None if they agree."""
     found = [_apart(*at) for at in zip(answers(params), wanted, strict=True)]
     return max((pair for pair in found if pair[0] > 1e-5 * pair[1]), default=None)
 
@@ -310,9 +314,9 @@ def _check_answers(model, variables, image_shape, before, after):
     is_same = all(jnp.array_equal(leaf, changed[p]) for p, leaf in named_leaves(before).items())
     if not is_same and not _vary(wanted) and not _could_vary(model, variables, image_shape):
       raise ValueError(
-        'remove_dead can not compare answers that are the same for all images of the sizes '
-        f'{", ".join(f"{scale:g}" for scale in SCALES)}, though not by weights at zero: keep the '
-        'variables as they are'
+        'remove_dead cannot compare answers that are the same for all images at the scales '
+        f'{", ".join(f"{scale:g}" for scale in SCALES)}, though not because of zero weights: keep '
+        'the variables as they are'
       )
     return
   most, largest = differ
@@ -325,14 +329,14 @@ def _check_answers(model, variables, image_shape, before, after):
   layers = [layer for layer in dict.fromkeys(map(tree.module_of, changed)) if apart(only(layer))]
   raise ValueError(
     f'remove_dead would change the answers by up to {most:.3g}, where the largest is '
-    f'{largest:.3g}, by what it takes from {", ".join(layers) or "several layers"}: between its '
-    'layers the network does what it can not follow, such as relu(-x) or a difference of two '
-    'branches; keep the variables as they are'
+    f'{largest:.3g}, by removing weights of {", ".join(layers) or "several layers"}: between its '
+    'layers the network does something that remove_dead cannot follow, such as relu(-x) or a '
+    'difference of two branches; keep the variables as they are'
   )
 
 
 def _apart(found, wanted):
-  """How far the leaves of two answers are apart at most, and the largest finite one wanted."""
+  """The largest difference between the leaves of two answers, and the largest finite one wanted."""
   most = largest = 0.0
   for a, b in zip(found, wanted, strict=True):
     with np.errstate(invalid='ignore'):
@@ -356,7 +360,7 @@ def _could_vary(model, variables, image_shape) -> bool:
 
 
 def architecture(params: Any) -> dict[str, dict[str, int]]:
-  """Returns how many inputs and outputs of each layer have a weight that is not zero, by path.
+  """Returns how many inputs and outputs of each layer have a non-zero weight, by path.
 
   Example:
     >>> architecture({'fc': {'kernel': jnp.array([[1.0, 0.0], [2.0, 0.0], [0.0, 0.0]])}})

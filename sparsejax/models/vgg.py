@@ -1,4 +1,4 @@
-"""VGG-16 with BatchNorm and one dense layer, as it is used on CIFAR-10 (Simonyan et al. 2015)."""
+"""VGG-16 with BatchNorm and one dense layer, as used on CIFAR-10 (Simonyan et al. 2015)."""
 
 import jax
 from flax import linen as nn

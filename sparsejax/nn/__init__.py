@@ -1,4 +1,4 @@
-"""The layers that networks are built of: one interface, and a family for each kind of weight."""
+"""The layers that networks are built from: one interface, and a family for each kind of weight."""
 
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -29,13 +29,13 @@ __all__ = [
 
 
 class Layers(NamedTuple):
-  """What a network is built of: two functions that make linen modules.
+  """The two functions that make a network's layers, as linen modules.
 
   dense(features, use_bias=True, dtype=..., kernel_init=..., name=...)
   conv(features, kernel_size, strides=(1, 1), padding=((1, 1), (1, 1)), feature_group_count=1,
     use_bias=True, dtype=..., kernel_init=..., name=...)
 
-  A module is called `layer(x, train=train)`: a variational one samples in training.
+  A module is called as `layer(x, train=train)`; a variational one samples in training.
   """
 
   dense: Callable[..., nn.Module]
@@ -46,11 +46,11 @@ DETERMINISTIC = Layers(dense=deterministic.Dense, conv=deterministic.Conv)
 
 
 def of(family: Family, **settings: Any) -> Layers:
-  """Returns the layers of a family of posteriors, with settings as `variational.makers` has."""
+  """Returns the layers of a family of posteriors; `variational.makers` explains the settings."""
   return Layers(*variational.makers(family, **settings))
 
 
 def get(name: str) -> Layers:
-  """Returns the layers of that name: 'deterministic', or those of a family of posteriors."""
+  """Returns the layers of that name: 'deterministic', or the name of a family of posteriors."""
   found = lookup('layers', name, {NAME_OF_DETERMINISTIC: DETERMINISTIC, **FAMILIES})
   return of(found) if isinstance(found, Family) else found

@@ -1,4 +1,4 @@
-"""Dense and convolutional layers with a weight for a weight."""
+"""Dense and convolutional layers with ordinary weights."""
 
 import math
 from collections.abc import Sequence

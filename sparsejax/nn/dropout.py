@@ -8,10 +8,11 @@ from flax import linen as nn
 class Dropout(nn.Module):
   """Drops units at rate * sqrt(share of the kernel's entries that are not zero).
 
-  Pruning already limits the capacity that dropout was to limit, so Han et al. retrain with
-  D_r = D_o sqrt(C_ir / C_io), C the connections of the layer before and after. Reading C off the
-  kernel makes that one rule for the whole of training: ordinary dropout while it is dense, less
-  of it from the pruning step on. What is kept is divided by the share kept.
+  Pruning already limits the capacity that dropout is meant to limit, so Han et al. retrain with
+  D_r = D_o sqrt(C_ir / C_io), where C_io and C_ir are the layer's connections before and after
+  pruning. Since C_ir is read from the kernel, one rule serves all of training: ordinary dropout
+  while the layer is dense, less from the pruning step on. Units that are kept are divided by the
+  share kept.
 
   Attributes:
     rate: the share of units dropped while the network is dense; 0 computes nothing.
@@ -37,7 +38,7 @@ class Dropout(nn.Module):
 
 
 def kernel_of(module: nn.Module, *path: str) -> jax.Array | None:
-  """Returns the kernel at that path below a bound module, None where that layer has none."""
+  """Returns the kernel at that path below a bound module, or None if that layer has none."""
   params = module.variables['params']
   for name in path:
     params = params[name]

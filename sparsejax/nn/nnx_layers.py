@@ -1,7 +1,7 @@
-"""Layers with a posterior in the place of every weight, for networks of Flax NNX.
+"""Layers with a posterior in place of every weight, for networks of Flax NNX.
 
-They are those of `variational`, with the same leaves under the same names, so that everything in
-`posterior` and the KL of the chain take `nnx.state(model, nnx.Param)` as it is.
+They mirror `variational`, with the same leaves under the same names, so that everything in
+`posterior`, and the KL in a chain, takes `nnx.state(model, nnx.Param)` as it is.
 """
 
 from collections.abc import Callable
@@ -21,7 +21,7 @@ from sparsejax.posterior.families.family import GROUPS
 
 
 class _Layer(nnx.Module):
-  """A linear map, whose leaves are parameters by the names that the family gives them."""
+  """A linear map whose leaves are parameters under the names that the family gives them."""
 
   def __init__(self, family, shape, groups, use_bias, dtype, kernel_init, rngs, settings):
     if groups not in GROUPS:
@@ -48,21 +48,21 @@ class _Layer(nnx.Module):
 
 
 class Linear(_Layer):
-  """As `nnx.Linear`, with a posterior; after `model.eval()` it has the posterior's means.
+  """`nnx.Linear` with a posterior; after `model.eval()` it uses the posterior's means.
 
   Args:
     in_features: the number of inputs.
     out_features: the number of outputs.
-    family: a name of `posterior.FAMILIES`, or a family of one's own.
-    groups: what has a scale in a family with groups, 'inputs' (the paper's) or 'outputs'.
-    use_bias: whether there is a bias.
-    dtype: of the products.
-    kernel_init: of the means, where the family has no rule of its own.
-    rngs: `params` for the start, `noise` for the samples.
-    **settings: those of `nn.of` that are no groups, such as `log_variance`.
+    family: a name in `posterior.FAMILIES`, or your own family.
+    groups: what has its own scale in a family with groups, 'inputs' (as in the paper) or 'outputs'.
+    use_bias: whether the layer has a bias.
+    dtype: the dtype of the products.
+    kernel_init: the initialiser of the means, if the family has no rule of its own.
+    rngs: `params` for the initial values, `noise` for the samples.
+    **settings: the settings of `nn.of` other than groups, such as `log_variance`.
 
   Raises:
-    ValueError: an unknown family or groups.
+    ValueError: the family or the groups are unknown.
 
   Example:
     >>> for family in FAMILIES.values():
@@ -94,25 +94,25 @@ class Linear(_Layer):
 
 
 class Conv(_Layer):
-  """As `nnx.Conv` of images, with a posterior; after `model.eval()` it has the posterior's means.
+  """`nnx.Conv` for images, with a posterior; after `model.eval()` it uses the posterior's means.
 
   Args:
     in_features: the number of input channels.
     out_features: the number of filters.
     kernel_size: height and width.
-    strides: between positions.
-    padding: a pair for height and one for width.
-    feature_group_count: into how many parts the channels fall.
-    family: as of `Linear`.
-    groups: as of `Linear`; the paper's are 'outputs' here.
-    use_bias: whether there is a bias.
-    dtype: of the products.
-    kernel_init: of the means.
-    rngs: `params` for the start, `noise` for the samples.
-    **settings: as of `Linear`.
+    strides: the steps between positions.
+    padding: a pair for the height and one for the width.
+    feature_group_count: the number of parts that the channels are split into.
+    family: as for `Linear`.
+    groups: as for `Linear`; the paper uses 'outputs' here.
+    use_bias: whether the layer has a bias.
+    dtype: the dtype of the products.
+    kernel_init: the initialiser of the means.
+    rngs: `params` for the initial values, `noise` for the samples.
+    **settings: as for `Linear`.
 
   Raises:
-    ValueError: an unknown family, or groups that a convolution in parts has not.
+    ValueError: the family is unknown, or a convolution in parts cannot have these groups.
   """
 
   def __init__(

@@ -1,7 +1,7 @@
 """Batch normalisation with the constants that every network here uses, and the ReLU after it.
 
-In training on CPU both are one function with a gradient of its own: what JAX makes of the plain
-form writes images that only a mean is taken from, and keeps x - mean beside x.
+In training on CPU the two are one function with its own gradient: the program that JAX derives
+from the plain form writes out images only to take their mean, and keeps x - mean as well as x.
 """
 
 import functools
@@ -17,13 +17,13 @@ MOMENTUM = 0.9  # of the running averages: a becomes 0.9 a + 0.1 m
 
 
 class BatchNorm(nn.BatchNorm):
-  """As flax's, with a ReLU if asked for; on CPU by `normalise` in training.
+  """Flax's BatchNorm, with an optional ReLU; in training on CPU `normalise` computes it.
 
-  The moments are taken in float32 whatever the dtype of the activations; axis_name, a pmap axis,
-  makes them those of the whole batch.
+  The moments are taken in float32 whatever the dtype of the activations. With axis_name, a pmap
+  axis, they are the moments of the whole batch.
 
   Attributes:
-    relu: whether what is below zero becomes zero.
+    relu: whether a ReLU follows.
   """
 
   momentum: float = MOMENTUM
@@ -47,7 +47,7 @@ class BatchNorm(nn.BatchNorm):
     return y if self.dtype is None else y.astype(self.dtype)
 
   def _is_ordinary(self) -> bool:
-    """Whether what flax lets one ask for besides is left as it is."""
+    """Whether flax's other options have their default values."""
     return self.axis == -1 and self.use_scale and self.use_bias and not self.axis_index_groups
 
 
@@ -60,31 +60,31 @@ def normalise(
   relu: bool = False,
   axis_name: str | None = None,
 ) -> tuple[jax.Array, jax.Array, jax.Array]:
-  r"""Returns the normalised activations, and the moments that they were normalised by.
+  r"""Returns the normalised activations and the moments used to normalise them.
 
   .. math::
     y = \max(0, \gamma \hat x + \beta), \quad \hat x = (x - m) / \sqrt{v + \epsilon}
 
-  where m and v are mean and biased variance of x; v is a mean of squares about m, for in the
-  difference of two means of squares what is small beside m^2 would be lost. With g the gradient of
-  y where that is positive, and :math:`\langle \cdot \rangle` the mean over all positions,
+  where m and v are the mean and the biased variance of x. v is computed as the mean of squares
+  about m, because mean(x^2) - m^2 would lose a variance that is small beside m^2. With g the
+  gradient of y where y is positive, and :math:`\langle \cdot \rangle` the mean over all positions,
 
   .. math:: dx = \gamma / \sqrt{v + \epsilon} \;
     (g - \langle g \rangle - \hat x \langle g \hat x \rangle)
 
-  Reverse mode alone: `jax.jvp` of it raises, but of its gradient does not. No gradient is taken
-  of the moments that are returned.
+  Only reverse mode is supported: `jax.jvp` of this function raises, `jax.jvp` of its gradient does
+  not. No gradient flows through the returned moments.
 
   Args:
     x: (..., channels).
     scale: gamma, (channels,).
     bias: beta, (channels,).
     epsilon: added to the variance.
-    relu: whether y has a ReLU.
-    axis_name: a mapped axis over which the moments are joined, or None.
+    relu: whether y goes through a ReLU.
+    axis_name: a mapped axis over which the moments are averaged, or None.
 
   Returns:
-    y like x, mean and variance (channels,) in float32.
+    y, shaped like x, and the mean and the variance, each (channels,) in float32.
 
   Example:
     >>> y, mean, variance = normalise(jnp.array([[1.0], [3.0]]), jnp.ones(1), jnp.zeros(1))
@@ -130,7 +130,7 @@ def _affine(x, mean, slope, bias):
 
 
 def _mean(x):
-  """The mean over all axes but the last: over rows, since so XLA sums in one pass on CPU."""
+  """The mean over all axes but the last, taken over rows: XLA then sums in one pass on CPU."""
   mean = jnp.mean(x.reshape(-1, x.shape[-1]), 0, dtype=jnp.float32)
   return mean.reshape((1,) * (x.ndim - 1) + (-1,))
 
@@ -140,8 +140,8 @@ def _joined(mean, axis_name):
 
 
 def _apart(mean, *others):
-  """The mean, but to XLA another, or x - mean, being used twice, would be written out and kept.
+  """The same mean, hidden from XLA: otherwise x - mean, used twice, would be written out and kept.
 
-  Two of them are the same to XLA again unless they stand beside others.
+  XLA merges two such copies again unless each has another array beside it.
   """
   return lax.optimization_barrier((mean, *others))[0]

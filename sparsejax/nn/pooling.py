@@ -8,10 +8,11 @@ from sparsejax.cpu_conv import choice
 
 
 def max_pool(x: jax.Array) -> jax.Array:
-  """Returns the maximum of each 2x2 window of images NHWC, at stride 2; odd edges are dropped.
+  """Returns the maximum of each 2x2 window of NHWC images, at stride 2; odd edges are dropped.
 
-  Equal to `nn.max_pool(x, (2, 2), (2, 2))`, gradient included. On CPU its gradient, XLA's
-  select-and-scatter, takes ten times as long as that of comparisons between the window's corners.
+  The result equals `nn.max_pool(x, (2, 2), (2, 2))`, gradient included. On CPU the gradient of
+  `nn.max_pool`, XLA's select-and-scatter, takes ten times as long as the gradient of comparisons
+  between the window's corners.
   """
   if choice.is_plain():
     return nn.max_pool(x, (2, 2), strides=(2, 2))
@@ -19,7 +20,7 @@ def max_pool(x: jax.Array) -> jax.Array:
 
 
 def max_of_corners(x: jax.Array) -> jax.Array:
-  """The same, by comparing the four corners of every window in reading order."""
+  """The same maximum, by comparing the four corners of every window in reading order."""
   n, h, w, c = x.shape
   windows = x[:, : h // 2 * 2, : w // 2 * 2].reshape(n, h // 2, 2, w // 2, 2, c)
   top = _first_max(windows[:, :, 0, :, 0], windows[:, :, 0, :, 1])

@@ -1,12 +1,12 @@
-"""Layers with a posterior in the place of every weight, sampled by local reparameterisation.
+"""Layers with a posterior in place of every weight, sampled by local reparameterisation.
 
-What is sampled is not the weights but what they make: an output is a sum of many independent
-products, so it is drawn from the Gaussian of their means and variances, for every example and
-position by itself. That costs a second linear map, of the squared inputs with the variances, and
-its gradients vary far less than those through sampled weights (Kingma et al. 2015, 1506.02557).
+The outputs are sampled, not the weights: an output is a sum of many independent products, so it is
+drawn from the Gaussian with their summed means and variances, separately for every example and
+position. That costs a second linear map, of the squared inputs with the variances, and its
+gradients vary far less than those through sampled weights (Kingma et al. 2015, 1506.02557).
 
 One implementation serves dense and convolutional layers alike: it sees a linear map and a kernel of
-shape (..., inputs, outputs). All that sets one posterior apart from another is its `Family`.
+shape (..., inputs, outputs). Posteriors differ only in their `Family`.
 """
 
 import dataclasses
@@ -29,10 +29,11 @@ class Sampling(NamedTuple):
   """A family of posteriors, as its layers use it.
 
   Attributes:
-    family: of the posteriors.
-    draw: its `draw`, with all settings filled in.
-    kernel_std: of the means of kernels at the start; None leaves them to the network's own rule.
-    log_variance: where log-variances begin.
+    family: the family of posteriors.
+    draw: the family's `draw`, with all settings filled in.
+    kernel_std: the initial standard deviation of the kernels' means; None leaves them to the
+      network's own rule.
+    log_variance: the initial log-variances.
   """
 
   family: Family
@@ -44,14 +45,14 @@ class Sampling(NamedTuple):
 def starts(
   sampling: Sampling, shape: tuple[int, ...], groups: str, kernel_init: Callable, *, use_bias: bool
 ) -> dict[str, tuple[Callable, tuple[int, ...]]]:
-  """Returns {name: (initialiser, shape)} of the leaves of a layer.
+  """Returns {name: (initialiser, shape)} for the leaves of a layer.
 
   Args:
-    sampling: of the layer.
-    shape: of its kernel.
-    groups: 'inputs' or 'outputs', what has a scale in a family with groups.
-    kernel_init: the network's own rule, where the family has none.
-    use_bias: whether there is a bias.
+    sampling: how the layer is sampled.
+    shape: the shape of its kernel.
+    groups: 'inputs' or 'outputs', whichever has its own scale in a family with groups.
+    kernel_init: the network's own rule, used if the family has none.
+    use_bias: whether the layer has a bias.
   """
   family, _, kernel_std, log_variance = sampling
 
@@ -80,15 +81,15 @@ def outputs(
   dtype: Any,
   noise: Noise | None,
 ) -> jax.Array:
-  """Returns samples of a layer's outputs; without noise those of the means, none of them removed.
+  """Returns samples of a layer's outputs; without noise, the outputs of all the means, unpruned.
 
   Args:
-    sampling: of the layer.
-    leaves: by name.
+    sampling: how the layer is sampled.
+    leaves: its leaves by name.
     x: (examples, ..., inputs).
-    linear: the layer's map.
-    dtype: of the products.
-    noise: draws from N(0, 1) by shape.
+    linear: the layer's linear map.
+    dtype: the dtype of the products.
+    noise: a function from a shape to draws from N(0, 1).
   """
   x = x.astype(dtype)
 
@@ -103,7 +104,7 @@ def outputs(
 
 
 def _apply(module, x, linear, shape, *, train):
-  """The outputs of a module of linen, which samples in training."""
+  """The outputs of a linen module, which samples in training."""
   found = starts(
     module.sampling, shape, module.groups, module.kernel_init, use_bias=module.use_bias
   )
@@ -116,20 +117,20 @@ def _apply(module, x, linear, shape, *, train):
 
 
 def standard_normal(key: jax.Array, shape: tuple[int, ...]) -> jax.Array:
-  """Draws of N(0, 1), from the older form of Threefry.
+  """Draws from N(0, 1) with the older form of Threefry.
 
-  Every device draws its own, so nothing is won by numbers that can be split over devices; without
-  that half the hashes are needed, and on CPU 0.4 of the time.
+  Every device draws its own numbers, so numbers that can be split over devices gain nothing.
+  Without that property half the hashes suffice, in 0.4 of the time on CPU.
   """
   with jax.threefry_partitionable(False):
     return jax.random.normal(key, shape)
 
 
 class Dense(deterministic.Dense):
-  """As `deterministic.Dense`, with a posterior; draws from the rng `noise` in training."""
+  """`deterministic.Dense` with a posterior; in training it draws from the rng `noise`."""
 
   sampling: Sampling = dataclasses.field(kw_only=True)
-  groups: str = 'outputs'  # or 'inputs': what has a scale, in a family with groups
+  groups: str = 'outputs'  # or 'inputs': what has its own scale, in a family with groups
 
   @nn.compact
   def __call__(self, x: jax.Array, *, train: bool = False) -> jax.Array:
@@ -137,7 +138,7 @@ class Dense(deterministic.Dense):
 
 
 class Conv(deterministic.Conv):
-  """As `deterministic.Conv`, with a posterior; draws from the rng `noise` in training."""
+  """`deterministic.Conv` with a posterior; in training it draws from the rng `noise`."""
 
   sampling: Sampling = dataclasses.field(kw_only=True)
   groups: str = 'outputs'
@@ -151,16 +152,16 @@ class Conv(deterministic.Conv):
 
 
 def check_groups(groups: str, feature_group_count: int) -> None:
-  """Raises a ValueError where a convolution has no kernel that sees all of its inputs."""
+  """Raises a ValueError if groups='inputs' and no kernel sees all of a convolution's inputs."""
   if groups == 'inputs' and feature_group_count > 1:
     raise ValueError(
-      f"groups='inputs' of a convolution in {feature_group_count} parts, each of whose kernels "
-      "sees a part of the inputs; it must be 'outputs'"
+      f"groups='inputs' must be 'outputs' for a convolution in {feature_group_count} parts, "
+      'because each of its kernels sees only a part of the inputs'
     )
 
 
 def convolved(strides: Any, padding: Any, groups: int, x: jax.Array, kernel: jax.Array):
-  """Returns `convolve` with the images and the kernel last."""
+  """Calls `convolve` with the images and the kernel as the last arguments."""
   return convolve(x, kernel, strides, padding, groups)
 
 
@@ -178,20 +179,22 @@ def makers(
   """Returns the makers of dense and convolutional layers of a family of posteriors.
 
   Args:
-    family: of `posterior.FAMILIES`, or one's own.
-    threshold: of log alpha, for the mask in training; the family's by default.
-    training_mask: whether a family that can mask in training does.
-    kernel_std: of the means of kernels at the start; None leaves them to the network's own rule.
-    log_variance: where log-variances begin; the family's by default.
-    dense_groups: 'inputs' (the paper's) or 'outputs' of dense layers are the groups, if there are.
-    conv_groups: likewise of convolutions, 'outputs' in the paper.
-    **settings: the family's own.
+    family: a family in `posterior.FAMILIES`, or your own.
+    threshold: the log alpha above which the training mask removes a weight; None is the family's.
+    training_mask: whether a family that can mask in training does so.
+    kernel_std: the initial standard deviation of the kernels' means; None leaves them to the
+      network's own rule.
+    log_variance: the initial log-variances; None is the family's.
+    dense_groups: which side of a dense layer forms the groups, if the family has any: 'inputs' (as
+      in the paper) or 'outputs'.
+    conv_groups: likewise for convolutions; the paper uses 'outputs'.
+    **settings: the family's own settings.
 
   Returns:
-    (dense, conv), functions of the arguments that `layers.Layers` names.
+    (dense, conv), functions that take the arguments that `nn.Layers` names.
 
   Raises:
-    ValueError: groups along another axis.
+    ValueError: the groups lie along another axis.
   """
   for groups in (dense_groups, conv_groups):
     if groups not in GROUPS:
@@ -219,7 +222,7 @@ def sampling_of(
   log_variance: float | None = None,
   **settings: Any,
 ) -> Sampling:
-  """Returns how layers of a family are sampled, from the settings that `makers` has."""
+  """Returns how the layers of a family are sampled, from the settings that `makers` takes."""
   own = {**family.settings, **settings}
   if family.masks:
     masked_at = family.threshold if threshold is None else threshold

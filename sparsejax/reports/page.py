@@ -189,7 +189,7 @@ def _curve(task: str, groups: Sequence[Group], anchors: Mapping[pathlib.Path, st
     text = plotly.io.to_html(drawn, config=config, full_html=False, include_plotlyjs=False)
     notes = pareto.notes(task, groups)
   except Exception as error:  # of whatever kind: the page is of all the other runs too
-    text, notes = '', [f'The curve can not be drawn: {in_one_line(error)}']
+    text, notes = '', [f'The curve cannot be drawn: {in_one_line(error)}']
   return [text, *(f'<p>{html.escape(note)}</p>' for note in notes)]
 
 

@@ -50,6 +50,6 @@ def _that_can_be_shown(run: collect.Run, out: pathlib.Path) -> collect.Run:
     tables.markdown(groups.group([run]), [run], (), Drawn({}, ()))
     tables.row(run, out)
   except Exception as error:
-    reason = f'it can not be shown: {type(error).__name__}: {in_one_line(error)}'
+    reason = f'it cannot be shown: {type(error).__name__}: {in_one_line(error)}'
     return collect.blank(run.path, run.name, reason)
   return run

@@ -64,7 +64,7 @@ class Supervisor:
             if max(self._in_vain) >= ATTEMPTS and not self._is_any_at_work():
               return self._give_up(self._in_vain.index(max(self._in_vain)))
           except StorageInternalError as error:  # a database that is away for a while
-            self._note_once(f'the study can not be reached: {_first_line(error)}')
+            self._note_once(f'the study cannot be reached: {_first_line(error)}')
           if not self._is_done:
             time.sleep(PERIOD)
     finally:

@@ -1,7 +1,7 @@
 """One worker of a search: takes a slot, trains it in its run directory, says how it ended.
 
 Trials are trained in this process, one after the other, so that its imports are paid for once. A
-trial that can not be trained is failed; what kills the process is the supervisor's to see.
+trial that cannot be trained is failed; what kills the process is the supervisor's to see.
 """
 
 import contextlib

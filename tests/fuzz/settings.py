@@ -280,7 +280,7 @@ def _moves(text: str) -> bool:
 
 SAYS = re.compile(
   r'fits none|must|needs|unknown|no such|not? (a|one)\b|missing|did you mean|name no'
-  r'|matches no|never read|is read only|can not|can\'t|unrecognized|invalid|there is no|without'
+  r'|matches no|never read|is read only|cannot|can\'t|unrecognized|invalid|there is no|without'
   r'|[;:] (give|put|set|use|leave|exclude)\b'
 )
 

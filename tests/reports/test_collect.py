@@ -32,7 +32,7 @@ def test_every_run_is_a_row_with_its_state_and_what_is_wrong(tmp_path):
   }
   problems = {name: row['problems'] for name, row in rows.items() if row['problems']}
   assert problems.pop('cut') == 'metrics.jsonl, line 2, is cut off or no line of metrics'
-  assert problems.pop('broken').startswith('config.json can not be read: ')
+  assert problems.pop('broken').startswith('config.json cannot be read: ')
   assert 'has the same name as again/sparse/seed0' in problems['runs/sparse/seed0']
   assert 'of again/sparse/seed0, and is not counted again' in problems.pop('runs/sparse/seed0')
   assert problems.pop('again/sparse/seed0') == 'it has the same name as runs/sparse/seed0'

@@ -50,8 +50,8 @@ def test_the_summary_of_a_run_that_had_ended_is_missed(tmp_path, without_figures
     ('{"a": ' * 30 + '1' + '}' * 30, 'nested more than 24 levels deep'),
     ('null', 'holds no'),
     ('"text"', 'holds no'),
-    ('1' * 5000, 'can not be read: Exceeds the limit'),
-    ('\udcff', 'can not be read: '),
+    ('1' * 5000, 'cannot be read: Exceeds the limit'),
+    ('\udcff', 'cannot be read: '),
   ],
 )
 def test_a_file_that_is_none_is_a_row_that_says_so(
@@ -126,7 +126,7 @@ def test_one_odd_value_anywhere_is_a_row_and_no_more(tmp_path, without_figures, 
   rows = reported(tmp_path)
   # All was seen on reading: the nets are for what nobody thought of.
   assert not alone
-  assert not [row for row in rows.values() if 'it can not be' in row['problems']]
+  assert not [row for row in rows.values() if 'it cannot be' in row['problems']]
   assert len(rows) == count + 1
   assert rows['whole']['state'] == 'finished'
   assert {row['state'] for row in rows.values()} <= {'finished', 'collapsed', 'failed', 'broken'}
@@ -152,8 +152,8 @@ def test_what_nobody_thought_of_is_a_row_and_no_end(tmp_path, without_figures, m
   rows = reported(tmp_path)
   assert {name: (row['state'], row['problems']) for name, row in rows.items()} == {
     'run0': ('finished', ''),
-    'run1': ('broken', 'it can not be shown: ZeroDivisionError: in one cell'),
-    'run2': ('broken', 'it can not be read: MemoryError: MemoryError'),
+    'run1': ('broken', 'it cannot be shown: ZeroDivisionError: in one cell'),
+    'run2': ('broken', 'it cannot be read: MemoryError: MemoryError'),
   }
 
 
@@ -170,7 +170,7 @@ def test_a_figure_that_can_not_be_drawn_is_a_line_and_the_others_are_drawn(tmp_p
   assert (tmp_path / 'out' / 'lenet300_on_mnist.pareto.png').exists()
   text = (tmp_path / 'out' / 'report.md').read_text()
   assert '| lenet300_on_mnist.traces | not drawn | no such axis |' in text
-  assert 'can not be drawn: no such axis' in (tmp_path / 'out' / 'report.html').read_text()
+  assert 'cannot be drawn: no such axis' in (tmp_path / 'out' / 'report.html').read_text()
 
 
 def test_odd_figures_and_names_are_drawn(tmp_path):

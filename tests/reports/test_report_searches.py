@@ -78,7 +78,7 @@ def test_a_search_whose_trials_can_not_be_read_is_still_drawn(tmp_path, content)
   assert (tmp_path / 'out' / 'search0.brackets.png').exists()
   is_damaged = content not in (None, '{}')
   text = (tmp_path / 'out' / 'report.md').read_text()
-  assert ('| search | broken | trials.json can not be read' in text) == is_damaged
+  assert ('| search | broken | trials.json cannot be read' in text) == is_damaged
 
 
 def test_a_search_whose_settings_can_not_be_read_is_listed(tmp_path):
@@ -87,7 +87,7 @@ def test_a_search_whose_settings_can_not_be_read_is_listed(tmp_path):
   (search / 'sweep.json').write_text('{"configs": ')
   report.report([search], tmp_path / 'out')
   text = (tmp_path / 'out' / 'report.md').read_text()
-  assert '| search | broken | sweep.json can not be read' in text
+  assert '| search | broken | sweep.json cannot be read' in text
 
 
 def test_a_grid_is_compared_by_means_over_its_seeds(tmp_path):

@@ -424,7 +424,7 @@ def test_every_configuration_is_counted_once_and_as_its_records_have_it():
       busy.append(claim)
     elif busy:
       claim = busy.pop(order.randrange(len(busy)))
-      study.fail(claim, 'it can not') if turn % 9 == 0 else finish(study, claim)
+      study.fail(claim, 'it cannot') if turn % 9 == 0 else finish(study, claim)
   assert study.is_over
   assert now.promotions == 3 + 1 + 1
   assert f'of {9 + 5 + 3} configurations; 5 promotions' in now.line

@@ -211,7 +211,7 @@ def test_a_database_that_is_away_for_a_while_does_not_end_a_search(crew, monkeyp
   monkeypatch.setattr(view, 'status', status)
   assert supervise(one, monkeypatch) == 0
   output = capsys.readouterr().out
-  assert output.count('the study can not be reached: gone') == 1
+  assert output.count('the study cannot be reached: gone') == 1
   assert 'best so far: b0-000: trained for 9 epochs, validation_loss 0.5 (rate' in output
 
 

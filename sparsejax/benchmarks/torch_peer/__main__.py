@@ -2,8 +2,9 @@
 
 PYTHON sparsejax/benchmarks/torch_peer
 
-Needs PyTorch and nothing of sparsejax. Reads lines of JSON: first what is trained, as
-`sparsejax.benchmarks.peer.request` has it, then variants and numbers of steps. Answers with lines.
+The program needs PyTorch and nothing of sparsejax. It reads lines of JSON: first what to train, as
+`sparsejax.benchmarks.peer.request` returns it, then variants and numbers of steps. It answers each
+with a line.
 """
 
 import json
@@ -12,7 +13,7 @@ import sys
 
 
 def main():
-  # Whatever else prints, prints beside the answers.
+  # Anything else that prints goes to stderr, so that only answers reach stdout.
   answers = os.fdopen(os.dup(1), 'w')
   os.dup2(2, 1)
 
@@ -23,7 +24,8 @@ def main():
   try:
     import torch
   except ImportError:
-    answer(refused=f'no PyTorch in {sys.executable}; `pip install torch` there, or --torch-python')
+    remedy = '`pip install torch` there, or name another interpreter with --torch-python'
+    answer(refused=f'no PyTorch in {sys.executable}: {remedy}')
     return
   import models
   import training
@@ -43,7 +45,7 @@ def main():
     question = json.loads(line)
     try:
       answer(seconds=trainings[question['variant']].run(question['steps']))
-    except Exception as error:  # a compiler that is not there, say: the other ways still go
+    except Exception as error:  # such as a missing compiler: other variants may still run
       answer(failed=f'{question["variant"]}: {type(error).__name__}: {error}'.splitlines()[0])
 
 

@@ -1,4 +1,4 @@
-"""The networks of `sparsejax.models` in PyTorch, layer by layer, each parameter under our name."""
+"""The networks of `sparsejax.models` in PyTorch, layer by layer, with our parameter names."""
 
 import functools
 
@@ -8,7 +8,7 @@ from torch.nn import functional as F
 
 
 class Network(nn.Module):
-  """Adds layers under names of ours; they are made in the order in which data pass them."""
+  """A module whose layers have our names and are made in the order in which data pass them."""
 
   def add(self, name, layer):
     self.add_module(name, layer)
@@ -33,7 +33,7 @@ class ConvBlock(Network):
 
 
 class Classified(Network):
-  """Blocks one after the other, the mean over positions, a dense layer."""
+  """A sequence of blocks, then the mean over positions and a dense layer."""
 
   def __init__(self, blocks, features, num_classes):
     super().__init__()
@@ -104,7 +104,7 @@ def allconv(image_shape, num_classes, width):
 
 
 class Separable(Network):
-  """A depthwise and a pointwise convolution, BatchNorm and ReLU behind each."""
+  """A depthwise and a pointwise convolution, each followed by BatchNorm and ReLU."""
 
   def __init__(self, inputs, outputs, stride):
     super().__init__()
@@ -127,7 +127,7 @@ def mobilenet(image_shape, num_classes, width):
   return Classified(blocks, planes, num_classes)
 
 
-# A block's convolutions: (multiple of its planes, kernel, whether the block's stride is here).
+# A block's convolutions: (multiple of its planes, kernel, whether it takes the block's stride).
 BASIC = ((1, 3, True), (1, 3, False))
 BOTTLENECK = ((1, 1, False), (1, 3, True), (4, 1, False))
 
@@ -180,5 +180,5 @@ MODELS = {
 
 
 def layers(model: torch.nn.Module) -> dict[str, list[int]]:
-  """Returns the shape of every parameter by its name."""
+  """Returns the shape of every parameter, by its name."""
   return {name: list(parameter.shape) for name, parameter in model.named_parameters()}

@@ -1,4 +1,4 @@
-"""A training step in PyTorch that does what ours does, in the ways that PyTorch offers."""
+"""A training step in PyTorch that does what ours does, in PyTorch's variants."""
 
 import pathlib
 import time
@@ -15,7 +15,7 @@ class Data:
   """The training split on the device, and batches of it in random order, augmented.
 
   Args:
-    asked: the request of `sparsejax.benchmarks.peer`.
+    asked: what `sparsejax.benchmarks.peer.request` returned.
   """
 
   def __init__(self, asked):
@@ -30,7 +30,7 @@ class Data:
     self.position = 0
 
   def batch(self):
-    """Returns the next images, uint8 NHWC, and labels."""
+    """Returns the next images, in uint8 and NHWC, and their labels."""
     if self.position + self.batch_size > len(self.labels):
       self.position = 0
     indices = self.order[self.position : self.position + self.batch_size]
@@ -54,7 +54,7 @@ class Data:
 
 
 class Training:
-  """One of `VARIANTS`: a model of its own and its optimizer."""
+  """One of `VARIANTS`, with its own model and optimizer."""
 
   def __init__(self, asked, data, variant):
     way, layout = variant.split('_', 1)
@@ -76,7 +76,7 @@ class Training:
     return F.cross_entropy(logits.float(), labels)
 
   def run(self, steps):
-    """Makes so many steps; returns the seconds they took."""
+    """Makes `steps` steps and returns the seconds they took."""
     self._wait()
     begun = time.perf_counter()
     for _ in range(steps):
@@ -98,7 +98,7 @@ def build(asked):
 
 
 def prepare(asked):
-  """Sets PyTorch up as JAX is: its threads, and on a GPU float32 products of lesser precision."""
+  """Sets PyTorch up like JAX: its threads and, on a GPU, float32 products of lower precision."""
   torch.set_num_threads(asked['threads'])
   torch.backends.cudnn.benchmark = True
   torch.set_float32_matmul_precision('high')

@@ -22,7 +22,7 @@ CHECKPOINTS = 'checkpoints'
 PROGRESS = 'progress.json'  # the newest step that was saved
 
 FULL_DISK = (errno.ENOSPC, errno.EDQUOT)
-# What the system says when it can not read or write now, whatever lies there.
+# What the system says when it cannot read or write now, whatever lies there.
 FAILED_DISK = (
   *FULL_DISK,
   errno.EIO,
@@ -37,7 +37,7 @@ FAILED_DISK = (
 
 
 def is_of_the_system(error: BaseException) -> bool:
-  """Whether the system can not read or write now, which says nothing of what lies there.
+  """Whether the system cannot read or write now, which says nothing of what lies there.
 
   Example:
     >>> is_of_the_system(OSError(errno.EIO, 'no')), is_of_the_system(OSError('no gzip'))

@@ -291,7 +291,7 @@ def _read_or_blank(path: pathlib.Path, name: str, search: trials.Trials | None) 
   try:
     return _with_reason(_read(path, name)._replace(search=search))
   except Exception as error:  # of whatever kind: it is this run's, and the others are read
-    return blank(path, name, f'it can not be read: {type(error).__name__}: {in_one_line(error)}')
+    return blank(path, name, f'it cannot be read: {type(error).__name__}: {in_one_line(error)}')
 
 
 def _read(path: pathlib.Path, name: str) -> Run:
@@ -345,7 +345,7 @@ def _why_closed(path: pathlib.Path) -> str | None:
   except OSError as error:
     if path.is_symlink():
       return f'it is a link to {printable(os.readlink(path))}: {error.strerror}'
-    return f'it can not be read: {error.strerror}'
+    return f'it cannot be read: {error.strerror}'
   return None
 
 
@@ -387,7 +387,7 @@ def _json(path: pathlib.Path, kind: type, problems: list[str], *, needed: bool =
       problems.append(f'{path.name} is missing')
     return kind()
   except reading.ReadingError as error:
-    problems.append(f'{path.name} can not be read: {error}')
+    problems.append(f'{path.name} cannot be read: {error}')
     return kind()
   if not isinstance(found, kind):
     problems.append(f'{path.name} holds no {kind.__name__}')

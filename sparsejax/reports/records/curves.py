@@ -142,7 +142,7 @@ def read(path: pathlib.Path, problems: list[str]) -> Metrics:
     problems.append(f'{path.name} is missing')
     return of(())
   except OSError as error:
-    problems.append(f'{path.name} can not be read: {error.strerror}')
+    problems.append(f'{path.name} cannot be read: {error.strerror}')
     return of(())
   if wrong:
     others = f', and so are {len(wrong) - 1} more' if len(wrong) > 1 else ''
@@ -150,7 +150,7 @@ def read(path: pathlib.Path, problems: list[str]) -> Metrics:
   try:
     return found._replace(last=reading.cleaned(found.last))
   except reading.ReadingError as error:
-    problems.append(f'{path.name} can not be read: {error}')
+    problems.append(f'{path.name} cannot be read: {error}')
     return of(())
 
 

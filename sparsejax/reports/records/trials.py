@@ -31,7 +31,7 @@ def read(search: pathlib.Path) -> Trials:
   except FileNotFoundError:
     return Trials({})
   except (ValueError, TypeError, KeyError) as error:
-    return Trials({}, f'{layout.TRIALS} can not be read: {printable(error)}')
+    return Trials({}, f'{layout.TRIALS} cannot be read: {printable(error)}')
   # A place in a later rung has no directory before somebody goes on to it.
   placed = [trial for trial in found if trial['directory'] is not None]
   return Trials({t['directory']: t for t in sorted(placed, key=lambda trial: trial['rung'])})

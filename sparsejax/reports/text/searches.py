@@ -81,7 +81,7 @@ def _search(folder: pathlib.Path, name: str, runs: Sequence[Run]) -> Search:
     head, rows = _best(settings, found)
     goals, configs = _goals(settings), ', '.join(map(str, settings['configs']))
   except Exception as error:  # of what it must hold most is used here, and it may hold anything
-    wrong.append((name, 'broken', f'{layout.SWEEP} can not be read: {printable(repr(error))}'))
+    wrong.append((name, 'broken', f'{layout.SWEEP} cannot be read: {printable(repr(error))}'))
     return Search(f'{name}: search', '', {}, (), {}, {}, (), (), wrong)
   known = {run.path.name for run in runs}
   wrong += [
