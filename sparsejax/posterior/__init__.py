@@ -1,4 +1,4 @@
-"""Bayesian sparsity: posteriors over weights, what they cost, and the network one stands for."""
+"""Bayesian sparsity: posteriors over weights, their KL, and the deterministic network they give."""
 
 from sparsejax.posterior.families import kl
 from sparsejax.posterior.families.family import Family, Leaf, Moments, along, gaussian

@@ -1,8 +1,9 @@
-"""The variational layers of a tree: which leaves make one, of which family, and what it costs.
+"""The variational layers of a tree: which leaves form one, its family, and its KL.
 
-A variational layer is a dict of leaves: `kernel` (the mean), `kernel_log_variance`, mostly `bias`,
-and what its family adds. It is found by its names: a dict with a leaf called `*_log_variance` is
-one, and one whose names belong to no family is an error, so that no variance goes without its KL.
+A variational layer is a dict of leaves: `kernel` (the mean), `kernel_log_variance`, usually `bias`,
+and what its family adds. It is recognised by its names: any dict with a leaf called
+`*_log_variance` is one. If its names belong to no family, that is an error, so that no variance
+goes without its KL.
 """
 
 import re
@@ -18,7 +19,7 @@ from sparsejax.posterior.families.normal_jeffreys import NORMAL_JEFFREYS
 from sparsejax.posterior.families.sparse_vd import SPARSE_VD
 from sparsejax.sparsity.leaves import tree
 
-DETERMINISTIC = 'deterministic'  # what layers without posteriors are called
+DETERMINISTIC = 'deterministic'  # the name of layers without posteriors
 FAMILIES: dict[str, Family] = {
   'sparse_vd': SPARSE_VD,
   'group_normal_jeffreys': NORMAL_JEFFREYS,
@@ -27,7 +28,7 @@ FAMILIES: dict[str, Family] = {
 
 
 def is_variational(tree: Any) -> bool:
-  """Whether a tree is the leaves of a variational layer.
+  """Whether a tree is a variational layer, that is, a dict of its leaves.
 
   Example:
     >>> is_variational({'kernel': 0, 'kernel_log_variance': 0}), is_variational({'kernel': 0})
@@ -37,7 +38,7 @@ def is_variational(tree: Any) -> bool:
 
 
 def is_weight_variance(path: str, leaf: Any = None) -> bool:
-  """Whether a leaf is the log-variance of a kernel or a bias, and not of a scale.
+  """Whether a leaf is the log-variance of a kernel or a bias, not of a scale.
 
   Example:
     >>> is_weight_variance('fc/bias_log_variance'), is_weight_variance('fc/scale_log_variance')
@@ -48,7 +49,7 @@ def is_weight_variance(path: str, leaf: Any = None) -> bool:
 
 
 def weight_variances(pattern: str) -> Callable[[str, Any], bool]:
-  """Returns a choice of parameters: `is_weight_variance`, where the path holds the expression.
+  """Returns a choice of parameters: `is_weight_variance`, for paths that match the expression.
 
   Example:
     >>> weight_variances('^fc1/')('fc2/kernel_log_variance', None)
@@ -68,13 +69,14 @@ def variational_layers(params: Any) -> dict[str, tuple[Family, Leaves]]:
 
   Args:
     params: any pytree in which a variational layer is a dict of leaves. A layer that `optax.masked`
-      leaves out whole is not there.
+      masks as a whole is skipped.
 
   Returns:
-    {path: (family, leaves)}, the path of the layer, joined by '/'.
+    {path: (family, leaves)}, where the path of the layer is joined by '/'.
 
   Raises:
-    ValueError: a log-variance whose layer is of no family, no dict, or left out in part.
+    ValueError: a log-variance belongs to a layer that is no dict, has no family, or is partly
+      masked.
 
   Example:
     >>> layer = {'kernel': jnp.ones((2, 3)), 'kernel_log_variance': jnp.zeros((2, 3))}
@@ -87,17 +89,17 @@ def variational_layers(params: Any) -> dict[str, tuple[Family, Leaves]]:
       if leaves := _unmasked(path, node):
         found[path] = (_family_of(path, leaves), leaves)
     elif path.endswith(VARIANCE):
-      raise ValueError(f"'{path}' is in no dict of a layer's leaves: no variance may go without KL")
+      raise ValueError(f"'{path}' must be in a dict of a layer's leaves, so that it gets its KL")
   return found
 
 
 def _unmasked(path, leaves):
-  """The leaves of a layer; none of one that is masked whole, by Optax's nodes without leaves."""
+  """The leaves of a layer, or none if Optax's MaskedNode stands for each of them."""
   kept = {name: leaf for name, leaf in leaves.items() if jax.tree.leaves(leaf)}
   if kept and len(kept) < len(leaves):
     raise ValueError(
-      f"'{path}' is masked but for {sorted(kept)}: the KL is of a whole layer; mask all of "
-      'its leaves or none'
+      f"'{path}' is masked except for {sorted(kept)}, but the KL needs the whole layer: mask all "
+      'of its leaves or none'
     )
   return kept
 
@@ -107,8 +109,8 @@ def _family_of(path, leaves):
     if family.names(bias='bias' in leaves) == set(leaves):
       return family
   raise ValueError(
-    f"'{path}' has the leaves {sorted(leaves)}: no family of posteriors has just these, and no "
-    'variance may go without its KL'
+    f"'{path}' has the leaves {sorted(leaves)}, but no family of posteriors has exactly these, and "
+    'no variance may go without its KL'
   )
 
 
@@ -137,7 +139,7 @@ def kl_by_layer(params: Any) -> dict[str, jax.Array]:
 
 
 def kl_divergence(params: Any) -> jax.Array:
-  """Returns the sum of `kl_by_layer`, in nats; 0 of a tree without variational layers.
+  """Returns the sum of `kl_by_layer`, in nats; it is 0 for a tree without variational layers.
 
   Args:
     params: any pytree with variational layers in it.
@@ -155,7 +157,8 @@ def kl_divergence(params: Any) -> jax.Array:
 def log_alphas(params: Any) -> dict[str, jax.Array]:
   """Returns log alpha of each variational layer's weights or groups, flat, by path.
 
-  Of the horseshoe it is variance minus mean of the log of the scale, which plays the same part.
+  For the horseshoe it is the variance minus the mean of the log of the scale, which plays the same
+  part.
 
   Args:
     params: any pytree with variational layers in it.
@@ -176,15 +179,15 @@ def log_alphas(params: Any) -> dict[str, jax.Array]:
 
 
 def moments(params: Any) -> dict[str, dict[str, Moments]]:
-  """Returns mean and variance of what each variational layer's kernel and bias are in effect.
+  """Returns the mean and variance of each variational layer's effective kernel and bias.
 
-  The group's scale is in them: mean mu mu_z, variance mu_z^2 s^2 + s_z^2 mu^2 + s_z^2 s^2.
+  They include the group's scale: mean mu mu_z, variance mu_z^2 s^2 + s_z^2 mu^2 + s_z^2 s^2.
 
   Args:
     params: any pytree with variational layers in it.
 
   Returns:
-    {path: {'kernel': Moments, 'bias': Moments}}, of the leaves' shapes.
+    {path: {'kernel': Moments, 'bias': Moments}}, in the leaves' shapes.
 
   Raises:
     ValueError: as `variational_layers` does.

@@ -1,7 +1,7 @@
-"""Bit widths: how precise weights need be, read off how uncertain a posterior leaves them.
+"""Bit widths: how precisely weights must be stored, given how uncertain the posterior leaves them.
 
-A weight known to a standard deviation s need not be stored to much less than s. Each layer gets a
-grid of its own, one for all its weights; exponent and sign are the same for the whole network.
+A weight known to a standard deviation s need not be stored much more finely than s. Each layer gets
+its own grid for all its weights; exponent and sign have one width in the whole network.
 """
 
 import math
@@ -10,15 +10,15 @@ from typing import NamedTuple
 
 import numpy as np
 
-FULL = 32  # bits of a weight in float32
-MOST = 23  # of its significand
+FULL = 32  # bits of a float32 weight
+MOST = 23  # bits of its significand
 
 
 class Grid(NamedTuple):
   """The numbers that a layer's weights are rounded to.
 
-  significand: t, the grid is the multiples of 2^-t.
-  bits: of one weight: significand, exponent and sign.
+  significand: t; the grid consists of the multiples of 2^-t.
+  bits: the bits of one weight: significand, exponent and sign.
   """
 
   significand: int
@@ -31,7 +31,7 @@ def significand_bits(variance: np.ndarray) -> int:
   .. math:: t = \lceil \mathrm{mean}_i \, |\{ t \in 1..23 : 2 \sigma_i^2 < 2^{-t} \}| \rceil
 
   Args:
-    variance: of the weights that are left, any shape; of none, 0 bits.
+    variance: the variances of the remaining weights, of any shape; if none remain, 0 bits suffice.
 
   Example:
     >>> significand_bits(np.array([2.0**-6, 2.0**-8]))  # 4 and 6
@@ -48,7 +48,7 @@ def significand_bits(variance: np.ndarray) -> int:
 
 
 def exponent_bits(largest: float) -> int:
-  r"""Returns how many bits the exponents of a network need, of which this is the largest weight.
+  r"""Returns how many bits the exponents of a network need, given its largest weight.
 
   .. math:: \lceil \log_2(\log_2 M + 1) + 1 \rceil, \quad M = \max(1, \max |w|)
 
@@ -65,8 +65,8 @@ def grids(
   """Returns the grid of each layer.
 
   Args:
-    weights: by layer, the deployed kernels: what is exactly zero needs no bits.
-    variances: by layer, the posterior variances of these.
+    weights: the deployed kernels by layer; exact zeros need no bits.
+    variances: their posterior variances by layer.
 
   Example:
     >>> one = {'fc': np.array([[0.5, 0.0]])}
@@ -94,13 +94,13 @@ def round_to(values: np.ndarray, significand: int) -> np.ndarray:
 
 
 def compression(sizes: Mapping[str, tuple[int, int]], bits: Mapping[str, Grid]) -> float:
-  r"""Returns the compression by pruning and bit widths together.
+  r"""Returns the compression from pruning and bit widths together.
 
   .. math:: 32 N / \sum_l n_l b_l
 
   Args:
-    sizes: by layer, how many weights there were and how many are left.
-    bits: by layer, its grid.
+    sizes: for each layer, how many weights it had and how many are left.
+    bits: the grid of each layer.
 
   Example:
     >>> compression({'fc': (100, 10)}, {'fc': Grid(6, 8)})

@@ -1,4 +1,4 @@
-"""Thresholds of log alpha: the network that is left below one, and where a good one may lie."""
+"""Thresholds of log alpha: the network that remains below one, and where a good one may lie."""
 
 import itertools
 from collections.abc import Mapping
@@ -13,27 +13,29 @@ from sparsejax.posterior.layers import is_variational, variational_layers
 from sparsejax.sparsity.leaves import tree
 
 Thresholds = float | Mapping[str, float]  # one for all layers, or by the layer's path
-POINTS = 512  # at which the density is looked at
-# On either side of a gap, values and their share: of fewer a long tail has some far out by chance.
+POINTS = 512  # points at which the density is evaluated
+# The least count and share of values on either side of a gap: a long tail has a few by chance.
 FEWEST, FEWEST_SHARE = 5, 5e-3
-NARROWER = 0.7  # than Silverman's kernel, which of two humps takes their distance for their width
-DEPTH = 0.5  # of a peak's height: how far the density must fall between two peaks
+NARROWER = 0.7  # times Silverman's kernel, which takes the distance of two humps for their width
+DEPTH = 0.5  # between two peaks the density must fall below this share of the lower one
 
 
 def deploy(params: Any, thresholds: Thresholds) -> Any:
-  """Returns the deterministic network that a posterior stands for: means, and zeros for noise.
+  """Returns the deterministic network that a posterior stands for: means, with zeros for noise.
 
   Args:
-    params: any pytree with variational layers in it; what is not variational stays as it is.
-    thresholds: weights or groups with log alpha of so much or more go; one for all layers, or by
-      path.
+    params: any pytree with variational layers in it; everything else stays as it is.
+    thresholds: weights or groups with log alpha at or above the threshold are removed; one
+      threshold for all layers, or one for each path.
 
   Returns:
-    A tree in which each variational layer is `kernel` and, where it had one, `bias`: the posterior
-    means, exactly zero where the weight or its group is gone; with a group of outputs its bias.
+    A tree in which each variational layer has `kernel` and, if it had one, `bias`: the posterior
+    means, exactly zero where the weight or its group is removed. A removed output also loses its
+    bias.
 
   Raises:
-    ValueError: thresholds by path that are not one for each layer, or as `variational_layers`.
+    ValueError: thresholds by path do not name every layer exactly once, or as for
+      `variational_layers`.
 
   Example:
     >>> layer = {'kernel': jnp.array([[2.0, 0.1]]), 'kernel_log_variance': jnp.zeros((1, 2))}
@@ -56,7 +58,7 @@ def deploy(params: Any, thresholds: Thresholds) -> Any:
 
 
 def _deploy_layer(family, leaves, threshold):
-  keep = ~(family.log_alpha(leaves) >= threshold)  # what is not a number stays, to be seen
+  keep = ~(family.log_alpha(leaves) >= threshold)  # NaN stays, so that it is seen
   means = {name: found.mean for name, found in family.moments(leaves).items()}
   deployed = {'kernel': jnp.where(against(keep, means['kernel']), means['kernel'], 0.0)}
   if 'bias' in means:
@@ -67,16 +69,16 @@ def _deploy_layer(family, leaves, threshold):
 def suggest_threshold(log_alpha: np.ndarray) -> float | None:
   """Returns where the density of log alpha is least between two of its peaks.
 
-  The density is smoothed by seven tenths of Silverman's rule: bins that few groups leave empty by
-  chance are no gap, and ten groups on either side of a wide one are enough. A long tail of
-  thousands of values may still look like a gap: look at the histogram too.
+  The density is smoothed by seven tenths of Silverman's rule: bins that are empty only because
+  groups are few do not count as a gap, and ten groups on either side of a wide gap are enough. A
+  long tail of thousands of values may still look like a gap, so look at the histogram too.
 
   Args:
-    log_alpha: of a layer's weights or groups, any shape.
+    log_alpha: log alpha of a layer's weights or groups, of any shape.
 
   Returns:
-    A threshold, or None where there are no two peaks between which the density falls to less than
-    half of the lower one, with five values and a two-hundredth of all on either side.
+    A threshold, or None unless the density falls, between two peaks, below half of the lower one,
+    with at least five values and a two-hundredth of all on either side.
 
   Example:
     >>> round(suggest_threshold(np.concatenate([np.linspace(-9, -7, 40), np.linspace(3, 5, 40)])))
@@ -85,13 +87,13 @@ def suggest_threshold(log_alpha: np.ndarray) -> float | None:
   References:
     Silverman 1986, Density estimation for statistics and data analysis, section 3.4
   """
-  from scipy.signal import find_peaks  # these take a second
+  from scipy.signal import find_peaks  # this import takes a second
   from scipy.stats import gaussian_kde
 
   values = np.ravel(np.asarray(log_alpha, np.float64))
   if values.size < 2 or np.ptp(values) < 1e-6:
     return None
-  # A layer has up to millions of weights; of bins far finer than the kernel the density is equal.
+  # A layer has up to millions of weights; bins far finer than the kernel give the same density.
   counts, edges = np.histogram(values, POINTS)
   centres, filled = (edges[:-1] + edges[1:]) / 2, counts > 0
   width = NARROWER * (values.size * 3 / 4) ** -0.2
@@ -109,7 +111,7 @@ def suggest_threshold(log_alpha: np.ndarray) -> float | None:
 
 
 def _middle_of_least(density, low, high):
-  """Where the density is least in [low, high); the middle, where it is as good as nothing."""
+  """Where the density is least in [low, high), or the middle of where it is practically zero."""
   inside = density[low:high]
   least = np.flatnonzero(inside <= inside.min() + 1e-6 * density.max())
   return low + int(least[len(least) // 2])

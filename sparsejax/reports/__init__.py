@@ -1,1 +1,1 @@
-"""Tables, figures and pages of what runs left behind: the rooms of `python -m sparsejax.report`."""
+"""Tables, figures and pages about runs, finished or not, for `python -m sparsejax.report`."""

@@ -1,4 +1,4 @@
-"""One HTML page that opens anywhere, offline: curves that answer the mouse, figures, every run."""
+"""One HTML page that opens anywhere, offline: interactive curves, figures, and every run."""
 
 import base64
 import collections
@@ -55,9 +55,9 @@ nav a { margin-right: 1rem; }
 .filter input { font: inherit; width: min(30rem, 90%); padding: .2rem .4rem; }
 .filter output { margin-left: .6rem; color: #666; }
 """
-# What is written into the box leaves the rows and the points of runs that have all of its words. A
-# click on a column's head sorts by it: numbers before words, and what is not there last. A click
-# on a point goes to its run, one on a picture opens it as large as it is.
+# The box keeps only the rows and points of runs that contain all of its words. A click on the head
+# of a column sorts by it, numbers before words and missing cells last. A click on a point goes to
+# its run; a click on a picture opens it in full size.
 SCRIPT = """
 function compare(x, y, sign) {
   if ((x === '-') !== (y === '-')) { return x === '-' ? 1 : -1; }
@@ -123,8 +123,8 @@ FILTER = (
   '<p class="filter"><label>Only <input type="search" placeholder="words of a row: lenet5 rigl '
   'seed0"></label><output></output></p>'
 )
-LONG = 40  # letters of a cell that is broken into lines
-WIDE = 1148  # pixels that the text is wide
+LONG = 40  # a cell of more letters is broken into lines
+WIDE = 1148  # the width of the text in pixels
 
 
 def page(
@@ -139,9 +139,9 @@ def page(
   Args:
     groups: the experiments.
     runs: every run.
-    searches: that some of the runs belong to.
-    drawn: its figures.
-    root: the folder of the page, which links are relative to.
+    searches: the searches that some of the runs belong to.
+    drawn: the figures.
+    root: the folder of the page, which its links are relative to.
   """
   anchors = {run.path: f'run-{index}' for index, run in enumerate(runs)}
   tasks = list(dict.fromkeys(group.task for group in groups))
@@ -181,14 +181,14 @@ def page(
 
 
 def _curve(task: str, groups: Sequence[Group], anchors: Mapping[pathlib.Path, str]) -> list[str]:
-  """The curve of a task and what has to be known of it; why it is not there where it can't be."""
+  """The curve of a task and its notes, or the reason why there is no curve."""
   config = {'responsive': True, 'displaylogo': False}
   try:
     if (drawn := interactive.pareto(task, groups, anchors)) is None:
       return []
     text = plotly.io.to_html(drawn, config=config, full_html=False, include_plotlyjs=False)
     notes = pareto.notes(task, groups)
-  except Exception as error:  # of whatever kind: the page is of all the other runs too
+  except Exception as error:  # no error may keep the page of all the other runs from being made
     text, notes = '', [f'The curve cannot be drawn: {in_one_line(error)}']
   return [text, *(f'<p>{html.escape(note)}</p>' for note in notes)]
 
@@ -225,7 +225,7 @@ def _runs(runs: Sequence[Run], anchors: Mapping[pathlib.Path, str], root: pathli
 def _settings(runs: Sequence[Run]) -> dict[str, str]:
   """Returns the settings that differ between runs of one task and method, with short names.
 
-  What differs between methods is in their names, and would be a hundred columns.
+  Settings that differ between methods would fill a hundred columns; the methods' names say them.
   """
   families: dict[tuple[str, str], list[dict[str, Any]]] = {}
   for run in runs:
@@ -266,7 +266,7 @@ def _link(target: str, text: str) -> str:
 
 
 def _table(head: Sequence[str], rows: Sequence[Sequence[str]], ids: Sequence[str] = ()) -> str:
-  """A table of cells that are HTML already."""
+  """A table whose cells are already HTML."""
   lines = ['<div class="scroll"><table><thead><tr>']
   lines += [f'<th><button>{html.escape(name)}</button></th>' for name in head]
   lines.append('</tr></thead><tbody>')
@@ -282,7 +282,7 @@ def _cell(content: str) -> str:
 
 
 def _image(picture: Picture) -> str:
-  """A picture that a click opens; one wider than the text has the width of the window."""
+  """A picture that a click opens; if it is wider than the text, it takes the window's width."""
   with Image.open(io.BytesIO(picture.png)) as image:
     width, height = image.size
   what = html.escape(picture.name.replace('_', ' ').replace('.', ': '))

@@ -1,4 +1,4 @@
-"""The whole report: its table, its text, its page. One run alone never keeps it from being made."""
+"""The whole report: its table, its text, its page. No single run can keep it from being made."""
 
 import pathlib
 from collections.abc import Sequence
@@ -12,21 +12,21 @@ from sparsejax.reports.text.drawn import Drawn
 
 
 def write(runs: Sequence[collect.Run], out: pathlib.Path, look: dress.Look) -> str:
-  """Writes the report of some runs; returns what it says in a line.
+  """Writes the report of some runs; returns a line that sums it up.
 
   Args:
-    runs: of it.
-    out: the folder, which is there.
-    look: of the figures.
+    runs: the runs to report.
+    out: the folder, which must exist.
+    look: the look of the figures.
 
   Raises:
-    OSError: the folder can't be written.
+    OSError: the folder cannot be written.
   """
   try:
     return _write(runs, out, look)
   except OSError:
     raise
-  except Exception:  # of whatever kind: whoever caused it is found, and becomes a row
+  except Exception:  # whatever it is, the run that caused it is found and becomes a row
     return _write([_that_can_be_shown(run, out) for run in runs], out, look)
 
 
@@ -44,7 +44,7 @@ def _write(runs: Sequence[collect.Run], out: pathlib.Path, look: dress.Look) -> 
 
 
 def _that_can_be_shown(run: collect.Run, out: pathlib.Path) -> collect.Run:
-  """The same run, or one of which only is known that it can't be shown, and why."""
+  """The same run, or a blank one that says why the run cannot be shown."""
   try:
     page.page(groups.group([run]), [run], (), Drawn({}, ()), out)
     tables.markdown(groups.group([run]), [run], (), Drawn({}, ()))

@@ -1,4 +1,4 @@
-"""Where a study lies: a file that many processes share, or a database."""
+"""The storage of a study: a file that many processes share, or a database."""
 
 import contextlib
 import fcntl
@@ -17,13 +17,13 @@ from sparsejax.experiment.machine import files
 from sparsejax.search import layout
 
 IDENTITY = '.identity'
-TRIES = 5  # to open a database, a second apart, before its error is believed
+TRIES = 5  # attempts to open a database, a second apart
 
 
 class FileLock(JournalFileOpenLock):
-  """A lock that the operating system drops with its process, however that ends.
+  """A lock that the operating system drops when its process ends, in whatever way.
 
-  Optuna's own locks are files, which a killed process leaves behind: the others then wait for half
+  Optuna's own locks are files, which a killed process leaves behind; the others then wait for half
   a minute.
   """
 
@@ -49,12 +49,12 @@ def open_storage(url: str | None, folder: pathlib.Path) -> BaseStorage:
   """Returns the storage of a study.
 
   Args:
-    url: of a database, as SQLAlchemy writes it; None for a file in the folder.
-    folder: of the search.
+    url: the URL of a database, in SQLAlchemy's form; None for a file in the folder.
+    folder: the folder of the search.
 
   Raises:
-    ValueError: a database that can't be reached, or SQLite: it locks no rows, and two workers could
-      take one trial.
+    ValueError: the database cannot be reached, or it is SQLite, which locks no rows, so that two
+      workers could take one trial.
   """
   if url is None:
     path, lock_file = folder / layout.STUDY, folder / '.study.lock'
@@ -77,8 +77,8 @@ def open_storage(url: str | None, folder: pathlib.Path) -> BaseStorage:
 
 
 def _open_database(url: str) -> RDBStorage:
-  """Opens a database, whose tables another process may be making at this moment."""
-  # A connection that broke in an hour of training is opened again.
+  """Opens a database whose tables another process may be creating at the same moment."""
+  # A connection that broke during an hour of training is opened again.
   connect = functools.partial(RDBStorage, url, engine_kwargs={'pool_pre_ping': True})
   for _ in range(TRIES):
     with contextlib.suppress(IntegrityError, ProgrammingError):
@@ -100,15 +100,16 @@ def _without_password(url: str) -> str:
 
 
 def identity(folder: pathlib.Path, url: str | None, *, is_new: bool = False) -> str:
-  """Returns what tells this folder from all others, on whatever machine it is seen.
+  """Returns an identity that tells this folder from all others, on every machine that sees it.
 
   Args:
-    folder: of the search.
-    url: of its study; one that lies in the folder needs no more to find its runs, and gets ''.
-    is_new: whether the search begins: then the folder is given its identity.
+    folder: the folder of the search.
+    url: the URL of its study. A study in the folder itself needs no identity to find its runs, and
+      gets ''.
+    is_new: whether the search is new, so that its folder is given an identity.
 
   Raises:
-    ValueError: the folder was copied without it.
+    ValueError: the folder was copied without its identity.
   """
   file = folder / IDENTITY
   if url is None:
@@ -119,15 +120,15 @@ def identity(folder: pathlib.Path, url: str | None, *, is_new: bool = False) -> 
     return file.read_text()
   except FileNotFoundError:
     raise ValueError(
-      f'workdir={folder}: it holds a search without its {IDENTITY}, by which the study knows it: '
-      'copy that file too'
+      f'workdir={folder} holds a search without its {IDENTITY}, by which the study knows it: copy '
+      'that file too'
     ) from None
 
 
 def _cut_unfinished_line(path: pathlib.Path) -> None:
-  """Moves what a full disk or a machine that went down left of a line to a file beside the journal.
+  """Moves a line that a full disk or a crash cut short to a file beside the journal.
 
-  Optuna reads nothing that stands after it.
+  Optuna would read nothing after such a line.
   """
   with contextlib.suppress(FileNotFoundError), path.open('rb') as file:
     end = file.seek(0, os.SEEK_END)

@@ -1,13 +1,13 @@
-"""An Optuna study as a list of slots: what is done, what can be begun, and who has it.
+"""An Optuna study as a list of slots: what is done, what can start, and which worker has what.
 
-Every slot is a trial, made in the beginning and waiting. Whoever turns it from waiting to running
-has it: a storage lets only one do so. A slot of a later rung can be begun once the rung before it
-is done; which configuration it goes on with follows from that rung alone, so it does not matter
-who begins it, or when.
+Every slot is a trial, created waiting at the beginning. The process that turns it from waiting to
+running has it; the storage lets only one do so. A slot of a later rung can start once the rung
+before it is done. That rung alone decides which configuration the slot goes on with, so it does not
+matter which process starts it, or when.
 
-A trial whose process died is failed and `lost`, and another takes its slot, with the same values
-and the same run directory. Whatever two processes do at once, the trial of a slot is the first by
-number that is not lost.
+A trial whose process died is failed and `lost`, and another trial takes its slot, with the same
+values and the same run directory. Whatever two processes do at once, the trial of a slot is the
+one with the lowest number that is not lost.
 """
 
 import os
@@ -25,13 +25,13 @@ from optuna.trial import FrozenTrial, Trial, TrialState
 from sparsejax.search.plan.brackets import Slot
 from sparsejax.search.plan.settings import Sweep, excesses, score
 
-LEASE = 300.0  # seconds: a trial that nobody has touched for so long has lost its process
-GRACE = 30.0  # seconds, likewise, of a trial that was taken and of which nobody said who has it
+LEASE = 300.0  # seconds after which a trial that nobody has touched has lost its process
+GRACE = 30.0  # the same for a taken trial whose process never gave its name
 OPEN = (TrialState.WAITING, TrialState.RUNNING)
 
 
 class Claim(NamedTuple):
-  """A slot that this process has, and what to do for it."""
+  """A slot that this process has taken, and what to do for it."""
 
   number: int
   slot: Slot
@@ -41,9 +41,9 @@ class Claim(NamedTuple):
 
 
 def machine() -> str:
-  """Within what a process number names one process: this machine, or a container on it."""
+  """Where a process number names one process: this machine, or a container on it."""
   try:
-    # Containers that share a host's network have its name, and numbers of their own.
+    # Containers that share a host's network have its name, but their own process numbers.
     namespace = os.readlink('/proc/self/ns/pid').strip('pid:[]')
   except OSError:  # not on Linux
     return platform.node()
@@ -51,7 +51,7 @@ def machine() -> str:
 
 
 def worker_name(process: int) -> str:
-  """Who has a trial: a process on this machine."""
+  """The name under which a process on this machine has a trial."""
   return f'{machine()}:{process}'
 
 
@@ -60,12 +60,12 @@ class Study:
 
   Args:
     sweep: the search.
-    storage: where the study lies.
-    name: of the study.
-    folder: what tells the folder of its runs from others; '' where the study lies in it.
+    storage: the storage of the study.
+    name: the study's name.
+    folder: the identity of the folder of its runs; '' if the study lies in that folder.
 
   Raises:
-    ValueError: the study is of another search, or of another folder.
+    ValueError: the study belongs to another search or another folder.
   """
 
   def __init__(self, sweep: Sweep, storage: BaseStorage, name: str, folder: str = ''):
@@ -81,7 +81,7 @@ class Study:
     self._id = storage.get_study_id_from_name(name)
     self.slots = {slot.key: slot for slot in sweep.slots}
     self._agree('sweep', dict(sweep.settings), f"study '{name}': it holds another search")
-    # A trial goes on from its checkpoint, whoever has it next.
+    # Whichever process has a trial next continues from its checkpoint, so the folder must be one.
     if folder:
       self._agree('folder', folder, f"study '{name}': its runs lie in another folder than workdir")
 
@@ -130,7 +130,7 @@ class Study:
     return found
 
   def claim(self) -> Claim | None:
-    """Takes the first slot that can be begun, or returns None."""
+    """Takes the first slot that can start, or returns None."""
     trials = self.by_slot()
     for slot in self.sweep.slots:
       trial = trials.get(slot.key)
@@ -155,7 +155,7 @@ class Study:
     return sorted(trials, key=lambda trial: self.score(trial))
 
   def score(self, trial: FrozenTrial) -> tuple[int, float]:
-    """How good a finished trial is; see `settings.score`."""
+    """Returns the rank of a finished trial; see `settings.score`."""
     return score(self.sweep.settings, trial.user_attrs.get('metrics'))
 
   def _identity(self, number: int) -> int:
@@ -169,20 +169,20 @@ class Study:
       return False
 
   def _begin(self, slot: Slot, found: FrozenTrial, source: FrozenTrial | None) -> Claim | None:
-    """Notes who has the trial, and gives it its values: drawn, or those of what goes on."""
+    """Notes which worker has the trial, and sets its values: drawn ones or the promoted trial's."""
     identity = self._identity(found.number)
     self.storage.set_trial_user_attr(identity, 'worker', worker_name(os.getpid()))
     self.storage.set_trial_user_attr(identity, 'lease', time.time() + LEASE)
     directory = found.user_attrs['directory']
     if source is not None:
       if 'metrics' not in source.user_attrs:
-        self.storage.set_trial_user_attr(identity, 'error', 'fewer are left than go on')
+        self.storage.set_trial_user_attr(identity, 'error', 'fewer trials are left than may go on')
         self.study.tell(found.number, state=TrialState.FAIL)
         return None
       directory = source.user_attrs['directory']
       self.storage.set_trial_user_attr(identity, 'directory', directory)
       for key, distribution in source.distributions.items():
-        if key not in found.params:  # it has them where another trial of this slot was lost
+        if key not in found.params:  # it has them if an earlier trial of this slot was lost
           internal = distribution.to_internal_repr(source.params[key])
           self.storage.set_trial_param(identity, key, internal, distribution)
     self.study.sampler = self._sampler(slot)
@@ -194,9 +194,10 @@ class Study:
     return Claim(found.number, slot, values, directory, trial)
 
   def _directory_of_equal(self, slot: Slot, values: Mapping[str, Any]) -> str | None:
-    """The run directory of an earlier slot that has the same values, in which it is trained once.
+    """The run directory of an earlier slot with the same values, so that both are trained once.
 
-    Of an earlier one alone: of two that are begun at one moment only one looks at the other.
+    Only earlier slots count, so that of two that start at the same moment only one adopts the
+    other's directory.
     """
     trials = self.by_slot()
     for other in self.sweep.slots[: self.sweep.slots.index(slot)]:
@@ -205,18 +206,18 @@ class Study:
     return None
 
   def _sampler(self, slot: Slot) -> optuna.samplers.BaseSampler:
-    """One of the slot's own seed: what is drawn at random does not depend on who draws when."""
+    """A sampler with the slot's own seed: draws do not depend on which worker draws when."""
     seed = zlib.crc32(f'{self.sweep.settings["sampler_seed"]}/{slot.key}'.encode())
     if self.sweep.settings['sampler'] != 'tpe':
       return optuna.samplers.RandomSampler(seed=seed)
     return optuna.samplers.TPESampler(seed=seed)
 
   def renew(self, claim: Claim) -> None:
-    """Says that the trial's process lives."""
+    """Records that the trial's process is alive."""
     self.storage.set_trial_user_attr(self._identity(claim.number), 'lease', time.time() + LEASE)
 
   def note_epoch(self, claim: Claim, epoch: float) -> None:
-    """Says how far the trial is."""
+    """Records how far the trial is."""
     claim.trial.set_user_attr('epoch', epoch)
 
   def finish(
@@ -225,19 +226,19 @@ class Study:
     """Ends a trial with its figures at an epoch; one `stopped` before its run's end is pruned."""
     claim.trial.set_user_attr('metrics', dict(metrics))
     self.note_epoch(claim, epoch)
-    # By their difference from the bound: TPE models them, and learns from how well one holds too.
+    # TPE gets the excess over the bound, because it also learns from how well a constraint holds.
     for index, excess in enumerate(excesses(self.sweep.settings, metrics)):
       claim.trial.set_constraint(str(index), excess)
     values = [metrics[objective['metric']] for objective in self.sweep.objectives]
     if stopped:
-      if self.sweep.settings['scheduler']['name'] == 'hyperband':  # Optuna's was told on the way
+      if self.sweep.settings['scheduler']['name'] == 'hyperband':  # Optuna's pruner has it
         claim.trial.report(values[0], claim.slot.epochs)
       self.study.tell(claim.number, state=TrialState.PRUNED)
     else:
       self.study.tell(claim.number, values)
 
   def fail(self, claim: Claim, reason: str) -> None:
-    """Ends a trial that can't be trained: it is worse than all others."""
+    """Ends a trial that cannot be trained; it ranks below all others."""
     claim.trial.set_user_attr('error', reason)
     self.study.tell(claim.number, state=TrialState.FAIL)
 
@@ -247,7 +248,7 @@ class Study:
     """Gives back the slots of trials whose process is gone.
 
     Args:
-      workers: that died; so has who let a lease run out.
+      workers: workers that died; any whose lease ran out counts as dead too.
       stopped: workers that were asked to end, which does not count as a death.
 
     Returns:
@@ -264,12 +265,12 @@ class Study:
     return lost
 
   def release(self, trial: FrozenTrial, *, died: bool, error: str = '') -> None:
-    """Gives a running trial's slot to another trial, or fails it.
+    """Gives a running trial's slot to another trial, or fails the trial.
 
     Args:
-      trial: that this process, or one that is gone, has.
-      died: whether its training ended by itself; so many deaths without progress are a failure.
-      error: of which it died; the same twice is a failure.
+      trial: a trial that belongs to this process, or to one that is gone.
+      died: whether its training ended by itself; too many deaths without progress fail it.
+      error: the error that ended it; the same error twice fails it.
     """
     identity = self._identity(trial.number)
     attributes = trial.user_attrs
@@ -278,11 +279,12 @@ class Study:
     is_error_again = bool(error) and error == attributes.get('died_of')
     is_failed = is_error_again or (died and deaths > self.sweep.settings['deaths'])
     if not is_failed:
-      # Before its predecessor is given up: a slot is never without a trial, whoever dies between.
+      # Its successor is added before it is given up, so that a slot always has a trial, even if
+      # this process dies in between.
       again = {'directory': attributes['directory'], 'deaths': deaths if died else 0}
       again |= {'epoch': epoch, 'epoch_of_death': max(epoch, furthest) if died else -1.0}
       again |= {'died_of': error, 'epoch_before': epoch}
-      # Of values drawn in part none stay: the others would come from another place in the sequence.
+      # Partly drawn values are dropped: the rest would come from another place in the sequence.
       values = trial.params if len(trial.params) == len(self.sweep.parameters) else {}
       self._add(self.slots[attributes['slot']], values, again)
     try:
@@ -294,7 +296,7 @@ class Study:
         self.storage.set_trial_user_attr(identity, 'lost', 'died' if died else 'stopped')
       self.storage.set_trial_state_values(identity, TrialState.FAIL)
     except optuna.exceptions.UpdateFinishedTrialError:
-      return  # it ended after all, or another process was faster; what was added is never looked at
+      return  # it ended after all, or another process was faster; the added trial is never used
 
   def has_worked(self, worker: str) -> bool:
     """Whether a worker ever had a trial."""
@@ -308,7 +310,7 @@ class Study:
     return any(found.get('epoch', 0.0) > found.get('epoch_before', 0.0) for found in own)
 
   def may_go_on(self, slot: Slot, trials: Mapping[str, FrozenTrial]) -> bool:
-    """Whether somebody may still begin where this slot ends, by the trial of each slot."""
+    """Whether a later slot may still start from where this one ends, given each slot's trial."""
     after = [
       s.key for s in self.sweep.slots if (s.bracket, s.rung) == (slot.bracket, slot.rung + 1)
     ]

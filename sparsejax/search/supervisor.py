@@ -1,4 +1,4 @@
-"""The command's own process: starts the workers, sees them die, and shows how far the search is."""
+"""The command's own process: starts workers, replaces dead ones, shows how far the search is."""
 
 import contextlib
 import os
@@ -21,19 +21,19 @@ from sparsejax.internal import signals
 from sparsejax.search import layout, view
 from sparsejax.search.study import Study, machine, worker_name
 
-PERIOD = 1.0  # seconds between two looks
-ATTEMPTS = 3  # of a worker in a row that never had a trial, or got no further with one for the disk
-PATIENCE = 120.0  # seconds for the workers to save, once asked to end
+PERIOD = 1.0  # seconds between two looks at the workers
+ATTEMPTS = 3  # starts in a row that reach no trial, or get no further because of the disk
+PATIENCE = 120.0  # seconds that the workers have to save once they are asked to end
 
 
 class Supervisor:
-  """Keeps so many workers at work until every slot is done.
+  """Keeps a number of workers at work until every slot is done.
 
   Args:
-    study: the search's.
-    folder: of the search.
-    command: that starts a worker.
-    workers: how many.
+    study: the study of the search.
+    folder: the folder of the search.
+    command: the command line that starts a worker.
+    workers: the number of workers.
   """
 
   def __init__(self, study: Study, folder: pathlib.Path, command: Sequence[str], *, workers: int):
@@ -63,14 +63,14 @@ class Supervisor:
             self._is_done = self.study.is_over
             if max(self._in_vain) >= ATTEMPTS and not self._is_any_at_work():
               return self._give_up(self._in_vain.index(max(self._in_vain)))
-          except StorageInternalError as error:  # a database that is away for a while
+          except StorageInternalError as error:  # the database is away for a while
             self._note_once(f'the study cannot be reached: {_first_line(error)}')
           if not self._is_done:
             time.sleep(PERIOD)
     finally:
       self._end_workers()
     if self._signal is not None:
-      complain(f'sweep: {signal.Signals(self._signal).name}: the same command goes on')
+      complain(f'sweep: {signal.Signals(self._signal).name}: give the same command to go on')
       return 128 + self._signal
     return self._show_result()
 
@@ -84,7 +84,7 @@ class Supervisor:
     return contextlib.nullcontext()
 
   def _release_dead_of_this_machine(self) -> None:
-    """Trials of workers that a killed command left behind, unless these are still at work."""
+    """Gives back trials of workers that a killed command left behind, unless these still live."""
     workers = {
       trial.user_attrs.get('worker') for trial in self.study.by_slot().values() if trial.user_attrs
     }
@@ -111,7 +111,7 @@ class Supervisor:
     lost = self.study.release_dead([name])
     if process.returncode == 0:
       return
-    # Of any other end it is the trial whose deaths are counted.
+    # After any other end the trial's deaths are counted, not the worker's.
     is_of_the_disk = process.returncode == layout.DISK_FAILED
     got_on = self.study.got_on(name) if is_of_the_disk else self.study.has_worked(name)
     self._in_vain[index] = 0 if got_on else self._in_vain[index] + 1
@@ -123,7 +123,7 @@ class Supervisor:
     self._note(text + ('' if self.study.is_over else '; another starts, which takes some seconds'))
 
   def _is_any_at_work(self) -> bool:
-    """Whether a worker lives that has had a trial: it may be all that others wait for."""
+    """Whether a live worker has had a trial: the others may be waiting only for it."""
     alive = [process for process in self._workers if process is not None and process.poll() is None]
     return any(self.study.has_worked(worker_name(process.pid)) for process in alive)
 
@@ -135,7 +135,7 @@ class Supervisor:
         stdout=log,
         stderr=log,
         env=os.environ | environment(index, len(self._workers), gpus()),
-        start_new_session=True,  # ^C is for this process, which asks the workers to save
+        start_new_session=True,  # ^C must reach only this process, which asks the workers to save
       )
     _pin(process.pid, index, len(self._workers))
     return process
@@ -144,9 +144,9 @@ class Supervisor:
     return self.folder / layout.LOGS / f'{platform.node()}-{index}.log'
 
   def _end_workers(self) -> None:
-    """Asks the workers to save and end; what has not after a while is killed."""
+    """Asks the workers to save and end, and kills those that have not ended after a while."""
     alive = [process for process in self._workers if process is not None and process.poll() is None]
-    for process in () if self._is_done else alive:  # those that are done end by themselves
+    for process in () if self._is_done else alive:  # once all is done, workers end by themselves
       process.terminate()
     end = time.monotonic() + PATIENCE
     for process in alive:
@@ -196,7 +196,7 @@ class Supervisor:
     for trial in now.best if len(now.best) > 1 else view.ranking(self.study)[: view.BEST]:
       say(f'  {view.describe(self.study, trial)}')
     if constraints := view.broken_by_all(self.study):
-      say(f'no finished trial keeps to {constraints}: the nearest is first')
+      say(f'no finished trial satisfies {constraints}: the nearest comes first')
     for trial in self.study.by_slot().values():
       if 'error' in trial.user_attrs:
         where = trial.user_attrs.get('directory') or 'a place in a later rung'
@@ -222,7 +222,7 @@ def _is_alive(worker: str) -> bool:
 
 
 def gpus() -> list[str]:
-  """Returns the names of the GPUs that this process may use, as CUDA_VISIBLE_DEVICES has them."""
+  """Returns the names of the GPUs that this process may use, as in CUDA_VISIBLE_DEVICES."""
   visible = os.environ.get('CUDA_VISIBLE_DEVICES')
   if visible is not None:
     return [name for name in visible.split(',') if name]
@@ -234,7 +234,7 @@ def gpus() -> list[str]:
 
 
 def environment(index: int, workers: int, devices: list[str]) -> Mapping[str, str]:
-  """Returns what a worker's environment has of its own, so that GPUs are shared evenly.
+  """Returns a worker's own environment variables, so that GPUs are shared evenly.
 
   Example:
     >>> environment(2, 4, ['0', '1'])
@@ -247,7 +247,7 @@ def environment(index: int, workers: int, devices: list[str]) -> Mapping[str, st
   if not devices:
     return {}
   if workers <= len(devices):
-    share = len(devices) // workers  # as many for each: a batch must fit whoever trains it
+    share = len(devices) // workers  # equal shares, since any worker must be able to fit a batch
     return {'CUDA_VISIBLE_DEVICES': ','.join(devices[index * share : (index + 1) * share])}
   share = 0.9 / -(-workers // len(devices))
   own = devices[index % len(devices)]
@@ -255,7 +255,7 @@ def environment(index: int, workers: int, devices: list[str]) -> Mapping[str, st
 
 
 def _pin(pid: int, index: int, workers: int) -> None:
-  """Gives a worker cores of its own: two that share some wait for each other's threads."""
+  """Gives a worker its own cores: workers that share some wait for each other's threads."""
   if not hasattr(os, 'sched_setaffinity'):
     return
   available = sorted(os.sched_getaffinity(0))

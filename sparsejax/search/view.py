@@ -1,4 +1,4 @@
-"""What a search looks like from outside: how far it is, what is best, when it ends."""
+"""The state of a search for a person: how far it is, what is best, when it will end."""
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -19,7 +19,7 @@ from sparsejax.search.plan.brackets import Slot
 from sparsejax.search.plan.settings import excesses
 from sparsejax.search.study import OPEN, Study
 
-BEST = 5  # trials shown in the end
+BEST = 5  # trials shown at the end
 STATES = {
   TrialState.COMPLETE: layout.FINISHED,
   TrialState.PRUNED: layout.STOPPED,
@@ -32,18 +32,19 @@ STATES = {
 class Status(NamedTuple):
   """A search at one moment.
 
-  A configuration is one run, and is counted once, however many rungs it was trained through.
+  A configuration is one run, and is counted once, however many rungs it has passed.
 
   Attributes:
     finished: configurations that ended with a finished run.
-    stopped: those that ended before, as their rung or the pruner has it.
-    failed: those that could not be trained.
-    waiting: those that nobody has yet, or of which it is not known yet whether they go on.
-    running: those in training, with their slots.
-    promotions: how often one went on to a later rung; None where there are no later ones.
-    lost: trials whose process died; each has another in its place.
-    seconds_left: at most, were nothing stopped by a pruner; None where it can't be told yet.
-    best: the trials that none is better than: one, or with several objectives a front.
+    stopped: configurations that their rung or the pruner ended earlier.
+    failed: configurations that could not be trained.
+    waiting: configurations that no worker has taken yet, or that may still go on.
+    running: configurations in training, with their slots.
+    promotions: how often one went on to a later rung; None if there are no later rungs.
+    lost: trials whose process died; each was replaced by another.
+    seconds_left: the most that can be left, as if no pruner stopped anything; None if it is not
+      known yet.
+    best: the trials that no other beats: one, or with several objectives a front.
   """
 
   finished: int
@@ -85,7 +86,7 @@ def status(study: Study) -> Status:
     own = slot.epochs - _epochs_before(study, slot)
     trained = min(max(trial.user_attrs.get('epoch', 0.0) - _epochs_before(study, slot), 0.0), own)
     if trial.state in (TrialState.COMPLETE, TrialState.PRUNED):
-      assert trial.duration is not None  # it has begun and ended
+      assert trial.duration is not None  # it has started and ended
       done.append((trained, trial.duration.total_seconds()))
     elif trial.state in OPEN:
       left.append((own, own - trained))
@@ -106,7 +107,7 @@ def status(study: Study) -> Status:
 def _latest(study: Study, trials: Mapping[str, FrozenTrial]) -> dict[str, tuple[Slot, FrozenTrial]]:
   """The last slot of each configuration, by its directory."""
   begun = [slot for slot in study.sweep.slots if slot.key in trials]
-  # Those of equal values have one directory, and one of them may go further than the others.
+  # Configurations with equal values share a directory, and one may go further than the others.
   begun.sort(key=lambda slot: (slot.epochs, slot.rung))
   placed = [(slot, trials[slot.key]) for slot in begun]
   # A place in a later rung has no directory before somebody goes on to it.
@@ -116,7 +117,7 @@ def _latest(study: Study, trials: Mapping[str, FrozenTrial]) -> dict[str, tuple[
 def _states(study: Study, trials: Mapping[str, FrozenTrial]) -> dict[str, str]:
   states = {key: STATES[trial.state] for key, trial in trials.items()}
   for key, trial in trials.items():
-    # One that stopped at its rung waits until it is known who goes on.
+    # A trial that stopped at its rung waits until the rung decides which trials go on.
     if trial.state == TrialState.PRUNED and study.may_go_on(study.slots[key], trials):
       states[key] = layout.WAITING
   return states
@@ -130,7 +131,7 @@ def _promotions(study: Study, trials: Mapping[str, FrozenTrial]) -> int | None:
 
 
 def _epochs_before(study: Study, slot: Slot) -> int:
-  """Of the configuration that a slot goes on with."""
+  """The epochs already trained by the configuration that a slot goes on with."""
   if slot.rung == 0:
     return 0
   return next(
@@ -139,16 +140,16 @@ def _epochs_before(study: Study, slot: Slot) -> int:
 
 
 def best(study: Study) -> list[FrozenTrial]:
-  """Returns the best trial so far, or with several objectives those that none beats in all."""
+  """Returns the best trial so far or, with several objectives, those that none beats in all."""
   if len(study.sweep.objectives) == 1:
     return ranking(study)[:1]
   numbers = {trial.number for trial in study.by_slot().values()}
   front = [trial for trial in study.study.best_trials if trial.number in numbers]
-  return front or ranking(study)[:1]  # none where every trial breaks a constraint
+  return front or ranking(study)[:1]  # the front is empty if every trial breaks a constraint
 
 
 def ranking(study: Study) -> list[FrozenTrial]:
-  """Returns each configuration's last trial with figures: finished runs first, the best of all."""
+  """Returns the last measured trial of each configuration: finished runs first, best first."""
   measured = {key: t for key, t in study.by_slot().items() if 'metrics' in t.user_attrs}
   return sorted(
     (trial for _, trial in _latest(study, measured).values()),
@@ -157,7 +158,7 @@ def ranking(study: Study) -> list[FrozenTrial]:
 
 
 def broken_by_all(study: Study) -> str:
-  """The constraints, where no finished trial keeps to all of them; else ''."""
+  """The constraints if no finished trial satisfies all of them, else ''."""
   finished = [trial for trial in ranking(study) if trial.state == TrialState.COMPLETE]
   if not finished or any(study.score(trial)[0] == 0 for trial in finished):
     return ''
@@ -169,10 +170,10 @@ def _values(trial: FrozenTrial) -> str:
 
 
 def describe(study: Study, trial: FrozenTrial) -> str:
-  """A trial's figures and values in one line, and by how far it breaks which constraint.
+  """A trial's figures and values in one line, and by how far it breaks which constraints.
 
-  The figures of a finished trial are those of the network that it delivers, its best; of another
-  they are of the epoch until which it was trained.
+  The figures of a finished trial are those of the network that it delivers, its best; those of any
+  other trial belong to the last epoch that it was trained for.
   """
   metrics, settings = trial.user_attrs['metrics'], study.sweep.settings
   parts = [f'trained for {trial.user_attrs.get("epoch", 0.0):g} epochs']
@@ -196,22 +197,22 @@ def constraint_text(constraint: Mapping[str, Any]) -> str:
 
 
 def _figure(name: str, value: float) -> str:
-  """A metric in percent or in digits, as a run's own table has it."""
+  """A metric in percent or as a number, as in a run's own table."""
   return percent(value) if name.endswith(('accuracy', 'fraction')) else short_value(value)
 
 
 def seconds_left(
   done: Sequence[tuple[float, float]], left: Sequence[tuple[float, float]], at_once: int
 ) -> float | None:
-  """Returns the time left, as a trial takes so long to begin and so long for every epoch.
+  """Returns the time left, from the time that a trial takes to start and the time of an epoch.
 
   Args:
     done: (epochs, seconds) of each trial that ended.
-    left: (epochs, those that are left) of each other.
-    at_once: trials that are trained beside each other.
+    left: (epochs, remaining epochs) of every other trial.
+    at_once: the number of trials that train at the same time.
   """
   lengths = {epochs for epochs, _ in done}
-  # From trials of one length nothing follows for those of another.
+  # Trials of a single length tell nothing about trials of another.
   if not done or (len(lengths) == 1 and {epochs for epochs, _ in left} != lengths):
     return None if left else 0.0
   epochs, seconds = np.array(done).T
@@ -221,14 +222,14 @@ def seconds_left(
 
 
 def best_line(study: Study, now: Status) -> str:
-  """Returns what a log has of the best so far; '' where nothing is measured yet."""
+  """Returns the log's line about the best trials so far; '' if nothing is measured yet."""
   if len(now.best) > 1:
     return f'{len(now.best)} trials on the front'
   return ''.join(f'best so far: {describe(study, trial)}' for trial in now.best)
 
 
 def records(study: Study) -> list[dict[str, Any]]:
-  """Returns how every trial stands, for those who have the runs and not the study."""
+  """Returns the state of every trial, for readers who have the runs but not the study."""
   trials = study.by_slot()
   states = _states(study, trials)
   return [

@@ -1,7 +1,7 @@
-"""One worker of a search: takes a slot, trains it in its run directory, says how it ended.
+"""One worker of a search: takes a slot, trains it in its run directory, records how it ended.
 
-Trials are trained in this process, one after the other, so that its imports are paid for once. A
-trial that cannot be trained is failed; what kills the process is the supervisor's to see.
+Trials are trained in this process, one after the other, so that the imports are paid for once. A
+trial that cannot be trained is failed; if the process is killed, the supervisor notices.
 """
 
 import contextlib
@@ -33,18 +33,18 @@ from sparsejax.search.plan import settings
 from sparsejax.search.study import Claim, Study
 
 PAUSE = 0.5  # seconds between two looks for something to do
-RENEWAL = 5.0  # seconds between two notes of a trial's epoch, at least
-BEAT = 30.0  # seconds between two signs of life, of which an epoch can be hours apart
+RENEWAL = 5.0  # least seconds between two records of a trial's epoch
+BEAT = 30.0  # seconds between two signs of life, since an epoch can take hours
 
 
 class Worker:
   """The loop of one worker.
 
   Args:
-    study: whose slots it takes.
-    folder: of the search.
+    study: the study whose slots it takes.
+    folder: the folder of the search.
     resolve: loads configs.
-    defaults: from a trial's settings to the defaults that its directory is named after, and their
+    defaults: maps a trial's settings to the defaults that its directory is named after, and their
       version.
   """
 
@@ -71,7 +71,7 @@ class Worker:
         time.sleep(PAUSE)
 
   def train(self, claim: Claim) -> None:
-    """Trains a slot from where its run directory is to the slot's last epoch."""
+    """Trains a slot from the last state in its run directory to the slot's last epoch."""
     path = self.folder / layout.RUNS / claim.directory
     say(f'trial {claim.number}: {path}, to epoch {claim.slot.epochs}: {claim.values}')
     try:
@@ -86,8 +86,8 @@ class Worker:
       self._release(claim)
       raise
     except optuna.exceptions.UpdateFinishedTrialError:
-      # Nobody heard of this process for longer than a lease, and another has the slot.
-      say(f'trial {claim.number}: it was given up for lost, and is left to another')
+      # This process gave no sign of life for longer than a lease, and another has the slot.
+      say(f'trial {claim.number}: it was given up as lost, and another worker has taken it')
     except Exception as error:
       if is_of_the_disk(error) or isinstance(error, optuna.exceptions.StorageInternalError):
         self._release(claim)
@@ -95,13 +95,13 @@ class Worker:
       if isinstance(error, (UsageError, NonFiniteLossError, ValueError)):
         self._fail(claim, str(error))
         return
-      # The trial, or this process: a device that is lost fails whatever comes next in it.
+      # The fault may be the trial's or this process's: after a lost device everything fails here.
       reason = f'{type(error).__name__}: {in_one_line(error)[:300]}'
       self.study.release(self.study.study.trials[claim.number], died=True, error=reason)
       raise
 
   def _fail(self, claim: Claim, reason: str) -> None:
-    # It may have been given up meanwhile, and another has the slot.
+    # The trial may have been given up meanwhile, and another worker may have the slot.
     with contextlib.suppress(optuna.exceptions.UpdateFinishedTrialError, ValueError):
       self.study.fail(claim, reason)
 
@@ -110,14 +110,14 @@ class Worker:
 
   @contextlib.contextmanager
   def _beating(self, claim: Claim) -> Generator[None]:
-    """Renews the trial's lease beside its training, which may say nothing for hours."""
+    """Renews the trial's lease during its training, which may report nothing for hours."""
     is_over = threading.Event()
 
     def beat():
       while not is_over.wait(BEAT):
         try:
           self.study.renew(claim)
-        except Exception as error:  # the lease is longer than a database is away for a moment
+        except Exception as error:  # the lease outlasts a short absence of the database
           say(f'trial {claim.number}: {in_one_line(error)}')
 
     thread = threading.Thread(target=beat, daemon=True)
@@ -129,7 +129,7 @@ class Worker:
       thread.join()
 
   def _train_alone(self, claim: Claim, path: pathlib.Path) -> tuple[dict[str, float], float, bool]:
-    """Trains once nobody else does: an equal trial, or a process that was given up for lost."""
+    """Trains once no other process trains in the directory, such as that of an equal trial."""
     while True:
       try:
         return self._train(claim, path)
@@ -140,13 +140,13 @@ class Worker:
         time.sleep(RENEWAL)
 
   def _train(self, claim: Claim, path: pathlib.Path) -> tuple[dict[str, float], float, bool]:
-    """Returns the trial's figures, of which epoch, and whether it stopped before its run's end."""
+    """Returns the trial's figures, their epoch, and whether it stopped before its run's end."""
     from sparsejax.experiment.run import run
 
     watch = _Watch(self.study, claim)
     trial = settings.resolved(self.sweep.settings, claim.values, self.resolve)
-    # Its evaluations may be all there: the process died before it could say so, or an equal trial
-    # was there before, and further maybe.
+    # All its evaluations may exist already: the process may have died before it could say so, or an
+    # equal trial may have come this far or further.
     is_done = claim.slot.is_last and (path / files.SUMMARY).exists()
     if not is_done and _is_of(path, trial):
       for line in lines_of(path):
@@ -164,12 +164,12 @@ class Worker:
     names = {*(goal['metric'] for goal in goals), 'validation_loss', 'validation_accuracy'}
     names |= {'active_fraction'} & set(found)
     if missing := sorted(names - set(found)):
-      raise ValueError(f"metric '{missing[0]}': this run has none; it has validation_loss and more")
+      raise ValueError(f"metric '{missing[0]}' must be one of this run's, such as validation_loss")
     return {name: _number(found[name]) for name in sorted(names)}
 
 
 def lines_of(path: pathlib.Path) -> list[dict[str, Any]]:
-  """Returns a run's lines of metrics; of a damaged file those that its newest checkpoint holds."""
+  """Returns a run's lines of metrics; if the file is damaged, those in its newest checkpoint."""
   try:
     return metrics.read(path / files.METRICS)
   except ValueError:
@@ -178,7 +178,7 @@ def lines_of(path: pathlib.Path) -> list[dict[str, Any]]:
 
 
 def is_of_the_disk(error: BaseException | None) -> bool:
-  """Whether an error, or what it was raised from, is the disk's, and says nothing of the trial."""
+  """Whether an error, or its cause, is the disk's, and says nothing about the trial."""
   while error is not None:
     if files.is_of_the_system(error) or isinstance(error, UnreadableError):
       return True
@@ -187,22 +187,22 @@ def is_of_the_disk(error: BaseException | None) -> bool:
 
 
 def _number(value: float | None) -> float:
-  """A figure; what was no finite number is null in the metrics."""
+  """A figure; one that was not finite is null in the metrics."""
   return math.nan if value is None else float(value)
 
 
 def _is_of(path: pathlib.Path, trial: Mapping[str, Any]) -> bool:
-  """Whether a run directory holds this trial, and not what another search left there."""
+  """Whether a run directory holds this trial, rather than what another search left there."""
   try:
     held = files.read_json(path / files.CONFIG)
     del held['hash']
     return held['seed'] == trial['seed'] and experiment_of(held) == experiment_of(trial)
   except (OSError, ValueError, KeyError, TypeError):
-    return False  # who trains there finds out, and says so
+    return False  # training there will find out and say so
 
 
 class _Watch:
-  """What is asked after every evaluation of a run: whether it stops here."""
+  """Decides after every evaluation of a run whether it stops there."""
 
   def __init__(self, study: Study, claim: Claim):
     self.study, self.claim = study, claim
@@ -221,7 +221,7 @@ class _Watch:
     return not self.claim.slot.is_last and line['epoch'] >= self.claim.slot.epochs
 
   def _is_pruned(self, line: Mapping[str, Any]) -> bool:
-    """Asks Optuna's pruner, whose steps are epochs: what is measured between two is not its."""
+    """Asks Optuna's pruner, whose steps are epochs; evaluations between epochs are not its own."""
     value, epoch = _number(line[self.study.sweep.objectives[0]['metric']]), round(line['epoch'])
     if not math.isfinite(value):
       return True

@@ -125,7 +125,7 @@ def test_a_variance_outside_a_layers_dict_is_an_error():
     kernel: Any
     kernel_log_variance: Any
 
-  with pytest.raises(ValueError, match=r"'fc/kernel_log_variance' is in no dict"):
+  with pytest.raises(ValueError, match=r"'fc/kernel_log_variance' must be in a dict"):
     posterior.kl_divergence({'fc': Layer(jnp.ones((2, 2)), jnp.ones((2, 2)))})
 
 
@@ -139,5 +139,5 @@ def test_a_layer_is_masked_whole_or_not_at_all():
   }
   assert moved['fc'] > 0
   assert moved['other'] == 0
-  with pytest.raises(ValueError, match=r"'fc' is masked but for \['kernel_log_variance'\]"):
+  with pytest.raises(ValueError, match=r"'fc' is masked except for \['kernel_log_variance'\]"):
     posterior.kl_divergence({'fc': ONE | dict.fromkeys(('kernel', 'bias'), optax.MaskedNode())})

@@ -31,12 +31,12 @@ def test_every_run_is_a_row_with_its_state_and_what_is_wrong(tmp_path):
     'again/sparse/seed0': 'finished',
   }
   problems = {name: row['problems'] for name, row in rows.items() if row['problems']}
-  assert problems.pop('cut') == 'metrics.jsonl, line 2, is cut off or no line of metrics'
+  assert problems.pop('cut') == 'metrics.jsonl, line 2, is cut off or not a line of metrics'
   assert problems.pop('broken').startswith('config.json cannot be read: ')
   assert 'has the same name as again/sparse/seed0' in problems['runs/sparse/seed0']
   assert 'of again/sparse/seed0, and is not counted again' in problems.pop('runs/sparse/seed0')
   assert problems.pop('again/sparse/seed0') == 'it has the same name as runs/sparse/seed0'
-  assert problems == {'diverged': 'its loss left the finite numbers'}
+  assert problems == {'diverged': 'its loss became infinite or NaN'}
   text = (tmp_path / 'out' / 'report.md').read_text()
   for name in ('unfinished', 'cut', 'broken', 'diverged', 'collapsed', 'again/sparse/seed0'):
     assert f'| {name} |' in text
@@ -113,7 +113,9 @@ def test_a_binary_file_of_metrics_is_one_problem(tmp_path):
   (path / 'metrics.jsonl').write_bytes(bytes(range(256)) * 50)
   (run,) = collect.collect([tmp_path])
   (problem,) = run.problems
-  assert problem == ('metrics.jsonl, line 1, is cut off or no line of metrics, and so are 50 more')
+  assert problem == (
+    'metrics.jsonl, line 1, is cut off or not a line of metrics, and so are 50 more'
+  )
 
 
 def test_trials_of_two_searches_have_the_same_names_by_nature(tmp_path):

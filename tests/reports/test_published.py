@@ -11,7 +11,7 @@ def test_a_figure_says_what_published_points_count():
   log = published.note(published.points('resnet50 on cifar10'))
   paper = published.note(published.points('lenet5 on mnist'))
   assert paper == 'published: fractions of the weights, without biases and norms'
-  assert log == f"{paper}; the log's accuracies are of validation images"
+  assert log == f"{paper}; the log's accuracies are on validation images"
 
 
 def test_published_points_are_fractions_of_tasks_that_runs_can_have(tmp_path):

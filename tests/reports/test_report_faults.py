@@ -63,7 +63,7 @@ def test_a_file_that_is_none_is_a_row_that_says_so(
   (path / f'{name}.{suffix}').write_bytes(os.fsencode(content))
   rows = reported(tmp_path)
   assert rows['whole']['problems'] == ''
-  wanted = 'is cut off or no line of metrics' if name == 'metrics' else problem
+  wanted = 'is cut off or not a line of metrics' if name == 'metrics' else problem
   assert f'{name}.{suffix}' in rows['odd']['problems']
   assert wanted in rows['odd']['problems']
 
@@ -328,10 +328,10 @@ def test_a_line_without_an_end_and_a_file_without_one_are_not_held(tmp_path, mon
   path.write_bytes(b'{"epoch": 1.0}\n' + b'x' * (3 << 20) + b'\n{"epoch": 2.0}\n')
   problems = []
   assert curves.read(path, problems).last == {'epoch': 2.0}
-  assert problems == ['metrics.jsonl, line 2, is cut off or no line of metrics']
+  assert problems == ['metrics.jsonl, line 2, is cut off or not a line of metrics']
   monkeypatch.setattr(reading, 'MOST_BYTES', 10)
   path.write_text('[' + '1,' * 10 + '1]')
-  with pytest.raises(reading.ReadingError, match='23 bytes, 10 at most are read'):
+  with pytest.raises(reading.ReadingError, match='23 bytes; at most 10 are read'):
     reading.read(path)
 
 

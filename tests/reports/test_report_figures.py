@@ -121,7 +121,7 @@ def test_a_collapsed_run_is_hollow_on_no_front_and_does_not_stretch_the_axis():
   assert hollow.get_xdata().tolist() == [0.05]
   assert hollow.get_ydata().tolist() == [low]
   text = figure.legends[0].get_title().get_text()
-  assert 'with a collapsed run, and on no front' in text
+  assert 'has a collapsed run, and is on no front' in text
   assert '1 below the axis, at 10.0 %' in text
 
 
@@ -219,7 +219,7 @@ def test_of_experiments_at_one_sparsity_a_picture_shows_the_best():
     f'{n}' for n in range(12 - experiments.MOST, 12)
   }
   assert experiments.choice(shown, found) == (
-    '\n7 of 12 experiments: the best of each method, and the next best'
+    '\n7 of 12 experiments: the best of each method, and the next best ones'
   )
 
 
@@ -239,7 +239,7 @@ def test_a_layer_without_a_weight_is_drawn_and_what_counts_none_is_named():
   assert [line.get_ydata().min() for line in ax.lines] == [low, 0.1]
   assert 'on the lower edge: no weight left' in words(weights)
   units = experiments.by_layer('nothing', found, 'units')
-  assert '1 of 2 experiments count no units: they are left out' in words(units)
+  assert '1 of 2 experiments do not count units and are left out' in words(units)
 
 
 def test_histograms_say_what_they_count_and_of_which_task():

@@ -116,7 +116,7 @@ def test_rungs_before_the_cut_are_told(begin, scheduler, early):
     assert warnings == []
   else:
     (line,) = warnings
-    assert f'what is compared after {early} epochs is not pruned yet' in line
+    assert f'networks compared after {early} epochs are not pruned yet' in line
     assert f'prune begins at epoch {begin:g}' in line
 
 

@@ -97,7 +97,7 @@ WRONG = {
     },
     'are the same experiment',
   ),
-  'no config': ({'configs': ()}, r'configs=\(\) must be one'),
+  'no config': ({'configs': ()}, r'configs=\(\) must name one'),
   'nothing varies': ({'space': ()}, r'space=\(\): nothing varies'),
   'no overrides': ({'overrides': None}, "overrides=None must be a tuple of texts 'FIELD=VALUE'"),
   'an override of text': ({'overrides': 'epochs=3'}, "overrides='epochs=3' must be a tuple of"),
@@ -153,13 +153,13 @@ WRONG = {
     {'space': ({'key': KEY, 'kind': 'uniform', 'low': 0.1},)},
     'must have low, high; high is wrong',
   ),
-  'low above high': ({'space': (RATE | {'low': 2.0},)}, 'from 2.0 to 1.0: both must be numbers'),
+  'low above high': ({'space': (RATE | {'low': 2.0},)}, 'from 2.0 to 1.0: low must be a number'),
   'nan': ({'space': (RATE | {'low': math.nan},)}, 'from nan to 1.0'),
   'integers without end': (
     {'space': ({'key': 'batch_size', 'kind': 'integers', 'low': 1, 'high': 2**53 + 1},)},
-    'both must be numbers, low below high',
+    'low must be a number below high',
   ),
-  'beyond float32': ({'space': (RATE | {'high': 1e308},)}, 'must be numbers, low below high'),
+  'beyond float32': ({'space': (RATE | {'high': 1e308},)}, 'low must be a number below high'),
   'log of 0': ({'space': (RATE | {'low': 0.0},)}, 'from 0.0: low must be more than 0'),
   'one choice': ({'space': (BATCH | {'choices': (16,)},)}, 'must have two choices'),
   'a choice twice': ({'space': (BATCH | {'choices': (16, 16)},)}, 'each choice once'),
@@ -198,12 +198,12 @@ WRONG = {
     },
     "objectives: 2 with the scheduler 'hyperband'; give one",
   ),
-  'epochs in brackets': ({'space': (RATE | {'key': 'epochs'},)}, "'epochs' is what the brackets"),
+  'epochs in brackets': ({'space': (RATE | {'key': 'epochs'},)}, "'epochs' is set by the brackets"),
   'seed in the space': (
     {'space': ({'key': 'seed', 'kind': 'choices', 'choices': (0, 1)},)},
     'give it in `seeds`',
   ),
-  'seeds without a grid': ({'seeds': (0, 1)}, "must be one with the sampler 'random'"),
+  'seeds without a grid': ({'seeds': (0, 1)}, "must be a single seed with the sampler 'random'"),
   'grid without choices': (
     {'sampler': 'grid', 'scheduler': {'name': 'none'}},
     f"'{KEY}' must be of the kind 'choices' in a grid",
@@ -214,7 +214,7 @@ WRONG = {
   ),
   'trials': ({'scheduler': {'name': 'none'}, 'trials': 0}, 'trials=0 must be an integer of 1'),
   'eta': ({'scheduler': {'eta': 1}}, 'scheduler.eta=1 must be an integer of 2 or more'),
-  'no seed': ({'seeds': ()}, r'seeds=\(\) must be one integer or more'),
+  'no seed': ({'seeds': ()}, r'seeds=\(\) must have one integer or more'),
   'a seed of text': ({'seeds': ('a',)}, "seeds='a' must be an integer of 0 or more"),
   'a negative seed': ({'seeds': (-1,)}, 'seeds=-1 must be an integer of 0 or more'),
   'seed of the sampler': ({'sampler_seed': -1}, 'sampler_seed=-1 must be an integer of 0 or more'),
@@ -251,7 +251,7 @@ def test_a_config_that_brackets_do_not_fit(changes, message):
 
 def test_configs_of_different_lengths():
   lengths = {'a.py': 9.0, 'b.py': 10.0}
-  with pytest.raises(ValueError, match='epochs differ between the configs'):
+  with pytest.raises(ValueError, match='epochs must be the same in all configs'):
     settings.check(
       sweep(configs=tuple(lengths)),
       lambda config: CONFIG | {'epochs': lengths[config]},
@@ -264,11 +264,11 @@ def warned(**changes):
 
 def test_experiments_that_are_drawn_again_are_told_of():
   """Brackets of 9 + 5 + 3 configurations, of which a space of 2 batches has no more than 2."""
-  line = '17 configurations are drawn of 2 experiments, about 2 of them different; each is trained '
-  assert warned(space=(BATCH,)) == [f'{line}once, whoever draws it']
+  line = '17 configurations are drawn from 2 experiments, so about 2 of them will be different; '
+  assert warned(space=(BATCH,)) == [f'{line}each is trained once, however often it is drawn']
   sizes = {'key': 'batch_size', 'kind': 'integers', 'low': 1, 'high': 100}
   (line,) = warned(space=(sizes,))
-  assert line.startswith('17 configurations are drawn of 100 experiments, about 16 of them')
+  assert line.startswith('17 configurations are drawn from 100 experiments, so about 16 of them')
   large = {'key': 'batch_size', 'kind': 'integers', 'low': 1, 'high': 10**6}
   assert warned(space=(large,)) == []
   fields = ('data.limit', 'batch_size')

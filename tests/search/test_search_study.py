@@ -112,7 +112,7 @@ def test_a_failed_trial_is_the_worst_and_the_search_goes_on():
   work(study)
   failed = [t.user_attrs['error'] for t in study.by_slot().values() if t.state == TrialState.FAIL]
   # Eight by themselves, two places of the next rung that nobody is left for.
-  assert failed.count('fewer are left than go on') == 2
+  assert failed.count('fewer trials are left than may go on') == 2
   assert len(failed) == 10
   assert view.status(study).failed == 8
 

@@ -167,7 +167,7 @@ def test_a_trial_that_was_given_up_meanwhile_is_left_to_another(crew, training, 
   claim = one.study.claim()
   one.study.release(one.study.study.trials[claim.number], died=True)
   one.train(claim)
-  assert 'given up for lost' in capsys.readouterr().out
+  assert 'given up as lost' in capsys.readouterr().out
   trials = one.study.study.get_trials(states=(TrialState.WAITING,))
   assert claim.slot.key in [trial.user_attrs['slot'] for trial in trials]
   assert 'error' not in one.study.study.trials[claim.number].user_attrs
@@ -224,7 +224,7 @@ def test_a_search_without_one_trial_that_trains_has_failed(crew, monkeypatch, ca
   captured = capsys.readouterr()
   assert 'no trial could be trained' in captured.err
   assert 'failed: b0-001: the loss of step 3' in captured.out
-  assert 'failed: a place in a later rung: fewer are left than go on' in captured.out
+  assert 'failed: a place in a later rung: fewer trials are left than may go on' in captured.out
   kept = json.loads((tmp_path / 'trials.json').read_text())
   assert {trial['state'] for trial in kept} == {'failed'}
 
@@ -457,7 +457,7 @@ def test_a_search_in_which_nothing_keeps_to_a_constraint_says_so(crew, monkeypat
   last = capsys.readouterr().out.splitlines()[-3:]
   broken = 'trained for 9 epochs, validation_loss 0.2, breaks validation_loss <= 0.1 by 0.1 ('
   assert f'b0-001: {broken}' in last[0]
-  assert last[2] == 'no finished trial keeps to validation_loss <= 0.1: the nearest is first'
+  assert last[2] == 'no finished trial satisfies validation_loss <= 0.1: the nearest comes first'
 
 
 def test_the_figures_of_a_trial_have_the_active_fraction_where_its_run_tells_it(crew):

@@ -1,1 +1,1 @@
-"""The families of posteriors, one file each, and the divergences that they cost."""
+"""The families of posteriors, one file each, and their KL divergences."""

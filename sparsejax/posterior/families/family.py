@@ -1,7 +1,7 @@
-"""A family of posteriors as one object: everything that sets one family apart from the next.
+"""A family of posteriors as one object: everything in which families differ.
 
-A layer is a dict of leaves: `kernel`, the means, of shape (..., inputs, outputs); mostly `bias`;
-and what its family adds. All of a family is pure functions of these leaves.
+A layer is a dict of leaves: `kernel`, the means, of shape (..., inputs, outputs); usually `bias`;
+and the leaves that its family adds. A family consists of pure functions of these leaves.
 """
 
 import dataclasses
@@ -13,29 +13,29 @@ import jax.numpy as jnp
 
 from sparsejax.posterior.families.kl import EPSILON
 
-Leaves = Mapping[str, jax.Array]  # of one layer
+Leaves = Mapping[str, jax.Array]  # the leaves of one layer, by name
 Linear = Callable[[jax.Array, jax.Array], jax.Array]  # (x, kernel) -> y, without a bias
 Noise = Callable[[tuple[int, ...]], jax.Array]  # shape -> independent draws of N(0, 1)
-VARIANCE, MEAN = '_log_variance', '_mean'  # how the names of a family's own leaves end
+VARIANCE, MEAN = '_log_variance', '_mean'  # endings of the names of a family's own leaves
 MEANS = ('kernel', 'bias')
 PER = ('weight', 'bias', 'group', 'layer')
 GROUPS = ('inputs', 'outputs')
 
 
 class Moments(NamedTuple):
-  """Mean and variance, both of a leaf's shape."""
+  """Mean and variance, each shaped like the leaf."""
 
   mean: jax.Array
   variance: jax.Array
 
 
 class Leaf(NamedTuple):
-  """A leaf that a layer has besides its kernel and its bias.
+  """A leaf that a layer has in addition to its kernel and its bias.
 
   Attributes:
-    per: what has an entry each, of `PER`: a weight, a bias, a group, or the whole layer.
-    start: where its entries begin; None begins at the setting `log_variance`.
-    spread: the standard deviation of the entries about it.
+    per: what each entry belongs to, one of `PER`: a weight, a bias, a group, or the whole layer.
+    start: the initial mean of its entries; None stands for the setting `log_variance`.
+    spread: the initial standard deviation of its entries.
   """
 
   per: str
@@ -48,21 +48,22 @@ class Family:
   """A family of posteriors.
 
   Attributes:
-    leaves: by name, what a layer has besides `kernel` and `bias`. A name ends in `_log_variance` or
-      `_mean`, and no other family has all the same names: by these a layer's family is found.
+    leaves: the leaves of a layer other than `kernel` and `bias`, by name. A name ends in
+      `_log_variance` or `_mean`. A layer's family is found by these names, so no other family may
+      have the same set.
     kl: leaves -> KL(posterior || prior) of the layer, in nats.
-    log_alpha: leaves -> how noisy each weight or group is; it broadcasts against the kernel, and is
-      of shape (inputs, 1) or (outputs,) where groups have it.
-    moments: leaves -> the moments of the kernel and of the bias, if there is one, by name.
+    log_alpha: leaves -> how noisy each weight or group is; it broadcasts against the kernel, and
+      has shape (inputs, 1) or (outputs,) if it belongs to groups.
+    moments: leaves -> the moments of the kernel and of the bias, if the layer has one, by name.
     draw: (leaves, x, linear, noise) -> outputs for inputs x of shape (examples, ..., inputs), the
       bias included. `linear(x, kernel)` is the layer's map, `noise(shape)` draws from N(0, 1).
-    threshold: of log alpha, from which on a weight or group goes, where a config has no other.
-    log_variance: where log-variances begin, where a config has no other.
-    bound: log alpha is kept in [-bound, bound]; None keeps it nowhere.
-    masks: whether `draw` takes `threshold=`, from which on a mean counts as 0 in training.
-    starts_normal: whether the kernels of dense layers start from N(0, 1 / inputs) and not by the
+    threshold: the default threshold: weights or groups with log alpha at or above it are removed.
+    log_variance: the default initial log-variances.
+    bound: log alpha is clipped to [-bound, bound]; None leaves it unclipped.
+    masks: whether `draw` takes `threshold=`, at or above which a mean counts as 0 in training.
+    starts_normal: whether the kernels of dense layers start from N(0, 1 / inputs) instead of by the
       network's own rule.
-    settings: further keyword arguments of `draw`, with their defaults: what a config may set.
+    settings: further keyword arguments of `draw` that a config may set, with their defaults.
   """
 
   leaves: Mapping[str, Leaf]
@@ -79,7 +80,7 @@ class Family:
 
   @property
   def has_groups(self) -> bool:
-    """Whether inputs or outputs are removed as one, and not weights one by one."""
+    """Whether whole inputs or outputs are removed, rather than single weights."""
     return any(leaf.per == 'group' for leaf in self.leaves.values())
 
   def names(self, *, bias: bool) -> set[str]:
@@ -94,7 +95,7 @@ class Family:
     Args:
       kernel: the shape of the kernel.
       groups: what a group is, 'inputs' or 'outputs'.
-      bias: whether there is one.
+      bias: whether the layer has one.
     """
     of_groups = (kernel[-2], 1) if groups == 'inputs' else kernel[-1:]
     per = {
@@ -108,31 +109,31 @@ class Family:
 
 
 def against(of_groups: jax.Array, kernel: jax.Array) -> jax.Array:
-  """Returns values of groups with as many axes as the kernel has, to broadcast against it."""
+  """Returns the groups' values with as many axes as the kernel, to broadcast against it."""
   return of_groups.reshape((1,) * (kernel.ndim - of_groups.ndim) + of_groups.shape)
 
 
 def gaussian(mean: jax.Array, variance: jax.Array, noise: Noise) -> jax.Array:
   """Returns a draw from each of the Gaussians with these means and variances."""
-  # Where a variance is 0 the root's gradient would be infinite; and a product that XLA forms in
-  # another order may fall a rounding below.
+  # At a variance of 0 the root's gradient would be infinite, and a product that XLA reorders may
+  # fall below 0 by a rounding error.
   deviation = jnp.sqrt(jnp.maximum(variance, 0) + jnp.asarray(EPSILON, variance.dtype))
   return mean + deviation * noise(mean.shape).astype(mean.dtype)
 
 
 def along(bias: jax.Array, y: jax.Array) -> jax.Array:
-  """Returns a vector over the outputs as it is added to y."""
+  """Returns a vector over the outputs in the shape in which it is added to y."""
   return bias.astype(y.dtype).reshape((1,) * (y.ndim - 1) + (-1,))
 
 
 def check(family: Any, others: Mapping[str, Family]) -> None:
-  """Raises a ValueError that says what is wrong with a family of a person's own.
+  """Raises a ValueError that says what is wrong with a user's own family.
 
   Its functions are traced over dense layers of two inputs and three outputs; nothing is computed.
 
   Args:
-    family: what is to be one.
-    others: those that there are, by name.
+    family: the candidate.
+    others: the existing families, by name.
   """
   if not isinstance(family, Family):
     raise ValueError(f'it is of type {type(family).__name__}: it must be a posterior.Family')
@@ -175,7 +176,7 @@ def _check_functions(family: Family, groups: str, *, bias: bool) -> None:
   ):
     try:
       found = jax.eval_shape(function, layer, *arguments)
-    except Exception as error:  # whatever a person's own code may raise
+    except Exception as error:  # a user's own code may raise anything
       reason = ' '.join(str(error).split())
       raise ValueError(f'its {name} raises {type(error).__name__}: {reason}') from error
     if not _are_alike(found, expected):

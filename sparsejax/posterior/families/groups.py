@@ -1,7 +1,7 @@
-"""Bayesian compression: a group's weights share a random scale, and are N(0, 1) given it.
+"""Bayesian compression: the weights of a group share a random scale, times weights of N(0, 1).
 
-A scale broadcasts against the kernel, (..., inputs, outputs): of shape (inputs, 1) its groups are
-inputs, of shape (outputs,) they are outputs, whose bias is scaled and removed with them. Families
+A scale broadcasts against the kernel, (..., inputs, outputs). With shape (inputs, 1) its groups are
+inputs; with shape (outputs,) they are outputs, whose bias is scaled and removed with them. Families
 differ in the prior of the scale.
 
 References:
@@ -28,7 +28,7 @@ from sparsejax.posterior.families.family import (
   gaussian,
 )
 
-SPREAD = 0.01  # of log-variances and scales at the start
+SPREAD = 0.01  # the initial standard deviation of log-variances and scales
 WEIGHTS = {
   'kernel_log_variance': Leaf('weight', spread=SPREAD),
   'bias_log_variance': Leaf('bias', spread=SPREAD),
@@ -36,7 +36,7 @@ WEIGHTS = {
 
 
 def weights_kl(leaves: Leaves) -> jax.Array:
-  """Returns the KL of kernel and bias to N(0, 1)."""
+  """Returns the KL from the posterior of kernel and bias to N(0, 1)."""
   names = [name for name in MEANS if name in leaves]
   costs = [kl.standard_normal_kl(leaves[name], leaves[name + VARIANCE]) for name in names]
   return jnp.asarray(sum(map(jnp.sum, costs)))
@@ -45,7 +45,7 @@ def weights_kl(leaves: Leaves) -> jax.Array:
 def scaled(leaves: Leaves, scale: Moments) -> dict[str, Moments]:
   """Returns the moments of the products of independent scales and weights.
 
-  Biases go with groups of outputs.
+  A bias is scaled only if the groups are outputs.
   """
   found = {}
   for name in MEANS:
@@ -60,7 +60,7 @@ def scaled(leaves: Leaves, scale: Moments) -> dict[str, Moments]:
 
 
 def are_inputs(leaves: Leaves) -> bool:
-  """Whether a layer's groups are inputs and not outputs: the means of their scales tell."""
+  """Whether a layer's groups are inputs, not outputs, by the shape of the scales' means."""
   return next(leaf for name, leaf in leaves.items() if name.endswith(MEAN)).ndim == 2
 
 
@@ -79,10 +79,10 @@ def draw(
     \text{outputs: } & z \, N(x * \mu + b, \; x^2 * s^2 + s_b^2)
 
   Args:
-    leaves: of a family with groups.
+    leaves: the leaves of a layer of a family with groups.
     x: (examples, ..., inputs).
-    linear: the map.
-    noise: draws of N(0, 1).
+    linear: the layer's linear map.
+    noise: a function from a shape to draws from N(0, 1).
     draw_scale: (leaves, noise, examples) -> z, (examples, groups).
   """
   scale = draw_scale(leaves, noise, len(x))

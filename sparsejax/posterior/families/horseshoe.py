@@ -1,7 +1,7 @@
-"""Bayesian compression with the horseshoe prior: half-Cauchy scales, of groups and of the layer.
+"""Bayesian compression with the horseshoe prior: half-Cauchy scales for groups and for the layer.
 
-A half-Cauchy variable is the root of a Gamma times an inverse Gamma variable, so that a group's
-scale is z = sqrt(s_a s_b alpha beta), with s_a and s_b one each for the layer.
+A half-Cauchy variable is the root of a Gamma variable times an inverse Gamma variable, so a group's
+scale is z = sqrt(s_a s_b alpha beta), where s_a and s_b belong to the whole layer.
 """
 
 import functools
@@ -19,7 +19,7 @@ GAMMAS, INVERSE_GAMMAS = ('s_a', 'alpha'), ('s_b', 'beta')
 
 
 def log_scale(leaves: Leaves) -> Moments:
-  """Returns mean and variance of log z, z = sqrt(s_a s_b alpha beta) with log-normal factors."""
+  """Returns mean and variance of log z, where z = sqrt(s_a s_b alpha beta) of log-normals."""
   names = (*GAMMAS, *INVERSE_GAMMAS)
   mean = jnp.asarray(sum(leaves[f'{name}_mean'] for name in names)) / 2
   variance = jnp.asarray(sum(jnp.exp(leaves[name + VARIANCE]) for name in names)) / 4
@@ -27,7 +27,7 @@ def log_scale(leaves: Leaves) -> Moments:
 
 
 def log_alpha(leaves: Leaves) -> jax.Array:
-  """Returns variance minus mean of the log of each group's scale, which plays the same part."""
+  """Returns the variance minus the mean of log z for each group: it plays the part of log alpha."""
   found = log_scale(leaves)
   return found.variance - found.mean
 
@@ -54,8 +54,8 @@ def _draw_scale(leaves, noise, examples):
   return jnp.exp(mean + jnp.sqrt(variance) * noise((examples, mean.size)))
 
 
-# z = 1, and s_a at the least KL to a prior as narrow as tau_0: all means at 0 would cost 1e10 nats.
-# A spread of these would only blur them.
+# z starts at 1, and s_a at its least KL to a prior as narrow as tau_0: with all means at 0 the KL
+# would be 1e10 nats. A spread of these means would only blur them.
 _S_A = LOG_SCALE - 1 - math.log(2)
 _MEANS = {
   's_a': Leaf('layer', _S_A),

@@ -1,7 +1,7 @@
-"""Kullback-Leibler divergences in closed form, in nats, of each element: what a posterior costs.
+"""Kullback-Leibler divergences in closed form, in nats, for each element.
 
-Variances come as their logarithms. Every function is finite with finite gradients for log-variances
-in [-80, 80] and means in [-1e9, 1e9] but where it says otherwise.
+Variances are given by their logarithms. Unless it says otherwise, every function is finite with
+finite gradients for log-variances in [-80, 80] and means in [-1e9, 1e9].
 """
 
 import math
@@ -9,8 +9,8 @@ import math
 import jax
 import jax.numpy as jnp
 
-K1, K2, K3 = 0.63576, 1.87320, 1.48695  # of Molchanov et al. 2017, equation 14
-EPSILON = 1e-8  # added to squared means, which may be zero where their logarithm is taken
+K1, K2, K3 = 0.63576, 1.87320, 1.48695  # Molchanov et al. 2017, equation 14
+EPSILON = 1e-8  # added to squared means before their logarithm is taken, since they may be zero
 
 
 def log_alpha(mean: jax.Array, log_variance: jax.Array) -> jax.Array:
@@ -31,12 +31,12 @@ def log_alpha(mean: jax.Array, log_variance: jax.Array) -> jax.Array:
 
 @jax.custom_jvp
 def log_uniform_kl(log_alpha: jax.Array) -> jax.Array:
-  r"""Returns KL(N(theta, alpha theta^2) || log-uniform), up to a constant: 0 for alpha = infinity.
+  r"""Returns KL(N(theta, alpha theta^2) || log-uniform), up to a constant: 0 at alpha = infinity.
 
   .. math:: -KL \approx k_1 \sigma(k_2 + k_3 \log\alpha) - \tfrac12 \log(1 + \alpha^{-1}) - k_1
 
-  within 0.01 nats of the exact divergence. The same form serves a group's scale under the
-  normal-Jeffreys prior.
+  The approximation is within 0.01 nats of the exact divergence. The same form serves a group's
+  scale under the normal-Jeffreys prior.
 
   Args:
     log_alpha: of any shape.
@@ -53,8 +53,8 @@ def log_uniform_kl(log_alpha: jax.Array) -> jax.Array:
 
 @log_uniform_kl.defjvp
 def _log_uniform_kl_jvp(primals, tangents):
-  # Half the time of what differentiating softplus and sigmoid leaves to the compiler: of a small
-  # network the divergence is a large part of the step.
+  # This takes half as long as what the compiler makes of the gradients of softplus and sigmoid; in
+  # a small network the divergence is a large part of the step.
   [log_alpha], [tangent] = primals, tangents
   noise = jax.nn.sigmoid(-(K2 + K3 * log_alpha))
   slope = -K1 * K3 * noise * (1 - noise) - 0.5 * jax.nn.sigmoid(-log_alpha)
@@ -86,9 +86,9 @@ def gamma_kl(mean: jax.Array, log_variance: jax.Array, log_scale: float = 0.0) -
 
   Args:
     mean: m, of the logarithm.
-    log_variance: log v, of the logarithm's variance, of that shape; finite for m + v/2 below
-      log theta + 80.
-    log_scale: log theta; of a scale of 1e-10 the quotient above would overflow on its way.
+    log_variance: log v, where v is the variance of the logarithm, of that shape; the result is
+      finite for m + v/2 below log theta + 80.
+    log_scale: log theta; for a scale of 1e-10 the quotient above would otherwise overflow.
 
   Example:
     >>> gamma_kl(jnp.array([-1 - jnp.log(2.0)]), jnp.array([jnp.log(2.0)])).round(4).tolist()

@@ -10,7 +10,7 @@ from sparsejax.posterior.families.family import Family, Leaf, Leaves, Moments
 
 
 def log_alpha(leaves: Leaves) -> jax.Array:
-  """Returns log alpha of each group's scale; not clipped, as the start lies far outside."""
+  """Returns log alpha of each group's scale, unclipped, because it starts far outside any bound."""
   return kl.log_alpha(leaves['scale_mean'], leaves['scale_log_variance'])
 
 

@@ -1,4 +1,4 @@
-r"""Sparse variational dropout: N(theta, alpha theta^2), a log-uniform prior, weights one by one.
+r"""Sparse variational dropout: N(theta, alpha theta^2) for each weight, with a log-uniform prior.
 
 References:
   Molchanov, Ashukha and Vetrov 2017, https://arxiv.org/abs/1701.05369
@@ -19,7 +19,7 @@ from sparsejax.posterior.families.family import (
   gaussian,
 )
 
-BOUND = 8.0  # of log alpha, on both sides
+BOUND = 8.0  # log alpha is clipped to [-8, 8]
 
 
 def log_alpha(leaves: Leaves) -> jax.Array:
@@ -32,15 +32,16 @@ def _unbounded_log_alpha(leaves):
 
 
 def _kl(leaves):
-  # Bounded from above alone. A variance that sank under the lower bound before the KL had its
-  # weight, which a high learning rate makes of most, would have no gradient any more, from the KL
-  # or from the data, and its weight would stay for good: so did 1,341 of 1,558 in LeNet-5's fc1.
+  # Log alpha is bounded only from above here. A high learning rate sinks most variances under the
+  # lower bound before the KL reaches its full weight. With a lower bound such a variance would have
+  # no gradient any more, from the KL or the data, and its weight would stay for good: so did 1,341
+  # of 1,558 in LeNet-5's fc1.
   bounded = jnp.minimum(_unbounded_log_alpha(leaves), BOUND)
   return jnp.sum(kl.log_uniform_kl(bounded))
 
 
 def variance(leaves: Leaves) -> jax.Array:
-  """Returns alpha theta^2, with the clipped alpha."""
+  """Returns alpha theta^2, with alpha clipped."""
   return jnp.exp(log_alpha(leaves)) * jnp.square(leaves['kernel'])
 
 
@@ -63,10 +64,10 @@ def draw(
   Args:
     leaves: kernel, kernel_log_variance and perhaps bias.
     x: (examples, ..., inputs).
-    linear: the map.
-    noise: draws of N(0, 1).
-    threshold: where log alpha is so much or more, theta counts as 0 in the mean: what will be
-      removed is noise alone already in training; None trains without.
+    linear: the layer's linear map.
+    noise: a function from a shape to draws from N(0, 1).
+    threshold: where log alpha is at or above it, theta counts as 0 in the mean, so that in training
+      a weight that will be removed is already pure noise; None trains without this mask.
   """
   kernel = leaves['kernel']
   if threshold is not None:

@@ -1,4 +1,4 @@
-"""What is drawn of more curves than an eye can follow: where most of them lie, and the middle."""
+"""Bands that replace curves too many to follow: where most of them lie, and their median."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -6,21 +6,21 @@ from typing import Any
 import numpy as np
 
 LOW, HIGH = 10, 90  # percent
-MANY = 8  # curves that are drawn one by one at most
-POINTS = 200  # along a band
+MANY = 8  # up to so many curves are drawn one by one
+POINTS = 200  # points along a band
 SAID = f'median, and from {LOW} to {HIGH} %'
 
 Curve = tuple[np.ndarray, np.ndarray]
 
 
 def quantiles(curves: Sequence[Curve]) -> tuple[np.ndarray, np.ndarray]:
-  """Returns places and, there, the low, middle and high quantile of curves: (points,), (3, points).
+  """Returns places (points,) and the low, middle and high quantile of curves there, (3, points).
 
-  A curve counts where it is: between its first and its last point. Where a tenth of them is not
-  there is no quantile.
+  A curve counts between its first and its last point. There is no quantile where fewer than a tenth
+  of the curves count.
 
   Args:
-    curves: the places and values of each, places rising.
+    curves: the places, in rising order, and the values of each curve.
   """
   curves = [(x, y) for x, y in curves if len(x)]
   if not curves:
@@ -34,18 +34,18 @@ def quantiles(curves: Sequence[Curve]) -> tuple[np.ndarray, np.ndarray]:
 
 
 def draw(ax, curves: Sequence[Curve], look: Mapping[str, Any], *, middle: bool = True) -> None:
-  """Draws curves one by one where they are few, the first the strongest; else where most lie.
+  """Draws a few curves one by one, the first the strongest; draws a band instead of many.
 
   Args:
-    ax: to draw on.
-    curves: the places and values of each.
-    look: of a line.
-    middle: whether the median is drawn too.
+    ax: the axes to draw on.
+    curves: the places and values of each curve.
+    look: the look of a line.
+    middle: whether to draw the median too.
   """
   if len(curves) <= MANY and middle:
     for index, (x, y) in enumerate(curves):
       strength = {'lw': 1.4} if index == 0 else {'lw': 0.7, 'alpha': 0.6}
-      # A posterior deployed again was validated once: no line, but a point.
+      # A posterior that is deployed again was validated only once: that is a point, not a line.
       ax.plot(x, y, marker='o' if len(x) == 1 else None, **{**look, **strength})
     return
   places, (low, median, high) = quantiles(curves)

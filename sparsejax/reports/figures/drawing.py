@@ -1,4 +1,4 @@
-"""Every figure of a report, each drawn and written, or a line that says why it is not."""
+"""Draws and writes every figure of a report, or says in a line why it cannot."""
 
 import functools
 import pathlib
@@ -14,12 +14,12 @@ from sparsejax.reports.text import tables
 from sparsejax.reports.text.drawn import Drawn, Picture
 from sparsejax.reports.text.searches import Search
 
-MOST_PANELS = 60  # of histograms in one figure
-MOST_TASKS = 24  # that have figures: those of the most runs
+MOST_PANELS = 60  # panels of histograms in one figure
+MOST_TASKS = 24  # tasks with figures: those with the most runs
 
 
 class _Plan(NamedTuple):
-  """A figure that is to be drawn: of which task or search, its name, and what draws it."""
+  """A figure to draw: its task or search, its name, and the function that draws it."""
 
   of: str
   name: str
@@ -29,22 +29,22 @@ class _Plan(NamedTuple):
 def draw(
   groups: Sequence[Group], searches: Sequence[Search], folder: pathlib.Path, look: dress.Look
 ) -> Drawn:
-  """Draws what there is to draw of experiments and searches.
+  """Draws the figures of experiments and searches.
 
   Args:
     groups: the experiments.
-    searches: that some of the runs belong to.
-    folder: for the files.
-    look: of the figures.
+    searches: the searches that some of the runs belong to.
+    folder: the folder for the files.
+    look: the look of the figures.
 
   Raises:
-    OSError: they can't be written.
+    OSError: the files cannot be written.
   """
   pictures: dict[str, list[Picture]] = {}
   missing: list[tuple[str, str]] = []
   tasks = _largest(groups)
   for task in tasks[MOST_TASKS:]:
-    reason = f'{MOST_TASKS} tasks of {len(tasks)} have figures, those of the most runs'
+    reason = f'{MOST_TASKS} tasks of {len(tasks)} have figures: those with the most runs'
     missing.append((tables.stem_of(task), reason))
   for plan in (*_of_tasks(groups, tasks[:MOST_TASKS]), *_of_searches(searches)):
     try:
@@ -52,13 +52,13 @@ def draw(
         pictures.setdefault(plan.of, []).append(dress.save(figure, folder, plan.name, look))
     except OSError:
       raise
-    except Exception as error:  # of whatever kind: the page is of all the other runs too
+    except Exception as error:  # no error may keep the page of all the other runs from being made
       missing.append((plan.name, in_one_line(error)))
   return Drawn(pictures, missing)
 
 
 def _largest(groups: Sequence[Group]) -> list[str]:
-  """The tasks, those of the most runs first."""
+  """The tasks, those with the most runs first."""
   counts: dict[str, int] = {}
   for group in groups:
     counts[group.task] = counts.get(group.task, 0) + len(group.runs)
@@ -83,12 +83,12 @@ def _log_alpha(task: str, groups: Sequence[Group]) -> Figure | None:
   shown = _for_one_page(experiments.chosen(able))
   posteriors = {group.label: group.counted[0].summary['log_alpha'] for group in shown}
   grouped = [g.label for g in shown if has_groups(g.runs[0].config)]
-  title = f'{task}: log alpha by layer, of the first seed{experiments.choice(shown, able)}'
+  title = f'{task}: log alpha by layer, first seed{experiments.choice(shown, able)}'
   return experiments.log_alpha(posteriors, title, grouped)
 
 
 def _for_one_page(groups: Sequence[Group]) -> Sequence[Group]:
-  """Of experiments as many as have room for their layers, spread over all."""
+  """As many experiments as have room for their layers, spread over all."""
   layers = max((len(group.counted[0].summary['log_alpha']) for group in groups), default=1)
   able = max(MOST_PANELS // max(layers, 1), 1)
   if len(groups) <= able:

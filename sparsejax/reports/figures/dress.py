@@ -1,5 +1,7 @@
-"""How the figures of a report look and are written: colours for colour-blind people, marks and
-lines for print, sizes and formats for papers."""
+"""The look and the files of a report's figures.
+
+The colours suit colour-blind people, the marks and lines suit print, the sizes and formats papers.
+"""
 
 import io
 import itertools
@@ -22,8 +24,8 @@ from matplotlib.ticker import FixedLocator, MaxNLocator
 
 from sparsejax.reports.text.drawn import Picture
 
-# Okabe and Ito's palette, less the yellow that does not read on white, and three of Paul Tol's that
-# are darker than what they are near to.
+# Okabe and Ito's palette without the yellow, which is unreadable on white, and three of Paul Tol's
+# colours that are darker than their nearest neighbours.
 COLOURS = (
   *('#0072B2', '#D55E00', '#009E73', '#CC79A7', '#56B4E9', '#E69F00', '#000000'),
   *('#882255', '#999933', '#332288'),
@@ -33,20 +35,21 @@ LINES = ('-', '--', '-.', ':')
 GREY = '#6B6B6B'
 DPI = 130
 PRINT_DPI = 300
-# Of a legend: the points of its letters, those that a letter takes, letters that a handle takes.
+# In a legend: the size of a letter and its width, both in points, and the width of a handle in
+# letters.
 LEGEND, LETTER, HANDLE = 7, 4.3, 9
 TITLE, TITLE_SIZE = 'title', 10
-SMALLEST, SMALLEST_LEGEND = 0.7, 0.8  # of the letters' usual size
-LEAST_HEIGHT, LEAST_TICKS = 0.4, 3  # inches of an axis, ticks on it
-LONGEST_NAME = 40  # letters of a layer
+SMALLEST, SMALLEST_LEGEND = 0.7, 0.8  # the smallest letters, as shares of their usual size
+LEAST_HEIGHT, LEAST_TICKS = 0.4, 3  # the least height of an axis in inches, the fewest ticks on it
+LONGEST_NAME = 40  # letters of a layer's name
 
 
 class Look(NamedTuple):
   """How figures are written.
 
   Attributes:
-    size: width and height, inches; None leaves each as large as what it shows needs.
-    formats: of its files: png, svg, pdf.
+    size: width and height in inches; None makes each figure as large as its content needs.
+    formats: the formats of the files: png, svg, pdf.
   """
 
   size: tuple[float, float] | None = None
@@ -54,7 +57,7 @@ class Look(NamedTuple):
 
 
 FORMATS = ('png', 'svg', 'pdf')
-# The same bytes for the same figure, and letters that stay letters.
+# The same figure must give the same bytes, and its letters must stay letters.
 NO_DATE: dict[str, dict[str, Any]] = {
   'png': {},
   'svg': {'metadata': {'Date': None}},
@@ -64,10 +67,10 @@ AS_TEXT: Any = {'svg.hashsalt': 'sparsejax', 'svg.fonttype': 'none', 'pdf.fontty
 
 
 def save(figure: Figure, folder: pathlib.Path, name: str, look: Look = Look()) -> Picture:
-  """Writes NAME.png and the like, the same bytes for the same figure; returns its picture.
+  """Writes a figure as NAME.png and so on, with the same bytes each time; returns its picture.
 
   Raises:
-    ValueError: nothing fits into its size.
+    ValueError: the size leaves no room for the figure.
   """
   from matplotlib import rc_context
 
@@ -81,7 +84,7 @@ def save(figure: Figure, folder: pathlib.Path, name: str, look: Look = Look()) -
       figure.savefig(picture, format='png', dpi=DPI if look.size is None else PRINT_DPI)
     except UserWarning as error:
       raise _no_room(figure) from error
-    figure.set_layout_engine('none')  # it is laid out; once more would take as long as the drawing
+    figure.set_layout_engine('none')  # a second layout would take as long as the drawing
     drawn = Picture(name, [f'{name}.{ending}' for ending in look.formats], picture.getvalue())
     with rc_context(AS_TEXT):
       for file, ending in zip(drawn.files, look.formats, strict=True):
@@ -93,10 +96,10 @@ def save(figure: Figure, folder: pathlib.Path, name: str, look: Look = Look()) -
 
 
 def fit(figure: Figure, size: tuple[float, float]) -> None:
-  """Gives a figure a size in inches; in a narrower one all is smaller, and lines are broken.
+  """Gives a figure a size in inches; if that is narrower, text and marks shrink and lines break.
 
   Raises:
-    ValueError: an axis has no room, or what is written on it.
+    ValueError: an axis or its labels have no room.
   """
   scale = min(1.0, max(size[0] / figure.get_figwidth(), SMALLEST))
   figure.set_size_inches(*size)
@@ -119,7 +122,7 @@ def fit(figure: Figure, size: tuple[float, float]) -> None:
 
 
 def _make_room(figure: Figure) -> None:
-  """Breaks titles and names of axes that are longer than these, leaves out ticks that touch."""
+  """Breaks titles and axis names that are longer than the axes, and drops ticks that touch."""
   figure.draw_without_rendering()
   for ax in (ax for ax in figure.axes if ax.axison):
     if ax.get_window_extent().height < LEAST_HEIGHT * figure.dpi:
@@ -139,7 +142,7 @@ def _make_room(figure: Figure) -> None:
 
 
 def _break(text: Text, index: int, room: float) -> None:
-  """Breaks a text into as few lines as have room, along x (0) or y (1), so many dots."""
+  """Breaks a text into as few lines as fit into so many dots along x (0) or y (1)."""
   words = text.get_text()
   for letters in range(max(map(len, words.splitlines()), default=0) - 1, 8, -1):
     if text.get_window_extent().size[index] <= room:
@@ -148,7 +151,7 @@ def _break(text: Text, index: int, room: float) -> None:
 
 
 def _touch(axis: Axis, index: int) -> bool:
-  """Whether the labels of two ticks of an axis lie on each other; 0 is along x, 1 along y."""
+  """Whether the labels of two ticks of an axis overlap; index 0 is along x, 1 along y."""
   labels = [tick.label1 for tick in axis.get_major_ticks()]
   boxes = [t.get_window_extent() for t in labels if t.get_visible() and t.get_text()]
   ends = sorted((box.min[index], box.max[index]) for box in boxes)
@@ -157,13 +160,15 @@ def _touch(axis: Axis, index: int) -> bool:
 
 def _no_room(figure: Figure) -> ValueError:
   size = 'x'.join(f'{length:g}' for length in figure.get_size_inches())
-  return ValueError(f'{size} inches leave it no room; give it more, or --methods or --runs fewer')
+  return ValueError(
+    f'{size} inches leave it no room; give a larger --size, or fewer --methods or --runs'
+  )
 
 
 def entitle(what: Axes | Figure, text: str) -> None:
-  """Gives axes or a figure a title, its lines broken where they would leave the figure."""
+  """Gives axes or a figure a title, with its lines broken so that they stay inside the figure."""
   figure = what if isinstance(what, Figure) else what.get_figure(root=True)
-  assert figure is not None  # whose axes are drawn here
+  assert figure is not None  # axes that are drawn here belong to a figure
   filled = _filled(text, figure.get_figwidth(), TITLE_SIZE)
   look: dict[str, Any] = {'fontsize': TITLE_SIZE, 'parse_math': False}
   is_whole = isinstance(what, Figure)
@@ -177,7 +182,7 @@ def _filled(text: str, inches: float, size: float) -> str:
 
 
 def short(name: str) -> str:
-  """A name that has room beside others.
+  """A name, cut short enough to stand beside others.
 
   Example:
     >>> short('conv1'), len(short('a' * 300))
@@ -187,9 +192,9 @@ def short(name: str) -> str:
 
 
 def styles(names: Sequence[str]) -> dict[str, dict[str, Any]]:
-  """Returns a colour, a marker and a line for each name; of 180 no two have the same three.
+  """Returns a colour, a marker and a line for each name; the first 180 combinations differ.
 
-  Neighbours differ in all three, for those who do not see colours and for print without them.
+  Neighbours differ in all three, for readers who do not see colours and for print without them.
   """
   looks = zip(*map(itertools.cycle, (COLOURS, MARKERS, LINES)), strict=False)
   return {
@@ -202,8 +207,8 @@ def legend(figure: Figure, handles: Sequence[Artist], notes: Sequence[str] = ())
   """Puts a legend under the axes, in as many columns as its labels leave room for.
 
   Args:
-    figure: grows by the legend.
-    handles: with labels.
+    figure: the figure, which grows by the legend.
+    handles: handles with labels.
     notes: lines above the labels.
   """
   labels = [str(handle.get_label()) for handle in handles]
@@ -212,7 +217,7 @@ def legend(figure: Figure, handles: Sequence[Artist], notes: Sequence[str] = ())
 
 
 def _put_legend(figure, handles, labels, notes, size: float) -> float:
-  """Puts a legend under the axes in letters of so many points; returns how many lines it has."""
+  """Puts a legend under the axes, with letters of `size` points; returns its number of lines."""
   letters = max(int(figure.get_figwidth() * 72 / (LETTER * size / LEGEND)), 2 * HANDLE)  # in a line
   labels = [textwrap.fill(label, letters - HANDLE) for label in labels]
   able = [n for n in range(2, min(len(labels), 4) + 1) if _width(labels, n) <= letters]
@@ -233,7 +238,7 @@ def _put_legend(figure, handles, labels, notes, size: float) -> float:
 
 
 def _width(labels: Sequence[str], columns: int) -> int:
-  """The letters that a legend of so many columns is wide, which are filled one after the other."""
+  """The width in letters of a legend whose columns are filled one after the other."""
   parts = [part for part in np.array_split(np.array(labels, object), columns) if len(part)]
   return sum(
     max(len(line) for label in part for line in label.splitlines()) + HANDLE for part in parts
@@ -241,7 +246,7 @@ def _width(labels: Sequence[str], columns: int) -> int:
 
 
 def grid(ax) -> None:
-  """Puts a pale grid under what is drawn; epochs are whole numbers."""
+  """Puts a pale grid under the drawing, and whole numbers on the axis of epochs."""
   ax.grid(lw=0.4, alpha=0.5)
   if ax.get_xscale() == 'linear' and ax.get_xlabel() == 'epoch':
     ax.xaxis.set_major_locator(MaxNLocator(integer=True))

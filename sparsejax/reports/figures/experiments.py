@@ -25,18 +25,18 @@ from sparsejax.reports.figures.dress import (
 from sparsejax.reports.records.collect import COLLAPSED, DELIVERED, Run
 from sparsejax.reports.records.groups import DENSE, Group
 
-MOST = 7  # experiments in one picture, of many methods some more
-SPREAD = 3  # of them that are there for their active fractions
-SAME = 0.05  # logs of active fractions that differ by less are of one sparsity
+MOST = 7  # experiments in one picture, or a few more if there are many methods
+SPREAD = 3  # experiments among them that are chosen for their active fractions
+SAME = 0.05  # logs of active fractions that differ by less count as one sparsity
 WIDEST = 6  # layers in one row of panels
 
 
 def chosen(groups: Sequence[Group]) -> list[Group]:
-  """Returns as many experiments as a picture tells apart, by active fraction.
+  """Returns as many experiments as a picture can tell apart, by active fraction.
 
-  Of each method and of the dense networks the one that is best on validation images, then whichever
-  lies farthest, by the log of the active fraction, from those that are there. Sound networks come
-  before collapsed ones, these before what is unfinished.
+  It takes the experiment of each method, and the dense network, that is best on validation images;
+  then, one by one, the experiment whose log active fraction lies farthest from those taken. Sound
+  networks come before collapsed ones, and these before unfinished runs.
   """
   ranked = sorted(groups, key=_rank)
   best: dict[str, Group] = {}
@@ -49,7 +49,7 @@ def chosen(groups: Sequence[Group]) -> list[Group]:
   while rest and len(shown) < most:
     able = [n for n, group in enumerate(rest) if _rank(group)[0] == _rank(rest[0])[0]]
     places = [_log_fraction(group) for group in shown]
-    # Of what lies as far, the first is the best.
+    # Among those equally far, the first is the best.
     far = max(able, key=lambda n: min(abs(_log_fraction(rest[n]) - at) for at in places) // SAME)
     shown.append(rest.pop(far))
   return sorted(shown, key=_log_fraction)
@@ -70,19 +70,19 @@ def _log_fraction(group: Group) -> float:
 
 
 def _figure(group: Group, name: str) -> float:
-  """A mean over the seeds that are finished, else the last of the first run."""
+  """The mean over the finished seeds; if none is finished, the first run's last value."""
   return group.moments(name)[0] if group.counted else group.runs[0].figure(name)
 
 
 def choice(shown: Sequence[Group], groups: Sequence[Group]) -> str:
-  """Says in a line of a title which experiments `chosen` took; '' where these are all."""
+  """Returns the line of a title that says which experiments `chosen` took; '' if it took all."""
   if len(shown) == len(groups):
     return ''
   methods, of = (len({_method(group) for group in found}) for found in (shown, groups))
   best = 'the best of each method' if methods == of else f'the best of {methods} of {of} methods'
   places = [_log_fraction(group) for group in groups]
   is_spread = max(places) - min(places) >= SAME
-  next_ones = 'others spread over active parameters' if is_spread else 'and the next best'
+  next_ones = 'others spread over active parameters' if is_spread else 'and the next best ones'
   others = f', {next_ones}' if len(shown) > methods else ''
   return f'\n{len(shown)} of {len(groups)} experiments: {best}{others}'
 
@@ -92,14 +92,14 @@ PANELS: dict[str, tuple[str, Callable]] = {
   'train_accuracy': (f'training accuracy\n({scales.BY_LOG})', scales.accuracy),
   'active_fraction': ('active parameters', scales.fraction),
 }
-CROWD = 3 * MOST  # experiments, beyond which all the others are drawn together
+CROWD = 3 * MOST  # with more experiments than this, all the others are drawn as one band
 
 
 def traces(task: str, groups: Sequence[Group]) -> Figure | None:
-  """Draws accuracies and active parameters over the epochs, unfinished runs as well.
+  """Draws accuracies and active parameters over the epochs, including unfinished runs.
 
-  Of an experiment with many seeds, and of experiments that are more than a picture tells apart,
-  quantiles are drawn.
+  It draws quantiles of an experiment with many seeds, and of more experiments than a picture can
+  tell apart.
   """
   able = [g for g in groups if any(_has(run, 'validation_accuracy') for run in g.runs)]
   shown = chosen(able)
@@ -128,7 +128,7 @@ def traces(task: str, groups: Sequence[Group]) -> Figure | None:
   grid(axes[-1])
   entitle(axes[0], f'{task}: by epoch{choice(shown, able)}')
   handles = [Line2D([], [], label=_with_state(g), lw=1.4, **looks[g.label]) for g in shown]
-  notes = [f'of more than {bands.MANY} seeds: {bands.SAID}']
+  notes = [f'with more than {bands.MANY} seeds: {bands.SAID}']
   notes = notes if any(len(group.runs) > bands.MANY for group in shown) else []
   if len(able) > CROWD:
     notes.append(f'grey: from {bands.LOW} to {bands.HIGH} % of all {len(able)} experiments')
@@ -137,7 +137,7 @@ def traces(task: str, groups: Sequence[Group]) -> Figure | None:
 
 
 def _curves(group: Group, key: str) -> list[bands.Curve]:
-  """A metric of an experiment's runs, the finished first."""
+  """A metric of an experiment's runs, finished runs first."""
   return [series(run, key) for run in sorted(group.runs, key=lambda r: r.state not in DELIVERED)]
 
 
@@ -150,13 +150,13 @@ def _has(run: Run, key: str) -> bool:
 
 
 def series(run: Run, key: str) -> tuple[np.ndarray, np.ndarray]:
-  """Returns the epochs and the values of a metric, (points that are kept of it,) each."""
+  """Returns the epochs and the values of a metric, each of shape (points that are kept,)."""
   epochs, values = run.metrics.curves.get(key, ((), ()))
   return np.array(epochs, float), np.array(values, float)
 
 
 def by_layer(task: str, groups: Sequence[Group], count: str) -> Figure | None:
-  """Draws how much of each layer is left: its 'weights', or its 'units', which are its filters."""
+  """Draws how much of each layer is left, counted in 'weights' or in 'units' (filters too)."""
   sparse = [g for g in groups if g.counted and g.kind != DENSE]
   able = [g for g in sparse if _shares(g, count)]
   shown = chosen(able)
@@ -183,13 +183,13 @@ def by_layer(task: str, groups: Sequence[Group], count: str) -> Figure | None:
   grid(ax)
   notes = ['on the lower edge: no weight left'] if low and 0 in np.array(rows) else []
   if missing := len(sparse) - len(able):
-    notes.append(f'{missing} of {len(sparse)} experiments count no {count}: they are left out')
+    notes.append(f'{missing} of {len(sparse)} experiments do not count {count} and are left out')
   legend(figure, handles, notes)
   return figure
 
 
 def _shares(group: Group, count: str) -> dict[str, float]:
-  """Of each layer the share that is left, as a mean over the seeds."""
+  """The share of each layer that is left, as a mean over the seeds."""
   found: dict[str, list[float]] = {}
   for run in group.counted:
     for layer, row in run.summary.get('layers', {}).items():
@@ -207,12 +207,12 @@ def _from_zero(ax, values) -> None:
 def log_alpha(
   rows: Mapping[str, Mapping[str, Any]], title: str = '', grouped: Collection[str] = ()
 ) -> Figure | None:
-  """Draws where log alpha lies in each layer, with the threshold that was used and the suggested.
+  """Draws the histogram of log alpha in each layer, with the threshold used and the suggested one.
 
   Args:
     rows: {label: `log_alpha` of a summary}.
-    title: of the figure.
-    grouped: the labels of those that have a log alpha for each group and not for each weight.
+    title: the title of the figure.
+    grouped: the labels of rows that have a log alpha for each group, not for each weight.
   """
   lines = [
     (label, part) for label, layers in rows.items() for part in _parts(list(layers.items()), WIDEST)
@@ -250,7 +250,7 @@ def _parts(items: Sequence[Any], most: int) -> list[Sequence[Any]]:
 def _draw_histogram(panel, layer, bins) -> None:
   edges = np.linspace(bins['from'], bins['to'], len(bins['counts']) + 1)
   panel.stairs(bins['counts'], edges, fill=True, color=COLOURS[0])
-  # Where a threshold far away, or one bin of many, leaves a bar less than a pixel.
+  # A threshold far away, or many bins, can leave a bar less than a pixel.
   middles, counts = (edges[1:] + edges[:-1]) / 2, np.asarray(bins['counts'])
   panel.vlines(middles[counts > 0], 0, counts[counts > 0], color=COLOURS[0], lw=2)
   panel.axvline(bins['threshold'], color='black', lw=1)

@@ -1,4 +1,4 @@
-"""The Pareto figure of a page, which answers the mouse: every run says what it is when asked."""
+"""The interactive Pareto figure of a page: each point says what it is under the mouse."""
 
 import html
 import itertools
@@ -45,16 +45,16 @@ PUBLISHED = ('star-open', 'hexagon-open', 'pentagon-open', 'diamond-tall-open', 
 OTHERS = {'color': GREY, 'marker': 'o'}
 Style = Mapping[str, str]
 Anchors = Mapping[pathlib.Path, str]
-LETTERS = 44  # in a line of a label: what a telephone has room for
-# Under the plot, where it covers nothing however narrow the screen is.
+LETTERS = 44  # letters in a line of a label, as many as a telephone has room for
+# The legend stands under the plot, where it covers nothing, however narrow the screen is.
 LEGEND = {'orientation': 'h', 'yref': 'container', 'yanchor': 'bottom', 'y': 0, 'x': 0}
 
 
 class Edges(NamedTuple):
-  """Where things lie on the axes; what is left of them or below them lies on their edges.
+  """Positions on the axes; anything to the left of them or below them is put on their edge.
 
   Attributes:
-    spaced: the accuracies.
+    spaced: the spacing of the accuracies.
     left: the least fraction.
   """
 
@@ -69,7 +69,7 @@ class Edges(NamedTuple):
 
 
 def pareto(task: str, groups: Sequence[Group], anchors: Anchors) -> go.Figure | None:
-  """Returns the curve with every run as a point that says what it is and leads to its row."""
+  """Returns the curve, with every run as a point that says what it is and links to its row."""
   methods = by_method(groups)
   if not methods:
     return None
@@ -88,9 +88,9 @@ def pareto(task: str, groups: Sequence[Group], anchors: Anchors) -> go.Figure | 
   if rest := [g for method, own in methods.items() if method not in looks for g in own]:
     count = len(methods) - len(looks)
     marks = {'name': f'{count} other methods', 'marker': {'color': GREY, 'size': 4, 'opacity': 0.5}}
-    # Its place in the legend is between the methods and what is published.
+    # In the legend it stands between the methods and the published points.
     drawn.add_scatter(**_means(rest, OTHERS, edges, anchors) | marks, legendrank=1000.5)
-  for part in (_seeds, _front, _means):  # what is added last lies on top
+  for part in (_seeds, _front, _means):  # the part added last lies on top
     for method, style in looks.items():
       drawn.add_scatter(**part(methods[method], style, edges, anchors), legendgroup=method)
   if (dense := best_dense(groups)) is not None:
@@ -99,7 +99,7 @@ def pareto(task: str, groups: Sequence[Group], anchors: Anchors) -> go.Figure | 
     place = {'annotation_text': text, 'annotation_position': 'top left'}
     drawn.add_hline(y=edges.y(mean), line=line, **place)
   low, high = edges.y(edges.spaced.low), edges.y(edges.spaced.high)
-  room = 0.03 * (high - low)  # for the marks on the edge
+  room = 0.03 * (high - low)  # room for the marks on the edge
   steps = (1, 2, 5) if max(positive) / min(positive) < 300 else (1,)
   drawn.update_layout(
     template='plotly_white',
@@ -123,7 +123,7 @@ def pareto(task: str, groups: Sequence[Group], anchors: Anchors) -> go.Figure | 
 
 
 def _seeds(own: Sequence[Group], style: Style, edges: Edges, anchors: Anchors) -> dict[str, Any]:
-  """A method's runs, where an experiment has several, as small points."""
+  """The runs of a method's experiments that have several, as small points."""
   each = [(group, run) for group in own for run in group.counted if len(group.counted) > 1]
   symbols = [_symbol(style, hollow=run.state == COLLAPSED) for _, run in each]
   return {
@@ -153,7 +153,7 @@ def _front(own: Sequence[Group], style: Style, edges: Edges, anchors: Anchors) -
 
 
 def _means(own: Sequence[Group], style: Style, edges: Edges, anchors: Anchors) -> dict[str, Any]:
-  """A method's means, with bars of their deviations."""
+  """A method's means, with bars for their deviations."""
   places = [_place(group, edges) for group in own]
   above, below = zip(*(_bar(group, edges) for group in own), strict=True)
   symbols = [_symbol(style, hollow=is_collapsed(group)) for group in own]
@@ -178,7 +178,7 @@ def _place(group: Group, edges: Edges) -> tuple[float, float]:
 
 
 def _bar(group: Group, edges: Edges) -> tuple[float | None, float | None]:
-  """How far the bar of a mean reaches up and down; None where it has none."""
+  """How far the bar of a mean reaches up and down, each None if there is no bar."""
   mean, spread = group.moments('test_accuracy')
   if is_collapsed(group) or not spread > 0:
     return None, None
@@ -204,7 +204,7 @@ def _add_published(drawn: go.Figure, source: str, points, symbol: str, edges: Ed
 
 
 def _wrapped(text: str) -> str:
-  """A text as HTML, in lines that a narrow screen has room for."""
+  """A text as HTML, in lines that fit a narrow screen."""
   return '<br>'.join(map(html.escape, textwrap.wrap(text, LETTERS)))
 
 

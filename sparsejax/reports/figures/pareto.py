@@ -1,4 +1,4 @@
-"""What sparsity costs: test accuracy over active parameters, ours beside what is published."""
+"""What sparsity costs: test accuracy over active parameters, ours beside published results."""
 
 import itertools
 import math
@@ -15,13 +15,13 @@ from sparsejax.reports.figures.dress import COLOURS, GREY, entitle, grid, legend
 from sparsejax.reports.records.collect import COLLAPSED
 from sparsejax.reports.records.groups import DENSE, Group
 
-MANY = 40  # experiments of a method that have a mark and bars each
-EACH = 20  # of them in a part of a band
+MANY = 40  # up to so many experiments of a method each have a mark and bars
+EACH = 20  # experiments in each part of a band
 OTHERS: dict[str, Any] = {'color': GREY, 'marker': '.', 'ms': 2, 'alpha': 0.5, 'ls': 'none'}
 
 
 def by_method(groups: Sequence[Group]) -> dict[str, list[Group]]:
-  """Returns the experiments that have a sparse network and its test accuracy, by method."""
+  """Returns the experiments with a sparse network and its test accuracy, by method."""
   found: dict[str, list[Group]] = {}
   for group in groups:
     if group.kind != DENSE and math.isfinite(group.moments('test_accuracy')[0]):
@@ -32,8 +32,8 @@ def by_method(groups: Sequence[Group]) -> dict[str, list[Group]]:
 def told_apart(methods: Mapping[str, Sequence[Group]]) -> list[str]:
   """Returns the methods that a picture has colours for.
 
-  Those with the most experiments on the front of all come first, then those that reach the highest
-  accuracy.
+  Methods with the most experiments on the common front come first, then those that reach the
+  highest accuracy.
   """
   if len(methods) <= len(COLOURS):
     return list(methods)
@@ -48,7 +48,7 @@ def told_apart(methods: Mapping[str, Sequence[Group]]) -> list[str]:
 
 
 def front(points: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:
-  """Returns the points that none beats in both: no fewer parameters at no less accuracy.
+  """Returns the points that no other point beats: none has as few parameters and as much accuracy.
 
   Example:
     >>> front([(0.1, 0.9), (0.2, 0.8), (0.3, 0.95)])
@@ -62,7 +62,7 @@ def front(points: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:
 
 
 def is_collapsed(group: Group) -> bool:
-  """Whether some run of an experiment has collapsed, so that its mean says little."""
+  """Whether any run of an experiment has collapsed, so that its mean says little."""
   return any(run.state == COLLAPSED for run in group.counted)
 
 
@@ -76,13 +76,13 @@ def best_dense(groups: Sequence[Group]) -> tuple[Group, str] | None:
 
 
 def with_n(name: str, groups: Sequence[Group]) -> str:
-  """A name with how many seeds the experiments are of."""
+  """A name, followed by the number of seeds of the experiments."""
   counts = sorted({len(group.counted) for group in groups})
   return f'{name} (n = {"-".join(map(str, {counts[0]: 0, counts[-1]: 0}))})'
 
 
 def spacing(groups: Sequence[Group], others: Mapping[str, Sequence[published.Point]]):
-  """Returns the `scales.Spacing` of an axis on which all that has not collapsed can be read."""
+  """Returns the `scales.Spacing` of an axis that shows every experiment that did not collapse."""
   shown = [group for own in by_method(groups).values() for group in own]
   if (dense := best_dense(groups)) is not None:
     shown.append(dense[0])
@@ -96,8 +96,8 @@ def spacing(groups: Sequence[Group], others: Mapping[str, Sequence[published.Poi
 def pareto(task: str, groups: Sequence[Group]) -> Figure | None:
   """Draws test accuracy over active parameters: means, bars of a standard deviation, and fronts.
 
-  Experiments with a collapsed run are hollow and on no front. The axis is that of the others:
-  what lies below it is drawn at its edge.
+  Experiments with a collapsed run are hollow and on no front. The others determine the axis; marks
+  below it are drawn at its edge.
   """
   methods = by_method(groups)
   others = published.points(task)
@@ -139,15 +139,15 @@ def pareto(task: str, groups: Sequence[Group]) -> Figure | None:
   entitle(ax, f'{task}\n{means}')
   grid(ax)
   is_many = any(len(own) > MANY for own in methods.values())
-  many = f'of more than {MANY} experiments: a dot each, a band from 25 to 75 %, the front'
+  many = f'with more than {MANY} experiments: a dot each, a band from 25 to 75 %, the front'
   legend(figure, handles, [*notes(task, groups), *([many] if is_many else [])])
   return figure
 
 
 def _draw_method(ax, label: str, own: Sequence[Group], style: Mapping[str, Any]) -> Line2D:
-  """Draws the experiments of a method and the front of the sound ones; returns a handle.
+  """Draws the experiments of a method and the front of the sound ones; returns a legend handle.
 
-  Of many there are dots without bars, and a band from a quarter to three quarters of them.
+  Many experiments are drawn as dots without bars, with a band between their quartiles.
   """
   look: dict[str, Any] = {'color': style['color'], 'marker': style['marker'], 'ms': 5, 'ls': 'none'}
   sound = [_point(group) for group in own if not is_collapsed(group)]
@@ -171,10 +171,10 @@ def _draw_method(ax, label: str, own: Sequence[Group], style: Mapping[str, Any])
 
 
 def quartiles(x: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-  """Returns where along x, and there a quarter and three quarters of y, as many points in each.
+  """Returns places along x and the lower and upper quartile of y there, for parts of equal size.
 
   Args:
-    x: (points,), of a log axis.
+    x: (points,), on a log axis.
     y: (points,).
 
   Example:
@@ -193,20 +193,20 @@ def _point(group: Group) -> tuple[float, float, float, float]:
 
 
 def _draw_marks(ax, x, y, look) -> None:
-  """Marks that lie on the axis or, where they are left of it or below it, on its edge."""
+  """Draws marks within the axes; those to the left or below are drawn on the edge."""
   x, y = np.maximum(x, ax.get_xlim()[0]), np.maximum(y, ax.get_ylim()[0])
   ax.plot(x, y, **look | {'ls': 'none'}, clip_on=False, zorder=3)
 
 
 def notes(task: str, groups: Sequence[Group]) -> list[str]:
-  """Returns what has to be known of the marks of a task's figure, a line each."""
+  """Returns the notes on the marks of a task's figure, a line each."""
   every = [group for own in by_method(groups).values() for group in own]
   if not every:
     return []
   others = published.points(task)
   found = [published.note(others)] if others else []
   if any(map(is_collapsed, every)):
-    found.append('hollow in the colour of a method: with a collapsed run, and on no front')
+    found.append('hollow in the colour of a method: has a collapsed run, and is on no front')
   means = [group.moments('test_accuracy')[0] for group in every]
   means += [point.accuracy for points in others.values() for point in points]
   low = spacing(groups, others).low

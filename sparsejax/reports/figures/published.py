@@ -1,7 +1,7 @@
-"""What papers and the log of 2017-18 report, to be drawn beside runs of the same network and data.
+"""Results of papers and of the log of 2017-18, to draw beside runs of the same network and data.
 
-Active fractions are of the weights, as the papers count; ours on the same axis are of all trainable
-parameters. Accuracies are on test images, of the log on validation images.
+Active fractions are shares of the weights, as the papers count; ours on the same axis are shares of
+all trainable parameters. Accuracies are on test images, those of the log on validation images.
 """
 
 from collections.abc import Mapping, Sequence
@@ -12,9 +12,9 @@ class Point(NamedTuple):
   """One published figure.
 
   Attributes:
-    task: as `Run.task` has it.
-    source: who reports it.
-    active_fraction: of the weights, 0 to 1.
+    task: the task, as in `Run.task`.
+    source: the publication that reports it.
+    active_fraction: the active share of the weights, 0 to 1.
     accuracy: 0 to 1.
   """
 
@@ -25,7 +25,7 @@ class Point(NamedTuple):
 
   @property
   def is_collapsed(self) -> bool:
-    """Whether the network guesses: all of these tasks have ten classes."""
+    """Whether the network only guesses; all of these tasks have ten classes."""
     return self.accuracy < 0.11
 
 
@@ -82,14 +82,14 @@ POINTS = (
 
 
 def note(found: Mapping[str, Sequence[Point]]) -> str:
-  """What these points differ in from ours, in a line under the figure."""
+  """How these points differ from ours, as a line under the figure."""
   text = 'published: fractions of the weights, without biases and norms'
   log = any(source.startswith('log of 2017') for source in found)
-  return text + ("; the log's accuracies are of validation images" if log else '')
+  return text + ("; the log's accuracies are on validation images" if log else '')
 
 
 def points(task: str) -> dict[str, list[Point]]:
-  """Returns what is published of a task, by source."""
+  """Returns the published points of a task, by source."""
   found: dict[str, list[Point]] = {}
   for point in POINTS:
     if point.task == task:

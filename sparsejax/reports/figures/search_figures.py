@@ -1,4 +1,4 @@
-"""The figures of a search: how its brackets went, and what its objectives cost each other."""
+"""The figures of a search: its brackets, and the trade-off between its objectives."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -19,7 +19,7 @@ from sparsejax.search.plan.settings import score
 
 LONGEST: dict[str, Any] = {'color': COLOURS[1], 'lw': 1.4, 'marker': '.', 'ms': 3}
 SHORTER: dict[str, Any] = {'color': COLOURS[0], 'lw': 0.7, 'marker': '.', 'ms': 3, 'alpha': 0.6}
-MOST_LINES = 60  # in a panel
+MOST_LINES = 60  # lines in a panel
 RUNG: dict[str, Any] = {'color': GREY, 'lw': 0.6, 'ls': ':'}
 
 
@@ -29,9 +29,9 @@ def brackets(
   """Draws the validation loss of a search's runs, a panel for each of its brackets.
 
   Args:
-    title: of the figure.
+    title: the title of the figure.
     members: the runs of each bracket.
-    rungs: of each bracket, where it has some; see `search.brackets`.
+    rungs: the rungs of each bracket, if it has any; see `search.brackets`.
   """
   figure = Figure(figsize=(max(3.0 * len(members), 5), 3.6), layout='constrained')
   axes = figure.subplots(1, len(members), sharey=True, squeeze=False)[0]
@@ -78,15 +78,15 @@ def brackets(
 
 
 def objectives(title: str, settings: Mapping[str, Any], found: Sequence[Setting]) -> Figure | None:
-  """Draws the objectives of what a search tried against each other, with what none beats.
+  """Draws the objectives of a search's trials against each other, with the front.
 
   Args:
-    title: of the figure.
-    settings: of the search.
-    found: what it has measured.
+    title: the title of the figure.
+    settings: the settings of the search.
+    found: what the search has measured.
 
   Returns:
-    A panel for each objective but the first; None where there is one objective, or none finished.
+    A panel for each objective after the first; None if there is only one, or no trial finished.
   """
   goals = settings.get('objectives', ())
   names = [goal['metric'] for goal in goals]

@@ -1,1 +1,1 @@
-"""What runs and searches left behind, read, checked and put into groups."""
+"""The files of runs and searches, read, checked and grouped into experiments."""

@@ -1,4 +1,4 @@
-"""Run directories as they lie on disk, finished or not: what each holds, what is wrong with it."""
+"""Run directories, finished or not: what each one holds, and what is wrong with it."""
 
 import fnmatch
 import math
@@ -25,25 +25,25 @@ FINISHED, COLLAPSED, STOPPED, UNFINISHED, FAILED, BROKEN = (
   'failed',
   'broken',
 )
-DELIVERED = (FINISHED, COLLAPSED)  # runs that have a network, counted and measured
-AS_MEANT = (*DELIVERED, STOPPED)  # runs that ended as they were to end
+DELIVERED = (FINISHED, COLLAPSED)  # runs with a network that is counted and measured
+AS_MEANT = (*DELIVERED, STOPPED)  # runs that ended as intended
 
 
 class Run(NamedTuple):
   """A run directory.
 
   Attributes:
-    path: of it, through whatever link it was found.
+    path: the path by which it was found, possibly through a link.
     name: the shortest end of the path that no other run of the report has.
-    config: its settings, nested; {} where they can't be read.
-    summary: its figures; {} where there are none.
-    metrics: what is kept of them.
-    environment: of its last start.
-    problems: what is wrong with it, a sentence each.
-    is_repeated: whether another run of the report is of the same experiment and seed, and counted.
-    search: the trials of the one that it belongs to; None where it belongs to none.
-    is_damaged: whether it has a summary that can't be read or is another run's.
-    is_changed: whether its settings or its summary are not as it wrote them.
+    config: its nested settings; {} if they cannot be read.
+    summary: its figures; {} if it has none.
+    metrics: the part of its metrics that is kept.
+    environment: the environment of its last start.
+    problems: what is wrong with it, one sentence each.
+    is_repeated: whether another run of the same experiment and seed is counted in this report.
+    search: the trials of the search that it belongs to, or None.
+    is_damaged: whether its summary cannot be read or is another run's.
+    is_changed: whether its settings or its summary were changed after it wrote them.
   """
 
   path: pathlib.Path
@@ -60,18 +60,18 @@ class Run(NamedTuple):
 
   @property
   def trial(self) -> trials.Trial:
-    """Its own trial of the search; {} where there is none."""
+    """Its own trial of the search, or {} if it has none."""
     return self.search.by_directory.get(self.path.name, {}) if self.search else {}
 
   @property
   def state(self) -> str:
-    """finished, collapsed, stopped, unfinished, failed or broken.
+    """One of finished, collapsed, stopped, unfinished, failed or broken.
 
-    Collapsed is a finished network with a layer that has no weight left, or whose validation
-    accuracy is that of guessing: no more than a tenth above one in the number of classes, where
-    that is known. Failed is a run whose loss left the finite numbers, or that ended with an error.
-    Stopped is one that a search did not go on with, for others did better. Broken is one whose
-    summary can't be read, or that has none and whose settings can't.
+    A collapsed run is finished, but a layer of its network has no weight left, or its validation
+    accuracy is that of guessing: at most a tenth above one in the number of classes, if that is
+    known. A failed run has a loss that became infinite or NaN, or ended with an error. A stopped
+    run was ended by a search because others did better. A broken run has a summary that cannot be
+    read, or neither a summary nor readable settings.
     """
     if self.summary:
       return COLLAPSED if _is_collapsed(self.summary) else FINISHED
@@ -83,12 +83,12 @@ class Run(NamedTuple):
 
   @property
   def is_counted(self) -> bool:
-    """Whether its figures are part of its experiment's."""
+    """Whether its figures count for its experiment."""
     return self.state in DELIVERED and not self.is_repeated and not self.is_changed
 
   @property
   def epoch(self) -> float:
-    """How far it is."""
+    """The last epoch that it has reached."""
     if self.summary:
       return float(self.summary['epochs'])
     return self.metrics.epoch
@@ -110,12 +110,12 @@ class Run(NamedTuple):
 
   @property
   def method(self) -> str:
-    """What a run calls its method."""
+    """The name that a run gives its method."""
     return str(self.config.get('method') or self.config.get('name') or self.name)
 
   @property
   def experiment(self) -> tuple[str, str, str]:
-    """What its seeds have in common: the method too, for two programs can share their settings."""
+    """The key that its seeds share; the method is in it, since two programs can share settings."""
     return self.task, self.method, self.config.get('hash') or self.name
 
   @property
@@ -124,10 +124,10 @@ class Run(NamedTuple):
     return flatten({key: value for key, value in self.config.items() if key != 'hash'})
 
   def figure(self, name: str) -> float:
-    """A figure of its summary, else of the last line of metrics that has it, else NaN."""
+    """A figure from its summary, else from the last line of metrics that has it, else NaN."""
     if name in self.summary:
       value = self.summary[name]
-      # JSON has no infinity, which a compression can be.
+      # A compression can be infinite, but JSON has no infinity.
       return math.inf if value is None and name in INFINITE else _number(value)
     return _number(self.metrics.last.get(name))
 
@@ -150,21 +150,21 @@ def _is_collapsed(summary: Mapping[str, Any]) -> bool:
 
 
 class Choice(NamedTuple):
-  """Which runs are wanted: those that some pattern of each kind fits, in which * is any letters.
+  """The runs that are wanted: those that match a pattern of each kind, where * is any text.
 
   Attributes:
-    runs: patterns of names, or of paths below the folders; () wants all.
-    methods: of what a run calls its method. What has no settings may be of any.
+    runs: patterns for names, or for paths below the folders; () wants all.
+    methods: patterns for the names of methods; a run without settings may be of any method.
   """
 
   runs: Sequence[str] = ()
   methods: Sequence[str] = ()
 
   def of_paths(self, ends: Mapping[pathlib.Path, str], names: Mapping[pathlib.Path, str]):
-    """Returns the paths whose run has a name that is wanted.
+    """Returns the paths of the runs whose name is wanted.
 
     Raises:
-      ValueError: none has.
+      ValueError: no run has such a name.
     """
     found = [path for path in ends if _fits({ends[path], names[path]}, self.runs)]
     if not found:
@@ -172,10 +172,10 @@ class Choice(NamedTuple):
     return found
 
   def of_runs(self, runs: Sequence[Run]) -> list[Run]:
-    """Returns the runs whose method is wanted, and those of which none is known.
+    """Returns the runs whose method is wanted or unknown.
 
     Raises:
-      ValueError: none has a method that is wanted.
+      ValueError: no run has a method that is wanted.
     """
     if not any(run.config and _fits({run.method}, self.methods) for run in runs) and self.methods:
       raise ValueError(
@@ -197,7 +197,7 @@ def _none_fits(flag: str, patterns: Sequence[str], known: Iterable[str]) -> str:
   return f'--{flag}={",".join(patterns)} fits none of what is there: {there_are}{more}'
 
 
-SHOWN, LONGEST_NAME = 8, 60  # names in a message, letters of each
+SHOWN, LONGEST_NAME = 8, 60  # names in a message, and letters of each
 
 
 def collect(folders: Sequence[pathlib.Path], choice: Choice | None = None) -> list[Run]:
@@ -205,10 +205,10 @@ def collect(folders: Sequence[pathlib.Path], choice: Choice | None = None) -> li
 
   Args:
     folders: run directories, or folders above them.
-    choice: of the runs; None for every one.
+    choice: the runs that are wanted; None wants all.
 
   Raises:
-    ValueError: no run at all, or none that is wanted.
+    ValueError: there is no run, or none that is wanted.
   """
   choice = choice or Choice()
   found: dict[pathlib.Path, str] = {}
@@ -230,14 +230,14 @@ def collect(folders: Sequence[pathlib.Path], choice: Choice | None = None) -> li
 
 
 def _end(path: pathlib.Path, folder: pathlib.Path) -> str:
-  """By what a person knows a run: its path below the folder; trials of all searches are alike."""
+  """The path of a run below the folder, with its search if it is a trial, as a person knows it."""
   if (search := layout.search_of(path)) is not None:
     return path.relative_to(search.parent).as_posix()
   return path.relative_to(folder).as_posix() if path != folder else path.name
 
 
 def _each_once(found: Mapping[pathlib.Path, str]) -> dict[pathlib.Path, str]:
-  """The runs, each by one path: its own where that is there, else the first of its links."""
+  """The runs, each by one path: its own if that was found, else the first of its links."""
   by_place: dict[str, list[pathlib.Path]] = {}
   for path in sorted(found):
     by_place.setdefault(os.path.realpath(path), []).append(path)
@@ -249,14 +249,15 @@ def _each_once(found: Mapping[pathlib.Path, str]) -> dict[pathlib.Path, str]:
 
 
 def _find(folder: pathlib.Path) -> Iterator[pathlib.Path]:
-  """Yields whatever holds a run's files, links followed; what can't be looked into is yielded too.
+  """Yields every folder with a run's files, through links too, and every folder it cannot read.
 
-  Links are followed after all that lies in the folder itself, each place once: none leads back.
+  Links are followed after everything in the folder itself, and each place is visited once, so that
+  no link leads back.
   """
   seen: set[str] = set()
   closed: list[OSError] = []
   waiting = [str(folder)]
-  for start in waiting:  # which grows
+  for start in waiting:  # the list grows meanwhile
     for path, folders, names in os.walk(start, onerror=closed.append):
       if os.path.realpath(path) in seen:
         folders.clear()
@@ -268,13 +269,13 @@ def _find(folder: pathlib.Path) -> Iterator[pathlib.Path]:
       if any(name in names for name in FILES):
         folders[:] = [name for name in folders if not name.startswith(BEFORE)]
         yield pathlib.Path(path)
-      else:  # a link to nothing, which may be all that is left of a run
+      else:  # a link to nothing may be all that is left of a run
         yield from (entry for entry in entries if not os.path.exists(entry))
   yield from (pathlib.Path(error.filename) for error in closed)
 
 
 def unique_names(paths: Sequence[pathlib.Path]) -> list[str]:
-  """Returns for each path its shortest end that no other has.
+  """Returns the shortest end of each path that no other path has.
 
   Example:
     >>> unique_names([pathlib.Path('/a/x/seed0'), pathlib.Path('/a/y/seed0'), pathlib.Path('/a/z')])
@@ -290,7 +291,7 @@ def unique_names(paths: Sequence[pathlib.Path]) -> list[str]:
 def _read_or_blank(path: pathlib.Path, name: str, search: trials.Trials | None) -> Run:
   try:
     return _with_reason(_read(path, name)._replace(search=search))
-  except Exception as error:  # of whatever kind: it is this run's, and the others are read
+  except Exception as error:  # whatever it is, it concerns this run, and the others are still read
     return blank(path, name, f'it cannot be read: {type(error).__name__}: {in_one_line(error)}')
 
 
@@ -330,7 +331,7 @@ def _read(path: pathlib.Path, name: str) -> Run:
 
 
 def _of_another(found: Mapping[str, Any], config: Mapping[str, Any], file: str) -> str | None:
-  """Why a file is not of the run whose settings lie beside it, or None."""
+  """Why a file does not belong to the run whose settings lie beside it, or None."""
   for key in ('hash', 'seed'):
     theirs, mine = found.get(key), config.get(key)
     if None not in (theirs, mine) and theirs != mine:
@@ -339,7 +340,7 @@ def _of_another(found: Mapping[str, Any], config: Mapping[str, Any], file: str) 
 
 
 def _why_closed(path: pathlib.Path) -> str | None:
-  """Why a folder can't be looked into, or None."""
+  """Why a folder cannot be read, or None."""
   try:
     os.scandir(path).close()
   except OSError as error:
@@ -350,26 +351,26 @@ def _why_closed(path: pathlib.Path) -> str | None:
 
 
 def blank(path: pathlib.Path, name: str, problem: str) -> Run:
-  """Returns a run of which nothing is known but what is wrong with it."""
+  """Returns a run of which only a problem is known."""
   return Run(path, name, {}, {}, curves.of(()), {}, (problem,))
 
 
 def _with_reason(run: Run) -> Run:
-  """The same run; where it failed, why."""
+  """The same run; if it failed, with the reason."""
   if run.state != FAILED:
     return run
   reason = run.trial.get('error') or _last_line(run.path / files.TRACEBACK)
-  reason = printable(reason or 'its loss left the finite numbers')
+  reason = printable(reason or 'its loss became infinite or NaN')
   reason = reason if len(reason) <= LONGEST_REASON else f'{reason[:LONGEST_REASON]}...'
   return run._replace(problems=(*run.problems, reason))
 
 
 LONGEST_REASON = 300  # letters
-TAIL = 1 << 16  # bytes of a traceback that are looked at
+TAIL = 1 << 16  # bytes at the end of a traceback that are read
 
 
 def _last_line(path: pathlib.Path) -> str:
-  """The last line of a text file, '' where there is none."""
+  """The last line of a text file, or '' if it has none."""
   try:
     with path.open('rb') as file:
       file.seek(max(os.fstat(file.fileno()).st_size - TAIL, 0))
@@ -401,7 +402,7 @@ def _with_clashes(runs: Sequence[Run], ends: Sequence[str]) -> list[Run]:
   for run, end in zip(runs, ends, strict=True):
     by_end.setdefault(end, []).append(run.name)
   counted: dict[tuple, Run] = {}
-  # Of one experiment and seed the first with the fewest problems: a damaged copy does not win.
+  # Of equal experiment and seed, the run with the fewest problems counts: no damaged copy wins.
   for run in sorted(runs, key=lambda run: len(run.problems)):
     if run.is_counted:
       counted.setdefault(_identity(run), run)

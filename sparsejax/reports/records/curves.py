@@ -1,4 +1,4 @@
-"""What a report keeps of a run's metrics: its newest figures, and a few curves of bounded size."""
+"""The part of a run's metrics that a report keeps: newest figures, a few curves of bounded size."""
 
 import array
 import json
@@ -14,8 +14,8 @@ from sparsejax.reports.records import reading, shapes
 TRAINED = 'train_accuracy'
 DRAWN = ('validation_accuracy', 'validation_loss', 'active_fraction')
 MOST = 512  # points of a curve
-MOST_BYTES = 1 << 20  # of a line
-MOST_NAMES = 4096  # of figures
+MOST_BYTES = 1 << 20  # bytes of a line
+MOST_NAMES = 4096  # names of figures
 
 
 class Metrics(NamedTuple):
@@ -23,9 +23,9 @@ class Metrics(NamedTuple):
 
   Attributes:
     last: the newest value of every figure.
-    curves: of each figure that is drawn its epochs and its values; training accuracy is the mean
-      of each whole epoch, for lines are of windows of any length.
-    is_lost: whether a loss left the finite numbers.
+    curves: the epochs and the values of each figure that is drawn. Training accuracy is averaged
+      over whole epochs, because a line may cover a window of any length.
+    is_lost: whether a loss became infinite or NaN.
   """
 
   last: Mapping[str, Any]
@@ -38,7 +38,7 @@ class Metrics(NamedTuple):
 
 
 class _Curve:
-  """Points that come one after the other, of which no more than twice MOST are held."""
+  """Points added one after the other, of which at most twice MOST are held."""
 
   def __init__(self):
     self._points: list[tuple[float, float]] = []
@@ -54,7 +54,7 @@ class _Curve:
 
 
 class _ByEpoch:
-  """Means over whole epochs, of values that are each the mean since the one before."""
+  """Means over whole epochs, from values that are each the mean since the value before."""
 
   def __init__(self):
     self.curve = _Curve()
@@ -67,7 +67,7 @@ class _ByEpoch:
     if value is None or length <= 0:
       return
     edge = math.floor(begin) + 1.0
-    if length > 1:  # it is a mean over more than an epoch itself
+    if length > 1:  # the value is itself a mean over more than an epoch
       self._put(epoch, value, 1.0)
       self._sum = self._weight = 0.0
     elif epoch < edge:
@@ -78,23 +78,23 @@ class _ByEpoch:
       self._sum, self._weight = rest * value, rest
 
   def _put(self, epoch: float, total: float, weight: float) -> None:
-    if weight > 0.5:  # of the others there is no value for most of the epoch
+    if weight > 0.5:  # else most of the epoch has no value
       self.curve.add(epoch, total / weight)
       self.is_empty = False
 
   def close(self) -> None:
-    """Of what was no whole epoch long the mean is all that there is."""
+    """Adds the mean of a run that was shorter than a whole epoch."""
     if self.is_empty and self._weight > 0:
       self.curve.add(self._end, self._sum / self._weight)
       self.is_empty = False
 
 
 def thinned(points: np.ndarray, most: int = MOST) -> np.ndarray:
-  """Returns fewer points of a curve: its ends, and the lowest and the highest of each stretch.
+  """Returns fewer points of a curve: its ends, and the lowest and highest point of each stretch.
 
   Args:
-    points: (points, 2), in their order.
-    most: how many are left at most.
+    points: (points, 2), in order.
+    most: the most points that are left.
   """
   if len(points) <= most:
     return points
@@ -106,12 +106,12 @@ def thinned(points: np.ndarray, most: int = MOST) -> np.ndarray:
 
 
 def of(lines: Iterable[Mapping[str, Any]]) -> Metrics:
-  """Returns what is kept of lines of metrics, each with a number as its `epoch`."""
+  """Returns the part of the lines of metrics that is kept; each line has a number as `epoch`."""
   last: dict[str, Any] = {}
   curves: dict[str, _Curve] = {}
   trained, is_lost = _ByEpoch(), False
   for line in lines:
-    # A loss that is no finite number is null in the metrics: JSON has none of these.
+    # A loss that is not finite is null in the metrics, because JSON has no such number.
     is_lost = is_lost or any(
       key in line and not shapes.is_figure(line[key]) for key in shapes.LOSSES
     )
@@ -130,9 +130,9 @@ def of(lines: Iterable[Mapping[str, Any]]) -> Metrics:
 
 
 def read(path: pathlib.Path, problems: list[str]) -> Metrics:
-  """Returns what is kept of a metrics.jsonl, line by line; what is wrong with it goes to a list.
+  """Returns the part of a metrics.jsonl that is kept; adds what is wrong with it to a list.
 
-  Lines that are cut off, or are no metrics, are one problem and left out.
+  Lines that are cut off, or are not metrics, are left out and make one problem together.
   """
   wrong: list[int] = []
   try:
@@ -146,7 +146,7 @@ def read(path: pathlib.Path, problems: list[str]) -> Metrics:
     return of(())
   if wrong:
     others = f', and so are {len(wrong) - 1} more' if len(wrong) > 1 else ''
-    problems.append(f'{path.name}, line {wrong[0]}, is cut off or no line of metrics{others}')
+    problems.append(f'{path.name}, line {wrong[0]}, is cut off or not a line of metrics{others}')
   try:
     return found._replace(last=reading.cleaned(found.last))
   except reading.ReadingError as error:
@@ -170,7 +170,7 @@ def _lines(file: BinaryIO, wrong: list[int]) -> Iterable[dict[str, Any]]:
 
 
 def _line(content: bytes) -> dict[str, Any] | None:
-  """A line of metrics, or None of what is none."""
+  """A line of metrics, or None if the content is no such line."""
   try:
     line = json.loads(content.decode())
   except (ValueError, RecursionError):

@@ -1,4 +1,4 @@
-"""Runs that differ in nothing but their seed, and what to call them."""
+"""Groups of runs that differ only in their seed, and their labels."""
 
 import collections
 import math
@@ -17,20 +17,20 @@ DENSE, UNSTRUCTURED, SEMI_STRUCTURED, STRUCTURED = (
   'structured',
 )
 KINDS = (DENSE, UNSTRUCTURED, SEMI_STRUCTURED, STRUCTURED)
-MOST_SETTINGS = 4  # in a label
-TAKING = {'prune', 'hold', 'add_kl_gradients', *PROXIMAL}  # links that take weights away
+MOST_SETTINGS = 4  # settings in a label
+TAKING = {'prune', 'hold', 'add_kl_gradients', *PROXIMAL}  # transformations that remove weights
 
 
 class Group(NamedTuple):
   """An experiment: its runs are its seeds.
 
   Attributes:
-    task: the data set and the model that is trained on it, shortened ones with their size.
-    label: the method, and what tells this experiment from the others of it.
-    method: as its config has it.
+    task: the data set and the model, with their size if it is reduced.
+    label: the method, and what distinguishes this experiment from the method's others.
+    method: the method, as in its config.
     kind: dense, unstructured, semi-structured or structured.
     runs: all of them.
-    counted: those that are finished, each seed once.
+    counted: the finished runs, each seed once.
   """
 
   task: str
@@ -41,12 +41,12 @@ class Group(NamedTuple):
   counted: tuple[collect.Run, ...]
 
   def moments(self, figure: str) -> tuple[float, float]:
-    """Mean and standard deviation of a figure over the seeds; NaN where there are too few."""
+    """Mean and standard deviation of a figure over the seeds; NaN if there are too few."""
     return moments([run.figure(figure) for run in self.counted])
 
 
 def moments(values: Sequence[float]) -> tuple[float, float]:
-  """Returns mean and sample standard deviation; NaN where there are too few.
+  """Returns the mean and the sample standard deviation; NaN if there are too few values.
 
   Example:
     >>> moments([1.0, 3.0]), moments([])
@@ -91,20 +91,20 @@ def _kind(runs) -> str:
 
 
 def has_groups(config: Mapping[str, Any]) -> bool:
-  """Whether a run's posteriors have a log alpha for each group, and not for each weight."""
+  """Whether a run's posteriors have a log alpha for each group, not for each weight."""
   block = config.get(str(config.get('layers')))
   return isinstance(block, Mapping) and 'dense_groups' in block
 
 
 def _is_dense(config: Mapping[str, Any]) -> bool:
-  """Whether nothing in a config takes weights away: what then stays is no matter of luck."""
+  """Whether nothing in a config removes weights, so that its network is dense by design."""
   links = set(config.get('chain') or ())
   to_all = any(config.get(name, {}).get('density') == 1.0 for name in ('prune', 'lobs'))
   return bool(links or to_all) and not links & TAKING - ({'prune'} if to_all else set())
 
 
 def _labels(members: Mapping[tuple, Sequence[collect.Run]]) -> dict[tuple, str]:
-  """The method, and of the settings that differ between its experiments the first few."""
+  """Labels made of the method and the first few settings that differ between its experiments."""
   labels: dict[tuple, str] = {}
   families: dict[tuple, list[tuple]] = {}
   for key in members:
@@ -113,7 +113,7 @@ def _labels(members: Mapping[tuple, Sequence[collect.Run]]) -> dict[tuple, str]:
     settings = {key: experiment_of(members[key][0].settings) for key in keys}
     names = sorted({name for found in settings.values() for name in found})
     values = {name: {repr(found.get(name)) for found in settings.values()} for name in names}
-    # What has the most values first: that is what an experiment is about.
+    # The setting with the most values comes first, since it is what the experiment is about.
     varying = sorted((n for n in names if len(values[n]) > 1), key=lambda n: (-len(values[n]), n))
     for key in keys:
       parts = [

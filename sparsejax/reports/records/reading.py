@@ -1,4 +1,4 @@
-"""JSON that anybody may have written: bounded in size and in depth, and all its texts printable."""
+"""Reads untrusted JSON: bounded in size and depth, with every text made printable."""
 
 import json
 import os
@@ -8,21 +8,21 @@ from typing import Any
 
 from sparsejax.experiment.terminal.say import printable
 
-MOST_BYTES = 32 << 20  # of a file that is read as a whole
-DEEPEST = 24  # levels
-LONGEST = 64  # letters of a text that many runs may share, and hold once
+MOST_BYTES = 32 << 20  # bytes of a file that is read as a whole
+DEEPEST = 24  # levels of nesting
+LONGEST = 64  # a text of at most so many letters is held once for all runs
 
 
 class ReadingError(ValueError):
-  """A file that can't be read; the message says why, in plain words."""
+  """A file cannot be read; the message says why in plain words."""
 
 
 def read(path: pathlib.Path) -> Any:
   """Returns what a JSON file holds.
 
   Raises:
-    FileNotFoundError: there is none.
-    ReadingError: it can't be read, is too large or too deep, or no JSON.
+    FileNotFoundError: the file does not exist.
+    ReadingError: the file cannot be read, is too large or too deep, or is not JSON.
   """
   try:
     with path.open('rb') as file:
@@ -33,7 +33,7 @@ def read(path: pathlib.Path) -> Any:
     raise ReadingError(error.strerror or type(error).__name__) from error
   if len(content) > MOST_BYTES:
     size = os.stat(path).st_size
-    raise ReadingError(f'{size:,} bytes, {MOST_BYTES:,} at most are read')
+    raise ReadingError(f'it has {size:,} bytes; at most {MOST_BYTES:,} are read')
   return parse(content)
 
 
@@ -41,7 +41,7 @@ def parse(content: bytes) -> Any:
   """Returns what a JSON text holds.
 
   Raises:
-    ReadingError: it is no JSON, or too deep.
+    ReadingError: the text is not JSON, or is nested too deep.
   """
   try:
     return cleaned(json.loads(content))
@@ -56,7 +56,7 @@ def _too_deep() -> str:
 
 
 def cleaned(content: Any, depth: int = DEEPEST) -> Any:
-  """Returns JSON's content with every text printable, and the short ones held once.
+  """Returns the content of JSON with every text printable, and short texts held once.
 
   Raises:
     ReadingError: it is nested too deep.

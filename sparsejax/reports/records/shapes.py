@@ -1,4 +1,4 @@
-"""What a run's files must hold for a report to read them: types, and figures that can be."""
+"""What a report demands of a run's files: the types, and figures that are possible."""
 
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -6,10 +6,10 @@ from typing import Any
 from sparsejax.experiment.config.identity import at
 from sparsejax.experiment.config.kinds import is_number
 
-# Single precision, in which everything is measured: no axis and no table has to bear more.
+# Everything is measured in single precision, so no axis and no table needs larger numbers.
 LEAST, MOST = 1e-45, 3.5e38
 NEEDED = ('epochs', 'validation_accuracy', 'active_fraction', 'active_weights', 'weights')
-# null where they are not finite.
+# These are null if they are not finite.
 MAY_BE_NULL = (
   *('compression', 'theoretical_speedup', 'compression_with_bits', 'seconds'),
   *('train_accuracy', 'train_loss', 'validation_loss', 'test_loss'),
@@ -17,17 +17,17 @@ MAY_BE_NULL = (
 )
 SHARES = ('validation_accuracy', 'test_accuracy', 'train_accuracy', 'active_fraction')
 LOSSES = ('train_loss', 'validation_loss', 'test_loss')
-BINS = ('from', 'to', 'threshold')  # of a histogram of log alpha
+BINS = ('from', 'to', 'threshold')  # the fields of a histogram of log alpha
 
 
 def is_figure(value: Any) -> bool:
-  """Whether a value is a number that single precision can hold: finite, and not all but 0.
+  """Whether a value is a number that single precision can hold: finite, and not vanishingly small.
 
   Example:
     >>> is_figure(0.5), is_figure(1e-320), is_figure(10**400), is_figure(True), is_figure('1')
     (True, False, False, False, False)
   """
-  is_plain = type(value) is float or is_number(value)  # the first is quick, and most are floats
+  is_plain = type(value) is float or is_number(value)  # the first test is quick and usually enough
   return is_plain and (value == 0 or LEAST <= abs(value) <= MOST)
 
 
@@ -56,8 +56,8 @@ WHOLE: Rule = (lambda value: isinstance(value, int) and is_figure(value), 'a who
 RULES: dict[str, Rule] = {
   **dict.fromkeys(SHARES, (is_share, 'a number from 0 to 1')),
   **dict.fromkeys(LOSSES, (is_figure, 'a number of single precision')),
-}  # of a figure; of any other COUNT
-# What a report reads of a config; each may be missing or null, but for the epochs.
+}  # the rule of each figure; any other figure has COUNT
+# The fields of a config that a report reads; each but the epochs may be missing or null.
 SETTINGS: dict[str, Rule] = {
   'seed': WHOLE,
   'name': TEXT,
@@ -75,7 +75,7 @@ BLOCKS = ('data', 'model', 'prune')
 
 
 def wrong_in_summary(found: Mapping[str, Any]) -> str | None:
-  """Returns what a summary lacks, '... that is a ...', or None."""
+  """Returns what a summary lacks, in the form '... that is a ...', or None."""
   if wrong := _no_figure(found, NEEDED) or _no_dict(found, ('layers', 'phases', 'log_alpha')):
     return wrong
   given = [key for key in MAY_BE_NULL if found.get(key) is not None]
@@ -117,14 +117,14 @@ def wrong_in_start(found: Any) -> str | None:
 
 
 def wrong_in_line(found: Mapping[str, Any]) -> str | None:
-  """Returns what a line of metrics lacks, or None; a loss that is not finite is no mistake of it.
+  """Returns what a line of metrics lacks, or None; a loss that is not finite is no mistake.
 
   Example:
     >>> wrong_in_line({'epoch': 1.0, 'train_loss': None}), wrong_in_line({'epoch': '1'})
     (None, 'epoch that is a number')
   """
   given = [key for key in SHARES if found.get(key) is not None]
-  # Nearly all of a report's lines are right: what is wrong is only asked of one that is not.
+  # Nearly all lines are right, so the reason is looked for only in one that is not.
   if not (is_count(found.get('epoch')) and all(is_share(found[key]) for key in given)):
     return _no_figure(found, ('epoch', *given))
   losses = [found[key] for key in LOSSES if found.get(key) is not None]
@@ -137,7 +137,7 @@ def _no_figure(found, keys) -> str | None:
     value = found.get(key)
     is_right, what = RULES.get(key, COUNT)
     if not is_right(value):
-      is_known = is_number(value) and value == value  # which NaN does not
+      is_known = is_number(value) and value == value  # NaN does not equal itself
       return f'{key} that is {what}: {_short(value)}' if is_known else f'{key} that is a number'
   return None
 

@@ -1,4 +1,4 @@
-"""How the trials of a search stand, as the search left it beside its runs."""
+"""The states of a search's trials, as the search wrote them beside its runs."""
 
 import pathlib
 from collections.abc import Mapping
@@ -16,8 +16,8 @@ class Trials(NamedTuple):
   """The trials of a search.
 
   Attributes:
-    by_directory: of each run directory's name the last of its trials; {} where none has ended.
-    problem: that they can't be read, and why; '' where they can.
+    by_directory: the last trial of each run directory, by its name; {} if none has ended.
+    problem: why they cannot be read; '' if they can.
   """
 
   by_directory: Mapping[str, Trial]
@@ -32,7 +32,7 @@ def read(search: pathlib.Path) -> Trials:
     return Trials({})
   except (ValueError, TypeError, KeyError) as error:
     return Trials({}, f'{layout.TRIALS} cannot be read: {printable(error)}')
-  # A place in a later rung has no directory before somebody goes on to it.
+  # A place in a later rung has no directory until a trial goes on to it.
   placed = [trial for trial in found if trial['directory'] is not None]
   return Trials({t['directory']: t for t in sorted(placed, key=lambda trial: trial['rung'])})
 
@@ -42,11 +42,11 @@ def _checked(trial: Any) -> Trial:
   if not isinstance(metrics, Mapping) or not all(
     map(is_figure, (trial['epoch'], trial['rung'], *metrics.values()))
   ):
-    raise ValueError(f'a trial of {trial["directory"]} whose figures are no numbers')
+    raise ValueError(f'a trial of {trial["directory"]} has figures that are not numbers')
   if not isinstance(trial['directory'], str | None) or not isinstance(trial['values'], Mapping):
-    raise ValueError('a trial without a directory or values')
+    raise ValueError('a trial has no directory or no values')
   if not isinstance(trial['state'], str):
-    raise ValueError(f'a trial of {trial["directory"]} without a state')
+    raise ValueError(f'a trial of {trial["directory"]} has no state')
   return {key: trial[key] for key in KEYS}
 
 

@@ -1,4 +1,4 @@
-"""What a search tried: its trials, those of a grid's seeds together, and which none beats."""
+"""The settings that a search tried, each with all its seeds, and the front of those none beats."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -14,11 +14,11 @@ from sparsejax.search.plan.settings import score
 
 
 class Setting(NamedTuple):
-  """What the search tried: one trial, or in a grid one of every seed.
+  """One setting that a search tried, with one trial or, in a grid, one for every seed.
 
   Attributes:
-    trials: those that finished, or where none did all of them.
-    metrics: their means.
+    trials: the finished trials, or all of them if none finished.
+    metrics: the means of their metrics.
   """
 
   trials: Sequence[Trial]
@@ -31,12 +31,12 @@ class Setting(NamedTuple):
 
   @property
   def values(self) -> dict[str, Any]:
-    """Its parameters, less the seed."""
+    """Its parameters, without the seed."""
     return {key: value for key, value in self.trials[0]['values'].items() if key != space.SEED}
 
 
 def tried(of_search: Sequence[Trial]) -> list[Setting]:
-  """Returns what a search has measured, in a grid the trials of all seeds together."""
+  """Returns the settings that a search has measured; in a grid the trials of all seeds are one."""
   by_values: dict[str, list[Trial]] = {}
   for trial in of_search:
     values = {key: value for key, value in trial['values'].items() if key != space.SEED}
@@ -56,7 +56,7 @@ def tried(of_search: Sequence[Trial]) -> list[Setting]:
 
 
 def front(settings: Mapping[str, Any], found: Sequence[Setting]) -> list[Setting]:
-  """Of the finished settings that break no constraint those that none beats in every objective."""
+  """The finished settings that break no constraint and that none beats in every objective."""
   goals = settings['objectives']
   study = optuna.create_study(directions=[goal['direction'] for goal in goals])
   able = [s for s in found if s.is_finished and score(settings, s.metrics)[0] == 0]

@@ -1,1 +1,1 @@
-"""The tables of a report, and what they say in words."""
+"""The tables of a report, and its sentences."""

@@ -1,4 +1,4 @@
-"""How a figure and its deviation stand in a cell of a table."""
+"""Figures and their deviations as cells of a table."""
 
 import math
 import re
@@ -12,11 +12,11 @@ from sparsejax.reports.records.groups import moments
 PERCENT = ('validation_accuracy', 'test_accuracy', 'active_fraction')
 FORMULAS = ('=', '+', '-', '@', '\t', '\r', '\n')
 NUMBER = re.compile(r'[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?')
-MOST_DIGITS = 6  # of a mean, however small its deviation is
+MOST_DIGITS = 6  # digits of a mean, however small its deviation is
 
 
 def figure(name: str, values: Sequence[float]) -> str:
-  """Mean and standard deviation of a figure; shares in percent with its sign; '-' of none.
+  """Mean and standard deviation of a figure, or '-' if there is none; shares have a percent sign.
 
   Example:
     >>> figure('validation_accuracy', [0.97, 0.98, 0.99]), figure('validation_loss', [0.12345])
@@ -35,7 +35,7 @@ def figure(name: str, values: Sequence[float]) -> str:
 
 
 def in_percent(shares: Sequence[float]) -> str:
-  """Mean and standard deviation of accuracies or errors, in percent without its sign; '-' of none.
+  """Mean and deviation of accuracies or errors in percent, without the sign; '-' if there are none.
 
   Example:
     >>> in_percent([0.97, 0.98, 0.99]), in_percent([0.5]), in_percent([])
@@ -46,7 +46,7 @@ def in_percent(shares: Sequence[float]) -> str:
 
 
 def active(mean: float, spread: float) -> str:
-  """A fraction and its deviation in percent; '-' of none. A dense network's has no deviation.
+  """A fraction and its deviation in percent, or '-' for NaN; a dense network's has no deviation.
 
   Example:
     >>> active(0.05, 0.001), active(0.00965, 0.00003), active(1.0, 0.0)
@@ -62,10 +62,10 @@ def with_deviation(mean: float, spread: float, alone: str, least: int = 0) -> st
   """A mean and its deviation, both to the second digit of the deviation.
 
   Args:
-    mean: of a figure.
-    spread: its deviation; of none, or one that is lost in so many digits, the mean stands alone.
-    alone: the mean as it then is written.
-    least: decimals that there are at least.
+    mean: the mean of a figure.
+    spread: its deviation; without one, or if it is lost in so many digits, the mean stands alone.
+    alone: the text of a mean that stands alone.
+    least: the least number of decimals.
 
   Example:
     >>> with_deviation(20.0625, 0.4841, '20.1'), with_deviation(56.2, 14.0, '56.2')
@@ -84,7 +84,7 @@ def with_deviation(mean: float, spread: float, alone: str, least: int = 0) -> st
 
 
 def defused(value: Any) -> Any:
-  """Returns a cell that no spreadsheet takes for a formula: a text that begins as one is quoted.
+  """Returns a cell that no spreadsheet takes for a formula; a text that begins like one is quoted.
 
   Example:
     >>> defused('=1+1'), defused(-0.5), defused('-0.5'), defused('-x'), defused('lenet5')
@@ -96,5 +96,5 @@ def defused(value: Any) -> Any:
 
 
 def _decimals(number: float, digits: int) -> int:
-  """How many decimals show so many digits of a number."""
+  """The number of decimals that show so many digits of a number."""
   return max(0, digits - 1 - math.floor(math.log10(number)))

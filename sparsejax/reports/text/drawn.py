@@ -1,4 +1,4 @@
-"""What a report has drawn, and what could not be."""
+"""The figures that a report has drawn, and those it could not draw."""
 
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
@@ -8,9 +8,9 @@ class Picture(NamedTuple):
   """A figure.
 
   Attributes:
-    name: of its files, without their endings.
-    files: that were written.
-    png: its picture, for a page.
+    name: the name of its files, without their endings.
+    files: the files that were written.
+    png: the picture itself, for a page.
   """
 
   name: str
@@ -22,8 +22,8 @@ class Drawn(NamedTuple):
   """The figures of a report.
 
   Attributes:
-    pictures: by task, and by the stem of a search.
-    missing: (name, why) of those that could not be drawn.
+    pictures: the pictures of each task, and of each search by its stem.
+    missing: (name, reason) of each figure that could not be drawn.
   """
 
   pictures: Mapping[str, Sequence[Picture]]

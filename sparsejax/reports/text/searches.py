@@ -1,4 +1,4 @@
-"""The searches that runs belong to: their brackets, and which of their trials are best."""
+"""The searches that runs belong to: their brackets, and their best trials."""
 
 import math
 import pathlib
@@ -16,23 +16,23 @@ from sparsejax.search import layout
 from sparsejax.search.plan.brackets import Rung, brackets
 from sparsejax.search.plan.settings import excesses, score
 
-MOST = 20  # rows of a search's table
+MOST = 20  # rows in the table of a search
 
 
 class Search(NamedTuple):
   """A search and its runs.
 
   Attributes:
-    title: which it is, and what it is of.
+    title: its name, kind and configs.
     goals: what its trials are compared by, in a sentence.
-    settings: of it; {} where they can't be read.
+    settings: its settings; {} if they cannot be read.
     tried: what it has measured.
-    members: the runs to draw by bracket: of a grid none, without brackets all in the first.
-    rungs: of each bracket.
-    head: of a table of its best trials.
-    rows: of it.
-    wrong: (name, state, problem) of trials that failed before they had a run directory, and of its
-      own files.
+    members: the runs to draw by bracket: none for a grid, all in the first without brackets.
+    rungs: the rungs of each bracket.
+    head: the head of the table of its best trials.
+    rows: the rows of that table.
+    wrong: (name, state, problem) of its own files, and of trials that failed before they had a run
+      directory.
   """
 
   title: str
@@ -80,7 +80,7 @@ def _search(folder: pathlib.Path, name: str, runs: Sequence[Run]) -> Search:
     found = tried(list(of_search.values()))
     head, rows = _best(settings, found)
     goals, configs = _goals(settings), ', '.join(map(str, settings['configs']))
-  except Exception as error:  # of what it must hold most is used here, and it may hold anything
+  except Exception as error:  # the file may hold anything, and most of its fields are used here
     wrong.append((name, 'broken', f'{layout.SWEEP} cannot be read: {printable(repr(error))}'))
     return Search(f'{name}: search', '', {}, (), {}, {}, (), (), wrong)
   known = {run.path.name for run in runs}
@@ -111,8 +111,9 @@ def _goals(settings: Mapping[str, Any]) -> str:
   which = 'The front of' if len(goals) > 1 else 'By'
   under = f', with {" and ".join(bounds)}' if bounds else ''
   return (
-    f'{which} {" and ".join(goals)}{under}; on validation images. Figures of finished trials are '
-    'of the network that each delivers, its best; of the others of the epoch where they stopped.'
+    f'{which} {" and ".join(goals)}{under}; on validation images. The figures of a finished trial '
+    'are those of its best network, which it delivers; those of the others are from the epoch '
+    'where they stopped.'
   )
 
 
@@ -123,7 +124,7 @@ def _words(metric: str) -> str:
 def _best(
   settings: Mapping[str, Any], found: Sequence[Setting]
 ) -> tuple[list[str], list[list[str]]]:
-  """A table of the best settings: finished ones first, of several objectives the front."""
+  """A table of the best settings, finished ones first; with several objectives, the front."""
   if not found:
     return [], []
   ranked = sorted(found, key=lambda s: (not s.is_finished, *score(settings, s.metrics)))
@@ -148,7 +149,7 @@ def _row(settings, setting: Setting, figures, keys, *, has_seeds: bool) -> list[
 
 
 def _kept(settings: Mapping[str, Any], metrics: Mapping[str, float]) -> str:
-  """Which constraints are broken and by how much."""
+  """Which constraints are broken, and by how much."""
   above = zip(settings['constraints'], excesses(settings, metrics), strict=True)
   broken = [f'{_words(c["metric"])} {short_value(by)} above' for c, by in above if not by <= 0]
   return ', '.join(broken) or 'kept'

@@ -1,4 +1,4 @@
-"""runs.csv, every setting and every figure of every run; and the tables of report.md."""
+"""runs.csv, with every setting and figure of every run, and the tables of report.md."""
 
 import collections
 import csv
@@ -19,20 +19,21 @@ from sparsejax.reports.text import cells
 from sparsejax.reports.text.drawn import Drawn, Picture
 from sparsejax.reports.text.searches import Search
 
-LONGEST_STEM = 60  # letters, of four bytes at most: a file's name has 255
+LONGEST_STEM = 60  # letters of up to four bytes each: the name of a file has at most 255 bytes
 HEAD = ('run', 'path', 'state', 'epoch', 'problems')
 
 
 def write_csv(runs: Sequence[Run], root: pathlib.Path, file: TextIO) -> None:
   """Writes runs.csv.
 
-  A column for each setting (config.*), each figure of the summary (summary.*) or, where there is
-  none, of the last metrics (last.*), and of the machine (machine.*). A list is written as JSON.
+  It has a column for each setting (config.*), each figure of the summary (summary.*) or, without a
+  summary, of the last metrics (last.*), and each fact about the machine (machine.*). Lists are
+  written as JSON.
 
   Args:
-    runs: its rows.
-    root: that the paths are relative to.
-    file: to write to.
+    runs: the runs, one a row.
+    root: the folder that the paths are relative to.
+    file: the file to write to.
   """
   names = sorted(set().union(*(row(run, root) for run in runs)) - set(HEAD))
   columns = (*HEAD, *names)
@@ -44,7 +45,7 @@ def write_csv(runs: Sequence[Run], root: pathlib.Path, file: TextIO) -> None:
 
 
 def row(run: Run, root: pathlib.Path) -> dict[str, Any]:
-  """Returns what runs.csv has of a run, by column."""
+  """Returns the row of a run in runs.csv, by column."""
   row = {
     'run': run.name,
     'path': printable(relative(run.path, root)),
@@ -67,7 +68,7 @@ def _cell(value: Any) -> Any:
 
 
 def relative(path: pathlib.Path, root: pathlib.Path) -> str:
-  """Returns a path as a link from the report's folder has it."""
+  """Returns a path as it stands in a link from the report's folder."""
   return pathlib.PurePath(os.path.relpath(path, root.resolve())).as_posix()
 
 
@@ -93,23 +94,23 @@ def markdown(
 
 
 def _images(stem: str, pictures: Sequence[str]) -> list[str]:
-  """A line for each picture: the picture, or a link to a file that is none on a page."""
+  """A line for each picture: the picture, or a link to a file that a page cannot show."""
   own = [name for name in pictures if name.startswith(f'{stem}.')]
   return [f'{"" if name.endswith(".pdf") else "!"}[{name}]({name})' for name in own]
 
 
 def _shown(picture: Picture) -> str:
-  """The file of a figure that a page shows."""
+  """The file of a figure that a page can show."""
   return next((name for name in picture.files if not name.endswith('.pdf')), picture.files[0])
 
 
 def search_stem(index: int) -> str:
-  """A search as the beginning of its files' names."""
+  """The beginning of the names of a search's files."""
   return f'search{index}'
 
 
 def stem_of(task: str) -> str:
-  """The task as part of a file's name; of a long one its beginning, and a hash of it.
+  """The task as part of a file's name; a long one is cut and gets a hash.
 
   Example:
     >>> stem_of('vgg16 of width 8 on 10,000 images of cifar10')
@@ -123,15 +124,15 @@ def stem_of(task: str) -> str:
 
 
 def states(runs: Sequence[Run]) -> list[str]:
-  """Returns how many runs there are of each state, in a line."""
+  """Returns a line that says how many runs are in each state, and explains the figures."""
   counts = collections.Counter(run.state for run in runs)
   parts = ', '.join(f'{count} {state}' for state, count in sorted(counts.items()))
   return [
-    f'{len(runs)} runs: {parts}. Figures are of finished and collapsed runs, mean ± standard '
+    f'{len(runs)} runs: {parts}. Figures cover finished and collapsed runs, as mean ± standard '
     'deviation over n seeds. Networks were chosen on validation images. Active parameters are the '
-    'trainable numbers that are not exactly zero; compression is weights over active weights, '
-    'speed-up multiply-accumulates over those of active weights. Stopped runs are those that a '
-    'search did not go on with.'
+    'trainable numbers that are not exactly zero; compression is weights over active weights; '
+    'speed-up is all multiply-accumulates over those of active weights. Stopped runs are those '
+    'that a search did not continue.'
   ]
 
 
@@ -150,9 +151,9 @@ COLUMNS = (
 
 
 def task_tables(groups: Sequence[Group]) -> list[tuple[str, tuple[str, ...], list[list[str]]]]:
-  """Returns (kind, head, rows) for each kind of sparsity: they are reported apart.
+  """Returns (kind, head, rows) for each kind of sparsity, since these are reported separately.
 
-  What a search stopped is a row of every run's table only: it has no network.
+  A run that a search stopped has no network, so it appears only in the table of every run.
   """
   found = []
   shown = [group for group in groups if any(run.state != STOPPED for run in group.runs)]
@@ -193,7 +194,7 @@ def _times(group: Group, figure: str) -> str:
 
 
 def _cut(group: Group) -> str:
-  """Validation accuracy before and after the cut or, where there was none, why."""
+  """Validation accuracy before and after the cut or, without a cut, the reason."""
   found = [phases.at_the_cut(run.summary) for run in group.counted]
   if pairs := [pair for pair in found if pair is not None]:
     return ' to '.join(map(cells.in_percent, zip(*pairs, strict=True)))
@@ -208,9 +209,9 @@ def _seconds(group: Group) -> str:
 
 
 def problems(runs: Sequence[Run], searches: Sequence[Search], drawn: Drawn) -> list[list[str]]:
-  """Returns (run, state, problem) of whatever is not as it should be.
+  """Returns (run, state, problem) for everything that is wrong.
 
-  Trials without a run are among it, and figures that can't be drawn.
+  That includes trials without a run, and figures that cannot be drawn.
   """
   found = [[run.name, run.state, problem] for run in runs for problem in run.problems]
   known = {row[0] for row in found}
@@ -228,7 +229,7 @@ def _epochs(run: Run) -> str:
 
 
 def machines(runs: Sequence[Run]) -> list[str]:
-  """Returns what the runs ran on, a line for each machine and version."""
+  """Returns the machines that the runs used, a line for each machine and version."""
   lines = set()
   for run in runs:
     e = run.environment

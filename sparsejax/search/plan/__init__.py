@@ -1,1 +1,1 @@
-"""What a search is asked for: its settings, its space, its brackets."""
+"""The plan of a search: its settings, its space, its brackets."""

@@ -1,4 +1,4 @@
-"""Every field of a search: its default and what it means. The other sweeps start here."""
+"""Every field of a search: its default and its meaning. The other sweeps start from here."""
 
 import os
 import pathlib
@@ -12,7 +12,7 @@ ACCURATE_AND_SPARSE = (
 
 
 def above(file, name):
-  """Returns the path, from here, of a config in the folder above that of a sweep's file."""
+  """Returns the path, from the current directory, of a config in the folder above a sweep's."""
   return os.path.relpath(pathlib.Path(file).resolve().parent.parent / name)
 
 
@@ -31,32 +31,32 @@ def grid(configs, arguments):
 def get_config():
   """The defaults: nothing varies yet."""
   config = ConfigDict()
-  # What is varied, each with its argument: of several, one of the parameters is which.
+  # The configs to vary, each with its argument; if there are several, the choice is a parameter.
   config.configs = ('configs/quickstart.py',)
-  config.overrides = ()  # of all of them, 'FIELD=VALUE' each: 'epochs=81.0'
-  config.seeds = (0,)  # more than one in a grid only
+  config.overrides = ()  # for all of them, each 'FIELD=VALUE', such as 'epochs=81.0'
+  config.seeds = (0,)  # more than one is possible only in a grid
   # dict(key=FIELD, kind='log_uniform' or 'uniform' or 'integers', low=, high=), or
   # dict(key=FIELD, kind='choices', choices=(...)); the key 'argument' is the config's argument.
-  # The configs are built with both ends of every range and every choice before a trial begins.
+  # Before the first trial the configs are built with both ends of every range and every choice.
   config.space = ()
   config.sampler = 'random'  # or tpe; or grid: every combination of the choices, trained in full
   config.sampler_seed = 0
-  config.trials = 27  # without synchronous brackets, which know their own number
+  config.trials = 27  # not read with synchronous brackets, which fix the number themselves
 
   config.scheduler = ConfigDict()
-  # What trains for how long: hyperband, the paper's synchronous brackets; optuna_hyperband, its
+  # How long each trial trains: hyperband, the paper's synchronous brackets; optuna_hyperband, the
   # asynchronous form by Optuna's pruner; none, every trial in full. R is the config's `epochs`.
-  # With Optuna's pruner a trial whose process was killed counts twice: what it reported stays among
-  # what others are compared with, and the trial in its place reports it again, maybe in another
-  # bracket. A rung before `prune` begins compares networks that are not pruned yet: a warning says
-  # so at the start.
+  # With Optuna's pruner a trial whose process was killed counts twice: its reports stay among those
+  # that others are compared with, and the trial that replaces it reports again, perhaps in another
+  # bracket. A rung before `prune` begins compares networks that are not pruned yet; a warning at
+  # the start says so.
   config.scheduler.name = 'hyperband'
-  config.scheduler.eta = 3  # of the configurations in a rung one in so many goes on
+  config.scheduler.eta = 3  # one in `eta` configurations of a rung goes on
 
-  # dict(metric=, direction='minimize' or 'maximize'), metrics of validation or of counting; more
-  # than one only with the scheduler none.
+  # dict(metric=, direction='minimize' or 'maximize'), with a validation metric or a count; more
+  # than one is possible only with the scheduler none.
   config.objectives = (dict(metric='validation_loss', direction='minimize'),)
-  # dict(metric=, at_most=): what breaks one is worse than all that does not, by how far it does.
+  # dict(metric=, at_most=): a trial that breaks one ranks below all that break none, by how far.
   config.constraints = ()
-  config.deaths = 5  # of a trial's process without a step between them, before the trial has failed
+  config.deaths = 5  # deaths of a trial's process, without progress between them, that fail it
   return config

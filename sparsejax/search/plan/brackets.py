@@ -1,17 +1,17 @@
-"""Hyperband's brackets: how many configurations train for how long, and who goes on."""
+"""Hyperband's brackets: how many configurations train for how long, and which of them go on."""
 
 from typing import NamedTuple
 
 
 class Rung(NamedTuple):
-  """So many configurations, trained until they have so many epochs."""
+  """A number of configurations, trained up to a number of epochs."""
 
   configurations: int
   epochs: int
 
 
 def brackets(most_epochs: int, eta: int) -> list[tuple[Rung, ...]]:
-  r"""Returns the rungs of every bracket, the one of the most configurations first.
+  r"""Returns the rungs of every bracket, beginning with the bracket of the most configurations.
 
   .. math::
     s_{max} = \lfloor \log_\eta R \rfloor, \quad
@@ -19,15 +19,15 @@ def brackets(most_epochs: int, eta: int) -> list[tuple[Rung, ...]]:
     n_{i+1} = \lfloor n_i / \eta \rfloor, \quad
     r_i = \lfloor R \, \eta^{i - s} \rfloor
 
-  for s from s_max down to 0, counted with integers: the floor of a float logarithm of 243 to base 3
-  is 4.
+  for s from s_max down to 0. The logarithm is computed with integers, because the floor of the
+  floating-point logarithm of 243 to base 3 is 4.
 
   Args:
-    most_epochs: R, what one configuration trains for at most.
-    eta: of the configurations in a rung one in so many goes on.
+    most_epochs: R, the most epochs that one configuration trains for.
+    eta: one in `eta` configurations of a rung goes on.
 
   Raises:
-    ValueError: R below 1, eta below 2.
+    ValueError: R is below 1, or eta is below 2.
 
   Example:
     >>> for rungs in brackets(80, 3):
@@ -78,7 +78,7 @@ class Slot(NamedTuple):
 
 
 def plan(schedule: list[tuple[Rung, ...]]) -> list[Slot]:
-  """Returns every slot of the brackets, in the order in which they are to be begun.
+  """Returns every slot of the brackets, in the order in which they should start.
 
   Example:
     >>> [slot.key for slot in plan(brackets(3, 3))]

@@ -1,4 +1,4 @@
-"""What a search would train, built before it begins: every config, both ends of every range."""
+"""What a search would train, built before it starts: every config, both ends of every range."""
 
 import contextlib
 from collections.abc import Mapping
@@ -18,21 +18,22 @@ from sparsejax.search.plan.settings import Resolve, Sweep
 
 
 def check(sweep: Sweep, resolve: Resolve, *, with_ends: bool = True) -> list[str]:
-  """Builds what a search starts from; returns warnings, a line each.
+  """Builds the experiments that a search may train; returns warnings, a line each.
 
   Args:
     sweep: the search.
     resolve: loads a config, with the sweep's overrides.
-    with_ends: builds the ends of the ranges and every choice too, one parameter at a time.
+    with_ends: whether to build also the ends of the ranges and every choice, one parameter at a
+      time.
 
   Raises:
-    ValueError: a value with which no trial could be trained, or a range that changes nothing.
+    ValueError: no trial could be trained with some value, or a range changes nothing.
   """
   warnings = []
   for config in sweep.settings['configs']:
     one = {**sweep.settings, 'configs': [config]}
     experiment = _build(sweep, one, {}, f'{config}', resolve)
-    if not with_ends:  # what is compared before the cut was told when the search began
+    if not with_ends:  # the warning about early rungs was given when the search started
       continue
     latest: dict[str, tuple[Any, setup.Experiment]] = {}
     for parameter in sweep.parameters:
@@ -50,24 +51,24 @@ def check(sweep: Sweep, resolve: Resolve, *, with_ends: bool = True) -> list[str
 
 
 def _cut(experiment: setup.Experiment) -> float:
-  """The epoch of the first cut; -1 where there is none."""
+  """The epoch of the first cut, or -1 if there is none."""
   cut = experiment.agenda.first_cut
   return -1.0 if cut is None else cut / experiment.clock.steps_per_epoch
 
 
 def _latest(sweep, one, experiment, latest, resolve) -> setup.Experiment:
-  """Of what the space can be the experiment that is cut last.
+  """The experiment of the space that is cut last.
 
   Args:
     sweep: the search.
-    one: its settings, of one config.
-    experiment: the config as it is, which stands where no parameter moves the cut.
-    latest: for each parameter that does, its value with the latest cut, and that experiment.
+    one: its settings, with one config.
+    experiment: the config as it is, returned if no parameter moves the cut.
+    latest: for each parameter that moves it, the value with the latest cut, and that experiment.
     resolve: loads a config.
   """
   if len(latest) > 1:
     values = {key: value for key, (value, _) in latest.items()}
-    with contextlib.suppress(ValueError):  # together they can't be
+    with contextlib.suppress(ValueError):  # they may exclude each other
       return _build(sweep, one, values, '', resolve)
   return max((built for _, built in latest.values()), key=_cut, default=experiment)
 
@@ -81,9 +82,10 @@ def _ends(parameter: space.Parameter) -> tuple[Any, ...]:
 def _build(
   sweep: Sweep, one: Mapping[str, Any], values: Mapping[str, Any], what: str, resolve: Resolve
 ) -> setup.Experiment:
-  """The experiment with some values, or, if that can't be by itself, with others of the space.
+  """The experiment with some values; if they cannot be built alone, with other values of the space.
 
-  Of these one at a time, and all at their first, middle and last: a trial has a value of each.
+  The others are tried one at a time, then all at their first, middle and last value, because a
+  trial has a value of every parameter.
   """
   others = [p for p in sweep.parameters if p.key not in {*values, space.CONFIG, space.SEED}]
   beside: list[dict[str, Any]] = [{}]
@@ -100,7 +102,7 @@ def _build(
 
 
 def _check_schedule(sweep, parameter, built: list[setup.Experiment]) -> None:
-  """Refuses a setting of a schedule that is the same at every step of the run, whatever it is."""
+  """Refuses a parameter that leaves its schedule the same at every step, whatever its value."""
   configs = [experiment.config for experiment in built]
   name = _schedule_of(configs[0], parameter.key)
   if name is None or any(p.key.startswith(f'{name}.') for p in sweep.parameters if p != parameter):
@@ -120,7 +122,7 @@ def _check_schedule(sweep, parameter, built: list[setup.Experiment]) -> None:
 
 
 def _schedule_of(config: Mapping[str, Any], key: str) -> str | None:
-  """The outermost schedule's block that a field is in."""
+  """The block of the outermost schedule that contains a field."""
   names = key.split('.')
   for end in range(1, len(names)):
     block = identity.at(config, '.'.join(names[:end]))
@@ -140,13 +142,13 @@ def _rungs_before_the_cut(
     rungs = {epochs for epochs in powers if epochs < longest}
   if cut is None:
     return []
-  # The evaluation at the very step of a cut is of the network before it.
+  # The evaluation at the step of a cut is of the network before the cut.
   early = [epochs for epochs in sorted(rungs) if experiment.clock.steps('epochs', epochs) <= cut]
   if not early:
     return []
-  is_not, begins = ('may not be', 'prune can begin') if is_searched else ('is not', 'prune begins')
+  is_not, begins = ('may not be', 'prune can begin') if is_searched else ('are not', 'prune begins')
   return [
-    f'{config}: what is compared after {", ".join(map(str, early))} epochs {is_not} pruned yet: '
+    f'{config}: networks compared after {", ".join(map(str, early))} epochs {is_not} pruned yet: '
     f'{begins} at epoch {_cut(experiment):g}; with an earlier begin every rung compares pruned '
     'networks'
   ]

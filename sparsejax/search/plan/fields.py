@@ -1,4 +1,4 @@
-"""What each field of a search may be by itself, before the fields are held against each other."""
+"""Checks of each field of a search by itself, before the fields are compared with each other."""
 
 import json
 from collections.abc import Mapping
@@ -15,21 +15,21 @@ INTEGERS = {'sampler_seed': SEED, 'trials': Integer(1, 2**16), 'deaths': Integer
 
 
 def check(settings: Mapping[str, Any]) -> dict[str, Any]:
-  """Returns the settings of a search as JSON has them, which is how the workers read them.
+  """Returns the settings of a search in JSON's types, as the workers will read them.
 
   Raises:
-    ValueError: in one line, the first field that is unknown, missing, or of another type than its.
+    ValueError: names, in one line, the first field that is unknown, missing, or of the wrong type.
   """
   defaults = base.get_config().to_dict()
   if 'chain' in settings:
     raise ValueError(
-      'config: this is the config of an experiment; that of a search must have the fields of '
+      'config: this is the config of an experiment; the config of a search must have the fields of '
       'sparsejax/search/plan/base.py'
     )
   _check_names(settings, defaults)
   settings = {name: _plain(name, value) for name, value in settings.items()}
   if settings['configs'] in ([], None):
-    raise ValueError('configs=() must be one or more')
+    raise ValueError('configs=() must name one config or more')
   check_overrides(settings['overrides'])
   for name, default in defaults.items():
     _check_type(name, settings[name], default)
@@ -42,17 +42,17 @@ def check(settings: Mapping[str, Any]) -> dict[str, Any]:
   for seed in settings['seeds']:
     take('seeds', seed, SEED)
   if not settings['seeds']:
-    raise ValueError('seeds=() must be one integer or more')
+    raise ValueError('seeds=() must have one integer or more')
   return settings
 
 
 def _check_names(block: Mapping[str, Any], known: Mapping[str, Any], prefix: str = '') -> None:
-  """Refuses a field that is unknown, or missing."""
+  """Refuses a field that is unknown or missing."""
   names = [f'config.{prefix}{name}' for name in known]
   if wrong := [name for name in block if name not in known]:
     raise ValueError(unknown(f'config.{prefix}{wrong[0]}', names))
   if missing := [name for name in known if name not in block]:
-    raise ValueError(f'{prefix}{missing[0]} is missing: it is {known[missing[0]]!r} by default')
+    raise ValueError(f'{prefix}{missing[0]} is missing; the default is {known[missing[0]]!r}')
 
 
 def _plain(name: str, value: Any) -> Any:
@@ -60,7 +60,7 @@ def _plain(name: str, value: Any) -> Any:
     return json.loads(json.dumps(value))
   except (TypeError, ValueError):
     raise ValueError(
-      f'{name}={shown(value)} must be made of numbers, texts, tuples and dicts'
+      f'{name}={shown(value)} must consist of numbers, texts, tuples and dicts'
     ) from None
 
 
@@ -75,7 +75,7 @@ def check_overrides(overrides: Any) -> dict[str, str]:
   """Returns the texts of the fields that the overrides of a search set, by dotted name.
 
   Raises:
-    ValueError: in one line, what is no override, or what the search would drop without a word.
+    ValueError: an entry is no override, or the search would silently drop it.
 
   Example:
     >>> check_overrides(('epochs=54.0', 'prune.begin_epochs=1.0'))

@@ -1,4 +1,4 @@
-"""What a sweep's config says, checked: the space, the plan of slots, what is better than what."""
+"""A sweep's config, checked: the space, the plan of slots, the ranking of trials."""
 
 import itertools
 import json
@@ -26,17 +26,17 @@ METRICS = (
   'active_parameters',
 )
 DIRECTIONS = ('minimize', 'maximize')
-COUNTED = 1000  # combinations of a space, up to which it is counted how many are one experiment
+COUNTED = 1000  # up to so many combinations of a space, those that are one experiment are counted
 
 
 class Sweep(NamedTuple):
   """A search that can be run.
 
   Attributes:
-    settings: of the sweep, plain.
-    parameters: what varies.
-    combinations: the values of each slot, for a grid; None where a sampler draws them.
-    slots: all pieces of work.
+    settings: the settings of the sweep, in JSON's types.
+    parameters: the parameters that vary.
+    combinations: the values of each slot of a grid; None if a sampler draws them.
+    slots: all the pieces of work.
   """
 
   settings: Mapping[str, Any]
@@ -53,11 +53,11 @@ def check(settings: Mapping[str, Any], resolve: Resolve) -> Sweep:
   """Returns the search that a sweep's config asks for.
 
   Args:
-    settings: of `sparsejax/search/plan/base.py`, plain.
+    settings: the fields of `sparsejax/search/plan/base.py`, in JSON's types.
     resolve: loads a config, with the sweep's overrides.
 
   Raises:
-    ValueError: what can't be, in one line.
+    ValueError: says in one line what is impossible.
   """
   settings = fields.check(settings)
   lookup('sampler', settings['sampler'], dict.fromkeys(SAMPLERS))
@@ -69,13 +69,13 @@ def check(settings: Mapping[str, Any], resolve: Resolve) -> Sweep:
     raise ValueError(f"space: '{key}' is no parameter; give it in `{key}s` of the sweep")
   if space.ARGUMENT in keys and (given := [c for c in settings['configs'] if ':' in c]):
     raise ValueError(
-      f"configs: '{given[0]}' has an argument, and so has the space; give it in one of them"
+      f"configs: '{given[0]}' has an argument, and so has the space; give only one of them"
     )
   _check_overrides(settings['overrides'], keys)
   _check_effects(settings, parameters, resolve)
   for key, values in ((space.CONFIG, settings['configs']), (space.SEED, settings['seeds'])):
     if len(set(values)) < len(values) or not values:
-      raise ValueError(f'{key}s={tuple(values)} must be one or more, each once')
+      raise ValueError(f'{key}s={tuple(values)} must have one entry or more, each once')
     if len(values) > 1:
       parameters = (*parameters, space.Parameter(key, CategoricalDistribution(tuple(values))))
   if not parameters:
@@ -87,20 +87,21 @@ def check(settings: Mapping[str, Any], resolve: Resolve) -> Sweep:
     return Sweep(settings, parameters, combinations, slots)
   if len(settings['seeds']) > 1:
     raise ValueError(
-      f"seeds={tuple(settings['seeds'])} must be one with the sampler '{settings['sampler']}'"
+      f'seeds={tuple(settings["seeds"])} must be a single seed with the sampler '
+      f"'{settings['sampler']}'"
     )
   _check_each_once(settings, [{space.CONFIG: config} for config in settings['configs']], resolve)
   return Sweep(settings, parameters, None, _slots(settings, parameters, resolve))
 
 
 def _check_overrides(overrides, keys):
-  """Refuses an override of what varies: no trial would have it."""
+  """Refuses an override of a parameter: no trial would have it."""
   varied = {base_of(key): key for key in keys}
   for name, text in fields.check_overrides(overrides).items():
     if (key := varied.get(base_of(name))) is not None:
       raise ValueError(
-        f"overrides: '{name}={text}' would never be used, since the space varies '{key}'; it must "
-        'be in one of them'
+        f"overrides: '{name}={text}' would never be used, since the space varies '{key}'; give "
+        'only one of them'
       )
 
 
@@ -131,7 +132,7 @@ def _check_goals(settings):
 
 
 def _check_effects(settings, parameters, resolve):
-  """Refuses a key that is absent, that is not read, or two of whose values make one experiment."""
+  """Refuses a key that is absent or not read, and one with two values that are one experiment."""
   for config in settings['configs']:
     one = settings | {'configs': [config]}
     for parameter in parameters:
@@ -141,7 +142,7 @@ def _check_effects(settings, parameters, resolve):
         raise ValueError(
           f"space: '{key}' has no effect: {config} is the same experiment with {before} and {after}"
         )
-      # What else varies may be what it takes for the key to be read.
+      # Another parameter may take the value with which the key is read.
       beside = [{p.key: value} for p in parameters if p != parameter for value in p.samples]
       trials = [resolved(one, values, resolve) for values in ({}, *beside)]
       needed = [read_only_with(trial, key) for trial in trials]
@@ -152,13 +153,13 @@ def _check_effects(settings, parameters, resolve):
 
 
 def _check_each_once(settings, combinations, resolve):
-  """Refuses what would train one experiment twice: two settings can undo each other."""
+  """Refuses a space that would train one experiment twice, since two settings may cancel out."""
   if same := _same(settings, combinations, resolve):
     raise ValueError(f'space: {same[0]} and {same[1]} are the same experiment')
 
 
 def _same(settings, combinations, resolve):
-  """Returns the first two combinations that make one experiment and seed, or None."""
+  """Returns the first two combinations that are the same experiment and seed, or None."""
   known: dict[str, Mapping[str, Any]] = {}
   for values in combinations:
     before = known.setdefault(_key(settings, values, resolve), values)
@@ -173,7 +174,7 @@ def _key(settings, values, resolve) -> str:
 
 
 def repeats(sweep: Sweep, resolve: Resolve) -> list[str]:
-  """Returns a warning, or none, that a sampler will draw some experiments more than once.
+  """Returns a warning if a sampler will draw some experiments more than once, else nothing.
 
   Args:
     sweep: the search.
@@ -188,14 +189,14 @@ def repeats(sweep: Sweep, resolve: Resolve) -> list[str]:
     combinations = (dict(zip(keys, values, strict=True)) for values in itertools.product(*every))
     possible = len({_key(sweep.settings, values, resolve) for values in combinations})
   drawn = sum(not slot.rung for slot in sweep.slots)
-  if drawn * (drawn - 1) < possible:  # less than half a repeat, which floats may lose
+  if drawn * (drawn - 1) < possible:  # fewer than half a repeat, which the float below may lose
     return []
   different = round(possible * (1 - (1 - 1 / possible) ** drawn))
   if different >= drawn:
     return []
   return [
-    f'{drawn} configurations are drawn of {possible} experiments, about {different} of them '
-    'different; each is trained once, whoever draws it'
+    f'{drawn} configurations are drawn from {possible} experiments, so about {different} of them '
+    'will be different; each is trained once, however often it is drawn'
   ]
 
 
@@ -205,8 +206,8 @@ def resolved(
   """Returns the settings of one trial.
 
   Args:
-    sweep: its settings.
-    values: by parameter.
+    sweep: the settings of the search.
+    values: the values by parameter.
     resolve: loads a config, with the sweep's overrides.
   """
   values = dict(values)
@@ -218,10 +219,10 @@ def resolved(
 
 
 def _epochs(settings, resolve) -> int:
-  """R, in whole epochs, at whose rungs there is an evaluation."""
+  """R, a whole number of epochs, with an evaluation at every rung."""
   lengths = {config: resolve(config)['epochs'] for config in settings['configs']}
   if len(set(lengths.values())) > 1:
-    raise ValueError(f'epochs differ between the configs, {lengths}; they must be the same')
+    raise ValueError(f'epochs must be the same in all configs, not {lengths}')
   epochs = lengths[settings['configs'][0]]
   if epochs != int(epochs) or epochs < 1:
     raise ValueError(f'epochs={epochs} must be a whole number with brackets')
@@ -232,16 +233,17 @@ def _slots(settings, parameters, resolve) -> list[Slot]:
   if settings['scheduler']['name'] != 'hyperband':
     return _at_full_length(settings, resolve, settings['trials'])
   if any(parameter.key == 'epochs' for parameter in parameters):
-    raise ValueError("space: 'epochs' is what the brackets give; vary it with the scheduler 'none'")
+    raise ValueError("space: 'epochs' is set by the brackets; vary it with the scheduler 'none'")
   schedule = brackets(_epochs(settings, resolve), settings['scheduler']['eta'])
   _check_evaluated(settings, [r.epochs for rungs in schedule for r in rungs], resolve)
   return plan(schedule)
 
 
 def _check_evaluated(settings, epochs, resolve):
-  """Refuses a config that is not evaluated at these epochs, on whole ones alone.
+  """Refuses a config that is not evaluated at each of these epochs.
 
-  A part of an epoch is rounded to whole steps, so that ten tenths need not be one epoch.
+  Only whole divisors are accepted: a part of an epoch is rounded to whole steps, so that ten tenths
+  need not make one epoch.
   """
   for config in settings['configs']:
     every = resolve(config)['evaluation'].get('every_epochs')
@@ -265,11 +267,11 @@ def _at_full_length(settings, resolve, trials: int) -> list[Slot]:
 
 
 def score(sweep: Mapping[str, Any], metrics: Mapping[str, float] | None) -> tuple[int, float]:
-  """Returns how good a trial is, smaller being better: feasible, infeasible, failed.
+  """Returns the rank of a trial, smaller being better: feasible, then infeasible, then failed.
 
   Args:
-    sweep: its settings.
-    metrics: of the trial; None where it failed.
+    sweep: the settings of the search.
+    metrics: the metrics of the trial; None if it failed.
 
   Example:
     >>> goals = {'objectives': [{'metric': 'active_fraction', 'direction': 'minimize'}],
@@ -294,5 +296,5 @@ def score(sweep: Mapping[str, Any], metrics: Mapping[str, float] | None) -> tupl
 
 
 def excesses(sweep: Mapping[str, Any], metrics: Mapping[str, float]) -> list[float]:
-  """Returns how far each constraint's metric is above its bound; no further than 0 it holds."""
+  """Returns how far each constraint's metric exceeds its bound; at 0 or less it holds."""
   return [metrics[c['metric']] - c['at_most'] for c in sweep['constraints']]

@@ -1,4 +1,4 @@
-"""The search space: which fields of a config vary, over what, and that they really do."""
+"""The search space: which fields of a config vary, and over what."""
 
 import itertools
 from collections.abc import Mapping, Sequence
@@ -16,7 +16,7 @@ from sparsejax.experiment.config import check, overrides
 from sparsejax.experiment.config.kinds import LARGEST, is_number
 from sparsejax.internal.lookup import lookup
 
-ARGUMENT = 'argument'  # the key of what stands after the config's name
+ARGUMENT = 'argument'  # the key of the text after the config's name
 CONFIG, SEED = 'config', 'seed'
 KINDS = {
   'uniform': ('low', 'high'),
@@ -27,14 +27,14 @@ KINDS = {
 
 
 class Parameter(NamedTuple):
-  """One thing that varies: a field of the config, its argument, the config itself, or the seed."""
+  """Something that varies: a field of the config, its argument, the config itself, or the seed."""
 
   key: str
   distribution: BaseDistribution
 
   @property
   def samples(self) -> tuple[Any, ...]:
-    """Every choice, or some values from one end of the range to the other."""
+    """Every choice, or a few values from one end of the range to the other."""
     match self.distribution:
       case CategoricalDistribution(choices=choices):
         return choices
@@ -47,7 +47,7 @@ class Parameter(NamedTuple):
 
   @property
   def values(self) -> Sequence[Any]:
-    """All that it can be; () where that has no end."""
+    """All its values, or () if there is no end of them."""
     match self.distribution:
       case CategoricalDistribution(choices=choices):
         return choices
@@ -63,8 +63,8 @@ def parse(entries: Sequence[Mapping[str, Any]]) -> tuple[Parameter, ...]:
     entries: each with key (a dotted field, or 'argument'), kind, and low and high, or choices.
 
   Raises:
-    ValueError: an unknown kind, a bound that is missing or that can't be, a key named twice, a
-      parameter that can have one value only.
+    ValueError: a kind is unknown, a bound is missing or impossible, a key is named twice, or a
+      parameter can have only one value.
 
   Example:
     >>> density = {'key': 'prune.density', 'kind': 'log_uniform', 'low': 0.01, 'high': 0.1}
@@ -94,7 +94,7 @@ def _parameter(entry: Mapping[str, Any]) -> Parameter:
   low, high = entry['low'], entry['high']
   most = 2**53 if kind == 'integers' else LARGEST
   if not all(is_number(bound) and abs(bound) <= most for bound in (low, high)) or low >= high:
-    raise ValueError(f"space: '{key}' from {low} to {high}: both must be numbers, low below high")
+    raise ValueError(f"space: '{key}' from {low} to {high}: low must be a number below high")
   if kind == 'log_uniform' and low <= 0:
     raise ValueError(f"space: '{key}' from {low}: low must be more than 0 on a log axis")
   if kind == 'integers':
@@ -119,7 +119,7 @@ def grid(parameters: Sequence[Parameter]) -> list[dict[str, Any]]:
   """Returns every combination of the choices, the last parameter varying fastest.
 
   Raises:
-    ValueError: a parameter without choices.
+    ValueError: a parameter has no choices.
   """
   choices = {}
   for key, distribution in parameters:
@@ -134,12 +134,12 @@ def apply(settings: Mapping[str, Any], values: Mapping[str, Any]) -> dict[str, A
   """Returns the settings with these fields changed.
 
   Args:
-    settings: nested, as a config resolves to.
-    values: by dotted field.
+    settings: the nested settings that a config resolves to.
+    values: the new values by dotted field.
 
   Raises:
-    ValueError: a field that is not there, or a value of another type. One out of its range may be
-      what another choice makes possible.
+    ValueError: a field does not exist, or a value has another type. A value out of range is not
+      refused here, because another choice may make it possible.
 
   Example:
     >>> apply({'prune': {'density': 0.1}}, {'prune.density': 0.02})
@@ -152,5 +152,5 @@ def apply(settings: Mapping[str, Any], values: Mapping[str, Any]) -> dict[str, A
 
 
 def _copy(settings):
-  """The same settings in dicts of their own; what is no dict is never changed in place."""
+  """The settings with every dict copied; other values are never changed in place."""
   return {k: _copy(v) if isinstance(v, Mapping) else v for k, v in settings.items()}
