@@ -10,5 +10,5 @@
 | the best network is measured, and `summary.json` is written last | `training.delivered`, `outcome.finish`, `outcome.summary` |
 
 `run.run` is that call; `python` makes it from Python. `terminal` and `show` are what a person sees
-of it. The log that comments speak of is a research log of 2017-18, whose experiments these are.
+of it. "The log" in comments is a research log of 2017-18, whose experiments these are.
 """

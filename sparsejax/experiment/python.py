@@ -1,4 +1,4 @@
-"""Experiments from Python, a notebook's too: `sparsejax.run` and `sparsejax.load`."""
+"""Experiments from Python or a notebook: `sparsejax.run` and `sparsejax.load`."""
 
 import os
 import pathlib
@@ -24,19 +24,19 @@ def run(
   name: str = '',
   restart: bool = False,
 ) -> dict[str, Any]:
-  """Trains an experiment, or goes on with it where it stopped; returns its summary.
+  """Trains an experiment, or resumes it where it stopped; returns its summary.
 
   Args:
-    config: as a config file's `get_config` returns it, or 'NAME.py:ARGUMENT'.
-    workdir: the run directory; by default results/runs/NAME-HASH8/seedK below the present folder.
-    name: of the experiment; by default the config's own.
-    restart: begins at step 0 whatever `workdir` holds, which is moved to a folder in it.
+    config: a config as a config file's `get_config` returns it, or 'NAME.py:ARGUMENT'.
+    workdir: the run directory; by default results/runs/NAME-HASH8/seedK below the current folder.
+    name: the name of the experiment; by default the config's own.
+    restart: whether to begin at step 0 whatever `workdir` holds; that is moved to a folder in it.
 
   Returns:
-    What the run directory's summary.json holds.
+    The content of the run directory's summary.json.
 
   Raises:
-    UsageError: in one line, what can't be run as asked; nothing has been compiled or written.
+    UsageError: says in one line why this cannot be run; nothing has been compiled or written.
 
   Example:
     >>> import contextlib, io, tempfile
@@ -73,9 +73,9 @@ class Loaded(NamedTuple):
   """A finished run.
 
   Attributes:
-    model: called `model.apply(variables, images, train=False)`, deterministic.
-    variables: of the network that the run delivers.
-    config: the run's settings, as config.json has them.
+    model: the deterministic network; call `model.apply(variables, images, train=False)`.
+    variables: the variables of the network that the run delivers.
+    config: the run's settings, as in config.json.
     summary: its figures.
   """
 
@@ -88,15 +88,15 @@ class Loaded(NamedTuple):
 def load(run: str | os.PathLike, parts: str | os.PathLike | None = None) -> Loaded:
   """Returns the network that a finished run delivers, with its config and its figures.
 
-  The data set need not be there.
+  The data set is not needed.
 
   Args:
     run: the run directory.
-    parts: the file of Python, such as a config's, that registers the run's model, where it is one's
-      own and nothing imported so far does.
+    parts: a Python file, such as a config, that registers the run's model; needed only if the model
+      is your own and nothing imported so far registers it.
 
   Raises:
-    UsageError: it is no finished run, or damaged, or of a model that nothing has registered.
+    UsageError: the run is unfinished or damaged, or nothing has registered its model.
     UnreadableError: the disk gave an error.
   """
   path = pathlib.Path(path_text('run', run, 'the directory of a finished run'))
@@ -105,10 +105,10 @@ def load(run: str | os.PathLike, parts: str | os.PathLike | None = None) -> Load
   try:
     config, summary = (files.read_json(path / file) for file in (files.CONFIG, files.SUMMARY))
     owner = checkpoint.owner_of_run(config, summary)
-    if missing := registry.missing(config, kinds=('model',)):  # all that is needed of them here
+    if missing := registry.missing(config, kinds=('model',)):  # no other part is needed here
       raise UsageError(f'run={printable(path)}: {missing}')
     kept = checkpoint.source_of(str(path))
-    shapes = {'batch_stats': {}, **checkpoint.shapes_of(kept)}  # of no leaf no note is made
+    shapes = {'batch_stats': {}, **checkpoint.shapes_of(kept)}  # an empty tree leaves no note
     variables, _ = checkpoint.read(kept, shapes, owner, is_finished=True)
     settings = config['model']
     model = models.create(
@@ -128,5 +128,5 @@ def load(run: str | os.PathLike, parts: str | os.PathLike | None = None) -> Load
 
 
 def _num_classes(summary: Mapping[str, Any]) -> int:
-  """Of summaries that do not tell it yet, the units of the last layer by name."""
+  """The number of classes; for an older summary, the units of the last layer by name."""
   return summary.get('num_classes') or list(summary['layers'].values())[-1]['units']

@@ -1,4 +1,4 @@
-"""One run from a config to its summary: build, claim the directory, restore, train, report."""
+"""One run, from a config to its summary: build, claim the directory, restore, train, report."""
 
 import contextlib
 import functools
@@ -40,20 +40,20 @@ def run(
   restart: bool = False,
   watch: Callable[[Mapping[str, Any]], bool] | None = None,
 ) -> dict[str, Any]:
-  """Runs an experiment, or goes on with it where it stopped; returns its summary.
+  """Runs an experiment, or resumes it where it stopped; returns its summary.
 
   Args:
     config: the resolved settings.
-    defaults: those of base.py for the same chain and events.
-    version: of the defaults.
+    defaults: the defaults of base.py for the same chain and events.
+    version: the version of the defaults.
     workdir: the run directory; by default results/runs/NAME-HASH8/seedK.
-    restart: begins at step 0 whatever is there, which is moved to a folder of its own.
-    watch: called with the line of metrics of every evaluation that is made; where it returns True
-      the run is saved and stops. The next call goes on from there.
+    restart: whether to begin at step 0 whatever is there; that is moved to a folder of its own.
+    watch: called with the line of metrics of every evaluation; if it returns True, the run is saved
+      and stops. The next call resumes it there.
 
   Raises:
     PausedError: `watch` stopped the run.
-    UsageError: the config or the directory can't be used; nothing has been compiled or written.
+    UsageError: the config or the directory cannot be used; nothing has been compiled or written.
   """
   try:
     experiment = setup.build(config)
@@ -71,7 +71,7 @@ def run(
       hosts.from_first(lambda: directory.set_aside())
     finished = hosts.from_first(lambda: directory.summary)
     if finished is not None:
-      say(f'{path} holds this run, finished; nothing is trained.')
+      say(f'{path} already holds this run, finished; nothing is trained.')
       display.final_table(finished)
       return finished
     display.settings_table(config, defaults)
@@ -86,14 +86,14 @@ def run(
     except (PausedError, TerminatedError, UsageError):
       raise
     except Exception:
-      with contextlib.suppress(OSError):  # the disk may be what is wrong
+      with contextlib.suppress(OSError):  # the disk may be the fault
         if directory is not None:
           (path / files.TRACEBACK).write_text(traceback.format_exc())
       raise
 
 
 def _check_start(experiment: setup.Experiment) -> None:
-  """Refuses what training can't start from, before anything is written."""
+  """Refuses a start that training cannot begin from, before anything is written."""
   if source := experiment.config['init_from']:
     shapes = jax.eval_shape(experiment.init_variables)
     like = {'params': shapes['params'], 'batch_stats': shapes.get('batch_stats', {})}
@@ -110,7 +110,7 @@ def _check_start(experiment: setup.Experiment) -> None:
 
 
 def _begin(experiment: setup.Experiment, directory: runs.RunDirectory | None):
-  """Returns the state to train from and the host's notes, of which the first process knows."""
+  """Returns the state to train from and the host's notes, which the first process knows."""
   config = experiment.config
   fresh = initial(experiment.init_variables(), experiment.tx, config['seed'])
   fresh = parallel.replicate(fresh)
@@ -118,7 +118,7 @@ def _begin(experiment: setup.Experiment, directory: runs.RunDirectory | None):
 
 
 def _state(experiment, directory, fresh) -> tuple[RunState, dict[str, Any]]:
-  """The state and the host's notes: restored, begun from another run, or new."""
+  """The state and the host's notes: restored, started from another run, or new."""
   config = experiment.config
   try:
     restored = checkpoint.restore_newest(directory.checkpoints, directory.owner, fresh)
@@ -130,8 +130,8 @@ def _state(experiment, directory, fresh) -> tuple[RunState, dict[str, Any]]:
   if (step := directory.saved_step) is not None:
     saved = f'step {step}' if step >= 0 else f'a step that {files.PROGRESS} does not name'
     raise UsageError(
-      f'workdir={directory.path}: {saved} was saved here, and no checkpoint is left that '
-      'can be used; put one back, or begin again with --restart'
+      f'workdir={directory.path}: {saved} was saved here, but no usable checkpoint is left; '
+      'put one back, or begin again with --restart'
     )
   host = {'seconds': 0.0, 'phases': {}}
   if config['init_from']:
@@ -156,7 +156,7 @@ def _start_from(state: RunState, source: str, experiment: setup.Experiment) -> R
 
 
 def _of_zeros(network: Mapping[str, Any], experiment: setup.Experiment) -> str:
-  """What to say where a pruned network's zeros would train again, '' where nothing."""
+  """The warning that a pruned network's zeros would train again, or '' if they would not."""
   counts, chain = measure.report(network['params']), experiment.config['chain']
   active, weights = counts['active_weights'], counts['weights']
   if active == weights or 'hold' in chain or experiment.agenda.first_cut == 0:
@@ -169,18 +169,18 @@ def _of_zeros(network: Mapping[str, Any], experiment: setup.Experiment) -> str:
 
 
 def _read_source(source: str, like: Any, experiment: setup.Experiment) -> tuple[Any, bool]:
-  """Returns a run's posterior where this one has the same leaves, else its deployed network.
+  """Returns a run's posterior, if it has this run's leaves, else its deployed network.
 
-  And whether it has a posterior of other leaves.
+  The second result is whether it has a posterior with other leaves.
 
   Raises:
-    UsageError: neither has the shapes of this run's.
+    UsageError: neither has the shapes of this run's network.
   """
   try:
     return _read_either(source, like, experiment)
   except ValueError as error:
     reason = str(error).splitlines()[0]
-    raise UsageError(f'init_from={source}: not a network of this shape: {reason}') from error
+    raise UsageError(f'init_from={source}: its network has another shape: {reason}') from error
 
 
 def _read_either(source: str, like: Any, experiment: setup.Experiment) -> tuple[Any, bool]:
@@ -192,11 +192,11 @@ def _read_either(source: str, like: Any, experiment: setup.Experiment) -> tuple[
       return checkpoint.read(whole, like)[0], False
     except checkpoint.DamagedError:
       raise
-    except ValueError:  # of another family
+    except ValueError:  # the posterior is of another family
       has_others = True
   deployed = jax.eval_shape(experiment.deployment, like['params'], like['batch_stats'])
   found, _ = checkpoint.read(folder, like | {'params': deployed})
-  # Of posteriors these are the means; their variances and scales start as ever.
+  # If this run has posteriors, these are their means; variances and scales start as usual.
   named = tree.named_leaves(like['params']) | tree.named_leaves(found['params'])
   params = jax.tree.unflatten(jax.tree.structure(like['params']), list(named.values()))
   return found | {'params': params}, has_others
@@ -210,7 +210,7 @@ def _train(experiment, directory, experiment_hash, state, host, watch) -> dict[s
   if best.step < 0:
     raise NonFiniteLossError('no evaluation at the final density had a finite validation loss')
   seconds, phases = trainer.seconds, trainer.host['phases']
-  del trainer  # and with it the data set on the devices: measuring puts it there itself
+  del trainer  # this also frees the data set on the devices, which measuring puts there itself
   return finish(
     experiment,
     best,

@@ -200,7 +200,7 @@ def changed(**changes):
     ('mine', changed(log_variance=100.0), 'its log_variance is 100.0: it must be a number of -80'),
     ('prune', changed(), 'a config has something else of that name'),
     ('deterministic', changed(), 'a config has something else of that name'),
-    ('sparse_vd', changed(), "the posterior 'sparse_vd' is there already"),
+    ('sparse_vd', changed(), "the posterior 'sparse_vd' exists already"),
   ],
 )
 def test_what_is_no_family_is_refused_in_one_line(name, family, message):

@@ -146,7 +146,7 @@ WRONG = {
     {'space': ({'key': 'trace.nesterov', 'kind': 'choices', 'choices': ('yes', 'no')},)},
     "trace.nesterov='yes' must be True or False",
   ),
-  'a key twice': ({'space': (RATE, RATE)}, f"'{KEY}' is there twice"),
+  'a key twice': ({'space': (RATE, RATE)}, f"'{KEY}' is given twice"),
   'no key': ({'space': ({'kind': 'uniform'},)}, 'has no key'),
   'kind': ({'space': (RATE | {'kind': 'normal'},)}, f"unknown kind of '{KEY}' 'normal'"),
   'bound missing': (

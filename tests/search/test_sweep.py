@@ -189,7 +189,7 @@ def test_what_is_drawn_again_is_told_of_and_trained_once(tmp_path):
   space = f"--config.space=({{'key': '{RATE}', 'kind': 'choices', 'choices': (0.05, 0.1)}},)"
   status, output = run(*SEARCH[:-1], space, f'--workdir={tmp_path}', '--workers=2')
   assert status == 0, output
-  assert f'{CONFIGURATIONS} configurations are drawn of 2 experiments' in output
+  assert f'{CONFIGURATIONS} configurations are drawn from 2 experiments' in output
   assert 'of 2 configurations' in output
   assert len(list((tmp_path / 'runs').iterdir())) == 2
   assert epochs_trained(tmp_path) <= 2 * EPOCHS
@@ -372,7 +372,7 @@ REFUSED = (
   ((), '--config is missing: it must be --config=configs/sweeps/NAME.py'),
   (
     ('--config=configs/sweeps/none.py', '--workdir=DIR'),
-    'config=configs/sweeps/none.py: there is no such file; in configs/sweeps there are ',
+    'config=configs/sweeps/none.py: there is no such file; configs/sweeps has ',
   ),
   ((QUICKSTART,), '--workdir is missing: it must be --workdir=FOLDER'),
   ((QUICKSTART, '--workdir=DIR', 'more'), 'unrecognized arguments: more'),
@@ -414,7 +414,7 @@ REFUSED = (
     "config.scheduler.eta='-inf' must be an integer",
   ),
   ((QUICKSTART, '--workdir=DIR', '--config.objectives= '), "config.objectives=' ' must be a tuple"),
-  ((QUICKSTART, '--workdir=DIR', '--config.seeds=()'), 'seeds=() must be one integer or more'),
+  ((QUICKSTART, '--workdir=DIR', '--config.seeds=()'), 'seeds=() must have one integer or more'),
   ((QUICKSTART, '--workdir=DIR', '--config.sampler_seed=-1'), 'sampler_seed=-1 must be an integer'),
   ((QUICKSTART, '--workdir=DIR', '--config.deaths=-1'), 'deaths=-1 must be an integer of 0'),
   ((QUICKSTART, '--workdir=DIR', '--config.overrides=(5,)'), 'overrides: 5 must be'),

@@ -1,1 +1,1 @@
-"""From the settings of a chain to its Optax transformation."""
+"""Turns the settings of a chain into its Optax transformation."""

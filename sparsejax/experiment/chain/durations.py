@@ -1,14 +1,14 @@
-"""Durations carry their unit in their name and are turned into steps once, here."""
+"""Durations carry their unit in their name; this module is where they become steps."""
 
 import math
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
-MOST_STEPS = 2**31 - 2  # a step is counted in 32 bits
+MOST_STEPS = 2**31 - 2  # steps are counted in 32 bits
 
 
 class Clock(NamedTuple):
-  """How many steps an epoch and the whole run have; the incomplete last batch is dropped."""
+  """The number of steps in an epoch and in the whole run; the incomplete last batch is dropped."""
 
   examples: int
   batch_size: int
@@ -42,15 +42,15 @@ UNITS = ('epochs', 'steps', 'examples')
 
 
 def in_steps(settings: Mapping[str, Any], clock: Clock, block: str = '') -> dict[str, Any]:
-  """Returns the settings with `name_epochs`, `name_steps` and `name_examples` as `name`, in steps.
+  """Returns the settings with `name_epochs`, `name_steps` or `name_examples` as `name`, in steps.
 
   Args:
     settings: one block of a config.
     clock: the run's.
-    block: the block's name, which errors put before the setting's.
+    block: the block's name, which errors put before the setting's name.
 
   Raises:
-    ValueError: a duration that is negative or not finite, or given in two units.
+    ValueError: a duration is negative, not finite, or given in two units.
 
   Example:
     >>> in_steps({'begin_epochs': 2.0, 'density': 0.1}, Clock(1000, 10, 3))
@@ -68,6 +68,6 @@ def in_steps(settings: Mapping[str, Any], clock: Clock, block: str = '') -> dict
       except ValueError as error:
         raise ValueError(f'{prefix}{key}={value}: {error}') from None
     if key in converted:
-      raise ValueError(f'{prefix}{key} is given in two units; give it in one')
+      raise ValueError(f'{prefix}{key} is given in two units; give it in only one')
     converted[key] = value
   return converted

@@ -1,4 +1,4 @@
-"""What the settings of Optax's own links may be, read from the links' signatures."""
+"""The values that settings of Optax's own links may have, read from the links' signatures."""
 
 import inspect
 from collections.abc import Callable, Mapping
@@ -17,7 +17,7 @@ from sparsejax.experiment.config.kinds import (
 )
 from sparsejax.internal.lookup import lookup
 
-# A signature says that a setting is a number; what number, its name does.
+# A signature says that a setting is a number; the setting's name says which numbers it may be.
 DECAY, NOT_NEGATIVE, POSITIVE = Number(0.0, 1.0, below=True), Number(0.0), Number(0.0, above=True)
 SIGNED = ('alpha', 'beta', 'decay_offset', 'f_min', 'gamma', 'optimism', 'scale_factor')
 NUMBERS: dict[str, Kind] = {
@@ -31,7 +31,7 @@ DTYPES = Choice(('float32', 'bfloat16', 'float16'))
 
 
 def check(name: str, factory: Callable[..., Any], block: Mapping[str, Any]) -> None:
-  """Refuses a setting of a link that is unknown, missing, or that it can't have.
+  """Refuses a setting of a link that is unknown, missing, or has an impossible value.
 
   Args:
     name: the link's name.
@@ -39,7 +39,7 @@ def check(name: str, factory: Callable[..., Any], block: Mapping[str, Any]) -> N
     block: its settings.
 
   Raises:
-    ValueError: in one line, the setting, its value and what it must be.
+    ValueError: names in one line the setting, its value and what it must be.
 
   Example:
     >>> import optax
@@ -67,7 +67,7 @@ def _is_optax(factory: Callable[..., Any]) -> bool:
 
 
 def kind_of(parameter: inspect.Parameter) -> Kind | None:
-  """Returns what a setting may be; None where its signature does not tell."""
+  """Returns what a setting may be, or None if the signature does not tell."""
   name, default, annotation = parameter.name, parameter.default, parameter.annotation
   said, kind = str(annotation), None
   if name.endswith('dtype') or name.startswith('dtype'):
@@ -91,6 +91,6 @@ def kind_of(parameter: inspect.Parameter) -> Kind | None:
 
 def _number(name: str, default: Any) -> Kind:
   kind = NUMBERS.get(name, NOT_NEGATIVE)
-  if kind is DECAY and default == 1:  # of a sum instead of a mean
+  if kind is DECAY and default == 1:  # the decay of a sum instead of a mean
     kind = Number(0.0, 1.0)
   return kind if isinstance(kind, Integer) else Scheduled(kind)

@@ -1,4 +1,4 @@
-"""What is known of a chain's links: their names, what runs inside them, where they may stand."""
+"""The links of a chain: their names, the links that run inside them, and where they may stand."""
 
 import functools
 import inspect
@@ -25,14 +25,14 @@ OURS = {f.__name__: f for f in (prune, hold, rewind, add_kl_gradients, bound_var
 
 @functools.cache
 def known() -> dict[str, Any]:
-  """Every link by name: ours, and what Optax makes of plain settings."""
+  """Every link by name: ours, and those that Optax makes from plain settings."""
   named = {name: getattr(optax, name) for name in dir(optax) if not name.startswith('_')}
   functions = {name: f for name, f in named.items() if inspect.isfunction(f)}
   return OURS | {name: f for name, f in functions.items() if _is_link(inspect.signature(f))}
 
 
 def _is_link(signature: inspect.Signature) -> bool:
-  """Whether a factory makes a transformation, and needs no other one or tree of labels for it."""
+  """Whether a factory makes a transformation without needing another one or a tree of labels."""
   required = [p for p in signature.parameters.values() if p.default is p.empty]
   kinds = ' '.join(str(p.annotation) for p in required)
   needs_more = any(word in kinds for word in ('GradientTransformation', 'ArrayTree', 'ConditionFn'))
@@ -67,19 +67,20 @@ def chosen(name: str, blocks: Mapping[str, Any]) -> dict[str, Any]:
 def unfold(
   chain: tuple[str, ...], blocks: Mapping[str, Any], around: tuple[str, ...] = ()
 ) -> tuple[str, ...]:
-  """Returns the chain with the links inside others in their places: just before these."""
+  """Returns the chain with every link that runs inside another placed just before that one."""
   unfolded = ()
   for name in chain:
-    held = () if name in around else inside(name, blocks)  # one inside itself: stands twice
+    held = () if name in around else inside(name, blocks)  # a link inside itself will stand twice
     unfolded += (*unfold(held, blocks, (*around, name)), name)
   return unfolded
 
 
-# Where a link may stand: what makes the gradient into a direction, the one that takes the step (the
-# learning rate and its minus sign), what moves the parameters behind it, the mask.
+# The order of links: first those that make the gradient into a direction, then the one that takes
+# the step (the learning rate and its minus sign), then those that move the parameters, last the
+# mask.
 DIRECTION, STEP, PARAMETER, MASK = range(4)
 STAGES = {
-  'scale_by_rprop': DIRECTION,  # its `learning_rate` only starts the sizes; the sign is still on
+  'scale_by_rprop': DIRECTION,  # its `learning_rate` only sets initial sizes and keeps the sign
   'keep_params_nonnegative': PARAMETER,
   'rewind': PARAMETER,
   'bound_variances': PARAMETER,
@@ -89,7 +90,7 @@ STAGES = {
 }
 
 
-# What leaves the gradient the size that it has.
+# Links that leave the size of the gradient as it is.
 AHEAD_OF_KL = ('add_decayed_weights', 'add_noise', 'zero_nans')
 
 
@@ -101,11 +102,11 @@ def stage(name: str) -> int:
 
 
 def check_order(chain: tuple[str, ...]) -> None:
-  """Refuses a chain in which one link would undo another, in one line that says why."""
+  """Refuses a chain in which one link would undo another, with one line that says why."""
   stages = [stage(name) for name in chain]
   for i, name in enumerate(chain):
     if name in chain[:i]:
-      raise ValueError(f"config.chain={chain}: '{name}' stands twice; it must stand once")
+      raise ValueError(f"config.chain={chain}: '{name}' stands twice; it must stand only once")
   for before, after, its, the_next in zip(chain, chain[1:], stages, stages[1:], strict=False):
     if its > the_next:
       reason = {
@@ -113,12 +114,12 @@ def check_order(chain: tuple[str, ...]) -> None:
         PARAMETER: 'it would move parameters that were just set',
         MASK: 'it would move pruned weights away from zero',
       }[its]
-      raise ValueError(f"config.chain={chain}: '{after}' may not stand behind '{before}': {reason}")
+      raise ValueError(f"config.chain={chain}: '{after}' must not stand after '{before}': {reason}")
   ahead = chain[: chain.index('add_kl_gradients')] if 'add_kl_gradients' in chain else ()
   if late := [name for name in ahead if name not in AHEAD_OF_KL]:
     raise ValueError(
-      f"config.chain={chain}: behind '{late[0]}' the gradient has another size than the KL's; "
-      f"ahead of 'add_kl_gradients' there must be only {', '.join(AHEAD_OF_KL)}"
+      f"config.chain={chain}: after '{late[0]}' the gradient no longer has the scale of the KL's; "
+      f"before 'add_kl_gradients' put only {', '.join(AHEAD_OF_KL)}"
     )
   if stages.count(STEP) != 1:
     raise ValueError(

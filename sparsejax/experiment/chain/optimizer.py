@@ -1,4 +1,4 @@
-"""From `config.chain`, a tuple of names, to the Optax chain; an order without sense is refused."""
+"""Builds the Optax chain from `config.chain`, a tuple of names; a senseless order is refused."""
 
 import functools
 import inspect
@@ -35,16 +35,16 @@ def build(
   """Returns the transformation that `chain` names, each link with the settings of its block.
 
   Args:
-    chain: names of links, Optax's or ours, in the order in which updates pass them.
+    chain: names of links, Optax's or ours, in the order in which updates pass through them.
     blocks: settings by link name; a link without a block takes its own defaults.
     clock: turns the settings' durations into steps.
-    costs: the network's costs in 'weights' or 'macs', for a density in these.
+    costs: the network's costs in 'weights' or 'macs', for a density that is a share of these.
 
   Returns:
     An `optax.GradientTransformationExtraArgs`.
 
   Raises:
-    ValueError: an unknown link or setting, or an order in which a link undoes another.
+    ValueError: a link or a setting is unknown, or one link would undo another.
 
   Example:
     >>> clock = Clock(examples=100, batch_size=10, epochs=1)
@@ -61,17 +61,17 @@ def build(
 
 
 def _check_growth(chain, blocks):
-  """Refuses what is wrong with weights that come back: momentum ahead of them, and held zeros."""
+  """Refuses links that spoil regrowth: momentum before the update rule, and held zeros."""
   grows = pruning.grows(blocks.get('prune') or {})
   ahead = [link for link in chain if link in proximal.MOMENTUM or link in proximal.METRICS]
   if 'prune' in chain and grows and ahead:
     raise ValueError(
-      f"config.chain={chain}: '{ahead[0]}' keeps momentum of weights that prune.update_rule brings "
-      'back; put it in prune.inner'
+      f"config.chain={chain}: '{ahead[0]}' keeps momentum for weights that prune.update_rule "
+      'regrows; put it in prune.inner'
     )
   if 'prune' in chain and grows and 'hold' in chain:
     raise ValueError(
-      f"config.chain={chain}: 'hold' keeps weights at zero that prune.update_rule brings back; "
+      f"config.chain={chain}: 'hold' keeps weights at zero that prune.update_rule regrows; "
       'leave it out'
     )
 
@@ -104,7 +104,7 @@ def _build_link(name, blocks, clock, costs, unfolded):
   }
   takes_schedule = all('Callable' in str(known[key].annotation) for key in scheduled)
   if scheduled and not takes_schedule:
-    # What is no schedule stays a Python number: some factories branch on it.
+    # A setting that is no schedule stays a Python number, because some factories branch on it.
     factory = optax.inject_hyperparams(factory, static_args=set(known) - set(scheduled))
   try:
     link = factory(**(block | scheduled))
@@ -119,7 +119,7 @@ def _choice(settings: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _build_kl(block, clock):
-  """The KL over the examples that an epoch really trains on, under a weight that is warmed up."""
+  """The KL over the number of examples that an epoch really trains on, with a warmed-up weight."""
   for key in block:
     lookup('setting', f'add_kl_gradients.{key}', {'add_kl_gradients.weight': None})
   weight = block.get('weight', 1.0)
@@ -127,7 +127,7 @@ def _build_kl(block, clock):
     end = in_steps(weight, clock).get('end', 0)
     if end is not None and end >= clock.total_steps:
       raise ValueError(
-        f'add_kl_gradients.weight: the warm-up of the KL ends at step {end} (epoch '
+        f'add_kl_gradients.weight: its warm-up ends at step {end} (epoch '
         f'{end / clock.steps_per_epoch:g}), but the run has {clock.total_steps}; give an '
         'earlier end'
       )
@@ -159,6 +159,6 @@ def _build_bound(block):
 
 
 def _try(link, params):
-  """One update with what a training step gives: line searches need more, and are refused so."""
+  """Makes one update with what a training step gives; line searches need more, and so fail here."""
   link = optax.with_extra_args_support(link)
   return link.update(params, link.init(params), params, grad=params)

@@ -1,4 +1,4 @@
-"""A proximal link from its block, with the learning rate and the momentum that the chain has."""
+"""Builds a proximal link from its block, with the chain's learning rate and momentum."""
 
 import inspect
 import math
@@ -8,14 +8,15 @@ from sparsejax.experiment.chain.links import PROXIMAL
 from sparsejax.internal.lookup import lookup
 from sparsejax.transforms.preconditioners import adam_metric, amsgrad_metric, rms_metric
 
-# What a proximal link may have ahead of it: what gives a constant unit gradient the step of the
-# learning rate, or that over 1 - momentum; and inside it, what divides this by second moments.
+# Links that may come before a proximal link: those under which a constant unit gradient gives a
+# step of the learning rate, or of the learning rate over 1 - momentum. Inside it may run a link
+# that divides this by second moments.
 MOMENTUM = {'trace': 'decay', 'sgd': 'momentum', 'rmsprop': 'momentum'}
 OF_UNIT_GAIN = (
   *('identity', 'add_decayed_weights', 'add_noise', 'centralize', 'ema', 'zero_nans'),
   *('clip', 'clip_by_block_rms', 'clip_by_global_norm', 'adaptive_grad_clip'),
   *('trace', 'sgd', 'scale_by_learning_rate', 'keep_params_nonnegative', 'rewind'),
-  'proximal_l1',  # ahead of the group form: the sparse group lasso
+  'proximal_l1',  # before the group form it makes the sparse group lasso
 )
 METRICS = {
   **dict.fromkeys(('adam', 'adamw', 'scale_by_adam', 'yogi'), adam_metric),
@@ -26,7 +27,7 @@ GROUPED = {name: pruning.GRANULARITIES[name] for name in ('filters', 'input_chan
 
 
 def build(name, blocks, clock, inner, unfolded):
-  """A proximal link, with the learning rate and the momentum of the links that updates pass."""
+  """A proximal link, with the learning rate and momentum of the links that updates pass through."""
   settings = links.chosen(name, blocks)
   ahead = unfolded[: unfolded.index(name)]
   metric = _metric(name, ahead, blocks)
@@ -48,26 +49,26 @@ def build(name, blocks, clock, inner, unfolded):
 
 
 def _metric(name, ahead, blocks):
-  """What the one adaptive link inside divides by, with its settings; None without any inside."""
+  """The divisor of the one adaptive link inside, with its settings; None without links inside."""
   inside = links.unfold(links.inside(name, blocks), blocks, (name,))
   for link in ahead:
     if link in METRICS and link not in inside:
       raise ValueError(
         f"config.chain: '{link}' divides by second moments, and so must the threshold of '{name}'; "
-        f'put {link} and the links behind it in {name}.inner'
+        f'put {link} and the links after it in {name}.inner'
       )
     if link not in OF_UNIT_GAIN and link not in METRICS:
       raise ValueError(
-        f"config.chain: no threshold of '{name}' is right behind '{link}'; give "
-        f'{", ".join(OF_UNIT_GAIN)}, or one of {", ".join(METRICS)} in {name}.inner'
+        f"config.chain: no threshold of '{name}' is right after '{link}'; before it put only "
+        f'{", ".join(OF_UNIT_GAIN)}, or put one of {", ".join(METRICS)} in {name}.inner'
       )
   adaptive = [link for link in inside if link in METRICS]
   if not inside:
     return None
   if len(adaptive) != 1:
     raise ValueError(
-      f'{name}.inner={inside}: {len(adaptive)} of them divide by second moments; exactly one must, '
-      f"and without any the links stand ahead of '{name}'"
+      f'{name}.inner={inside}: {len(adaptive)} of them divide by second moments; exactly one must. '
+      f"Links without any belong before '{name}'"
     )
   [link] = adaptive
   block, defaults = dict(blocks.get(link) or {}), inspect.signature(links.known()[link]).parameters
@@ -78,15 +79,17 @@ def _metric(name, ahead, blocks):
   }
   for key, value in settings.items():
     if rates.is_schedule(value):
-      raise ValueError(f'{link}.{key} is a schedule; inside {name} it must be a number')
+      raise ValueError(f'{link}.{key} is a schedule, but inside {name} it must be a number')
   if block.get('bias_correction') or block.get('centered'):
-    raise ValueError(f"{link}: bias_correction and centered are not known to '{name}'")
+    raise ValueError(
+      f"{link}: leave out bias_correction and centered, which '{name}' does not know"
+    )
   return METRICS[link](**settings)
 
 
 def _momentum(name, ahead, blocks):
-  """The decay whose gain is that of all momenta ahead: the gains 1 / (1 - decay) multiply."""
+  """The decay with the gain of all earlier momenta together: the gains 1 / (1 - decay) multiply."""
   decays = [(blocks.get(link) or {}).get(MOMENTUM[link]) for link in ahead if link in MOMENTUM]
   if any(rates.is_schedule(decay) for decay in decays):
-    raise ValueError(f"the momentum ahead of '{name}' is a schedule; it must be a number")
+    raise ValueError(f"the momentum before '{name}' is a schedule, but it must be a number")
   return 1 - math.prod(1 - (decay or 0.0) for decay in decays)

@@ -1,4 +1,4 @@
-"""From the settings of the block `prune` to the parts of the link, or one line on what is wrong."""
+"""Builds the link `prune` from the settings of its block, or says in one line what is wrong."""
 
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -39,7 +39,7 @@ UPDATE_RULES: dict[str, Callable[[Mapping[str, Any]], update_rules.UpdateRule]] 
   'set': lambda s: update_rules.set_(s['drop_fraction'], start=s['start']),
   'rigl': lambda s: update_rules.rigl(s['end'], s['drop_fraction'], start=s['start']),
 }
-EXCHANGING = ('set', 'rigl')  # update rules that bring weights back
+EXCHANGING = ('set', 'rigl')  # update rules that regrow weights
 SCHEDULES = ('one_shot', 'cubic', 'periodic', 'iterative')
 UNITS = ('groups', 'weights', 'macs')
 SETTINGS = tuple(map(fields.base_of, fields.LINKS['prune']))
@@ -49,7 +49,7 @@ def pruning_schedule(settings: Mapping[str, Any], clock: Clock) -> schedules.Pru
   """Returns the mask steps and densities of the block `prune`.
 
   Raises:
-    ValueError: a setting that is missing, unknown, outside its range or beyond the run.
+    ValueError: a setting is missing, unknown, out of range, or lies beyond the end of the run.
   """
   steps = in_known_steps(settings, clock)
   begin, kind = steps['begin'], steps['schedule']
@@ -66,16 +66,16 @@ def pruning_schedule(settings: Mapping[str, Any], clock: Clock) -> schedules.Pru
   if kind == 'iterative':
     if is_threshold:
       raise ValueError(
-        "prune.schedule='iterative' must be one_shot or cubic with an absolute threshold, which is "
-        'no share of what is left'
+        "prune.schedule='iterative' must be one_shot or cubic with an absolute threshold, because "
+        'that is no share of the remaining weights'
       )
     schedule = schedules.iterative(begin, steps['every'], density, fraction=steps['round_fraction'])
     _check_step('last round', schedule.steps[-1], clock)
     return schedule
   if not begin < steps['end']:
     raise ValueError(
-      f'prune: from step {begin} to step {steps["end"]} every {steps["every"]} steps; end '
-      'must be after begin'
+      f'prune: from step {begin} to step {steps["end"]} every {steps["every"]} steps: the end '
+      'must be after the begin'
     )
   _check_step('end', steps['end'], clock)
   if kind == 'periodic':
@@ -85,7 +85,7 @@ def pruning_schedule(settings: Mapping[str, Any], clock: Clock) -> schedules.Pru
 
 
 def _density(settings: Mapping[str, Any]) -> float:
-  """What stays at the end, or the threshold of an absolute allocation."""
+  """The final density, or the threshold of an absolute allocation."""
   if settings['allocation'] == 'absolute_threshold':
     if not 0 <= (threshold := settings['threshold']) < 1:
       raise ValueError(f'prune.threshold={threshold} must be in [0, 1)')
@@ -105,22 +105,22 @@ def _check_step(what: str, step: int, clock: Clock) -> None:
 
 
 def _check_rule(schedule: str, rule: str) -> None:
-  """Refuses a schedule under which the update rule has nothing to do."""
+  """Refuses a schedule that leaves the update rule nothing to do."""
   lookup('prune.update_rule', rule, UPDATE_RULES)
   if rule == 'nested' and schedule == 'periodic':
     raise ValueError(
-      "prune.schedule='periodic': nested masks would be cut once and never change again; give "
-      "one_shot for that, or prune.update_rule='set' or 'rigl'"
+      "prune.schedule='periodic': nested masks would be cut once and never change again; for that "
+      "give one_shot, otherwise prune.update_rule='set' or 'rigl'"
     )
   if rule in EXCHANGING and schedule == 'one_shot':
     raise ValueError(
-      f"prune.schedule='one_shot': the update rule '{rule}' exchanges weights at every renewal "
-      'and here is one; give periodic, cubic or iterative'
+      f"prune.schedule='one_shot': the update rule '{rule}' exchanges weights at every mask update "
+      'and one_shot makes only one; give periodic, cubic or iterative'
     )
 
 
 def in_known_steps(block: Mapping[str, Any], clock: Clock) -> dict[str, Any]:
-  """Returns the block with its durations in steps; refuses settings that are unknown or missing."""
+  """Returns the block with its durations in steps; refuses unknown or missing settings."""
   settings = in_steps(block, clock, 'prune')
   for key in settings:
     lookup('setting', f'prune.{key}', {f'prune.{name}': None for name in SETTINGS})
@@ -143,7 +143,7 @@ def build(
   Args:
     block: the settings.
     clock: turns durations into steps.
-    seed: the seed of all that is random.
+    seed: the seed of everything random.
     inner: the links that run inside the masks.
     costs: the network's costs in 'weights' or 'macs'.
   """
@@ -178,7 +178,7 @@ def build(
 
 
 def grows(block: Mapping[str, Any]) -> bool:
-  """Whether the update rule of a block `prune` brings weights back."""
+  """Whether the update rule of a block `prune` regrows weights."""
   name = block.get('update_rule', 'nested')
   if name in ('nested', *EXCHANGING) or name not in UPDATE_RULES:
     return name in EXCHANGING
@@ -186,7 +186,7 @@ def grows(block: Mapping[str, Any]) -> bool:
 
 
 def needs_squared_gradients(config: Mapping[str, Any]) -> bool:
-  """Whether the criterion of a config's `prune` reads the examples' own gradients."""
+  """Whether the criterion of a config's `prune` reads the gradients of single examples."""
   name = config['prune']['criterion'] if 'prune' in config['chain'] else 'magnitude'
   return 'mean_squared_grad' in criteria.needs(CRITERIA[name])
 
@@ -194,18 +194,18 @@ def needs_squared_gradients(config: Mapping[str, Any]) -> bool:
 def build_rewind(
   block: Mapping[str, Any], prune_block: Mapping[str, Any] | None, clock: Clock
 ) -> optax.GradientTransformationExtraArgs:
-  """Returns the link that sets weights back at every step at which `prune` renews the masks."""
+  """Returns the link that rewinds the weights at every mask update of `prune`."""
   settings = in_steps(block, clock, 'rewind')
   for key in settings:
     lookup('setting', f'rewind.{key}', {'rewind.to': None})
   to = settings.get('to')
   if prune_block is None:
-    raise ValueError("config.chain: 'rewind' goes back where 'prune' cuts; give both")
+    raise ValueError("config.chain: 'rewind' acts at the cuts of 'prune'; give both")
   if to is None:
     raise ValueError('rewind.to is missing: give to_epochs, to_steps or to_examples')
   at = pruning_schedule(prune_block, clock).steps
   if to >= at[0]:
-    raise ValueError(f'rewind.to is step {to}, and prune.begin {at[0]}; it must be earlier')
+    raise ValueError(f'rewind.to is step {to}, but it must be before prune.begin, step {at[0]}')
   return rewind(to, at)
 
 
@@ -226,7 +226,7 @@ def _allocation(settings, costs):
     )
   if settings['allocation'] == 'absolute_threshold':
     raise ValueError(
-      f"prune.density_of='{settings['density_of']}' must be 'groups': an absolute threshold is "
-      'no share of a whole'
+      f"prune.density_of='{settings['density_of']}' must be 'groups' with an absolute threshold, "
+      'which is no share of a whole'
     )
   return make(costs(settings['density_of']))

@@ -1,8 +1,8 @@
-"""A number, or a schedule where a number may stand: settings -> Optax schedule.
+"""Turns a number, or a schedule that stands in its place, into an Optax schedule.
 
 In a config a schedule is a block: `dict(schedule='step_decay', value=0.1, factor=0.1,
-every_epochs=60)`. Every kind takes `warmup_*` (a duration) as well: the first so many steps rise
-linearly to the schedule's own value.
+every_epochs=60)`. Every kind also takes `warmup_*`, a duration during which the value rises
+linearly to the schedule's own.
 """
 
 import inspect
@@ -17,7 +17,7 @@ import optax
 from sparsejax.experiment.chain.durations import Clock, in_steps
 from sparsejax.internal.lookup import lookup
 
-# step -> number, as Optax's own; but that one's type lets it be complex, which float() refuses.
+# step -> number, like Optax's own type, but without the complex numbers, which float() refuses.
 Schedule = Callable[[jax.typing.ArrayLike], Any]
 
 
@@ -28,7 +28,7 @@ def constant(total, value):
 
 
 def step_decay(total, value, factor, every):
-  """value * factor^floor(t / every); the division is of integers, so exact at every length."""
+  """value * factor^floor(t / every); integers are divided, so the result is exact at any length."""
   del total
   if every < 1:
     raise ValueError(f'step_decay: every={every} steps; it must be 1 or more')
@@ -36,14 +36,14 @@ def step_decay(total, value, factor, every):
 
 
 def linear(total, initial, final, begin=0, end=None):
-  """From initial to final between the steps begin and end (the run's last by default)."""
+  """Goes from initial to final between the steps begin and end (by default the run's last)."""
   end = total if end is None else end
   if end <= begin:
     raise ValueError(f'linear: from step {begin} to step {end}; end must be after begin')
 
   def schedule(step):
-    # Of what is left, an integer, so that the end is met exactly: 1 - done under jit can fall below
-    # zero by a rounding, and so could a learning rate.
+    # The remaining steps are an integer, so that the end is met exactly: under jit 1 - done can
+    # fall below zero by a rounding error, and so could a learning rate.
     left = jnp.clip((end - step) / (end - begin), 0.0, 1.0)
     return final + (initial - final) * left
 
@@ -96,7 +96,7 @@ def is_schedule(value: Any) -> bool:
 
 
 def build(settings: float | Mapping[str, Any], clock: Clock, field: str = 'schedule') -> Schedule:
-  """Returns the Optax schedule (step -> number) of a number or of a schedule's block.
+  """Returns the Optax schedule (step -> number) for a number or a schedule's block.
 
   Args:
     settings: the number or the block, from a config.
@@ -104,7 +104,7 @@ def build(settings: float | Mapping[str, Any], clock: Clock, field: str = 'sched
     field: where they stand in the config; errors begin with it.
 
   Raises:
-    ValueError: an unknown kind, a missing or an unknown setting, an impossible value.
+    ValueError: the kind or a setting is unknown, a setting is missing, or a value is impossible.
 
   Example:
     >>> clock = Clock(examples=1000, batch_size=10, epochs=3)

@@ -1,1 +1,1 @@
-"""What an experiment's config may say: its fields, their defaults, and what each may be."""
+"""The config of an experiment: its fields, their defaults, and the values they may have."""

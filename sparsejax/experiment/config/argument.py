@@ -1,4 +1,4 @@
-"""A config's argument, `vgg16,0.05` after its colon, as the parameters of get_config say it is."""
+"""A config's argument, such as `vgg16,0.05` after its colon, read by get_config's parameters."""
 
 import inspect
 from collections.abc import Callable
@@ -8,13 +8,13 @@ from sparsejax.internal.lookup import nearest
 
 
 def read(make: Callable[..., Any], text: str) -> list[Any]:
-  """Returns what a config's function is called with.
+  """Returns the arguments to call a config's function with.
 
-  A parameter is annotated as a Literal of texts, as a float or an int (`float | None`, too), or is
-  a text. The only parameter of a function gets the whole argument if it has no annotation.
+  A parameter is annotated as a Literal of texts, as float or int (also `float | None`), or is a
+  text. If a function has a single parameter without annotation, it gets the whole argument.
 
   Raises:
-    ValueError: the argument is not what the parameters say.
+    ValueError: the argument does not fit the parameters.
 
   Example:
     >>> def get_config(network: Literal['vgg16', 'resnet20'], density: float = 0.05): ...
@@ -40,7 +40,7 @@ def read(make: Callable[..., Any], text: str) -> list[Any]:
 
 
 def _shape(parameters: list[inspect.Parameter]) -> str:
-  """How the argument is written, such as NETWORK[,DENSITY]."""
+  """The form of the argument, such as NETWORK[,DENSITY]."""
   text = ''
   for parameter in reversed(parameters):
     is_first = parameter is parameters[0]
@@ -50,7 +50,7 @@ def _shape(parameters: list[inspect.Parameter]) -> str:
 
 
 def _kind(parameter: inspect.Parameter) -> Any:
-  """The annotation; of several that are joined by `|` the first."""
+  """The annotation, or the first of several that are joined by `|`."""
   kind = parameter.annotation
   return kind if get_origin(kind) in (None, Literal) else get_args(kind)[0]
 

@@ -1,4 +1,4 @@
-"""The defaults of an experiment, and the blocks that a chain, events and layers bring along.
+"""The defaults of an experiment, and the blocks that a chain, events and layers need.
 
 Config files start here: `config = base.get_config(chain)`. Every field is in `fields.py`.
 """
@@ -19,8 +19,8 @@ with needed('experiments'):
 
 __all__ = ['EVENTS', 'LAYERS', 'LINKS', 'SGD', 'VERSION', 'complete', 'defaults', 'get_config']
 
-# Raised whenever a default changes: a run's directory is named after the differences from the
-# defaults, and the same differences from other defaults are another experiment.
+# This must rise whenever a default changes: a run's directory is named after its differences from
+# the defaults, and the same differences from other defaults are another experiment.
 VERSION = 3
 
 LINKS, EVENTS, LAYERS = (
@@ -45,7 +45,7 @@ def _block(block) -> ConfigDict:
 
 
 def _default(field: Field) -> Any:
-  """A field's default; of one that may be None, a place for what it may be besides."""
+  """A field's default; if that is None, a placeholder for the values that it may get."""
   if field.default is None and isinstance(field.kind, Optional):
     types = {Text: str, Integer: int}
     return placeholder(types.get(type(field.kind.kind), float))
@@ -53,13 +53,13 @@ def _default(field: Field) -> Any:
 
 
 def defaults(settings: Mapping[str, Any]) -> dict[str, Any]:
-  """The plain settings, the differences from which name the run of a config of this chain."""
-  # Of deterministic layers: so a family of others, and every setting of it, enters the hash.
+  """The plain default settings for a config's chain; differences from them name its run."""
+  # They have deterministic layers, so that any other family enters the hash with its settings.
   return get_config(settings['chain'], settings['events']).to_dict()
 
 
 def links(config) -> list[str]:
-  """Every link by name: those of the chain, and those that run inside another one."""
+  """The names of all links: those of the chain, and those that run inside another."""
   names = list(config['chain'])
   for name in names:
     inner = (config.get(name) or {}).get('inner', ())
@@ -68,7 +68,7 @@ def links(config) -> list[str]:
 
 
 def complete(config: ConfigDict) -> ConfigDict:
-  """Gives every link and event a block of its default settings, and drops blocks without use."""
+  """Gives every link and event a block of its default settings, and drops unused blocks."""
   used = {*links(config), *config.events, config.layers}
   with config.unlocked():
     for name, block in fields.BLOCKS.items():

@@ -1,4 +1,4 @@
-"""Whether settings can be: each is known, has a value that it may have, and is read."""
+"""Checks settings: each must be known, have a value that it may have, and be read."""
 
 from collections.abc import Iterable, Mapping
 from typing import Any
@@ -23,12 +23,12 @@ def check(settings: Mapping[str, Any], *, all_read: bool = True) -> dict[str, An
   """Returns the settings, each value in its field's own type.
 
   Args:
-    settings: of an experiment, nested and plain, complete.
+    settings: the complete settings of an experiment, nested and plain.
     all_read: whether a value that nothing reads is refused.
 
   Raises:
-    ValueError: in one line, the first field that is unknown, missing, never read, or has a value
-      that it can't have.
+    ValueError: names in one line the first field that is unknown, missing, never read, or has an
+      impossible value.
 
   Example:
     >>> from sparsejax.experiment.config import base
@@ -39,10 +39,10 @@ def check(settings: Mapping[str, Any], *, all_read: bool = True) -> dict[str, An
     Traceback (most recent call last):
     ValueError: unknown field 'batchsize': did you mean 'batch_size'?
   """
-  for name in ('chain', 'events', 'layers'):  # which say what blocks there are
+  for name in ('chain', 'events', 'layers'):  # these decide which blocks exist
     if name in settings:
       _checked(name, settings[name], settings)
-  for name, block in fields.BLOCKS.items():  # and so do those in which links run
+  for name, block in fields.BLOCKS.items():  # so do links with other links inside
     if 'inner' in block and name in settings and name in used_blocks(settings):
       _check_inner(name, settings)
   checked = {name: _checked(name, value, settings) for name, value in settings.items()}
@@ -55,7 +55,7 @@ def check(settings: Mapping[str, Any], *, all_read: bool = True) -> dict[str, An
 
 
 def _check_inner(name: str, settings: Mapping[str, Any]) -> None:
-  """Refuses a block that is none, or whose links are none, before those that they would bring."""
+  """Refuses a value that is no block, or whose inner names are no links, before it is used."""
   block = settings[name]
   if not isinstance(block, Mapping) or 'inner' not in block:
     _checked(name, block, settings)
@@ -68,7 +68,7 @@ def _says(field: Field | Mapping[str, Field]) -> str:
 
 
 def _checked(name: str, value: Any, settings: Mapping[str, Any]) -> Any:
-  """The value of one field at the top, or of one block."""
+  """The checked value of one top-level field or of one block."""
   field = fields.FIELDS.get(name)
   if isinstance(field, Field):
     return take(name, value, field.kind)
@@ -81,7 +81,7 @@ def _checked(name: str, value: Any, settings: Mapping[str, Any]) -> Any:
   if not isinstance(value, Mapping):
     says = 'its settings' if block is None else _says(block)
     raise ValueError(f'{name}={shown(value)} must be a block of settings: {says}')
-  if block is None:  # one of Optax's own, which knows its settings
+  if block is None:  # an Optax link, whose signature tells its settings
     return {key: _plain(f'{name}.{key}', one) for key, one in value.items()}
   return checked_block(name, value, block)
 
@@ -97,7 +97,7 @@ def used_blocks(settings: Mapping[str, Any]) -> set[str]:
 
 
 def _texts(names: Any) -> list[str]:
-  """The texts in a tuple of names, whatever it is."""
+  """The texts in what should be a tuple of names."""
   return (
     [name for name in names if isinstance(name, str)] if isinstance(names, tuple | list) else []
   )
@@ -106,7 +106,7 @@ def _texts(names: Any) -> list[str]:
 def checked_block(
   name: str, block: Mapping[str, Any], known: Mapping[str, Field]
 ) -> dict[str, Any]:
-  """Returns the settings of one block, each in its field's own type, as `check` does."""
+  """Returns the settings of one block, each in its field's own type, checked as in `check`."""
   found = {}
   for key, value in block.items():
     field = fields.find(known, key)
@@ -116,14 +116,14 @@ def checked_block(
   given = [fields.base_of(key) for key in block]
   for key, field in known.items():
     if given.count(fields.base_of(key)) > 1:
-      raise ValueError(f'{name}.{key} is given in two units: it must be given in one')
+      raise ValueError(f'{name}.{key} is given in two units: it must be given in only one')
     if fields.base_of(key) not in given:
       raise ValueError(f'{name}.{key} is missing: it must be {field.kind.says}')
   return found
 
 
 def of_type(field: str, value: Any, kind: Kind) -> Any:
-  """Returns the value in the field's own type, be it out of its range."""
+  """Returns the value in the field's own type, even if it is out of range."""
   bare = kind.kind if isinstance(kind, Scheduled | Optional) else kind
   if isinstance(bare, Number) and is_number(value):
     return value if isinstance(bare, Period) else float(value)
@@ -133,7 +133,7 @@ def of_type(field: str, value: Any, kind: Kind) -> Any:
 
 
 def take(field: str, value: Any, kind: Kind) -> Any:
-  """Returns the value in the field's own type, or raises a ValueError that names both."""
+  """Returns the value in the field's own type; a ValueError names the field and the value."""
   try:
     taken = kind.take(value)
   except WrongError as error:
@@ -144,11 +144,11 @@ def take(field: str, value: Any, kind: Kind) -> Any:
   return taken
 
 
-OF_THE_FIELD = ('value', 'initial', 'final')  # settings of a schedule that are values of the field
+OF_THE_FIELD = ('value', 'initial', 'final')  # a schedule's settings that are values of its field
 
 
 def _schedule(field: str, block: Mapping[str, Any], kind: Kind) -> dict[str, Any]:
-  """A schedule's block, its values being such as the field may have."""
+  """A schedule's checked block, whose values must be values that the field may have."""
   name = block.get('schedule')
   known = lookup(f'{field}.schedule', str(name), fields.SCHEDULES)
   found = {'schedule': name}
@@ -168,7 +168,7 @@ def _schedule(field: str, block: Mapping[str, Any], kind: Kind) -> dict[str, Any
 
 
 def _plain(field: str, value: Any) -> Any:
-  """A setting of one of Optax's links: a finite number, a flag, a text, a schedule's block."""
+  """A setting of an Optax link: a finite number, a flag, a text, or a schedule's block."""
   if isinstance(value, Mapping):
     return _schedule(field, value, Number())
   if isinstance(value, bool | str | None):
@@ -181,7 +181,7 @@ def _plain(field: str, value: Any) -> Any:
 
 
 def _check_read(settings: Mapping[str, Any]) -> None:
-  """Refuses a value other than the default of a field that nothing reads."""
+  """Refuses a value other than the default for a field that nothing reads."""
   for name, field in named_fields(settings):
     if field.read is None or field.read.when(settings):
       continue
@@ -194,7 +194,7 @@ def _check_read(settings: Mapping[str, Any]) -> None:
 
 
 def named_fields(settings: Mapping[str, Any]) -> Iterable[tuple[str, Field]]:
-  """Yields the dotted name and the field of every setting that is ours."""
+  """Yields the dotted name and the field of every setting of this package's own."""
   for name, value in settings.items():
     field = fields.FIELDS.get(name)
     if isinstance(field, Field):
@@ -206,11 +206,11 @@ def named_fields(settings: Mapping[str, Any]) -> Iterable[tuple[str, Field]]:
 
 
 def read_only_with(settings: Mapping[str, Any], field: str) -> str:
-  """Returns what a field would be read with, where the settings are without it; else ''.
+  """Returns what a field needs to be read, if the settings lack it; else ''.
 
   Args:
-    settings: resolved.
-    field: dotted.
+    settings: the resolved settings.
+    field: the dotted name of the field.
 
   Example:
     >>> read_only_with({'prune': {'schedule': 'one_shot'}}, 'prune.every_steps')
@@ -227,7 +227,7 @@ def read_only_with(settings: Mapping[str, Any], field: str) -> str:
 
 
 def unknown(name: str, known: Iterable[str]) -> str:
-  """Returns that there is no such field, and the nearest that there is."""
+  """Returns a message that there is no such field, with the nearest field."""
   known = list(known)
   found = nearest(name, known) or f' known are {", ".join(sorted(known))}'
   return f"unknown field '{name}':{found}"

@@ -1,6 +1,6 @@
 """The settings of an experiment, from a command line or from Python: one parser for all commands.
 
---config=NAME.py[:ARGUMENT] names the config's file, --config.FIELD=VALUE sets a field.
+--config=NAME.py[:ARGUMENT] names the config file; --config.FIELD=VALUE sets a field.
 """
 
 import pathlib
@@ -17,9 +17,9 @@ from sparsejax.experiment.terminal.say import shown
 
 
 def shortened(settings: Mapping[str, Any], share: float) -> dict[str, Any]:
-  """Returns the settings with every duration of the training so many times as long.
+  """Returns the settings with every duration of the training multiplied by a share.
 
-  Those of `log` and `evaluation` stay as they are; whole steps are rounded, to 1 at the least.
+  Durations in `log` and `evaluation` stay as they are; steps are rounded, to at least 1.
 
   Example:
     >>> shortened({'epochs': 180.0, 'prune': {'begin_epochs': 60.0, 'every_steps': 100}}, 0.1)
@@ -32,7 +32,7 @@ def shortened(settings: Mapping[str, Any], share: float) -> dict[str, Any]:
     is_duration = fields.base_of(name) != name or name == 'epochs'
     if not is_duration or not is_number(value):
       return value
-    # A step counts in less than 2**53, which `check` refuses then.
+    # The cap keeps the number finite; `check` refuses so many steps later.
     scaled_value = share * value
     return max(1, round(min(scaled_value, 2.0**53))) if isinstance(value, int) else scaled_value
 
@@ -41,7 +41,7 @@ def shortened(settings: Mapping[str, Any], share: float) -> dict[str, Any]:
 
 
 def resolve(argv: Sequence[str]) -> dict[str, Any]:
-  """Returns the checked settings of an experiment from a command line of --config flags alone."""
+  """Returns the checked settings of an experiment from a command line of only --config flags."""
   asked = overrides.split(argv)
   if asked.rest:
     raise UsageError(f"unexpected argument '{asked.rest[0]}': only --config flags may stand here")
@@ -52,11 +52,11 @@ def settings_of(asked: overrides.Asked, *, all_read: bool = True) -> dict[str, A
   """Returns the checked settings of an experiment, plain and nested.
 
   Args:
-    asked: of a command line.
+    asked: what a command line says.
     all_read: whether a value that nothing reads is refused.
 
   Raises:
-    UsageError: in one line, whatever is wrong with the file or with a field, wherever it was set.
+    UsageError: says in one line what is wrong with the file or with a field, wherever it was set.
   """
   if asked.file is None:
     raise UsageError('--config is missing: it must be --config=NAME.py[:ARGUMENT]')
@@ -78,11 +78,11 @@ def checked(config: ConfigDict | Mapping[str, Any], name: str = '') -> dict[str,
   """Returns the checked settings of a config made in Python.
 
   Args:
-    config: as a config file's `get_config` returns it.
-    name: of the experiment; its own by default.
+    config: a config such as a config file's `get_config` returns.
+    name: the name of the experiment; by default the config's own.
 
   Raises:
-    UsageError: in one line, whatever is wrong with a field.
+    UsageError: says in one line what is wrong with a field.
   """
   try:
     settings = overrides.applied(_in_blocks(config), {})
@@ -92,7 +92,7 @@ def checked(config: ConfigDict | Mapping[str, Any], name: str = '') -> dict[str,
 
 
 def _in_blocks(config: ConfigDict | Mapping[str, Any]) -> ConfigDict:
-  """A ConfigDict of its own; a name that is no text is refused, which ConfigDict can't hold."""
+  """The config as a new ConfigDict; names that are no texts are refused, as it cannot hold them."""
   plain = config.to_dict() if isinstance(config, ConfigDict) else dict(config)
 
   def check_names(block, prefix):
@@ -107,7 +107,7 @@ def _in_blocks(config: ConfigDict | Mapping[str, Any]) -> ConfigDict:
 
 
 def help_text() -> str:
-  """Returns every field: its default, what it may be, what it means, when it is read."""
+  """Returns the help on every field: its default, its meaning, its values, when it is read."""
   lines = []
   for title, blocks in (
     ('every experiment', fields.FIELDS),

@@ -1,8 +1,8 @@
-"""Every field of an experiment: its default, what it may be, what it means, and when it is read.
+"""Every field of an experiment: its default, its values, its meaning, and when it is read.
 
-A duration carries its unit in its name: `_epochs` of the training split, `_steps`, or `_examples`,
-and may be given in another one. Where a number may stand a schedule's block may stand too, where it
-says so: dict(schedule='step_decay', value=0.1, factor=0.1, every_epochs=60.0).
+A duration carries its unit in its name: `_epochs` of the training split, `_steps` or `_examples`;
+it may be given in any of them. A schedule's block may replace a number where the field says so:
+dict(schedule='step_decay', value=0.1, factor=0.1, every_epochs=60.0).
 """
 
 from collections.abc import Callable, Mapping
@@ -34,8 +34,8 @@ class Read(NamedTuple):
   """When a field is read.
 
   Attributes:
-    words: what it is read with.
-    when: of the resolved settings, whether it is.
+    words: the settings with which it is read.
+    when: a function from the resolved settings to whether it is read.
   """
 
   words: str
@@ -46,10 +46,10 @@ class Field(NamedTuple):
   """One setting.
 
   Attributes:
-    default: its value where nothing else is said.
-    kind: what it may be.
-    meaning: of it.
-    read: when it is read; None where it always is.
+    default: its value unless another is given.
+    kind: the values it may have.
+    meaning: what it means.
+    read: when it is read; None means always.
   """
 
   default: Any
@@ -59,7 +59,7 @@ class Field(NamedTuple):
 
 
 def _with(field: str, *values: Any) -> Read:
-  """Read where another field has one of these values."""
+  """Returns that a field is read when another field has one of these values."""
   block, _, name = field.partition('.')
   *first, last = map(repr, values)
   words = f'{", ".join(first)} or {last}' if first else last
@@ -70,7 +70,7 @@ UNITS = ('epochs', 'steps', 'examples')
 SGD = ('add_decayed_weights', 'trace', 'scale_by_learning_rate')
 NOT_NEGATIVE, POSITIVE = Number(0.0), Number(0.0, above=True)
 SHARE, FRACTION = Number(0.0, 1.0), Number(0.0, 1.0, above=True)
-DECAY = Number(0.0, 1.0, below=True)  # of a running mean
+DECAY = Number(0.0, 1.0, below=True)  # the decay of a running mean
 STEPS = Period()
 
 _SCHEDULE = ('one_shot', 'cubic', 'periodic', 'iterative')
@@ -83,7 +83,7 @@ _EXCHANGED = Read(
   lambda config: config['prune']['update_rule'] in ('set', 'rigl'),
 )
 
-# The settings of each link that `chain` may name. Other links of Optax may be named too; their
+# The settings of each link that `chain` may name. Other Optax links may be named too; their
 # settings are their own arguments.
 LINKS: dict[str, dict[str, Field]] = {
   'add_decayed_weights': {
@@ -93,26 +93,26 @@ LINKS: dict[str, dict[str, Field]] = {
   },
   'trace': {
     'decay': Field(0.9, Scheduled(DECAY), 'heavy-ball momentum'),
-    'nesterov': Field(False, Flag(), "Nesterov's form of it"),
+    'nesterov': Field(False, Flag(), "Nesterov's form of momentum"),
   },
   'scale_by_adam': {
     'b1': Field(0.9, Scheduled(DECAY), 'decay of the mean of gradients'),
-    'b2': Field(0.999, Scheduled(DECAY), 'decay of the mean of their squares'),
-    'eps': Field(1e-8, Scheduled(NOT_NEGATIVE), 'added to the root of the latter'),
+    'b2': Field(0.999, Scheduled(DECAY), 'decay of the mean of squared gradients'),
+    'eps': Field(1e-8, Scheduled(NOT_NEGATIVE), 'added to the root of the mean of squares'),
   },
   'scale_by_learning_rate': {
     'learning_rate': Field(0.1, Scheduled(NOT_NEGATIVE), 'the learning rate'),
   },
   'proximal_l1': {
-    'strength': Field(1e-5, Scheduled(NOT_NEGATIVE), 'of the penalty strength * sum |p|, in loss'),
-    'parameters': Field('kernels', _PARAMETERS, 'what is shrunk; all: biases and BatchNorm too'),
+    'strength': Field(1e-5, Scheduled(NOT_NEGATIVE), 'the loss gains strength * sum |p|'),
+    'parameters': Field(
+      'kernels', _PARAMETERS, 'which parameters shrink; all: biases and BatchNorm too'
+    ),
     'exclude': _EXCLUDE,
     'inner': Field((), Names(), _INNER),
   },
   'proximal_group_l1': {
-    'strength': Field(
-      1e-5, Scheduled(NOT_NEGATIVE), 'of the penalty strength * sum_g w_g ||p_g||, in loss'
-    ),
+    'strength': Field(1e-5, Scheduled(NOT_NEGATIVE), 'the loss gains strength * sum_g w_g ||p_g||'),
     'granularity': Field(
       'filters', Choice(('filters', 'input_channels', 'blocks')), 'what a group is'
     ),
@@ -124,7 +124,7 @@ LINKS: dict[str, dict[str, Field]] = {
       Choice(('sqrt_size', 'one')),
       "w_g: the root of the group's number of weights, or one",
     ),
-    'parameters': Field('kernels', _PARAMETERS, 'what is shrunk'),
+    'parameters': Field('kernels', _PARAMETERS, 'which parameters shrink'),
     'exclude': _EXCLUDE,
     'inner': Field((), Names(), _INNER),
   },
@@ -132,15 +132,15 @@ LINKS: dict[str, dict[str, Field]] = {
     'schedule': Field(
       'one_shot',
       Choice(_SCHEDULE),
-      'one cut; cubic: gradually; periodic: at one density; iterative: round by round',
+      'one_shot: one cut; cubic: gradual; periodic: at one density; iterative: in rounds',
     ),
     'begin_epochs': Field(
-      60.0, NOT_NEGATIVE, 'one_shot: when; iterative: the first round; else where it starts'
+      60.0, NOT_NEGATIVE, 'one_shot: the cut; iterative: the first round; others: the start'
     ),
     'end_epochs': Field(
       120.0,
       NOT_NEGATIVE,
-      'cubic: where the density is reached; periodic: where renewals end',
+      'cubic: when the density is reached; periodic: when the mask updates end',
       Read(
         "the prune.schedule 'cubic' or 'periodic', or the prune.update_rule 'rigl'",
         lambda config: (
@@ -152,19 +152,19 @@ LINKS: dict[str, dict[str, Field]] = {
     'every_steps': Field(
       100,
       STEPS,
-      'between two renewals of the masks',
+      'steps between two mask updates',
       _with('prune.schedule', 'cubic', 'periodic', 'iterative'),
     ),
     'round_fraction': Field(
       0.2,
       Number(0.0, 1.0, above=True, below=True),
-      'of what is left, what each round removes',
+      'the share of the remaining weights that each round removes',
       _with('prune.schedule', 'iterative'),
     ),
     'density': Field(
       0.02,
       SHARE,
-      'of what is pruned, what stays',
+      'the share of the pruned parameters that stays',
       Read(
         "a prune.allocation other than 'absolute_threshold' and a prune.granularity other than "
         "'n_m'",
@@ -177,32 +177,32 @@ LINKS: dict[str, dict[str, Field]] = {
     'threshold': Field(
       0.02,
       SHARE,
-      'what scores no more than this goes',
+      'weights with this score or less are removed',
       _with('prune.allocation', 'absolute_threshold'),
     ),
     'density_of': Field(
       'groups',
       Choice(('groups', 'weights', 'macs')),
-      'what the density is a share of: weights and macs are of the whole network',
+      'what the density is a share of; weights, macs: those of the whole network',
     ),
     'allocation': Field(
       'absolute_threshold',
       Choice(('absolute_threshold', 'global_rank', 'uniform', 'erk'), own='allocation'),
-      'how what stays is shared among the layers',
+      'how the remaining weights are distributed over the layers',
     ),
     'criterion': Field(
       'magnitude',
       Choice(('magnitude', 'saliency', 'fisher', 'lamp', 'random'), own='criterion'),
-      'what is kept: the largest by it',
+      'the score by which the largest are kept',
     ),
     'granularity': Field(
       'weight',
       Choice(('weight', 'filters', 'input_channels', 'blocks', 'n_m'), own='granularity'),
-      'what is kept or removed as one',
+      'the unit that is kept or removed as a whole',
     ),
     'block': Field((4, 4), Sides(), 'inputs x outputs', _with('prune.granularity', 'blocks')),
-    'n': Field(2, Integer(1), 'of every m consecutive inputs, how many stay', _OF_N_M),
-    'm': Field(4, Integer(2), 'consecutive inputs, of which n stay', _OF_N_M),
+    'n': Field(2, Integer(1), 'how many of every m consecutive inputs stay', _OF_N_M),
+    'm': Field(4, Integer(2), 'consecutive inputs among which n stay', _OF_N_M),
     'update_rule': Field(
       'nested',
       Choice(('nested', 'set', 'rigl'), own='update_rule'),
@@ -211,15 +211,17 @@ LINKS: dict[str, dict[str, Field]] = {
     'drop_fraction': Field(
       0.3,
       SHARE,
-      "of a layer's active weights, what is exchanged; rigl's falls to 0 at the end",
+      "the share of a layer's active weights that is exchanged; rigl: it falls to 0 at the end",
       _EXCHANGED,
     ),
     'start': Field(
       'random', Choice(('random', 'criterion')), 'the first mask of set and rigl', _EXCHANGED
     ),
-    'parameters': Field('all', _PARAMETERS, 'what is pruned; kernels: biases and BatchNorm stay'),
+    'parameters': Field(
+      'all', _PARAMETERS, 'which parameters are pruned; kernels: biases and BatchNorm stay'
+    ),
     'exclude': _EXCLUDE,
-    'floor': Field(1, Integer(0), 'weights (groups) that every layer keeps at least'),
+    'floor': Field(1, Integer(0), 'the least number of weights (groups) that a layer keeps'),
     'inner': Field((), Names(), 'links that run inside the masks instead of before them'),
   },
   'hold': {
@@ -229,26 +231,26 @@ LINKS: dict[str, dict[str, Field]] = {
   },
   'add_kl_gradients': {
     'weight': Field(
-      1.0, Scheduled(NOT_NEGATIVE), 'of the KL, over the number of training examples'
+      1.0, Scheduled(NOT_NEGATIVE), 'the weight of the KL over the number of training examples'
     ),
   },
   'bound_variances': {
     'maximum': Field(0.04, POSITIVE, 'the largest posterior variance'),
-    'where': Field('', Pattern(), "parameter paths, such as '^fc1/'; none: everywhere"),
+    'where': Field('', Pattern(), "parameter paths to bound, such as '^fc1/'; empty: all"),
   },
   'rewind': {
-    'to_epochs': Field(
-      5.0, NOT_NEGATIVE, 'where the weights come from that return at every cut of `prune`'
-    ),
+    'to_epochs': Field(5.0, NOT_NEGATIVE, 'the time whose weights return at every cut of `prune`'),
   },
 }
 
 _LOG_VARIANCE = Number(-80.0, 80.0)  # `posterior.kl` is finite there
-_KERNEL_STD = Field(None, Optional(NOT_NEGATIVE), "of the first means; None: the network's own")
+_KERNEL_STD = Field(
+  None, Optional(NOT_NEGATIVE), "the initial deviation of the means; None: the network's own rule"
+)
 
 
 def _own(name: str, settings: Mapping[str, Any]) -> dict[str, Field]:
-  """The fields of a part of a person's own, from its settings and their defaults."""
+  """The fields of a user's own part, from its settings and their defaults."""
   kinds = {bool: Flag(), int: Integer(), float: Number(), str: Text()}
   for key, value in settings.items():
     if type(value) not in kinds:
@@ -256,7 +258,7 @@ def _own(name: str, settings: Mapping[str, Any]) -> dict[str, Field]:
   return {k: Field(v, kinds[type(v)], f'a setting of {name}') for k, v in settings.items()}
 
 
-# What `layers.variational.makers` takes for itself, of whatever family.
+# The arguments that `nn.variational.makers` takes for any family.
 OF_MAKERS = ('family', 'training_mask', 'dense_groups', 'conv_groups')
 
 
@@ -266,19 +268,19 @@ def _of_layers(name: str, family: Family) -> dict[str, Field]:
   inside = Number() if bound is None else Number(-bound, bound, above=True, below=True)
   block = {
     'threshold': Field(
-      family.threshold, inside, 'of log alpha: weights or groups of so much noise or more go'
+      family.threshold, inside, 'weights or groups with log alpha at or above it are removed'
     ),
-    'thresholds': Field({}, Table(inside), 'by layer, where it is not `threshold`'),
+    'thresholds': Field({}, Table(inside), 'thresholds of layers that do not use `threshold`'),
     'kernel_std': _KERNEL_STD,
-    'log_variance': Field(family.log_variance, _LOG_VARIANCE, 'of all posteriors, initially'),
+    'log_variance': Field(family.log_variance, _LOG_VARIANCE, 'the initial log-variances'),
   }
   if family.masks:
-    meaning = 'means beyond the threshold count as 0 already in training'
+    meaning = 'means of weights beyond the threshold already count as 0 in training'
     block['training_mask'] = Field(True, Flag(), meaning)
   if family.has_groups:
     sides = Choice(('inputs', 'outputs'))
-    block['dense_groups'] = Field('inputs', sides, 'of a dense layer: what is a group')
-    block['conv_groups'] = Field('outputs', sides, 'of a convolution: what is a group')
+    block['dense_groups'] = Field('inputs', sides, 'the groups of a dense layer')
+    block['conv_groups'] = Field('outputs', sides, 'the groups of a convolution')
   if taken := [key for key in family.settings if key in block or key in OF_MAKERS]:
     raise ValueError(f"its setting '{taken[0]}' must have another name: layers have that one")
   return block | _own(name, family.settings)
@@ -288,30 +290,32 @@ def _of_layers(name: str, family: Family) -> dict[str, Field]:
 LAYERS = {name: _of_layers(name, family) for name, family in FAMILIES.items()}
 EVENTS: dict[str, dict[str, Field]] = {
   'lobs': {
-    'at_epochs': Field(60.0, NOT_NEGATIVE, 'when; `prune` begins there and holds the zeros'),
+    'at_epochs': Field(
+      60.0, NOT_NEGATIVE, 'when it happens; `prune` must begin then, to hold the zeros'
+    ),
     'batches': Field(
       50,
       Integer(1),
-      'of training examples, unaugmented, that the layers are solved over',
+      'batches of unaugmented training examples from which the layers are solved',
       _with('lobs.method', 'lobs'),
     ),
     'density': Field(0.07, FRACTION, 'active fraction of the chosen kernels'),
     'allocation': Field(
       'global_rank',
       Choice(('global_rank', 'uniform', 'erk')),
-      'of magnitudes, how many stay in each layer',
+      'how many weights stay in each layer, by magnitudes',
     ),
     'exclude': _EXCLUDE,
     'method': Field(
-      'lobs', Choice(('lobs', 'magnitude')), 'magnitude zeroes the smallest and moves nothing'
+      'lobs', Choice(('lobs', 'magnitude')), 'magnitude: only zeroes the smallest weights'
     ),
   },
   'recalibrate_batch_norm': {
     'at_epochs': Field(
-      61.0, NOT_NEGATIVE, 'when; at the very epoch of a cut the network is still dense'
+      61.0, NOT_NEGATIVE, 'when it happens; at the epoch of a cut the network is still dense'
     ),
     'batches': Field(
-      50, Integer(1), 'of training examples, unaugmented, over which moments are averaged'
+      50, Integer(1), 'batches of unaugmented training examples to average moments over'
     ),
   },
 }
@@ -328,7 +332,7 @@ SCHEDULES: dict[str, dict[str, Kind]] = {
   'rewound': {'base': Scheduled(NOT_NEGATIVE), 'length': POSITIVE, 'last': POSITIVE},
 }
 
-_LARGEST = 2**31 - 1  # what a step counts in
+_LARGEST = 2**31 - 1  # the largest number of a step
 _VARIATIONAL = Read('layers with posteriors', lambda config: config['layers'] != DETERMINISTIC)
 _SPLIT = Read("a data.name other than 'digits'", lambda config: config['data']['name'] != 'digits')
 _SHUFFLED = Read(
@@ -336,59 +340,59 @@ _SHUFFLED = Read(
   lambda config: config['data']['name'] != 'digits' and config['data']['split'] == 'shuffle',
 )
 _EXAMPLES = Optional(Integer(1))
-# The fields that every experiment has, in the blocks that they are in.
+# The fields that every experiment has, in their blocks.
 FIELDS: dict[str, Field | dict[str, Field]] = {
   'name': Field('', Name(), "set from the config's file name; enters no hash"),
   'method': Field('dense', Text(), 'what tables call this way of training; enters no hash'),
   'seed': Field(
-    0, Integer(0, 2**32 - 1), 'of the initial weights, the order of examples, all that is random'
+    0, Integer(0, 2**32 - 1), 'the seed of initial weights, order of examples, everything random'
   ),
-  'epochs': Field(180.0, Number(0.0, above=True), 'length of the run, of the training split'),
-  'batch_size': Field(128, Integer(1), 'examples a step, over all devices together'),
-  'chain': Field(SGD, Names(), 'links in the order in which updates pass them'),
-  'events': Field((), Names(), 'what happens between steps'),
+  'epochs': Field(180.0, Number(0.0, above=True), 'length of the run in training epochs'),
+  'batch_size': Field(128, Integer(1), 'examples per step, over all devices together'),
+  'chain': Field(SGD, Names(), 'links in the order in which updates pass through them'),
+  'events': Field((), Names(), 'events that happen between steps'),
   'layers': Field(
     DETERMINISTIC,
     Choice((DETERMINISTIC, *LAYERS), own='posterior'),
-    'of what networks are built',
+    'the layers that networks are built from',
   ),
   'init_from': Field(
-    None, Optional(Text()), 'run directory whose best network training starts from'
+    None, Optional(Text()), 'run directory with the network that training starts from'
   ),
   'model': {
     'name': Field('lenet300', Text(), 'the network'),
     'width': Field(None, Optional(Integer(1, 2**16)), "planes of the stem; None: the paper's"),
-    'dropout': Field(0.0, DECAY, 'rate where the dense network starts; falls as weights go'),
+    'dropout': Field(0.0, DECAY, 'rate in the dense network; it falls as weights are removed'),
     'dtype': Field(
-      'float32', Choice(('float32', 'bfloat16')), 'of the computation; parameters are float32'
+      'float32', Choice(('float32', 'bfloat16')), 'type of the computation, not the parameters'
     ),
-    'sync_batch_norm': Field(False, Flag(), 'moments over all devices, not over each for itself'),
+    'sync_batch_norm': Field(False, Flag(), 'moments over all devices, not over each alone'),
   },
   'data': {
-    'name': Field('digits', Text(), 'or mnist, fashion_mnist, cifar10, cifar100, npz:PATH'),
+    'name': Field('digits', Text(), 'digits, mnist, fashion_mnist, cifar10, cifar100 or npz:PATH'),
     'dir': Field(
-      None, Optional(Text()), 'of tensorflow-datasets; None: its own default; in no hash'
+      None, Optional(Text()), "tensorflow-datasets' folder; None: its default; enters no hash"
     ),
     'split': Field(
       'shuffle',
       Choice(('shuffle', 'first')),
-      'first: the first examples train, the last validate',
+      'shuffle: at random; first: the first examples train, the last ones validate',
       _SPLIT,
     ),
     'split_seed': Field(
-      0, Integer(0, _LARGEST), "of the shuffle, the same for every run's seed", _SHUFFLED
+      0, Integer(0, _LARGEST), "the seed of the shuffle, apart from the run's seed", _SHUFFLED
     ),
-    'validation': Field(None, _EXAMPLES, "examples; None: the data set's default"),
+    'validation': Field(None, _EXAMPLES, "validation examples; None: the data set's default"),
     'limit': Field(None, _EXAMPLES, 'training examples used; None: all'),
     'crop_padding': Field(0, Integer(0), 'pixels of zero padding before the random crop'),
-    'flip': Field(False, Flag(), 'horizontally, at random'),
+    'flip': Field(False, Flag(), 'horizontal flips at random'),
     'cutout': Field(
-      0, Integer(0), 'side in pixels of a square set to the mean, at random; 0 cuts nothing'
+      0, Integer(0), 'side in pixels of a random square set to the mean; 0: no square'
     ),
     'scale': Field(
       'standardised',
       Choice(('standardised', 'symmetric', 'centred')),
-      'by channel; symmetric: 2 x - 1; centred: x - mean image',
+      'standardised: by channel; symmetric: 2 x - 1; centred: x - mean image',
     ),
   },
   'loss': {
@@ -397,43 +401,43 @@ FIELDS: dict[str, Field | dict[str, Field]] = {
     ),
   },
   'evaluation': {
-    'every_epochs': Field(1.0, POSITIVE, 'between two evaluations on the validation split'),
+    'every_epochs': Field(1.0, POSITIVE, 'time between two evaluations on the validation split'),
     'choose_by': Field(
-      'loss', Choice(('loss', 'accuracy')), 'what is best on the validation split'
+      'loss', Choice(('loss', 'accuracy')), 'the validation figure that chooses the network'
     ),
     'batch_size': Field(
-      500, Integer(1, 2**16), 'examples, over all devices together; the last batch is filled up'
+      500, Integer(1, 2**16), 'examples over all devices together; the last batch is padded'
     ),
     'batch_norm_batches': Field(
       50,
       Integer(1),
-      "of training examples, unaugmented, for BatchNorm's averages of a deployed network",
+      "batches of unaugmented training examples for a deployed network's BatchNorm averages",
       _VARIATIONAL,
     ),
   },
   'log': {
-    'every_steps': Field(50, STEPS, 'between two lines of metrics'),
-    'checkpoint_every_epochs': Field(1.0, POSITIVE, 'between two checkpoints'),
-    'keep_checkpoints': Field(2, Integer(1), 'the latest so many; more than one for damage'),
-    'tensorboard': Field(False, Flag(), 'event files beside metrics.jsonl'),
+    'every_steps': Field(50, STEPS, 'steps between two lines of metrics'),
+    'checkpoint_every_epochs': Field(1.0, POSITIVE, 'time between two checkpoints'),
+    'keep_checkpoints': Field(2, Integer(1), 'checkpoints to keep; a second one guards the first'),
+    'tensorboard': Field(False, Flag(), 'whether to write event files beside metrics.jsonl'),
   },
 }
-BLOCKS = LINKS | EVENTS | LAYERS  # that a chain, events and layers bring along
+BLOCKS = LINKS | EVENTS | LAYERS  # the blocks that a chain, events and layers need
 
 
 def add_event(name: str, settings: Mapping[str, Any]) -> None:
-  """Makes an event of a person's own known, with its settings and their defaults."""
+  """Makes a user's own event known, with its settings and their defaults."""
   _add(EVENTS, name, {'at_epochs': Field(60.0, NOT_NEGATIVE, 'when')} | _own(name, settings))
 
 
 def add_layers(name: str, family: Family) -> None:
-  """Makes layers with a family of posteriors of a person's own known."""
+  """Makes layers with a user's own family of posteriors known."""
   _add(LAYERS, name, _of_layers(name, family))
 
 
 def _add(blocks: dict[str, dict[str, Field]], name: str, block: dict[str, Field]) -> None:
   if name in {*FIELDS, *BLOCKS, DETERMINISTIC} - {*blocks}:
-    raise ValueError('a config has something else of that name: another one is needed')
+    raise ValueError('a config has something else of that name: give it another name')
   for key, field in block.items():
     try:
       field.kind.take(field.default)
@@ -443,7 +447,7 @@ def _add(blocks: dict[str, dict[str, Field]], name: str, block: dict[str, Field]
 
 
 def base_of(name: str) -> str:
-  """Returns a duration's name without its unit, another setting's as it is.
+  """Returns a duration's name without its unit, or another setting's name as it is.
 
   Example:
     >>> base_of('begin_epochs'), base_of('batch_size')
@@ -454,7 +458,7 @@ def base_of(name: str) -> str:
 
 
 def find(block: Mapping[str, Field], name: str) -> Field | None:
-  """Returns a block's field by its name; a duration's in any unit."""
+  """Returns a block's field by its name; a duration is found in any unit."""
   if name in block:
     return block[name]
   if (base := base_of(name)) == name:

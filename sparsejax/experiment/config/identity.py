@@ -1,15 +1,15 @@
-"""What an experiment is called: its settings by name, and the hash of those that are its own."""
+"""The identity of an experiment: its settings by name, and the hash that names its runs."""
 
 import hashlib
 import json
 from collections.abc import Mapping
 from typing import Any
 
-# Fields that leave the experiment what it is: its seed (a level of its own in the path), labels,
-# how it is logged, and where the data lie.
+# Fields that do not change the experiment: the seed (a separate level of the path), labels, how it
+# is logged, and where the data lie.
 NOT_HASHED = ('seed', 'name', 'method', 'data.dir')
 LOGGING = 'log.'
-# The defaults are those of the same chain and events, so these never differ from them.
+# The defaults have the same chain and events, so these two never differ from them.
 ALWAYS_HASHED = ('chain', 'events')
 
 
@@ -28,7 +28,7 @@ def flatten(settings: Mapping[str, Any], prefix: str = '') -> dict[str, Any]:
 
 
 def at(settings: Mapping[str, Any], name: str) -> Any:
-  """Returns what nested settings hold at a dotted name, or None.
+  """Returns the value of nested settings at a dotted name, or None.
 
   Example:
     >>> at({'model': {'name': 'vgg16'}}, 'model.name'), at({'seed': 0}, 'seed.of')
@@ -41,9 +41,9 @@ def at(settings: Mapping[str, Any], name: str) -> Any:
 
 
 def experiment_of(settings: Mapping[str, Any]) -> dict[str, Any]:
-  """Returns by dotted name the settings that make an experiment: not its seed, labels or logging.
+  """Returns, by dotted name, the settings that make an experiment, without seed, labels or logging.
 
-  They are as JSON has them, in which a tuple and the list read back from config.json are the same.
+  They are in JSON's types, so that a tuple equals the list that is read back from config.json.
 
   Example:
     >>> experiment_of({'chain': ('sgd',), 'seed': 3, 'log': {'every_steps': 5}})
@@ -58,7 +58,7 @@ def experiment_of(settings: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def short_name(name: str) -> str:
-  """Returns the last two words of a field, or of a schedule's value what it is a schedule of.
+  """Returns the last two words of a field, or the name of the setting that a schedule replaces.
 
   Example:
     >>> short_name('scale_by_learning_rate.learning_rate.value'), short_name('prune.density')
@@ -71,7 +71,7 @@ def short_name(name: str) -> str:
 
 
 def short_value(value: Any) -> str:
-  """Returns a setting or a figure with four digits at most.
+  """Returns a setting or a figure with at most four digits.
 
   Example:
     >>> short_value(0.123456), short_value(32)
@@ -81,14 +81,14 @@ def short_value(value: Any) -> str:
 
 
 def hash8(config: Mapping, defaults: Mapping, version: int, digests: Mapping | None = None) -> str:
-  """Returns the name of an experiment: a hash of its chain, its events and what else it changes.
+  """Returns the hash that names an experiment: of its chain, its events and its other changes.
 
   Args:
     config: the resolved settings.
     defaults: the settings of `base.py` for the same chain and events.
-    version: raised when a default changes.
-    digests: by field name, of the content of what the field's path says nothing about: a person's
-      own arrays, a run to start from.
+    version: the version of the defaults, which rises when one changes.
+    digests: by field name, digests of contents that a path alone does not determine: a user's own
+      arrays, a run to start from.
 
   Example:
     >>> hash8({'epochs': 1, 'seed': 3}, {'epochs': 1, 'seed': 0}, 1) == hash8({}, {}, 1)

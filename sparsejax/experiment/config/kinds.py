@@ -1,4 +1,4 @@
-"""What a setting may be: each kind takes a value or a text, or says what it must be."""
+"""The kinds of settings: each takes a value or a text, or says what it must be."""
 
 import ast
 import dataclasses
@@ -11,7 +11,7 @@ from sparsejax.internal.lookup import nearest
 
 
 class WrongError(ValueError):
-  """A value that a setting can't have; the message is what it must be."""
+  """A value that a setting cannot have; the message says what it must be."""
 
 
 class Kind:
@@ -23,17 +23,17 @@ class Kind:
     """Returns the value in the setting's own type.
 
     Raises:
-      WrongError: it can't be one.
+      WrongError: the value is impossible.
     """
     return value
 
   def read(self, text: str) -> Any:
-    """Returns the value of a text from a command line, likewise."""
+    """Returns the value that a text on a command line stands for, and raises likewise."""
     return self.take(literal(text))
 
 
 def literal(text: str) -> Any:
-  """Returns a setting as Python would read it, or the text itself.
+  """Returns the value of a text that is a Python literal, or else the text itself.
 
   Example:
     >>> literal('(1, 2)'), literal('relu')
@@ -45,7 +45,7 @@ def literal(text: str) -> Any:
     return text
 
 
-LARGEST = 3.4028234663852886e38  # of float32, in which everything is computed
+LARGEST = 3.4028234663852886e38  # the largest float32, the type of all computation
 
 
 @dataclasses.dataclass(frozen=True)
@@ -87,13 +87,13 @@ class Number(Kind):
     if not (math.isfinite(value) and low and high):
       raise WrongError(self.says)
     if abs(value) > LARGEST:
-      raise WrongError(f'{self.says}, no larger than float32 has it')
+      raise WrongError(f'{self.says}, no larger than the largest float32')
     return value
 
 
 @dataclasses.dataclass(frozen=True)
 class Period(Number):
-  """A duration between two events; one of whole steps stays an integer."""
+  """A duration between two events; a whole number of steps stays an integer."""
 
   low: float = 0.0
   above: bool = True
@@ -104,7 +104,7 @@ class Period(Number):
 
 
 def is_number(value: Any) -> bool:
-  """Whether a setting is a plain number; True and False are none."""
+  """Whether a setting is a plain number; True and False are not."""
   return isinstance(value, int | float) and not isinstance(value, bool)
 
 
@@ -145,7 +145,7 @@ class Flag(Kind):
 
 
 class Word(Kind):
-  """A text as it stands, which Python is not asked to read."""
+  """A text that is taken as it stands, not read as a Python literal."""
 
   def read(self, text: str) -> Any:
     return self.take(text)
@@ -163,7 +163,7 @@ class Text(Word):
 
 
 class Name(Text):
-  """A text that a folder may be named after; '' for one that is found elsewhere."""
+  """A text that can name a folder; '' stands for a name that is found elsewhere."""
 
   says = 'a name of at most 100 letters, without a slash'
 
@@ -175,16 +175,16 @@ class Name(Text):
     return value
 
 
-NAMES_OF_ONES_OWN: dict[str, set[str]] = {}  # by kind of part: what `registry.register` was given
+NAMES_OF_ONES_OWN: dict[str, set[str]] = {}  # by kind of part: the names given to `register`
 
 
 @dataclasses.dataclass(frozen=True)
 class Choice(Word):
-  """One of some names.
+  """One of several names.
 
   Attributes:
-    names: that there are always.
-    own: the kind of part that may be a person's own as well; '' where none is.
+    names: the names that are always allowed.
+    own: the kind of registered part that may also be named; '' if there is none.
   """
 
   names: tuple[str, ...]
@@ -223,7 +223,7 @@ class Optional(Kind):
 
 
 def _saying(says, take, value):
-  """What `take` returns; what it refuses is refused in other words."""
+  """Returns what `take` returns; if it refuses, raises with the words `says` instead."""
   try:
     return take(value)
   except WrongError:
@@ -291,7 +291,7 @@ class Sides(Kind):
 
 @dataclasses.dataclass(frozen=True)
 class Table(Kind):
-  """Values of one kind by names of a person's own."""
+  """Values of one kind, under names that the user chooses."""
 
   kind: Kind
 
@@ -307,7 +307,7 @@ class Table(Kind):
 
 @dataclasses.dataclass(frozen=True)
 class Scheduled(Kind):
-  """A number, or a schedule's block in its place."""
+  """A number, or a schedule's block instead of it."""
 
   kind: Kind
 

@@ -1,4 +1,4 @@
-"""A config file: Python with a function get_config(), whose errors name their line."""
+"""Loads config files: Python with a function get_config(); errors name their line."""
 
 import hashlib
 import importlib.util
@@ -17,12 +17,12 @@ from sparsejax.internal.lookup import nearest
 
 
 def load(file: str) -> ConfigDict:
-  """Returns what the config file NAME.py:ARGUMENT makes, by itself.
+  """Returns the config that NAME.py:ARGUMENT makes, before any overrides.
 
-  Where no file is named NETWORK_METHOD.py, it is METHOD.py with NETWORK ahead of its argument.
+  If there is no file NETWORK_METHOD.py, METHOD.py is taken, with NETWORK before its argument.
 
   Raises:
-    UsageError: in one line, with the line of the file where it is the file's fault.
+    UsageError: says in one line what is wrong, with the line of the file if the file is at fault.
   """
   path, _, text = file.partition(':')
   if not path:
@@ -31,7 +31,7 @@ def load(file: str) -> ConfigDict:
   if file.endswith(':'):
     raise UsageError(f'config={printable(file)} must have an argument after its colon, or no colon')
   network, underscore, method = place.name.partition('_')
-  if underscore and not os.path.isfile(place):  # which no name makes raise
+  if underscore and not os.path.isfile(place):  # isfile raises for no name
     place, text = place.parent / method, f'{network},{text}' if text else network
   if not os.path.isfile(place):
     raise UsageError(no_config(named))
@@ -51,21 +51,21 @@ def load(file: str) -> ConfigDict:
 
 
 def execute(place: pathlib.Path, field: str = 'parts') -> types.ModuleType:
-  """Returns the module that a file of Python is; whatever it registers is then known.
+  """Runs a Python file and returns its module; parts that it registers are then known.
 
   Args:
-    place: of the file.
-    field: that names it, for the message.
+    place: the path of the file.
+    field: the field that names it, for the message.
 
   Raises:
-    UsageError: in one line, with the line of the file where it is the file's fault.
+    UsageError: says in one line what is wrong, with the line of the file if the file is at fault.
   """
   spec = importlib.util.spec_from_file_location(_name_of_module(place), place)
   if spec is None or spec.loader is None or not os.path.isfile(place):
     raise UsageError(f'{field}={shown(str(place))} must be a file of Python, NAME.py')
   module = importlib.util.module_from_spec(spec)
-  sys.modules[spec.name] = module  # where dataclasses and inspect look for the file of a class
-  # A config imports its neighbours by their folder's name, from wherever it is called.
+  sys.modules[spec.name] = module  # dataclasses and inspect look here for the file of a class
+  # A config imports its neighbours by their folder's name, whatever the current directory is.
   here, around = str(pathlib.Path.cwd()), str(place.resolve().parent.parent)
   sys.path[:0] = [here] if here not in sys.path else []
   sys.path += [around] if around not in sys.path else []
@@ -100,7 +100,7 @@ class TellingWhere:
     raise UsageError(f'{where}: {named}') from error
 
   def _where(self, error, trace) -> str:
-    """FILE:LINE, the file as it was named; of what it can't import for its syntax, that file."""
+    """FILE:LINE of the file as it was named, or of an imported file with a syntax error."""
     if isinstance(error, SyntaxError) and error.filename:
       found = [(error.filename, error.lineno)]
     else:
@@ -115,12 +115,10 @@ class TellingWhere:
 
 
 def no_config(path: pathlib.Path) -> str:
-  """Returns that there is no such config, and which there are beside where it would be."""
+  """Returns a message that a config does not exist, with the configs that its folder has."""
   folder = path.parent if os.path.isdir(path.parent) else pathlib.Path('configs')
   files = sorted(folder.glob('*.py')) if folder.is_dir() else []
   known = [file.stem for file in files if 'def get_config' in file.read_text(errors='replace')]
   names = ', '.join(known) if 0 < len(known) < 30 else f'{len(known)} configs'
-  there = (
-    f'{nearest(path.stem, known)} in {folder} there are {names}' if known else ' it must be NAME.py'
-  )
+  there = f'{nearest(path.stem, known)} {folder} has {names}' if known else ' it must be NAME.py'
   return f'config={printable(path)}: there is no such file;{there}'

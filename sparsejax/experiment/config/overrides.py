@@ -1,4 +1,4 @@
-"""What a command line changes of a config: --config.FIELD=VALUE."""
+"""Changes that a command line makes to a config: --config.FIELD=VALUE."""
 
 import copy
 import re
@@ -19,10 +19,10 @@ FLAG = re.compile(r'--config(?:\.(?P<field>[^=]+))?(?:=(?P<value>.*))?', re.DOTA
 
 
 class Asked(NamedTuple):
-  """What a command line says of a config.
+  """What a command line says about a config.
 
   Attributes:
-    file: NAME.py, with :ARGUMENT where there is one; None where it names none.
+    file: NAME.py, perhaps with :ARGUMENT; None if it names no file.
     changes: the texts of the fields that it sets, by dotted name.
     rest: its other arguments.
   """
@@ -33,10 +33,10 @@ class Asked(NamedTuple):
 
 
 def split(argv: Sequence[str]) -> Asked:
-  """Returns what a command line, without the command's name, says of a config.
+  """Returns what a command line, without the command's name, says about a config.
 
   Raises:
-    UsageError: a flag without a value, or a second file.
+    UsageError: a flag has no value, or there is a second file.
 
   Example:
     >>> split(['--config=a.py:1', '--config.seed=3', '--out=x']).changes
@@ -57,21 +57,21 @@ def split(argv: Sequence[str]) -> Asked:
     if field is not None:
       changes[field] = value
     elif file is not None:
-      raise UsageError(f'--config is given twice, as {file} and {value}: one file makes a config')
+      raise UsageError(f'--config is given twice, as {file} and {value}: give only one file')
     else:
       file = value
   return Asked(file, changes, rest)
 
 
 def applied(config: ConfigDict, changes: Mapping[str, str]) -> dict[str, Any]:
-  """Returns a config's settings with fields set to what texts say, and the blocks these need.
+  """Returns a config's settings with some fields set from texts, and the blocks that these need.
 
   Args:
-    config: as its file makes it; it stays as it is.
+    config: the config as its file makes it; it is not changed.
     changes: texts by dotted field.
 
   Raises:
-    ValueError: an unknown field, or a text that is no value of its field.
+    ValueError: a field is unknown, or a text is no value of its field.
   """
   config = copy.deepcopy(config)
   _refuse_two_units(changes)
@@ -92,7 +92,7 @@ def _refuse_two_units(changes: Mapping[str, str]) -> None:
   for name in changes:
     before = by_base.setdefault(fields.base_of(name), name)
     if before != name:
-      raise ValueError(f'{before} and {name} are one duration: it must be given in one unit')
+      raise ValueError(f'{before} and {name} are one duration: give it in only one unit')
 
 
 def _names_blocks(name: str) -> bool:
@@ -104,7 +104,7 @@ def _names_links(name: str) -> bool:
 
 
 def _decide(config: ConfigDict, name: str, text: str) -> None:
-  """Sets a field that decides which blocks there are."""
+  """Sets a field that decides which blocks exist."""
   block, _, key = name.rpartition('.')
   field = fields.FIELDS[key] if not block else fields.find(fields.BLOCKS.get(block, {}), key)
   if not isinstance(field, Field) or (block and block not in config):
@@ -116,7 +116,7 @@ def _decide(config: ConfigDict, name: str, text: str) -> None:
 def _complete(config: ConfigDict) -> None:
   try:
     base.complete(config)
-  except (AttributeError, KeyError, TypeError):  # `check` says what is missing or no tuple
+  except (AttributeError, KeyError, TypeError):  # `check` will say what is missing or no tuple
     return
 
 
@@ -124,14 +124,14 @@ def put(settings: dict[str, Any], name: str, value: Any, take: Take = check.take
   """Sets one field, in place.
 
   Args:
-    settings: nested and plain; the blocks along the way are the caller's own.
-    name: dotted. A duration's may have another unit; a schedule's block may be named where a number
-      stands, and a number set where a block stands.
-    value: as `take` takes it.
+    settings: nested and plain; the blocks along the name must be the caller's own.
+    name: the dotted name. A duration may be given in another unit; a setting of a schedule may be
+      named where a number stands, and a number may replace a schedule's block.
+    value: the value that `take` receives.
     take: (name, value, kind) -> the value in the field's own type.
 
   Raises:
-    ValueError: an unknown field, or a value that the field can't have.
+    ValueError: the field is unknown, or it cannot have this value.
   """
   known = dict(_known(settings))
   field = known.get(name) or _in_another_unit(settings, name)
@@ -147,14 +147,14 @@ def put(settings: dict[str, Any], name: str, value: Any, take: Take = check.take
 
 
 def _set(block: dict[str, Any], key: str, value: Any) -> None:
-  """Sets a value; a duration in the place of the same one in another unit."""
+  """Sets a value; a duration replaces the same duration in another unit."""
   for other in [k for k in block if k != key and fields.base_of(k) == fields.base_of(key) != k]:
     del block[other]
   block[key] = value
 
 
 def _is_foreign(name: str) -> bool:
-  """Whether a dotted name begins with a link of Optax that has no fields here."""
+  """Whether a dotted name begins with an Optax link that has no fields here."""
   return name.partition('.')[0] not in {**fields.FIELDS, **fields.BLOCKS}
 
 
@@ -167,7 +167,7 @@ def _read(name: str, text: str, kind: Kind) -> Any:
 
 
 def _known(settings: Mapping[str, Any]) -> list[tuple[str, Field]]:
-  """The fields that these settings have, by dotted name."""
+  """The fields of these settings, by dotted name."""
   able = {
     name: value
     for name, value in settings.items()
@@ -184,7 +184,7 @@ def _in_another_unit(settings: Mapping[str, Any], name: str) -> Field | None:
 
 
 def _kind_of_table(name: str) -> Kind | None:
-  """What the entries may be of a table that a dotted name of three parts or more is in."""
+  """The kind of the entries of the table that a dotted name of three or more parts lies in."""
   block, _, rest = name.partition('.')
   table, _, entry = rest.partition('.')
   field = fields.find(fields.BLOCKS.get(block, {}), table)
@@ -192,7 +192,7 @@ def _kind_of_table(name: str) -> Kind | None:
 
 
 def _place(settings: dict[str, Any], name: str) -> tuple[dict[str, Any] | None, str]:
-  """The block that a dotted name is in, and its key there; None where there is no such block."""
+  """The block that a dotted name lies in, or None if it does not exist, and its key there."""
   *parents, key = name.split('.')
   if _kind_of_table(name):
     parents, key = parents[:2], '.'.join(name.split('.')[2:])
@@ -201,13 +201,13 @@ def _place(settings: dict[str, Any], name: str) -> tuple[dict[str, Any] | None, 
     if not isinstance(block, dict):
       return None, key
     if parent not in block and i == 0 and parent in check.used_blocks(settings):
-      block[parent] = {}  # a link of Optax, whose settings are its own
+      block[parent] = {}  # an Optax link, whose settings are its own arguments
     block = block.get(parent)
   return (block if isinstance(block, dict) else None), key
 
 
 def _unknown(settings: Mapping[str, Any], name: str) -> str:
-  """That there is no such field, with the nearest; or that its block is not in use."""
+  """A message that there is no such field, with the nearest, or that its block is not in use."""
   block = name.partition('.')[0]
   if block in fields.BLOCKS and block not in settings:
     return f"config.{name} is set, but chain, events and layers name no '{block}'"

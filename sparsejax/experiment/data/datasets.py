@@ -1,4 +1,4 @@
-"""Data sets: a name becomes arrays, split into training, validation and test."""
+"""Data sets by name, as arrays split into training, validation and test."""
 
 import os
 from typing import NamedTuple
@@ -12,16 +12,16 @@ from sparsejax.internal.lookup import lookup
 
 
 class Dataset(NamedTuple):
-  """Three splits, and the moments by which their pixels are normalised."""
+  """Three splits, and the moments used to normalise their pixels."""
 
   name: str
   train: Split
   validation: Split
   test: Split
   num_classes: int
-  mean: tuple[float, ...]  # one a channel, of pixels in [0, 1]
+  mean: tuple[float, ...]  # one per channel, for pixels in [0, 1]
   std: tuple[float, ...]
-  digest: str | None  # sha256 of the content where the name does not determine it
+  digest: str | None  # sha256 of the content, if the name does not determine it
 
 
 def load(
@@ -36,28 +36,29 @@ def load(
 ) -> Dataset:
   """Returns the data set of this name as arrays in memory, which JAX on CPU does not copy.
 
-  Names: `digits` (scikit-learn's 1,797 images of 8x8, there without any download), `mnist`,
-  `fashion_mnist`, `cifar10`, `cifar100`, and `npz:PATH`, a person's own arrays. The four in the
-  middle are read from a folder that tensorflow-datasets prepared; where it lacks them they are
-  downloaded and prepared there first. TensorFlow is not needed.
+  The names are `digits` (scikit-learn's 1,797 images of 8x8, which need no download), `mnist`,
+  `fashion_mnist`, `cifar10`, `cifar100`, and `npz:PATH` for a user's own arrays. The four in the
+  middle are read from a folder that tensorflow-datasets prepared; if one is missing there, it is
+  downloaded and prepared first. TensorFlow is not needed.
 
   Args:
     name: the data set.
     directory: the folder of prepared data sets; None is tensorflow-datasets' own,
-      `TFDS_DATA_DIR` or `~/tensorflow_datasets`. `digits` and `npz:` have no use for it.
+      `TFDS_DATA_DIR` or `~/tensorflow_datasets`. `digits` and `npz:` do not use it.
     split: `shuffle` takes the validation examples at random, by `split_seed`; `first` keeps the
-      first examples for training and takes the last ones. `digits` are always in the one order of a
+      first examples for training and takes the last ones. `digits` always have the order of one
       fixed shuffle: 1,197 for training, 300 for validation, 300 for the test.
     validation: the number of examples taken from the published training set; None takes the data
-      set's own: 10,000 for CIFAR, 5,000 for MNIST, 300 for the digits, a tenth of a person's own.
-      0 leaves the validation split empty.
+      set's default: 10,000 for CIFAR, 5,000 for MNIST, 300 for the digits, a tenth of a user's
+      own arrays. 0 leaves the validation split empty.
     split_seed: the seed of `shuffle`, and of nothing else.
-    limit: keep this many of the training examples, the first, for a shortened run. The moments
+    limit: how many training examples to keep, from the first on, for a shortened run. The moments
       stay those of the full training split, so that a shortened run sees the same inputs.
-    cache: keep the decoded arrays in the user's cache folder (`SPARSEJAX_CACHE` names another).
+    cache: whether to keep the decoded arrays in the user's cache folder (`SPARSEJAX_CACHE` names
+      another).
 
   Raises:
-    ValueError: one line that names the field, the value, and what is allowed.
+    ValueError: says in one line the field, the value, and what it must be.
 
   Example:
     >>> digits = load('digits')

@@ -1,4 +1,4 @@
-"""A person's own arrays: an npz file, every way in which it may be wrong refused in one line."""
+"""A user's own arrays: an npz file; whatever is wrong with it is refused in one line."""
 
 import hashlib
 import os
@@ -11,27 +11,28 @@ from sparsejax.experiment.terminal.errors import in_one_line
 
 
 def read_npz(path: str | os.PathLike) -> tuple[Whole, str]:
-  """Returns the four arrays of an npz file, checked, and the sha256 of their content.
+  """Returns the four checked arrays of an npz file, and the sha256 of their content.
 
-  Wanted are `x_train`, `x_test`: uint8 of shape (examples, height, width, channels), or without
-  channels for grey images, and `y_train`, `y_test`: integers from 0 of shape (examples,).
+  The file must hold `x_train` and `x_test`, uint8 of shape (examples, height, width, channels), or
+  without channels for grey images; and `y_train` and `y_test`, integers from 0 of shape
+  (examples,).
 
   Raises:
-    ValueError: one line that names the file, the array and what is wrong with it.
+    ValueError: says in one line the file, the array and what is wrong with it.
   """
   where = f"data.name='npz:{os.fspath(path)}'"
   if not os.fspath(path):
-    raise ValueError(f'{where} must have the path of an npz file after its colon: npz:PATH')
+    raise ValueError(f'{where} must have the path of an npz file after its colon, as in npz:PATH')
   arrays = _npz_arrays(path, where)
   splits = {}
   for part in ('train', 'test'):
     images, labels = arrays[f'x_{part}'], arrays[f'y_{part}']
     if images.dtype != np.uint8:
-      raise ValueError(f'{where}: x_{part} is {images.dtype}, must be uint8')
+      raise ValueError(f'{where}: x_{part} is {images.dtype}; it must be uint8')
     if images.ndim not in (3, 4) or 0 in images.shape:
       raise ValueError(
-        f'{where}: x_{part} has shape {images.shape}, must be (examples, height, width, channels) '
-        'or (examples, height, width), none of them 0'
+        f'{where}: x_{part} has shape {images.shape}; it must be (examples, height, width, '
+        'channels) or (examples, height, width), without a 0'
       )
     if _is_channels_first(images.shape):
       raise ValueError(
@@ -40,8 +41,8 @@ def read_npz(path: str | os.PathLike) -> tuple[Whole, str]:
       )
     if labels.dtype.kind not in 'iu' or labels.ndim != 1:
       raise ValueError(
-        f'{where}: y_{part} is {labels.dtype} of shape {labels.shape}, must be integers of shape '
-        '(examples,)'
+        f'{where}: y_{part} is {labels.dtype} of shape {labels.shape}; it must be integers '
+        'of shape (examples,)'
       )
     if len(images) != len(labels):
       raise ValueError(f'{where}: {len(images)} images in x_{part}, {len(labels)} in y_{part}')
@@ -51,7 +52,7 @@ def read_npz(path: str | os.PathLike) -> tuple[Whole, str]:
     raise ValueError(
       f'{where}: images of shape {x_train.shape[1:]} in x_train, {x_test.shape[1:]} in x_test'
     )
-  # The largest label makes the classifier as wide: an identifier taken for one has to be refused.
+  # The largest label sets the classifier's width, so identifiers mistaken for labels are refused.
   for part, labels, high in (('train', y_train, 2**16 - 1), ('test', y_test, int(y_train.max()))):
     if labels.min() < 0 or labels.max() > high:
       raise ValueError(
@@ -66,7 +67,7 @@ def read_npz(path: str | os.PathLike) -> tuple[Whole, str]:
 
 
 def _is_channels_first(shape: tuple[int, ...]) -> bool:
-  """Whether images are grey or coloured with the channels ahead of the height.
+  """Whether images are grey or coloured with the channels before the height.
 
   Example:
     >>> [_is_channels_first(s) for s in ((9, 3, 32, 32), (9, 32, 32, 3), (9, 3, 3, 3), (9, 28, 28))]
@@ -80,12 +81,12 @@ def _npz_arrays(path: str | os.PathLike, where: str) -> dict[str, np.ndarray]:
   names = ('x_train', 'y_train', 'x_test', 'y_test')
   try:
     os.stat(path)
-    if not zipfile.is_zipfile(path):  # of a .npy or a pickle np.load would speak otherwise
-      raise ValueError('not an npz file, or cut short')
+    if not zipfile.is_zipfile(path):  # np.load would say something else about a .npy or a pickle
+      raise ValueError('it is not an npz file, or it is cut short')
     with np.load(path, allow_pickle=False) as file:
       missing = [name for name in names if name not in file.files]
       if missing:
-        raise ValueError(f'lacks {", ".join(missing)}; must hold {", ".join(names)}')
+        raise ValueError(f'it lacks {", ".join(missing)}; it must hold {", ".join(names)}')
       return {name: np.asarray(file[name]) for name in names}
   except Exception as error:  # a damaged zip raises nearly anything
     raise ValueError(f'{where}: {in_one_line(error)}') from error

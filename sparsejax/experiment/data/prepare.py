@@ -1,10 +1,10 @@
 """Data sets of tensorflow-datasets, prepared and decoded without TensorFlow.
 
 tensorflow-datasets downloads, checks, shuffles and writes array_record without TensorFlow, but
-needs it to open what it has downloaded and to encode an array as PNG. The builders below are its
-own but for these two things: archives are read with the standard library and NumPy, and images
-handed over as Pillow's. So a folder prepared here is one of tensorflow-datasets', with the same
-records in the same order, and anybody's `tfds.data_source` reads it.
+needs it to open a download and to encode an array as PNG. The builders below are its own except
+for these two things: archives are read with the standard library and NumPy, and images are handed
+over as Pillow's. A folder prepared here therefore has the same records in the same order as one
+that tensorflow-datasets prepares, and any `tfds.data_source` reads it.
 """
 
 import contextlib
@@ -30,14 +30,14 @@ from tensorflow_datasets.core.download import download_manager, downloader
 from sparsejax.experiment.machine.files import is_of_the_system
 from sparsejax.experiment.terminal.errors import in_one_line
 
-# tensorflow-datasets' ten attempts double their wait each time: three minutes and a half before it
-# is said that there is no network. Three take a second.
+# tensorflow-datasets makes ten attempts and doubles the wait each time: without a network that
+# takes three and a half minutes. Three attempts take a second.
 ATTEMPTS = 3
-_RETRIES = standard_logging.getLogger('urllib3.connectionpool')  # warns of each of them
+_RETRIES = standard_logging.getLogger('urllib3.connectionpool')  # warns of each attempt
 
 
 class _Idx:
-  """MNIST's format: images and labels of each split in a gzipped idx file each."""
+  """MNIST's format: for each split one gzipped idx file of images and one of labels."""
 
   URL: str
 
@@ -88,7 +88,7 @@ class _Binary:
       yield index, {'id': f'{prefix}{index:05d}', 'image': Image.fromarray(image), **labels}
 
 
-# Under the names of the originals, which are also the names of the folders. What makes examples
+# The classes have the names of the originals, which also name the folders. `_generate_examples`
 # takes other arguments than theirs, but only `_split_generators`, which is here too, calls it.
 class MNIST(  # ty: ignore[incompatible-method-override]
   _Idx, tfds.image_classification.MNIST, skip_registration=True
@@ -124,16 +124,16 @@ _DOWNLOAD_ERRORS = (
 
 
 def prepare(name: str, root: pathlib.Path) -> pathlib.Path:
-  """Downloads a data set, checks it against the registered sums, and writes it as array_record.
+  """Downloads a data set, checks it against the registered checksums, and writes array_record.
 
-  The folder appears under its own name only when it is complete: what a killed process leaves is
-  called `incomplete.*` or lies among the downloads, and nothing takes it for data.
+  The folder gets its own name only when it is complete: what a killed process leaves is called
+  `incomplete.*` or lies among the downloads, and nothing takes it for data.
 
   Returns:
     The folder, `root/name/version`.
 
   Raises:
-    ValueError: one line that says what failed.
+    ValueError: says in one line what failed.
   """
   folder = root / name / str(_BUILDERS[name].VERSION)
   missing = [path for path in (root / name, root / 'downloads', root) if not path.exists()]
@@ -154,7 +154,7 @@ def prepare(name: str, root: pathlib.Path) -> pathlib.Path:
   except Exception as error:
     for path in missing:
       _remove_empty(path)
-    if not (folder / 'dataset_info.json').exists():  # it does where another process was faster
+    if not (folder / 'dataset_info.json').exists():  # it exists if another process was faster
       what = 'downloading' if isinstance(error, _DOWNLOAD_ERRORS) else 'preparing'
       raise ValueError(
         f"data.dir='{root}' holds no prepared '{name}' and {what} it failed: {_line(error)}; "
@@ -164,7 +164,7 @@ def prepare(name: str, root: pathlib.Path) -> pathlib.Path:
 
 
 def _remove_empty(folder: pathlib.Path) -> None:
-  """Removes of a folder, and of those in it, each that holds no file."""
+  """Removes a folder, and the folders in it, if they hold no file."""
   for path, _, _ in os.walk(folder, topdown=False):
     with contextlib.suppress(OSError):
       os.rmdir(path)
@@ -174,14 +174,14 @@ def decode(folder: pathlib.Path, split: str) -> tuple[np.ndarray, np.ndarray]:
   """Returns images (uint8) and labels (int32) of one split, in the order of the records.
 
   Raises:
-    ValueError: one line that names the folder, where it is damaged or in another format.
+    ValueError: the folder, named in one line, is damaged or in another format.
   """
   try:
     builder: Any = tfds.builder_from_directory(folder)
     formats = sorted(file_format.value for file_format in builder.info.available_file_formats())
     if 'array_record' not in formats:
-      raise ValueError(f'it is in {" and ".join(formats)}, only array_record needs no TensorFlow')
-    # Pillow decodes the PNGs, whether or not OpenCV, which tensorflow-datasets prefers, is there.
+      raise ValueError(f'it is in {" and ".join(formats)}; only array_record needs no TensorFlow')
+    # Pillow decodes the PNGs, even if OpenCV, which tensorflow-datasets prefers, is installed.
     source = builder.as_data_source(
       split, decoders={'image': tfds.decode.SkipDecoding()}, file_format='array_record'
     )
@@ -195,12 +195,12 @@ def decode(folder: pathlib.Path, split: str) -> tuple[np.ndarray, np.ndarray]:
         labels[key] = example['label']
   except (
     Exception
-  ) as error:  # the readers of JSON, array_record, protos and PNG have each their own
-    advice = 'give another folder, or remove that one, and it is downloaded again'
+  ) as error:  # the readers of JSON, array_record, protos and PNG each raise their own
+    advice = 'give another folder, or remove that one to download it again'
     if is_of_the_system(error):
       advice = 'nothing was changed; try again'
     raise ValueError(
-      f"data.dir='{folder.parent.parent}': '{folder.parent.name}/{folder.name}' can't be read: "
+      f"data.dir='{folder.parent.parent}': '{folder.parent.name}/{folder.name}' cannot be read: "
       f'{_line(error)}; {advice}'
     ) from error
   return images, labels
@@ -209,18 +209,18 @@ def decode(folder: pathlib.Path, split: str) -> tuple[np.ndarray, np.ndarray]:
 def read_idx(path: str | os.PathLike) -> np.ndarray:
   """Returns the array of a gzipped idx file of unsigned bytes.
 
-  The format: 0, 0, the type (8 is uint8), the number of axes; each axis' length as a big-endian
-  uint32; the elements.
+  The format is 0, 0, the type (8 is uint8), the number of axes; the length of each axis as a
+  big-endian uint32; the elements.
 
   Raises:
-    ValueError: the file, and that it is damaged.
-    OSError: it can't be read now.
+    ValueError: the file is damaged.
+    OSError: the file cannot be read now.
   """
   try:
     with gzip.open(path) as file:
       content = file.read()
     if content[:3] != b'\0\0\x08':
-      raise ValueError(f'starts with {content[:3]!r}, not with an idx header of uint8')
+      raise ValueError(f'it starts with {content[:3]!r}, not with an idx header of uint8')
     shape = np.frombuffer(content, '>u4', count=content[3], offset=4)
     return np.frombuffer(content, np.uint8, offset=4 + 4 * content[3]).reshape(shape)
   except (OSError, EOFError, zlib.error, ValueError, IndexError) as error:
@@ -232,11 +232,12 @@ def read_idx(path: str | os.PathLike) -> np.ndarray:
 def read_tar(path: str | os.PathLike) -> dict[str, bytes]:
   """Returns the content of every file in a tar archive, by name.
 
-  One pass in the archive's order: to seek back in a gzip stream is to decompress it again.
+  It makes one pass in the archive's order, because seeking back in a gzip stream decompresses it
+  again.
 
   Raises:
-    ValueError: the archive, and that it is damaged.
-    OSError: it can't be read now.
+    ValueError: the archive is damaged.
+    OSError: the archive cannot be read now.
   """
   try:
     with tarfile.open(path) as tar:
@@ -252,6 +253,6 @@ def read_tar(path: str | os.PathLike) -> dict[str, bytes]:
 
 
 def _line(error: BaseException) -> str:
-  """Returns an error in one line, with its type: a KeyError's message is only the key."""
+  """Returns an error in one line, with its type, since a KeyError's message is only the key."""
   line = f'{type(error).__name__}: {in_one_line(error)}'
-  return line if len(line) <= 300 else f'{line[:100]} ... {line[-200:]}'  # an image, say
+  return line if len(line) <= 300 else f'{line[:100]} ... {line[-200:]}'  # it may quote an image

@@ -1,4 +1,4 @@
-"""Where the data sets with names come from: embedded, or prepared by tensorflow-datasets."""
+"""The sources of the named data sets: embedded, or prepared by tensorflow-datasets."""
 
 import functools
 import hashlib
@@ -17,18 +17,18 @@ from sparsejax.experiment.terminal.errors import in_one_line
 
 
 class Source(NamedTuple):
-  """What is known of a data set before it is read."""
+  """What is known about a data set before it is read."""
 
   read: Callable[[str | os.PathLike | None, bool], Whole]  # (directory, cache)
   num_classes: int
-  validation: int  # examples, where the caller does not say
-  moments: tuple[tuple[float, ...], tuple[float, ...]] | None = None  # None: computed
+  validation: int  # examples, unless the caller says otherwise
+  moments: tuple[tuple[float, ...], tuple[float, ...]] | None = None  # None: they are computed
 
 
 def _read_digits(directory: str | os.PathLike | None, cache: bool) -> Whole:
-  """Returns 1,497 + 300 real handwritten digits: the one data set that is always there.
+  """Returns 1,497 + 300 real handwritten digits, the one data set that is always available.
 
-  They go through the cache for the sake of the import: scikit-learn takes two seconds.
+  They go through the cache to save the import of scikit-learn, which takes two seconds.
   """
   del directory
   version = importlib.metadata.version('scikit-learn')
@@ -47,12 +47,12 @@ def _decode_digits() -> Whole:
 
 
 def _read_prepared(name: str, directory: str | os.PathLike | None, cache: bool) -> Whole:
-  """Returns the arrays of a prepared folder, by way of the cache; prepares it where it is not."""
+  """Returns the arrays of a prepared folder, through the cache; prepares it if it is missing."""
   default = os.environ.get('TFDS_DATA_DIR') or '~/tensorflow_datasets'
   root = pathlib.Path(directory or default).expanduser()
-  if directory and not os.path.isdir(root):  # one that is mistyped must not be made
+  if directory and not os.path.isdir(root):  # a mistyped folder must not be created
     raise ValueError(
-      f"data.dir='{directory}' must be a folder that is there: {name} is prepared in it if missing"
+      f"data.dir='{directory}' must be an existing folder; {name} is prepared in it if missing"
     )
   folder = _prepared(name, root)
 
@@ -66,12 +66,12 @@ def _read_prepared(name: str, directory: str | os.PathLike | None, cache: bool) 
   try:
     identity = _identity(folder)
   except OSError as error:
-    raise ValueError(f"data.dir='{root}': '{name}' can't be read: {in_one_line(error)}") from error
+    raise ValueError(f"data.dir='{root}': '{name}' cannot be read: {in_one_line(error)}") from error
   return cached(f'{name}-{folder.name}-{identity}', decode)
 
 
 def _prepared(name: str, root: pathlib.Path) -> pathlib.Path:
-  """The folder of a data set, prepared first where there is none."""
+  """The folder of a data set, which is prepared first if there is none."""
   if (folder := find_prepared(name, root)) is not None:
     return folder
   from sparsejax.experiment.data import prepare
@@ -80,7 +80,7 @@ def _prepared(name: str, root: pathlib.Path) -> pathlib.Path:
 
 
 def find_prepared(name: str, root: pathlib.Path) -> pathlib.Path | None:
-  """Returns the newest version of the data set that is finished in this folder, or None."""
+  """Returns the newest finished version of the data set in this folder, or None."""
   versions = [
     path.parent
     for path in root.glob(f'{name}/*/dataset_info.json')
@@ -98,8 +98,8 @@ def _identity(folder: pathlib.Path) -> str:
   return digest.hexdigest()[:16]
 
 
-# The std that everybody uses for CIFAR-10 is the mean over images of each image's own std. Over all
-# pixels of the training set it is (0.2470, 0.2435, 0.2616), and CIFAR-100's below is of that kind.
+# The std in common use for CIFAR-10 is the mean over images of each image's own std. Over all
+# pixels of the training set it is (0.2470, 0.2435, 0.2616); CIFAR-100's below is of this kind.
 SOURCES = {
   'digits': Source(_read_digits, 10, 300),
   'mnist': Source(functools.partial(_read_prepared, 'mnist'), 10, 5_000),

@@ -9,14 +9,14 @@ from sparsejax.internal.lookup import lookup
 
 
 class Split(NamedTuple):
-  """Images with their labels, one of each for every example."""
+  """Images and labels, one of each for every example."""
 
   images: np.ndarray  # shape=(examples, height, width, channels), dtype=uint8
   labels: np.ndarray  # shape=(examples,), dtype=int32
 
 
 class Whole(NamedTuple):
-  """A data set as it is published: the validation split is not yet taken."""
+  """A data set as published, before the validation split is taken from it."""
 
   train: Split
   test: Split
@@ -25,7 +25,7 @@ class Whole(NamedTuple):
 def take_validation(
   train: Split, *, validation: int, split: str = 'shuffle', split_seed: int = 0
 ) -> tuple[Split, Split]:
-  """Splits off `validation` examples: the last of the order that `split` gives.
+  """Splits off `validation` examples, the last ones in the order that `split` gives.
 
   Example:
     >>> whole = Split(np.zeros((4, 1, 1, 1), np.uint8), np.arange(4, dtype=np.int32))
@@ -35,7 +35,7 @@ def take_validation(
   """
   order = lookup('data.split', split, {'shuffle': shuffled, 'first': _in_order})
   count = len(train.labels)
-  check_integer('data.validation', validation, 0, count - 1, 'training examples less one')
+  check_integer('data.validation', validation, 0, count - 1, 'one less than the training examples')
   check_integer('data.split_seed', split_seed, 0, 2**63 - 1, 'seeds')
   indices = order(count, split_seed)
   kept, taken = indices[: count - validation], indices[count - validation :]
@@ -43,15 +43,15 @@ def take_validation(
 
 
 def take(split: Split, indices: np.ndarray) -> Split:
-  """Returns these examples of a split, in memory that JAX on CPU shares."""
+  """Returns these examples of a split, in memory that JAX on CPU can share."""
   return Split(*(alignment.take(array, indices) for array in split))
 
 
 def moments(images: np.ndarray) -> tuple[tuple[float, ...], tuple[float, ...]]:
-  """Returns mean and standard deviation of each channel, of pixels scaled to [0, 1].
+  """Returns the mean and standard deviation of each channel, for pixels scaled to [0, 1].
 
-  The sums are of integers and so exact: no order of summation can change a bit of the result. A
-  channel that never varies has std 1, so that normalising it gives zeros.
+  Integers are summed, so the sums are exact: no order of summation changes a bit of the result. A
+  channel that never varies gets std 1, so that normalising it gives zeros.
 
   Example:
     >>> moments(np.array([0, 255], np.uint8).reshape(2, 1, 1, 1))
@@ -66,9 +66,9 @@ def moments(images: np.ndarray) -> tuple[tuple[float, ...], tuple[float, ...]]:
 
 
 def shuffled(count: int, seed: int) -> np.ndarray:
-  """Returns the numbers below `count` in the order of a seed, the same for good."""
-  # NumPy promises the raw bits of PCG64 for good, and Generator.permutation's of one version only
-  # (NEP 19): a split must outlive the version that drew it.
+  """Returns the numbers below `count` in the order of a seed, the same in every version."""
+  # NumPy promises that the raw bits of PCG64 never change, but promises Generator.permutation only
+  # within a version (NEP 19). A split must outlive the version that drew it.
   return np.argsort(np.random.PCG64(seed).random_raw(count), kind='stable')
 
 
@@ -78,7 +78,7 @@ def _in_order(count: int, seed: int) -> np.ndarray:
 
 
 def check_integer(field: str, value: int, low: int, high: int, of: str) -> None:
-  """Refuses what is no whole number from `low` to `high`, by the name of its field."""
+  """Refuses a value that is no whole number from `low` to `high`; the message names its field."""
   if isinstance(value, bool) or not isinstance(value, int | np.integer):
     raise ValueError(f'{field}={value!r} must be a whole number')
   if not low <= value <= high:

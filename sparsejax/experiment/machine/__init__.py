@@ -1,1 +1,1 @@
-"""The machine: its devices and processes, its memory, its files, and what it calls itself."""
+"""The machine: its devices and processes, its memory, its files, and its description."""

@@ -1,4 +1,4 @@
-"""A persistent cache of compiled programs: these models take 20 to 60 s to compile."""
+"""A persistent cache of compiled programs, since these models take 20 to 60 s to compile."""
 
 import contextlib
 import hashlib
@@ -15,10 +15,10 @@ from sparsejax.internal.private import forget_compiled_programs
 
 
 def use_cache() -> None:
-  """Keeps compiled programs in the user's cache folder, unless JAX was given another.
+  """Keeps compiled programs in the user's cache folder, unless JAX was given another one.
 
-  A program compiled for a processor may use instructions that another lacks, so every model of
-  processor has a folder of its own.
+  A program compiled for one processor may use instructions that another lacks, so every model of
+  processor has its own folder.
   """
   if os.environ.get('JAX_COMPILATION_CACHE_DIR'):
     return
@@ -31,12 +31,12 @@ def use_cache() -> None:
 
 @contextlib.contextmanager
 def without_cache() -> Generator[None]:
-  """While the block runs, programs are compiled and not looked up: for timing it."""
-  config: Any = jax.config  # whose flags are set as JAX is imported
+  """Makes programs in the block compile instead of being looked up, so that this can be timed."""
+  config: Any = jax.config  # JAX adds its flags at import, where ty does not see them
   enabled = config.jax_enable_compilation_cache
   try:
     jax.config.update('jax_enable_compilation_cache', False)
-    forget_compiled_programs()  # JAX asks once whether there is one
+    forget_compiled_programs()  # JAX looks only once whether there is a cache
     yield
   finally:
     jax.config.update('jax_enable_compilation_cache', enabled)

@@ -1,4 +1,4 @@
-"""Files that are whole or not there, and the one way in which a full disk shows."""
+"""Files that are either whole or absent, and one error for a full disk."""
 
 import contextlib
 import errno
@@ -15,14 +15,14 @@ from typing import Any
 from sparsejax.experiment.terminal.errors import UnreadableError
 from sparsejax.internal.atomic import TEMPORARY, replacing
 
-# What a run directory holds.
+# The files of a run directory.
 CONFIG, SUMMARY, METRICS = 'config.json', 'summary.json', 'metrics.jsonl'
 ENVIRONMENT, TRACEBACK, TRACE = 'environment.json', 'traceback.txt', 'trace.png'
 CHECKPOINTS = 'checkpoints'
-PROGRESS = 'progress.json'  # the newest step that was saved
+PROGRESS = 'progress.json'  # the newest saved step
 
 FULL_DISK = (errno.ENOSPC, errno.EDQUOT)
-# What the system says when it cannot read or write now, whatever lies there.
+# The system's errors when it cannot read or write now, whatever a file holds.
 FAILED_DISK = (
   *FULL_DISK,
   errno.EIO,
@@ -37,7 +37,7 @@ FAILED_DISK = (
 
 
 def is_of_the_system(error: BaseException) -> bool:
-  """Whether the system cannot read or write now, which says nothing of what lies there.
+  """Whether an error means that the system cannot read or write now, not that a file is damaged.
 
   Example:
     >>> is_of_the_system(OSError(errno.EIO, 'no')), is_of_the_system(OSError('no gzip'))
@@ -47,14 +47,14 @@ def is_of_the_system(error: BaseException) -> bool:
 
 
 def drop_temporary(folder: pathlib.Path) -> None:
-  """Removes the halves of files that a kill left in a folder, which nobody else may write to."""
+  """Removes the unfinished files of a kill from a folder that no other process may write to."""
   for path in folder.glob('.*.tmp'):
     if TEMPORARY.fullmatch(path.name):
       path.unlink(missing_ok=True)
 
 
 def write_atomically(path: pathlib.Path, text: str) -> None:
-  """Writes a text file of which a reader, or a kill, finds either the old or the new content."""
+  """Writes a text file so that a reader, or a kill, finds either the old or the new content."""
   with replacing(path) as temporary, temporary.open('w') as file:
     file.write(text)
     file.flush()
@@ -72,11 +72,11 @@ def json_text(content: Any) -> str:
 
 
 def read_json(path: pathlib.Path) -> Any:
-  """Returns what a JSON file holds.
+  """Returns the content of a JSON file.
 
   Raises:
-    OSError: it can't be read.
-    ValueError: it is not JSON, or nested deeper than anything that was written here.
+    OSError: the file cannot be read.
+    ValueError: it is not JSON, or is nested deeper than anything written here.
   """
   try:
     return json.loads(path.read_text())
@@ -88,41 +88,41 @@ def digest(path: pathlib.Path) -> str:
   """Returns the sha256 of a file.
 
   Raises:
-    OSError: it can't be read.
+    OSError: the file cannot be read.
   """
   with path.open('rb') as file:
     return hashlib.file_digest(file, 'sha256').hexdigest()
 
 
 def numbered(path: pathlib.Path, first: int) -> pathlib.Path:
-  """Returns the first of NAME-first, NAME-(first + 1), ... in the same folder that is not there."""
+  """Returns the first free name of NAME-first, NAME-(first + 1), ... in the same folder."""
   names = (path.with_name(f'{path.name}-{number}') for number in itertools.count(first))
   return next(name for name in names if not name.exists())
 
 
 def place_beside(path: pathlib.Path, why: str) -> pathlib.Path:
-  """Returns the first of WHY-NAME, WHY-NAME-2, ... in the same folder that is not there."""
+  """Returns the first free name of WHY-NAME, WHY-NAME-2, ... in the same folder."""
   place = path.with_name(f'{why}-{path.name}')
   return numbered(place, 2) if place.exists() else place
 
 
 def set_aside(path: pathlib.Path, why: str) -> pathlib.Path:
-  """Renames what can't be used to WHY-NAME in the same folder; returns where it is now.
+  """Renames an unusable file or folder to WHY-NAME beside it; returns its new path.
 
   Raises:
-    UnreadableError: it can't be renamed.
+    UnreadableError: it cannot be renamed.
   """
   try:
     return path.rename(place_beside(path, why))
   except OSError as error:
     raise UnreadableError(
-      f'{path} is {why}, and could not be renamed: {error.strerror}; nothing was changed, so the '
-      'same command goes on once it can be'
+      f'{path} is {why}, and could not be renamed: {error.strerror}; nothing was changed; give the '
+      'same command again once it can be renamed'
     ) from error
 
 
 def finite(content: Any) -> Any:
-  """Returns the content with None for what is no finite number: JSON has no word for NaN.
+  """Returns the content with None for every number that is not finite, since JSON has no NaN.
 
   Example:
     >>> finite({'loss': float('nan'), 'phases': [1.0, float('inf')]})
@@ -137,11 +137,11 @@ def finite(content: Any) -> Any:
 
 @contextlib.contextmanager
 def naming_full_disk(path: pathlib.Path, needed: int = 0) -> Generator[None]:
-  """Turns whatever a writer raises on a full disk into the OSError that it is.
+  """Turns whatever a writer raises on a full disk into an OSError that says so.
 
   Args:
-    path: where is being written.
-    needed: bytes that writing takes; too few free bytes are refused before anything is written.
+    path: the path that is being written.
+    needed: the bytes that writing takes; if fewer are free, nothing is written.
   """
 
   def full(cause=None):
@@ -152,7 +152,7 @@ def naming_full_disk(path: pathlib.Path, needed: int = 0) -> Generator[None]:
   try:
     yield
   except Exception as error:
-    # An errno is believed; writers in other languages give no more than its words, if those.
+    # An errno is trusted; writers in other languages give at most its words.
     if not (isinstance(error, OSError) and error.errno is not None):
       says_so = any(os.strerror(number) in str(error) for number in FULL_DISK)
       if says_so or shutil.disk_usage(path).free < needed:

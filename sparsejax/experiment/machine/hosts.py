@@ -1,8 +1,8 @@
-"""Several processes that train as one: who writes, what all must know, what happens when one dies.
+"""Several processes that train as one: which one writes, what all must know, and what a loss does.
 
-Every process holds the same state and makes the same steps on devices of its own. The first one
-alone touches the run directory; what it finds there goes to the others, so nothing but the data set
-need be readable everywhere. With one process every function here is the plain call.
+Every process holds the same state and makes the same steps on its own devices. Only the first one
+touches the run directory and sends what it finds there to the others, so that only the data set
+must be readable everywhere. With a single process every function here is a plain call.
 """
 
 import contextlib
@@ -31,18 +31,18 @@ from sparsejax.experiment.terminal.say import complain
 from sparsejax.internal import private, signals
 
 LOST_AFTER = 20  # seconds without a sign of life
-# How many processes a scheduler started in this step, where JAX finds out the rest by itself.
+# The schedulers' numbers of processes in this step; JAX finds out the rest by itself.
 BY_SCHEDULER = ('SLURM_STEP_NUM_TASKS', 'OMPI_COMM_WORLD_SIZE')
-GUARDED = 'SPARSEJAX_GUARDED'  # what a guarded process finds the pipe from its guard by
+GUARDED = 'SPARSEJAX_GUARDED'  # the variable that tells a guarded process its guard's pipe
 
 
 class Place(NamedTuple):
-  """Where this process stands among those of a run; all None where the scheduler knows.
+  """The place of this process among those of a run; all None if the scheduler knows it.
 
   Attributes:
     coordinator: HOST:PORT of the first process.
-    count: of the processes.
-    index: of this one.
+    count: the number of processes.
+    index: the number of this process.
   """
 
   coordinator: str | None
@@ -53,16 +53,16 @@ class Place(NamedTuple):
 def place(
   coordinator: str | None, count: int | None, index: int | None, environment: Mapping[str, str]
 ) -> Place | None:
-  """Returns this process' place, or None where it is the only one.
+  """Returns the place of this process, or None if it is the only one.
 
   Args:
-    coordinator: as given on the command line, likewise the next two.
-    count: of the processes.
-    index: of this one.
-    environment: variables, some of a scheduler.
+    coordinator: HOST:PORT as given on the command line, like the next two.
+    count: the number of processes.
+    index: the number of this process.
+    environment: the environment variables, perhaps a scheduler's.
 
   Raises:
-    UsageError: some of the three given and not all, or one that can't be.
+    UsageError: only some of the three are given, or one is impossible.
 
   Example:
     >>> place('localhost:1234', 2, 0, {})
@@ -97,21 +97,21 @@ def _number_in(environment: Mapping[str, str], name: str) -> int:
     return int(text)
   except ValueError:
     raise UsageError(
-      f'the variable {name}={text} must be a number: that of the processes that train as one'
+      f'the variable {name}={text} must be the number of processes that train as one'
     ) from None
 
 
 def join(where: Place) -> None:
-  """Waits for the other processes of a run; before anything asks JAX for a device.
+  """Waits for the other processes of a run; call it before anything asks JAX for a device.
 
-  The first one listens for the others on the host of `coordinator` alone, and each exchanges sums
-  over the address from which it reaches that host.
+  The first process listens for the others only on the host of `coordinator`, and each exchanges
+  sums over the address from which it reaches that host.
 
   Raises:
-    UsageError: they don't come.
+    UsageError: the others do not come.
   """
-  # On CPU two programs may run at once, and the processes take their sums in different orders: each
-  # would wait for the other.
+  # On CPU two programs may run at once, and processes that take their sums in different orders
+  # would wait for each other.
   jax.config.update('jax_cpu_enable_async_dispatch', False)
   found = private.place_by_scheduler() if where.coordinator is None else (*where, None)
   coordinator = found[0] if found else None
@@ -120,11 +120,11 @@ def join(where: Place) -> None:
     if coordinator is not None:
       own, listens = address_towards(coordinator), coordinator
       if _is_loopback(own) and not _is_of_one_machine(coordinator):
-        if where.coordinator is None:  # a scheduler's name of this machine, which others may know
+        if where.coordinator is None:  # a scheduler gave a name that others may resolve
           own = listens = None
         else:
-          logging.warning('%s is an address of this machine alone', coordinator)
-    with signals.handled(signal.SIG_DFL):  # no handler of ours is called while JAX waits
+          logging.warning('%s is an address that only this machine can reach', coordinator)
+    with signals.handled(signal.SIG_DFL):  # our handlers are not called while JAX waits
       jax.distributed.initialize(
         *(found or where),
         heartbeat_timeout_seconds=LOST_AFTER,
@@ -132,18 +132,18 @@ def join(where: Place) -> None:
       )
   except (RuntimeError, ValueError, OSError) as error:
     line = (str(error).strip() or type(error).__name__).splitlines()[-1]
-    raise UsageError(f'--coordinator={coordinator}: the processes do not meet: {line}') from None
+    raise UsageError(f'--coordinator={coordinator}: the processes cannot meet: {line}') from None
   if own is not None and not private.sum_over_address(own):
-    logging.warning('this JAX exchanges sums over the address that the name of the machine has')
+    logging.warning("this JAX exchanges sums over the address of the machine's own name")
   if not is_first():
-    sys.stdout = open(os.devnull, 'w')  # noqa: SIM115  (the first one speaks for all)
+    sys.stdout = open(os.devnull, 'w')  # noqa: SIM115  (the first process speaks for all)
 
 
 def address_towards(coordinator: str) -> str:
-  """Returns this machine's own address on the way to a HOST:PORT.
+  """Returns the address from which this machine reaches a HOST:PORT.
 
   Raises:
-    OSError: there is no such host, or no way to it.
+    OSError: the host does not exist or cannot be reached.
 
   Example:
     >>> address_towards('127.0.0.1:1234')
@@ -156,9 +156,9 @@ def address_towards(coordinator: str) -> str:
   ):
     try:
       with socket.socket(family, kind) as way:
-        way.connect(address)  # which sends nothing
+        way.connect(address)  # this sends nothing
         return way.getsockname()[0]
-    except OSError as error:  # of IPv6, say, which a machine can be without
+    except OSError as error:  # the machine may lack IPv6, for example
       wrong = error
   raise wrong or OSError(f'{host} has no address')
 
@@ -168,18 +168,18 @@ def _is_loopback(address: str) -> bool:
 
 
 def _is_of_one_machine(coordinator: str) -> bool:
-  """Whether it says itself that it is for processes of one machine."""
+  """Whether the coordinator's own name shows that all processes are on one machine."""
   return re.match(r'localhost:|127\.|\[::1\]', coordinator) is not None
 
 
 def guarded(command: Sequence[str]) -> int:
-  """Runs this program once more, as one of several processes; returns its exit status.
+  """Runs this program again, as one of several processes; returns its exit status.
 
-  JAX ends a process whose fellow is lost by aborting it, with a page of its own. Only somebody
-  outside can say what that means.
+  When a process is lost, JAX aborts the others with a page of its own text. Only a process outside
+  can explain what that means.
 
   Args:
-    command: to start it.
+    command: the command line that starts it.
   """
   asked: list[int] = []
   child: subprocess.Popen | None = None
@@ -190,9 +190,9 @@ def guarded(command: Sequence[str]) -> int:
     if child is not None:
       child.send_signal(number)
 
-  watched, kept = os.pipe()  # the second closes with this process, however it ends
+  watched, kept = os.pipe()  # `kept` closes with this process, however it ends
   with signals.handled(pass_on):
-    # In a session of its own, or a terminal would send it every signal a second time.
+    # It gets its own session, or a terminal would send it every signal a second time.
     child = subprocess.Popen(
       command,
       env=os.environ | {GUARDED: str(watched)},
@@ -212,34 +212,34 @@ def guarded(command: Sequence[str]) -> int:
 
 
 def end_with_guard() -> None:
-  """Has this process, which is guarded, save and end as after SIGTERM once its guard is gone."""
+  """Makes this guarded process save and end, as after SIGTERM, once its guard is gone."""
 
   def watch(pipe: int):
-    os.read(pipe, 1)  # nothing is ever written: it waits for the other end to close
+    os.read(pipe, 1)  # nothing is ever written, so this waits for the other end to close
     os.kill(os.getpid(), signal.SIGTERM)
 
   threading.Thread(target=watch, args=(int(os.environ[GUARDED]),), daemon=True).start()
 
 
 class LostError(RuntimeError):
-  """Another process of the run died, or could not be reached any more."""
+  """Another process of the run died or can no longer be reached."""
 
   def __str__(self):
     return (
-      'another process of this run was lost; the newest checkpoint is whole: start all of them '
-      'again, and they go on from it'
+      'another process of this run was lost; the newest checkpoint is whole: start all processes '
+      'again to go on from it'
     )
 
 
 class FirstFailedError(RuntimeError):
-  """The first process can't go on, and so the others can't."""
+  """The first process cannot go on, and so the others cannot either."""
 
   def __str__(self):
     return f'the first process of this run ended by {self.args[0]}'
 
 
 def is_first() -> bool:
-  """Whether this process is the one that writes."""
+  """Whether this is the process that writes."""
   return jax.process_index() == 0
 
 
@@ -249,17 +249,17 @@ def count() -> int:
 
 
 def any_of(flag: bool) -> bool:
-  """Returns whether the flag is up in any of the processes, all of which must ask."""
+  """Returns whether the flag is set in any process; all processes must call this."""
   if count() == 1:
     return flag
   return bool(np.any(multihost_utils.process_allgather(np.bool_(flag))))
 
 
 def on_first(function: Callable[[], contextlib.AbstractContextManager]) -> Any:
-  """Calls the function in the first process; elsewhere returns a context of None.
+  """Calls the function in the first process; in the others returns a context of None.
 
   Raises:
-    UsageError: in every process, what the function raises in the first.
+    UsageError: the function raised one in the first process; every process raises it.
   """
   made: list[Any] = [contextlib.nullcontext()]
 
@@ -271,11 +271,12 @@ def on_first(function: Callable[[], contextlib.AbstractContextManager]) -> Any:
 
 
 def from_first(function: Callable[[], Any]) -> Any:
-  """Returns in every process what the function returns in the first: what JSON can say.
+  """Returns in every process what the function returns in the first, a value that JSON can hold.
 
   Raises:
-    UsageError: in every process, what the function raises in the first.
-    FirstFailedError: the function raised anything else in the first, where it is raised as it is.
+    UsageError: the function raised one in the first process; every process raises it.
+    FirstFailedError: the function raised another error in the first process, which itself raises
+      that error.
   """
   if count() == 1:
     return function()
@@ -285,7 +286,7 @@ def from_first(function: Callable[[], Any]) -> Any:
       said = {'found': function()}
     except UsageError as error:
       said, raised = {'error': str(error), 'is_usage': True}, error
-    except Exception as error:  # or the others would wait for it
+    except Exception as error:  # without this the others would wait
       reason = f'{type(error).__name__}: {in_one_line(error)}'
       said, raised = {'error': reason, 'is_usage': False}, error
   text = json.dumps(said).encode()
@@ -297,7 +298,7 @@ def from_first(function: Callable[[], Any]) -> Any:
 
 
 def _bytes_from_first(mine: bytes, size: int) -> bytes:
-  """The first process' bytes; numbers would go through a sum with zeros, which loses -0.0."""
+  """The first process' bytes: numbers themselves would be summed with zeros, which loses -0.0."""
   payload = np.frombuffer(mine, np.uint8) if is_first() else np.zeros(size, np.uint8)
   return multihost_utils.broadcast_one_to_all(payload).tobytes()
 
@@ -306,8 +307,8 @@ def check_same(experiment: str) -> None:
   """Raises a UsageError in every process unless all were started for the same experiment."""
   if any_of(from_first(lambda: experiment) != experiment):
     raise UsageError(
-      f'the processes were started for different experiments, this one for {experiment}: '
-      'all must be given the same settings and the same data'
+      f'the processes were started for different experiments, this one for {experiment}: give '
+      'all of them the same settings and the same data'
     )
 
 
@@ -315,12 +316,12 @@ def state_from_first(function: Callable[[], tuple[Any, Any]], like: Any) -> tupl
   """Returns in every process the state and the notes that the function returns in the first.
 
   Args:
-    function: () -> (state, notes that JSON can say).
+    function: () -> (state, notes that JSON can hold).
     like: a state of the same structure, shapes and dtypes.
 
   Raises:
-    UsageError: in every process, what the function raises in the first; or the states of the
-      processes have other shapes.
+    UsageError: the function raised one in the first process, or the processes' states have
+      different shapes; every process raises it.
   """
   if count() == 1:
     return function()
@@ -334,7 +335,7 @@ def state_from_first(function: Callable[[], tuple[Any, Any]], like: Any) -> tupl
   shapes, notes = from_first(call)
   empty = shaped_as_on_host(like)
   if any_of(shapes != _shapes(jax.tree.leaves(empty))):
-    raise UsageError('the processes train different networks: their settings must be the same')
+    raise UsageError('the processes train different networks: give all of them the same settings')
   leaves = jax.tree.leaves(empty)
   sent = _bytes_from_first(
     b''.join(leaf.tobytes() for leaf in mine), sum(leaf.nbytes for leaf in leaves)

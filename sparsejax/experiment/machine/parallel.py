@@ -1,8 +1,8 @@
-"""Replicas: the only place that names pmap or a device.
+"""Replicas: the only module that names pmap or a device.
 
-The state and the data set are whole on every device, without a device axis, and every replica works
-on its share of each batch. What a step returns must have been joined (averaged) over the replicas,
-since pmap takes one replica's word for all: a test compares the shards of all state.
+Every device holds the whole state and the whole data set, without a device axis, and every replica
+works on its share of each batch. What a step returns must have been joined (averaged) over the
+replicas, since pmap returns one replica's result for all; a test compares the shards of all state.
 """
 
 import dataclasses
@@ -18,7 +18,7 @@ AXIS = 'batch'
 
 @dataclasses.dataclass(frozen=True)
 class Lowerable:
-  """A function that can also be lowered for the same arguments, as those of `jax.jit` can."""
+  """A function that can also be lowered for the same arguments, like a function of `jax.jit`."""
 
   run: Callable[..., Any]
   lower: Callable[..., Any]
@@ -28,26 +28,26 @@ class Lowerable:
 
 
 def device_count() -> int:
-  """Returns how many devices the run trains on, in all of its processes."""
+  """Returns the number of devices that the run trains on, over all of its processes."""
   return jax.device_count()
 
 
 def device_kinds() -> list[str]:
-  """Returns what those devices are."""
+  """Returns the kinds of those devices."""
   return [device.device_kind for device in jax.local_devices()]
 
 
 def most_memory() -> int | None:
-  """Returns the bytes that the fullest device has held at once; None where the devices don't say.
+  """Returns the most bytes that a device has held at once, or None if the devices do not tell.
 
-  A processor's memory is no device's: there the operating system knows.
+  On CPU the memory belongs to no device; there the operating system knows.
   """
   found = [device.memory_stats() or {} for device in jax.local_devices()]
   return max((stats.get('peak_bytes_in_use', 0) for stats in found), default=0) or None
 
 
 def least_memory() -> int | None:
-  """Returns the bytes that the smallest device has; None where the devices don't say."""
+  """Returns the bytes of the smallest device, or None if the devices do not tell."""
   found = [(device.memory_stats() or {}).get('bytes_limit') for device in jax.local_devices()]
   return min((size for size in found if size), default=None)
 
@@ -56,7 +56,7 @@ def share_of(batch_size: int, field: str) -> int:
   """Returns one replica's share of a batch.
 
   Raises:
-    ValueError: the devices can't share the batch equally.
+    ValueError: the devices cannot share the batch equally.
   """
   devices = device_count()
   if batch_size < 1 or batch_size % devices:
@@ -65,7 +65,7 @@ def share_of(batch_size: int, field: str) -> int:
 
 
 def replicate(tree: Any) -> Any:
-  """Puts every leaf whole on every device of this process: what is replicated is at hand."""
+  """Puts every leaf whole on every device of this process."""
   mesh = Mesh(jax.local_devices(), (AXIS,))
   return jax.device_put(tree, NamedSharding(mesh, PartitionSpec()))
 
@@ -81,12 +81,12 @@ def total(tree: Any) -> Any:
 
 
 def batch_indices(start: jax.Array, share: int) -> jax.Array:
-  """Returns the places of this replica's examples in the batch that begins at `start`."""
+  """Returns the positions of this replica's examples in the batch that begins at `start`."""
   return start + jax.lax.axis_index(AXIS) * share + jnp.arange(share)
 
 
 def fold_in_replica(key: jax.Array) -> jax.Array:
-  """Returns a key of this replica's own, for noise that isn't tied to an example."""
+  """Returns this replica's own key, for noise that belongs to no example."""
   return jax.random.fold_in(key, jax.lax.axis_index(AXIS))
 
 
@@ -100,7 +100,7 @@ def on_all(function: Callable, *, donate: bool = False) -> Lowerable:
   Returns:
     The compiled function, which can also be lowered.
   """
-  replicas = jnp.arange(jax.local_device_count())  # the places of the axis that it maps
+  replicas = jnp.arange(jax.local_device_count())  # the indices along the mapped axis
   mapped = _mapped(function, donate_argnums=(1,) if donate else ())
 
   def call(first, *rest):
@@ -123,32 +123,32 @@ def _mapped(function: Callable, **options: Any) -> jax.stages.Wrapped:
 def analysis_of_replica(function: Callable, first: Any, *rest: Any) -> dict[str, float]:
   """Returns XLA's cost analysis of one replica's program, before optimisation.
 
-  The processor's client makes it: that of a GPU analyses only what has been compiled.
+  The CPU's client makes it, because a GPU's client analyses only compiled programs.
 
   Args:
-    function: as `on_all` takes it.
-    first, *rest: its arguments, of which shapes and dtypes count.
+    function: a function such as `on_all` takes.
+    first, *rest: its arguments; only their shapes and dtypes count.
   """
   alone = _mapped(function, devices=jax.devices('cpu')[:1])
   shapes = jax.eval_shape(lambda: (jnp.arange(1), first, rest))
   found = alone.lower(*shapes).cost_analysis()
-  assert found is not None  # the processor's client has one
+  assert found is not None  # the CPU's client always has one
   return found
 
 
 def train_calls(step: Callable, *, convolutional: bool) -> Lowerable:
-  """Returns run(state, data, order, count): so many steps, in calls that suit the backend.
+  """Returns run(state, data, order, count), which makes `count` steps as suits the backend.
 
-  One call for all of them where a loop on the device is fast. XLA on CPU runs convolutions inside
-  loops on a path several times slower, so a convolutional step is called once a step there.
+  If a loop on the device is fast, one call makes all steps. XLA on CPU runs convolutions inside
+  loops on a path several times slower, so there a convolutional model takes one call per step.
 
   Args:
-    step: (state, data, order) -> state, pure.
-    convolutional: whether the model holds a convolution.
+    step: a pure function (state, data, order) -> state.
+    convolutional: whether the model contains a convolution.
 
   Returns:
     A generator function that yields (state, steps made by this call) after each call; its method
-    `lower`, of the same arguments, lowers the program that it calls.
+    `lower`, with the same arguments, lowers the program that it calls.
   """
   if convolutional and jax.default_backend() == 'cpu':
     one = on_all(step, donate=True)

@@ -1,4 +1,4 @@
-"""What a result depends on besides its config: the machine, its devices, versions, the commit."""
+"""What a result depends on besides its config: machine, devices, versions, commit."""
 
 import datetime
 import importlib.metadata
@@ -12,14 +12,14 @@ import jax
 
 from sparsejax.experiment.machine import parallel
 
-# What a commit has to say about a run: results that are measured anew change no code.
+# The paths whose changes matter to a run; results that are measured again change no code.
 CODE = ('--', ':(top)', ':(top,exclude)results')
 VECTORS = {'avx512f': 'AVX-512', 'avx2': 'AVX2'}  # by Linux's flag, the widest first
 PACKAGES = ('jax', 'jaxlib', 'flax', 'optax', 'orbax-checkpoint', 'numpy', 'sparsejax')
 
 
 def environment() -> dict[str, Any]:
-  """Returns versions, devices, commit and machine, as environment.json holds them."""
+  """Returns versions, devices, commit and machine, as in environment.json."""
   return {
     'time': datetime.datetime.now(datetime.UTC).isoformat(timespec='seconds'),
     'python': platform.python_version(),
@@ -34,9 +34,9 @@ def environment() -> dict[str, Any]:
 
 
 def processor() -> str:
-  """Returns the processor's model name and its widest vectors, where the system tells.
+  """Returns the processor's model name and its widest vectors, if the system tells.
 
-  Virtual machines call processors of one maker by one name, though their rates differ threefold.
+  Virtual machines give one name to all processors of a maker, though their rates differ threefold.
   """
   name = cpuinfo('model name') or platform.processor()
   flags = cpuinfo('flags').split()
@@ -45,7 +45,7 @@ def processor() -> str:
 
 
 def cpuinfo(*fields: str) -> str:
-  """Returns the first value that Linux gives for one of the fields, '' where it gives none."""
+  """Returns the first value that Linux gives for any of the fields, or '' if it gives none."""
   try:
     lines = pathlib.Path('/proc/cpuinfo').read_text().splitlines()
   except OSError:
@@ -54,7 +54,7 @@ def cpuinfo(*fields: str) -> str:
 
 
 def _commit() -> dict[str, Any]:
-  """The commit of this code, if a repository holds it: an installed copy may lie in another's."""
+  """The commit of this code, if its repository holds it; an installed copy may lie in another."""
   if not _git('ls-files', pathlib.Path(__file__).name):
     return {'git_commit': None, 'git_dirty': False}
   return {

@@ -1,31 +1,31 @@
-"""How many threads XLA's devices on CPU share."""
+"""The number of threads that XLA's devices on CPU share."""
 
 import os
 import re
 from collections.abc import MutableMapping
 
-THREADS = 'NPROC'  # where XLA reads how many it shall make of a pool; without it one for each core
-NUMBER = 'JAX_NUM_CPU_DEVICES'  # which JAX heeds before the flag of XLA
+THREADS = 'NPROC'  # the size of XLA's pool of threads; unset, it is one for each core
+NUMBER = 'JAX_NUM_CPU_DEVICES'  # JAX gives this precedence over XLA's flag
 DEVICES = r'--xla_force_host_platform_device_count=(\d+)'
-A_DEVICE = 2  # one that waits for the other devices, one for what its own program hands out
+A_DEVICE = 2  # one to wait for the other devices, one for the work that its program hands out
 
 
 def available() -> int:
-  """Returns how many cores this process may run on."""
+  """Returns the number of cores that this process may run on."""
   return len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else os.cpu_count()
 
 
 def serve_devices(environment: MutableMapping[str, str], cores: int | None = None) -> None:
-  """Asks XLA for two threads for each of several CPU devices, unless a number is asked for.
+  """Asks XLA for two threads for each of several CPU devices, unless a number is already set.
 
-  Programs of all devices run in one pool of threads. By default it has one for each core or each
-  device, whichever are more; where every thread but one waits in a collective, and the last for a
-  part of a matrix product that it has handed to the pool, none is left to compute it, and after 40
-  seconds XLA ends the process. To be called before JAX looks for its devices.
+  The programs of all devices run in one pool of threads. By default it has one thread for each core
+  or each device, whichever are more. If all threads but one wait in a collective, and the last one
+  waits for a part of a matrix product that it has handed to the pool, no thread is left to compute
+  that part, and after 40 seconds XLA ends the process. Call this before JAX looks for its devices.
 
   Args:
-    environment: of the process; the number is set in it.
-    cores: that there are; as many threads there will be at least. None: those of this process.
+    environment: the variables of the process, where the number is set.
+    cores: the number of cores, which is the least number of threads; None takes this process'.
 
   Example:
     >>> variables = {'XLA_FLAGS': '--xla_force_host_platform_device_count=8'}

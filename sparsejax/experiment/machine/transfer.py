@@ -8,21 +8,21 @@ import numpy as np
 
 
 def to_host(state: Any) -> Any:
-  """Returns the state as plain NumPy arrays, keys as the numbers that they are made of."""
+  """Returns the state as plain NumPy arrays, with keys as the numbers that they consist of."""
   return jax.device_get(jax.tree.map(_data, state))
 
 
 def shaped_as_on_host(state: Any) -> Any:
-  """Returns arrays of the shapes and types of `to_host`, whose values mean nothing."""
+  """Returns arrays with the shapes and dtypes of `to_host`, but meaningless values."""
   shapes = jax.eval_shape(lambda tree: jax.tree.map(_data, tree), state)
   return jax.tree.map(lambda leaf: np.empty(leaf.shape, leaf.dtype), shapes)
 
 
 def from_host(arrays: Any, like: Any) -> Any:
-  """Returns what `to_host` was given.
+  """Returns the state that `to_host` was given.
 
   Args:
-    arrays: what it returned.
+    arrays: what `to_host` returned.
     like: a state of the same structure, or its shapes.
   """
 

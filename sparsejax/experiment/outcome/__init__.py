@@ -1,1 +1,1 @@
-"""What a training leaves, and the deployment of its posterior anew."""
+"""The results of a finished training, and new deployments of its posterior."""

@@ -1,10 +1,10 @@
-"""A run of its own of a posterior that is trained: deployed under other thresholds of log alpha.
+"""Deploys a trained posterior again, under other thresholds of log alpha, as a run of its own.
 
 The directory that it leaves is that of a run, with two differences. Its summary says which run
-trained it (`deployed_from`). And of its metrics only the last line tells of the network: losses,
-the KL, log alpha at its bounds and learning rates are the training's whatever the threshold, but
-what was counted and validated on the way was so under the old ones, and the posteriors of those
-steps are gone.
+trained the posterior (`deployed_from`). And only the last line of its metrics describes the
+network: losses, the KL, log alpha at its bounds and learning rates are the training's, whatever the
+threshold; but the counts and validations on the way were made under the old thresholds, and the
+posteriors of those steps are gone.
 """
 
 import pathlib
@@ -33,26 +33,26 @@ from sparsejax.sparsity.counting import measure
 
 
 class _Prepared(NamedTuple):
-  """A posterior under new thresholds, checked."""
+  """A posterior with new thresholds, checked."""
 
   experiment: setup.Experiment
   hash: str
-  best: Best  # without the loss, which nothing has measured
-  network: Any  # its parameters, deployed
+  best: Best  # without a loss, which has not been measured
+  network: Any  # its deployed parameters
 
 
 def look(
   source: finished.Finished, config: Mapping[str, Any], defaults: Mapping[str, Any], *, version: int
 ) -> dict[str, Any]:
-  """Returns what validation says of a run's posterior under other thresholds; writes nothing.
+  """Returns the validation figures of a run's posterior under other thresholds; writes nothing.
 
-  The test set is not read, so this may be done as often as it takes to choose.
+  The test set is not read, so this may be repeated until a threshold is chosen.
 
   Args:
-    source, config, defaults, version: as `deploy` takes them.
+    source, config, defaults, version: as for `deploy`.
 
   Raises:
-    UsageError: the config can't be used.
+    UsageError: the config cannot be used.
   """
   experiment, _, best, network = _prepare(source, config, defaults, version)
   delivered, counts = deliver(experiment, best), measure.report(network)
@@ -72,26 +72,26 @@ def deploy(
   version: int,
   workdir: pathlib.Path,
 ) -> dict[str, Any]:
-  """Deploys a run's posterior into a run directory of its own; returns the summary.
+  """Deploys a run's posterior into a new run directory; returns the summary.
 
-  The hash is the one that launch.py gives the new config: thresholds act where a posterior is
-  deployed and nowhere in training (but for the training mask, with which they may not change), so
-  a run that has them from the start trains this posterior and delivers this network.
+  The hash is the one that launch.py gives the new config. Thresholds act only when a posterior is
+  deployed, not in training (except by the training mask, with which they may not change), so a run
+  that has them from the start trains this posterior and delivers this network.
 
   Args:
     source: the run that has the posterior.
-    config: its settings, but for the thresholds and where the data lie.
-    defaults: those of base.py for the same chain and events.
-    version: of the defaults.
-    workdir: the run directory; one that holds this run, finished, is left as it is.
+    config: its settings, except the thresholds and the location of the data.
+    defaults: the defaults of base.py for the same chain and events.
+    version: the version of the defaults.
+    workdir: the run directory; if it holds this run, finished, it is left as it is.
 
   Raises:
-    UsageError: the config or a directory can't be used; nothing has been written.
+    UsageError: the config or a directory cannot be used; nothing has been written.
   """
   experiment, experiment_hash, best, _ = _prepare(source, config, defaults, version)
   with runs.RunDirectory(workdir, config, experiment_hash) as directory:
     if (found := directory.summary) is not None:
-      say(f'{workdir} holds this run, finished; nothing is deployed.')
+      say(f'{workdir} already holds this run, finished; nothing is deployed.')
       display.final_table(found)
       return found
     if trained := checkpoint.committed(directory.checkpoints):
@@ -126,7 +126,7 @@ def deploy(
 
 
 def _thresholds(experiment: setup.Experiment) -> Mapping[str, float]:
-  """Those of log alpha, by layer; `finished.read` refuses runs without posteriors."""
+  """The thresholds of log alpha by layer; `finished.read` refuses runs without posteriors."""
   thresholds = experiment.deployment.thresholds
   assert thresholds is not None
   return thresholds
@@ -156,13 +156,13 @@ def _check_source(source: finished.Finished, now: str) -> None:
   """Refuses a run whose settings, data or start are not what it was trained on."""
   if source.hash != now:
     raise UsageError(
-      f'run={source.path}: its hash is {source.hash}, but its settings, data and start make {now} '
-      'now; give a run of the same data and defaults'
+      f'run={source.path}: its hash is {source.hash}, but its settings, data and start now make '
+      f'{now}; give a run with the same data and defaults'
     )
 
 
 def _check_layers(experiment: setup.Experiment, source, params, network) -> None:
-  """Refuses thresholds under which a layer loses all that it had left."""
+  """Refuses thresholds under which a layer loses all its remaining weights."""
   before = source.summary.get('layers', {})
   now = measure.report(network)['layers']
   gone = [p for p, row in now.items() if not row['active_weights']]
@@ -174,17 +174,17 @@ def _check_layers(experiment: setup.Experiment, source, params, network) -> None
     if path in gone and (lowest := float(jnp.min(values))) >= thresholds[path]:
       raise UsageError(
         f"{family}: threshold of '{path}', {thresholds[path]}: its log alpha is {lowest:.2f} or "
-        'more, so all of it would go; give a higher threshold'
+        'more, so the whole layer would be removed; give a higher threshold'
       )
   given = ', '.join(f'{path}={threshold}' for path, threshold in thresholds.items())
   raise UsageError(
-    f"{family}: thresholds of {given}: no weight of '{gone[0]}' would lie on a way from the image "
+    f"{family}: thresholds of {given}: no weight of '{gone[0]}' would lie on a path from the image "
     'to the output; give higher thresholds'
   )
 
 
 def _measure(experiment: setup.Experiment, delivered: Mapping[str, Any]) -> dict[str, int | float]:
-  """What the last line of metrics says of the network, as training would have written it."""
+  """The last line's figures of the network, as training would have written them."""
   network = delivered['params']
   found = jax.device_get(metrics.counts(network, experiment.counted_above))
   return {
@@ -202,7 +202,7 @@ def _lines(source: finished.Finished, measured: Mapping[str, Any]) -> list[dict[
 
 
 def _note_starts(directory: runs.RunDirectory, source: finished.Finished) -> None:
-  """Begins the environment with the starts of the training, whose losses and seconds these are."""
+  """Begins the environment with the training's starts, which the losses and seconds belong to."""
   file = directory.path / files.ENVIRONMENT
   if not file.exists():
     files.write_json(file, source.starts)

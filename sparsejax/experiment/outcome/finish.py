@@ -1,4 +1,4 @@
-"""What a training leaves when it is over: the network it is for, its picture, its figures."""
+"""The results of a finished training: the network that it delivers, its picture, its figures."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -19,14 +19,14 @@ def finish(
   lines: Sequence[Mapping[str, Any]],
   **notes: Any,
 ) -> dict[str, Any]:
-  """Measures the network that a run delivers, keeps and shows what came of it; returns the summary.
+  """Measures the network that a run delivers, saves and shows the results; returns the summary.
 
   Args:
-    experiment: what was run.
-    best: what training chose.
-    network: the variables that `deliver` made of it.
-    directory: of the run; None in a process that does not write.
-    lines: of metrics.jsonl.
+    experiment: the experiment that was run.
+    best: the state that training chose.
+    network: the variables that `deliver` made from it.
+    directory: the run directory; None in a process that does not write.
+    lines: the lines of metrics.jsonl.
     **notes: the other arguments of `summarise`.
   """
   summary = summarise(experiment, best, network, **notes)
@@ -37,13 +37,13 @@ def finish(
 
 
 def _keep(experiment, directory, best, network, summary, lines) -> None:
-  """Writes what a finished run leaves: networks, picture, and last the summary that ends it."""
+  """Writes the results of a finished run: networks, picture, and last the summary that ends it."""
   path, root, owner = directory.path, directory.checkpoints, directory.owner
   notes = {'step': int(best.step)}
   if experiment.deployment.is_variational:
     trained = {'params': best.params, 'batch_stats': best.batch_stats}
     checkpoint.write(root / checkpoint.POSTERIOR, owner, trained, notes)
-  checkpoint.write(root / checkpoint.BEST, owner, network, notes)  # last: it is looked for
+  checkpoint.write(root / checkpoint.BEST, owner, network, notes)  # last, since readers look for it
   _draw(lines, path, summary, experiment.agenda)
   text = files.json_text(summary)
   digests.note(path, text)

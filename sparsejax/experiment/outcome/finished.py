@@ -16,15 +16,15 @@ from sparsejax.experiment.training.setup import Experiment
 
 
 class Finished(NamedTuple):
-  """What a finished run left.
+  """The files of a finished run.
 
   Attributes:
-    path: of its directory.
+    path: the run directory.
     config: its settings, as they were before they became JSON.
-    hash: of its experiment.
+    hash: the hash of its experiment.
     summary: its figures.
-    lines: of its metrics.
-    starts: its environment, by start.
+    lines: the lines of its metrics.
+    starts: its environment at each start.
   """
 
   path: pathlib.Path
@@ -36,7 +36,7 @@ class Finished(NamedTuple):
 
   @property
   def trained_as(self) -> str:
-    """The hash of the run that trained the posterior, which may have been deployed before."""
+    """The hash of the run that trained the posterior, since this run may only have deployed it."""
     return self.summary.get('deployed_from', self.hash)
 
 
@@ -47,7 +47,7 @@ def read(path: pathlib.Path) -> Finished:
   """Returns a finished run.
 
   Raises:
-    UsageError: it is none, is damaged, or has no posteriors.
+    UsageError: there is no finished run, or it is damaged or has no posteriors.
   """
   config, summary = (_json(path / name, dict) for name in (files.CONFIG, files.SUMMARY))
   for found, names, file in (
@@ -83,31 +83,31 @@ def read(path: pathlib.Path) -> Finished:
 
 
 def check_fields(run: Finished, known: Mapping[str, Any]) -> None:
-  """Raises a UsageError that names the first setting that a run of today has and this one has not.
+  """Raises a UsageError that names the first setting that this run lacks and a current run has.
 
   Args:
-    run: that was read.
-    known: the settings of another run, nested.
+    run: the run that was read.
+    known: the nested settings of a current run.
   """
   found = {name for full in identity.flatten(run.config) for name in _with_blocks(full)}
   _require(run.path, found, sorted(identity.flatten(known)), files.CONFIG)
 
 
 def _with_blocks(name: str) -> list[str]:
-  """A dotted name and those of the blocks that it is in: a schedule's may stand for a number."""
+  """A dotted name and the names of its blocks, since a schedule's block may stand for a number."""
   parts = name.split('.')
   return ['.'.join(parts[: end + 1]) for end in range(len(parts))]
 
 
 def read_posterior(run: Finished, experiment: Experiment) -> tuple[int, Any, Any]:
-  """Returns of a run's posterior its step, its parameters and its BatchNorm averages.
+  """Returns the step, the parameters and the BatchNorm averages of a run's posterior.
 
   Args:
-    run: that it is of.
-    experiment: built of the run's config, whatever the thresholds.
+    run: the run.
+    experiment: the experiment built from the run's config, with any thresholds.
 
   Raises:
-    UsageError: it is damaged, or of another network.
+    UsageError: the posterior is damaged, or belongs to another network.
   """
   shapes = jax.eval_shape(experiment.init_variables)
   like = {'params': shapes['params'], 'batch_stats': shapes.get('batch_stats', {})}
@@ -143,7 +143,7 @@ def _json(file: pathlib.Path, kind: type) -> Any:
 
 
 def _with_tuples(settings: Any) -> Any:
-  """JSON has no tuples, and no setting is a list."""
+  """The settings with tuples for lists: JSON has no tuples, and no setting is a list."""
   if isinstance(settings, dict):
     return {name: _with_tuples(value) for name, value in settings.items()}
   if isinstance(settings, list):

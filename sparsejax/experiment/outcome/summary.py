@@ -25,20 +25,20 @@ def summarise(
   phases: dict,
   deployed_from: str | None = None,
 ) -> dict[str, Any]:
-  """Returns the summary: the best network by validation at the final density, measured anew.
+  """Returns the summary: figures of the best network by validation at the final density.
 
-  The test split is touched here and nowhere else: by the network and, of a variational one, by the
-  same on its grid of fewer bits. Training accuracy and loss are those of the deployed network on
+  Only here is the test split read: by the network and, if that is variational, by the same network
+  rounded to its bit widths. Training accuracy and loss are those of the deployed network on
   unaugmented images, not the running means of the metrics.
 
   Args:
-    experiment: what was run.
-    best: what training chose.
-    delivered: the variables of the network that it stands for.
-    experiment_hash: of the config.
-    seconds: that training took.
-    phases: what was noted of the network on its way.
-    deployed_from: the hash of the run that trained the posterior, where it is another one.
+    experiment: the experiment that was run.
+    best: the state that training chose.
+    delivered: the variables of the network that it delivers.
+    experiment_hash: the hash of the config.
+    seconds: the seconds that training took.
+    phases: what was noted about the network during training.
+    deployed_from: the hash of the run that trained the posterior, if it was another run.
   """
   config, clock = experiment.config, experiment.clock
   network = delivered['params']
@@ -72,7 +72,7 @@ def summarise(
 
 
 def _of_posteriors(experiment: Experiment, best: Best, delivered, layers) -> dict[str, Any]:
-  """What a variational run adds: its architecture, its bit widths, where its noise lies."""
+  """What a variational run adds: its architecture, its bit widths, its histograms of log alpha."""
   thresholds = experiment.deployment.thresholds
   if thresholds is None:
     return {}

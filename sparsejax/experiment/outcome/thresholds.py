@@ -1,4 +1,4 @@
-"""Other thresholds of log alpha in the settings of a run, as a command line gives them."""
+"""Changes the thresholds of log alpha in a run's settings, as a command line asks."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -16,19 +16,19 @@ def change(
   threshold: str | None = None,
   thresholds: str | None = None,
 ) -> dict[str, Any]:
-  """Returns the settings of a run with other thresholds; what is not given stays.
+  """Returns the settings of a run with other thresholds; those not given stay.
 
-  Whether a threshold is a number, and its layer there, is checked where the settings are built.
+  Building the settings checks later that a threshold is a number and that its layer exists.
 
   Args:
-    config: the run's settings, of layers with posteriors.
-    summary: its figures, with the thresholds that they suggest.
-    threshold: of the layers that have none of their own.
+    config: the run's settings, whose layers have posteriors.
+    summary: its figures, with the suggested thresholds.
+    threshold: the threshold of layers without their own.
     thresholds: 'conv1=4.0,fc1=2.3', or 'suggested'.
 
   Raises:
-    UsageError: nothing given, no list of thresholds, nothing suggested, or a threshold that was
-      part of the training.
+    UsageError: nothing is given, the text is no list of thresholds, none is suggested, or the
+      threshold was part of the training.
 
   Example:
     >>> block = {'threshold': 3.0, 'thresholds': {'fc1': 2.0, 'fc2': 2.5}}
@@ -70,7 +70,7 @@ def _by_layer(text: str) -> dict[str, float | str]:
     if not (layer and separator):
       raise UsageError(f"thresholds={text}: '{part}' is no threshold of a layer; {ADVICE}")
     if layer in found:
-      raise UsageError(f"thresholds={text}: '{layer}' is there twice; {ADVICE}")
+      raise UsageError(f"thresholds={text}: '{layer}' is given twice; {ADVICE}")
     found[layer] = _number(value)
   return found
 

@@ -1,1 +1,1 @@
-"""The run directory: whose it is, its checkpoints and its metrics."""
+"""The run directory: its owner, its checkpoints and its metrics."""

@@ -1,12 +1,12 @@
-"""Checkpoints: Orbax writes the arrays, masks as bits; a manifest of digests makes them count.
+"""Checkpoints: Orbax writes the arrays, masks as bits; a manifest of digests completes them.
 
-Beside the arrays lie the notes: whose checkpoint it is, the arrays' shapes, what the host knows
-(phases, seconds); and the lines of metrics up to its step. A checkpoint is written under a hidden
-name and takes its own when it is whole, so that a kill leaves a whole one or none.
+Beside the arrays lie the notes (the checkpoint's owner, the arrays' shapes, and the host's phases
+and seconds) and the lines of metrics up to its step. A checkpoint is written under a hidden name
+and gets its own name when it is whole, so that a kill leaves a whole one or none.
 
-Nothing that a person may still need is deleted because it can't be read. A folder whose files
+Nothing that a person may still need is deleted because it cannot be read. A folder whose files
 disagree with the manifest's digests is damaged: it is renamed, and the checkpoint before it is
-used. An error of the disk says nothing about what lies there, and ends the run.
+used. An error of the disk says nothing about the files, and ends the run.
 """
 
 import contextlib
@@ -31,23 +31,23 @@ MANIFEST = 'manifest.json'
 ARRAYS = 'arrays'
 NOTES = 'notes.json'
 STEP = re.compile(r'\d{9}')  # the name of a step's folder
-HIDDEN = '.'  # begins the names of what is being written or removed
-BEST = 'best'  # the folder, beside those of the steps, of the network that a finished run delivers
-POSTERIOR = 'posterior'  # and of what a variational one was deployed from
+HIDDEN = '.'  # the first letter of the name of anything being written or removed
+BEST = 'best'  # the folder, beside the steps', of the network that a finished run delivers
+POSTERIOR = 'posterior'  # the folder of the posterior that a variational network was deployed from
 
 
 class Owner(NamedTuple):
-  """The run that a checkpoint is of: its experiment's hash and its seed."""
+  """The run that a checkpoint belongs to: its experiment's hash and its seed."""
 
   hash: str
   seed: int
 
   @classmethod
   def of(cls, figures: Mapping[str, Any]) -> 'Owner':
-    """Returns the run that a config, a summary or a checkpoint's notes say they are of.
+    """Returns the run that a config, a summary or a checkpoint's notes say they belong to.
 
     Raises:
-      KeyError: they don't say.
+      KeyError: they do not say.
     """
     return cls(figures['hash'], figures['seed'])
 
@@ -56,10 +56,10 @@ class Owner(NamedTuple):
 
 
 def owner_of_run(config: Mapping[str, Any], summary: Mapping[str, Any]) -> Owner:
-  """Returns the run that a config and a summary are of.
+  """Returns the run that a config and a summary belong to.
 
   Raises:
-    ValueError: they are of two runs.
+    ValueError: they belong to two runs.
     KeyError: one does not say.
   """
   owner, told = map(Owner.of, (config, summary))
@@ -86,22 +86,22 @@ def save(
   keep: int,
   metrics: str = '',
 ) -> None:
-  """Commits the state of a step, then removes all but the newest `keep`, which is at least 1.
+  """Commits the state of a step, then removes all but the newest `keep` (at least 1).
 
-  A step that is committed already stays as it is: its state could be no other. The step is noted
-  beside `root`, so that a run whose checkpoints are gone does not begin again by itself.
+  A step that is already committed stays as it is, since its state could be no other. The step is
+  noted beside `root`, so that a run whose checkpoints are gone does not silently begin again.
 
   Args:
     root: the folder of checkpoints.
     owner: the run.
-    step: number of updates made.
+    step: the number of updates made.
     state: any pytree.
-    host: what the host knows.
+    host: the host's notes.
     keep: how many checkpoints to keep.
     metrics: the text of metrics.jsonl up to this step.
 
   Raises:
-    OSError: ENOSPC on a full disk; the checkpoints that were there are untouched.
+    OSError: ENOSPC on a full disk; existing checkpoints are untouched.
   """
   folder = root / f'{step:09d}'
   if not (folder / MANIFEST).exists():
@@ -114,7 +114,7 @@ def save(
 def write(
   folder: pathlib.Path, owner: Owner, state: Any, host: dict[str, Any], metrics: str = ''
 ) -> None:
-  """Writes one checkpoint whole, in the place of any that has its name."""
+  """Writes one checkpoint whole, replacing any of the same name."""
   folder.parent.mkdir(parents=True, exist_ok=True)
   hidden = folder.with_name(f'{HIDDEN}{folder.name}.writing')
   shutil.rmtree(hidden, ignore_errors=True)
@@ -137,9 +137,9 @@ def write(
 
 
 def restore_newest(root: pathlib.Path, owner: Owner, like: Any) -> Restored | None:
-  """Returns the newest checkpoint that is whole, or None where there is none.
+  """Returns the newest whole checkpoint, or None if there is none.
 
-  What is damaged is renamed, and stays.
+  Damaged ones are renamed and kept.
 
   Args:
     root: the folder of checkpoints.
@@ -147,40 +147,40 @@ def restore_newest(root: pathlib.Path, owner: Owner, like: Any) -> Restored | No
     like: a state of the same structure, shapes and dtypes.
 
   Raises:
-    ForeignError: a whole checkpoint is of another run.
+    ForeignError: a whole checkpoint belongs to another run.
     UnreadableError: the disk gave an error; nothing was changed.
-    ValueError: a whole checkpoint is of another structure.
+    ValueError: a whole checkpoint has another structure.
   """
   with _telling_of_the_disk(root):
-    for hidden in root.glob(f'{HIDDEN}*'):  # of a process that was killed while it wrote
+    for hidden in root.glob(f'{HIDDEN}*'):  # left by a process that was killed while writing
       shutil.rmtree(hidden, ignore_errors=True)
     for folder in reversed(_folders(root)):
       if not (folder / MANIFEST).exists():
         kept = files.set_aside(folder, 'unfinished')
-        logging.warning('checkpoint %s has no %s; it is %s now', folder, MANIFEST, kept.name)
+        logging.warning('checkpoint %s has no %s; it is now %s', folder, MANIFEST, kept.name)
         continue
       try:
         state, host = read(folder, like, owner)
       except DamagedError as error:
         kept = files.set_aside(folder, 'damaged')
-        logging.warning('%s; it is %s now, and the one before it is used', error, kept.name)
+        logging.warning('%s; it is now %s, and the one before it is used', error, kept.name)
         continue
       return Restored(int(folder.name), state, host)
   return None
 
 
 def metrics_of(root: pathlib.Path, step: int) -> str:
-  """Returns the text of metrics.jsonl that the checkpoint of a step holds; '' if there is none."""
+  """Returns the text of metrics.jsonl in the checkpoint of a step, or '' if it has none."""
   file = root / f'{step:09d}' / files.METRICS
   return file.read_text() if file.exists() else ''
 
 
 class DamagedError(ValueError):
-  """A checkpoint whose files are not the ones that were committed."""
+  """A checkpoint has other files than those that were committed."""
 
 
 class ForeignError(ValueError):
-  """A checkpoint of another run, or of nobody knows which."""
+  """A checkpoint belongs to another run, or does not say to which."""
 
 
 MISSING = (FileNotFoundError, NotADirectoryError, IsADirectoryError)
@@ -189,20 +189,20 @@ MISSING = (FileNotFoundError, NotADirectoryError, IsADirectoryError)
 def read(
   folder: pathlib.Path, like: Any, owner: Owner | None = None, *, is_finished: bool = False
 ) -> tuple[Any, dict[str, Any]]:
-  """Returns the state, replicated over the devices, and what the host had noted.
+  """Returns the state, replicated over the devices, and the host's notes.
 
   Args:
-    folder: of the checkpoint.
+    folder: the folder of the checkpoint.
     like: a state of the same structure, shapes and dtypes.
-    owner: the run that it must be of; any run's if None.
-    is_finished: whether it is what a finished run left, of which `owner` may be all that says whose
-      it is.
+    owner: the run that it must belong to; None takes any run's.
+    is_finished: whether it comes from a finished run; its notes may then lack the owner, so that
+      only `owner` names it.
 
   Raises:
     DamagedError: a file is missing, cut short or changed.
-    ForeignError: the checkpoint is whole, but of another run.
+    ForeignError: the checkpoint is whole, but belongs to another run.
     UnreadableError: the disk gave an error.
-    ValueError: the checkpoint is whole, but of another structure.
+    ValueError: the checkpoint is whole, but has another structure.
   """
   with _telling_of_the_disk(folder):
     notes = _checked_notes(folder)
@@ -214,7 +214,7 @@ def read(
     try:
       with _checkpointer() as checkpointer:
         arrays = checkpointer.restore((folder / ARRAYS).absolute(), shaped_as_on_host(packed))
-    except Exception as error:  # every byte was as written a moment ago
+    except Exception as error:  # the digests matched a moment ago, so the files are not damaged
       raise UnreadableError(
         f'checkpoint {folder} could not be read: {in_one_line(error)}'
       ) from error
@@ -222,7 +222,7 @@ def read(
 
 
 def _checked_notes(folder: pathlib.Path) -> dict[str, Any]:
-  """The notes of a checkpoint all of whose files are as they were committed."""
+  """The notes of a checkpoint, if all its files are as they were committed."""
   try:
     manifest = dict(files.read_json(folder / MANIFEST))
     wrong = [f for f in {*manifest, NOTES} if files.digest(folder / f) != manifest.get(f)]
@@ -234,15 +234,15 @@ def _checked_notes(folder: pathlib.Path) -> dict[str, Any]:
 
 
 def owner_of(folder: pathlib.Path, known: Owner | None = None) -> Owner:
-  """Returns the run that a checkpoint says it is of.
+  """Returns the run that a checkpoint says it belongs to.
 
   Args:
-    folder: of the checkpoint.
-    known: what a finished run's other files say, which counts where the checkpoint says nothing.
+    folder: the folder of the checkpoint.
+    known: the run that a finished run's other files name, used if the checkpoint says nothing.
 
   Raises:
     DamagedError: a file is missing, cut short or changed.
-    ForeignError: it does not say.
+    ForeignError: the checkpoint does not say.
     UnreadableError: the disk gave an error.
   """
   with _telling_of_the_disk(folder):
@@ -252,7 +252,7 @@ def owner_of(folder: pathlib.Path, known: Owner | None = None) -> Owner:
 def _owner_in(notes: dict[str, Any], folder: pathlib.Path, known: Owner | None = None) -> Owner:
   if known is not None and not notes.keys() & set(Owner._fields):
     logging.warning(
-      'checkpoint %s is older than the note of whose it is; by %s it is of the run %s',
+      'checkpoint %s is too old to name its run; according to %s it is of the run %s',
       folder,
       files.SUMMARY,
       known,
@@ -266,19 +266,19 @@ def _owner_in(notes: dict[str, Any], folder: pathlib.Path, known: Owner | None =
 
 @contextlib.contextmanager
 def _telling_of_the_disk(place: pathlib.Path) -> Generator[None]:
-  """Turns an error of the disk into one that says where it was, and that nothing was lost."""
+  """Turns an error of the disk into one that says where it happened and that nothing was lost."""
   try:
     yield
   except OSError as error:
     reason = error.strerror or in_one_line(error)
     raise UnreadableError(
-      f'{error.filename or place} could not be read: {reason}; nothing was changed, so the same '
-      'command goes on once it can be read'
+      f'{error.filename or place} could not be read: {reason}; nothing was changed; give the same '
+      'command again once it can be read'
     ) from error
 
 
 def _checkpointer():
-  """Orbax's; of several processes that train as one only the first is here, and waits for none."""
+  """Orbax's checkpointer; of several processes only the first comes here, and waits for none."""
   import orbax.checkpoint as ocp
 
   own = jax.process_index()
@@ -287,12 +287,12 @@ def _checkpointer():
 
 
 def _shapes(state: Any) -> dict[str, str]:
-  """Every leaf's dtype and shape by path, as text."""
+  """The dtype and shape of every leaf, as text by path."""
   return {path: f'{x.dtype}{list(x.shape)}' for path, x in tree.named_leaves(state).items()}
 
 
 def shapes_of(folder: pathlib.Path) -> dict[str, Any]:
-  """Returns the shapes of a checkpoint of nested dicts, as its notes have them."""
+  """Returns the shapes in a checkpoint of nested dicts, from its notes."""
   found: dict[str, Any] = {}
   for path, text in files.read_json(folder / NOTES)['shapes'].items():
     dtype, _, sides = text.partition('[')
@@ -305,17 +305,17 @@ def shapes_of(folder: pathlib.Path) -> dict[str, Any]:
 
 
 def _check_shapes(folder: pathlib.Path, there: dict[str, str], here: dict[str, str]) -> None:
-  """Raises a ValueError of one line where they differ: Orbax would cast, or say it in fifty."""
+  """Raises a ValueError of one line if they differ; Orbax would cast, or use fifty lines."""
   for path in {**there, **here}:
     if there.get(path) != here.get(path):
       raise ValueError(
-        f'checkpoint {folder}: {path} is {there.get(path, "missing")} there; needed is '
-        f'{here.get(path, "nothing")}'
+        f'checkpoint {folder}: {path} is {there.get(path, "missing")} there, but must be '
+        f'{here.get(path, "absent")}'
       )
 
 
 def check_source(run: str | None) -> None:
-  """Raises a ValueError unless `run`, if given, is the directory of a finished run, whole."""
+  """Raises a ValueError unless `run`, if given, is the directory of a whole finished run."""
   if run is None:
     return
   folder, summary = source_of(run), pathlib.Path(run) / files.SUMMARY
@@ -329,7 +329,7 @@ def check_source(run: str | None) -> None:
   if found != told:
     raise ValueError(
       f'init_from={run}: its {files.SUMMARY} is of the run {told}, but its network is of the run '
-      f'{found}; they must be of one run'
+      f'{found}; both must be of the same run'
     )
 
 
@@ -349,7 +349,7 @@ def committed(root: pathlib.Path) -> list[pathlib.Path]:
 
 
 def _folders(root: pathlib.Path) -> list[pathlib.Path]:
-  """The folders of steps, oldest first. `Path.glob` would take one that can't be read for empty."""
+  """The folders of steps, oldest first. `Path.glob` would take an unreadable folder for empty."""
   try:
     names = os.listdir(root)
   except FileNotFoundError:
@@ -358,7 +358,7 @@ def _folders(root: pathlib.Path) -> list[pathlib.Path]:
 
 
 def _remove(folder: pathlib.Path) -> None:
-  """Removes a checkpoint, under a hidden name: half a removal must not look like a damaged one."""
+  """Removes a checkpoint under a hidden name, since half a removal must not look like damage."""
   hidden = folder.with_name(f'{HIDDEN}{folder.name}.removing')
   shutil.rmtree(hidden, ignore_errors=True)
   folder.rename(hidden)

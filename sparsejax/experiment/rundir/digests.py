@@ -1,6 +1,6 @@
-"""What the files of a finished run were when it ended, so that no change of them is silent.
+"""Digests of a finished run's files, so that no later change of them is silent.
 
-A person may change them; whoever reads them then says so.
+A person may change the files; any program that reads them then says so.
 """
 
 import hashlib
@@ -19,7 +19,7 @@ def note(folder: pathlib.Path, summary: str) -> None:
   """Writes the digests of a run that is about to end.
 
   Args:
-    folder: of the run.
+    folder: the folder of the run.
     summary: the text that summary.json will have.
   """
   found = {name: _digest(folder / name) for name in OF if name != files.SUMMARY}
@@ -28,7 +28,7 @@ def note(folder: pathlib.Path, summary: str) -> None:
 
 
 def changed(folder: pathlib.Path) -> list[str]:
-  """Returns the files of a finished run that are not as it wrote them; [] where it noted none."""
+  """Returns the files of a finished run that have changed, or [] if it has no digests."""
   if not (folder / FILE).exists():
     return []
   try:
@@ -39,7 +39,7 @@ def changed(folder: pathlib.Path) -> list[str]:
 
 
 def warn(folder: pathlib.Path) -> None:
-  """Warns of every file of a finished run that is not as it wrote it."""
+  """Warns about every file of a finished run that has changed."""
   for name in changed(folder):
     logging.warning('%s %s', folder / name, CHANGED)
 

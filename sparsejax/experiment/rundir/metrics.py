@@ -1,4 +1,4 @@
-"""metrics.jsonl: a line for each logged step, appended as training goes, cut back on resuming."""
+"""metrics.jsonl: one line per logged step, appended during training and cut back on resuming."""
 
 import json
 import os
@@ -12,11 +12,11 @@ from absl import logging
 from sparsejax.experiment.machine import files
 from sparsejax.sparsity.counting import measure
 
-# What differs between two runs of the same experiment on the same machine.
+# The fields that differ between two runs of the same experiment on the same machine.
 TIMINGS = ('seconds', 'examples_per_second')
 
-# What is of the network that is evaluated, which of a posterior its thresholds make; all else is of
-# the training.
+# The fields about the evaluated network, which depends on a posterior's thresholds; all others are
+# about the training.
 OF_NETWORK = (
   *('validation_loss', 'validation_accuracy', 'active_parameters', 'active_fraction'),
   *('below_1e-3', 'below_threshold', 'active_macs'),
@@ -24,11 +24,11 @@ OF_NETWORK = (
 
 
 class Counts(NamedTuple):
-  """What is counted of a network for a line.
+  """The counts of a network for a line.
 
-  above: how many parameters are above zero in magnitude, above 1e-3 and, where the chain prunes by
-    one, above the threshold.
-  weights: how many weights of each layer are active.
+  above: the numbers of parameters with a magnitude above zero, above 1e-3 and, if the chain prunes
+    by a threshold, above the threshold.
+  weights: the number of active weights in each layer.
   """
 
   above: Sequence[int] | jax.Array
@@ -36,17 +36,17 @@ class Counts(NamedTuple):
 
 
 def counts(network: Any, thresholds: tuple[float, ...]) -> Counts:
-  """Counts a network, on the device where it is traced."""
+  """Counts a network on the device."""
   return Counts(measure.count_above(network, thresholds), measure.active_weights(network))
 
 
 def counted(found: Counts, parameters: int, positions: Mapping[str, int]) -> dict[str, int | float]:
-  """Returns what a line says of a network's parameters.
+  """Returns a line's figures about a network's parameters.
 
   Args:
-    found: of it, on the host.
-    parameters: how many there are.
-    positions: of each layer, as `measure.report` takes them.
+    found: the network's counts, on the host.
+    parameters: its number of parameters.
+    positions: the positions of each layer, as `measure.report` takes them.
 
   Example:
     >>> counted(Counts([8, 6], {'conv': 5}), 10, {'conv': 4})
@@ -65,15 +65,15 @@ def counted(found: Counts, parameters: int, positions: Mapping[str, int]) -> dic
 
 
 class MetricsFile:
-  """The open metrics.jsonl of a run that goes on where it was saved.
+  """The open metrics.jsonl of a run that continues from where it was saved.
 
-  What is there after the lines that were saved is removed before anything is added, so that the
-  file never tells of a restart. A file that does not begin with them was cut or changed: it is
-  renamed, and they are put back.
+  Lines after the saved ones are removed before anything is added, so that the file never shows a
+  restart. A file that does not begin with the saved lines was cut or changed: it is renamed, and
+  the lines are put back.
 
   Args:
-    path: of the file.
-    saved: its text when the run was saved, as the checkpoint holds it.
+    path: the path of the file.
+    saved: its text when the run was saved, from the checkpoint.
   """
 
   def __init__(self, path: pathlib.Path, saved: str = ''):
@@ -82,7 +82,7 @@ class MetricsFile:
     if saved and (there is None or not there.startswith(wanted)):
       how = 'is missing'
       if path.exists():
-        how = f'is not what this run wrote; it is {files.set_aside(path, "damaged").name} now'
+        how = f'is not what this run wrote; it is now {files.set_aside(path, "damaged").name}'
       logging.warning('%s %s, and its lines were put back from the checkpoint', path, how)
     if there != wanted:
       files.write_atomically(path, saved)
@@ -91,17 +91,17 @@ class MetricsFile:
 
   @property
   def text(self) -> str:
-    """All lines, as the file has them."""
+    """All lines, as in the file."""
     return ''.join(map(_line, self.lines))
 
   def append(self, line: Mapping[str, Any]) -> None:
-    """Writes one line and hands it to the operating system, so that a killed process kept it."""
+    """Writes one line and hands it to the operating system, so that a kill does not lose it."""
     self._file.write(_line(line))
     self._file.flush()
     self.lines.append(dict(line))
 
   def sync(self) -> None:
-    """Forces the lines to the disk: before a checkpoint counts on them."""
+    """Forces the lines to the disk; call it before a checkpoint relies on them."""
     os.fsync(self._file.fileno())
 
   def close(self) -> None:
@@ -109,7 +109,7 @@ class MetricsFile:
 
 
 def read(path: pathlib.Path) -> list[dict[str, Any]]:
-  """Returns the whole lines of a metrics.jsonl, oldest first; a last line cut short is left out."""
+  """Returns the whole lines of a metrics.jsonl, oldest first, without a last line cut short."""
   if not path.exists():
     return []
   *whole, _ = path.read_text().split('\n')

@@ -1,4 +1,4 @@
-"""The run directory: where it is, whose it is, and that one process at a time is in it."""
+"""The run directory: its place, its owner, and the lock that admits one process at a time."""
 
 import fcntl
 import os
@@ -15,29 +15,29 @@ from sparsejax.experiment.rundir import checkpoint, digests
 from sparsejax.experiment.terminal.errors import BusyError, UsageError
 from sparsejax.experiment.terminal.say import shown
 
-BEFORE = 'before-restart'  # begins the name of a folder of what a run had made before
+BEFORE = 'before-restart'  # the beginning of the name of a folder for a run's earlier files
 
 
 class RunDirectory:
-  """A run directory held by this object: until `close`, or the end of the process however it ends.
+  """A run directory that this object locks until `close` or the end of the process.
 
   Raises:
-    UsageError: another process is in it, it belongs to another experiment or seed, or it can't be
-      made or written.
+    UsageError: another process uses it, it belongs to another experiment or seed, or it cannot be
+      created or written.
   """
 
   def __init__(self, path: pathlib.Path, config: Mapping[str, Any], experiment_hash: str):
     self.path, self.owner = path, checkpoint.Owner(experiment_hash, config['seed'])
     try:
-      if not (path / '.lock').exists():  # a folder that is not ours is left as it is
+      if not (path / '.lock').exists():  # another owner's folder is left as it is
         self._is_new()
       path.mkdir(parents=True, exist_ok=True)
       lock = os.open(path / '.lock', os.O_RDWR | os.O_CREAT, 0o666)
     except OSError as error:
       if error.errno in files.FULL_DISK:
         raise
-      raise UsageError(f'workdir={path}: {error.strerror}; it must be a folder to write') from error
-    # The operating system drops the lock with the process: a killed one leaves none behind.
+      raise UsageError(f'workdir={path}: {error.strerror}; it must be a writable folder') from error
+    # The operating system drops the lock with the process, so a killed one leaves none behind.
     self.close = weakref.finalize(self, os.close, lock)
     try:
       fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -60,7 +60,7 @@ class RunDirectory:
     self.close()
 
   def _is_new(self) -> bool:
-    """Returns whether nobody's run is here yet; raises where it is not this experiment's."""
+    """Returns whether no run is here yet; raises if another experiment's is."""
     file = self.path / files.CONFIG
     advice = 'give an empty directory or the same experiment'
     if not file.exists():
@@ -72,7 +72,7 @@ class RunDirectory:
     return False
 
   def _check_owner(self, found: Any, what: str, advice: str) -> None:
-    """Refuses what says that it is of another run."""
+    """Refuses a file that says that it belongs to another run."""
     for field, mine in self.owner._asdict().items():
       if found.get(field) != mine:
         raise UsageError(
@@ -81,13 +81,13 @@ class RunDirectory:
         )
 
   def _check_settings(self, config: Mapping[str, Any]) -> None:
-    """Refuses a config.json that was edited: what reads the run later would believe it."""
+    """Refuses an edited config.json, because later readers of the run would believe it."""
     kept = experiment_of(self._read(self.path / files.CONFIG))
     for field, mine in experiment_of(config).items():
-      if field in kept and kept[field] != mine:  # a field that is newer than the run is not there
+      if field in kept and kept[field] != mine:  # a field newer than the run is absent
         raise UsageError(
-          f'workdir={self.path}: its {files.CONFIG} has {field}={shown(kept[field])}, the run of '
-          f'its hash has {shown(mine)}; {files.CONFIG} must be as the run wrote it'
+          f'workdir={self.path}: its {files.CONFIG} has {field}={shown(kept[field])}, but the run '
+          f'with its hash has {shown(mine)}; {files.CONFIG} must be as the run wrote it'
         )
 
   def _read(self, file: pathlib.Path, kind: type = dict) -> Any:
@@ -108,7 +108,7 @@ class RunDirectory:
     """The summary of a finished run, or None.
 
     Raises:
-      UsageError: it is damaged, or of another run.
+      UsageError: the summary is damaged, or belongs to another run.
     """
     file = self.path / files.SUMMARY
     if not file.exists():
@@ -121,7 +121,7 @@ class RunDirectory:
 
   @property
   def saved_step(self) -> int | None:
-    """The newest step that was saved here, -1 where it is not known which, None where none was."""
+    """The newest step saved here; -1 if the step is unknown, None if none was saved."""
     file = self.path / files.PROGRESS
     if not file.exists():
       return None
@@ -129,7 +129,7 @@ class RunDirectory:
     return step if isinstance(step, int) else -1
 
   def set_aside(self) -> None:
-    """Moves all that the run has made to a folder of its own, so that it begins at step 0."""
+    """Moves all the run's files to a folder of their own, so that it begins at step 0."""
     stays = (files.CONFIG, files.ENVIRONMENT, '.lock')
     made = [p for p in self.path.iterdir() if p.name not in stays and BEFORE not in p.name]
     if not made:
@@ -138,17 +138,17 @@ class RunDirectory:
     place.mkdir()
     for path in made:
       path.rename(place / path.name)
-    logging.warning('what the run had made is in %s now', place)
+    logging.warning('the earlier files of the run are now in %s', place)
 
   def note_start(self) -> None:
-    """Adds this start to environment.json, and warns when the code or XLA's flags are others."""
+    """Adds this start to environment.json, and warns if the code or XLA's flags have changed."""
     file = self.path / files.ENVIRONMENT
     starts = self._read(file, list) if file.exists() else []
     if not all(isinstance(start, dict) for start in starts):
       raise UsageError(f'workdir={self.path}: its {files.ENVIRONMENT} is damaged')
     now = self.owner._asdict() | provenance.environment()
-    before = now | starts[-1] if starts else now  # of a field that is newer nothing is known
+    before = now | starts[-1] if starts else now  # newer fields are unknown for earlier starts
     for field in ('git_commit', 'git_dirty', 'versions', 'xla_flags'):
       if before[field] != now[field]:
-        logging.warning('going on under another %s: %s, then %s', field, before[field], now[field])
+        logging.warning('resuming under another %s: %s, now %s', field, before[field], now[field])
     files.write_json(file, [*starts, now])

@@ -1,4 +1,4 @@
-"""All that a run must remember to go on as if it had never stopped, as one pytree."""
+"""Everything that a run must remember to continue as if it had never stopped, as one pytree."""
 
 import functools
 from typing import Any, NamedTuple
@@ -12,19 +12,19 @@ class Window(NamedTuple):
   """Sums over the steps since the last line of metrics, on the device."""
 
   steps: jax.Array  # shape=(), dtype=int32
-  loss: jax.Array  # shape=(), dtype=float32: of the mean losses of the steps
-  accuracy: jax.Array  # shape=(), dtype=float32: likewise
+  loss: jax.Array  # shape=(), dtype=float32: the sum of the steps' mean losses
+  accuracy: jax.Array  # shape=(), dtype=float32: the sum of the steps' accuracies
   bad_step: jax.Array  # shape=(), dtype=int32: the first whose loss was not finite, or -1
 
 
 class TrainState(NamedTuple):
-  """What a training step reads and writes. The place in the data follows from `step` alone."""
+  """What a training step reads and writes. The position in the data follows from `step` alone."""
 
   step: jax.Array  # shape=(), dtype=int32: updates made
   params: Any
   batch_stats: Any  # BatchNorm's running averages, {} without BatchNorm
   opt_state: optax.OptState
-  key: jax.Array  # shape=(), the run's key: never changed, folded with step, epoch, example
+  key: jax.Array  # shape=(), the run's key: never changed, only folded with step, epoch, example
   events: jax.Array  # shape=(), dtype=int32: events that have happened
   window: Window
 
@@ -32,9 +32,9 @@ class TrainState(NamedTuple):
 class Best(NamedTuple):
   """The best network on the validation split among the evaluations at the final density."""
 
-  step: jax.Array  # shape=(), dtype=int32: -1 before there is one
+  step: jax.Array  # shape=(), dtype=int32: -1 while there is none
   loss: jax.Array  # shape=(), dtype=float32: on the validation split
-  accuracy: jax.Array  # shape=(), dtype=float32: likewise
+  accuracy: jax.Array  # shape=(), dtype=float32: on the validation split
   params: Any
   batch_stats: Any
 
@@ -51,15 +51,15 @@ def empty_window() -> Window:
 
 
 def init_optimizer(tx: optax.GradientTransformation, params: Any) -> optax.OptState:
-  """Returns tx.init(params) in arrays of its own.
+  """Returns tx.init(params) in new arrays.
 
-  A link may keep the parameters themselves, and a step can't donate the same array twice.
+  A link may keep the parameters themselves, and a step cannot donate the same array twice.
   """
   return jax.tree.map(jnp.copy, tx.init(params))
 
 
 def initial(variables: Any, tx: optax.GradientTransformation, seed: int) -> RunState:
-  """Returns the state before the first step, of the model's initial variables."""
+  """Returns the state before the first step, from the model's initial variables."""
   params, batch_stats = variables['params'], variables.get('batch_stats', {})
   train = TrainState(
     step=jnp.int32(0),
@@ -80,7 +80,7 @@ def _has_less_loss(new: Best, old: Best) -> jax.Array:
 
 
 def _is_more_accurate(new: Best, old: Best) -> jax.Array:
-  """Of two that are right as often, the one of less loss."""
+  """Whether the new network is more accurate or, at equal accuracy, has less loss."""
   is_as_accurate = (new.accuracy == old.accuracy) & (new.loss < old.loss)
   return jnp.isfinite(new.loss) & ((new.accuracy > old.accuracy) | is_as_accurate)
 
@@ -90,13 +90,13 @@ CHOOSE_BY = {'loss': _has_less_loss, 'accuracy': _is_more_accurate}
 
 @functools.partial(jax.jit, static_argnames='by')
 def better(best: Best, train: TrainState, loss: jax.Array, accuracy: jax.Array, by: str) -> Best:
-  """Returns the better of the best so far and the present network, without asking the host.
+  """Returns the better of the best so far and the current network, without asking the host.
 
   Args:
-    best: so far.
-    train: the present state.
-    loss: of its network on the validation split.
-    accuracy: likewise.
+    best: the best so far.
+    train: the current state.
+    loss: the loss of its network on the validation split.
+    accuracy: the accuracy of its network on the validation split.
     by: a name in `CHOOSE_BY`.
   """
   new = Best(train.step, loss, jnp.float32(accuracy), train.params, train.batch_stats)

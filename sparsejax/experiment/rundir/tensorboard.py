@@ -1,7 +1,7 @@
-"""Event files for TensorBoard, through tensorboardX: neither TensorFlow nor a thread is needed.
+"""Event files for TensorBoard, by tensorboardX, without TensorFlow or a thread.
 
-The tags are the names of metrics.jsonl. Every line is on the disk when `write` returns, so a killed
-run leaves no hole before the step that it is restored to.
+The tags are the names in metrics.jsonl. Every line is on the disk when `write` returns, so a killed
+run leaves no gap before the step that it is restored to.
 """
 
 import os
@@ -16,8 +16,8 @@ def scalars(metrics: Mapping, prefix: str = '') -> Iterator[tuple[str, float]]:
   """Yields (tag, value) for every number among the metrics, nested ones as `outer/inner`.
 
   Args:
-    metrics: a line of metrics; what is no number (None, text) is skipped, NaN is kept.
-    prefix: what stands before each tag.
+    metrics: a line of metrics; values that are no numbers (None, text) are skipped, NaN is kept.
+    prefix: the beginning of each tag.
 
   Example:
     >>> list(scalars({'train_loss': 0.5, 'kl': {'conv1': 2}, 'note': 'x', 'validation_loss': None}))
@@ -31,15 +31,15 @@ def scalars(metrics: Mapping, prefix: str = '') -> Iterator[tuple[str, float]]:
 
 
 class EventWriter:
-  """One event file; made by `writer`."""
+  """One event file; `writer` makes it."""
 
   def __init__(self, directory: Path, purge_step: int | None, tensorboardx):
     from tensorboardX.proto import event_pb2, summary_pb2
 
-    events: Any = event_pb2  # generated, as the next one: its classes are made at import
+    events: Any = event_pb2  # a generated module, like the next: its classes are made at import
     summaries: Any = summary_pb2
     self._event, self._summary = events.Event, summaries.Summary
-    # TensorBoard reads the files of a folder in the order of their names: here, of their times.
+    # TensorBoard reads the files of a folder in the order of their names, which here are times.
     seconds, rest = divmod(time.time_ns(), 10**9)
     name = f'events.out.tfevents.{seconds:010d}.{rest:09d}'
     self._records: Any = tensorboardx.RecordWriter(str(directory / name))
@@ -54,7 +54,7 @@ class EventWriter:
     self._records.write(event.SerializeToString())
 
   def write(self, step: int, metrics: Mapping) -> None:
-    """Writes one line of metrics, as one event, through to the disk.
+    """Writes one line of metrics to the disk, as one event.
 
     Args:
       step: the step that the line belongs to.
@@ -86,12 +86,12 @@ def check() -> None:
 
 
 def writer(directory: str | os.PathLike, *, purge_step: int | None = None) -> EventWriter:
-  """Opens a new event file in `directory`, which is made where it is missing.
+  """Opens a new event file in `directory`, which is created if it is missing.
 
   Args:
-    directory: where TensorBoard is pointed at; a resumed run takes the same one.
-    purge_step: for a resumed run the first step that will be written again, so one more than the
-      restored step: TensorBoard hides the earlier files' events from it on.
+    directory: the folder that TensorBoard reads; a resumed run takes the same one.
+    purge_step: for a resumed run, the first step that will be written again, one more than the
+      restored step; TensorBoard hides the earlier files' events from that step on.
 
   Returns:
     An object with `write(step, metrics)` and `close()`.

@@ -1,7 +1,7 @@
-"""What a run says on the terminal: its settings, its progress, its result.
+"""The output of a run: its settings, its progress, its result.
 
-On a terminal these are rich's tables and a progress bar; in a file, a pipe or a batch system's log,
-the same as plain aligned text.
+On a terminal it consists of rich's tables and a progress bar; in a file, a pipe or a batch system's
+log it is plain aligned text.
 """
 
 import itertools
@@ -35,18 +35,18 @@ def _rate(value):
 
 # The settings.
 
-MARGIN = 10  # columns of a terminal that a table of three takes beside its cells
+MARGIN = 10  # columns of a terminal that a table of three columns needs besides its cells
 
 
 def _text(value):
-  """A setting as text; of an array its shape and type only."""
+  """A setting as text; an array is shown only by its shape and type."""
   if getattr(value, 'shape', None):
     return f'array {tuple(value.shape)} {value.dtype}'
   return str(value) if str(value) else "''"
 
 
 def _settings(config, defaults):
-  """(name, value, default) of every setting, the changed first; no default where unchanged."""
+  """(name, value, default) of every setting, changed ones first; only these have a default."""
   values = {name: _text(value) for name, value in flatten(config).items()}
   usual = {n: _text(value) for n, value in flatten(defaults).items()} if defaults else values
   rows = [(name, text, usual.get(name, MISSING)) for name, text in values.items()]
@@ -59,8 +59,9 @@ def settings_table(config, defaults=None, stream: TextIO | None = None) -> None:
 
   Args:
     config: a nested mapping.
-    defaults: the same of the defaults; a setting that differs is marked with a star.
-    stream: where to; stdout by default. A terminal gets a table, a file `name = value` lines.
+    defaults: a nested mapping of the defaults; a setting that differs is marked with a star.
+    stream: the stream to print to, by default stdout. A terminal gets a table, a file gets lines
+      `name = value`.
 
   Example:
     >>> import io
@@ -91,7 +92,7 @@ def settings_table(config, defaults=None, stream: TextIO | None = None) -> None:
 
 
 def time_left(metrics: Mapping, total_steps: int) -> float | None:
-  """Returns the seconds to the end at the line's own rate, or None where it does not tell.
+  """Returns the seconds to the end at the line's own rate, or None if the line does not tell.
 
   Args:
     metrics: a line of metrics with `step`, `examples` and `examples_per_second`.
@@ -127,11 +128,11 @@ BAR_FIELDS = (  # shorter words, so that most of them fit beside the bar
 
 
 def metrics_text(metrics: Mapping, fields: Sequence = FIELDS) -> list[str]:
-  """Writes each metric of a line as text; what it lacks is left out.
+  """Returns each metric of a line as text; missing ones are left out.
 
   Args:
     metrics: the line.
-    fields: (metric, template, how its number is written), in order.
+    fields: (metric, template, function that writes its number), in order.
 
   Example:
     >>> metrics_text({'epoch': 3.84, 'train_loss': 0.4117, 'active_fraction': 1.0})
@@ -142,16 +143,16 @@ def metrics_text(metrics: Mapping, fields: Sequence = FIELDS) -> list[str]:
 
 
 def _left(metrics, total_steps):
-  """The time left as a list of one text, or of none where it is not known."""
+  """The time left as a list of one text; the list is empty if it is not known."""
   left = duration(time_left(metrics, total_steps))
   return [] if left == MISSING else [f'left {left}']
 
 
-BAR = 21  # columns of a terminal that the bar takes, and its percent
+BAR = 21  # columns of a terminal that the bar and its percentage need
 
 
 def as_many(parts: Sequence[str], room: int) -> str:
-  """Joins the first of some texts, as many as there is room for: none is cut.
+  """Joins as many of the first texts as there is room for; none is cut.
 
   Example:
     >>> as_many(['left 0:12:10', 'epoch 3.8', 'loss 0.412'], 25)
@@ -164,7 +165,7 @@ def as_many(parts: Sequence[str], room: int) -> str:
 
 
 class Progress:
-  """Shows how far a run is: a bar on a terminal, a line for each logged line elsewhere.
+  """Shows how far a run is: with a bar on a terminal, else with a line for each logged line.
 
   Example:
     >>> import io
@@ -176,7 +177,7 @@ class Progress:
   """
 
   def __init__(self, total_steps: int, stream: TextIO | None = None):
-    """Args: total_steps, of the whole run; stream, where to (stdout by default)."""
+    """Takes the steps of the whole run, and the stream to print to (by default stdout)."""
     self.total_steps = total_steps
     self.stream = sys.stdout if stream is None else stream
     self._quiet, terminal = open_stream(self.stream)
@@ -187,10 +188,10 @@ class Progress:
     text = Column(no_wrap=True, overflow='ellipsis')
     columns = [
       BarColumn(bar_width=12, table_column=Column(min_width=12, no_wrap=True)),
-      # One column for all the text: rich takes a narrow terminal's lack of room from each.
+      # All the text is one column, because rich shrinks every column on a narrow terminal.
       TextColumn('{task.percentage:>3.0f} %  {task.description}', markup=False, table_column=text),
     ]
-    # What others print goes above the bar, but only where both go to the same place.
+    # Other output goes above the bar, but only if both go to the same place.
     shared = self.stream is sys.stdout
     redirect: dict[str, Any] = {
       'redirect_stdout': shared,
@@ -212,7 +213,7 @@ class Progress:
     self._quiet.flush()
 
   def update(self, step: int, **values) -> None:
-    """Moves the bar to a step, with any metrics that are new; elsewhere prints nothing.
+    """Moves the bar to a step and shows any new metrics; without a terminal prints nothing.
 
     Args:
       step: the steps done.
@@ -225,7 +226,7 @@ class Progress:
       self._bar.update(self._task, completed=step, description=text)
 
   def line(self, metrics: Mapping) -> None:
-    """Shows a logged line of metrics: in the bar on a terminal, else as a line of its own.
+    """Shows a logged line of metrics, in the bar on a terminal, else as its own line.
 
     Args:
       metrics: the line, with its `step`.
@@ -264,7 +265,7 @@ def _ratio(row, part, whole):
 
 
 def _rows(first, named, columns):
-  """The (header, rows) of (name, mapping) pairs; a column that none of them has is left out."""
+  """The (header, rows) of (name, mapping) pairs, without the columns that no pair has."""
   columns = [column for column in columns if any(column[0] in row for _, row in named)]
   header = (first, *(title for _, title, _ in columns))
   return header, [
@@ -273,7 +274,7 @@ def _rows(first, named, columns):
 
 
 def _layers(layers):
-  """(name, row) of each layer, from a mapping by name or a list of rows that hold theirs."""
+  """(name, row) of each layer, from a mapping by name or a list of rows with names."""
   if isinstance(layers, Mapping):
     named = list(layers.items())
   else:
@@ -286,7 +287,7 @@ def _layers(layers):
 
 
 def _result_line(summary):
-  """The figures of the network that the summary describes, in one line."""
+  """One line with the figures of the network that the summary describes."""
   accuracy = number(summary.get('test_accuracy'))
   share = percent(_ratio(summary, 'active_weights', 'weights'))
   parts = [
@@ -302,7 +303,7 @@ def _result_line(summary):
 
 
 def _posterior_line(summary):
-  """What a variational network learned: its units, its bit widths, and the error with these."""
+  """One line with a variational network's units, bit widths, and the error at these widths."""
   units = '-'.join(str(n) for n in summary['architecture'])
   widths = '-'.join(str(n) for n in summary['bits'].values())
   error = percent(1 - summary['test_accuracy_with_bits'])
@@ -317,8 +318,8 @@ def final_table(summary: Mapping, stream: TextIO | None = None) -> None:
   """Prints the result of a run: its layers, its phases, and the final figures in one line.
 
   Args:
-    summary: what summary.json holds; what it lacks is left out, or shown as a dash.
-    stream: where to; stdout by default.
+    summary: the content of summary.json; missing figures are left out or shown as a dash.
+    stream: the stream to print to, by default stdout.
   """
   blocks, summary = [], _with_infinite(summary)
   if summary.get('layers'):
@@ -337,7 +338,7 @@ INFINITE = ('compression', 'theoretical_speedup', 'compression_with_bits')
 
 
 def _with_infinite(figures: Any) -> Any:
-  """The figures of a file: where no weight is left they have null, as JSON has no infinity."""
+  """The figures with infinity for null, which stands for it in JSON when no weight is left."""
   if not isinstance(figures, Mapping):
     return figures
   return {
@@ -347,7 +348,7 @@ def _with_infinite(figures: Any) -> Any:
 
 
 def _dead_layers(layers: list[tuple[str, Mapping]]) -> list[str]:
-  """A line for layers of which nothing is left, where there are any."""
+  """A list of one line that names the layers without a weight left; empty if there are none."""
   dead = [path for path, row in layers if row.get('active_weights') == 0]
   if not dead:
     return []

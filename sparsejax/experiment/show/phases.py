@@ -1,21 +1,21 @@
-"""What there was before a run's network was final: a cut, or none, and why there was none."""
+"""The phases before a run's final network: the cut, or the reason why there was none."""
 
 from collections.abc import Mapping
 from typing import Any
 
 BEFORE, AFTER, FINAL = 'dense', 'pruned', 'retrained'
 SPARSE, DEPLOYED, SHRUNK = 'none: sparse from the start', 'none: a posterior', 'none: zero before'
-# What summary.json calls dense, pruned and retrained, where masks were made and cut nothing.
+# Names for summary.json's dense, pruned and retrained phases if the masks cut nothing.
 OF_NO_CUT = {BEFORE: 'before masks', AFTER: 'last mask', FINAL: 'final'}
 
 
 def final(summary: Mapping[str, Any]) -> float | None:
-  """Returns the validation accuracy of the network that was delivered; None of none."""
+  """Returns the validation accuracy of the delivered network, or None if there is none."""
   return _accuracy(summary, 'deployed', FINAL, BEFORE)
 
 
 def at_the_cut(summary: Mapping[str, Any]) -> tuple[float, float] | None:
-  """Returns the validation accuracies before the first cut and just after the last; None of none.
+  """Returns the validation accuracies before the first cut and just after the last, or None.
 
   Example:
     >>> before = {'step': 9, 'validation_accuracy': 0.9, 'active_weights': 100}
@@ -30,7 +30,7 @@ def at_the_cut(summary: Mapping[str, Any]) -> tuple[float, float] | None:
 
 
 def why_not(summary: Mapping[str, Any]) -> str:
-  """Returns why there was no cut to speak of; '' where there was one, '-' of a dense network.
+  """Returns why there was no real cut; '' if there was one, '-' for a dense network.
 
   Example:
     >>> start = {'step': 0, 'validation_accuracy': 0.1, 'active_weights': 100}
@@ -57,7 +57,7 @@ def why_not(summary: Mapping[str, Any]) -> str:
 
 
 def by_name(summary: Mapping[str, Any]) -> list[tuple[str, Mapping[str, Any]]]:
-  """Returns the phases with their names; without a cut no network was dense, pruned or retrained.
+  """Returns the phases with their names, which are not dense, pruned, retrained without a cut.
 
   Example:
     >>> start = {'step': 0, 'validation_accuracy': 0.1, 'active_weights': 100}
@@ -73,7 +73,7 @@ def by_name(summary: Mapping[str, Any]) -> list[tuple[str, Mapping[str, Any]]]:
 
 
 def _accuracy(summary: Mapping[str, Any], *names: str) -> float | None:
-  """The validation accuracy of the first of some phases that is there."""
+  """The validation accuracy of the first of some phases that exists."""
   phases = summary.get('phases') or {}
   found = ((phases.get(name) or {}).get('validation_accuracy') for name in names)
   return next((value for value in found if isinstance(value, int | float)), None)

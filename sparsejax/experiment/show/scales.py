@@ -1,6 +1,6 @@
-"""Axes of a figure: accuracy by the log of the error, fractions in percent, what is best on a log.
+"""Axes of a figure: accuracy by the log of the error, fractions in percent, and log axes.
 
-Each function sets up an axis of Matplotlib's for the finite values, an array, that are drawn on it.
+Each function sets up a Matplotlib axis for the array of finite values that are drawn on it.
 """
 
 import math
@@ -9,11 +9,11 @@ from typing import NamedTuple
 
 import numpy as np
 
-BY_LOG = 'by the log of the error'  # what an axis of accuracy says of itself
+BY_LOG = 'by the log of the error'  # in the label of an axis of accuracy
 
 
 def log_ticks(axis, low, high, text):
-  """Ticks at powers of ten, and at 2 and 5 times them where there is room."""
+  """Ticks at powers of ten, and at 2 and 5 times these if there is room."""
   from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
   decades = math.log10(high / low)
@@ -25,7 +25,7 @@ def log_ticks(axis, low, high, text):
 
 
 def log(ax, values):
-  """A log axis when the values are positive and worth it, else a linear one."""
+  """A log axis if the values are positive and span enough, else a linear one."""
   from matplotlib.ticker import FuncFormatter, MaxNLocator
 
   low, high = values.min(), values.max()
@@ -41,14 +41,14 @@ def log(ax, values):
 
 
 def fraction(ax, values):
-  """A log axis in percent that ends just above 1; zeros dive below its foot."""
+  """A log axis in percent that ends just above 1; zeros fall below its lower end."""
   ax.set_ylim(*fraction_limits(values))
   ax.set_yscale('log', nonpositive='clip')
   log_ticks(ax.yaxis, *ax.get_ylim(), lambda value: f'{100 * value:g} %')
 
 
 def fraction_along_x(ax, values):
-  """The same along the other axis."""
+  """The same axis as `fraction`, along x."""
   ax.set_xlim(*fraction_limits(values))
   ax.set_xscale('log', nonpositive='clip')
   log_ticks(ax.xaxis, *ax.get_xlim(), lambda value: f'{100 * value:g} %')
@@ -62,14 +62,14 @@ def fraction_limits(values):
 
 
 class Spacing(NamedTuple):
-  """Where accuracies lie on an axis.
+  """The positions of accuracies on an axis.
 
   Attributes:
-    forward: from accuracies, 0 to 1, to places.
-    backward: the inverse.
+    forward: maps accuracies, 0 to 1, to positions.
+    backward: the inverse of `forward`.
     low: the least accuracy that the axis shows.
-    high: the greatest.
-    ticks: the accuracies to be named.
+    high: the greatest accuracy that the axis shows.
+    ticks: the accuracies with a label.
   """
 
   forward: Callable
@@ -80,9 +80,9 @@ class Spacing(NamedTuple):
 
 
 def spacing(values: np.ndarray) -> Spacing:
-  """Returns accuracies spaced by the log of the error: 0, 50, 80, 90, 95, 98, 99 % are about even.
+  """Returns a spacing by the log of the error: 0, 50, 80, 90, 95, 98, 99 % are about even.
 
-  Half the smallest error that is worth telling apart is added to all, so that 100 % has its place.
+  Half the smallest error worth distinguishing is added to every error, so that 100 % has a place.
   """
   values = np.clip(values, 0, 1)
   errors = 1 - values
@@ -105,7 +105,7 @@ TICKS = (0, 0.1, 0.3, 0.5, 0.7, 0.8, 0.9, 0.95, 0.98, 0.99, 0.995, 0.998, 0.999,
 
 
 def _round_ticks(low, high):
-  """Accuracies of few digits in percent, beyond both ends too; a narrow range's are even."""
+  """Accuracies with few digits in percent, beyond both ends too; even steps in a narrow range."""
   from matplotlib.ticker import MaxNLocator
 
   inside = sum(low <= tick <= high for tick in TICKS)
@@ -117,7 +117,7 @@ def _round_ticks(low, high):
 
 
 def _embracing(ticks, low, high):
-  """The ticks between two values and the next ones beyond, three at least.
+  """The ticks between two values, and the next ones beyond; at least three.
 
   Example:
     >>> _embracing([0.0, 0.5, 0.8, 0.9, 0.95, 0.98, 0.99, 1.0], 0.85, 0.985)
@@ -137,7 +137,7 @@ def accuracy(ax, values):
 
 
 def spaced_accuracy(ax, spaced):
-  """The same with a spacing that is known."""
+  """The same axis as `accuracy`, with a given spacing."""
   from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 
   ax.set_yscale('function', functions=(spaced.forward, spaced.backward))

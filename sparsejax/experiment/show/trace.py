@@ -1,10 +1,9 @@
-"""trace.png: one picture of a run, its loss, accuracy, learning rate and active fraction.
+"""trace.png: one picture of a run with its loss, accuracy, learning rate and active fraction.
 
-Every panel shares the axis of examples seen. Two scales are chosen for what they show: accuracy is
-spaced by the log of the error, so that 98.4 and 98.7 % are told apart without hiding the fall to
-10 % at a cut; the active fraction is on a log axis and drawn three times, by exact zeros, above
-1e-3 and above the pruning threshold, because weights that die under weight decay are never exactly
-zero.
+All panels share the axis of examples seen. Two scales are special. Accuracy is spaced by the log of
+the error, so that 98.4 and 98.7 % can be told apart without hiding the fall to 10 % at a cut. The
+active fraction is on a log axis and drawn three times, as the share not exactly zero, above 1e-3
+and above the pruning threshold, because weights that die under weight decay are never exactly zero.
 """
 
 import itertools
@@ -26,9 +25,9 @@ from sparsejax.experiment.show.trace_marks import (
 from sparsejax.experiment.show.trace_panels import GREY, PALE, column, panels_of, series
 from sparsejax.internal.atomic import replacing
 
-WIDTH, DPI = 12.0, 100  # inches, dots an inch
-LEFT, RIGHT, TOP, BOTTOM, GAP = 0.95, 2.05, 1.15, 0.6, 0.22  # margins and gap, inches
-BINS = 400  # a noisy line of more than twice as many points is drawn as mean and range
+WIDTH, DPI = 12.0, 100  # inches, and dots per inch
+LEFT, RIGHT, TOP, BOTTOM, GAP = 0.95, 2.05, 1.15, 0.6, 0.22  # margins and gap in inches
+BINS = 400  # a noisy line of more than twice as many points is drawn as a mean and a range
 
 
 def _binned(x, y):
@@ -39,9 +38,9 @@ def _binned(x, y):
 
 
 def _draw_line(ax, line, x, y):
-  """Draws one line through finite points, a long noisy one as its mean over its range.
+  """Draws a line through finite points, or a long noisy one as a mean and a range.
 
-  Returns the y at which it ends.
+  It returns the y at which the line ends.
   """
   if line.noisy and len(x) > 2 * BINS:
     x, y, low, high = _binned(x, y)
@@ -54,9 +53,9 @@ def _draw_line(ax, line, x, y):
 
 
 def _label_ends(ax, labels):
-  """Writes each (text, y, colour) at the right of the axis, at its y but never over another.
+  """Writes each (text, y, colour) to the right of the axis at its y, but never over another.
 
-  A text that would leave the picture is written smaller: layers have names of any length.
+  A text that would leave the picture is written smaller, since layers have names of any length.
   """
   gap = 16 / (ax.get_window_extent().height or 1)
   to_axes = ax.transData + ax.transAxes.inverted()
@@ -77,19 +76,19 @@ def _label_ends(ax, labels):
 
 
 def _dress(ax, panel):
-  """The quiet frame of a panel: a grid, no box, its name at the left."""
+  """Gives a panel its quiet frame: a grid, no box, its name at the left."""
   ax.grid(True, color=PALE, linewidth=0.8)
   ax.set_axisbelow(True)
   for side in ('top', 'right'):
     ax.spines[side].set_visible(False)
   ax.tick_params(labelsize=9.5, color=GREY)
   ax.set_ylabel(panel.name, fontsize=11)
-  further_lines = panel.name.count('\n')  # which stand between the first and the numbers
+  further_lines = panel.name.count('\n')  # they stand between the first line and the numbers
   ax.yaxis.set_label_coords((0.16 * further_lines - 0.72) / (WIDTH - LEFT - RIGHT), 0.5)
 
 
 def _draw_panel(ax, panel, x, metrics, points):
-  """Draws the lines of a panel that have a finite value, marks points, labels the lines' ends."""
+  """Draws a panel: the lines with a finite value, the marks, and labels at the lines' ends."""
   labels, values = [], mark_points(ax, panel, points)
   for line in panel.lines:
     places, y = x, series(metrics, line)
@@ -107,9 +106,9 @@ def _draw_panel(ax, panel, x, metrics, points):
 
 
 def _examples(metrics):
-  """Returns x for every line, its label, and a function from steps to x.
+  """Returns x for every line, the label of x, and a function from steps to x.
 
-  x is the examples seen, or the step where no line has the examples.
+  x is the number of examples seen, or the step if no line has the examples.
   """
   step, examples = column(metrics, 'step'), column(metrics, 'examples')
   both = np.isfinite(step) & np.isfinite(examples) & (step > 0)
@@ -128,19 +127,19 @@ def _examples(metrics):
 
 
 def _per_epoch(metrics, x):
-  """How far on the x axis one epoch goes, or None where no line tells."""
+  """The length of an epoch on the x axis, or None if no line tells."""
   epoch = column(metrics, 'epoch')
   known = np.isfinite(epoch) & np.isfinite(x) & (epoch > 0) & (x > 0)
   return x[known][-1] / epoch[known][-1] if known.any() else None
 
 
 def _epoch_axis(ax, per_epoch):
-  """Epochs on top of a panel."""
+  """Adds an axis of epochs on top of a panel."""
   from matplotlib.ticker import FuncFormatter, MaxNLocator
 
   functions = (lambda x: x / per_epoch, lambda epoch: epoch * per_epoch)
   top = ax.secondary_xaxis('top', functions=functions)
-  top.set_zorder(3)  # above the grid, which would cut its line
+  top.set_zorder(3)  # else the grid would cut its line
   whole = ax.get_xlim()[1] >= 3 * per_epoch
   top.xaxis.set_major_locator(MaxNLocator(nbins=10, steps=[1, 2, 5, 10], integer=whole))
   top.xaxis.set_major_formatter(FuncFormatter(lambda epoch, _: f'{epoch:g}'))
@@ -150,7 +149,7 @@ def _epoch_axis(ax, per_epoch):
 
 
 def _key(figure, entries):
-  """The key under the title."""
+  """Adds the key under the title."""
   if entries:
     place = (LEFT / WIDTH - 0.008, 1 - 0.36 / figure.get_figheight())
     box = {'loc': 'upper left', 'bbox_to_anchor': place, 'borderaxespad': 0, 'frameon': False}
@@ -159,7 +158,7 @@ def _key(figure, entries):
 
 
 def _figure(panels):
-  """A figure without pyplot (no global state), and one axis for each panel, x shared."""
+  """A figure without pyplot's global state, and an axis for each panel with a shared x."""
   from matplotlib.backends.backend_agg import FigureCanvasAgg
   from matplotlib.figure import Figure
 
@@ -177,7 +176,7 @@ def _figure(panels):
 
 
 def _x_limits(ax, x):
-  """From the start of the run to its last line, with room for the markers at the end."""
+  """Limits x to the run, from its start to its last line, with room for the markers at the end."""
   last = x[np.isfinite(x)].max()
   low = min(0.0, x[np.isfinite(x)].min())
   span = (last - low) or 1.0
@@ -197,14 +196,14 @@ def plot_trace(
   Args:
     metrics: the lines of metrics.jsonl, each with `step`, `examples`, `epoch` and any of the
       metrics in `trace_panels.PANELS`. Missing, None and NaN values are skipped.
-    path: where the picture goes; replaced atomically.
-    title: what stands above it.
-    prune_steps: the steps at which masks were renewed.
-    summary: what summary.json holds; a star marks the evaluation that it describes, a diamond the
-      accuracy just after the cut.
+    path: the file of the picture, which is replaced atomically.
+    title: the text above the picture.
+    prune_steps: the steps of the mask updates.
+    summary: the content of summary.json; a star marks the evaluation that it describes, a diamond
+      the accuracy just after the cut.
 
   Returns:
-    Whether there was anything to draw; if not, no file is written.
+    Whether there was anything to draw; without it no file is written.
 
   Example:
     >>> plot_trace([], 'trace.png', title='nothing yet')

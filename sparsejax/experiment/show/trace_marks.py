@@ -1,4 +1,4 @@
-"""What the trace of a run marks: its cuts, the accuracy just after, the chosen evaluation."""
+"""The marks in the trace of a run: its cuts, the accuracy after them, the chosen evaluation."""
 
 import math
 from collections.abc import Mapping
@@ -10,11 +10,11 @@ from sparsejax.experiment.show import phases
 from sparsejax.experiment.show.trace_panels import BLACK, GREY, column
 from sparsejax.experiment.terminal.numbers import percent
 
-MOST_LINES = 12  # more cuts than this are drawn as a span with ticks
+MOST_LINES = 12  # more cuts than these are drawn as a span with ticks
 
 
 def mark_pruning(axes, places):
-  """A dashed line at every cut; many cuts are a shaded span with a tick for each."""
+  """Draws a dashed line at every cut, or for many cuts a shaded span with a tick for each."""
   for ax in axes:
     if len(places) <= MOST_LINES:
       for place in places:
@@ -26,7 +26,7 @@ def mark_pruning(axes, places):
 
 
 class Point(NamedTuple):
-  """What is marked: where, the metrics there, how it looks and what the key says of it."""
+  """A mark: its x, the metrics there, its style, and its text in the key."""
 
   x: float
   values: Mapping[str, float]
@@ -57,7 +57,7 @@ def _at(metrics, step, key):
 
 
 def find_points(metrics, to_x, summary):
-  """What to mark: the cut's accuracy, which no line of the metrics carries, and the best line."""
+  """The points to mark: the cut's accuracy, which no line of metrics has, and the chosen line."""
   row, best = (summary.get('phases') or {}).get(phases.AFTER) or {}, summary.get('best_step')
   masked = f'at the {phases.OF_NO_CUT[phases.AFTER]}' if _has_no_cut(summary) else ''
   of_cut = {key: row.get(key) for key in VALIDATION}
@@ -72,12 +72,12 @@ def find_points(metrics, to_x, summary):
 
 
 def _has_no_cut(summary) -> bool:
-  """Whether the summary, where there is one, tells of masks that cut nothing."""
+  """Whether there is a summary that shows that the masks cut nothing."""
   return bool(summary.get('phases') and phases.why_not(summary))
 
 
 def _pruning_key(cuts, per_epoch, summary):
-  """What the dashed lines, or the span, say: (handle, text)."""
+  """The key's entry for the dashed lines or the span: (handle, text)."""
   from matplotlib.lines import Line2D
 
   style: dict[str, Any] = (
@@ -92,7 +92,7 @@ def _pruning_key(cuts, per_epoch, summary):
 
 
 def _point_key(point, per_epoch):
-  """What a marker says: (handle, text)."""
+  """The key's entry for a marker: (handle, text)."""
   from matplotlib.lines import Line2D
 
   x, values, style, text = point
@@ -104,6 +104,6 @@ def _point_key(point, per_epoch):
 
 
 def key_entries(cuts, points, per_epoch, summary):
-  """What the dashed line, the diamond and the star say: (handle, text) of those that there are."""
+  """The key's entries (handle, text) for the dashed lines, the diamond and the star, if drawn."""
   entries = [_pruning_key(cuts, per_epoch, summary)] if cuts else []
   return entries + [_point_key(point, per_epoch) for point in points]

@@ -1,4 +1,4 @@
-"""What the trace of a run shows: its panels, their lines and the metrics that these draw."""
+"""The panels in the trace of a run, their lines, and the metrics that these draw."""
 
 from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
@@ -8,18 +8,18 @@ import numpy as np
 from sparsejax.experiment.show import scales
 from sparsejax.experiment.terminal.numbers import number, percent
 
-# Okabe and Ito's palette, less its yellows, which do not read on white.
+# Okabe and Ito's palette without its yellows, which are unreadable on white.
 BLACK, BLUE, VERMILLION, GREEN = '#000000', '#0072B2', '#D55E00', '#009E73'
 PURPLE, GREY, PALE = '#AA4499', '#6B6B6B', '#E3E3E3'
 
 
 class Line(NamedTuple):
-  """One line of a panel: which metric, and how it looks."""
+  """One line of a panel: its metric and its look."""
 
   label: str
   key: str
   color: str
-  complement: bool = False  # the metric counts what is below: draw 1 minus it
+  complement: bool = False  # the metric is the share below a magnitude: draw 1 minus it
   style: str = '-'
   width: float = 1.6
   noisy: bool = False
@@ -27,7 +27,7 @@ class Line(NamedTuple):
 
 
 class Panel(NamedTuple):
-  """One panel: its height in inches, its scale, how its values are written, its lines."""
+  """One panel: its height in inches, its scale, the form of its values, its lines."""
 
   name: str
   height: float
@@ -37,7 +37,7 @@ class Panel(NamedTuple):
 
 
 def column(metrics: Sequence[Mapping], key: str) -> np.ndarray:
-  """Returns the metric `key` of every line, NaN where it is missing or no number.
+  """Returns the metric `key` of every line, or NaN if it is missing or no number.
 
   Args:
     metrics: the lines of a run.
@@ -50,7 +50,7 @@ def column(metrics: Sequence[Mapping], key: str) -> np.ndarray:
     >>> column([{'loss': 2}, {}, {'loss': None}, {'loss': 0.5}], 'loss')
     array([2. , nan, nan, 0.5])
   """
-  return np.array([number(line.get(key)) for line in metrics], float)  # of None it makes NaN
+  return np.array([number(line.get(key)) for line in metrics], float)  # None becomes NaN
 
 
 def _short(value):
@@ -99,12 +99,12 @@ PANELS = (
 )
 
 
-KL = 'kl/'  # the metrics of layers by path
+KL = 'kl/'  # the prefix of the layers' metrics, which end in their paths
 LAYER_COLOURS = (BLUE, VERMILLION, GREEN, PURPLE, GREY)
 
 
 def panels_of(metrics):
-  """The panels of every run, and those of a variational one for the layers that it has."""
+  """The panels of every run, with those of a variational run for its layers."""
   layers = {key for line in metrics for key in line if key.startswith(KL)}
   if not layers:
     return PANELS
@@ -130,7 +130,7 @@ def panels_of(metrics):
 
 
 def series(metrics, line):
-  """The values that one line draws, NaN where there are none."""
+  """The values that a line draws, NaN where there are none."""
   values = column(metrics, line.key)
   values[~np.isfinite(values)] = np.nan
   return 1 - values if line.complement else values

@@ -1,8 +1,8 @@
-"""Means over windows of equal length, of values that are each the mean since the one before.
+"""Means over windows of equal length, from values that are each the mean since the value before.
 
-A line of metrics has the training loss and accuracy since the line before, and lines are closer to
-each other where one is written for an evaluation or a cut: such a mean is of few examples, noisy,
-and not to be compared with its neighbours.
+A line of metrics has the training loss and accuracy since the line before, and an extra line is
+written for an evaluation or a cut. Such a line averages few examples: it is noisy and cannot be
+compared with its neighbours.
 """
 
 import numpy as np
@@ -14,13 +14,13 @@ def equal(ends: np.ndarray, means: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
   .. math::
     \bar m_k = \frac{1}{w} \int_{e_k - w}^{e_k} m(t) \, dt, \quad e_k = e_n - (n - k) w
 
-  with m constant between two ends, and w the longest distance between two of them. The last window
-  ends with the last value; what is left over at the beginning is no whole window, and left out.
-  Where no window has a length the values are what they were.
+  with m constant between two ends, and w the longest distance between two ends. The last window
+  ends with the last value; the rest at the beginning is less than a window and is left out. If no
+  window has a length, the values are returned as they are.
 
   Args:
-    ends: (values,), rising, of the window that each mean is over; the first begins at 0.
-    means: (values,); one that is not finite counts for nothing.
+    ends: (values,), the rising ends of the windows of the means; the first window begins at 0.
+    means: (values,); values that are not finite are ignored.
 
   Example:
     >>> equal(np.array([10.0, 12.0, 20.0, 30.0]), np.array([1.0, 5.0, 2.5, 4.0]))
@@ -41,5 +41,5 @@ def equal(ends: np.ndarray, means: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     np.diff(np.interp(edges, np.append(0.0, ends), np.append(0.0, np.cumsum(part))))
     for part in (weights * np.where(known, means, 0.0), weights)
   )
-  whole = held > 0.5 * width  # of the others there is no value for most of it
+  whole = held > 0.5 * width  # the others have no value for most of the window
   return edges[1:][whole], sums[whole] / held[whole]

@@ -1,1 +1,1 @@
-"""The functions of a step, and of the events between steps."""
+"""The pure functions of a training step, and of the events between steps."""

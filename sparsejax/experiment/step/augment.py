@@ -1,8 +1,8 @@
 """Shuffling, augmentation and normalisation: pure functions, run on the device inside the step.
 
-Every random bit comes from (seed, epoch, example index). Which batch an example falls into, its
-place there, and the number of devices change nothing, so that a run can be resumed anywhere and
-compared between machines.
+Every random bit comes from (seed, epoch, example index). The example's batch, its place there, and
+the number of devices change nothing, so that a run can be resumed anywhere and compared between
+machines.
 """
 
 from collections.abc import Sequence
@@ -54,7 +54,7 @@ def example_keys(key: jax.Array, epoch: ArrayLike, indices: jax.Array) -> jax.Ar
 
 
 def random_crop(keys: jax.Array, images: jax.Array, padding: int = 4) -> jax.Array:
-  """Shifts each image by up to `padding` pixels along both axes, zeros coming in at the edges.
+  """Shifts each image by up to `padding` pixels along both axes, with zeros entering at the edges.
 
   out[i, j] = image[i + di - padding, j + dj - padding], zero outside; di, dj ~ U{0, ..., 2 padding}
 
@@ -72,7 +72,7 @@ def random_crop(keys: jax.Array, images: jax.Array, padding: int = 4) -> jax.Arr
     ValueError: padding is negative.
   """
   if padding < 0:
-    raise ValueError(f'padding={padding}: must be 0 or more')
+    raise ValueError(f'padding={padding} must be 0 or more')
   if padding == 0:
     return images
   offsets = jax.vmap(lambda key: jax.random.randint(key, (2,), 0, 2 * padding + 1))(keys)
@@ -80,7 +80,7 @@ def random_crop(keys: jax.Array, images: jax.Array, padding: int = 4) -> jax.Arr
 
 
 def crop_at(offsets: jax.Array, images: jax.Array, padding: int) -> jax.Array:
-  """Cuts each image, padded with zeros, out at its offset (down, right) of shape (batch, 2).
+  """Pads each image with zeros and cuts it out at its offset (down, right), of shape (batch, 2).
 
   Example:
     >>> image = jnp.array([[1, 2], [3, 4]], jnp.uint8).reshape(1, 2, 2, 1)
@@ -90,8 +90,8 @@ def crop_at(offsets: jax.Array, images: jax.Array, padding: int) -> jax.Array:
   """
   padded = jnp.pad(images, ((0, 0), (padding, padding), (padding, padding), (0, 0)))
 
-  # The gather that this becomes takes 0.09 ms on CPU for 128 images of 32x32x3; two
-  # take_along_axis 0.20, one-hot products 0.58, a select over the nine shifts of each axis 6.
+  # The gather that this becomes takes 0.09 ms on CPU for 128 images of 32x32x3. Two take_along_axis
+  # take 0.20 ms, one-hot products 0.58, a select over the nine shifts of each axis 6.
   def cut(image, offset):
     return jax.lax.dynamic_slice(image, (offset[0], offset[1], 0), images.shape[1:])
 
@@ -116,9 +116,9 @@ def cutout(keys: jax.Array, images: jax.Array, size: int) -> jax.Array:
   """Sets a square of each image to zero, at a place drawn at random.
 
   out[i, j] = 0 where 0 <= i - r + size // 2 < size and 0 <= j - c + size // 2 < size,
-  r ~ U{0, ..., height - 1}, c ~ U{0, ..., width - 1}: at the edges less than a square is seen.
+  r ~ U{0, ..., height - 1}, c ~ U{0, ..., width - 1}. At the edges part of the square is cut off.
 
-  The images are normalised already, so that zero is the mean.
+  The images must be normalised already, so that zero is the mean.
 
   Args:
     keys: one for each image, of shape (batch,).
@@ -139,7 +139,7 @@ def cutout(keys: jax.Array, images: jax.Array, size: int) -> jax.Array:
   Source: DeVries and Taylor 2017, https://arxiv.org/abs/1708.04552
   """
   if size < 0:
-    raise ValueError(f'size={size}: must be 0 or more')
+    raise ValueError(f'size={size} must be 0 or more')
   if size == 0:
     return images
   sides = images.shape[1:3]
@@ -160,13 +160,13 @@ def augment(
 ) -> jax.Array:
   """Applies `random_crop`, then `random_flip`; the defaults do nothing.
 
-  Each draws from a key of its own, so that turning one off leaves the other's draws as they were.
+  Each draws from its own key, so that turning one off does not change the other's draws.
 
   Args:
     keys: one for each image, as `example_keys` gives them, of shape (batch,).
     images: of shape (batch, height, width, channels), any dtype, not yet normalised.
     crop_padding: pixels of zero padding; 0 crops nothing.
-    flip: whether to mirror.
+    flip: whether to mirror images.
 
   Returns:
     Images of the same shape and dtype.
@@ -184,27 +184,27 @@ def normalise(
 ) -> jax.Array:
   """Scales bytes to the unit interval and standardises them: (x / 255 - mean) / std, in float32.
 
-  mean and std are numbers, one a channel, or whole images: any shape that the last axes of the
-  images end with. (0.5, 0.5) gives 2 x - 1; (256/255 m, 256/255) gives x / 256 - m on bytes.
+  mean and std are one number per channel, or whole images: any shape that matches the last axes of
+  the images. (0.5, 0.5) gives 2 x - 1; (256/255 m, 256/255) gives x / 256 - m on bytes.
 
   Args:
     images: uint8, of shape (..., height, width, channels).
-    mean: of pixels in [0, 1].
-    std: of pixels in [0, 1], not zero.
+    mean: the mean of pixels in [0, 1].
+    std: the standard deviation of pixels in [0, 1]; it must not be zero.
 
   Returns:
     float32 of the images' shape.
 
   Raises:
-    ValueError: the images are not bytes; floats have most likely been scaled already.
+    ValueError: the images are not bytes; floats have probably been scaled already.
 
   Example:
     >>> normalise(jnp.array([0, 255], jnp.uint8).reshape(2, 1, 1, 1), (0.5,), (0.25,)).ravel()
     Array([-2.,  2.], dtype=float32)
   """
   if images.dtype != jnp.uint8:
-    raise ValueError(f'images are {images.dtype}: normalise takes uint8')
+    raise ValueError(f'images are {images.dtype}; they must be uint8')
   mean, std = (jnp.asarray(x, jnp.float32) for x in (mean, std))
-  # The missing leading axes, by hand: the project lets no rank be promoted silently.
+  # The missing leading axes are added by hand, because the project forbids silent rank promotion.
   mean, std = (x.reshape((1,) * (images.ndim - x.ndim) + x.shape) for x in (mean, std))
   return (images.astype(jnp.float32) / 255 - mean) / std

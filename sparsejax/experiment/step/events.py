@@ -16,7 +16,7 @@ from sparsejax.sparsity.batch_norm import recalibrate_batch_norm
 
 
 class Context(NamedTuple):
-  """What an event may need besides the state."""
+  """What an event may need in addition to the state."""
 
   model: Any
   preprocessing: Preprocessing
@@ -25,7 +25,7 @@ class Context(NamedTuple):
   seed: int
 
   def batches(self, count: int) -> Iterator[jax.Array]:
-    """Yields so many batches of training images, not augmented, the same in every call."""
+    """Yields `count` batches of unaugmented training images, the same in every call."""
     order = np.random.default_rng(self.seed).permutation(len(self.data.labels))
     for i in range(min(count, len(order) // self.batch_size)):
       indices = order[i * self.batch_size : (i + 1) * self.batch_size]
@@ -33,15 +33,15 @@ class Context(NamedTuple):
 
 
 def _recalibrate(state: TrainState, settings: Mapping[str, Any], context: Context) -> TrainState:
-  """Sets BatchNorm's averages to the mean of the batches' own moments, as the network is now."""
+  """Sets BatchNorm's averages to the mean of the batches' moments in the current network."""
   averages = averager(settings['batches'], context)
   return state._replace(batch_stats=averages(state.params, state.batch_stats))
 
 
 def averager(batches: int, context: Context) -> Callable[[Any, Any], Any]:
-  """Returns (params, batch_stats) -> the averages of a network's BatchNorms over so many batches.
+  """Returns (params, batch_stats) -> BatchNorm's averages over a number of batches.
 
-  A network without BatchNorm has none, before and after. Compiled once, whenever it is called.
+  A network without BatchNorm has no averages, before or after. The function is compiled only once.
   """
 
   def update(batch_stats, parts):
@@ -83,7 +83,7 @@ EVENTS: dict[str, Callable[[TrainState, Mapping[str, Any], Context], TrainState]
 
 
 def check(config: Mapping[str, Any]) -> None:
-  """Raises a ValueError for an event that is unknown, named twice, or would do nothing."""
+  """Raises a ValueError if an event is unknown, named twice, or would do nothing."""
   names = config['events']
   for name in names:
     lookup('event (events)', name, EVENTS)
@@ -97,12 +97,12 @@ def check(config: Mapping[str, Any]) -> None:
   layers = config['layers']
   if 'recalibrate_batch_norm' in names and layers != DETERMINISTIC:
     raise ValueError(
-      f"events={names}: with layers='{layers}' every validation has BatchNorm's averages anew; "
-      "leave 'recalibrate_batch_norm' out"
+      f"events={names}: with layers='{layers}' every validation recomputes BatchNorm's averages; "
+      "leave out 'recalibrate_batch_norm'"
     )
 
 
 def happen(name: str, state: TrainState, settings: Mapping, context: Context) -> TrainState:
-  """Returns the state after an event, with the event counted."""
+  """Returns the state after an event, which it also counts."""
   state = EVENTS[name](state, settings, context)
   return state._replace(events=state.events + 1)

@@ -1,7 +1,7 @@
 """The event `lobs`: layer-wise optimal brain surgeon, from the first layer to the last.
 
-Each layer sees the inputs that the network as pruned so far gives it, and is to answer them as the
-dense network's layer answers its own: so it makes up for what the layers before it have lost.
+Each layer gets its inputs from the network as pruned so far, and is solved to reproduce the outputs
+of the dense network's layer. So it makes up for what the layers before it have lost.
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -29,7 +29,7 @@ METHODS = ('lobs', 'magnitude')
 
 
 def check(config: Mapping[str, Any]) -> None:
-  """Raises a ValueError for settings that can't be, or where nothing would hold the zeros."""
+  """Raises a ValueError if a setting is impossible, or if nothing would hold the zeros."""
   settings, prune = config['lobs'], config.get('prune')
   if not 0 < settings['density'] <= 1:
     raise ValueError(f'lobs.density={settings["density"]} must be an active fraction in (0, 1]')
@@ -41,7 +41,7 @@ def check(config: Mapping[str, Any]) -> None:
   held = prune is not None and 'prune' in config['chain'] and prune['schedule'] == 'one_shot'
   if not held or any(prune.get(f'begin{unit}') != value for unit, value in at.items()):
     raise ValueError(
-      f'lobs at {at}: nothing holds its zeros in the training after; put prune in the '
+      f'lobs at {at}: nothing holds its zeros in the training afterwards; put prune in the '
       "chain, with prune.schedule='one_shot' and prune.begin at the same time in the same unit"
     )
 
@@ -49,12 +49,12 @@ def check(config: Mapping[str, Any]) -> None:
 def check_layers(
   model: nn.Module, image_shape: tuple[int, ...], params: Any, exclude: Sequence[str]
 ) -> None:
-  """Raises a ValueError where a chosen kernel is no layer's, or the choice is none.
+  """Raises a ValueError if a chosen kernel belongs to no layer, or if no kernel is chosen.
 
   Args:
-    model: what the parameters belong to.
+    model: the network of the parameters.
     image_shape: (height, width, channels).
-    params: their shapes.
+    params: the shapes of the parameters.
     exclude: as in `prune_layers`.
   """
   try:
@@ -74,22 +74,23 @@ def prune_layers(
   exclude: Sequence[str] = (),
   method: str = 'lobs',
 ) -> TrainState:
-  """Returns the state with the chosen kernels pruned and they and their biases made up for it.
+  """Returns the state with the chosen kernels pruned, and them and their biases adjusted for it.
 
-  How many weights stay in each layer is the allocation's to say, by their magnitudes: of the
-  counts tried that lost the least on validation, and needs no data.
+  The allocation decides by magnitudes how many weights stay in each layer. Of the ways that were
+  tried to set these counts it lost the least on validation, and it needs no data.
 
   Args:
-    state: of a network without zeros to keep.
-    batches: calibration images, preprocessed; with method='magnitude' none are read.
-    model: what the parameters belong to.
+    state: the state of a network without zeros to keep.
+    batches: preprocessed calibration images; with method='magnitude' none are read.
+    model: the network of the parameters.
     density: the active fraction of all the chosen kernels together.
-    allocate: how many of them stay in each.
+    allocate: the allocation, which says how many weights stay in each.
     exclude: regular expressions over paths of parameters.
-    method: 'magnitude' only zeroes the smallest of each layer, for comparison at equal counts.
+    method: 'magnitude' only zeroes the smallest weights of each layer, for comparison at equal
+      counts.
 
   Raises:
-    ValueError: a kernel is chosen whose layer is neither a Dense nor a Conv of this package.
+    ValueError: a chosen kernel's layer is neither a Dense nor a Conv of this package.
   """
   dense = state.params
   kernels = tree.named_leaves(tree.pick(dense, tree.choose(dense, 'kernels', exclude)))
@@ -123,17 +124,17 @@ def _counts(scores, density, allocate) -> dict[str, int]:
 
 
 def _in_order(model, image_shape, kernels) -> list[str]:
-  """The layers of the chosen kernels as an image passes them."""
+  """The layers of the chosen kernels, in the order in which an image passes through them."""
   layers = [path.removesuffix('/kernel') for path in kernels]
   order = list(models.positions(model, image_shape))
   unknown = [path for path in layers if path not in order]
   if unknown:
-    raise ValueError(f"lobs: '{unknown[0]}' is no kernel of a layer; exclude it")
+    raise ValueError(f"lobs: '{unknown[0]}' is not the kernel of a layer; exclude it")
   return sorted(layers, key=order.index)
 
 
 def _operate(named, layer, moments, count) -> dict[str, Any]:
-  """The new kernel of a layer and, where it has one, the new bias."""
+  """The new kernel of a layer and, if it has one, the new bias."""
   kernel, bias = named[f'{layer}/kernel'], named.get(f'{layer}/bias')
   groups = len(moments.inputs)
   weights = as_matrices(np.asarray(kernel, np.float64), groups)
@@ -154,9 +155,9 @@ def as_matrices(kernel: np.ndarray, groups: int) -> np.ndarray:
 
 
 def layer_inputs(model: nn.Module, layer: str, variables: Any, images: jax.Array) -> jax.Array:
-  """Returns what multiplies a layer's kernel, and a 1 for its bias: (groups, rows, inputs).
+  """Returns the inputs of a layer's kernel, with a 1 for its bias: (groups, rows, inputs).
 
-  The rows are the examples times the positions, the inputs in the order of `as_matrices`.
+  The rows are the examples times the positions; the inputs have the order of `as_matrices`.
   """
   found: list[jax.Array] = []
 

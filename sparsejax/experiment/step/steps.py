@@ -1,4 +1,4 @@
-"""The pure functions of training: one step, one batch of evaluation, the counts of a network."""
+"""The pure functions of training: a training step and the evaluation of a split."""
 
 import math
 from collections.abc import Callable
@@ -23,9 +23,9 @@ class Arrays(NamedTuple):
 
 
 class Preprocessing(NamedTuple):
-  """How uint8 images become the network's input."""
+  """Turns uint8 images into the network's input."""
 
-  mean: tuple[float, ...] | np.ndarray  # by channel or a whole image, of pixels in [0, 1]
+  mean: tuple[float, ...] | np.ndarray  # by channel or as a whole image, for pixels in [0, 1]
   std: tuple[float, ...]
   crop_padding: int = 0  # pixels; training only
   flip: bool = False  # training only
@@ -35,7 +35,7 @@ class Preprocessing(NamedTuple):
     augmented = augment.augment(keys, images, crop_padding=self.crop_padding, flip=self.flip)
     if not self.cutout:
       return self.evaluate(augmented)
-    own = jax.vmap(jax.random.fold_in, in_axes=(0, None))(keys, 2)  # 0 and 1 are `augment`'s
+    own = jax.vmap(jax.random.fold_in, in_axes=(0, None))(keys, 2)  # `augment` takes 0 and 1
     return augment.cutout(own, self.evaluate(augmented), self.cutout)
 
   def evaluate(self, images: jax.Array) -> jax.Array:
@@ -43,7 +43,7 @@ class Preprocessing(NamedTuple):
 
 
 def cross_entropy(logits: jax.Array, labels: jax.Array, smoothing: float = 0.0) -> jax.Array:
-  """Returns each example's cross-entropy with its label, smoothed.
+  """Returns each example's cross-entropy with its smoothed label.
 
   -sum_k q_k log p_k, with q_k = (1 - smoothing) [k = label] + smoothing / classes
 
@@ -80,11 +80,11 @@ def make_train_step(
 ) -> Callable[[TrainState, Arrays, jax.Array], TrainState]:
   """Returns step(state, data, order) -> state, to be run under `parallel.on_all`.
 
-  `order` is the epoch's permutation of the examples; the loss is that of the smoothed labels.
-  Gradients, BatchNorm's averages and metrics are joined in one mean over the replicas; the
-  gradient, dense and of the data term only, goes to the links as the extra argument `grad` too.
-  With `squared_gradients` they also get the extra argument `mean_squared_grad`, a function that is
-  called, if at all, where masks are renewed.
+  `order` is the epoch's permutation of the examples; the loss uses the smoothed labels. Gradients,
+  BatchNorm's averages and metrics are averaged together over the replicas. The links also get the
+  gradient, dense and of the data term only, as the extra argument `grad`. With `squared_gradients`
+  they also get the extra argument `mean_squared_grad`, a function that is called, if at all, at a
+  mask update.
   """
   share = parallel.share_of(batch_size, 'batch_size')
 
@@ -137,10 +137,10 @@ def mean_squared_gradient(
   labels: jax.Array,
   label_smoothing: float = 0.0,
 ):
-  """Returns the mean over the examples of the squares of their own gradients.
+  """Returns the mean over the examples of their squared gradients.
 
-  BatchNorm takes its running averages: an example by itself has no moments. Eight examples'
-  gradients are held at a time, or resnet50's for a batch of 128 would take 12 GB.
+  BatchNorm uses its running averages, since a single example has no moments. Only eight examples'
+  gradients are held at a time; for a batch of 128, resnet50's would take 12 GB.
   """
 
   def loss(params, image, label):
@@ -172,8 +172,8 @@ def _add(window: Window, step, loss, accuracy) -> Window:
 def make_evaluation(model: Any, preprocessing: Preprocessing, *, batch_size: int) -> Callable:
   """Returns evaluate(params, batch_stats, arrays) -> (mean loss, accuracy), on the device.
 
-  Batches are rounded up to a multiple of the devices. The last is filled up and the filling left
-  out of the sums, so every example counts once whatever the batch size and the devices.
+  Batches are rounded up to a multiple of the devices. The last batch is padded, and the padding is
+  left out of the sums, so every example counts once, whatever the batch size and the devices.
   """
   share = -(-batch_size // parallel.device_count())
   batch_size = share * parallel.device_count()

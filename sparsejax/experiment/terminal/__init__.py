@@ -1,1 +1,1 @@
-"""What reaches the terminal: lines, tables, numbers, errors; and the command line given."""
+"""Terminal output (lines, tables, numbers, errors) and command-line arguments."""

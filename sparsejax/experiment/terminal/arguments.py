@@ -1,4 +1,4 @@
-"""A command line of argparse whose mistakes are errors, for a command to tell in its own way."""
+"""Argparse command lines whose mistakes raise errors, which a command reports in its own way."""
 
 import argparse
 import os
@@ -10,22 +10,22 @@ from sparsejax.experiment.terminal.say import shown
 
 
 class Parser(argparse.ArgumentParser):
-  """An ArgumentParser that raises a ValueError of one line where argparse ends the process."""
+  """An ArgumentParser that raises a ValueError of one line instead of ending the process."""
 
   def error(self, message: str) -> NoReturn:
     raise ValueError(message)
 
 
 def folder(flag: str, text: str, what: str = 'folder') -> pathlib.Path:
-  """Returns the path of a folder to write, which need not be there yet.
+  """Returns the path of a folder to write, which need not exist yet.
 
   Args:
-    flag: that names it, for the message.
-    text: its value.
-    what: it is, where it is none.
+    flag: the flag that names it, for the message.
+    text: the flag's value.
+    what: what the value must be, for the message.
 
   Raises:
-    UsageError: nothing on this machine can have this name.
+    UsageError: no folder on this machine can have this name.
 
   Example:
     >>> folder('--out', 'gs://bucket')
@@ -50,12 +50,12 @@ def path_text(argument: str, value: Any, what: str) -> str:
   """Returns the text of a path that was given from Python.
 
   Args:
-    argument: of a function, for the message.
-    value: of it.
-    what: it must be, where it is no path.
+    argument: the argument of the function, for the message.
+    value: its value.
+    what: what it must be, for the message.
 
   Raises:
-    UsageError: it is no path, or one that names nothing.
+    UsageError: the value is no path, or names nothing.
 
   Example:
     >>> path_text('run', None, 'the directory of a finished run')

@@ -13,12 +13,12 @@ from rich.table import Table
 
 from sparsejax.experiment.terminal.say import Quiet, printable
 
-BESIDE = 3  # columns of a terminal that a table's column takes beside its cells
-LEAST = 8  # that its first column has, whose cells may be broken
+BESIDE = 3  # columns of a terminal that a table's column needs besides its cells
+LEAST = 8  # the least width of its first column, whose cells may be broken
 
 
 def open_stream(stream):
-  """The stream to write to, stdout by default, and whether it is a terminal that can move."""
+  """The stream to write to, by default stdout, and whether it is a terminal that can redraw."""
   stream = Quiet(sys.stdout if stream is None else stream)
   return stream, stream.isatty() and os.environ.get('TERM') not in ('dumb', 'unknown')
 
@@ -28,7 +28,7 @@ def console_on(stream, terminal, **options):
 
 
 def _table(title, header, rows, justify='right', *, rules, widths=()):
-  """A rich table, its first column to the left and the others as `justify` says."""
+  """A rich table with its first column to the left and the others as `justify` says."""
   table = Table(title=title, title_justify='left', box=box.SIMPLE_HEAD if rules else None)
   table.padding = (0, 1) if rules else (0, 2, 0, 0)
   for n, name in enumerate(header):
@@ -41,7 +41,7 @@ def _table(title, header, rows, justify='right', *, rules, widths=()):
 
 
 def print_blocks(stream, blocks: Iterable):
-  """Prints lines and tables (_table's arguments), rich on a terminal and plain elsewhere."""
+  """Prints lines and tables (_table's arguments), with rich on a terminal and plainly elsewhere."""
   stream, terminal = open_stream(stream)
   text = stream if terminal else io.StringIO()
   size = {} if terminal else {'width': 10_000, 'color_system': None}
@@ -61,10 +61,10 @@ def print_blocks(stream, blocks: Iterable):
 
 
 def _parts(title, header: Sequence[str], rows: Sequence[Sequence[str]], room: int | None):
-  """Yields (title, header, rows, widths) of tables, in which no cell but the first is broken.
+  """Yields (title, header, rows, widths) of tables in which only cells of the first column break.
 
-  What is too wide for the room is divided by columns, each part with the first of them; where there
-  is no room for two, there is a line for each cell.
+  A table that is too wide is divided by columns, and each part repeats the first column; without
+  room for two columns there is a line for each cell.
   """
   columns = list(zip(header, *rows, strict=True))
   natural = [max(map(cell_len, column)) for column in columns]
@@ -88,7 +88,7 @@ def _parts(title, header: Sequence[str], rows: Sequence[Sequence[str]], room: in
 
 
 def _divided(widths: Sequence[int], room: int) -> Iterator[list[int]]:
-  """The columns after the first, as many at a time as there is room for."""
+  """The columns after the first, in parts of as many as there is room for."""
   chosen, taken = [], 0
   for n, width in enumerate(widths[1:], 1):
     if chosen and taken + width + BESIDE > room:
@@ -100,7 +100,7 @@ def _divided(widths: Sequence[int], room: int) -> Iterator[list[int]]:
 
 
 def wrapped(line: str, width: int) -> list[str]:
-  """Breaks a line between words, never within one, as a number is.
+  """Breaks a line between words, never within one, so that numbers stay whole.
 
   Example:
     >>> wrapped('* learning_rate = 0.001  (default 1e-2)', 24)

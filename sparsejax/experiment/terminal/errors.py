@@ -1,24 +1,24 @@
-"""The errors that end the command in a known way, and how any other is told."""
+"""The errors that end a command in a known way, and one line for any other."""
 
 
 class UsageError(ValueError):
-  """What the person asked for can't be: one line naming field, value and what is allowed."""
+  """The request is impossible; the message is one line with field, value and what it must be."""
 
 
 class BusyError(UsageError):
-  """Another process is writing where this one would."""
+  """Another process is writing where this one should."""
 
 
 class NonFiniteLossError(RuntimeError):
-  """Training left the finite numbers; the checkpoints before it stay."""
+  """The loss became infinite or NaN; the checkpoints before stay."""
 
 
 class UnreadableError(RuntimeError):
-  """The disk gave an error, which says nothing about what lies there."""
+  """The disk gave an error, which says nothing about the files."""
 
 
 class TerminatedError(RuntimeError):
-  """A signal came; the state is saved. Its number is the last argument."""
+  """A signal came and the state was saved; the last argument is the signal's number."""
 
   @property
   def signal(self) -> int:
@@ -29,9 +29,9 @@ class TerminatedError(RuntimeError):
 
 
 class PausedError(RuntimeError):
-  """Whoever watches the run stopped it after an evaluation; the state is saved."""
+  """The watcher of the run stopped it after an evaluation; the state was saved."""
 
 
 def in_one_line(error: BaseException) -> str:
-  """Returns an error's message in one line, its type where it says nothing."""
+  """Returns an error's message in one line, or its type if the message is empty."""
   return ' '.join(str(error).split()) or type(error).__name__

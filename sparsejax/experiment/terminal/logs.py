@@ -1,4 +1,4 @@
-"""Warnings that are logged: a line each, as whatever else is printed."""
+"""Logged warnings, one line each, like all other output."""
 
 from absl import logging
 
@@ -6,13 +6,13 @@ from sparsejax.experiment.terminal.say import printable
 
 
 class _Lines(logging.PythonFormatter):
-  """absl's format, in which a value that is quoted begins no line of its own."""
+  """absl's format, in which no quoted value can begin a new line."""
 
   def format(self, record):
     return printable(super().format(record))
 
 
 def show_warnings() -> None:
-  """Shows warnings and nothing below them."""
+  """Shows warnings, and nothing less severe."""
   logging.set_verbosity(logging.WARNING)
   logging.get_absl_handler().setFormatter(_Lines())

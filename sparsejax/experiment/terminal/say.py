@@ -1,4 +1,4 @@
-"""The one way for text to reach a terminal: a line at a time, in which nothing does anything."""
+"""The only way for text to reach a terminal: one line at a time, with controls escaped."""
 
 import contextlib
 import io
@@ -8,15 +8,15 @@ import traceback
 import unicodedata
 from typing import Any, TextIO
 
-# Controls (ESC and newlines among them), halves of a letter, line ends, and what is not seen but
-# turns the direction of its neighbours.
+# Controls (such as ESC and newlines), halves of a letter, line ends, and invisible characters that
+# turn the direction of their neighbours.
 NEVER = ('Cc', 'Cs', 'Zl', 'Zp', 'Cf')
-LONGEST = 60  # letters of a value that a message shows
-JOINERS = '\u200c\u200d'  # without which some scripts can't be written
+LONGEST = 60  # letters of a value in a message
+JOINERS = '\u200c\u200d'  # some scripts cannot be written without these
 
 
 def printable(text: object) -> str:
-  r"""Returns a text in which whatever would move the cursor or hide is written as its escape.
+  r"""Returns a text in which everything invisible or moving the cursor is written as an escape.
 
   Example:
     >>> print(printable('red\x1b[31m\nstep 1'), printable('Dvořák, 名前'))
@@ -37,18 +37,18 @@ def _escaped(letter: str) -> str:
 
 
 def shown(value: Any) -> str:
-  """Returns a value as a message shows it: in one line, and not longer than that."""
+  """Returns a value as it stands in a message: in one line of bounded length."""
   text = repr(value) if isinstance(value, str) else ' '.join(str(value).split())
   text = ''.join(c if c.isprintable() else '?' for c in text)
   return text if len(text) <= LONGEST else f'{text[: LONGEST - 3]}...'
 
 
 def say(line: object, stream: TextIO | None = None) -> None:
-  """Prints a line, on stdout by default; once the stream is gone it is silent.
+  """Prints a line, by default on stdout; once the stream is gone, it stays silent.
 
   Args:
-    line: whatever it may hold, it stays one line.
-    stream: where to.
+    line: the line; whatever it holds, it stays one line.
+    stream: the stream to print to.
   """
   quiet = Quiet(sys.stdout if stream is None else stream)
   quiet.write(f'{printable(line)}\n')
@@ -67,13 +67,15 @@ def say_lines(text: str, stream: TextIO | None = None) -> None:
 
 
 def show_traceback(kind, error, trace) -> None:
-  """Prints what ended the process, in place of `sys.excepthook`: a message may quote anything."""
+  """Prints an uncaught error in place of `sys.excepthook`, since a message may quote anything."""
   say_lines(''.join(traceback.format_exception(kind, error, trace)), sys.stderr)
 
 
 class Quiet(io.TextIOBase):
-  """A stream that never raises: after the first failure (the pipe closed, the disk full) it drops
-  what it is given, so that the run goes on."""
+  """A stream that never raises, so that a run continues.
+
+  After its first failure (a closed pipe, a full disk) it drops what it is given.
+  """
 
   def __init__(self, stream):
     self._stream = stream
@@ -108,7 +110,7 @@ class Quiet(io.TextIOBase):
 
 
 def _silence(stream):
-  """Points a broken stdout or stderr at the null device, or Python's last flush exits with 120."""
+  """Points a broken stdout or stderr at the null device, so Python's last flush does not fail."""
   if any(stream is own for own in (sys.stdout, sys.__stdout__, sys.stderr, sys.__stderr__)):
     with contextlib.suppress(OSError, ValueError):
       null = os.open(os.devnull, os.O_WRONLY)

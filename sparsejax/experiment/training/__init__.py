@@ -1,1 +1,1 @@
-"""From a config to a training, and the training itself."""
+"""Builds a training from a config, and runs it."""

@@ -1,4 +1,4 @@
-"""What happens at which step, all of it known from the config before the first step."""
+"""What happens at which step; all of it follows from the config before the first step."""
 
 from collections.abc import Mapping
 from typing import Any, NamedTuple
@@ -10,18 +10,18 @@ from sparsejax.sparsity.parts.schedules import PruningSchedule
 class Agenda(NamedTuple):
   """The steps at which training stops for something. "At step t" means after t updates.
 
-  At each: evaluate, write the line of metrics, let the events happen, save; then update t. Every
-  event is followed by a checkpoint.
+  The order at a step is: evaluate, write the line of metrics, let the events happen, save; then
+  comes update t. Every event is followed by a checkpoint.
   """
 
   log: frozenset[int]
   evaluate: frozenset[int]
   checkpoint: frozenset[int]
   events: dict[int, tuple[str, ...]]
-  cuts: tuple[int, ...]  # the steps at which masks are renewed, rising
+  cuts: tuple[int, ...]  # the steps of the mask updates, rising
   total: int
-  only_the_last: bool = False  # whether just the network of the last step is a result
-  grows: bool = False  # whether a renewal brings weights back, at zero until the update after it
+  only_the_last: bool = False  # whether only the network of the last step is a result
+  grows: bool = False  # whether mask updates regrow weights, which stay zero for one update
 
   @property
   def first_cut(self) -> int | None:
@@ -29,18 +29,18 @@ class Agenda(NamedTuple):
 
   @property
   def last_cut(self) -> int | None:
-    """From the evaluation after it on, networks have the final density."""
+    """The last cut; from the evaluation after it on, networks have the final density."""
     return self.cuts[-1] if self.cuts else None
 
   @property
   def boundaries(self) -> list[int]:
-    """The ends of the segments, rising, 0 and the run's last step among them."""
+    """The ends of the segments in rising order, including 0 and the run's last step."""
     cuts = {*self.cuts[:1], *self.cuts[-1:]}
     stops = {0, self.total} | self.log | self.evaluate | self.checkpoint | set(self.events) | cuts
     return sorted(stops)
 
   def is_final(self, step: int) -> bool:
-    """Whether a network of this step has the final density."""
+    """Whether the network of this step has the final density."""
     if self.only_the_last:
       return step == self.total
     return self.last_cut is None or step > self.last_cut + self.grows
@@ -56,22 +56,24 @@ def agenda(
 ) -> Agenda:
   """Returns the agenda of a run.
 
-  A posterior goes on losing weights to its last step, so `only_the_last` network is a result: the
-  best of all by validation would be one from before its noise had grown. Where masks grow, what
-  came back last is zero for one update, and the network has fewer weights than its density.
+  A posterior loses weights until its last step, so with `only_the_last` only that network is a
+  result: the best of all by validation would be one from before its noise had grown. If masks grow,
+  the weights regrown last are zero for one update, and the network has fewer weights than its
+  density.
 
-  The cuts are bracketed: evaluated just before the first and one update after the last, so that a
-  trace shows the fall as a fall.
+  The cuts are bracketed: the network is evaluated just before the first and one update after the
+  last, so that a trace shows the fall as a fall.
 
   Raises:
-    ValueError: a period shorter than one step, an event after the end, weights that would come back
-      with the last update.
+    ValueError: a period is shorter than one step, an event comes after the end, or weights would
+      regrow with the last update.
   """
   total = clock.total_steps
   if schedule is not None and grows and schedule.steps[-1] + 1 >= total:
     raise ValueError(
-      f'prune: the last renewal is at step {schedule.steps[-1]} of {total}, and what comes back '
-      f'there is zero until the update after it; the last must be at step {total - 2} at most'
+      f'prune: the last mask update is at step {schedule.steps[-1]} of {total}, and the weights '
+      'that it regrows are zero until the update after it; it must be at step '
+      f'{total - 2} at the latest'
     )
   events = _events(config, clock)
   cuts = set() if schedule is None else {schedule.steps[0], schedule.steps[-1] + 1}
@@ -102,8 +104,8 @@ def _events(config, clock) -> dict[int, tuple[str, ...]]:
     at = in_steps(config[name], clock, name)['at']
     if at >= clock.total_steps:
       raise ValueError(
-        f'{name}.at is step {at}, but the run has {clock.total_steps}; it must be earlier: nothing '
-        'would see what it did'
+        f'{name}.at is step {at}, but the run has {clock.total_steps}; it must be earlier, or '
+        'nothing would see its effect'
       )
     events[at] = (*events.get(at, ()), name)
   return events

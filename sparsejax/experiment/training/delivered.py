@@ -1,4 +1,4 @@
-"""The network that a run is for: what is deployed of its parameters, and BatchNorm for that."""
+"""The network that a run delivers: its deployed parameters, and BatchNorm's averages for these."""
 
 from collections.abc import Callable
 from typing import Any
@@ -10,13 +10,14 @@ from sparsejax.experiment.training.setup import Experiment, on_devices
 
 
 def averages_of(experiment: Experiment, data: Arrays) -> Callable[[Any, Any], Any]:
-  """Returns (network, batch_stats) -> BatchNorm's averages with which a network is evaluated.
+  """Returns (network, batch_stats) -> BatchNorm's averages for evaluating the network.
 
-  Those of training are of the posterior with its noise, whose variance is as large as the signal's
-  where much is about to go, so a network deployed from it gets its own. Every other keeps them.
+  The averages of training include the posterior's noise, whose variance is as large as the signal's
+  when much is about to be removed, so a network deployed from a posterior gets its own averages.
+  Every other network keeps those of training.
 
   Args:
-    experiment: what is run.
+    experiment: the experiment.
     data: its training images, on the devices.
   """
   deployment, config = experiment.deployment, experiment.config
@@ -29,7 +30,7 @@ def averages_of(experiment: Experiment, data: Arrays) -> Callable[[Any, Any], An
 
 
 def deliver(experiment: Experiment, best: Best) -> dict[str, Any]:
-  """Returns the variables of the network that a run is for: the best one, deployed."""
+  """Returns the variables of the network that a run delivers: the best one, deployed."""
   network = experiment.deployment.jitted(best.params, best.batch_stats)
   averages = averages_of(experiment, on_devices(experiment.dataset.train))
   return {'params': network, 'batch_stats': averages(network, best.batch_stats)}

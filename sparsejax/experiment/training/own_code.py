@@ -1,4 +1,4 @@
-"""A digest of a part of one's own: of the file of its code and of the values that it carries."""
+"""A digest of a user's own part: of the file with its code and of the values that it carries."""
 
 import dataclasses
 import functools
@@ -13,7 +13,7 @@ from typing import Any
 import jax
 import numpy as np
 
-# Code of these is told by its name: their versions stand in a run's environment.json.
+# Code of these libraries counts by its name, since environment.json has their versions.
 LIBRARIES = ('jax', 'jaxlib', 'optax', 'flax', 'numpy', 'ml_collections', 'sparsejax')
 FUNCTIONS = types.FunctionType | types.BuiltinFunctionType | np.ufunc
 
@@ -21,9 +21,9 @@ FUNCTIONS = types.FunctionType | types.BuiltinFunctionType | np.ufunc
 def digest(part: Any) -> str:
   """Returns the sha256 of the code of a part and of every value that it carries.
 
-  A function is the whole file that it is defined in, with its defaults and what its closure holds;
-  a class is its file; an instance is its class with its fields. What a file imports is not looked
-  into. Code typed in, which has no file, counts by its source or by what it was compiled to.
+  A function counts as the whole file that defines it, with its defaults and the content of its
+  closure; a class as its file; an instance as its class and its fields. Files that a file imports
+  do not count. Code that was typed in has no file and counts by its source or its compiled form.
 
   Example:
     >>> def twice(by):
@@ -39,8 +39,8 @@ def _joined(pieces: Iterable[str]) -> str:
 
 
 def _pieces(value: Any, inside: tuple[int, ...]) -> Iterator[str]:
-  """Yields texts that together tell a value from others; `inside` holds what is being told."""
-  if id(value) in inside:  # as a function that calls itself
+  """Yields texts that together identify a value; `inside` holds the values being described."""
+  if id(value) in inside:  # for example a function that calls itself
     yield f'again {len(inside) - inside.index(id(value))}'
     return
   inside = (*inside, id(value))
@@ -80,7 +80,7 @@ def _of_a_library(value: Any) -> bool:
 
 
 def _carried(code: Any) -> Iterable[Any]:
-  """What a function holds beside its code."""
+  """The values that a function carries in addition to its code."""
   if isinstance(code, type):
     return ()
   cells = [_held(cell) for cell in code.__closure__ or ()]
@@ -95,18 +95,18 @@ def _held(cell: types.CellType) -> Any:
 
 
 def _state(value: Any) -> Iterable[Any]:
-  """What an instance is told by, besides its class."""
+  """The values that identify an instance, in addition to its class."""
   if isinstance(value, functools.partial):
     return (value.func, value.args, value.keywords)
   if isinstance(value, types.MethodType):
     return (value.__self__, value.__func__)
-  if hasattr(value, '__wrapped__'):  # as jax.jit's
+  if hasattr(value, '__wrapped__'):  # as in functions of jax.jit
     return (value.__wrapped__,)
   return sorted(vars_of(value).items(), key=lambda pair: pair[0])
 
 
 def vars_of(value: Any) -> dict[str, Any]:
-  """Returns the fields of an instance: of a dataclass, of its dictionary, of its slots."""
+  """Returns the fields of an instance: those of a dataclass, of its dictionary, of its slots."""
   if dataclasses.is_dataclass(value) and not isinstance(value, type):
     return {field.name: getattr(value, field.name) for field in dataclasses.fields(value)}
   slots = [
@@ -123,9 +123,9 @@ def _names(slots: str | Iterable[str]) -> Iterable[str]:
 
 
 def _file_or_text(code: Any) -> str:
-  """The sha256 of the file that code is in; of what was typed in, of its source or its bytes."""
+  """The sha256 of the file of some code or, if it was typed in, of its source or its bytes."""
   try:
-    file = inspect.getsourcefile(code) or ''  # where there is none, which can't be opened
+    file = inspect.getsourcefile(code) or ''  # '' cannot be opened
     with open(file, 'rb') as source:
       content = source.read()
   except (TypeError, OSError):
@@ -137,7 +137,7 @@ def _file_or_text(code: Any) -> str:
 
 
 def _compiled(code: Any) -> str:
-  """What typed code does, without the place where it was typed."""
+  """What typed code was compiled to, without the place where it was typed."""
   if isinstance(code, type):
     return '\n'.join(f'{name} {_member(part)}' for name, part in sorted(vars(code).items()))
   compiled = getattr(code, '__code__', code)

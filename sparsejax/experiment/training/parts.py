@@ -1,4 +1,4 @@
-"""What a part of one's own must be, told when it is registered: name, form and settings."""
+"""Checks of a user's own part when it is registered: its name, form and settings."""
 
 import functools
 import inspect
@@ -9,7 +9,7 @@ from typing import Any
 from sparsejax.experiment.data.sources import Source
 from sparsejax.experiment.terminal.say import shown
 
-# What each kind of part is called with; of what isn't here the registry itself looks at the part.
+# The arguments that each kind of part is called with; the registry itself checks the other kinds.
 CALLED_WITH: dict[str, tuple[str, ...]] = {
   'criterion': ('weights',),
   'allocation': (),
@@ -17,11 +17,11 @@ CALLED_WITH: dict[str, tuple[str, ...]] = {
   'update_rule': (),
   'event': ('state', 'settings', 'context'),
 }
-IN_BLOCKS = ('link', 'event', 'posterior')  # whose names are those of blocks of a config
+IN_BLOCKS = ('link', 'event', 'posterior')  # kinds whose names are also blocks of a config
 
 
 def check_name(kind: str, name: Any) -> None:
-  """Refuses what can't be the name of a part."""
+  """Refuses an impossible name of a part."""
   if not isinstance(name, str) or not re.fullmatch(r'[^\W\d][\w-]*', name):
     raise ValueError(
       f"register: name={shown(name)} must be a text of letters, digits, '_' and '-', such as "
@@ -30,10 +30,10 @@ def check_name(kind: str, name: Any) -> None:
 
 
 def check(kind: str, part: Any, settings: Any) -> None:
-  """Refuses what can't be a part of a kind.
+  """Refuses a part that cannot be of its kind.
 
   Raises:
-    ValueError: in one line, what is wrong with the part or its settings.
+    ValueError: says in one line what is wrong with the part or its settings.
 
   Example:
     >>> check('criterion', abs, None)
@@ -70,7 +70,7 @@ def _check_function(kind: str, part: Any) -> None:
     raise ValueError(wrong)
   try:
     signature = inspect.signature(part)
-  except (TypeError, ValueError):  # of some of those in C nothing is known
+  except (TypeError, ValueError):  # some functions in C do not tell their arguments
     signature = None
   if kind == 'link' and signature is None:
     raise ValueError(f'{wrong} whose arguments can be read')
@@ -86,7 +86,7 @@ def _check_function(kind: str, part: Any) -> None:
 
 
 def _check_hash(part: Any, wrong: str) -> None:
-  """Refuses a criterion by which no compiled program could be found again."""
+  """Refuses a criterion without a hash, by which compiled programs are found again."""
   try:
     hash(part)
   except TypeError as error:
@@ -94,7 +94,7 @@ def _check_hash(part: Any, wrong: str) -> None:
 
 
 def _check_data(part: Any) -> None:
-  """Refuses what `data_set` does not make."""
+  """Refuses a data set that `data_set` did not make."""
   if not isinstance(part, Source):
     raise ValueError(f'register: part={shown(part)} must be what data_set(read, ...) returns')
   if not callable(part.read):
@@ -106,8 +106,8 @@ def _check_data(part: Any) -> None:
 
 
 def place(part: Any) -> str:
-  """Returns which function of its file a part is, so that another one of that file is another."""
-  bare = getattr(part, 'read', part)  # of a data set, what reads it
+  """Returns the name of a part within its file, so that two parts of one file are told apart."""
+  bare = getattr(part, 'read', part)  # for a data set, the function that reads it
   while isinstance(bare, functools.partial):
     bare = bare.func
   code = getattr(bare, '__code__', None)

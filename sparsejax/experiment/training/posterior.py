@@ -1,4 +1,4 @@
-"""From the settings of a family of variational layers to its layers and the network it deploys."""
+"""Builds variational layers from a family's settings, and the network that they deploy."""
 
 import dataclasses
 import functools
@@ -23,13 +23,13 @@ from sparsejax.sparsity.leaves import tree
 
 @dataclasses.dataclass(frozen=True)
 class Deployment:
-  """How the network that is trained becomes the one that is evaluated, counted and delivered.
+  """Turns the trained network into the one that is evaluated, counted and delivered.
 
   Attributes:
-    model: built of deterministic layers; of a deterministic network itself.
+    model: the network with deterministic layers; a deterministic network is this itself.
     image_shape: (height, width, channels).
-    thresholds: by layer, as `posterior.deploy` takes them; None for a deterministic network, which
-      is its own deployment.
+    thresholds: the thresholds by layer, as `posterior.deploy` takes them; None for a deterministic
+      network, which is its own deployment.
   """
 
   model: Any
@@ -41,18 +41,18 @@ class Deployment:
     return self.thresholds is not None
 
   def __call__(self, params: Any, batch_stats: Any) -> Any:
-    """Returns the deterministic parameters, without what no longer does anything. Jittable."""
+    """Returns the deterministic parameters, without weights that have no effect. Jittable."""
     if self.thresholds is None:
       return params
     params = posterior.deploy(params, self.thresholds)
     variables = {'params': params, 'batch_stats': batch_stats}
-    # A unit that went takes BatchNorm's constant along: that is what its group's threshold decides.
+    # A removed unit also loses BatchNorm's constant, since its group's threshold decides on both.
     cleaned = remove_dead(self.model, variables, self.image_shape, drop_constants=True, check=False)
     return cleaned['params']
 
   @functools.cached_property
   def jitted(self) -> Callable[[Any, Any], Any]:
-    """The same as a compiled function; what is its own deployment is not copied."""
+    """The same as a compiled function; a network that is its own deployment is not copied."""
     return jax.jit(self.__call__) if self.is_variational else self
 
 
@@ -60,7 +60,7 @@ def build_layers(config: Mapping[str, Any]) -> Layers:
   """Returns the layers that `config.layers` names, with the settings of the block of that name.
 
   Raises:
-    ValueError: an unknown family or setting, or a value that can't be.
+    ValueError: the family or a setting is unknown, or a value is impossible.
   """
   name = config['layers']
   if name == DETERMINISTIC:
@@ -76,7 +76,7 @@ def build_layers(config: Mapping[str, Any]) -> Layers:
 
 
 def check(config: Mapping[str, Any]) -> None:
-  """Raises a ValueError for posteriors without their KL, and for a KL without posteriors."""
+  """Raises a ValueError if posteriors have no KL, or a KL has no posteriors."""
   lookup('layers', config['layers'], {DETERMINISTIC: None, **posterior.FAMILIES})
   is_variational, has_kl = config['layers'] != DETERMINISTIC, 'add_kl_gradients' in config['chain']
   if is_variational and not has_kl:
@@ -93,7 +93,7 @@ def check(config: Mapping[str, Any]) -> None:
     )
 
 
-# What moves or masks every parameter, log-variances and scales among them, for which zero means a
+# Links that move or mask every parameter, also log-variances and scales, for which zero means a
 # variance of 1 and no removal.
 DECAYS = ('add_decayed_weights', 'adamw', 'lamb', 'lion', 'adamaxw', 'nadamw')
 
@@ -102,26 +102,26 @@ def _check_chain(config):
   names = set(config['chain'])
   if decays := [name for name in DECAYS if name in names]:
     raise ValueError(
-      f"config.chain: '{decays[0]}' would decay the posteriors' log-variances towards 0, variances "
-      f"of 1; with layers='{config['layers']}' the KL must be in its place"
+      f"config.chain: '{decays[0]}' would decay the posteriors' log-variances towards 0, that is, "
+      f"variances of 1; with layers='{config['layers']}' leave it out: the KL takes its place"
     )
   for name in ('prune', 'hold', 'proximal_l1', 'proximal_group_l1'):
     if name in names and config[name]['parameters'] != 'kernels':
       raise ValueError(
-        f"{name}.parameters='{config[name]['parameters']}' has the posteriors' variances in it; "
+        f"{name}.parameters='{config[name]['parameters']}' includes the posteriors' variances; "
         f"with layers='{config['layers']}' it must be 'kernels'"
       )
 
 
 def thresholds(config: Mapping[str, Any], params: Any) -> Mapping[str, float] | None:
-  """Returns the threshold of every variational layer: the family's, or the layer's own.
+  """Returns the threshold of every variational layer: its own, or else the family's.
 
   Args:
     config: the resolved settings.
     params: the model's parameters, or their shapes.
 
   Raises:
-    ValueError: a layer named that there is not.
+    ValueError: a threshold names a layer that does not exist.
   """
   if config['layers'] == DETERMINISTIC:
     return None
@@ -133,7 +133,7 @@ def thresholds(config: Mapping[str, Any], params: Any) -> Mapping[str, float] | 
 
 
 def check_start(params: Any, by_path: Mapping[str, float]) -> None:
-  """Raises a ValueError where training could not begin: a KL without end, a layer that would go."""
+  """Raises a ValueError if training cannot start: a KL is not finite, or a layer would be empty."""
   for path, kl in posterior.kl_by_layer(params).items():
     if not bool(jnp.isfinite(kl)):
       raise ValueError(
@@ -144,12 +144,12 @@ def check_start(params: Any, by_path: Mapping[str, float]) -> None:
     if lowest >= by_path[path]:
       raise ValueError(
         f"threshold of '{path}', {by_path[path]}: before training its log alpha is {lowest:.2f} or "
-        'more, so all of it would go; give a higher threshold or a lower log_variance'
+        'more, so the whole layer would be removed; give a higher threshold or a lower log_variance'
       )
 
 
 def check_bound(config: Mapping[str, Any], params: Any) -> None:
-  """Raises a ValueError where `bound_variances.where` finds no variance."""
+  """Raises a ValueError if `bound_variances.where` finds no variance."""
   if 'bound_variances' not in config['chain']:
     return
   where = config['bound_variances']['where']
@@ -157,22 +157,22 @@ def check_bound(config: Mapping[str, Any], params: Any) -> None:
   if not any(chosen(path, leaf) for path, leaf in named.items()):
     variances = [path for path in named if posterior.is_weight_variance(path)]
     raise ValueError(
-      f"bound_variances.where='{where}' finds none of the variances: {', '.join(variances)}"
+      f"bound_variances.where='{where}' must find one of the variances {', '.join(variances)}"
     )
 
 
 def figures(params: Any, share: jax.Array, bound: Mapping[str, Any] | None) -> dict[str, jax.Array]:
-  """Returns what a line of metrics says of posteriors. Jittable.
+  """Returns a line's figures about posteriors. Jittable.
 
   Args:
-    params: of the network that is trained.
+    params: the parameters of the trained network.
     share: the weight of the KL over the number of training examples.
-    bound: the settings of `bound_variances`, where the chain has it.
+    bound: the settings of `bound_variances`, if the chain has it.
 
   Returns:
-    `kl`, and `kl/PATH` for each layer, in nats; `kl_term`, what it adds to the mean cross-entropy,
-    in nats an example; and where something is bounded, log alpha of sparse VD or variances by the
-    chain, `at_bounds`: the share of these that can move no further.
+    `kl`, and `kl/PATH` for each layer, in nats; `kl_term`, the addition to the mean cross-entropy,
+    in nats per example; and, if the log alpha of sparse VD or (by the chain) the variances are
+    bounded, `at_bounds`, the share of them at their bounds.
   """
   by_layer = posterior.kl_by_layer(params)
   total = jnp.asarray(sum(by_layer.values()))
@@ -196,15 +196,15 @@ def _share_at_bounds(params, bound):
   return sum(jnp.sum(flag) for flag in flags) / sum(flag.size for flag in flags)
 
 
-BINS = 40  # of a layer's histogram of log alpha in the summary
+BINS = 40  # bins of a layer's histogram of log alpha in the summary
 
 
 def histograms(params: Any, thresholds: Mapping[str, float]) -> dict[str, dict[str, Any]]:
-  """Returns by layer where log alpha lies, which threshold was applied and which is suggested."""
+  """Returns, by layer, the histogram of log alpha and the applied and suggested thresholds."""
   found, layers = {}, posterior.variational_layers(params)
   for path, values in jax.device_get(posterior.log_alphas(params)).items():
     counts, edges = np.histogram(values, BINS)
-    bound = layers[path][0].bound  # what lies there is no hump
+    bound = layers[path][0].bound  # values at the bound are no hump
     inside = values if bound is None else values[np.abs(values) < bound]
     suggested = posterior.suggest_threshold(inside)
     found[path] = {
@@ -218,11 +218,11 @@ def histograms(params: Any, thresholds: Mapping[str, float]) -> dict[str, dict[s
 
 
 def kept_units(network: Any, layers: Sequence[str]) -> list[int]:
-  """Returns the learned architecture: outputs kept of convolutions, inputs of dense layers.
+  """Returns the learned architecture: kept outputs of convolutions, kept inputs of dense layers.
 
   Args:
-    network: deployed parameters, without what is dead.
-    layers: the layers' paths, in the order in which an image passes them.
+    network: the deployed parameters, without dead units.
+    layers: the layers' paths, in the order in which an image passes through them.
   """
   shapes = {path: leaf.ndim for path, leaf in tree.named_leaves(network).items()}
   kept = architecture(network)

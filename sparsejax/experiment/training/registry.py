@@ -1,4 +1,4 @@
-"""Parts of one's own that a config may name, and their code as part of a run's hash.
+"""A user's own parts, which a config may name, and their code as part of a run's hash.
 
 A config file, or a package that it imports, registers them: `sparsejax.register(kind, name, part)`.
 """
@@ -24,9 +24,9 @@ class Own(NamedTuple):
 
   Attributes:
     kind: a name in `KINDS`.
-    name: by which a config names it.
-    digest: of its code.
-    place: which function of its file it is.
+    name: the name that a config uses.
+    digest: the digest of its code.
+    place: its name within its file.
   """
 
   kind: str
@@ -36,12 +36,12 @@ class Own(NamedTuple):
 
 
 class Kind(NamedTuple):
-  """What can be registered.
+  """A kind of part that can be registered.
 
   Attributes:
-    table: of the parts by name.
-    made: (name, part, settings) -> what the table holds.
-    used: the names that settings use of the table.
+    table: the parts by name.
+    made: (name, part, settings) -> the table's entry.
+    used: the names in the table that some settings use.
   """
 
   table: Callable[[], MutableMapping[str, Any]]
@@ -91,7 +91,7 @@ _own: dict[tuple[str, str], Own] = {}
 
 
 def register(kind: str, name: str, part: Any, settings: Mapping[str, Any] | None = None) -> None:
-  """Makes a part of one's own known by a name that a config may use.
+  """Makes a user's own part known under a name that a config may use.
 
   | kind | part |
   |---|---|
@@ -105,19 +105,19 @@ def register(kind: str, name: str, part: Any, settings: Mapping[str, Any] | None
   | event | (state, settings, context) -> state |
   | posterior | a `sparsejax.posterior.Family`, which `layers` then names |
 
-  The file that the part's code is in, and the values that it carries, become part of the hash of
-  every run that uses it; files that it imports do not.
+  The file with the part's code, and the values that the part carries, enter the hash of every run
+  that uses it; files that it imports do not.
 
   Args:
-    kind: of the part.
-    name: by which a config names it.
-    part: as in the table.
-    settings: of an event: its defaults beside `at_epochs`, numbers or texts; the default of
-      one that must be an integer is an integer.
+    kind: the kind of the part.
+    name: the name that a config uses.
+    part: the part, as in the table.
+    settings: the defaults of an event's settings besides `at_epochs`, numbers or texts; a setting
+      that must be an integer needs an integer as its default.
 
   Raises:
-    ValueError: an unknown kind, a name that can't be or is taken by another part, or a part that
-      can't be one.
+    ValueError: the kind is unknown, the name is impossible or taken by another part, or the part
+      is not of its kind.
 
   Example:
     >>> import jax.numpy as jnp
@@ -131,12 +131,11 @@ def register(kind: str, name: str, part: Any, settings: Mapping[str, Any] | None
   table = known.table()
   before = _own.get((kind, name))
   if (name in table and before is None) or (before is not None and before != own):
-    raise ValueError(f'register: the {kind} {name!r} is there already: another name is needed')
+    raise ValueError(f'register: the {kind} {name!r} exists already: give another name')
   parts.check(kind, part, settings)
   if _is_anothers(kind, name):
     raise ValueError(
-      f'register: the {kind} {name!r}: a config has something else of that name: another one is '
-      'needed'
+      f'register: the {kind} {name!r}: a config has something else of that name: give another name'
     )
   try:
     table[name] = known.made(name, part, settings or {})
@@ -147,7 +146,7 @@ def register(kind: str, name: str, part: Any, settings: Mapping[str, Any] | None
 
 
 def _is_anothers(kind: str, name: str) -> bool:
-  """Whether a field of a config, or a block of another kind of part, has that name."""
+  """Whether a field of a config, or the block of a part of another kind, has that name."""
   if kind not in parts.IN_BLOCKS:
     return False
   others = [other for other in parts.IN_BLOCKS if other != kind]
@@ -158,19 +157,19 @@ def _is_anothers(kind: str, name: str) -> bool:
 def data_set(
   read: Callable[[Any, bool], Whole], num_classes: int, validation: int
 ) -> sources.Source:
-  """Returns a data set to be registered.
+  """Returns a data set that can be registered.
 
   Args:
     read: (folder or None, whether to cache) -> `Whole(train, test)`, each a `Split` of uint8 images
       (examples, height, width, channels) and integer labels.
-    num_classes: how many labels there are.
-    validation: examples held out where a config does not say.
+    num_classes: the number of classes.
+    validation: the number of examples held out unless a config says otherwise.
   """
   return sources.Source(read, num_classes, validation)
 
 
 def digests(settings: Mapping[str, Any]) -> dict[str, str]:
-  """Returns of every part of one's own that the settings use the digest of its code."""
+  """Returns the digest of the code of every own part that the settings use."""
   return {
     f'{own.kind}.{own.name}': own.digest
     for own in _own.values()
@@ -179,7 +178,7 @@ def digests(settings: Mapping[str, Any]) -> dict[str, str]:
 
 
 def missing(settings: Mapping[str, Any], kinds: Iterable[str] = tuple(KINDS)) -> str:
-  """Returns which part of a person's own the settings of a run use that is not registered, or ''.
+  """Returns a message about an own part that a run's settings use but nothing registered, or ''.
 
   Example:
     >>> missing({'chain': ['sgd'], 'events': ['mine']})
@@ -189,7 +188,7 @@ def missing(settings: Mapping[str, Any], kinds: Iterable[str] = tuple(KINDS)) ->
     known = KINDS[kind]
     try:
       names = [name for name in known.used(settings) if isinstance(name, str)]
-    except (AttributeError, KeyError, TypeError):  # a damaged run, which is refused elsewhere
+    except (AttributeError, KeyError, TypeError):  # the run is damaged, and is refused elsewhere
       continue
     unknown = [name for name in names if name not in known.table() and name[:4] != 'npz:']
     if unknown:

@@ -1,4 +1,4 @@
-"""From a config to everything that training needs, or one line that says what is wrong with it."""
+"""Builds all that training needs from a config, or says in one line what is wrong with it."""
 
 import functools
 import math
@@ -30,7 +30,7 @@ from sparsejax.sparsity.counting.costs import Costs, mac_costs, weight_costs
 
 
 class Experiment(NamedTuple):
-  """A config, built. Nothing here is compiled yet, and no array has left the host."""
+  """A built config. Nothing is compiled yet, and no array has left the host."""
 
   config: Mapping[str, Any]
   dataset: datasets.Dataset
@@ -40,7 +40,7 @@ class Experiment(NamedTuple):
   clock: Clock
   agenda: agenda.Agenda
   learning_rate: rates.Schedule
-  threshold: float | None  # where the chain prunes by an absolute one
+  threshold: float | None  # the absolute threshold, if the chain prunes by one
   deployment: posterior.Deployment
 
   @property
@@ -53,7 +53,7 @@ class Experiment(NamedTuple):
 
   @property
   def digests(self) -> dict[str, str]:
-    """The content of what the config names by path, so that new content is a new experiment."""
+    """Digests of the contents that the config names by path: new content is a new experiment."""
     found = {
       'data.name': self.dataset.digest,
       'init_from': checkpoint.source_digest(self.config['init_from']),
@@ -63,12 +63,12 @@ class Experiment(NamedTuple):
 
   @property
   def counted_above(self) -> tuple[float, ...]:
-    """The magnitudes above which a line of metrics counts parameters, as `metrics.counted` asks."""
+    """The magnitudes above which a line of metrics counts parameters; see `metrics.counted`."""
     own = () if self.threshold is None else (self.threshold,)
     return (0.0, measure.NEARLY_ZERO, *own)
 
   def init_variables(self) -> Any:
-    """Returns the model's initial parameters and BatchNorm averages, by the config's seed."""
+    """Returns the model's initial parameters and BatchNorm averages for the config's seed."""
     images = jnp.zeros((1, *self.image_shape))
     return jax.jit(self.model.init, static_argnames='train')(
       stream(jax.random.key(self.config['seed']), INIT), images, train=False
@@ -76,17 +76,15 @@ class Experiment(NamedTuple):
 
 
 def build(config: Mapping[str, Any]) -> Experiment:
-  """Builds every part of an experiment and checks each against the others.
+  """Builds every part of an experiment and checks the parts against each other.
 
   Raises:
-    ValueError: anything in the config that can't be, in one line.
+    ValueError: says in one line what in the config is impossible.
   """
   require(config['epochs'] > 0, 'epochs', config['epochs'], 'more than 0')
   dataset = _load_data(config['data'])
   validation = len(dataset.validation.labels)
-  require(
-    validation > 0, 'data.validation', validation, '1 or more: the best network is chosen on it'
-  )
+  require(validation > 0, 'data.validation', validation, '1 or more, to choose the best network on')
   _check_source(config['init_from'])
   batch_size = config['batch_size']
   parallel.share_of(batch_size, 'batch_size')
@@ -136,7 +134,7 @@ def build(config: Mapping[str, Any]) -> Experiment:
     deployment=posterior.Deployment(model, image_shape),
   )
   for step in (0, clock.total_steps - 1):
-    rate = float(experiment.learning_rate(step))  # NaN where a link has its own default
+    rate = float(experiment.learning_rate(step))  # NaN if a link uses its own default
     allowed = f'a number, 0 or more; this is at step {step}'
     require(not (rate < 0 or math.isinf(rate)), 'learning_rate', rate, allowed)
   params = jax.eval_shape(experiment.init_variables)['params']
@@ -160,18 +158,18 @@ def _check_source(run: str | None) -> None:
 
 
 def _check_size(settings: Mapping[str, Any], params: Any) -> None:
-  """Refuses a network whose training is more than a device's memory, whatever the batch."""
+  """Refuses a network whose training needs more than a device's memory, whatever the batch."""
   sizes = [math.prod(leaf.shape) * leaf.dtype.itemsize for leaf in jax.tree.leaves(params)]
-  # Parameters old and new, those of the best network, gradients, updates, momentum.
+  # This counts old and new parameters, the best network's, gradients, updates and momentum.
   needed = 6 * sum(sizes)
-  own = parallel.least_memory()  # a processor has that of the machine
+  own = parallel.least_memory()  # on CPU it is the machine's memory that counts
   there = own or os.sysconf('SC_PHYS_PAGES') * os.sysconf('SC_PAGE_SIZE')
   if needed > there:
     holder = 'a device' if own else 'this machine'
     name, width = settings['name'], settings['width']
     raise ValueError(
-      f'model.name={name} of model.width={width} needs {needed / 2**30:,.0f} GiB to be trained, '
-      f'whatever the batch; {holder} has {there / 2**30:,.0f} GiB'
+      f'model.name={name} with model.width={width} needs {needed / 2**30:,.0f} GiB for training, '
+      f'whatever the batch; {holder} has {there / 2**30:,.0f} GiB: give a smaller width'
     )
 
 
@@ -192,7 +190,7 @@ def _check_augmentation(settings: Mapping[str, Any], sides: tuple[int, ...]) -> 
 
 
 def _check_loss(config: Mapping[str, Any]) -> None:
-  """Refuses a smoothing that is no share, and one of a loss that has to be a likelihood."""
+  """Refuses a smoothing that is no share, and any smoothing of a loss that must be a likelihood."""
   smoothing = config['loss']['label_smoothing']
   is_share = is_number(smoothing) and 0 <= smoothing < 1
   require(is_share, 'loss.label_smoothing', smoothing, 'a number of 0 or more and less than 1')
@@ -213,7 +211,7 @@ def _load_data(settings) -> datasets.Dataset:
 
 
 def _preprocessing(dataset: datasets.Dataset, settings: Mapping[str, Any]) -> Preprocessing:
-  """How bytes become inputs: standardised by channel, or as the Bayesian papers have them."""
+  """How bytes become inputs: standardised by channel, or scaled as in the Bayesian papers."""
   moments = {
     'standardised': lambda: (dataset.mean, dataset.std),
     'symmetric': lambda: ((0.5,), (0.5,)),  # 2 x - 1
@@ -237,7 +235,7 @@ def _create_model(config, num_classes, layers):
 
 
 def _costs(unit: str, model, image_shape) -> Costs:
-  """What each weight of the network costs, in weights or in multiply-accumulates."""
+  """The cost of each weight of the network, in weights or in multiply-accumulates."""
   images = jax.ShapeDtypeStruct((1, *image_shape), jnp.float32)
   init = functools.partial(model.init, train=False)
   params = jax.eval_shape(init, jax.random.key(0), images)['params']
@@ -247,5 +245,5 @@ def _costs(unit: str, model, image_shape) -> Costs:
 
 
 def on_devices(split: datasets.Split) -> Arrays:
-  """Puts a split whole on every device, as uint8."""
+  """Puts a whole split on every device, as uint8."""
   return Arrays(*parallel.replicate(split))

@@ -1,4 +1,4 @@
-"""The one training loop: segments of steps, and what the agenda says between them."""
+"""The one training loop: segments of steps, and what the agenda lists between them."""
 
 import signal
 import time
@@ -27,16 +27,16 @@ from sparsejax.transforms.pruning import PruneState
 
 
 class Trainer:
-  """One run in progress: the state on the devices, and what the host notes about it.
+  """One run in progress: the state on the devices, and the host's notes about it.
 
   Args:
     experiment: the built config.
-    state: where to begin.
-    host: what the host had noted at that point: `seconds` and `phases`.
-    directory: of the run; None in a process that does not write.
-    progress: a display.Progress, shown how far training is.
-    metrics: where lines go: `append(line)`, `sync()` and, of all of them, `text`.
-    watch: called with the line of metrics of every evaluation; the run stops where it says so.
+    state: the state to begin from.
+    host: the host's notes at that point: `seconds` and `phases`.
+    directory: the run directory; None in a process that does not write.
+    progress: a display.Progress that shows how far training is.
+    metrics: the writer of lines, with `append(line)`, `sync()` and the whole `text`.
+    watch: called with the line of metrics of every evaluation; the run stops if it returns True.
   """
 
   def __init__(
@@ -86,9 +86,9 @@ class Trainer:
     self._parameters = sum(measure.sizes(network).values())
     self._positions = experiment.positions
     self._weights = measure.weights(network)
-    self._thin: set[str] = set()  # the layers of which it was told that hardly a weight is left
+    self._thin: set[str] = set()  # layers already reported to have hardly a weight left
     self._pending: dict[str, Any] | None = None
-    self._evaluated: dict[str, Any] = {}  # the last line with an evaluation in it
+    self._evaluated: dict[str, Any] = {}  # the last line with an evaluation
     self._begun = time.monotonic() - host.get('seconds', 0.0)
     self._last_line = (int(state.train.step), time.monotonic())
     self._signal: int | None = None
@@ -110,7 +110,8 @@ class Trainer:
           self._heed_signal()
           begin = end
     except PausedError:
-      # Or whoever sent one, until the last moment, would wait for a process that takes other work.
+      # A signal may have come at the last moment; its sender must not wait while this process takes
+      # other work.
       self._heed_signal()
       raise
     self._flush()
@@ -121,7 +122,7 @@ class Trainer:
     return time.monotonic() - self._begun
 
   def _segment(self, begin: int, end: int) -> None:
-    """Trains the steps [begin, end), an epoch's order at a time."""
+    """Trains the steps [begin, end), one epoch's order at a time."""
     per_epoch = self.experiment.clock.steps_per_epoch
     while begin < end:
       epoch = begin // per_epoch
@@ -132,13 +133,13 @@ class Trainer:
         self._flush()
         begin += done
         self.progress.update(begin)
-        # At the segment's end what the agenda says there comes first, or it would be lost. Several
-        # processes agree on signals there alone: asking all of them takes as long as a small step.
+        # At the segment's end the agenda comes first, or its entries would be lost. Several
+        # processes agree on signals only there, because asking all takes as long as a small step.
         if begin < end and hosts.count() == 1:
           self._heed_signal()
 
   def _arrive(self, step: int) -> None:
-    """Does what the agenda says for the network after `step` updates."""
+    """Does what the agenda lists for the network after `step` updates."""
     plan = self.experiment.agenda
     train = self.state.train
     line: dict[str, Any] = {}
@@ -167,7 +168,7 @@ class Trainer:
       if self.watch(self._evaluated) and step < plan.total:
         if not saved:
           self._save()
-        raise PausedError(f'stopped at step {step}; what it takes to go on is saved')
+        raise PausedError(f'stopped at step {step}; everything needed to resume is saved')
 
   def _validate(self, network, batch_stats):
     """Returns the loss and the accuracy of a deployed network on the validation split."""
@@ -209,7 +210,7 @@ class Trainer:
     self.progress.line(line)
 
   def _tell_of_thin_layers(self, step: int, weights: Mapping[str, int]) -> None:
-    """Names the layers that a cut left a weight or none where an even share would be more."""
+    """Names the layers that a cut left with at most one weight, though an even share is more."""
     cut = self.experiment.agenda.first_cut
     if cut is None or step <= cut:
       return
@@ -219,8 +220,8 @@ class Trainer:
         self._thin.add(layer)
         left = 'no weight' if active == 0 else 'one weight'
         say(
-          f'step {step}: {layer} has {left} left; prune.floor, or prune.allocation=erk or uniform, '
-          'keeps more of a small layer'
+          f'step {step}: {layer} has {left} left; to keep more of a small layer give prune.floor, '
+          'or prune.allocation=erk or uniform'
         )
 
   def _timings(self, step: int) -> dict[str, float]:
@@ -237,7 +238,7 @@ class Trainer:
   def _measure_cut(self, step: int, params, batch_stats) -> None:
     """Notes the network just as it was cut at `step`: the old weights under the new masks.
 
-    If it has posteriors BatchNorm's averages are taken of it anew, as for every validation.
+    If it has posteriors, BatchNorm's averages are recomputed for it, as for every validation.
     """
     pruned = optax.tree.get(self.state.train.opt_state, PruneState.__name__)  # `hold` has masks too
     cut = apply_masks(params, pruned.masks)
@@ -277,7 +278,7 @@ class Trainer:
 
 
 def phase_of(experiment: Experiment, params, step: int, loss, accuracy) -> dict[str, Any]:
-  """Returns what the final table shows of a network at one point of training."""
+  """Returns the final table's figures of a network at one point of training."""
   counts = measure.report(params, experiment.positions)
   shown = ('active_parameters', 'active_weights', 'compression', 'theoretical_speedup')
   figures = {'step': step, 'validation_loss': float(loss), 'validation_accuracy': float(accuracy)}

@@ -1,4 +1,4 @@
-"""Where the lines of metrics of a run go: its metrics.jsonl and, where asked for, TensorBoard."""
+"""The destinations of a run's lines of metrics: metrics.jsonl and, on request, TensorBoard."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -9,7 +9,7 @@ from sparsejax.experiment.training.setup import Experiment
 
 
 class Writers:
-  """Every place that a line of metrics goes to; none but in the process that writes."""
+  """All destinations of a line of metrics; only the process that writes has any."""
 
   def __init__(self, directory: runs.RunDirectory | None, experiment: Experiment, step: int):
     self._file = self._events = None
@@ -29,7 +29,7 @@ class Writers:
 
   @property
   def text(self) -> str:
-    """What metrics.jsonl holds."""
+    """The content of metrics.jsonl."""
     return self._file.text if self._file else ''
 
   def append(self, line: Mapping[str, Any]) -> None:

@@ -74,7 +74,7 @@ def parse(entries: Sequence[Mapping[str, Any]]) -> tuple[Parameter, ...]:
   parameters = tuple(_parameter(entry) for entry in entries)
   keys = [parameter.key for parameter in parameters]
   if twice := [key for key in keys if keys.count(key) > 1]:
-    raise ValueError(f"space: '{twice[0]}' is there twice; give it once")
+    raise ValueError(f"space: '{twice[0]}' is given twice; give it only once")
   return parameters
 
 

@@ -67,9 +67,9 @@ def test_what_is_no_duration_is_refused_by_name(value):
 
 
 def test_a_duration_in_two_units_is_refused():
-  with pytest.raises(ValueError, match=r'^begin is given in two units; give it in one$'):
+  with pytest.raises(ValueError, match=r'^begin is given in two units; give it in only one$'):
     in_steps({'begin_epochs': 1.0, 'begin_steps': 100}, CLOCK)
-  with pytest.raises(ValueError, match=r'^begin is given in two units; give it in one$'):
+  with pytest.raises(ValueError, match=r'^begin is given in two units; give it in only one$'):
     in_steps({'begin': 100, 'begin_steps': 100}, CLOCK)
 
 

@@ -164,43 +164,47 @@ def test_the_inner_momentum_of_a_cut_weight_is_forgotten():
     (
       ('add_decayed_weights', 'prune', 'trace', 'scale_by_learning_rate'),
       (),
-      "'trace' may not stand behind 'prune': it would move pruned weights away from zero",
+      "'trace' must not stand after 'prune': it would move pruned weights away from zero",
     ),
     (
       ('scale_by_learning_rate', 'prune', 'keep_params_nonnegative'),
       (),
-      "'keep_params_nonnegative' may not stand behind 'prune'",
+      "'keep_params_nonnegative' must not stand after 'prune'",
     ),
     (
       ('trace', 'scale_by_learning_rate', 'add_decayed_weights'),
       (),
-      "'add_decayed_weights' may not stand behind 'scale_by_learning_rate': it would change the "
+      "'add_decayed_weights' must not stand after 'scale_by_learning_rate': it would change the "
       'sign or the size of the step already taken',
     ),
     (
       ('keep_params_nonnegative', 'scale_by_learning_rate'),
       (),
-      "'scale_by_learning_rate' may not stand behind 'keep_params_nonnegative': it would move "
+      "'scale_by_learning_rate' must not stand after 'keep_params_nonnegative': it would move "
       'parameters that were just set',
     ),
     (('sgd', 'scale_by_learning_rate'), (), '2 links take the learning rate; exactly one must'),
     (('trace',), (), '0 links take the learning rate; exactly one must'),
     (('scale_by_rprop',), (), '0 links take the learning rate; exactly one must'),
     ((), (), '0 links take the learning rate; exactly one must'),
-    (('trace', 'trace', 'scale_by_learning_rate'), (), "'trace' stands twice; it must stand once"),
+    (
+      ('trace', 'trace', 'scale_by_learning_rate'),
+      (),
+      "'trace' stands twice; it must stand",
+    ),
     (('trace', 'prune'), ('trace', 'scale_by_learning_rate'), "'trace' stands twice"),
     (('prune',), ('scale_by_learning_rate', 'prune'), "'prune' stands twice"),
     (
       ('prune',),
       ('scale_by_learning_rate', 'trace'),
-      "'trace' may not stand behind 'scale_by_learning_rate'",
+      "'trace' must not stand after 'scale_by_learning_rate'",
     ),
     (
       ('scale_by_learning_rate', 'prune'),
       ('trace',),
-      "'trace' may not stand behind 'scale_by_learning_rate'",
+      "'trace' must not stand after 'scale_by_learning_rate'",
     ),
-    (('prune', 'scale_by_learning_rate'), ('trace',), "may not stand behind 'prune'"),
+    (('prune', 'scale_by_learning_rate'), ('trace',), "must not stand after 'prune'"),
   ],
 )
 def test_an_order_that_makes_no_sense_is_refused_and_told_why(chain, inner, message):

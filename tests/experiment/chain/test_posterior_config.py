@@ -40,9 +40,12 @@ def test_a_kl_without_posteriors_is_refused():
 @pytest.mark.parametrize(
   ('chain', 'message'),
   [
-    (('scale_by_adam', 'add_kl_gradients', 'scale_by_learning_rate'), "behind 'scale_by_adam'"),
-    (('clip', 'add_kl_gradients', 'scale_by_learning_rate'), "behind 'clip' the gradient has"),
-    (('sgd', 'add_kl_gradients'), "'add_kl_gradients' may not stand behind 'sgd'"),
+    (('scale_by_adam', 'add_kl_gradients', 'scale_by_learning_rate'), "after 'scale_by_adam'"),
+    (
+      ('clip', 'add_kl_gradients', 'scale_by_learning_rate'),
+      "after 'clip' the gradient no longer has",
+    ),
+    (('sgd', 'add_kl_gradients'), "'add_kl_gradients' must not stand after 'sgd'"),
   ],
 )
 def test_the_kl_is_added_where_the_gradient_has_its_size(chain, message):
@@ -57,7 +60,7 @@ def test_the_kl_is_added_where_the_gradient_has_its_size(chain, message):
     ({'wieght': 1.0}, "did you mean 'add_kl_gradients.weight'"),
     (
       {'weight': dict(schedule='linear', initial=0.0, final=1.0, begin_epochs=1, end_epochs=5)},
-      r'the warm-up of the KL ends at step 50 \(epoch .*\), but the run has 40; give an',
+      r'its warm-up ends at step 50 \(epoch .*\), but the run has 40; give an',
     ),
   ],
 )
@@ -258,6 +261,6 @@ def test_what_can_not_be_ends_the_command_in_one_line(arguments, message, tmp_pa
 def test_a_bound_on_nothing_says_what_there_is():
   config = config_of(('bound_variances',), bound_variances={'where': '^fc9/'})
   params = {'fc1': {'kernel': jnp.ones((2, 2)), 'kernel_log_variance': jnp.ones((2, 2))}}
-  message = r"bound_variances.where='\^fc9/' finds none of the variances: fc1/kernel_log_variance"
+  message = r"bound_variances.where='\^fc9/' must find one of the variances fc1/kernel_log_variance"
   with pytest.raises(ValueError, match=message):
     posterior.check_bound(config, params)

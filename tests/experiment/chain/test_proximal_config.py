@@ -157,23 +157,23 @@ def test_the_learning_rate_of_the_metrics_is_that_of_what_is_inside():
       ('adam', 'proximal_l1'),
       {},
       "config.chain: 'adam' divides by second moments, and so must the threshold of 'proximal_l1'; "
-      'put adam and the links behind it in proximal_l1.inner',
+      'put adam and the links after it in proximal_l1.inner',
     ),
     (
       ('scale_by_lion', 'scale_by_learning_rate', 'proximal_group_l1'),
       {},
-      "no threshold of 'proximal_group_l1' is right behind 'scale_by_lion'; give identity,",
+      "no threshold of 'proximal_group_l1' is right after 'scale_by_lion'; before it put only",
     ),
     (
       ('scale_by_learning_rate', 'proximal_group_l1', 'proximal_l1'),
       {},
-      "no threshold of 'proximal_l1' is right behind 'proximal_group_l1'",
+      "no threshold of 'proximal_l1' is right after 'proximal_group_l1'",
     ),
     (
       ('proximal_l1',),
       {'l1': {'inner': SGD}},
       "proximal_l1.inner=('trace', 'scale_by_learning_rate'): 0 of them divide by second moments; "
-      "exactly one must, and without any the links stand ahead of 'proximal_l1'",
+      "exactly one must. Links without any belong before 'proximal_l1'",
     ),
     (
       ('proximal_l1',),
@@ -183,27 +183,27 @@ def test_the_learning_rate_of_the_metrics_is_that_of_what_is_inside():
     (
       ('proximal_l1',),
       {'l1': {'inner': ('adam',)}, 'adam': {'learning_rate': 0.1, 'b2': HALVES}},
-      'adam.b2 is a schedule; inside proximal_l1 it must be a number',
+      'adam.b2 is a schedule, but inside proximal_l1 it must be a number',
     ),
     (
       ('proximal_l1',),
       {'l1': {'inner': ('rmsprop',)}, 'rmsprop': {'learning_rate': 0.1, 'centered': True}},
-      "rmsprop: bias_correction and centered are not known to 'proximal_l1'",
+      "rmsprop: leave out bias_correction and centered, which 'proximal_l1' does not know",
     ),
     (
       (*SGD, 'proximal_l1'),
       {'trace': {'decay': HALVES}},
-      "the momentum ahead of 'proximal_l1' is a schedule; it must be a number",
+      "the momentum before 'proximal_l1' is a schedule, but it must be a number",
     ),
     (
       ('proximal_l1', 'scale_by_learning_rate'),
       {},
-      "'scale_by_learning_rate' may not stand behind 'proximal_l1': it would move parameters",
+      "'scale_by_learning_rate' must not stand after 'proximal_l1': it would move parameters",
     ),
     (
       (*SGD, 'prune', 'proximal_l1'),
       {},
-      "'proximal_l1' may not stand behind 'prune': it would move pruned weights away from zero",
+      "'proximal_l1' must not stand after 'prune': it would move pruned weights away from zero",
     ),
     (('proximal_l1',), {}, '0 links take the learning rate'),
     (('proximal_l1',), {'l1': {'inner': ('adam', 'proximal_l1')}}, "'proximal_l1' stands twice"),

@@ -132,9 +132,9 @@ def test_a_name_is_taken_once_and_the_same_code_may_come_again(tmp_path):
   file.write_text(CONFIG)
   for _ in range(2):
     commandline.resolve([f'--config={file}'])
-  with pytest.raises(ValueError, match="the criterion 'magnitude' is there already"):
+  with pytest.raises(ValueError, match="the criterion 'magnitude' exists already"):
     registry.register('criterion', 'magnitude', hash_of)
-  with pytest.raises(ValueError, match="the criterion 'largest_negative' is there already"):
+  with pytest.raises(ValueError, match="the criterion 'largest_negative' exists already"):
     registry.register('criterion', 'largest_negative', hash_of)
   with pytest.raises(ValueError, match="unknown kind of part 'criterium': did you mean"):
     registry.register('criterium', 'mine', hash_of)
@@ -198,7 +198,7 @@ def test_what_can_not_be_a_part_is_refused_when_it_is_registered(arguments, expe
 def test_another_function_of_the_same_file_is_another_part():
   registry.register('criterion', 'mine', ONE)
   registry.register('criterion', 'mine', ONE)
-  with pytest.raises(ValueError, match="the criterion 'mine' is there already"):
+  with pytest.raises(ValueError, match="the criterion 'mine' exists already"):
     registry.register('criterion', 'mine', shaped)
 
 

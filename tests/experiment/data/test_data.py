@@ -171,17 +171,17 @@ def test_the_digest_is_of_the_content_and_not_of_the_file(tmp_path):
 @pytest.mark.parametrize(
   ('changes', 'message'),
   [
-    ({'y_test': None}, 'lacks y_test; must hold x_train, y_train, x_test, y_test'),
-    ({'x_train': np.ones((20, 3, 2))}, 'x_train is float64, must be uint8'),
-    ({'x_test': np.ones((5, 6), np.uint8)}, 'x_test has shape (5, 6), must be'),
-    ({'x_test': np.ones((0, 3, 2), np.uint8)}, 'x_test has shape (0, 3, 2), must be'),
+    ({'y_test': None}, 'it lacks y_test; it must hold x_train, y_train, x_test, y_test'),
+    ({'x_train': np.ones((20, 3, 2))}, 'x_train is float64; it must be uint8'),
+    ({'x_test': np.ones((5, 6), np.uint8)}, 'x_test has shape (5, 6); it must be'),
+    ({'x_test': np.ones((0, 3, 2), np.uint8)}, 'x_test has shape (0, 3, 2); it must be'),
     ({'x_test': np.ones((5, 3, 3), np.uint8)}, 'images of shape (3, 2, 1) in x_train, (3, 3, 1)'),
     (
       {'x_train': np.ones((20, 3, 32, 32), np.uint8)},
       'x_train has shape (20, 3, 32, 32), which looks like (examples, channels, height, width); it',
     ),
-    ({'y_train': np.ones(20)}, 'y_train is float64 of shape (20,), must be integers'),
-    ({'y_train': np.ones((20, 1), int)}, 'y_train is int64 of shape (20, 1), must be integers'),
+    ({'y_train': np.ones(20)}, 'y_train is float64 of shape (20,); it must be integers'),
+    ({'y_train': np.ones((20, 1), int)}, 'y_train is int64 of shape (20, 1); it must be integers'),
     ({'y_train': np.arange(19)}, '20 images in x_train, 19 in y_train'),
     ({'y_train': np.arange(20) - 1}, 'labels -1 to 18 in y_train must be from 0 to 65535'),
     ({'y_train': np.arange(20) + 65530}, 'labels 65530 to 65549 in y_train must be from 0 to'),
@@ -297,7 +297,7 @@ def test_a_damaged_cache_is_rebuilt_with_one_warning(folder, how, caplog):
   _damaged(file, how)
   with caplog.at_level(logging.WARNING):
     folder.check()
-  assert ['is unreadable' in record.getMessage() for record in caplog.records] == [True]
+  assert ['cannot read the cache' in record.getMessage() for record in caplog.records] == [True]
   folder.check()
   assert folder.decoded == 2
 
@@ -306,7 +306,7 @@ def test_a_cache_that_cannot_be_made_stops_nothing(folder, monkeypatch, caplog):
   monkeypatch.setenv('SPARSEJAX_CACHE', str(folder.shard / 'below_a_file'))
   with caplog.at_level(logging.WARNING):
     folder.check()
-  assert ['is not written' in record.getMessage() for record in caplog.records] == [True]
+  assert ['cannot write the cache' in record.getMessage() for record in caplog.records] == [True]
 
 
 def test_a_full_disk_stops_nothing_and_leaves_nothing(folder, caplog):
@@ -319,7 +319,7 @@ def test_a_full_disk_stops_nothing_and_leaves_nothing(folder, caplog):
     resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
   messages = [record.getMessage() for record in caplog.records]
   assert len(messages) == 1
-  assert 'is not written' in messages[0]
+  assert 'cannot write the cache' in messages[0]
   assert os.strerror(errno.EFBIG) in messages[0]
   assert list(folder.cache.iterdir()) == []
 

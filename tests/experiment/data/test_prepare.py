@@ -176,7 +176,7 @@ def test_a_folder_that_is_not_there_is_not_made(site, tmp_path):
   site.mnist(prepare.MNIST)
   mistyped = tmp_path / 'dta'
   line = _refused('mnist', mistyped)
-  assert line.startswith(f"data.dir='{mistyped}' must be a folder that is there")
+  assert line.startswith(f"data.dir='{mistyped}' must be an existing folder")
   assert not mistyped.exists()
 
 
@@ -348,7 +348,7 @@ def test_a_damaged_record_file(site, tmp_path, how):
     shard.write_bytes({'short': content[:-1000], 'empty': b'', 'flipped': middle}[how])
   with pytest.raises(ValueError) as error:
     _load('mnist', tmp_path)
-  assert str(error.value).startswith(f"data.dir='{tmp_path}': 'mnist/3.0.1' can't be read: ")
+  assert str(error.value).startswith(f"data.dir='{tmp_path}': 'mnist/3.0.1' cannot be read: ")
   assert '\n' not in str(error.value)
 
 
@@ -357,5 +357,5 @@ def test_another_record_format(site, tmp_path):
   _load('mnist', tmp_path)
   path = tmp_path / 'mnist' / '3.0.1' / 'dataset_info.json'
   path.write_text(json.dumps({**json.loads(path.read_text()), 'fileFormat': 'tfrecord'}))
-  with pytest.raises(ValueError, match='it is in tfrecord, only array_record needs no TensorFlow'):
+  with pytest.raises(ValueError, match='it is in tfrecord; only array_record needs no TensorFlow'):
     _load('mnist', tmp_path)

@@ -231,7 +231,7 @@ def test_an_address_of_ipv6_stands_in_brackets():
 
 
 def test_a_coordinator_that_does_not_exist_is_one_line():
-  with pytest.raises(UsageError, match='--coordinator=nowhere:1: the processes do not meet'):
+  with pytest.raises(UsageError, match='--coordinator=nowhere:1: the processes cannot meet'):
     hosts.join(hosts.Place('nowhere:1', 2, 0))
 
 
@@ -240,7 +240,7 @@ def test_processes_that_do_not_meet_for_no_stated_reason_are_one_line(monkeypatc
     raise RuntimeError('')
 
   monkeypatch.setattr(hosts.jax.distributed, 'initialize', fail)
-  with pytest.raises(UsageError, match=r'the processes do not meet: RuntimeError$'):
+  with pytest.raises(UsageError, match=r'the processes cannot meet: RuntimeError$'):
     hosts.join(hosts.Place('127.0.0.1:1234', 2, 0))
 
 

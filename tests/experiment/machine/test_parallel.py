@@ -104,7 +104,7 @@ def test_a_network_must_fit_into_the_memory_of_a_device(monkeypatch, stats, leas
   if least is None:  # that of the machine is enough
     setup.build(config)
   else:
-    with pytest.raises(ValueError, match=r'GiB to be trained, whatever the batch; a device has 0'):
+    with pytest.raises(ValueError, match=r'GiB for training, whatever the batch; a device has 0'):
       setup.build(config)
 
 

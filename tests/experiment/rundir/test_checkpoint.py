@@ -155,11 +155,11 @@ def test_any_damage_to_any_file_is_seen_and_the_one_before_is_used(two, tmp_path
     assert step == 1, name
     if name.name == checkpoint.MANIFEST and damage is remove:
       kept = f'unfinished-{2:09d}'
-      assert f'{2:09d} has no {checkpoint.MANIFEST}; it is {kept} now' in warning
+      assert f'{2:09d} has no {checkpoint.MANIFEST}; it is now {kept}' in warning
     else:
       kept = f'damaged-{2:09d}'
       assert f'{2:09d} is damaged (' in warning
-      assert f'it is {kept} now, and the one before it is used' in warning
+      assert f'it is now {kept}, and the one before it is used' in warning
     assert steps_in(root) == [1]
     assert contents_of(root / kept) == contents
 
@@ -274,8 +274,8 @@ def test_what_is_damaged_and_can_not_be_renamed_is_not_told_as_a_read_error(
   with pytest.raises(UnreadableError) as error:
     checkpoint.restore_newest(root, OWNER, state_of(0))
   assert str(error.value) == (
-    f'{damaged} is damaged, and could not be renamed: Read-only file system; nothing was changed, '
-    'so the same command goes on once it can be'
+    f'{damaged} is damaged, and could not be renamed: Read-only file system; nothing was changed; '
+    'give the same command again once it can be renamed'
   )
   assert contents_of(root) == before
 
@@ -335,10 +335,10 @@ def test_the_newest_step_that_was_saved_is_noted(tmp_path):
   [
     (
       {'kernel': jnp.zeros((3, 5))},
-      r'params/kernel is float32\[3, 4\] there; needed is float32\[3, 5',
+      r'params/kernel is float32\[3, 4\] there, but must be float32\[3, 5',
     ),
-    ({'half': jnp.zeros(3)}, r'params/half is bfloat16\[3\] there; needed is float32\[3\]'),
-    ({'bias': jnp.zeros(4)}, r'params/bias is missing there; needed is float32\[4\]'),
+    ({'half': jnp.zeros(3)}, r'params/half is bfloat16\[3\] there, but must be float32\[3\]'),
+    ({'bias': jnp.zeros(4)}, r'params/bias is missing there, but must be float32\[4\]'),
   ],
 )
 def test_a_state_of_another_structure_is_no_damage(two, tmp_path, params, message):
@@ -351,7 +351,7 @@ def test_a_state_of_another_structure_is_no_damage(two, tmp_path, params, messag
   assert '\n' not in str(error.value)
   assert steps_in(root) == [1, 2]
   smaller = {name: part for name, part in like.items() if name != 'odd'}
-  with pytest.raises(ValueError, match=r'odd is float32\[3\] there; needed is nothing'):
+  with pytest.raises(ValueError, match=r'odd is float32\[3\] there, but must be absent'):
     checkpoint.restore_newest(root, OWNER, smaller)
 
 

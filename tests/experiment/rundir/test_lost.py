@@ -176,7 +176,7 @@ def test_a_finished_run_from_before_checkpoints_named_their_run_is_used(runs, tm
   run_folders.forget_owner(checkpoint.source_of(str(old)))
   found, expected = sparsejax.load(old), sparsejax.load(runs / 'whole')
   jax.tree.map(np.testing.assert_array_equal, found.variables, expected.variables)
-  assert 'is older than the note of whose it is; by summary.json it is of the run' in caplog.text
+  assert 'is too old to name its run; according to summary.json it is of the run' in caplog.text
   changes = dict(chain=base.SGD, epochs=1.0)
   started = train(tmp_path / 'after_old', init_from=str(old), **changes)
   expected = train(tmp_path / 'after', init_from=str(runs / 'whole'), **changes)

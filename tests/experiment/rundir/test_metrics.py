@@ -82,7 +82,7 @@ def test_a_file_that_lost_its_beginning_gets_it_back_and_is_kept(path, there, sa
   kept = path.with_name(f'damaged-{path.name}')
   assert kept.read_text() == there
   (record,) = caplog.records
-  assert f'{path} is not what this run wrote; it is {kept.name} now' in record.getMessage()
+  assert f'{path} is not what this run wrote; it is now {kept.name}' in record.getMessage()
 
 
 def test_a_missing_file_is_put_back_and_told(path, caplog):

@@ -190,7 +190,9 @@ def test_an_edited_config_is_refused_though_its_hash_and_seed_are_right(tmp_path
   file.write_text(json.dumps(config))
   runs.RunDirectory(tmp_path, config_of(), 'abcd1234').close()
   file.write_text(json.dumps(config | {'epochs': 77.0}))
-  with pytest.raises(UsageError, match=r'its config.json has epochs=77.0, the run of its hash has'):
+  with pytest.raises(
+    UsageError, match=r'its config.json has epochs=77.0, but the run with its hash has'
+  ):
     runs.RunDirectory(tmp_path, config_of(), 'abcd1234')
   file.write_text(json.dumps(config | {'data': config['data'] | {'dir': 'elsewhere'}}))
   runs.RunDirectory(tmp_path, config_of(), 'abcd1234').close()  # no part of the experiment
@@ -214,7 +216,7 @@ def test_a_damaged_config_is_told(tmp_path, text):
 def test_a_place_that_can_be_no_directory_is_told(tmp_path):
   (tmp_path / 'file').write_text('')
   for path in (tmp_path / 'file', tmp_path / 'file' / 'below'):
-    with pytest.raises(UsageError, match=f'workdir={path}: .*; it must be a folder to write'):
+    with pytest.raises(UsageError, match=f'workdir={path}: .*; it must be a writable folder'):
       runs.RunDirectory(path, config_of(), 'abcd1234')
 
 
@@ -320,7 +322,7 @@ def test_going_on_under_other_code_warns(tmp_path, caplog, monkeypatch, field, v
     with caplog.at_level(logging.WARNING, 'absl'):
       directory.note_start()
   (record,) = caplog.records
-  assert record.getMessage().startswith(f'going on under another {field}: ')
+  assert record.getMessage().startswith(f'resuming under another {field}: ')
   assert len(json.loads((tmp_path / 'environment.json').read_text())) == 2
 
 

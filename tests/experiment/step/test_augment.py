@@ -55,7 +55,7 @@ def test_crop_shifts_and_pads_with_zeros_only():
 def test_crop_without_padding_returns_the_images_and_negative_padding_raises():
   images, keys = _images(2), augment.example_keys(KEY, 0, jnp.arange(2))
   np.testing.assert_array_equal(augment.random_crop(keys, images, 0), images)
-  with pytest.raises(ValueError, match='padding=-1: must be 0 or more'):
+  with pytest.raises(ValueError, match='padding=-1 must be 0 or more'):
     augment.random_crop(keys, images, -1)
 
 
@@ -140,7 +140,7 @@ def test_nothing_is_cut_out_by_default_and_no_side_is_negative():
   images = jnp.ones((2, 4, 4, 1))
   keys = augment.example_keys(KEY, 0, jnp.arange(2))
   assert augment.cutout(keys, images, 0) is images
-  with pytest.raises(ValueError, match='size=-1: must be 0 or more'):
+  with pytest.raises(ValueError, match='size=-1 must be 0 or more'):
     augment.cutout(keys, images, -1)
 
 
@@ -168,7 +168,7 @@ def test_normalise_can_give_the_byte_over_256_less_the_mean():
 
 
 def test_normalise_refuses_what_is_scaled_already():
-  with pytest.raises(ValueError, match='images are float32: normalise takes uint8'):
+  with pytest.raises(ValueError, match='images are float32; they must be uint8'):
     augment.normalise(jnp.ones((1, 2, 2, 1)), 0.5, 0.5)
 
 

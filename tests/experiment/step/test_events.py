@@ -91,7 +91,7 @@ def test_a_known_event_with_something_to_do_is_allowed():
     (config_with('recalibrate_batch_norm', batches=0), 'batches=0 must be 1 or more'),
     (
       config_with('recalibrate_batch_norm', layers='sparse_vd'),
-      "with layers='sparse_vd' every validation has BatchNorm's averages anew",
+      "with layers='sparse_vd' every validation recomputes BatchNorm's averages",
     ),
   ],
 )

@@ -56,7 +56,9 @@ def test_a_network_whose_weights_have_just_come_back_is_no_result():
   plan = agenda(CONFIG, CLOCK, schedules.periodic(5, 35, 0.1, every=10), grows=True)
   assert plan.evaluate == {5, 20, 26, 40, 50}  # exchanged at 5, 15 and 25
   assert [plan.is_final(step) for step in (25, 26, 27)] == [False, False, True]
-  with pytest.raises(ValueError, match=r'the last renewal is at step 49 of 50.*step 48 at most'):
+  with pytest.raises(
+    ValueError, match=r'the last mask update is at step 49 of 50.*step 48 at the latest'
+  ):
     agenda(CONFIG, CLOCK, schedules.cubic(5, 49, 0.1, every=8), grows=True)
 
 

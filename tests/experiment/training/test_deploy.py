@@ -170,7 +170,7 @@ REFUSED = {
   ),
   'unknown layer': (('--thresholds=fc9=1.0',), f"{GNJ}.thresholds 'fc9': did you mean 'fc"),
   'no list': (('--thresholds=1.0',), "thresholds=1.0: '1.0' is no threshold of a layer; give"),
-  'twice': (('--thresholds=fc1=1,fc1=2',), "'fc1' is there twice; give LAYER=NUMBER"),
+  'twice': (('--thresholds=fc1=1,fc1=2',), "'fc1' is given twice; give LAYER=NUMBER"),
   'a dead layer': (('--thresholds=fc2=-90',), f"{GNJ}: threshold of 'fc2', -90.0: its log alpha"),
   'stray': (('--thresholds=fc1=1', 'x'), 'unrecognized arguments: x'),
   'empty': (('--workdir=', '--threshold=-2'), '--workdir= must name a folder'),
@@ -263,7 +263,7 @@ def test_a_run_that_can_not_be_deployed_is_refused(spoil, expected, copied, tmp_
 def test_a_posterior_from_before_checkpoints_named_their_run_is_deployed(copied, capsys, caplog):
   run_folders.forget_owner(copied / files.CHECKPOINTS / checkpoint.POSTERIOR)
   assert deployed(f'--run={copied}', '--threshold=-2') == 0
-  assert 'is older than the note of whose it is' in caplog.text
+  assert 'is too old to name its run' in caplog.text
 
 
 def test_an_error_of_the_disk_is_one_line(trained, monkeypatch, capsys):

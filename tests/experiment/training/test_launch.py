@@ -53,7 +53,7 @@ REFUSED = {
   'shortened to nothing': ([QUICK, '--shorten=nan'], '--shorten=nan must be a number above 0'),
   'width beyond memory': (
     [QUICK, '--config.model.name=resnet50', '--config.model.width=60000'],
-    'GiB to be trained, whatever the batch; this machine has',
+    'GiB for training, whatever the batch; this machine has',
   ),
   'width beyond all': ([QUICK, '--config.model.width=99999999999'], 'width=99999999999 must be an'),
   'negative padding': ([QUICK, '--config.data.crop_padding=-1'], 'crop_padding=-1 must be'),
@@ -83,7 +83,7 @@ REFUSED = {
   ),
   'data folder that is not there': (
     [QUICK, '--config.data.name=mnist', '--config.data.dir=no/such/folder'],
-    "data.dir='no/such/folder' must be a folder that is there",
+    "data.dir='no/such/folder' must be an existing folder",
   ),
   'port': (
     [QUICK, '--coordinator=localhost:70000', '--processes=2', '--process=0'],
@@ -107,7 +107,7 @@ REFUSED = {
   'link': ([QUICK, "--config.chain=('sdg',)"], "did you mean 'sgd'"),
   'order': (
     [QUICK, "--config.chain=('prune','trace','scale_by_learning_rate')"],
-    "'trace' may not stand behind 'prune'",
+    "'trace' must not stand after 'prune'",
   ),
   'pruning schedule': ([QUICK, '--config.prune.schedule=qubic'], "did you mean 'cubic'"),
   'rate schedule': (
@@ -220,7 +220,7 @@ def test_a_network_of_another_shape_is_refused_before_anything_is_written(tmp_pa
   workdir = tmp_path / 'run'
   arguments = [QUICK, f'--config.init_from={tmp_path / "source"}', f'--workdir={workdir}']
   assert run_here(arguments) == 2
-  assert 'not a network of this shape: ' in capsys.readouterr().err
+  assert 'its network has another shape: ' in capsys.readouterr().err
   assert not workdir.exists()
 
 
