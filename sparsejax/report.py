@@ -46,17 +46,11 @@ def main(argv: Sequence[str]) -> int:
     parser.add_argument(f'--{flag}')
   try:
     arguments = parser.parse_args(argv[1:])
-    if not arguments.folders:
-      raise ValueError('DIR is missing: give run directories or folders above them')
-    for given in arguments.folders:
-      if not os.path.isdir(given):
-        named = given if given and given.isprintable() else repr(given)
-        raise ValueError(f'{named}: there is no such folder; give folders with runs')
+    sources = _sources(arguments.folders)
     if not arguments.out:
       raise ValueError('--out is missing: it must be --out=FOLDER')
     choice, look = _choice(arguments), _look(arguments)
-    folders, out = [*map(pathlib.Path, arguments.folders)], folder('--out', arguments.out)
-    say(report(folders, out, choice, look))
+    say(report(sources, folder('--out', arguments.out), choice, look))
   except ValueError as error:
     return _fail(in_one_line(error))
   except OSError as error:
@@ -64,7 +58,19 @@ def main(argv: Sequence[str]) -> int:
   return 0
 
 
+def _sources(folders: Sequence[str]) -> list[pathlib.Path]:
+  """The folders that runs are looked for in, each of which must exist."""
+  if not folders:
+    raise ValueError('DIR is missing: give run directories or folders above them')
+  for given in folders:
+    if not os.path.isdir(given):
+      named = given if given and given.isprintable() else repr(given)
+      raise ValueError(f'{named}: there is no such folder; give folders with runs')
+  return [*map(pathlib.Path, folders)]
+
+
 def _choice(arguments: argparse.Namespace) -> 'collect.Choice':
+  """The runs and methods that the report is limited to."""
   from sparsejax.reports.records import collect
 
   return collect.Choice(*(_names(arguments, flag) for flag in ('runs', 'methods')))
@@ -81,6 +87,7 @@ def _names(arguments: argparse.Namespace, flag: str) -> list[str]:
 
 
 def _look(arguments: argparse.Namespace) -> 'dress.Look':
+  """The size and the file formats of the figures."""
   from sparsejax.reports.figures import dress
 
   formats = _names(arguments, 'format') or dress.Look().formats

@@ -75,8 +75,8 @@ def create(
     num_classes,
     'an integer of at least 1',
   )
-  share = isinstance(dropout, int | float) and 0 <= dropout < 1
-  require(share, 'dropout', dropout, 'a share in [0, 1)')
+  is_share = isinstance(dropout, int | float) and 0 <= dropout < 1
+  require(is_share, 'dropout', dropout, 'a share in [0, 1)')
   require(width is None or _is_int(width), 'width', width, 'an integer, or None')
   model = make(
     num_classes=num_classes,

@@ -369,10 +369,11 @@ def architecture(params: Any) -> dict[str, dict[str, int]]:
   kernels = tree.kernels(params)
   found = {}
   for path, layout in axes.layouts(params, list(kernels)).items():
-    [there] = layout.view(kernels[path] != 0, 'matrix')
-    there = jnp.any(there.reshape(-1, *there.shape[-2:]), 0)
+    # One array in and one out; its last two axes are inputs and outputs, those before positions.
+    [is_active] = layout.view(kernels[path] != 0, 'matrix')
+    connects = jnp.any(is_active.reshape(-1, *is_active.shape[-2:]), axis=0)
     found[tree.module_of(path)] = {
-      'inputs': int(jnp.sum(jnp.any(there, 1))),
-      'outputs': int(jnp.sum(jnp.any(there, 0))),
+      'inputs': int(jnp.sum(jnp.any(connects, axis=1))),
+      'outputs': int(jnp.sum(jnp.any(connects, axis=0))),
     }
   return found

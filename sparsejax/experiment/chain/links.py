@@ -2,6 +2,7 @@
 
 import functools
 import inspect
+import itertools
 from collections.abc import Mapping
 from typing import Any
 
@@ -102,24 +103,32 @@ def stage(name: str) -> int:
 
 
 def check_order(chain: tuple[str, ...]) -> None:
-  """Refuses a chain in which one link would undo another, with one line that says why."""
+  """Refuses a chain that repeats a link or puts one where it would undo another.
+
+  Raises:
+    ValueError: a link stands twice or after one of a later stage, a link that rescales gradients
+      comes before the KL's, or not exactly one link takes the learning rate.
+  """
   stages = [stage(name) for name in chain]
   for i, name in enumerate(chain):
     if name in chain[:i]:
       raise ValueError(f"config.chain={chain}: '{name}' stands twice; it must stand only once")
-  for before, after, its, the_next in zip(chain, chain[1:], stages, stages[1:], strict=False):
-    if its > the_next:
+  for (before, its_stage), (after, next_stage) in itertools.pairwise(
+    zip(chain, stages, strict=True)
+  ):
+    if its_stage > next_stage:
       reason = {
         STEP: 'it would change the sign or the size of the step already taken',
         PARAMETER: 'it would move parameters that were just set',
         MASK: 'it would move pruned weights away from zero',
-      }[its]
+      }[its_stage]
       raise ValueError(f"config.chain={chain}: '{after}' must not stand after '{before}': {reason}")
   ahead = chain[: chain.index('add_kl_gradients')] if 'add_kl_gradients' in chain else ()
-  if late := [name for name in ahead if name not in AHEAD_OF_KL]:
+  rescaling = [name for name in ahead if name not in AHEAD_OF_KL]
+  if rescaling:
     raise ValueError(
-      f"config.chain={chain}: after '{late[0]}' the gradient no longer has the scale of the KL's; "
-      f"before 'add_kl_gradients' put only {', '.join(AHEAD_OF_KL)}"
+      f"config.chain={chain}: after '{rescaling[0]}' the gradient no longer has the scale of the "
+      f"KL's; before 'add_kl_gradients' put only {', '.join(AHEAD_OF_KL)}"
     )
   if stages.count(STEP) != 1:
     raise ValueError(

@@ -85,24 +85,29 @@ def checked(config: ConfigDict | Mapping[str, Any], name: str = '') -> dict[str,
     UsageError: says in one line what is wrong with a field.
   """
   try:
-    settings = overrides.applied(_in_blocks(config), {})
+    settings = overrides.applied(_validated_copy(config), {})
     return check.check(settings | ({'name': name} if name else {}))
   except ValueError as error:
     raise UsageError(_with_prefix(str(error))) from error
 
 
-def _in_blocks(config: ConfigDict | Mapping[str, Any]) -> ConfigDict:
-  """The config as a new ConfigDict; names that are no texts are refused, as it cannot hold them."""
+def _validated_copy(config: ConfigDict | Mapping[str, Any]) -> ConfigDict:
+  """Returns a new ConfigDict with the config's contents.
+
+  Raises:
+    ValueError: a name, at any depth, is not a string or contains a dot, which separates the names
+      of nested fields.
+  """
   plain = config.to_dict() if isinstance(config, ConfigDict) else dict(config)
 
-  def check_names(block, prefix):
+  def check_names(block, path):
     for name, value in block.items():
       if not isinstance(name, str) or '.' in name:
-        raise ValueError(f'config{prefix}: {shown(name)} must be the name of a field')
+        raise ValueError(f'{path}: {shown(name)} must be the name of a field')
       if isinstance(value, Mapping):
-        check_names(value, f'{prefix}.{name}')
+        check_names(value, f'{path}.{name}')
 
-  check_names(plain, '')
+  check_names(plain, 'config')
   return ConfigDict(plain)
 
 

@@ -137,18 +137,19 @@ def analysis_of_replica(function: Callable, first: Any, *rest: Any) -> dict[str,
 
 
 def train_calls(step: Callable, *, convolutional: bool) -> Lowerable:
-  """Returns run(state, data, order, count), which makes `count` steps as suits the backend.
+  """Returns run(state, data, order, count), a generator that makes `count` training steps.
 
-  If a loop on the device is fast, one call makes all steps. XLA on CPU runs convolutions inside
-  loops on a path several times slower, so there a convolutional model takes one call per step.
+  Where a loop on the device is fast, one call makes all steps. XLA's convolutions on CPU are much
+  slower in a loop than outside, so there a convolutional model takes one call per step.
+  Nothing runs until the generator is iterated, and each call donates the state that it is given.
 
   Args:
     step: a pure function (state, data, order) -> state.
     convolutional: whether the model contains a convolution.
 
   Returns:
-    A generator function that yields (state, steps made by this call) after each call; its method
-    `lower`, with the same arguments, lowers the program that it calls.
+    A `Lowerable` around a generator function, which yields (state, steps made by this call) after
+    each call; its method `lower`, with the same arguments, lowers the program that is called.
   """
   if convolutional and jax.default_backend() == 'cpu':
     one = on_all(step, donate=True)

@@ -151,7 +151,7 @@ def restore_newest(root: pathlib.Path, owner: Owner, like: Any) -> Restored | No
     UnreadableError: the disk gave an error; nothing was changed.
     ValueError: a whole checkpoint has another structure.
   """
-  with _telling_of_the_disk(root):
+  with _disk_errors_as_unreadable(root):
     for hidden in root.glob(f'{HIDDEN}*'):  # left by a process that was killed while writing
       shutil.rmtree(hidden, ignore_errors=True)
     for folder in reversed(_folders(root)):
@@ -204,21 +204,23 @@ def read(
     UnreadableError: the disk gave an error.
     ValueError: the checkpoint is whole, but has another structure.
   """
-  with _telling_of_the_disk(folder):
+  with _disk_errors_as_unreadable(folder):
     notes = _checked_notes(folder)
-    known = owner if is_finished else None
-    if owner is not None and (found := _owner_in(notes, folder, known)) != owner:
-      raise ForeignError(f'checkpoint {folder} is of the run {found}, and this run is {owner}')
+    if owner is not None:
+      found = _owner_in(notes, folder, default=owner if is_finished else None)
+      if found != owner:
+        raise ForeignError(f'checkpoint {folder} is of the run {found}, and this run is {owner}')
     _check_shapes(folder, notes['shapes'], _shapes(like))
     packed = jax.eval_shape(pack_masks, like)
     try:
       with _checkpointer() as checkpointer:
         arrays = checkpointer.restore((folder / ARRAYS).absolute(), shaped_as_on_host(packed))
-    except Exception as error:  # the digests matched a moment ago, so the files are not damaged
+    except Exception as error:  # the digests matched above, so this is the disk and no damage
       raise UnreadableError(
         f'checkpoint {folder} could not be read: {in_one_line(error)}'
       ) from error
-  return parallel.replicate(unpack_masks(from_host(arrays, packed), like)), notes['host']
+  state = unpack_masks(from_host(arrays, packed), like)
+  return parallel.replicate(state), notes['host']
 
 
 def _checked_notes(folder: pathlib.Path) -> dict[str, Any]:
@@ -245,19 +247,20 @@ def owner_of(folder: pathlib.Path, known: Owner | None = None) -> Owner:
     ForeignError: the checkpoint does not say.
     UnreadableError: the disk gave an error.
   """
-  with _telling_of_the_disk(folder):
+  with _disk_errors_as_unreadable(folder):
     return _owner_in(_checked_notes(folder), folder, known)
 
 
-def _owner_in(notes: dict[str, Any], folder: pathlib.Path, known: Owner | None = None) -> Owner:
-  if known is not None and not notes.keys() & set(Owner._fields):
+def _owner_in(notes: dict[str, Any], folder: pathlib.Path, default: Owner | None = None) -> Owner:
+  """The run that a checkpoint's notes name; `default` where they are too old to name one."""
+  if default is not None and not notes.keys() & set(Owner._fields):
     logging.warning(
       'checkpoint %s is too old to name its run; according to %s it is of the run %s',
       folder,
       files.SUMMARY,
-      known,
+      default,
     )
-    return known
+    return default
   try:
     return Owner.of(notes)
   except KeyError:
@@ -265,7 +268,7 @@ def _owner_in(notes: dict[str, Any], folder: pathlib.Path, known: Owner | None =
 
 
 @contextlib.contextmanager
-def _telling_of_the_disk(place: pathlib.Path) -> Generator[None]:
+def _disk_errors_as_unreadable(place: pathlib.Path) -> Generator[None]:
   """Turns an error of the disk into one that says where it happened and that nothing was lost."""
   try:
     yield
