@@ -3,7 +3,8 @@
 python launch.py --config=configs/bc_ghs.py:NETWORK[,KL_WEIGHT]
 python launch.py --config=configs/lenet5_bc_ghs.py:0.1    the same as bc_ghs.py:lenet5,0.1
 
-Trained as in `bc_gnj.py`, which has the reasons; thresholds are read off the histograms' gaps.
+It is trained as in `bc_gnj.py`, which gives the reasons; thresholds are read from the histograms'
+gaps.
 
 | network | the paper: units, error, by pruning, with bits | expected: test error, by pruning |
 |---|---|---|
@@ -25,11 +26,11 @@ def get_config(network: Literal['lenet300', 'lenet5'], kl_weight: float = 1.0):
   config = base.get_config(CHAIN, layers='group_horseshoe')
   config.name, config.method = f'{network}_bc_ghs', 'Bayesian compression (horseshoe)'
   config.model.name = network
-  # The papers train on all 60,000; nothing is chosen by the 1,000 here.
+  # The papers train on all 60,000; here 1,000 are held out, but nothing is chosen by them.
   config.data.update(name='mnist', validation=1000)
   if network == 'lenet300':
     config.epochs = 200.0
-    # Pixels that never change are 0 then; as -1 they are biases, lost when their inputs go.
+    # Pixels that never change are then 0; as -1 they act as biases, lost when their inputs go.
     config.data.scale = 'centred'
     config.bound_variances.update(maximum=0.1, where='^fc1/')
     config.group_horseshoe.thresholds = {'fc1': 2.8, 'fc2': 1.6, 'fc3': 2.4}
@@ -37,8 +38,8 @@ def get_config(network: Literal['lenet300', 'lenet5'], kl_weight: float = 1.0):
     config.epochs = 100.0
     config.data.scale = 'symmetric'
     config.bound_variances.update(maximum=0.04, where='^conv1/')
-    # At 3 conv1 loses filters that it needs (57 % on validation), at 1.75 and 2 fc1 and fc2 units
-    # (98.0 % at 143x); these give 98.9 % at 128x.
+    # At 3 conv1 loses filters that it needs (57 % on validation); at 1.75 and 2 fc1 and fc2 lose
+    # units that they need (98.0 % at 143x); these thresholds give 98.9 % at 128x.
     config.group_horseshoe.thresholds = {'conv1': 4.0, 'conv2': 3.0, 'fc1': 2.3, 'fc2': 3.0}
   config.batch_size = 128
   rising = dict(

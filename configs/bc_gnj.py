@@ -3,11 +3,11 @@
 python launch.py --config=configs/bc_gnj.py:NETWORK[,KL_WEIGHT]
 python launch.py --config=configs/lenet5_bc_gnj.py:0.1    the same as bc_gnj.py:lenet5,0.1
 
-Much as the authors trained it; as there, the first layer's variances are bounded, or it would let
-go of its inputs before the others have learned to use them. Three things differ. The KL's weight
-rises over a quarter of the run and not over four epochs: what is left fits better by 0.2 points of
-error, and is no larger. The learning rate is three times the paper's: at 1e-3 groups are still
-leaving after 150 epochs. And it falls to 0 over the last third.
+It is trained much as the authors did. As there, the first layer's variances are bounded; otherwise
+the layer would drop its inputs before the others have learned to use them. Three things differ. The
+KL's weight rises over a quarter of the run instead of four epochs: the remaining network is better
+by 0.2 points of error, and no larger. The learning rate is three times the paper's: at 1e-3 groups
+are still being removed after 150 epochs. And it falls to 0 over the last third.
 
 | network | the paper: units, error, by pruning, with bits | expected: test error, by pruning |
 |---|---|---|
@@ -31,7 +31,7 @@ def get_config(network: Literal['lenet300', 'lenet5'], kl_weight: float = 1.0):
   config.name = f'{network}_bc_gnj'
   config.method = 'Bayesian compression (normal-jeffreys)'
   config.model.name = network
-  # The papers train on all 60,000; nothing is chosen by the 1,000 here.
+  # The papers train on all 60,000; here 1,000 are held out, but nothing is chosen by them.
   config.data.update(name='mnist', scale='symmetric', validation=1000)
   config.epochs, config.batch_size = epochs, 128
   rising = dict(

@@ -1,12 +1,12 @@
-"""ResNet18 of butterfly layers on CIFAR-10.
+"""ResNet18 with butterfly layers on CIFAR-10.
 
 python launch.py --config=configs/butterfly_resnet18.py            the log's tree of 2-tap filters
 python launch.py --config=configs/butterfly_resnet18.py:general    products of 2x2 butterfly factors
                                                                    (Dao et al. 2019)
 
-An epoch takes 21 minutes on 2 cores of AMD EPYC, of the general form 10 (README). Expected: the
-log had 74 %, and it was unstable (16 October 2017). Here: not run at full width; narrower, in 15
-epochs of 10,000 images, 45.3 and 47.0 % (results/cifar10_shortened).
+An epoch takes 21 minutes on 2 cores of AMD EPYC, or 10 in the general form (README). Expected: the
+log had 74 %, and the training was unstable (16 October 2017). Here: not run at full width;
+narrower, in 15 epochs of 10,000 images, 45.3 and 47.0 % (results/cifar10_shortened).
 """
 
 from typing import Literal

@@ -1,11 +1,11 @@
-"""CIFAR-10 in hours on a processor: 30 epochs dense, then 20 by a method; or 50 from scratch.
+"""CIFAR-10 in hours on a CPU: 30 epochs dense, then 20 with a method; or 50 from scratch.
 
 python launch.py --config=configs/cifar10_short.py:resnet20,trunk
 python launch.py --config=configs/cifar10_short.py:resnet20,exact,0.01 --config.init_from=RUN
 python launch.py --config=configs/cifar10_short.py:resnet20,rigl,0.05
 
-RUN is a finished trunk of the same network and seed, from which every method that starts dense goes
-on; `exact` with 1.0 is the dense control of equal length.
+RUN is a finished trunk of the same network and seed, from which every method that starts dense
+continues; `exact` with 1.0 is the dense control of equal length.
 
 | method | from | POINT |
 |---|---|---|
@@ -28,8 +28,8 @@ from sparsejax.internal.lookup import lookup
 from sparsejax.sparsity.parts import schedules
 
 TRUNK_EPOCHS, LATER_EPOCHS = 30.0, 20.0
-PEAKS = {'mobilenet': 0.1}  # of the learning rate in the trunk; of others 0.2
-REGULARISED = ('vgg16', 'resnet50')  # large enough to be smoothed and cut out
+PEAKS = {'mobilenet': 0.1}  # the peak of the learning rate in the trunk; for others 0.2
+REGULARISED = ('vgg16', 'resnet50')  # large enough for label smoothing and cutout
 SGD = ('add_decayed_weights', 'trace', 'scale_by_learning_rate')
 VARIATIONAL = ('add_kl_gradients', 'scale_by_adam', 'scale_by_learning_rate')
 BOUNDED = ('add_kl_gradients', 'clip', 'scale_by_adam', 'scale_by_learning_rate', 'bound_variances')
@@ -47,7 +47,7 @@ def get_config(network: str = 'resnet20', method: str = 'trunk', point: float | 
 
 
 def cifar10_short(network, epochs, chain=SGD, layers='deterministic'):
-  """What all methods share; dense from scratch in one cycle of the learning rate."""
+  """The config that all methods share: dense from scratch in one cycle of the learning rate."""
   config = base.get_config(chain, layers=layers)
   config.model.name = network
   config.data.update(name='cifar10', split='first', validation=5000, crop_padding=4, flip=True)
@@ -70,7 +70,7 @@ def one_cycle(peak, *, rise_epochs):
 
 
 def trunk(network):
-  """What methods that start dense go on from."""
+  """The run that methods that start dense continue from."""
   return cifar10_short(network, TRUNK_EPOCHS)
 
 
@@ -80,14 +80,14 @@ def dense(network):
 
 
 def _going_on(network, *links):
-  """From a trunk, in a second cycle at a lower rate."""
+  """A config that continues a trunk, in a second cycle at a lower rate."""
   config = cifar10_short(network, LATER_EPOCHS, (*SGD, *links))
   config.scale_by_learning_rate = one_cycle(0.1, rise_epochs=1.0)
   return config
 
 
 def exact(network, density):
-  """Deep Compression at the start, to an exact density of all parameters, by global rank."""
+  """Deep Compression at the start, to an exact density of all parameters by global rank."""
   config = _going_on(network, 'prune')
   config.method = 'deep compression (exact)'
   config.prune.update(begin_epochs=0.0, allocation='global_rank', density=density)
@@ -103,7 +103,7 @@ def threshold(network, magnitude):
 
 
 def gradual(network, density):
-  """The kernels cut by magnitude along the cubic schedule over the first half, ERK densities."""
+  """Kernels pruned by magnitude along the cubic schedule over the first half, to ERK densities."""
   config = _going_on(network, 'prune')
   config.method = 'gradual magnitude pruning'
   config.prune.update(schedule='cubic', begin_epochs=0.0, end_epochs=LATER_EPOCHS / 2)
@@ -112,7 +112,7 @@ def gradual(network, density):
 
 
 def random(network, density):
-  """The same, but what is removed is drawn by lot."""
+  """Like `gradual`, but the removed weights are drawn at random."""
   config = gradual(network, density)
   config.method = 'random pruning'
   config.prune.criterion = 'random'
@@ -120,7 +120,7 @@ def random(network, density):
 
 
 def l1(network, strength):
-  """The kernels shrunk by the proximal step over the first half; what is zero then stays so."""
+  """Kernels shrunk by the proximal step over the first half; weights that are zero then stay so."""
   config = _going_on(network, 'proximal_l1', 'prune')
   config.method = 'L1'
   off_epochs = LATER_EPOCHS / 2
@@ -131,7 +131,7 @@ def l1(network, strength):
 
 
 def rewound(network, density):
-  """Rounds of a fifth by global rank, each with the trunk's second cycle again."""
+  """Rounds that each remove a fifth by global rank and repeat the trunk's second cycle."""
   config = _going_on(network, 'prune')
   config.method = 'learning-rate rewinding'
   rounds = 1
@@ -149,7 +149,7 @@ def rewound(network, density):
 
 
 def rigl(network, density):
-  """Sparse from the first step: the kernels' weights are exchanged until three quarters."""
+  """Sparse from the first step; the kernels' weights are exchanged until three quarters."""
   config = cifar10_short(network, TRUNK_EPOCHS + LATER_EPOCHS, (*SGD, 'prune'))
   config.method = 'RigL'
   config.chain, config.prune.inner = ('prune',), SGD
@@ -159,7 +159,7 @@ def rigl(network, density):
 
 
 def set_(network, density):
-  """The same, but what grows is drawn by lot."""
+  """Like `rigl`, but the regrown weights are drawn at random."""
   config = rigl(network, density)
   config.method = 'SET'
   config.prune.update_rule = 'set'
@@ -170,7 +170,7 @@ def _variational(network, layers, chain, kl_weight):
   """A posterior around the trunk's weights: Adam at 3e-3, falling to 0 over the last 8 epochs."""
   config = cifar10_short(network, LATER_EPOCHS, chain, layers)
   config.loss.label_smoothing = 0.0  # the loss is a likelihood
-  config.evaluation.choose_by = 'loss'  # of the last network, the only one
+  config.evaluation.choose_by = 'loss'  # only the last network can be chosen
   falling = dict(schedule='linear', initial=3e-3, final=0.0, begin_epochs=12.0)
   config.scale_by_learning_rate = dict(learning_rate=falling)
   rising = dict(schedule='linear', initial=0.0, final=kl_weight, begin_epochs=0.0, end_epochs=4.0)
@@ -187,7 +187,7 @@ def sparse_vd(network, kl_weight):
 
 
 def bc(network, kl_weight):
-  """Bayesian compression of whole filters, normal-Jeffreys prior, with the log's bounds."""
+  """Bayesian compression of whole filters with a normal-Jeffreys prior and the log's bounds."""
   config = _variational(network, 'group_normal_jeffreys', BOUNDED, kl_weight)
   config.method = 'Bayesian compression (normal-jeffreys)'
   config.clip = dict(max_delta=0.2)

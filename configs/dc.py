@@ -1,9 +1,9 @@
-"""Deep Compression (Han et al. 2015) of other networks on CIFAR-10: `resnet50_dc.py` but for these.
+"""Deep Compression (Han et al. 2015) on CIFAR-10: `resnet50_dc.py` for other networks.
 
 python launch.py --config=configs/dc.py:NETWORK[,DENSITY]    or configs/NETWORK_dc.py[:DENSITY]
 
-The log's networks are cut at |p| <= 0.02 or to an exact density of all parameters, resnet20 and
-resnet56 to a density of the kernels' weights, 10 % if nothing else is said.
+The log's networks are cut at |p| <= 0.02 or to an exact density of all parameters; resnet20 and
+resnet56 to a density of the kernels' weights, by default 10 %.
 
 | network | an epoch on 2 cores of AMD EPYC (README) | expected: the log's validation accuracy |
 |---|---|---|
@@ -12,8 +12,8 @@ resnet56 to a density of the kernels' weights, 10 % if nothing else is said.
 | allconv | 2 minutes | not in the log; 15 epochs of 10,000 images: 59.6 % (cifar10_shortened) |
 | resnet20, resnet56 | not measured | not in the log |
 
-At 0.1 % vgg16 and mobilenet collapsed in the log, mobilenet at 0.5 % too. Here none of them was run
-at full length (results/cifar10).
+At 0.1 % vgg16 and mobilenet collapsed in the log, mobilenet also at 0.5 %. Here none was run at
+full length (results/cifar10).
 """
 
 from typing import Literal

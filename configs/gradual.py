@@ -3,9 +3,9 @@
 python launch.py --config=configs/gradual.py:NETWORK[,DENSITY]
 python launch.py --config=configs/vgg16_gradual.py:0.01    the same as gradual.py:vgg16,0.01
 
-A little of the kernels' weights goes every 100 steps between the epochs 20 and 120, by the cubic
-schedule; the last 60 epochs are at the lowest rate. An epoch takes 61 minutes of resnet50, 8 of
-vgg16 and 3 of mobilenet on 2 cores of AMD EPYC (README).
+Some of the kernels' weights are removed every 100 steps between epochs 20 and 120, by the cubic
+schedule; the last 60 epochs run at the lowest rate. An epoch takes 61 minutes for resnet50, 8 for
+vgg16 and 3 for mobilenet on 2 cores of AMD EPYC (README).
 Expected: not run. On WRN-22-2 RigL's authors had 93.6, 93.3 and 92.3 % at 20, 10 and 5 %.
 """
 

@@ -1,10 +1,10 @@
 """LeNet-300-100 on MNIST by Deep Compression (Han et al. 2015: 1.58 % error at 12x).
 
 python launch.py --config=configs/lenet300_dc.py          keeps 8 % of the weights
-python launch.py --config=configs/lenet300_dc.py:0.018    1.8 %, where dynamic network surgery is
+python launch.py --config=configs/lenet300_dc.py:0.018    1.8 %, as in dynamic network surgery
 
-A minute and a half on 2 cores of AMD EPYC. Expected: 1.46 +- 0.08 % test error at 12.5x, 2.19 % at
-56x (three seeds each, results/mnist_deep_compression).
+It takes a minute and a half on 2 cores of AMD EPYC. Expected: 1.46 +- 0.08 % test error at 12.5x,
+2.19 % at 56x (three seeds each, results/mnist_deep_compression).
 """
 
 from sparsejax.experiment.config import base

@@ -3,8 +3,8 @@
 python launch.py --config=configs/lenet300_gradual.py          keeps 1.78 % of the weights, 56x
 python launch.py --config=configs/lenet300_gradual.py:0.01     1 %
 
-By the cubic schedule of Zhu and Gupta (2017). Two minutes on 2 cores of AMD EPYC. Expected:
-1.75 +- 0.04 % test error at 56x (three seeds, results/mnist_deep_compression).
+The schedule is the cubic one of Zhu and Gupta (2017). It takes two minutes on 2 cores of AMD EPYC.
+Expected: 1.75 +- 0.04 % test error at 56x (three seeds, results/mnist_deep_compression).
 """
 
 from sparsejax.experiment.config import base

@@ -4,11 +4,12 @@ python launch.py --config=configs/lenet300_lobs.py         keeps 7 % of the weig
 python launch.py --config=configs/lenet300_lobs.py:0.02    2 %
 python launch.py --config=configs/lenet300_lobs.py:1.0     all of them: the dense control
 
-Dense for 40 epochs, the surgery (ten seconds), five epochs of retraining. `--config.lobs.method=
-magnitude` zeroes the smallest weights instead, as many in each layer and at the same step; by one
-ranking over the layers, which is also what serves magnitude best. Expected: with the surgery at
-epoch 30 already, a minute on 2 cores of AMD EPYC, 1.54 +- 0.05 % test error at 14.3x, of magnitude
-1.50 +- 0.01, dense 1.40 +- 0.10 (three seeds each, results/mnist_lobs); at 40: not run.
+It trains dense for 40 epochs, then come the surgery (ten seconds) and five epochs of retraining.
+`--config.lobs.method=magnitude` zeroes the smallest weights instead, at the same step and as many
+in each layer; the counts come from one ranking over the layers, which also serves magnitude best.
+Expected: with the surgery at epoch 30, a minute on 2 cores of AMD EPYC, 1.54 +- 0.05 % test error
+at 14.3x; magnitude 1.50 +- 0.01, dense 1.40 +- 0.10 (three seeds each, results/mnist_lobs); at
+epoch 40: not run.
 """
 
 from sparsejax.experiment.config import base
@@ -26,7 +27,7 @@ def get_config(density: float = 0.07):
   rate = dict(schedule='step_decay', value=0.1, factor=0.1, every_epochs=20.0)
   config.scale_by_learning_rate = dict(learning_rate=rate)
   config.lobs.update(at_epochs=40.0, density=density, method='lobs', batches=50)
-  # Whatever the surgery left at zero stays there.
+  # Weights that the surgery set to zero stay zero.
   config.prune.update(begin_epochs=40.0, threshold=0.0, parameters='kernels')
   config.log.update(every_steps=143, checkpoint_every_epochs=5.0)  # an epoch has 429 steps
   return config

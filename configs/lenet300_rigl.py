@@ -3,8 +3,8 @@
 python launch.py --config=configs/lenet300_rigl.py          keeps 10 % of the weights
 python launch.py --config=configs/lenet300_rigl.py:0.01     1 %
 
-The optimizer runs inside the masks, so that a weight that comes back starts without momentum.
-Hours and expected error of these 99 epochs: not run. In 36, a minute on 2 cores of AMD EPYC:
+The optimizer runs inside the masks, so that a regrown weight starts without momentum.
+Hours and expected error of these 99 epochs: not run. In 36 epochs, a minute on 2 cores of AMD EPYC:
 1.57 +- 0.05 % at 10x, 3.5 +- 0.3 % at 100x (three seeds each, results/mnist_methods).
 """
 

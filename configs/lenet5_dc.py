@@ -1,10 +1,10 @@
 """LeNet-5-Caffe on MNIST by Deep Compression (Han et al. 2015: 0.74 % error at 12x).
 
 python launch.py --config=configs/lenet5_dc.py          keeps 8 % of the weights
-python launch.py --config=configs/lenet5_dc.py:0.009    0.9 %, where dynamic network surgery is
+python launch.py --config=configs/lenet5_dc.py:0.009    0.9 %, as in dynamic network surgery
 
-The images are shifted at random by up to two pixels, which the papers' were not; without, three
-recipes that were tried ended between 0.83 and 0.89 %. 9 to 12 minutes on 2 cores of AMD EPYC.
+The images are shifted at random by up to two pixels, unlike the papers'; without the shifts, three
+recipes ended between 0.83 and 0.89 %. It takes 9 to 12 minutes on 2 cores of AMD EPYC.
 Expected: 0.553 +- 0.012 % test error at 12.5x (three seeds, results/mnist_deep_compression).
 """
 

@@ -3,11 +3,11 @@
 python launch.py --config=configs/lenet5_gradual.py          keeps 0.925 % of the weights, 108x
 python launch.py --config=configs/lenet5_gradual.py:0.005    0.5 %
 
-The images are shifted at random by up to two pixels. The learning rate falls only when the 4,000
-weights that are left have learned for eight epochs at the first one, and their decay is light: with
-a rate that fell while weights went, and the decay of a dense network, they never fitted the
-training images. 37 to 46 minutes on 2 cores of AMD EPYC that were shared. Expected: 0.64 +- 0.02 %
-test error at 108x (three seeds, results/mnist_methods).
+The images are shifted at random by up to two pixels. The learning rate falls only after the 4,000
+remaining weights have learned for eight epochs at the first rate, and their decay is light: with a
+rate that fell during pruning, and the decay of a dense network, they never fitted the training
+images. It takes 37 to 46 minutes on 2 shared cores of AMD EPYC. Expected: 0.64 +- 0.02 % test error
+at 108x (three seeds, results/mnist_methods).
 """
 
 from sparsejax.experiment.config import base

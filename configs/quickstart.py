@@ -1,11 +1,11 @@
-"""Deep Compression in seconds: real 8x8 digits, a fully connected network, 5 % of its weights kept.
+"""Deep Compression in seconds: real 8x8 digits, a fully connected network that keeps 5 %.
 
 python launch.py --config=configs/quickstart.py         keeps 5 % of the weights
 python launch.py --config=configs/quickstart.py:0.02    2 %
 
-Dense for 20 epochs, one cut, 40 epochs of retraining (Han et al. 2015): within half a minute on two
-CPU cores, most of it compilation. Expected: 97 % of the test digits right with one weight in twenty
-(the README has 96.67 % on validation).
+It trains dense for 20 epochs, cuts once and retrains for 40 epochs (Han et al. 2015), within half a
+minute on two CPU cores, most of it compilation. Expected: 97 % of the test digits right with one
+weight in twenty (the README has 96.67 % on validation).
 """
 
 from sparsejax.experiment.config import base

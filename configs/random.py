@@ -1,4 +1,4 @@
-"""A network on CIFAR-10, pruned at random: `gradual.py` but for this, the baseline to beat.
+"""A network on CIFAR-10, pruned at random, else as `gradual.py`: the baseline to beat.
 
 python launch.py --config=configs/random.py:NETWORK[,DENSITY]
 python launch.py --config=configs/vgg16_random.py:0.01    the same as random.py:vgg16,0.01

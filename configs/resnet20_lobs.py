@@ -4,8 +4,8 @@ python launch.py --config=configs/resnet20_lobs.py         keeps 30 % of the ker
 python launch.py --config=configs/resnet20_lobs.py:0.1     10 %
 python launch.py --config=configs/resnet20_lobs.py:1.0     all of them: the dense control
 
-Dense for 160 epochs of the log's recipe, the surgery, 20 epochs of retraining at the lowest rate.
-Hours: not measured. Expected: not run.
+It trains dense for 160 epochs by the log's recipe, then come the surgery and 20 epochs of
+retraining at the lowest rate. Hours: not measured. Expected: not run.
 """
 
 from sparsejax.experiment.config import base
@@ -25,6 +25,6 @@ def get_config(density: float = 0.3):
   config.scale_by_learning_rate = dict(learning_rate=rate)
   config.lobs.update(at_epochs=160.0, density=density, batches=50)
   config.recalibrate_batch_norm.update(at_epochs=160.0, batches=50)
-  # Whatever the surgery left at zero stays there.
+  # Weights that the surgery set to zero stay zero.
   config.prune.update(begin_epochs=160.0, threshold=0.0, parameters='kernels')
   return config

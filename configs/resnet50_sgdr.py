@@ -2,9 +2,9 @@
 
 python launch.py --config=configs/resnet50_sgdr.py
 
-The rate 0.2 falls along half a cosine over 10, 20, 40 and 80 epochs and starts anew after each; the
-run ends with the fourth. An epoch takes 61 minutes on 2 cores of AMD EPYC (README).
-Expected: not run.
+The rate falls from 0.2 along half a cosine over 10, 20, 40 and 80 epochs and restarts after each;
+the run ends with the fourth. An epoch takes 61 minutes on 2 cores of AMD EPYC (README). Expected:
+not run.
 """
 
 from sparsejax.experiment.config import base

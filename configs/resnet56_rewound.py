@@ -1,18 +1,18 @@
-"""ResNet56 on CIFAR-10, a fifth of the weights a round, the rate rewound (Renda et al. 2020).
+"""ResNet56 on CIFAR-10, pruned by a fifth in each round, with the rate rewound (Renda et al. 2020).
 
 python launch.py --config=configs/resnet56_rewound.py              to 10.7 % of the weights
 python launch.py --config=configs/resnet56_rewound.py:0.03         to 3 %
 python launch.py --config=configs/resnet56_weights_rewound.py      the weights rewound, too
 
-180 epochs dense, then for each round a cut by global magnitude and the last 80 epochs of the
-schedule again: 980 epochs for ten rounds. Hours: not measured. Expected: not run. The paper: 93.56,
-92.88, 91.75 and 91.15 % at 10.7, 5.5, 2.8 and 2.25 %.
+It trains dense for 180 epochs; then each round cuts by global magnitude and repeats the last 80
+epochs of the schedule: 980 epochs for ten rounds. Hours: not measured. Expected: not run. The
+paper: 93.56, 92.88, 91.75 and 91.15 % at 10.7, 5.5, 2.8 and 2.25 %.
 """
 
 from sparsejax.experiment.config import base
 from sparsejax.sparsity.parts import schedules
 
-DENSE, AGAIN = 180.0, 80.0  # epochs: of the schedule, and those of its end that every round repeats
+DENSE, AGAIN = 180.0, 80.0  # epochs of the schedule, and epochs at its end that rounds repeat
 FRACTION = 0.2
 
 

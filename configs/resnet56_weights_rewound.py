@@ -1,10 +1,11 @@
-"""ResNet56 on CIFAR-10, the weights rewound with the rate (Renda et al. 2020): `resnet56_rewound`.
+"""ResNet56 on CIFAR-10 with the weights rewound as well as the rate (Renda et al. 2020).
 
 python launch.py --config=configs/resnet56_weights_rewound.py         to 10.7 % of the weights
 python launch.py --config=configs/resnet56_weights_rewound.py:0.03    to 3 %
 
-But for this: what a cut leaves goes back to its values of epoch 100, where the 80 epochs of the
-schedule that follow every cut begin. Hours: not measured. Expected: not run.
+It differs from `resnet56_rewound` in that the weights that a cut leaves return to their values of
+epoch 100, where the 80 epochs of the schedule that follow every cut begin. Hours: not measured.
+Expected: not run.
 """
 
 from configs import resnet56_rewound

@@ -3,8 +3,8 @@
 python launch.py --config=configs/set.py:NETWORK[,DENSITY]
 python launch.py --config=configs/vgg16_set.py:0.01    the same as set.py:vgg16,0.01
 
-The values are those of `rigl.py` but for this: what grows is drawn at random, and the share that is
-exchanged does not fall. It takes as long. Expected: not run.
+It differs from `rigl.py` in that regrown weights are drawn at random, and the drop fraction does
+not fall. It takes as long. Expected: not run.
 """
 
 from configs import rigl

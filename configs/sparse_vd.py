@@ -4,9 +4,9 @@ python launch.py --config=configs/sparse_vd.py:NETWORK[,KL_WEIGHT]
 python launch.py --config=configs/vgg16_sparse_vd.py:0.1    the same as sparse_vd.py:vgg16,0.1
 
 BatchNorm and biases stay as they are. The KL's weight rises over 30 epochs: at full weight from the
-start everything goes before anything is learned.
-From a trained network: `--config.init_from=RUN`, a finished run of configs/NETWORK_dense.py, with
-the paper's `--config.sparse_vd.log_variance=-15 --config.sparse_vd.training_mask=False
+start, everything is removed before anything is learned. To start from a trained network, give
+`--config.init_from=RUN`, a finished run of configs/NETWORK_dense.py, with the paper's
+`--config.sparse_vd.log_variance=-15 --config.sparse_vd.training_mask=False
 --config.scale_by_learning_rate.learning_rate.initial=1e-5`.
 
 Hours: not measured. Expected: not run. The paper: up to 68x without loss, on a VGG with another

@@ -1,13 +1,12 @@
-"""sparsejax: every sparsity method a link of an Optax chain, every experiment one config.
+"""sparsejax: every sparsity method is a link of an Optax chain, every experiment is one config.
 
 `prune` takes its parts from `criteria`, `granularity`, `allocation` and `update_rules`; `lobs`
-solves a layer anew for the weights that stay; `posterior` knows what a variational layer's leaves
-mean.
-`sparsejax.models` has the networks, and needs Flax, which the rest of this index does not. `run`
-trains a config and `load` reads a finished run; they need what the extra `experiments` installs.
+solves a layer again for the weights that stay; `posterior` knows the meaning of a variational
+layer's leaves. `sparsejax.models` has the networks and needs Flax, which the rest of this index
+does not. `run` trains a config and `load` reads a finished run; both need the extra `experiments`.
 """
 
-# ruff: noqa: E402  (what the rest imports takes seconds, in which a command can be told to end)
+# ruff: noqa: E402  (the other imports take seconds, during which a signal may end the command)
 import importlib
 import sys
 from typing import Any
@@ -103,7 +102,7 @@ _WITH_EXTRAS = {
 
 
 def __getattr__(name: str) -> Any:
-  """Imports what needs an extra when it is first asked for."""
+  """Imports a name that needs an extra when it is first used."""
   if name not in _WITH_EXTRAS:
     raise AttributeError(f"module 'sparsejax' has no attribute '{name}'")
   with needs.needed('experiments'):

@@ -2,20 +2,20 @@
 
 python -m sparsejax.benchmark --config=configs/NAME.py[:ARGUMENT] [--config.field=value ...]
 
---against=torch       times the same network in PyTorch, in turns with ours
---torch-python=PATH   the Python that has PyTorch; default: the one that runs this
---out=FILE.json       writes the figures there too
+--against=torch       also times the same network in PyTorch, in turns with ours
+--torch-python=PATH   the Python that has PyTorch; default: the one that runs this command
+--out=FILE.json       also writes the figures to this file
 --plain               times on CPU what an accelerator gets, XLA's own convolution and pooling, and
-                      leaves the memory that a step frees to the C library, as other programs do
+                      leaves freed memory to the C library, as other programs do
 --profile=DIR         writes a trace of three steps, for Perfetto or TensorBoard
---rounds=N            how often each is timed (7); the figures are medians
+--rounds=N            the number of rounds (7); the figures are medians over them
 
-Prints one object of JSON. `utilisation` is the share of the machine's own rate of matrix products,
-`chain_overhead` the time of a step over that of one without the links of sparsity, `ratio` our
-examples per second over PyTorch's, of whose four ways the fastest counts.
+The command prints one JSON object. `utilisation` is the share of the machine's own rate of matrix
+products, `chain_overhead` the time of a step over that of a step without sparsity transformations,
+and `ratio` our examples per second over those of the fastest of PyTorch's four variants.
 
-Exit status: 0, 2 for what can't be measured as asked, 128 and its number
-after a signal, 1 otherwise.
+Exit status: 0 finished, 2 if this cannot be measured as asked, 128 plus the signal's number after a
+signal, 1 otherwise.
 """
 
 import argparse
@@ -39,7 +39,7 @@ def main(argv: Sequence[str]) -> int:
   if any(argument in ('--help', '-h') for argument in argv[1:]):
     say_lines(__doc__)
     return DONE
-  # Or JAX would take three quarters of a GPU's memory, and leave PyTorch too little.
+  # Otherwise JAX would take three quarters of a GPU's memory and leave PyTorch too little.
   os.environ.setdefault('XLA_PYTHON_CLIENT_PREALLOCATE', 'false')
   from sparsejax.benchmarks.peer import PeerError
   from sparsejax.cpu_conv import choice
@@ -65,16 +65,16 @@ def main(argv: Sequence[str]) -> int:
 
 
 def _keep_processor() -> None:
-  """Has JAX see the processor beside what it was told to use: operations are counted there.
+  """Makes JAX see the CPU besides the chosen platforms, because operations are counted there.
 
   Raises:
-    UsageError: what it was told to use is not there, for which the processor now stands in.
+    UsageError: the chosen platform does not exist, so that the CPU would silently replace it.
   """
-  import jax  # which has read JAX_PLATFORMS, since this package imports it
+  import jax  # it has read JAX_PLATFORMS already, since this package imports it
 
   from sparsejax.experiment.terminal.errors import UsageError
 
-  config: Any = jax.config  # whose flags are set as JAX is imported
+  config: Any = jax.config  # JAX adds its flags at import, where ty does not see them
   platforms = config.jax_platforms
   if platforms and 'cpu' not in platforms.split(','):
     config.update('jax_platforms', f'{platforms},cpu')
@@ -90,10 +90,10 @@ def _fail(status: int, error: Exception) -> int:
 
 
 def _arguments(argv: Sequence[str]) -> argparse.Namespace:
-  """Returns the command's own arguments, and as `config` those that make the config.
+  """Returns the command's own arguments, with the config's arguments as `config`.
 
   Raises:
-    UsageError: one that is unknown or can't be.
+    UsageError: an argument is unknown or impossible.
   """
   from sparsejax.experiment.terminal.arguments import Parser, folder
   from sparsejax.experiment.terminal.errors import UsageError
@@ -120,7 +120,7 @@ def _arguments(argv: Sequence[str]) -> argparse.Namespace:
     arguments.out = folder('--out', arguments.out, 'file')
   out = arguments.out
   if out is not None and (out.is_dir() or not os.access(out.parent, os.W_OK | os.X_OK)):
-    raise UsageError(f'--out={out} must be a file in a folder that is there, to be written')
+    raise UsageError(f'--out={out} must be a writable file in an existing folder')
   arguments.config = rest
   return arguments
 
@@ -129,8 +129,8 @@ def benchmark(arguments: argparse.Namespace) -> dict[str, Any]:
   """Returns the figures.
 
   Raises:
-    UsageError: what can't be; nothing has been compiled or written.
-    PeerError: PyTorch's process ended before its time.
+    UsageError: this cannot be measured; nothing has been compiled or written.
+    PeerError: PyTorch's process ended too early.
   """
   from sparsejax.benchmarks import measure, peer, programs
   from sparsejax.experiment.config import commandline
@@ -149,13 +149,13 @@ def benchmark(arguments: argparse.Namespace) -> dict[str, Any]:
       arguments.profile.mkdir(parents=True, exist_ok=True)
   except OSError as error:
     where = arguments.profile
-    raise UsageError(f'--profile={where}: {error.strerror}; it must be a folder to write') from None
+    raise UsageError(f'--profile={where}: {error.strerror}; it must be a writable folder') from None
   options: dict[str, Any] = dict(count=arguments.rounds, profile=arguments.profile, note=complain)
   if arguments.against is None:
     return measure.measure(experiment, **options)
   chain, cores = programs.bare_chain(experiment.config), threads.available()
   with (
-    signals.handled(_leave),  # by way of PyTorch's process, which ends with the block
+    signals.handled(_leave),  # the end of the block also ends PyTorch's process
     peer.Peer(arguments.torch_python, experiment, chain, cores) as torch,
   ):
     return measure.measure(experiment, peer=torch, **options)

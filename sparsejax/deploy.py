@@ -2,20 +2,20 @@
 
 python -m sparsejax.deploy --run=DIR [--workdir=NEW] --thresholds=conv1=4.0,fc1=2.3
 
---run=DIR           a finished run of layers with posteriors
---workdir=NEW       the run directory to write, with all that a run leaves. Without it nothing is
-                    written and the test set is not read: what validation says is printed, to choose
---threshold=X       of the layers that have none of their own
---thresholds=LIST   LAYER=NUMBER,LAYER=NUMBER, or `suggested`: what the run's summary suggests
---data_dir=DIR      of tensorflow-datasets, where it is not the run's own
---parts=FILE        the file of Python that registers the parts of one's own that the run uses
+--run=DIR           a finished run whose layers have posteriors
+--workdir=NEW       the run directory to write, with all the files of a run. Without it nothing is
+                    written and the test set is not read: only validation figures are printed
+--threshold=X       the threshold of layers without their own
+--thresholds=LIST   LAYER=NUMBER,LAYER=NUMBER, or `suggested` for those in the run's summary
+--data_dir=DIR      the folder of tensorflow-datasets, if it is not the run's own
+--parts=FILE        the Python file that registers your own parts that the run uses
 
-Thresholds that are not given stay as the run has them. The new directory is named after them: its
-hash is that of a run of launch.py with these thresholds, which would end in the same network. Its
-summary says which run trained the posterior, as `deployed_from`.
+Thresholds that are not given stay as in the run. The hash of the new run is that of a run of
+launch.py with these thresholds, which would end in the same network. Its summary names the run that
+trained the posterior as `deployed_from`.
 
-Exit status: 0 finished, 2 for what can't be deployed as asked, 128 and its number
-after a signal, 1 otherwise.
+Exit status: 0 finished, 2 if this cannot be deployed as asked, 128 plus the signal's number after a
+signal, 1 otherwise.
 """
 
 import argparse
@@ -40,7 +40,7 @@ def main(argv: Sequence[str]) -> int:
     arguments = _arguments(argv[1:])
   except ValueError as error:
     return _fail(error)
-  # These take seconds: what can be told without them has been.
+  # These imports take seconds, so mistakes that need none of them were reported above.
   from sparsejax.experiment.machine import files
   from sparsejax.experiment.terminal import logs
   from sparsejax.experiment.terminal.errors import UnreadableError, UsageError

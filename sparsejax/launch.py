@@ -1,20 +1,20 @@
 """Runs one experiment.
 
 python launch.py --config=configs/NAME.py[:ARGUMENT] [--config.field=value ...] [--workdir=DIR]
-python -m sparsejax.launch --config=NAME.py ...     the same, with a config file of one's own
+python -m sparsejax.launch --config=NAME.py ...     the same, with your own config file
 
 --workdir=DIR       the run directory; default: results/runs/NAME-HASH8/seedK
---restart           begins at step 0; what the run directory holds is moved to a folder in it
+--restart           begins at step 0; the content of the run directory is moved to a folder in it
 --shorten=0.1       makes every duration of the training a tenth as long
---print_config      prints the settings as they would be, and trains nothing; --config.help too
---help              prints this and every field: its default, its meaning, what it may be
+--print_config      prints the resolved settings and trains nothing; --config.help does the same
+--help              prints this and every field: its default, its meaning, the values it may have
 
-On several machines the same command once on each, under SLURM's srun or Open MPI's mpirun as it is,
-elsewhere with --coordinator=HOST:PORT (of the first) --processes=N --process=K. The first one
-writes; the batch is shared by the devices of all.
+On several machines start the same command once on each: under SLURM's srun or Open MPI's mpirun as
+it is, elsewhere with --coordinator=HOST:PORT (of the first process) --processes=N --process=K. The
+first process writes; the devices of all share the batch.
 
-Exit status: 0 finished, 2 for what can't be run as asked, 143 after SIGTERM, 130 after SIGINT, 129
-after SIGHUP (training saves first; nohup keeps the last away), 1 otherwise.
+Exit status: 0 finished, 2 if this cannot be run as asked, 143 after SIGTERM, 130 after SIGINT, 129
+after SIGHUP (training saves first; nohup keeps SIGHUP away), 1 otherwise.
 """
 
 import argparse
@@ -27,21 +27,21 @@ from sparsejax.experiment.terminal.say import complain, say_lines
 from sparsejax.internal import extras
 
 FINISHED, CRASHED, USAGE, SIGNALLED = 0, 1, 2, 128
-OF_ONE_CONFIG = '--config.help'  # no field's flag: what --print_config is called elsewhere
+OF_ONE_CONFIG = '--config.help'  # not a field: other programs' name for --print_config
 
 
 class Command(NamedTuple):
-  """A command line, read: the settings and the command's own flags."""
+  """A parsed command line: the settings and the command's own flags."""
 
   settings: dict[str, Any]
   flags: argparse.Namespace
 
 
 def read(argv: Sequence[str]) -> Command:
-  """Reads a command line without the command's name.
+  """Reads a command line, which must not include the command's name.
 
   Raises:
-    UsageError: whatever is wrong with it, in one line.
+    UsageError: says in one line what is wrong with it.
   """
   from sparsejax.experiment.config import check, commandline, overrides
   from sparsejax.experiment.terminal.arguments import Parser, folder
@@ -67,7 +67,7 @@ def read(argv: Sequence[str]) -> Command:
   settings = commandline.settings_of(asked)
   settings = commandline.shortened(settings, flags.shorten)
   try:
-    return Command(check.check(settings, all_read=False), flags)  # of all, those as given were
+    return Command(check.check(settings, all_read=False), flags)  # reading was checked as given
   except ValueError as error:
     raise UsageError(f'--shorten={flags.shorten}: {error}') from None
 

@@ -1,19 +1,19 @@
-"""Tables, figures and a page of what runs left behind.
+"""Makes tables, figures and a page about runs.
 
 python -m sparsejax.report DIR... --out=DIR [flags]
 
-Each DIR is a run directory or any folder above some, finished or not; links are followed. The other
-folder gets runs.csv (every setting and every figure), report.md, report.html (one file, opens
-offline), and the figures of both: TASK.pareto, .traces, .weights, .units and .log_alpha, of
+Each DIR is a run directory, finished or not, or any folder above some; links are followed. The
+--out folder gets runs.csv (every setting and every figure), report.md, report.html (one file that
+opens offline), and the figures of both: TASK.pareto, .traces, .weights, .units and .log_alpha; for
 searches .brackets and .objectives.
 
---runs=NAMES     only runs of these names or paths below DIR: lenet5_*,*/seed0 (* is any letters)
---methods=NAMES  only runs of these methods, likewise; quote what the shell would read
---size=3.3x2.5   width and height of every figure in inches, as a column of a paper has them
---format=pdf     files of the figures: png, svg or pdf, or some with commas; png,svg without it
+--runs=NAMES     only runs with these names or paths below DIR: lenet5_*,*/seed0 (* is any text)
+--methods=NAMES  only runs of these methods, likewise; quote what the shell would expand
+--size=3.3x2.5   width and height of every figure in inches, such as a column of a paper
+--format=pdf     formats of the figures: png, svg or pdf, or several with commas; default png,svg
 
-Exit status: 0, 2 for what can't be reported as asked, 128 and its number after a signal. A broken
-run is a row that says so.
+Exit status: 0 finished, 2 if this cannot be reported as asked, 128 plus the signal's number after a
+signal. A broken run becomes a row that says so.
 """
 
 import argparse
@@ -54,7 +54,7 @@ def main(argv: Sequence[str]) -> int:
   except ValueError as error:
     return _fail(in_one_line(error))
   except OSError as error:
-    return _fail(f'{error.filename}: {error.strerror}; it must be a folder to write')
+    return _fail(f'{error.filename}: {error.strerror}; it must be a writable folder')
   return 0
 
 
@@ -77,7 +77,7 @@ def _choice(arguments: argparse.Namespace) -> 'collect.Choice':
 
 
 def _names(arguments: argparse.Namespace, flag: str) -> list[str]:
-  """The patterns of a flag, [] where it is not given."""
+  """The patterns of a flag, or [] if it is not given."""
   if (text := getattr(arguments, flag)) is None:
     return []
   names = [name.strip() for name in text.split(',')]
@@ -130,16 +130,16 @@ def report(
   choice: 'collect.Choice | None' = None,
   look: 'dress.Look | None' = None,
 ) -> str:
-  """Writes the report of the runs in and below some folders; returns what it says in a line.
+  """Writes the report of the runs in and below some folders; returns a line that sums it up.
 
   Args:
     folders: run directories, or folders above them.
     out: the folder to write to.
-    choice: of the runs; None for every one.
-    look: of the figures; None for theirs.
+    choice: the runs that are wanted; None wants all.
+    look: the look of the figures; None for the default.
 
   Raises:
-    ValueError: no run at all, or none that is wanted.
+    ValueError: there is no run, or none that is wanted.
   """
   from sparsejax.reports import whole
   from sparsejax.reports.figures import dress

@@ -3,12 +3,12 @@
 python -m sparsejax.sweep --config=configs/sweeps/NAME.py --workdir=DIR [--study=URL] [--workers=N]
 
 Every trial is an ordinary run in an ordinary run directory below DIR/runs. The study lies in DIR,
-or in any database that Optuna speaks to: --study=URL, or the environment's SPARSEJAX_STUDY, which
-other users of the machine do not see. The same command goes on with a search that was stopped,
-and started on more machines that share DIR it works on the same search. Fields:
+or in any database that Optuna supports: --study=URL, or the environment variable SPARSEJAX_STUDY,
+which other users of the machine do not see. The same command resumes a search that was stopped;
+started on more machines that share DIR, it works on the same search. The fields are in
 sparsejax/search/plan/base.py; `--config.FIELD=VALUE` sets one.
 
-Exit status: 0 finished, 2 for what can't be run as asked, 143 after SIGTERM, 130 after SIGINT,
+Exit status: 0 finished, 2 if this cannot be run as asked, 143 after SIGTERM, 130 after SIGINT,
 129 after SIGHUP (the workers save first), 1 otherwise.
 """
 
@@ -37,7 +37,7 @@ if TYPE_CHECKING:
   from sparsejax.experiment.config import overrides
 
 FINISHED, USAGE = 0, 2
-KINDS = {tuple: 'a tuple', int: 'an integer', str: 'a text'}  # of the fields of a search
+KINDS = {tuple: 'a tuple', int: 'an integer', str: 'a text'}  # the types of a search's fields
 
 
 def main(argv: Sequence[str]) -> int:
@@ -68,7 +68,7 @@ def parse(argv: Sequence[str]) -> tuple[dict[str, Any], argparse.Namespace]:
   """Returns the settings of the search and the command's own flags.
 
   Raises:
-    ValueError: one is missing, unknown or can't be, or the config can't be loaded.
+    ValueError: a setting is missing, unknown or impossible, or the config cannot be loaded.
   """
   from sparsejax.experiment.config import overrides
 
@@ -94,10 +94,10 @@ def parse(argv: Sequence[str]) -> tuple[dict[str, Any], argparse.Namespace]:
 
 
 def _settings(asked: 'overrides.Asked') -> dict[str, Any]:
-  """The settings of a search from its file, with the fields that the command line sets."""
+  """The settings of a search from its file, with fields set from the command line."""
   from sparsejax.experiment.config import loading
 
-  assert asked.file is not None  # `parse` has asked for it
+  assert asked.file is not None  # `parse` requires it
   settings = loading.load(asked.file).to_dict()
   for name, text in asked.changes.items():
     _set(settings, name, text)
@@ -105,7 +105,7 @@ def _settings(asked: 'overrides.Asked') -> dict[str, Any]:
 
 
 def _set(settings: dict[str, Any], name: str, text: str) -> None:
-  """Sets a field to what a text says, whatever the file has there."""
+  """Sets a field to the value of a text, whatever the file has there."""
   from sparsejax.search.plan import base
 
   defaults = base.get_config().to_dict()
@@ -126,25 +126,25 @@ def _set(settings: dict[str, Any], name: str, text: str) -> None:
 def search(
   asked: dict[str, Any], folder: pathlib.Path, *, url: str | None, name: str, workers: int
 ) -> int:
-  """Runs a search, or goes on with it.
+  """Runs a search, or resumes it.
 
   Args:
     asked: the sweep's settings.
-    folder: of the search.
-    url: of a database; None for that of the environment, or a file in the folder.
-    name: of the study.
-    workers: local processes.
+    folder: the folder of the search.
+    url: the URL of a database; None takes the environment's, or a file in the folder.
+    name: the name of the study.
+    workers: the number of local processes.
 
   Raises:
-    UsageError, ValueError: what can't be; nothing has been written but, where its settings were
-      right, the study.
+    UsageError, ValueError: the search is impossible; nothing has been written except, if its
+      settings were right, the study.
   """
   from sparsejax.search.plan import fields
 
   asked = fields.check(asked)
   is_new = _is_new(folder, asked)
 
-  # These take seconds: what can be told without them has been.
+  # These imports take seconds, so mistakes that need none of them were reported above.
   from sparsejax import sweep_worker
   from sparsejax.search.plan import settings
 
@@ -155,7 +155,7 @@ def search(
 
   from sparsejax.search.plan import ends
 
-  jax.config.update('jax_platforms', 'cpu')  # of this process alone: GPUs are for the workers
+  jax.config.update('jax_platforms', 'cpu')  # only in this process: the workers use the GPUs
   for warning in settings.repeats(sweep, resolve) + ends.check(sweep, resolve, with_ends=is_new):
     complain(f'sweep: warning: {warning}')
 
@@ -164,7 +164,7 @@ def search(
   from sparsejax.search.supervisor import Supervisor
 
   url = url or os.environ.get(sweep_worker.URL)
-  storage = open_storage(url, folder) if url else None  # which may not be there
+  storage = open_storage(url, folder) if url else None  # fails early if it cannot be reached
   with _alone_in(folder, IDENTITY):
     is_new = _is_new(folder, sweep.settings)
     own = identity(folder, url, is_new=is_new)
@@ -175,7 +175,7 @@ def search(
       files.write_atomically(folder / layout.SWEEP, text)
   command = [sys.executable, '-m', sweep_worker.__name__, str(folder), name]
   if url:
-    os.environ[sweep_worker.URL] = url  # not on a command line, which everyone can read
+    os.environ[sweep_worker.URL] = url  # a command line could be read by everyone
   workers = min(workers, len(sweep.slots))
   return Supervisor(study, folder, command, workers=workers).run()
 
@@ -184,7 +184,7 @@ OWN = (layout.STUDY, layout.SWEEP)
 
 
 def _is_new(folder: pathlib.Path, asked: Mapping[str, Any]) -> bool:
-  """Whether a folder holds no search yet; one with anything but this search is refused."""
+  """Whether a folder holds no search yet; a folder with anything but this search is refused."""
   file, advice = folder / layout.SWEEP, 'give another folder'
   try:
     is_there = file.exists()
@@ -195,8 +195,8 @@ def _is_new(folder: pathlib.Path, asked: Mapping[str, Any]) -> bool:
   except ValueError as error:
     raise UsageError(f'{file} is damaged ({error}); {advice}') from None
   if not is_there:
-    # A command that was killed at its start may have left its study alone; one that starts at this
-    # moment may be ahead.
+    # A command that was killed at its start may have left only its study, and one that starts at
+    # this moment may be ahead.
     if others := [name for name in names if name[0] != '.' and name not in OWN]:
       raise UsageError(f'workdir={folder}: it holds {others[0]}, but no search; {advice}')
     return True
@@ -207,16 +207,16 @@ def _is_new(folder: pathlib.Path, asked: Mapping[str, Any]) -> bool:
 
 @contextlib.contextmanager
 def _alone_in(folder: pathlib.Path, *own: str) -> Generator[None]:
-  """While one command sets a search up, another waits.
+  """Makes other commands wait while one sets up a search.
 
-  Where it is refused, a folder that was not there is taken away again, with these own files.
+  If the search is refused, a folder that did not exist before is removed, with these files in it.
   """
   is_made = not folder.exists()
   try:
     folder.mkdir(parents=True, exist_ok=True)
     lock = os.open(folder / '.lock', os.O_RDWR | os.O_CREAT, 0o666)
   except OSError as error:
-    raise UsageError(f'workdir={folder}: {error.strerror}; it must be a folder to write') from error
+    raise UsageError(f'workdir={folder}: {error.strerror}; it must be a writable folder') from error
   try:
     fcntl.flock(lock, fcntl.LOCK_EX)
     yield
@@ -224,7 +224,7 @@ def _alone_in(folder: pathlib.Path, *own: str) -> Generator[None]:
     if is_made:
       for name in ('.lock', *own):
         (folder / name).unlink(missing_ok=True)
-      with contextlib.suppress(OSError):  # another command's study is in it by now
+      with contextlib.suppress(OSError):  # another command's study may be in it by now
         folder.rmdir()
     raise
   finally:

@@ -1,8 +1,8 @@
-"""One worker of a search, as `python -m sparsejax.sweep` starts it.
+"""One worker of a search; `python -m sparsejax.sweep` starts it.
 
 python -m sparsejax.sweep_worker FOLDER NAME
 
-The URL of its study is in the environment, as SPARSEJAX_STUDY.
+The URL of its study is in the environment variable SPARSEJAX_STUDY.
 """
 
 import argparse
@@ -23,13 +23,13 @@ URL = 'SPARSEJAX_STUDY'
 
 
 def resolver(overrides: Sequence[str]) -> Callable[[str], dict[str, Any]]:
-  """Returns the function from 'configs/NAME.py:ARGUMENT' to that config's resolved settings.
+  """Returns a function from 'configs/NAME.py:ARGUMENT' to that config's resolved settings.
 
   Args:
-    overrides: 'field=value' each, for every config.
+    overrides: texts 'field=value' for every config.
 
   Raises:
-    ValueError: what is no override.
+    ValueError: a text is no override.
   """
   from sparsejax.search.plan import fields
 
@@ -43,7 +43,7 @@ def _resolve(changes: Mapping[str, str], config: str) -> dict[str, Any]:
     raise ValueError(f'configs: {config!r} must be a config file, NAME.py[:ARGUMENT]')
   try:
     asked = overrides.Asked(config, changes, ())
-    return commandline.settings_of(asked, all_read=False)  # what varies may be read with others
+    return commandline.settings_of(asked, all_read=False)  # other varied settings may read them
   except ValueError as error:
     raise ValueError(f'configs: {config}: {error}') from None
 
@@ -57,7 +57,7 @@ def defaults(settings: dict[str, Any]) -> tuple[dict[str, Any], int]:
 
 def main() -> None:
   """Runs the command."""
-  # The command imports this module for its configs, and refuses what can't be before it waits.
+  # These imports are slow, and the command, which imports this module, refuses mistakes first.
   from sparsejax.experiment.machine import allocator, compilation, threads
   from sparsejax.search.plan import settings
   from sparsejax.search.storage import identity, open_storage
@@ -89,7 +89,7 @@ def main() -> None:
 
 
 def _command(argv: Sequence[str]) -> int:
-  del argv  # which argparse reads by itself
+  del argv  # argparse reads it by itself
   main()
   return 0
 

@@ -1,4 +1,4 @@
-"""The programs that make results and test the tests: from the root, `python -m tools.NAME`."""
+"""The programs that make results and test the tests; run `python -m tools.NAME` from the root."""
 
 import pathlib
 

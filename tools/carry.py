@@ -1,10 +1,10 @@
-"""Carries settings of runs from before version 3 over to their present names.
+"""Gives settings of runs from before version 3 their current names.
 
 python -m tools.carry FOLDER [FOLDER ...]
 
-A kept run's hash stays: it is what the run was called when it was trained, under the version of the
-settings of that time. What a collected run says goes through `carried` too, so that runs that
-were begun under the old names are read under the new ones.
+A kept run's hash stays: it named the run when it was trained, under the version of the settings at
+that time. Collected runs go through `carried` too, so that runs that were started under the old
+names are read under the new ones.
 """
 
 import json
@@ -23,7 +23,7 @@ VALUES = {'granularity': {'n_of_m': 'n_m'}, 'schedule': {'rounds': 'iterative'}}
 
 
 def carried(config: Mapping[str, Any]) -> dict[str, Any]:
-  """Returns the settings of a run under their present names.
+  """Returns the settings of a run under their current names.
 
   Example:
     >>> carried({'prune': {'allocation': 'absolute_threshold', 'target': 0.02}, 'lobs': {}})
@@ -55,7 +55,7 @@ def _prune(block: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def main() -> None:
-  """Carries over every config.json below the folders."""
+  """Renames the settings in every config.json below the folders."""
   for folder in sys.argv[1:]:
     for file in sorted(pathlib.Path(folder).rglob('config.json')):
       before = json.loads(file.read_text())

@@ -1,7 +1,8 @@
-"""Small faults that can be seeded in the source: what they are, and which are chosen.
+"""Small faults that can be seeded in the source, and the choice of some of them.
 
-A fault is a few lines with their neighbours and what replaces them, so that it is found again in a
-later commit. Expressions in functions are changed, and in neither texts, errors nor annotations.
+A fault consists of a few lines with their neighbours and their replacement, so that it is found
+again in a later commit. It changes an expression in a function, but not in texts, errors or
+annotations.
 """
 
 import ast
@@ -9,7 +10,7 @@ import collections
 import random
 
 PACKAGE = 'sparsejax'
-LEFT_OUT = 'sparsejax/benchmarks/torch_peer'  # it runs where PyTorch is
+LEFT_OUT = 'sparsejax/benchmarks/torch_peer'  # it runs only with PyTorch
 COMPARISONS = {
   ast.Lt: ast.LtE, ast.LtE: ast.Lt, ast.Gt: ast.GtE, ast.GtE: ast.Gt, ast.Eq: ast.NotEq,
   ast.NotEq: ast.Eq,
@@ -21,7 +22,7 @@ TEXTS = (ast.JoinedStr, ast.List, ast.Tuple)  # `+` joins these
 
 
 def faults(node):
-  """Yields (operator, the expression that is replaced, what replaces it) of a node."""
+  """Yields (operator, replaced expression, replacement) for a node."""
   match node:
     case ast.Compare(ops=[op, *others]) if type(op) in COMPARISONS:
       ops = [COMPARISONS[type(op)](), *others]
@@ -79,7 +80,7 @@ class Sites(ast.NodeVisitor):
 
 
 def mutants_of(path, source):
-  """Returns every mutant of a file as a dictionary: where it is, and its lines old and new."""
+  """Returns every mutant of a file as a dictionary with its place and its old and new lines."""
   sites = Sites()
   sites.visit(ast.parse(source))
   lines = ['', *source.splitlines(), '']
@@ -102,7 +103,7 @@ def mutants_of(path, source):
 
 
 def choose(root, count, seed):
-  """Returns mutants spread evenly over the folders, one a file, their operators at random."""
+  """Returns mutants spread evenly over the folders, one per file, with random operators."""
   draw = random.Random(seed)
   rooms = collections.defaultdict(list)
   for path in sorted((root / PACKAGE).rglob('*.py')):
@@ -120,7 +121,7 @@ def choose(root, count, seed):
 
 
 def replaced(source, mutant, by):
-  """Returns a file's text with a mutant's lines replaced, or None where they are not found once."""
+  """Returns a file's text with a mutant's lines replaced, or None unless they occur just once."""
   lines = ['', *source.splitlines(), '']
   size = len(mutant['old'])
   at = [i for i in range(1, len(lines) - size) if lines[i : i + size] == mutant['old']]

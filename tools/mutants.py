@@ -6,8 +6,8 @@
   python -m tools.mutants run mutants.json new.json old.json       # first by what noticed it there
   python -m tools.mutants compare mutants.json old.json new.json   # what only the old suite notices
 
-A test reaches a mutant that evaluates the expression it changes, in a process that the test starts
-too: one run of the suite, with a probe at each of the expressions, finds that for all mutants.
+A test reaches a mutant if it evaluates the changed expression, even in a process that it starts.
+One run of the suite, with a probe at each of the expressions, finds the tests of all mutants.
 """
 
 import argparse
@@ -27,7 +27,7 @@ import time
 from tools import faults
 
 NOTICED = ('killed', 'timeout')
-USAGE = 4  # pytest's status for a test that is not there
+USAGE = 4  # pytest's status for a test that does not exist
 PROBE = """import os
 SEEN = set()
 def hit(mutant):
@@ -40,7 +40,7 @@ def hit(mutant):
 
 
 class Checkout:
-  """A commit in a folder of its own, imported by whatever runs in it."""
+  """A commit in its own folder, which programs that run there import."""
 
   def __init__(self, commit):
     self._commit = commit
@@ -73,8 +73,8 @@ class Checkout:
     subprocess.run(['git', 'checkout', '--quiet', '.'], cwd=self.root, check=True)
 
   def pytest(self, *arguments, seconds=None, **environment):
-    """Returns pytest's status, or None after so many seconds, and its output."""
-    # Python takes what it compiled for the source's as long as its size and second are the same.
+    """Returns pytest's status (None after `seconds`) and its output."""
+    # Python reuses compiled code as long as the source's size and second are the same.
     environment |= os.environ | {'PYTHONPATH': str(self.root), 'PYTHONDONTWRITEBYTECODE': '1'}
     command = [sys.executable, '-m', 'pytest', '-p', 'no:cacheprovider', '-rfE', '--tb=line']
     process = subprocess.Popen(
@@ -97,7 +97,7 @@ def failed(output):
 def reach(mutants, commit, processes, paths):
   """Runs a suite once; returns each mutant's tests, those of the quickest files first.
 
-  Tests that fail where nothing is changed but the probes are left out: they say nothing.
+  Tests that fail with only the probes in place are left out, since they say nothing.
   """
   with Checkout(commit) as checkout:
     found = checkout.write(dict(enumerate(mutants)), 'probe')
@@ -120,7 +120,7 @@ def reach(mutants, commit, processes, paths):
 
 
 def attempt(checkout, number, mutant, rounds, most):
-  """Returns what tests say of a mutant, a round of them at a time, and which said it."""
+  """Returns the tests' verdict on a mutant, by rounds of tests, and the tests that gave it."""
   begun, verdict, flaky = time.monotonic(), 'not reached', []
 
   def result(verdict, by=()):
@@ -149,7 +149,7 @@ def attempt(checkout, number, mutant, rounds, most):
 
 
 def run(mutants, path, known, commit, most, jobs):
-  """Tries every mutant that a suite has no verdict of, with the tests that are `known` first."""
+  """Tries every mutant without a verdict of a suite, beginning with the tests in `known`."""
   suite = json.loads(path.read_text()) if path.exists() else {'tests': {}}
   results = suite.setdefault('results', {})
   left = iter([str(number) for number in range(len(mutants)) if str(number) not in results])

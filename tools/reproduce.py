@@ -2,19 +2,19 @@
 
 python -m tools.reproduce NAME [NAME ...] --runs=DIR [--data=DIR]
 
-Every run is an ordinary `launch.py` in a directory of its own below DIR/NAME: finished ones are
-skipped and others go on from their checkpoint, so the command can be killed and started again.
-What is kept of each run goes to results/NAME: its config, environment, summary, a thinned
-metrics.jsonl, and the trace of the first seed. README.md there is made of these files alone
-(`--collect` makes it anew without training). A row that goes on from another row's network has that
-one trained first. Where there is a GPU, the rows for one come before all others.
+Every run is an ordinary `launch.py` in its own directory below DIR/NAME. Finished runs are skipped
+and others resume from their checkpoint, so the command can be killed and started again. The files
+kept of each run go to results/NAME: its config, environment, summary, a thinned metrics.jsonl, and
+the trace of the first seed. README.md there is made only from these files (`--collect` remakes it
+without training). If a row continues from another row's network, that row is trained first. With a
+GPU, the rows for a GPU come before all others.
 
-On a machine that is lent for minutes, with what is kept and what is compiled to be carried home:
+On a machine that is available only for minutes, keep results and compiled programs like this:
 
 python -m tools.reproduce cifar10 --runs=DIR --seconds=480 --cache=CACHE --out=OUT
 
-Exit status: 0 when every run ended well, 1 when one failed, 2 for bad arguments; after SIGTERM,
-SIGINT or SIGHUP the runs under way are saved, and it is 143, 130 or 129.
+Exit status: 0 if every run ended well, 1 if one failed, 2 for bad arguments; after SIGTERM,
+SIGINT or SIGHUP the current runs are saved, and the status is 143, 130 or 129.
 """
 
 import argparse
@@ -55,7 +55,7 @@ def main() -> None:
 
 
 def parse(argv: list[str] | None = None) -> argparse.Namespace:
-  """Returns the arguments; what is wrong with them ends the command with one line and status 2."""
+  """Returns the arguments; wrong ones end the command with one line and status 2."""
   try:
     return _parsed(argv)
   except ValueError as error:
@@ -68,13 +68,13 @@ def _parsed(argv: list[str] | None) -> argparse.Namespace:
   add = parser.add_argument
   add('names', nargs='+', choices=PAGES, metavar='NAME', help=', '.join(PAGES))
   add('--runs', type=pathlib.Path, required=True, help='where the runs live')
-  add('--data', help='of tensorflow-datasets; default: its own')
-  add('--collect', action='store_true', help='only what is finished already')
+  add('--data', help='the folder of tensorflow-datasets; default: its own')
+  add('--collect', action='store_true', help='only collect finished runs')
   add('--jobs', type=int, default=1, help='runs at a time, each on its own cores')
-  add('--seconds', type=float, help='that there are; a run that cannot end in them is not begun')
-  add('--cache', type=pathlib.Path, help='of compiled programs, to be carried from here to there')
-  add('--out', type=pathlib.Path, default=kept.RESULTS, help='where what is kept goes')
-  add('--only', default='', help='a regular expression: just these rows, and what they need')
+  add('--seconds', type=float, help='time left; a run that cannot end in it is not started')
+  add('--cache', type=pathlib.Path, help='a folder of compiled programs, to carry along')
+  add('--out', type=pathlib.Path, default=kept.RESULTS, help='the folder for the kept files')
+  add('--only', default='', help='a regular expression for the rows; needed rows are added')
   arguments = parser.parse_args(argv)
   labels = [entry.label for name in arguments.names for entry in PAGES[name].entries]
   try:

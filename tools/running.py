@@ -1,4 +1,4 @@
-"""The runs of pages: which, in which order, each a process of its own that stops when asked to."""
+"""The runs of pages: their choice and order; each is a process of its own that stops on request."""
 
 import concurrent.futures
 import os
@@ -16,7 +16,7 @@ from tools import ROOT
 from tools.pages.entries import Entry
 from tools.pages.pages import PAGES
 
-GPU = 'GPU'  # the tier of rows for a GPU alone
+GPU = 'GPU'  # the tier of rows that need a GPU
 
 
 class Task(NamedTuple):
@@ -28,12 +28,12 @@ class Task(NamedTuple):
 
   @property
   def place(self) -> tuple[str, str, int]:
-    """What tells runs apart: rows of two pages may be the same one."""
+    """The key of a run; rows of two pages may be the same run."""
     return self.folder, self.entry.label, self.seed
 
   @property
   def needs(self) -> tuple[str, str, int] | None:
-    """The place of the run that must have ended well before this one begins."""
+    """The key of the run that must have ended well before this one starts."""
     return (self.folder, self.entry.needs, self.seed) if self.entry.needs else None
 
 
@@ -41,8 +41,8 @@ def plan(chosen: Sequence[tuple[str, str]], *, gpu: bool) -> list[Task]:
   """Returns the runs in the order of their worth: by tier, then seed, then row.
 
   Args:
-    chosen: of each page its name, and a regular expression over its rows. What those need is added.
-    gpu: whether there is one. Its rows come first then; without one they are left out.
+    chosen: the name of each page and a regular expression over its rows; needed rows are added.
+    gpu: whether there is a GPU; its rows then come first, and are otherwise left out.
   """
   ranked: dict[tuple, tuple] = {}
   for name, only in chosen:
@@ -60,14 +60,14 @@ def plan(chosen: Sequence[tuple[str, str]], *, gpu: bool) -> list[Task]:
 
 
 def _with_needs(entry: Entry, rows: dict[str, Entry]) -> Iterator[Entry]:
-  """The row, the row that it needs, what that needs, and so on."""
+  """The row, the row that it needs, the row that this one needs, and so on."""
   while entry is not None:
     yield entry
     entry = rows.get(entry.needs)
 
 
 def command_of(entry: Entry, seed: int, runs: pathlib.Path, data: str | None) -> list[str]:
-  """Returns what runs a row's seed, in a directory below `runs`, after the name of a Python."""
+  """Returns the arguments for a Python that run a row's seed in a directory below `runs`."""
   runs = runs.absolute()
   workdir = [f'--workdir={runs / entry.label / f"seed{seed}"}']
   place = [str(pathlib.Path(data).absolute())] if data else []
@@ -83,7 +83,7 @@ def command_of(entry: Entry, seed: int, runs: pathlib.Path, data: str | None) ->
 
 
 def has_gpu() -> bool:
-  """Whether JAX finds a GPU; asked in a process of its own, which gives it back."""
+  """Whether JAX finds a GPU; a separate process looks, so that the GPU is free again afterwards."""
   ask = 'import jax; print(jax.default_backend())'
   found = subprocess.run(
     [sys.executable, '-c', ask], capture_output=True, text=True, process_group=0
@@ -92,9 +92,9 @@ def has_gpu() -> bool:
 
 
 class Children:
-  """The processes under way; what would end this one in its block ends them first.
+  """The current processes; a signal that would end this process in its block ends them first.
 
-  Each saves and ends; then SystemExit with 128 and the signal's number leaves the block.
+  Each saves and ends; then SystemExit with 128 plus the signal's number leaves the block.
   """
 
   def __init__(self):
@@ -119,25 +119,25 @@ class Children:
     self.end()
 
   def end(self) -> None:
-    """Has those under way save and end; no other is begun."""
+    """Makes the current processes save and end; no other is started."""
     self._is_over = True
     for process in tuple(self._running):
       process.terminate()
 
   def run(self, command: Sequence[str], cores: set[int], log: pathlib.Path) -> int | None:
-    """Returns the status with which a command ended; None where it is not to begin any more.
+    """Returns the exit status of a command, or None if it may not start any more.
 
     Args:
-      command: run in the root of the project.
-      cores: that it may use; all where there are none.
-      log: what it says is added there.
+      command: the command, which runs in the root of the project.
+      cores: the cores that it may use; if empty, all.
+      log: the file to append its output to.
     """
     with log.open('a') as said:
       with self._lock:
         if self._is_over:
           return None
-        # A group of its own: Ctrl-C reaches it through `_stop` alone, once. A session of its own
-        # would share the processor as if nobody had been nice.
+        # It gets its own group, so that Ctrl-C reaches it only once, through `_stop`. With its own
+        # session it would get its share of the CPU regardless of niceness.
         process = subprocess.Popen(command, cwd=ROOT, stdout=said, stderr=said, process_group=0)
         self._running.add(process)
       if self._is_over:  # while it was being started
@@ -150,15 +150,15 @@ class Children:
 
 
 class Budget:
-  """How much time is left, and what a run takes of it: what it took before, or what is expected.
+  """The time left, and the time that a run needs: what the last one took, or what is expected.
 
   Args:
-    seconds: from now on; None is without end.
+    seconds: the time from now on; None has no end.
   """
 
   def __init__(self, seconds: float | None):
     self._end = None if seconds is None else time.monotonic() + seconds
-    self._took: dict[str, float] = {}  # by model: of its last run
+    self._took: dict[str, float] = {}  # the seconds of the last run of each model
 
   @property
   def left(self) -> float | None:
@@ -172,7 +172,7 @@ class Budget:
     return expected <= self.left
 
   def note(self, task: Task, seconds: float) -> None:
-    """Notes how long a run took; the next one of its model will take as long."""
+    """Notes how long a run took; the next run of its model is expected to take as long."""
     self._took[_model_of(task)] = seconds
 
 
@@ -181,20 +181,20 @@ def _model_of(task: Task) -> str:
 
 
 class Schedule:
-  """Hands out runs in their order, each when what it needs has ended well. For several threads.
+  """Hands out runs in order, each once the run that it needs has ended well. Thread-safe.
 
   Args:
-    tasks: in their order.
-    fits: whether there is time for one; without it, it is not begun.
+    tasks: the runs in order.
+    fits: whether there is time for a run; otherwise it is not started.
   """
 
   def __init__(self, tasks: Sequence[Task], fits: Callable[[Task], bool] = lambda task: True):
     self.pending, self._fits = list(tasks), fits
-    self._state: dict[tuple, bool | None] = {}  # by place: ended well, or not; None while it runs
+    self._state: dict[tuple, bool | None] = {}  # by key: whether it ended well; None while it runs
     self._changed = threading.Condition()
 
   def take(self) -> Task | None:
-    """Returns the next run, waiting for those that it needs; None when no more can be begun."""
+    """Returns the next run, waiting for the runs that it needs; None if no more can start."""
     with self._changed:
       while True:
         self._drop_what_needs_a_failure()
@@ -221,7 +221,7 @@ class Schedule:
 
   @property
   def all_well(self) -> bool:
-    """Whether every run that was begun, or could not be, ended well."""
+    """Whether every run ended well, and none was kept from starting by a failure."""
     return all(self._state.values())
 
 
@@ -233,16 +233,16 @@ def train(
   children: Children,
   seconds: float | None = None,
 ) -> bool:
-  """Trains every run that is not finished yet; returns whether all that were begun ended well.
+  """Trains every unfinished run; returns whether all runs that were started ended well.
 
   Args:
-    tasks: in the order of their worth.
+    tasks: the runs in the order of their worth.
     runs: the folder of the runs of all pages.
     data: the folder of the data sets; None is tensorflow-datasets' own.
-    jobs: runs at a time.
-    children: that a signal stops.
-    seconds: that there are. A run that can't end in them is not begun, and what is under way then
-      is saved and stopped.
+    jobs: the number of runs at a time.
+    children: the processes, which a signal stops.
+    seconds: the time left. A run that cannot end in it is not started, and runs that still go on at
+      its end are saved and stopped.
   """
   budget = Budget(seconds)
   schedule = Schedule(tasks, budget.fits)

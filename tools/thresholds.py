@@ -1,10 +1,10 @@
-"""Looks at what validation says of a posterior under every combination of some thresholds.
+"""Validates a posterior under every combination of some thresholds.
 
 python -m tools.thresholds PAGE/ROW --runs=DIR [--data=DIR] --of=fc1=2.0,2.3 --of=fc2=2.5,3.0
 
-PAGE/ROW is a finished run of tools/reproduce.py, its first seed. Nothing is trained and the test
-set is not read. What is found goes to results/PAGE/ROW/thresholds.json, from which reproduce.py
-makes a table; the one that was chosen is then a row of its own there.
+PAGE/ROW is a finished run of tools/reproduce.py, with its first seed. Nothing is trained and the
+test set is not read. The figures go to results/PAGE/ROW/thresholds.json, from which reproduce.py
+makes a table; the chosen combination is then a row of its own there.
 """
 
 import argparse

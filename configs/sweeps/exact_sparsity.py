@@ -2,7 +2,7 @@
 
 python -m sparsejax.sweep --config=configs/sweeps/exact_sparsity.py --workdir=DIR
 
-A grid of 5 fractions, 3 networks and 3 seeds: 45 runs in full, the dense controls among them.
+It is a grid of 5 fractions, 3 networks and 3 seeds: 45 full runs, including the dense controls.
 """
 
 from sparsejax.search.plan import base

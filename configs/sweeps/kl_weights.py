@@ -3,7 +3,7 @@
 python -m sparsejax.sweep --config=configs/sweeps/kl_weights.py --workdir=DIR
 python -m sparsejax.sweep --config=configs/sweeps/kl_weights.py:configs/resnet50_bc.py --workdir=DIR
 
-16 runs in full, drawn by TPE for both aims at once.
+It makes 16 full runs, drawn by TPE for both objectives at once.
 """
 
 from sparsejax.search.plan import base

@@ -2,7 +2,7 @@
 
 python -m sparsejax.sweep --config=configs/sweeps/l1_strengths.py --workdir=DIR
 
-A grid of 7 strengths, 3 networks and 3 seeds: 63 runs in full.
+It is a grid of 7 strengths, 3 networks and 3 seeds: 63 full runs.
 """
 
 from sparsejax.search.plan import base

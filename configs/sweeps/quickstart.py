@@ -5,7 +5,7 @@ python -m sparsejax.sweep --config=configs/sweeps/quickstart.py --workdir=DIR --
 54 epochs at most, eta 3, four brackets: 27@2 -> 9@6 -> 3@18 -> 1@54, 12@6 -> 4@18 -> 1@54,
 6@18 -> 2@54 and 4@54. 49 configurations, 714 epochs, one to four minutes on two cores.
 
-The cut to 5 % is at epoch 1 already, so that every rung compares pruned networks: the best has a
+The cut to 5 % comes at epoch 1, so that every rung compares pruned networks. The best has a
 validation loss of 0.037 and 98.3 % right with 5.8 % of its parameters active.
 """
 

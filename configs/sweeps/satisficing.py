@@ -2,8 +2,8 @@
 
 python -m sparsejax.sweep --config=configs/sweeps/satisficing.py --workdir=DIR --workers=2
 
-LeNet-300-100 on MNIST by L1, 27 runs of 18 epochs drawn by TPE; the bound is the log's 0.0766. What
-is above it is worse than all that is below, by how far it is.
+LeNet-300-100 on MNIST by L1, 27 runs of 18 epochs drawn by TPE; the bound is the log's 0.0766.
+Trials above the bound rank below all others, by their distance from it.
 """
 
 from sparsejax.search.plan import base

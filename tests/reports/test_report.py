@@ -125,7 +125,7 @@ def test_names_with_special_characters_are_text_and_not_markup(tmp_path):
     (('RUNS', '--out=gs://bucket'), "--out='gs://bucket' must be a folder of this machine"),
     (('NOWHERE', '--out=OUT'), 'there is no such folder; give folders with runs'),
     (('EMPTY', '--out=OUT'), 'no run; give run directories or folders above them'),
-    (('RUNS', '--out=FILE'), 'it must be a folder to write'),
+    (('RUNS', '--out=FILE'), 'it must be a writable folder'),
     (('RUNS', '--output=OUT'), 'unrecognized arguments: --output='),
   ],
 )

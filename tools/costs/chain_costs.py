@@ -1,10 +1,10 @@
-"""Measures what the sparsity links add to a training step, and what their masks take.
+"""Measures what the sparsity links add to a training step, and the memory of their masks.
 
 python -m tools.costs.chain_costs [--models=resnet50,lenet5] [--batch=128]
 
-The links' updates are timed by themselves, in turns with the bare optimizer's over the same
-parameters, and their difference is set against a whole training step of the same process: that is
-far steadier than the difference of two whole steps, of which the links are a hundredth.
+The links' updates are timed alone, in turns with the bare optimizer's over the same parameters, and
+the difference is compared with a whole training step in the same process. That is far steadier than
+the difference of two whole steps, since the links are a hundredth of a step.
 """
 
 import argparse
@@ -31,7 +31,7 @@ def bare() -> optax.GradientTransformation:
 
 
 def chains(step: int) -> dict[str, optax.GradientTransformation]:
-  """The chains of the configs, whose masks are renewed at the given step."""
+  """The chains of the configs, with a mask update at the given step."""
   one_shot = sparsejax.one_shot(step, 0.05)
   many = tuple(range(step, step + 10_000, 100))
   periodic = sparsejax.PruningSchedule(many, (0.05,) * len(many))
@@ -56,7 +56,7 @@ def timed(function, *arguments):
 
 
 def updater(tx):
-  """One donated update of parameters and state by a gradient, as a training step makes it."""
+  """A donated update of parameters and state by a gradient, as in a training step."""
 
   def update(params, state, grad):
     moved, state = tx.update(grad, state, params, grad=grad)
@@ -66,7 +66,7 @@ def updater(tx):
 
 
 def time_updates(params, txs, turns):
-  """The seconds of each turn's update, by chain, in turns; each turn's first chain is another."""
+  """The seconds of each turn's update by chain; every turn starts with another chain."""
   grad = jax.tree.map(lambda p: jnp.full_like(p, 1e-4), params)
   live, seconds = {}, {name: [] for name in txs}
   for name, tx in txs.items():
@@ -83,7 +83,7 @@ def time_updates(params, txs, turns):
 
 
 def step_seconds(model, variables, image_shape, batch, turns):
-  """The median time of forward, backward and bare optimizer together."""
+  """The median time of forward pass, backward pass and bare optimizer together."""
   images = jax.random.normal(jax.random.key(0), (batch, *image_shape))
   labels = jnp.zeros(batch, jnp.int32)
   tx = bare()

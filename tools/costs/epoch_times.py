@@ -1,9 +1,9 @@
-"""Measures what an epoch of each config takes on this machine, and puts the table into the README.
+"""Measures how long an epoch of each config takes here, and puts the table into the README.
 
 python -m tools.costs.epoch_times [--data=DIR]
 
-A few steps are timed after the first, which compiles, and scaled to an epoch of the training split;
-evaluation comes on top. One process trains at a time.
+A few steps after the first, which compiles, are timed and scaled to an epoch of the training split;
+evaluation is not included. One process trains at a time.
 """
 
 import argparse
@@ -33,7 +33,7 @@ CALLS, SECONDS = 3, 1.0
 
 
 def measure(name: str, data_dir: str | None) -> dict:
-  """Returns the median time of a step and what follows from it for an epoch."""
+  """Returns the median time of a step, and the time of an epoch that follows from it."""
   module, colon, argument = name.partition(':')
   config = commandline.resolve([f'--config={ROOT}/configs/{module}.py{colon}{argument}'])
   config['data']['dir'] = data_dir

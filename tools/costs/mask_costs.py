@@ -1,10 +1,10 @@
-"""Measures what masks cost: beside an optimizer, at a renewal, under vmap and on several devices.
+"""Measures what masks cost: after an optimizer, at an update, under vmap and on several devices.
 
 python -m tools.costs.mask_costs [--millions=100] [--out=results/mask_costs]
 
-Ratios are of times in one process, in turns, and their median over the rounds; what XLA reserves
-comes from its own account of the compiled step. Devices are forced ones of this CPU. Writes
-mask_costs.json and the page made of it.
+Ratios are medians over rounds in which the programs are timed in turns in one process; the memory
+that XLA reserves comes from its own account of the compiled step. Devices are forced CPU devices.
+The program writes mask_costs.json and the page made from it.
 """
 
 import argparse
@@ -32,7 +32,7 @@ from tools import ROOT
 from tools.costs import places
 
 LAYERS, ROUNDS, MEMBERS = 24, 5, 8
-NEVER = 10**6  # a step that is not reached
+NEVER = 10**6  # a step that is never reached
 FILE = 'mask_costs.json'
 METHODS = {
   'magnitude': {},
@@ -44,7 +44,7 @@ METHODS = {
 
 
 def network(millions: float, stacked: bool = False, layers: int = LAYERS) -> dict:
-  """Returns the kernels of blocks of two layers, apart or each kind in a leaf of its own."""
+  """Returns the kernels of blocks of two layers, each in its own leaf or stacked by kind."""
   width = round((millions * 1e6 / (layers * 8)) ** 0.5) // 8 * 8
   shapes = {'up': (width, 4 * width), 'down': (4 * width, width)}
   if stacked:
@@ -61,7 +61,7 @@ STACK = {'': 'stack in out'}
 
 
 def stepping(transformation, params, grad):
-  """Returns (steps -> seconds) of update and apply_updates, the state given away each time."""
+  """Returns (steps -> seconds) for update and apply_updates, donating the state each time."""
 
   @functools.partial(jax.jit, donate_argnums=(0, 1))
   def step(params, state, grad):
@@ -81,7 +81,7 @@ def stepping(transformation, params, grad):
 
 
 def beside_adam(millions: float) -> dict:
-  """A step of Adam with masks over one without, while nothing is due."""
+  """The time of an Adam step with masks over one without, while no mask update is due."""
   params = network(millions)
   grad = jax.tree.map(lambda p: 0.1 * p, params)
   masked = optax.chain(optax.adam(1e-3), sparsejax.prune(sparsejax.one_shot(NEVER, 0.1)))
@@ -93,7 +93,7 @@ def beside_adam(millions: float) -> dict:
 
 
 def renewals(millions: float) -> list[dict]:
-  """What a renewal takes beside parameters, gradients and state, and how long."""
+  """The memory of a mask update besides parameters, gradients and state, and its time."""
   rows = []
   for name, parts in METHODS.items():
     for stacked in (False, True):
@@ -120,7 +120,7 @@ def renewals(millions: float) -> list[dict]:
 
 
 def ensemble() -> dict:
-  """A step of eight members in one vmap over the same members one by one, nothing due."""
+  """The time of eight members in one vmap over that of the members one by one, nothing due."""
   tx = optax.chain(optax.adam(1e-3), sparsejax.prune(sparsejax.one_shot(NEVER, 0.1)))
   member = {'fc1': {'kernel': jnp.ones((784, 300))}, 'fc2': {'kernel': jnp.ones((300, 100))}}
   together = jax.tree.map(lambda p: jnp.stack([p] * MEMBERS), member)
@@ -151,7 +151,7 @@ def ensemble() -> dict:
 
 
 def on_mesh(devices: int, kind: str, millions: float) -> dict:
-  """Whether masks on a mesh are those of one device, and the most bytes that are gathered."""
+  """Whether masks on a mesh equal those on one device, and the most bytes that are gathered."""
   mesh = jax.make_mesh((devices,), ('model',), axis_types=(AxisType[kind],))
   params = network(millions, layers=4)  # each count waits for all devices, which share two cores
   tx = sparsejax.prune(sparsejax.one_shot(0, 0.1))
@@ -184,7 +184,7 @@ def _bytes(dtype: str, shape: str) -> int:
 
 
 def _of_a_child(devices: int, kind: str, millions: float) -> dict:
-  """The same in a process of its own, which has so many devices."""
+  """Calls `on_mesh` in a process of its own with that many devices."""
   command = [sys.executable, '-m', 'tools.costs.mask_costs', f'--mesh={devices}', f'--kind={kind}']
   command.append(f'--millions={millions}')
   env = os.environ | places.environment(places.Place('', 1, devices, devices))

@@ -1,4 +1,4 @@
-"""Where something runs: on so many forced CPU devices of so many processes, all on this machine."""
+"""Runs programs on several forced CPU devices in several processes, all on this machine."""
 
 import concurrent.futures
 import contextlib
@@ -22,11 +22,11 @@ class Place(NamedTuple):
   """One way to train.
 
   Attributes:
-    label: what tables call it.
-    processes: that train as one.
-    devices: of each process.
-    shares: of one device's batch in the whole batch; more than the devices where one does the work
-      of many.
+    label: its name in tables.
+    processes: the number of processes that train as one.
+    devices: the number of devices of each process.
+    shares: how many times one device's batch the whole batch is; more than the devices if one does
+      the work of many.
   """
 
   label: str
@@ -36,7 +36,7 @@ class Place(NamedTuple):
 
 
 def environment(place: Place) -> dict[str, str]:
-  """Returns what a process of the place must find in its environment."""
+  """Returns the environment variables that a process of the place needs."""
   count = f'--xla_force_host_platform_device_count={place.devices}'
   found = {'JAX_PLATFORMS': 'cpu', 'XLA_FLAGS': count}
   threads.serve_devices(found)
@@ -47,7 +47,7 @@ def launch(place: Place, arguments: Sequence[str], workdir: pathlib.Path) -> Non
   """Runs launch.py to its end, in every process of the place; a finished run is left as it is.
 
   Raises:
-    RuntimeError: one of them failed; what it said is the message.
+    RuntimeError: a process failed; the message is its output.
   """
   with contextlib.ExitStack() as stack:
     processes = start(place, arguments, workdir)
@@ -67,14 +67,14 @@ def start(
   variables: Mapping[str, str] | None = None,
   host: str = 'localhost',
 ) -> list[subprocess.Popen]:
-  """Starts launch.py in every process of the place, each in a session of its own.
+  """Starts launch.py in every process of the place, each in its own session.
 
   Args:
-    place: where it runs.
-    arguments: of launch.py, but for the run directory and the place.
-    workdir: the run directory; what the processes say is in `log_of` it.
-    variables: of the environment, beside this process' own and those of the place.
-    host: by which the processes know this machine.
+    place: the place.
+    arguments: the arguments of launch.py, except the run directory and the place.
+    workdir: the run directory; the processes' output goes to `log_of` it.
+    variables: environment variables in addition to this process' own and the place's.
+    host: the name by which the processes know this machine.
   """
   port = free_port()
   workdir.parent.mkdir(parents=True, exist_ok=True)
@@ -96,24 +96,24 @@ def start(
 
 
 def log_of(workdir: pathlib.Path, index: int) -> pathlib.Path:
-  """Returns the file, beside the run directory, of what one of its processes says."""
+  """Returns the file, beside the run directory, for the output of one of its processes."""
   return workdir.with_name(f'{workdir.name}.{index}.log')
 
 
 def _end(process: subprocess.Popen) -> None:
-  """Ends a process and its children, where an error or Ctrl-C left them running."""
+  """Ends a process and its children if an error or Ctrl-C left them running."""
   if process.poll() is None:
     os.killpg(process.pid, signal.SIGTERM)
     process.wait()
 
 
 def call(place: Place, function: Callable, *arguments: Any) -> Any:
-  """Returns what the function returns in the first process of the place, having run in all.
+  """Calls a function in every process of the place; returns the first process' result.
 
   Args:
-    place: whose processes are started for this and end after it.
-    function: of a module, since other processes must find it.
-    *arguments: that pickle.
+    place: the place; its processes are started for this call and end after it.
+    function: a function of a module, since other processes must find it.
+    *arguments: its arguments, which must pickle.
   """
   context, port = multiprocessing.get_context('spawn'), free_port()
   with concurrent.futures.ProcessPoolExecutor(place.processes, mp_context=context) as pool:
@@ -126,7 +126,7 @@ def call(place: Place, function: Callable, *arguments: Any) -> Any:
 
 
 def _inside(place, index, port, function, arguments):
-  os.environ |= environment(place)  # read when JAX is first asked for a device
+  os.environ |= environment(place)  # JAX reads it when it is first asked for a device
   if place.processes == 1:
     return function(*arguments)
   hosts.join(hosts.Place(f'localhost:{port}', place.processes, index))
@@ -137,7 +137,7 @@ def _inside(place, index, port, function, arguments):
 
 
 def free_port() -> int:
-  """Returns a port of this machine that nobody listens on."""
+  """Returns a free port of this machine."""
   with socket.socket() as free:
     free.bind(('localhost', 0))
     return free.getsockname()[1]

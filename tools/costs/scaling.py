@@ -3,14 +3,15 @@
 python -m tools.costs.scaling [--models=lenet300,lenet5,vgg16] [--data=DIR] [--workdir=DIR]
     [--out=DIR]
 
-Every device gets the same batch, on one device and on eight (weak scaling); each place trains by
-`launch.py`, several times in turns. The times are those of its metrics.jsonl, of windows without a
-validation; the first window holds the compilation and is left out. Then shorter runs of one whole
-batch on one device, on eight and on two processes of four are compared loss by loss, and the bytes
-that a step averages are predicted from the parameters and read from each place's compiled program.
+Every device gets a batch of the same size, on one device and on eight (weak scaling); each place
+trains with `launch.py`, several times in turns. The times come from windows of metrics.jsonl
+without a validation; the first window includes the compilation and is left out. Then shorter runs
+with the same whole batch on one device, on eight and on two processes of four are compared loss by
+loss, and the bytes that a step averages are predicted from the parameters and read from each
+compiled program.
 
-A finished run below --workdir is not run again. Writes scaling.json, and README.md of it.
-Exit status: 1 where the losses or the bytes disagree.
+A finished run below --workdir is not run again. The program writes scaling.json, and README.md from
+it. Exit status: 1 if the losses or the bytes disagree.
 """
 
 import argparse
@@ -47,19 +48,19 @@ PLACES = (
   WHOLE,
 )
 COMPARED_STEPS, ALIKE_STEPS = 20, 10
-ALIKE = 1e-4  # relative; float32 sums in another order, until a unit turns on in one run only
+ALIKE = 1e-4  # relative; float32 sums differ in order, until a unit turns on in one run only
 
 
 class Case(NamedTuple):
   """A dense network to be trained. Its numbers are powers of two, so that windows divide epochs.
 
   Attributes:
-    arguments: of launch.py.
-    batch_size: examples of a step on each device.
-    window: steps between two lines of metrics, long enough to time.
-    examples: of an epoch; a multiple of eight batches.
-    has_batch_norm: whether its gradients are those of differences of large numbers, which rounding
-      reaches; then only losses before the first update must be the same.
+    arguments: the arguments of launch.py.
+    batch_size: examples per step on each device.
+    window: steps between two lines of metrics, enough to time.
+    examples: examples of an epoch; a multiple of eight batches.
+    has_batch_norm: whether its gradients go through differences of large numbers, which rounding
+      affects; then only losses before the first update must be equal.
   """
 
   arguments: tuple[str, ...]
@@ -95,7 +96,7 @@ CASES = {
 
 
 def arguments_of(case: Case, place: Place, data: str | None) -> list[str]:
-  """Returns the arguments of launch.py that hold for every run of a case in a place."""
+  """Returns the arguments of launch.py for every run of a case in a place."""
   return [
     *case.arguments,
     f'--config.batch_size={case.batch_size * place.shares}',
@@ -107,7 +108,7 @@ def arguments_of(case: Case, place: Place, data: str | None) -> list[str]:
 def train(
   case: Case, place: Place, data: str | None, workdir: pathlib.Path, steps: int, every: int, *more
 ) -> list[dict[str, Any]]:
-  """Trains so many steps with a line every so many; evaluates and saves at the end alone."""
+  """Trains a number of steps with a line every few; evaluates and saves only at the end."""
   epochs = steps * case.batch_size * place.shares / case.examples
   lengths = [
     f'--config.{field}={epochs}'
@@ -119,7 +120,7 @@ def train(
 
 
 def rates(lines: Sequence[Mapping[str, Any]]) -> list[float]:
-  """Returns the examples per second of the windows that hold nothing but training.
+  """Returns the examples per second of the windows that contain only training.
 
   Example:
     >>> rates([{'examples_per_second': rate} for rate in (1.0, 7.0, 8.0)])
@@ -134,7 +135,7 @@ def losses(lines: Sequence[Mapping[str, Any]]) -> list[float]:
 
 
 def largest_difference(some: Sequence[float], others: Sequence[float]) -> float:
-  """Returns the largest difference of two numbers in the same place, relative to the second.
+  """Returns the largest difference between numbers at the same place, relative to the second.
 
   Example:
     >>> largest_difference([1.0, 3.0], [1.0, 4.0])
@@ -186,7 +187,7 @@ def times(
 
 
 def with_ratios(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-  """Adds to each row its step over the first row's, as many times as it has shares of the batch."""
+  """Adds to each row its step time over the first row's times its shares of the batch."""
   first = rows[0]['step_seconds']
   return [{**row, 'of_ideal': row['step_seconds'] / (row['shares'] * first)} for row in rows]
 
@@ -196,7 +197,7 @@ def compare(case: Case, data: str | None, workdir: pathlib.Path) -> list[dict[st
   found = {}
   for place in (EIGHT, TWO_OF_FOUR, WHOLE):
     path = workdir / f'{place.label.replace(" ", "_").replace(",", "")}.compared'
-    # Or BatchNorm would see on one device other moments than on eight.
+    # Otherwise BatchNorm would have other moments on one device than on eight.
     synchronised = '--config.model.sync_batch_norm=True'
     lines = train(case, place, data, path, COMPARED_STEPS, 1, synchronised)
     found[place] = losses(lines)
@@ -213,7 +214,7 @@ def compare(case: Case, data: str | None, workdir: pathlib.Path) -> list[dict[st
 
 
 def disagreements(models: Sequence[Mapping[str, Any]]) -> list[str]:
-  """Returns a line for whatever is not as it must be."""
+  """Returns a line for everything that disagrees."""
   lines = []
   for model in models:
     for pair in model['compared']:

@@ -2,10 +2,11 @@
 
 python -m tools.costs.variational_costs [--models=lenet300,lenet5,vgg16] [--batch=64]
 
-Steps are forward, backward and Adam, in turns within one process, so that their ratios hold on a
-machine that is not quiet. With the noise drawn beforehand, as an argument of the step, what is left
-is the second linear map; what the drawing costs is the difference, and by generator beside it. The
-KL link is timed by itself over the same parameters, and set against the step that draws its noise.
+Steps consist of forward pass, backward pass and Adam, timed in turns within one process, so that
+their ratios hold on a machine that is not quiet. If the noise is drawn beforehand, as an argument
+of the step, only the second linear map remains; the difference is the cost of drawing, which is
+also given by generator. The KL link is timed alone over the same parameters and compared with the
+step that draws its noise.
 """
 
 import argparse
@@ -28,7 +29,7 @@ from sparsejax.nn import variational
 from tools import ROOT
 
 SHAPES = {'lenet300': (28, 28, 1), 'lenet5': (28, 28, 1)}
-TURNS, SECONDS = 7, 20.0  # of functions that are compared: as many turns as fit, and no fewer
+TURNS, SECONDS = 7, 20.0  # compared functions take at least these turns, or as many as fit
 GENERATORS = {
   'threefry, the older form (ours)': ('threefry2x32', variational.standard_normal),
   'threefry, partitionable': ('threefry2x32', jax.random.normal),
@@ -88,7 +89,7 @@ def training_step(name: str, family: str, batch: int):
 
 
 def drawn(noise):
-  """The function that draws, or one that hands out the arrays in their order."""
+  """The function that draws, or one that returns the given arrays in order."""
   if noise is None:
     return variational.standard_normal
   left = iter(noise)
@@ -126,7 +127,7 @@ def measure(name: str, batch: int) -> dict:
   seconds = medians(steps) | medians(links)
   for family in posterior.FAMILIES:
     drawing = seconds[f'{family}, drawing']
-    # Reading and writing the gradients is no part of it: in a chain that is one pass with Adam's.
+    # Reading and writing gradients does not count: in a chain that is one pass with Adam's.
     kl = seconds[f'{family} KL'] - seconds[f'{family} sum']
     rows[family] = {
       'step_seconds': drawing,

@@ -1,1 +1,1 @@
-"""The pages of results: their rows, what is kept of each, and what is made of it."""
+"""The pages of results: their rows, the kept files of each row, and the text made from them."""

@@ -1,24 +1,24 @@
-"""What a page of results is made of: its text, and its rows."""
+"""The description of a page of results: its text and its rows."""
 
 from typing import NamedTuple
 
 
 class Entry(NamedTuple):
-  """One row of a table: a config, what the command line changes of it, its seeds.
+  """One row of a table: a config, the command line's changes to it, and its seeds.
 
-  A row that `deploys` another's posterior has no training and no config of its own: its overrides
-  are those of `python -m sparsejax.deploy`. A row with a `trunk` goes on from the network of the
-  same seed of that row. Both need the other row's run first.
+  A row that `deploys` another's posterior has neither training nor a config of its own: its
+  overrides are those of `python -m sparsejax.deploy`. A row with a `trunk` continues from that
+  row's network of the same seed. Both need the other row's run first.
 
   Attributes:
-    label: its name, and its folder's.
-    config: a config's file, with its argument.
-    overrides: flags.
-    seeds: each is a run.
-    program: that trains it.
+    label: its name, and the name of its folder.
+    config: a config file with its argument.
+    overrides: the flags.
+    seeds: the seeds; each is a run.
+    program: the program that trains it.
     deploys: the label of the row whose posterior is deployed.
-    trunk: the label of the row whose network training goes on from.
-    seconds: that a run is expected to take, to be looked at where time is short.
+    trunk: the label of the row whose network training continues from.
+    seconds: the expected time of a run, which counts when time is short.
     tier: rows are trained in the order of their tiers' names, all seeds of one before the next.
   """
 
@@ -34,22 +34,23 @@ class Entry(NamedTuple):
 
   @property
   def needs(self) -> str:
-    """The label of the row that must be trained before this one; '' where there is none."""
+    """The label of the row that must be trained before this one, or ''."""
     return self.trunk or self.deploys
 
 
 class Page(NamedTuple):
-  """What README.md says above its table, and the rows.
+  """The text above the table of a README.md, and its rows.
 
   Attributes:
-    title: of the page.
-    text: above its table.
+    title: the title of the page.
+    text: the text above its table.
     entries: its rows.
-    lines: of each metrics.jsonl that is kept, about.
-    traces: a regular expression over rows: the first seed's trace is kept.
-    figure: the title of test error over compression, a line for each method; none without.
-    curves: (title, regular expression over rows), drawn by epoch.
-    runs: the folder of the runs, where it is another page's: what is in both is trained once.
+    lines: roughly how many lines of each metrics.jsonl are kept.
+    traces: a regular expression over rows; the first seed's trace of these is kept.
+    figure: the title of a figure of test error over compression, with a line for each method; ''
+      for no figure.
+    curves: (title, regular expression over rows) of the curves drawn by epoch.
+    runs: the folder of the runs if it is another page's; shared runs are trained once.
   """
 
   title: str

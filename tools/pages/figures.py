@@ -18,7 +18,7 @@ from sparsejax.reports.figures import dress
 from sparsejax.reports.figures import experiments as reports
 from sparsejax.reports.records import groups
 
-# Okabe and Ito's colours, told apart by colour-blind people; the markers tell them apart in print.
+# Okabe and Ito's colours, which colour-blind people can tell apart; in print the markers differ.
 STYLES = {
   'gradual': ('gradual magnitude', '#0072B2', 'o'),
   'rigl': ('RigL', '#D55E00', 's'),
@@ -36,12 +36,12 @@ PAPERS = (
 def error_over_compression(
   rows: Mapping[str, Sequence[pathlib.Path]], path: pathlib.Path, title: str
 ) -> None:
-  """Draws each method's means over seeds, with a bar of one standard deviation, and the dense run.
+  """Draws each method's means over seeds, with bars of one standard deviation, and the dense run.
 
   Args:
     rows: the summaries of each row, by its label `method_point`; 'dense' is the control.
-    path: of the PNG.
-    title: of the figure.
+    path: the path of the PNG.
+    title: the title of the figure.
   """
   figure, axes = plt.subplots(figsize=(7, 4.5), layout='constrained')
   found = {label: [json.loads(p.read_text()) for p in paths] for label, paths in rows.items()}
@@ -87,11 +87,11 @@ CURVES = (
 
 
 def over_epochs(columns: Mapping[str, Mapping[str, pathlib.Path]], path: pathlib.Path) -> None:
-  """Draws accuracy, KL and active weights over the epochs of runs that differ by one change each.
+  """Draws accuracy, KL and active weights over the epochs of runs that each differ by one change.
 
   Args:
     columns: {title: {row: metrics.jsonl}}, a column of panels for each title.
-    path: of the PNG.
+    path: the path of the PNG.
   """
   shape = (len(CURVES), len(columns))
   figure, axes = plt.subplots(*shape, figsize=(9, 8), sharex='col', squeeze=False)
@@ -106,7 +106,7 @@ def over_epochs(columns: Mapping[str, Mapping[str, pathlib.Path]], path: pathlib
         epochs, values = (np.array([line[x] for line in lines], float) for x in ('epoch', key))
         if key.startswith('train'):
           epochs, values = windows.equal(epochs, values)
-        marker = 'o' if len(epochs) == 1 else None  # of a posterior that was deployed again
+        marker = 'o' if len(epochs) == 1 else None  # for a posterior that was deployed again
         panel.plot(epochs, scale * values, style, marker=marker, color=colour, lw=1.3, label=label)
       panel.set(yscale=kind, ylabel=name)
       panel.grid(lw=0.4, alpha=0.5)
@@ -117,11 +117,11 @@ def over_epochs(columns: Mapping[str, Mapping[str, pathlib.Path]], path: pathlib
 
 
 def log_alpha(rows: Mapping[str, pathlib.Path], path: pathlib.Path) -> None:
-  """Draws where log alpha lies in each layer, with the threshold that was used and the suggested.
+  """Draws the histogram of log alpha in each layer, with the threshold used and the suggested one.
 
   Args:
-    rows: {row: summary.json}; of more than a page holds, the first few.
-    path: of the PNG.
+    rows: {row: summary.json}; if there are too many for a page, the first few are drawn.
+    path: the path of the PNG.
   """
   found = {label: json.loads(p.read_text())['log_alpha'] for label, p in rows.items()}
   configs = {label: json.loads(p.with_name('config.json').read_text()) for label, p in rows.items()}

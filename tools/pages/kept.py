@@ -1,4 +1,4 @@
-"""What is kept of each run, in a folder of its own below results/NAME, and where it is found."""
+"""The kept files of each run, in its own folder below results/NAME."""
 
 import json
 import pathlib
@@ -10,11 +10,11 @@ from tools.pages.entries import Entry
 from tools.pages.pages import PAGES
 
 RESULTS = ROOT / 'results'
-THRESHOLDS = 'thresholds.json'  # what validation said of a posterior's, by tools/thresholds.py
+THRESHOLDS = 'thresholds.json'  # tools/thresholds.py's validation figures of a posterior
 
 
 def commit_of(environment: dict[str, Any]) -> str:
-  """Returns the code that a figure is of.
+  """Returns the commit of the code that made a figure.
 
   Example:
     >>> commit_of({'git_commit': '0123456789', 'git_dirty': True})
@@ -25,7 +25,7 @@ def commit_of(environment: dict[str, Any]) -> str:
 
 
 def keep(name: str, runs: pathlib.Path, results: pathlib.Path | None = None) -> None:
-  """Copies what is kept of a page's finished runs into a folder of its name below `results`."""
+  """Copies the files to keep of a page's finished runs into the page's folder below `results`."""
   results = results or RESULTS
   page = PAGES[name]
   folder = runs / (page.runs or name)
@@ -54,7 +54,7 @@ def _copy(source: pathlib.Path, target: pathlib.Path, most: int, *, with_trace: 
 
 
 def thin(lines: list[str], most: int) -> list[str]:
-  """Returns the lines of evaluations, and every k-th of the others, about so many in all."""
+  """Returns the lines of evaluations and every k-th other line, about `most` in all."""
   evaluations = sum('validation_loss' in line for line in lines)
   every = -(-len(lines) // max(most - evaluations, 1))
   return [line for i, line in enumerate(lines) if i % every == 0 or 'validation_loss' in line]
@@ -65,14 +65,14 @@ def read(path: pathlib.Path) -> Any:
 
 
 def summaries(name: str, entry: Entry) -> list[pathlib.Path]:
-  """Returns the summary of each seed of a row that is there."""
+  """Returns the existing summaries of a row's seeds."""
   folder = RESULTS / name / entry.label
   paths = [folder / f'seed{seed}' / 'summary.json' for seed in entry.seeds]
   return [path for path in paths if path.exists()]
 
 
 def firsts(name: str, only: str = '') -> dict[str, pathlib.Path]:
-  """Returns the summary of the first seed of each row that the expression finds, by its label."""
+  """Returns the summary of the first seed of each row that matches the expression, by label."""
   entries = [entry for entry in PAGES[name].entries if re.search(only, entry.label)]
   found = {entry.label: summaries(name, entry)[:1] for entry in entries}
   return {label: path for label, paths in found.items() for path in paths}

@@ -118,20 +118,18 @@ NAMED = '--config.method=Bayesian compression (wrong variance)'
 PAGES = {
   'mnist_methods': Page(
     'Five ways to a sparse LeNet-300-100 on MNIST, and the best of them on LeNet-5',
-    'Every run of LeNet-300-100 has 36 epochs, the same initial weights for its seed, the same SGD '
-    '(learning rate 0.1 falling tenfold after 12 and 24 epochs, momentum 0.9, weight decay 5e-4) '
-    'and the same '
-    'split: 55,000 images train, 5,000 choose the network, the test set is read once. Gradual and '
-    'random pruning remove weights from epoch 3 to 22; RigL and SET are sparse from the first step '
-    'and exchange weights until epoch 27; L1 shrinks until epoch 18, and what is zero then stays '
-    'so. All of it is unstructured; biases (410) are not pruned and not counted in the '
-    'compression. Dynamic network surgery (Guo et al. 2016): 56x at 1.99 %; Sparse VD (Molchanov '
-    'et al. 2017): 68x at 1.92 %; pruning alone in Deep Compression (Han et al. 2015): 12x at '
-    '1.59 %. LeNet-5 is '
-    'pruned gradually in 45 epochs, on images shifted by up to two pixels; dynamic network '
-    'surgery: 108x at 0.91 %. Active is counted by value: some of the weights that SET grows never '
-    'leave zero, in fc1, where pixels that are always black give them no gradient, and in fc2 and '
-    'fc3 too.',
+    'Every run of LeNet-300-100 has 36 epochs, the same initial weights for its seed, the same '
+    'SGD (learning rate 0.1 falling tenfold after 12 and 24 epochs, momentum 0.9, weight decay '
+    '5e-4) and the same split: 55,000 images train, 5,000 choose the network, the test set is '
+    'read once. Gradual and random pruning remove weights from epoch 3 to 22; RigL and SET are '
+    'sparse from the first step and exchange weights until epoch 27; L1 shrinks weights until '
+    'epoch 18, and those that are zero then stay zero. All methods are unstructured; biases (410) '
+    'are not pruned and not counted in the compression. Dynamic network surgery (Guo et al. '
+    '2016): 56x at 1.99 %; Sparse VD (Molchanov et al. 2017): 68x at 1.92 %; pruning alone in '
+    'Deep Compression (Han et al. 2015): 12x at 1.59 %. LeNet-5 is pruned gradually in 45 epochs, '
+    'on images shifted by up to two pixels; dynamic network surgery: 108x at 0.91 %. Active '
+    'weights are counted by value: some of the weights that SET grows never leave zero, in fc1, '
+    'where pixels that are always black give them no gradient, and also in fc2 and fc3.',
     (
       *_methods(
         'lenet300',
@@ -145,12 +143,12 @@ PAGES = {
   ),
   'mnist_lobs': Page(
     'L-OBS on MNIST: surgery against zeroing the smallest weights',
-    'Dense training, one cut to 7 % of the weights, a short retraining. L-OBS moves the weights '
-    'that stay so that every layer answers as the dense network did; magnitude zeroes as many in '
-    'each layer, the smallest, at the same step. The dense rows are the controls of equal length. '
-    'Of LeNet-300-100: 30 epochs, the cut, 15 epochs of retraining; of LeNet-5: 12 and 3, without '
-    'shifted images. Dong et al. 2017: LeNet-300-100 1.76 % dense, 3.10 just cut, 1.82 retrained; '
-    'LeNet-5 1.27, 3.21, 1.27.',
+    'Dense training, one cut to 7 % of the weights, a short retraining. L-OBS moves the remaining '
+    'weights so that every layer answers as in the dense network; magnitude zeroes the smallest '
+    'weights, as many in each layer and at the same step. The dense rows are the controls of '
+    'equal length. LeNet-300-100 trains for 30 epochs before the cut and 15 after it; LeNet-5 for '
+    '12 and 3, without shifted images. Dong et al. 2017: LeNet-300-100 1.76 % dense, 3.10 just '
+    'cut, 1.82 retrained; LeNet-5 1.27, 3.21, 1.27.',
     (
       Entry('lenet300_dense', 'configs/lenet300_lobs.py:1.0', AT_30),
       Entry('lenet300_lobs', 'configs/lenet300_lobs.py', AT_30),
@@ -164,23 +162,23 @@ PAGES = {
   ),
   'mnist_bayesian': Page(
     'Posteriors over weights on MNIST: sparse variational dropout and Bayesian compression',
-    '59,000 images train, the network of the last step is deployed, the test set is read once, and '
-    'once more with weights of fewer bits. '
-    'Compression counts weights, not biases; with bits it is 32 bits of every weight over the bits '
-    'of those that are left. LeNet-5 has all 200 epochs by sparse variational dropout, once more '
-    'at three times the learning rate (3x), and in other rows 45, or 60 at that rate; by '
-    'the grouped priors the 100 epochs of the configs, 36, and 300, which began on a GPU and went '
-    'on on two cores. Until row 3x had trained, weights of sparse variational dropout whose log '
-    'alpha was below -8 had no gradient from the KL: 1,375 of 2,265 ended there. That of 120 '
-    'epochs has it, and a warm-up that begins as much earlier as its rate is higher. '
-    'The horseshoe of 100 epochs has thresholds read off the histograms of that '
-    'of 36, whose thresholds of 3 cut filters of conv1 that it needs; its posterior is deployed '
-    'again (again) with others, after 1.41 % of error on the test set, and that of 300 epochs with '
-    'those of the least validation loss. What else was looked at, on 1,000 validation images '
-    'alone, is in the last table. '
-    'Molchanov et al. 2017: LeNet-300-100 68x at 1.92 %, LeNet-5 280x at 0.75 %. Louizos et '
-    'al. 2017, normal-Jeffreys: 278-98-13 at 1.8 %, 9x, 36x with bits; 8-13-88-13 at 1.0 %, '
-    '108x, 361x; horseshoe: 311-86-14 at 1.8 %, 9x, 23x; 5-10-76-16 at 1.0 %, 156x, 419x.',
+    '59,000 images train, the network of the last step is deployed, and the test set is read '
+    'once, and once more with weights of fewer bits. Compression counts weights, not biases; with '
+    'bits it is 32 bits for every weight over the bits of the remaining ones. By sparse '
+    'variational dropout LeNet-5 trains for all 200 epochs, once more at three times the learning '
+    'rate (3x), and in other rows for 45 epochs, or 60 at that rate; by the grouped priors it '
+    'trains for the 100 epochs of the configs, for 36, and for 300, which began on a GPU and '
+    'continued on two cores. Until row 3x had trained, weights of sparse variational dropout '
+    'whose log alpha was below -8 had no gradient from the KL: 1,375 of 2,265 ended there. The '
+    'row of 120 epochs has this gradient, and a warm-up that begins earlier in proportion to its '
+    'higher rate. The horseshoe of 100 epochs takes its thresholds from the histograms of the run '
+    'of 36 epochs; the thresholds of 3 in that run cut filters of conv1 that it needs. The '
+    'posterior of 100 epochs is deployed again (again) with other thresholds, after an error of '
+    '1.41 % on the test set, and that of 300 epochs with the thresholds of the least validation '
+    'loss. The last table has what else was tried, on 1,000 validation images only. Molchanov et '
+    'al. 2017: LeNet-300-100 68x at 1.92 %, LeNet-5 280x at 0.75 %. Louizos et al. 2017, '
+    'normal-Jeffreys: 278-98-13 at 1.8 %, 9x, 36x with bits; 8-13-88-13 at 1.0 %, 108x, 361x; '
+    'horseshoe: 311-86-14 at 1.8 %, 9x, 23x; 5-10-76-16 at 1.0 %, 156x, 419x.',
     (
       Entry('lenet300_sparse_vd', 'configs/lenet300_sparse_vd.py'),
       Entry('lenet300_bc_gnj', 'configs/lenet300_bc_gnj.py'),
@@ -213,18 +211,18 @@ PAGES = {
   'ablations_kl': Page(
     'What kept posteriors from working in 2017: two faults, one at a time',
     'On 13 October 2017 the log found that variational dropout zeroed every weight, and did not '
-    'find why: its KL was divided by the number of batches, not of examples, and weighed in full '
-    'from the first step. On 2 February 2018 the variances of its posteriors were wrong: the KL '
-    'took log-variances for log standard deviations. Every row of sparse variational dropout '
-    '(LeNet-300-100 on MNIST, 40 epochs) is the right recipe but for what its name says; in '
-    'batches of 100 a KL over batches is 100 times as strong. The rows of Bayesian compression '
-    '(gnj: normal-Jeffreys, 40 epochs) differ in how the KL of the weights reads their variances; '
-    'the KL that is drawn is the one that each was trained by. '
-    'What it shows: weighed in full from the first step the right KL too zeroes every weight, so '
-    'what brings it back is the warm-up; warmed up, a KL over batches leaves 278 weights and 10 % '
-    'of error, so both faults count. The three runs with the wrong variance have 2.4 to 2.6 % of '
-    'error, the one with the right has 2.1 %, and prune somewhat more: by itself it is no reason '
-    'for what failed.',
+    'find out why: its KL was divided by the number of batches, not of examples, and had its full '
+    'weight from the first step. On 2 February 2018 the variances of its posteriors were wrong: '
+    'the KL took log-variances for log standard deviations. Every row of sparse variational '
+    'dropout (LeNet-300-100 on MNIST, 40 epochs) follows the right recipe except for what its '
+    'name says; in batches of 100 a KL over batches is 100 times as strong. The rows of Bayesian '
+    'compression (gnj: normal-Jeffreys, 40 epochs) differ in how the KL of the weights reads '
+    'their variances; the KL in the figure is the one that each row was trained with. The result: '
+    'with its full weight from the first step even the right KL zeroes every weight, so the '
+    'warm-up is what saves it; with a warm-up, a KL over batches leaves 278 weights and an error '
+    'of 10 %, so both faults matter. The three runs with the wrong variance have an error of 2.4 '
+    'to 2.6 %, the one with the right variance has 2.1 %, and the three prune somewhat more: this '
+    'fault alone does not explain what failed.',
     (
       Entry('sparse_vd', 'configs/lenet300_sparse_vd.py', ABLATED),
       Entry('batches_at_once', 'configs/lenet300_sparse_vd.py:100', (*ABLATED, _at_once(100))),
@@ -244,19 +242,20 @@ PAGES = {
   ),
   'cifar10_bayesian': Page(
     'Bayesian compression on CIFAR-10, shortened to what two CPU cores train in an hour',
-    "The KL's weight rises over the first third of a run, the learning rate falls to 0 over the "
-    'last half (dense: tenfold every ten epochs); the test set is read once, whole. allconv: the '
-    'first 10,000 training images, 2,000 to validate, 30 epochs of 180. The log, on all images '
-    'and with variances that it found wrong afterwards: 89 % dense, 85 % at a tenth of the KL, 71 '
-    '% at all of it. In these 2,340 steps next to no filter is let go of. VGG16 and ResNet50, 1/8 '
-    'and 1/16 as wide as they should be: 5,000 images, 1,000 to validate, batches of 32, 40 '
-    'epochs at three times the rate and 20 at six times, so that filters have the steps to leave. '
-    'Over so few images all of the KL (vgg16_bc_1.0) outweighs what the filters know; of '
-    'ResNet50, at 0.3 of it, whole residual blocks go. The figures of the tables are of the '
-    "delivered network, whose BatchNorm's averages are taken anew without noise, on images that "
-    'are not augmented. In the traces of allconv_bc and vgg16_bc validation is by the averages of '
-    'the noisy network; at the end, by these and by the others: allconv 73.8 and 71.3 % at a '
-    'tenth of the KL, 71.9 and 70.3 % at all of it, VGG16 60.1 and 63.0 %, 17.5 and 36.3 %.',
+    "The KL's weight rises over the first third of a run, and the learning rate falls to 0 over "
+    'the last half (dense: tenfold every ten epochs); the whole test set is read once. allconv: '
+    'the first 10,000 training images, 2,000 to validate, 30 epochs of 180. The log, on all '
+    'images and with variances that it later found to be wrong: 89 % dense, 85 % with a tenth of '
+    'the KL, 71 % with all of it. In these 2,340 steps hardly any filter is removed. VGG16 and '
+    'ResNet50, 1/8 and 1/16 as wide as they should be: 5,000 images, 1,000 to validate, batches '
+    'of 32, 40 epochs at three times the rate and 20 at six times, so that filters have enough '
+    'steps to be removed. With so few images all of the KL (vgg16_bc_1.0) outweighs what the '
+    'filters know; in ResNet50, at 0.3 of it, whole residual blocks are removed. The figures in '
+    'the tables are of the delivered network, whose BatchNorm averages are recomputed without '
+    'noise, on images that are not augmented. In the traces of allconv_bc and vgg16_bc validation '
+    'uses the averages of the noisy network; at the end, with these and with the recomputed ones: '
+    'allconv 73.8 and 71.3 % with a tenth of the KL, 71.9 and 70.3 % with all of it, VGG16 60.1 '
+    'and 63.0 %, 17.5 and 36.3 %.',
     (
       Entry('allconv_dense', 'configs/allconv_dense.py', DENSE_30, (0,)),
       Entry('allconv_bc_0.1', 'configs/allconv_bc.py:0.1', BAYESIAN_30, (0,)),
@@ -272,10 +271,10 @@ PAGES = {
     'Deep Compression on MNIST',
     'Weights are kernels, as the papers count them; compression = weights / active weights. '
     'Han et al. 2015, pruning alone: LeNet-300-100 12x at 1.59 % test error, LeNet-5 12x at '
-    '0.77 % (all three stages, with fewer bits a weight: 40x at 1.58 %, 39x at 0.74 %); dynamic '
+    '0.77 % (all three stages, with fewer bits per weight: 40x at 1.58 %, 39x at 0.74 %); dynamic '
     'network surgery: 56x at 1.99 % and 108x at 0.91 %. 55,000 images train, 5,000 choose the '
     'network, the test set is read once. LeNet-5 sees its training images shifted by up to two '
-    'pixels, as the papers did not; the last row is without.',
+    'pixels, unlike in the papers; the last row has no shifts.',
     (
       Entry('lenet300_dc_12x', 'configs/lenet300_dc.py'),
       Entry('lenet300_dc_56x', 'configs/lenet300_dc.py:0.0178'),
@@ -293,9 +292,9 @@ PAGES = {
   'cifar10_shortened': Page(
     'CIFAR-10, shortened to what two CPU cores train in minutes',
     'The first 10,000 training images, 15 epochs, the learning rate falling tenfold every 5, the '
-    'cut at epoch 5; 2,000 images choose the network, the test set is read once, whole. These runs '
-    'show that a network trains, is cut and recovers; their accuracies compare with nothing at '
-    'full size. The butterflies are a quarter and an eighth as wide as they should be.',
+    'cut at epoch 5; 2,000 images choose the network, the whole test set is read once. These runs '
+    'show that a network trains, is cut and recovers; their accuracies cannot be compared with '
+    'any at full size. The butterflies are a quarter and an eighth as wide as they should be.',
     (
       Entry('allconv_threshold', 'configs/allconv_dc.py', CUT, (0,)),
       Entry(

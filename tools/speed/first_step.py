@@ -1,4 +1,4 @@
-"""Trains as launch.py does until the first step is done, and then prints the time.
+"""Trains like launch.py until the first step is done, then prints the time.
 
 python tools/speed/first_step.py --config=configs/quickstart.py --workdir=DIR ...
 """
@@ -19,14 +19,14 @@ train_calls = parallel.train_calls
 
 
 def until_first_step(step, *, convolutional):
-  """Takes the place of `parallel.train_calls`; what it returns makes one step and ends all."""
+  """Replaces `parallel.train_calls`; the function that it returns makes one step and exits."""
   run = train_calls(step, convolutional=convolutional)
 
   def run_once(state, data, order, count):
     del count
     jax.block_until_ready(next(run(state, data, order, 1)))
     print(time.time(), flush=True)
-    os._exit(0)  # what ends a run in order belongs to no start
+    os._exit(0)  # an orderly end is no part of a start
 
   return run_once
 

@@ -1,13 +1,13 @@
-"""Measures the training step of five networks, before and after, beside PyTorch's, and a start.
+"""Measures the training step of five networks, before and after, against PyTorch's, and a start.
 
 python -m tools.speed.speed --torch-python=PYTHON [--data=DIR] [--device=gpu] [--only=EXPRESSION]
 
-Every row is `python -m sparsejax.benchmark` in a process of its own: against PyTorch, and most rows
-once more with `--plain`, which is what XLA makes on CPU of ordinary layers. Rows of a processor
-with other vectors are left out, and named. `--only=startup` measures nothing but the time to import
-the library and to make a run's first step. What is in results/speed already is not measured again,
-so the command can be killed and started anew; remove a file to have it measured once more.
-README.md there is made of these files and of `ROWS` alone (`--collect` makes it without measuring).
+Every row is `python -m sparsejax.benchmark` in its own process: against PyTorch, and for most rows
+again with `--plain`, which is what XLA makes of ordinary layers on CPU. Rows for a processor with
+other vectors are left out and named. `--only=startup` measures only the time to import the library
+and to make a run's first step. Rows that are already in results/speed are not measured again, so
+the command can be killed and started again; remove a file to measure it again. README.md there is
+made only from these files and `ROWS` (`--collect` makes it without measuring).
 """
 
 import argparse
@@ -24,7 +24,7 @@ from tools.pages import kept
 from tools.speed import speed_page, startup
 from tools.speed.speed_page import FOLDER, PLAIN, ROWS, STARTUP, Row
 
-# What JAX is told, so that a GPU that is not there is an error; on CPU there may be one as well.
+# JAX's platforms: a missing GPU must be an error, and on CPU a GPU may exist as well.
 PLATFORMS = {'cpu': 'cpu', 'gpu': 'cuda'}
 LEFT_OUT = ('timed', 'program_flops', 'width', 'layers')
 DIGITS = 4
@@ -56,7 +56,7 @@ def measure(row: Row, arguments: argparse.Namespace, *, plain: bool) -> bool:
 
 
 def measure_startup(rounds: int) -> bool:
-  """Measures how soon a process is at work; returns whether it ended well."""
+  """Measures how fast a process starts; returns whether that ended well."""
   target = FOLDER / f'{STARTUP}.json'
   if target.exists():
     return True
@@ -72,7 +72,7 @@ def measure_startup(rounds: int) -> bool:
 
 
 def thin(figures):
-  """Returns what is kept of a benchmark's figures, every time and rate to four digits.
+  """Returns the part of a benchmark's figures to keep, with times and rates to four digits.
 
   Example:
     >>> thin({'step_seconds': 0.123456, 'memory': {'peak_bytes': 123456}, 'timed': 'what'})
@@ -86,7 +86,7 @@ def thin(figures):
 
 
 def measure_all(arguments: argparse.Namespace) -> bool:
-  """Measures what is asked for, and writes the page after each; returns whether all ended well."""
+  """Measures the chosen rows, writing the page after each; returns whether all ended well."""
   all_well = True
   if arguments.device == 'cpu' and re.search(arguments.only, STARTUP):
     all_well &= measure_startup(arguments.rounds)

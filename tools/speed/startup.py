@@ -1,4 +1,4 @@
-"""Measures how soon the library is imported, and how soon a run has made its first step."""
+"""Measures the time to import the library, and the time to a run's first step."""
 
 import os
 import pathlib
@@ -20,9 +20,9 @@ print(time.perf_counter() - begun)"""
 
 
 def measure(rounds: int) -> dict[str, Any]:
-  """Returns the medians over so many rounds of fresh processes, with their extremes.
+  """Returns the medians over rounds of fresh processes, with their extremes.
 
-  A first round is left out: it reads the files from disk and writes Python's bytecode.
+  An extra first round does not count, since it reads the files from disk and writes bytecode.
   """
   times = [one_round() for _ in range(rounds + 1)][1:]
   by_name = {name: [row[name] for row in times] for name in times[0]}
@@ -48,11 +48,11 @@ def to_first_step(workdir: pathlib.Path, cache: str) -> float:
   """Returns the seconds from the start of a process to the end of its run's first step.
 
   Args:
-    workdir: the run directory, a new one.
+    workdir: a new run directory.
     cache: the folder of compiled programs.
   """
   command = ['tools/speed/first_step.py', f'--config={CONFIG}', f'--workdir={workdir}']
-  begun = time.time()  # of the same clock as the other process'
+  begun = time.time()  # the same clock as in the other process
   return float(_last_line(command, JAX_COMPILATION_CACHE_DIR=cache)) - begun
 
 
