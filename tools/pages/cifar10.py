@@ -1,13 +1,13 @@
 """The rows of the pages on CIFAR-10 at full size, in the order of their worth.
 
-Tiers: GPU is for one alone; A to D are for processors, all of one before the next.
+The tier GPU needs a GPU; A to D are for CPUs, all rows of one tier before the next.
 """
 
 from tools.pages.entries import Entry, Page
 
 GPU = 'GPU'
 SHORT = 'configs/cifar10_short.py'
-ON_GPU = (  # neither of the latter makes another experiment
+ON_GPU = (  # the last two do not change the experiment
   '--config.model.dtype=bfloat16',
   '--config.log.every_steps=156',  # two lines an epoch
   '--config.log.checkpoint_every_epochs=10',
@@ -47,7 +47,7 @@ def _cut_exactly(model, tier, seeds, width=0):
 
 
 def _on_kernels(model, tier, seeds):
-  """What spares BatchNorm and biases: gradual pruning of kernels, ERK densities."""
+  """Rows that spare BatchNorm and biases: gradual pruning of kernels to ERK densities."""
   return tuple(
     _short(model, 'gradual', OF_ALL[n], name=n, trunk='trunk', tier=tier, seeds=seeds)
     for n in ('1_percent', '0.1_percent')

@@ -1,4 +1,4 @@
-"""The README.md of the page on CIFAR-10, made of the kept files alone."""
+"""The README.md of the page on CIFAR-10, made only from the kept files."""
 
 import statistics
 from collections.abc import Iterable, Mapping, Sequence
@@ -14,18 +14,18 @@ FOLDER = kept.RESULTS / cifar10_rows.PAGE
 NETWORKS = ('vgg16', 'mobilenet', 'resnet20', 'resnet50_width16', 'resnet50_width32', 'resnet50')
 POINTS = ('5_percent', '1_percent', '0.5_percent', '0.1_percent')
 INTRODUCTION = """\
-Whole networks, all images. 45,000 images train, 5,000 choose the network by its accuracy, the test
-set is read once. Augmentation is a crop from 4 pixels of padding and a flip; vgg16 and resnet50
-have label smoothing of 0.1 and a square of 8 pixels cut out too. A dense **trunk** of each seed is
-trained for 30 epochs; what starts dense goes on from it for 20 more, and `control` is that without
-a cut. What starts sparse, and `dense`, has 50 epochs from scratch.
-[The trials](../cifar10_trials/README.md) have what these rates were chosen by. Rows of 180 epochs
-are for a GPU, in bfloat16: 40,000 images, the log's own recipe.
+Whole networks, all images. 45,000 images train, 5,000 choose the network by its accuracy, and the
+test set is read once. Augmentation is a crop from 4 pixels of padding and a flip; vgg16 and
+resnet50 also have label smoothing of 0.1 and a cutout of 8 pixels. A dense **trunk** of each seed
+is trained for 30 epochs; methods that start dense continue from it for 20 more, and `control` does
+so without a cut. Methods that start sparse, and `dense`, train for 50 epochs from scratch. [The
+trials](../cifar10_trials/README.md) show how these rates were chosen. Rows of 180 epochs are for a
+GPU, in bfloat16: 40,000 images, the log's own recipe.
 
 Epochs, hours and training FLOPs are those of a row and its trunk together. Training FLOPs are six
-for each multiply-accumulate of a weight that is not zero: what training would cost where zeros
-were skipped; here they are not. Weights are kernels; scales are BatchNorm's; a layer is emptied
-when it has no weight left. Compression is weights over active weights, speed-up theoretical:
+for each multiply-accumulate of a non-zero weight: what training would cost if zeros were skipped;
+here they are not. Weights are kernels; scales are BatchNorm's; a layer is emptied when it has no
+weight left. Compression is weights over active weights; the speed-up is theoretical:
 multiply-accumulates over active ones. Deviations are over seeds.
 """.replace('\n', ' ').replace('  ', '\n\n')
 
@@ -61,7 +61,7 @@ def _paragraphs(text: str) -> list[str]:
 
 
 def _pictures(names: Iterable[str]) -> list[str]:
-  """The lines that show those figures of the page that there are."""
+  """The lines that show the existing figures of the page."""
   there = [name for name in names if (FOLDER / name).exists()]
   return [f'![{name.removesuffix(".png").replace("_", " ")}]({name})\n' for name in there]
 
@@ -105,14 +105,14 @@ def _cells(row: Row) -> str:
 
 
 def _method(row: Row) -> str:
-  """The method as the config has it; what keeps everything is the control of those that cut."""
+  """The method, as in the config; a row that keeps everything is the control of rows that cut."""
   run = row.runs[0]
   is_control = (run.config.get('prune') or {}).get('density') == 1
   return 'none, a control' if is_control else run.summary['method']
 
 
 def allocation(config: Mapping) -> str:
-  """Returns how a config shares out what stays, and among which parameters."""
+  """Returns how a config allocates the remaining weights, and among which parameters."""
   prune = config.get('prune')
   if prune is None or prune['density'] == 1.0:
     return '-'
@@ -123,7 +123,7 @@ def allocation(config: Mapping) -> str:
 
 
 def _beside_the_log(rows: Mapping[str, Row]) -> list[str]:
-  """What the log had at its four points, and what one cut and gradual pruning have here."""
+  """The log's accuracies at its four points, and those of one cut and gradual pruning here."""
   head = (
     'network | active | log, validation, % | one cut of all parameters: validation, % | test, % | '
     'gradual, kernels, ERK: test, %'
@@ -147,7 +147,7 @@ def _beside_the_log(rows: Mapping[str, Row]) -> list[str]:
 
 
 def _first(rows: Mapping[str, Row], *labels: str) -> Row | None:
-  """The first of some rows that has a run, else the first that there is."""
+  """The first of some rows that has a run, else the first that exists."""
   there = [rows[label] for label in labels if label in rows]
   return next((row for row in there if row.runs), there[0] if there else None)
 
@@ -182,7 +182,7 @@ def _questions(rows: Mapping[str, Row]) -> list[str]:
 
 
 def _narrow(rows: Mapping[str, Row]) -> list[str]:
-  """Dense networks of less width among pruned ones, of each model the largest first."""
+  """Narrower dense networks among pruned ones, for each model the largest first."""
   models = {label.partition('_')[0] for label in rows if _is_narrow(label) and rows[label].runs}
   shown = []
   for label, row in rows.items():
@@ -226,7 +226,7 @@ def _emptied(row: Row) -> str:
 
 
 def _scales(rows: Mapping[str, Row]) -> list[str]:
-  """What a rank over all parameters leaves of weights and scales, and what sparing scales does."""
+  """What a rank over all parameters leaves of weights and scales; the effect of sparing scales."""
   labels = [f'{network}_exact_{p}' for network in NETWORKS[:3] for p in POINTS]
   labels += [f'mobilenet_exact_{p}_scales_stay' for p in ('0.5_percent', '0.1_percent')]
   found = [rows[label] for label in labels if rows[label].runs]
@@ -243,7 +243,7 @@ def _scales(rows: Mapping[str, Row]) -> list[str]:
 
 
 def _after_the_cut(rows: Mapping[str, Row]) -> list[str]:
-  """Just after the cut and at the end: what is not zero, and what is above 1e-3, as in the log."""
+  """Shares not zero and above 1e-3, just after the cut and at the end, as in the log."""
   head = (
     'row | not zero: after the cut | at the end | above 1e-3: after the cut | least | at the end'
   )
@@ -260,7 +260,7 @@ def _after_the_cut(rows: Mapping[str, Row]) -> list[str]:
 
 
 def _machines(rows: Iterable[Row]) -> list[str]:
-  """A line for each machine that runs were on, with the code."""
+  """A line for each machine that runs used, with the code."""
   commits: dict[str, set[str]] = {}
   for row in rows:
     for start in (start for run in row.runs for start in run.starts):

@@ -1,4 +1,4 @@
-"""What the page on CIFAR-10 says of a row: figures of its kept runs, those of its trunk added."""
+"""The figures of a row of the page on CIFAR-10: those of its kept runs, with its trunk's added."""
 
 import functools
 import json
@@ -11,28 +11,28 @@ from tools.pages.entries import Entry
 from tools.pages.pages import PAGES
 
 PAGE = 'cifar10'
-A_PASS, PASSES = 2, 3  # FLOPs of a multiply-accumulate; forward, and back to inputs and to kernels
+A_PASS, PASSES = 2, 3  # FLOPs per multiply-accumulate; forward pass, input and kernel gradients
 
 
 class Kept(NamedTuple):
-  """What is kept of one run."""
+  """The kept files of one run."""
 
   summary: Mapping[str, Any]
   config: Mapping[str, Any]
-  lines: Sequence[Mapping[str, Any]]  # those with an evaluation in them
+  lines: Sequence[Mapping[str, Any]]  # the lines with an evaluation
   starts: Sequence[Mapping[str, Any]]
 
   @property
   def hours(self) -> float:
-    """That training took."""
+    """The hours that training took."""
     return self.summary['seconds'] / 3600
 
   @property
   def training_flops(self) -> float:
-    """What training costs where zeros are skipped in all three passes: 6 a multiply-accumulate.
+    """The cost of training if all three passes skip zeros: 6 per multiply-accumulate.
 
-    An exchange's dense gradients are not counted. A layer with a posterior computes two results,
-    and skips nothing.
+    The dense gradients of an exchange are not counted. A layer with a posterior computes two
+    results and skips nothing.
     """
     if self.config['layers'] != 'deterministic':
       return 2 * PASSES * A_PASS * self.summary['macs'] * self.lines[-1]['examples']
@@ -45,12 +45,12 @@ class Kept(NamedTuple):
 
   @property
   def layers_emptied(self) -> int:
-    """How many layers have no weight left."""
+    """The number of layers without a weight left."""
     return sum(layer['active_weights'] == 0 for layer in self.summary['layers'].values())
 
 
 class Row(NamedTuple):
-  """A row of the page with its runs, and those that they go on from."""
+  """A row of the page with its runs, and the runs that they continue from."""
 
   entry: Entry
   runs: tuple[Kept, ...]
@@ -58,30 +58,30 @@ class Row(NamedTuple):
 
   @property
   def network(self) -> str:
-    """The model; of resnet50, whose full width is for a GPU, its width too."""
+    """The model, with its width for resnet50, whose full width is for a GPU."""
     model, width, *_ = self.entry.label.split('_')
     return f'{model}_{width}' if model == 'resnet50' and width.startswith('width') else model
 
   def values(self, name: str) -> list[float]:
-    """A figure of each run's summary; of a run's own, one of `Kept`'s."""
+    """A figure of each run, from its summary or from `Kept`."""
     return [
       getattr(run, name) if hasattr(run, name) else float(run.summary[name]) for run in self.runs
     ]
 
   def whole(self, name: str) -> list[float]:
-    """A cost of each run with that of its trunk."""
+    """A cost of each run, including its trunk's."""
     before = [getattr(trunk, name) for trunk in self.trunks] or [0.0] * len(self.runs)
     return [a + b for a, b in zip(before, self.values(name), strict=True)]
 
   @property
   def epochs(self) -> float:
-    """Of training, the trunk's among them."""
+    """The epochs of training, including the trunk's."""
     return self.runs[0].summary['epochs'] + (self.trunks[0].summary['epochs'] if self.trunks else 0)
 
 
 @functools.cache
 def read(folder: pathlib.Path) -> Kept:
-  """Returns what is kept in the folder of a run."""
+  """Returns the kept files in the folder of a run."""
   config, summary, starts = (
     kept.read(folder / f'{name}.json') for name in ('config', 'summary', 'environment')
   )
@@ -90,7 +90,7 @@ def read(folder: pathlib.Path) -> Kept:
 
 
 def rows() -> dict[str, Row]:
-  """Returns the rows of the page by label, with the runs that are there."""
+  """Returns the rows of the page by label, with the existing runs."""
   found = {}
   for entry in PAGES[PAGE].entries:
     folders = [path.parent for path in kept.summaries(PAGE, entry)]

@@ -1,4 +1,4 @@
-"""The README.md of a page and its figures, made of the kept files alone."""
+"""The README.md of a page and its figures, made only from the kept files."""
 
 import math
 import pathlib
@@ -58,7 +58,7 @@ def text_of(name: str, drawn: Sequence[str]) -> str:
   """Returns the page's text.
 
   Args:
-    name: of the page.
+    name: the name of the page.
     drawn: the files of its figures.
   """
   if name in OWN:
@@ -84,7 +84,7 @@ def text_of(name: str, drawn: Sequence[str]) -> str:
 
 
 def _posteriors(found) -> list[str]:
-  """What variational runs have beside the others: units kept, bits, and the figures with bits."""
+  """The extra table of variational runs: units kept, bits, and the figures with bits."""
   head = (
     'run | seed | units kept by layer | bits by layer | compression | with bits | '
     'test error, % | with bits'
@@ -105,7 +105,7 @@ def _posteriors(found) -> list[str]:
 
 
 def _tried(folder: pathlib.Path, page) -> list[str]:
-  """Of rows whose thresholds were chosen, what validation said of each combination."""
+  """The validation figures of each combination tried, for rows whose thresholds were chosen."""
   rows = []
   for entry in page.entries:
     file = folder / entry.label / kept.THRESHOLDS
@@ -161,7 +161,7 @@ def _runs(found) -> list[str]:
 
 
 def _machines(summaries: Sequence[pathlib.Path]) -> list[str]:
-  """A sentence for each machine that runs were on, with the code: one may go on elsewhere."""
+  """A sentence for each machine that runs used, with the code; a run may continue elsewhere."""
   commits: dict[str, set[str]] = {}
   for summary in summaries:
     for start in kept.read(summary.with_name('environment.json')):
@@ -181,7 +181,7 @@ def _devices(start) -> str:
 
 
 def kinds_of(start: Mapping[str, Any]) -> str:
-  """What the devices of an environment are; '' for those of a processor, which it names itself.
+  """The kinds of an environment's devices; '' for a CPU, which the environment names itself.
 
   Example:
     >>> kinds_of({'backend': 'gpu', 'devices': ['a chip', 'a chip']})

@@ -1,4 +1,4 @@
-"""What tools/speed/speed.py measures, and the README.md that is made of its figures."""
+"""The rows that tools/speed/speed.py measures, and the README.md made from its figures."""
 
 from typing import Any, NamedTuple
 
@@ -12,19 +12,19 @@ MIB = 2**20
 
 
 class Row(NamedTuple):
-  """A training step to be measured.
+  """A training step to measure.
 
-  name: of the row and its files.
-  config: of configs/.
-  batch_size: of a step.
-  options: others of the benchmark's.
+  name: the name of the row and its files.
+  config: a config in configs/.
+  batch_size: examples per step.
+  options: further options of the benchmark.
   device: `cpu` or `gpu`.
-  has_peer: whether PyTorch is timed beside it.
+  has_peer: whether PyTorch is timed too.
   has_plain: whether the plain formulation is measured, on CPU.
-  vectors: the processor's, as a result names them; '' for any machine.
-  rounds: the most there are.
-  gained: the reason for what is faster than the plain formulation.
-  missing: the reason for what is slower than PyTorch, or than the machine could.
+  vectors: the processor's vectors, as a result names them; '' for any machine.
+  rounds: the most rounds.
+  gained: why it is faster than the plain formulation.
+  missing: why it is slower than PyTorch, or than the machine could be.
   """
 
   name: str
@@ -40,15 +40,15 @@ class Row(NamedTuple):
   missing: str = ''
 
   def runs_on(self, device: str, processor: str) -> bool:
-    """Returns whether the row is of such a machine."""
+    """Returns whether the row is for such a machine."""
     return self.device == device and processor.endswith(self.vectors)
 
   def plain_too(self) -> tuple[bool, ...]:
-    """Returns of which formulations the row is, as the option `--plain`."""
+    """Returns the formulations of the row, as values of the option `--plain`."""
     return (False, True) if self.device == 'cpu' and self.has_plain else (False,)
 
   def command(self) -> list[str]:
-    """Returns the benchmark's command, but for what only a machine knows."""
+    """Returns the benchmark's command, without the parts that only a machine knows."""
     options = f'--config.batch_size={self.batch_size}', *self.options
     return ['-m', 'sparsejax.benchmark', f'--config=configs/{self.config}.py', *options]
 
@@ -151,34 +151,34 @@ ROWS = (
 HEAD = """# Speed: the training step before and after, beside PyTorch's
 
 Whole training steps on data that lie on the device: batch, augmentation, both passes, the chain.
-*Plain* is what XLA makes on CPU of ordinary layers (`--plain`); an accelerator gets it anyway. What
-is compared with PyTorch is timed in turns within one run, plain in a run of its own. PyTorch's is
-the fastest of its four ways, eager and `torch.compile`, contiguous and channels-last, without the
-links of sparsity. `products` is the machine's own rate of large matrix products, measured beside
-the step, and `utilisation` the share of it, in the operations of the plain formulation; `chain
-overhead` is the step over that without the links of sparsity, where there are any. Times are
-medians of so many rounds.
+*Plain* is what XLA makes of ordinary layers on CPU (`--plain`); an accelerator gets it anyway. Our
+steps and PyTorch's are timed in turns within one run, plain ones in a run of their own. PyTorch's
+figure is the fastest of its four variants (eager and `torch.compile`, contiguous and
+channels-last), without sparsity. `products` is the machine's own rate of large matrix products,
+measured in the same run, and `utilisation` the share of it that the step reaches, in the operations
+of the plain formulation; `chain overhead` is the time of the step over that without sparsity
+transformations, if the chain has any. Times are medians over the given rounds.
 
-Machines are of three kinds: two cores with AVX-512, of about 400 GFLOP/s in products; two with
-AVX2, of about 110, whose rows say `avx2`; and a GPU, whose rows say `gpu`, in bfloat16. Speeds
-compare within one kind. Plain, and the times in the reasons for rows that name neither, are of the
-first.
+There are three kinds of machines: two cores with AVX-512, at about 400 GFLOP/s in products; two
+with AVX2, at about 110, whose rows say `avx2`; and a GPU, whose rows say `gpu`, in bfloat16.
+Compare speeds only within one kind. Plain, and the times in the reasons for rows that name neither,
+are from the first kind.
 """
 GPU_RUN = """A row for a GPU is measured there by `python -m tools.speed.speed --device=gpu
 --torch-python=PYTHON`; whole trainings there have [a page of their own](../cifar10/README.md)."""
 GPU_ROWS = """
-The rows of the GPU are of a quarter of an hour with it: of few rounds, on one file of the four of
-CIFAR-10's training images (2,500 of 40,000 on the device: memory, planned and held, is that of a
-step and not of the data set), by the benchmark's command alone, and with the flags of XLA below,
-since tuning took longer than the rest. With `--xla_gpu_autotune_level=0` resnet50 compiled in 13 s,
-but to a step of 2,970 ms in place of 9.0; at XLA's own level it had not after 100 s. PyTorch made
-its first steps, in which it chooses among convolutions, while the parts of our step compiled on the
-same GPU; in a run before, beside other work, its best was 4,818 examples/s.
+The rows of the GPU were measured in a quarter of an hour: in few rounds, on one of the four files
+of CIFAR-10's training images (2,500 of 40,000 on the device: memory, planned and held, is that of a
+step, not of the data set), by the benchmark's command alone, and with the XLA flags below, since
+tuning took longer than the rest. With `--xla_gpu_autotune_level=0` resnet50 compiled in 13 s, but
+to a step of 2,970 ms instead of 9.0; at XLA's own level it had not finished after 100 s. PyTorch
+made its first steps, in which it chooses among convolutions, while the parts of our step compiled
+on the same GPU; in an earlier run, beside other work, its best was 4,818 examples/s.
 """
 
 
 def write() -> None:
-  """Writes results/speed/README.md of the figures that are there."""
+  """Writes results/speed/README.md from the existing figures."""
   found = {path.stem: kept.read(path) for path in sorted(FOLDER.glob('*.json'))}
   FOLDER.mkdir(exist_ok=True)
   (FOLDER / 'README.md').write_text(text_of(found))
@@ -188,9 +188,9 @@ def text_of(found: dict[str, dict[str, Any]], rows: tuple[Row, ...] = ROWS) -> s
   """Returns the page's text.
 
   Args:
-    found: by the name of a row, and the same with `PLAIN`, the figures of the benchmark; as
-      `STARTUP` those of a start.
-    rows: of the tables.
+    found: the benchmark's figures by the name of a row, and by that name with `PLAIN`; those of a
+      start under `STARTUP`.
+    rows: the rows of the tables.
   """
   pairs = [(row, found.get(row.name), found.get(row.name + PLAIN)) for row in rows]
   measured = [pair for pair in pairs if pair[1]]
@@ -206,10 +206,11 @@ def text_of(found: dict[str, dict[str, Any]], rows: tuple[Row, ...] = ROWS) -> s
     *_not_run([row for row, ours, _ in pairs if not ours]),
     *_reasons(rows),
     '\n## Memory and traffic\n',
-    'Of one step, in MiB: what XLA planned for it, arguments included; what the process held\n'
-    'at most, and before the step, on CPU with interpreter, JAX, data set and what the allocator\n'
-    'keeps. Of what the devices average: bytes predicted from the parameters, and found in the\n'
-    'compiled program; for one GPU XLA leaves the averaging out.\n',
+    'For one step, in MiB: what XLA planned for it, arguments included; the most that the\n'
+    'process held, and what it held before the step, on CPU with interpreter, JAX, data set and\n'
+    'the memory that the allocator keeps. For the averages over devices: bytes predicted from\n'
+    'the parameters, and found in the compiled program; with one GPU XLA leaves the averaging\n'
+    'out.\n',
     *table(
       'row | batch | planned | planned, plain | most held | before | most held, plain | '
       'all-reduce, predicted | found',
@@ -242,7 +243,7 @@ def _open(row: Row, cells: int) -> str:
 
 
 def _not_run(rows: list[Row]) -> list[str]:
-  """The commands of the rows that are open."""
+  """The commands of the rows that have not been measured."""
   if not rows:
     return []
   lines = ['\nNot run:\n']
@@ -255,7 +256,7 @@ def _not_run(rows: list[Row]) -> list[str]:
 
 
 def _reasons(rows: tuple[Row, ...]) -> list[str]:
-  """Why each row is as fast as it is, in so many columns as have a text."""
+  """The reasons for each row's speed, in as many columns as have a text."""
   columns = {'the reason for each gain': 'gained', 'what is missing': 'missing'}
   columns = {head: name for head, name in columns.items() if any(getattr(r, name) for r in rows)}
   if not columns:
@@ -282,7 +283,7 @@ def _memory(row: Row, ours: dict, plain: dict | None) -> str:
 
 
 def _startup(figures: dict | None) -> list[str]:
-  """The table of what a start takes, or how it is measured."""
+  """The table of the times of a start, or the command that measures them."""
   if figures is None:
     return ['\n## Start\n', 'Not run: `python -m tools.speed.speed --only=startup`']
   first_step = f'from the start of `launch.py --config={figures["config"]}` to its first step done'
@@ -303,13 +304,13 @@ def _startup(figures: dict | None) -> list[str]:
 
 
 def _mib(figures: dict | None, key: str) -> str:
-  """A size in MiB; '-' where it was not measured."""
+  """A size in MiB, or '-' if it was not measured."""
   size = (figures or {}).get('memory', {}).get(key)
   return '-' if size is None else f'{size / MIB:,.0f}'
 
 
 def number(rate: float | None) -> str:
-  """A rate to three digits, no fewer than before the point.
+  """A rate to three digits, or to all digits before the point.
 
   Example:
     >>> number(9.876), number(98.76), number(98765.4), number(None)
@@ -333,7 +334,7 @@ def _way(name: str) -> str:
 def _machine(figures: dict) -> str:
   at = figures['environment']
   torch = f', PyTorch {at["torch"]}' if 'torch' in at else ''
-  step = 'dtype' in figures  # not of a start
+  step = 'dtype' in figures  # a start has none
   kinds = kinds_of(at) or 'cpu device(s)'
   on = f', {figures["devices"]} {kinds}, {figures["dtype"]}' if step else ''
   flags = f', XLA_FLAGS="{at["xla_flags"]}"' if at.get('xla_flags') else ''
