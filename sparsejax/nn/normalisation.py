@@ -13,7 +13,7 @@ from jax import lax
 
 from sparsejax.cpu_conv import choice
 
-MOMENTUM = 0.9  # of the running averages: a becomes 0.9 a + 0.1 m
+MOMENTUM = 0.9  # the decay of the running averages: a becomes 0.9 a + 0.1 m
 
 
 class BatchNorm(nn.BatchNorm):

@@ -56,7 +56,7 @@ def _at_once(weight: int) -> str:
 
 AT_30 = ('--config.lobs.at_epochs=30', '--config.prune.begin_epochs=30')
 BY_MAGNITUDE = '--config.lobs.method=magnitude'
-FRACTIONS = (0.5, 0.1, 0.04, 0.0178, 0.01)  # of the weights kept: 2x to 100x
+FRACTIONS = (0.5, 0.1, 0.04, 0.0178, 0.01)  # shares of the weights kept: 2x to 100x
 STRENGTHS = ('3e-5', '2e-4', '6e-4', '1.5e-3', '3e-3')  # chosen to span the same range
 SHORT = (
   '--config.epochs=36',

@@ -39,7 +39,7 @@ def log_uniform_kl(log_alpha: jax.Array) -> jax.Array:
   scale under the normal-Jeffreys prior.
 
   Args:
-    log_alpha: of any shape.
+    log_alpha: log alpha, of any shape.
 
   Example:
     >>> log_uniform_kl(jnp.array([-8.0, 0.0, 8.0])).round(3).tolist()
