@@ -2,8 +2,9 @@
 
 `prune` takes its parts from `criteria`, `granularity`, `allocation` and `update_rules`; `lobs`
 solves a layer again for the weights that stay; `posterior` knows the meaning of a variational
-layer's leaves. `sparsejax.models` has the networks and needs Flax, which the rest of this index
-does not. `run` trains a config and `load` reads a finished run; both need the extra `experiments`.
+layer's leaves; `shipping` shares weights and writes a network to one small file. `sparsejax.models`
+has the networks and needs Flax, which the rest of this index does not. `run` trains a config and
+`load` reads a finished run; both need the extra `experiments`.
 """
 
 # ruff: noqa: E402  (the other imports take seconds, during which a signal may end the command)
@@ -86,6 +87,8 @@ __all__ = [
   'rms_metric',
   'run',
   'save_masks',
+  'share_weights',
+  'shipping',
   'soft_threshold',
   'sparsity_report',
   'straight_through',
@@ -94,6 +97,10 @@ __all__ = [
   'with_grad',
 ]
 
+_LATER = {
+  'share_weights': 'sparsejax.shipping.share_weights',
+  'shipping': 'sparsejax.shipping',
+}
 _WITH_EXTRAS = {
   'load': 'sparsejax.experiment.python',
   'register': 'sparsejax.experiment.training.registry',
@@ -102,7 +109,10 @@ _WITH_EXTRAS = {
 
 
 def __getattr__(name: str) -> Any:
-  """Imports a name that needs an extra when it is first used."""
+  """Imports a name that few use, or that needs an extra, when it is first used."""
+  if name in _LATER:
+    module = importlib.import_module(_LATER[name])
+    return getattr(module, name, module)
   if name not in _WITH_EXTRAS:
     raise AttributeError(f"module 'sparsejax' has no attribute '{name}'")
   with needs.needed('experiments'):

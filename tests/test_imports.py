@@ -25,6 +25,9 @@ MAY_USE = {
   'sparsity': {'sparsity', 'atomic', 'lookup', 'streams'},
   'posterior': {'posterior', 'sparsity', 'lookup'},
   'transforms': {'transforms', 'posterior', 'sparsity', 'lookup', 'private'},
+  'shipping': {
+    *('shipping', 'transforms', 'posterior', 'sparsity', 'lookup', 'private', 'atomic'),
+  },
   'cpu_conv': {'cpu_conv'},
   'nn': {'nn', 'cpu_conv', 'posterior', 'sparsity', 'lookup', 'needs'},
   'models': {'models', 'nn', 'posterior', 'sparsity', 'lookup', 'needs'},
@@ -41,6 +44,7 @@ MAY_NOT_USE = {
   'sparsity': {'optax', 'flax', 'ml_collections', 'absl'},
   'posterior': {'optax', 'flax', 'ml_collections', 'absl'},
   'transforms': {'flax', 'ml_collections', 'absl'},
+  'shipping': {'flax', 'ml_collections', 'absl'},
   'cpu_conv': {'flax', 'ml_collections', 'absl'},
   'nn': {'ml_collections', 'absl'},
   'models': {'ml_collections', 'absl'},
@@ -166,7 +170,7 @@ def test_using_the_library_loads_nothing_else():
   )
   loaded = set(done.stdout.split())
   assert 'sparsejax.transforms.pruning' in loaded
-  others = {f'sparsejax.{wing}' for wing in ('experiment', 'models', 'nn')}
+  others = {f'sparsejax.{wing}' for wing in ('experiment', 'models', 'nn', 'shipping')}
   heavy = {'flax', 'ml_collections', 'matplotlib', 'orbax', 'tensorflow_datasets', 'scipy.linalg'}
   assert not loaded & (others | heavy)
 

@@ -11,6 +11,7 @@ from typing import NamedTuple
 import chex
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 import trials
 from trials import Moment, layer
@@ -130,6 +131,20 @@ def zeros_stay_zero(history: list[Moment]):
   assert 0 < int(jnp.sum(was)) < was.size
   assert bool(jnp.all(was == now))
   assert bool(jnp.all(after.params['kernel'][was] != before.params['kernel'][was]))
+
+
+def a_shared_layer(dtype=jnp.float32):
+  """The smaller half of the weights at zero, the others at four values."""
+  params = half_of_a_layer(dtype)
+  return params | {'kernel': jnp.asarray(sparsejax.shipping.share(params, 2).params['kernel'])}
+
+
+def clusters_move_together(history: list[Moment]):
+  zeros_stay_zero(history)
+  was, now = (np.asarray(history[i].params['kernel']) for i in (0, -1))
+  before, after = (np.unique(kernel[was != 0], return_inverse=True) for kernel in (was, now))
+  assert len(before[0]) == len(after[0]) == 4
+  assert len(set(zip(before[1], after[1], strict=True))) == 4
 
 
 def the_network_is_what_masks_leave_of_dense_weights(history: list[Moment]):
@@ -277,6 +292,17 @@ TRANSFORMATIONS = {
       'momentum': functools.partial(rewind, 1, [3], inner=optax.trace(0.9)),
     },
     around=('adam', 'adafactor', 'inject_hyperparams'),
+  ),
+  'share_weights': Entry(
+    clusters_move_together,
+    {
+      'kernels': functools.partial(sparsejax.share_weights),
+      'momentum': functools.partial(
+        sparsejax.share_weights, 7, inner=optax.sgd(0.05, momentum=0.9)
+      ),
+    },
+    AROUND_PRUNING,
+    a_shared_layer,
   ),
   'with_grad': Entry(
     removed_weights_are_zero,

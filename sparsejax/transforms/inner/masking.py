@@ -64,7 +64,7 @@ def what_is_needed(
         f'the criterion {getattr(criterion, "__name__", criterion)} needs the extra argument '
         f'{name}=: call update(updates, state, params, {name}=...); grad is the raw gradient'
       )
-  given = {name: _with_holes_of(updates, extra_args[name]) for name in needs}
+  given = {name: with_holes_of(updates, extra_args[name]) for name in needs}
   lazy = tuple((name, value) for name, value in given.items() if tree.is_function(value))
   return {name: value for name, value in given.items() if not tree.is_function(value)}, lazy
 
@@ -109,22 +109,22 @@ def with_masked_grads(extra_args: Mapping[str, Any], updates: Any, masks: Any) -
   """Returns the extra arguments for inner links: of any gradient they see what the masks leave."""
   found = dict(extra_args)
   if extra_args.get('grad') is not None:
-    grad = _with_holes_of(updates, extra_args['grad'])
-    found['grad'] = _lazily(lambda grad: apply_masks(grad, masks), grad)
+    grad = with_holes_of(updates, extra_args['grad'])
+    found['grad'] = lazily(lambda grad: apply_masks(grad, masks), grad)
   if (grad_fn := extra_args.get('grad_fn')) is not None:  # of SAM, at the points that it ascends to
-    found['grad_fn'] = lambda *at: apply_masks(_with_holes_of(updates, grad_fn(*at)), masks)
+    found['grad_fn'] = lambda *at: apply_masks(with_holes_of(updates, grad_fn(*at)), masks)
   return found
 
 
-def _with_holes_of(updates, grad):
-  """The gradient without the leaves that `optax.masked` took from the updates alone."""
+def with_holes_of(updates: Any, grad: Any) -> Any:
+  """Returns a gradient without the leaves that `optax.masked` took from the updates alone."""
 
   def with_holes(grad):
     return jax.tree.map(lambda u, g: u if is_hole(u) else g, updates, grad, is_leaf=is_hole)
 
-  return _lazily(with_holes, grad)
+  return lazily(with_holes, grad)
 
 
-def _lazily(change, value):
-  """What a change makes of a tree; of a function that makes a tree, such a function again."""
+def lazily(change: Callable[[Any], Any], value: Any) -> Any:
+  """Returns what a change makes of a tree; of a function that makes one, such a function again."""
   return (lambda: change(value())) if tree.is_function(value) else change(value)

@@ -1,0 +1,218 @@
+"""Weight sharing: the kept weights of a layer are rounded to a few values, found by k-means."""
+
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from sparsejax.internal.lookup import nearest
+from sparsejax.sparsity.leaves import tree
+
+MOST_BITS = 8
+Bits = int | Mapping[str, int]
+
+
+class Shared(NamedTuple):
+  """What `share` found.
+
+  params: the parameters, each shared weight at the centroid of its cluster.
+  ids: by path, int16 of the leaf's shape: the cluster of each weight, -1 where it is zero.
+  codebooks: by path, the centroids, rising, of the leaf's dtype.
+  """
+
+  params: Any
+  ids: dict[str, np.ndarray]
+  codebooks: dict[str, np.ndarray]
+
+
+def share(
+  params: Any,
+  bits: Bits,
+  *,
+  parameters: tree.Choice = 'kernels',
+  exclude: str | Sequence[str] = (),
+  precision: str | None = None,
+  iterations: int = 100,
+) -> Shared:
+  r"""Rounds the weights of each layer that are not zero to at most 2^bits values of its own.
+
+  .. math:: w_i = c_{k(i)}, \quad \min_{c, k} \sum_{i: w_i \ne 0} (w_i - c_{k(i)})^2
+
+  by Lloyd's iterations from centroids that are spaced evenly between the layer's smallest and
+  largest weight. A cluster that runs empty goes on from the weight that is farthest from its
+  centroid. Zero is no cluster: what was pruned stays pruned. A layer with no more than 2^bits
+  values keeps every one as it is, so that sharing again changes nothing.
+
+  Args:
+    params: any pytree of arrays.
+    bits: of a cluster's number, 1 to 8; or {pattern: bits}, regular expressions over paths of which
+      the first that is found in a path counts. A layer that none is found in stays as it is.
+    parameters: which leaves are shared, as of `prune`: 'kernels', 'all', a function of (path,
+      leaf), or several.
+    exclude: regular expressions (or one) over paths; each must match something.
+    precision: the dtype that centroids are rounded to, such as 'float16', whatever the leaf's own;
+      None is the leaf's. A centroid that is rounded to zero prunes its weights.
+    iterations: after which the centroids are taken as they are, 1 or more.
+
+  Returns:
+    The shared parameters, with each leaf's ids and codebook; on the host, as arrays of NumPy.
+
+  Raises:
+    ValueError: bits that are not 1 to 8, a pattern that is found in no layer, weights that are not
+      finite or that the precision can't hold, a choice that matches nothing.
+
+  Example:
+    >>> layer = {'kernel': jnp.array([[0.0, 1.0, 2.0], [3.0, 10.0, 0.0]])}
+    >>> shared = share(layer, bits=1)
+    >>> shared.params['kernel'].tolist()
+    [[0.0, 2.0, 2.0], [2.0, 10.0, 0.0]]
+    >>> shared.codebooks['kernel'].tolist(), shared.ids['kernel'].tolist()
+    ([2.0, 10.0], [[-1, 0, 0], [0, 1, -1]])
+
+  References:
+    Han, Mao and Dally 2016, https://arxiv.org/abs/1510.00149
+  """
+  chosen = tree.named_leaves(tree.choose(params, parameters, exclude))
+  widths = bits_by_layer(bits, [path for path, is_chosen in chosen.items() if is_chosen])
+  iterations, dtype = _iterations(iterations), _dtype(precision)
+  ids, codebooks, leaves = {}, {}, []
+  for path, leaf in tree.named_leaves(jax.device_get(params)).items():
+    if path in widths:
+      leaf, ids[path], codebooks[path] = _shared(
+        path, np.asarray(leaf), 2 ** widths[path], iterations, dtype
+      )
+    leaves.append(leaf)
+  return Shared(jax.tree.unflatten(jax.tree.structure(params), leaves), ids, codebooks)
+
+
+def bits_by_layer(bits: Bits, paths: Sequence[str]) -> dict[str, int]:
+  """Returns {path: bits} of the layers that have any.
+
+  Raises:
+    ValueError: as of `share`.
+
+  Example:
+    >>> bits_by_layer({'^conv': 8, 'fc1': 5}, ['conv1/kernel', 'fc1/kernel', 'fc2/kernel'])
+    {'conv1/kernel': 8, 'fc1/kernel': 5}
+  """
+  if not isinstance(bits, Mapping):
+    return dict.fromkeys(paths, whole_bits(bits))
+  found = {}
+  for pattern, width in bits.items():
+    if not isinstance(pattern, str):
+      raise ValueError(f'bits={{{pattern!r}: {width!r}}} must have an expression over paths')
+    tree.patterns(pattern, 'bits')
+    whole_bits(width, f"bits['{pattern}']")
+    matched = [path for path in paths if re.search(pattern, path)]
+    if not matched:
+      hint = nearest(pattern, paths, cutoff=0.5) or f' there are {", ".join(paths)}'
+      raise ValueError(f"bits: the pattern '{pattern}' is found in no layer that is shared:{hint}")
+    found |= {path: width for path in matched if path not in found}
+  return {path: found[path] for path in paths if path in found}
+
+
+def whole_bits(bits: Any, name: str = 'bits') -> int:
+  """Returns the bits of a cluster's number, or raises a ValueError where they are not 1 to 8."""
+  if isinstance(bits, bool) or not isinstance(bits, int | np.integer) or not 1 <= bits <= MOST_BITS:
+    raise ValueError(f'{name}={bits!r} must be a whole number from 1 to {MOST_BITS}')
+  return int(bits)
+
+
+def k_means(values: np.ndarray, number: int, iterations: int = 100) -> np.ndarray:
+  """Returns the centroids of at most so many clusters of numbers, rising; none of them is empty.
+
+  Args:
+    values: numbers of any shape.
+    number: of clusters, 1 or more. No more values than that are their own centroids.
+    iterations: of Lloyd's, after which the centroids are taken as they are.
+
+  Example:
+    >>> k_means(np.array([0.0, 1.0, 2.0, 10.0]), 2).tolist()
+    [1.0, 10.0]
+  """
+  ordered = np.sort(np.ravel(values)).astype(np.float64)
+  if np.count_nonzero(np.diff(ordered)) < number:
+    return np.unique(ordered)
+  sums = np.concatenate([[0.0], np.cumsum(ordered)])
+  centroids = np.linspace(ordered[0], ordered[-1], number)
+  for _ in range(iterations):
+    edges, previous = _edges(ordered, centroids), centroids
+    counts = np.diff(edges)
+    means = np.diff(sums[edges]) / np.maximum(counts, 1)
+    centroids = np.sort(_refilled(ordered, edges, np.where(counts > 0, means, previous)))
+    if np.array_equal(centroids, previous):
+      break
+  return centroids[np.diff(_edges(ordered, centroids)) > 0]
+
+
+def _edges(ordered: np.ndarray, centroids: np.ndarray) -> np.ndarray:
+  """Where each cluster begins among the ordered values, and where the last one ends."""
+  inner = np.searchsorted(ordered, _middles(centroids))
+  return np.concatenate([[0], inner, [len(ordered)]])
+
+
+def _middles(centroids: np.ndarray) -> np.ndarray:
+  return (centroids[1:] + centroids[:-1]) / 2
+
+
+def _refilled(ordered: np.ndarray, edges: np.ndarray, centroids: np.ndarray) -> np.ndarray:
+  """The centroids, those of empty clusters at the values that are farthest from their own.
+
+  The farthest value of a cluster is its first or its last.
+  """
+  empty = np.flatnonzero(np.diff(edges) == 0)
+  if not len(empty):
+    return centroids
+  full = np.flatnonzero(np.diff(edges))
+  ends = np.concatenate([ordered[edges[full]], ordered[edges[full + 1] - 1]])
+  far = np.argsort(-np.abs(ends - np.tile(centroids[full], 2)), kind='stable')
+  empty = empty[: len(far)]
+  centroids[empty] = ends[far[: len(empty)]]
+  return centroids
+
+
+def _shared(path: str, leaf: np.ndarray, number: int, iterations: int, dtype):
+  """The leaf with every weight at the centroid of its cluster, the ids, and the codebook."""
+  ids, kept = np.full(leaf.shape, -1, np.int16), leaf != 0
+  weights = leaf[kept].astype(np.float64)
+  if not np.all(np.isfinite(weights)):
+    raise ValueError(f"the weights of '{path}' must be finite to be shared")
+  centroids = k_means(weights, number, iterations)
+  values = _of_precision(path, centroids, leaf.dtype, dtype)
+  shared = np.zeros_like(leaf)
+  if len(values):
+    shared[kept] = values[np.searchsorted(_middles(centroids), weights, side='right')]
+  # Rounding may have made two centroids one, or one of them zero.
+  codebook = np.unique(values[values != 0])
+  ids[shared != 0] = np.searchsorted(codebook, shared[shared != 0])
+  return shared, ids, codebook
+
+
+def _of_precision(path: str, centroids: np.ndarray, own: np.dtype, dtype) -> np.ndarray:
+  """The centroids in the leaf's own dtype, rounded to another one before."""
+  with np.errstate(over='ignore', under='ignore'):
+    values = centroids.astype(own if dtype is None else dtype).astype(own)
+  if not np.all(np.isfinite(values.astype(np.float64))):
+    largest = np.max(np.abs(centroids))
+    raise ValueError(
+      f"precision='{dtype}' must hold the weights of '{path}', which has one of {largest:g}"
+    )
+  return values
+
+
+def _iterations(iterations: Any) -> int:
+  if isinstance(iterations, bool) or not isinstance(iterations, int) or iterations < 1:
+    raise ValueError(f'iterations={iterations!r} must be a whole number, 1 or more')
+  return iterations
+
+
+def _dtype(precision: Any) -> np.dtype | None:
+  if precision is None:
+    return None
+  names = ('float16', 'bfloat16', 'float32')
+  if precision not in names:
+    raise ValueError(f"precision={precision!r} must be one of '{', '.join(names)}', or None")
+  return np.dtype(jnp.dtype(precision))
