@@ -57,6 +57,7 @@ ROOMS = {
   'sparsity': ('leaves', 'program', 'counting', 'parts'),
   'posterior': ('families',),
   'transforms': ('inner',),
+  'shipping': ('file',),
   'experiment': (
     *('terminal', 'machine', 'config', 'rundir', 'data', 'chain', 'show'),
     *('step', 'training', 'outcome'),

@@ -88,6 +88,27 @@ def share(
   return Shared(jax.tree.unflatten(jax.tree.structure(params), leaves), ids, codebooks)
 
 
+def rounded(params: Any, precision: str) -> Any:
+  """Returns the parameters with every floating value rounded to a narrower dtype, in its own.
+
+  Args:
+    params: any pytree of arrays.
+    precision: 'float16', 'bfloat16' or 'float32'.
+
+  Raises:
+    ValueError: a value that the precision can't hold.
+
+  Example:
+    >>> rounded({'bias': np.array([1.0001, 2.0], np.float32)}, 'float16')
+    {'bias': array([1., 2.], dtype=float32)}
+  """
+  dtype, found = _dtype(precision), []
+  for path, leaf in tree.named_leaves(jax.device_get(params)).items():
+    is_floating = jnp.issubdtype(jnp.result_type(leaf), jnp.floating)
+    found.append(_of_precision(path, np.asarray(leaf), dtype) if is_floating else leaf)
+  return jax.tree.unflatten(jax.tree.structure(params), found)
+
+
 def bits_by_layer(bits: Bits, paths: Sequence[str]) -> dict[str, int]:
   """Returns {path: bits} of the layers that have any.
 
@@ -181,7 +202,7 @@ def _shared(path: str, leaf: np.ndarray, number: int, iterations: int, dtype):
   if not np.all(np.isfinite(weights)):
     raise ValueError(f"the weights of '{path}' must be finite to be shared")
   centroids = k_means(weights, number, iterations)
-  values = _of_precision(path, centroids, leaf.dtype, dtype)
+  values = _of_precision(path, centroids.astype(leaf.dtype), dtype)
   shared = np.zeros_like(leaf)
   if len(values):
     shared[kept] = values[np.searchsorted(_middles(centroids), weights, side='right')]
@@ -191,16 +212,18 @@ def _shared(path: str, leaf: np.ndarray, number: int, iterations: int, dtype):
   return shared, ids, codebook
 
 
-def _of_precision(path: str, centroids: np.ndarray, own: np.dtype, dtype) -> np.ndarray:
-  """The centroids in the leaf's own dtype, rounded to another one before."""
+def _of_precision(path: str, values: np.ndarray, dtype: np.dtype | None) -> np.ndarray:
+  """The values rounded to a dtype, in their own; None rounds nothing."""
+  if dtype is None:
+    return values
   with np.errstate(over='ignore', under='ignore'):
-    values = centroids.astype(own if dtype is None else dtype).astype(own)
-  if not np.all(np.isfinite(values.astype(np.float64))):
-    largest = np.max(np.abs(centroids))
+    found = values.astype(dtype).astype(values.dtype)
+  if not np.array_equal(np.isfinite(found), np.isfinite(values)):
+    largest = np.max(np.abs(values[np.isfinite(values)]))
     raise ValueError(
-      f"precision='{dtype}' must hold the weights of '{path}', which has one of {largest:g}"
+      f"precision='{dtype}' must hold the values of '{path}', of which one is {largest:g}"
     )
-  return values
+  return found
 
 
 def _iterations(iterations: Any) -> int:

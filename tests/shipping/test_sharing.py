@@ -136,7 +136,7 @@ KERNEL = {'fc1': {'kernel': np.ones((2, 2), np.float32)}}
     (
       {'kernel': np.array([[1e5, 1.0]], np.float32)},
       {'bits': 2, 'precision': 'float16'},
-      "precision='float16' must hold the weights of 'kernel', which has one of 100000",
+      "precision='float16' must hold the values of 'kernel', of which one is 100000",
     ),
     (
       {'kernel': np.array([[np.nan, 1.0]], np.float32)},
