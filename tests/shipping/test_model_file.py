@@ -265,7 +265,7 @@ def with_header(data, change):
   for part in contents.parts.values():
     parts.append(data[at : at + part.coded])
     at += part.coded + form.CHECK.size
-  return encode._assembled(json.dumps(told).encode(), parts)
+  return encode.assembled(json.dumps(told).encode(), parts)
 
 
 def of_row(leaf, column, value):
@@ -289,7 +289,7 @@ FILE = {'fc': {'kernel': share({'kernel': pruned()}, 3).params['kernel'], 'bias'
     (lambda told: told.update(tree={'a': 0}), 'the number of leaves=2 must be 1, as the tree has'),
     (
       lambda told: told.update(tree={'a/b': 0, 'a': {'b': 0}}),
-      'tree: two parameters have the path',
+      'must be one whose leaves have a path each',
     ),
     (lambda told: told.update(leaves=7), 'leaves=7 must be a list of rows'),
     (lambda told: told.update(classes=[1]), 'classes=[1] must be a list of names'),
@@ -334,7 +334,7 @@ def test_depth_is_bounded():
   with pytest.raises(ValueError, match=r'^file: the depth of tree=101 must be at most 100$'):
     structure.rebuilt(deep, 'file')
   data = encode.encode(FILE, Header())
-  nested = encode._assembled(b'[' * 10**6, [])
+  nested = encode.assembled(b'[' * 10**6, [])
   with pytest.raises(ValueError, match=r'^file: the header=None must be a dict in JSON of '):
     decode.decode(io.BytesIO(nested), 'file', 2**30)
   params = 1.0

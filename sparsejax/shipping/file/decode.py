@@ -38,7 +38,7 @@ def decode(file: BinaryIO, name: str, max_bytes: int) -> tuple[form.Contents, li
     pieces = {part: data[part][used[part] :][:length] for part, length in leaf.lengths.items()}
     for part, length in leaf.lengths.items():
       used[part] += length
-    found.append(_array(leaf, pieces, path, name))
+    found.append(_array(leaf, pieces, form.shown(path), name))
   return contents, found
 
 
@@ -125,8 +125,8 @@ def _paths(told: dict[str, Any], name: str) -> tuple[Any, tuple[str, ...]]:
   skeleton = structure.rebuilt(told['tree'], name)
   try:
     return skeleton, tuple(tree.paths(skeleton))
-  except ValueError as error:
-    raise ValueError(f'{name}: tree: {error}') from None
+  except ValueError:
+    form.refuse(name, 'tree', told['tree'], 'one whose leaves have a path each')
 
 
 def _coders(rows: Any, lengths: dict[str, int], name: str) -> dict[str, form.Part]:
@@ -194,7 +194,7 @@ def _array(leaf: form.Leaf, pieces: dict[str, np.ndarray], path: str, name: str)
   if leaf.width:
     ids = layouts.unpacked(pieces['ids'], leaf.width, leaf.told)
     if ids.size and (largest := int(ids.max())) >= leaf.clusters:
-      form.refuse(name, f"an id of '{path}'", largest, f'below {leaf.clusters}, its clusters')
+      form.refuse(name, f'an id of {path}', largest, f'below {leaf.clusters}, its clusters')
     values = values[ids]
   if leaf.positions != form.ALL:
     places = _places(leaf, pieces['positions'], path, name)
@@ -209,7 +209,7 @@ def _array(leaf: form.Leaf, pieces: dict[str, np.ndarray], path: str, name: str)
 def _widened(leaf: form.Leaf, data: np.ndarray, path: str, name: str) -> np.ndarray:
   """The stored words, in the leaf's own dtype."""
   if leaf.dtype == 'bool' and data.size and (largest := int(data.max())) > 1:
-    form.refuse(name, f"a value of '{path}'", largest, '0 or 1, as bools are')
+    form.refuse(name, f'a value of {path}', largest, '0 or 1, as bools are')
   words = layouts.words_of(data, form.DTYPES[leaf.stored], leaf.planes)
   with np.errstate(invalid='ignore'):
     return words.astype(form.DTYPES[leaf.dtype])
@@ -221,9 +221,9 @@ def _places(leaf: form.Leaf, data: np.ndarray, path: str, name: str) -> np.ndarr
   else:
     places = np.flatnonzero(np.unpackbits(data, count=leaf.size))
   if len(places) != leaf.kept:
-    form.refuse(name, f"the number of positions of '{path}'", len(places), str(leaf.kept))
+    form.refuse(name, f'the number of positions of {path}', len(places), str(leaf.kept))
   if leaf.kept and (last := int(places[-1])) >= leaf.size:
-    form.refuse(name, f"the last position of '{path}'", last, f'below {leaf.size}, its size')
+    form.refuse(name, f'the last position of {path}', last, f'below {leaf.size}, its size')
   return places
 
 

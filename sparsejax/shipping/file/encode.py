@@ -49,11 +49,18 @@ def encode(params: Any, header: form.Header) -> bytes:
     'leaves': [form.row_of(piece.leaf) for piece in pieces],
     'parts': [[coder, len(data)] for coder, data in coded.values()],
   }
-  return _assembled(_text(told), [data for _, data in coded.values()])
+  return assembled(_text(told), [data for _, data in coded.values()])
 
 
-def _assembled(text: bytes, parts: list[bytes]) -> bytes:
-  coder, data = layouts.coded(text)
+def assembled(text: bytes, parts: list[bytes], coders: tuple[int, ...] = layouts.CODERS) -> bytes:
+  """Returns a file of a header's JSON and coded parts, with its checks.
+
+  Args:
+    text: the JSON.
+    parts: what the coders made of each part.
+    coders: of which one is chosen for the header.
+  """
+  coder, data = layouts.coded(text, coders)
   out = form.PRELUDE.pack(form.MAGIC, form.VERSION, coder, len(text), len(data)) + data
   out += form.CHECK.pack(zlib.crc32(out))
   out += b''.join(part + form.CHECK.pack(zlib.crc32(part)) for part in parts)

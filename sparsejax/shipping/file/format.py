@@ -26,6 +26,8 @@ CHECK = struct.Struct('<I')
 DIGEST = 8  # bytes
 HEADER_MOST = 2**20  # bytes of its JSON
 DEPTH_MOST = 100  # of the tree of parameters
+NODES_MOST = 2**16  # in it, leaves too
+PATHS_MOST = 2**22  # characters, of the paths of all of these
 PARTS = ('positions', 'ids', 'codebooks', 'biases', 'rest')
 ALL, GAPS, BITS = range(3)  # how a leaf's positions are told
 WIDTHS = (0, 1, 2, 4, 8)  # bits of an id in the file; 0 where each kept weight is there itself
@@ -38,7 +40,8 @@ DTYPES = {name: np.dtype(jnp.dtype(name)) for name in ANY_NAMES}
 # In what a leaf may be stored where nothing is lost.
 NARROWER = {'float32': ('float16', 'bfloat16'), 'float64': ('float16', 'bfloat16', 'float32')}
 _SHORT = reprlib.Repr()
-_SHORT.maxstring = _SHORT.maxother = _SHORT.maxlong = 40
+_SHORT.maxstring = 100
+_SHORT.maxother = _SHORT.maxlong = 40
 
 
 class Header(NamedTuple):
@@ -181,7 +184,17 @@ def row_of(leaf: Leaf) -> list[Any]:
 
 def refuse(name: str, field: str, value: Any, must_be: str) -> NoReturn:
   """Raises the ValueError of a file whose field has a value that it can't have."""
-  raise ValueError(f'{name}: {field}={_SHORT.repr(value)} must be {must_be}')
+  raise ValueError(f'{name}: {field}={shown(value)} must be {must_be}')
+
+
+def shown(value: Any) -> str:
+  """Returns a value as it is shown in one short line, whatever a file has in its place.
+
+  Example:
+    >>> shown('two\\nlines')
+    "'two\\\\nlines'"
+  """
+  return _SHORT.repr(value)
 
 
 # From JSON, which may hold anything
@@ -198,21 +211,22 @@ def leaf_of(row: Any, path: str, name: str) -> Leaf:
   Raises:
     ValueError: a value that no file written by this format has.
   """
-  field = f"the row of '{path}'"
+  path = shown(path)
+  field = f'the row of {path}'
   if not isinstance(row, list) or not 3 <= len(row) <= len(Leaf._fields):
     refuse(name, field, row, f'a list of 3 to {len(Leaf._fields)} values')
   leaf = Leaf(*row)
   if leaf.dtype not in ANY_NAMES if isinstance(leaf.dtype, str) else True:
-    refuse(name, f"the dtype of '{path}'", leaf.dtype, f'one of {", ".join(ANY_NAMES)}')
+    refuse(name, f'the dtype of {path}', leaf.dtype, f'one of {", ".join(ANY_NAMES)}')
   if leaf.stored != leaf.dtype and leaf.stored not in NARROWER.get(leaf.dtype, ()):
-    refuse(name, f"stored of '{path}'", leaf.stored, f'{leaf.dtype}, or narrower and floating')
+    refuse(name, f'stored of {path}', leaf.stored, f'{leaf.dtype}, or narrower and floating')
   shape = leaf.shape
   if not isinstance(shape, list) or len(shape) > 32 or not all(map(is_count, shape)):
-    refuse(name, f"the shape of '{path}'", shape, 'a list of at most 32 sizes')
+    refuse(name, f'the shape of {path}', shape, 'a list of at most 32 sizes')
   leaf = leaf._replace(shape=tuple(shape))
   for key, value in zip(Leaf._fields[3:], leaf[3:], strict=True):
     if not is_count(value):
-      refuse(name, f"{key} of '{path}'", value, 'a whole number, 0 or more')
+      refuse(name, f'{key} of {path}', value, 'a whole number, 0 or more')
   _check_numbers(leaf, path, name)
   return leaf
 
@@ -225,7 +239,7 @@ def is_count(value: Any) -> bool:
 def _check_numbers(leaf: Leaf, path: str, name: str) -> None:
   def check(is_right, key, must_be):
     if not is_right:
-      refuse(name, f"{key} of '{path}'", getattr(leaf, key), must_be)
+      refuse(name, f'{key} of {path}', getattr(leaf, key), must_be)
 
   for key in ('planes', 'kernel', 'columns'):
     check(getattr(leaf, key) < 2, key, '0 or 1')

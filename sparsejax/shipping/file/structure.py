@@ -4,7 +4,7 @@ from typing import Any
 
 import jax
 
-from sparsejax.shipping.file.format import DEPTH_MOST, refuse
+from sparsejax.shipping.file.format import DEPTH_MOST, NODES_MOST, PATHS_MOST, refuse
 
 LEAF, LIST, TUPLE, DICT = 0, 'l', 't', 'd'
 _BARE = jax.tree.structure(0)
@@ -26,7 +26,7 @@ def described(tree: Any, depth: int = 0) -> Any:
   if type(tree) is dict and all(type(key) is str for key in tree):
     below = [described(node, depth + 1) for node in tree.values()]
     return [dict(zip(tree, (node[0] for node in below), strict=True))] if all(below) else []
-  if type(tree) is dict and all(type(key) is int for key in tree):
+  if type(tree) is dict and all(map(_is_key, tree)):
     below = [described(node, depth + 1) for node in tree.values()]
     pairs = zip(tree, below, strict=True)
     return [[DICT, *(x for key, node in pairs for x in (key, node[0]))]] if all(below) else []
@@ -37,7 +37,7 @@ def described(tree: Any, depth: int = 0) -> Any:
   return [LEAF] if jax.tree.structure(tree) == _BARE else []
 
 
-def rebuilt(value: Any, name: str, depth: int = 0) -> Any:
+def rebuilt(value: Any, name: str) -> Any:
   """Returns the tree that JSON tells of, with True in the place of each leaf.
 
   Args:
@@ -45,25 +45,50 @@ def rebuilt(value: Any, name: str, depth: int = 0) -> Any:
     name: of the file, for what is wrong with it.
 
   Raises:
-    ValueError: a value that is not of such a tree.
+    ValueError: a value that is not of such a tree, or of one too large.
 
   Example:
     >>> rebuilt({'fc': ['l', 0, ['t', 0, None]]}, 'file')
     {'fc': [True, (True, None)]}
   """
-  if depth > DEPTH_MOST:
-    refuse(name, 'the depth of tree', depth, f'at most {DEPTH_MOST}')
+  _check_extent(value, name)
+  return _rebuilt(value, name)
+
+
+def _check_extent(value: Any, name: str) -> None:
+  """Raises a ValueError where the tree is deep, or its paths would take much memory."""
+  waiting, nodes, characters = [(value, 0, 0)], 0, 0
+  while waiting:
+    node, depth, length = waiting.pop()
+    nodes, characters = nodes + 1, characters + length
+    below = len(node) if isinstance(node, dict | list) else 0
+    if depth > DEPTH_MOST:
+      refuse(name, 'the depth of tree', depth, f'at most {DEPTH_MOST}')
+    if (found := nodes + len(waiting) + below) > NODES_MOST:
+      refuse(name, 'the number of nodes of tree', found, f'at most {NODES_MOST}')
+    if characters > PATHS_MOST:
+      refuse(name, 'the length of the paths of tree', characters, f'at most {PATHS_MOST}')
+    if isinstance(node, dict):
+      waiting += [(child, depth + 1, length + len(key) + 1) for key, child in node.items()]
+    elif isinstance(node, list):
+      waiting += [(child, depth + 1, length + 8) for child in node]
+
+
+def _rebuilt(value: Any, name: str) -> Any:
   if value is None:
     return None
   if type(value) is int and value == LEAF:
     return True
   if isinstance(value, dict):
-    return {key: rebuilt(node, name, depth + 1) for key, node in value.items()}
+    return {key: _rebuilt(node, name) for key, node in value.items()}
   kind, *nodes = value if isinstance(value, list) and value else [None]
-  if kind == DICT and len(nodes) % 2 == 0 and all(type(key) is int for key in nodes[::2]):
-    keys = nodes[::2]
-    return {k: rebuilt(node, name, depth + 1) for k, node in zip(keys, nodes[1::2], strict=True)}
+  if kind == DICT and len(nodes) % 2 == 0 and all(map(_is_key, nodes[::2])):
+    return {k: _rebuilt(node, name) for k, node in zip(nodes[::2], nodes[1::2], strict=True)}
   if kind not in (LIST, TUPLE):
     refuse(name, 'a node of tree', value, 'a dict, a list, a tuple, a leaf or nothing')
-  below = [rebuilt(node, name, depth + 1) for node in nodes]
+  below = [_rebuilt(node, name) for node in nodes]
   return below if kind == LIST else tuple(below)
+
+
+def _is_key(key: Any) -> bool:
+  return type(key) is int and abs(key) < 2**63

@@ -1,0 +1,364 @@
+"""Tries what reading a model file makes of files that nobody should have written.
+
+python tests/shipping/fuzz_model_file.py [--minutes=60] [--cases=N] [--seed=0] [--out=FILE.json]
+
+--minutes=M     that it may take
+--cases=N       after which it ends, 0 for none
+--seed=S        the same seed draws the same cases
+--out=FILE      where the counts go, and what was wrong
+
+A file is damaged blindly (bits flipped, cut short, bytes put in, taken out, moved and repeated, or
+of another kind altogether) or with its checksums made right again, so that what is behind them is
+reached: other values in the header, other bytes in the coded parts, and bytes under other lengths.
+Each is to be read, or refused in one line, within the memory that its header may ask for. Prints
+every wrong case. Exit status: 0 when there was none, 1 when there was one.
+"""
+
+import argparse
+import collections
+import copy
+import io
+import itertools
+import json
+import os
+import pathlib
+import random
+import struct
+import sys
+import time
+import tracemalloc
+import zlib
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+import numpy as np
+
+if __name__ == '__main__':
+  sys.path.append(str(pathlib.Path(__file__).resolve().parents[2]))
+  os.environ['JAX_PLATFORMS'] = 'cpu'
+
+from sparsejax.shipping import Header
+from sparsejax.shipping.file import decode, encode, layouts
+from sparsejax.shipping.file import format as form
+
+MOST = 200_000  # bytes, the bound that every case is read with
+SLACK = 2**19  # of an exception, and of what Python takes by the way
+OF_HEADER = 64  # times its length, in which it is parsed
+NUMBERS = (0, 1, 2, 3, 7, 8, 255, 256, -1, 2**31, 2**32, 2**47, 2**48, 2**63, 2**64, 10**30)
+ODD = (None, True, False, 0.5, 1e308, '', 'x', 'float32', 'object', [], {}, [0], {'a': 0}, ['l'])
+ODD += ('two\nlines', '\x1b[2J', {'two\nlines': 0, '\ud800': 0}, ['d', 7, 0, 2**70, 0])
+
+
+class Case(NamedTuple):
+  """How a file was made, and its bytes."""
+
+  kind: str
+  data: bytes
+
+
+class Verdict(NamedTuple):
+  """What came of reading it: 'read', 'refused' or 'wrong', and what was said."""
+
+  kind: str
+  said: str
+
+
+# The files
+
+
+def seeds() -> list[bytes]:
+  """Small files that between them have every layout."""
+  rng = np.random.default_rng(0)
+
+  def leaf(shape, density, values=None, dtype='float32'):
+    made = rng.choice(values, shape) if values else rng.normal(size=shape)
+    return np.where(rng.random(shape) < density, made, 0).astype(dtype)
+
+  shared = {
+    'a': {'kernel': leaf((12, 10), 0.2, (1.0, 2.0, -0.5)), 'bias': leaf((10,), 1)},
+    'b': [{'kernel': leaf((3, 3, 2, 4), 0.5, tuple(range(1, 30)))}, (leaf((2,), 1, (1, 0)), None)],
+  }
+  raw = {
+    'w': leaf((9, 5), 0.6),
+    'n': leaf((7,), 1, None, 'int32'),
+    'm': leaf((6,), 0.5, (1,), bool),
+  }
+  far = np.zeros((40, 40), np.float64)
+  far[0, 3] = far[39, 1] = 1 / 3
+  about = Header('net', {'width': 1}, {'mean': [0.5]}, ('a', 'b'), {'seed': 0})
+  named = encode.encode([complex_node(leaf((4, 6), 0.9))], Header())
+  return [encode.encode(p, about) for p in (shared, raw, {0: far})] + [named, _unlike()]
+
+
+def complex_node(kernel):
+  return collections.OrderedDict(kernel=kernel)
+
+
+def _unlike() -> bytes:
+  """A file whose parts are all coded, for there is enough of them."""
+  rng = np.random.default_rng(1)
+  kernel = rng.integers(1, 9, (40, 50)) * (rng.random((40, 50)) < 0.1)
+  words = np.repeat(np.arange(60.0, dtype=np.float32), 3)
+  return encode.encode({'kernel': kernel.astype(np.float32), 'bias': words * 1.1}, Header())
+
+
+class Taken(NamedTuple):
+  """A file taken to pieces: the header's value, and what each part holds, as coded and not."""
+
+  told: dict[str, Any]
+  coded: list[bytes]
+  bare: list[bytes]
+
+
+def taken_apart(data: bytes) -> Taken:
+  contents = decode.read_header(io.BytesIO(data), 'seed')
+  _, _, coder, size, coded = form.PRELUDE.unpack(data[: form.PRELUDE.size])
+  text = data[form.PRELUDE.size : form.PRELUDE.size + coded]
+  at, parts = contents.length + form.CHECK.size, []
+  for part in contents.parts.values():
+    parts.append(data[at : at + part.coded])
+    at += part.coded + form.CHECK.size
+  bare = [
+    layouts.decompressed(part, row.coder, row.length)
+    for part, row in zip(parts, contents.parts.values(), strict=True)
+  ]
+  return Taken(json.loads(layouts.decompressed(text, coder, size)), parts, bare)
+
+
+# The damages
+
+
+def cases(seed: int) -> Iterator[Case]:
+  """Yields cases without end, every kind in turn."""
+  rng = random.Random(seed)
+  whole = seeds()
+  apart = [taken_apart(data) for data in whole]
+  for kind in itertools.cycle(KINDS):
+    i = rng.randrange(len(whole))
+    made = KINDS[kind]
+    yield Case(kind, made(rng, whole[i]) if kind in BLIND else made(rng, apart[i]))
+
+
+def _flipped(rng, data):
+  changed = bytearray(data)
+  for _ in range(rng.choice((1, 1, 2, 8))):
+    changed[rng.randrange(len(changed))] ^= 1 << rng.randrange(8)
+  return bytes(changed)
+
+
+def _cut(rng, data):
+  return data[: rng.randrange(len(data))]
+
+
+def _spliced(rng, data):
+  """Bytes put in, taken out, repeated, moved or appended."""
+  i, j = sorted(rng.randrange(len(data) + 1) for _ in range(2))
+  piece = data[i:j] if rng.random() < 0.5 else rng.randbytes(rng.choice((1, 4, 100)))
+  return rng.choice(
+    (data[:i] + data[j:], data[:i] + piece + data[i:], data[:i] + piece + data[j:], data + piece)
+  )
+
+
+def _foreign(rng, data):
+  """Files of other kinds, of which some begin as ours do."""
+  noise = rng.randbytes(rng.choice((0, 1, 20, 400)))
+  begins = (
+    b'',
+    b'PK\3\4',
+    b'\x80\x04\x95',
+    b'\x93NUMPY\1\0',
+    b'\xfd7zXZ\0',
+    b'{"a": 1}',
+    b'#!/bin/sh',
+  )
+  return rng.choice((*begins, form.MAGIC, data[: form.PRELUDE.size])) + noise
+
+
+def _prelude(rng, data):
+  """Another number in the prelude, with the check of the header right again."""
+  fields = list(form.PRELUDE.unpack(data[: form.PRELUDE.size]))
+  at = rng.randrange(1, 5)
+  fields[at] = (
+    rng.choice((0, 1, 2, 3, 255)) if at == 2 else rng.choice((0, 1, 2, 65535, fields[at] + 1))
+  )
+  if at > 2 and rng.random() < 0.5:
+    fields[at] = rng.choice((2**20, 2**20 + 1, 2**31, 2**32 - 1))
+  begin = form.PRELUDE.pack(*fields) + data[form.PRELUDE.size :]
+  end = form.PRELUDE.size + fields[4]
+  return begin[:end] + struct.pack('<I', zlib.crc32(begin[:end])) + begin[end + 4 :]
+
+
+def _signed(told, coded):
+  """A file of these pieces with all its checks right."""
+  text = told if isinstance(told, bytes) else json.dumps(told).encode()
+  return encode.assembled(text, coded, (layouts.STORED,))
+
+
+def _header(rng, taken):
+  """Another value at some place of the header."""
+  told = copy.deepcopy(taken.told)
+  for _ in range(rng.choice((1, 1, 2, 4))):
+    _change(rng, told)
+  return _signed(told, taken.coded)
+
+
+def _change(rng, told):
+  holder, key = told, rng.choice(list(told))
+  while isinstance(holder[key], list | dict) and holder[key] and rng.random() < 0.85:
+    holder = holder[key]
+    key = rng.choice(list(holder)) if isinstance(holder, dict) else rng.randrange(len(holder))
+  if rng.random() < 0.1:
+    del holder[key]
+    return
+  value = holder[key]
+  near = [value + 1, value - 1, 2 * value, value // 2] if type(value) is int else []
+  holder[key] = copy.deepcopy(rng.choice((*near, *NUMBERS, *ODD)))
+  if rng.random() < 0.05:
+    told[rng.choice(('more', 'tree', 'paths', 'classes'))] = copy.deepcopy(rng.choice(ODD))
+
+
+def _json(rng, taken):
+  """Text that is none of ours: no JSON, nested deeply, long numbers, other encodings."""
+  depth = rng.choice((*[10, 99, 101, 5000] * 5, 10**5))
+  text = rng.choice(
+    (
+      *(b'', b'null', b'7', b'NaN', b'"', b'{', b'\xff\xfe', b'9' * 5000, b'[' * depth),
+      b'[' * depth + b']' * depth,
+      b'{"tree":' + b'["l",' * depth + b'0' + b']' * depth + b',"leaves":[],"parts":[]}',
+      b'{"tree":' + b'{"a":' * depth + b'0' + b'}' * depth + b',"leaves":[],"parts":[]}',
+      b'{"tree":["l"' + b',{}' * 3 * depth + b'],"leaves":[],"parts":[]}',
+      b'{"tree":{"' + b'a' * 4 * depth + b'":["l"' + b',0' * 50000 + b']},"leaves":[]}',
+      b'[' + b'{},' * 3 * depth + b'0]',
+      json.dumps(taken.told).encode('utf-16'),
+      _flipped(rng, json.dumps(taken.told).encode()),
+    )
+  )
+  return _signed(text, taken.coded)
+
+
+def _coded(rng, taken):
+  """Other bytes in a coded part, of the same or another length."""
+  told, parts = copy.deepcopy(taken.told), list(taken.coded)
+  i = rng.choice([i for i, part in enumerate(parts) if part])
+  parts[i] = rng.choice((_flipped, _flipped, _cut, _spliced))(rng, parts[i])
+  told['parts'][i][1] = len(parts[i])
+  if rng.random() < 0.2:
+    told['parts'][i][0] = rng.choice((0, 1, 2))
+  return _signed(told, parts)
+
+
+def _decoded(rng, taken):
+  """Other positions, ids and words, under a coder that leaves them as they are."""
+  told, parts = copy.deepcopy(taken.told), list(taken.coded)
+  i = rng.choice([i for i, part in enumerate(taken.bare) if part])
+  parts[i] = _flipped(rng, taken.bare[i])
+  told['parts'][i] = [layouts.STORED, len(parts[i])]
+  return _signed(told, parts)
+
+
+def _bomb(rng, taken):
+  """Far more bytes in a part than it should hold, or a leaf that says so and has none."""
+  told, parts = copy.deepcopy(taken.told), list(taken.coded)
+  if rng.random() < 0.5:
+    i = rng.randrange(len(parts))
+    parts[i] = _ZEROS
+    told['parts'][i] = [rng.choice((1, 2)), len(parts[i])]
+    return _signed(told, parts)
+  row = rng.choice(told['leaves'])
+  row[1] = [rng.choice((2**16, 2**20, 2**30, 2**47)) for _ in range(rng.choice((1, 2, 4)))]
+  return _signed(told, parts)
+
+
+_ZEROS = layouts.compressed(bytes(10**7), layouts.SYMBOLS)
+BLIND = {'bits flipped': _flipped, 'cut short': _cut, 'spliced': _spliced, 'foreign': _foreign}
+BLIND |= {'another prelude': _prelude}
+KINDS = BLIND | {
+  'another header': _header,
+  'no header': _json,
+  'another header, again': _header,
+  'coded bytes': _coded,
+  'positions, ids, words': _decoded,
+  'more than declared': _bomb,
+}
+
+
+# What comes of them
+
+
+def judged(case: Case, watched: bool = False) -> Verdict:
+  """Reads a file as `load` does and says what came of it; with a watch on the memory it takes."""
+  if watched:
+    tracemalloc.start()
+  try:
+    contents, leaves = decode.decode(io.BytesIO(case.data), 'FILE', MOST)
+    verdict = Verdict('read', '')
+    if contents.tree is not None:
+      decode.in_tree(contents, leaves)
+    if sum(leaf.nbytes for leaf in leaves) > MOST:
+      verdict = Verdict('wrong', 'more was read than the bound')
+  except ValueError as error:
+    verdict = Verdict(*_of_message(str(error)))
+  except Exception as error:  # whatever it is: it should have been a ValueError
+    verdict = Verdict('wrong', f'{type(error).__name__}: {error}')
+  finally:
+    if watched:
+      taken = tracemalloc.get_traced_memory()[1]
+      tracemalloc.stop()
+  if watched and taken > MOST + len(case.data) + SLACK + OF_HEADER * _header_length(case.data):
+    return Verdict('wrong', f'{taken} bytes were taken')
+  return verdict
+
+
+def _header_length(data: bytes) -> int:
+  """What the prelude says, where that is possible."""
+  if len(data) < form.PRELUDE.size:
+    return 0
+  length = form.PRELUDE.unpack(data[: form.PRELUDE.size])[3]
+  return length if length <= form.HEADER_MOST else 0
+
+
+def _of_message(said: str) -> tuple[str, str]:
+  if not said.startswith('FILE') or not said.isprintable() or len(said) > 600:
+    return 'wrong', f'the message: {said}'
+  return 'refused', said
+
+
+def tried(count: int, seed: int, until: float = float('inf'), watch: int = 19):
+  """Yields each case with what came of it, as many as asked for or until then.
+
+  watch: of how many cases one has its memory measured, which is slow; prime to the number of kinds.
+  """
+  for number, case in enumerate(cases(seed)):
+    if (count and number >= count) or time.monotonic() > until:
+      return
+    yield case, judged(case, number % watch == 0)
+
+
+def main() -> int:
+  """Runs the program; returns its exit status."""
+  parser = argparse.ArgumentParser(
+    description=__doc__, formatter_class=argparse.RawTextHelpFormatter
+  )
+  parser.add_argument('--minutes', type=float, default=60.0)
+  parser.add_argument('--cases', type=int, default=0)
+  parser.add_argument('--seed', type=int, default=0)
+  parser.add_argument('--out', type=pathlib.Path)
+  arguments = parser.parse_args()
+  counts = collections.defaultdict(collections.Counter)
+  wrong, begun = [], time.monotonic()
+  for case, verdict in tried(arguments.cases, arguments.seed, begun + 60 * arguments.minutes):
+    counts[case.kind][verdict.kind] += 1
+    if verdict.kind == 'wrong':
+      wrong.append({'kind': case.kind, 'said': verdict.said[:300], 'hex': case.data.hex()[:4000]})
+      print(json.dumps(wrong[-1]), flush=True)
+  total = sum(counts.values(), collections.Counter())
+  found = {'seed': arguments.seed, 'minutes': round((time.monotonic() - begun) / 60, 1)}
+  found |= {'all': dict(total), **{kind: dict(count) for kind, count in counts.items()}}
+  print(json.dumps(found), flush=True)
+  if arguments.out:
+    arguments.out.write_text(json.dumps(found | {'wrong': wrong}, indent=2) + '\n')
+  return int(bool(wrong))
+
+
+if __name__ == '__main__':
+  sys.exit(main())
