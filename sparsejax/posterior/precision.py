@@ -12,6 +12,8 @@ import numpy as np
 
 FULL = 32  # bits of a float32 weight
 MOST = 23  # bits of its significand
+# What `compression` leaves out; everything that shows its figure says so in these words.
+LEFT_OUT = 'positions and biases not counted'
 
 
 class Grid(NamedTuple):
@@ -94,9 +96,13 @@ def round_to(values: np.ndarray, significand: int) -> np.ndarray:
 
 
 def compression(sizes: Mapping[str, tuple[int, int]], bits: Mapping[str, Grid]) -> float:
-  r"""Returns the compression from pruning and bit widths together.
+  r"""Returns the compression from pruning and bit widths; positions and biases are not counted.
 
   .. math:: 32 N / \sum_l n_l b_l
+
+  This is the ratio that papers on Bayesian compression report. It counts the bits of the weights
+  that are left, but not those that say where they are, nor biases, so a file of the network is
+  larger. `sparsejax.shipping.sizes` counts every byte of such a file.
 
   Args:
     sizes: for each layer, how many weights it had and how many are left.

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from sparsejax.experiment.show import phases
+from sparsejax.posterior import precision
 from sparsejax.reports.text import cells
 from sparsejax.reports.text.markdown import table, times
 from tools.pages import cifar10_page, figures, kept
@@ -101,7 +102,7 @@ def _posteriors(found) -> list[str]:
           f'{entry.label} | {s["seed"]} | {units} | {widths} | {times(s["compression"])} | '
           f'{times(s["compression_with_bits"])} | {errors[0]} | {errors[1]}'
         )
-  return table(head, rows) if rows else []
+  return [*table(head, rows), '', f'Compression with bits: {precision.LEFT_OUT}.'] if rows else []
 
 
 def _tried(folder: pathlib.Path, page) -> list[str]:

@@ -19,6 +19,7 @@ from sparsejax.experiment.show import phases
 from sparsejax.experiment.terminal.console import console_on, open_stream, print_blocks, wrapped
 from sparsejax.experiment.terminal.numbers import MISSING, count, duration, number, percent, times
 from sparsejax.experiment.terminal.say import printable, say
+from sparsejax.posterior import precision
 
 
 def _loss(value):
@@ -308,7 +309,8 @@ def _posterior_line(summary):
   widths = '-'.join(str(n) for n in summary['bits'].values())
   error = percent(1 - summary['test_accuracy_with_bits'])
   ratio = times(summary['compression_with_bits'])
-  line = f'architecture {units}; with {widths} bits {ratio} at {error} test error'
+  line = f'architecture {units}; with {widths} bits {ratio} ({precision.LEFT_OUT})'
+  line += f' at {error} test error'
   if 'deployed_from' in summary:
     line += f'; deployed from the posterior of {summary["deployed_from"]}, without training'
   return line

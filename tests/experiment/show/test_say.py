@@ -206,3 +206,11 @@ def test_no_figure_of_the_progress_is_cut(monkeypatch, columns):
   assert '…' not in last
   assert set(re.findall(r'[\d.,:]*\d', last)) <= {*parts}
   assert ('3.8' in last) == (columns > 45)
+
+
+def test_a_compression_with_bits_says_what_it_leaves_out():
+  stream = io.StringIO()
+  summary = {'architecture': [3], 'bits': {'fc': 7}, 'test_accuracy_with_bits': 0.5}
+  display.final_table(summary | {'compression_with_bits': 36.0}, stream)
+  line = 'with 7 bits 36.0x (positions and biases not counted) at 50.00 % test error'
+  assert line in stream.getvalue()
