@@ -126,6 +126,8 @@ def load(path: str | os.PathLike[str], *, max_bytes: int = 2**30, like: Any = No
     Traceback (most recent call last):
     ValueError: ...: the memory that it needs=... must be at most max_bytes=100000
   """
+  if not form.is_count(max_bytes):
+    raise ValueError(f'max_bytes={max_bytes!r} must be a whole number of bytes, such as 2**30')
   with pathlib.Path(path).open('rb') as file:
     contents, leaves = decode.decode(file, str(path), max_bytes)
   if like is None:

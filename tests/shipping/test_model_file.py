@@ -13,9 +13,10 @@ import hypothesis.strategies as st
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 
-from sparsejax.shipping import Header, load, save, share, sizes
+from sparsejax.shipping import Header, load, save, share, share_weights, sizes
 from sparsejax.shipping.file import decode, encode, structure
 from sparsejax.shipping.file import format as form
 
@@ -120,6 +121,19 @@ def test_equal_networks_are_equal_files_and_writing_again_changes_nothing(tmp_pa
   np.testing.assert_array_equal(kernel, kernel.astype(np.float16))
 
 
+def test_trained_centroids_are_stored_once_each(tmp_path):
+  params = jax.tree.map(jnp.asarray, share({'kernel': pruned((60, 40), 0.3)}, 3).params)
+  tx = share_weights(inner=optax.adam(0.1))
+  grad = {'kernel': jnp.asarray(pruned((60, 40), 1.0, seed=1))}
+  updates, _ = tx.update(grad, tx.init(params), params)
+  trained = optax.apply_updates(params, updates)
+  save(tmp_path / 'model', trained)
+  same(load(tmp_path / 'model').params, trained)
+  found = sizes(tmp_path / 'model')
+  assert found['codebooks'] == 8 * 4
+  assert not found['rest']
+
+
 # How small
 
 
@@ -222,6 +236,9 @@ def test_a_file_that_needs_more_memory_than_the_bound_is_refused(tmp_path):
   with pytest.raises(ValueError, match=r'the memory that it needs=\d+ must be at most max_bytes='):
     load(path, max_bytes=16_000_000)
   assert load(path).params['kernel'].shape == (2000, 2000)
+  for bound in (-1, 2.0**30, '1 GB', None):
+    with pytest.raises(ValueError, match=r'^max_bytes=.* must be a whole number of bytes, such as'):
+      load(path, max_bytes=bound)
 
 
 @pytest.mark.parametrize(

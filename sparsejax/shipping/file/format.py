@@ -216,7 +216,7 @@ def leaf_of(row: Any, path: str, name: str) -> Leaf:
   if not isinstance(row, list) or not 3 <= len(row) <= len(Leaf._fields):
     refuse(name, field, row, f'a list of 3 to {len(Leaf._fields)} values')
   leaf = Leaf(*row)
-  if leaf.dtype not in ANY_NAMES if isinstance(leaf.dtype, str) else True:
+  if leaf.dtype not in ANY_NAMES:
     refuse(name, f'the dtype of {path}', leaf.dtype, f'one of {", ".join(ANY_NAMES)}')
   if leaf.stored != leaf.dtype and leaf.stored not in NARROWER.get(leaf.dtype, ()):
     refuse(name, f'stored of {path}', leaf.stored, f'{leaf.dtype}, or narrower and floating')
