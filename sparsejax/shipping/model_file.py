@@ -101,8 +101,8 @@ def load(path: str | os.PathLike[str], *, max_bytes: int = 2**30, like: Any = No
   """Returns the network that `save` wrote, to the bit.
 
   Everything that the file says of its lengths is checked before memory is taken: reading takes at
-  most `max_bytes`, and besides up to 64 times what the header has, which is a megabyte at most. Its
-  checksums are compared before it is decoded. Nothing in it is run.
+  most `max_bytes`, and besides up to 64 times what the header has, which is a megabyte at most, and
+  three megabytes. Its checksums are compared before it is decoded. Nothing in it is run.
 
   Args:
     path: where the file is.

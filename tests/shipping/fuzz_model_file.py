@@ -42,7 +42,7 @@ from sparsejax.shipping.file import decode, encode, layouts
 from sparsejax.shipping.file import format as form
 
 MOST = 200_000  # bytes, the bound that every case is read with
-SLACK = 2**19  # of an exception, and of what Python takes by the way
+SLACK = 2**19 + 2 * form.PATHS_MOST  # of what Python takes by the way, and of paths
 OF_HEADER = 64  # times its length, in which it is parsed
 NUMBERS = (0, 1, 2, 3, 7, 8, 255, 256, -1, 2**31, 2**32, 2**47, 2**48, 2**63, 2**64, 10**30)
 ODD = (None, True, False, 0.5, 1e308, '', 'x', 'float32', 'object', [], {}, [0], {'a': 0}, ['l'])
@@ -229,11 +229,20 @@ def _json(rng, taken):
       b'{"tree":["l"' + b',{}' * 3 * depth + b'],"leaves":[],"parts":[]}',
       b'{"tree":{"' + b'a' * 4 * depth + b'":["l"' + b',0' * 50000 + b']},"leaves":[]}',
       b'[' + b'{},' * 3 * depth + b'0]',
+      _of_many(depth // 4, b'a' * rng.choice((1, 80, 200_000 // depth))),
+      _of_many(depth // 4, b'a', b'["bool",[],"bool"]'),
       json.dumps(taken.told).encode('utf-16'),
       _flipped(rng, json.dumps(taken.told).encode()),
     )
   )
   return _signed(text, taken.coded)
+
+
+def _of_many(count, key, row=b'0'):
+  """A header of many leaves below one key, with a row for each that is right or not."""
+  leaves = b','.join([row] * count)
+  begin = b'{"tree":{"' + key + b'":["l"' + b',0' * count + b']},"leaves":['
+  return begin + leaves + b'],"parts":' + b'[[0,0],[0,0],[0,0],[0,%d],[0,0]]}' % count
 
 
 def _coded(rng, taken):

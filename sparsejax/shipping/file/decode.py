@@ -93,9 +93,7 @@ def _understood(told: Any, name: str) -> form.Contents:
   header, rows = _header(told, name), told.get('leaves')
   if not isinstance(rows, list):
     form.refuse(name, 'leaves', rows, 'a list of rows')
-  skeleton, paths = _paths(told, name)
-  if len(paths) != len(rows):
-    form.refuse(name, 'the number of leaves', len(rows), f'{len(paths)}, as the tree has')
+  skeleton, paths = _paths(told, len(rows), name)
   leaves = tuple(form.leaf_of(row, p, name) for row, p in zip(rows, paths, strict=True))
   parts = _coders(told.get('parts'), form.part_lengths(leaves), name)
   return form.Contents(header, skeleton, paths, leaves, parts, 0)
@@ -115,14 +113,22 @@ def _header(told: dict[str, Any], name: str) -> form.Header:
   return header._replace(classes=tuple(classes))
 
 
-def _paths(told: dict[str, Any], name: str) -> tuple[Any, tuple[str, ...]]:
-  """The tree with True in the place of each leaf, if there is one, and the leaves' paths."""
+def _paths(told: dict[str, Any], rows: int, name: str) -> tuple[Any, tuple[str, ...]]:
+  """The tree with True in the place of each leaf, if there is one, and the leaves' paths.
+
+  Their number is compared with that of the rows first: a leaf takes two bytes in a header, and far
+  more as a path.
+  """
   if 'tree' not in told:
     paths = told.get('paths')
     if not isinstance(paths, list) or not all(isinstance(path, str) for path in paths):
       form.refuse(name, 'paths', paths, 'a list of paths, where there is no tree')
+    if len(paths) != rows:
+      form.refuse(name, 'the number of leaves', rows, f'{len(paths)}, as there are paths')
     return None, tuple(paths)
   skeleton = structure.rebuilt(told['tree'], name)
+  if (found := len(jax.tree.leaves(skeleton))) != rows:
+    form.refuse(name, 'the number of leaves', rows, f'{found}, as the tree has')
   try:
     return skeleton, tuple(tree.paths(skeleton))
   except ValueError:
