@@ -30,8 +30,10 @@ NUMBERS: dict[str, Kind] = {
 DTYPES = Choice(('float32', 'bfloat16', 'float16'))
 
 
-def check(name: str, factory: Callable[..., Any], block: Mapping[str, Any]) -> None:
-  """Refuses a setting of a link that is unknown, missing, or has an impossible value.
+def settings_of(
+  name: str, factory: Callable[..., Any], block: Mapping[str, Any]
+) -> Mapping[str, inspect.Parameter]:
+  """Returns the settings of a link's signature, having checked those that are given.
 
   Args:
     name: the link's name.
@@ -39,12 +41,13 @@ def check(name: str, factory: Callable[..., Any], block: Mapping[str, Any]) -> N
     block: its settings.
 
   Raises:
-    ValueError: names in one line the setting, its value and what it must be.
+    ValueError: names in one line a setting that is unknown, missing, or has an impossible value.
 
   Example:
     >>> import optax
-    >>> check('adam', optax.adam, {'learning_rate': 0.1})
-    >>> check('adam', optax.adam, {'learning_rate': 0.1, 'b1': 1.5})
+    >>> list(settings_of('trace', optax.trace, {'decay': 0.9}))
+    ['decay', 'nesterov', 'accumulator_dtype']
+    >>> settings_of('adam', optax.adam, {'learning_rate': 0.1, 'b1': 1.5})
     Traceback (most recent call last):
     ValueError: adam.b1=1.5 must be a number of 0 or more and below 1, or a schedule's block
   """
@@ -52,7 +55,7 @@ def check(name: str, factory: Callable[..., Any], block: Mapping[str, Any]) -> N
   for key in block:
     lookup('setting', f'{name}.{key}', {f'{name}.{setting}': None for setting in known})
   if not _is_optax(factory):
-    return
+    return known
   kinds = {key: kind for key, one in known.items() if (kind := kind_of(one)) is not None}
   for key, value in block.items():
     if key in kinds:
@@ -60,6 +63,7 @@ def check(name: str, factory: Callable[..., Any], block: Mapping[str, Any]) -> N
   for key, kind in kinds.items():
     if known[key].default is inspect.Parameter.empty and key not in block:
       raise ValueError(f'{name}.{key} is missing: it must be {kind.says}')
+  return known
 
 
 def _is_optax(factory: Callable[..., Any]) -> bool:

@@ -1,7 +1,6 @@
 """Builds the Optax chain from `config.chain`, a tuple of names; a senseless order is refused."""
 
 import functools
-import inspect
 import math
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -95,8 +94,7 @@ def _build_link(name, blocks, clock, costs, unfolded):
   if name == 'rewind':
     return pruning.build_rewind(block, blocks.get('prune'), clock)
   factory = lookup('link of chain or inner', name, links.known())
-  known = inspect.signature(factory).parameters
-  foreign.check(name, factory, block)
+  known = foreign.settings_of(name, factory, block)
   scheduled = {
     key: rates.build(value, clock, f'{name}.{key}')
     for key, value in block.items()
