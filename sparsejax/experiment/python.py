@@ -11,7 +11,7 @@ from sparsejax import models
 from sparsejax.experiment import run as runner
 from sparsejax.experiment.config import base, commandline, loading, overrides
 from sparsejax.experiment.machine import files
-from sparsejax.experiment.rundir import checkpoint, digests
+from sparsejax.experiment.rundir import checkpoint, digests, runs
 from sparsejax.experiment.terminal.arguments import folder, path_text
 from sparsejax.experiment.terminal.errors import UsageError, in_one_line
 from sparsejax.experiment.terminal.say import printable, shown
@@ -110,10 +110,12 @@ def load(run: str | os.PathLike, parts: str | os.PathLike | None = None) -> Load
     kept = checkpoint.source_of(str(path))
     shapes = {'batch_stats': {}, **checkpoint.shapes_of(kept)}  # an empty tree leaves no note
     variables, _ = checkpoint.read(kept, shapes, owner, is_finished=True)
+    if (classes := runs.num_classes(summary)) is None:
+      raise ValueError('summary.json tells of no classes')
     settings = config['model']
     model = models.create(
       settings['name'],
-      _num_classes(summary),
+      classes,
       width=settings['width'],
       dropout=settings['dropout'],
       dtype=settings['dtype'],
@@ -125,8 +127,3 @@ def load(run: str | os.PathLike, parts: str | os.PathLike | None = None) -> Load
     raise UsageError(f'{what}: {in_one_line(error)}') from error
   digests.warn(path)
   return Loaded(model, variables, config, summary)
-
-
-def _num_classes(summary: Mapping[str, Any]) -> int:
-  """The number of classes; for an older summary, the units of the last layer by name."""
-  return summary.get('num_classes') or list(summary['layers'].values())[-1]['units']

@@ -152,3 +152,16 @@ class RunDirectory:
       if before[field] != now[field]:
         logging.warning('resuming under another %s: %s, now %s', field, before[field], now[field])
     files.write_json(file, [*starts, now])
+
+
+def num_classes(summary: Mapping[str, Any]) -> int | None:
+  """Returns how many classes a run's summary tells of; None where it tells of none.
+
+  Of summaries that do not tell it yet, the units of the last layer by name.
+
+  Example:
+    >>> num_classes({'layers': {'fc1': {'units': 300}, 'fc2': {'units': 10}}})
+    10
+  """
+  units = [layer['units'] for layer in summary.get('layers', {}).values() if 'units' in layer]
+  return summary.get('num_classes') or (units[-1] if units else None)

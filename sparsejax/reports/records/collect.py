@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 from sparsejax.experiment.config.identity import flatten
 from sparsejax.experiment.machine import files
 from sparsejax.experiment.rundir import digests
-from sparsejax.experiment.rundir.runs import BEFORE
+from sparsejax.experiment.rundir.runs import BEFORE, num_classes
 from sparsejax.experiment.terminal.errors import in_one_line
 from sparsejax.experiment.terminal.say import printable
 from sparsejax.reports.records import curves, reading, shapes, trials
@@ -143,10 +143,9 @@ def _is_collapsed(summary: Mapping[str, Any]) -> bool:
   layers = summary.get('layers', {}).values()
   if any(layer['active_weights'] == 0 < layer['weights'] for layer in layers):
     return True
-  classes = [layer['units'] for layer in layers if 'units' in layer][-1:]
-  classes = [summary['num_classes']] if summary.get('num_classes') else classes
+  classes = num_classes(summary)
   accuracy = summary.get('validation_accuracy', 1.0)
-  return bool(classes) and not accuracy * classes[0] > 1.1
+  return classes is not None and not accuracy * classes > 1.1
 
 
 class Choice(NamedTuple):
