@@ -21,9 +21,31 @@ from sparsejax.posterior.families.family import GROUPS
 
 
 class _Layer(nnx.Module):
-  """A linear map whose leaves are parameters under the names that the family gives them."""
+  """A linear map whose leaves are parameters under the names that the family gives them.
 
-  def __init__(self, family, shape, groups, use_bias, dtype, kernel_init, rngs, settings):
+  Args:
+    shape: the shape of the kernel.
+    family: a name in `posterior.FAMILIES`, or your own family.
+    groups: what has its own scale in a family with groups, 'inputs' or 'outputs'.
+    rngs: `params` for the initial values, `noise` for the samples.
+    use_bias: whether the layer has a bias.
+    dtype: the dtype of the products.
+    kernel_init: the initialiser of the means, if the family has no rule of its own.
+    **settings: the settings of `nn.of` other than groups, such as `log_variance`.
+  """
+
+  def __init__(
+    self,
+    shape: tuple[int, ...],
+    family: str | Family,
+    groups: str,
+    rngs: nnx.Rngs,
+    *,
+    use_bias: bool = True,
+    dtype: Any = jnp.float32,
+    kernel_init: Callable = uniform_fan_in,
+    **settings: Any,
+  ):
     if groups not in GROUPS:
       raise ValueError(f'groups={groups!r} must be {" or ".join(GROUPS)}')
     found = lookup('family', family, FAMILIES) if isinstance(family, str) else family
@@ -55,11 +77,10 @@ class Linear(_Layer):
     out_features: the number of outputs.
     family: a name in `posterior.FAMILIES`, or your own family.
     groups: what has its own scale in a family with groups, 'inputs' (as in the paper) or 'outputs'.
-    use_bias: whether the layer has a bias.
-    dtype: the dtype of the products.
-    kernel_init: the initialiser of the means, if the family has no rule of its own.
     rngs: `params` for the initial values, `noise` for the samples.
-    **settings: the settings of `nn.of` other than groups, such as `log_variance`.
+    **settings: `use_bias`; the `dtype` of the products; `kernel_init`, the initialiser of the
+      means, if the family has no rule of its own; and the settings of `nn.of` other than groups,
+      such as `log_variance`.
 
   Raises:
     ValueError: the family or the groups are unknown.
@@ -80,14 +101,10 @@ class Linear(_Layer):
     *,
     family: str | Family,
     groups: str = 'inputs',
-    use_bias: bool = True,
-    dtype: Any = jnp.float32,
-    kernel_init: Callable = uniform_fan_in,
     rngs: nnx.Rngs,
     **settings: Any,
   ):
-    shape = (in_features, out_features)
-    super().__init__(family, shape, groups, use_bias, dtype, kernel_init, rngs, settings)
+    super().__init__((in_features, out_features), family, groups, rngs, **settings)
 
   def __call__(self, x: jax.Array) -> jax.Array:
     return self.sample(x, jnp.dot)
@@ -105,10 +122,7 @@ class Conv(_Layer):
     feature_group_count: the number of parts that the channels are split into.
     family: as for `Linear`.
     groups: as for `Linear`; the paper uses 'outputs' here.
-    use_bias: whether the layer has a bias.
-    dtype: the dtype of the products.
-    kernel_init: the initialiser of the means.
-    rngs: `params` for the initial values, `noise` for the samples.
+    rngs: as for `Linear`.
     **settings: as for `Linear`.
 
   Raises:
@@ -126,15 +140,12 @@ class Conv(_Layer):
     feature_group_count: int = 1,
     family: str | Family,
     groups: str = 'outputs',
-    use_bias: bool = True,
-    dtype: Any = jnp.float32,
-    kernel_init: Callable = uniform_fan_in,
     rngs: nnx.Rngs,
     **settings: Any,
   ):
     variational.check_groups(groups, feature_group_count)
     shape = (*kernel_size, in_features // feature_group_count, out_features)
-    super().__init__(family, shape, groups, use_bias, dtype, kernel_init, rngs, settings)
+    super().__init__(shape, family, groups, rngs, **settings)
     self.linear = partial(variational.convolved, strides, padding, feature_group_count)
 
   def __call__(self, x: jax.Array) -> jax.Array:
