@@ -1,66 +1,53 @@
-"""Renewing masks: criterion, granularity, allocation, schedule and update rule put together."""
+"""Renewing masks: criterion, granularity, allocation, schedule and update rule put together.
+
+`Renewal.of` puts them together, `begin` makes the first masks and plans how many stay, and
+`renewed_if` makes new masks where they are due. What most methods do without is elsewhere, each a
+call from here: groups, stacks and heads (`units`), weights that come back (`update_rules`), choices
+of parameters and their layouts (`axes`).
+"""
 
 import functools
-import itertools
 import math
 import numbers
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
+import jax.core
 import jax.numpy as jnp
 import numpy as np
+from jax.sharding import AxisType
 
-from sparsejax.internal.streams import PRUNING, stream
+from sparsejax.internal.streams import PRUNING
+from sparsejax.sparsity import refusals
 from sparsejax.sparsity.counting.costs import Layer
 from sparsejax.sparsity.leaves import axes, tree
+from sparsejax.sparsity.leaves.layout import Layout
+from sparsejax.sparsity.parts import allocation as allocations
 from sparsejax.sparsity.parts import criteria, update_rules
-from sparsejax.sparsity.parts.allocation import Allocation
-from sparsejax.sparsity.parts.granularity import Granularity
-from sparsejax.sparsity.parts.schedules import PruningSchedule, checked
+from sparsejax.sparsity.parts.allocation import GLOBAL_RANK
+from sparsejax.sparsity.parts.granularity import SINGLE, Granularity
+from sparsejax.sparsity.parts.schedules import PruningSchedule
 from sparsejax.sparsity.parts.selection import after
-from sparsejax.sparsity.parts.units import Unit, units
-from sparsejax.sparsity.parts.update_rules import UpdateRule
+from sparsejax.sparsity.parts.units import LARGEST, Unit, units
 from sparsejax.sparsity.placement import placed_like
 
-PARTS = {'granularity': Granularity, 'allocation': Allocation, 'update_rule': UpdateRule}
+PARTS = {
+  'granularity': Granularity,
+  'allocation': allocations.Allocation,
+  'update_rule': update_rules.UpdateRule,
+}
+USUAL = (SINGLE, 'kernels', (), ())  # granularity, parameters, exclude and layouts
 
 
-def check_part(name: str, part: Any, kind: type) -> None:
-  """Raises a ValueError in one line where a part is not what its functions return."""
-  if not isinstance(part, kind):
-    module = 'update_rules' if kind is UpdateRule else name
-    found = getattr(part, '__name__', repr(part))
-    call = f', as {found}() does' if callable(part) else ''
-    raise ValueError(f'{name}={found} must be what a function of sparsejax.{module} returns{call}')
+class Begun(NamedTuple):
+  """Where pruning stands: what every transformation that renews masks has in its state."""
 
-
-def seed_of(seed: Any) -> jax.typing.ArrayLike:
-  """Returns a seed that uint32 can hold: of any integer, or of an array of one, traced or not.
-
-  Raises:
-    ValueError: it is neither.
-  """
-  is_array = hasattr(seed, 'dtype') and np.ndim(seed) == 0
-  is_whole = isinstance(seed, numbers.Integral) and not isinstance(seed, bool)
-  if not is_whole and not (is_array and jnp.issubdtype(seed.dtype, jnp.integer)):
-    raise ValueError(f'seed={seed!r} must be an integer')
-  return int(seed) % 2**32 if is_whole else seed
-
-
-NOT_INJECTED = (
-  '; optax.inject_hyperparams, which makes an array of it, belongs around the optimizer alone'
-)
-
-
-def _check_criterion(criterion: Any) -> None:
-  if callable(criterion):
-    return
-  if isinstance(criterion, str):
-    raise ValueError(
-      f'criterion={criterion!r} must be a function, as criteria.magnitude and its neighbours are'
-    )
-  raise ValueError(f'criterion={criterion!r} must be a function{NOT_INJECTED}')
+  count: jax.typing.ArrayLike  # shape=(), dtype=int32: updates made
+  renewals: jax.typing.ArrayLike  # shape=(), dtype=int32: of the schedule's, made so far
+  seed: jax.typing.ArrayLike  # shape=(), dtype=uint32: of what is random
+  table: jax.typing.ArrayLike  # what was planned, a row for each density; int32 or float32
+  masks: Any  # dtype=bool, of each chosen leaf's shape; shape=() for the others
 
 
 class Renewal(NamedTuple):
@@ -73,71 +60,68 @@ class Renewal(NamedTuple):
   schedule: PruningSchedule
   criterion: criteria.Criterion
   granularity: Granularity
-  allocation: Allocation
-  update_rule: UpdateRule
+  allocation: allocations.Allocation
+  update_rule: update_rules.UpdateRule
   parameters: tree.Choice
   exclude: tuple[str, ...]
   floor: int
-  layouts: axes.Given = ()
+  layouts: axes.Given
+  needs: tuple[tuple[str, criteria.Criterion], ...] = ()  # extra arguments and who asks for them
 
-  def checked(self) -> 'Renewal':
-    """Returns itself, or raises a ValueError in one line for parts that don't go together."""
-    schedule = checked(self.schedule)
-    for part, kind in PARTS.items():
-      check_part(part, getattr(self, part), kind)
-    self._check_densities(schedule)
-    _check_criterion(self.criterion)
-    if not isinstance(self.floor, numbers.Integral) or isinstance(self.floor, bool):
-      raise ValueError(f'floor={self.floor!r} must be an integer{NOT_INJECTED}')
-    if self.floor < 0:
-      raise ValueError(f'floor={self.floor} must be 0 or more')
-    if self.grows and self.allocation.absolute:
-      raise ValueError(
-        'an update rule that grows weights at zero does not go with an absolute threshold, which '
-        'removes what is near zero; give another allocation'
-      )
-    which = self.parameters
-    if not isinstance(which, str) and not callable(which):
-      which = tuple(which)
-    return self._replace(schedule=schedule, parameters=which)
+  @classmethod
+  def of(
+    cls,
+    schedule: PruningSchedule,
+    *,
+    criterion: criteria.Criterion,
+    granularity: Granularity | None,
+    allocation: allocations.Allocation | None,
+    update_rule: update_rules.UpdateRule | None = None,
+    parameters: tree.Choice = 'kernels',
+    exclude: str | Sequence[str],
+    layouts: Mapping[str, str | Layout] | axes.Given | None,
+    floor: int,
+    seed: jax.typing.ArrayLike,
+  ) -> 'Renewal':
+    """Returns the parts of a method; what is None is as `prune` has it by default.
 
-  def _check_densities(self, schedule: PruningSchedule) -> None:
-    """Refuses densities that the allocation or the granularity can't make."""
-    if schedule.by_layer != self.allocation.by_layer:
-      raise ValueError(
-        'densities by layer leave nothing to allocate, and no allocation= must be given'
-        if schedule.by_layer
-        else "allocation by_layer must have densities by layer, as in one_shot(0, {'fc1': 0.1})"
-      )
-    thresholds = [density for density in schedule.densities if isinstance(density, float)]
-    falling = [a > b for a, b in itertools.pairwise(thresholds)]
-    if self.allocation.absolute and any(falling):
-      raise ValueError(
-        f'thresholds {schedule.densities} fall, and what the first removes is gone: give '
-        'rising ones, such as cubic(..., initial=0.0)'
-      )
-    fixed, last = self.granularity.density, schedule.densities[-1]
-    lasts = [kept for _, kept in last] if isinstance(last, tuple) else [last]
-    if fixed is not None and not self.allocation.absolute:
-      for kept in lasts:
-        if kept < 1 and not math.isclose(kept, fixed):
-          raise ValueError(
-            f'density={kept:.6g} must end at {fixed:.6g}, the n / m of the granularity n_m'
-          )
+    Raises:
+      ValueError: in one line, what is no such part, or parts that don't go together.
+    """
+    if not isinstance(schedule, PruningSchedule):
+      raise ValueError(refusals.schedule(schedule))
+    if not isinstance(seed, numbers.Integral) or isinstance(seed, bool):
+      refusals.check_array(seed)
+    by_layer = isinstance(schedule.densities[0], tuple)
+    if allocation is None:
+      is_plain = granularity is None and not by_layer
+      allocation = GLOBAL_RANK if is_plain else allocations.default(granularity, schedule)
+    parts = cls(
+      schedule,
+      criterion,
+      granularity or SINGLE,
+      allocation,
+      update_rule or update_rules.UpdateRule(),
+      parameters if isinstance(parameters, str) or callable(parameters) else tuple(parameters),
+      () if exclude == () else tree.patterns(exclude),
+      floor,
+      () if layouts is None else axes.given(layouts),
+    )
+    for name, kind in PARTS.items():
+      if not isinstance(getattr(parts, name), kind):
+        raise ValueError(refusals.part(name, getattr(parts, name)))
+    if not callable(criterion):
+      raise ValueError(refusals.criterion(criterion))
+    if not isinstance(floor, numbers.Integral) or isinstance(floor, bool) or floor < 0:
+      raise ValueError(refusals.floor(floor))
+    by_layer = by_layer or parts.allocation.by_layer
+    if by_layer or parts.allocation.absolute or parts.granularity.density is not None:
+      refusals.check_together(schedule, parts.granularity, parts.allocation, parts.update_rule)
+    asking = [ask for ask in (criterion, parts.update_rule.grow) if ask is not None]
+    needs = [(name, ask) for ask in asking for name in criteria.takes(ask)]
+    return parts._replace(needs=tuple(need for need in needs if need[0] not in criteria.GIVEN))
 
-  @property
-  def grows(self) -> bool:
-    return self.update_rule.grow is not None
-
-  @property
-  def needs(self) -> dict[str, criteria.Criterion]:
-    """The extra arguments without which masks can't be renewed, and which criterion asks."""
-    needs = dict.fromkeys(criteria.needs(self.criterion), self.criterion)
-    if (grow := self.update_rule.grow) is not None:
-      needs |= dict.fromkeys(criteria.needs(grow), grow)
-    return needs
-
-  def begin(self, params: Any) -> tuple[Any, jax.Array]:
+  def begin(self, params: Any, seed: jax.typing.ArrayLike) -> Begun:
     """Returns masks that keep everything, placed as their parameters are, and the planned table.
 
     The table has a row for each density, int32 or float32, planned exactly on the host.
@@ -146,46 +130,96 @@ class Renewal(NamedTuple):
       ValueError: a density or a floor that can't be met.
     """
     found = self.units(params)
-    pruned = {leaf.path for unit in found for leaf in unit.leaves}
-    ones = [
+    layers = []
+    for unit in found:
+      if unit.groups is not None:
+        layers += unit.groups.layers(with_sizes=self.allocation.priced)
+      else:
+        layers.append(Layer(unit.paths[0], unit.shape, math.prod(unit.shape)))
+    most = max(layers, key=lambda layer: layer.groups, default=None)
+    if most is not None and self.floor > 1 and self.floor >= most.groups:
+      raise ValueError(
+        f'floor={self.floor} must be less than {most.groups}, what the largest leaf to prune '
+        f'({most.path}) has: nothing would be removed'
+      )
+    densities = self.schedule.densities
+    plan = self.allocation.plan
+    rows = np.stack([plan(tuple(layers), density, self.floor) for density in densities])
+    is_whole = np.issubdtype(rows.dtype, np.integer)
+    pruned = {path for unit in found for path in unit.paths}
+    masks = [
       jnp.ones_like(leaf, dtype=bool) if path in pruned else jnp.ones((), bool)
       for path, leaf in tree.named_leaves(params).items()
     ]
-    masks = jax.tree.unflatten(jax.tree.structure(params), ones)
-    priced = self.allocation.priced
-    layers = [layer for unit in found for layer in unit.layers(with_sizes=priced)]
-    self._check_floor(layers)
-    rows = _table(self.allocation, tuple(layers), self.schedule.densities, self.floor)
-    return masks, jnp.asarray(rows)
-
-  def _check_floor(self, layers: Sequence[Layer]) -> None:
-    largest = max(layers, key=lambda layer: layer.groups, default=None)
-    if largest is not None and self.floor > 1 and self.floor >= largest.groups:
-      raise ValueError(
-        f'floor={self.floor} must be less than {largest.groups}, what the largest leaf to prune '
-        f'({largest.path}) has: nothing would be removed'
-      )
+    return Begun(
+      *(jnp.zeros([], jnp.int32) for _ in range(2)),  # apart, to be donated
+      seed=jnp.array(int(seed) % 2**32 if isinstance(seed, numbers.Integral) else seed, jnp.uint32),
+      table=jnp.asarray(rows.astype(np.int32 if is_whole else np.float32)),
+      masks=jax.tree.unflatten(jax.tree.structure(params), masks),
+    )
 
   def units(self, params: Any) -> list[Unit]:
-    """Returns what is ranked together, as names and shapes tell; a leaf without a weight is not."""
+    """Returns what is ranked together, as names and shapes tell; a leaf without a weight is not.
+
+    In most networks whatever has several axes is called a kernel, and is a matrix or the filters of
+    images, and all else is a vector or a number: then no leaf stacks layers, and single weights are
+    ranked as they lie. Whatever is harder, `units` answers.
+    """
+    is_usual = (self.granularity, self.parameters, self.exclude, self.layouts) == USUAL
+    named = tree.named_leaves(params) if is_usual else {}
+    kernels = {}
+    for path, leaf in named.items():
+      shape, name = jnp.shape(leaf), path.rpartition('/')[2]
+      is_usual &= not callable(leaf) and jnp.issubdtype(jnp.result_type(leaf), jnp.floating)
+      if len(shape) > 1:
+        is_image = len(shape) == 4 and shape[0] == shape[1] <= axes.LARGEST_WINDOW
+        is_filters = is_image and not axes.DENSE.search(path)
+        is_usual &= name == 'kernel' and (len(shape) == 2 or is_filters)
+        kernels[path] = shape
+    if is_usual and kernels and max(map(math.prod, kernels.values())) <= LARGEST:
+      return [Unit((path,), shape) for path, shape in kernels.items() if math.prod(shape)]
     chosen = axes.choose(params, self.parameters, self.exclude, self.layouts)
     chosen = jax.tree.map(lambda c, leaf: c and math.prod(jnp.shape(leaf)) > 0, chosen, params)
     return units(params, chosen, self.granularity, self.layouts)
 
-  def due(self, step: jax.Array) -> jax.Array:
-    """Returns how many of the schedule's renewals lie at a step or before it."""
-    return jnp.sum(jnp.asarray(self.schedule.steps) <= step, dtype=jnp.int32)
-
-  def renew(
+  def renewed_if(
     self,
-    masks: Any,
+    due: jax.Array | bool,
+    state: Any,
     params: Any,
     extra: Mapping[str, Any],
     *,
-    step: jax.Array,
-    seed: jax.Array,
-    table: jax.Array,
+    anew: bool = False,
   ) -> Any:
+    """Returns the state's masks, or where they are due those that the parameters make.
+
+    A loop of one pass at most, and not a branch: under vmap a branch becomes a select, and masks
+    would be ranked anew at every step.
+
+    Args:
+      due: shape (), whether masks are to be renewed.
+      state: has `masks`, `count`, `seed` and `table`, as `Begun`.
+      params: the parameters that masks are made for.
+      extra: what `needs` names: trees as the parameters, or functions that make them when due.
+      anew: whether all that was removed is ranked again, as if nothing had been.
+    """
+
+    def renewed(masks):
+      trees = {name: v() if tree.is_function(v) else v for name, v in extra.items()}
+      given = jax.lax.stop_gradient((params, trees))  # masks have no derivative
+      masks = jax.tree.map(jnp.ones_like, masks) if anew else masks
+      return _compiled(self, masks, *given, state.count, state.seed, state.table)
+
+    if not isinstance(due, jax.core.Tracer):
+      return renewed(state.masks) if due else state.masks
+    _, masks = jax.lax.while_loop(
+      lambda carried: carried[0],
+      lambda carried: (jnp.zeros_like(due), renewed(carried[1])),
+      (due, state.masks),
+    )
+    return masks
+
+  def renew(self, masks: Any, params: Any, extra: Mapping[str, Any], step, seed, table) -> Any:
     """Returns the masks of the schedule's newest renewal, made of the parameters as they are.
 
     Args:
@@ -196,115 +230,85 @@ class Renewal(NamedTuple):
       seed: the seed of all that is random.
       table: the rows that were planned.
     """
+    shardings = [jax.typeof(mask).sharding for mask in jax.tree.leaves(masks)]
+    if any(AxisType.Explicit in sharding.mesh.axis_types for sharding in shardings):
+      within = placed_like(masks)(functools.partial(Renewal.renew, self))
+      return within(masks, params, extra, step, seed, table)
     found = self.units(params)
     if not found:
       return masks
-    row = table[self.due(step) - 1]
+    old, named = tree.named_leaves(masks), tree.named_leaves(params)
+    given = {name: tree.named_leaves(value) for name, value in extra.items()}
+    key = jax.random.fold_in(jax.random.fold_in(jax.random.key(seed), PRUNING), step)
+    paths = [path for unit in found for path in unit.paths]
+    keys = jax.random.split(key, 3 * len(paths)).reshape(3, len(paths))
+    given |= {'key': {path: keys[:, i] for i, path in enumerate(paths)}}
+    groups, ranked, kept = [], [], None
+    for unit in found:
+      if unit.groups is None:
+        there = old[unit.paths[0]][None]
+      else:
+        there = unit.groups.pool([old[path].astype(jnp.float32) for path in unit.paths]) > 0
+      earlier = ranked[-1] if ranked else None
+      scores = self._scores(self.criterion, unit, named, given, earlier=earlier)
+      groups.append(there)
+      # Only what is still there is ranked: a living zero must not tie with what has gone.
+      ranked.append(jnp.where(there, scores, -jnp.inf))
+    sizes = [u.groups.sizes if self.allocation.priced and u.groups else 1 for u in found]
+    row = table[jnp.sum(jnp.asarray(self.schedule.steps) <= step) - 1]
+    counts = self.allocation.counts(ranked, row, self.floor, sizes)
+    for unit, there, scores, count in zip(found, groups, ranked, counts, strict=True):
+      count = after(count, kept)
+      if self.update_rule.grow is None:
+        kept = there & jax.vmap(self.granularity.select)(scores, count)
+      else:
+        kept = self._exchanged(unit, named, given, there, scores, count, step, kept)
+      new = [kept[0]] if unit.groups is None else unit.groups.spread(kept)
+      old |= dict(zip(unit.paths, new, strict=True))
+    return jax.tree.unflatten(jax.tree.structure(masks), old.values())
 
-    @placed_like(masks)
-    def renewed(masks, params, extra, row, step, seed):
-      named = tree.named_leaves(masks), tree.named_leaves(params)
-      of_leaves = {name: tree.named_leaves(value) for name, value in extra.items()}
-      new = _Step(self, found, *named, of_leaves).masks(row, step, seed)
-      leaves = [new.get(path, mask) for path, mask in named[0].items()]
-      return jax.tree.unflatten(jax.tree.structure(masks), leaves)
-
-    return renewed(masks, params, dict(extra), row, step, seed)
-
-
-class _Step(NamedTuple):
-  """One renewal: its parts, what it prunes, and the leaves by path."""
-
-  parts: Renewal
-  units: list[Unit]
-  old: Mapping[str, jax.Array]
-  params: Mapping[str, jax.Array]
-  extra: Mapping[str, Mapping[str, jax.Array]]
-
-  def masks(self, row, step, seed) -> dict[str, jax.Array]:
-    """Returns the new mask of every leaf that is pruned."""
-    parts = self.parts
-    number = sum(len(unit.leaves) for unit in self.units)
-    key = jax.random.fold_in(stream(jax.random.key(seed), PRUNING), step)
-    keys = jax.random.split(key, 3 * number).reshape(3, number)
-    groups = [
-      unit.pool([self.old[leaf.path].astype(jnp.float32) for leaf in unit.leaves]) > 0
-      for unit in self.units
-    ]
-    keys = [self._by_unit(some) for some in keys]
-    scores: list[jax.Array] = []
-    for unit, some in zip(self.units, keys[0], strict=True):
-      earlier = scores[-1] if scores else None
-      scores.append(self._scores(parts.criterion, unit, some, earlier))
-    # Only what is still there is ranked: a living zero must not tie with what has gone.
-    ranked = [jnp.where(g, s, -jnp.inf) for g, s in zip(groups, scores, strict=True)]
-    sizes = [unit.sizes if parts.allocation.priced else 1 for unit in self.units]
-    counts = parts.allocation.counts(ranked, row, parts.floor, sizes)
-    renew = functools.partial(
-      update_rules.renew, parts.update_rule, select=parts.granularity.select, step=step
-    )
-    found, kept = {}, None
-    for unit, group, score, count, *some in zip(
-      self.units, groups, scores, counts, *keys[1:], strict=True
-    ):
-      g = s = None
-      if parts.grows:
-        g = self._scores(parts.update_rule.grow, unit, some[0], kept)
-        s = self._scores(criteria.random, unit, some[1], kept)
-      of_layer = jax.vmap(
-        lambda mask, score, count, g, s: renew(mask, score, count, grow_scores=g, start_scores=s)
-      )
-      kept = of_layer(group, score, after(count, kept), g, s)
-      paths = [leaf.path for leaf in unit.leaves]
-      found |= dict(zip(paths, unit.spread(kept), strict=True))
-    return found
-
-  def _by_unit(self, keys: jax.Array) -> list[list[jax.Array]]:
-    """Each leaf's random key, unit by unit."""
-    each = iter(keys)
-    return [[next(each) for _ in unit.leaves] for unit in self.units]
-
-  def _scores(self, criterion, unit, keys, earlier) -> jax.Array:
+  def _scores(self, criterion, unit, params, given, use=0, earlier=None) -> jax.Array:
     """The mean score of every group of a unit, finite; one that is no number is the least of all.
 
     Args:
       criterion: scores single weights.
       unit: what is ranked.
-      keys: a random key for each leaf.
+      params: by path.
+      given: by name and path, what else there is to score by.
+      use: which of a leaf's three random keys: to rank, to grow or to start.
       earlier: what must be there first, so that no two leaves are sorted at a time.
     """
-    leaves = zip(unit.leaves, keys, strict=True)
-    score = unit.mean([self._score(criterion, leaf, key, earlier) for leaf, key in leaves])
+    found = []
+    for i, path in enumerate(unit.paths):
+      param, named = params[path], {}
+      for name in criteria.takes(criterion):
+        named[name] = value = path if name == 'path' else given[name].get(path)
+        is_like = name in criteria.GIVEN or (value is not None and value.shape == param.shape)
+        if not is_like:
+          raise ValueError(refusals.unlike(name, path, value, param))
+      if 'key' in named:
+        named['key'] = after(named['key'][use], earlier)
+      param = after(param, earlier)
+      if unit.groups is None:
+        found.append(criterion(param, **named))
+      else:
+        found.append(unit.groups.score(i, criterion, param, named))
+    mean = found[0].astype(jnp.float32)[None] if unit.groups is None else unit.groups.mean(found)
     # Finite, as -inf stands for what has gone already and inf for what a rule keeps as it grows.
-    least, most = jnp.finfo(score.dtype).min, jnp.finfo(score.dtype).max
-    return jnp.where(jnp.isnan(score), least, jnp.clip(score, least, most))
+    least, most = jnp.finfo(jnp.float32).min, jnp.finfo(jnp.float32).max
+    return jnp.where(jnp.isnan(mean), least, jnp.clip(mean, least, most))
 
-  def _score(self, criterion, leaf, key, earlier) -> jax.Array:
-    """What a criterion says of a leaf, each of the layers that it stacks by itself."""
-    named = {name: self.extra[name].get(leaf.path) for name in criteria.needs(criterion)}
-    for name, value in named.items():
-      if value is None or jnp.shape(value) != leaf.shape:
-        has = 'is missing' if value is None else f'has shape {jnp.shape(value)}'
-        raise ValueError(f"{name} of '{leaf.path}' {has} and must have shape {leaf.shape}")
-    random = criteria.takes_key(criterion)
-    param, key = (after(value, earlier) for value in (self.params[leaf.path], key))
-    if criteria.takes_path(criterion):
-      criterion = functools.partial(criterion, path=leaf.path)
-    if leaf.layers == 1:
-      return criterion(param, **named, **({'key': key} if random else {}))
-    keys = {'key': jax.random.split(key, leaf.layers)} if random else {}
-    param, named = jax.tree.map(lambda values: leaf.layout.view(values, 'stacked'), (param, named))
-    scores = jax.vmap(lambda p, named: criterion(p, **named))(param, named | keys)
-    return leaf.layout.restore(scores, 'stacked', leaf.shape)
+  def _exchanged(self, unit, params, given, there, scores, count, step, earlier) -> jax.Array:
+    """Which groups of a unit are kept by an update rule that lets others come back."""
+    grow = self._scores(self.update_rule.grow, unit, params, given, 1, earlier)
+    start = self._scores(criteria.random, unit, params, given, 2, earlier)
+    renew = functools.partial(
+      update_rules.renew, self.update_rule, select=self.granularity.select, step=step
+    )
+    of_layer = jax.vmap(
+      lambda mask, score, count, g, s: renew(mask, score, count, grow_scores=g, start_scores=s)
+    )
+    return of_layer(there, scores, count, grow, start)
 
 
-@functools.lru_cache(maxsize=64)
-def compiled(parts: Renewal) -> Callable[..., Any]:
-  """Returns `parts.renew`, compiled as one program outside of jit too."""
-  return jax.jit(parts.renew)
-
-
-@functools.cache
-def _table(allocation, layers, densities, floor) -> np.ndarray:
-  rows = np.stack([allocation.plan(layers, density, floor) for density in densities])
-  return rows.astype(np.float32 if np.issubdtype(rows.dtype, np.floating) else np.int32)
+_compiled = jax.jit(Renewal.renew, static_argnums=0)

@@ -1,6 +1,5 @@
 """Pruning once, for people who only want that: no schedule, no optimizer."""
 
-import math
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -9,13 +8,14 @@ import jax
 import jax.core
 import jax.numpy as jnp
 
+from sparsejax.sparsity import refusals
 from sparsejax.sparsity.counting.costs import Costs, Layer, mac_costs, weight_costs
 from sparsejax.sparsity.counting.measure import sizes
 from sparsejax.sparsity.leaves import axes, tree
 from sparsejax.sparsity.leaves.layout import Layout
-from sparsejax.sparsity.mask_update import Renewal, check_part, compiled, seed_of
+from sparsejax.sparsity.mask_update import Renewal
 from sparsejax.sparsity.parts import allocation as allocations
-from sparsejax.sparsity.parts import criteria, schedules, update_rules
+from sparsejax.sparsity.parts import criteria, schedules
 from sparsejax.sparsity.parts import granularity as granularities
 
 
@@ -78,53 +78,61 @@ def prune_to(
     >>> masks['fc']['kernel'].tolist()
     [[True, False], [False, False]]
   """
-  seed = seed_of(seed)
-  if granularity is not None:
-    check_part('granularity', granularity, granularities.Granularity)
+  if granularity is not None and not isinstance(granularity, granularities.Granularity):
+    raise ValueError(refusals.part('granularity', granularity))
   told = axes.given(layouts)
   given = {'sparsity': sparsity, 'compression': compression, 'macs': macs, 'parameters': parameters}
   density = _density(given, params, told)
-  rule = _rule(allocation, granularity, density)
-  fixed = _fixed(granularity, density, macs)
-  costs = None
-  if rule is not None and fixed is None:
-    costs = _costs(params, granularity, macs, positions, told)
-  share = density
-  if fixed is not None:
-    share = fixed
-  elif rule is not None and costs is None:
-    share = _share_of_chosen(params, exclude, density, told)
-  parts = Renewal(
-    schedule=schedules.PruningSchedule((0,), (share,)),
+  if isinstance(density, tuple):
+    if allocation is not None:
+      raise ValueError('densities by layer leave nothing to allocate: give no allocation=')
+    share, rule = density, allocations.by_layer()
+  else:
+    share, rule = _allotted(
+      params,
+      density,
+      _function(allocation, granularity),
+      granularity,
+      macs,
+      positions,
+      exclude,
+      told,
+    )
+  parts = Renewal.of(
+    schedules.PruningSchedule((0,), (share,)),
     criterion=criterion,
-    granularity=granularity or granularities.weight(),
-    allocation=allocations.by_layer() if rule is None else rule(costs),
-    update_rule=update_rules.nested(),
-    parameters='kernels',
-    exclude=tree.patterns(exclude),
-    floor=floor,
+    granularity=granularity,
+    allocation=rule,
+    exclude=exclude,
     layouts=told,
-  ).checked()
+    floor=floor,
+    seed=seed,
+  )
   _check_extra(parts, extra)
-  whole, table = parts.begin(params)
-  at = {'step': jnp.int32(0), 'seed': jnp.array(seed, jnp.uint32), 'table': table}
-  masks = compiled(parts)(whole, params, extra, **at)
+  masks = parts.renewed_if(True, parts.begin(params, seed), params, extra)
   if isinstance(share, float):
     _warn_of_thin_layers(masks, share)
   pruned = jax.tree.map(lambda m, p: jnp.where(m, p, 0).astype(p.dtype), masks, params)
   return (pruned, masks) if return_masks else pruned
 
 
-def _fixed(granularity, density, macs) -> float | None:
-  """What the chosen kernels keep where N:M sparsity says so; the same must be asked for."""
-  fixed = getattr(granularity, 'density', None)
-  if fixed is None or isinstance(density, tuple):
-    return None
+def _allotted(
+  params, density, function, granularity, macs, positions, exclude, told
+) -> tuple[float, allocations.Allocation]:
+  """The density of what is pruned and how it is allotted, for the network to have the density."""
+  if granularity is not None and granularity.density is not None:
+    if macs is not None:
+      raise ValueError('granularity n_m says what stays: give sparsity in the place of macs')
+    granularity.check_density(density)
+    return granularity.density, function()
   if macs is not None:
-    raise ValueError('granularity n_m says what stays: give sparsity in the place of macs')
-  if not math.isclose(density, fixed):
-    raise ValueError(f'density={density:.6g} must be {fixed:.6g}, the n / m of the granularity n_m')
-  return fixed
+    if positions is None:
+      raise ValueError('macs needs positions=: how often each layer applies its kernel')
+    return density, function(mac_costs(params, positions, told))
+  if granularity is not None:
+    return density, function(weight_costs(params, told))
+  # Of single weights the count is an exact integer, which a budget in float32 is not.
+  return _share_of_chosen(params, exclude, density, told), function()
 
 
 def _warn_of_thin_layers(masks: Any, share: float) -> None:
@@ -140,12 +148,8 @@ def _warn_of_thin_layers(masks: Any, share: float) -> None:
       )
 
 
-def _rule(allocation, granularity, density):
-  """The function that makes the allocation of the network's costs; None of densities by layer."""
-  if not isinstance(density, float):
-    if allocation is not None:
-      raise ValueError('densities by layer leave nothing to allocate: give no allocation=')
-    return None
+def _function(allocation, granularity) -> Callable[..., allocations.Allocation]:
+  """What makes an allocation of the network's costs."""
   if allocation is None:
     evenly = granularity is not None and granularity.evenly
     return allocations.uniform if evenly else allocations.global_rank
@@ -196,18 +200,6 @@ def _share_of(parameters: Any, params: Any, told: axes.Given) -> float:
   return (int(parameters) - others) / weights
 
 
-def _costs(params, granularity, macs, positions, told) -> Costs | None:
-  """What the density is counted in: MACs, or the weights of groups.
-
-  None for single weights, whose count is an exact integer, which a budget in float32 is not.
-  """
-  if macs is None:
-    return None if granularity is None else weight_costs(params, told)
-  if positions is None:
-    raise ValueError('macs needs positions=: how often each layer applies its kernel')
-  return mac_costs(params, positions, told)
-
-
 def _share_of_chosen(params, exclude, density, told) -> float:
   """What the kernels that are not excluded keep, for the whole to keep the density."""
   chosen = tree.named_leaves(tree.pick(params, axes.choose(params, 'kernels', exclude, told)))
@@ -218,7 +210,7 @@ def _share_of_chosen(params, exclude, density, told) -> float:
 
 def _check_extra(parts: Renewal, extra: Mapping[str, Any]) -> None:
   """Refuses extra arguments that are not just what the criterion needs."""
-  needs = set(parts.needs)
+  needs = {name for name, _ in parts.needs}
   if needs != set(extra):
     raise ValueError(
       f'the criterion needs {sorted(needs) or "nothing"} and is given {sorted(extra) or "nothing"} '

@@ -9,9 +9,8 @@ import optax
 
 from sparsejax.internal.private import NO_PARAMS_MSG
 from sparsejax.sparsity.leaves import tree
-from sparsejax.transforms.inner.masking import apply_masks, held_at_zero, with_masked_grads
-from sparsejax.transforms.inner.running import running_inside
-from sparsejax.transforms.inner.searching import check_no_search
+from sparsejax.transforms.inner.masking import held_at_zero, updated_within
+from sparsejax.transforms.inner.running import begun_inside, running_inside
 
 
 class HoldState(NamedTuple):
@@ -66,17 +65,14 @@ def hold(
   def init_fn(params):
     chosen = tree.choose(params, parameters, exclude)
     masks = jax.tree.map(lambda c, p: p != 0 if c else jnp.ones((), bool), chosen, params)
-    inner_state = inner.init(params)
-    check_no_search(inner_state)
-    return HoldState(masks, inner_state)
+    return HoldState(masks, begun_inside(inner, params))
 
   def update_fn(updates, state, params=None, **extra_args):
     if params is None:
       raise ValueError(NO_PARAMS_MSG)
     masks = state.masks
-    extra_args = with_masked_grads(extra_args, updates, masks)
-    updates, inner_state = inner.update(
-      apply_masks(updates, masks), state.inner_state, apply_masks(params, masks), **extra_args
+    updates, inner_state = updated_within(
+      inner, masks, updates, state.inner_state, params, extra_args
     )
     return held_at_zero(updates, params, masks), HoldState(masks, inner_state)
 

@@ -1,32 +1,22 @@
 """Pruning as the last link of an Optax chain: masks in its state, exact zeros in the parameters."""
 
-import functools
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import jax
-import jax.core
 import jax.numpy as jnp
 import optax
 
 from sparsejax.internal.private import NO_PARAMS_MSG
-from sparsejax.sparsity.leaves import axes, tree
+from sparsejax.sparsity.leaves import tree
 from sparsejax.sparsity.leaves.layout import Layout
-from sparsejax.sparsity.mask_update import Renewal, seed_of
+from sparsejax.sparsity.mask_update import Renewal
 from sparsejax.sparsity.parts import allocation as allocations
-from sparsejax.sparsity.parts import criteria, schedules
+from sparsejax.sparsity.parts import criteria, schedules, update_rules
 from sparsejax.sparsity.parts import granularity as granularities
-from sparsejax.sparsity.parts import update_rules as update_rules
-from sparsejax.transforms.inner.masking import (
-  apply_masks,
-  held_at_zero,
-  renewed_if,
-  what_is_needed,
-  with_masked_grads,
-)
-from sparsejax.transforms.inner.running import running_inside
-from sparsejax.transforms.inner.searching import check_no_search
-from sparsejax.transforms.inner.slots import check_clearable, clear_slots
+from sparsejax.transforms.inner.masking import updated_within, what_is_needed
+from sparsejax.transforms.inner.running import begun_inside, running_inside
+from sparsejax.transforms.inner.slots import cleared_if
 
 
 class PruneState(NamedTuple):
@@ -122,56 +112,46 @@ def prune(
     Han et al. 2015, https://arxiv.org/abs/1506.02626
     Zhu and Gupta 2017, https://arxiv.org/abs/1710.01878
   """
-  seed = seed_of(seed)
-  parts = Renewal(
+  parts = Renewal.of(
     schedule,
-    criterion,
-    granularity or granularities.weight(),
-    allocation or allocations.default(granularity, schedule),
-    update_rule or update_rules.nested(),
-    parameters,
-    tree.patterns(exclude),
-    floor,
-    axes.given(layouts),
-  ).checked()
-  inner = running_inside(inner)
+    criterion=criterion,
+    granularity=granularity,
+    allocation=allocation,
+    update_rule=update_rule,
+    parameters=parameters,
+    exclude=exclude,
+    layouts=layouts,
+    floor=floor,
+    seed=seed,
+  )
+  around = None if inner is None else running_inside(inner)
+  grows = parts.update_rule.grow is not None
 
   def init_fn(params):
-    count, renewals = (jnp.zeros([], jnp.int32) for _ in range(2))  # apart, to be donated
-    masks, table = parts.begin(params)
-    inner_state = inner.init(params)
-    check_no_search(inner_state)
-    check_clearable(inner, inner_state, masks)
-    return PruneState(count, renewals, jnp.array(seed, jnp.uint32), table, masks, inner_state)
+    begun = parts.begin(params, seed)
+    inner_state = (
+      optax.EmptyState() if around is None else begun_inside(around, params, begun.masks)
+    )
+    return PruneState(*begun, inner_state)
 
   def update_fn(updates, state, params=None, **extra_args):
     if params is None:
       raise ValueError(NO_PARAMS_MSG)
-    renewals, wanted = parts.due(state.count), what_is_needed(parts.needs, updates, extra_args)
+    renewals = jnp.sum(jnp.asarray(parts.schedule.steps) <= state.count, dtype=jnp.int32)
     due = renewals > state.renewals
-    masks = renewed_if(due, parts, state, params, wanted)
-    # What has just grown gets no gradient yet, so that its slots start at zero. The inner links run
-    # all the same, and count this step: a learning rate's schedule must not stand still.
-    kept = jax.tree.map(jnp.logical_and, masks, state.masks) if parts.grows else masks
-    extra_args = with_masked_grads(extra_args, updates, masks)
-    inner_state = _cleared_if(due, inner, state.inner_state, kept)
-    updates, inner_state = inner.update(
-      apply_masks(updates, kept), inner_state, apply_masks(params, kept), **extra_args
-    )
-    if parts.grows:
+    needed = what_is_needed(parts.needs, updates, extra_args) if parts.needs else {}
+    masks, inner_state = parts.renewed_if(due, state, params, needed), state.inner_state
+    if around is not None:
+      # What has just grown gets no gradient yet, so that its slots start at zero. The inner links
+      # run all the same, and count this step: a learning rate's schedule must not stand still.
+      kept = jax.tree.map(jnp.logical_and, masks, state.masks) if grows else masks
+      inner_state = cleared_if(due, around, inner_state, kept)
+      updates, inner_state = updated_within(around, kept, updates, inner_state, params, extra_args)
+    if grows:
       updates = jax.tree.map(lambda u: jnp.where(due, jnp.zeros_like(u), u), updates)
-    updates = held_at_zero(updates, params, masks)
+    with jax.numpy_dtype_promotion('standard'):  # -p in the narrower updates would not bring p to 0
+      updates = jax.tree.map(lambda u, p, m: jnp.where(m, u, -p), updates, params, masks)
     count = optax.safe_increment(state.count)
     return updates, PruneState(count, renewals, state.seed, state.table, masks, inner_state)
 
   return optax.GradientTransformationExtraArgs(init_fn, update_fn)
-
-
-def _cleared_if(due, inner, inner_state, kept):
-  """The inner state, with its slots at zero outside of what is kept where masks are new."""
-  if not jax.tree.leaves(inner_state):
-    return inner_state
-  clear = functools.partial(clear_slots, inner)
-  if not isinstance(due, jax.core.Tracer):
-    return clear(inner_state, kept) if due else inner_state
-  return jax.lax.cond(due, clear, lambda state, kept: state, inner_state, kept)

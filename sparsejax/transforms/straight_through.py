@@ -8,15 +8,14 @@ import jax.numpy as jnp
 import optax
 
 from sparsejax.internal.private import NO_PARAMS_MSG
-from sparsejax.sparsity.leaves import axes, tree
+from sparsejax.sparsity.leaves import tree
 from sparsejax.sparsity.leaves.layout import Layout
-from sparsejax.sparsity.mask_update import Renewal, seed_of
+from sparsejax.sparsity.mask_update import Renewal
 from sparsejax.sparsity.parts import allocation as allocations
-from sparsejax.sparsity.parts import criteria, schedules, update_rules
+from sparsejax.sparsity.parts import criteria, schedules
 from sparsejax.sparsity.parts import granularity as granularities
-from sparsejax.transforms.inner.masking import apply_masks, renewed_if, what_is_needed
-from sparsejax.transforms.inner.running import running_inside
-from sparsejax.transforms.inner.searching import check_no_search
+from sparsejax.transforms.inner.masking import apply_masks, what_is_needed
+from sparsejax.transforms.inner.running import begun_inside, running_inside
 
 
 class StraightThroughState(NamedTuple):
@@ -95,43 +94,38 @@ def straight_through(
     Bengio, Leonard and Courville 2013, https://arxiv.org/abs/1308.3432
     Zhou et al. 2021 (of masks), https://arxiv.org/abs/2102.04010
   """
-  seed, every = seed_of(seed), _period(every)
-  parts = Renewal(
+  every = _period(every)
+  parts = Renewal.of(
     schedule,
-    criterion,
-    granularity or granularities.weight(),
-    allocation or allocations.default(granularity, schedule),
-    update_rules.nested(),
-    parameters,
-    tree.patterns(exclude),
-    floor,
-    axes.given(layouts),
-  ).checked()
+    criterion=criterion,
+    granularity=granularity,
+    allocation=allocation,
+    parameters=parameters,
+    exclude=exclude,
+    layouts=layouts,
+    floor=floor,
+    seed=seed,
+  )
   inner = running_inside(inner)
 
   def init_fn(params):
-    count, renewals = (jnp.zeros([], jnp.int32) for _ in range(2))  # apart, to be donated
-    masks, table = parts.begin(params)
     dense = jax.tree.map(jnp.array, params)  # copies: a step may donate both
-    inner_state = inner.init(params)
-    check_no_search(inner_state)
-    seeds = jnp.array(seed, jnp.uint32)
-    return StraightThroughState(count, renewals, seeds, table, masks, dense, inner_state)
+    return StraightThroughState(*parts.begin(params, seed), dense, begun_inside(inner, params))
 
   def update_fn(updates, state, params=None, **extra_args):
     if params is None:
       raise ValueError(NO_PARAMS_MSG)
-    wanted = what_is_needed(parts.needs, updates, extra_args)
+    needed = what_is_needed(parts.needs, updates, extra_args)
     # Inside the mask the parameters are what counts, whoever else may have moved them.
     dense = jax.tree.map(jnp.where, state.masks, params, state.dense)
     extra_args = _with_sparse_points(extra_args, state.masks)
     updates, inner_state = inner.update(updates, state.inner_state, dense, **extra_args)
     with jax.numpy_dtype_promotion('standard'):
       dense = optax.apply_updates(dense, updates)
-    renewals = parts.due(state.count)
+    renewals = jnp.sum(jnp.asarray(parts.schedule.steps) <= state.count, dtype=jnp.int32)
     since = state.count - parts.schedule.steps[0]
     due = (renewals > state.renewals) | ((renewals > 0) & (since % every == 0))
-    masks = renewed_if(due, parts, state, dense, wanted, anew=True)
+    masks = parts.renewed_if(due, state, dense, needed, anew=True)
     updates = jax.tree.map(_towards, updates, params, dense, state.masks, masks)
     with jax.numpy_dtype_promotion('standard'):
       # The very sum that the caller makes: one that is rounded otherwise would differ by a bit.

@@ -18,8 +18,8 @@ BOXES = (
 )  # the attribute in which NNX' variables and Flax' boxes hold an array
 
 
-def paths(tree: Any, is_leaf: Callable[[Any], bool] | None = None) -> list[str]:
-  """Returns the '/'-joined path of every leaf, in the order of jax.tree.leaves.
+def named_leaves(tree: Any, is_leaf: Callable[[Any], bool] | None = None) -> dict[str, Any]:
+  """Returns {path: leaf} in the order of jax.tree.leaves, with the keys of a path joined by '/'.
 
   The `value` of NNX' variables and of Flax' boxes is left out: NNX' own optimizer shows a chain
   variables when it begins and bare arrays when it updates them. A module that holds more than its
@@ -29,26 +29,41 @@ def paths(tree: Any, is_leaf: Callable[[Any], bool] | None = None) -> list[str]:
     ValueError: two leaves with one path, as those of {'a': {'b': 0}, 'a/b': 1}.
 
   Example:
-    >>> paths({'conv1': {'kernel': 0, 'bias': 1}})
-    ['conv1/bias', 'conv1/kernel']
+    >>> named_leaves({'conv1': {'kernel': 0, 'bias': 1}})
+    {'conv1/bias': 1, 'conv1/kernel': 0}
   """
-  keys = _keys(tree, is_leaf)
-  held = collections.Counter(_held(tree, is_leaf) if any(map(_is_in_box, keys)) else ())
-  bare = [k[:-1] if _is_in_box(k) and held[k[:-1]] <= 1 else k for k in keys]
-  found = [jax.tree_util.keystr(k, simple=True, separator='/') for k in bare]
-  if len(set(found)) < len(found):
-    path = next(path for path, n in collections.Counter(found).items() if n > 1)
-    raise ValueError(f"two parameters have the path '{path}', and each must have its own")
+  flat, _ = jax.tree_util.tree_flatten_with_path(tree, is_leaf)
+  keys = [path for path, _ in flat]
+  if any(path and getattr(path[-1], 'name', '') in BOXES for path in keys):
+    keys = _without_boxes(tree, keys, is_leaf)
+  found: dict[str, Any] = {}
+  for at, (_, leaf) in zip(keys, flat, strict=True):
+    path = jax.tree_util.keystr(at, simple=True, separator='/')
+    if path in found:
+      raise ValueError(f"two parameters have the path '{path}', and each must have its own")
+    found[path] = leaf
   return found
 
 
-def _keys(tree, is_leaf) -> list[tuple[Any, ...]]:
-  return [keys for keys, _ in jax.tree_util.tree_flatten_with_path(tree, is_leaf)[0]]
+def paths(tree: Any, is_leaf: Callable[[Any], bool] | None = None) -> list[str]:
+  """Returns the path of every leaf, in the order of jax.tree.leaves.
+
+  Example:
+    >>> paths({'conv1': {'kernel': 0, 'bias': 1}})
+    ['conv1/bias', 'conv1/kernel']
+  """
+  return list(named_leaves(tree, is_leaf))
 
 
-def _is_in_box(keys) -> bool:
-  attribute = len(keys) > 1 and isinstance(keys[-1], jax.tree_util.GetAttrKey)
-  return attribute and keys[-1].name in BOXES
+def _without_boxes(tree, keys, is_leaf) -> list[tuple[Any, ...]]:
+  """The keys of every leaf, without the attribute in which a box holds it and nothing else."""
+
+  def is_in_box(path):
+    is_attribute = len(path) > 1 and isinstance(path[-1], jax.tree_util.GetAttrKey)
+    return is_attribute and path[-1].name in BOXES
+
+  held = collections.Counter(_held(tree, is_leaf))
+  return [path[:-1] if is_in_box(path) and held[path[:-1]] <= 1 else path for path in keys]
 
 
 def _held(tree, is_leaf) -> Iterator[tuple[Any, ...]]:
@@ -58,13 +73,8 @@ def _held(tree, is_leaf) -> Iterator[tuple[Any, ...]]:
     hole = node is None or (isinstance(node, tuple) and not node)
     return hole or (is_leaf is not None and is_leaf(node))
 
-  for keys in _keys(tree, is_end):
-    yield from (keys[:n] for n in range(len(keys)))
-
-
-def named_leaves(tree: Any, is_leaf: Callable[[Any], bool] | None = None) -> dict[str, Any]:
-  """Returns {path: leaf} in the order of jax.tree.leaves."""
-  return dict(zip(paths(tree, is_leaf), jax.tree.leaves(tree, is_leaf), strict=True))
+  for path, _ in jax.tree_util.tree_flatten_with_path(tree, is_end)[0]:
+    yield from (path[:n] for n in range(len(path)))
 
 
 def module_of(path: str) -> str:

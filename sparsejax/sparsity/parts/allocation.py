@@ -56,18 +56,14 @@ def total_to_keep(sizes: Sequence[int], active_fraction: float, floor: int) -> i
     >>> total_to_keep([90, 10], 0.05, floor=1)
     5
   """
-  _check_fraction(active_fraction)
+  if not 0 <= active_fraction <= 1:
+    raise ValueError(f'density={active_fraction} must be an active fraction from 0 to 1')
   return max(round(active_fraction * sum(sizes)), sum(min(size, floor) for size in sizes))
-
-
-def _check_fraction(density: float) -> None:
-  if not 0 <= density <= 1:
-    raise ValueError(f'density={density} must be an active fraction from 0 to 1')
 
 
 def _prices_and_budget(costs: Costs, layers: Sequence[Layer], density: float, floor: int):
   """What a group of each layer costs, and what all may cost: their floors' worth at least."""
-  _check_fraction(density)
+  total_to_keep((), density, floor)  # refuses what is no fraction
   prices = np.array([costs.price(layer) for layer in layers])
   least = prices @ np.array([layer.largest(min(layer.groups, floor)) for layer in layers])
   return prices, max(costs.budget(layers, density), least)
@@ -92,55 +88,64 @@ def global_rank(costs: Costs | None = None) -> Allocation:
     [0, 2]
   """
 
+  if costs is None:
+    return GLOBAL_RANK
+
   def plan(layers, density, floor):
-    if costs is None:
-      whole = total_to_keep([n.groups for n in layers], density, floor)
-      return np.array(wide.to_words(whole), np.int32)
     prices, budget = _prices_and_budget(costs, layers, density, floor)
     return np.array([budget, *prices], np.float32)
 
   def counts(scores, row, floor, sizes):
     keys = [ordered_bits(score) for score in scores]
-    if costs is None:
-      return _ranked(keys, wide.of_words(row), floor)
     return _affordable(keys, row[0], _by_leaf(row[1:], scores), floor, sizes)
 
-  return Allocation(plan, counts, priced=costs is not None)
+  return Allocation(plan, counts, priced=True)
 
 
-def _ranked(keys, to_keep: wide.Wide, floor, dtype=jnp.uint32):
+def _in_all(layers, density, floor) -> np.ndarray:
+  """How many groups stay in all, as two words, since there may be more than an int32 counts."""
+  return np.array(
+    divmod(total_to_keep([n.groups for n in layers], density, floor), 2**31), np.int32
+  )
+
+
+def _ranked(scores, row, floor, sizes):
   """How many of each layer are among so many of all: the largest, and of equals the first."""
+  del sizes
+  keys, to_keep = [ordered_bits(score) for score in scores], row[1]
+  if sum(key.size for key in keys) >= 2**31:
+    return wide.ranked(keys, wide.of_words(row), floor)
 
   def kept_from(threshold, compare=jnp.greater_equal):
     found = []
     for layers in keys:
       threshold = after(threshold, found[-1] if found else None)
-      found.append(_kept(compare(layers, threshold), floor))
+      axes, size = tuple(range(1, layers.ndim)), math.prod(layers.shape[1:])
+      found.append(jnp.maximum(count_true(compare(layers, threshold), axes), min(floor, size)))
     return found
 
-  def in_all(counts):
-    return functools.reduce(wide.add, [wide.total(count, dtype) for count in counts])
+  def total(counts):
+    return sum(jnp.sum(count, dtype=jnp.int32) for count in counts)
 
-  least = largest_threshold(lambda t: wide.at_least(in_all(kept_from(t)), to_keep))
+  least = largest_threshold(lambda trial: total(kept_from(trial)) >= to_keep)
   above = kept_from(least, jnp.greater)
-  room = wide.minus(to_keep, in_all(above))
+  room = to_keep - total(above)  # for those that are as good as the last
   found = []
   for sure, both in zip(above, kept_from(after(least, above[-1])), strict=True):
     equal = both - sure
-    taken = [
-      wide.at_most(wide.minus(room, wide.Wide(high, low)), n)
-      for n, high, low in zip(equal, *wide.before(equal, dtype), strict=True)
-    ]
-    found.append(sure + jnp.stack(taken))
-    room = wide.minus(room, wide.total(equal, dtype))
+    before = jnp.cumsum(equal, dtype=jnp.int32) - equal
+    found.append(sure + jnp.clip(room - before, 0, equal))
+    room = room - jnp.sum(equal, dtype=jnp.int32)
   return found
+
+
+GLOBAL_RANK = Allocation(_in_all, _ranked)
 
 
 def _kept(mask, floor):
   """How many of each layer are true, or the floor where that is more and the layer has as many."""
-  axes = tuple(range(1, mask.ndim))
-  smallest = min(floor, math.prod(mask.shape[1:]))
-  return jnp.maximum(count_true(mask, axes), smallest)
+  least = min(floor, math.prod(mask.shape[1:]))
+  return jnp.maximum(count_true(mask, tuple(range(1, mask.ndim))), least)
 
 
 def _affordable(keys, budget, prices, floor, sizes):
@@ -228,6 +233,10 @@ def _by_density(relative, costs):
   """Counts in proportion to a density that depends on the shape alone, planned on the host."""
 
   def plan(layers, density, floor):
+    return planned(tuple(layers), density, floor)
+
+  @functools.cache
+  def planned(layers, density, floor):
     sizes = np.array([layer.groups for layer in layers], int)
     weights = sizes * np.array([relative(layer.shape) for layer in layers])
     lowest = np.minimum(sizes, floor)
@@ -347,7 +356,7 @@ def default(granularity: Granularity | None, schedule: PruningSchedule) -> Alloc
 
   Of densities by layer what they say.
   """
-  if getattr(schedule, 'by_layer', False):
+  if isinstance(schedule.densities[0], tuple):
     return by_layer()
   return uniform() if getattr(granularity, 'evenly', False) else global_rank()
 

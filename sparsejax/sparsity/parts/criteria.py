@@ -15,6 +15,22 @@ import jax
 import jax.numpy as jnp
 
 Criterion = Callable[..., jax.Array]
+GIVEN = ('key', 'path')  # what every criterion gets that takes it
+
+
+def takes(criterion: Criterion) -> tuple[str, ...]:
+  """Returns what a criterion is given by name: what it can't do without, and 'key' and 'path'.
+
+  Example:
+    >>> takes(magnitude), takes(saliency), takes(jnp.abs)
+    (('key',), ('grad', 'key'), ())
+  """
+  found = []
+  for i, keyword in enumerate(inspect.signature(criterion).parameters.values()):
+    is_needed = keyword.kind == keyword.KEYWORD_ONLY and keyword.default is keyword.empty
+    if is_needed or keyword.name == 'key' or (keyword.name == 'path' and i > 0):
+      found.append(keyword.name)
+  return tuple(found)
 
 
 def needs(criterion: Criterion) -> tuple[str, ...]:
@@ -24,9 +40,7 @@ def needs(criterion: Criterion) -> tuple[str, ...]:
     >>> needs(magnitude), needs(saliency), needs(fisher)
     ((), ('grad',), ('mean_squared_grad',))
   """
-  keywords = inspect.signature(criterion).parameters.values()
-  required = [p.name for p in keywords if p.kind == p.KEYWORD_ONLY and p.default is p.empty]
-  return tuple(name for name in required if name not in ('key', 'path'))
+  return tuple(name for name in takes(criterion) if name not in GIVEN)
 
 
 def takes_key(criterion: Criterion) -> bool:
@@ -36,7 +50,7 @@ def takes_key(criterion: Criterion) -> bool:
     >>> takes_key(random), takes_key(jnp.abs)
     (True, False)
   """
-  return 'key' in inspect.signature(criterion).parameters
+  return 'key' in takes(criterion)
 
 
 def takes_path(criterion: Criterion) -> bool:
@@ -46,8 +60,7 @@ def takes_path(criterion: Criterion) -> bool:
     >>> takes_path(lambda param, *, path: jnp.abs(param)), takes_path(magnitude)
     (True, False)
   """
-  _, *more = inspect.signature(criterion).parameters
-  return 'path' in more
+  return 'path' in takes(criterion)
 
 
 def magnitude(param: jax.Array, *, key=None) -> jax.Array:

@@ -46,6 +46,20 @@ class Granularity(NamedTuple):
     """Returns how many groups a leaf of this shape has."""
     return math.prod(jax.eval_shape(self.pool, jax.ShapeDtypeStruct(shape, jnp.float32)).shape)
 
+  def check_density(self, kept: float, must: str = 'be') -> None:
+    """Raises a ValueError for a density other than the one that the granularity tells, if any."""
+    if self.density is not None and not math.isclose(kept, self.density):
+      raise ValueError(
+        f'density={kept:.6g} must {must} {self.density:.6g}, the n / m of the granularity n_m'
+      )
+
+
+SINGLE = Granularity(
+  pool=lambda values: values,
+  spread=lambda groups, shape: groups.reshape(shape),
+  view='stacked',
+)
+
 
 def _check_whole(name: str, **sizes: Any) -> None:
   for size, value in sizes.items():
@@ -60,11 +74,7 @@ def weight() -> Granularity:
     >>> weight().pool(jnp.array([3.0, 1.0])).tolist()
     [3.0, 1.0]
   """
-  return Granularity(
-    pool=lambda values: values,
-    spread=lambda groups, shape: groups.reshape(shape),
-    view='stacked',
-  )
+  return SINGLE
 
 
 def filters(*, bias: bool = False, norms: Mapping[str, str] | None = None) -> Granularity:
@@ -224,8 +234,7 @@ def n_of_m(m: int = 4) -> Granularity:
     ahead = jnp.where(alive & (place < last), jnp.inf, -jnp.inf)
     return keep_largest(jnp.where(place == last, scores, ahead), count)
 
-  single = weight()
-  return Granularity(single.pool, single.spread, select, evenly=True)
+  return Granularity(SINGLE.pool, SINGLE.spread, select, evenly=True)
 
 
 def in_multiples(number: int = 8, granularity: Granularity | None = None) -> Granularity:

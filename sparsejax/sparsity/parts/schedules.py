@@ -8,7 +8,7 @@ period. "At step t" means after t updates: the update number t is the first that
 import itertools
 import math
 import numbers
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from sparsejax.sparsity.leaves import tree
@@ -19,21 +19,52 @@ ByLayer = tuple[tuple[str, float], ...]
 Density = float | ByLayer
 
 
-class PruningSchedule(NamedTuple):
+class _Table(NamedTuple):
+  steps: tuple[int, ...]
+  densities: tuple[Density, ...]
+
+
+class PruningSchedule(_Table):
   """The steps (rising) and the density at each: an active fraction, or a threshold.
 
   A density is a number, or {pattern: density}: regular expressions over paths and the active
   fraction of each layer that one is found in, of which the first counts. Layers that none is found
   in stay whole. The patterns are the same at every step.
+
+  Which densities there may be is the allocation's to say: a fraction and a threshold differ.
+
+  Raises:
+    ValueError: at once, what is no table of rising steps and their densities.
   """
 
-  steps: tuple[int, ...]
-  densities: tuple[Density, ...]
+  __slots__ = ()
+
+  def __new__(cls, steps: Sequence[int], densities: Sequence[Any]) -> 'PruningSchedule':
+    if len(steps) != len(densities) or not steps:
+      raise ValueError(
+        f'pruning schedule of {len(steps)} steps and {len(densities)} densities: '
+        'there must be one density for each step, and at least one'
+      )
+    if steps[0] < 0:
+      raise ValueError(f'pruning at step {steps[0]}: the step must be 0 or later')
+    if any(after <= before for before, after in itertools.pairwise(steps)):
+      raise ValueError(f'pruning steps {steps} must be rising, each there once')
+    if any(step != int(step) for step in steps):
+      raise ValueError(f'pruning steps {steps} must be whole numbers')
+    kept = tuple(density_of(density) for density in densities)
+    if len({_patterns(density) for density in kept}) > 1:
+      raise ValueError(f'densities {densities} must have the same patterns at every step')
+    return super().__new__(cls, tuple(map(int, steps)), kept)
+
+  @classmethod
+  def _make(cls, iterable: Iterable[Any]) -> 'PruningSchedule':
+    """What `_replace` makes is checked too."""
+    return cls(*iterable)
 
   @property
   def by_layer(self) -> bool:
     """Whether densities are densities by path."""
-    return any(isinstance(density, Mapping | tuple) for density in self.densities)
+    return isinstance(self.densities[0], tuple)
 
 
 def is_number(value: Any) -> bool:
@@ -118,7 +149,7 @@ def one_shot(step: int, density: Given) -> PruningSchedule:
     ((('conv', 0.5), ('fc', 0.05)),)
   """
   kept = density_of(density, 'one_shot: density')
-  return checked(PruningSchedule(tuple(_whole('one_shot', step=step)), (kept,)))
+  return PruningSchedule(tuple(_whole('one_shot', step=step)), (kept,))
 
 
 def cubic(
@@ -159,7 +190,7 @@ def cubic(
   steps = (*range(begin + every, end, every), end)
   share_left = [1 - (step - begin) / (end - begin) for step in steps]
   densities = [each(lambda t, s=share: t + (initial - t) * s**3, final) for share in share_left]
-  return checked(PruningSchedule(steps, (*densities[:-1], final)))
+  return PruningSchedule(steps, (*densities[:-1], final))
 
 
 def periodic(begin: int, end: int, density: Given, *, every: int = 100) -> PruningSchedule:
@@ -188,7 +219,7 @@ def periodic(begin: int, end: int, density: Given, *, every: int = 100) -> Pruni
       'end must be after begin, and every 1 or more'
     )
   steps = tuple(range(begin, end, every))
-  return checked(PruningSchedule(steps, (kept,) * len(steps)))
+  return PruningSchedule(steps, (kept,) * len(steps))
 
 
 def iterative(begin: int, every: int, density: float, *, fraction: float = 0.2) -> PruningSchedule:
@@ -225,35 +256,7 @@ def iterative(begin: int, every: int, density: float, *, fraction: float = 0.2) 
   count = max(1, math.ceil(math.log(density) / math.log1p(-fraction) - 1e-9))
   steps = tuple(begin + every * i for i in range(count))
   densities = [(1 - fraction) ** (i + 1) for i in range(count - 1)]
-  return checked(PruningSchedule(steps, (*densities, float(density))))
-
-
-def checked(schedule: PruningSchedule) -> PruningSchedule:
-  """Returns the schedule, or raises a ValueError if it is no table of rising steps and densities.
-
-  Which densities there may be is the allocation's to say: a fraction and a threshold differ.
-  """
-  if not isinstance(schedule, PruningSchedule):
-    raise ValueError(
-      f'schedule={schedule!r} must be a PruningSchedule, as one_shot, cubic, periodic and '
-      'iterative make them'
-    )
-  steps, densities = schedule
-  if len(steps) != len(densities) or not steps:
-    raise ValueError(
-      f'pruning schedule of {len(steps)} steps and {len(densities)} densities: '
-      'there must be one density for each step, and at least one'
-    )
-  if steps[0] < 0:
-    raise ValueError(f'pruning at step {steps[0]}: the step must be 0 or later')
-  if any(after <= before for before, after in itertools.pairwise(steps)):
-    raise ValueError(f'pruning steps {steps} must be rising, each there once')
-  if any(step != int(step) for step in steps):
-    raise ValueError(f'pruning steps {steps} must be whole numbers')
-  kept = tuple(density_of(density) for density in densities)
-  if len({_patterns(density) for density in kept}) > 1:
-    raise ValueError(f'densities {densities} must have the same patterns at every step')
-  return PruningSchedule(tuple(map(int, steps)), kept)
+  return PruningSchedule(steps, (*densities, float(density)))
 
 
 def _patterns(density: Density) -> tuple[str, ...] | None:

@@ -15,6 +15,7 @@ from sparsejax.sparsity.counting.costs import Layer
 from sparsejax.sparsity.leaves import axes, tree
 from sparsejax.sparsity.leaves.layout import Layout
 from sparsejax.sparsity.parts.belongings import belongings
+from sparsejax.sparsity.parts.criteria import Criterion
 from sparsejax.sparsity.parts.granularity import Granularity
 
 LARGEST = 2**31 - 1
@@ -39,7 +40,21 @@ class Leaf(NamedTuple):
 
 
 class Unit(NamedTuple):
-  """Leaves whose groups go together: one leaf, but for heads and for filters with their biases.
+  """Leaves that are ranked together: one leaf, but for heads and for filters with their biases.
+
+  Attributes:
+    paths: the leaves' paths.
+    shape: the leaf's, where it is ranked as it is.
+    groups: how their weights are grouped; None where each is its own group, in a single layer.
+  """
+
+  paths: tuple[str, ...]
+  shape: tuple[int, ...] = ()
+  groups: 'Groups | None' = None
+
+
+class Groups(NamedTuple):
+  """The groups of leaves that are ranked together.
 
   Attributes:
     leaves: the leaves, each of which stacks equally many layers.
@@ -50,6 +65,27 @@ class Unit(NamedTuple):
   leaves: tuple[Leaf, ...]
   granularity: Granularity
   heads: int | None = None
+
+  def score(self, i: int, criterion: Criterion, param: jax.Array, given: Any) -> jax.Array:
+    """Returns what a criterion says of a leaf, of each of the layers that it stacks by itself.
+
+    Args:
+      i: which of the leaves.
+      criterion: takes one layer and `given`.
+      param: the leaf's values.
+      given: the criterion's other arguments: the path, a random key, arrays of the leaf's shape.
+    """
+    leaf = self.leaves[i]
+    if leaf.layers == 1:
+      return criterion(param, **given)
+    if 'path' in given:
+      criterion = functools.partial(criterion, path=given.pop('path'))
+    stacked = {name: leaf.layout.view(v, 'stacked') for name, v in given.items() if name != 'key'}
+    if 'key' in given:
+      stacked['key'] = jax.random.split(given['key'], leaf.layers)
+    of_layers = jax.vmap(lambda param, given: criterion(param, **given))
+    scores = of_layers(leaf.layout.view(param, 'stacked'), stacked)
+    return leaf.layout.restore(scores, 'stacked', leaf.shape)
 
   def view(self, leaf: Leaf, values: jax.Array) -> jax.Array:
     """Returns a leaf's values as the granularity wants them, with the layers in front."""
@@ -145,11 +181,13 @@ def units(params: Any, chosen: Any, granularity: Granularity, layouts: axes.Give
 
   leaves = [leaf(path) for path in paths if path not in owned]
   if others:
-    groups = [(first, *map(leaf, others.get(first.path, ()))) for first in leaves]
-    return [Unit(_checked(group), granularity) for group in groups]
-  if granularity.view != 'by_head':
-    return [Unit((leaf,), granularity) for leaf in leaves]
-  return _attentions(leaves, granularity)
+    owners = [(first, *map(leaf, others.get(first.path, ()))) for first in leaves]
+    groups = [Groups(_checked(owner), granularity) for owner in owners]
+  elif granularity.view != 'by_head':
+    groups = [Groups((leaf,), granularity) for leaf in leaves]
+  else:
+    groups = _attentions(leaves, granularity)
+  return [Unit(tuple(leaf.path for leaf in some.leaves), groups=some) for some in groups]
 
 
 def _belongings(params, paths, granularity) -> dict[str, list[str]]:
@@ -182,7 +220,7 @@ PROJECTION = re.compile(
 QUERY = re.compile(r'(^|_)(w?q|query)(_|$)')
 
 
-def _attentions(leaves, granularity) -> list[Unit]:
+def _attentions(leaves, granularity) -> list[Groups]:
   """The projections of each attention, as many as its heads have."""
   modules = collections.defaultdict(list)
   without = collections.defaultdict(list)
@@ -238,7 +276,7 @@ def _check_whole(module: str, leaves: Sequence[Leaf], without: Sequence[str]) ->
     )
 
 
-def _attention(module, leaves, granularity) -> Unit:
+def _attention(module, leaves, granularity) -> Groups:
   heads = {leaf.path: leaf.layout.heads(leaf.shape) for leaf in leaves}
   fewest = min(heads.values())
   if any(n % fewest for n in heads.values()) or len({leaf.layers for leaf in leaves}) > 1:
@@ -246,4 +284,4 @@ def _attention(module, leaves, granularity) -> Unit:
       f"granularity heads: the projections of '{module}' must have the same heads, or multiples of "
       f'the fewest, and stack as many layers: {heads}'
     )
-  return Unit(tuple(leaves), granularity, fewest)
+  return Groups(tuple(leaves), granularity, fewest)

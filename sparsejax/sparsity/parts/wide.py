@@ -3,10 +3,15 @@
 JAX has no 64-bit integers unless it is told to, and networks have more than 2^31 parameters.
 """
 
+import functools
+import math
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+
+from sparsejax.sparsity.parts.selection import after, count_true, largest_threshold
 
 
 class Wide(NamedTuple):
@@ -87,6 +92,46 @@ def at_most(a: Wide, limit: jax.Array) -> jax.Array:
   """Returns min(a, limit), which is one integer of the limit's type."""
   small = (a.high << _half(a.low.dtype)) | a.low
   return jnp.where(at_least(a, widen(limit, a.low.dtype)), limit, small.astype(limit.dtype))
+
+
+def ranked(
+  keys: Sequence[jax.Array], to_keep: Wide, floor: int, dtype=jnp.uint32
+) -> list[jax.Array]:
+  """Returns how many of each layer are among so many of all: the largest, of equals the first.
+
+  It is what `global_rank` counts, of more scores than an integer of the device counts.
+
+  Args:
+    keys: unsigned integers to compare, an array (layers, *groups) for each leaf.
+    to_keep: how many in all.
+    floor: how many each layer keeps at least, or all, if it has fewer.
+    dtype: unsigned, in halves of which is counted.
+  """
+
+  def kept_from(threshold, compare=jnp.greater_equal):
+    found = []
+    for layers in keys:
+      threshold = after(threshold, found[-1] if found else None)
+      axes, size = tuple(range(1, layers.ndim)), math.prod(layers.shape[1:])
+      found.append(jnp.maximum(count_true(compare(layers, threshold), axes), min(floor, size)))
+    return found
+
+  def in_all(counts):
+    return functools.reduce(add, [total(count, dtype) for count in counts])
+
+  least = largest_threshold(lambda t: at_least(in_all(kept_from(t)), to_keep))
+  above = kept_from(least, jnp.greater)
+  room = minus(to_keep, in_all(above))
+  found = []
+  for sure, both in zip(above, kept_from(after(least, above[-1])), strict=True):
+    equal = both - sure
+    taken = [
+      at_most(minus(room, Wide(high, low)), n)
+      for n, high, low in zip(equal, *before(equal, dtype), strict=True)
+    ]
+    found.append(sure + jnp.stack(taken))
+    room = minus(room, total(equal, dtype))
+  return found
 
 
 def _carried(high, low) -> Wide:

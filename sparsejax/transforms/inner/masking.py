@@ -1,14 +1,13 @@
 """What masks make of updates, of parameters, and of the gradients that come beside them."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
-import jax.core
 import jax.numpy as jnp
+import optax
 
 from sparsejax.sparsity.leaves import tree
-from sparsejax.sparsity.mask_update import Renewal, compiled
 from sparsejax.transforms.inner.slots import is_hole
 
 
@@ -42,67 +41,41 @@ def held_at_zero(updates: Any, params: Any, masks: Any) -> Any:
     return jax.tree.map(lambda u, p, m: jnp.where(m, u, -p), updates, params, masks)
 
 
-Wanted = tuple[dict[str, Any], tuple[tuple[str, Callable[[], Any]], ...]]
-
-
 def what_is_needed(
-  needs: Mapping[str, Callable], updates: Any, extra_args: Mapping[str, Any]
-) -> Wanted:
-  """Returns the extra arguments that criteria need: trees, and functions that make them when due.
+  needs: Sequence[tuple[str, Callable]], updates: Any, extra_args: Mapping[str, Any]
+) -> dict[str, Any]:
+  """Returns the extra arguments that criteria need: trees, or functions that make them when due.
 
   Args:
-    needs: {argument: the criterion that asks for it}.
+    needs: pairs of an argument and the criterion that asks for it.
     updates: where `optax.masked` left holes in these, the trees get them too.
     extra_args: those given to the transformation's update.
 
   Raises:
     ValueError: an argument that was not given.
   """
-  for name, criterion in needs.items():
+  for name, criterion in dict(needs).items():
     if extra_args.get(name) is None:
       raise ValueError(
         f'the criterion {getattr(criterion, "__name__", criterion)} needs the extra argument '
         f'{name}=: call update(updates, state, params, {name}=...); grad is the raw gradient'
       )
-  given = {name: with_holes_of(updates, extra_args[name]) for name in needs}
-  lazy = tuple((name, value) for name, value in given.items() if tree.is_function(value))
-  return {name: value for name, value in given.items() if not tree.is_function(value)}, lazy
+  return {name: with_holes_of(updates, extra_args[name]) for name, _ in needs}
 
 
-def renewed_if(
-  due: jax.Array, parts: Renewal, state: Any, params: Any, wanted: Wanted, *, anew: bool = False
-) -> Any:
-  """Returns the state's masks, or where they are due those that the parameters make.
-
-  A loop of one pass at most, and not a branch: under vmap a branch becomes a select, and masks
-  would be ranked anew at every step.
-
-  Args:
-    due: shape (), whether masks are to be renewed.
-    parts: what makes the masks.
-    state: a NamedTuple with `masks`, `count`, `seed` and `table`.
-    params: the parameters that masks are made for.
-    wanted: as `what_is_needed` returns it.
-    anew: whether all that was removed is ranked again, as if nothing had been.
-  """
-  if not isinstance(due, jax.core.Tracer):
-    return _renewed(parts, state, params, wanted, anew) if due else state.masks
-
-  def renew(carried):
-    _, masks = carried
-    now = state._replace(masks=masks)
-    return jnp.zeros_like(due), _renewed(parts, now, params, wanted, anew)
-
-  _, masks = jax.lax.while_loop(lambda carried: carried[0], renew, (due, state.masks))
-  return masks
-
-
-def _renewed(parts, state, params, wanted, anew):
-  trees, lazy = wanted
-  extra = trees | {name: value() for name, value in lazy}
-  params, extra = jax.lax.stop_gradient((params, extra))  # masks have no derivative
-  masks = jax.tree.map(jnp.ones_like, state.masks) if anew else state.masks
-  return compiled(parts)(masks, params, extra, step=state.count, seed=state.seed, table=state.table)
+def updated_within(
+  inner: optax.GradientTransformationExtraArgs,
+  masks: Any,
+  updates: Any,
+  inner_state: optax.OptState,
+  params: Any,
+  extra_args: Mapping[str, Any],
+) -> tuple[Any, optax.OptState]:
+  """Returns what `inner.update` does, which sees of everything only what the masks leave."""
+  extra_args = with_masked_grads(extra_args, updates, masks)
+  return inner.update(
+    apply_masks(updates, masks), inner_state, apply_masks(params, masks), **extra_args
+  )
 
 
 def with_masked_grads(extra_args: Mapping[str, Any], updates: Any, masks: Any) -> dict[str, Any]:

@@ -1,8 +1,12 @@
 """Links that run inside another: each gets the extra arguments that it can take."""
 
 import inspect
+from typing import Any
 
 import optax
+
+from sparsejax.transforms.inner.searching import check_no_search
+from sparsejax.transforms.inner.slots import check_clearable
 
 
 def running_inside(
@@ -29,3 +33,23 @@ def running_inside(
     return inner.update(updates, state, params, **taken)
 
   return optax.GradientTransformationExtraArgs(inner.init, update_fn)
+
+
+def begun_inside(
+  inner: optax.GradientTransformation, params: Any, masks: Any = None
+) -> optax.OptState:
+  """Returns the state that an inner link begins with.
+
+  Args:
+    inner: the link.
+    params: what it begins with.
+    masks: a tree of bools as the parameters, where its slots are to be cleared outside of them.
+
+  Raises:
+    ValueError: a link that searches along a line, or whose slots can't be cleared.
+  """
+  state = inner.init(params)
+  check_no_search(state)
+  if masks is not None:
+    check_clearable(inner, state, masks)
+  return state

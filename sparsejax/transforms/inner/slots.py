@@ -4,6 +4,7 @@ import functools
 from typing import Any
 
 import jax
+import jax.core
 import jax.numpy as jnp
 import optax
 
@@ -26,6 +27,18 @@ def clear_slots(inner: optax.GradientTransformation, inner_state: Any, kept: Any
     return jnp.where(keep, slot, 0).astype(slot.dtype)
 
   return optax.tree.map_params(inner, cleared, inner_state, kept, is_leaf=is_hole)
+
+
+def cleared_if(
+  due: jax.Array, inner: optax.GradientTransformation, inner_state: Any, kept: Any
+) -> Any:
+  """Returns the inner state, with its slots at zero outside of what is kept where masks are new."""
+  if not jax.tree.leaves(inner_state):
+    return inner_state
+  clear = functools.partial(clear_slots, inner)
+  if not isinstance(due, jax.core.Tracer):
+    return clear(inner_state, kept) if due else inner_state
+  return jax.lax.cond(due, clear, lambda state, kept: state, inner_state, kept)
 
 
 def check_clearable(inner: optax.GradientTransformation, inner_state: Any, kept: Any) -> None:

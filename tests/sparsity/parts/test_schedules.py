@@ -125,14 +125,14 @@ def test_what_the_index_offers_is_this():
     (lambda: schedules.iterative(0, 1, 0.5, fraction=1.0), 'fraction=1.0'),
     (lambda: schedules.iterative(0, 1, 0.5, fraction=0.0), 'fraction=0.0'),
     (lambda: schedules.iterative(-1, 1, 0.5), 'pruning at step -1'),
-    (lambda: schedules.checked(schedules.PruningSchedule((), ())), '0 steps and 0 densities'),
+    (lambda: schedules.PruningSchedule((), ()), '0 steps and 0 densities'),
     (
-      lambda: schedules.checked(schedules.PruningSchedule((1, 2), (0.5,))),
+      lambda: schedules.PruningSchedule((1, 2), (0.5,)),
       '2 steps and 1 dens',
     ),
-    (lambda: schedules.checked(schedules.PruningSchedule((2, 1), (0.5, 0.4))), 'rising'),
-    (lambda: schedules.checked(schedules.PruningSchedule((2, 2), (0.5, 0.4))), 'rising'),
-    (lambda: schedules.checked(schedules.PruningSchedule((2.5,), (0.5,))), 'whole numbers'),
+    (lambda: schedules.PruningSchedule((2, 1), (0.5, 0.4)), 'rising'),
+    (lambda: schedules.PruningSchedule((2, 2), (0.5, 0.4)), 'rising'),
+    (lambda: schedules.PruningSchedule((2.5,), (0.5,)), 'whole numbers'),
   ],
 )
 def test_a_table_that_makes_no_sense_is_refused(make, message):
@@ -170,6 +170,6 @@ def test_a_mapping_of_no_densities_is_refused(density, message):
 
 def test_patterns_are_the_same_at_every_step():
   with pytest.raises(ValueError, match=r'must have the same patterns at every step$'):
-    schedules.checked(schedules.PruningSchedule((0, 1), ({'a': 0.5}, 0.5)))
+    schedules.PruningSchedule((0, 1), ({'a': 0.5}, 0.5))
   with pytest.raises(ValueError, match=r"^iterative: density=\{'a': 0\.5\} must be a number$"):
     schedules.iterative(0, 10, {'a': 0.5})

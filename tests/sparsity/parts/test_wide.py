@@ -55,10 +55,24 @@ def test_a_ranking_of_more_scores_than_the_integer_counts(total):
   scores = [rng.integers(0, 40, shape).astype(np.float32) for shape in shapes]
   keys = [ordered_bits(jnp.asarray(score)) for score in scores]
   words = jnp.asarray(wide.to_words(total, 7))
-  counts = allocation._ranked(keys, wide.of_words(words, NARROW), 0, NARROW)
+  counts = wide.ranked(keys, wide.of_words(words, NARROW), 0, NARROW)
   flat = np.concatenate([score.ravel() for score in scores])
   kept = np.zeros(len(flat), int)
   kept[np.argsort(-flat, kind='stable')[:total]] = 1
   sizes = [200, 200, 200, 250, 250, 100]
   by_layer = [part.sum() for part in np.split(kept, np.cumsum(sizes)[:-1])]
   assert np.concatenate(counts).tolist() == by_layer
+
+
+@pytest.mark.parametrize('floor', [0, 1, 5])
+@pytest.mark.parametrize('total', [40, 61, 119, 120])
+def test_it_is_the_ranking_of_fewer_scores(total, floor):
+  """Of 120 scores with ties, in layers of 10, 20 and 50."""
+  rng = np.random.default_rng(1)
+  shapes = (2, 10), (1, 4, 5), (1, 50), (3, 10)
+  scores = [jnp.asarray(rng.integers(0, 9, shape), jnp.float32) for shape in shapes]
+  row = jnp.asarray(wide.to_words(total), jnp.int32)
+  halves = wide.ranked(list(map(ordered_bits, scores)), wide.of_words(row), floor)
+  counts = allocation.global_rank().counts(scores, row, floor, [1] * 4)
+  assert [count.tolist() for count in counts] == [count.tolist() for count in halves]
+  assert sum(int(count.sum()) for count in counts) == total
