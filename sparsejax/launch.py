@@ -67,7 +67,7 @@ def read(argv: Sequence[str]) -> Command:
   settings = commandline.settings_of(asked)
   settings = commandline.shortened(settings, flags.shorten)
   try:
-    return Command(check.check(settings, all_read=False), flags)  # reading was checked as given
+    return Command(check.check(settings, all_read=False), flags)  # settings_of saw all read
   except ValueError as error:
     raise UsageError(f'--shorten={flags.shorten}: {error}') from None
 

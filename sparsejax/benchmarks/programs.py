@@ -14,7 +14,8 @@ from sparsejax.experiment.chain import links, optimizer, pruning
 from sparsejax.experiment.machine import parallel
 from sparsejax.experiment.rundir import state
 from sparsejax.experiment.step import augment, steps
-from sparsejax.experiment.training.setup import Experiment, on_devices
+from sparsejax.experiment.step.steps import on_devices
+from sparsejax.experiment.training.setup import Experiment
 
 # Chains that reduce a step to its forward pass (XLA then removes the gradient), and to its gradient
 # (which is added times so small a number that the parameters do not change).

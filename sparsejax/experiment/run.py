@@ -24,7 +24,7 @@ from sparsejax.experiment.terminal.errors import (
 )
 from sparsejax.experiment.terminal.say import say
 from sparsejax.experiment.training import posterior, setup
-from sparsejax.experiment.training.delivered import deliver
+from sparsejax.experiment.training.deployment import deliver
 from sparsejax.experiment.training.train import Trainer
 from sparsejax.experiment.training.writers import Writers
 from sparsejax.sparsity.counting import measure

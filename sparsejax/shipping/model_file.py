@@ -100,9 +100,9 @@ def save(
 def load(path: str | os.PathLike[str], *, max_bytes: int = 2**30, like: Any = None) -> Loaded:
   """Returns the network that `save` wrote, to the bit.
 
-  Everything that the file says of its lengths is checked before memory is taken: reading takes at
-  most `max_bytes`, and besides up to 64 times what the header has, which is a megabyte at most, and
-  three megabytes. Its checksums are compared before it is decoded. Nothing in it is run.
+  Every length that the file names is checked before memory is taken: reading takes at most
+  `max_bytes` + 64 * header (which is 1 MiB at most) + 3 MB. Checksums are compared before anything
+  is decoded, and nothing in the file is run.
 
   Args:
     path: where the file is.

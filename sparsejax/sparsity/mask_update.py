@@ -44,7 +44,7 @@ class Begun(NamedTuple):
   """Where pruning stands: what every transformation that renews masks has in its state."""
 
   count: jax.typing.ArrayLike  # shape=(), dtype=int32: updates made
-  renewals: jax.typing.ArrayLike  # shape=(), dtype=int32: of the schedule's, made so far
+  renewals: jax.typing.ArrayLike  # shape=(), dtype=int32: how many of the schedule's steps are made
   seed: jax.typing.ArrayLike  # shape=(), dtype=uint32: of what is random
   table: jax.typing.ArrayLike  # what was planned, a row for each density; int32 or float32
   masks: Any  # dtype=bool, of each chosen leaf's shape; shape=() for the others
@@ -159,7 +159,7 @@ class Renewal(NamedTuple):
     )
 
   def units(self, params: Any) -> list[Unit]:
-    """Returns what is ranked together, as names and shapes tell; a leaf without a weight is not.
+    """Returns the units to rank, found by leaf names and shapes; empty leaves are skipped.
 
     In most networks whatever has several axes is called a kernel, and is a matrix or the filters of
     images, and all else is a vector or a number: then no leaf stacks layers, and single weights are
@@ -312,3 +312,17 @@ class Renewal(NamedTuple):
 
 
 _compiled = jax.jit(Renewal.renew, static_argnums=0)
+
+
+def held_at_zero(updates: Any, params: Any, masks: Any) -> Any:
+  """Returns the updates u within the masks, and outside of them -p, so that p + u is exactly zero.
+
+  The result has the wider dtype of u and p: -p rounded to a narrower one would not bring p to zero.
+
+  Example:
+    >>> w, masks = {'w': jnp.array([5.0, 5.0])}, {'w': jnp.array([True, False])}
+    >>> held_at_zero({'w': jnp.ones(2)}, w, masks)['w'].tolist()
+    [1.0, -5.0]
+  """
+  with jax.numpy_dtype_promotion('standard'):
+    return jax.tree.map(lambda u, p, m: jnp.where(m, u, -p), updates, params, masks)

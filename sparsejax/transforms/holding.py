@@ -9,7 +9,8 @@ import optax
 
 from sparsejax.internal.private import NO_PARAMS_MSG
 from sparsejax.sparsity.leaves import tree
-from sparsejax.transforms.inner.masking import held_at_zero, updated_within
+from sparsejax.sparsity.mask_update import held_at_zero
+from sparsejax.transforms.inner.masking import updated_within
 from sparsejax.transforms.inner.running import begun_inside, running_inside
 
 

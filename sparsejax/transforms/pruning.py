@@ -10,7 +10,7 @@ import optax
 from sparsejax.internal.private import NO_PARAMS_MSG
 from sparsejax.sparsity.leaves import tree
 from sparsejax.sparsity.leaves.layout import Layout
-from sparsejax.sparsity.mask_update import Renewal
+from sparsejax.sparsity.mask_update import Renewal, held_at_zero
 from sparsejax.sparsity.parts import allocation as allocations
 from sparsejax.sparsity.parts import criteria, schedules, update_rules
 from sparsejax.sparsity.parts import granularity as granularities
@@ -23,7 +23,7 @@ class PruneState(NamedTuple):
   """State of `prune`."""
 
   count: jax.typing.ArrayLike  # shape=(), dtype=int32: updates made
-  renewals: jax.typing.ArrayLike  # shape=(), dtype=int32: of the schedule's, made so far
+  renewals: jax.typing.ArrayLike  # shape=(), dtype=int32: how many of the schedule's steps are made
   seed: jax.typing.ArrayLike  # shape=(), dtype=uint32: of what is random
   table: jax.typing.ArrayLike  # what was planned, a row for each density; int32 or float32
   masks: optax.Params  # dtype=bool, of each chosen leaf's shape; shape=() for the others
@@ -51,8 +51,8 @@ def prune(
   so that p + u' is exactly 0 outside the mask m. Place it **last** in the chain: a link behind
   it would move pruned weights again. "At step t" means that the update after t updates is the first
   to use the new mask, which is made of the parameters as they are then. A renewal that was missed,
-  because a restored state's count lies beyond its step, is made at the next update. What is not
-  finite stays so under any update: `apply_masks` removes it.
+  because a restored state's count lies beyond its step, is made at the next update. A
+  weight that is infinite or NaN stays so, since p + (-p) is not 0: `apply_masks` zeroes it.
 
   Links given as `inner` run inside: the gradients and parameters that they see are zero outside the
   mask, their updates are masked after, and when masks are renewed the slots they keep for each
@@ -149,8 +149,7 @@ def prune(
       updates, inner_state = updated_within(around, kept, updates, inner_state, params, extra_args)
     if grows:
       updates = jax.tree.map(lambda u: jnp.where(due, jnp.zeros_like(u), u), updates)
-    with jax.numpy_dtype_promotion('standard'):  # -p in the narrower updates would not bring p to 0
-      updates = jax.tree.map(lambda u, p, m: jnp.where(m, u, -p), updates, params, masks)
+    updates = held_at_zero(updates, params, masks)
     count = optax.safe_increment(state.count)
     return updates, PruneState(count, renewals, state.seed, state.table, masks, inner_state)
 

@@ -22,7 +22,7 @@ class StraightThroughState(NamedTuple):
   """State of `straight_through`."""
 
   count: jax.typing.ArrayLike  # shape=(), dtype=int32: updates made
-  renewals: jax.typing.ArrayLike  # shape=(), dtype=int32: of the schedule's, made so far
+  renewals: jax.typing.ArrayLike  # shape=(), dtype=int32: how many of the schedule's steps are made
   seed: jax.typing.ArrayLike  # shape=(), dtype=uint32: of what is random
   table: jax.typing.ArrayLike  # what was planned, a row for each density; int32 or float32
   masks: optax.Params  # dtype=bool, of each chosen leaf's shape; shape=() for the others

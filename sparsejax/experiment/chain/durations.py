@@ -4,6 +4,8 @@ import math
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
+from sparsejax.experiment.config import fields
+
 MOST_STEPS = 2**31 - 2  # steps are counted in 32 bits
 
 
@@ -38,9 +40,6 @@ class Clock(NamedTuple):
     return round(steps)
 
 
-UNITS = ('epochs', 'steps', 'examples')
-
-
 def in_steps(settings: Mapping[str, Any], clock: Clock, block: str = '') -> dict[str, Any]:
   """Returns the settings with `name_epochs`, `name_steps` or `name_examples` as `name`, in steps.
 
@@ -60,7 +59,7 @@ def in_steps(settings: Mapping[str, Any], clock: Clock, block: str = '') -> dict
   prefix = block and f'{block}.'
   for key, value in settings.items():
     name, _, unit = key.rpartition('_')
-    if name and unit in UNITS:
+    if name and unit in fields.UNITS:
       if not (isinstance(value, int | float) and 0 <= value < math.inf):
         raise ValueError(f'{prefix}{key}={value} must be a number of {unit}, 0 or more')
       try:

@@ -40,8 +40,6 @@ UPDATE_RULES: dict[str, Callable[[Mapping[str, Any]], update_rules.UpdateRule]] 
   'rigl': lambda s: update_rules.rigl(s['end'], s['drop_fraction'], start=s['start']),
 }
 EXCHANGING = ('set', 'rigl')  # update rules that regrow weights
-SCHEDULES = ('one_shot', 'cubic', 'periodic', 'iterative')
-UNITS = ('groups', 'weights', 'macs')
 SETTINGS = tuple(map(fields.base_of, fields.LINKS['prune']))
 
 
@@ -53,7 +51,7 @@ def pruning_schedule(settings: Mapping[str, Any], clock: Clock) -> schedules.Pru
   """
   steps = in_known_steps(settings, clock)
   begin, kind = steps['begin'], steps['schedule']
-  lookup('prune.schedule', kind, dict.fromkeys(SCHEDULES))
+  lookup('prune.schedule', kind, dict.fromkeys(fields.PRUNING_SCHEDULES))
   lookup('prune.allocation', steps['allocation'], ALLOCATIONS)
   is_threshold = steps['allocation'] == 'absolute_threshold'
   density = _density(steps)
@@ -215,7 +213,7 @@ def _allocation(settings, costs):
       f"prune.allocation='{settings['allocation']}' must be 'uniform' with the granularity n_m, "
       'which keeps n of every m everywhere'
     )
-  lookup('prune.density_of', settings['density_of'], dict.fromkeys(UNITS))
+  lookup('prune.density_of', settings['density_of'], dict.fromkeys(fields.DENSITY_UNITS))
   make = ALLOCATIONS[settings['allocation']]
   if settings['density_of'] == 'groups':
     return make()

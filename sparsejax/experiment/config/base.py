@@ -54,7 +54,7 @@ def _default(field: Field) -> Any:
 
 def defaults(settings: Mapping[str, Any]) -> dict[str, Any]:
   """The plain default settings for a config's chain; differences from them name its run."""
-  # They have deterministic layers, so that any other family enters the hash with its settings.
+  # `layers` keeps its default, so that another family differs from it and is hashed.
   return get_config(settings['chain'], settings['events']).to_dict()
 
 

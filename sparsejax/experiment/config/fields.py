@@ -73,7 +73,8 @@ SHARE, FRACTION = Number(0.0, 1.0), Number(0.0, 1.0, above=True)
 DECAY = Number(0.0, 1.0, below=True)  # the decay of a running mean
 STEPS = Period()
 
-_SCHEDULE = ('one_shot', 'cubic', 'periodic', 'iterative')
+PRUNING_SCHEDULES = ('one_shot', 'cubic', 'periodic', 'iterative')
+DENSITY_UNITS = ('groups', 'weights', 'macs')
 _PARAMETERS = Choice(('kernels', 'all'))
 _EXCLUDE = Field((), Patterns(), "parameter paths to leave out, such as ('^classifier/',)")
 _INNER = "an optimizer with second moments and its learning rate, such as ('adam',)"
@@ -131,7 +132,7 @@ LINKS: dict[str, dict[str, Field]] = {
   'prune': {
     'schedule': Field(
       'one_shot',
-      Choice(_SCHEDULE),
+      Choice(PRUNING_SCHEDULES),
       'one_shot: one cut; cubic: gradual; periodic: at one density; iterative: in rounds',
     ),
     'begin_epochs': Field(
@@ -182,7 +183,7 @@ LINKS: dict[str, dict[str, Field]] = {
     ),
     'density_of': Field(
       'groups',
-      Choice(('groups', 'weights', 'macs')),
+      Choice(DENSITY_UNITS),
       'what the density is a share of; weights, macs: those of the whole network',
     ),
     'allocation': Field(

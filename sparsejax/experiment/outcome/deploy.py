@@ -18,15 +18,14 @@ from sparsejax import posterior
 from sparsejax.experiment.config import identity
 from sparsejax.experiment.machine import files
 from sparsejax.experiment.outcome import finished
-from sparsejax.experiment.outcome.finish import finish
-from sparsejax.experiment.outcome.summary import measure_splits
+from sparsejax.experiment.outcome.finish import finish, measure_splits
 from sparsejax.experiment.rundir import checkpoint, metrics, runs
 from sparsejax.experiment.rundir.state import Best
 from sparsejax.experiment.show import display
 from sparsejax.experiment.terminal.errors import UsageError
 from sparsejax.experiment.terminal.say import say
 from sparsejax.experiment.training import setup
-from sparsejax.experiment.training.delivered import deliver
+from sparsejax.experiment.training.deployment import deliver
 from sparsejax.experiment.training.posterior import kept_units
 from sparsejax.experiment.training.writers import Writers
 from sparsejax.sparsity.counting import measure

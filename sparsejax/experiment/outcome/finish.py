@@ -1,14 +1,21 @@
-"""The results of a finished training: the network that it delivers, its picture, its figures."""
+"""The results of a finished training: the network that it delivers, its figures, its picture."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import jax
+
+from sparsejax.experiment.data import datasets
 from sparsejax.experiment.machine import files
-from sparsejax.experiment.outcome.summary import summarise
 from sparsejax.experiment.rundir import checkpoint, digests, runs
 from sparsejax.experiment.rundir.state import Best
 from sparsejax.experiment.show import display
+from sparsejax.experiment.step import steps
+from sparsejax.experiment.training import posterior
 from sparsejax.experiment.training.setup import Experiment
+from sparsejax.experiment.training.train import phase_of
+from sparsejax.posterior import precision
+from sparsejax.sparsity.counting import measure
 
 
 def finish(
@@ -56,3 +63,92 @@ def _draw(lines, path, summary, agenda) -> None:
   title = f'{summary["name"]}, seed {summary["seed"]}: {summary["model"]} on {summary["dataset"]}'
   place = path / files.TRACE
   trace.plot_trace(lines, place, title=title, prune_steps=agenda.cuts, summary=summary)
+
+
+def summarise(
+  experiment: Experiment,
+  best: Best,
+  delivered: Mapping[str, Any],
+  *,
+  experiment_hash: str,
+  seconds: float,
+  phases: dict,
+  deployed_from: str | None = None,
+) -> dict[str, Any]:
+  """Returns the summary: figures of the best network by validation at the final density.
+
+  Only here is the test split read: by the network and, if that is variational, by the same network
+  rounded to its bit widths. Training accuracy and loss are those of the deployed network on
+  unaugmented images, not the running means of the metrics.
+
+  Args:
+    experiment: the experiment that was run.
+    best: the state that training chose.
+    delivered: the variables of the network that it delivers.
+    experiment_hash: the hash of the config.
+    seconds: the seconds that training took.
+    phases: what was noted about the network during training.
+    deployed_from: the hash of the run that trained the posterior, if it was another run.
+  """
+  config, clock = experiment.config, experiment.clock
+  network = delivered['params']
+  measured = measure_splits(experiment, delivered, ('train', 'validation', 'test'))
+  phase = 'retrained' if phases else 'dense'
+  if experiment.deployment.is_variational:
+    phase = 'deployed'
+  figures = (measured['validation_loss'], measured['validation_accuracy'])
+  counts = measure.report(network, experiment.positions)
+  phases = phases | {phase: phase_of(experiment, network, int(best.step), *figures)}
+  return {
+    'name': config['name'],
+    'hash': experiment_hash,
+    **({} if deployed_from is None else {'deployed_from': deployed_from}),
+    'seed': config['seed'],
+    'dataset': config['data']['name'],
+    'model': config['model']['name'],
+    'num_classes': experiment.dataset.num_classes,
+    'method': config['method'],
+    'is_pretrained': config['init_from'] is not None,
+    'epochs': config['epochs'],
+    'steps': clock.total_steps,
+    'best_step': int(best.step),
+    'seconds': round(seconds, 1),
+    'examples_per_second': round(clock.total_steps * clock.batch_size / seconds, 1),
+    **measured,
+    **counts,
+    'phases': phases,
+    **_of_posteriors(experiment, best, delivered, counts['layers']),
+  }
+
+
+def _of_posteriors(experiment: Experiment, best: Best, delivered, layers) -> dict[str, Any]:
+  """What a variational run adds: its architecture, its bit widths, its histograms of log alpha."""
+  thresholds = experiment.deployment.thresholds
+  if thresholds is None:
+    return {}
+  network = delivered['params']
+  on_grid, grids = posterior.rounded(best.params, network)
+  sizes = {path: (layers[path]['weights'], layers[path]['active_weights']) for path in grids}
+  again = measure_splits(experiment, delivered | {'params': on_grid}, ('validation', 'test'))
+  return {
+    'architecture': posterior.kept_units(network, list(experiment.positions)),
+    'bits': {path: grid.bits for path, grid in grids.items()},
+    'compression_with_bits': precision.compression(sizes, grids),
+    **{f'{name}_with_bits': value for name, value in again.items()},
+    'log_alpha': posterior.histograms(best.params, thresholds),
+  }
+
+
+def measure_splits(experiment: Experiment, variables, splits) -> dict[str, float]:
+  """Returns the loss and the accuracy of a delivered network on some splits, by name."""
+  batch_size = experiment.config['evaluation']['batch_size']
+  evaluate = steps.make_evaluation(
+    experiment.deployment.model, experiment.preprocessing, batch_size=batch_size
+  )
+  figures = {}
+  for name in splits:
+    split: datasets.Split = getattr(experiment.dataset, name)
+    found = evaluate(variables['params'], variables['batch_stats'], steps.on_devices(split))
+    loss, accuracy = jax.device_get(found)
+    figures |= {f'{name}_loss': float(loss), f'{name}_accuracy': float(accuracy)}
+  return figures

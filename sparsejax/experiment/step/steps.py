@@ -22,6 +22,11 @@ class Arrays(NamedTuple):
   labels: jax.Array  # int32
 
 
+def on_devices(split: Any) -> Arrays:
+  """Puts the images and labels of a whole split on every device, as uint8 and int32."""
+  return Arrays(*parallel.replicate(split))
+
+
 class Preprocessing(NamedTuple):
   """Turns uint8 images into the network's input."""
 

@@ -1,9 +1,7 @@
 """Builds variational layers from a family's settings, and the network that they deploy."""
 
-import dataclasses
-import functools
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jax
@@ -14,46 +12,11 @@ from sparsejax import nn, posterior
 from sparsejax.experiment.config import fields
 from sparsejax.experiment.config.check import checked_block
 from sparsejax.internal.lookup import lookup
-from sparsejax.models.structure import architecture, remove_dead
+from sparsejax.models.structure import architecture
 from sparsejax.nn import Layers
 from sparsejax.posterior import precision
 from sparsejax.posterior.layers import DETERMINISTIC
 from sparsejax.sparsity.leaves import tree
-
-
-@dataclasses.dataclass(frozen=True)
-class Deployment:
-  """Turns the trained network into the one that is evaluated, counted and delivered.
-
-  Attributes:
-    model: the network with deterministic layers; a deterministic network is this itself.
-    image_shape: (height, width, channels).
-    thresholds: the thresholds by layer, as `posterior.deploy` takes them; None for a deterministic
-      network, which is its own deployment.
-  """
-
-  model: Any
-  image_shape: tuple[int, ...]
-  thresholds: Mapping[str, float] | None = None
-
-  @property
-  def is_variational(self) -> bool:
-    return self.thresholds is not None
-
-  def __call__(self, params: Any, batch_stats: Any) -> Any:
-    """Returns the deterministic parameters, without weights that have no effect. Jittable."""
-    if self.thresholds is None:
-      return params
-    params = posterior.deploy(params, self.thresholds)
-    variables = {'params': params, 'batch_stats': batch_stats}
-    # A removed unit also loses BatchNorm's constant, since its group's threshold decides on both.
-    cleaned = remove_dead(self.model, variables, self.image_shape, drop_constants=True, check=False)
-    return cleaned['params']
-
-  @functools.cached_property
-  def jitted(self) -> Callable[[Any, Any], Any]:
-    """The same as a compiled function; a network that is its own deployment is not copied."""
-    return jax.jit(self.__call__) if self.is_variational else self
 
 
 def build_layers(config: Mapping[str, Any]) -> Layers:

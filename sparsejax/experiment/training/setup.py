@@ -19,9 +19,9 @@ from sparsejax.experiment.machine import parallel
 from sparsejax.experiment.rundir import checkpoint, tensorboard
 from sparsejax.experiment.rundir.state import CHOOSE_BY
 from sparsejax.experiment.step import events, lobs
-from sparsejax.experiment.step.steps import Arrays, Preprocessing
+from sparsejax.experiment.step.steps import Preprocessing
 from sparsejax.experiment.terminal.say import shown
-from sparsejax.experiment.training import agenda, posterior, registry
+from sparsejax.experiment.training import agenda, deployment, posterior, registry
 from sparsejax.internal.lookup import lookup
 from sparsejax.internal.streams import INIT, stream
 from sparsejax.posterior.layers import DETERMINISTIC
@@ -41,7 +41,7 @@ class Experiment(NamedTuple):
   agenda: agenda.Agenda
   learning_rate: rates.Schedule
   threshold: float | None  # the absolute threshold, if the chain prunes by one
-  deployment: posterior.Deployment
+  deployment: deployment.Deployment
 
   @property
   def image_shape(self) -> tuple[int, ...]:
@@ -131,7 +131,7 @@ def build(config: Mapping[str, Any]) -> Experiment:
     ),
     learning_rate=links.learning_rate(chain, config, clock),
     threshold=settings['threshold'] if by_threshold else None,
-    deployment=posterior.Deployment(model, image_shape),
+    deployment=deployment.Deployment(model, image_shape),
   )
   for step in (0, clock.total_steps - 1):
     rate = float(experiment.learning_rate(step))  # NaN if a link uses its own default
@@ -141,8 +141,10 @@ def build(config: Mapping[str, Any]) -> Experiment:
   _check_size(config['model'], params)
   if is_variational:
     deployed = _create_model(config, dataset.num_classes, DETERMINISTIC)
-    deployment = posterior.Deployment(deployed, image_shape, posterior.thresholds(config, params))
-    experiment = experiment._replace(deployment=deployment)
+    thresholds = posterior.thresholds(config, params)
+    experiment = experiment._replace(
+      deployment=deployment.Deployment(deployed, image_shape, thresholds)
+    )
   posterior.check_bound(config, params)
   jax.eval_shape(experiment.tx.init, params)
   if 'lobs' in config['events']:
@@ -242,8 +244,3 @@ def _costs(unit: str, model, image_shape) -> Costs:
   if unit == 'weights':
     return weight_costs(params)
   return mac_costs(params, models.positions(model, image_shape))
-
-
-def on_devices(split: datasets.Split) -> Arrays:
-  """Puts a whole split on every device, as uint8."""
-  return Arrays(*parallel.replicate(split))

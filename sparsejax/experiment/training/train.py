@@ -18,8 +18,8 @@ from sparsejax.experiment.rundir.state import RunState, better, empty_window
 from sparsejax.experiment.step import augment, events, steps
 from sparsejax.experiment.terminal.errors import NonFiniteLossError, PausedError, TerminatedError
 from sparsejax.experiment.terminal.say import say
-from sparsejax.experiment.training import delivered, posterior
-from sparsejax.experiment.training.setup import Experiment, on_devices
+from sparsejax.experiment.training import deployment, posterior
+from sparsejax.experiment.training.setup import Experiment
 from sparsejax.internal import signals
 from sparsejax.sparsity.counting import measure
 from sparsejax.transforms.inner.masking import apply_masks
@@ -52,8 +52,8 @@ class Trainer:
     self.experiment, self.state, self.host = experiment, state, host
     self.directory, self.progress, self.metrics, self.watch = directory, progress, metrics, watch
     config, clock, model = experiment.config, experiment.clock, experiment.model
-    self.train_data = on_devices(experiment.dataset.train)
-    self.validation_data = on_devices(experiment.dataset.validation)
+    self.train_data = steps.on_devices(experiment.dataset.train)
+    self.validation_data = steps.on_devices(experiment.dataset.validation)
     self.evaluate = steps.make_evaluation(
       experiment.deployment.model,
       experiment.preprocessing,
@@ -75,7 +75,7 @@ class Trainer:
     self._count = jax.jit(lambda network: counts(network, experiment.counted_above))
     self.is_variational = experiment.deployment.is_variational
     self._deploy = experiment.deployment.jitted
-    self._averages = delivered.averages_of(experiment, self.train_data)
+    self._averages = deployment.averages_of(experiment, self.train_data)
     if self.is_variational:
       bound = config['bound_variances'] if 'bound_variances' in config['chain'] else None
       weight = rates.build(config['add_kl_gradients']['weight'], clock)

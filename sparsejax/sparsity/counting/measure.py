@@ -25,7 +25,7 @@ NEARLY_ZERO = 1e-3
 
 
 def count_above(params: Any, thresholds: tuple[float, ...]) -> jax.Array:
-  """Returns how many trainable parameters have |p| > t, for each t. Jittable, below 2^31.
+  """Returns how many trainable parameters have |p| > t or are NaN, for each t. Jittable, below 2^31.
 
   Example:
     >>> count_above({'w': jnp.array([0.0, -0.5, 2.0])}, (0.0, 1.0)).tolist()
@@ -33,7 +33,7 @@ def count_above(params: Any, thresholds: tuple[float, ...]) -> jax.Array:
   """
   leaves = [leaf for path, leaf in named_leaves(params).items() if is_parameter(path, leaf)]
   counts = [
-    sum(jnp.sum(jnp.abs(leaf) > threshold, dtype=jnp.int32) for leaf in leaves)
+    sum(jnp.sum(~(jnp.abs(leaf) <= threshold), dtype=jnp.int32) for leaf in leaves)
     for threshold in thresholds
   ]
   return jnp.stack([jnp.asarray(count, jnp.int32) for count in counts])

@@ -110,7 +110,7 @@ def _in_all(layers, density, floor) -> np.ndarray:
 
 
 def _ranked(scores, row, floor, sizes):
-  """How many of each layer are among so many of all: the largest, and of equals the first."""
+  """How many scores of each layer are among the `row` largest of all; ties go to earlier layers."""
   del sizes
   keys, to_keep = [ordered_bits(score) for score in scores], row[1]
   if sum(key.size for key in keys) >= 2**31:
@@ -352,11 +352,11 @@ def _modules(path: str) -> list[str]:
 
 
 def default(granularity: Granularity | None, schedule: PruningSchedule) -> Allocation:
-  """One global rank; of N:M sparsity the same share everywhere, or N would differ by layer.
+  """Returns one global rank, or for N:M sparsity a uniform density, since N must not differ by layer.
 
-  Of densities by layer what they say.
+  If the schedule has densities by layer, the allocation follows these.
   """
-  if isinstance(schedule.densities[0], tuple):
+  if schedule.by_layer:
     return by_layer()
   return uniform() if getattr(granularity, 'evenly', False) else global_rank()
 

@@ -43,26 +43,6 @@ def needs(criterion: Criterion) -> tuple[str, ...]:
   return tuple(name for name in takes(criterion) if name not in GIVEN)
 
 
-def takes_key(criterion: Criterion) -> bool:
-  """Whether a criterion wants a random key.
-
-  Example:
-    >>> takes_key(random), takes_key(jnp.abs)
-    (True, False)
-  """
-  return 'key' in takes(criterion)
-
-
-def takes_path(criterion: Criterion) -> bool:
-  """Whether a criterion wants to know the path of the leaf.
-
-  Example:
-    >>> takes_path(lambda param, *, path: jnp.abs(param)), takes_path(magnitude)
-    (True, False)
-  """
-  return 'path' in takes(criterion)
-
-
 def magnitude(param: jax.Array, *, key=None) -> jax.Array:
   """Scores by |p| (Han et al. 2015, arXiv 1506.02626).
 

@@ -71,10 +71,11 @@ def count_true(mask: jax.Array, axes: tuple[int, ...] | None = None) -> jax.Arra
 
 
 def after(value: jax.Array, earlier: jax.Array | None) -> jax.Array:
-  """Returns the value, which is not there before something else has been computed.
+  """Returns `value` unchanged, but so that XLA computes `earlier` first.
 
-  XLA on CPU computes leaves side by side, with what each of them needs, unless one waits for the
-  other; it takes barriers away. It does not see that a sign is 0, or that no score is NaN.
+  XLA on CPU computes leaves side by side, and so holds the temporaries of all, unless one waits for
+  the other. It removes optimisation barriers, so a zero is added here that it can't prove to be
+  zero: the sign of a count, or whether a score is NaN.
 
   Args:
     value: numbers, or random keys.

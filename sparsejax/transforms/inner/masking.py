@@ -27,20 +27,6 @@ def apply_masks(params: Any, masks: Any) -> Any:
   return jax.tree.map(cut, masks, params, is_leaf=is_hole)
 
 
-def held_at_zero(updates: Any, params: Any, masks: Any) -> Any:
-  """Returns the updates, and outside of the masks those that bring the parameters to exactly zero.
-
-  They are of the wider dtype of the two: -p rounded to narrower updates would not bring p to zero.
-
-  Example:
-    >>> w, masks = {'w': jnp.array([5.0, 5.0])}, {'w': jnp.array([True, False])}
-    >>> held_at_zero({'w': jnp.ones(2)}, w, masks)['w'].tolist()
-    [1.0, -5.0]
-  """
-  with jax.numpy_dtype_promotion('standard'):
-    return jax.tree.map(lambda u, p, m: jnp.where(m, u, -p), updates, params, masks)
-
-
 def what_is_needed(
   needs: Sequence[tuple[str, Callable]], updates: Any, extra_args: Mapping[str, Any]
 ) -> dict[str, Any]:

@@ -13,6 +13,7 @@ import pytest
 
 from sparsejax.experiment.chain import optimizer, pruning
 from sparsejax.experiment.chain.durations import Clock
+from sparsejax.experiment.config import fields
 from sparsejax.sparsity.counting.costs import mac_costs, weight_costs
 
 CLOCK = Clock(examples=100, batch_size=10, epochs=4.0)  # 10 steps an epoch, 40 in all
@@ -230,9 +231,9 @@ NAMES = {
   'granularity': tuple(pruning.GRANULARITIES),
   'allocation': tuple(pruning.ALLOCATIONS),
   'update_rule': tuple(pruning.UPDATE_RULES),
-  'schedule': pruning.SCHEDULES,
+  'schedule': fields.PRUNING_SCHEDULES,
   'start': ('random', 'criterion'),
-  'density_of': pruning.UNITS,
+  'density_of': fields.DENSITY_UNITS,
 }
 
 

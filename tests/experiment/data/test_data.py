@@ -16,7 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sparsejax.experiment.data import datasets, prepare, sources
-from sparsejax.experiment.training import setup
+from sparsejax.experiment.step import steps
 
 
 def _whole(count: int) -> datasets.Split:
@@ -105,7 +105,7 @@ def test_limit_keeps_the_first_training_examples_and_the_moments():
 def test_every_device_of_a_processor_has_the_one_copy_of_the_data_set():
   digits = datasets.load('digits', limit=1001)
   for split in (digits.train, digits.validation, digits.test):
-    for host, array in zip(split, setup.on_devices(split), strict=True):
+    for host, array in zip(split, steps.on_devices(split), strict=True):
       places = [shard.data.unsafe_buffer_pointer() for shard in array.addressable_shards]
       assert places == [host.ctypes.data] * 4
       assert not host.flags.writeable
