@@ -116,7 +116,7 @@ INPUTS = ROWS | {'groups': 'inputs'}
     (lambda r: nnx_layers.Linear(2, 3, **ROWS, rngs=r), "groups='rows' must be inputs"),
     (
       lambda r: nnx_layers.Conv(4, 4, (3, 3), feature_group_count=4, **INPUTS, rngs=r),
-      "groups='inputs' of a convolution in 4 parts",
+      "groups='inputs' must be 'outputs' for a convolution in 4 parts",
     ),
   ],
 )

@@ -247,7 +247,7 @@ HORSESHOE = FAMILIES['group_horseshoe']
     (lambda: nn.of(HORSESHOE, conv_groups='all'), "groups='all' must be"),
     (
       lambda: built(nn.of(HORSESHOE, conv_groups='inputs'), 'depthwise'),
-      "groups='inputs' of a convolution in 4 parts",
+      "groups='inputs' must be 'outputs' for a convolution in 4 parts",
     ),
   ],
 )

@@ -103,7 +103,11 @@ def test_settings_of_layers_are_checked(name, changes, message):
   ('chain', 'block', 'message'),
   [
     (('add_decayed_weights', *CHAIN), {}, "'add_decayed_weights' would decay the posteriors' log"),
-    ((*CHAIN, 'prune'), {'prune': {'parameters': 'all'}}, "prune.parameters='all' has the post"),
+    (
+      (*CHAIN, 'prune'),
+      {'prune': {'parameters': 'all'}},
+      "prune.parameters='all' includes the post",
+    ),
     ((*CHAIN, 'proximal_l1'), {'proximal_l1': {'parameters': 'all'}}, "proximal_l1.parameters='a"),
   ],
 )

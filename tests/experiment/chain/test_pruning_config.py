@@ -112,11 +112,11 @@ THRESHOLD = {'allocation': 'absolute_threshold'}
     (ROUNDS | THRESHOLD, "prune.schedule='iterative' must be one_shot or cubic with an absolute"),
     (
       THRESHOLD | {'density_of': 'macs'},
-      "prune.density_of='macs' must be 'groups': an absolute",
+      "prune.density_of='macs' must be 'groups' with an absolute",
     ),
     (
       THRESHOLD | {'density_of': 'weights'},
-      "prune.density_of='weights' must be 'groups': an abs",
+      "prune.density_of='weights' must be 'groups' with an abs",
     ),
     ({'density_of': 'flops'}, "unknown prune.density_of 'flops'"),
     ({'granularity': 'blocks', 'block': (0, 4)}, 'prune: blocks of 0x4: both must be 1 or more'),

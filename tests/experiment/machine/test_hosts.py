@@ -330,7 +330,7 @@ def test_the_state_of_the_first_arrives_to_the_bit(monkeypatch):
 
 def test_a_state_of_other_shapes_is_refused_before_it_is_read(monkeypatch):
   hear(monkeypatch, *told({'found': [['float32[3]', 'int32[]'], NOTES]}))
-  with pytest.raises(UsageError, match='their settings must be the same'):
+  with pytest.raises(UsageError, match='give all of them the same settings'):
     hosts.state_from_first(None, STATE)
 
 

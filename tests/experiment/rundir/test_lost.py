@@ -236,4 +236,4 @@ def test_a_layer_of_which_hardly_a_weight_is_left_is_named(tmp_path, capsys):
   prune = {'begin_epochs': 0.0, 'density': 0.004, 'allocation': 'global_rank'}
   train(tmp_path / 'run', epochs=1.0, prune=prune)
   said = capsys.readouterr().out
-  assert said.count('fc2 has one weight left; prune.floor, or prune.allocation=erk') == 1
+  assert said.count('fc2 has one weight left; to keep more of a small layer give prune.floor') == 1

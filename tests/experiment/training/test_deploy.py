@@ -240,7 +240,7 @@ SOURCES = {
   _deterministic: 'its layers are deterministic; they must be one of sparse_vd, group_normal',
   _without_posterior: 'it has no checkpoints/posterior; give the directory of a finished run',
   _damaged: 'is damaged (notes.json is not as it was written); give the directory',
-  _of_other_data: 'but its settings, data and start make',
+  _of_other_data: 'but its settings, data and start now make',
   _without_metrics: 'its metrics.jsonl does not end at step',
   _of_old_defaults: "its config.json has no 'evaluation.batch_norm_batches'; give the",
   _without_seconds: "its summary.json has no 'seconds'; give the",
