@@ -25,7 +25,7 @@ NEARLY_ZERO = 1e-3
 
 
 def count_above(params: Any, thresholds: tuple[float, ...]) -> jax.Array:
-  """Returns how many trainable parameters have |p| > t or are NaN, for each t. Jittable, below 2^31.
+  """Returns how many parameters have |p| > t (or are NaN), for each t. Jittable, below 2^31.
 
   Example:
     >>> count_above({'w': jnp.array([0.0, -0.5, 2.0])}, (0.0, 1.0)).tolist()

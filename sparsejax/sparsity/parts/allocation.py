@@ -352,7 +352,7 @@ def _modules(path: str) -> list[str]:
 
 
 def default(granularity: Granularity | None, schedule: PruningSchedule) -> Allocation:
-  """Returns one global rank, or for N:M sparsity a uniform density, since N must not differ by layer.
+  """Returns one global rank, or for N:M sparsity a uniform density: N must not differ by layer.
 
   If the schedule has densities by layer, the allocation follows these.
   """

@@ -211,7 +211,6 @@ def test_layers_in_a_stack_have_the_path_of_their_leaf():
 
 
 def test_what_is_called_path_and_comes_first_is_the_parameter():
-  assert criteria.takes(functools.partial(lambda param, *, path, power: param, power=2)) == (
-    'path',
-  )
+  with_path = functools.partial(lambda param, *, path, power: param, power=2)
+  assert criteria.takes(with_path) == ('path',)
   assert criteria.takes(lambda path: path) == ()
