@@ -47,6 +47,7 @@ def read(argv: Sequence[str]) -> Command:
   from sparsejax.experiment.terminal.arguments import Parser, folder
   from sparsejax.experiment.terminal.errors import UsageError
 
+  # The config's file and argument, the changes of --config.FIELD, and what is left of argv.
   asked = overrides.split(['--print_config' if one == OF_ONE_CONFIG else one for one in argv])
   parser = Parser(prog='launch', add_help=False, allow_abbrev=False)
   parser.add_argument('--workdir')

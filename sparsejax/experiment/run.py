@@ -64,9 +64,10 @@ def run(
   path = workdir or pathlib.Path('results', 'runs', f'{name}-{experiment_hash}', f'seed{seed}')
   if not (path / files.CONFIG).exists():
     _check_start(experiment)
+  # With one process, as nearly always, every function of `hosts` is a plain call.
   hosts.check_same(f'{experiment_hash}, seed {seed}')
   claim = functools.partial(runs.RunDirectory, path, config, experiment_hash)
-  with hosts.on_first(claim) as directory:
+  with hosts.on_first(claim) as directory:  # locked; its config.json is written or compared
     if restart:
       hosts.from_first(lambda: directory.set_aside())
     finished = hosts.from_first(lambda: directory.summary)

@@ -60,7 +60,7 @@ def settings_of(asked: overrides.Asked, *, all_read: bool = True) -> dict[str, A
   """
   if asked.file is None:
     raise UsageError('--config is missing: it must be --config=NAME.py[:ARGUMENT]')
-  config = loading.load(asked.file)
+  config = loading.load(asked.file)  # what `get_config(ARGUMENT)` in the file returns
   try:
     settings = overrides.applied(config, asked.changes)
     if settings.get('name') == '':

@@ -1,4 +1,8 @@
-"""The one training loop: segments of steps, and what the agenda lists between them."""
+"""The one training loop: segments of steps, and what the agenda lists between them.
+
+Its `RunState` has the network in training with its optimizer's state and running metrics (`train`),
+and the network that was best on the validation split so far (`best`).
+"""
 
 import signal
 import time
@@ -128,6 +132,7 @@ class Trainer:
       epoch = begin // per_epoch
       count = min(end, (epoch + 1) * per_epoch) - begin
       order = self._order(self.state.train.key, epoch)
+      # One call makes all steps, or on CPU one each; the state so far comes with the steps made.
       for train, done in self._run(self.state.train, self.train_data, order, count):
         self.state = self.state._replace(train=train)
         self._flush()
