@@ -182,21 +182,21 @@ def proximal_group_l1(
       values, threshold, divisor, granularity, group_weight
     )
 
-  def shrink(values, threshold, divisor, unit):
-    [leaf] = unit.leaves
+  def shrink(values, threshold, divisor, groups):
+    [leaf] = groups.leaves
 
     @placed_like(values)
     def shrunk(values, threshold, divisor):
-      view = functools.partial(unit.view, leaf)
+      view = functools.partial(groups.view, leaf)
       layers = jax.vmap(layer, in_axes=(0, None, 0))
       found = layers(view(values), threshold, jax.tree.map(view, divisor))
-      return unit.restore(leaf, found)
+      return groups.restore(leaf, found)
 
     return shrunk(values, threshold, divisor)
 
   def units_of(params, chosen):
     found = iter(units(params, chosen, granularity, told))
-    return jax.tree.map(lambda c: next(found) if c else None, chosen)
+    return jax.tree.map(lambda c: next(found).groups if c else None, chosen)
 
   return _proximal(
     shrink, strength, learning_rate, momentum, inner, metric, parameters, exclude, units_of
