@@ -1,7 +1,7 @@
-"""What is handed over: weights shared in clusters, trained on as such, and one small file of them.
+"""What users are handed: weights that share a few values, and one small file of a network.
 
-`share` finds the clusters of each layer, `share_weights` trains their centroids, `save` and `load`
-write and read a network, `sizes` says where the bytes of a file went.
+`share` clusters the weights of each layer, `share_weights` trains the clusters' values, `save` and
+`load` write and read a network, and `sizes` says where the bytes of a file went.
 """
 
 from sparsejax.shipping.file.format import Header

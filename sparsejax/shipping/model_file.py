@@ -1,4 +1,4 @@
-"""One small file of a network: written and compared, read within a bound, measured by part."""
+"""One small file of a network: written and checked, read within a bound, measured by part."""
 
 import io
 import os
@@ -40,34 +40,34 @@ def save(
 ) -> Any:
   """Writes a network to one small file, or leaves what is there.
 
-  Of a leaf with zeros the others are stored with their positions; of one with at most 256 values
-  each of these once, in a codebook, and its number for each weight; floats in fewer bits where all
-  of them are the same in these. Each is done where it takes fewer bytes, and none of it changes a
-  bit. Only `bits` and `precision` round.
+  A leaf with zeros is stored as the positions and values of the others. A leaf with at most 256
+  values is stored as a codebook and a number for each weight. Floats take fewer bits if nothing is
+  lost by it. Each of these is done where it saves bytes, and none changes a bit of the parameters;
+  only `bits` and `precision` round.
 
-  The file is read back and compared before it takes the place of an older one. Equal networks make
-  equal files, and nothing in them is pickled.
+  The file is read back and compared before it replaces an older one. Equal networks make equal
+  files, and nothing in them is pickled.
 
   Args:
     path: where the file goes, by any name.
-    params: any pytree of arrays, such as {'params': ..., 'batch_stats': ...}. Dicts, lists and
-      tuples come back by themselves, other nodes where `load` is given `like`.
-    bits: of the clusters of each layer's weights, as of `share`; None shares none.
-    precision: the dtype, such as 'float16', that values are rounded to; each leaf keeps its own.
-    parameters: which leaves are shared, as of `share`.
+    params: any pytree of arrays, such as {'params': ..., 'batch_stats': ...}. `load` rebuilds
+      dicts, lists and tuples by itself; for nodes of other classes it must be given `like`.
+    bits: how many bits tell a layer's clusters apart, as in `share`; None shares no weights.
+    precision: a dtype that all values are rounded to, such as 'float16'; leaves keep their own.
+    parameters: which leaves are shared, as in `share`.
     exclude: regular expressions (or one) over paths; each must match something.
     model: the network's name.
-    settings: what it is built with, such as its widths; what JSON can hold.
-    scaling: what is done to its inputs, such as {'mean': [0.5], 'std': [0.25]}.
+    settings: what it is built with, such as its widths; anything that JSON can hold.
+    scaling: how its inputs are scaled, such as {'mean': [0.5], 'std': [0.25]}.
     classes: the names of its outputs.
     provenance: where it comes from, such as its run and its accuracy.
 
   Returns:
-    The parameters as they were written, arrays of NumPy.
+    The parameters as they were written, as NumPy arrays.
 
   Raises:
-    ValueError: as of `share`; a leaf that is no array of numbers, settings that JSON can't hold.
-    OSError: the file can't be written, or what was read back is not what was written.
+    ValueError: as `share`; a leaf is not an array of numbers, or JSON cannot hold the settings.
+    OSError: the file cannot be written, or reading it back gives something else.
 
   Example:
     >>> import tempfile
@@ -93,30 +93,30 @@ def save(
     _, leaves = decode.decode(io.BytesIO(temporary.read_bytes()), str(path), 2**62)
     given = [np.asarray(leaf) for leaf in jax.tree.leaves(jax.device_get(params))]
     if not all(map(_is_the_same, leaves, given)):
-      raise OSError(f'{path} is not written: what was read back is not what was to be written')
+      raise OSError(f'{path} is not written: reading it back gave other values than were written')
   return jax.tree.unflatten(jax.tree.structure(params), leaves)
 
 
 def load(path: str | os.PathLike[str], *, max_bytes: int = 2**30, like: Any = None) -> Loaded:
   """Returns the network that `save` wrote, to the bit.
 
-  Every length that the file names is checked before memory is taken: reading takes at most
-  `max_bytes` + 64 * header (which is 1 MiB at most) + 3 MB. Checksums are compared before anything
-  is decoded, and nothing in the file is run.
+  Every length in the file is checked before memory is allocated. Reading takes at most `max_bytes` +
+  64 * header (which is 1 MiB at most) + 3 MB. Checksums are compared before anything is decoded, and
+  nothing in the file is run.
 
   Args:
     path: where the file is.
-    max_bytes: that its arrays, its parts and what is made between may take.
-    like: a tree of the parameters' structure, such as their shapes, whose leaves they become; where
-      they were saved in nodes other than dicts, lists and tuples, it must be given.
+    max_bytes: how much its arrays and all that is needed to make them may take.
+    like: a tree of the structure that the parameters are to have, such as their shapes. It must be
+      given if they were saved in nodes of classes other than dict, list and tuple.
 
   Returns:
-    The parameters, arrays of NumPy, and the header.
+    The parameters, as NumPy arrays, and the header.
 
   Raises:
-    ValueError: a file that is damaged, of another format or version, that needs more memory, or
-      whose leaves are not those of `like`.
-    OSError: the file can't be read.
+    ValueError: the file is damaged, has another format or version, needs more memory, or has other
+      leaves than `like`.
+    OSError: the file cannot be read.
 
   Example:
     >>> import tempfile
@@ -146,13 +146,13 @@ def load(path: str | os.PathLike[str], *, max_bytes: int = 2**30, like: Any = No
 def sizes(path: str | os.PathLike[str]) -> dict[str, int]:
   """Returns how many bytes of a model file each part takes; their sum is its length.
 
-  `positions` tells which weights are kept, `ids` their clusters, `codebooks` the clusters' values;
-  `biases` holds all that is no kernel, BatchNorm too, `rest` the kernels' weights that stand for
-  themselves.
+  `positions` says which weights are kept, `ids` which clusters they are in, and `codebooks` what
+  the values of these are. `biases` holds the leaves that are not kernels, BatchNorm's too, and
+  `rest` the weights of kernels that are not shared.
 
   Raises:
-    ValueError: the header is damaged, or the file of another length than it says.
-    OSError: the file can't be read.
+    ValueError: the header is damaged, or the file is not as long as it says.
+    OSError: the file cannot be read.
 
   Example:
     >>> import tempfile

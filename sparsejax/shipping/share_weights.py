@@ -1,4 +1,4 @@
-"""Training shared weights: every cluster is one parameter, whose gradient is its weights' sum."""
+"""Training shared weights: a cluster is one parameter; its gradient sums those of its weights."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
@@ -35,30 +35,30 @@ def share_weights(
   .. math:: w_i = c_{k(i)}, \quad
     \frac{\partial L}{\partial c_k} = \sum_{i: k(i) = k} \frac{\partial L}{\partial w_i}
 
-  The clusters are read off the parameters that `init` is given, as `shipping.share` makes them:
-  weights of one leaf with one value are a cluster, whose weights then move together. Zeros are in
-  none and stay zero. A network whose weights all differ is trained as if this were not there.
+  The clusters are read off the parameters that `init` is given, which `shipping.share` makes: the
+  weights of a leaf that are equal form a cluster and move together from then on. Zeros belong to no
+  cluster and stay zero.
 
-  Give the optimizer as `inner`: what it trains are the centroids themselves, a vector of 2^bits for
-  each leaf, and it keeps a slot for each of these and not for each weight. Without `inner`, place
-  it **last** in the chain, after an optimizer that is linear in the gradient (SGD, momentum): it
-  sums updates as they come. The gradient is the sum and not the mean: with SGD the learning rate
-  must fall with the number of weights in a cluster, with Adam it need not.
+  Give the optimizer as `inner`. It then trains the centroids themselves, a vector of 2^bits for
+  each leaf, and keeps its slots for these instead of for each weight. Without `inner`, place this
+  **last** in the chain, after an optimizer that is linear in the gradient (SGD, momentum), because
+  it sums the updates that reach it. Because the gradient is the sum and not the mean, SGD needs a
+  learning rate that falls with the number of weights in a cluster; Adam does not.
 
   Args:
-    bits: a leaf has at most 2^bits clusters, 1 to 8.
+    bits: a leaf may have at most 2^bits clusters; 1 to 8.
     parameters: which leaves are shared, as of `prune`: 'kernels', 'all', a function of (path,
       leaf), or several.
     exclude: regular expressions (or one) over paths; each must match something.
     inner: a transformation to run on the centroids.
 
   Returns:
-    A transformation whose state holds the `ids`; read them with `optax.tree.get(state, 'ids')`.
+    A transformation whose state holds `ids`; read them with `optax.tree.get(state, 'ids')`.
 
   Raises:
-    ValueError: at once, for bits that are not 1 to 8; at `init`, for a leaf of more values than
-      clusters or a choice that matches nothing; at `update`, without `params`. An `init` that is
-      traced sees no values: the updates of such a leaf are then NaN.
+    ValueError: at once, if bits are not 1 to 8; at `init`, if a leaf has more values than clusters
+      or the choice of parameters matches nothing; at `update`, without `params`. A traced `init`
+      cannot see values: the updates of a leaf that has too many are then NaN.
 
   Example:
     >>> tx = share_weights(inner=optax.sgd(1.0))
@@ -105,7 +105,7 @@ def share_weights(
 
 
 def _clusters(path: str, leaf: Any, number: int) -> tuple[jax.Array, jax.Array]:
-  """The cluster of each weight, 0 where it is zero, and the place of one weight of each."""
+  """The cluster of each weight, 0 where it is zero, and the place of one weight of each cluster."""
   flat = jnp.ravel(leaf)
   order = jnp.argsort(flat)
   ordered = flat[order]
@@ -160,8 +160,8 @@ def _sums(ids: Any, firsts: Any, gradients: Any) -> Any:
 def _summed(ids: jax.Array, values: jax.Array, number: int) -> jax.Array:
   """The sum of the values of each cluster.
 
-  A scatter is quick on CPU and adds in one order there. On accelerators its order varies, so that
-  replicas would drift apart by a bit: a reduction for each cluster does not.
+  On CPU a scatter is quick and always adds in the same order. On accelerators the order varies, and
+  replicas would drift apart by a bit, so each cluster is reduced by itself there.
   """
 
   def scattered(ids, values):

@@ -18,9 +18,9 @@ Bits = int | Mapping[str, int]
 class Shared(NamedTuple):
   """What `share` found.
 
-  params: the parameters, each shared weight at the centroid of its cluster.
-  ids: by path, int16 of the leaf's shape: the cluster of each weight, -1 where it is zero.
-  codebooks: by path, the centroids, rising, of the leaf's dtype.
+  params: the parameters, with each shared weight at the centroid of its cluster.
+  ids: for each path, the cluster of each weight, -1 where it is zero; int16, of the leaf's shape.
+  codebooks: for each path, the centroids in rising order, of the leaf's dtype.
   """
 
   params: Any
@@ -43,26 +43,27 @@ def share(
 
   by Lloyd's iterations from centroids that are spaced evenly between the layer's smallest and
   largest weight. A cluster that runs empty goes on from the weight that is farthest from its
-  centroid. Zero is no cluster: what was pruned stays pruned. A layer with no more than 2^bits
-  values keeps every one as it is, so that sharing again changes nothing.
+  centroid. Zeros belong to no cluster, so what was pruned stays pruned. A layer with at most 2^bits
+  values keeps them all, so sharing a second time changes nothing.
 
   Args:
     params: any pytree of arrays.
-    bits: of a cluster's number, 1 to 8; or {pattern: bits}, regular expressions over paths of which
-      the first that is found in a path counts. A layer that none is found in stays as it is.
+    bits: the number of bits that tell a layer's clusters apart, 1 to 8; or {pattern: bits}, where
+      the first regular expression that is found in a layer's path counts. A layer whose path
+      matches none stays as it is.
     parameters: which leaves are shared, as of `prune`: 'kernels', 'all', a function of (path,
       leaf), or several.
     exclude: regular expressions (or one) over paths; each must match something.
-    precision: the dtype that centroids are rounded to, such as 'float16', whatever the leaf's own;
-      None is the leaf's. A centroid that is rounded to zero prunes its weights.
-    iterations: after which the centroids are taken as they are, 1 or more.
+    precision: a dtype that centroids are rounded to, such as 'float16'; the leaf keeps its own
+      dtype. None rounds nothing. A centroid that is rounded to zero prunes its weights.
+    iterations: the most iterations that are made, 1 or more.
 
   Returns:
-    The shared parameters, with each leaf's ids and codebook; on the host, as arrays of NumPy.
+    The shared parameters, and each leaf's ids and codebook, all as NumPy arrays.
 
   Raises:
-    ValueError: bits that are not 1 to 8, a pattern that is found in no layer, weights that are not
-      finite or that the precision can't hold, a choice that matches nothing.
+    ValueError: bits are not 1 to 8, a pattern matches no layer, weights are not finite or too large
+      for the precision, or the choice of parameters matches nothing.
 
   Example:
     >>> layer = {'kernel': jnp.array([[0.0, 1.0, 2.0], [3.0, 10.0, 0.0]])}
@@ -89,14 +90,14 @@ def share(
 
 
 def rounded(params: Any, precision: str) -> Any:
-  """Returns the parameters with every floating value rounded to a narrower dtype, in its own.
+  """Returns the parameters with every floating value rounded to a dtype; leaves keep their own.
 
   Args:
     params: any pytree of arrays.
     precision: 'float16', 'bfloat16' or 'float32'.
 
   Raises:
-    ValueError: a value that the precision can't hold.
+    ValueError: a value is too large for the precision.
 
   Example:
     >>> rounded({'bias': np.array([1.0001, 2.0], np.float32)}, 'float16')
@@ -110,10 +111,10 @@ def rounded(params: Any, precision: str) -> Any:
 
 
 def bits_by_layer(bits: Bits, paths: Sequence[str]) -> dict[str, int]:
-  """Returns {path: bits} of the layers that have any.
+  """Returns {path: bits} for the layers that are to be shared.
 
   Raises:
-    ValueError: as of `share`.
+    ValueError: bits are not 1 to 8, or a pattern matches no layer.
 
   Example:
     >>> bits_by_layer({'^conv': 8, 'fc1': 5}, ['conv1/kernel', 'fc1/kernel', 'fc2/kernel'])
@@ -136,19 +137,19 @@ def bits_by_layer(bits: Bits, paths: Sequence[str]) -> dict[str, int]:
 
 
 def whole_bits(bits: Any, name: str = 'bits') -> int:
-  """Returns the bits of a cluster's number, or raises a ValueError where they are not 1 to 8."""
+  """Returns a number of bits, or raises a ValueError if it is not 1 to 8."""
   if isinstance(bits, bool) or not isinstance(bits, int | np.integer) or not 1 <= bits <= MOST_BITS:
     raise ValueError(f'{name}={bits!r} must be a whole number from 1 to {MOST_BITS}')
   return int(bits)
 
 
 def k_means(values: np.ndarray, number: int, iterations: int = 100) -> np.ndarray:
-  """Returns the centroids of at most so many clusters of numbers, rising; none of them is empty.
+  """Returns the centroids of clusters of numbers, in rising order; no cluster is empty.
 
   Args:
-    values: numbers of any shape.
-    number: of clusters, 1 or more. No more values than that are their own centroids.
-    iterations: of Lloyd's, after which the centroids are taken as they are.
+    values: numbers, in any shape.
+    number: the most clusters, 1 or more. If there are no more values than that, each is a centroid.
+    iterations: the most iterations of Lloyd's algorithm.
 
   Example:
     >>> k_means(np.array([0.0, 1.0, 2.0, 10.0]), 2).tolist()
@@ -180,7 +181,7 @@ def _middles(centroids: np.ndarray) -> np.ndarray:
 
 
 def _refilled(ordered: np.ndarray, edges: np.ndarray, centroids: np.ndarray) -> np.ndarray:
-  """The centroids, those of empty clusters at the values that are farthest from their own.
+  """The centroids, with those of empty clusters moved to the values farthest from any centroid.
 
   The farthest value of a cluster is its first or its last.
   """

@@ -214,8 +214,17 @@ def test_nodes_of_classes_come_back_into_a_tree_that_has_them(tmp_path):
     ({'k': jax.random.key(0)}, {}, "'k' is of key<fry> and must be an array of bool, int8, "),
     ({'t': 'text'}, {}, "'t' is of <U4 and must be an array of bool, int8, "),
     ({'c': 2j}, {}, "'c' is of complex128 and must be an array of bool, int8, "),
-    ({'a': 1.0}, {'settings': {'x': {1}}}, 'settings must be of strings, finite numbers, lists'),
-    ({'a': 1.0}, {'scaling': {'x': np.nan}}, 'scaling must be of strings, finite numbers, lists'),
+    (
+      {'a': 1.0},
+      {'settings': {'x': {1}}},
+      "settings={'x': {1}} must be made of strings, finite",
+    ),
+    (
+      {'a': 1.0},
+      {'scaling': {'x': np.nan}},
+      "scaling={'x': nan} must be made of strings, finite",
+    ),
+    ({'a': 1.0}, {'provenance': {'x': [{1: 2}]}}, "provenance={'x': [{1: 2}]} must be made of str"),
     ({'a': 1.0}, {'model': 3}, 'model=3 must be a name'),
     ({'a': 1.0}, {'classes': [1]}, 'classes=[1] must be a list of names'),
     ({'a': 1.0}, {'settings': {'x': 'y' * 2**20}}, 'the header has 10486'),
@@ -398,7 +407,7 @@ def test_a_disk_that_fails_or_lies_leaves_the_old_file(tmp_path, monkeypatch):
     with pytest.raises(OSError, match='full'):
       save(path, network())
   monkeypatch.setattr(encode, 'encode', lambda params, header: before)
-  with pytest.raises(OSError, match='is not written: what was read back is not what was to be'):
+  with pytest.raises(OSError, match='is not written: reading it back gave other values'):
     save(path, jax.tree.map(lambda leaf: leaf + 1, FILE))
   assert path.read_bytes() == before
   assert os.listdir(tmp_path) == ['model']

@@ -72,14 +72,25 @@ def _text(told: dict[str, Any]) -> bytes:
   for key, value in told.items():
     try:
       json.dumps(value, allow_nan=False)
-    except (TypeError, ValueError, RecursionError) as error:
+      is_right = _has_names(value)
+    except (TypeError, ValueError, RecursionError):
+      is_right = False
+    if not is_right:
       raise ValueError(
-        f'{key} must be of strings, finite numbers, lists and dicts, as JSON has them: {error}'
-      ) from None
+        f'{key}={form.shown(value)} must be made of strings, finite numbers, lists, and dicts with '
+        'strings for keys, as JSON is'
+      )
   text = json.dumps(told, separators=(',', ':'), allow_nan=False).encode()
   if len(text) > form.HEADER_MOST:
     raise ValueError(f'the header has {len(text)} bytes and must have at most {form.HEADER_MOST}')
   return text
+
+
+def _has_names(value: Any) -> bool:
+  """Whether every key is a string: JSON would make one of another."""
+  if isinstance(value, dict):
+    return all(isinstance(key, str) and _has_names(below) for key, below in value.items())
+  return not isinstance(value, list | tuple) or all(map(_has_names, value))
 
 
 def _array(path: str, leaf: Any) -> np.ndarray:
