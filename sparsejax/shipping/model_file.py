@@ -100,9 +100,9 @@ def save(
 def load(path: str | os.PathLike[str], *, max_bytes: int = 2**30, like: Any = None) -> Loaded:
   """Returns the network that `save` wrote, to the bit.
 
-  Every length in the file is checked before memory is allocated. Reading takes at most `max_bytes` +
-  64 * header (which is 1 MiB at most) + 3 MB. Checksums are compared before anything is decoded, and
-  nothing in the file is run.
+  Every length in the file is checked before memory is allocated. Reading takes at most
+  `max_bytes` + 64 * header (which is 1 MiB at most) + 3 MB. Checksums are compared before anything
+  is decoded, and nothing in the file is run.
 
   Args:
     path: where the file is.

@@ -1,5 +1,6 @@
 """Writing a model file: each leaf in the layout that takes the fewest bytes, the parts coded."""
 
+import functools
 import hashlib
 import json
 import zlib
@@ -107,10 +108,14 @@ def _joined(pieces: list[Pieces], part: str) -> bytes:
 
 def _cost(data: np.ndarray) -> float:
   """About how many bytes the coder makes of these."""
-  if len(data) <= SAMPLE:
-    return len(layouts.coded(data.tobytes(), (layouts.STORED, layouts.SYMBOLS))[1])
-  begin = (len(data) - SAMPLE) // 2
-  return _cost(data[begin : begin + SAMPLE]) * len(data) / SAMPLE
+  begin = max(0, len(data) - SAMPLE) // 2
+  sample = data[begin : begin + SAMPLE].tobytes()
+  return _coded_length(sample) * len(data) / max(1, len(sample))
+
+
+@functools.lru_cache(maxsize=64)  # for the same bytes are weighed with several others
+def _coded_length(data: bytes) -> int:
+  return len(layouts.coded(data, (layouts.STORED, layouts.SYMBOLS))[1])
 
 
 # The layouts of a leaf
