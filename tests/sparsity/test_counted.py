@@ -1,4 +1,4 @@
-"""Multiply-accumulates read off programs: exact by hand, or refused with the reason."""
+"""Multiply-accumulates read off programs equal those by hand, or are refused with the reason."""
 
 import jax
 import jax.numpy as jnp
@@ -8,8 +8,8 @@ import sparsejax
 
 pytestmark = pytest.mark.usefixtures('compiling_is_quick')
 
-# What is counted, by hand: 7 rows through a kernel of 4 x 5 are 140, 3 channels to 4 by 3 x 3 at
-# 8 x 8 positions 6,912. Where the kernel is zero nothing of it is left.
+# By hand: (7, 4) @ (4, 5) costs 7 * 4 * 5 = 140 multiply-accumulates, and a 3 x 3 convolution of an
+# 8 x 8 image from 3 to 4 channels 8 * 8 * 3 * 3 * 3 * 4 = 6,912. A kernel of zeros has none active.
 
 ROWS, ZERO, ONES = jnp.ones((7, 4)), {'w': jnp.zeros((4, 5))}, {'w': jnp.ones((4, 5))}
 IMAGE, WINDOW = jnp.ones((1, 8, 8, 3)), jnp.ones((3, 3, 3, 4))
@@ -23,7 +23,7 @@ def _convolve(image, kernel, **options):
 
 
 def _passed_on(x):
-  """What an example says reaches the first number that is carried in the second turn alone."""
+  """Carries (0, 0) to (0, x): x reaches the first part in the second iteration only."""
   start = jnp.zeros((4, 4)), jnp.zeros((4, 4))
   return jax.lax.scan(lambda carry, _: ((carry[1], carry[1] + x[:4]), None), start, length=3)[0]
 
@@ -33,7 +33,7 @@ def _doubled(x):
 
 
 def _of_both(x, kernel):
-  """Attention without values: 7 x 7 products of 4, twice."""
+  """Computes (q @ k.T) @ x: 7 x 7 sums of 4 products each, twice."""
   queries, keys = jnp.split(x @ kernel, 2, -1)
   return queries @ keys.T @ x
 
@@ -46,7 +46,7 @@ def _through(x, kernels):
   return jax.lax.scan(lambda x, w: (x @ w, None), x, kernels)[0]
 
 
-COUNTED = {  # function, parameters, examples, (all, what is left, of products without a kernel)
+COUNTED = {  # function, parameters, examples, (macs, active_macs, products without a parameter)
   'a mask from outside': (lambda p, x, m: x @ (p['w'] * m), ZERO, (ROWS, ZERO['w']), (140, 0, 0)),
   'a choice by data': (
     lambda p, x: x @ jnp.where(x.sum(0)[:, None] > 0, p['w'], 0),
@@ -105,7 +105,7 @@ COUNTED = {  # function, parameters, examples, (all, what is left, of products w
     (ROWS,),
     (160, 0, 0),
   ),
-  'what a loop carries to its second turn': (
+  'data that a loop carries to its second iteration': (
     lambda p, x: _passed_on(x)[0] @ _passed_on(x)[0] @ (x @ p['w'])[:4],
     ONES,
     (ROWS,),
@@ -117,7 +117,7 @@ COUNTED = {  # function, parameters, examples, (all, what is left, of products w
     (ROWS,),
     (112 + 80, 112 + 80, 112),
   ),
-  'what nobody reads': (
+  'a product that is not used': (
     lambda p, x: jax.jit(lambda x: (x @ p['w'], x @ p['aux']))(x)[0],
     ZERO | {'aux': jnp.ones((4, 100))},
     (ROWS,),
@@ -141,7 +141,7 @@ COUNTED = {  # function, parameters, examples, (all, what is left, of products w
     (ROWS,),
     (2 * 3 * 7 * 16, 2 * 3 * 7 * 16, 0),
   ),
-  'layers by a number that is fixed, however it is written': (
+  'layers by fixed indices, however they are written': (
     lambda p, x: (
       x
       @ jax.lax.dynamic_index_in_dim(p['w'], 2, keepdims=False)
@@ -152,7 +152,7 @@ COUNTED = {  # function, parameters, examples, (all, what is left, of products w
     (ROWS,),
     (3 * 7 * 16, 3 * 7 * 16, 0),
   ),
-  'slices of slices, made twice': (
+  'the layers of a stack by slices of slices': (
     lambda p, x: x @ p['w'][:2][0] @ p['w'][:2][1] @ p['w'][2],
     {'w': jnp.ones((3, 4, 4))},
     (ROWS,),
@@ -164,7 +164,7 @@ COUNTED = {  # function, parameters, examples, (all, what is left, of products w
     (ROWS,),
     (2 * 4 * 7 * 16, 2 * 4 * 7 * 16, 0),
   ),
-  'a stack by the number of the turn': (
+  'a stack by the iteration of a scan': (
     lambda p, x: jax.lax.scan(lambda x, i: (x @ p['w'][i], None), x, jnp.arange(3))[0],
     {'w': jnp.ones((3, 4, 4))},
     (ROWS,),
@@ -198,19 +198,19 @@ UNCOUNTED = {
     lambda p, x: jax.lax.ragged_dot(x, p['w'], jnp.array([3, 4])),
     {'w': jnp.ones((2, 4, 5))},
     (ROWS,),
-    'a ragged product goes through as many weights as an example says',
+    'an example chooses how often a ragged product applies each kernel',
   ),
   'an expert by number': (
     lambda p, x, i: x @ p['w'][i],
     {'w': jnp.ones((6, 4, 5))},
     (ROWS, jnp.int32(1)),
-    'an example says which part of a kernel is applied',
+    'an example chooses which part of a kernel is applied',
   ),
   'experts by number': (
     lambda p, x, i: jnp.einsum('bi,bio->bo', x, p['w'][i]),
     {'w': jnp.ones((6, 4, 5))},
     (ROWS, jnp.zeros(7, jnp.int32)),
-    'an example says which part of a kernel is applied',
+    'an example chooses which part of a kernel is applied',
   ),
   'some columns': (
     lambda p, x: x @ p['w'][:, :3],
@@ -230,13 +230,13 @@ UNCOUNTED = {
     (ROWS,),
     'the program computes which part of a kernel is applied',
   ),
-  'layers by a number that is computed of a counter': (
+  'layers by an index computed from a counter': (
     lambda p, x: jax.lax.fori_loop(0, 4, lambda i, x: x @ p['w'][i % 2], x),
     {'w': jnp.ones((4, 4, 4))},
     (ROWS,),
     'the program computes which part of a kernel is applied',
   ),
-  'half of a stack in turns': (
+  'half of a stack in every iteration': (
     lambda p, x: jax.lax.fori_loop(0, 2, lambda _, x: _through(x, p['w'][:2]), x),
     {'w': jnp.ones((4, 4, 4))},
     (ROWS,),
@@ -268,19 +268,19 @@ UNCOUNTED = {
     (ROWS,),
     "some weights of 'w' are applied",
   ),
-  'one half in every turn': (
+  'one half of a kernel in every iteration': (
     lambda p, x: jax.lax.fori_loop(0, 2, lambda i, x: x @ p['w'][:4], x),
     {'w': jnp.ones((8, 4))},
     (ROWS,),
     "some weights of 'w' are applied",
   ),
-  'one layer of two in every turn': (
+  'one layer of two in every iteration': (
     lambda p, x: jax.lax.fori_loop(0, 2, lambda i, x: x @ p['w'][0], x),
     {'w': jnp.ones((2, 4, 4))},
     (ROWS,),
     "some weights of 'w' are applied",
   ),
-  'parts that lie on each other': (
+  'parts that overlap': (
     lambda p, x: x[:, :2] @ p['w'][:2] + x[:, 1:3] @ p['w'][1:3],
     ONES,
     (ROWS,),
@@ -296,19 +296,19 @@ UNCOUNTED = {
     lambda p, x: sum(x[i : i + 4] * p['c'][i][None] for i in range(4)) @ p['w'],
     ONES | {'c': jnp.ones((4, 4))},
     (ROWS,),
-    "'c' multiplies activations entry by entry",
+    "'c' multiplies activations elementwise",
   ),
-  'what products of one example made, entry by entry': (
+  'an elementwise product with an activation': (
     lambda p, x: jax.nn.softmax((x @ x.T) * p['mix']) @ x,
     {'mix': jnp.eye(7)},
     (ROWS,),
-    "'mix' multiplies activations entry by entry",
+    "'mix' multiplies activations elementwise",
   ),
-  'entry by entry, and a product besides': (
+  'an elementwise product and a matrix product': (
     lambda p, x: (x[:, :, None] * p['w'][None]).sum(1) + x @ p['w'],
     ONES,
     (ROWS,),
-    "'w' multiplies activations entry by entry",
+    "'w' multiplies activations elementwise",
   ),
   'a padded kernel': (
     lambda p, x: x @ jnp.pad(p['w'], ((0, 0), (0, 1))),
@@ -316,49 +316,49 @@ UNCOUNTED = {
     (ROWS,),
     "some weights of 'w' are applied",
   ),
-  'a kernel of two': (
+  'a sum of two kernels': (
     lambda p, x: x @ (p['w'] + p['v']),
     ONES | {'v': jnp.ones((4, 5))},
     (ROWS,),
-    'a kernel is made of v and w',
+    'a kernel is computed from v and w',
   ),
-  'a product of two': (
+  'a product of two kernels': (
     lambda p, x: x @ (p['down'] @ p['up']),
     {'down': jnp.ones((4, 2)), 'up': jnp.ones((2, 5))},
     (ROWS,),
-    'a product of two parameters',
+    'two parameters are multiplied by each other',
   ),
-  'entry by entry': (
+  'a matrix product written elementwise': (
     lambda p, x: (x[:, :, None] * p['w'][None]).sum(1),
     ONES,
     (ROWS,),
-    "'w' multiplies activations entry by entry",
+    "'w' multiplies activations elementwise",
   ),
-  'what nobody can look into': (
+  'a callback to the host': (
     lambda p, x: jax.pure_callback(
       lambda x, w: x @ w, jax.ShapeDtypeStruct((7, 5), jnp.float32), x, p['w']
     ),
     ONES,
     (ROWS,),
-    'what pure_callback multiplies',
+    "the primitive 'pure_callback' may hide products",
   ),
   'the condition of a loop': (
     lambda p, x: jax.lax.while_loop(lambda x: (x @ p['w']).sum() < 9, lambda x: x + 1, x),
     ONES,
     (ROWS,),
-    'a while loop makes products',
+    'a while loop has products',
   ),
   'a learned image': (
     lambda p, x: _convolve(p['tokens'], p['w']) + x.sum(),
     {'w': WINDOW, 'tokens': IMAGE},
     (ROWS,),
-    'a convolution of a parameter',
+    'the image of a convolution is a parameter',
   ),
   'groups of examples': (
     lambda p, x: _convolve(x, p['w'], batch_group_count=2),
     {'w': WINDOW},
     (jnp.ones((2, 8, 8, 3)),),
-    'a convolution in groups of examples',
+    'a convolution has batch_group_count > 1',
   ),
 }
 
@@ -366,5 +366,5 @@ UNCOUNTED = {
 @pytest.mark.parametrize('name', UNCOUNTED)
 def test_what_is_refused_and_not_counted_wrongly(name):
   function, params, examples, why = UNCOUNTED[name]
-  with pytest.raises(ValueError, match=f'multiply-accumulates are not known: {why}'):
+  with pytest.raises(ValueError, match=f"multiply-accumulates can't be counted: {why}"):
     sparsejax.count_macs(function, params, *examples)

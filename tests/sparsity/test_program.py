@@ -1,4 +1,4 @@
-"""What a program does with its parameters, in each library, against hand-worked values."""
+"""The layouts and counts read off programs, in each library, equal those worked out by hand."""
 
 import functools
 
@@ -17,11 +17,11 @@ from sparsejax.sparsity import program
 
 pytestmark = pytest.mark.usefixtures('compiling_is_quick')
 
-X = jnp.ones((1, 10, 16))  # an example of ten tokens
+X = jnp.ones((1, 10, 16))  # one example: 10 tokens of 16 features
 
 
 def read(function, params, *examples):
-  """The words of each layout and the number of heads, by path."""
+  """Returns {path: (layout text, number of heads)}."""
   found = program.layouts_of(function, params, *examples)
   return {key.strip('^$').replace('\\', ''): (x.text, x.head) for key, x in found.items()}
 
@@ -67,7 +67,7 @@ ATTENTIONS = {
 
 @pytest.mark.parametrize('library', ATTENTIONS)
 def test_attention(library):
-  """Ten tokens, 16 features, 4 heads: 4 * 10 * 16 * 16 in projections and 3,200 in products."""
+  """Four projections cost 4 * 10 * 16 * 16 = 10,240, the two products 2 * 10 * 10 * 16 = 3,200."""
   make, projection, together = ATTENTIONS[library]
   function, params = make()
   found = list(read(function, params, X).values())
@@ -107,7 +107,7 @@ FUSED = {
 
 @pytest.mark.parametrize('how', FUSED)
 def test_heads_of_query_key_and_value_in_one_kernel(how):
-  """The two weakest of four heads, by NumPy, go from both kernels."""
+  """Pruning removes the two of four heads that NumPy finds weakest, from both kernels."""
   apart, expected = FUSED[how]
   function = lambda p, x: _attend(*apart(x @ p['qkv'])) @ p['out']  # noqa: E731
   rng = np.random.default_rng(0)
@@ -185,7 +185,7 @@ def test_embeddings_groups_transposed_convolutions_cells_and_general_layers():
   positions = program.positions_of(function, params, tokens)
   assert positions['Embed_0/embedding'] == 0
   assert positions['Conv_0/kernel'] == 12
-  assert positions['ConvTranspose_0/kernel'] == 12  # of its input: the zeros between are none
+  assert positions['ConvTranspose_0/kernel'] == 12  # those of its input
   assert positions['OptimizedLSTMCell_0/hf/kernel'] == 24  # steps
   assert positions['DenseGeneral_0/kernel'] == 1
 
@@ -227,7 +227,7 @@ def test_rows_that_an_example_asks_for_are_inputs(batch):
 
 
 def test_experts_are_a_stack():
-  """Three experts, each of the five tokens that are sent to it."""
+  """Each of three experts gets five tokens of its own."""
 
   def function(p, x):
     hidden = jax.nn.relu(jnp.einsum('etd,edf->etf', x, p['up']))
@@ -239,7 +239,7 @@ def test_experts_are_a_stack():
 
 
 def test_one_input_for_all_experts_makes_a_stack_of_them_too():
-  """Whose outputs the next layer takes pairwise."""
+  """The next layer batches over the experts' outputs."""
 
   def function(p, x):
     hidden = jax.nn.relu(jnp.einsum('td,edf->etf', x, p['up']))
@@ -268,7 +268,7 @@ ROWS = jnp.ones((7, 4))
 
 
 def test_a_number_for_each_head_is_an_output():
-  """As a gate is, and a channel of a triangle's products."""
+  """A gate (in, heads) scales the queries of each head, and has no features beside the heads."""
 
   def gated(p, x):
     q, k = ((x @ p[name]).reshape(7, 2, 3) for name in 'qk')
@@ -303,7 +303,7 @@ def test_keys_that_several_queries_share_have_heads():
 
 
 def test_heads_before_the_inputs_are_outputs_where_a_product_makes_them():
-  """As Gemma has them, (heads, in, out): the text says what the order of its words would not."""
+  """Gemma's kernels are (heads, in, out): 'head:out' says that their heads are outputs still."""
 
   def function(p, x):
     q = jnp.einsum('td,ndh->tnh', x, p['q'])
@@ -337,12 +337,12 @@ HEADS_ON = {'q': (3, 1, 1), 'kv': (1, 3, 1, 1), 'o': (3, 1, 1)}
 
 
 def _gated(p, x):
-  """A dense layer of 4 heads of 2, and a gate for each."""
+  """Applies a dense layer to 4 heads of 2 features, and then a layer of its own to each head."""
   return jnp.einsum('thi,hio->tho', jnp.einsum('td,dhi->thi', x, p['a']), p['b'])
 
 
 def _monarch(p, x):
-  """Blocks of neighbours, and blocks of those that lie a block apart."""
+  """Multiplies by two block-diagonal matrices, with a transpose of (block, entry) between."""
   x = jnp.einsum('tki,kio->tko', x.reshape(7, 2, 2), p['a'])
   return jnp.einsum('tok,oki->toi', x.swapaxes(1, 2), p['b'])
 
@@ -350,7 +350,7 @@ def _monarch(p, x):
 @pytest.mark.parametrize(
   ('function', 'shapes', 'text'),
   [
-    (_gated, {'a': (4, 4, 2), 'b': (4, 2, 2)}, None),  # or members, stacked along this axis
+    (_gated, {'a': (4, 4, 2), 'b': (4, 2, 2)}, None),  # its axis 1 may be a stack as well
     (_monarch, {'a': (2, 2, 3), 'b': (3, 2, 2)}, 'stack in out'),
   ],
 )
@@ -361,7 +361,7 @@ def test_outputs_that_the_next_layer_takes_block_by_block_are_no_stack(function,
 
 
 def test_what_is_asked_of_derivatives_says_what_axes_are_too():
-  """The last product of a function is dead where its gradient alone is asked for."""
+  """The last product is dead code where only the gradient is used, but shows its kernel's axes."""
   function = jax.vmap(jax.grad(lambda x, p: (jnp.tanh(x @ p['a']) @ p['c'])[0]), (0, None))
   params = {'a': jnp.ones((4, 3)), 'c': jnp.ones((3, 2))}
   found = read(lambda p, x: function(x, p), params, ROWS)
@@ -376,7 +376,7 @@ def test_a_matrix_that_multiplies_entry_by_entry_has_no_layout():
 
 
 def test_branches_are_one_in_what_becomes_of_what_they_make():
-  """Both make queries: what heads are shows after they have met."""
+  """Both branches make queries, whose heads show only in a product after the cond."""
 
   def function(p, x):
     q = jax.lax.cond(x.sum() > 0, lambda x: x @ p['a'], lambda x: x @ p['b'], x).reshape(7, 4, 2)
@@ -387,7 +387,7 @@ def test_branches_are_one_in_what_becomes_of_what_they_make():
 
 
 def test_a_convolution_in_groups_after_attention_has_no_heads():
-  """Each of its kernels reads one channel, whatever the channels are parts of."""
+  """Each filter of a depthwise convolution reads one channel, so that its kernel has no heads."""
 
   def function(p, x):
     q = (x @ p['q']).reshape(7, 4, 2)
@@ -431,8 +431,8 @@ def test_repetitions_that_nothing_fixes_are_refused():
     return jax.lax.cond(x.sum() > 0, lambda x: x @ p['w'], lambda x: x, x)
 
   params = {'w': jnp.ones((2, 2))}
-  for function, why in ((until, 'a while loop makes products'), (either, 'the branches of a')):
-    with pytest.raises(ValueError, match=f'multiply-accumulates are not known: {why}'):
+  for function, why in ((until, 'a while loop has products'), (either, 'the branches of a')):
+    with pytest.raises(ValueError, match=f"multiply-accumulates can't be counted: {why}"):
       sparsejax.count_macs(function, params, jnp.ones((1, 2)))
     assert read(function, params, jnp.ones((1, 2))) == {'w': ('in out', None)}
 

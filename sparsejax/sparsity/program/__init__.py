@@ -1,14 +1,17 @@
 """What a function does with each parameter, read off its jaxpr: layouts and multiply-accumulates.
 
-Every axis of every value is a node. Where values meet entry by entry their nodes become one; a
-product makes nodes of its own for what comes out, linked to the axes of the kernel that they come
-from. An axis of a kernel is an input where it is summed over, an output where it goes on, a
-position of a convolution, a stack where a scan runs along it or a product takes it pairwise. It is
-a head where what it became is taken pairwise by a product of two activations.
+Every axis of every value is a node, and an elementwise operation makes the axes that it aligns one
+node. A product gives each axis of its kernel a role, from what `dot_general` does with it:
 
-What is counted is exact, or refused: a primitive that nobody knows, a product of two parameters, a
-part of a kernel that is applied more often than the rest. What nobody reads is not counted, as XLA
-does not compute it.
+  in        it is contracted
+  out       it goes on to the result
+  position  it is a position in the window of a convolution
+  stack     it is a batch dimension, or a scan runs along it
+  head      it is an input or output that becomes a batch dimension of a product of two activations
+
+Multiply-accumulates are exact, or they are refused: for a primitive that may hide a product, for a
+product of two parameters, or for a kernel of which one part is applied more often than another.
+Products whose results are not used are not counted, since XLA does not compute them.
 """
 
 import contextlib
@@ -24,35 +27,40 @@ from sparsejax.sparsity.leaves import kinds, tree
 from sparsejax.sparsity.leaves.layout import Layout
 from sparsejax.sparsity.program.layouts import layout_of
 from sparsejax.sparsity.program.reader import Graph, Reader
-from sparsejax.sparsity.program.rules.nodes import GIVEN, KERNEL, PARAM, Value, fresh
+from sparsejax.sparsity.program.rules.nodes import INPUT, KERNEL, PARAM, Value, new_value
 
 
 def read(function: Callable[..., Any], params: Any, *examples: Any, dead: bool = True) -> Graph:
   """Returns what a function of (params, *examples) does with its parameters.
 
   Args:
-    function: traced, never run.
-    dead: whether to read what nobody asks for too: it says what axes are, and costs nothing.
+    function: the function, which is traced and never run.
     params: a pytree of arrays, or of their shapes.
     examples: arrays, or their shapes, in whatever structure the function takes.
+    dead: whether to read equations whose results are not used as well: they show roles of axes, but
+      must not be counted.
   """
-  choice = sys.modules.get('sparsejax.cpu_conv.choice')  # of nobody who has not imported it
+  # The fast CPU convolutions must be traced as plain ones; without the import none are in use.
+  choice = sys.modules.get('sparsejax.cpu_conv.choice')
   with choice.plain() if choice else contextlib.nullcontext():
     closed = jax.make_jaxpr(function)(params, *examples)
   shapes = {path: jnp.shape(leaf) for path, leaf in tree.named_leaves(params).items()}
-  graph = Graph({path: fresh(shape, PARAM).axes for path, shape in shapes.items()})
-  nodes = kinds.equinox_nodes(params)
-  given = [
-    Value(axes, KERNEL if kinds.kind(path, shapes[path], nodes) == kinds.KERNEL else PARAM)
-    for path, axes in graph.leaves.items()
-  ]
-  given += [fresh(var.aval.shape, GIVEN) for var in closed.jaxpr.invars[len(given) :]]
-  Reader(graph).run(closed.jaxpr if dead else _without_dead_code(closed.jaxpr), given, 1)
+  graph = Graph({path: new_value(shape, PARAM).axes for path, shape in shapes.items()})
+  equinox_nodes = kinds.equinox_nodes(params)
+  ins = []
+  for path, axes in graph.parameters.items():
+    is_kernel = kinds.kind(path, shapes[path], equinox_nodes) == kinds.KERNEL
+    ins.append(Value(axes, KERNEL if is_kernel else PARAM))
+  ins += [new_value(var.aval.shape, INPUT) for var in closed.jaxpr.invars[len(ins) :]]
+  Reader(graph).run(closed.jaxpr if dead else _without_dead_code(closed.jaxpr), ins, 1)
   return graph
 
 
 def _without_dead_code(jaxpr: Any) -> Any:
-  """A jaxpr without equations that nobody reads; itself where a later JAX can't tell."""
+  """Returns a jaxpr without the equations whose results are not used.
+
+  A JAX release that has moved `dce_jaxpr` gets the jaxpr as it is.
+  """
   try:
     from jax.interpreters.partial_eval import dce_jaxpr
   except ImportError:
@@ -63,18 +71,18 @@ def _without_dead_code(jaxpr: Any) -> Any:
 def layouts_of(function: Callable[..., Any], params: Any, *examples: Any) -> dict[str, Layout]:
   """Returns the layout of every parameter whose axes a function shows, for `layouts=`.
 
-  The function is traced, not run: shapes are enough. What it does tells exactly which axes of a
+  The function is traced, not run: shapes are enough. Its products show exactly which axes of a
   kernel are inputs, outputs, positions, heads, and stacks of layers, whatever library made it.
 
   Args:
     function: takes (params, *examples), such as `lambda p, x: model.apply({'params': p}, x)`.
     params: a pytree of arrays, or of their shapes.
-    examples: what else the function takes.
+    examples: the other arguments of the function.
 
   Returns:
-    {expression that matches one path: layout}. A parameter that is used in two ways at once, as a
-    table that is also the last layer, is left out, and so is a matrix that multiplies activations
-    entry by entry.
+    {regular expression that matches one path: layout}. A parameter that is used in two ways at
+    once, such as an embedding that is also the last layer, is left out, and so is a matrix that
+    multiplies activations elementwise.
 
   Example:
     >>> def function(params, x):
@@ -83,20 +91,29 @@ def layouts_of(function: Callable[..., Any], params: Any, *examples: Any) -> dic
     >>> [layout.text for layout in layouts_of(function, params, jnp.ones((1, 3))).values()]
     ['out in', 'in out']
   """
-  found, graph = {}, read(function, params, *examples)
-  for path, nodes in graph.leaves.items():
-    if path not in graph.entrywise and (layout := layout_of(nodes)) is not None:
-      found[f'^{re.escape(path)}$'] = layout
-  return found
+  graph = read(function, params, *examples)
+  layouts = {}
+  for path, axes in graph.parameters.items():
+    layout = layout_of(axes)
+    if layout is not None and path not in graph.elementwise:
+      layouts[f'^{re.escape(path)}$'] = layout
+  return layouts
 
 
 def positions_of(function: Callable[..., Any], params: Any, *examples: Any) -> dict[str, int]:
   """Returns how often a function applies each weight of a parameter to the examples, by path.
 
-  For `sparsity_report` and `prune_to(macs=...)`; give a batch of one to count for one example.
+  `sparsity_report` and `prune_to(macs=...)` take the result as `positions`. Give a batch of one to
+  count for one example.
+
+  Args:
+    function: takes (params, *examples), and is traced, not run.
+    params: a pytree of arrays, or of their shapes.
+    examples: the other arguments of the function.
 
   Raises:
-    ValueError: a number of repetitions that the program does not fix.
+    ValueError: the multiply-accumulates can't be counted exactly, as where a while loop has
+      products.
 
   Example:
     >>> positions_of(lambda p, x: x @ p['w'], {'w': jnp.ones((3, 2))}, jnp.ones((7, 3)))
@@ -106,23 +123,27 @@ def positions_of(function: Callable[..., Any], params: Any, *examples: Any) -> d
 
 
 def counts(function: Callable[..., Any], params: Any, *examples: Any) -> tuple[dict[str, int], int]:
-  """Returns `positions_of`, in the program's order, and what products without a parameter cost.
+  """Returns (positions, MACs of products without a parameter), with positions in program order.
 
   Raises:
-    ValueError: a number of repetitions that the program does not fix.
+    ValueError: the multiply-accumulates can't be counted exactly.
   """
   graph = read(function, params, *examples, dead=False)
-  found = {path: graph.positions(path) for path in [*graph.uses, *graph.leaves] if graph.size(path)}
-  if why := graph.unknown or _unlike(graph, found):
-    raise ValueError(f'multiply-accumulates are not known: {why}')
-  return {path: positions or 0 for path, positions in found.items()}, graph.products
+  in_program_order = [*graph.uses, *graph.parameters]
+  positions = {path: graph.positions(path) for path in in_program_order if graph.size(path)}
+  if why := graph.refusal or _why_uneven(graph, positions):
+    raise ValueError(
+      f"multiply-accumulates can't be counted: {why}; find out how often each kernel is applied, "
+      'and give that as positions'
+    )
+  return {path: times or 0 for path, times in positions.items()}, graph.activation_macs
 
 
-def _unlike(graph: Graph, found: Mapping[str, int | None]) -> str:
-  """Why the weights of a parameter have no one number of positions; '' where each has."""
-  for path in graph.leaves:
-    if path in graph.entrywise:
-      return f"'{path}' multiplies activations entry by entry"
-    if path in found and found[path] is None:
+def _why_uneven(graph: Graph, positions: Mapping[str, int | None]) -> str:
+  """Returns why some parameter has no single number of positions; '' if every one has."""
+  for path in graph.parameters:
+    if path in graph.elementwise:
+      return f"'{path}' multiplies activations elementwise"
+    if path in positions and positions[path] is None:
       return f"some weights of '{path}' are applied more often than others"
   return ''

@@ -8,208 +8,250 @@ from typing import Any
 
 from jax.extend import core
 
-from sparsejax.sparsity.program.rules import loops, products, scalars, shapes, taking
-from sparsejax.sparsity.program.rules.dependence import is_called, programs_in
+from sparsejax.sparsity.program.rules import loops, products, scalars, shapes, slicing
+from sparsejax.sparsity.program.rules.dependence import inner_jaxprs, is_called
 from sparsejax.sparsity.program.rules.nodes import (
+  ACTIVATION,
   CONSTANT,
-  DATA,
-  GIVEN,
+  EXAMPLE_KINDS,
+  INPUT,
   KERNEL,
-  OF_EXAMPLES,
   Node,
   Scalar,
   Value,
-  fresh,
-  kind_of,
-  made_of,
-  meet,
+  align,
+  joint_kind,
+  new_value,
+  new_value_from,
   sizes,
 )
 from sparsejax.sparsity.program.rules.primitives import HARMLESS, KEEPS_A_KERNEL
-from sparsejax.sparsity.program.uses import Use, positions, use_of
+from sparsejax.sparsity.program.uses import Use, positions, use_of_slices
 
-# {primitive: (reader, equation, values that go in, how often it runs) -> values that come out}
-RULES = shapes.RULES | taking.RULES | products.RULES | loops.RULES
+# {primitive: rule}; a rule takes (reader, equation, operands, how often the equation runs) and
+# returns the outputs.
+RULES = shapes.RULES | slicing.RULES | products.RULES | loops.RULES
+
+Counts = tuple[dict[str, list[Use]], int]  # `Graph.uses` and `Graph.activation_macs`
 
 
 @dataclasses.dataclass
 class Graph:
-  """What was found.
+  """What a program does with its parameters.
 
   Attributes:
-    leaves: the nodes of each parameter's axes, by path.
+    parameters: the nodes of each parameter's axes, by path.
     uses: the products with each parameter, by path.
-    products: the multiply-accumulates of products in which no parameter is.
-    entrywise: the kernels that activations are multiplied by entry by entry.
-    unknown: why the count is none, '' where it is right.
+    activation_macs: the multiply-accumulates of products without a parameter.
+    elementwise: the paths of kernels that multiply activations elementwise.
+    refusal: why the multiply-accumulates can't be counted; '' where they can.
   """
 
-  leaves: dict[str, list[Node]]
+  parameters: dict[str, list[Node]]
   uses: dict[str, list[Use]] = dataclasses.field(
     default_factory=lambda: collections.defaultdict(list)
   )
-  products: int = 0
-  entrywise: set[str] = dataclasses.field(default_factory=set)
-  unknown: str = ''
+  activation_macs: int = 0
+  elementwise: set[str] = dataclasses.field(default_factory=set)
+  refusal: str = ''
 
   def size(self, path: str) -> int:
-    return math.prod(sizes(self.leaves[path]))
+    """Returns the number of a parameter's weights."""
+    return math.prod(sizes(self.parameters[path]))
 
   def positions(self, path: str) -> int | None:
-    """Returns how often each weight of a parameter is applied; None where they differ or may."""
+    """Returns how often each weight of a parameter is applied; None where that may differ."""
     return positions(self.uses[path], self.size(path))
 
 
 class Reader:
-  """Walks a jaxpr, and notes what it does with the leaves of a graph."""
+  """Walks a jaxpr and records in a graph what it does with the parameters."""
 
   def __init__(self, graph: Graph):
     self.graph = graph
 
-  def run(self, jaxpr, given: Sequence[Value], times: int) -> list[Value]:
-    """Returns the values that come out of a jaxpr whose equations run so many times."""
-    env: dict[Any, Value] = dict(zip(jaxpr.invars, given, strict=True))
-    env |= {var: fresh(var.aval.shape, CONSTANT) for var in jaxpr.constvars}
+  def run(self, jaxpr, ins: Sequence[Value], times: int) -> list[Value]:
+    """Returns the outputs of a jaxpr, and records its products as run `times` times."""
+    env: dict[Any, Value] = dict(zip(jaxpr.invars, ins, strict=True))
+    env |= {var: new_value(var.aval.shape, CONSTANT) for var in jaxpr.constvars}
 
     def value(atom) -> Value:
       return _literal(atom) if isinstance(atom, core.Literal) else env[atom]
 
     for eqn in jaxpr.eqns:
-      outs = self._equation(eqn, [value(atom) for atom in eqn.invars], times)
+      outs = self._run_equation(eqn, [value(atom) for atom in eqn.invars], times)
       env |= dict(zip(eqn.outvars, outs, strict=True))
     return [value(atom) for atom in jaxpr.outvars]
 
-  def _equation(self, eqn, ins: list[Value], times: int) -> list[Value]:
+  def _run_equation(self, eqn, ins: list[Value], times: int) -> list[Value]:
     name = eqn.primitive.name
     if (rule := RULES.get(name)) is not None:
       return rule(self, eqn, ins, times)
-    for inner in programs_in(eqn):
+    for inner in inner_jaxprs(eqn):
       if is_called(eqn, inner):
         return self.run(inner, ins, times)
-    if name not in HARMLESS and kind_of(ins) != CONSTANT:
-      self.not_known(f'what {name} multiplies')
-    shapes_in, shapes_out = (_shapes(variables) for variables in (eqn.invars, eqn.outvars))
-    if len(shapes_out) > 1 and shapes_in == shapes_out:  # each for itself, as behind a barrier
-      pairs = zip(ins, shapes_out, strict=True)
-      return [self._entry_by_entry(name, [value], shape) for value, shape in pairs]
-    return [self._entry_by_entry(name, ins, shape) for shape in shapes_out]
+    if name not in HARMLESS and joint_kind(ins) != CONSTANT:
+      self.refuse_to_count(f"the primitive '{name}' may hide products")
+    in_shapes, out_shapes = _shapes(eqn.invars), _shapes(eqn.outvars)
+    if len(out_shapes) > 1 and in_shapes == out_shapes:
+      # As optimization_barrier does, it hands each operand on by itself.
+      pairs = zip(ins, out_shapes, strict=True)
+      return [self._run_elementwise(name, [value], shape) for value, shape in pairs]
+    return [self._run_elementwise(name, ins, shape) for shape in out_shapes]
 
-  def _entry_by_entry(self, name: str, ins: Sequence[Value], shape) -> Value:
-    """A value that has an entry for each of those that it is made of."""
-    out = made_of(ins, shape)
-    if out.kind in OF_EXAMPLES and name in KEEPS_A_KERNEL:
+  def _run_elementwise(self, name: str, ins: Sequence[Value], shape) -> Value:
+    """Returns the output of an elementwise primitive, with its axes aligned to the operands'."""
+    out = new_value_from(ins, shape)
+    if out.kind in EXAMPLE_KINDS and name in KEEPS_A_KERNEL:
       kernels = [value for value in ins if value.kind == KERNEL]
-      alike = any(sizes(v.axes) == list(shape) and self._is_of_leaves(v.axes) for v in kernels)
-      if alike and (out.kind == GIVEN or _rescale(ins, shape)):
-        out.kind = KERNEL
-      elif alike or name == 'mul':
-        self.graph.entrywise |= {path for value in kernels for path in self._multiplying(value)}
+      has_kernel_shape = any(
+        sizes(kernel.axes) == list(shape) and self._are_parameter_axes(kernel.axes)
+        for kernel in kernels
+      )
+      if has_kernel_shape and (out.kind == INPUT or _scales_rows_or_columns(ins, shape)):
+        out.kind = KERNEL  # masked by an input, or modulated by an activation
+      elif has_kernel_shape or name == 'mul':
+        self.graph.elementwise |= {path for kernel in kernels for path in self._matrices(kernel)}
     for value in ins:
       if len(value.axes) == len(out.axes):
-        meet(value, out)
-    out.scalar = scalars.made_by(name, [value.scalar for value in ins]) if not out.axes else None
+        align(value, out)
+    if not out.axes:
+      out.scalar = scalars.evaluate(name, [value.scalar for value in ins])
     return out
 
-  def _multiplying(self, kernel: Value) -> list[str]:
-    """The parameters of which this is a matrix, or some of one; a turn's slice is its own layer."""
-    own = _ids([*kernel.axes, *(part.axis for part in kernel.taken if part.begin is not None)])
-    turned = _ids(part.axis for part in kernel.taken if part.begin is None)
+  def _matrices(self, kernel: Value) -> list[str]:
+    """Returns the parameters that a kernel is all or part of, if one layer of them is a matrix.
+
+    The vectors that a scan takes of a stack of scales, (layers, features), are no matrices.
+    """
+    sliced = [taken.axis for taken in kernel.slices if taken.start is not None]
+    scanned = [taken.axis for taken in kernel.slices if taken.start is None]
+    kernel_nodes, scanned_nodes = _related_ids([*kernel.axes, *sliced]), _related_ids(scanned)
     found = []
-    for path, nodes in self.graph.leaves.items():
-      long = [node for node in nodes if node.size > 1]
-      of_layer = [node for node in long if not _is_among(node, turned)]
-      if 1 < len(of_layer) == sum(_is_among(node, own) for node in long):
+    for path, axes in self.graph.parameters.items():
+      long = [axis for axis in axes if axis.size > 1]
+      layer = [axis for axis in long if not _is_related(axis, scanned_nodes)]
+      of_kernel = [axis for axis in long if _is_related(axis, kernel_nodes)]
+      if 1 < len(layer) == len(of_kernel):
         found.append(path)
     return found
 
-  def _is_of_leaves(self, axes: Sequence[Node]) -> bool:
-    """Whether each of these axes is one of a parameter, and none was made by repeating it."""
-    own = _ids(node for nodes in self.graph.leaves.values() for node in nodes)
-    return all(node.size == 1 or _is_among(node, own) for node in axes)
-
-  def _within(self, axes: Sequence[Node], least: int = 1) -> list[str]:
-    """The parameters all of whose axes are among these, so many at least longer than 1."""
-    own, found = _ids(axes), []
-    for path, nodes in self.graph.leaves.items():
-      long = [node for node in nodes if node.size > 1]
-      if len(long) >= least and all(_is_among(node, own) for node in long):
-        found.append(path)
-    return found
+  def _are_parameter_axes(self, axes: Sequence[Node]) -> bool:
+    """Returns whether every axis longer than 1 is a parameter's own, and no broadcast one."""
+    nodes = _related_ids(axis for axes in self.graph.parameters.values() for axis in axes)
+    return all(axis.size == 1 or _is_related(axis, nodes) for axis in axes)
 
   # Counting
 
-  def count(self, kernel: Value, macs: int) -> None:
-    """Adds to the parameter that the kernel is made of, or to each that it is concatenated of."""
+  def add_kernel_cost(self, kernel: Value, macs: int) -> None:
+    """Adds a kernel's weights and multiply-accumulates to the parameter that it comes from.
+
+    If the kernel is a concatenation, both are split among its pieces in proportion to their sizes.
+    """
     weights = math.prod(sizes(kernel.axes))
-    whole = next((node for axis in kernel.axes for node in axis.family() if node.pieces), None)
     if not weights:
       return
-    if whole is None:
-      self._use(self._path(kernel.axes, weights), kernel, weights, macs)
+    joined = _concatenated_axis(kernel)
+    if joined is None:
+      self._add_use(self._parameter_of(kernel.axes, weights), kernel, weights, macs)
       return
-    for piece in whole.pieces:
-      share = weights * piece.size // whole.size
-      part = macs * piece.size // whole.size
-      self._use(self._path([piece], share), kernel, share, part)
+    for piece in joined.concatenated_from:
+      # Exact where the kernel has the whole joined axis, whose size divides weights and macs.
+      piece_weights = weights * piece.size // joined.size
+      piece_macs = macs * piece.size // joined.size
+      path = self._parameter_of([piece], piece_weights)
+      self._add_use(path, kernel, piece_weights, piece_macs)
 
-  def _use(self, path: str | None, kernel: Value, weights: int, macs: int) -> None:
-    if path is None:
-      return
-    self.graph.uses[path].append(use_of(weights, macs, kernel.taken))
+  def _add_use(self, path: str | None, kernel: Value, weights: int, macs: int) -> None:
+    if path is not None:
+      self.graph.uses[path].append(use_of_slices(weights, macs, kernel.slices))
 
-  def _path(self, axes: Sequence[Node], weights: int) -> str | None:
-    """The parameter that a kernel with these axes and so many weights is made of."""
-    found = [path for path in self._within(axes) if self.graph.size(path) == weights]
-    if len(found) > 1:
-      self.not_known(f'a kernel is made of {" and ".join(found)}')
+  def _parameter_of(self, axes: Sequence[Node], weights: int) -> str | None:
+    """Returns the parameter that a kernel with these axes and number of weights comes from.
+
+    That is the only parameter of this size whose axes are all among the kernel's. Without one, as
+    where the kernel is a slice, it is the parameter that has the most entries along these axes.
+    """
+    matches = [path for path in self._parameters_within(axes) if self.graph.size(path) == weights]
+    if len(matches) > 1:
+      self.refuse_to_count(f'a kernel is computed from {" and ".join(matches)}')
       return None
-    if found:
-      return found[0]
-    own = _ids(axes)
-    shared = {
-      path: sum(node.size for node in nodes if _is_among(node, own))
-      for path, nodes in self.graph.leaves.items()
+    if matches:
+      return matches[0]
+    nodes = _related_ids(axes)
+    shared_sizes = {
+      path: sum(axis.size for axis in own_axes if _is_related(axis, nodes))
+      for path, own_axes in self.graph.parameters.items()
     }
-    path = max(shared, key=lambda p: (shared[p] > 0, len(self.graph.leaves[p]), shared[p]))
-    if not shared[path]:
-      self.not_known('a product with no single parameter')
+    path = max(
+      shared_sizes,
+      key=lambda p: (shared_sizes[p] > 0, len(self.graph.parameters[p]), shared_sizes[p]),
+    )
+    if not shared_sizes[path]:
+      self.refuse_to_count('the kernel of a product comes from no parameter')
       return None
     return path
 
-  def counted(self) -> tuple[dict[str, list[Use]], int]:
-    """Returns what was counted so far."""
-    return {path: list(uses) for path, uses in self.graph.uses.items()}, self.graph.products
+  def _parameters_within(self, axes: Sequence[Node]) -> list[str]:
+    """Returns the parameters that have axes longer than 1, all of them among these."""
+    nodes, found = _related_ids(axes), []
+    for path, own_axes in self.graph.parameters.items():
+      long = [axis for axis in own_axes if axis.size > 1]
+      if long and all(_is_related(axis, nodes) for axis in long):
+        found.append(path)
+    return found
 
-  def count_from(self, counted: tuple[dict[str, list[Use]], int]) -> None:
-    """Goes back to what had been counted."""
-    uses, self.graph.products = counted
-    self.graph.uses = collections.defaultdict(list, {p: list(some) for p, some in uses.items()})
+  def counts(self) -> Counts:
+    """Returns a copy of what has been counted so far."""
+    return {path: list(uses) for path, uses in self.graph.uses.items()}, self.graph.activation_macs
 
-  def not_known(self, why: str) -> None:
-    """Notes why the count is none; the first reason stays."""
-    self.graph.unknown = self.graph.unknown or why
+  def reset_counts(self, counts: Counts) -> None:
+    """Sets what has been counted back to an earlier copy."""
+    uses, self.graph.activation_macs = counts
+    copies = {path: list(of_path) for path, of_path in uses.items()}
+    self.graph.uses = collections.defaultdict(list, copies)
+
+  def refuse_to_count(self, why: str) -> None:
+    """Records why the multiply-accumulates can't be counted; the first reason is kept."""
+    self.graph.refusal = self.graph.refusal or why
 
 
-def _rescale(ins: Sequence[Value], shape: Sequence[int]) -> bool:
-  """Whether what products have made rescales whole rows or columns of a kernel, as a style does."""
-  made = [value for value in ins if value.kind == DATA]
-  pairs = [zip(value.axes, shape, strict=False) for value in made]
-  return all(any(node.repeated or node.size < size for node, size in axes) for axes in pairs)
+def _concatenated_axis(kernel: Value) -> Node | None:
+  """Returns the first axis of a kernel that a concatenation made, or None.
+
+  The first is enough: in a kernel that is concatenated along two axes a piece holds several
+  parameters, so that its count is refused anyway.
+  """
+  nodes = (node for axis in kernel.axes for node in axis.related())
+  return next((node for node in nodes if node.concatenated_from), None)
+
+
+def _scales_rows_or_columns(ins: Sequence[Value], shape: Sequence[int]) -> bool:
+  """Returns whether each activation among the operands is broadcast along some axis of a kernel.
+
+  It then scales whole rows or columns of the kernel, as the style of a modulated layer does.
+  """
+  activations = [value for value in ins if value.kind == ACTIVATION]
+  return all(
+    any(axis.broadcast or axis.size < size for axis, size in zip(value.axes, shape, strict=False))
+    for value in activations
+  )
 
 
 def _literal(atom) -> Value:
-  value = fresh(atom.aval.shape, CONSTANT)
+  value = new_value(atom.aval.shape, CONSTANT)
   value.scalar = None if atom.aval.shape else Scalar(atom.val)
   return value
 
 
-def _ids(axes: Iterable[Node]) -> set[int]:
-  """Which nodes some axes are, with their parts and what they are parts of."""
-  return {id(node) for axis in axes for node in axis.family()}
+def _related_ids(axes: Iterable[Node]) -> set[int]:
+  """Returns the ids of the axes' nodes, of their parts, and of the axes that they are parts of."""
+  return {id(node) for axis in axes for node in axis.related()}
 
 
-def _is_among(axis: Node, ids: set[int]) -> bool:
-  return any(id(node) in ids for node in axis.family())
+def _is_related(axis: Node, ids: set[int]) -> bool:
+  """Returns whether the axis, a part of it, or the axis that it is a part of is among these."""
+  return any(id(node) in ids for node in axis.related())
 
 
 def _shapes(variables) -> list[tuple[int, ...]]:

@@ -1,4 +1,4 @@
-"""How often each weight of a parameter is applied, from the products that apply it or a part."""
+"""How often each weight of a parameter is applied, by products that apply all or part of it."""
 
 import collections
 import itertools
@@ -6,65 +6,76 @@ import math
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from sparsejax.sparsity.program.rules.nodes import Node, Taken
+from sparsejax.sparsity.program.rules.nodes import Node, Slice
 
-Key = frozenset[tuple[Node, int | None, int]]  # (axis, where it begins, size) of what was taken
+# Which part of a parameter is applied: (axis, start, size) of every slice that was taken.
+Part = frozenset[tuple[Node, int | None, int]]
 
 
 class Use(NamedTuple):
-  """That so many of a parameter's weights are applied, each at so many positions."""
+  """Products that apply a part of a parameter.
+
+  Attributes:
+    weights: the number of weights in the part.
+    positions: how often each of them is applied.
+    part: the slices that make the part; empty for the whole parameter.
+  """
 
   weights: int
   positions: int
-  part: Key = frozenset()
+  part: Part = frozenset()
 
 
-def use_of(weights: int, macs: int, taken: Sequence[Taken]) -> Use:
-  """Returns a use of a part: where the turns of a loop take one after the other, of them all.
+def use_of_slices(weights: int, macs: int, slices: Sequence[Slice]) -> Use:
+  """Returns the use of a part of a parameter, for all iterations of a loop together.
+
+  A loop that takes one layer after the other of a (5, 3, 3) stack applies 9 weights in an
+  iteration, and 45 altogether.
 
   Args:
-    weights: how many one turn uses.
-    macs: the multiply-accumulates of all turns together.
-    taken: what was taken of the parameter, axis by axis.
+    weights: the number of weights that one iteration applies.
+    macs: the multiply-accumulates of all iterations together.
+    slices: the slices that were taken of the parameter.
   """
-  weights *= math.prod(part.turns for part in taken if part.begin is None)
-  part = frozenset((part.axis.find(), part.begin, part.size) for part in taken)
+  weights *= math.prod(taken.iterations for taken in slices if taken.start is None)
+  part = frozenset((taken.axis.find(), taken.start, taken.size) for taken in slices)
   return Use(weights, macs // weights, part)
 
 
-def positions(uses: Sequence[Use], whole: int) -> int | None:
-  """Returns how often each weight of a parameter is applied; None where they differ or may.
+def positions(uses: Sequence[Use], size: int) -> int | None:
+  """Returns how often each weight of a parameter is applied; None where that differs or may differ.
 
-  Uses of parts count where the parts are all of it, none lies on another, and each is used as often
-  as the others.
+  Uses of parts are counted if the parts make up the whole parameter, do not overlap, and are all
+  applied equally often.
 
   Args:
     uses: the parameter's uses.
-    whole: how many weights it has.
+    size: the number of its weights.
   """
-  found = sum(use.positions for use in uses if use.weights == whole)
-  weights: dict[Key, set[int]] = collections.defaultdict(set)
-  often: dict[Key, int] = collections.Counter()
+  of_whole = sum(use.positions for use in uses if use.weights == size)
+  weights_of: dict[Part, set[int]] = collections.defaultdict(set)
+  positions_of: dict[Part, int] = collections.Counter()
   for use in uses:
-    if use.weights != whole:
-      weights[use.part].add(use.weights)
-      often[use.part] += use.positions
-  if not often:
-    return found
-  if any(len(sizes) > 1 for sizes in weights.values()):
+    if use.weights != size:
+      weights_of[use.part].add(use.weights)
+      positions_of[use.part] += use.positions
+  if not positions_of:
+    return of_whole
+  if any(len(sizes) > 1 for sizes in weights_of.values()):
     return None
-  if sum(min(sizes) for sizes in weights.values()) != whole or len(set(often.values())) > 1:
+  are_all_weights = sum(min(sizes) for sizes in weights_of.values()) == size
+  if not are_all_weights or len(set(positions_of.values())) > 1:
     return None
-  if not all(_are_apart(*pair) for pair in itertools.combinations(often, 2)):
+  if not all(_are_disjoint(*pair) for pair in itertools.combinations(positions_of, 2)):
     return None
-  return found + min(often.values())
+  return of_whole + min(positions_of.values())
 
 
-def _are_apart(one: Key, other: Key) -> bool:
-  """Whether two parts have no weight in common: on some axis one ends where the other begins."""
+def _are_disjoint(one: Part, other: Part) -> bool:
+  """Returns whether two parts share no weight: on some axis, one ends before the other starts."""
   return any(
-    axis is along and (begin + size <= start or start + length <= begin)
-    for axis, begin, size in one
-    for along, start, length in other
-    if begin is not None and start is not None
+    axis is other_axis and (start + size <= other_start or other_start + other_size <= start)
+    for axis, start, size in one
+    for other_axis, other_start, other_size in other
+    if start is not None and other_start is not None
   )

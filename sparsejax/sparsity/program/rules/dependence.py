@@ -1,4 +1,4 @@
-"""What the values of a program are made of, followed through its loops and branches."""
+"""The kinds of a program's values, followed through its loops and branches without its axes."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -6,88 +6,93 @@ from typing import Any
 from jax.extend import core
 
 from sparsejax.sparsity.program.rules import products
-from sparsejax.sparsity.program.rules.nodes import CONSTANT, join, of_product
+from sparsejax.sparsity.program.rules.nodes import CONSTANT, join_kinds, kind_of_product
 
-INNER = ('jaxpr', 'call_jaxpr', 'fun_jaxpr', 'body_jaxpr')  # where an equation may have a program
+# The equation parameters under which primitives keep an inner jaxpr.
+INNER = ('jaxpr', 'call_jaxpr', 'fun_jaxpr', 'body_jaxpr')
 
 
-def of_outputs(jaxpr: Any, given: Sequence[str]) -> list[str]:
-  """Returns the kinds of what comes out of a program, from those of what goes in."""
-  env: dict[Any, str] = dict(zip(jaxpr.invars, given, strict=True))
+def output_kinds(jaxpr: Any, input_kinds: Sequence[str]) -> list[str]:
+  """Returns the kinds of a jaxpr's outputs, from the kinds of its inputs."""
+  env: dict[Any, str] = dict(zip(jaxpr.invars, input_kinds, strict=True))
   env |= dict.fromkeys(jaxpr.constvars, CONSTANT)
 
   def kind(atom) -> str:
     return CONSTANT if isinstance(atom, core.Literal) else env[atom]
 
   for eqn in jaxpr.eqns:
-    outs = _of_equation(eqn, [kind(atom) for atom in eqn.invars])
+    outs = _equation_kinds(eqn, [kind(atom) for atom in eqn.invars])
     env |= dict(zip(eqn.outvars, outs, strict=True))
   return [kind(atom) for atom in jaxpr.outvars]
 
 
-def of_branches(eqn: Any, ins: Sequence[str]) -> list[str]:
-  """Returns the kinds of what a condition makes, whichever branch it takes."""
-  found = [of_outputs(branch.jaxpr, ins[1:]) for branch in eqn.params['branches']]
-  return [join(kinds) for kinds in zip(*found, strict=True)]
+def branch_kinds(eqn: Any, ins: Sequence[str]) -> list[str]:
+  """Returns the kinds of the outputs of a `cond`, joined over its branches."""
+  by_branch = [output_kinds(branch.jaxpr, ins[1:]) for branch in eqn.params['branches']]
+  return [join_kinds(kinds) for kinds in zip(*by_branch, strict=True)]
 
 
-def of_carried(eqn: Any, ins: Sequence[str]) -> list[str]:
-  """Returns the kinds of what a scan or a while loop carries: all that any turn may make of it.
+def carry_kinds(eqn: Any, ins: Sequence[str]) -> list[str]:
+  """Returns the kinds of the carry of a scan or a while loop, joined over all iterations.
 
   Args:
     eqn: the loop.
-    ins: the kinds of what goes into it.
+    ins: the kinds of its operands.
   """
-  consts, carried, rest = _parts(eqn, ins)
-  body = programs_in(eqn)[0]
+  consts, carry, xs = _loop_operands(eqn, ins)
+  body = inner_jaxprs(eqn)[0]
+  # One pass is not enough: data may reach one part of the carry in the first iteration and pass
+  # on to another in the second. Joining only ever raises a kind, so that this ends.
   while True:
-    outs = of_outputs(body, [*consts, *carried, *rest])
-    joined = [join(pair) for pair in zip(carried, outs, strict=False)]
-    if joined == carried:
+    outs = output_kinds(body, [*consts, *carry, *xs])
+    joined = [join_kinds(pair) for pair in zip(carry, outs, strict=False)]
+    if joined == carry:
       return joined
-    carried = joined
+    carry = joined
 
 
-def _of_equation(eqn, ins) -> list[str]:
+def _equation_kinds(eqn, ins) -> list[str]:
   match eqn.primitive.name:
     case 'scan':
-      consts, _, rest = _parts(eqn, ins)
-      carried = of_carried(eqn, ins)
-      made = of_outputs(programs_in(eqn)[0], [*consts, *carried, *rest])
-      return [*carried, *made[len(carried) :]]
+      consts, _, xs = _loop_operands(eqn, ins)
+      carry = carry_kinds(eqn, ins)
+      outs = output_kinds(inner_jaxprs(eqn)[0], [*consts, *carry, *xs])
+      return [*carry, *outs[len(carry) :]]
     case 'while':
-      return of_carried(eqn, ins)
+      return carry_kinds(eqn, ins)
     case 'cond':
-      return of_branches(eqn, ins)
+      return branch_kinds(eqn, ins)
     case name if name in products.RULES:
-      return [of_product(ins)] * len(eqn.outvars)
-  for inner in programs_in(eqn):
+      return [kind_of_product(ins)] * len(eqn.outvars)
+  for inner in inner_jaxprs(eqn):
     if is_called(eqn, inner):
-      return of_outputs(inner, ins)
-  return [join(ins)] * len(eqn.outvars)
+      return output_kinds(inner, ins)
+  return [join_kinds(ins)] * len(eqn.outvars)
 
 
-def _parts(eqn, ins) -> tuple[list[str], list[str], list[str]]:
-  """What stays the same in every turn, what is carried on, and what is taken slice by slice."""
+def _loop_operands(eqn, ins) -> tuple[list[str], list[str], list[str]]:
+  """Splits a loop's operands into the body's constants, the carry, and the scanned inputs."""
   p = eqn.params
   if eqn.primitive.name == 'scan':
-    first, last = p['num_consts'], p['num_consts'] + p['num_carry']
-    return [*ins[:first]], [*ins[first:last]], [*ins[last:]]
-  first = p['cond_nconsts']
-  last = first + p['body_nconsts']
-  return [*ins[first:last]], [*ins[last:]], []
+    carry_start, carry_end = p['num_consts'], p['num_consts'] + p['num_carry']
+    return [*ins[:carry_start]], [*ins[carry_start:carry_end]], [*ins[carry_end:]]
+  body_start = p['cond_nconsts']
+  carry_start = body_start + p['body_nconsts']
+  return [*ins[body_start:carry_start]], [*ins[carry_start:]], []
 
 
-def programs_in(eqn: Any) -> list[Any]:
-  """Returns the programs that an equation holds, as jaxprs without constants."""
-  found = [eqn.params[key] for key in INNER if key in eqn.params]
-  return [getattr(program, 'jaxpr', program) for program in found]
+def inner_jaxprs(eqn: Any) -> list[Any]:
+  """Returns the jaxprs that an equation holds, each without its constants."""
+  closed = [eqn.params[key] for key in INNER if key in eqn.params]
+  return [getattr(program, 'jaxpr', program) for program in closed]
 
 
 def is_called(eqn: Any, inner: Any) -> bool:
-  """Whether a program takes and makes just what its equation does."""
+  """Returns whether an equation just calls an inner jaxpr: their inputs and outputs agree."""
   return _shapes(inner) == _shapes(eqn)
 
 
-def _shapes(of) -> list[list[tuple[int, ...]]]:
-  return [[getattr(v.aval, 'shape', ()) for v in some] for some in (of.invars, of.outvars)]
+def _shapes(eqn_or_jaxpr) -> list[list[tuple[int, ...]]]:
+  """Returns the shapes of the inputs and those of the outputs."""
+  ends = (eqn_or_jaxpr.invars, eqn_or_jaxpr.outvars)
+  return [[getattr(v.aval, 'shape', ()) for v in variables] for variables in ends]

@@ -1,4 +1,7 @@
-"""Loops and branches: programs within a program, and how often they run."""
+"""Rules for loops and branches: what their inner jaxprs do, and how often each runs.
+
+A rule takes (reader, equation, operands, how often the equation runs) and returns the outputs.
+"""
 
 import numpy as np
 from jax.extend import core
@@ -6,94 +9,98 @@ from jax.extend import core
 from sparsejax.sparsity.program.rules import dependence
 from sparsejax.sparsity.program.rules.nodes import (
   KERNEL,
-  OF_PARAMETERS,
+  PARAMETER_KINDS,
   Node,
   Scalar,
   Value,
-  same_axes,
-  taken_by_turns,
+  slice_per_iteration,
+  unify_axes,
 )
 
 
 def scan(reader, eqn, ins, times):
+  """Reads the body once, as run `length` times; a scanned axis of a parameter is a stack."""
   p = eqn.params
-  first, last = p['num_consts'], p['num_consts'] + p['num_carry']
-  kinds = dependence.of_carried(eqn, [value.kind for value in ins])
-  carries = _carried(ins[first:last], kinds)
-  inner = [*ins[:first], *carries]
-  for value in ins[last:]:
-    along, *rest = value.axes
-    if value.kind in OF_PARAMETERS:
-      along.use('stack')
-    inner.append(_of_one_turn(value, along, rest))
-  for value, begins, counts in zip(carries, ins[first:last], _counters(eqn), strict=True):
-    if counts and begins.scalar is not None and begins.scalar.number == 0:
-      value.scalar = Scalar(turns=p['length'])
-  outs = reader.run(p['jaxpr'].jaxpr, inner, times * p['length'])
-  carried, stacked = outs[: p['num_carry']], outs[p['num_carry'] :]
-  for out, value in zip(carried, carries, strict=True):
-    same_axes(out.axes, value.axes)
-  made = [Value([Node(p['length']), *out.axes], out.kind) for out in stacked]
-  return [*_carried(carried, kinds), *made]
+  length, carry_start, carry_end = p['length'], p['num_consts'], p['num_consts'] + p['num_carry']
+  kinds = dependence.carry_kinds(eqn, [value.kind for value in ins])
+  init = ins[carry_start:carry_end]
+  carry = _with_kinds(init, kinds)
+  body_ins = [*ins[:carry_start], *carry]
+  for value in ins[carry_end:]:
+    scanned, *rest = value.axes
+    if value.kind in PARAMETER_KINDS:
+      scanned.assign_role('stack')
+    body_ins.append(_slice_of_iteration(value, scanned, rest))
+  for value, first, is_counter in zip(carry, init, _find_counters(eqn), strict=True):
+    if is_counter and first.scalar is not None and first.scalar.number == 0:
+      value.scalar = Scalar(stop=length)
+  outs = reader.run(p['jaxpr'].jaxpr, body_ins, times * length)
+  new_carry, ys = outs[: p['num_carry']], outs[p['num_carry'] :]
+  for new, old in zip(new_carry, carry, strict=True):
+    unify_axes(new.axes, old.axes)
+  stacked = [Value([Node(length), *y.axes], y.kind) for y in ys]
+  return [*_with_kinds(new_carry, kinds), *stacked]
 
 
-def _carried(values, kinds):
-  """Values with nodes in lists of their own, of the kinds that any turn may make of them."""
-  return [Value(list(v.axes), kind, v.taken) for v, kind in zip(values, kinds, strict=True)]
+def _with_kinds(values, kinds):
+  """Returns copies of the values, each of the kind that it has over all iterations or branches."""
+  return [Value(list(v.axes), kind, v.slices) for v, kind in zip(values, kinds, strict=True)]
 
 
-def _of_one_turn(value, along, rest):
-  """What a turn gets of a value, slice by slice; of the integers from 0 on, its own number."""
+def _slice_of_iteration(value, scanned, rest):
+  """Returns what one iteration gets of a scanned value; of arange(n), it gets the counter."""
   if value.kind == KERNEL:
-    return value.with_axes(rest, taken_by_turns(along, 1))
+    return value.with_axes(rest, slice_per_iteration(scanned, 1))
   return Value(rest, value.kind, (), value.scalar if not rest else None)
 
 
-def _counters(eqn) -> list[bool]:
-  """Which of what a scan carries are one more after every turn."""
+def _find_counters(eqn) -> list[bool]:
+  """Returns which parts of a scan's carry grow by one in every iteration."""
   body, p = eqn.params['jaxpr'].jaxpr, eqn.params
-  carried = body.invars[p['num_consts'] : p['num_consts'] + p['num_carry']]
-  made = {var: inner for inner in body.eqns for var in inner.outvars}
+  carry = body.invars[p['num_consts'] : p['num_consts'] + p['num_carry']]
+  made_by = {var: inner for inner in body.eqns for var in inner.outvars}
 
-  def counts(before, after) -> bool:
-    step = made.get(after) if not isinstance(after, core.Literal) else None
+  def is_counter(old, new) -> bool:
+    step = made_by.get(new) if not isinstance(new, core.Literal) else None
     if step is None or step.primitive.name != 'add':
       return False
     ones = [a for a in step.invars if isinstance(a, core.Literal) and np.all(a.val == 1)]
-    return len(ones) == 1 and any(a is before for a in step.invars)
+    return len(ones) == 1 and any(a is old for a in step.invars)
 
-  return [counts(*pair) for pair in zip(carried, body.outvars, strict=False)]
+  return [is_counter(*pair) for pair in zip(carry, body.outvars, strict=False)]
 
 
 def while_loop(reader, eqn, ins, times):
-  first = eqn.params['cond_nconsts']
-  last = first + eqn.params['body_nconsts']
-  kinds = dependence.of_carried(eqn, [value.kind for value in ins])
-  carried = _carried(ins[last:], kinds)
-  before = reader.counted()
-  outs = reader.run(eqn.params['body_jaxpr'].jaxpr, [*ins[first:last], *carried], times)
-  reader.run(eqn.params['cond_jaxpr'].jaxpr, [*ins[:first], *carried], times)
-  if reader.counted() != before:
-    reader.not_known('a while loop makes products, how often is not fixed')
-  for out, value in zip(outs, carried, strict=True):
-    same_axes(out.axes, value.axes)
-  return _carried(outs, kinds)
+  """Reads the body and the condition for their roles; refuses to count products in either."""
+  body_start = eqn.params['cond_nconsts']
+  carry_start = body_start + eqn.params['body_nconsts']
+  kinds = dependence.carry_kinds(eqn, [value.kind for value in ins])
+  carry = _with_kinds(ins[carry_start:], kinds)
+  counts_before = reader.counts()
+  outs = reader.run(eqn.params['body_jaxpr'].jaxpr, [*ins[body_start:carry_start], *carry], times)
+  reader.run(eqn.params['cond_jaxpr'].jaxpr, [*ins[:body_start], *carry], times)
+  if reader.counts() != counts_before:
+    reader.refuse_to_count('a while loop has products, and how often it runs is not fixed')
+  for new, old in zip(outs, carry, strict=True):
+    unify_axes(new.axes, old.axes)
+  return _with_kinds(outs, kinds)
 
 
 def cond(reader, eqn, ins, times):
-  before = reader.counted()
-  found, counted = [], []
+  """Reads every branch, and counts one: they must all cost the same."""
+  counts_before = reader.counts()
+  outs_by_branch, counts_by_branch = [], []
   for branch in eqn.params['branches']:
-    reader.count_from(before)
-    found.append(reader.run(branch.jaxpr, ins[1:], times))
-    counted.append(reader.counted())
-  if any(count != counted[0] for count in counted):
-    reader.not_known('the branches of a condition make different products')
-  for other in found[1:]:
-    for one, two in zip(found[0], other, strict=True):
-      same_axes(one.axes, two.axes)
-  kinds = dependence.of_branches(eqn, [value.kind for value in ins])
-  return _carried(found[0], kinds)
+    reader.reset_counts(counts_before)
+    outs_by_branch.append(reader.run(branch.jaxpr, ins[1:], times))
+    counts_by_branch.append(reader.counts())
+  if any(counts != counts_by_branch[0] for counts in counts_by_branch):
+    reader.refuse_to_count('the branches of a condition have different products')
+  first, *others = outs_by_branch
+  for other in others:
+    for out, same_out in zip(first, other, strict=True):
+      unify_axes(out.axes, same_out.axes)
+  return _with_kinds(first, dependence.branch_kinds(eqn, [value.kind for value in ins]))
 
 
 RULES = {'scan': scan, 'while': while_loop, 'cond': cond}

@@ -1,215 +1,256 @@
-"""Nodes: the axes of a program's values, one and the same where values meet entry by entry."""
+"""The axes of a program's values as nodes of a union-find, and what is known of each value.
+
+Two axes are one node where an elementwise operation aligns them: in `x + y` of shapes (7, 3), the
+first axes of x, y and the sum are one node, and so are the second ones.
+"""
 
 import dataclasses
 from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
-# What a value is: a kernel, whatever was done to it entry by entry; made of other parameters alone,
-# such as a table or a learned token; made of nothing that is given; of the examples as they are
-# given, entry by entry, as a mask is; or an activation that products have made.
-KERNEL, PARAM, CONSTANT, GIVEN, DATA = 'kernel', 'param', 'constant', 'given', 'data'
-OF_PARAMETERS, OF_EXAMPLES = (KERNEL, PARAM), (GIVEN, DATA)
+# The kinds of a value:
+KERNEL = 'kernel'  # a kernel, also after elementwise changes such as masking
+PARAM = 'param'  # computed from parameters alone, but no kernel: a table, a bias, a learned token
+CONSTANT = 'constant'  # computed from neither parameters nor examples
+INPUT = 'input'  # computed from the examples without a product, such as a mask given with them
+ACTIVATION = 'activation'  # the result of a product
+PARAMETER_KINDS, EXAMPLE_KINDS = (KERNEL, PARAM), (INPUT, ACTIVATION)
 CONFLICT = 'conflict'  # the role of an axis that is used in two ways at once
 
 
 class Node:
-  """An axis: its size, what it is used for, and how it is split or was merged."""
+  """An axis: its size, its role, and how it relates to other axes.
+
+  Attributes:
+    size: the number of entries along the axis.
+    parent: the next node on the way to the representative of its union-find set.
+    parts: the axes that a reshape splits it into or merges into it, major first.
+    part_of: the axis that it is one of the parts of.
+    concatenated_from: the axes that a concatenation joins into it, in order.
+    slice_axes: (start, axis) of each slice that is taken along it.
+    sliced_from: (axis, start): the unsliced axis that it was taken from, and where it starts there.
+    role: of a parameter's axis, one of `layout.ROLES`, or CONFLICT.
+    activations: of a parameter's axis, the axes of activations that it produces, is summed with,
+      or is aligned with by an elementwise operation.
+    batched_with_activation: whether it is a batch dimension of a product of two activations, as
+      the heads of attention are.
+    batched_with_kernel: whether it is a batch dimension of a product with a parameter.
+    from_kernel: whether it is an output of a product with a parameter.
+    broadcast: whether all entries along it are copies of one.
+  """
 
   def __init__(self, size: int):
     self.size = int(size)
     self.parent = self
-    self.parts: list[Node] = []  # major first, where a reshape takes it apart or puts it together
-    self.whole: Node | None = None  # what a reshape took apart, and this is a part of
-    self.pieces: list[Node] = []  # of which it is concatenated
-    self.cuts: list[tuple[int, Node]] = []  # where each piece that is taken of it begins
-    self.role: str | None = None  # of an axis of a kernel
-    self.became: list[Node] = []  # the axes of activations that it makes, reads or meets
-    self.pairwise = False  # whether a product of two activations takes it pairwise
-    self.stacks = False  # whether a product with a parameter does
-    self.computed = False  # whether it comes out of a kernel
-    self.repeated = False  # whether the entries along it are one and the same
-    self.origin: tuple[Node, int] | None = None  # what it was cut from, and where it begins there
+    self.parts: list[Node] = []
+    self.part_of: Node | None = None
+    self.concatenated_from: list[Node] = []
+    self.slice_axes: list[tuple[int, Node]] = []
+    self.sliced_from: tuple[Node, int] | None = None
+    self.role: str | None = None
+    self.activations: list[Node] = []
+    self.batched_with_activation = False
+    self.batched_with_kernel = False
+    self.from_kernel = False
+    self.broadcast = False
 
   def find(self) -> 'Node':
+    """Returns the representative of the node's union-find set, which holds all attributes."""
     node = self
     while node.parent is not node:
       node = node.parent
     return node
 
-  def place(self) -> tuple['Node', int]:
-    """Returns the axis that this was cut from, at first, and where it begins there."""
+  def slice_origin(self) -> tuple['Node', int]:
+    """Returns the unsliced axis that this one was taken from, and where it starts there."""
     root = self.find()
-    return root.origin or (root, 0)
+    return root.sliced_from or (root, 0)
 
-  def family(self) -> list['Node']:
-    """Returns the node, its parts, and what it is a part of."""
+  def related(self) -> list['Node']:
+    """Returns the node itself, its parts, and the axis that it is a part of."""
     root = self.find()
-    whole = [] if root.whole is None else [root.whole.find()]
-    return [root, *(part.find() for part in root.parts), *whole]
+    part_of = [] if root.part_of is None else [root.part_of.find()]
+    return [root, *(part.find() for part in root.parts), *part_of]
 
-  def use(self, role: str, *, weak: bool = False) -> None:
-    """Notes what an axis of a parameter is.
+  def assign_role(self, role: str, *, weak: bool = False) -> None:
+    """Gives an axis of a parameter its role, or marks a conflict with the role that it has.
 
     Args:
       role: one of `layout.ROLES`.
-      weak: whether it is known only from what it is added to, which gives way to a product.
+      weak: whether the role only follows from an elementwise operation. A weak role replaces no
+        other role than 'position', and never conflicts.
     """
     root = self.find()
-    for piece in root.pieces:
-      piece.use(role, weak=weak)
+    for piece in root.concatenated_from:
+      piece.assign_role(role, weak=weak)
     for part in root.parts or [root]:
       part = part.find()
+      # Anything that is added to an input gets 'position'; meeting a kernel's output says more.
       if part.role is None or (part.role == 'position' and weak):
         part.role = role
       elif part.role != role and not weak and part.role != 'stack':
         part.role = CONFLICT
 
-  def link(self, activation: 'Node') -> None:
-    """Notes which axis of activations an axis of a kernel makes or reads, part by part."""
+  def add_activation(self, activation: 'Node') -> None:
+    """Records an axis of an activation that this axis of a kernel produces or is summed with.
+
+    Where a reshape split this axis, the activation's axis is split alike, part by part: an axis of
+    12 = 4 x 3 makes heads and features visible on both sides of the product.
+    """
     root, other = self.find(), activation.find()
     if not root.parts:
-      root.became.append(other)
+      root.activations.append(other)
       return
     if not other.parts:
       other.parts = [Node(part.size) for part in root.parts]
       for part in other.parts:
-        part.computed = other.computed
+        part.from_kernel = other.from_kernel
     if sizes(other.parts) == sizes(root.parts):
-      for one, made in zip(root.parts, other.parts, strict=True):
-        one.find().became.append(made)
+      for kernel_part, activation_part in zip(root.parts, other.parts, strict=True):
+        kernel_part.find().activations.append(activation_part)
 
 
-class Taken(NamedTuple):
-  """What was taken along an axis of a kernel.
+class Slice(NamedTuple):
+  """A slice along one axis of a parameter.
 
   Attributes:
-    axis: the axis that it was taken from.
-    begin: where it begins; None where each turn of a loop takes the next.
-    size: how much it is.
-    turns: how many there are until all is taken.
+    axis: the unsliced axis.
+    start: the index where the slice starts; None where every iteration of a loop takes the next.
+    size: the size of the slice.
+    iterations: how many slices of that size a loop takes until it reaches the end of the axis.
   """
 
   axis: Node
-  begin: int | None
+  start: int | None
   size: int
-  turns: int = 1
+  iterations: int = 1
 
 
-def taken_by_turns(axis: Node, size: int) -> Taken:
-  """Returns what each turn of a loop takes the next of, until the axis is at its end."""
-  base, _ = axis.place()
-  return Taken(base, None, size, axis.size // size)
+def slice_per_iteration(axis: Node, size: int) -> Slice:
+  """Returns the slice of an axis that a loop takes when each iteration takes the next `size`."""
+  base, _ = axis.slice_origin()
+  return Slice(base, None, size, axis.size // size)
 
 
 class Scalar(NamedTuple):
-  """What is known of a value of one entry: the number itself, or that it counts a loop's turns.
+  """An integer that the program fixes, or a counter that runs through range(stop).
 
   Attributes:
-    number: the number itself; None for a counter.
-    turns: how many turns a counter counts, from 0.
+    number: the integer; None for a counter.
+    stop: for a counter, the end of its range.
   """
 
   number: Any = None
-  turns: int = 0
+  stop: int = 0
 
 
 @dataclasses.dataclass
 class Value:
-  """What is known of a value: the node of each axis, and what it depends on.
+  """What is known of a value in the program.
 
   Attributes:
-    axes: their nodes.
-    kind: one of those above.
-    taken: what was taken of a kernel, axis by axis.
-    scalar: what a single entry is, where that is known; for all integers from 0 on, along the
-      only axis, how many they are.
+    axes: the node of each axis.
+    kind: KERNEL, PARAM, CONSTANT, INPUT or ACTIVATION.
+    slices: of a kernel, the slices that were taken to make it, one for each sliced axis.
+    scalar: of a value with one entry, what is known of it; of a vector that is arange(n), the
+      counter that takes its entries in turn.
   """
 
   axes: list[Node]
   kind: str
-  taken: tuple[Taken, ...] = ()
+  slices: tuple[Slice, ...] = ()
   scalar: Scalar | None = None
 
-  def with_axes(self, axes: list[Node], *taken: Taken) -> 'Value':
-    """Returns the same with other axes, and with what was taken besides."""
-    return Value(axes, self.kind, (*self.taken, *taken))
+  def with_axes(self, axes: list[Node], *slices: Slice) -> 'Value':
+    """Returns a value of the same kind with other axes, and with these slices added to its own."""
+    return Value(axes, self.kind, (*self.slices, *slices))
 
 
-def same(a: Node, b: Node) -> None:
-  """Makes two nodes one."""
+def unify(a: Node, b: Node) -> None:
+  """Makes two axes of the same size one node; does nothing where their sizes differ."""
   a, b = a.find(), b.find()
   if a is b or a.size != b.size:
     return
   b.parent = a
-  a.role, a.became = a.role or b.role, a.became + b.became
-  a.pairwise = a.pairwise or b.pairwise
-  a.stacks = a.stacks or b.stacks
-  a.computed = a.computed or b.computed
-  a.origin = a.origin or b.origin
-  a.cuts += b.cuts
-  a.pieces = a.pieces or b.pieces
-  a.whole = a.whole or b.whole
+  a.role, a.activations = a.role or b.role, a.activations + b.activations
+  a.batched_with_activation = a.batched_with_activation or b.batched_with_activation
+  a.batched_with_kernel = a.batched_with_kernel or b.batched_with_kernel
+  a.from_kernel = a.from_kernel or b.from_kernel
+  a.sliced_from = a.sliced_from or b.sliced_from
+  a.slice_axes += b.slice_axes
+  a.concatenated_from = a.concatenated_from or b.concatenated_from
+  a.part_of = a.part_of or b.part_of
   if not a.parts:
     a.parts = b.parts
   elif b.parts and sizes(a.parts) == sizes(b.parts):
-    same_axes(a.parts, b.parts)
+    unify_axes(a.parts, b.parts)
 
 
-def same_axes(some: Iterable[Node], others: Iterable[Node]) -> None:
-  """Makes the axes of two values one, each with each."""
+def unify_axes(some: Iterable[Node], others: Iterable[Node]) -> None:
+  """Unifies the axes of two values pair by pair."""
   for a, b in zip(some, others, strict=True):
-    same(a, b)
+    unify(a, b)
 
 
-def meet(value: Value, out: Value) -> None:
-  """Entry by entry: of the same kind the axes are one; a parameter meets an activation."""
-  for mine, theirs in zip(value.axes, out.axes, strict=True):
-    if mine.size != theirs.size or mine.size == 1:
+def align(value: Value, out: Value) -> None:
+  """Relates the axes of an operand to those of an elementwise result of the same rank.
+
+  The axes of a parameter stay apart from those of an activation, because only a parameter's axes
+  have roles: each records the axis that it meets. All other axes become one node.
+  """
+  for axis, out_axis in zip(value.axes, out.axes, strict=True):
+    if axis.size != out_axis.size or axis.size == 1:
       continue
-    if value.kind in OF_PARAMETERS and out.kind in OF_EXAMPLES:
-      mine.find().became.append(theirs)
-      mine.use('out' if theirs.find().computed else 'position', weak=True)
+    if value.kind in PARAMETER_KINDS and out.kind in EXAMPLE_KINDS:
+      axis.find().activations.append(out_axis)
+      axis.assign_role('out' if out_axis.find().from_kernel else 'position', weak=True)
     else:
-      same(theirs, mine)
+      unify(out_axis, axis)
 
 
-def makes(mine: Node, activation: Node) -> None:
-  """Notes that an axis of a parameter goes on as one of activations."""
-  mine.use('out')
-  activation.computed = True
-  mine.link(activation)
+def mark_output(axis: Node, activation: Node) -> None:
+  """Records that an axis of a parameter is an output, which becomes an axis of an activation."""
+  axis.assign_role('out')
+  activation.from_kernel = True
+  axis.add_activation(activation)
 
 
-def fresh(shape: Sequence[int], kind: str) -> Value:
-  """Returns a value of which nothing is known but its shape."""
+def new_value(shape: Sequence[int], kind: str) -> Value:
+  """Returns a value with a new node for each axis."""
   return Value([Node(n) for n in shape], kind)
 
 
-def fresh_out(eqn, ins: Sequence[Value]) -> Value:
-  """Returns the first value that an equation makes, with nothing known of its axes yet."""
-  return made_of(ins, eqn.outvars[0].aval.shape)
+def new_output(eqn, ins: Sequence[Value]) -> Value:
+  """Returns the first output of an equation, with a new node for each axis."""
+  return new_value_from(ins, eqn.outvars[0].aval.shape)
 
 
-def made_of(ins: Sequence[Value], shape: Sequence[int]) -> Value:
-  """Returns a value of that shape that depends on others; of a kernel it is the same part."""
-  taken = [part for value in ins if value.kind == KERNEL for part in value.taken]
-  return Value([Node(n) for n in shape], kind_of(ins), tuple(taken))
+def new_value_from(ins: Sequence[Value], shape: Sequence[int]) -> Value:
+  """Returns a value that is computed from others, with new nodes and the slices of the kernels."""
+  slices = [part for value in ins if value.kind == KERNEL for part in value.slices]
+  return Value([Node(n) for n in shape], joint_kind(ins), tuple(slices))
 
 
-def kind_of(values: Sequence[Value]) -> str:
-  """Returns what depends on all of some values."""
-  return join([value.kind for value in values])
+def joint_kind(values: Sequence[Value]) -> str:
+  """Returns the kind of what is computed from all these values without a product."""
+  return join_kinds([value.kind for value in values])
 
 
-def join(kinds: Sequence[str]) -> str:
-  """Returns the kind of what depends on values of several."""
-  return next((kind for kind in (DATA, GIVEN, KERNEL, PARAM) if kind in kinds), CONSTANT)
+def join_kinds(kinds: Sequence[str]) -> str:
+  """Returns the kind of what is computed, without a product, from values of these kinds.
+
+  Example:
+    >>> join_kinds([KERNEL, CONSTANT]), join_kinds([KERNEL, INPUT])
+    ('kernel', 'input')
+  """
+  return next((kind for kind in (ACTIVATION, INPUT, KERNEL, PARAM) if kind in kinds), CONSTANT)
 
 
-def of_product(kinds: Sequence[str]) -> str:
-  """Returns the kind of a product: of what is given, an activation."""
-  return CONSTANT if set(kinds) <= {CONSTANT} else DATA
+def kind_of_product(kinds: Sequence[str]) -> str:
+  """Returns the kind of a product of values of these kinds: an activation, but for constants."""
+  return CONSTANT if set(kinds) <= {CONSTANT} else ACTIVATION
 
 
 def sizes(nodes: Iterable[Node]) -> list[int]:
+  """Returns the size of each axis."""
   return [node.size for node in nodes]

@@ -1,4 +1,8 @@
-"""Primitives by what they do to multiply-accumulates: those of an unknown one are not known."""
+"""The primitives that make no multiply-accumulates with weights.
+
+A primitive that is neither here nor in the tables of rules may multiply by weights unseen, so that
+a program with one is refused.
+"""
 
 ELEMENTWISE = """
 abs acos acosh add add_any and asin asinh atan atan2 atanh bessel_i0e bessel_i1e
@@ -11,7 +15,7 @@ reshard round rsqrt select_n sharding_constraint shift_left shift_right_arithmet
 shift_right_logical sign sin sinh sqrt square stop_gradient sub tan tanh xor zeta
 """
 
-# What moves, sorts, sums, draws or sends numbers, and multiplies none by a weight.
+# They move, sort, sum, draw or send numbers, but multiply none by a weight.
 WITHOUT_PRODUCTS = """
 after_all all_gather all_to_all approx_top_k axis_index create_token cumlogsumexp cummax cummin
 cumprod cumsum dce_sink debug_callback debug_print dynamic_update_slice empty empty2 fft iota
@@ -25,5 +29,5 @@ select_and_scatter_add sort stack threefry2x32 threefry4x32 tie tile top_k
 """
 
 HARMLESS = frozenset((ELEMENTWISE + WITHOUT_PRODUCTS).split())
-# Entry by entry, what they make of a kernel is that kernel still: masked, normalised, chosen.
+# Elementwise primitives whose result is still a kernel where an operand is: masked, normalised...
 KEEPS_A_KERNEL = frozenset(['mul', 'div', 'select_n', 'and', 'convert_element_type', 'copy'])

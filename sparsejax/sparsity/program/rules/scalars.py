@@ -1,4 +1,4 @@
-"""Single numbers that a program computes of others: indices, fixed or counting the turns."""
+"""Evaluating the scalars that a program computes: fixed indices and loop counters."""
 
 import operator
 from collections.abc import Callable, Sequence
@@ -23,21 +23,25 @@ OPERATORS: dict[str, Callable[..., Any]] = {
 UNCHANGED = ('convert_element_type', 'copy', 'stop_gradient')
 
 
-def made_by(name: str, of: Sequence[Scalar | None]) -> Scalar | None:
-  """Returns what a primitive makes of scalars; None where that is not known.
+def evaluate(name: str, operands: Sequence[Scalar | None]) -> Scalar | None:
+  """Returns the result of a primitive on scalars, or None where it is not known.
 
-  An index below zero counts from the end, for which JAX asks everywhere: a counter never is.
+  JAX wraps every index, `select_n(i < 0, i, i + n)`, for indices that count from the end. A counter
+  is never negative, so that `counter < 0` is False and the wrapped counter is the counter itself.
 
   Example:
-    >>> made_by('add', [Scalar(2), Scalar(3)])
-    Scalar(number=5, turns=0)
+    >>> evaluate('add', [Scalar(2), Scalar(3)])
+    Scalar(number=5, stop=0)
+    >>> evaluate('lt', [Scalar(stop=10), Scalar(0)])
+    Scalar(number=False, stop=0)
   """
-  numbers = [None if scalar is None else scalar.number for scalar in of]
+  first = operands[0]
+  numbers = [None if scalar is None else scalar.number for scalar in operands]
   if name in UNCHANGED:
-    return of[0]
+    return first
   if name == 'select_n' and numbers[0] is not None:
-    return of[1 + int(numbers[0])]
-  if name == 'lt' and of[0] is not None and of[0].turns and _is_at_most_zero(numbers[1]):
+    return operands[1 + int(numbers[0])]
+  if name == 'lt' and first is not None and first.stop and _is_at_most_zero(numbers[1]):
     return Scalar(number=False)
   if name in OPERATORS and None not in numbers:
     return Scalar(number=OPERATORS[name](*numbers))
