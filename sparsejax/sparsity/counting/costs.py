@@ -1,4 +1,8 @@
-"""What weights cost: the currency of densities for a whole network, its compression or its MACs."""
+"""The cost of one weight of each kernel, by which a density of a whole network is measured.
+
+If every weight costs 1, the density is that of the weights. If a weight costs its
+multiply-accumulates, the density is that of the MACs.
+"""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -10,15 +14,15 @@ from sparsejax.sparsity.leaves.layout import Layout
 
 
 class Layer(NamedTuple):
-  """What is pruned by itself: a leaf, one of the layers that it stacks, or an attention's heads.
+  """A unit of pruning: a leaf, one of the layers that a leaf stacks, or the heads of an attention.
 
   Attributes:
-    path: the leaf's path.
-    shape: as a matrix, (*positions, inputs, outputs).
-    groups: how many groups it is pruned by.
-    sizes: {weights in a group: how many such groups} as pairs, the largest first; () where a group
-      is a single weight.
-    leaves: (path, weights) of each leaf that it is made of; () where it is the leaf at `path`.
+    path: the path of its (first) leaf.
+    shape: its shape as a matrix, (*positions, inputs, outputs).
+    groups: the number of groups of weights that are kept or removed together.
+    sizes: (weights in a group, number of such groups) pairs, the largest groups first; () if all
+      groups are of one size.
+    leaves: (path, number of weights) of each leaf that it is made of; () if that is `path` alone.
   """
 
   path: str
@@ -29,52 +33,80 @@ class Layer(NamedTuple):
 
   @property
   def weights(self) -> int:
+    """The number of weights."""
     return sum(n for _, n in self.leaves) if self.leaves else math.prod(self.shape)
 
   def largest(self, count: int) -> int:
-    """Returns how many weights are in so many of the largest groups."""
-    total = 0
-    for size, number in self.sizes or ((self.weights // max(self.groups, 1), self.groups),):
+    """Returns the number of weights in the `count` largest groups.
+
+    Example:
+      >>> Layer('fc', (3, 4), 4, sizes=((5, 1), (2, 3))).largest(2)
+      7
+    """
+    groups_by_size = self.sizes or ((self.weights // max(self.groups, 1), self.groups),)
+    weights = 0
+    for size, number in groups_by_size:
       taken = min(number, count)
-      total, count = total + size * taken, count - taken
-    return total
+      weights += size * taken
+      count -= taken
+    return weights
 
 
 class Costs(NamedTuple):
-  """What one weight of each kernel of a network costs, by path, and the whole network."""
+  """The costs of a network.
+
+  Attributes:
+    of_weight: the cost of one weight of each leaf, by path; 0 for a leaf that is no kernel.
+    total: the cost of all weights together.
+  """
 
   of_weight: Mapping[str, int]
   total: int
 
   def price(self, layer: Layer) -> float:
-    """Returns what one weight of a layer costs, on average over the leaves it is made of."""
+    """Returns the cost of one weight of a layer, averaged over the leaves that it is made of.
+
+    Raises:
+      ValueError: a leaf has no cost.
+    """
     leaves = layer.leaves or ((layer.path, layer.weights),)
-    if missing := [path for path, _ in leaves if path not in self.of_weight]:
-      raise ValueError(
-        f"costs: nothing is known of '{missing[0]}'; known are {', '.join(self.of_weight)}"
-      )
+    for path, _ in leaves:
+      if path not in self.of_weight:
+        raise ValueError(
+          f"costs must have an entry for '{path}'; there are ones for {', '.join(self.of_weight)}"
+        )
     weights = layer.weights
     return sum(self.of_weight[path] * n for path, n in leaves) / weights if weights else 0.0
 
   def budget(self, layers: Sequence[Layer], density: float) -> float:
-    """Returns what the layers may cost together for the network to cost the density's share."""
-    own = sum(self.price(layer) * layer.weights for layer in layers)
-    rest = self.total - own
-    if rest > 0 and density * self.total <= rest:
+    """Returns the cost that is left for the pruned layers: density * total - cost of the others.
+
+    Args:
+      layers: the layers that are pruned.
+      density: the part of the network's total cost that may remain.
+
+    Raises:
+      ValueError: the layers that are not pruned cost that much by themselves.
+    """
+    cost_of_pruned = sum(self.price(layer) * layer.weights for layer in layers)
+    cost_of_others = self.total - cost_of_pruned
+    if cost_of_others > 0 and density * self.total <= cost_of_others:
       pruned = {path for layer in layers for path, _ in layer.leaves or ((layer.path, 0),)}
       others = [path for path, cost in self.of_weight.items() if cost and path not in pruned]
       raise ValueError(
-        f'density={density:.4g}: the layers that are not pruned ({", ".join(others)}) cost '
-        f'{rest / self.total:.4g} of the network by themselves, and the density must be more'
+        f'density={density:.4g} must be more than {cost_of_others / self.total:.4g}, the part of '
+        f"the network's cost that is in layers that are not pruned ({', '.join(others)})"
       )
-    return density * self.total - rest
+    return density * self.total - cost_of_others
 
 
-Told = Mapping[str, str | Layout] | axes.Given | None
+Layouts = Mapping[str, str | Layout] | axes.Given | None
 
 
-def weight_costs(params: Any, layouts: Told = None) -> Costs:
-  """Every weight of a kernel costs 1, biases and BatchNorm nothing: densities are 1 / compression.
+def weight_costs(params: Any, layouts: Layouts = None) -> Costs:
+  """Returns costs of 1 for each weight of a kernel, and 0 for biases and normalisations.
+
+  A density by these costs is 1 / compression.
 
   Example:
     >>> import jax.numpy as jnp
@@ -84,17 +116,18 @@ def weight_costs(params: Any, layouts: Told = None) -> Costs:
   return _costs(params, lambda path: 1, layouts)
 
 
-def mac_costs(params: Any, positions: Mapping[str, int], layouts: Told = None) -> Costs:
-  """A weight costs one multiply-accumulate at each position where its layer applies it.
+def mac_costs(params: Any, positions: Mapping[str, int], layouts: Layouts = None) -> Costs:
+  """Returns the multiply-accumulates of each weight: the number of positions that apply it.
 
   Args:
     params: a pytree of arrays, or of their shapes.
-    positions: by layer or by path, as `models.positions` and `positions_of` find them: 1 for a
-      dense layer, height x width of the output for a convolution.
-    layouts: as of `prune`; one without inputs says that a leaf is no kernel.
+    positions: {layer or path: number of positions}, as `models.positions` and `positions_of` return
+      it: 1 for a dense layer, height x width of the output for a convolution.
+    layouts: {regular expression over paths: layout}, as in `prune`. A leaf whose layout has no
+      inputs is no kernel.
 
   Raises:
-    ValueError: a kernel whose layer has no entry.
+    ValueError: a kernel without positions.
 
   Example:
     >>> import jax.numpy as jnp
@@ -104,8 +137,10 @@ def mac_costs(params: Any, positions: Mapping[str, int], layouts: Told = None) -
   return _costs(params, lambda path: positions_at(path, positions), layouts)
 
 
-def _costs(params, of_kernel, layouts):
+def _costs(params, cost_of_kernel_weight, layouts):
   kernels = axes.kernels(params, axes.given(layouts))
-  of_weight = {path: of_kernel(path) if path in kernels else 0 for path in tree.paths(params)}
+  of_weight = {
+    path: cost_of_kernel_weight(path) if path in kernels else 0 for path in tree.paths(params)
+  }
   total = sum(of_weight[path] * math.prod(leaf.shape) for path, leaf in kernels.items())
   return Costs(of_weight, total)

@@ -1,8 +1,12 @@
-"""One definition of every figure: active, weights, parameters, sparsity, compression, MACs.
+"""The definition of every figure in a report: weights, sparsity, compression, MACs and others.
 
-Active means not exactly zero. Parameters are all trainable numbers of the deterministic network,
-biases and BatchNorm's scale and shift included; weights are the kernels alone, as papers count.
-Scales are those of normalisations: a channel without one is as good as gone.
+active       not exactly zero
+parameters   all trainable numbers, including biases and the scale and shift of a BatchNorm
+weights      the entries of kernels alone, as papers count them
+scales       the scales of normalisations; a channel whose scale is zero is constant
+sparsity     1 - active weights / weights
+compression  weights / active weights
+macs         the sum of positions * weights over the kernels
 """
 
 import functools
@@ -20,12 +24,14 @@ from sparsejax.sparsity.leaves.kinds import NAMED_KERNEL, is_parameter
 from sparsejax.sparsity.leaves.layout import Layout
 from sparsejax.sparsity.leaves.tree import named_leaves
 
-# The fraction above this is what the research log of 2017 calls "sparsity" in all its figures.
+# The research log of 2017 calls the fraction of parameters above this "sparsity".
 NEARLY_ZERO = 1e-3
 
 
 def count_above(params: Any, thresholds: tuple[float, ...]) -> jax.Array:
-  """Returns how many parameters have |p| > t (or are NaN), for each t. Jittable, below 2^31.
+  """Returns the number of trainable parameters with |p| > t, or NaN, for each threshold t; jittable.
+
+  The counts are of int32.
 
   Example:
     >>> count_above({'w': jnp.array([0.0, -0.5, 2.0])}, (0.0, 1.0)).tolist()
@@ -40,13 +46,13 @@ def count_above(params: Any, thresholds: tuple[float, ...]) -> jax.Array:
 
 
 def count_active(params: Any) -> dict[str, jax.Array]:
-  """Returns the number of values that are not exactly zero, by path. Jittable, int32."""
-  slices = _count_in_slices(params, jnp.int32)
+  """Returns the number of values that are not exactly zero, by path; jittable, of int32."""
+  slices = _count_by_slice(params, jnp.int32)
   return {path: jnp.sum(counts, dtype=jnp.int32) for path, counts in slices.items()}
 
 
 def active_weights(params: Any) -> dict[str, jax.Array]:
-  """Returns the number of weights of each layer that are not exactly zero. Jittable, int32.
+  """Returns the number of weights that are not exactly zero, by layer; jittable, of int32.
 
   Example:
     >>> counts = active_weights({'fc': {'kernel': jnp.array([[1.0, 0.0]]), 'bias': jnp.ones(2)}})
@@ -57,27 +63,28 @@ def active_weights(params: Any) -> dict[str, jax.Array]:
 
 
 def weights(params: Any) -> dict[str, int]:
-  """Returns the number of weights of each layer; shapes are enough."""
+  """Returns the number of weights, by layer, of a tree of arrays or of their shapes."""
   return _sums_by_layer(params, lambda leaf: int(leaf.size))
 
 
 def _sums_by_layer(params: Any, count: Callable[[Any], Any]) -> dict[str, Any]:
-  """The sums, over each layer's kernels, of what is counted of one."""
-  found: dict[str, Any] = {}
+  """Returns the sum of count(kernel) over the kernels of each layer."""
+  sums: dict[str, Any] = {}
   for path, leaf in tree.kernels(params).items():
-    found[layer_of(path)] = found.get(layer_of(path), 0) + count(leaf)
-  return found
+    layer = layer_of(path)
+    sums[layer] = sums.get(layer, 0) + count(leaf)
+  return sums
 
 
 def sizes(params: Any) -> dict[str, int]:
-  """Returns the number of values of every trainable leaf, by path."""
+  """Returns the number of entries of each trainable leaf, by path."""
   return {
     path: int(leaf.size) for path, leaf in named_leaves(params).items() if is_parameter(path, leaf)
   }
 
 
 def layer_of(path: str) -> str:
-  """Returns the layer that owns a parameter, or its own name where it has none.
+  """Returns the path of the layer that owns a parameter; the parameter's own if none does.
 
   Example:
     >>> layer_of('block1/conv2/kernel'), layer_of('w')
@@ -91,26 +98,28 @@ def report(
   positions: Mapping[str, int] | None = None,
   layouts: Mapping[str, str | Layout] | None = None,
 ) -> dict[str, Any]:
-  """Returns every count of a network, in the keys of a run's summary.json.
+  """Returns every figure of a network, under the keys of a run's summary.json.
 
-  `weights` are the values of kernels alone, and `sparsity` and `compression` are of them;
-  `parameters` has biases and scales too, and `active_fraction` is of these; `scales` are those of
-  normalisations. `layers` has the counts of each, where `units` are filters or neurons. What a
-  kernel's products cost (`active_macs`) is of its weights alone; those of attention without a
-  kernel are in `count_macs(function, params, *examples)`.
+  - `weights`: the entries of kernels; `sparsity = 1 - active_weights / weights` and `compression =
+    weights / active_weights`.
+  - `parameters`: the entries of kernels, biases and scales; `active_fraction = active_parameters /
+    parameters`.
+  - `scales`: the scales of normalisations.
+  - `layers`: the weights and units (filters or neurons) of each layer.
+  - `macs`, with positions: the products with kernels. `count_macs(function, params, *examples)` has
+    those of two activations too, as in attention.
 
   Args:
     params: a pytree of concrete arrays: parameters alone, without running averages.
-    positions: for each layer, or each kernel by its path, the number of places where it is applied
-      to one example (1 for a dense layer, height x width of the output for a convolution), as
-      `positions_of` finds them; with it the report holds multiply-accumulates too: macs = sum of
-      positions * weights over the layers.
-    layouts: {regular expression over paths: which axes are what}, as of `prune`. Layers that one
-      leaf stacks are `layers` by themselves: LAYER[0], LAYER[1] and so on.
+    positions: {layer, or path of a kernel: how often it is applied to one example}, as
+      `positions_of` returns it: 1 for a dense layer, height x width of the output for a
+      convolution. If given, the report has `macs`, the sum of positions * weights.
+    layouts: {regular expression over paths: layout}, as in `prune`. Layers that one leaf stacks are
+      reported one by one: LAYER[0], LAYER[1] and so on.
 
   Raises:
-    ValueError: a kernel whose axes could be one thing or another, or without its positions; traced
-      arrays; a tree with `batch_stats` beside `params`.
+    ValueError: a kernel whose layout is ambiguous or that has no positions; traced arrays; a tree
+      with `batch_stats` beside `params`.
 
   Example:
     >>> from sparsejax import sparsity_report as report
@@ -119,10 +128,10 @@ def report(
     (4, 3, 2.0, 1)
   """
   named = named_leaves(params)
-  _check_alone(params, named)
-  size = sizes(params)
-  active = _active(params)
-  kernels = list(axes.kernels(params, axes.given(layouts)))
+  _check_is_concrete_params(params, named)
+  size, active = sizes(params), _active_sizes(params)
+  given_layouts = axes.given(layouts)
+  kernels = list(axes.kernels(params, given_layouts))
   scales = [path for path in tree.scales(params) if path in size]
   weights, active_weights = (sum(n[path] for path in kernels) for n in (size, active))
   parameters, active_parameters = sum(size.values()), sum(active.values())
@@ -136,43 +145,44 @@ def report(
     'active_scales': sum(active[path] for path in scales),
     'sparsity': 1 - active_weights / weights if weights else 0.0,
     'compression': weights / active_weights if active_weights else float('inf'),
-    'layers': _by_layer(params, {path: named[path] for path in kernels}, axes.given(layouts)),
+    'layers': _counts_by_layer(params, {path: named[path] for path in kernels}, given_layouts),
   }
   if positions is None:
     return figures
   _check_floating(params, positions)
-  return figures | _macs(size, active, kernels, positions)
+  return figures | _kernel_macs(size, active, kernels, positions)
 
 
-def _check_alone(params: Any, named: Mapping[str, Any]) -> None:
-  """Refuses what is more than parameters, or traced."""
+def _check_is_concrete_params(params: Any, named: Mapping[str, Any]) -> None:
+  """Raises a ValueError for a tree of variables instead of parameters, and for traced arrays."""
   if isinstance(params, Mapping) and {'params', 'batch_stats'} <= set(params):
     raise ValueError(
-      "a report is of parameters alone, and the tree has 'batch_stats' beside 'params': give it "
+      "a report takes parameters alone, but the tree has 'batch_stats' beside 'params': give it "
       "variables['params']"
     )
   if traced := [path for path, leaf in named.items() if isinstance(leaf, Tracer)]:
     raise ValueError(
-      f"a report needs concrete arrays, and '{traced[0]}' is traced: call it outside jit, vmap and "
-      'grad; of members that vmap stacks, once for the tree of them all'
+      f"a report needs concrete arrays, but '{traced[0]}' is traced: call it outside jit, vmap and "
+      'grad; for an ensemble under vmap, call it once on the stacked parameters'
     )
 
 
 def count_macs(of: Any, *rest: Any) -> dict[str, Any]:
   """Returns `macs`, `active_macs` and their ratio `theoretical_speedup`.
 
-  Called `count_macs(function, params, *examples)`, it reads off the program of function(params,
-  *examples), for the examples together, how often each weight is applied, whatever layers there
-  are; products without a parameter, as attention makes them, are `products` and join both sums.
-  Called `count_macs(params, positions)`, it is told, and counts for one example.
+  `count_macs(function, params, *examples)` traces function(params, *examples) and counts for all
+  examples together. Products of two activations, as in attention, are `products`, and are part of
+  `macs` and `active_macs`.
+
+  `count_macs(params, positions)` counts for one example, macs = sum of positions * weights.
 
   Args:
     of: the function, or a pytree of concrete arrays.
     *rest: params and examples; or positions, as in `report`.
 
   Raises:
-    ValueError: a kernel that nothing is known of or that is not of a floating dtype, or repetitions
-      that the program does not fix.
+    ValueError: a kernel without positions or not of a floating dtype, or a program whose
+      multiply-accumulates can't be counted exactly.
 
   Example:
     >>> count_macs({'conv': {'kernel': jnp.array([[[[1.0, 0.0]]]])}}, {'conv': 64})
@@ -182,7 +192,7 @@ def count_macs(of: Any, *rest: Any) -> dict[str, Any]:
   """
   if not tree.is_function(of):
     if len(rest) != 1 or not isinstance(rest[0], Mapping):
-      raise ValueError(_not_counted(of))
+      raise ValueError(_wrong_arguments_message(of))
     figures = report(of, *rest)
     return {name: figures[name] for name in MACS}
   from sparsejax.sparsity import program
@@ -192,55 +202,57 @@ def count_macs(of: Any, *rest: Any) -> dict[str, Any]:
   params, *examples = rest
   positions, products = program.counts(of, params, *examples)
   _check_floating(params, positions)
-  macs, left = (
-    sum(positions[path] * n for path, n in of_paths.items()) + products
-    for of_paths in (sizes(params), _active(params))
-  )
-  return _figures(macs, left) | {'products': products}
+  macs = sum(positions[path] * n for path, n in sizes(params).items())
+  active = sum(positions[path] * n for path, n in _active_sizes(params).items())
+  return _mac_figures(macs + products, active + products) | {'products': products}
 
 
 def _check_floating(params: Any, positions: Mapping[str, int]) -> None:
+  """Raises a ValueError for a kernel that is applied but not of a floating dtype."""
   for path, leaf in named_leaves(params).items():
-    is_named = NAMED_KERNEL.search(path.rpartition('/')[2])
-    applied = positions.get(path, positions.get(layer_of(path)) if is_named else 0)
+    has_kernel_name = NAMED_KERNEL.search(path.rpartition('/')[2])
+    # A layer's positions are those of its kernels alone, not of an integer leaf beside them.
+    applied = positions.get(path, positions.get(layer_of(path)) if has_kernel_name else 0)
     if applied and not is_parameter(path, leaf):
       raise ValueError(
-        f"multiply-accumulates: '{path}' is of dtype {jnp.result_type(leaf)} and must be of a "
+        f"multiply-accumulates: '{path}' has dtype {jnp.result_type(leaf)} and must have a "
         'floating one for its products to be counted'
       )
 
 
-def _not_counted(of) -> str:
+def _wrong_arguments_message(of) -> str:
   if callable(of):
     return (
       f'count_macs: of={type(of).__name__}(...), a model that holds its parameters, must be a '
-      'function of (params, *examples), followed by these: take it apart, as eqx.partition and '
-      'nnx.split do, and put it together in the function'
+      'function of (params, *examples), followed by these: split the model, with eqx.partition or '
+      'nnx.split, and merge it again in the function'
     )
   return (
     'count_macs(params, positions): positions must be a dict of how often each layer applies its '
-    'kernel, as positions_of finds them; or begin with a function of (params, *examples)'
+    'kernel, as positions_of returns it; or call count_macs(function, params, *examples)'
   )
 
 
 MACS = ('macs', 'active_macs', 'theoretical_speedup')
-# Units are the outputs of the kernels: filters, neurons.
-OF_LAYER = ('weights', 'active_weights', 'units', 'active_units')
+# A unit is an output of a kernel: a filter or a neuron.
+LAYER_COUNTS = ('weights', 'active_weights', 'units', 'active_units')
 
 
-def _active(params: Any, dtype=jnp.int32) -> dict[str, int]:
-  """The number of values that are not zero, by path, whatever it is.
+def _active_sizes(params: Any, dtype=jnp.int32) -> dict[str, int]:
+  """Returns the number of entries that are not zero, by path, as Python integers of any size.
 
   Args:
     params: a pytree of concrete arrays.
-    dtype: what slices are counted in on the device, which has no 64 bits.
+    dtype: the dtype of the counts on the device. Without 64-bit integers there, a count over all of
+      a large leaf could overflow; that over one slice of its first axis does not.
   """
-  counts = jax.device_get(_count_in_slices(params, dtype))
+  counts = jax.device_get(_count_by_slice(params, dtype))
   return {path: sum(np.ravel(slices).tolist()) for path, slices in counts.items()}
 
 
 @functools.partial(jax.jit, static_argnames='dtype')
-def _count_in_slices(params, dtype):
+def _count_by_slice(params, dtype):
+  """Returns {path: the number of nonzero entries in each slice of the first axis}."""
   return {
     path: jnp.sum(leaf != 0, tuple(range(1, leaf.ndim)), dtype=dtype)
     for path, leaf in named_leaves(params).items()
@@ -249,50 +261,52 @@ def _count_in_slices(params, dtype):
 
 
 @functools.partial(jax.jit, static_argnums=1)
-def _count_layers(kernels, layouts):
-  """How many weights and units of each layer that a kernel stacks are not zero."""
-  found = {}
+def _count_active_by_layer(kernels, layouts):
+  """Returns {path: (active weights, active units)}, each with an entry for each stacked layer."""
+  counts = {}
   for path, layout in layouts:
-    there = layout.view(kernels[path] != 0, 'matrix')
-    inputs = tuple(range(1, there.ndim - 1))
-    weights = jnp.sum(there, (*inputs, there.ndim - 1), dtype=jnp.int32)
-    found[path] = weights, jnp.sum(jnp.any(there, inputs), -1, dtype=jnp.int32)
-  return found
+    nonzero = layout.view(kernels[path] != 0, 'matrix')  # (layers, *positions, inputs, outputs)
+    inputs, outputs = tuple(range(1, nonzero.ndim - 1)), nonzero.ndim - 1
+    weights = jnp.sum(nonzero, (*inputs, outputs), dtype=jnp.int32)
+    counts[path] = weights, jnp.sum(jnp.any(nonzero, inputs), -1, dtype=jnp.int32)
+  return counts
 
 
-def _by_layer(params, kernels, told) -> dict[str, dict[str, int]]:
-  """The counts of each layer: a recurrent or a separable one owns several kernels."""
-  found = axes.layouts(params, list(kernels), told)
-  active = jax.device_get(_count_layers(kernels, tuple(found.items())))
+def _counts_by_layer(params, kernels, given_layouts) -> dict[str, dict[str, int]]:
+  """Returns the counts of each layer, summed over its kernels: a recurrent layer has several."""
+  layouts = axes.layouts(params, list(kernels), given_layouts)
+  active = jax.device_get(_count_active_by_layer(kernels, tuple(layouts.items())))
   layers: dict[str, dict[str, int]] = {}
-  for path, layout in found.items():
+  for path, layout in layouts.items():
     stacked, *shape = layout.matrix_shape(kernels[path].shape)
+    active_weights, active_units = active[path]
     for i in range(stacked):
       name = f'{layer_of(path)}[{i}]' if stacked > 1 else layer_of(path)
-      layer = layers.setdefault(name, dict.fromkeys(OF_LAYER, 0))
-      counts = math.prod(shape), active[path][0][i], shape[-1], active[path][1][i]
-      for key, count in zip(OF_LAYER, counts, strict=True):
+      layer = layers.setdefault(name, dict.fromkeys(LAYER_COUNTS, 0))
+      counts = math.prod(shape), active_weights[i], shape[-1], active_units[i]
+      for key, count in zip(LAYER_COUNTS, counts, strict=True):
         layer[key] += int(count)
   return layers
 
 
-def _macs(size, active, kernels, positions: Mapping[str, int]) -> dict[str, Any]:
-  """What the kernels cost, with positions by their paths or by their layers'."""
-  of_paths = {path: positions_at(path, positions) for path in kernels}
-  return _figures(*(sum(of_paths[p] * n[p] for p in kernels) for n in (size, active)))
+def _kernel_macs(size, active, kernels, positions: Mapping[str, int]) -> dict[str, Any]:
+  """Returns the figures of the kernels' multiply-accumulates, without products of activations."""
+  positions_of = {path: positions_at(path, positions) for path in kernels}
+  macs = sum(positions_of[path] * size[path] for path in kernels)
+  return _mac_figures(macs, sum(positions_of[path] * active[path] for path in kernels))
 
 
 def positions_at(path: str, positions: Mapping[str, int]) -> int:
-  """Returns how often a kernel is applied, from positions by paths or by layers.
+  """Returns how often a kernel is applied, from positions by its path or else by its layer's.
 
   Raises:
-    ValueError: neither is there.
+    ValueError: positions have neither.
   """
-  found = positions.get(path, positions.get(layer_of(path)))
-  if found is None:
-    raise ValueError(f"positions: nothing is known of the layer '{layer_of(path)}'")
-  return found
+  positions_of_kernel = positions.get(path, positions.get(layer_of(path)))
+  if positions_of_kernel is None:
+    raise ValueError(f"positions must have an entry for the layer '{layer_of(path)}'")
+  return positions_of_kernel
 
 
-def _figures(macs: int, active: int) -> dict[str, Any]:
+def _mac_figures(macs: int, active: int) -> dict[str, Any]:
   return dict(zip(MACS, (macs, active, macs / active if active else float('inf')), strict=True))
