@@ -1,4 +1,4 @@
-"""Bounds on posterior variances as a link behind the learning rate."""
+"""An upper bound on posterior variances, as a transformation after the learning rate."""
 
 import math
 
@@ -14,26 +14,26 @@ from sparsejax.sparsity.leaves import tree
 def bound_variances(
   maximum: float, *, parameters: tree.Choice = posterior.is_weight_variance
 ) -> optax.GradientTransformationExtraArgs:
-  r"""Keeps posterior variances from growing beyond a maximum.
+  r"""Limits updates so that posterior variances stay at or below a maximum.
 
   .. math:: u' = \min(p + u, \log v_{max}) - p
 
-  for the log-variances p. A first layer whose noise may grow lets go of inputs that it needs,
-  before the others have learned to use them. Place it **behind the learning rate**.
+  for the log-variances p. Without a bound, a first layer may prune inputs that the layers after it
+  have not learned to use yet. Place it **after the learning rate**.
 
   Args:
     maximum: v_max, the largest variance, above 0.
-    parameters: which leaves are bounded, a function of (path, leaf): by default the log-variances
-      of all kernels and biases, not those of scales. `posterior.weight_variances('^fc1/')` chooses
-      a layer's.
+    parameters: a function (path, leaf) -> bool that chooses the leaves to bound: by default the
+      log-variances of all kernels and biases, but not those of scales.
+      `posterior.weight_variances('^fc1/')` chooses those of one layer.
 
   Returns:
-    A transformation without a state, whose updates are of the wider dtype of updates and
-    parameters, where chosen.
+    A stateless transformation. Updates of chosen leaves have the wider dtype of updates and
+    parameters.
 
   Raises:
-    ValueError: at once, a maximum that is not above 0; at `init`, a choice of nothing; at `update`,
-      without `params`.
+    ValueError: when called, if `maximum` is not above 0; at `init`, if no leaf is chosen; at
+      `update`, if `params` are missing.
 
   Example:
     >>> tx = bound_variances(1.0)
@@ -59,13 +59,13 @@ def bound_variances(
     if params is None:
       raise ValueError(NO_PARAMS_MSG)
 
-    def move(chosen, update, param):
+    def bound(chosen, update, param):
       if not chosen:
         return update
       wider = jnp.promote_types(update.dtype, param.dtype)
       param = param.astype(wider)
       return jnp.minimum(param + update, jnp.asarray(math.log(maximum), wider)) - param
 
-    return jax.tree.map(move, tree.choose(params, parameters), updates, params), state
+    return jax.tree.map(bound, tree.choose(params, parameters), updates, params), state
 
   return optax.GradientTransformationExtraArgs(init_fn, update_fn)

@@ -1,4 +1,4 @@
-"""Holding the zeros that are there: what was pruned stays pruned while the rest is trained on."""
+"""Fine-tuning a pruned network: weights that are zero stay zero while the others are trained."""
 
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -17,7 +17,7 @@ from sparsejax.transforms.inner.running import begun_inside, running_inside
 class HoldState(NamedTuple):
   """State of `hold`."""
 
-  masks: optax.Params  # dtype=bool, of each chosen leaf's shape; shape=() for the others
+  masks: optax.Params  # dtype=bool, shape of the leaf where chosen, () elsewhere
   inner_state: optax.OptState
 
 
@@ -27,28 +27,29 @@ def hold(
   exclude: str | Sequence[str] = (),
   inner: optax.GradientTransformation | None = None,
 ) -> optax.GradientTransformationExtraArgs:
-  r"""Keeps the zeros that are there when training starts, as a pruned network that is trained on.
+  r"""Keeps weights at zero that are zero at `init`, to fine-tune a pruned network.
 
   .. math:: u'_i = u_i \text{ where } m_i \text{ else } -p_i, \quad m_i = (p_i \ne 0)
 
-  with m read off the parameters that `init` is given, so that the pruned ones must be there by
-  then. A network without a zero is trained as if `hold` were not there.
+  with the masks m computed once, from the parameters that `init` is given: give it the pruned ones.
+  If none of them is zero, `hold` changes nothing.
 
-  Place it **last** in the chain, or around links that mix parameters (clipping by global norm,
-  LAMB) as `inner`: the gradients and parameters that these see are zero outside the mask.
+  Place it **last** in the chain. Give transformations that combine parameters (clipping by global
+  norm, LAMB) as `inner`, where gradients and parameters are zero outside the masks.
 
   Args:
-    parameters: whose zeros are held, as of `prune`: 'kernels', 'all' (a bias that starts at zero
-      would stay there), a function of (path, leaf), or several: 'kernels' and regular expressions.
-    exclude: regular expressions (or one) over paths; each must match something.
+    parameters: the leaves whose zeros are kept, as in `prune`: 'kernels', 'all' (a bias that starts
+      at zero would stay at zero), a function of (path, leaf), or several: 'kernels' and regular
+      expressions.
+    exclude: regular expressions (or one) over paths; each must match a leaf.
     inner: a transformation to run inside the masks.
 
   Returns:
     A transformation whose state holds `masks`; read them with `optax.tree.get(state, 'masks')`.
 
   Raises:
-    ValueError: at `init`, for a choice that matches nothing or an `inner` that searches along a
-      line; at `update`, without `params`.
+    ValueError: at `init`, if no leaf is chosen or `inner` has a line search; at `update`, if
+      `params` are missing.
 
   Example:
     >>> chain = optax.chain(optax.sgd(0.5), hold())

@@ -1,4 +1,4 @@
-"""The KL divergence of posteriors as a link of the chain, where weight decay would sit."""
+"""The gradient of the KL divergence, as a transformation in the place of weight decay."""
 
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -14,7 +14,7 @@ from sparsejax.internal.private import NO_PARAMS_MSG
 class KLState(NamedTuple):
   """State of `add_kl_gradients`."""
 
-  count: jax.typing.ArrayLike  # shape=(), dtype=int32: updates made
+  count: jax.typing.ArrayLike  # shape=(), dtype=int32: the number of updates so far
 
 
 def add_kl_gradients(
@@ -27,23 +27,24 @@ def add_kl_gradients(
 
   .. math:: u' = u + \frac{weight_t}{N} \nabla KL(p)
 
-  which makes of the mean cross-entropy the variational bound that both Bayesian methods minimise.
-  Place it **ahead of clipping and of Adam's scaling**, where the gradient still has its size.
+  If the incoming updates are gradients of the mean cross-entropy, the sum is the gradient of the
+  negative evidence lower bound per example, which variational dropout and Bayesian compression
+  minimise. Place it **before clipping and Adam's scaling**, which would change the gradient's size.
 
   Args:
-    examples: N, the training examples that there really are: not the batches, by which the KL
-      would weigh a batch's size too much, and not multiplied by augmentation.
-    weight: a number, or a schedule (count -> number): a warm-up from 0 lets the network learn
-      before noise is free. The first update uses count 0.
-    kl: parameters -> nats; `posterior.kl_divergence`, the sum over the variational layers that it
-      finds by their names, by default.
+    examples: N, the number of training examples: not of batches, and not multiplied by
+      augmentation.
+    weight: a number, or a schedule (count -> number) whose first count is 0. A warm-up from 0 lets
+      the network learn before the KL rewards noise.
+    kl: a function parameters -> nats; by default `posterior.kl_divergence`, the sum over all layers
+      whose parameters are named as a variational layer's.
 
   Returns:
-    A transformation whose updates are of the dtype of the updates.
+    A transformation that keeps the dtypes of the updates.
 
   Raises:
-    ValueError: at once, fewer examples than 1 or a negative weight; at `init`, parameters without a
-      variational layer; at `update`, without `params`.
+    ValueError: when called, if `examples` is below 1 or `weight` negative; at `init`, if no layer
+      is variational; at `update`, if `params` are missing.
 
   Example:
     >>> layer = {'kernel': jnp.ones((1, 1)), 'kernel_log_variance': jnp.full((1, 1), -2.0)}
@@ -62,14 +63,13 @@ def add_kl_gradients(
     raise ValueError(f'examples={examples} must be the number of training examples, 1 or more')
   if not callable(weight) and weight < 0:
     raise ValueError(f'weight={weight} must be a number of 0 or more, or a schedule')
-  default = kl is None
   divergence = posterior.kl_divergence if kl is None else kl
 
   def init_fn(params):
-    if default and not posterior.variational_layers(params):
+    if kl is None and not posterior.variational_layers(params):
       raise ValueError(
-        'add_kl_gradients: no layer has a posterior; give the parameters of variational layers, '
-        'or kl='
+        'add_kl_gradients: the parameters must have a variational layer; give such parameters, or '
+        'a divergence of your own as kl='
       )
     return KLState(jnp.zeros([], jnp.int32))
 
@@ -77,11 +77,12 @@ def add_kl_gradients(
     del extra_args
     if params is None:
       raise ValueError(NO_PARAMS_MSG)
-    now: Any = weight(state.count) if callable(weight) else weight
-    share = now / examples
+    current_weight: Any = weight(state.count) if callable(weight) else weight
+    scale = current_weight / examples
     gradient = jax.grad(divergence)(params)
-    with jax.numpy_dtype_promotion('standard'):  # a schedule's share is of float32
-      updates = jax.tree.map(lambda u, g: (u + share * g).astype(u.dtype), updates, gradient)
+    # A schedule returns float32, which strict promotion would not multiply with bfloat16.
+    with jax.numpy_dtype_promotion('standard'):
+      updates = jax.tree.map(lambda u, g: (u + scale * g).astype(u.dtype), updates, gradient)
     return updates, KLState(optax.safe_increment(state.count))
 
   return optax.GradientTransformationExtraArgs(init_fn, update_fn)

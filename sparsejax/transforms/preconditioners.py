@@ -1,4 +1,7 @@
-"""What an adaptive optimizer divides by, read from its state: the metric of a proximal step."""
+"""The diagonal preconditioners of adaptive optimizers, read from their states.
+
+A proximal step around such an optimizer is taken in the metric of its preconditioner.
+"""
 
 from collections.abc import Callable
 from typing import Any
@@ -7,21 +10,23 @@ import jax
 import jax.numpy as jnp
 import optax
 
-# From the state of an optimizer after an update to what that update was divided by, a tree as the
-# parameters': sqrt(v_hat) + eps of Adam.
+# A function from an optimizer's state after an update to the tree that it divided the update by, of
+# the parameters' structure: sqrt(v_hat) + eps for Adam.
 Metric = Callable[[optax.OptState], optax.Params]
 
 
 def adam_metric(b2: float = 0.999, eps: float = 1e-8, eps_root: float = 0.0) -> Metric:
-  r"""What Adam divides by: :math:`\sqrt{\nu / (1 - b_2^{count}) + \epsilon_{root}} + \epsilon`.
+  r"""Returns a function that reads what Adam divides its updates by from its state.
 
-  Of `optax.adam`, `adamw`, `nadam`, `nadamw` and `scale_by_adam`. `yogi` keeps the same state with
-  eps 1e-3; `adamax` and `radam` do too, and divide by something else.
+  .. math:: \sqrt{\nu / (1 - b_2^{count}) + \epsilon_{root}} + \epsilon
+
+  It fits `optax.adam`, `adamw`, `nadam`, `nadamw` and `scale_by_adam`, and `yogi` with `eps=1e-3`.
+  `adamax` and `radam` have the same state but divide by something else.
 
   Args:
-    b2: as given to the optimizer, and so the others.
-    eps: added to the root.
-    eps_root: added inside it.
+    b2: the decay of the second moment, as given to the optimizer.
+    eps: the term added to the root, as given to the optimizer.
+    eps_root: the term added under the root, as given to the optimizer.
 
   Example:
     >>> adam = optax.scale_by_adam(b2=0.75)
@@ -32,7 +37,7 @@ def adam_metric(b2: float = 0.999, eps: float = 1e-8, eps_root: float = 0.0) -> 
   """
 
   def metric(inner_state):
-    state = _only(inner_state, optax.ScaleByAdamState)
+    state = _find_only(inner_state, optax.ScaleByAdamState)
     moments = optax.tree.bias_correction(state.nu, b2, state.count)
     return jax.tree.map(lambda v: jnp.sqrt(v + eps_root) + eps, moments)
 
@@ -40,13 +45,15 @@ def adam_metric(b2: float = 0.999, eps: float = 1e-8, eps_root: float = 0.0) -> 
 
 
 def rms_metric(eps: float = 1e-8, eps_in_sqrt: bool = True) -> Metric:
-  r"""What RMSProp divides by: :math:`\sqrt{\nu + \epsilon}`, or :math:`\sqrt{\nu} + \epsilon`.
+  r"""Returns a function that reads what RMSProp divides its updates by from its state.
 
-  Of `optax.rmsprop` and `scale_by_rms`, without their bias correction.
+  .. math:: \sqrt{\nu + \epsilon} \quad \text{or} \quad \sqrt{\nu} + \epsilon
+
+  It fits `optax.rmsprop` and `scale_by_rms` without bias correction.
 
   Args:
-    eps: as given to the optimizer.
-    eps_in_sqrt: likewise.
+    eps: the term added to avoid a division by zero, as given to the optimizer.
+    eps_in_sqrt: whether it is added under the root, as given to the optimizer.
 
   Example:
     >>> rms = optax.scale_by_rms(decay=0.0)
@@ -58,18 +65,20 @@ def rms_metric(eps: float = 1e-8, eps_in_sqrt: bool = True) -> Metric:
 
   def metric(inner_state):
     inside, outside = (eps, 0.0) if eps_in_sqrt else (0.0, eps)
-    moments = _only(inner_state, optax.ScaleByRmsState).nu
+    moments = _find_only(inner_state, optax.ScaleByRmsState).nu
     return jax.tree.map(lambda v: jnp.sqrt(v + inside) + outside, moments)
 
   return metric
 
 
 def amsgrad_metric(eps: float = 1e-8, eps_root: float = 0.0) -> Metric:
-  r"""What AMSGrad divides by: :math:`\sqrt{\nu_{max} + \epsilon_{root}} + \epsilon`.
+  r"""Returns a function that reads what AMSGrad divides its updates by from its state.
+
+  .. math:: \sqrt{\nu_{max} + \epsilon_{root}} + \epsilon
 
   Args:
-    eps: as given to the optimizer.
-    eps_root: likewise.
+    eps: the term added to the root, as given to the optimizer.
+    eps_root: the term added under the root, as given to the optimizer.
 
   Example:
     >>> amsgrad = optax.scale_by_amsgrad(b2=0.75)
@@ -80,13 +89,13 @@ def amsgrad_metric(eps: float = 1e-8, eps_root: float = 0.0) -> Metric:
   """
 
   def metric(inner_state):
-    moments = _only(inner_state, optax.ScaleByAmsgradState).nu_max
+    moments = _find_only(inner_state, optax.ScaleByAmsgradState).nu_max
     return jax.tree.map(lambda v: jnp.sqrt(v + eps_root) + eps, moments)
 
   return metric
 
 
-# By the state that it reads, each of them with the defaults of Optax's functions.
+# {the state that a metric reads: the metric, with the defaults of Optax's optimizer}
 _METRICS: dict[type, Callable[..., Metric]] = {
   optax.ScaleByAdamState: adam_metric,
   optax.ScaleByRmsState: rms_metric,
@@ -95,22 +104,26 @@ _METRICS: dict[type, Callable[..., Metric]] = {
 
 
 def default_metric(inner_state: optax.OptState) -> optax.Params:
-  """The metric of the one adaptive optimizer in `inner_state`, with Optax's default settings."""
-  state = _only(inner_state, tuple(_METRICS))
+  """Returns the metric of the only adaptive optimizer in `inner_state`, by Optax's defaults."""
+  state = _find_only(inner_state, tuple(_METRICS))
   return _METRICS[type(state)]()(inner_state)
 
 
-def _only(inner_state: optax.OptState, kinds: type | tuple[type, ...]) -> Any:
-  """The one state of these kinds, wherever it is in the inner state."""
-  leaves = jax.tree.leaves(inner_state, is_leaf=lambda node: isinstance(node, kinds))
-  found = [leaf for leaf in leaves if isinstance(leaf, kinds)]
-  if len(found) == 1:
-    return found[0]
-  kinds = kinds if isinstance(kinds, tuple) else (kinds,)
-  names = ' or '.join(kind.__name__ for kind in kinds)
+def _find_only(inner_state: optax.OptState, types: type | tuple[type, ...]) -> Any:
+  """Returns the only state of one of these types within an optimizer's state.
+
+  Raises:
+    ValueError: it has none or several.
+  """
+  leaves = jax.tree.leaves(inner_state, is_leaf=lambda node: isinstance(node, types))
+  matches = [leaf for leaf in leaves if isinstance(leaf, types)]
+  if len(matches) == 1:
+    return matches[0]
+  types = types if isinstance(types, tuple) else (types,)
+  names = ' or '.join(kind.__name__ for kind in types)
   advice = (
-    'several of them each need a proximal link of their own'
-    if found
-    else 'put the proximal link behind an optimizer without second moments instead of around it'
+    'give each of them a proximal transformation of its own'
+    if matches
+    else 'an optimizer without second moments goes before the proximal transformation, not inside'
   )
-  raise ValueError(f'inner holds {len(found)} of {names}; it must hold one: {advice}')
+  raise ValueError(f'inner has {len(matches)} states of {names}; it must have one: {advice}')

@@ -1,4 +1,4 @@
-"""Proximal steps as a link behind the learning rate: L1 and the group lasso with exact zeros."""
+"""Proximal steps after the learning rate: L1 and the group lasso, with exact zeros."""
 
 import functools
 from collections.abc import Mapping, Sequence
@@ -26,7 +26,7 @@ from sparsejax.transforms.preconditioners import Metric, default_metric
 class ProximalState(NamedTuple):
   """State of `proximal_l1` and `proximal_group_l1`."""
 
-  count: jax.typing.ArrayLike  # shape=(), dtype=int32: updates made
+  count: jax.typing.ArrayLike  # shape=(), dtype=int32: the number of updates so far
   inner_state: optax.OptState
 
 
@@ -40,41 +40,41 @@ def proximal_l1(
   parameters: tree.Choice = 'kernels',
   exclude: str | Sequence[str] = (),
 ) -> optax.GradientTransformationExtraArgs:
-  r"""L1 regularisation by the proximal step: exact zeros, where a subgradient makes none.
+  r"""Applies L1 regularisation as a proximal step, which makes exact zeros.
 
   .. math:: u' = S_t(p + u) - p, \quad S_t(v) = \mathrm{sign}(v) \max(|v| - t, 0)
 
-  where the threshold t is the strength times the step that the chain ahead gives a constant unit
-  gradient: :math:`t = \text{strength} \cdot \text{learning\_rate} / (1 - \text{momentum})`. With it
-  the training converges to a minimum of loss(p) + strength * sum |p|, whatever the momentum.
+  The threshold is :math:`t = \text{strength} \cdot \text{learning\_rate} / (1 - \text{momentum})`:
+  the strength times the step that a constant gradient of 1 leads to. Training then converges to a
+  minimum of loss(p) + strength * sum |p|, whatever the momentum.
 
-  Place it **behind the learning rate**, and ahead of `prune`. An optimizer that divides by second
-  moments goes inside, as `inner`: there t is divided by :math:`d_i = \sqrt{\hat v_i} + \epsilon`,
-  as the gradient was. Of Optax these are the ones of `adam_metric`, `rms_metric` and
-  `amsgrad_metric`. Behind an optimizer that forgets the gradient's size (sign, Lion) no threshold
-  makes the strength mean what it says. `optax.MultiSteps` goes around the whole chain: ahead of
-  this link or inside, the threshold would be taken off in each of its small steps.
+  Place it **after the learning rate** and before `prune`. Give an optimizer that divides by second
+  moments as `inner` instead: the threshold is then divided as the gradient is, by :math:`d_i =
+  \sqrt{\hat v_i} + \epsilon`. `adam_metric`, `rms_metric` and `amsgrad_metric` list the optimizers
+  that this works for. Optimizers that discard the gradient's size (sign, Lion) have no threshold
+  that makes the penalty the one given here. Place `optax.MultiSteps` around the whole chain: inside
+  it, the threshold would be subtracted once for each of its small steps.
 
   Args:
-    strength: the penalty's, in loss per unit of a parameter; a number, or a schedule (count ->
-      number) that is read as Optax reads learning rates: the first update uses count 0.
-    learning_rate: that of the chain ahead or of `inner`, the same number or schedule.
-    momentum: the decay of `optax.trace` ahead or inside, Nesterov's or not; an average (Adam's b1)
-      has a gain of one and counts nothing.
-    inner: the transformation to run inside, with its learning rate: adaptive ones only.
-    metric: what `inner` divides by, read from its state; by default that of the optimizers named
-      above with their default b2 and eps, recognised by their states: with other values, or
-      around one that shares Adam's state (Yogi, Adamax, RAdam), give it.
+    strength: the weight of the penalty, in loss per unit of a parameter; a number, or a schedule
+      (count -> number) whose first count is 0, as for Optax's learning rates.
+    learning_rate: the learning rate of the optimizer before it or in `inner`: the same number or
+      schedule.
+    momentum: the decay of `optax.trace` before it or in `inner`, with Nesterov's momentum or
+      without. A moving average such as Adam's b1 does not scale the step, and is left out.
+    inner: an adaptive optimizer to run inside, with its learning rate.
+    metric: a function that reads what `inner` divides by from its state. By default the metric of
+      `adam_metric`, `rms_metric` or `amsgrad_metric` with Optax's b2 and eps, chosen by the state's
+      type. Give it for other values, and for Yogi, Adamax and RAdam, which have Adam's state.
     parameters: 'kernels', 'all' (biases and BatchNorm too), or a function of (path, leaf).
-    exclude: regular expressions (or one) over paths; each must match something.
+    exclude: regular expressions (or one) over paths; each must match a leaf.
 
   Returns:
-    A transformation whose updates are of the wider dtype of updates and parameters, where chosen.
+    A transformation. Updates of chosen leaves have the wider dtype of updates and parameters.
 
   Raises:
-    ValueError: at once, for a value outside its range; at `init`, for a choice that matches
-      nothing or an `inner` without second moments or with `optax.MultiSteps`; at `update`, without
-      `params`.
+    ValueError: when called, if a value is outside its range; at `init`, if no leaf is chosen, or
+      `inner` has no second moments or has `optax.MultiSteps`; at `update`, if `params` are missing.
 
   Example:
     >>> params = {'kernel': jnp.array([[1.0, -3.0, 0.1]])}
@@ -98,8 +98,8 @@ def proximal_l1(
     del unit
     if divisor is None:
       return prox.soft_threshold(values, threshold)
-    smallest = jnp.finfo(divisor.dtype).tiny  # 0 / 0 where neither gradient nor threshold is
-    return prox.soft_threshold(values, threshold / jnp.maximum(divisor, smallest))
+    tiny = jnp.finfo(divisor.dtype).tiny  # avoids 0 / 0 if the threshold and all gradients are zero
+    return prox.soft_threshold(values, threshold / jnp.maximum(divisor, tiny))
 
   return _proximal(shrink, strength, learning_rate, momentum, inner, metric, parameters, exclude)
 
@@ -117,41 +117,42 @@ def proximal_group_l1(
   exclude: str | Sequence[str] = (),
   layouts: Mapping[str, str | Layout] | None = None,
 ) -> optax.GradientTransformationExtraArgs:
-  r"""The group lasso by the proximal step: whole filters or units become exactly zero.
+  r"""Applies the group lasso as a proximal step, which sets whole filters or units to zero.
 
   .. math:: u' = G_t(p + u) - p, \quad G_t(v)_g = v_g \max(1 - t w_g / \|v_g\|, 0)
 
-  with the threshold t of `proximal_l1`. The training converges to a minimum of loss(p) + strength *
-  sum_g w_g ||p_g||. Inside an `inner` with second moments the step is taken in its metric, by
-  `shrinkage.group_soft_threshold_in_metric`.
+  with the threshold t of `proximal_l1`. Training converges to a minimum of loss(p) + strength *
+  sum_g w_g ||p_g||. With an adaptive `inner`, the step is taken in the metric of its second
+  moments, by `shrinkage.group_soft_threshold_in_metric`.
 
-  Place it **behind the learning rate**, and ahead of `prune`.
+  Place it **after the learning rate** and before `prune`.
 
   Args:
-    strength: the penalty's, in loss per unit of a group's length; a number or a schedule.
-    learning_rate: that of the chain ahead or of `inner`, the same number or schedule.
-    momentum: the decay of `optax.trace` ahead or inside.
-    granularity: what is a group; `filters()`, every filter and unit by its outgoing side, by
-      default.
+    strength: the weight of the penalty, in loss per unit of a group's length; a number or a
+      schedule.
+    learning_rate: the learning rate of the optimizer before it or in `inner`: the same number or
+      schedule.
+    momentum: the decay of `optax.trace` before it or in `inner`.
+    granularity: the groups; by default `filters()`, all weights into one filter or neuron.
     group_weight: w_g, 'sqrt_size' (the root of the number of weights in the group) or 'one'.
-    inner: the transformation to run inside, with its learning rate: adaptive ones only.
-    metric: what `inner` divides by, as in `proximal_l1`.
-    parameters: 'kernels', 'all' (entries of a bias are groups of one), or a function of (path,
+    inner: an adaptive optimizer to run inside, with its learning rate.
+    metric: a function that reads what `inner` divides by, as in `proximal_l1`.
+    parameters: 'kernels', 'all' (each entry of a bias is a group of one), or a function of (path,
       leaf).
-    exclude: regular expressions (or one) over paths; each must match something.
-    layouts: {regular expression over paths: which axes are what}, as of `prune`.
+    exclude: regular expressions (or one) over paths; each must match a leaf.
+    layouts: {regular expression over paths: layout}, as in `prune`.
 
   Returns:
-    A transformation whose updates are of the wider dtype of updates and parameters, where chosen.
+    A transformation. Updates of chosen leaves have the wider dtype of updates and parameters.
 
   Raises:
-    ValueError: as `proximal_l1`, and at once for an unknown group weight or N:M, no granularity of
-      groups.
+    ValueError: as for `proximal_l1`, and when called, if `group_weight` is unknown or the
+      granularity has no groups within a leaf (N:M, heads, or filters with biases or norms).
 
   Example:
     >>> params = {'kernel': jnp.array([[3.0, 0.3], [4.0, 0.4]])}
-    >>> link = proximal_group_l1(strength=10.0, learning_rate=0.1, group_weight='one')
-    >>> chain = optax.chain(optax.sgd(0.1), link)
+    >>> lasso = proximal_group_l1(strength=10.0, learning_rate=0.1, group_weight='one')
+    >>> chain = optax.chain(optax.sgd(0.1), lasso)
     >>> updates, _ = chain.update({'kernel': jnp.zeros((2, 2))}, chain.init(params), params)
     >>> optax.apply_updates(params, updates)['kernel'].tolist()
     [[2.4..., 0.0], [3.2..., 0.0]]
@@ -163,19 +164,16 @@ def proximal_group_l1(
   lookup('group_weight', group_weight, prox.GROUP_WEIGHTS)
   granularity = granularity or granularities.filters()
   if granularity.evenly:
-    raise ValueError('granularity n_m: its groups are single weights; use proximal_l1')
-
+    raise ValueError('granularity n_m has single weights as groups; use proximal_l1')
   if granularity.belongings is not None:
     raise ValueError(
-      'granularity filters with bias= or norms=: a group is in one leaf here, and must be filters()'
+      'granularity filters with bias= or norms= has groups over several leaves; use filters()'
     )
   if granularity.view == 'by_head':
-    raise ValueError(
-      'granularity heads: a group is in one leaf here, and must be one of the others'
-    )
-  told = axes.given(layouts)
+    raise ValueError('granularity heads has groups over several leaves; use another granularity')
+  given_layouts = axes.given(layouts)
 
-  def layer(values, threshold, divisor):
+  def shrink_layer(values, threshold, divisor):
     if divisor is None:
       return prox.group_soft_threshold(values, threshold, granularity, group_weight)
     return prox.group_soft_threshold_in_metric(
@@ -186,17 +184,17 @@ def proximal_group_l1(
     [leaf] = groups.leaves
 
     @placed_like(values)
-    def shrunk(values, threshold, divisor):
-      view = functools.partial(groups.view, leaf)
-      layers = jax.vmap(layer, in_axes=(0, None, 0))
-      found = layers(view(values), threshold, jax.tree.map(view, divisor))
-      return groups.restore(leaf, found)
+    def shrink_layers(values, threshold, divisor):
+      view = functools.partial(groups.view, leaf)  # (layers that the leaf stacks, *layer)
+      shrink_each = jax.vmap(shrink_layer, in_axes=(0, None, 0))
+      shrunk = shrink_each(view(values), threshold, jax.tree.map(view, divisor))
+      return groups.restore(leaf, shrunk)
 
-    return shrunk(values, threshold, divisor)
+    return shrink_layers(values, threshold, divisor)
 
   def units_of(params, chosen):
-    found = iter(units(params, chosen, granularity, told))
-    return jax.tree.map(lambda c: next(found).groups if c else None, chosen)
+    in_order = iter(units(params, chosen, granularity, given_layouts))
+    return jax.tree.map(lambda is_chosen: next(in_order).groups if is_chosen else None, chosen)
 
   return _proximal(
     shrink, strength, learning_rate, momentum, inner, metric, parameters, exclude, units_of
@@ -206,30 +204,43 @@ def proximal_group_l1(
 def _proximal(
   shrink, strength, learning_rate, momentum, inner, metric, parameters, exclude, units_of=None
 ):
-  """The link of one operator: (values, threshold, the metric's leaf or None, unit) -> values."""
-  strength, learning_rate = _rate('strength', strength), _rate('learning_rate', learning_rate)
+  """Returns the transformation that applies a proximal operator to the chosen leaves.
+
+  Args:
+    shrink: the operator, (values, threshold, divisor or None, unit) -> values.
+    strength: as in `proximal_l1`, and so the next six.
+    learning_rate: the learning rate.
+    momentum: the decay of a momentum.
+    inner: the optimizer to run inside.
+    metric: what it divides by.
+    parameters: the leaves that are chosen.
+    exclude: those that are not.
+    units_of: (params, chosen) -> a tree of each chosen leaf's unit, for operators that need one.
+  """
+  strength = _as_schedule('strength', strength)
+  learning_rate = _as_schedule('learning_rate', learning_rate)
   _check('momentum', momentum, 1, 'a number in [0, 1)')
   if inner is None and metric is not None:
-    raise ValueError('metric= is given without inner=; it must be what an inner link divides by')
+    raise ValueError('metric= needs inner=: it reads what the optimizer given as inner divides by')
   metric = metric or (default_metric if inner is not None else None)
   inner = running_inside(inner)
 
   def divisors(inner_state, chosen):
-    """The metric's leaf for each chosen one, None for the others; without a metric, for all."""
+    """Returns the tree that chosen leaves are divided by; None for others and without a metric."""
     if metric is None:
       return jax.tree.map(lambda _: None, chosen)
-    found = metric(inner_state)
-    return jax.tree_util.tree_map_with_path(_pick_divisor, found, chosen, is_leaf=is_hole)
+    preconditioner = metric(inner_state)
+    return jax.tree_util.tree_map_with_path(_pick_divisor, preconditioner, chosen, is_leaf=is_hole)
 
   def init_fn(params):
     inner_state = inner.init(params)
     _refuse_multi_steps(inner_state)
-    # Not of the placeholder by which optax.tree.map_params finds a state's parameters.
+    # optax.tree.map_params calls init with placeholders that have no shape: nothing to check there.
     if all(hasattr(leaf, 'shape') for leaf in jax.tree.leaves(params)):
       chosen = tree.choose(params, parameters, exclude)
       jax.eval_shape(lambda state: divisors(state, chosen), inner_state)
       if units_of is not None:
-        units_of(params, chosen)  # or what is wrong is said here
+        units_of(params, chosen)  # raises here, before training, if a layout is not clear
     return ProximalState(jnp.zeros([], jnp.int32), inner_state)
 
   def update_fn(updates, state, params=None, **extra_args):
@@ -239,12 +250,12 @@ def _proximal(
     gain = learning_rate(state.count) / (1 - momentum)
     threshold = strength(state.count) * gain
 
-    def move(chosen, update, param, divisor, unit):
+    def proximal_step(chosen, update, param, divisor, unit):
       if not chosen:
         return update
       update, param = jnp.asarray(update), jnp.asarray(param)
-      # In the wider of the two dtypes: -p rounded to narrower updates would not bring p to zero.
-      # And in float32 at least, as squares and the sum p + u lose too much in bfloat16.
+      # The result has the wider dtype: -p, rounded to a narrower update, would not give zero. The
+      # computation is in float32 at least: squares and the sum p + u lose too much in bfloat16.
       with jax.numpy_dtype_promotion('standard'):
         wider = jnp.promote_types(update.dtype, param.dtype)
         precise = jnp.promote_types(wider, jnp.float32)
@@ -254,34 +265,43 @@ def _proximal(
       return (shrunk - param.astype(precise)).astype(wider)
 
     chosen = tree.choose(params, parameters, exclude)
-    found = jax.tree.map(lambda _: None, chosen) if units_of is None else units_of(params, chosen)
-    updates = jax.tree.map(move, chosen, updates, params, divisors(inner_state, chosen), found)
+    if units_of is None:
+      unit_tree = jax.tree.map(lambda _: None, chosen)
+    else:
+      unit_tree = units_of(params, chosen)
+    updates = jax.tree.map(
+      proximal_step, chosen, updates, params, divisors(inner_state, chosen), unit_tree
+    )
     return updates, ProximalState(optax.safe_increment(state.count), inner_state)
 
   return optax.GradientTransformationExtraArgs(init_fn, update_fn)
 
 
 def _refuse_multi_steps(inner_state: optax.OptState) -> None:
-  """Inside it makes a step in k, and the threshold would be taken off k times."""
+  """Raises a ValueError if `inner` has MultiSteps: k small steps would subtract k thresholds."""
 
   def is_multi(node):
     return isinstance(node, optax.MultiStepsState)
 
   if any(is_multi(leaf) for leaf in jax.tree.leaves(inner_state, is_leaf=is_multi)):
-    raise ValueError('inner holds optax.MultiSteps; put that around the whole chain')
+    raise ValueError('inner has optax.MultiSteps; place that around the whole chain instead')
 
 
 def _pick_divisor(path, divisor: Any, chosen: Any) -> Any:
-  """The leaf where it is chosen; where `optax.masked` keeps a part from `inner`, nothing may be."""
+  """Returns the divisor of a chosen leaf, and None for one that is not chosen.
+
+  Raises:
+    ValueError: a leaf is chosen that `optax.masked` hides from `inner`.
+  """
   if not is_hole(divisor):
     return divisor if chosen else None
   if any(jax.tree.leaves(chosen)):
     name = jax.tree_util.keystr(path, simple=True, separator='/')
-    raise ValueError(f"inner keeps no second moments of '{name}'; exclude it")
+    raise ValueError(f"inner has no second moments of '{name}'; exclude it")
   return jax.tree.map(lambda _: None, chosen)
 
 
-def _rate(name: str, value: Any) -> optax.Schedule:
+def _as_schedule(name: str, value: Any) -> optax.Schedule:
   if callable(value):
     return value
   _check(name, value, np.inf, 'a number of 0 or more, or a schedule')
@@ -289,10 +309,13 @@ def _rate(name: str, value: Any) -> optax.Schedule:
 
 
 def _check(name: str, value: Any, bound: float, allowed: str) -> None:
-  """Refuses a number outside [0, bound); one that is being traced (injected) has no value yet."""
+  """Raises a ValueError for a number outside [0, bound); a traced one can't be checked.
+
+  A number is traced if `optax.inject_hyperparams` injects it.
+  """
   if isinstance(value, Tracer):
     return
   is_number = isinstance(value, int | float | np.number | np.ndarray | jax.Array)
-  # By NumPy, which computes at once also while others trace.
+  # NumPy computes the comparison at once, where jnp would trace it inside of jit.
   if not is_number or np.ndim(value) or not 0 <= np.asarray(value) < bound:
     raise ValueError(f'{name}={value} must be {allowed}')

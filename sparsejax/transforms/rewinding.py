@@ -1,4 +1,4 @@
-"""Rewinding: weights go back to what they were, before each round of retraining."""
+"""Rewinding: resetting weights to their values at an earlier step, before they are retrained."""
 
 from collections.abc import Sequence
 from typing import Any, NamedTuple
@@ -15,36 +15,40 @@ from sparsejax.transforms.inner.slots import clear_slots
 class RewindState(NamedTuple):
   """State of `rewind`."""
 
-  count: jax.typing.ArrayLike  # shape=(), dtype=int32: updates made
-  saved: optax.Params  # the parameters as they were after `to` updates; before, the first ones
+  count: jax.typing.ArrayLike  # shape=(), dtype=int32: the number of updates so far
+  saved: optax.Params  # the parameters after `to` updates; until then, the initial ones
   inner_state: optax.OptState
 
 
 def rewind(
   to: int, at: Sequence[int], *, inner: optax.GradientTransformation | None = None
 ) -> optax.GradientTransformationExtraArgs:
-  r"""Sets the parameters back, at the steps `at`, to what they were after `to` updates.
+  r"""Resets the parameters, at each step in `at`, to their values after `to` updates.
 
-  .. math:: u'_i = s_i - p_i \text{ at the steps } at \text{, else } u_i
+  .. math:: u' = s - p \text{ at the steps in } at \text{, else } u
 
-  with s the parameters as they were then: p + u' is s, but for one rounding. Place it behind the
-  learning rate and right before `prune`: where both act at the same step, the masks are made of the
-  trained parameters and what they keep is rewound (weight rewinding; the lottery ticket when `to`
-  is 0). Pruning with a schedule whose learning rate runs again alone is learning-rate rewinding.
+  where s is the copy of the parameters after `to` updates. The new parameters p + u' equal s up to
+  one rounding.
 
-  Links given as `inner` run ahead of it, and the slots that they keep for each parameter (momentum,
-  second moments) start again at zero; their counts go on.
+  Place it after the learning rate and directly before `prune`. If both act at one step, the masks
+  are computed from the trained parameters, and the weights that they keep are rewound. This is
+  weight rewinding, and finds lottery tickets with `to=0`. For learning-rate rewinding, leave
+  `rewind` out and restart the learning rate's schedule alone.
+
+  With `inner`, its states for each parameter (momentum, second moments) are reset to zero as well.
+  Its counts are not.
 
   Args:
-    to: the step whose parameters come back, 0 or more.
-    at: the steps at which they do, all of them after `to`.
-    inner: the links ahead, where their slots are to be cleared.
+    to: the step whose parameters are restored, 0 or more.
+    at: the steps at which they are restored, all after `to`.
+    inner: the transformations before this one, if their states are to be reset.
 
   Returns:
     A transformation whose state holds one copy of the parameters.
 
   Raises:
-    ValueError: steps that are not after `to`; at `update`, without `params`.
+    ValueError: when called, unless all steps in `at` are after `to`; at `update`, if `params` are
+      missing.
 
   Example:
     >>> tx = optax.chain(optax.sgd(1.0), rewind(to=1, at=[3]))
@@ -63,11 +67,12 @@ def rewind(
   """
   at = tuple(int(step) for step in at)
   if not (at and to >= 0 and min(at) > to):
-    raise ValueError(f'rewind from the steps {at} to step {to}: they must be after it')
+    raise ValueError(f'rewind: at={at} must be one or more steps after to={to}, and to 0 or more')
   inner = running_inside(inner)
 
   def init_fn(params):
-    saved = jax.tree.map(jnp.array, params)  # copies: a step may donate both
+    # Copies, because a training step may donate the buffers of both params and state.
+    saved = jax.tree.map(jnp.array, params)
     return RewindState(jnp.zeros([], jnp.int32), saved, inner.init(params))
 
   def update_fn(updates, state, params=None, **extra_args):
@@ -75,11 +80,12 @@ def rewind(
       raise ValueError(NO_PARAMS_MSG)
     updates, inner_state = inner.update(updates, state.inner_state, params, **extra_args)
     saved = _where(state.count == to, params, state.saved)
-    due = jnp.any(jnp.asarray(at) == state.count)
-    back = jax.tree.map(jnp.subtract, saved, params)
-    inner_state = clear_slots(inner, inner_state, jax.tree.map(lambda p: ~due, params))
+    is_rewinding = jnp.any(jnp.asarray(at) == state.count)
+    to_saved = jax.tree.map(jnp.subtract, saved, params)
+    is_kept = jax.tree.map(lambda _: ~is_rewinding, params)
+    inner_state = clear_slots(inner, inner_state, is_kept)
     count = optax.safe_increment(state.count)
-    return _where(due, back, updates), RewindState(count, saved, inner_state)
+    return _where(is_rewinding, to_saved, updates), RewindState(count, saved, inner_state)
 
   return optax.GradientTransformationExtraArgs(init_fn, update_fn)
 

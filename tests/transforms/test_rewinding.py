@@ -112,7 +112,7 @@ def test_the_state_is_of_the_parameters_shapes_and_a_copy():
 def test_steps_that_are_not_after_it_are_refused_in_one_line(to, at):
   with pytest.raises(ValueError) as error:
     rewind(to, at)
-  message = f'rewind from the steps {at} to step {to}: they must be after it'
+  message = f'rewind: at={at} must be one or more steps after to={to}, and to 0 or more'
   assert str(error.value) == message
 
 

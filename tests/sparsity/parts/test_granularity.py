@@ -403,7 +403,7 @@ def test_normalisations_that_are_not_there_are_refused(norms, message):
 
 
 def test_the_group_lasso_is_of_one_leaf():
-  with pytest.raises(ValueError, match='a group is in one leaf here'):
+  with pytest.raises(ValueError, match='groups over several leaves'):
     proximal_group_l1(1.0, 0.1, granularity=filters(bias=True))
 
 
