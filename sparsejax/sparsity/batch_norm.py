@@ -1,4 +1,8 @@
-"""BatchNorm after a cut: its running averages still describe the network that was."""
+"""Recomputing BatchNorm's running averages after pruning.
+
+Pruning changes the inputs of every BatchNorm, but not its running averages, which still describe
+the network before it.
+"""
 
 from collections.abc import Callable, Iterable
 from typing import Any
@@ -10,24 +14,24 @@ import jax.numpy as jnp
 def recalibrate_batch_norm(
   update: Callable[[Any, Any], Any], batch_stats: Any, batches: Iterable[Any]
 ) -> Any:
-  r"""Returns running averages that are the mean of the batches' own moments.
+  r"""Returns running averages that are the mean of the moments of the given batches.
 
-  A training pass f moves an average a to m a + (1 - m) x, with x the batch's moment. What it makes
-  of 0 and of another a tells the momentum m, and so x, whatever network and momentum there are:
+  A training pass on a batch with moment x maps an average a to f(a) = m a + (1 - m) x. The momentum
+  m is part of the network, but two passes, from 0 and from another a, reveal it, and with it x:
 
   .. math:: m = (f(a) - f(0)) / a, \quad x = f(0) / (1 - m)
 
   Args:
-    update: (averages, batch) -> averages after one training pass over the batch, as the network is
-      now; jitted by the caller, or not.
-    batch_stats: a tree of the averages' structure and shapes; the values are not read.
-    batches: inputs as the network takes them, not augmented; some thousand examples will do.
+    update: a function (averages, batch) -> averages after one training pass of the pruned network
+      over the batch; jitted or not.
+    batch_stats: a tree with the structure and shapes of the averages; its values are not used.
+    batches: batches of inputs without augmentation; a few thousand examples are enough.
 
   Returns:
-    A tree as batch_stats.
+    A tree with the structure of `batch_stats`.
 
   Raises:
-    ValueError: no batch.
+    ValueError: `batches` is empty.
 
   Example:
     >>> mean = lambda stats, batch: {'mean': 0.9 * stats['mean'] + 0.1 * batch.mean()}
@@ -42,17 +46,19 @@ def recalibrate_batch_norm(
     ...   return model.apply(variables, images, train=True, mutable='batch_stats')[1]['batch_stats']
   """
   zeros = jax.tree.map(jnp.zeros_like, batch_stats)
-  total, count, weight = None, 0, None
+  total, count, one_minus_momentum = None, 0, None
   for batch in batches:
-    found = update(zeros, batch)
-    if weight is None:
-      # Large beside f(0), or the difference would lose its digits.
-      probe = jax.tree.map(lambda f: 1 + 10 * jnp.abs(f), found)
-      probed = update(probe, batch)
-      weight = jax.tree.map(lambda p, f, a: 1 - (p - f) / a, probed, found, probe)
-    moments = jax.tree.map(jnp.divide, found, weight)
+    from_zeros = update(zeros, batch)
+    if one_minus_momentum is None:
+      # a must be large compared with f(0), or the difference f(a) - f(0) would lose its digits.
+      probe = jax.tree.map(lambda f0: 1 + 10 * jnp.abs(f0), from_zeros)
+      from_probe = update(probe, batch)
+      one_minus_momentum = jax.tree.map(
+        lambda fa, f0, a: 1 - (fa - f0) / a, from_probe, from_zeros, probe
+      )
+    moments = jax.tree.map(jnp.divide, from_zeros, one_minus_momentum)
     total = moments if total is None else jax.tree.map(jnp.add, total, moments)
     count += 1
   if not count:
-    raise ValueError('recalibrate_batch_norm: no batch; give one or more')
+    raise ValueError('recalibrate_batch_norm: batches is empty; give one batch or more')
   return jax.tree.map(lambda t: t / count, total)

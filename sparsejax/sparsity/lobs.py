@@ -1,14 +1,15 @@
-"""Layer-wise optimal brain surgeon: remove the weights that the rest can best stand in for.
+"""Layer-wise optimal brain surgeon: removing weights, and updating the others to make up for them.
 
-Each layer is a least-squares problem of its own: with the inputs y (a row for each position of each
-example, a 1 appended for the bias), changing a unit's weights by dw changes its pre-activations by
-dw^T H dw in the mean square, H = mean of y y^T. Removing weight q alone, and moving the others as
-well as can be, costs L_q = w_q^2 / (2 [H^-1]_qq). After a step's removals the kept weights are
-solved for anew, and with them the costs: kept at their first values they know nothing of how two
-weights stand in for one another.
+Each layer is a least-squares problem of its own. Its inputs y have a row for each position of each
+example, with a 1 appended for the bias. Changing a unit's weights by dw changes its pre-activations
+by dw^T H dw in the mean square, with H = mean of y y^T. Removing weight q, and updating the others
+optimally, costs L_q = w_q^2 / (2 [H^-1]_qq).
 
-All of it is NumPy in float64, on the host, once in a run: H has eigenvalues of exactly zero (pixels
-that are always black), which float32 sums would scatter over both signs of the damping.
+Weights are removed in several rounds. After each, the kept weights and the costs are computed
+again: two weights that can replace each other are both cheap until one of them is removed.
+
+All of it is NumPy in float64 on the host. H has eigenvalues of exactly zero (pixels that are always
+black), and rounding in float32 would turn them into values of either sign, larger than the damping.
 """
 
 from collections.abc import Iterable, Sequence
@@ -16,24 +17,33 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-DAMPING = 1e-6  # of the paper: H^-1 starts from 1e6 I
+DAMPING = 1e-6  # as in the paper, whose recursion for H^-1 starts from 1e6 I
 ROUNDS = 10
-FIRST = 0.4  # kept by the first round, or each unit's first inverse would cost all inputs cubed
+# The fraction that the first of several rounds keeps, unless more are kept in the end. A unit costs
+# the cube of the number of its kept weights, so that a smaller first step would cost far more.
+FIRST_DENSITY = 0.4
 
 
 class Moments(NamedTuple):
-  """Second moments of a layer's inputs; `groups` is 1 but for grouped convolutions."""
+  """The second moments of a layer's inputs.
 
-  inputs: np.ndarray  # (groups, inputs, inputs): H, mean of y y^T
-  goal: np.ndarray  # (groups, inputs, inputs): mean of y g^T, g what the weights were made for
+  `groups` is 1 except for grouped convolutions. y are the layer's inputs in the pruned network, and
+  g those in the network that its weights were trained in.
+  """
+
+  inputs: np.ndarray  # shape=(groups, inputs, inputs): H, the mean of y y^T
+  goal: np.ndarray  # shape=(groups, inputs, inputs): the mean of y g^T
 
 
 def second_moments(pairs: Iterable[Sequence[np.ndarray]]) -> Moments:
-  """Returns the moments of a stream of (inputs now, inputs that the weights were made for).
+  """Returns the moments of batches of (inputs in the pruned network, inputs in the trained one).
 
   Args:
-    pairs: two arrays (groups, rows, inputs) each, of the same rows; the same array twice where the
-      layers before are as they were.
+    pairs: pairs of arrays (groups, rows, inputs) with the same rows; the same array twice if the
+      layers before this one are unchanged.
+
+  Raises:
+    ValueError: there are no rows.
 
   Example:
     >>> y = np.array([[[1.0, 0.0], [1.0, 2.0]]])
@@ -42,24 +52,24 @@ def second_moments(pairs: Iterable[Sequence[np.ndarray]]) -> Moments:
   """
   inputs = goal = np.zeros(())
   rows = 0
-  for now, before in pairs:
-    now, before = np.asarray(now, np.float64), np.asarray(before, np.float64)
-    inputs = inputs + now.mT @ now
-    goal = goal + now.mT @ before
-    rows += now.shape[1]
+  for pruned, trained in pairs:
+    pruned, trained = np.asarray(pruned, np.float64), np.asarray(trained, np.float64)
+    inputs = inputs + pruned.mT @ pruned
+    goal = goal + pruned.mT @ trained
+    rows += pruned.shape[1]
   if not rows:
-    raise ValueError('second moments of no rows: give batches of 1 or more')
+    raise ValueError('second_moments: pairs has no rows; give batches of one example or more')
   return Moments(inputs / rows, goal / rows)
 
 
 def removal_costs(weights: np.ndarray, inverse_diagonal: np.ndarray) -> np.ndarray:
-  r"""Returns what removing each weight alone adds to half the mean squared pre-activation error.
+  r"""Returns how much removing each weight alone adds to half the mean squared error.
 
   .. math:: L_q = \frac{w_q^2}{2 [H^{-1}]_{qq}}
 
   Args:
     weights: any shape.
-    inverse_diagonal: [H^-1]_qq for each, of the same shape or broadcast to it.
+    inverse_diagonal: [H^-1]_qq for each weight, of a shape that broadcasts to that of the weights.
 
   Example:
     >>> removal_costs(np.array([2.0, 2.0]), np.array([1.0, 4.0])).tolist()
@@ -69,20 +79,21 @@ def removal_costs(weights: np.ndarray, inverse_diagonal: np.ndarray) -> np.ndarr
 
 
 def solve_kept(hessian: np.ndarray, goal: np.ndarray, keep: np.ndarray):
-  r"""Returns one unit's best weights with the others at zero, and the diagonal of their inverse.
+  r"""Returns the least-squares solution for the kept weights of a unit, and diag(H_KK^-1).
 
   .. math:: w_K = H_{KK}^{-1} b_K
 
-  which is where the joint step -H^-1[:,Q] (H^-1[Q,Q])^-1 w_Q leads, at the cost of the weights that
-  stay instead of those that go.
+  with K the kept weights. This equals the joint update w - H^-1[:,Q] (H^-1[Q,Q])^-1 w_Q that
+  removes all others, Q, but inverts a matrix of size |K| instead of one of size |Q|.
 
   Args:
     hessian: (inputs, inputs), positive definite, float64.
-    goal: (inputs,), b: what H w is for the weights to be approximated.
-    keep: (inputs,), bool.
+    goal: (inputs,), b: H w for the weights w that are approximated.
+    keep: (inputs,), bool, K.
 
   Returns:
-    (weights, zero where not kept; the diagonal of H_KK^-1, 1 where not kept), both (inputs,).
+    (weights, diagonal of H_KK^-1), both of shape (inputs,). Where a weight is not kept, they are 0
+    and 1.
 
   Raises:
     ValueError: H is not positive definite.
@@ -93,15 +104,15 @@ def solve_kept(hessian: np.ndarray, goal: np.ndarray, keep: np.ndarray):
     >>> weights.tolist(), diagonal.tolist()
     ([0.0, 4.5], [1.0, 0.25])
   """
-  from scipy.linalg import lapack  # a sixth of what importing the package would take
+  from scipy.linalg import lapack  # imported late, to keep importing this module fast
 
-  routines: Any = lapack  # which has them from Fortran, as no type checker knows
+  routines: Any = lapack  # its functions come from Fortran, unknown to type checkers
   kept = np.flatnonzero(keep)
   weights, diagonal = np.zeros(len(goal)), np.ones(len(goal))
   if kept.size:
     factor, failed = routines.dpotrf(hessian[np.ix_(kept, kept)], lower=1)
     if failed:
-      raise ValueError('the second moments are not positive definite; give more damping')
+      raise ValueError('the second moments must be positive definite; give a larger damping')
     weights[kept] = routines.dpotrs(factor, goal[kept], lower=1)[0]
     diagonal[kept] = np.diag(routines.dpotri(factor, lower=1)[0])
   return weights, diagonal
@@ -116,28 +127,33 @@ def remove(
   damping: float = DAMPING,
   rounds: int = ROUNDS,
 ) -> np.ndarray:
-  r"""Keeps `count` weights of a layer and gives them and the biases the values that serve best.
+  r"""Removes all but `count` weights of a layer, and updates those and the biases to compensate.
 
   .. math:: \min_w \tfrac12 \operatorname{mean} (w^T y - w_0^T g)^2 + \tfrac\lambda2 |w - w_0|^2
 
-  The rounds remove by least cost, over all units together: the first down to 0.4 of the weights,
-  the others by equal factors (all of them, where more than 0.4 stay). One unit costs kept^3
-  multiplications a round. The 3x3 layers with 512 channels of resnet50 take 0.7 GB for their
-  moments, and the first round some 3e12 multiplications.
+  Each round removes the weights of least cost over all units. The first one keeps a fraction of
+  0.4, and the later ones remove equal factors; if more than 0.4 are kept in the end, all rounds
+  remove equal factors.
+
+  One unit costs (its kept weights)^3 multiplications in a round. A 3x3 layer of ResNet-50 with 512
+  channels needs 0.7 GB for its moments, and some 3e12 multiplications for the first round.
 
   Args:
-    weights: (groups, inputs, units), w_0; with a bias, its row is the last of the inputs.
-    moments: the second moments of the inputs, the 1 for the bias included.
-    count: how many weights stay in the whole layer, biases not counted.
-    bias: whether the last row is the biases: moved with the rest and never removed.
-    damping: lambda, added to the diagonal of H.
-    rounds: how often costs are computed; 1 ranks once, by the costs in the dense layer.
+    weights: (groups, inputs, units), w_0; the biases, if any, are the last row of the inputs.
+    moments: the second moments of the inputs, including the 1 for the bias.
+    count: the number of weights to keep in the layer, without biases.
+    bias: whether the last row holds biases, which are updated but never removed.
+    damping: lambda, which is added to the diagonal of H.
+    rounds: how often the costs are computed; with 1, only in the dense layer.
 
   Returns:
-    New weights, float64, exactly `count` of them kept and the others exactly zero.
+    New weights in float64; all but `count` of them (and the biases) are exactly zero.
+
+  Raises:
+    ValueError: `count` or `rounds` is out of range, or H is not positive definite.
 
   Example:
-    >>> y = np.array([[[1.0, 1.0], [1.0, 2.0], [1.0, 3.0]]])  # an input that never changes, and one
+    >>> y = np.array([[[1.0, 1.0], [1.0, 2.0], [1.0, 3.0]]])  # the inputs (1, x) for x = 1, 2, 3
     >>> w = np.array([[[4.0], [1.0]]])
     >>> remove(w, second_moments([(y, y)]), 1, bias=False).round(3).tolist()
     [[[6.0], [0.0]]]
@@ -149,14 +165,15 @@ def remove(
   hessian = moments.inputs + damping * np.eye(weights.shape[1])
   goal = moments.goal @ weights + damping * weights
   inverse = np.linalg.inv(hessian)
-  new = inverse @ goal
+  new = inverse @ goal  # the best dense weights: those of w_0 unless the layers before were pruned
   diagonal = np.diagonal(inverse, axis1=1, axis2=2)[..., None]
-  del inverse
+  del inverse  # it is as large as the moments
   removable = np.ones(weights.shape, bool)
   if bias:
     removable[:, -1] = False
   keep = np.ones(weights.shape, bool)
   for size in _sizes(int(removable.sum()), count, rounds):
+    # Below all costs: -1 for weights that are removed, and -2 for biases, which are not ranked.
     costs = np.where(keep, removal_costs(new, diagonal), -1.0)
     keep = ~removable | _largest(np.where(removable, costs, -2.0), size)
     new, diagonal = _solve_units(hessian, goal, keep)
@@ -164,28 +181,34 @@ def remove(
 
 
 def _sizes(total: int, count: int, rounds: int) -> list[int]:
-  """How many weights each round keeps, falling; none where nothing is removed."""
+  """Returns the number of weights that each round keeps; [] if nothing is removed.
+
+  Example:
+    >>> _sizes(1000, 100, 3)
+    [400, 200, 100]
+  """
   if not 0 <= count <= total:
-    raise ValueError(f'{count} weights to keep of {total}: the number must be from 0 to {total}')
+    raise ValueError(f'count={count} must be from 0 to {total}, the number of weights')
   if rounds < 1:
     raise ValueError(f'rounds={rounds} must be 1 or more')
   if count == total:
     return []
-  share = count / total
-  first = FIRST if share < FIRST else share ** (1 / rounds)
+  density = count / total
+  first = FIRST_DENSITY if density < FIRST_DENSITY else density ** (1 / rounds)
   steps = max(rounds - 1, 1)
-  between = [round(total * first * (share / first) ** (i / steps)) for i in range(rounds - 1)]
-  return [*between, count]
+  earlier = [round(total * first * (density / first) ** (i / steps)) for i in range(rounds - 1)]
+  return [*earlier, count]
 
 
 def _largest(scores: np.ndarray, count: int) -> np.ndarray:
-  """The mask of the `count` largest; of equals the first."""
+  """Returns the mask of the `count` largest scores; among equal ones, the first are taken."""
   mask = np.zeros(scores.size, bool)
   mask[np.argsort(-scores.ravel(), kind='stable')[:count]] = True
   return mask.reshape(scores.shape)
 
 
 def _solve_units(hessian, goal, keep):
+  """Returns `solve_kept` for each unit: weights and diagonals, both (groups, inputs, units)."""
   new, diagonal = np.empty(goal.shape), np.empty(goal.shape)
   for group, unit in np.ndindex(goal.shape[0], goal.shape[2]):
     at = group, slice(None), unit

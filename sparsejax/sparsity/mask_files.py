@@ -1,4 +1,4 @@
-"""Masks in a file of their own, which NumPy opens: an array of bools for each leaf, by its path."""
+"""Saving masks to an `.npz` file, with an array of bools under the path of each leaf."""
 
 import contextlib
 import os
@@ -16,7 +16,7 @@ from sparsejax.internal.atomic import replacing
 from sparsejax.internal.lookup import nearest
 from sparsejax.sparsity.leaves import tree
 
-# What a file that is damaged, or no archive of arrays at all, makes its readers raise.
+# The errors that zipfile and NumPy raise for a damaged file, or for one that is no archive.
 DAMAGED = (
   *(zipfile.BadZipFile, zlib.error, EOFError, ValueError, NotImplementedError),
   *(RuntimeError, MemoryError),
@@ -25,17 +25,17 @@ SUFFIX = '.npy'
 
 
 def save_masks(path: str | os.PathLike[str], masks: Any) -> None:
-  """Writes masks to one file, an `.npz` of bools by the leaves' paths, or leaves what is there.
+  """Writes masks to an `.npz` file that has an array of bools under the path of each leaf.
 
-  The file is replaced whole: a reader, or a kill, finds the old masks or the new ones. The same
-  masks make the same bytes, and nothing in them is pickled.
+  The file is replaced atomically: it has either the old masks or the new ones, even if the process
+  is killed. Equal masks make equal bytes. Nothing is pickled.
 
   Args:
-    path: where the file goes, by any name.
-    masks: a pytree of bools, as `optax.tree.get(state, 'masks')` gives it.
+    path: the file to write, with any suffix.
+    masks: a pytree of bools, such as `optax.tree.get(state, 'masks')`.
 
   Raises:
-    ValueError: a leaf that is not of bools.
+    ValueError: a leaf is not of bools.
     OSError: the file can't be written.
 
   Example:
@@ -51,28 +51,29 @@ def save_masks(path: str | os.PathLike[str], masks: Any) -> None:
   path, named = pathlib.Path(path), tree.named_leaves(masks)
   for name, mask in named.items():
     if jnp.result_type(mask) != jnp.bool_:
-      raise ValueError(f"the mask of '{name}' is of {jnp.result_type(mask)} and must be of bools")
+      raise ValueError(f"the mask of '{name}' has dtype {jnp.result_type(mask)} and must have bool")
   with replacing(path) as temporary, temporary.open('wb') as file:
     with zipfile.ZipFile(file, 'w') as archive:
       for name, mask in named.items():
-        entry = zipfile.ZipInfo(name + SUFFIX)  # of no time, so that equal masks are equal files
+        entry = zipfile.ZipInfo(name + SUFFIX)  # without a time: equal masks make equal files
         entry.compress_type = zipfile.ZIP_DEFLATED
-        with archive.open(entry, 'w', force_zip64=True) as into:
-          np.lib.format.write_array(into, np.asarray(jax.device_get(mask)), allow_pickle=False)
+        values = np.asarray(jax.device_get(mask))
+        with archive.open(entry, 'w', force_zip64=True) as array_file:
+          np.lib.format.write_array(array_file, values, allow_pickle=False)
     file.flush()
     os.fsync(file.fileno())
 
 
 def load_masks(path: str | os.PathLike[str], like: Any) -> Any:
-  """Returns the masks that `save_masks` wrote, in the tree that they belong to.
+  """Returns the masks that `save_masks` wrote, as a tree with the structure of `like`.
 
   Args:
-    path: where the file is.
-    like: a tree of the masks' structure and shapes, such as a state's; or the parameters, of which
-      a leaf that was not pruned may have a mask of shape ().
+    path: the file to read.
+    like: a tree with the structure and shapes of the masks, such as the masks of a state; or the
+      parameters. A parameter that was not pruned may have a mask of shape ().
 
   Raises:
-    ValueError: the file is no file of masks, or its masks are not those of `like`.
+    ValueError: `save_masks` did not write the file, or its masks have other names or shapes.
     OSError: the file can't be read.
 
   Example:
@@ -84,31 +85,34 @@ def load_masks(path: str | os.PathLike[str], like: Any) -> Any:
     ValueError: ...masks.npz: the mask of 'w' has shape (1, 2) and must have (2, 2)
   """
   named = tree.named_leaves(like)
-  with _telling_damage(path), zipfile.ZipFile(path) as archive:
-    found = {entry.removesuffix(SUFFIX): entry for entry in archive.namelist()}
-    masks = {name: _read(archive, entry) for name, entry in found.items() if name in named}
-  _check_names(path, list(found), list(named))
+  with _damage_as_value_error(path), zipfile.ZipFile(path) as archive:
+    entries = {entry.removesuffix(SUFFIX): entry for entry in archive.namelist()}
+    masks = {name: _read(archive, entry) for name, entry in entries.items() if name in named}
+  _check_names(path, list(entries), list(named))
   for name, mask in masks.items():
-    _check(path, name, mask, named[name])
+    _check_mask(path, name, mask, named[name])
   leaves = [jnp.asarray(masks[name]) for name in named]
   return jax.tree.unflatten(jax.tree.structure(like), leaves)
 
 
 @contextlib.contextmanager
-def _telling_damage(path) -> Generator[None]:
+def _damage_as_value_error(path) -> Generator[None]:
+  """Raises a ValueError that names the file in place of what reading a damaged one raises."""
   try:
     yield
   except DAMAGED as error:
     raise ValueError(f'{path} must be a file that save_masks wrote: {error}') from error
 
 
-def _check_names(path, found: list[str], named: list[str]) -> None:
-  for name in named:
-    if name not in found:
-      known = nearest(name, found) or f' there are {", ".join(found) or "none"}'
-      raise ValueError(f"{path}: there is no mask of '{name}':{known}")
-  if others := [name for name in found if name not in named]:
-    raise ValueError(f"{path}: there is a mask of '{others[0]}', and like= must have such a leaf")
+def _check_names(path, in_file: list[str], in_like: list[str]) -> None:
+  """Raises a ValueError unless the file has a mask for each leaf of `like`, and no others."""
+  for name in in_like:
+    if name not in in_file:
+      hint = nearest(name, in_file) or f' there are {", ".join(in_file) or "none"}'
+      raise ValueError(f"{path}: there is no mask of '{name}':{hint}")
+  for name in in_file:
+    if name not in in_like:
+      raise ValueError(f"{path}: there is a mask of '{name}', but like= has no such leaf")
 
 
 def _read(archive: zipfile.ZipFile, entry: str) -> np.ndarray:
@@ -116,10 +120,12 @@ def _read(archive: zipfile.ZipFile, entry: str) -> np.ndarray:
     return np.lib.format.read_array(file, allow_pickle=False)
 
 
-def _check(path, name: str, mask: np.ndarray, like: Any) -> None:
+def _check_mask(path, name: str, mask: np.ndarray, like: Any) -> None:
+  """Raises a ValueError if a mask is not of bools, or does not have the shape of its leaf."""
   if mask.dtype != bool:
-    raise ValueError(f"{path}: the mask of '{name}' is of {mask.dtype} and must be of bools")
+    raise ValueError(f"{path}: the mask of '{name}' has dtype {mask.dtype} and must have bool")
   shape = jnp.shape(like)
-  is_whole = mask.shape == () and jnp.result_type(like) != jnp.bool_
-  if mask.shape != shape and not is_whole:
+  # If like= has parameters, a mask of shape () means that the leaf was not pruned.
+  is_unpruned = mask.shape == () and jnp.result_type(like) != jnp.bool_
+  if mask.shape != shape and not is_unpruned:
     raise ValueError(f"{path}: the mask of '{name}' has shape {mask.shape} and must have {shape}")

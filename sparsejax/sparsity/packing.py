@@ -1,4 +1,4 @@
-"""Masks on disk: a bit for each weight, where memory takes a byte."""
+"""Packing masks into one bit for each weight, for checkpoints."""
 
 import math
 from typing import Any
@@ -8,7 +8,9 @@ import jax.numpy as jnp
 
 
 def pack_masks(tree: Any) -> Any:
-  """Returns the tree with every array of bools as uint8, eight to a byte, flat; others as they are.
+  """Returns the tree with each array of bools packed into a flat array of uint8, 8 bools to a byte.
+
+  Other leaves are kept.
 
   Example:
     >>> pack_masks({'mask': jnp.array([[True, False], [True, True]]), 'w': jnp.ones(1)})
@@ -18,11 +20,11 @@ def pack_masks(tree: Any) -> Any:
 
 
 def unpack_masks(packed: Any, like: Any) -> Any:
-  """Returns what `pack_masks` packed.
+  """Returns the tree that `pack_masks` packed.
 
   Args:
     packed: the packed tree.
-    like: a tree of the same structure whose bools have the shapes that were packed.
+    like: a tree of the same structure whose arrays of bools have the shapes to restore.
 
   Example:
     >>> masks = {'mask': jnp.array([[True, False], [True, True]])}
@@ -30,11 +32,12 @@ def unpack_masks(packed: Any, like: Any) -> Any:
     [[True, False], [True, True]]
   """
 
-  def unpack(leaf, shaped):
-    if not _is_mask(shaped):
+  def unpack(leaf, mask_like):
+    if not _is_mask(mask_like):
       return leaf
-    bits = jnp.unpackbits(leaf, count=math.prod(shaped.shape))
-    return bits.reshape(shaped.shape).astype(bool)
+    # Without the bits that pad the last byte.
+    bits = jnp.unpackbits(leaf, count=math.prod(mask_like.shape))
+    return bits.reshape(mask_like.shape).astype(bool)
 
   return jax.tree.map(unpack, packed, like)
 

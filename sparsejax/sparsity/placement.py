@@ -1,4 +1,4 @@
-"""Where results lie: as the arrays that they belong to, whatever the mesh."""
+"""Giving results the shardings of the arrays that they belong to, on any mesh."""
 
 import functools
 from collections.abc import Callable
@@ -9,19 +9,18 @@ from jax.sharding import AxisType
 
 
 def placed_like(tree: Any) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
-  """Returns a decorator for a function whose result has a tree's structure, shapes and places.
+  """Returns a decorator that gives a function's result the shardings of a tree.
 
-  On an explicit mesh, which `jax.make_mesh` makes by default, every operation must say where its
-  result lies. Inside the function XLA decides, and the result lies as the tree does.
+  On a mesh with explicit axes, the default of `jax.make_mesh`, JAX refuses operations whose output
+  sharding is ambiguous. Within the decorated function XLA chooses the shardings instead.
 
   Args:
-    tree: a pytree of arrays, with the shapes of the function's result.
+    tree: a pytree of arrays with the structure and shapes of the function's result.
   """
 
   def decorate(function):
     shardings = [jax.typeof(leaf).sharding for leaf in jax.tree.leaves(tree)]
-    explicit = [AxisType.Explicit in sharding.mesh.axis_types for sharding in shardings]
-    if not any(explicit):
+    if not any(AxisType.Explicit in sharding.mesh.axis_types for sharding in shardings):
       return function
     out = jax.tree.unflatten(jax.tree.structure(tree), shardings)
     return functools.wraps(function)(jax.sharding.auto_axes(function, out_sharding=out))

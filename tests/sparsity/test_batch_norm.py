@@ -56,5 +56,5 @@ def test_each_average_may_have_a_momentum_of_its_own():
 
 
 def test_without_a_batch_there_is_nothing_to_average():
-  with pytest.raises(ValueError, match='no batch'):
+  with pytest.raises(ValueError, match='batches is empty'):
     recalibrate_batch_norm(lambda stats, batch: stats, {}, [])

@@ -96,7 +96,7 @@ BOOLS = jnp.ones((2, 3), bool)
     ({'q': BOOLS}, "there is no mask of 'q': there are fc1/bias, fc1/kernel"),
     (
       {'fc1': {'kernel': BOOLS}},
-      "there is a mask of 'fc1/bias', and like= must have such a leaf",
+      "there is a mask of 'fc1/bias', but like= has no such leaf",
     ),
     (
       {'fc1': {'kernel': BOOLS, 'bias': BOOLS}},
@@ -117,11 +117,11 @@ def test_masks_of_another_network_are_refused_in_a_line(tmp_path, like, message)
 
 def test_what_is_no_mask_is_neither_written_nor_read(tmp_path):
   path = tmp_path / 'masks.npz'
-  with pytest.raises(ValueError, match=r"^the mask of 'w' is of float32 and must be of bools$"):
+  with pytest.raises(ValueError, match=r"^the mask of 'w' has dtype float32 and must have bool$"):
     save_masks(path, {'w': jnp.ones(2)})
   assert not path.exists()
   np.savez(path, w=np.ones(2))
-  with pytest.raises(ValueError, match="the mask of 'w' is of float64 and must be of bools"):
+  with pytest.raises(ValueError, match="the mask of 'w' has dtype float64 and must have bool"):
     load_masks(path, {'w': jnp.ones(2, bool)})
 
 

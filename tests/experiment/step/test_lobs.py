@@ -199,11 +199,11 @@ def test_weights_make_up_for_inputs_that_have_changed():
 
 def test_what_can_not_be_is_refused():
   y, weights = layer()
-  with pytest.raises(ValueError, match='13 weights to keep of 12'):
+  with pytest.raises(ValueError, match='count=13 must be from 0 to 12'):
     remove(weights, moments_of(y), 13)
   with pytest.raises(ValueError, match='rounds=0'):
     remove(weights, moments_of(y), 3, rounds=0)
-  with pytest.raises(ValueError, match='not positive definite'):
+  with pytest.raises(ValueError, match='must be positive definite'):
     solve_kept(-np.eye(2), np.ones(2), np.ones(2, bool))
 
 
