@@ -29,7 +29,7 @@ NEARLY_ZERO = 1e-3
 
 
 def count_above(params: Any, thresholds: tuple[float, ...]) -> jax.Array:
-  """Returns the number of trainable parameters with |p| > t, or NaN, for each threshold t; jittable.
+  """Returns the number of trainable parameters with |p| > t, or NaN, for each t. Jittable.
 
   The counts are of int32.
 
