@@ -52,8 +52,8 @@ def proximal_l1(
   moments as `inner` instead: the threshold is then divided as the gradient is, by :math:`d_i =
   \sqrt{\hat v_i} + \epsilon`. `adam_metric`, `rms_metric` and `amsgrad_metric` list the optimizers
   that this works for. Optimizers that discard the gradient's size (sign, Lion) have no threshold
-  that makes the penalty the one given here. Place `optax.MultiSteps` around the whole chain: inside
-  it, the threshold would be subtracted once for each of its small steps.
+  that makes the penalty the one given here. Place `optax.MultiSteps` around the whole chain: before
+  this transformation or in `inner`, it would let the threshold be subtracted in every small step.
 
   Args:
     strength: the weight of the penalty, in loss per unit of a parameter; a number, or a schedule
@@ -208,13 +208,13 @@ def _proximal(
 
   Args:
     shrink: the operator, (values, threshold, divisor or None, unit) -> values.
-    strength: as in `proximal_l1`, and so the next six.
-    learning_rate: the learning rate.
-    momentum: the decay of a momentum.
-    inner: the optimizer to run inside.
-    metric: what it divides by.
-    parameters: the leaves that are chosen.
-    exclude: those that are not.
+    strength: the weight of the penalty, as in `proximal_l1`.
+    learning_rate: the learning rate, as in `proximal_l1`.
+    momentum: the decay of `optax.trace`, as in `proximal_l1`.
+    inner: an adaptive optimizer to run inside, or None.
+    metric: a function that reads what `inner` divides by from its state, or None.
+    parameters: the choice of leaves, as in `proximal_l1`.
+    exclude: the paths that are not chosen, as in `proximal_l1`.
     units_of: (params, chosen) -> a tree of each chosen leaf's unit, for operators that need one.
   """
   strength = _as_schedule('strength', strength)
@@ -226,7 +226,7 @@ def _proximal(
   inner = running_inside(inner)
 
   def divisors(inner_state, chosen):
-    """Returns the tree that chosen leaves are divided by; None for others and without a metric."""
+    """Returns the metric of each chosen leaf; None for the others, and for all without a metric."""
     if metric is None:
       return jax.tree.map(lambda _: None, chosen)
     preconditioner = metric(inner_state)

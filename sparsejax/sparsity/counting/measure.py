@@ -29,9 +29,9 @@ NEARLY_ZERO = 1e-3
 
 
 def count_above(params: Any, thresholds: tuple[float, ...]) -> jax.Array:
-  """Returns the number of trainable parameters with |p| > t, or NaN, for each t. Jittable.
+  """Returns the number of trainable parameters with |p| > t, for each threshold t; jittable.
 
-  The counts are of int32.
+  NaN counts as larger than any threshold. The counts are of int32.
 
   Example:
     >>> count_above({'w': jnp.array([0.0, -0.5, 2.0])}, (0.0, 1.0)).tolist()

@@ -127,14 +127,14 @@ class Reader:
     sliced = [taken.axis for taken in kernel.slices if taken.start is not None]
     scanned = [taken.axis for taken in kernel.slices if taken.start is None]
     kernel_nodes, scanned_nodes = _related_ids([*kernel.axes, *sliced]), _related_ids(scanned)
-    found = []
+    paths = []
     for path, axes in self.graph.parameters.items():
       long = [axis for axis in axes if axis.size > 1]
       layer = [axis for axis in long if not _is_related(axis, scanned_nodes)]
       of_kernel = [axis for axis in long if _is_related(axis, kernel_nodes)]
       if 1 < len(layer) == len(of_kernel):
-        found.append(path)
-    return found
+        paths.append(path)
+    return paths
 
   def _are_parameter_axes(self, axes: Sequence[Node]) -> bool:
     """Returns whether every axis longer than 1 is a parameter's own, and no broadcast one."""
@@ -170,7 +170,8 @@ class Reader:
     """Returns the parameter that a kernel with these axes and number of weights comes from.
 
     That is the only parameter of this size whose axes are all among the kernel's. Without one, as
-    where the kernel is a slice, it is the parameter that has the most entries along these axes.
+    where the kernel is a slice, it is the parameter with the most axes of all that share one with
+    the kernel, and of these the one that shares most entries.
     """
     matches = [path for path in self._parameters_within(axes) if self.graph.size(path) == weights]
     if len(matches) > 1:
@@ -194,12 +195,12 @@ class Reader:
 
   def _parameters_within(self, axes: Sequence[Node]) -> list[str]:
     """Returns the parameters that have axes longer than 1, all of them among these."""
-    nodes, found = _related_ids(axes), []
+    nodes, paths = _related_ids(axes), []
     for path, own_axes in self.graph.parameters.items():
       long = [axis for axis in own_axes if axis.size > 1]
       if long and all(_is_related(axis, nodes) for axis in long):
-        found.append(path)
-    return found
+        paths.append(path)
+    return paths
 
   def counts(self) -> Counts:
     """Returns a copy of what has been counted so far."""
