@@ -60,6 +60,7 @@ __all__ = [
   'amsgrad_metric',
   'apply_masks',
   'bound_variances',
+  'compact',
   'costs',
   'count_macs',
   'criteria',
@@ -98,6 +99,7 @@ __all__ = [
 ]
 
 _LATER = {
+  'compact': 'sparsejax.compact',
   'share_weights': 'sparsejax.shipping.share_weights',
   'shipping': 'sparsejax.shipping',
 }

@@ -24,6 +24,7 @@ MAY_USE = {
   'streams': set(),
   'sparsity': {'sparsity', 'atomic', 'lookup', 'streams'},
   'posterior': {'posterior', 'sparsity', 'lookup'},
+  'compact': {'compact', 'sparsity'},
   'transforms': {'transforms', 'posterior', 'sparsity', 'lookup', 'private'},
   'shipping': {
     *('shipping', 'transforms', 'posterior', 'sparsity', 'lookup', 'private', 'atomic'),
@@ -43,6 +44,7 @@ MAY_USE = {
 MAY_NOT_USE = {
   'sparsity': {'optax', 'flax', 'ml_collections', 'absl'},
   'posterior': {'optax', 'flax', 'ml_collections', 'absl'},
+  'compact': {'optax', 'flax', 'ml_collections', 'absl'},
   'transforms': {'flax', 'ml_collections', 'absl'},
   'shipping': {'flax', 'ml_collections', 'absl'},
   'cpu_conv': {'flax', 'ml_collections', 'absl'},
@@ -56,6 +58,7 @@ MAY_NOT_USE = {
 ROOMS = {
   'sparsity': ('leaves', 'program', 'counting', 'parts'),
   'posterior': ('families',),
+  'compact': ('trace', 'rules'),
   'transforms': ('inner',),
   'shipping': ('file',),
   'experiment': (
@@ -171,7 +174,7 @@ def test_using_the_library_loads_nothing_else():
   )
   loaded = set(done.stdout.split())
   assert 'sparsejax.transforms.pruning' in loaded
-  others = {f'sparsejax.{wing}' for wing in ('experiment', 'models', 'nn', 'shipping')}
+  others = {f'sparsejax.{wing}' for wing in ('experiment', 'models', 'nn', 'compact', 'shipping')}
   heavy = {'flax', 'ml_collections', 'matplotlib', 'orbax', 'tensorflow_datasets', 'scipy.linalg'}
   assert not loaded & (others | heavy)
 

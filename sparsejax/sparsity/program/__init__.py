@@ -40,10 +40,7 @@ def read(function: Callable[..., Any], params: Any, *examples: Any, dead: bool =
     dead: whether to read equations whose results are not used as well: they show roles of axes, but
       must not be counted.
   """
-  # The fast CPU convolutions must be traced as plain ones; without the import none are in use.
-  choice = sys.modules.get('sparsejax.cpu_conv.choice')
-  with choice.plain() if choice else contextlib.nullcontext():
-    closed = jax.make_jaxpr(function)(params, *examples)
+  closed, _ = traced(function, params, *examples)
   shapes = {path: jnp.shape(leaf) for path, leaf in tree.named_leaves(params).items()}
   graph = Graph({path: new_value(shape, PARAM).axes for path, shape in shapes.items()})
   equinox_nodes = kinds.equinox_nodes(params)
@@ -54,6 +51,18 @@ def read(function: Callable[..., Any], params: Any, *examples: Any, dead: bool =
   ins += [new_value(var.aval.shape, INPUT) for var in closed.jaxpr.invars[len(ins) :]]
   Reader(graph).run(closed.jaxpr if dead else _without_dead_code(closed.jaxpr), ins, 1)
   return graph
+
+
+def traced(function: Callable[..., Any], params: Any, *examples: Any) -> tuple[Any, Any]:
+  """Returns the closed jaxpr of a function of (params, *examples), and the shapes of its results.
+
+  The fast CPU convolutions of this package are traced as plain ones. JAX caches the jaxpr of a
+  function that it has traced before, so the function is wrapped to be traced again.
+  """
+  choice = sys.modules.get('sparsejax.cpu_conv.choice')  # without the import none are in use
+  with choice.plain() if choice else contextlib.nullcontext():
+    trace = jax.make_jaxpr(lambda *given: function(*given), return_shape=True)
+    return trace(params, *examples)
 
 
 def _without_dead_code(jaxpr: Any) -> Any:

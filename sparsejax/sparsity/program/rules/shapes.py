@@ -70,7 +70,7 @@ def reshape(reader, eqn, ins, times):
   value = ins[0]
   out = new_output(eqn, [value])
   out.scalar = _same_scalar(value, out)
-  for old, new in _matching_axes(sizes(value.axes), sizes(out.axes)):
+  for old, new in matching_axes(sizes(value.axes), sizes(out.axes)):
     before, after = [value.axes[i] for i in old], [out.axes[i] for i in new]
     if len(before) == len(after) == 1:
       out.axes[new[0]] = before[0]
@@ -110,13 +110,13 @@ def iota(reader, eqn, ins, times):
   return [out]
 
 
-def _matching_axes(old: Sequence[int], new: Sequence[int]) -> list[tuple[list[int], list[int]]]:
+def matching_axes(old: Sequence[int], new: Sequence[int]) -> list[tuple[list[int], list[int]]]:
   """Returns the smallest groups of axes whose sizes have equal products before and after a reshape.
 
   Axes of size 1 are left out.
 
   Example:
-    >>> _matching_axes((7, 12, 2, 5), (7, 4, 3, 10))
+    >>> matching_axes((7, 12, 2, 5), (7, 4, 3, 10))
     [([0], [0]), ([1], [1, 2]), ([2, 3], [3])]
   """
   if 0 in old:

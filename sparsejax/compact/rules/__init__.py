@@ -1,0 +1,1 @@
+"""What each primitive does with indices, with constants, and with smaller values."""

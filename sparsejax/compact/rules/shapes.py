@@ -1,0 +1,244 @@
+"""What gives numbers other places: an index goes where its numbers go."""
+
+import math
+
+import numpy as np
+
+from sparsejax.compact.rules.rule import Rule, exactly
+from sparsejax.compact.trace import known as known_of
+from sparsejax.compact.trace.known import Known, spread
+from sparsejax.sparsity.program.rules.shapes import matching_axes
+
+
+def _of_both(function):
+  """A rule for constants of what moves numbers: it moves where they vary alike."""
+
+  def known(constants, eqn, ins):
+    del constants
+    moved = [function(eqn, array, ins[0].shape) for array in (ins[0].value, ins[0].varies)]
+    return [Known(*moved, eqn.made[0])]
+
+  return known
+
+
+# Broadcast
+
+
+def broadcast_axes(graph, eqn, ins):
+  out = graph.labels.axes(eqn.made[0])
+  for labels, place in zip(ins[0], eqn.params['broadcast_dimensions'], strict=True):
+    if len(labels) == len(out[place]):
+      out[place] = labels
+    else:
+      graph.labels.pin(labels, eqn.name)
+  return [out]
+
+
+def _broadcast(eqn, array, shape):
+  del shape
+  sizes = [1] * len(eqn.made[0])
+  for size, place in zip(array.shape, eqn.params['broadcast_dimensions'], strict=True):
+    sizes[place] = size
+  return array.reshape(sizes)
+
+
+def broadcast(small, eqn, values):
+  return eqn.bind(values[:1], shape=small.sizes(eqn.outs[0]))
+
+
+# Transpose, squeeze, reverse
+
+
+def transpose_axes(graph, eqn, ins):
+  del graph
+  return [[ins[0][i] for i in eqn.params['permutation']]]
+
+
+def squeeze_axes(graph, eqn, ins):
+  gone = eqn.params['dimensions']
+  for i in gone:
+    graph.labels.pin(ins[0][i], eqn.name)
+  return [[labels for i, labels in enumerate(ins[0]) if i not in gone]]
+
+
+def reverse_axes(graph, eqn, ins):
+  del graph
+  turned = eqn.params['dimensions']
+  return [[labels[::-1] if i in turned else labels for i, labels in enumerate(ins[0])]]
+
+
+# Reshape
+
+
+def reshape_axes(graph, eqn, ins):
+  [old], [new], labels = eqn.shapes, eqn.made, graph.labels
+  if eqn.params.get('dimensions') is not None:
+    labels.pin_axes(ins[0], eqn.name)
+    return [labels.axes(new, eqn.name)]
+  out = [labels.pinned(size, eqn.name) if size == 1 else None for size in new]
+  for size, axis in zip(old, ins[0], strict=True):
+    if size == 1:
+      labels.pin(axis, eqn.name)
+  for before, after in matching_axes(old, new):
+    if len(before) == len(after) == 1:
+      out[after[0]] = ins[0][before[0]]
+      continue
+    flat = _merged(labels, [ins[0][i] for i in before], eqn.name)
+    for i, axis in zip(
+      after, _parted(labels, flat, [new[i] for i in after], eqn.name), strict=True
+    ):
+      out[i] = axis
+  return [[labels.pinned(n, eqn.name) if a is None else a for a, n in zip(out, new, strict=True)]]
+
+
+def _merged(labels, axes, why):
+  """The labels of several axes as one: those of the first that may lose any, again and again."""
+  if len(axes) == 1:
+    return axes[0]
+  free = [i for i, axis in enumerate(axes) if not labels.is_pinned(axis).all()]
+  carrier = free[0] if free else 0
+  for i, axis in enumerate(axes):
+    if i != carrier:
+      labels.pin(axis, why)
+  shape = [1] * len(axes)
+  shape[carrier] = -1
+  return np.broadcast_to(axes[carrier].reshape(shape), [len(axis) for axis in axes]).reshape(-1)
+
+
+def _parted(labels, flat, sizes, why):
+  """The labels of one axis as several: one has them, the others can lose nothing."""
+  if len(sizes) == 1:
+    return [flat]
+  box = labels.find(flat).reshape(sizes)
+  rows = [np.moveaxis(box, i, 0).reshape(sizes[i], -1) for i in range(len(sizes))]
+  carriers = [i for i, row in enumerate(rows) if (row == row[:, :1]).all()]
+  carrier = max(carriers, key=lambda i: sizes[i]) if carriers else 0
+  row = np.moveaxis(flat.reshape(sizes), carrier, 0).reshape(sizes[carrier], -1)
+  for i in range(1, row.shape[1]):  # those of one index of the carrier can only go together
+    labels.union(row[:, 0], row[:, i])
+  out = [labels.pinned(size, why) if i != carrier else row[:, 0] for i, size in enumerate(sizes)]
+  return out
+
+
+def _reshape(eqn, array, shape):
+  [new] = eqn.made
+  if all(size == 1 for size in array.shape):
+    return array.reshape((1,) * len(new))
+  sizes = [1] * len(new)
+  if eqn.params.get('dimensions') is not None or not math.prod(shape):
+    return np.broadcast_to(array, shape).reshape(new)
+  together = matching_axes(shape, new)
+  array = array.reshape([n for n, full in zip(array.shape, shape, strict=True) if full != 1])
+  full = [n for n in shape if n != 1]
+  at = {i: k for k, i in enumerate(i for i, n in enumerate(shape) if n != 1)}
+  for before, after in together:
+    before = [at[i] for i in before]
+    if any(array.shape[i] != 1 for i in before):
+      array = spread(array, full, before)
+      for i in after:
+        sizes[i] = new[i]
+  return array.reshape(sizes)
+
+
+def reshape(small, eqn, values):
+  return eqn.bind(values[:1], new_sizes=small.sizes(eqn.outs[0]))
+
+
+# Concatenate, pad, iota
+
+
+def concatenate_axes(graph, eqn, ins):
+  along = eqn.params['dimension']
+  out = list(ins[0])
+  for i in range(len(out)):
+    if i != along:
+      for other in ins[1:]:
+        graph.labels.union(out[i], other[i])
+  out[along] = np.concatenate([axes[along] for axes in ins])
+  return [out]
+
+
+def concatenate_known(constants, eqn, ins):
+  del constants
+  along, [shape] = eqn.params['dimension'], eqn.made
+
+  def joined(arrays):
+    arrays = [spread(a, one.shape, [along]) for a, one in zip(arrays, ins, strict=True)]
+    sizes = [max(s) for s in zip(*(a.shape for a in arrays), strict=True)]
+    each = [[*sizes[:along], a.shape[along], *sizes[along + 1 :]] for a in arrays]
+    wide = [np.broadcast_to(a, size) for a, size in zip(arrays, each, strict=True)]
+    return np.concatenate(wide, along)
+
+  return [Known(joined([k.value for k in ins]), joined([k.varies for k in ins]), shape)]
+
+
+def pad_axes(graph, eqn, ins):
+  out = []
+  for labels, (low, high, between), size in zip(
+    ins[0], eqn.params['padding_config'], eqn.made[0], strict=True
+  ):
+    if low < 0 or high < 0 or between:
+      graph.labels.pin(labels, eqn.name)
+      out.append(graph.labels.pinned(size, eqn.name))
+    else:
+      out.append(np.concatenate([graph.labels.fresh(low), labels, graph.labels.fresh(high)]))
+  return [out]
+
+
+def pad_known(constants, eqn, ins):
+  del constants
+  one, filler = ins
+  if not filler.is_fixed:
+    return [known_of.unknown(eqn.made[0])]
+  padding = eqn.params['padding_config']
+  padded = [i for i, amounts in enumerate(padding) if any(amounts)]
+  value = spread(one.value, one.shape, padded)
+  varies = spread(one.varies, one.shape, padded)
+  [value] = eqn.bind([value.astype(filler.value.dtype), filler.value])
+  [varies] = eqn.bind([varies, np.zeros((), bool)])
+  return [Known(np.asarray(value), np.asarray(varies), eqn.made[0])]
+
+
+def pad(small, eqn, values):
+  config = []
+  for labels, (low, high, between) in zip(
+    small.axes(eqn.outs[0]), eqn.params['padding_config'], strict=True
+  ):
+    if low > 0 or high > 0:
+      low, high = len(small.kept(labels[:low])), len(small.kept(labels[len(labels) - high :]))
+    config.append((low, high, between))
+  return eqn.bind(values, padding_config=tuple(config))
+
+
+def iota_axes(graph, eqn, ins):
+  del ins
+  out = graph.labels.axes(eqn.made[0])
+  graph.labels.pin(out[eqn.params['dimension']], eqn.name)
+  return [out]
+
+
+def iota_known(constants, eqn, ins):
+  del constants
+  return [known_of.compressed(one) for one in exactly(eqn, ins)]
+
+
+def iota(small, eqn, values):
+  return eqn.bind(values, shape=small.sizes(eqn.outs[0]))
+
+
+RULES = {
+  'broadcast_in_dim': Rule(broadcast_axes, _of_both(_broadcast), broadcast),
+  'transpose': Rule(
+    transpose_axes, _of_both(lambda eqn, array, _: array.transpose(eqn.params['permutation']))
+  ),
+  'squeeze': Rule(
+    squeeze_axes, _of_both(lambda eqn, array, _: array.squeeze(tuple(eqn.params['dimensions'])))
+  ),
+  'rev': Rule(
+    reverse_axes, _of_both(lambda eqn, array, _: np.flip(array, eqn.params['dimensions']))
+  ),
+  'reshape': Rule(reshape_axes, _of_both(_reshape), reshape),
+  'concatenate': Rule(concatenate_axes, concatenate_known),
+  'pad': Rule(pad_axes, pad_known, pad),
+  'iota': Rule(iota_axes, iota_known, iota),
+}

@@ -1,0 +1,188 @@
+"""What takes a part of a value: an index that is left out is one that nobody reads here."""
+
+import itertools
+
+import jax.numpy as jnp
+import numpy as np
+
+from sparsejax.compact.rules.rule import Rule, exactly
+from sparsejax.compact.trace import known as known_of
+from sparsejax.compact.trace.known import Known, collapse, spread
+
+# Slice
+
+
+def _ranges(eqn):
+  strides = eqn.params['strides'] or (1,) * len(eqn.made[0])
+  bounds = zip(eqn.params['start_indices'], eqn.params['limit_indices'], strides, strict=True)
+  return [slice(*bound) for bound in bounds]
+
+
+def slice_axes(graph, eqn, ins):
+  del graph
+  return [[labels[taken] for labels, taken in zip(ins[0], _ranges(eqn), strict=True)]]
+
+
+def slice_known(constants, eqn, ins):
+  del constants
+
+  def part(array):
+    ranges = zip(_ranges(eqn), array.shape, strict=True)
+    return array[tuple(taken if size > 1 else slice(None) for taken, size in ranges)]
+
+  return [Known(part(ins[0].value), part(ins[0].varies), eqn.made[0])]
+
+
+def slice_small(small, eqn, values):
+  [value] = values
+  for axis, (labels, taken) in enumerate(zip(small.axes(eqn.ins[0]), _ranges(eqn), strict=True)):
+    chosen = np.flatnonzero(np.isin(small.kept(labels), np.arange(len(labels))[taken]))
+    if len(chosen) != value.shape[axis]:
+      value = _part(value, chosen, axis)
+  return [value]
+
+
+def _part(value, chosen, axis):
+  """Some positions along an axis, by a slice where they lie evenly."""
+  steps = set(np.diff(chosen).tolist()) or {1}
+  if not len(chosen) or len(steps) > 1:
+    return jnp.take(value, chosen, axis)
+  ranges = [slice(None)] * value.ndim
+  ranges[axis] = slice(int(chosen[0]), int(chosen[-1]) + 1, steps.pop())
+  return value[tuple(ranges)]
+
+
+# Split
+
+
+def _pieces(eqn):
+  begins = itertools.accumulate(eqn.params['sizes'], initial=0)
+  return [slice(b, b + size) for b, size in zip(begins, eqn.params['sizes'], strict=False)]
+
+
+def split_axes(graph, eqn, ins):
+  del graph
+  along = eqn.params['axis']
+  return [[*ins[0][:along], ins[0][along][p], *ins[0][along + 1 :]] for p in _pieces(eqn)]
+
+
+def split_known(constants, eqn, ins):
+  del constants
+  along, one = eqn.params['axis'], ins[0]
+
+  def part(array, piece):
+    return (
+      array
+      if array.shape[along] == 1
+      else np.moveaxis(np.moveaxis(array, along, 0)[piece], 0, along)
+    )
+
+  made = zip(_pieces(eqn), eqn.made, strict=True)
+  return [Known(part(one.value, piece), part(one.varies, piece), shape) for piece, shape in made]
+
+
+def split(small, eqn, values):
+  along = eqn.params['axis']
+  return eqn.bind(values, sizes=tuple(small.sizes(out)[along] for out in eqn.outs))
+
+
+# Taken by numbers that the program computes
+
+
+def dynamic_slice_axes(graph, eqn, ins):
+  operand, *_ = ins
+  out = []
+  for labels, size in zip(operand, eqn.made[0], strict=True):
+    if len(labels) == size:
+      out.append(labels)
+    else:
+      graph.labels.pin(labels, eqn.name)
+      out.append(graph.labels.pinned(size, eqn.name))
+  return [out]
+
+
+def dynamic_slice_known(constants, eqn, ins):
+  """Of a part that is taken, what is the same along the axis that it is taken from."""
+  del constants
+  if all(one.is_fixed for one in ins):
+    return exactly(eqn, ins)
+  operand, [shape] = known_of.compressed(ins[0]), eqn.made
+  taken = [i for i, (n, m) in enumerate(zip(operand.shape, shape, strict=True)) if n != m]
+  return [_alike(operand, taken, shape)]
+
+
+def _alike(operand, taken, shape):
+  """What any index along some axes has; it varies where they differ."""
+  value = operand.value[
+    tuple(slice(0, 1) if i in taken else slice(None) for i in range(len(shape)))
+  ]
+  varies = collapse(operand.varies | (operand.value != value), taken)
+  return Known(value, varies, shape)
+
+
+def dynamic_slice(small, eqn, values):
+  return eqn.bind(values, slice_sizes=small.sizes(eqn.outs[0]))
+
+
+# Gather: rows of a table
+
+
+def _through(eqn):
+  """[(axis of the operand, of what comes out)] of the axes that are taken whole."""
+  numbers, taken = eqn.params['dimension_numbers'], eqn.params['slice_sizes']
+  gone = (*numbers.collapsed_slice_dims, *numbers.operand_batching_dims)
+  left = [i for i in range(len(eqn.shapes[0])) if i not in gone]
+  pairs = zip(left, numbers.offset_dims, strict=True)
+  return [(i, place) for i, place in pairs if taken[i] == eqn.shapes[0][i]]
+
+
+def gather_axes(graph, eqn, ins):
+  operand, at = ins
+  graph.labels.pin_axes(at, eqn.name)
+  out: list = [None] * len(eqn.made[0])
+  through = _through(eqn)
+  for i, place in through:
+    out[place] = operand[i]
+  for i, labels in enumerate(operand):
+    if i not in [axis for axis, _ in through]:
+      graph.labels.pin(labels, eqn.name)
+  sizes = zip(out, eqn.made[0], strict=True)
+  return [[graph.labels.pinned(n, eqn.name) if a is None else a for a, n in sizes]]
+
+
+def gather_known(constants, eqn, ins):
+  """Of rows that the data choose, what is the same in all of them."""
+  del constants
+  if all(one.is_fixed for one in ins):
+    return exactly(eqn, ins)
+  operand, at = ins
+  through, [shape] = _through(eqn), eqn.made
+  taken = [i for i in range(len(operand.shape)) if i not in [axis for axis, _ in through]]
+  if not at.is_fixed and 'FILL' in str(eqn.params['mode']):
+    operand = operand._replace(varies=operand.varies | (operand.value != 0))  # beyond the end NaN
+  rows = _alike(known_of.compressed(operand), taken, operand.shape)
+  sizes = [1] * len(shape)
+  order = [i for i, _ in through]
+  for i, place in through:
+    sizes[place] = max(rows.value.shape[i], rows.varies.shape[i])
+
+  def placed(array):
+    array = spread(array, rows.shape, [i for i, p in through if sizes[p] != 1])
+    return array.transpose([*taken, *order]).reshape(sizes)
+
+  return [Known(placed(rows.value), placed(rows.varies), shape)]
+
+
+def gather(small, eqn, values):
+  taken = list(eqn.params['slice_sizes'])
+  for i, _ in _through(eqn):
+    taken[i] = len(small.kept(small.axes(eqn.ins[0])[i]))
+  return eqn.bind(values, slice_sizes=tuple(taken))
+
+
+RULES = {
+  'slice': Rule(slice_axes, slice_known, slice_small),
+  'split': Rule(split_axes, split_known, split),
+  'dynamic_slice': Rule(dynamic_slice_axes, dynamic_slice_known, dynamic_slice),
+  'gather': Rule(gather_axes, gather_known, gather),
+}

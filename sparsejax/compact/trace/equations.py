@@ -1,0 +1,157 @@
+"""A jaxpr as a list of equations: what is merely called is written out, values are numbers."""
+
+import dataclasses
+from collections.abc import Sequence
+from typing import Any
+
+import jax.numpy as jnp
+from jax.extend import core
+
+from sparsejax.sparsity.program.rules.dependence import inner_jaxprs
+
+CALLS = frozenset(
+  ['jit', 'pjit', 'closed_call', 'core_call', 'remat', 'remat2', 'checkpoint', 'custom_lin']
+)
+
+
+@dataclasses.dataclass(eq=False)
+class Equation:
+  """One equation.
+
+  Attributes:
+    primitive: what is computed.
+    ins: the values that go in, by number.
+    outs: the values that come out.
+    params: the primitive's own settings.
+    shapes: the shapes of what goes in.
+    made: the shapes of what comes out.
+    context: the settings that it was traced in.
+    inner: the program that is called with a derivative of its own, or run by a scan.
+    tangents: the program of that derivative, of (*ins, *their tangents).
+  """
+
+  primitive: Any
+  ins: list[int]
+  outs: list[int]
+  params: dict[str, Any]
+  shapes: list[tuple[int, ...]]
+  made: list[tuple[int, ...]]
+  context: Any
+  inner: 'Program | None' = None
+  tangents: 'Program | None' = None
+
+  @property
+  def name(self) -> str:
+    return self.primitive.name
+
+  def bind(self, values: Sequence[Any], **changed: Any) -> list[Any]:
+    """Returns what the primitive makes of other values, with some of its settings changed."""
+    params = self.primitive.get_bind_params({**self.params, **changed})
+    functions, params = params if isinstance(params, tuple) else ((), params)  # before JAX 0.10.2
+    with self.context.manager:
+      made = self.primitive.bind(*functions, *values, **params)
+    return list(made) if self.primitive.multiple_results else [made]
+
+
+@dataclasses.dataclass(eq=False)
+class Program:
+  """Equations in order, with the numbers of what goes in and comes out."""
+
+  equations: list[Equation]
+  ins: list[int]
+  outs: list[int]
+
+
+@dataclasses.dataclass(eq=False)
+class Trace:
+  """A whole function: its program, and the values that it has of its own, by number."""
+
+  program: Program
+  constants: dict[int, Any]
+
+
+def flatten(closed: Any) -> Trace:
+  """Returns a closed jaxpr with every call written out.
+
+  A call with a derivative of its own (`jax.custom_jvp`, as `jax.nn.relu` is) and a scan keep their
+  programs as an `inner` one.
+  """
+  flattener = _Flattener()
+  return Trace(flattener.closed(closed), flattener.constants)
+
+
+class _Flattener:
+  """Numbers the values of jaxprs, one after the other."""
+
+  def __init__(self):
+    self.constants: dict[int, Any] = {}
+    self.count = 0
+    self.is_tangent = False  # within a derivative: a call there is its primal
+
+  def closed(self, closed) -> Program:
+    ins = [self._next() for _ in closed.jaxpr.invars]
+    equations: list[Equation] = []
+    outs = self._body(closed.jaxpr, closed.consts, ins, equations)
+    return Program(equations, ins, outs)
+
+  def _next(self) -> int:
+    self.count += 1
+    return self.count
+
+  def _constant(self, value) -> int:
+    number = self._next()
+    self.constants[number] = value
+    return number
+
+  def _body(self, jaxpr, constants, ins: Sequence[int], equations: list[Equation]) -> list[int]:
+    env: dict[Any, int] = dict(zip(jaxpr.invars, ins, strict=True))
+    env |= {var: self._constant(c) for var, c in zip(jaxpr.constvars, constants, strict=True)}
+
+    def number(atom) -> int:
+      return self._constant(atom.val) if isinstance(atom, core.Literal) else env[atom]
+
+    for eqn in jaxpr.eqns:
+      given = [number(atom) for atom in eqn.invars]
+      env |= dict(zip(eqn.outvars, self._equation(eqn, given, equations), strict=True))
+    return [number(atom) for atom in jaxpr.outvars]
+
+  def _equation(self, eqn, ins: list[int], equations: list[Equation]) -> list[int]:
+    name = eqn.primitive.name
+    if name in CALLS or (name == 'custom_jvp_call' and self.is_tangent):
+      key = next(k for k in ('jaxpr', 'call_jaxpr') if k in eqn.params)
+      [inner], consts = inner_jaxprs(eqn), getattr(eqn.params[key], 'consts', ())
+      return self._body(inner, consts, ins, equations)
+    outs = [self._next() for _ in eqn.outvars]
+    shapes, made = _shapes(eqn.invars), _shapes(eqn.outvars)
+    equation = Equation(eqn.primitive, ins, outs, dict(eqn.params), shapes, made, eqn.ctx)
+    if name == 'scan':
+      equation.inner = self.closed(eqn.params['jaxpr'])
+    elif name == 'custom_jvp_call' and (tangents := _derivative(eqn)) is not None:
+      equation.inner = self.closed(eqn.params['call_jaxpr'])
+      self.is_tangent = True
+      equation.tangents = self.closed(tangents)
+      self.is_tangent = False
+    equations.append(equation)
+    return outs
+
+
+def _shapes(atoms) -> list[tuple[int, ...]]:
+  return [tuple(getattr(atom.aval, 'shape', ())) for atom in atoms]
+
+
+def _derivative(eqn) -> Any:
+  """The closed jaxpr of a call's own derivative; None where it can't be had as one."""
+  values = [v.aval for v in (*eqn.invars, *eqn.outvars)]
+  if eqn.params.get('symbolic_zeros') or not all(_has_tangent(value) for value in values):
+    return None
+  try:
+    given = [False] * len(eqn.invars)
+    jaxpr, consts, zeros = eqn.params['jvp_jaxpr_fun'].call_wrapped(*given)
+  except (AttributeError, KeyError, TypeError, ValueError):  # of a JAX that has it otherwise
+    return None
+  whole = not any(zeros) and len(jaxpr.outvars) == 2 * len(eqn.outvars)
+  return core.ClosedJaxpr(jaxpr, consts) if whole else None
+
+
+def _has_tangent(value) -> bool:
+  return jnp.issubdtype(value.dtype, jnp.inexact)

@@ -1,0 +1,157 @@
+"""The package's own networks, and those of other libraries, with dead channels of every kind."""
+
+import equinox as eqx
+import haiku as hk
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import linen, nnx
+
+from sparsejax import models
+from sparsejax.compact import shrink
+from sparsejax.sparsity.leaves import tree
+
+pytestmark = pytest.mark.usefixtures('compiling_is_quick')
+
+
+def deadened(variables, outputs=-1):
+  """Half of the filters at zero, what stays rescaled, and biases and averages of both signs."""
+  rng = np.random.default_rng(0)
+
+  def of_leaf(path, leaf):
+    if leaf.ndim < 2 or max(leaf.shape) == leaf.size:  # Equinox' biases have three axes
+      around = 1.0 if path.endswith(('var', 'scale')) else 0.0
+      return around + 0.3 * rng.uniform(-1, 1, leaf.shape)
+    kernel, axis = rng.normal(size=leaf.shape), outputs % leaf.ndim
+    if leaf.shape[axis] != 10 and 'depthwise' not in path:  # of the classifier all stay
+      dead = rng.choice(leaf.shape[axis], leaf.shape[axis] // 2, replace=False)
+      np.moveaxis(kernel, axis, 0)[dead] = 0
+    gain = 2 if 'depthwise' in path else 4  # half is lost to ReLU, half of the inputs are dead
+    return kernel * np.sqrt(gain * leaf.shape[axis] / kernel.size)
+
+  found = [of_leaf(*item).astype(np.float32) for item in tree.named_leaves(variables).items()]
+  return jax.tree.unflatten(jax.tree.structure(variables), found)
+
+
+def is_the_same(function, params, shape, at_most):
+  """The answers are, for another batch too; their spread over images is not that of rounding."""
+  rng = np.random.default_rng(1)
+  small = shrink(function, params, rng.normal(size=(2, *shape)).astype(np.float32))
+  sizes = [sum(x.size for x in jax.tree.leaves(p)) for p in (small.params, params)]
+  assert sizes[0] < at_most * sizes[1]
+  images = rng.normal(size=(3, *shape)).astype(np.float32)
+  found = jax.jit(small.function)(small.params, images)
+  wanted = jax.jit(function)(params, images)
+  spread = np.std(wanted, 0).max()
+  assert spread > 1e-3 * np.abs(wanted).max()
+  np.testing.assert_allclose(found, wanted, atol=1e-5 * np.ptp(wanted), rtol=0)
+  return small
+
+
+@pytest.mark.parametrize(
+  ('name', 'width', 'size', 'channels', 'at_most'),
+  [
+    ('lenet300', 12, 8, 1, 0.7),
+    ('lenet5', 4, 16, 1, 0.7),
+    ('vgg16', 4, 32, 3, 0.4),
+    ('resnet20', 4, 8, 3, 0.7),
+    ('mobilenet', 4, 8, 3, 0.5),
+  ],
+)
+def test_own_networks(name, width, size, channels, at_most):
+  model, shape = models.create(name, width=width), (size, size, channels)
+  variables = deadened(
+    jax.eval_shape(lambda: model.init(jax.random.key(0), jnp.zeros((1, *shape)), train=False))
+  )
+  is_the_same(lambda v, x: model.apply(v, x, train=False), variables, shape, at_most)
+
+
+def test_haiku():
+  def network(x):
+    x = jax.nn.relu(hk.Conv2D(8, 3, stride=2)(x))
+    x = hk.Flatten()(hk.MaxPool((2, 2, 1), (2, 2, 1), 'VALID')(x))
+    return hk.Linear(10)(jax.nn.relu(hk.Linear(32)(x)))
+
+  model = hk.without_apply_rng(hk.transform(network))
+  params = deadened(model.init(jax.random.key(0), jnp.zeros((1, 8, 8, 1))))
+  is_the_same(model.apply, params, (8, 8, 1), 0.5)
+
+
+class Equinox(eqx.Module):
+  conv: eqx.nn.Conv2d
+  hidden: eqx.nn.Linear
+  out: eqx.nn.Linear
+
+  def __init__(self, key):
+    keys = jax.random.split(key, 3)
+    self.conv = eqx.nn.Conv2d(1, 8, 3, stride=2, padding=1, key=keys[0])
+    self.hidden = eqx.nn.Linear(128, 32, key=keys[1])
+    self.out = eqx.nn.Linear(32, 10, key=keys[2])
+
+  def __call__(self, x):  # one image; channels first
+    x = jax.nn.relu(self.conv(x.transpose(2, 0, 1))).reshape(-1)
+    return self.out(jax.nn.relu(self.hidden(x)))
+
+
+def test_equinox():
+  params, static = eqx.partition(Equinox(jax.random.key(0)), eqx.is_inexact_array)
+  small = is_the_same(
+    lambda p, x: jax.vmap(eqx.combine(p, static))(x), deadened(params, 0), (8, 8, 1), 0.5
+  )
+  assert small.params.conv.weight.shape == (4, 1, 3, 3)
+  assert small.params.conv.bias.shape == (4, 1, 1)
+
+
+class Nnx(nnx.Module):
+  def __init__(self, rngs):
+    self.conv = nnx.Conv(1, 8, (3, 3), strides=2, rngs=rngs)
+    self.norm = nnx.BatchNorm(8, use_running_average=True, rngs=rngs)
+    self.hidden = nnx.Linear(128, 32, rngs=rngs)
+    self.out = nnx.Linear(32, 10, rngs=rngs)
+
+  def __call__(self, x):
+    x = nnx.relu(self.norm(self.conv(x))).reshape(len(x), -1)
+    return self.out(nnx.gelu(self.hidden(x)))
+
+
+def test_flax_nnx():
+  graph, state, rest = nnx.split(Nnx(nnx.Rngs(0)), (nnx.Param, nnx.BatchStat), ...)
+  small = is_the_same(lambda s, x: nnx.merge(graph, s, rest)(x), deadened(state), (8, 8, 1), 0.5)
+  assert nnx.to_pure_dict(small.params)['norm']['mean'].shape == (4,)
+
+
+class Blocks(linen.Module):
+  """A dense block, squeeze and excite, groups, GroupNorm and a transposed convolution."""
+
+  @linen.compact
+  def __call__(self, x):
+    x = linen.relu(linen.Conv(8, (3, 3))(x))
+    x = jnp.concatenate([x, linen.relu(linen.Conv(8, (3, 3))(x))], -1)
+    weights = linen.Dense(16)(linen.relu(linen.Dense(6)(x.mean((1, 2)))))
+    x = x * linen.sigmoid(weights)[:, None, None]
+    x = linen.GroupNorm(4)(linen.Conv(16, (3, 3), feature_group_count=4)(x))
+    x = linen.relu(linen.ConvTranspose(8, (3, 3), strides=(2, 2))(x))
+    return linen.Dense(10)(x.mean((1, 2)))
+
+
+class Transformer(linen.Module):
+  @linen.compact
+  def __call__(self, x):
+    x = linen.Dense(12)(x.reshape(len(x), 8, 8))
+    x = x + linen.MultiHeadDotProductAttention(4)(linen.LayerNorm()(x))
+    x = x + linen.Dense(12)(linen.gelu(linen.Dense(32)(linen.LayerNorm()(x))))
+    return linen.Dense(10)(x.mean(1))
+
+
+@pytest.mark.parametrize(('model', 'at_most'), [(Blocks(), 0.95), (Transformer(), 0.9)])
+def test_flax_linen(model, at_most):
+  shape = (8, 8, 1)
+  variables = deadened(model.init(jax.random.key(0), jnp.zeros((1, *shape))))
+  for path, leaf in tree.named_leaves(variables).items():
+    if path.endswith('out/kernel'):
+      leaf[:2] = 0  # two of four heads
+  small = is_the_same(model.apply, variables, shape, at_most)
+  if isinstance(model, Transformer):
+    attention = small.params['params']['MultiHeadDotProductAttention_0']
+    assert attention['query']['kernel'].shape[:2] == (12, 2)

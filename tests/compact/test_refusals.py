@@ -1,0 +1,153 @@
+"""What pins an axis, what is refused, and that the check sees a wrong network."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from sparsejax.compact import evaluate, plan, shrink
+
+pytestmark = pytest.mark.usefixtures('compiling_is_quick')
+
+
+def normal(*shape):
+  return np.random.default_rng(shape).normal(size=shape).astype(np.float32)
+
+
+def two_layers(between):
+  """A dense layer of five units, something between, and a dense layer that reads it."""
+  params = {'a': normal(3, 5), 'b': normal(5, 2)}
+  params['a'][:, 1] = 0
+  return lambda p, x: between(x @ p['a']) @ p['b'], params
+
+
+@pytest.mark.parametrize(
+  ('name', 'between'),
+  [
+    ('reduce_max', jax.nn.softmax),
+    ('reduce_max', lambda x: x - jnp.max(x, -1, keepdims=True)),
+    ('sort', lambda x: jnp.sort(x, -1)),
+    ('argmax', lambda x: x + jnp.argmax(x, -1, keepdims=True)),
+    ('cumsum', lambda x: jnp.cumsum(x, -1)),
+    ('fft', lambda x: jnp.real(jnp.fft.fft(x))),
+    ('while', lambda x: jax.lax.while_loop(lambda x: False, lambda x: x, x)),
+    ('erf_inv', lambda x: x.at[:, 2].set(1.0)),
+  ],
+)
+def test_what_pins_an_axis(name, between):
+  function, params = two_layers(between)
+  found = plan(function, params, normal(2, 3))
+  assert found.removed == {}
+  if name != 'erf_inv':
+    assert found.pinned['a'][1].keys() >= {name}
+    assert found.pinned['b'][0][name] == 5
+  small = shrink(function, params, normal(2, 3))
+  np.testing.assert_array_equal(small.params['a'], params['a'])
+
+
+def test_layer_normalisation_keeps_its_features():
+  """Whose squares about the mean are not zero where the feature is; those about zero are."""
+
+  def layer_norm(x):
+    x = x - jnp.mean(x, -1, keepdims=True)
+    return x / jnp.sqrt(jnp.mean(x**2, -1, keepdims=True) + 1e-5)
+
+  function, params = two_layers(layer_norm)
+  assert plan(function, params, normal(2, 3)).removed == {}
+  function, params = two_layers(lambda x: x / jnp.sqrt(jnp.mean(x**2, -1, keepdims=True) + 1e-5))
+  small = shrink(function, params, normal(2, 3))
+  assert small.params['a'].shape == (3, 4)
+
+
+def test_a_gradient_of_ones_own_keeps_what_it_touches():
+  @jax.custom_vjp
+  def own(x):
+    return 2 * x
+
+  own.defvjp(lambda x: (own(x), None), lambda _, g: (3 * g,))
+  function, params = two_layers(own)
+  small = shrink(function, params, normal(2, 3))
+  assert small.plan.pinned['a'][1] == {'custom_vjp_call': 5}
+  x = normal(4, 3)
+  gradients = [
+    jax.grad(lambda p, of=of: of(p, x).sum())(params) for of in (function, small.function)
+  ]
+  jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5), *gradients)
+
+
+def test_a_callback_keeps_what_it_sees():
+  def seen(x):
+    jax.debug.callback(lambda x: None, x)
+    return x
+
+  function, params = two_layers(seen)
+  assert plan(function, params, normal(2, 3)).pinned['a'][1] == {'debug_callback': 5}
+
+
+def test_outputs_and_inputs_stay():
+  params = {'a': np.zeros((3, 4), np.float32)}
+  found = plan(lambda p, x: x @ p['a'], params, normal(2, 3))
+  assert found.removed == {}
+  assert found.pinned == {'a': {0: {'an input': 3}, 1: {'an output': 4}}}
+
+
+def test_what_no_sum_reads_stays():
+  """As rows of a table that longer examples would read, and what training alone uses."""
+
+  def function(params, x):
+    return jnp.tanh(x @ params['a'] + params['rows'][: x.shape[1]][None]) @ params['b']
+
+  params = {'a': normal(3, 5), 'b': normal(5, 2), 'rows': normal(9, 5), 'other': normal(2, 2)}
+  params['b'][1] = 0
+  small = shrink(function, params, normal(2, 4, 3))
+  assert small.params['rows'].shape == (9, 4)
+  assert small.params['other'].shape == (2, 2)
+  assert small.plan.pinned['rows'][0]['no sum'] == 5
+  x = normal(2, 7, 3)
+  np.testing.assert_allclose(small.function(small.params, x), function(params, x), atol=1e-5)
+
+
+def test_params_have_values():
+  params = {'a': jax.ShapeDtypeStruct((3, 4), jnp.float32)}
+  with pytest.raises(ValueError, match='params must be arrays with values'):
+    plan(lambda p, x: x @ p['a'], params, normal(2, 3))
+  with pytest.raises(ValueError, match='outside jax'):
+    jax.jit(lambda p: plan(lambda p, x: x @ p['a'], p, normal(2, 3)))({'a': normal(3, 4)})
+
+
+def test_other_params_are_refused_by_name():
+  function, params = two_layers(jnp.tanh)
+  small = shrink(function, params, normal(2, 3))
+  with pytest.raises(ValueError, match=r"'a' of shape \(3, 5\) must be of shape \(3, 4\)"):
+    small.function(params, normal(2, 3))
+
+
+def test_what_depends_on_the_batch_size_is_found_anew():
+  """A constant that it has a part in is not that of the examples, and pins come and go."""
+
+  def function(params, x):
+    x = jnp.tanh(x @ params['a'] + params['s'][None]) * len(x)
+    return (jax.nn.softmax(x) if len(x) == 5 else x) @ params['b']
+
+  params = {'a': normal(3, 5), 'b': normal(5, 2), 's': normal(5)}
+  params['a'][:, 1] = 0
+  small = shrink(function, params, normal(2, 3))
+  assert small.params['a'].shape == (3, 4)
+  x = normal(4, 3)
+  np.testing.assert_allclose(small.function(small.params, x), function(params, x), atol=1e-5)
+  with pytest.raises(ValueError, match='shrink it with examples of these shapes'):
+    small.function(small.params, normal(5, 3))
+
+
+def test_the_check_sees_a_difference(monkeypatch):
+  """Such as that of constants that are left out."""
+  function, params = two_layers(jnp.cos)
+  monkeypatch.setattr(evaluate.Fold, 'add_to', lambda self, value: value)
+  with pytest.raises(ValueError, match=r'differ by .*, where their spread is'):
+    shrink(function, params, normal(2, 3))
+
+
+def test_shapes_do_for_examples():
+  function, params = two_layers(jnp.cos)
+  small = shrink(function, params, jax.ShapeDtypeStruct((2, 3), jnp.float32))
+  assert small.params['a'].shape == (3, 4)
