@@ -29,17 +29,16 @@ def shapes(small):
 
 def agree(function, params, small, *inputs, close=1e-5):
   """Answers and gradients of the smaller network are those of the whole one."""
-  wanted, found = function(params, *inputs), small.function(small.params, *inputs)
-  scale = np.abs(wanted).max()
-  np.testing.assert_allclose(found, wanted, atol=close * scale, rtol=0)
-  weights = normal(*wanted.shape)
 
-  def gradient(of, at):
-    return jax.grad(lambda p: jnp.sum(weights * of(p, *inputs)))(at)
+  def both(of, at):
+    made, pull = jax.vjp(lambda p: of(p, *inputs), at)
+    return made, pull(normal(*made.shape))[0]
 
-  whole = small.plan.slice(gradient(function, params))
+  wanted, whole = jax.jit(lambda p: both(function, p))(params)
+  found, gradient = jax.jit(lambda p: both(small.function, p))(small.params)
+  np.testing.assert_allclose(found, wanted, atol=close * np.abs(wanted).max(), rtol=0)
   for one, other in zip(
-    jax.tree.leaves(gradient(small.function, small.params)), jax.tree.leaves(whole), strict=True
+    jax.tree.leaves(gradient), jax.tree.leaves(small.plan.slice(whole)), strict=True
   ):
     np.testing.assert_allclose(one, other, atol=close * (np.abs(other).max() + 1e-3), rtol=0)
 
@@ -383,8 +382,23 @@ def test_compiled_mapped_and_trained_further():
   np.testing.assert_allclose(both[0], dense(params, x), atol=1e-5)
   each = jax.vmap(lambda x: small.function(small.params, x[None])[0])(x)
   np.testing.assert_allclose(each, dense(params, x), atol=1e-5)
-  hessian = jax.hessian(lambda p: jnp.sum(small.function(p, x) ** 2))(small.params)
-  assert hessian['a']['c'].shape == (3, 5, 5, 2)
+
+
+def test_derivatives_of_derivatives():
+  params = dense_params()
+  params['a'][:, 1] = 0
+  small, x = shrink(dense, params, normal(4, 3)), normal(7, 3)
+
+  along = jax.tree.map(np.copy, params)  # what went is not trained
+  along['b'][1] = along['c'][1] = 0
+
+  def second(of, at, along):
+    gradient = jax.grad(lambda p: jnp.sum(of(p, x) ** 2))
+    return jax.jit(lambda p, along: jax.jvp(gradient, (p,), (along,))[1])(at, along)
+
+  found = second(small.function, small.params, small.plan.slice(along))
+  wanted = small.plan.slice(second(dense, params, along))
+  jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-3), found, wanted)
 
 
 def test_a_kept_weight_may_change():

@@ -142,7 +142,8 @@ def _shapes(atoms) -> list[tuple[int, ...]]:
 def _derivative(eqn) -> Any:
   """The closed jaxpr of a call's own derivative; None where it can't be had as one."""
   values = [v.aval for v in (*eqn.invars, *eqn.outvars)]
-  if eqn.params.get('symbolic_zeros') or not all(_has_tangent(value) for value in values):
+  unlike = eqn.params.get('symbolic_zeros') or eqn.params.get('num_consts')
+  if unlike or not all(_has_tangent(value) for value in values):
     return None
   try:
     given = [False] * len(eqn.invars)
