@@ -169,8 +169,10 @@ class Renewal(NamedTuple):
     named = tree.named_leaves(params) if is_usual else {}
     kernels = {}
     for path, leaf in named.items():
+      if callable(leaf) or not jnp.issubdtype(jnp.result_type(leaf), jnp.floating):
+        is_usual = False
+        break
       shape, name = jnp.shape(leaf), path.rpartition('/')[2]
-      is_usual &= not callable(leaf) and jnp.issubdtype(jnp.result_type(leaf), jnp.floating)
       if len(shape) > 1:
         is_image = len(shape) == 4 and shape[0] == shape[1] <= axes.LARGEST_WINDOW
         is_filters = is_image and not axes.DENSE.search(path)
