@@ -4,6 +4,7 @@ With SPARSEJAX_TEST_PLATFORM=cuda on what GPUs there are, where a test of severa
 """
 
 import os
+import pathlib
 import signal
 
 os.environ['JAX_PLATFORMS'] = os.environ.get('SPARSEJAX_TEST_PLATFORM', 'cpu')
@@ -30,6 +31,18 @@ def compiling_is_quick():
   jax.config.update('jax_disable_most_optimizations', jax.default_backend() == 'cpu')
   yield
   jax.config.update('jax_disable_most_optimizations', False)
+
+
+MOST_MAPPINGS = 20_000  # of the 65,530 that Linux lets a process have, beyond which XLA crashes
+
+
+@pytest.fixture(scope='module', autouse=True)
+def _programs_go():
+  """Lets compiled programs go before their memory is in more pieces than a process may have."""
+  yield
+  mappings = pathlib.Path('/proc/self/maps')
+  if mappings.exists() and mappings.read_bytes().count(b'\n') > MOST_MAPPINGS:
+    jax.clear_caches()
 
 
 @pytest.fixture

@@ -103,13 +103,18 @@ def mutants_of(path, source):
 
 
 def choose(root, count, seed):
-  """Returns mutants spread evenly over the folders, one per file, with random operators."""
+  """Returns mutants spread evenly over the folders, one per file, with random operators.
+
+  They are of lines that can be found again, which stand once with those around them.
+  """
   draw = random.Random(seed)
   rooms = collections.defaultdict(list)
   for path in sorted((root / PACKAGE).rglob('*.py')):
     name = path.relative_to(root)
     if LEFT_OUT not in str(name):
-      rooms[str(name.parent)] += mutants_of(name, path.read_text())
+      source = path.read_text()
+      found = [m for m in mutants_of(name, source) if replaced(source, m, m['new']) is not None]
+      rooms[str(name.parent)] += found
   chosen = []
   while len(chosen) < count:
     names = sorted(filter(rooms.get, rooms))

@@ -9,7 +9,7 @@ of parameters and their layouts (`axes`).
 import functools
 import math
 import numbers
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -206,31 +206,30 @@ class Renewal(NamedTuple):
       anew: whether all that was removed is ranked again, as if nothing had been.
     """
 
-    def renewed(masks):
+    def renewed(renew, masks):
       trees = {name: v() if tree.is_function(v) else v for name, v in extra.items()}
       given = jax.lax.stop_gradient((params, trees))  # masks have no derivative
       masks = jax.tree.map(jnp.ones_like, masks) if anew else masks
-      return _compiled(self, masks, *given, state.count, state.seed, state.table)
+      return renew(masks, *given, state.count, state.seed, state.table)
 
     if not isinstance(due, jax.core.Tracer):
-      return renewed(state.masks) if due else state.masks
+      return renewed(_compiled(self), state.masks) if due else state.masks
+    within = functools.partial(_traced, self)
     _, masks = jax.lax.while_loop(
       lambda carried: carried[0],
-      lambda carried: (jnp.zeros_like(due), renewed(carried[1])),
+      lambda carried: (jnp.zeros_like(due), renewed(within, carried[1])),
       (due, state.masks),
     )
     return masks
 
   def renew(self, masks: Any, params: Any, extra: Mapping[str, Any], step, seed, table) -> Any:
-    """Returns the masks of the schedule's newest renewal, made of the parameters as they are.
+    """Returns new masks, made from the parameters as they are.
 
     Args:
-      masks: those of before.
+      masks: the old masks, in the structure of `params`.
       params: any pytree.
-      extra: what `needs` names, trees of the parameters' structure.
-      step: one of the schedule's, or a later one.
-      seed: the seed of all that is random.
-      table: the rows that were planned.
+      extra: what `needs` names, trees in the structure of `params`.
+      step, seed, table: the step, and what `Begun` holds.
     """
     shardings = [jax.typeof(mask).sharding for mask in jax.tree.leaves(masks)]
     if any(AxisType.Explicit in sharding.mesh.axis_types for sharding in shardings):
@@ -313,7 +312,17 @@ class Renewal(NamedTuple):
     return of_layer(there, scores, count, grow, start)
 
 
-_compiled = jax.jit(Renewal.renew, static_argnums=0)
+_traced = jax.jit(Renewal.renew, static_argnums=0)  # within another program, one for all places
+
+
+@functools.lru_cache(maxsize=64)
+def _compiled(parts: Renewal) -> Callable[..., Any]:
+  """Returns `parts.renew` as a program of its own, for updates outside of `jax.jit`.
+
+  Programs hold memory that the system maps, of which a process may have only so many pieces: those
+  of methods that are no longer used must go.
+  """
+  return jax.jit(parts.renew)
 
 
 def held_at_zero(updates: Any, params: Any, masks: Any) -> Any:

@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import linen, nnx
+from test_other_libraries import Equinox
 
 from sparsejax import models
 from sparsejax.compact import shrink
@@ -77,22 +78,6 @@ def test_haiku():
   model = hk.without_apply_rng(hk.transform(network))
   params = deadened(model.init(jax.random.key(0), jnp.zeros((1, 8, 8, 1))))
   is_the_same(model.apply, params, (8, 8, 1), 0.5)
-
-
-class Equinox(eqx.Module):
-  conv: eqx.nn.Conv2d
-  hidden: eqx.nn.Linear
-  out: eqx.nn.Linear
-
-  def __init__(self, key):
-    keys = jax.random.split(key, 3)
-    self.conv = eqx.nn.Conv2d(1, 8, 3, stride=2, padding=1, key=keys[0])
-    self.hidden = eqx.nn.Linear(128, 32, key=keys[1])
-    self.out = eqx.nn.Linear(32, 10, key=keys[2])
-
-  def __call__(self, x):  # one image; channels first
-    x = jax.nn.relu(self.conv(x.transpose(2, 0, 1))).reshape(-1)
-    return self.out(jax.nn.relu(self.hidden(x)))
 
 
 def test_equinox():

@@ -174,7 +174,7 @@ def test_a_seed_may_be_traced_and_draws_as_its_number_does(dtype):
     ({'parameters': 0.5}, r'^parameters=0\.5 must be a whole number'),
     (
       {'sparsity': 0.95, 'exclude': 'head'},
-      r'density=0\.05: the layers .* cost 0\.1169 of the',
+      r'density=0\.05 must be more than 0\.1169, the part of the network',
     ),
   ],
 )

@@ -234,8 +234,8 @@ REFUSED = {
   'against': ([QUICK, '--against=tensorflow'], "invalid choice: 'tensorflow'"),
   'rounds': ([QUICK, '--rounds=0'], '--rounds=0 must be 1 or more'),
   'not a number': ([QUICK, '--rounds=many'], "'many'"),
-  'out': ([QUICK, '--out=nowhere/x.json'], '--out=nowhere/x.json must be a file'),
-  'folder': ([QUICK, '--out=tests'], '--out=tests must be a file'),
+  'out': ([QUICK, '--out=nowhere/x.json'], '--out=nowhere/x.json must be a writable file'),
+  'folder': ([QUICK, '--out=tests'], '--out=tests must be a writable file'),
   'file of 300 letters': ([QUICK, f'--out={"x" * 300}'], 'must be a file: File name too long'),
   'trace in no folder': ([QUICK, '--profile='], '--profile= must name a folder'),
   'profile': (

@@ -215,7 +215,8 @@ def test_schedulers_say_whether_there_are_several(environment, several):
 
 
 def test_a_scheduler_that_says_no_number_is_refused_in_one_line():
-  with pytest.raises(UsageError, match=r'^the variable SLURM_STEP_NUM_TASKS=many must be a number'):
+  refused = r'^the variable SLURM_STEP_NUM_TASKS=many must be the number of processes'
+  with pytest.raises(UsageError, match=refused):
     hosts.place(None, None, None, {'SLURM_STEP_NUM_TASKS': 'many'})
 
 
