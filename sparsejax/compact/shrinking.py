@@ -132,10 +132,6 @@ def _smaller(analysis: Analysis) -> tuple[Smaller, Any]:
   return Smaller(trace, ties, removal.gone, folds_of(ties, removal)), out_tree
 
 
-def _as(x, dtype):
-  return x if x.dtype == dtype else x.astype(dtype)
-
-
 def _shape(x) -> jax.ShapeDtypeStruct:
   return jax.ShapeDtypeStruct(jnp.shape(x), jnp.result_type(x))
 
