@@ -10,7 +10,7 @@ resnet56 to a density of the kernels' weights, by default 10 %.
 | vgg16 | 8 minutes | threshold 91.8 % (1.6 % active); 5, 1, 0.5 %: 92.3, 91.3, 89.6 % |
 | mobilenet | 3 minutes | threshold 89 % (1.7 % active); 5, 1 %: 89.1, 87.2 % |
 | allconv | 2 minutes | not in the log; 15 epochs of 10,000 images: 59.6 % (cifar10_shortened) |
-| resnet20, resnet56 | not measured | not in the log |
+| resnet20, resnet56 | not measured | not in the research log |
 
 At 0.1 % vgg16 and mobilenet collapsed in the log, mobilenet also at 0.5 %. Here none was run at
 full length (results/cifar10).

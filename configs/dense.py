@@ -1,14 +1,14 @@
-"""A dense network on CIFAR-10, by the log's recipe.
+"""A dense network on CIFAR-10, by the research log's recipe.
 
 python launch.py --config=configs/dense.py:NETWORK        or configs/NETWORK_dense.py
 
 | network | parameters | an epoch on 2 cores of AMD EPYC (README) | expected, validation |
 |---|---|---|---|
-| resnet50 | 23,520,842 | 61 minutes | the log, before its cut: 93.6 % |
-| vgg16 | 14,728,266 | 8 minutes | not in the log |
-| mobilenet | 3,217,226 | 3 minutes | not in the log |
-| allconv | 89,674 | 2 minutes | the log: 89 % |
-| resnet20, resnet56 | 272,474; 855,770 | not measured | not in the log |
+| resnet50 | 23,520,842 | 61 minutes | the research log, before its cut: 93.6 % |
+| vgg16 | 14,728,266 | 8 minutes | not in the research log |
+| mobilenet | 3,217,226 | 3 minutes | not in the research log |
+| allconv | 89,674 | 2 minutes | the research log: 89 % |
+| resnet20, resnet56 | 272,474; 855,770 | not measured | not in the research log |
 
 Here no network was run at full length (results/cifar10).
 """

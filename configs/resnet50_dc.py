@@ -6,8 +6,9 @@ python launch.py --config=configs/resnet50_dc.py:1.0      the dense control of e
 
 The cut comes when the learning rate first falls. An epoch takes 61 minutes on 2 cores of AMD EPYC
 (README); on an H100 its training steps alone take 3 seconds in bfloat16 (results/speed).
-Expected, by the log's validation accuracy: at the threshold 92.3 % with 0.5 % active; with exactly
-5, 1, 0.5 and 0.1 % active 93.5, 92.7, 90.7 and 62 %. Here: not run (results/cifar10).
+Expected, by the validation accuracy of the research log of 2017-18: at the threshold 92.3 % with
+0.5 % active; with exactly 5, 1, 0.5 and 0.1 % active 93.5, 92.7, 90.7 and 62 %. Here: not run
+(results/cifar10).
 """
 
 from sparsejax.experiment.config import base

@@ -68,7 +68,8 @@ def read(argv: Sequence[str]) -> Command:
   settings = commandline.settings_of(asked)
   settings = commandline.shortened(settings, flags.shorten)
   try:
-    return Command(check.check(settings, all_read=False), flags)  # settings_of saw all read
+    # Checked again, since --shorten has changed durations; that all are read was checked before.
+    return Command(check.check(settings, all_read=False), flags)
   except ValueError as error:
     raise UsageError(f'--shorten={flags.shorten}: {error}') from None
 
@@ -123,6 +124,7 @@ def _run(command: Command) -> int:
     hosts.join(where)
   compilation.use_cache()
   try:
+    # The defaults serve only the hash, which is of the differences from them.
     defaults, restart = base.defaults(settings), flags.restart
     run(settings, defaults, version=base.VERSION, workdir=flags.workdir, restart=restart)
   except OSError as error:

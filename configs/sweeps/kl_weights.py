@@ -1,4 +1,4 @@
-"""The weight of the KL over the log's range: how much accuracy for how much compression.
+"""The weight of the KL over the research log's range: how much accuracy for how much compression.
 
 python -m sparsejax.sweep --config=configs/sweeps/kl_weights.py --workdir=DIR
 python -m sparsejax.sweep --config=configs/sweeps/kl_weights.py:configs/resnet50_bc.py --workdir=DIR

@@ -8,13 +8,13 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 
+from sparsejax.experiment import init_from
 from sparsejax.experiment.config import identity
 from sparsejax.experiment.machine import files, hosts, parallel
 from sparsejax.experiment.outcome.finish import finish
 from sparsejax.experiment.rundir import checkpoint, runs
-from sparsejax.experiment.rundir.state import RunState, init_optimizer, initial
+from sparsejax.experiment.rundir.state import RunState, initial
 from sparsejax.experiment.show import display
 from sparsejax.experiment.terminal.errors import (
   NonFiniteLossError,
@@ -27,8 +27,6 @@ from sparsejax.experiment.training import posterior, setup
 from sparsejax.experiment.training.deployment import deliver
 from sparsejax.experiment.training.train import Trainer
 from sparsejax.experiment.training.writers import Writers
-from sparsejax.sparsity.counting import measure
-from sparsejax.sparsity.leaves import tree
 
 
 def run(
@@ -98,7 +96,7 @@ def _check_start(experiment: setup.Experiment) -> None:
   if source := experiment.config['init_from']:
     shapes = jax.eval_shape(experiment.init_variables)
     like = {'params': shapes['params'], 'batch_stats': shapes.get('batch_stats', {})}
-    _read_source(source, like, experiment)
+    init_from.read(source, like, experiment)
     return
   thresholds = experiment.deployment.thresholds
   if thresholds is None:
@@ -136,71 +134,8 @@ def _state(experiment, directory, fresh) -> tuple[RunState, dict[str, Any]]:
     )
   host = {'seconds': 0.0, 'phases': {}}
   if config['init_from']:
-    return _start_from(fresh, config['init_from'], experiment), host
+    return init_from.start(fresh, config['init_from'], experiment), host
   return fresh, host
-
-
-def _start_from(state: RunState, source: str, experiment: setup.Experiment) -> RunState:
-  """Returns the state with the best network of a finished run in place of the initial one."""
-  trained = {'params': state.train.params, 'batch_stats': state.train.batch_stats}
-  found, has_others = _read_source(source, trained, experiment)
-  whose = files.read_json(pathlib.Path(source) / files.SUMMARY)
-  say(f'init_from={source}: the network of {whose["name"]}, {checkpoint.Owner.of(whose)}')
-  if has_others:
-    say(f'{source} has other posteriors: only their means are taken')
-  if not experiment.deployment.is_variational and (message := _of_zeros(found, experiment)):
-    say(f'init_from={source}: {message}')
-  opt_state = parallel.replicate(init_optimizer(experiment.tx, found['params']))
-  best = jax.tree.map(jnp.copy, found)
-  train = state.train._replace(**found, opt_state=opt_state)
-  return RunState(train, state.best._replace(**best))
-
-
-def _of_zeros(network: Mapping[str, Any], experiment: setup.Experiment) -> str:
-  """The warning that a pruned network's zeros would train again, or '' if they would not."""
-  counts, chain = measure.report(network['params']), experiment.config['chain']
-  active, weights = counts['active_weights'], counts['weights']
-  if active == weights or 'hold' in chain or experiment.agenda.first_cut == 0:
-    return ''
-  what = f'{active:,} of its {weights:,} weights are active, and the others will train again'
-  if experiment.agenda.grows:
-    return f'{what}, as prune.update_rule has it'
-  names = ','.join(f"'{name}'" for name in (*chain, 'hold'))
-  return f'{what}; to hold them at zero: "--config.chain=({names})"'
-
-
-def _read_source(source: str, like: Any, experiment: setup.Experiment) -> tuple[Any, bool]:
-  """Returns a run's posterior, if it has this run's leaves, else its deployed network.
-
-  The second result is whether it has a posterior with other leaves.
-
-  Raises:
-    UsageError: neither has the shapes of this run's network.
-  """
-  try:
-    return _read_either(source, like, experiment)
-  except ValueError as error:
-    reason = str(error).splitlines()[0]
-    raise UsageError(f'init_from={source}: its network has another shape: {reason}') from error
-
-
-def _read_either(source: str, like: Any, experiment: setup.Experiment) -> tuple[Any, bool]:
-  folder = checkpoint.source_of(source)
-  has_others = False
-  whole = folder.with_name(checkpoint.POSTERIOR)
-  if experiment.deployment.is_variational and (whole / checkpoint.MANIFEST).exists():
-    try:
-      return checkpoint.read(whole, like)[0], False
-    except checkpoint.DamagedError:
-      raise
-    except ValueError:  # the posterior is of another family
-      has_others = True
-  deployed = jax.eval_shape(experiment.deployment, like['params'], like['batch_stats'])
-  found, _ = checkpoint.read(folder, like | {'params': deployed})
-  # If this run has posteriors, these are their means; variances and scales start as usual.
-  named = tree.named_leaves(like['params']) | tree.named_leaves(found['params'])
-  params = jax.tree.unflatten(jax.tree.structure(like['params']), list(named.values()))
-  return found | {'params': params}, has_others
 
 
 def _train(experiment, directory, experiment_hash, state, host, watch) -> dict[str, Any]:
@@ -208,7 +143,7 @@ def _train(experiment, directory, experiment_hash, state, host, watch) -> dict[s
   with Writers(directory, experiment, step) as writers, display.Progress(total) as progress:
     trainer = Trainer(experiment, state, host, directory, progress, writers, watch)
     best = trainer.run().best
-  if best.step < 0:
+  if best.step < 0:  # no network was chosen
     raise NonFiniteLossError('no evaluation at the final density had a finite validation loss')
   seconds, phases = trainer.seconds, trainer.host['phases']
   del trainer  # this also frees the data set on the devices, which measuring puts there itself

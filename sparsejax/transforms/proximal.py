@@ -123,7 +123,7 @@ def proximal_group_l1(
 
   with the threshold t of `proximal_l1`. Training converges to a minimum of loss(p) + strength *
   sum_g w_g ||p_g||. With an adaptive `inner`, the step is taken in the metric of its second
-  moments, by `shrinkage.group_soft_threshold_in_metric`.
+  moments, by `prox.group_soft_threshold_in_metric`.
 
   Place it **after the learning rate** and before `prune`.
 

@@ -61,8 +61,8 @@ def prune(
 
   Args:
     schedule: the steps at which masks are renewed and the density at each, such as
-      `one_shot(step, active_fraction)` or `cubic(begin, end, active_fraction)`. In the place of a
-      fraction a mapping {pattern of a path: density} gives layers their own; those that no pattern
+      `one_shot(step, density)` or `cubic(begin, end, density)`. In the place of a density
+      a mapping {pattern of a path: density} gives layers their own; those that no pattern
       is found in stay whole.
     criterion: a function of a leaf to scores, of which the largest stay; of a group their mean
       counts. It may take a random `key`, and the leaf's `path`. What a criterion

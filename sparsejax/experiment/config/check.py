@@ -1,4 +1,9 @@
-"""Checks settings: each must be known, have a value that it may have, and be read."""
+"""Checks settings: each must be known, have a value that it may have, and be read.
+
+Each setting is defined once, by a `fields.Field`: its default, its kind (the values that it may
+have), its meaning, and when it is read, a function of the whole config. The end of its name is its
+unit: `_epochs`, `_steps` or `_examples`, in any of which a duration may be given.
+"""
 
 from collections.abc import Iterable, Mapping
 from typing import Any

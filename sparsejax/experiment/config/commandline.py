@@ -62,6 +62,7 @@ def settings_of(asked: overrides.Asked, *, all_read: bool = True) -> dict[str, A
     raise UsageError('--config is missing: it must be --config=NAME.py[:ARGUMENT]')
   config = loading.load(asked.file)  # what `get_config(ARGUMENT)` in the file returns
   try:
+    # A plain nested dict: the changes are set, and links that they add have their blocks.
     settings = overrides.applied(config, asked.changes)
     if settings.get('name') == '':
       settings['name'] = pathlib.Path(asked.file.partition(':')[0]).stem

@@ -136,7 +136,9 @@ LINKS: dict[str, dict[str, Field]] = {
       'one_shot: one cut; cubic: gradual; periodic: at one density; iterative: in rounds',
     ),
     'begin_epochs': Field(
-      60.0, NOT_NEGATIVE, 'one_shot: the cut; iterative: the first round; others: the start'
+      60.0,
+      NOT_NEGATIVE,
+      'the time of the first mask update; of one_shot it is the only one',
     ),
     'end_epochs': Field(
       120.0,

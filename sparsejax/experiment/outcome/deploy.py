@@ -15,7 +15,7 @@ import jax
 import jax.numpy as jnp
 
 from sparsejax import posterior
-from sparsejax.experiment.config import identity
+from sparsejax.experiment.config import check, identity
 from sparsejax.experiment.machine import files
 from sparsejax.experiment.outcome import finished
 from sparsejax.experiment.outcome.finish import finish, measure_splits
@@ -138,7 +138,7 @@ def _prepare(source, config, defaults, version) -> _Prepared:
       f"chain={chain}: give a run without 'prune', whose cuts are not kept with a posterior"
     )
   try:
-    experiment = setup.build(config)
+    experiment = setup.build(check.check(config, all_read=False))
   except ValueError as error:
     raise UsageError(str(error)) from error
   _check_source(source, identity.hash8(source.config, defaults, version, experiment.digests))

@@ -83,7 +83,7 @@ def make_train_step(
   squared_gradients: bool = False,
   label_smoothing: float = 0.0,
 ) -> Callable[[TrainState, Arrays, jax.Array], TrainState]:
-  """Returns step(state, data, order) -> state, to be run under `parallel.on_all`.
+  """Returns step(state, data, order) -> state, which `parallel.train_calls` runs on all devices.
 
   `order` is the epoch's permutation of the examples; the loss uses the smoothed labels. Gradients,
   BatchNorm's averages and metrics are averaged together over the replicas. The links also get the

@@ -13,11 +13,9 @@ import optax
 from sparsejax import models
 from sparsejax.experiment.chain import links, optimizer, pruning, rates
 from sparsejax.experiment.chain.durations import Clock
-from sparsejax.experiment.config.kinds import is_number
 from sparsejax.experiment.data import datasets
 from sparsejax.experiment.machine import parallel
 from sparsejax.experiment.rundir import checkpoint, tensorboard
-from sparsejax.experiment.rundir.state import CHOOSE_BY
 from sparsejax.experiment.step import events, lobs
 from sparsejax.experiment.step.steps import Preprocessing
 from sparsejax.experiment.terminal.say import shown
@@ -78,43 +76,26 @@ class Experiment(NamedTuple):
 def build(config: Mapping[str, Any]) -> Experiment:
   """Builds every part of an experiment and checks the parts against each other.
 
+  Args:
+    config: settings as `check.check` returns them, so that each value is possible by itself.
+
   Raises:
     ValueError: says in one line what in the config is impossible.
   """
-  require(config['epochs'] > 0, 'epochs', config['epochs'], 'more than 0')
-  dataset = _load_data(config['data'])
-  validation = len(dataset.validation.labels)
-  require(validation > 0, 'data.validation', validation, '1 or more, to choose the best network on')
   _check_source(config['init_from'])
-  batch_size = config['batch_size']
-  parallel.share_of(batch_size, 'batch_size')
-  evaluated = config['evaluation']['batch_size']
-  require(evaluated >= 1, 'evaluation.batch_size', evaluated, '1 or more')
-  averaged = config['evaluation']['batch_norm_batches']
-  require(averaged >= 1, 'evaluation.batch_norm_batches', averaged, '1 or more')
-  lookup('evaluation.choose_by', config['evaluation']['choose_by'], CHOOSE_BY)
-  _check_augmentation(config['data'], dataset.train.images.shape[1:3])
-  _check_loss(config)
-  if config['log']['tensorboard']:
-    tensorboard.check()
-  examples = len(dataset.train.labels)
-  limit = ' of data.limit' if config['data']['limit'] else ''
-  allowed = f'at most the {examples} training examples{limit}'
-  require(batch_size <= examples, 'batch_size', batch_size, allowed)
-  clock = Clock(examples, batch_size, config['epochs'])
+  dataset = _load_data(config['data'])
+  _check_with_data(config, dataset)
+  clock = Clock(len(dataset.train.labels), config['batch_size'], config['epochs'])
   require(clock.total_steps > 0, 'epochs', config['epochs'], 'enough for one step')
+  events.check(config)
+  posterior.check(config)
+  model = _create_model(config, dataset.num_classes, posterior.build_layers(config))
+  image_shape = dataset.train.images.shape[1:]
+  is_variational = config['layers'] != DETERMINISTIC
   chain = config['chain']
   settings = config['prune'] if 'prune' in chain else None
   schedule = None if settings is None else pruning.pruning_schedule(settings, clock)
   by_threshold = settings is not None and settings['allocation'] == 'absolute_threshold'
-  events.check(config)
-  posterior.check(config)
-  require(0 <= config['seed'] < 2**32, 'seed', config['seed'], 'from 0 to 2**32 - 1')
-  keep = config['log']['keep_checkpoints']
-  require(keep >= 1, 'log.keep_checkpoints', keep, '1 or more')
-  model = _create_model(config, dataset.num_classes, posterior.build_layers(config))
-  image_shape = dataset.train.images.shape[1:]
-  is_variational = config['layers'] != DETERMINISTIC
   experiment = Experiment(
     config=config,
     dataset=dataset,
@@ -131,25 +112,57 @@ def build(config: Mapping[str, Any]) -> Experiment:
     ),
     learning_rate=links.learning_rate(chain, config, clock),
     threshold=settings['threshold'] if by_threshold else None,
+    # A network without posteriors is its own deployment.
     deployment=deployment.Deployment(model, image_shape),
   )
-  for step in (0, clock.total_steps - 1):
-    rate = float(experiment.learning_rate(step))  # NaN if a link uses its own default
-    allowed = f'a number, 0 or more; this is at step {step}'
-    require(not (rate < 0 or math.isinf(rate)), 'learning_rate', rate, allowed)
   params = jax.eval_shape(experiment.init_variables)['params']
-  _check_size(config['model'], params)
   if is_variational:
     deployed = _create_model(config, dataset.num_classes, DETERMINISTIC)
     thresholds = posterior.thresholds(config, params)
     experiment = experiment._replace(
       deployment=deployment.Deployment(deployed, image_shape, thresholds)
     )
+  _check_with_params(experiment, params)
+  return experiment
+
+
+def _check_with_data(config: Mapping[str, Any], dataset: datasets.Dataset) -> None:
+  """Refuses what the data set, the devices or the installed packages make impossible."""
+  validation = len(dataset.validation.labels)
+  require(validation > 0, 'data.validation', validation, '1 or more, to choose the best network on')
+  parallel.share_of(config['batch_size'], 'batch_size')
+  _check_augmentation(config['data'], dataset.train.images.shape[1:3])
+  is_likelihood = config['layers'] == DETERMINISTIC or config['loss']['label_smoothing'] == 0
+  allowed = f"0 with layers='{config['layers']}', whose loss must be a likelihood"
+  smoothing = config['loss']['label_smoothing']
+  require(is_likelihood, 'loss.label_smoothing', smoothing, allowed)
+  if config['log']['tensorboard']:
+    tensorboard.check()
+  limit = ' of data.limit' if config['data']['limit'] else ''
+  examples = len(dataset.train.labels)
+  allowed = f'at most the {examples} training examples{limit}'
+  require(config['batch_size'] <= examples, 'batch_size', config['batch_size'], allowed)
+
+
+def _check_augmentation(settings: Mapping[str, Any], sides: tuple[int, ...]) -> None:
+  for name, most in (('crop_padding', max(sides)), ('cutout', min(sides))):
+    allowed = f'an integer from 0 to {most}, the side of the images'
+    require(settings[name] <= most, f'data.{name}', settings[name], allowed)
+
+
+def _check_with_params(experiment: Experiment, params: Any) -> None:
+  """Refuses what the network's parameters, given as shapes, make impossible."""
+  config = experiment.config
+  for step in (0, experiment.clock.total_steps - 1):
+    rate = float(experiment.learning_rate(step))  # NaN if a link uses its own default
+    allowed = f'a number, 0 or more; this is at step {step}'
+    require(not (rate < 0 or math.isinf(rate)), 'learning_rate', rate, allowed)
+  _check_size(config['model'], params)
   posterior.check_bound(config, params)
   jax.eval_shape(experiment.tx.init, params)
   if 'lobs' in config['events']:
-    lobs.check_layers(model, image_shape, params, config['lobs']['exclude'])
-  return experiment
+    exclude = config['lobs']['exclude']
+    lobs.check_layers(experiment.model, experiment.image_shape, params, exclude)
 
 
 def _check_source(run: str | None) -> None:
@@ -179,26 +192,6 @@ def require(condition: bool, field: str, value: Any, allowed: str) -> None:
   """Raises a ValueError of one line unless the condition holds."""
   if not condition:
     raise ValueError(f'{field}={value} must be {allowed}')
-
-
-def _check_augmentation(settings: Mapping[str, Any], sides: tuple[int, ...]) -> None:
-  padding, most = settings['crop_padding'], max(sides)
-  allowed = f'an integer from 0 to {most}, the side of the images'
-  require(0 <= padding <= most, 'data.crop_padding', padding, allowed)
-  size, side = settings['cutout'], min(sides)
-  is_integer = isinstance(size, int) and not isinstance(size, bool)
-  allowed = f'an integer from 0 to {side}, the side of the images'
-  require(is_integer and 0 <= size <= side, 'data.cutout', size, allowed)
-
-
-def _check_loss(config: Mapping[str, Any]) -> None:
-  """Refuses a smoothing that is no share, and any smoothing of a loss that must be a likelihood."""
-  smoothing = config['loss']['label_smoothing']
-  is_share = is_number(smoothing) and 0 <= smoothing < 1
-  require(is_share, 'loss.label_smoothing', smoothing, 'a number of 0 or more and less than 1')
-  is_likelihood = config['layers'] == DETERMINISTIC or smoothing == 0
-  allowed = f"0 with layers='{config['layers']}', whose loss must be a likelihood"
-  require(is_likelihood, 'loss.label_smoothing', smoothing, allowed)
 
 
 def _load_data(settings) -> datasets.Dataset:

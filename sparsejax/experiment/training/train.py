@@ -72,6 +72,7 @@ class Trainer:
       squared_gradients=pruning.needs_squared_gradients(config),
       label_smoothing=config['loss']['label_smoothing'],
     )
+    # One compiled loop over the devices, or on CPU a call a step; yields (state, steps made).
     self._run = parallel.train_calls(step, convolutional=models.has_convolutions(model))
     self._order = parallel.on_all(
       lambda key, epoch: augment.epoch_permutation(key, epoch, clock.examples)
