@@ -1,4 +1,4 @@
-"""The smaller network of any JAX function: what its zeros let go, taken out of every parameter."""
+"""Shrinks any JAX function: units that the zeros in its parameters make dead are removed."""
 
 from sparsejax.compact.planning import Plan, Tie, plan
 from sparsejax.compact.shrinking import Shrunk, shrink

@@ -1,4 +1,4 @@
-"""A program computed with smaller values."""
+"""The evaluation of a program on smaller values."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -14,21 +14,21 @@ from sparsejax.compact.trace.labels import Axes
 
 
 class Smaller:
-  """A program without what goes: equations as they were, of fewer indices."""
+  """A program without its removed indices: the same equations, on smaller values."""
 
-  def __init__(self, trace: Trace, ties: Ties, gone: np.ndarray, folds: dict[Equation, Fold]):
+  def __init__(self, trace: Trace, ties: Ties, removed: np.ndarray, folds: dict[Equation, Fold]):
     self._trace, self._axes, self._folds = trace, ties.axes, folds
-    self._stays = ~gone[ties.roots]
+    self._is_kept = ~removed[ties.roots]
     self._constants = {
       number: self.cut(value, ties.axes[number]) for number, value in trace.constants.items()
     }
 
   def __call__(self, values: Sequence[Any]) -> list[Any]:
-    """Computes the whole program."""
+    """Evaluates the whole program."""
     return self.run(self._trace.program, values)
 
   def kept(self, labels: np.ndarray) -> np.ndarray:
-    return np.flatnonzero(self._stays[labels])
+    return np.flatnonzero(self._is_kept[labels])
 
   def axes(self, value: int) -> Axes:
     return self._axes[value]
@@ -37,7 +37,7 @@ class Smaller:
     return tuple(len(self.kept(labels)) for labels in self._axes[value])
 
   def cut(self, value: Any, axes: Axes) -> Any:
-    """Returns what stays of a value; the value itself where all does."""
+    """Returns the kept entries of a value; the value itself if all are kept."""
     for axis, labels in enumerate(axes):
       kept = self.kept(labels)
       if len(kept) != len(labels):
@@ -47,14 +47,14 @@ class Smaller:
   def run(self, program: Program, values: Sequence[Any]) -> list[Any]:
     env = {**self._constants, **dict(zip(program.ins, values, strict=True))}
     for eqn in program.equations:
-      made = list(rule_of(eqn.name).evaluate(self, eqn, [env[number] for number in eqn.ins]))
+      outs = list(rule_of(eqn.name).evaluate(self, eqn, [env[number] for number in eqn.ins]))
       if eqn in self._folds:
-        made[0] = self._folds[eqn].add_to(made[0])
-      for number, value in zip(eqn.outs, made, strict=True):
+        outs[0] = self._folds[eqn].add_to(outs[0])
+      for number, value in zip(eqn.outs, outs, strict=True):
         if jnp.shape(value) != self.sizes(number):
           raise ValueError(
-            f'{eqn.name} made {jnp.shape(value)} of smaller values, not {self.sizes(number)}: a '
-            'fault of sparsejax.compact, please report it'
+            f'{eqn.name}: the smaller output has shape {jnp.shape(value)}, which must be '
+            f'{self.sizes(number)}: please report this fault of sparsejax.compact'
           )
         env[number] = value
     return [env[number] for number in program.outs]

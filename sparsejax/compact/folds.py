@@ -1,4 +1,4 @@
-"""The constants that removed indices leave in the sums that read them."""
+"""Constants that removed indices contribute to sums, added to the smaller sums."""
 
 from typing import NamedTuple
 
@@ -9,18 +9,18 @@ import numpy as np
 from sparsejax.compact.removal import Removal
 from sparsejax.compact.rules.products import product
 from sparsejax.compact.ties import Sum, Ties
-from sparsejax.compact.trace import known as known_of
 from sparsejax.compact.trace.equations import Equation
+from sparsejax.compact.trace.known import ROUNDING, fixed, rounded, spread
 
-ROWS = 32  # of a pattern at most: the borders of a few windows, and what lies within
+ROWS = 32  # the most a pattern may have: the borders of a few windows, and the interior
 
 
 class Fold(NamedTuple):
-  """What is added to what an equation makes.
+  """A constant to add to the output of an equation.
 
   Attributes:
-    rows: the numbers, of size 1 along axes on which they do not depend.
-    places: {axis: which of the rows each place has}, such as borders and what lies within.
+    rows: the distinct entries along each axis, of size 1 along axes where all are equal.
+    places: {axis: the index in `rows` of each position}, such as those of borders and interior.
   """
 
   rows: np.ndarray
@@ -34,44 +34,44 @@ class Fold(NamedTuple):
 
 
 def folds_of(ties: Ties, removal: Removal) -> dict[Equation, Fold]:
-  """Returns what is to be added to which equation's value."""
+  """Returns {equation: the constant to add to its output}, where that is not zero."""
   found = {}
   with jax.ensure_compile_time_eval(), jax.numpy_rank_promotion('allow'):
     for one in ties.sums_found:
-      if (value := _left_by(ties, removal, one)) is not None and value.any():
+      if (value := _removed_part(ties, removal, one)) is not None and value.any():
         found[one.equation] = _fold(ties, removal, one, value)
   return found
 
 
-def _left_by(ties, removal, one: Sum):
-  """What those indices add that go; None where none goes."""
+def _removed_part(ties, removal, one: Sum):
+  """Returns what the removed indices add to a sum, or None if that is nothing."""
   ins = [removal.constants.values[number] for number in one.equation.ins]
   shape = [1] * len(ins[0].shape)
-  goes = np.zeros(shape, bool)
+  is_removed = np.zeros(shape, bool)
   for axis in one.axes[0]:
-    at = removal.gone[ties.roots[one.operands[0][axis]]]
-    goes = goes | at.reshape([-1 if i == axis else 1 for i in range(len(shape))])
-  if not goes.any():
+    at = removal.removed[ties.roots[one.operands[0][axis]]]
+    is_removed = is_removed | at.reshape([-1 if i == axis else 1 for i in range(len(shape))])
+  if not is_removed.any():
     return None
   parts = [known.fixed_part() for known in ins]
-  parts[0] = np.where(goes, parts[0], np.zeros((), parts[0].dtype))
+  parts[0] = np.where(is_removed, parts[0], np.zeros((), parts[0].dtype))
   if not all(part.any() for part in parts):
     return None
   if len(parts) > 1:
     return product(one.equation, ins, *parts)
   [axes] = one.axes
-  return known_of.spread(parts[0], ins[0].shape, axes).sum(tuple(axes))
+  return spread(parts[0], ins[0].shape, axes).sum(tuple(axes))
 
 
 def _fold(ties, removal, one: Sum, value) -> Fold:
   axes = ties.axes[one.equation.outs[0]]
   for i, labels in enumerate(axes):
     if value.shape[i] != 1:
-      value = np.take(value, np.flatnonzero(~removal.gone[ties.roots[labels]]), i)
-  value = known_of.rounded(known_of.fixed(value)).value
+      value = np.take(value, np.flatnonzero(~removal.removed[ties.roots[labels]]), i)
+  value = rounded(fixed(value)).value
   places = {}
   for i, labels in enumerate(axes):
-    if value.shape[i] > 1 and not removal.gone[ties.roots[labels]].any():
+    if value.shape[i] > 1 and not removal.removed[ties.roots[labels]].any():
       rows, at = _rows(value, i)
       if len(rows) <= min(ROWS, value.shape[i] // 2):
         value, places[i] = np.take(value, rows, i), at
@@ -79,8 +79,8 @@ def _fold(ties, removal, one: Sum, value) -> Fold:
 
 
 def _rows(value, axis):
-  """Which places along an axis are the first of their kind, and of which kind each is."""
-  slices, close = np.moveaxis(value, axis, 0), known_of.ROUNDING * np.abs(value).max()
+  """Returns the distinct positions along an axis, and for each position which one it equals."""
+  slices, close = np.moveaxis(value, axis, 0), ROUNDING * np.abs(value).max()
   rows: list[int] = []
   at = np.zeros(len(slices), np.int32)
   for i, one in enumerate(slices):

@@ -1,4 +1,4 @@
-"""What can go from a function's parameters, and why the rest stays."""
+"""The plan of which units a function can lose, and why it must keep the others."""
 
 import collections
 import dataclasses
@@ -22,11 +22,11 @@ Indices = Mapping[str, Mapping[int, tuple[int, ...]]]  # {path: {axis: indices}}
 
 
 class Tie(NamedTuple):
-  """What only goes together: a unit with all that makes it and all that reads it.
+  """A unit: the slices of parameters that can only be removed together.
 
   Attributes:
-    slices: {path: {axis: indices}} of the parameters.
-    removed: whether it goes.
+    slices: {path: {axis: indices}}, of the parameters that make the unit or read it.
+    removed: whether the unit is removed.
   """
 
   slices: Indices
@@ -35,14 +35,14 @@ class Tie(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class Plan:
-  """What goes from a function's parameters.
+  """The indices removed from a function's parameters, and the reasons that keep others.
 
   Attributes:
     shapes: {path: (shape before, shape after)}.
-    removed: {path: {axis: indices that go}}, without axes that lose none.
-    pinned: {path: {axis: {what keeps them: how many indices}}}: primitives by name, 'an input', 'an
-      output', or 'no sum', where none reads them that could do without.
-    ties: every unit that could go, with all slices of parameters that go with it.
+    removed: {path: {axis: removed indices}}, without axes that lose none.
+    pinned: {path: {axis: {reason: number of indices that must be kept for it}}}. A reason is the
+      name of a primitive, 'an input', 'an output', or 'no sum' where no sum reads the indices.
+    ties: every unit that could be removed, whether or not it is.
   """
 
   shapes: Mapping[str, tuple[tuple[int, ...], tuple[int, ...]]]
@@ -51,37 +51,37 @@ class Plan:
   ties: tuple[Tie, ...]
 
   def kept(self) -> list[list[np.ndarray]]:
-    """Returns for each axis of each parameter which of its indices stay."""
+    """Returns, for each axis of each parameter, a boolean array of whether each index is kept."""
     return [
-      [_without(size, self.removed.get(path, {}).get(i, ())) for i, size in enumerate(before)]
+      [_all_but(self.removed.get(path, {}).get(i, ()), size) for i, size in enumerate(before)]
       for path, (before, _) in self.shapes.items()
     ]
 
   def slice(self, params: Any) -> Any:
-    """Returns what stays of parameters, in the same structure."""
+    """Returns the kept entries of parameters, in the same structure."""
     leaves = []
     for leaf, kept in zip(jax.tree.leaves(params), self.kept(), strict=True):
-      for axis, stays in enumerate(kept):
-        if not stays.all():
-          leaf = jnp.take(jnp.asarray(leaf), np.flatnonzero(stays), axis)
+      for axis, is_kept in enumerate(kept):
+        if not is_kept.all():
+          leaf = jnp.take(jnp.asarray(leaf), np.flatnonzero(is_kept), axis)
       leaves.append(leaf)
     return jax.tree.unflatten(jax.tree.structure(params), leaves)
 
 
-def _without(size, gone) -> np.ndarray:
-  stays = np.ones(size, bool)
-  stays[list(gone)] = False
-  return stays
+def _all_but(removed, size) -> np.ndarray:
+  is_kept = np.ones(size, bool)
+  is_kept[list(removed)] = False
+  return is_kept
 
 
 class Analysis(NamedTuple):
-  """All that is known of a function at inputs of some shapes.
+  """The analysis of a function at inputs of given shapes.
 
   Attributes:
     trace: its program.
-    ties: what goes together in it.
-    removal: what goes.
-    out_tree: the structure of what it returns.
+    ties: its tied indices.
+    removal: its removed indices.
+    out_tree: the structure of its outputs.
   """
 
   trace: Trace
@@ -96,16 +96,16 @@ def analyse(
   examples: Sequence[Any],
   kept: Sequence[Sequence[np.ndarray]] | None = None,
 ) -> Analysis | None:
-  """Returns what goes from a function's parameters at inputs of these shapes.
+  """Returns which indices of its parameters a function can lose, at inputs of these shapes.
 
   Args:
-    function: of (params, *examples).
-    params: its parameters, whole, as NumPy's arrays or random keys.
-    examples: arrays, or shapes.
-    kept: which indices are to stay; None finds it.
+    function: takes (params, *examples).
+    params: its parameters, whole, as NumPy arrays or random keys.
+    examples: its other inputs, as arrays or shapes.
+    kept: for each axis of each parameter, whether each index is kept; None keeps as few as it can.
 
   Returns:
-    None where what is to go can not.
+    The analysis, or None if the function cannot lose exactly the indices that `kept` leaves out.
   """
   leaves = jax.tree.leaves(params)
   closed, made = traced(function, params, *examples)
@@ -116,20 +116,20 @@ def analyse(
   if kept is None:
     found = removal.largest(trace, ties, leaves, ins)
   else:
-    found = removal.the_same(trace, ties, leaves, kept, ins)
+    found = removal.keeping(trace, ties, leaves, kept, ins)
   return None if found is None else Analysis(trace, ties, found, jax.tree.structure(made))
 
 
 def on_host(params: Any) -> Any:
-  """Returns parameters as NumPy's arrays, and random keys as they are.
+  """Returns parameters as NumPy arrays, and random keys unchanged.
 
   Raises:
-    ValueError: parameters that have no values yet.
+    ValueError: if a parameter has no value yet, as within jax.jit.
   """
   leaves = jax.tree.leaves(params)
   if any(isinstance(leaf, Tracer | jax.ShapeDtypeStruct) for leaf in leaves):
     raise ValueError(
-      'params must be arrays with values, for what can go is read off their zeros: call '
+      'params must be arrays with values, since their zeros decide what is removed: call '
       'sparsejax.compact outside jax.jit'
     )
   return jax.tree.map(lambda x: x if _is_key(x) else np.asarray(x, jnp.result_type(x)), params)
@@ -140,19 +140,22 @@ def _is_key(leaf) -> bool:
 
 
 def plan(function: Callable[..., Any], params: Any, *examples: Any) -> Plan:
-  """Returns what can go from a function's parameters, without making them smaller.
+  """Returns which units of a function can be removed, without removing them.
 
-  A unit goes where every sum that reads it gets zero from it, or a constant that no parameter that
-  stays has a part in.
+  A unit can be removed if every sum that reads it gets zero from it, or a constant that depends on
+  no kept parameter.
 
   Args:
     function: takes (params, *examples), such as `lambda p, x: model.apply({'params': p}, x)`; it is
       traced, never run.
     params: a pytree of arrays.
-    examples: what else the function takes, or its shapes.
+    examples: the function's other inputs, as arrays or `jax.ShapeDtypeStruct`.
+
+  Returns:
+    The plan: shapes before and after, removed indices, and the reasons that keep others.
 
   Raises:
-    ValueError: params without values.
+    ValueError: if params have no values.
 
   Example:
     >>> params = {'a': np.ones((3, 4)), 'b': np.ones((4, 2))}
@@ -173,34 +176,38 @@ def plan(function: Callable[..., Any], params: Any, *examples: Any) -> Plan:
 
 
 def plan_of(params: Any, analysis: Analysis) -> Plan:
-  """Returns an analysis in the parameters' own words."""
-  ties, gone, reasons = analysis.ties, analysis.removal.gone, analysis.ties.labels.reasons()
+  """Returns the plan of an analysis, by the paths and axes of the parameters."""
+  ties, is_removed, reasons = (
+    analysis.ties,
+    analysis.removal.removed,
+    analysis.ties.labels.reasons(),
+  )
   shapes, removed, pinned = {}, {}, {}
   units = collections.defaultdict(lambda: collections.defaultdict(dict))
   named = tree.named_leaves(params)
   for (path, leaf), number in zip(named.items(), analysis.trace.program.ins, strict=False):
     found = [ties.roots[labels] for labels in ties.axes[number]]
-    after = tuple(int(np.count_nonzero(~gone[roots])) for roots in found)
+    after = tuple(int(np.count_nonzero(~is_removed[roots])) for roots in found)
     shapes[path] = (jnp.shape(leaf), after)
     for axis, roots in enumerate(found):
-      if gone[roots].any():
-        removed.setdefault(path, {})[axis] = tuple(np.flatnonzero(gone[roots]).tolist())
+      if is_removed[roots].any():
+        removed.setdefault(path, {})[axis] = tuple(np.flatnonzero(is_removed[roots]).tolist())
       if why := _counts(roots, reasons):
         pinned.setdefault(path, {})[axis] = why
       for i, root in enumerate(roots.tolist()):
         if root not in reasons:
           units[root][path].setdefault(axis, []).append(i)
   return Plan(
-    shapes, removed, pinned, tuple(_tie(u, bool(gone[root])) for root, u in units.items())
+    shapes, removed, pinned, tuple(_tie(u, bool(is_removed[root])) for root, u in units.items())
   )
 
 
 def _counts(roots, reasons) -> dict[str, int]:
-  """How many indices each reason keeps, the most common first."""
+  """Returns {reason: number of indices that it keeps}, the most common first."""
   found = collections.Counter(why for root in roots.tolist() for why in reasons.get(root, ()))
   return dict(sorted(found.items(), key=lambda item: (-item[1], item[0])))
 
 
-def _tie(slices, is_removed) -> Tie:
-  bare = {path: {axis: tuple(i) for axis, i in axes.items()} for path, axes in slices.items()}
-  return Tie(bare, is_removed)
+def _tie(slices, removed) -> Tie:
+  plain = {path: {axis: tuple(i) for axis, i in axes.items()} for path, axes in slices.items()}
+  return Tie(plain, removed)

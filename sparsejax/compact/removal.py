@@ -1,8 +1,9 @@
-"""What can go: an index of which every sum that reads it gets zero, or a constant.
+"""Indices that can be removed, because every sum that reads them gets zero or a constant.
 
-Removal is found in rounds: with a unit that goes, what only it read goes next. A constant must come
-of what is removed alone, so that it stays one while the rest is trained further: what is to stay
-counts as unknown, and what this keeps is kept, until nothing changes.
+Removal is found in rounds: once a unit is removed, the indices that only it read can be removed
+too. A constant must depend on removed parameters alone, so that it stays constant while the rest is
+trained further. Kept parameters therefore count as unknown, and an index whose constant depends on
+them is kept as well, until nothing changes.
 """
 
 from collections.abc import Sequence
@@ -13,33 +14,32 @@ import numpy as np
 from sparsejax.compact import constants
 from sparsejax.compact.constants import Constants
 from sparsejax.compact.ties import Sum, Ties
-from sparsejax.compact.trace import known as known_of
 from sparsejax.compact.trace.equations import Trace
-from sparsejax.compact.trace.known import Known
+from sparsejax.compact.trace.known import Known, collapse, from_array
 
 
 class Removal(NamedTuple):
-  """What goes from a program.
+  """The indices removed from a program.
 
   Attributes:
-    gone: for each root whether it goes.
-    constants: what is known of all values, where what stays counts as unknown.
+    removed: for each root, whether it is removed.
+    constants: what is known of every value, where kept parameters count as unknown.
   """
 
-  gone: np.ndarray
+  removed: np.ndarray
   constants: Constants
 
 
 def largest(
   trace: Trace, ties: Ties, params: Sequence[np.ndarray], ins: Sequence[Known]
 ) -> Removal:
-  """Returns all that can go, and leaves every axis an index.
+  """Returns the largest possible removal that leaves every axis at least one index.
 
   Args:
     trace: the program.
-    ties: what goes together in it.
+    ties: its tied indices.
     params: its parameters.
-    ins: what is known of what else it is given.
+    ins: what is known of its other inputs.
   """
   numbers = trace.program.ins[: len(params)]
   allowed = np.zeros(len(ties.labels), bool)
@@ -47,88 +47,88 @@ def largest(
     for labels in ties.axes[number]:
       allowed[ties.roots[labels]] = True
   allowed &= ~ties.labels.pinned_roots()
-  found = Constants(trace, [*map(known_of.of, params), *ins])
-  gone = _without_last(ties, found, allowed)
+  found = Constants(trace, [*map(from_array, params), *ins])
+  removed = _leaving_one(ties, found, allowed)
   while True:
-    found = constants_at(trace, ties, gone, params, ins)
-    less = _without_last(ties, found, gone)
-    if (less == gone).all():
-      return Removal(gone, found)
-    gone = less
+    found = constants_at(trace, ties, removed, params, ins)
+    less = _leaving_one(ties, found, removed)
+    if (less == removed).all():
+      return Removal(removed, found)
+    removed = less
 
 
-def the_same(
+def keeping(
   trace: Trace,
   ties: Ties,
   params: Sequence[np.ndarray],
   kept: Sequence[Sequence[np.ndarray]],
   ins: Sequence[Known],
 ) -> Removal | None:
-  """Returns what goes from a program if these indices stay; None where others would go, or can not.
+  """Returns the removal that keeps exactly these indices, or None if the program has none such.
 
   Args:
     trace: the program, such as that for inputs of other shapes.
-    ties: what goes together in it.
+    ties: its tied indices.
     params: its parameters, whole.
-    kept: for each axis of each parameter, which of its indices are.
-    ins: what is known of what else it is given.
+    kept: for each axis of each parameter, a boolean array of whether each index is kept.
+    ins: what is known of its other inputs.
   """
-  gone = np.zeros(len(ties.labels), bool)
+  removed = np.zeros(len(ties.labels), bool)
   axes = [ties.axes[number] for number in trace.program.ins[: len(params)]]
   pairs = [
-    (ties.roots[labels], stays)
-    for some, of_each in zip(axes, kept, strict=True)
-    for labels, stays in zip(some, of_each, strict=True)
+    (ties.roots[labels], is_kept)
+    for some, masks in zip(axes, kept, strict=True)
+    for labels, is_kept in zip(some, masks, strict=True)
   ]
-  for roots, stays in pairs:
-    gone[roots[~stays]] = True
-  if (gone & ties.labels.pinned_roots()).any() or any((gone[r] == k).any() for r, k in pairs):
+  for roots, is_kept in pairs:
+    removed[roots[~is_kept]] = True
+  if (removed & ties.labels.pinned_roots()).any() or any((removed[r] == k).any() for r, k in pairs):
     return None
-  found = constants_at(trace, ties, gone, params, ins)
-  return Removal(gone, found) if (_without_last(ties, found, gone) == gone).all() else None
+  found = constants_at(trace, ties, removed, params, ins)
+  return Removal(removed, found) if (_leaving_one(ties, found, removed) == removed).all() else None
 
 
-def constants_at(trace, ties, gone, params, ins) -> Constants:
-  """Returns what is constant once something goes, where all that stays may change."""
+def constants_at(trace, ties, removed, params, ins) -> Constants:
+  """Returns the known values of a program whose kept parameters count as unknown."""
   values = [
-    constants.parameter(value, [~gone[ties.roots[labels]] for labels in ties.axes[number]])
+    constants.parameter(value, [~removed[ties.roots[labels]] for labels in ties.axes[number]])
     for value, number in zip(params, trace.program.ins, strict=False)
   ]
   return Constants(trace, [*values, *ins])
 
 
-def _without_last(ties, found, allowed):
-  """What can go, without the first index of each axis that would lose all."""
+def _leaving_one(ties, found, allowed):
+  """Returns what can be removed, keeping the first index of each axis that would lose all."""
   allowed = allowed.copy()
   while True:
-    gone = grown(ties, found, allowed)
+    removed = grown(ties, found, allowed)
     roots = [ties.roots[labels] for axes in ties.axes.values() for labels in axes if len(labels)]
-    last = [some[0] for some in roots if gone[some].all()]
+    last = [some[0] for some in roots if removed[some].all()]
     if not last:
-      return gone
+      return removed
     allowed[last] = False
 
 
 def grown(ties: Ties, found: Constants, allowed: np.ndarray) -> np.ndarray:
-  """Returns for each root whether it goes, of those that may."""
+  """Returns, for each root, whether it can be removed; those not allowed never are."""
   readers = [
     reader
     for one in ties.sums_found
     for i in range(len(one.axes[0]))
     if (reader := _Reader(ties, found, one, i, allowed)).reads_any
   ]
-  gone = np.zeros_like(allowed)
+  removed = np.zeros_like(allowed)
   while True:
     more = allowed.copy()
     for reader in readers:
-      more[reader.roots[reader.needs(gone)]] = False
-    if (more == gone).all():
-      return gone
-    gone = more | gone
+      more[reader.roots[reader.needs(removed)]] = False
+    if (more == removed).all():
+      return removed
+    removed = more | removed
 
 
 class _Reader:
-  """One axis that a sum reads along, and what is known of its operands."""
+  """One axis that a sum runs over, and what is known of its operands along it."""
 
   def __init__(self, ties: Ties, found: Constants, one: Sum, which: int, allowed: np.ndarray):
     self.roots = ties.roots[one.operands[0][one.axes[0][which]]]
@@ -140,28 +140,29 @@ class _Reader:
       roots, along = [ties.roots[some] for some in labels], axes[which]
       others = [i for i in range(len(roots)) if i != along and not allowed[roots[i]].any()]
       value = found.values[number]
-      arrays = [known_of.collapse(array, others) for array in (value.varies, value.maybe())]
+      arrays = [collapse(array, others) for array in (value.varies, value.maybe_nonzero())]
       self._operands.append((along, roots, arrays))
 
-  def needs(self, gone: np.ndarray) -> np.ndarray:
-    """Which indices do something that may change, to what does not go itself."""
-    there = [self._along(*operand, gone) for operand in self._operands]
-    if len(there) == 1:
-      return there[0][0]
-    (varies, maybe), (others_vary, others_maybe) = there
-    return (varies & others_maybe) | (maybe & others_vary)
+  def needs(self, removed: np.ndarray) -> np.ndarray:
+    """Returns which indices contribute something that may vary to an output that is kept."""
+    operands = [self._along(*operand, removed) for operand in self._operands]
+    if len(operands) == 1:
+      return operands[0][0]
+    (varies, nonzero), (other_varies, other_nonzero) = operands
+    return (varies & other_nonzero) | (nonzero & other_varies)
 
-  def _along(self, along, roots, arrays, gone):
+  def _along(self, along, roots, arrays, removed):
+    """Returns, for each index, whether an operand varies there, and whether it may be nonzero."""
     found = []
     for array in arrays:
       for axis, some in enumerate(roots):
         if axis == along:
           continue
-        stays = ~gone[some]
+        is_kept = ~removed[some]
         if array.shape[axis] == 1:
-          array = array & stays.any()
-        elif not stays.all():
-          array = array & stays.reshape([-1 if i == axis else 1 for i in range(array.ndim)])
+          array = array & is_kept.any()
+        elif not is_kept.all():
+          array = array & is_kept.reshape([-1 if i == axis else 1 for i in range(array.ndim)])
       over = tuple(i for i in range(array.ndim) if i != along)
       found.append(np.broadcast_to(array.any(over), self.roots.shape))
     return found

@@ -1,4 +1,4 @@
-"""The smaller parameters of a function, and the function for them."""
+"""The smaller parameters of a function, and the function that takes them."""
 
 import dataclasses
 from collections.abc import Callable
@@ -12,8 +12,8 @@ from sparsejax.compact.evaluate import Smaller
 from sparsejax.compact.folds import folds_of
 from sparsejax.compact.planning import Analysis, Plan, analyse, on_host, plan_of
 
-CLOSE = 1e-5  # of the spread of the answers
-PRECISION = 'jax_default_matmul_precision'  # which a program is traced with
+CLOSE = 1e-5  # relative to the spread of the outputs
+PRECISION = 'jax_default_matmul_precision'  # the precision that a program is traced with
 
 
 @dataclasses.dataclass(frozen=True)
@@ -21,9 +21,9 @@ class Shrunk:
   """A smaller network.
 
   Attributes:
-    params: the parameters that stay, in the structure that they had.
-    function: takes these and what the function took, of any batch size.
-    plan: what went, and why the rest stayed.
+    params: the smaller parameters, in the structure that they had.
+    function: takes these and the inputs of the original function, of any batch size.
+    plan: the removed units, and the reasons that kept others.
   """
 
   params: Any
@@ -32,25 +32,31 @@ class Shrunk:
 
 
 def shrink(function: Callable[..., Any], params: Any, *examples: Any) -> Shrunk:
-  """Returns the smaller network that a function is whose parameters have groups of zeros.
+  """Removes the units of a function that the zeros in its parameters make dead.
 
-  The function is traced, and what its sums get zero of, or a constant, is taken out of every
-  parameter on the way. Constants, such as what a bias makes of a unit without weights, are added
-  where they were read, exactly. What nobody knows keeps all that it touches, and the plan says so.
+  The function is traced. A unit is removed from every parameter if each sum that reads it gets
+  zero from it, or a constant. Constants, such as the output of a unit that has a bias but no
+  weights, are added exactly where they were read. A primitive that is not known keeps every index
+  that it touches, and the plan names it.
 
-  The function for the smaller parameters can be compiled, differentiated, mapped and trained
-  further: its gradients are those of the whole network for what stays, as long as what went is
-  masked. Inputs of other shapes are traced anew, for which it keeps the whole parameters, and their
-  constants are found anew. Numbers are taken to be finite: zero times any other is zero.
+  The smaller function can be compiled, differentiated, mapped and trained further. Its gradients
+  are those of the whole function whose removed entries are masked. For inputs of other shapes it is
+  traced again and its constants are computed again, so it holds on to the whole parameters. Numbers
+  are assumed to be finite: zero times anything is zero.
 
   Args:
-    function: takes (params, *examples), such as `lambda p, x: model.apply({'params': p}, x)`, and
-      does as in evaluation.
-    params: a pytree of arrays: all that may get smaller, BatchNorm's averages too.
-    examples: what else the function takes; of shapes alone, random numbers check the result.
+    function: takes (params, *examples), such as `lambda p, x: model.apply({'params': p}, x)`, in
+      evaluation mode.
+    params: a pytree of arrays: all that may become smaller, BatchNorm's running averages included.
+    examples: the function's other inputs, as arrays or `jax.ShapeDtypeStruct`; the result is
+      checked on them, or on random numbers of these shapes.
+
+  Returns:
+    The smaller parameters, the function that takes them, and the plan.
 
   Raises:
-    ValueError: params without values; answers to the examples that differ from the whole network's.
+    ValueError: if params have no values, or the smaller function's outputs for the examples differ
+      from the whole function's.
 
   Example:
     >>> params = {'a': np.ones((3, 4)), 'b': np.ones((4, 2))}
@@ -75,32 +81,32 @@ def shrink(function: Callable[..., Any], params: Any, *examples: Any) -> Shrunk:
 
 
 class _Function:
-  """A function of smaller parameters: traced for whole ones, computed with what stays."""
+  """A function of smaller parameters, traced with the whole ones."""
 
   def __init__(self, function: Callable[..., Any], params: Any, plan: Plan):
     self._function, self._params, self._plan = function, params, plan
-    self._found: dict[Any, tuple[Smaller, Any]] = {}
+    self._programs: dict[Any, tuple[Smaller, Any]] = {}
 
   def remember(self, inputs: Any, analysis: Analysis) -> None:
-    """Keeps what is already known for inputs of these shapes."""
-    self._found[self._key(self._dtypes(self._params), inputs)] = _smaller(analysis)
+    """Stores the program of an analysis for inputs of these shapes."""
+    self._programs[self._key(self._dtypes(self._params), inputs)] = _smaller(analysis)
 
   def __call__(self, params: Any, *inputs: Any) -> Any:
     leaves = jax.tree.structure(self._params).flatten_up_to(params)
     for (path, (_, shape)), leaf in zip(self._plan.shapes.items(), leaves, strict=True):
       if jnp.shape(leaf) != shape:
         raise ValueError(
-          f"'{path}' of shape {jnp.shape(leaf)} must be of shape {shape}, as shrink made it"
+          f"'{path}' of shape {jnp.shape(leaf)} must be of shape {shape}: pass the params of shrink"
         )
     smaller, out_tree = self._at(leaves, inputs)
-    made = smaller([jnp.asarray(x) for x in (*leaves, *jax.tree.leaves(inputs))])
-    return jax.tree.unflatten(out_tree, made)
+    outs = smaller([jnp.asarray(x) for x in (*leaves, *jax.tree.leaves(inputs))])
+    return jax.tree.unflatten(out_tree, outs)
 
   def _at(self, leaves, inputs):
-    """The program for inputs of these shapes."""
+    """Returns the program for inputs of these shapes, and the structure of its outputs."""
     dtypes = self._dtypes(leaves)
     key = self._key(dtypes, inputs)
-    if key not in self._found:
+    if key not in self._programs:
       whole = jax.tree.leaves(self._params)
       cast = [
         x if x.dtype == dtype else x.astype(dtype) for x, dtype in zip(whole, dtypes, strict=True)
@@ -110,11 +116,11 @@ class _Function:
       analysis = analyse(self._function, params, given, self._plan.kept())
       if analysis is None:
         raise ValueError(
-          f'inputs of shapes {[x.shape for x in jax.tree.leaves(given)]} make the function use its '
-          'parameters otherwise than the examples did: shrink it with examples of these shapes'
+          f'inputs of shapes {[x.shape for x in jax.tree.leaves(given)]} must let the function '
+          'lose the same units as the examples did: call shrink with examples of these shapes'
         )
-      self._found[key] = _smaller(analysis)
-    return self._found[key]
+      self._programs[key] = _smaller(analysis)
+    return self._programs[key]
 
   @staticmethod
   def _dtypes(params):
@@ -129,19 +135,19 @@ class _Function:
 
 def _smaller(analysis: Analysis) -> tuple[Smaller, Any]:
   trace, ties, removal, out_tree = analysis
-  return Smaller(trace, ties, removal.gone, folds_of(ties, removal)), out_tree
+  return Smaller(trace, ties, removal.removed, folds_of(ties, removal)), out_tree
 
 
 def _shape(x) -> jax.ShapeDtypeStruct:
   return jax.ShapeDtypeStruct(jnp.shape(x), jnp.result_type(x))
 
 
-# What checks the result
+# Checking the result
 
 
 def _check(function, params, small: Shrunk, examples) -> None:
-  """Raises a ValueError where the answers to the examples differ."""
-  examples = [jax.tree.map(_drawn, example) for example in examples]
+  """Raises a ValueError if the outputs for the examples differ."""
+  examples = [jax.tree.map(_concrete, example) for example in examples]
   precision = None if jax.default_backend() == 'cpu' else 'highest'
   with jax.default_matmul_precision(precision):
     wanted = jax.jit(function)(params, *examples)
@@ -151,8 +157,8 @@ def _check(function, params, small: Shrunk, examples) -> None:
     _check_answer(one, other, max(CLOSE, 4 * coarsest))
 
 
-def _drawn(example):
-  """An example of a shape."""
+def _concrete(example):
+  """Returns an example; for a shape, one of random numbers, or of zeros if it is no float."""
   if not isinstance(example, jax.ShapeDtypeStruct):
     return example
   if jnp.issubdtype(example.dtype, jnp.floating):
@@ -184,6 +190,7 @@ def _check_answer(found, wanted, close: float) -> None:
     same = differ <= close * (spread or 1.0)
   if not same:
     raise ValueError(
-      f'shrink: the answers to the examples would differ by {differ:.3g}, where their spread is '
-      f'{spread:.3g}: keep the parameters as they are, and report a fault of sparsejax.compact'
+      f"shrink: the smaller function's outputs for the examples differ by {differ:.3g}, where "
+      f'their spread is {spread:.3g}: keep the whole parameters, and report this fault of '
+      'sparsejax.compact'
     )

@@ -17,27 +17,27 @@ pytestmark = pytest.mark.usefixtures('compiling_is_quick')
 
 
 def deadened(variables, outputs=-1):
-  """Half of the filters at zero, what stays rescaled, and biases and averages of both signs."""
+  """Zeroes half of the filters, rescales the rest, and draws biases and averages of both signs."""
   rng = np.random.default_rng(0)
 
-  def of_leaf(path, leaf):
+  def drawn(path, leaf):
     if leaf.ndim < 2 or max(leaf.shape) == leaf.size:  # Equinox' biases have three axes
-      around = 1.0 if path.endswith(('var', 'scale')) else 0.0
-      return around + 0.3 * rng.uniform(-1, 1, leaf.shape)
+      center = 1.0 if path.endswith(('var', 'scale')) else 0.0
+      return center + 0.3 * rng.uniform(-1, 1, leaf.shape)
     kernel, axis = rng.normal(size=leaf.shape), outputs % leaf.ndim
-    if leaf.shape[axis] != 10 and 'depthwise' not in path:  # of the classifier all stay
+    if leaf.shape[axis] != 10 and 'depthwise' not in path:  # the classifier keeps all
       dead = rng.choice(leaf.shape[axis], leaf.shape[axis] // 2, replace=False)
       np.moveaxis(kernel, axis, 0)[dead] = 0
-    # Half is lost to ReLU, half of the inputs are dead; of one pixel a 3x3 window reads a ninth.
+    # ReLU halves the variance, as do dead inputs; of one pixel, a 3x3 window uses a ninth.
     gain = 18 if 'depthwise' in path else 4
     return kernel * np.sqrt(gain * leaf.shape[axis] / kernel.size)
 
-  found = [of_leaf(*item).astype(np.float32) for item in tree.named_leaves(variables).items()]
+  found = [drawn(*item).astype(np.float32) for item in tree.named_leaves(variables).items()]
   return jax.tree.unflatten(jax.tree.structure(variables), found)
 
 
-def is_the_same(function, params, shape, at_most):
-  """The answers are, for another batch too; their spread over images is not that of rounding."""
+def check_shrunk(function, params, shape, at_most):
+  """Checks outputs, for another batch too, whose spread over images is above rounding errors."""
   rng = np.random.default_rng(1)
   small = shrink(function, params, rng.normal(size=(2, *shape)).astype(np.float32))
   sizes = [sum(x.size for x in jax.tree.leaves(p)) for p in (small.params, params)]
@@ -66,7 +66,7 @@ def test_own_networks(name, width, size, channels, at_most):
   variables = deadened(
     jax.eval_shape(lambda: model.init(jax.random.key(0), jnp.zeros((1, *shape)), train=False))
   )
-  is_the_same(lambda v, x: model.apply(v, x, train=False), variables, shape, at_most)
+  check_shrunk(lambda v, x: model.apply(v, x, train=False), variables, shape, at_most)
 
 
 def test_haiku():
@@ -77,12 +77,12 @@ def test_haiku():
 
   model = hk.without_apply_rng(hk.transform(network))
   params = deadened(model.init(jax.random.key(0), jnp.zeros((1, 8, 8, 1))))
-  is_the_same(model.apply, params, (8, 8, 1), 0.5)
+  check_shrunk(model.apply, params, (8, 8, 1), 0.5)
 
 
 def test_equinox():
   params, static = eqx.partition(Equinox(jax.random.key(0)), eqx.is_inexact_array)
-  small = is_the_same(
+  small = check_shrunk(
     lambda p, x: jax.vmap(eqx.combine(p, static))(x), deadened(params, 0), (8, 8, 1), 0.5
   )
   assert small.params.conv.weight.shape == (4, 1, 3, 3)
@@ -103,7 +103,7 @@ class Nnx(nnx.Module):
 
 def test_flax_nnx():
   graph, state, rest = nnx.split(Nnx(nnx.Rngs(0)), (nnx.Param, nnx.BatchStat), ...)
-  small = is_the_same(lambda s, x: nnx.merge(graph, s, rest)(x), deadened(state), (8, 8, 1), 0.5)
+  small = check_shrunk(lambda s, x: nnx.merge(graph, s, rest)(x), deadened(state), (8, 8, 1), 0.5)
   assert nnx.to_pure_dict(small.params)['norm']['mean'].shape == (4,)
 
 
@@ -137,7 +137,7 @@ def test_flax_linen(model, at_most):
   for path, leaf in tree.named_leaves(variables).items():
     if path.endswith('out/kernel'):
       leaf[:2] = 0  # two of four heads
-  small = is_the_same(model.apply, variables, shape, at_most)
+  small = check_shrunk(model.apply, variables, shape, at_most)
   if isinstance(model, Transformer):
     attention = small.params['params']['MultiHeadDotProductAttention_0']
     assert attention['query']['kernel'].shape[:2] == (12, 2)

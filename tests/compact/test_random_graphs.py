@@ -1,4 +1,4 @@
-"""Random small networks with random zeros: answers and gradients are the whole one's, always."""
+"""Random small networks with random zeros always keep their outputs and gradients."""
 
 import hypothesis
 import jax
@@ -24,7 +24,7 @@ def convolve(x, kernel, **settings):
   )
 
 
-# Each step is a function of (what came so far, its parameters), all of images of four channels.
+# Each step maps (all values so far, its parameters) to a value; all are images of four channels.
 STEPS = {
   'conv': lambda xs, p: convolve(xs[-1], p['k']) + p['b'][None, None, None],
   'depthwise': lambda xs, p: convolve(xs[-1], p['k'][:, :, :1], feature_group_count=WIDTH),
@@ -81,7 +81,7 @@ def function_of(names):
 
 @hypothesis.settings(max_examples=12, deadline=None, derandomize=True)
 @hypothesis.given(networks())
-def test_answers_and_gradients_stay(network):
+def test_outputs_and_gradients_are_unchanged(network):
   names, params = network
   function = function_of(names)
   images = np.random.default_rng(0).normal(size=(5, SIZE, SIZE, 2)).astype(np.float32)

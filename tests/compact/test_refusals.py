@@ -1,4 +1,4 @@
-"""What pins an axis, what is refused, and that the check sees a wrong network."""
+"""Primitives that pin an axis, inputs that are refused, and the check of the result."""
 
 import jax
 import jax.numpy as jnp
@@ -15,7 +15,7 @@ def normal(*shape):
 
 
 def two_layers(between):
-  """A dense layer of five units, something between, and a dense layer that reads it."""
+  """Returns a function of two dense layers around `between`, with five hidden units."""
   params = {'a': normal(3, 5), 'b': normal(5, 2)}
   params['a'][:, 1] = 0
   return lambda p, x: between(x @ p['a']) @ p['b'], params
@@ -34,7 +34,7 @@ def two_layers(between):
     ('erf_inv', lambda x: x.at[:, 2].set(1.0)),
   ],
 )
-def test_what_pins_an_axis(name, between):
+def test_primitives_that_pin_an_axis(name, between):
   function, params = two_layers(between)
   found = plan(function, params, normal(2, 3))
   assert found.removed == {}
@@ -46,7 +46,7 @@ def test_what_pins_an_axis(name, between):
 
 
 def test_layer_normalisation_keeps_its_features():
-  """Whose squares about the mean are not zero where the feature is; those about zero are."""
+  """A zero feature has a nonzero deviation from the mean, though not a nonzero square."""
 
   def layer_norm(x):
     x = x - jnp.mean(x, -1, keepdims=True)
@@ -59,7 +59,7 @@ def test_layer_normalisation_keeps_its_features():
   assert small.params['a'].shape == (3, 4)
 
 
-def test_a_gradient_of_ones_own_keeps_what_it_touches():
+def test_a_custom_vjp_keeps_every_index_it_touches():
   @jax.custom_vjp
   def own(x):
     return 2 * x
@@ -75,7 +75,7 @@ def test_a_gradient_of_ones_own_keeps_what_it_touches():
   jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5), *gradients)
 
 
-def test_a_callback_keeps_what_it_sees():
+def test_a_callback_keeps_every_index_it_sees():
   def seen(x):
     jax.debug.callback(lambda x: None, x)
     return x
@@ -84,15 +84,15 @@ def test_a_callback_keeps_what_it_sees():
   assert plan(function, params, normal(2, 3)).pinned['a'][1] == {'debug_callback': 5}
 
 
-def test_outputs_and_inputs_stay():
+def test_inputs_and_outputs_are_kept():
   params = {'a': np.zeros((3, 4), np.float32)}
   found = plan(lambda p, x: x @ p['a'], params, normal(2, 3))
   assert found.removed == {}
   assert found.pinned == {'a': {0: {'an input': 3}, 1: {'an output': 4}}}
 
 
-def test_what_no_sum_reads_stays():
-  """As rows of a table that longer examples would read, and what training alone uses."""
+def test_indices_that_no_sum_reads_are_kept():
+  """Such as rows of a table that longer examples would read, and leaves for training alone."""
 
   def function(params, x):
     return jnp.tanh(x @ params['a'] + params['rows'][: x.shape[1]][None]) @ params['b']
@@ -107,7 +107,7 @@ def test_what_no_sum_reads_stays():
   np.testing.assert_allclose(small.function(small.params, x), function(params, x), atol=1e-5)
 
 
-def test_params_have_values():
+def test_params_must_have_values():
   params = {'a': jax.ShapeDtypeStruct((3, 4), jnp.float32)}
   with pytest.raises(ValueError, match='params must be arrays with values'):
     plan(lambda p, x: x @ p['a'], params, normal(2, 3))
@@ -115,15 +115,15 @@ def test_params_have_values():
     jax.jit(lambda p: plan(lambda p, x: x @ p['a'], p, normal(2, 3)))({'a': normal(3, 4)})
 
 
-def test_other_params_are_refused_by_name():
+def test_params_of_another_shape_are_refused_by_name():
   function, params = two_layers(jnp.tanh)
   small = shrink(function, params, normal(2, 3))
   with pytest.raises(ValueError, match=r"'a' of shape \(3, 5\) must be of shape \(3, 4\)"):
     small.function(params, normal(2, 3))
 
 
-def test_what_depends_on_the_batch_size_is_found_anew():
-  """A constant that it has a part in is not that of the examples, and pins come and go."""
+def test_constants_and_pins_that_depend_on_the_batch_size_are_found_anew():
+  """A constant may differ from that of the examples, and pins may appear."""
 
   def function(params, x):
     x = jnp.tanh(x @ params['a'] + params['s'][None]) * len(x)
@@ -135,19 +135,19 @@ def test_what_depends_on_the_batch_size_is_found_anew():
   assert small.params['a'].shape == (3, 4)
   x = normal(4, 3)
   np.testing.assert_allclose(small.function(small.params, x), function(params, x), atol=1e-5)
-  with pytest.raises(ValueError, match='shrink it with examples of these shapes'):
+  with pytest.raises(ValueError, match='call shrink with examples of these shapes'):
     small.function(small.params, normal(5, 3))
 
 
 def test_the_check_sees_a_difference(monkeypatch):
-  """Such as that of constants that are left out."""
+  """Such as the one left by constants that are not added."""
   function, params = two_layers(jnp.cos)
   monkeypatch.setattr(evaluate.Fold, 'add_to', lambda self, value: value)
   with pytest.raises(ValueError, match=r'differ by .*, where their spread is'):
     shrink(function, params, normal(2, 3))
 
 
-def test_shapes_do_for_examples():
+def test_examples_may_be_shapes():
   function, params = two_layers(jnp.cos)
   small = shrink(function, params, jax.ShapeDtypeStruct((2, 3), jnp.float32))
   assert small.params['a'].shape == (3, 4)

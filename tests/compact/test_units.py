@@ -1,4 +1,4 @@
-"""Small networks worked out by hand: what goes, what stays, and that the answers are the same."""
+"""Small networks worked out by hand: the units removed and kept, and unchanged outputs."""
 
 import jax
 import jax.numpy as jnp
@@ -28,7 +28,7 @@ def shapes(small):
 
 
 def agree(function, params, small, *inputs, close=1e-5):
-  """Answers and gradients of the smaller network are those of the whole one."""
+  """Checks that the smaller network has the outputs and gradients of the whole one."""
 
   def both(of, at):
     made, pull = jax.vjp(lambda p: of(p, *inputs), at)
@@ -52,7 +52,7 @@ def dense_params():
   return {'a': normal(3, 6), 'b': normal(6), 'c': normal(6, 2), 'd': normal(2)}
 
 
-def test_a_unit_without_weights_leaves_what_its_bias_makes():
+def test_a_unit_without_weights_leaves_a_constant_from_its_bias():
   params = dense_params()
   params['a'][:, [1, 4]] = 0
   params['b'][[1, 4]] = 0.7, -0.7  # one is 0.7 after the ReLU, the other 0
@@ -61,7 +61,7 @@ def test_a_unit_without_weights_leaves_what_its_bias_makes():
   agree(dense, params, small, normal(5, 3, seed=1))
 
 
-def test_a_unit_that_nobody_reads():
+def test_a_unit_that_nothing_reads_is_removed():
   params = dense_params()
   params['c'][2] = 0
   small = shrink(dense, params, normal(4, 3))
@@ -69,14 +69,14 @@ def test_a_unit_that_nobody_reads():
   agree(dense, params, small, normal(5, 3))
 
 
-def test_nothing_dead_nothing_gone():
+def test_nothing_is_removed_where_nothing_is_dead():
   params = dense_params()
   small = shrink(dense, params, normal(4, 3))
   assert small.plan.removed == {}
   assert small.params['a'] is params['a']
 
 
-def test_an_axis_keeps_one_index():
+def test_every_axis_keeps_at_least_one_index():
   params = dense_params()
   params['c'][:] = 0
   small = shrink(dense, params, normal(4, 3))
@@ -84,20 +84,20 @@ def test_an_axis_keeps_one_index():
   agree(dense, params, small, normal(5, 3))
 
 
-def test_what_only_a_removed_unit_read_goes_too():
+def test_a_unit_that_only_a_removed_unit_read_is_removed_too():
   def function(params, x):
     return jnp.tanh(jnp.tanh(x @ params['a']) @ params['b']) @ params['c']
 
   params = {'a': normal(3, 5), 'b': normal(5, 4), 'c': normal(4, 2)}
   params['b'][0, 1:] = 0  # unit 0 is read by unit 0 of the next layer alone,
-  params['c'][0] = 0  # which nobody reads
+  params['c'][0] = 0  # which nothing reads
   small = shrink(function, params, normal(4, 3))
   assert shapes(small) == {'a': (3, 4), 'b': (4, 3), 'c': (3, 2)}
   agree(function, params, small, normal(4, 3))
 
 
-def test_a_constant_that_what_stays_has_a_part_in_keeps_its_unit():
-  """Or the gradient of what stays would not be the masked network's."""
+def test_a_constant_that_depends_on_a_kept_parameter_keeps_its_unit():
+  """Otherwise the gradient of that parameter would not be the masked network's."""
 
   def function(params, x):
     return (params['s'][0] * jnp.tanh(x @ params['a'] + params['b'][None])) @ params['c']
@@ -132,7 +132,7 @@ def conv_net(params, x):
 
 
 def test_a_convolution_and_batch_norm_with_constants_of_both_signs():
-  """At borders the next layer reads less of the constant, which is kept by pattern."""
+  """At borders the next layer reads less of the constant, so what is added has a pattern."""
   params = {'a': normal(3, 3, 2, 6), 'n': norm_params(6), 'b': normal(3, 3, 6, 4)}
   params['a'][..., [0, 3, 5]] = 0
   params['n']['shift'][[0, 3, 5]] = 1.0, -1.0, 2.0
@@ -152,7 +152,7 @@ def test_another_size_of_image_has_its_own_border():
   agree(conv_net, params, small, normal(3, 5, 6, 2))
 
 
-def test_depthwise_convolutions_go_channel_by_channel():
+def test_depthwise_convolutions_lose_single_channels():
   def function(params, x):
     x = jax.nn.relu(conv(x, params['a']) + params['s'][None, None, None])
     x = jax.nn.relu(conv(x, params['d'], feature_group_count=4))
@@ -165,14 +165,14 @@ def test_depthwise_convolutions_go_channel_by_channel():
     'b': normal(1, 1, 4, 2),
   }
   params['a'][..., 1] = 0
-  params['s'][1] = 0.8  # whose border the depthwise convolution makes
+  params['s'][1] = 0.8  # to which the depthwise convolution gives a border
   params['d'][..., 2] = 0
   small = shrink(function, params, normal(2, 6, 6, 3))
   assert shapes(small) == {'a': (1, 1, 3, 2), 's': (2,), 'd': (3, 3, 1, 2), 'b': (1, 1, 2, 2)}
   agree(function, params, small, normal(3, 6, 6, 3))
 
 
-def test_grouped_convolutions_go_by_whole_groups():
+def test_grouped_convolutions_lose_whole_groups():
   def function(params, x):
     x = jax.nn.relu(conv(x, params['a']))
     x = jax.nn.relu(conv(x, params['g'], feature_group_count=3))
@@ -185,7 +185,7 @@ def test_grouped_convolutions_go_by_whole_groups():
   agree(function, params, small, normal(3, 5, 5, 2))
 
 
-def test_transposed_convolutions():
+def test_transposed_convolutions_lose_channels():
   def function(params, x):
     x = jax.nn.relu(conv(x, params['a']) + params['s'][None, None, None])
     x = jax.lax.conv_transpose(x, params['t'], (2, 2), 'SAME', dimension_numbers=NHWC)
@@ -213,7 +213,7 @@ def residual_params():
   return params
 
 
-def test_a_residual_stream_goes_together_or_not_at_all():
+def test_a_residual_stream_loses_a_feature_everywhere_or_nowhere():
   params = residual_params()
   params['in'][:, 2] = params['b1'][:, 2] = 0
   assert plan(residual, params, normal(1, 3)).removed == {}  # the second block still writes to it
@@ -232,7 +232,7 @@ def test_ties_name_all_slices_of_a_residual_stream():
   assert len(ties) == 5 + 4 + 4
 
 
-def test_flattened_channels_have_many_rows():
+def test_a_flattened_channel_has_many_rows():
   def function(params, x):
     x = jax.nn.relu(conv(x, params['a']))
     return x.reshape(len(x), -1) @ params['b']
@@ -245,7 +245,7 @@ def test_flattened_channels_have_many_rows():
   agree(function, params, small, normal(5, 4, 4, 2))
 
 
-def test_concatenated_and_split_values():
+def test_concatenated_and_split_values_lose_units():
   def function(params, x):
     both = jnp.concatenate([jnp.tanh(x @ params['a']), jnp.tanh(x @ params['b'])], -1)
     left, right = jnp.split(both @ params['c'], 2, -1)
@@ -253,13 +253,13 @@ def test_concatenated_and_split_values():
 
   params = {'a': normal(3, 4), 'b': normal(3, 5), 'c': normal(9, 8), 'd': normal(4, 2)}
   params['a'][:, 0] = params['b'][:, 3] = 0
-  params['c'][:, 2] = 0  # half of a gated unit, whose other half is 6
+  params['c'][:, 2] = 0  # half of a gated unit; the other half is 6
   small = shrink(function, params, normal(2, 3))
   assert shapes(small) == {'a': (3, 3), 'b': (3, 4), 'c': (7, 6), 'd': (3, 2)}
   agree(function, params, small, normal(4, 3))
 
 
-def test_pooling_and_padding():
+def test_pooled_and_padded_channels_are_removed():
   def function(params, x):
     x = jax.nn.relu(conv(x, params['a']) + params['s'][None, None, None])
     x = jax.lax.reduce_window(x, -jnp.inf, jax.lax.max, (1, 2, 2, 1), (1, 2, 2, 1), 'VALID')
@@ -284,15 +284,15 @@ def attention(params, x):
 
 def test_attention_loses_heads_and_features_of_all_heads():
   params = {name: normal(6, 4, 3, seed=ord(name)) for name in 'qkv'} | {'o': normal(4, 3, 6)}
-  params['o'][1] = 0  # nobody reads head 1
+  params['o'][1] = 0  # nothing reads head 1
   params['v'][:, :, 2] = 0  # the last feature of every value
-  params['k'][:, :, 0] = 0  # the first of every key
+  params['k'][:, :, 0] = 0  # the first feature of every key
   small = shrink(attention, params, normal(2, 5, 6))
   assert shapes(small) == {'q': (6, 3, 2), 'k': (6, 3, 2), 'v': (6, 3, 2), 'o': (3, 2, 6)}
   agree(attention, params, small, normal(3, 7, 6))
 
 
-def test_heads_of_one_matrix_go_whole():
+def test_heads_in_one_matrix_are_removed_whole():
   def function(params, x):
     q, k, v = (jnp.split(x @ params['qkv'], 3, -1)[i].reshape(*x.shape[:2], 4, 3) for i in range(3))
     weights = jax.nn.softmax(jnp.einsum('bqhk,bthk->bhqt', q, k))
@@ -320,7 +320,7 @@ def test_embeddings_lose_features():
   )
 
 
-def test_layers_of_a_scan_lose_what_is_dead_in_all():
+def test_layers_of_a_scan_lose_units_that_are_dead_in_all():
   def function(params, x):
     def layer(x, p):
       return x + jax.nn.relu(x @ p['a'] + p['s'][None]) @ p['b'], None
@@ -329,16 +329,16 @@ def test_layers_of_a_scan_lose_what_is_dead_in_all():
 
   layers = {'a': normal(3, 4, 6), 's': normal(3, 6), 'b': normal(3, 6, 4)}
   params = {'in': normal(2, 4), 'layers': layers, 'out': normal(4, 2)}
-  layers['a'][:, :, 0] = layers['s'][:, 0] = 0  # in all of three
+  layers['a'][:, :, 0] = layers['s'][:, 0] = 0  # in all three layers
   layers['b'][:, 1] = 0
-  layers['b'][0, 2] = 0  # in one alone
+  layers['b'][0, 2] = 0  # in one layer alone
   small = shrink(function, params, normal(2, 2))
   assert shapes(small)['layers'] == {'a': (3, 4, 4), 's': (3, 4), 'b': (3, 4, 4)}
   agree(function, params, small, normal(5, 2))
 
 
-def test_functions_within():
-  """What is compiled, computed again or has a derivative of its own is followed into."""
+def test_inner_functions_are_followed():
+  """Those compiled, rematerialised, or with a derivative of their own."""
 
   @jax.custom_jvp
   def twice(x):
@@ -346,7 +346,7 @@ def test_functions_within():
 
   @twice.defjvp
   def _(primals, tangents):
-    return twice(*primals), 5 * tangents[0]  # which is not 2, so that one sees it
+    return twice(*primals), 5 * tangents[0]  # not 2, so that its use shows
 
   def function(params, x):
     layer = jax.checkpoint(jax.jit(lambda x: twice(jnp.tanh(x @ params['a']))))
@@ -359,7 +359,7 @@ def test_functions_within():
   agree(function, params, small, normal(4, 3))
 
 
-def test_the_derivative_of_relu_at_zero_stays():
+def test_the_derivative_of_relu_at_zero_is_kept():
   """It is 0, where that of a maximum would be a half."""
   params = dense_params()
   params['a'][:, [1, 3]] = 0
@@ -370,7 +370,7 @@ def test_the_derivative_of_relu_at_zero_stays():
   agree(dense, params, small, x)
 
 
-def test_compiled_mapped_and_trained_further():
+def test_the_smaller_function_is_compiled_and_mapped():
   params = dense_params()
   params['a'][:, 1] = 0
   params['b'][1] = 1.0
@@ -384,12 +384,12 @@ def test_compiled_mapped_and_trained_further():
   np.testing.assert_allclose(each, dense(params, x), atol=1e-5)
 
 
-def test_derivatives_of_derivatives():
+def test_second_derivatives_are_the_whole_networks():
   params = dense_params()
   params['a'][:, 1] = 0
   small, x = shrink(dense, params, normal(4, 3)), normal(7, 3)
 
-  along = jax.tree.map(np.copy, params)  # what went is not trained
+  along = jax.tree.map(np.copy, params)  # removed entries are not trained
   along['b'][1] = along['c'][1] = 0
 
   def second(of, at, along):
@@ -401,7 +401,7 @@ def test_derivatives_of_derivatives():
   jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-3), found, wanted)
 
 
-def test_a_kept_weight_may_change():
+def test_a_kept_weight_may_be_trained_further():
   params = dense_params()
   params['a'][:, 1] = 0
   params['b'][1] = 1.0
@@ -412,5 +412,5 @@ def test_a_kept_weight_may_change():
   np.testing.assert_allclose(found, dense(changed, x), atol=1e-5)
 
 
-def test_it_is_in_the_index():
+def test_compact_is_in_the_public_index():
   assert sparsejax.compact.shrink is shrink

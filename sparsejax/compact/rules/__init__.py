@@ -1,1 +1,1 @@
-"""What each primitive does with indices, with constants, and with smaller values."""
+"""A rule for each primitive: the indices it ties, the values it fixes, its smaller form."""

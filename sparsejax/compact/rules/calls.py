@@ -1,12 +1,11 @@
-"""Programs within a program: calls that have a derivative of their own, and scans over layers."""
+"""Programs within a program: calls with their own derivative, and scans over layers."""
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from sparsejax.compact.rules.rule import Rule, pin_all
-from sparsejax.compact.trace import known as known_of
-from sparsejax.compact.trace.known import Known
+from sparsejax.compact.trace.known import Known, join, unknown
 
 
 def call_axes(graph, eqn, ins):
@@ -21,12 +20,12 @@ def call_axes(graph, eqn, ins):
 
 def call_known(constants, eqn, ins):
   if eqn.inner is None:
-    return [known_of.unknown(shape) for shape in eqn.made]
+    return [unknown(shape) for shape in eqn.out_shapes]
   return constants.run(eqn.inner, ins)
 
 
 def call(small, eqn, values):
-  """Computes a call, and leaves it the derivative that it has."""
+  """Evaluates a custom_jvp call, with its own derivative."""
   if eqn.inner is None:
     return eqn.bind(values)
 
@@ -52,7 +51,7 @@ def _parts(eqn, ins):
 
 
 def scan_axes(graph, eqn, ins):
-  """Layers of one scan have one set of axes: what goes, goes from all of them."""
+  """Follows the body once: all layers share its axes, so an index is removed from all or none."""
   consts, carried, rest = _parts(eqn, ins)
   for axes in rest:
     graph.labels.pin(axes[0], eqn.name)
@@ -66,23 +65,23 @@ def scan_axes(graph, eqn, ins):
 
 def scan_known(constants, eqn, ins):
   consts, carried, rest = _parts(eqn, ins)
-  turns = [_any_turn(one) for one in rest]
+  steps = [_any_step(one) for one in rest]
   while True:
-    outs = constants.run(eqn.inner, [*consts, *carried, *turns])
-    joined = [known_of.join(*pair) for pair in zip(carried, outs, strict=False)]
+    outs = constants.run(eqn.inner, [*consts, *carried, *steps])
+    joined = [join(*pair) for pair in zip(carried, outs, strict=False)]
     if all(np.array_equal(*_varying(*pair)) for pair in zip(joined, carried, strict=True)):
       break
     carried = joined
-  made = [_stacked(out, eqn.params['length']) for out in outs[len(carried) :]]
-  return [*carried, *made]
+  stacked = [_stacked(out, eqn.params['length']) for out in outs[len(carried) :]]
+  return [*carried, *stacked]
 
 
 def _varying(one: Known, other: Known):
   return np.broadcast_arrays(one.varies, other.varies)
 
 
-def _any_turn(one: Known) -> Known:
-  """What a turn gets, whichever it is."""
+def _any_step(one: Known) -> Known:
+  """Returns what is known of a scanned input at every step."""
   value = one.value[:1]
   varies = (one.varies | (one.value != value)).any(0)
   return Known(value[0], varies, one.shape[1:])
@@ -101,8 +100,8 @@ def scan(small, eqn, values):
 
   carried = [jnp.asarray(value) for value in carried]
   settings = {name: eqn.params[name] for name in ('length', 'reverse', 'unroll')}
-  carried, made = jax.lax.scan(body, carried, rest, **settings)
-  return [*carried, *made]
+  carried, stacked = jax.lax.scan(body, carried, rest, **settings)
+  return [*carried, *stacked]
 
 
 RULES = {

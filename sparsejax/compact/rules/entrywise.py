@@ -1,30 +1,29 @@
-"""What works entry by entry: an index of what comes out is the same index of all that goes in."""
+"""Elementwise primitives: an index of the output is the same index of every input."""
 
 from collections.abc import Callable
 
 import numpy as np
 
 from sparsejax.compact.rules.rule import Rule, pin_all
-from sparsejax.compact.trace import known as known_of
-from sparsejax.compact.trace.known import Known, zeros
+from sparsejax.compact.trace.known import Known, unknown, zeros
 from sparsejax.sparsity.program.rules.primitives import ELEMENTWISE
 
-# What changes shapes of bits, draws numbers, or is tied to a mesh of devices.
-NOT_HERE = """
+# Primitives that reinterpret bits, draw random numbers, or depend on a mesh of devices.
+EXCLUDED = """
 bitcast_convert_type device_put layout_constraint mesh_cast pbroadcast pvary random_gamma reshard
 sharding_constraint
 """
 
 
 def axes(graph, eqn, ins):
-  if len(eqn.made) > 1:
-    return ins if eqn.shapes == eqn.made else pin_all(graph, eqn, ins)
-  [shape] = eqn.made
-  if not all(_fits(of, shape) for of in eqn.shapes):
+  if len(eqn.out_shapes) > 1:
+    return ins if eqn.in_shapes == eqn.out_shapes else pin_all(graph, eqn, ins)
+  [shape] = eqn.out_shapes
+  if not all(_fits(one, shape) for one in eqn.in_shapes):
     return pin_all(graph, eqn, ins)
   out = graph.labels.axes(shape)
   for axes in ins:
-    for mine, other in zip(out, axes, strict=False):  # a scalar has none
+    for mine, other in zip(out, axes, strict=False):  # a scalar has no axes
       if len(mine) == len(other):
         graph.labels.union(mine, other)
       else:
@@ -32,26 +31,27 @@ def axes(graph, eqn, ins):
   return [out]
 
 
-def _fits(of, shape) -> bool:
-  """Whether an operand is as large as what comes out, or repeated along axes of size 1."""
-  return not of or (
-    len(of) == len(shape) and all(n in (1, size) for n, size in zip(of, shape, strict=True))
+def _fits(operand, shape) -> bool:
+  """Returns whether an operand's shape is the output's, has size 1 instead, or is a scalar's."""
+  return not operand or (
+    len(operand) == len(shape)
+    and all(n in (1, size) for n, size in zip(operand, shape, strict=True))
   )
 
 
 def known(constants, eqn, ins):
   del constants
-  if len(eqn.made) > 1:
-    return list(ins) if eqn.shapes == eqn.made else [known_of.unknown(s) for s in eqn.made]
-  [shape] = eqn.made
-  if not all(_fits(of, shape) for of in eqn.shapes):
-    return [known_of.unknown(shape)]
-  ins = [_of_rank(one, len(shape)) for one in ins]
+  if len(eqn.out_shapes) > 1:
+    return list(ins) if eqn.in_shapes == eqn.out_shapes else [unknown(s) for s in eqn.out_shapes]
+  [shape] = eqn.out_shapes
+  if not all(_fits(one, shape) for one in eqn.in_shapes):
+    return [unknown(shape)]
+  ins = [_with_rank(one, len(shape)) for one in ins]
   varies = VARIES.get(eqn.name, _any_varies)(ins)
   if varies.all():
     return [zeros(varies, shape)]
   values = [one.fixed_part() for one in ins]
-  if eqn.name == 'div':  # 1 stands for what is not known, of which 0 would make no number
+  if eqn.name == 'div':  # unknown divisors count as 1: 0 would give NaN
     values[1] = np.where(ins[1].varies, np.ones((), values[1].dtype), values[1])
   arrays = np.broadcast_arrays(*values)
   if eqn.name in NUMPY:
@@ -62,7 +62,7 @@ def known(constants, eqn, ins):
   return [Known(np.asarray(value), varies, shape)]
 
 
-# What most programs are made of, without a compiler's quarter of a second for each shape.
+# The commonest primitives in NumPy: compiling one takes a quarter of a second for each shape.
 NUMPY: dict[str, Callable[..., np.ndarray]] = {
   'abs': lambda p, x: np.abs(x),
   'add': lambda p, x, y: x + y,
@@ -75,7 +75,7 @@ NUMPY: dict[str, Callable[..., np.ndarray]] = {
   'mul': lambda p, x, y: x * y,
   'neg': lambda p, x: -x,
   'rsqrt': lambda p, x: (1 / np.sqrt(x)).astype(x.dtype),
-  'select_n': lambda p, which, *cases: np.choose(which.astype(np.int32), cases),
+  'select_n': lambda p, selector, *cases: np.choose(selector.astype(np.int32), cases),
   'sqrt': lambda p, x: np.sqrt(x),
   'square': lambda p, x: x * x,
   'stop_gradient': lambda p, x: x,
@@ -84,8 +84,8 @@ NUMPY: dict[str, Callable[..., np.ndarray]] = {
 }
 
 
-def _of_rank(one: Known, rank: int) -> Known:
-  """A scalar as if it had been broadcast."""
+def _with_rank(one: Known, rank: int) -> Known:
+  """Returns a scalar as a known value of the given rank, with every axis of size 1."""
   if one.value.ndim == rank:
     return one
   return Known(*(x.reshape((1,) * rank) for x in (one.value, one.varies)), (1,) * rank)
@@ -98,28 +98,33 @@ def _any_varies(ins):
   return varies
 
 
-def _of_product(ins):
-  """Nothing varies that is multiplied by zero."""
+def _product_varies(ins):
+  """A product is known to be zero wherever a factor is."""
   one, other = ins
-  return (one.varies & other.maybe()) | (other.varies & one.maybe())
+  return (one.varies & other.maybe_nonzero()) | (other.varies & one.maybe_nonzero())
 
 
-def _of_quotient(ins):
-  """Nothing varies of zero that is divided."""
+def _quotient_varies(ins):
+  """A quotient is known to be zero wherever its dividend is."""
   one, other = ins
-  return one.varies | (other.varies & one.maybe())
+  return one.varies | (other.varies & one.maybe_nonzero())
 
 
-def _of_choice(ins):
-  """Of several the one that is chosen, where that is known."""
-  which, *cases = ins
-  if not which.is_fixed:
+def _choice_varies(ins):
+  """A selection varies where the selected case does, if the selector is known."""
+  selector, *cases = ins
+  if not selector.is_fixed:
     return _any_varies(ins)
   varies = cases[0].varies
   for i, case in enumerate(cases[1:], start=1):
-    varies = np.where(which.value == i, case.varies, varies)
+    varies = np.where(selector.value == i, case.varies, varies)
   return varies
 
 
-VARIES = {'mul': _of_product, 'div': _of_quotient, 'select_n': _of_choice, 'and': _of_product}
-RULES = {name: Rule(axes, known) for name in {*ELEMENTWISE.split(), 'copy_p'} - {*NOT_HERE.split()}}
+VARIES = {
+  'mul': _product_varies,
+  'div': _quotient_varies,
+  'select_n': _choice_varies,
+  'and': _product_varies,
+}
+RULES = {name: Rule(axes, known) for name in {*ELEMENTWISE.split(), 'copy_p'} - {*EXCLUDED.split()}}

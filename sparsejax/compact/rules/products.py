@@ -1,12 +1,11 @@
-"""Products: what is summed over goes where nothing comes of it; what goes on stays as it is."""
+"""Contractions and convolutions: a summed index can be removed where it contributes nothing."""
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from sparsejax.compact.rules.rule import Rule, pin_all
-from sparsejax.compact.trace import known as known_of
-from sparsejax.compact.trace.known import Known, collapse, spread, zeros
+from sparsejax.compact.trace.known import Known, collapse, rounded, spread, unknown, zeros
 
 # Dot
 
@@ -20,31 +19,31 @@ def dot_axes(graph, eqn, ins):
   for a, b in (*zip(*summed, strict=True), *zip(*pairs, strict=True)):
     graph.labels.union(left[a], right[b])
   graph.sums(eqn, summed, ins)
-  goes_on = [
+  free = [
     [axes[i] for i in _free(len(axes), contracted, paired)]
     for axes, contracted, paired in zip(ins, summed, pairs, strict=True)
   ]
-  return [[*(left[a] for a in pairs[0]), *goes_on[0], *goes_on[1]]]
+  return [[*(left[a] for a in pairs[0]), *free[0], *free[1]]]
 
 
 def dot_known(constants, eqn, ins):
   del constants
-  maybe, varies = [one.maybe() for one in ins], [one.varies for one in ins]
-  counts = _summed(eqn, ins, varies[0], maybe[1]) + _summed(eqn, ins, maybe[0], varies[1])
+  nonzero, varies = [one.maybe_nonzero() for one in ins], [one.varies for one in ins]
+  counts = _contract(eqn, ins, varies[0], nonzero[1]) + _contract(eqn, ins, nonzero[0], varies[1])
   varies, dtype = counts > 0, _dtype(eqn, ins)
   parts = [one.fixed_part() for one in ins]
   if varies.all() or not all(part.any() for part in parts):
-    return [zeros(varies, eqn.made[0], dtype)]
-  value = _summed(eqn, ins, *parts).astype(dtype)
-  return [Known(value, varies, eqn.made[0])]
+    return [zeros(varies, eqn.out_shapes[0], dtype)]
+  value = _contract(eqn, ins, *parts).astype(dtype)
+  return [Known(value, varies, eqn.out_shapes[0])]
 
 
 def _dtype(eqn, ins):
   return eqn.params.get('preferred_element_type') or np.result_type(*[one.value for one in ins])
 
 
-def _summed(eqn, ins, *arrays):
-  """The product of what is known; axes that go on keep the size 1 where they have it."""
+def _contract(eqn, ins, *arrays):
+  """Contracts two arrays as the equation does; free axes of size 1 keep size 1."""
   (summed, pairs), letters = eqn.params['dimension_numbers'], iter(range(52))
   names = [[0] * len(one.shape) for one in ins]
   for axes in (summed, pairs):
@@ -69,20 +68,20 @@ def conv_axes(graph, eqn, ins):
   if eqn.params['batch_group_count'] > 1:
     return pin_all(graph, eqn, ins)
   (image, kernel), labels = ins, graph.labels
-  (to, of, *window), (example, channel, *space) = numbers.rhs_spec, numbers.lhs_spec
-  for axes, places in ((image, space), (kernel, window)):
-    labels.pin_axes([axes[i] for i in places], eqn.name)
-  out = labels.axes(eqn.made[0])
+  (outputs, inputs, *window), (batch, channel, *space) = numbers.rhs_spec, numbers.lhs_spec
+  for axes, spatial in ((image, space), (kernel, window)):
+    labels.pin_axes([axes[i] for i in spatial], eqn.name)
+  out = labels.axes(eqn.out_shapes[0])
   labels.pin_axes([out[i] for i in numbers.out_spec[2:]], eqn.name)
-  out[numbers.out_spec[0]] = image[example]
-  out[numbers.out_spec[1]] = kernel[to]
+  out[numbers.out_spec[0]] = image[batch]
+  out[numbers.out_spec[1]] = kernel[outputs]
   if groups == 1:
-    labels.union(image[channel], kernel[of])
-    graph.sums(eqn, ((channel,), (of,)), ins)
+    labels.union(image[channel], kernel[inputs])
+    graph.sums(eqn, ((channel,), (inputs,)), ins)
     return [out]
-  labels.pin(kernel[of], eqn.name)
-  read, made = (axis.reshape(groups, -1) for axis in (image[channel], kernel[to]))
-  for column in (*read.T, *made.T):  # a group goes whole, with all that it reads and makes
+  labels.pin(kernel[inputs], eqn.name)
+  read, made = (axis.reshape(groups, -1) for axis in (image[channel], kernel[outputs]))
+  for column in (*read.T, *made.T):  # a group is removed whole, inputs and outputs
     labels.union(read[:, 0], column)
   return [out]
 
@@ -90,29 +89,29 @@ def conv_axes(graph, eqn, ins):
 def conv_known(constants, eqn, ins):
   del constants
   if eqn.params['batch_group_count'] > 1:
-    return [known_of.unknown(eqn.made[0])]
+    return [unknown(eqn.out_shapes[0])]
   (image, kernel), numbers = ins, eqn.params['dimension_numbers']
-  there = [
-    _by_channel(eqn, image.varies, kernel.maybe()),
-    _by_channel(eqn, image.maybe(), kernel.varies),
+  varying = [
+    _by_channel(eqn, image.varies, kernel.maybe_nonzero()),
+    _by_channel(eqn, image.maybe_nonzero(), kernel.varies),
   ]
-  shape = [1] * len(eqn.made[0])
+  shape = [1] * len(eqn.out_shapes[0])
   shape[numbers.out_spec[1]] = -1
-  varies = (there[0] | there[1]).reshape(shape)
+  varies = (varying[0] | varying[1]).reshape(shape)
   parts = [one.fixed_part() for one in ins]
   dtype = _dtype(eqn, ins)
   if varies.all() or not all(part.any() for part in parts):
-    return [zeros(varies, eqn.made[0], dtype)]
-  return [known_of.rounded(Known(convolved(eqn, ins, *parts), varies, eqn.made[0]))]
+    return [zeros(varies, eqn.out_shapes[0], dtype)]
+  return [rounded(Known(convolved(eqn, ins, *parts), varies, eqn.out_shapes[0]))]
 
 
 def _by_channel(eqn, image, kernel):
-  """For each channel that is made whether any is read of which both have something."""
+  """Returns, for each output channel, whether it reads an entry where both arrays are true."""
   numbers, groups = eqn.params['dimension_numbers'], eqn.params['feature_group_count']
-  (to, of, *window), (example, _, *space) = numbers.rhs_spec, numbers.lhs_spec
-  made, each = eqn.shapes[1][to], eqn.shapes[1][of]
-  read = np.broadcast_to(collapse(image, [example, *space]).reshape(-1), (groups * each,))
-  pairs = collapse(kernel, window).transpose([*window, of, to])
+  (outputs, inputs, *window), (batch, _, *space) = numbers.rhs_spec, numbers.lhs_spec
+  made, each = eqn.in_shapes[1][outputs], eqn.in_shapes[1][inputs]
+  read = np.broadcast_to(collapse(image, [batch, *space]).reshape(-1), (groups * each,))
+  pairs = collapse(kernel, window).transpose([*window, inputs, outputs])
   pairs = pairs.reshape(pairs.shape[-2:])
   pairs = np.broadcast_to(pairs, (each, made)).reshape(each, groups, made // groups)
   counts = np.einsum(
@@ -122,7 +121,7 @@ def _by_channel(eqn, image, kernel):
 
 
 def convolved(eqn, ins, image, kernel):
-  """Returns the convolution of what is known, for one example where all are the same."""
+  """Returns the convolution of two arrays; a batch axis of size 1 keeps size 1."""
   numbers = eqn.params['dimension_numbers']
   image = spread(image, ins[0].shape, numbers.lhs_spec[1:])
   kernel = np.broadcast_to(kernel, ins[1].shape)
@@ -134,15 +133,15 @@ def convolved(eqn, ins, image, kernel):
 def conv(small, eqn, values):
   numbers, groups = eqn.params['dimension_numbers'], eqn.params['feature_group_count']
   if groups > 1:
-    each = eqn.shapes[1][numbers.rhs_spec[1]]
+    each = eqn.in_shapes[1][numbers.rhs_spec[1]]
     groups = values[0].shape[numbers.lhs_spec[1]] // each
   return eqn.bind(values, feature_group_count=groups)
 
 
 def product(eqn, ins, *arrays):
-  """Returns the product of two arrays of what is known, by whichever primitive it is."""
+  """Returns the product of two arrays by the equation's primitive."""
   if eqn.name == 'dot_general':
-    return _summed(eqn, ins, *arrays)
+    return _contract(eqn, ins, *arrays)
   return convolved(eqn, ins, *arrays)
 
 

@@ -1,14 +1,13 @@
-"""What makes one number of several along an axis: a sum can do without zeros, others need all."""
+"""Reductions: a sum does not need its zeros, while every other reduction needs all entries."""
 
 import numpy as np
 
 from sparsejax.compact.rules.rule import Rule
-from sparsejax.compact.trace import known as known_of
-from sparsejax.compact.trace.known import Known, collapse, spread
+from sparsejax.compact.trace.known import Known, collapse, rounded, spread, zeros
 
 
-def _without(axes, gone):
-  return [labels for i, labels in enumerate(axes) if i not in gone]
+def _without(axes, reduced):
+  return [labels for i, labels in enumerate(axes) if i not in reduced]
 
 
 def sum_axes(graph, eqn, ins):
@@ -24,15 +23,15 @@ def reduce_axes(graph, eqn, ins):
 
 def reduce_known(constants, eqn, ins):
   del constants
-  [one], gone = ins, tuple(eqn.params['axes'])
-  varies = one.varies.any(gone)
+  [one], reduced = ins, tuple(eqn.params['axes'])
+  varies = one.varies.any(reduced)
   if varies.all():
-    return [known_of.zeros(varies, eqn.made[0])]
-  value = _bound(eqn, spread(one.value, one.shape, gone))
-  return [Known(value, varies, eqn.made[0])]
+    return [zeros(varies, eqn.out_shapes[0])]
+  value = _evaluate(eqn, spread(one.value, one.shape, reduced))
+  return [Known(value, varies, eqn.out_shapes[0])]
 
 
-def _bound(eqn, array):
+def _evaluate(eqn, array):
   [value] = eqn.bind([array])
   return np.asarray(value)
 
@@ -42,7 +41,7 @@ def _bound(eqn, array):
 
 def _windowed(eqn):
   p = eqn.params
-  plain = zip(
+  settings = zip(
     p['window_dimensions'],
     p['window_strides'],
     p['padding'],
@@ -50,14 +49,14 @@ def _windowed(eqn):
     p['window_dilation'],
     strict=True,
   )
-  return [i for i, one in enumerate(plain) if tuple(one) != (1, 1, (0, 0), 1, 1)]
+  return [i for i, one in enumerate(settings) if tuple(one) != (1, 1, (0, 0), 1, 1)]
 
 
 def window_axes(graph, eqn, ins):
   windowed = _windowed(eqn)
   for i in windowed:
     graph.labels.pin(ins[0][i], eqn.name)
-  sizes = zip(ins[0], eqn.made[0], strict=True)
+  sizes = zip(ins[0], eqn.out_shapes[0], strict=True)
   return [
     [graph.labels.pinned(n, eqn.name) if i in windowed else a for i, (a, n) in enumerate(sizes)]
   ]
@@ -68,16 +67,16 @@ def window_known(constants, eqn, ins):
   [one], windowed = ins, _windowed(eqn)
   varies = collapse(one.varies, windowed)
   if varies.all():
-    return [known_of.zeros(varies, eqn.made[0])]
-  value = _bound(eqn, spread(one.value, one.shape, windowed))
-  return [known_of.rounded(Known(value, varies, eqn.made[0]))]
+    return [zeros(varies, eqn.out_shapes[0])]
+  value = _evaluate(eqn, spread(one.value, one.shape, windowed))
+  return [rounded(Known(value, varies, eqn.out_shapes[0]))]
 
 
 # Along an axis
 
 
 def along_axes(graph, eqn, ins):
-  """Of what runs along an axis, or sorts along it, the others go on as they are."""
+  """Pins the axis that a cumulative operation or a sort runs along; other axes pass through."""
   along = eqn.params['axis' if 'axis' in eqn.params else 'dimension']
   for axes in ins:
     graph.labels.pin(axes[along], eqn.name)

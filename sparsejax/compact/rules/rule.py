@@ -1,4 +1,4 @@
-"""The three things that a rule knows of a primitive, and what it works with."""
+"""What a rule says about a primitive, and the interfaces it uses."""
 
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple, Protocol
@@ -12,74 +12,73 @@ from sparsejax.compact.trace.labels import Axes, Labels
 
 
 class Graph(Protocol):
-  """What ties labels, as it follows a program."""
+  """Ties labels while it follows a program."""
 
   labels: Labels
 
   def sums(self, eqn: Equation, axes: Sequence[Sequence[int]], ins: Sequence[Axes]) -> None:
-    """Notes that an equation sums over axes of each operand, those of several pair by pair."""
+    """Notes that an equation sums over these axes of each operand, paired in order."""
 
   def run(self, program: Program, ins: Sequence[Axes], *, strict: bool = False) -> list[Axes]:
-    """Follows another program; strict where its sums have to keep what they read."""
+    """Follows an inner program; if strict, its sums must keep every index they read."""
 
 
 class Constants(Protocol):
-  """What finds constants, as it follows a program."""
+  """Finds known values while it follows a program."""
 
   def run(self, program: Program, ins: Sequence[Known]) -> list[Known]: ...
 
 
 class Small(Protocol):
-  """What computes with smaller values, as it follows a program."""
+  """Evaluates a program on smaller values."""
 
   def kept(self, labels: np.ndarray) -> np.ndarray:
-    """Returns which positions along an axis stay."""
+    """Returns the positions along an axis that are kept."""
 
   def axes(self, value: int) -> Axes:
-    """Returns the labels of a value."""
+    """Returns the labels of each axis of a value."""
 
   def sizes(self, value: int) -> tuple[int, ...]:
-    """Returns the shape of a value that has become smaller."""
+    """Returns the shape of a value without its removed indices."""
 
   def run(self, program: Program, values: Sequence[Any]) -> list[Any]: ...
 
 
 def _nothing_known(constants: Constants, eqn: Equation, ins: Sequence[Known]) -> list[Known]:
   del constants, ins
-  return [known.unknown(shape) for shape in eqn.made]
+  return [known.unknown(shape) for shape in eqn.out_shapes]
 
 
-def as_it_is(small: Small, eqn: Equation, values: Sequence[Any]) -> list[Any]:
-  """Computes what needs no change for smaller values."""
+def unchanged(small: Small, eqn: Equation, values: Sequence[Any]) -> list[Any]:
+  """Evaluates a primitive whose parameters do not depend on the sizes of its inputs."""
   del small
   return eqn.bind(values)
 
 
 class Rule(NamedTuple):
-  """What is known of a primitive.
+  """How a primitive is handled.
 
   Attributes:
-    axes: labels of what goes in -> labels of what comes out, tying and pinning some.
-    known: what is known of what goes in -> of what comes out.
-    evaluate: smaller values -> smaller values.
+    axes: returns the labels of the outputs from those of the inputs, tying and pinning some.
+    known: returns the known outputs from the known inputs.
+    evaluate: returns the smaller outputs from the smaller inputs.
   """
 
   axes: Callable[[Graph, Equation, list[Axes]], list[Axes]]
   known: Callable[[Constants, Equation, list[Known]], list[Known]] = _nothing_known
-  evaluate: Callable[[Small, Equation, Sequence[Any]], list[Any]] = as_it_is
+  evaluate: Callable[[Small, Equation, Sequence[Any]], list[Any]] = unchanged
 
 
 def pin_all(graph: Graph, eqn: Equation, ins: Sequence[Axes]) -> list[Axes]:
-  """Keeps whatever a primitive touches that nobody knows."""
+  """Pins every axis of an equation's inputs and outputs, as for an unknown primitive."""
   for axes in ins:
     graph.labels.pin_axes(axes, eqn.name)
-  return [graph.labels.axes(shape, eqn.name) for shape in eqn.made]
+  return [graph.labels.axes(shape, eqn.name) for shape in eqn.out_shapes]
 
 
 UNKNOWN = Rule(pin_all)
 
 
-def exactly(eqn: Equation, ins: Sequence[Known]) -> list[Known]:
-  """Computes what no input can change."""
-  made = eqn.bind([known.full() for known in ins])
-  return [known.of(value) for value in made]
+def evaluate_known(eqn: Equation, ins: Sequence[Known]) -> list[Known]:
+  """Evaluates an equation whose inputs are all known."""
+  return [known.from_array(value) for value in eqn.bind([one.full() for one in ins])]

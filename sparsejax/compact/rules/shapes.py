@@ -1,22 +1,21 @@
-"""What gives numbers other places: an index goes where its numbers go."""
+"""Primitives that only move entries: an index moves with its entries."""
 
 import math
 
 import numpy as np
 
-from sparsejax.compact.rules.rule import Rule, exactly
-from sparsejax.compact.trace import known as known_of
-from sparsejax.compact.trace.known import Known, spread
+from sparsejax.compact.rules.rule import Rule, evaluate_known
+from sparsejax.compact.trace.known import Known, compressed, spread, unknown
 from sparsejax.sparsity.program.rules.shapes import matching_axes
 
 
-def _of_both(function):
-  """A rule for constants of what moves numbers: it moves where they vary alike."""
+def _moving(function):
+  """Returns a rule for known values that moves the entries and whether they vary alike."""
 
   def known(constants, eqn, ins):
     del constants
     moved = [function(eqn, array, ins[0].shape) for array in (ins[0].value, ins[0].varies)]
-    return [Known(*moved, eqn.made[0])]
+    return [Known(*moved, eqn.out_shapes[0])]
 
   return known
 
@@ -25,7 +24,7 @@ def _of_both(function):
 
 
 def broadcast_axes(graph, eqn, ins):
-  out = graph.labels.axes(eqn.made[0])
+  out = graph.labels.axes(eqn.out_shapes[0])
   for labels, place in zip(ins[0], eqn.params['broadcast_dimensions'], strict=True):
     if len(labels) == len(out[place]):
       out[place] = labels
@@ -36,7 +35,7 @@ def broadcast_axes(graph, eqn, ins):
 
 def _broadcast(eqn, array, shape):
   del shape
-  sizes = [1] * len(eqn.made[0])
+  sizes = [1] * len(eqn.out_shapes[0])
   for size, place in zip(array.shape, eqn.params['broadcast_dimensions'], strict=True):
     sizes[place] = size
   return array.reshape(sizes)
@@ -55,23 +54,23 @@ def transpose_axes(graph, eqn, ins):
 
 
 def squeeze_axes(graph, eqn, ins):
-  gone = eqn.params['dimensions']
-  for i in gone:
+  squeezed = eqn.params['dimensions']
+  for i in squeezed:
     graph.labels.pin(ins[0][i], eqn.name)
-  return [[labels for i, labels in enumerate(ins[0]) if i not in gone]]
+  return [[labels for i, labels in enumerate(ins[0]) if i not in squeezed]]
 
 
 def reverse_axes(graph, eqn, ins):
   del graph
-  turned = eqn.params['dimensions']
-  return [[labels[::-1] if i in turned else labels for i, labels in enumerate(ins[0])]]
+  flipped = eqn.params['dimensions']
+  return [[labels[::-1] if i in flipped else labels for i, labels in enumerate(ins[0])]]
 
 
 # Reshape
 
 
 def reshape_axes(graph, eqn, ins):
-  [old], [new], labels = eqn.shapes, eqn.made, graph.labels
+  [old], [new], labels = eqn.in_shapes, eqn.out_shapes, graph.labels
   if eqn.params.get('dimensions') is not None:
     labels.pin_axes(ins[0], eqn.name)
     return [labels.axes(new, eqn.name)]
@@ -83,16 +82,14 @@ def reshape_axes(graph, eqn, ins):
     if len(before) == len(after) == 1:
       out[after[0]] = ins[0][before[0]]
       continue
-    flat = _merged(labels, [ins[0][i] for i in before], eqn.name)
-    for i, axis in zip(
-      after, _parted(labels, flat, [new[i] for i in after], eqn.name), strict=True
-    ):
+    flat = _merge(labels, [ins[0][i] for i in before], eqn.name)
+    for i, axis in zip(after, _split(labels, flat, [new[i] for i in after], eqn.name), strict=True):
       out[i] = axis
   return [[labels.pinned(n, eqn.name) if a is None else a for a, n in zip(out, new, strict=True)]]
 
 
-def _merged(labels, axes, why):
-  """The labels of several axes as one: those of the first that may lose any, again and again."""
+def _merge(labels, axes, why):
+  """Merges the labels of axes into one axis: those of the first not fully pinned, repeated."""
   if len(axes) == 1:
     return axes[0]
   free = [i for i, axis in enumerate(axes) if not labels.is_pinned(axis).all()]
@@ -105,8 +102,8 @@ def _merged(labels, axes, why):
   return np.broadcast_to(axes[carrier].reshape(shape), [len(axis) for axis in axes]).reshape(-1)
 
 
-def _parted(labels, flat, sizes, why):
-  """The labels of one axis as several: one has them, the others can lose nothing."""
+def _split(labels, flat, sizes, why):
+  """Splits the labels of one axis into several axes: one carries them, the others are pinned."""
   if len(sizes) == 1:
     return [flat]
   box = labels.find(flat).reshape(sizes)
@@ -114,14 +111,14 @@ def _parted(labels, flat, sizes, why):
   carriers = [i for i, row in enumerate(rows) if (row == row[:, :1]).all()]
   carrier = max(carriers, key=lambda i: sizes[i]) if carriers else 0
   row = np.moveaxis(flat.reshape(sizes), carrier, 0).reshape(sizes[carrier], -1)
-  for i in range(1, row.shape[1]):  # those of one index of the carrier can only go together
+  for i in range(1, row.shape[1]):  # one index of the carrier is removed whole or not at all
     labels.union(row[:, 0], row[:, i])
   out = [labels.pinned(size, why) if i != carrier else row[:, 0] for i, size in enumerate(sizes)]
   return out
 
 
 def _reshape(eqn, array, shape):
-  [new] = eqn.made
+  [new] = eqn.out_shapes
   if all(size == 1 for size in array.shape):
     return array.reshape((1,) * len(new))
   sizes = [1] * len(new)
@@ -160,7 +157,7 @@ def concatenate_axes(graph, eqn, ins):
 
 def concatenate_known(constants, eqn, ins):
   del constants
-  along, [shape] = eqn.params['dimension'], eqn.made
+  along, [shape] = eqn.params['dimension'], eqn.out_shapes
 
   def joined(arrays):
     arrays = [spread(a, one.shape, [along]) for a, one in zip(arrays, ins, strict=True)]
@@ -175,7 +172,7 @@ def concatenate_known(constants, eqn, ins):
 def pad_axes(graph, eqn, ins):
   out = []
   for labels, (low, high, between), size in zip(
-    ins[0], eqn.params['padding_config'], eqn.made[0], strict=True
+    ins[0], eqn.params['padding_config'], eqn.out_shapes[0], strict=True
   ):
     if low < 0 or high < 0 or between:
       graph.labels.pin(labels, eqn.name)
@@ -189,14 +186,14 @@ def pad_known(constants, eqn, ins):
   del constants
   one, filler = ins
   if not filler.is_fixed:
-    return [known_of.unknown(eqn.made[0])]
+    return [unknown(eqn.out_shapes[0])]
   padding = eqn.params['padding_config']
   padded = [i for i, amounts in enumerate(padding) if any(amounts)]
   value = spread(one.value, one.shape, padded)
   varies = spread(one.varies, one.shape, padded)
   [value] = eqn.bind([value.astype(filler.value.dtype), filler.value])
   [varies] = eqn.bind([varies, np.zeros((), bool)])
-  return [Known(np.asarray(value), np.asarray(varies), eqn.made[0])]
+  return [Known(np.asarray(value), np.asarray(varies), eqn.out_shapes[0])]
 
 
 def pad(small, eqn, values):
@@ -212,14 +209,14 @@ def pad(small, eqn, values):
 
 def iota_axes(graph, eqn, ins):
   del ins
-  out = graph.labels.axes(eqn.made[0])
+  out = graph.labels.axes(eqn.out_shapes[0])
   graph.labels.pin(out[eqn.params['dimension']], eqn.name)
   return [out]
 
 
 def iota_known(constants, eqn, ins):
   del constants
-  return [known_of.compressed(one) for one in exactly(eqn, ins)]
+  return [compressed(one) for one in evaluate_known(eqn, ins)]
 
 
 def iota(small, eqn, values):
@@ -227,17 +224,17 @@ def iota(small, eqn, values):
 
 
 RULES = {
-  'broadcast_in_dim': Rule(broadcast_axes, _of_both(_broadcast), broadcast),
+  'broadcast_in_dim': Rule(broadcast_axes, _moving(_broadcast), broadcast),
   'transpose': Rule(
-    transpose_axes, _of_both(lambda eqn, array, _: array.transpose(eqn.params['permutation']))
+    transpose_axes, _moving(lambda eqn, array, _: array.transpose(eqn.params['permutation']))
   ),
   'squeeze': Rule(
-    squeeze_axes, _of_both(lambda eqn, array, _: array.squeeze(tuple(eqn.params['dimensions'])))
+    squeeze_axes, _moving(lambda eqn, array, _: array.squeeze(tuple(eqn.params['dimensions'])))
   ),
   'rev': Rule(
-    reverse_axes, _of_both(lambda eqn, array, _: np.flip(array, eqn.params['dimensions']))
+    reverse_axes, _moving(lambda eqn, array, _: np.flip(array, eqn.params['dimensions']))
   ),
-  'reshape': Rule(reshape_axes, _of_both(_reshape), reshape),
+  'reshape': Rule(reshape_axes, _moving(_reshape), reshape),
   'concatenate': Rule(concatenate_axes, concatenate_known),
   'pad': Rule(pad_axes, pad_known, pad),
   'iota': Rule(iota_axes, iota_known, iota),

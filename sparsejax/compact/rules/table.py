@@ -1,4 +1,4 @@
-"""Every rule there is, by the primitive's name."""
+"""All rules, by the name of the primitive."""
 
 from sparsejax.compact.rules import calls, entrywise, products, reductions, shapes, taking
 from sparsejax.compact.rules.rule import UNKNOWN, Rule
@@ -9,5 +9,5 @@ RULES = (
 
 
 def rule_of(name: str) -> Rule:
-  """Returns the rule of a primitive; of one that nobody knows, that all it touches stays."""
+  """Returns the rule of a primitive; the rule for unknown ones pins every axis they touch."""
   return RULES.get(name, UNKNOWN)

@@ -1,19 +1,18 @@
-"""What takes a part of a value: an index that is left out is one that nobody reads here."""
+"""Slices, splits and gathers: an index that is left out is one that the equation does not read."""
 
 import itertools
 
 import jax.numpy as jnp
 import numpy as np
 
-from sparsejax.compact.rules.rule import Rule, exactly
-from sparsejax.compact.trace import known as known_of
-from sparsejax.compact.trace.known import Known, collapse, spread
+from sparsejax.compact.rules.rule import Rule, evaluate_known
+from sparsejax.compact.trace.known import Known, collapse, compressed, spread
 
 # Slice
 
 
 def _ranges(eqn):
-  strides = eqn.params['strides'] or (1,) * len(eqn.made[0])
+  strides = eqn.params['strides'] or (1,) * len(eqn.out_shapes[0])
   bounds = zip(eqn.params['start_indices'], eqn.params['limit_indices'], strides, strict=True)
   return [slice(*bound) for bound in bounds]
 
@@ -30,7 +29,7 @@ def slice_known(constants, eqn, ins):
     ranges = zip(_ranges(eqn), array.shape, strict=True)
     return array[tuple(taken if size > 1 else slice(None) for taken, size in ranges)]
 
-  return [Known(part(ins[0].value), part(ins[0].varies), eqn.made[0])]
+  return [Known(part(ins[0].value), part(ins[0].varies), eqn.out_shapes[0])]
 
 
 def slice_small(small, eqn, values):
@@ -43,7 +42,7 @@ def slice_small(small, eqn, values):
 
 
 def _part(value, chosen, axis):
-  """Some positions along an axis, by a slice where they lie evenly."""
+  """Takes positions along an axis, by a slice if they are evenly spaced."""
   steps = set(np.diff(chosen).tolist()) or {1}
   if not len(chosen) or len(steps) > 1:
     return jnp.take(value, chosen, axis)
@@ -77,7 +76,7 @@ def split_known(constants, eqn, ins):
       else np.moveaxis(np.moveaxis(array, along, 0)[piece], 0, along)
     )
 
-  made = zip(_pieces(eqn), eqn.made, strict=True)
+  made = zip(_pieces(eqn), eqn.out_shapes, strict=True)
   return [Known(part(one.value, piece), part(one.varies, piece), shape) for piece, shape in made]
 
 
@@ -86,13 +85,13 @@ def split(small, eqn, values):
   return eqn.bind(values, sizes=tuple(small.sizes(out)[along] for out in eqn.outs))
 
 
-# Taken by numbers that the program computes
+# Dynamic slice
 
 
 def dynamic_slice_axes(graph, eqn, ins):
   operand, *_ = ins
   out = []
-  for labels, size in zip(operand, eqn.made[0], strict=True):
+  for labels, size in zip(operand, eqn.out_shapes[0], strict=True):
     if len(labels) == size:
       out.append(labels)
     else:
@@ -102,17 +101,17 @@ def dynamic_slice_axes(graph, eqn, ins):
 
 
 def dynamic_slice_known(constants, eqn, ins):
-  """Of a part that is taken, what is the same along the axis that it is taken from."""
+  """Knows what all indices of the sliced axes share, since any of them may be taken."""
   del constants
   if all(one.is_fixed for one in ins):
-    return exactly(eqn, ins)
-  operand, [shape] = known_of.compressed(ins[0]), eqn.made
+    return evaluate_known(eqn, ins)
+  operand, [shape] = compressed(ins[0]), eqn.out_shapes
   taken = [i for i, (n, m) in enumerate(zip(operand.shape, shape, strict=True)) if n != m]
-  return [_alike(operand, taken, shape)]
+  return [_shared(operand, taken, shape)]
 
 
-def _alike(operand, taken, shape):
-  """What any index along some axes has; it varies where they differ."""
+def _shared(operand, taken, shape):
+  """Returns the entries that all indices along some axes share; they vary where indices differ."""
   value = operand.value[
     tuple(slice(0, 1) if i in taken else slice(None) for i in range(len(shape)))
   ]
@@ -128,39 +127,39 @@ def dynamic_slice(small, eqn, values):
 
 
 def _through(eqn):
-  """[(axis of the operand, of what comes out)] of the axes that are taken whole."""
+  """Returns [(axis of the operand, axis of the output)] for the axes that are taken whole."""
   numbers, taken = eqn.params['dimension_numbers'], eqn.params['slice_sizes']
-  gone = (*numbers.collapsed_slice_dims, *numbers.operand_batching_dims)
-  left = [i for i in range(len(eqn.shapes[0])) if i not in gone]
-  pairs = zip(left, numbers.offset_dims, strict=True)
-  return [(i, place) for i, place in pairs if taken[i] == eqn.shapes[0][i]]
+  dropped = (*numbers.collapsed_slice_dims, *numbers.operand_batching_dims)
+  kept = [i for i in range(len(eqn.in_shapes[0])) if i not in dropped]
+  pairs = zip(kept, numbers.offset_dims, strict=True)
+  return [(i, place) for i, place in pairs if taken[i] == eqn.in_shapes[0][i]]
 
 
 def gather_axes(graph, eqn, ins):
   operand, at = ins
   graph.labels.pin_axes(at, eqn.name)
-  out: list = [None] * len(eqn.made[0])
+  out: list = [None] * len(eqn.out_shapes[0])
   through = _through(eqn)
   for i, place in through:
     out[place] = operand[i]
   for i, labels in enumerate(operand):
     if i not in [axis for axis, _ in through]:
       graph.labels.pin(labels, eqn.name)
-  sizes = zip(out, eqn.made[0], strict=True)
+  sizes = zip(out, eqn.out_shapes[0], strict=True)
   return [[graph.labels.pinned(n, eqn.name) if a is None else a for a, n in sizes]]
 
 
 def gather_known(constants, eqn, ins):
-  """Of rows that the data choose, what is the same in all of them."""
+  """Knows what all rows share, since the inputs may choose any of them."""
   del constants
   if all(one.is_fixed for one in ins):
-    return exactly(eqn, ins)
+    return evaluate_known(eqn, ins)
   operand, at = ins
-  through, [shape] = _through(eqn), eqn.made
+  through, [shape] = _through(eqn), eqn.out_shapes
   taken = [i for i in range(len(operand.shape)) if i not in [axis for axis, _ in through]]
   if not at.is_fixed and 'FILL' in str(eqn.params['mode']):
-    operand = operand._replace(varies=operand.varies | (operand.value != 0))  # beyond the end NaN
-  rows = _alike(known_of.compressed(operand), taken, operand.shape)
+    operand = operand._replace(varies=operand.varies | (operand.value != 0))  # NaN past the end
+  rows = _shared(compressed(operand), taken, operand.shape)
   sizes = [1] * len(shape)
   order = [i for i, _ in through]
   for i, place in through:

@@ -1,1 +1,1 @@
-"""What a traced program is to this room: its equations, its axes, and what of it is constant."""
+"""Traced programs: their equations, the labels of their axes, and the values known in advance."""

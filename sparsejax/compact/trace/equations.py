@@ -1,4 +1,4 @@
-"""A jaxpr as a list of equations: what is merely called is written out, values are numbers."""
+"""Jaxprs as flat lists of equations: calls are inlined, and every value has a number."""
 
 import dataclasses
 from collections.abc import Sequence
@@ -19,23 +19,23 @@ class Equation:
   """One equation.
 
   Attributes:
-    primitive: what is computed.
-    ins: the values that go in, by number.
-    outs: the values that come out.
-    params: the primitive's own settings.
-    shapes: the shapes of what goes in.
-    made: the shapes of what comes out.
-    context: the settings that it was traced in.
-    inner: the program that is called with a derivative of its own, or run by a scan.
-    tangents: the program of that derivative, of (*ins, *their tangents).
+    primitive: the JAX primitive.
+    ins: the numbers of the inputs.
+    outs: the numbers of the outputs.
+    params: the primitive's parameters.
+    in_shapes: the shapes of the inputs.
+    out_shapes: the shapes of the outputs.
+    context: the JAX settings that the equation was traced with.
+    inner: the program of a `jax.custom_jvp` call, or the body of a scan.
+    tangents: the program of the call's derivative, which takes (*inputs, *their tangents).
   """
 
   primitive: Any
   ins: list[int]
   outs: list[int]
   params: dict[str, Any]
-  shapes: list[tuple[int, ...]]
-  made: list[tuple[int, ...]]
+  in_shapes: list[tuple[int, ...]]
+  out_shapes: list[tuple[int, ...]]
   context: Any
   inner: 'Program | None' = None
   tangents: 'Program | None' = None
@@ -45,17 +45,17 @@ class Equation:
     return self.primitive.name
 
   def bind(self, values: Sequence[Any], **changed: Any) -> list[Any]:
-    """Returns what the primitive makes of other values, with some of its settings changed."""
+    """Evaluates the primitive on other values, with some of its parameters changed."""
     params = self.primitive.get_bind_params({**self.params, **changed})
     functions, params = params if isinstance(params, tuple) else ((), params)  # before JAX 0.10.2
     with self.context.manager:
-      made = self.primitive.bind(*functions, *values, **params)
-    return list(made) if self.primitive.multiple_results else [made]
+      outs = self.primitive.bind(*functions, *values, **params)
+    return list(outs) if self.primitive.multiple_results else [outs]
 
 
 @dataclasses.dataclass(eq=False)
 class Program:
-  """Equations in order, with the numbers of what goes in and comes out."""
+  """Equations in order, with the numbers of the program's inputs and outputs."""
 
   equations: list[Equation]
   ins: list[int]
@@ -64,29 +64,29 @@ class Program:
 
 @dataclasses.dataclass(eq=False)
 class Trace:
-  """A whole function: its program, and the values that it has of its own, by number."""
+  """A traced function: its program, and its constants by number."""
 
   program: Program
   constants: dict[int, Any]
 
 
 def flatten(closed: Any) -> Trace:
-  """Returns a closed jaxpr with every call written out.
+  """Returns a closed jaxpr as a trace, with plain calls inlined.
 
-  A call with a derivative of its own (`jax.custom_jvp`, as `jax.nn.relu` is) and a scan keep their
-  programs as an `inner` one.
+  A `jax.custom_jvp` call, such as `jax.nn.relu`, and a scan stay single equations: each has its
+  body as an `inner` program.
   """
   flattener = _Flattener()
   return Trace(flattener.closed(closed), flattener.constants)
 
 
 class _Flattener:
-  """Numbers the values of jaxprs, one after the other."""
+  """Inlines calls, and numbers the values of jaxprs consecutively."""
 
   def __init__(self):
     self.constants: dict[int, Any] = {}
     self.count = 0
-    self.is_tangent = False  # within a derivative: a call there is its primal
+    self.is_tangent = False  # in a derivative, a custom_jvp call is inlined
 
   def closed(self, closed) -> Program:
     ins = [self._next() for _ in closed.jaxpr.invars]
@@ -122,8 +122,8 @@ class _Flattener:
       [inner], consts = inner_jaxprs(eqn), getattr(eqn.params[key], 'consts', ())
       return self._body(inner, consts, ins, equations)
     outs = [self._next() for _ in eqn.outvars]
-    shapes, made = _shapes(eqn.invars), _shapes(eqn.outvars)
-    equation = Equation(eqn.primitive, ins, outs, dict(eqn.params), shapes, made, eqn.ctx)
+    shapes = _shapes(eqn.invars), _shapes(eqn.outvars)
+    equation = Equation(eqn.primitive, ins, outs, dict(eqn.params), *shapes, eqn.ctx)
     if name == 'scan':
       equation.inner = self.closed(eqn.params['jaxpr'])
     elif name == 'custom_jvp_call' and (tangents := _derivative(eqn)) is not None:
@@ -140,18 +140,23 @@ def _shapes(atoms) -> list[tuple[int, ...]]:
 
 
 def _derivative(eqn) -> Any:
-  """The closed jaxpr of a call's own derivative; None where it can't be had as one."""
+  """Returns a call's own derivative as a closed jaxpr, or None if JAX gives none."""
   values = [v.aval for v in (*eqn.invars, *eqn.outvars)]
-  unlike = eqn.params.get('symbolic_zeros') or eqn.params.get('num_consts')
-  if unlike or not all(_has_tangent(value) for value in values):
+  is_unsupported = eqn.params.get('symbolic_zeros') or eqn.params.get('num_consts')
+  if is_unsupported or not all(_has_tangent(value) for value in values):
     return None
   try:
     given = [False] * len(eqn.invars)
     jaxpr, consts, zeros = eqn.params['jvp_jaxpr_fun'].call_wrapped(*given)
-  except (AttributeError, KeyError, TypeError, ValueError):  # of a JAX that has it otherwise
+  except (
+    AttributeError,
+    KeyError,
+    TypeError,
+    ValueError,
+  ):  # some JAX stores it differently
     return None
-  whole = not any(zeros) and len(jaxpr.outvars) == 2 * len(eqn.outvars)
-  return core.ClosedJaxpr(jaxpr, consts) if whole else None
+  is_complete = not any(zeros) and len(jaxpr.outvars) == 2 * len(eqn.outvars)
+  return core.ClosedJaxpr(jaxpr, consts) if is_complete else None
 
 
 def _has_tangent(value) -> bool:

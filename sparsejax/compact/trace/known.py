@@ -1,7 +1,7 @@
-"""What is known of a value before any data is: its numbers, and where they may yet change.
+"""Values known before any input is: their entries, and which of them may still vary.
 
-An axis along which all is the same has size 1 here, whatever its size in the program: a channel
-that is zero takes one entry, not one for each pixel.
+An axis along which all entries are equal has size 1 here, whatever its size in the program: a zero
+channel takes one entry, not one for each pixel.
 """
 
 from collections.abc import Sequence
@@ -11,16 +11,16 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-ROUNDING = 1e-6  # of the largest
+ROUNDING = 1e-6  # relative to the largest entry
 
 
 class Known(NamedTuple):
-  """A value's numbers, right where nothing else says that they may change.
+  """The entries of a value, known except where they may vary.
 
   Attributes:
-    value: the numbers, of any number where they may change.
-    varies: where a value depends on the data, or on what is trained further.
-    shape: the shape in the program; both arrays have these sizes or 1.
+    value: the entries; arbitrary where they vary.
+    varies: whether each entry depends on the inputs, or on parameters that may be trained further.
+    shape: the shape in the program; each axis of both arrays has its size here, or size 1.
   """
 
   value: np.ndarray
@@ -31,12 +31,12 @@ class Known(NamedTuple):
   def is_fixed(self) -> bool:
     return not self.varies.any()
 
-  def maybe(self) -> np.ndarray:
-    """Returns where this may be other than zero."""
+  def maybe_nonzero(self) -> np.ndarray:
+    """Returns whether each entry may be nonzero."""
     return self.varies | (self.value != 0)
 
   def fixed_part(self) -> np.ndarray:
-    """Returns the numbers, zero where they may change."""
+    """Returns the entries, with zeros where they vary."""
     return np.where(self.varies, np.zeros((), self.value.dtype), self.value)
 
   def full(self) -> np.ndarray:
@@ -44,10 +44,10 @@ class Known(NamedTuple):
 
 
 def fixed(value: np.ndarray, shape: Sequence[int] | None = None) -> Known:
-  """Returns what is known of a constant.
+  """Returns a constant as a known value.
 
   Example:
-    >>> fixed(np.zeros((1, 2)), (4, 2)).maybe().tolist()
+    >>> fixed(np.zeros((1, 2)), (4, 2)).maybe_nonzero().tolist()
     [[False, False]]
   """
   shape = tuple(np.shape(value) if shape is None else shape)
@@ -55,18 +55,18 @@ def fixed(value: np.ndarray, shape: Sequence[int] | None = None) -> Known:
 
 
 def unknown(shape: Sequence[int]) -> Known:
-  """Returns what is known of a value that may be anything."""
+  """Returns a value of which nothing is known."""
   ones = (1,) * len(shape)
   return Known(np.zeros(ones, np.float32), np.ones(ones, bool), tuple(shape))
 
 
 def zeros(varies: np.ndarray, shape: Sequence[int], dtype=np.float32) -> Known:
-  """Returns what is zero wherever it does not vary."""
+  """Returns a value that is zero wherever it does not vary."""
   return Known(np.zeros((1,) * len(shape), dtype), varies, tuple(shape))
 
 
-def of(value, varies: np.ndarray | None = None) -> Known:
-  """Returns what is known of an array that is given; nothing of random keys."""
+def from_array(value, varies: np.ndarray | None = None) -> Known:
+  """Returns an array as a known value; of random keys nothing is known."""
   if jnp.issubdtype(jnp.result_type(value), jax.dtypes.extended):
     return unknown(jnp.shape(value))
   known = fixed(np.asarray(value))
@@ -74,24 +74,24 @@ def of(value, varies: np.ndarray | None = None) -> Known:
 
 
 def spread(array: np.ndarray, shape: Sequence[int], axes: Sequence[int]) -> np.ndarray:
-  """Returns an array with some axes at their full sizes."""
+  """Returns an array with the given axes broadcast to their full sizes."""
   wanted = [shape[i] if i in axes else n for i, n in enumerate(array.shape)]
   return np.broadcast_to(array, wanted)
 
 
 def collapse(array: np.ndarray, axes: Sequence[int]) -> np.ndarray:
-  """Returns whether anything along some axes is true, which keep the size 1."""
+  """Returns whether any entry along the given axes is true, keeping these axes at size 1."""
   return np.asarray(array.any(tuple(axes), keepdims=True)) if axes else array
 
 
 def compressed(known: Known) -> Known:
-  """Returns the same with the size 1 wherever all along an axis are equal."""
+  """Returns the same value, with size 1 along every axis whose entries are all equal."""
   return known._replace(value=_compressed(known.value, 0), varies=_compressed(known.varies, 0))
 
 
 def rounded(known: Known) -> Known:
-  """Returns the same, where what differs by a sum's rounding alone counts as equal."""
-  value = known.fixed_part()  # what else stands where numbers may change, is none
+  """Compresses a value, treating entries that differ only by a sum's rounding as equal."""
+  value = known.fixed_part()  # entries that vary are arbitrary
   if value.dtype.kind != 'f' or not value.size or not np.isfinite(value).all():
     return compressed(known)
   value = _compressed(value, ROUNDING * np.abs(value).max())
@@ -108,7 +108,7 @@ def _compressed(array: np.ndarray, close: float) -> np.ndarray:
 
 
 def join(one: Known, other: Known) -> Known:
-  """Returns what is known of a value that may be either."""
+  """Returns what is known of a value that may equal either."""
   values = np.broadcast_arrays(one.value, other.value)
   varies = one.varies | other.varies | (values[0] != values[1])
   return Known(np.asarray(values[0]), varies, one.shape)

@@ -1,14 +1,14 @@
-"""Which indices of which axes go together: union and find over single indices."""
+"""Labels for the indices of axes: those that can only be removed together are tied."""
 
 from collections import defaultdict
 
 import numpy as np
 
-Axes = list[np.ndarray]  # of each axis of a value the label of each of its indices
+Axes = list[np.ndarray]  # for each axis of a value, the label of each of its indices
 
 
 class Labels:
-  """Every index of every axis has a label; those that can only go together have one root.
+  """A union-find over labels: indices that can only be removed together share a root.
 
   Example:
     >>> labels = Labels()
@@ -28,7 +28,7 @@ class Labels:
     return self._count
 
   def fresh(self, size: int) -> np.ndarray:
-    """Returns labels that nothing is tied to yet."""
+    """Returns new labels, not yet tied to any others."""
     begin, self._count = self._count, self._count + int(size)
     if self._count > len(self._parents):
       more = np.arange(len(self._parents), 2 * self._count)
@@ -36,17 +36,17 @@ class Labels:
     return np.arange(begin, self._count)
 
   def pinned(self, size: int, why: str) -> np.ndarray:
-    """Returns labels of indices that have to stay."""
+    """Returns new labels of indices that must be kept, and notes why."""
     labels = self.fresh(size)
     self.pin(labels, why)
     return labels
 
   def axes(self, shape: tuple[int, ...], why: str = '') -> Axes:
-    """Returns labels for a whole value, pinned where there is a reason."""
+    """Returns new labels for each axis of a value; if a reason is given, all are pinned."""
     return [self.pinned(size, why) if why else self.fresh(size) for size in shape]
 
   def find(self, labels: np.ndarray) -> np.ndarray:
-    """Returns the root of each label, the smallest that it is tied to."""
+    """Returns the root of each label: the smallest label that it is tied to."""
     roots = self._parents[labels]
     while True:
       up = self._parents[roots]
@@ -56,7 +56,7 @@ class Labels:
       roots = up
 
   def union(self, some: np.ndarray, others: np.ndarray) -> None:
-    """Ties labels, each with each."""
+    """Ties labels, pair by pair."""
     while True:
       a, b = self.find(some), self.find(others)
       differ = a != b
@@ -66,12 +66,12 @@ class Labels:
       np.minimum.at(self._parents, high, low)
 
   def union_axes(self, some: Axes, others: Axes) -> None:
-    """Ties two values index by index."""
+    """Ties the axes of two values, index by index."""
     for one, other in zip(some, others, strict=True):
       self.union(one, other)
 
   def pin(self, labels: np.ndarray, why: str) -> None:
-    """Notes that indices have to stay, and what needs them."""
+    """Notes that indices must be kept, and why."""
     if len(labels):
       self._pins.append((np.array(labels), why))
 
@@ -80,11 +80,11 @@ class Labels:
       self.pin(labels, why)
 
   def roots(self) -> np.ndarray:
-    """Returns the root of every label there is."""
+    """Returns the root of every label."""
     return self.find(np.arange(self._count))
 
   def pinned_roots(self) -> np.ndarray:
-    """Returns for every label whether it is the root of something that has to stay."""
+    """Returns, for every label, whether it is the root of an index that must be kept."""
     found = np.zeros(self._count, bool)
     for labels, _ in self._pins:
       found[self.find(labels)] = True
@@ -94,7 +94,7 @@ class Labels:
     return self.pinned_roots()[self.find(labels)]
 
   def reasons(self) -> dict[int, set[str]]:
-    """Returns what needs each root that has to stay."""
+    """Returns {root: the reasons for which it must be kept}."""
     found = defaultdict(set)
     for labels, why in self._pins:
       for root in np.unique(self.find(labels)).tolist():
