@@ -1,7 +1,7 @@
-"""What users are handed: weights that share a few values, and one small file of a network.
+"""Weight sharing, and small model files for pruned networks.
 
-`share` clusters the weights of each layer, `share_weights` trains the clusters' values, `save` and
-`load` write and read a network, and `sizes` says where the bytes of a file went.
+`share` clusters the weights of each layer, `share_weights` trains the centroids of the clusters,
+`save` and `load` write and read a network, and `sizes` returns the bytes of each part of a file.
 """
 
 from sparsejax.shipping.file.format import Header

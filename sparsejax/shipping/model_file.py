@@ -1,4 +1,4 @@
-"""One small file of a network: written and checked, read within a bound, measured by part."""
+"""Small model files: written and verified, read within a memory bound, measured by part."""
 
 import io
 import os
@@ -18,7 +18,7 @@ from sparsejax.sparsity.leaves import tree
 
 
 class Loaded(NamedTuple):
-  """What a model file holds: the parameters, arrays of NumPy, and what it says of the network."""
+  """The contents of a model file: the parameters, as NumPy arrays, and the header."""
 
   params: Any
   header: form.Header
@@ -38,26 +38,26 @@ def save(
   classes: Sequence[str] = (),
   provenance: Mapping[str, Any] | None = None,
 ) -> Any:
-  """Writes a network to one small file, or leaves what is there.
+  """Writes a network to one small file, atomically.
 
-  A leaf with zeros is stored as the positions and values of the others. A leaf with at most 256
-  values is stored as a codebook and a number for each weight. Floats take fewer bits if nothing is
-  lost by it. Each of these is done where it saves bytes, and none changes a bit of the parameters;
-  only `bits` and `precision` round.
+  A leaf with zeros is stored as the positions and values of its nonzero weights. A leaf with at
+  most 256 distinct values is stored as a codebook and an id for each weight. Floats are stored in
+  fewer bits if that loses nothing. Each of these is used where it saves bytes, and none changes a
+  bit of the parameters; only `bits` and `precision` round.
 
-  The file is read back and compared before it replaces an older one. Equal networks make equal
-  files, and nothing in them is pickled.
+  The file is read back and compared before it replaces an older one; if anything fails, the older
+  one is left in place. Equal networks give equal files, and nothing in them is pickled.
 
   Args:
-    path: where the file goes, by any name.
+    path: the file to write, by any name.
     params: any pytree of arrays, such as {'params': ..., 'batch_stats': ...}. `load` rebuilds
-      dicts, lists and tuples by itself; for nodes of other classes it must be given `like`.
-    bits: how many bits tell a layer's clusters apart, as in `share`; None shares no weights.
-    precision: a dtype that all values are rounded to, such as 'float16'; leaves keep their own.
+      dicts, lists and tuples by itself; for nodes of other classes it needs `like`.
+    bits: the number of bits of a layer's cluster ids, as in `share`; None shares no weights.
+    precision: a dtype to round all values to, such as 'float16'; leaves keep their own dtype.
     parameters: which leaves are shared, as in `share`.
     exclude: regular expressions (or one) over paths; each must match something.
     model: the network's name.
-    settings: what it is built with, such as its widths; anything that JSON can hold.
+    settings: the settings that it is built with, such as its widths; anything that JSON can hold.
     scaling: how its inputs are scaled, such as {'mean': [0.5], 'std': [0.25]}.
     classes: the names of its outputs.
     provenance: where it comes from, such as its run and its accuracy.
@@ -66,8 +66,8 @@ def save(
     The parameters as they were written, as NumPy arrays.
 
   Raises:
-    ValueError: as `share`; a leaf is not an array of numbers, or JSON cannot hold the settings.
-    OSError: the file cannot be written, or reading it back gives something else.
+    ValueError: as in `share`; if a leaf is not an array of numbers, or JSON cannot hold the header.
+    OSError: if the file cannot be written, or reading it back gives different values.
 
   Example:
     >>> import tempfile
@@ -93,30 +93,30 @@ def save(
     _, leaves = decode.decode(io.BytesIO(temporary.read_bytes()), str(path), 2**62)
     given = [np.asarray(leaf) for leaf in jax.tree.leaves(jax.device_get(params))]
     if not all(map(_is_the_same, leaves, given)):
-      raise OSError(f'{path} is not written: reading it back gave other values than were written')
+      raise OSError(f'{path} was not written: reading it back gave different values')
   return jax.tree.unflatten(jax.tree.structure(params), leaves)
 
 
 def load(path: str | os.PathLike[str], *, max_bytes: int = 2**30, like: Any = None) -> Loaded:
-  """Returns the network that `save` wrote, to the bit.
+  """Reads a network that `save` wrote, exact to the bit.
 
   Every length in the file is checked before memory is allocated. Reading takes at most
-  `max_bytes` + 64 * header (which is 1 MiB at most) + 3 MB. Checksums are compared before anything
-  is decoded, and nothing in the file is run.
+  `max_bytes` + 64 times the header (which is 1 MiB at most) + 3 MB. Checksums are verified before
+  anything is decoded, and nothing in the file is executed.
 
   Args:
-    path: where the file is.
-    max_bytes: how much its arrays and all that is needed to make them may take.
-    like: a tree of the structure that the parameters are to have, such as their shapes. It must be
-      given if they were saved in nodes of classes other than dict, list and tuple.
+    path: the file to read.
+    max_bytes: the most bytes that its arrays, and decoding them, may take.
+    like: a tree with the structure that the parameters should have, such as their shapes. It must
+      be given if they were saved in nodes other than dict, list and tuple.
 
   Returns:
     The parameters, as NumPy arrays, and the header.
 
   Raises:
-    ValueError: the file is damaged, has another format or version, needs more memory, or has other
-      leaves than `like`.
-    OSError: the file cannot be read.
+    ValueError: if the file is damaged, has another format or version, needs more memory, or its
+      leaves are not those of `like`.
+    OSError: if the file cannot be read.
 
   Example:
     >>> import tempfile
@@ -133,26 +133,32 @@ def load(path: str | os.PathLike[str], *, max_bytes: int = 2**30, like: Any = No
   if like is None:
     if contents.tree is None and contents.leaves:
       raise ValueError(
-        f'{path}: the parameters were in nodes of other classes than dict, list and tuple: give '
-        'like=, a tree of their structure'
+        f'{path}: the parameters were saved in nodes other than dict, list and tuple: pass like=, '
+        'a tree with their structure'
       )
     return Loaded(decode.in_tree(contents, leaves), contents.header)
-  _check_alike(str(path), contents, tree.named_leaves(like))
+  _check_like(str(path), contents, tree.named_leaves(like))
   named = dict(zip(contents.paths, leaves, strict=True))
   ordered = [named[name] for name in tree.paths(like)]
   return Loaded(jax.tree.unflatten(jax.tree.structure(like), ordered), contents.header)
 
 
 def sizes(path: str | os.PathLike[str]) -> dict[str, int]:
-  """Returns how many bytes of a model file each part takes; their sum is its length.
+  """Returns {part: bytes} for a model file; the sum is the length of the file.
 
-  `positions` says which weights are kept, `ids` which clusters they are in, and `codebooks` what
-  the values of these are. `biases` holds the leaves that are not kernels, BatchNorm's too, and
-  `rest` the weights of kernels that are not shared.
+  `positions` holds the positions of the nonzero weights, `ids` their clusters, and `codebooks` the
+  values of these clusters. `biases` holds the leaves that are not kernels, BatchNorm's included,
+  and `rest` the weights of kernels that are not shared.
+
+  Args:
+    path: the file to measure; only its header is read.
+
+  Returns:
+    The bytes of `header`, of each part, and of `checksums`.
 
   Raises:
-    ValueError: the header is damaged, or the file is not as long as it says.
-    OSError: the file cannot be read.
+    ValueError: if the header is damaged, or the file does not have the length that it declares.
+    OSError: if the file cannot be read.
 
   Example:
     >>> import tempfile
@@ -167,18 +173,18 @@ def sizes(path: str | os.PathLike[str]) -> dict[str, int]:
   with pathlib.Path(path).open('rb') as file:
     contents = decode.read_header(file, str(path))
   parts = {part: row.coded for part, row in contents.parts.items()}
-  rest = contents.whole - contents.length - sum(parts.values())
-  return {'header': contents.length, **parts, 'checksums': rest}
+  checksums = contents.file_length - contents.header_length - sum(parts.values())
+  return {'header': contents.header_length, **parts, 'checksums': checksums}
 
 
 def _is_the_same(one: np.ndarray, other: np.ndarray) -> bool:
-  """Whether two arrays have the same bits."""
+  """Returns whether two arrays have the same dtype, shape and bits."""
   if (one.dtype, one.shape) != (other.dtype, other.shape):
     return False
   return np.array_equal(layouts.bits_of(np.ravel(one)), layouts.bits_of(np.ravel(other)))
 
 
-def _check_alike(name: str, contents: form.Contents, like: Mapping[str, Any]) -> None:
+def _check_like(name: str, contents: form.Contents, like: Mapping[str, Any]) -> None:
   found = dict(zip(contents.paths, contents.leaves, strict=True))
   for path, leaf in like.items():
     if path not in found:
@@ -189,4 +195,4 @@ def _check_alike(name: str, contents: form.Contents, like: Mapping[str, Any]) ->
         name, f"the shape of '{path}'", found[path].shape, f'{np.shape(leaf)}, as in like'
       )
   if others := [path for path in found if path not in like]:
-    raise ValueError(f"{name}: there is a leaf '{others[0]}', and like= must have it")
+    raise ValueError(f"{name}: like= must have a leaf '{others[0]}', as the file has")

@@ -1,4 +1,4 @@
-"""Training shared weights: a cluster is one parameter; its gradient sums those of its weights."""
+"""Trains shared weights: each cluster is one parameter, whose gradient sums its weights' own."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
@@ -18,8 +18,8 @@ from sparsejax.transforms.inner.running import running_inside
 class ShareWeightsState(NamedTuple):
   """State of `share_weights`."""
 
-  ids: optax.Params  # dtype=uint16, of each shared leaf's shape: its cluster, 0 where it is zero
-  firsts: optax.Params  # dtype=int32, shape=(2**bits,): a weight of each cluster, by place
+  ids: optax.Params  # uint16, of the leaf's shape: each weight's cluster from 1 on, 0 for a zero
+  firsts: optax.Params  # int32, shape (2**bits,): the flat index of one weight in each cluster
   inner_state: optax.OptState
 
 
@@ -35,22 +35,22 @@ def share_weights(
   .. math:: w_i = c_{k(i)}, \quad
     \frac{\partial L}{\partial c_k} = \sum_{i: k(i) = k} \frac{\partial L}{\partial w_i}
 
-  The clusters are read off the parameters that `init` is given, which `shipping.share` makes: the
-  weights of a leaf that are equal form a cluster and move together from then on. Zeros belong to no
-  cluster and stay zero.
+  The clusters are found from the parameters passed to `init`, such as those of `shipping.share`:
+  equal weights of a leaf form a cluster and move together from then on. Zeros belong to no cluster
+  and stay zero.
 
-  Give the optimizer as `inner`. It then trains the centroids themselves, a vector of 2^bits for
-  each leaf, and keeps its slots for these instead of for each weight. Without `inner`, place this
-  **last** in the chain, after an optimizer that is linear in the gradient (SGD, momentum), because
-  it sums the updates that reach it. Because the gradient is the sum and not the mean, SGD needs a
-  learning rate that falls with the number of weights in a cluster; Adam does not.
+  Give the optimizer as `inner`. It then trains the centroids themselves, a vector of length 2^bits
+  for each leaf, and keeps its slots for these instead of for each weight. Without `inner`, place
+  this **last** in the chain, after an optimizer that is linear in the gradient (SGD, momentum),
+  because it sums the updates that reach it. Since the gradient is a sum and not a mean, SGD needs a
+  smaller learning rate for larger clusters; Adam does not.
 
   Args:
     bits: a leaf may have at most 2^bits clusters; 1 to 8.
-    parameters: which leaves are shared, as of `prune`: 'kernels', 'all', a function of (path,
+    parameters: which leaves are shared, as in `prune`: 'kernels', 'all', a function of (path,
       leaf), or several.
     exclude: regular expressions (or one) over paths; each must match something.
-    inner: a transformation to run on the centroids.
+    inner: the transformation to run on the centroids.
 
   Returns:
     A transformation whose state holds `ids`; read them with `optax.tree.get(state, 'ids')`.
@@ -58,7 +58,7 @@ def share_weights(
   Raises:
     ValueError: at once, if bits are not 1 to 8; at `init`, if a leaf has more values than clusters
       or the choice of parameters matches nothing; at `update`, without `params`. A traced `init`
-      cannot see values: the updates of a leaf that has too many are then NaN.
+      cannot see values, so the updates of a leaf that has too many are NaN instead.
 
   Example:
     >>> tx = share_weights(inner=optax.sgd(1.0))
@@ -77,7 +77,7 @@ def share_weights(
   def init_fn(params):
     chosen = tree.choose(params, parameters, exclude)
     found = [
-      _clusters(path, leaf, number) if is_chosen and jnp.ndim(leaf) else _none(leaf)
+      _clusters(path, leaf, number) if is_chosen and jnp.ndim(leaf) else _not_shared(leaf)
       for (path, leaf), is_chosen in zip(
         tree.named_leaves(params).items(), jax.tree.leaves(chosen), strict=True
       )
@@ -95,7 +95,7 @@ def share_weights(
     moves, inner_state = inner.update(
       _sums(ids, firsts, updates), inner_state, centroids, **extra_args
     )
-    updates = jax.tree.map(_towards, ids, firsts, centroids, moves, params)
+    updates = jax.tree.map(_weight_updates, ids, firsts, centroids, moves, params)
     return updates, ShareWeightsState(ids, firsts, inner_state)
 
   return optax.GradientTransformationExtraArgs(init_fn, update_fn)
@@ -105,7 +105,7 @@ def share_weights(
 
 
 def _clusters(path: str, leaf: Any, number: int) -> tuple[jax.Array, jax.Array]:
-  """The cluster of each weight, 0 where it is zero, and the place of one weight of each cluster."""
+  """Returns each weight's cluster, 0 for zeros, and the flat index of one weight per cluster."""
   flat = jnp.ravel(leaf)
   order = jnp.argsort(flat)
   ordered = flat[order]
@@ -115,8 +115,8 @@ def _clusters(path: str, leaf: Any, number: int) -> tuple[jax.Array, jax.Array]:
   found = ranks[-1] if flat.size else jnp.int32(0)
   if not isinstance(found, jax.core.Tracer) and found > number:
     raise ValueError(
-      f"'{path}' has {found} values that are not zero and must have at most {number}: share its "
-      'weights first, with sparsejax.shipping.share, or raise bits= if these are under 8'
+      f"'{path}' has {found} nonzero values and must have at most {number}: share its weights "
+      'first, with sparsejax.shipping.share, or raise bits=, to 8 at most'
     )
   ids = jnp.zeros(flat.size, jnp.uint16)
   ids = ids.at[order].set(jnp.where(ordered != 0, ranks, 0).astype(jnp.uint16))
@@ -125,17 +125,17 @@ def _clusters(path: str, leaf: Any, number: int) -> tuple[jax.Array, jax.Array]:
   return ids.reshape(jnp.shape(leaf)), jnp.where(found > number, -1, firsts)
 
 
-def _none(leaf: Any) -> tuple[jax.Array, jax.Array]:
+def _not_shared(leaf: Any) -> tuple[jax.Array, jax.Array]:
   del leaf
   return jnp.zeros([], jnp.uint16), jnp.zeros([], jnp.int32)
 
 
 def _centroids(firsts: Any, params: Any) -> Any:
-  """The parameters with each shared leaf as its centroids: 0 for clusters that have no weight."""
+  """Replaces each shared leaf by its centroids, which are 0 for clusters without weights."""
 
   def of_leaf(firsts, param):
     if not firsts.ndim:
-      return jnp.array(param)  # a copy: a step may donate the parameters and what is kept of them
+      return jnp.array(param)  # a copy: a step may donate both parameters and state
     return jnp.ravel(param).at[firsts].get(mode='fill', fill_value=0)
 
   return jax.tree.map(of_leaf, firsts, params)
@@ -145,7 +145,7 @@ def _centroids(firsts: Any, params: Any) -> Any:
 
 
 def _sums(ids: Any, firsts: Any, gradients: Any) -> Any:
-  """The gradients with each shared leaf summed by cluster."""
+  """Returns the gradients, with those of each shared leaf summed by cluster."""
 
   def of_leaf(ids, firsts, gradient):
     if not ids.ndim:
@@ -158,10 +158,10 @@ def _sums(ids: Any, firsts: Any, gradients: Any) -> Any:
 
 
 def _summed(ids: jax.Array, values: jax.Array, number: int) -> jax.Array:
-  """The sum of the values of each cluster.
+  """Returns the sum of the values of each cluster.
 
-  On CPU a scatter is quick and always adds in the same order. On accelerators the order varies, and
-  replicas would drift apart by a bit, so each cluster is reduced by itself there.
+  On CPU a scatter is quick and always adds in the same order. On accelerators the order varies, so
+  that replicas would drift apart by rounding: each cluster is reduced separately there.
   """
 
   def scattered(ids, values):
@@ -175,23 +175,23 @@ def _summed(ids: jax.Array, values: jax.Array, number: int) -> jax.Array:
 
 
 def _spread(ids: jax.Array, centroids: jax.Array) -> jax.Array:
-  """A leaf of which each weight has the value of its cluster, and 0 outside of them."""
+  """Returns a leaf whose weights have the values of their clusters, and 0 outside of clusters."""
   return jnp.concatenate([jnp.zeros(1, centroids.dtype), centroids])[ids]
 
 
-def _towards(ids, firsts, centroids, moves, param):
-  """The update that brings each weight to where its cluster went."""
+def _weight_updates(ids, firsts, centroids, moves, param):
+  """Returns the update that moves each weight to the new centroid of its cluster."""
   if not ids.ndim:
     return moves
   with jax.numpy_dtype_promotion('standard'):
-    # The second term is exactly zero, unless others moved weights of one cluster apart.
+    # The second term is exactly zero, unless other transformations moved equal weights apart.
     update = _spread(ids, moves) + (_spread(ids, centroids) - param)
     update = jnp.where(firsts[0] < 0, jnp.nan, update)
     return jnp.where(ids > 0, update, -param).astype(jnp.result_type(moves, param))
 
 
 def _of_centroids(extra_args: Mapping[str, Any], updates, ids, firsts) -> dict[str, Any]:
-  """The extra arguments for inner links, to which the centroids are the parameters."""
+  """Returns the extra arguments for `inner`, whose parameters are the centroids."""
   found = dict(extra_args)
 
   def summed(gradients):
@@ -202,8 +202,8 @@ def _of_centroids(extra_args: Mapping[str, Any], updates, ids, firsts) -> dict[s
 
   if (grad := extra_args.get('grad')) is not None:
     found['grad'] = lazily(summed, grad)
-  if (grad_fn := extra_args.get('grad_fn')) is not None:  # of SAM
+  if (grad_fn := extra_args.get('grad_fn')) is not None:  # used by SAM
     found['grad_fn'] = lambda centroids, *more: summed(grad_fn(spread(centroids), *more))
-  if (value_fn := extra_args.get('value_fn')) is not None:  # of searches along a line
+  if (value_fn := extra_args.get('value_fn')) is not None:  # used by line searches
     found['value_fn'] = lambda centroids, **more: value_fn(spread(centroids), **more)
   return found

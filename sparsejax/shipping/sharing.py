@@ -1,4 +1,4 @@
-"""Weight sharing: the kept weights of a layer are rounded to a few values, found by k-means."""
+"""Weight sharing: each layer's nonzero weights are rounded to a few values, found by k-means."""
 
 import re
 from collections.abc import Mapping, Sequence
@@ -16,11 +16,11 @@ Bits = int | Mapping[str, int]
 
 
 class Shared(NamedTuple):
-  """What `share` found.
+  """Parameters whose weights share values.
 
   params: the parameters, with each shared weight at the centroid of its cluster.
-  ids: for each path, the cluster of each weight, -1 where it is zero; int16, of the leaf's shape.
-  codebooks: for each path, the centroids in rising order, of the leaf's dtype.
+  ids: {path: the cluster of each weight, or -1 for a zero}; int16, of the leaf's shape.
+  codebooks: {path: the centroids in increasing order}; of the leaf's dtype.
   """
 
   params: Any
@@ -37,33 +37,33 @@ def share(
   precision: str | None = None,
   iterations: int = 100,
 ) -> Shared:
-  r"""Rounds the weights of each layer that are not zero to at most 2^bits values of its own.
+  r"""Rounds the nonzero weights of each layer to at most 2^bits values of its own.
 
   .. math:: w_i = c_{k(i)}, \quad \min_{c, k} \sum_{i: w_i \ne 0} (w_i - c_{k(i)})^2
 
-  by Lloyd's iterations from centroids that are spaced evenly between the layer's smallest and
-  largest weight. A cluster that runs empty goes on from the weight that is farthest from its
-  centroid. Zeros belong to no cluster, so what was pruned stays pruned. A layer with at most 2^bits
-  values keeps them all, so sharing a second time changes nothing.
+  by Lloyd's algorithm, starting from centroids that are spaced evenly between the layer's smallest
+  and largest weight. The centroid of a cluster that becomes empty moves to the weight farthest from
+  its own centroid. Zeros belong to no cluster, so pruned weights stay pruned. A layer with at most
+  2^bits values keeps them all, so sharing a second time changes nothing.
 
   Args:
     params: any pytree of arrays.
-    bits: the number of bits that tell a layer's clusters apart, 1 to 8; or {pattern: bits}, where
-      the first regular expression that is found in a layer's path counts. A layer whose path
-      matches none stays as it is.
-    parameters: which leaves are shared, as of `prune`: 'kernels', 'all', a function of (path,
+    bits: the number of bits of a layer's cluster ids, 1 to 8; or {pattern: bits}, where the first
+      regular expression that matches a layer's path counts. A layer whose path matches none is
+      unchanged.
+    parameters: which leaves are shared, as in `prune`: 'kernels', 'all', a function of (path,
       leaf), or several.
     exclude: regular expressions (or one) over paths; each must match something.
-    precision: a dtype that centroids are rounded to, such as 'float16'; the leaf keeps its own
-      dtype. None rounds nothing. A centroid that is rounded to zero prunes its weights.
-    iterations: the most iterations that are made, 1 or more.
+    precision: a dtype to round the centroids to, such as 'float16', or None for no rounding. The
+      leaf keeps its own dtype. A centroid that is rounded to zero prunes its weights.
+    iterations: the maximum number of iterations, 1 or more.
 
   Returns:
     The shared parameters, and each leaf's ids and codebook, all as NumPy arrays.
 
   Raises:
-    ValueError: bits are not 1 to 8, a pattern matches no layer, weights are not finite or too large
-      for the precision, or the choice of parameters matches nothing.
+    ValueError: if bits are not 1 to 8, a pattern matches no layer, weights are not finite or are
+      too large for the precision, or the choice of parameters matches nothing.
 
   Example:
     >>> layer = {'kernel': jnp.array([[0.0, 1.0, 2.0], [3.0, 10.0, 0.0]])}
@@ -90,14 +90,14 @@ def share(
 
 
 def rounded(params: Any, precision: str) -> Any:
-  """Returns the parameters with every floating value rounded to a dtype; leaves keep their own.
+  """Rounds every floating-point value to the precision of a dtype; leaves keep their own dtype.
 
   Args:
     params: any pytree of arrays.
     precision: 'float16', 'bfloat16' or 'float32'.
 
   Raises:
-    ValueError: a value is too large for the precision.
+    ValueError: if a value is too large for the precision.
 
   Example:
     >>> rounded({'bias': np.array([1.0001, 2.0], np.float32)}, 'float16')
@@ -106,7 +106,7 @@ def rounded(params: Any, precision: str) -> Any:
   dtype, found = _dtype(precision), []
   for path, leaf in tree.named_leaves(jax.device_get(params)).items():
     is_floating = jnp.issubdtype(jnp.result_type(leaf), jnp.floating)
-    found.append(_of_precision(path, np.asarray(leaf), dtype) if is_floating else leaf)
+    found.append(_rounded(path, np.asarray(leaf), dtype) if is_floating else leaf)
   return jax.tree.unflatten(jax.tree.structure(params), found)
 
 
@@ -114,7 +114,7 @@ def bits_by_layer(bits: Bits, paths: Sequence[str]) -> dict[str, int]:
   """Returns {path: bits} for the layers that are to be shared.
 
   Raises:
-    ValueError: bits are not 1 to 8, or a pattern matches no layer.
+    ValueError: if bits are not 1 to 8, or a pattern matches no layer.
 
   Example:
     >>> bits_by_layer({'^conv': 8, 'fc1': 5}, ['conv1/kernel', 'fc1/kernel', 'fc2/kernel'])
@@ -125,13 +125,13 @@ def bits_by_layer(bits: Bits, paths: Sequence[str]) -> dict[str, int]:
   found = {}
   for pattern, width in bits.items():
     if not isinstance(pattern, str):
-      raise ValueError(f'bits={{{pattern!r}: {width!r}}} must have an expression over paths')
+      raise ValueError(f'bits={{{pattern!r}: {width!r}}} must have expressions over paths as keys')
     tree.patterns(pattern, 'bits')
     whole_bits(width, f"bits['{pattern}']")
     matched = [path for path in paths if re.search(pattern, path)]
     if not matched:
       hint = nearest(pattern, paths, cutoff=0.5) or f' there are {", ".join(paths)}'
-      raise ValueError(f"bits: the pattern '{pattern}' is found in no layer that is shared:{hint}")
+      raise ValueError(f"bits: the pattern '{pattern}' must match a layer that is shared:{hint}")
     found |= {path: width for path in matched if path not in found}
   return {path: found[path] for path in paths if path in found}
 
@@ -144,12 +144,13 @@ def whole_bits(bits: Any, name: str = 'bits') -> int:
 
 
 def k_means(values: np.ndarray, number: int, iterations: int = 100) -> np.ndarray:
-  """Returns the centroids of clusters of numbers, in rising order; no cluster is empty.
+  """Clusters numbers, and returns the centroids in increasing order; no cluster is empty.
 
   Args:
     values: numbers, in any shape.
-    number: the most clusters, 1 or more. If there are no more values than that, each is a centroid.
-    iterations: the most iterations of Lloyd's algorithm.
+    number: the maximum number of clusters, 1 or more. With no more distinct values than that, each
+      value is a centroid.
+    iterations: the maximum number of iterations of Lloyd's algorithm.
 
   Example:
     >>> k_means(np.array([0.0, 1.0, 2.0, 10.0]), 2).tolist()
@@ -171,7 +172,7 @@ def k_means(values: np.ndarray, number: int, iterations: int = 100) -> np.ndarra
 
 
 def _edges(ordered: np.ndarray, centroids: np.ndarray) -> np.ndarray:
-  """Where each cluster begins among the ordered values, and where the last one ends."""
+  """Returns where each cluster begins in the ordered values, and where the last one ends."""
   inner = np.searchsorted(ordered, _middles(centroids))
   return np.concatenate([[0], inner, [len(ordered)]])
 
@@ -181,7 +182,7 @@ def _middles(centroids: np.ndarray) -> np.ndarray:
 
 
 def _refilled(ordered: np.ndarray, edges: np.ndarray, centroids: np.ndarray) -> np.ndarray:
-  """The centroids, with those of empty clusters moved to the values farthest from any centroid.
+  """Moves the centroids of empty clusters to the values farthest from their own centroids.
 
   The farthest value of a cluster is its first or its last.
   """
@@ -197,24 +198,24 @@ def _refilled(ordered: np.ndarray, edges: np.ndarray, centroids: np.ndarray) -> 
 
 
 def _shared(path: str, leaf: np.ndarray, number: int, iterations: int, dtype):
-  """The leaf with every weight at the centroid of its cluster, the ids, and the codebook."""
+  """Returns the leaf with each weight at the centroid of its cluster, the ids and the codebook."""
   ids, kept = np.full(leaf.shape, -1, np.int16), leaf != 0
   weights = leaf[kept].astype(np.float64)
   if not np.all(np.isfinite(weights)):
     raise ValueError(f"the weights of '{path}' must be finite to be shared")
   centroids = k_means(weights, number, iterations)
-  values = _of_precision(path, centroids.astype(leaf.dtype), dtype)
+  values = _rounded(path, centroids.astype(leaf.dtype), dtype)
   shared = np.zeros_like(leaf)
   if len(values):
     shared[kept] = values[np.searchsorted(_middles(centroids), weights, side='right')]
-  # Rounding may have made two centroids one, or one of them zero.
+  # Rounding may have merged centroids, or made one zero.
   codebook = np.unique(values[values != 0])
   ids[shared != 0] = np.searchsorted(codebook, shared[shared != 0])
   return shared, ids, codebook
 
 
-def _of_precision(path: str, values: np.ndarray, dtype: np.dtype | None) -> np.ndarray:
-  """The values rounded to a dtype, in their own; None rounds nothing."""
+def _rounded(path: str, values: np.ndarray, dtype: np.dtype | None) -> np.ndarray:
+  """Rounds values to a dtype, keeping their own; None rounds nothing."""
   if dtype is None:
     return values
   with np.errstate(over='ignore', under='ignore'):
@@ -222,7 +223,7 @@ def _of_precision(path: str, values: np.ndarray, dtype: np.dtype | None) -> np.n
   if not np.array_equal(np.isfinite(found), np.isfinite(values)):
     largest = np.max(np.abs(values[np.isfinite(values)]))
     raise ValueError(
-      f"precision='{dtype}' must hold the values of '{path}', of which one is {largest:g}"
+      f"precision='{dtype}' must hold the values of '{path}', the largest of which is {largest:g}"
     )
   return found
 
@@ -238,5 +239,6 @@ def _dtype(precision: Any) -> np.dtype | None:
     return None
   names = ('float16', 'bfloat16', 'float32')
   if precision not in names:
-    raise ValueError(f"precision={precision!r} must be one of '{', '.join(names)}', or None")
+    allowed = ', '.join(map(repr, names))
+    raise ValueError(f'precision={precision!r} must be one of {allowed}, or None')
   return np.dtype(jnp.dtype(precision))

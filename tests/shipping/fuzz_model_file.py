@@ -1,17 +1,17 @@
-"""Tries what reading a model file makes of files that nobody should have written.
+"""Fuzzes the reading of model files with damaged and forged ones.
 
 python tests/shipping/fuzz_model_file.py [--minutes=60] [--cases=N] [--seed=0] [--out=FILE.json]
 
---minutes=M     that it may take
---cases=N       after which it ends, 0 for none
---seed=S        the same seed draws the same cases
---out=FILE      where the counts go, and what was wrong
+--minutes=M     the time limit
+--cases=N       the number of cases, 0 for no limit
+--seed=S        the seed of the cases
+--out=FILE      the file for the counts and the wrong cases, as JSON
 
-A file is damaged blindly (bits flipped, cut short, bytes put in, taken out, moved and repeated, or
-of another kind altogether) or with its checksums made right again, so that what is behind them is
-reached: other values in the header, other bytes in the coded parts, and bytes under other lengths.
-Each is to be read, or refused in one line, within the memory that its header may ask for. Prints
-every wrong case. Exit status: 0 when there was none, 1 when there was one.
+A file is damaged blindly (bits flipped, cut short, bytes inserted, deleted, moved or repeated, or
+replaced by another kind of file), or forged with valid checksums to reach the decoder: other values
+in the header, other bytes in the compressed parts, and bytes under other lengths. Every file must
+be read, or refused in one line, within the memory bound. Prints every wrong case. Exit status: 0 if
+there is none, 1 otherwise.
 """
 
 import argparse
@@ -41,33 +41,33 @@ from sparsejax.shipping import Header
 from sparsejax.shipping.file import decode, encode, layouts
 from sparsejax.shipping.file import format as form
 
-MOST = 200_000  # bytes, the bound that every case is read with
-SLACK = 2**19 + 2 * form.PATHS_MOST  # of what Python takes by the way, and of paths
-OF_HEADER = 64  # times its length, in which it is parsed
+MOST = 200_000  # bytes: the bound for reading every case
+SLACK = 2**19 + 2 * form.PATHS_MOST  # bytes for Python itself, and for paths
+HEADER_FACTOR = 64  # the memory for parsing a header, relative to its length
 NUMBERS = (0, 1, 2, 3, 7, 8, 255, 256, -1, 2**31, 2**32, 2**47, 2**48, 2**63, 2**64, 10**30)
 ODD = (None, True, False, 0.5, 1e308, '', 'x', 'float32', 'object', [], {}, [0], {'a': 0}, ['l'])
 ODD += ('two\nlines', '\x1b[2J', {'two\nlines': 0, '\ud800': 0}, ['d', 7, 0, 2**70, 0])
 
 
 class Case(NamedTuple):
-  """How a file was made, and its bytes."""
+  """The kind of a damaged file, and its bytes."""
 
   kind: str
   data: bytes
 
 
 class Verdict(NamedTuple):
-  """What came of reading it: 'read', 'refused' or 'wrong', and what was said."""
+  """The result of reading a file: 'read', 'refused' or 'wrong', and the message."""
 
   kind: str
-  said: str
+  message: str
 
 
 # The files
 
 
 def seeds() -> list[bytes]:
-  """Small files that between them have every layout."""
+  """Returns small files that together use every layout."""
   rng = np.random.default_rng(0)
 
   def leaf(shape, density, values=None, dtype='float32'):
@@ -87,56 +87,56 @@ def seeds() -> list[bytes]:
   far[0, 3] = far[39, 1] = 1 / 3
   about = Header('net', {'width': 1}, {'mean': [0.5]}, ('a', 'b'), {'seed': 0})
   named = encode.encode([complex_node(leaf((4, 6), 0.9))], Header())
-  return [encode.encode(p, about) for p in (shared, raw, {0: far})] + [named, _unlike()]
+  return [encode.encode(p, about) for p in (shared, raw, {0: far})] + [named, _compressible()]
 
 
 def complex_node(kernel):
   return collections.OrderedDict(kernel=kernel)
 
 
-def _unlike() -> bytes:
-  """A file whose parts are all coded, for there is enough of them."""
+def _compressible() -> bytes:
+  """Returns a file whose parts are large enough to be compressed."""
   rng = np.random.default_rng(1)
   kernel = rng.integers(1, 9, (40, 50)) * (rng.random((40, 50)) < 0.1)
   words = np.repeat(np.arange(60.0, dtype=np.float32), 3)
   return encode.encode({'kernel': kernel.astype(np.float32), 'bias': words * 1.1}, Header())
 
 
-class Taken(NamedTuple):
-  """A file taken to pieces: the header's value, and what each part holds, as coded and not."""
+class Pieces(NamedTuple):
+  """The header of a file as a dict, and the bytes of its parts, compressed and not."""
 
-  told: dict[str, Any]
+  fields: dict[str, Any]
   coded: list[bytes]
-  bare: list[bytes]
+  decoded: list[bytes]
 
 
-def taken_apart(data: bytes) -> Taken:
+def pieces_of(data: bytes) -> Pieces:
   contents = decode.read_header(io.BytesIO(data), 'seed')
   _, _, coder, size, coded = form.PRELUDE.unpack(data[: form.PRELUDE.size])
   text = data[form.PRELUDE.size : form.PRELUDE.size + coded]
-  at, parts = contents.length + form.CHECK.size, []
+  at, parts = contents.header_length + form.CHECK.size, []
   for part in contents.parts.values():
     parts.append(data[at : at + part.coded])
     at += part.coded + form.CHECK.size
-  bare = [
+  decoded = [
     layouts.decompressed(part, row.coder, row.length)
     for part, row in zip(parts, contents.parts.values(), strict=True)
   ]
-  return Taken(json.loads(layouts.decompressed(text, coder, size)), parts, bare)
+  return Pieces(json.loads(layouts.decompressed(text, coder, size)), parts, decoded)
 
 
-# The damages
+# Damaging files
 
 
 def cases(seed: int) -> Iterator[Case]:
-  """Yields cases without end, every kind in turn."""
+  """Yields cases endlessly, every kind in turn."""
   rng = random.Random(seed)
   whole = seeds()
-  apart = [taken_apart(data) for data in whole]
+  pieces = [pieces_of(data) for data in whole]
   for kind in itertools.cycle(KINDS):
     i = rng.randrange(len(whole))
     made = KINDS[kind]
-    yield Case(kind, made(rng, whole[i]) if kind in BLIND else made(rng, apart[i]))
+    yield Case(kind, made(rng, whole[i]) if kind in BLIND else made(rng, pieces[i]))
 
 
 def _flipped(rng, data):
@@ -151,7 +151,7 @@ def _cut(rng, data):
 
 
 def _spliced(rng, data):
-  """Bytes put in, taken out, repeated, moved or appended."""
+  """Inserts, deletes, repeats, moves or appends bytes."""
   i, j = sorted(rng.randrange(len(data) + 1) for _ in range(2))
   piece = data[i:j] if rng.random() < 0.5 else rng.randbytes(rng.choice((1, 4, 100)))
   return rng.choice(
@@ -160,7 +160,7 @@ def _spliced(rng, data):
 
 
 def _foreign(rng, data):
-  """Files of other kinds, of which some begin as ours do."""
+  """Returns files of other kinds, some of which begin like a model file."""
   noise = rng.randbytes(rng.choice((0, 1, 20, 400)))
   begins = (
     b'',
@@ -175,7 +175,7 @@ def _foreign(rng, data):
 
 
 def _prelude(rng, data):
-  """Another number in the prelude, with the check of the header right again."""
+  """Changes a number in the prelude, with a valid checksum of the header."""
   fields = list(form.PRELUDE.unpack(data[: form.PRELUDE.size]))
   at = rng.randrange(1, 5)
   fields[at] = (
@@ -188,22 +188,22 @@ def _prelude(rng, data):
   return begin[:end] + struct.pack('<I', zlib.crc32(begin[:end])) + begin[end + 4 :]
 
 
-def _signed(told, coded):
-  """A file of these pieces with all its checks right."""
-  text = told if isinstance(told, bytes) else json.dumps(told).encode()
+def _signed(fields, coded):
+  """Assembles a file from these pieces, with valid checksums."""
+  text = fields if isinstance(fields, bytes) else json.dumps(fields).encode()
   return encode.assembled(text, coded, (layouts.STORED,))
 
 
-def _header(rng, taken):
-  """Another value at some place of the header."""
-  told = copy.deepcopy(taken.told)
+def _header(rng, pieces):
+  """Changes values anywhere in the header."""
+  fields = copy.deepcopy(pieces.fields)
   for _ in range(rng.choice((1, 1, 2, 4))):
-    _change(rng, told)
-  return _signed(told, taken.coded)
+    _change(rng, fields)
+  return _signed(fields, pieces.coded)
 
 
-def _change(rng, told):
-  holder, key = told, rng.choice(list(told))
+def _change(rng, fields):
+  holder, key = fields, rng.choice(list(fields))
   while isinstance(holder[key], list | dict) and holder[key] and rng.random() < 0.85:
     holder = holder[key]
     key = rng.choice(list(holder)) if isinstance(holder, dict) else rng.randrange(len(holder))
@@ -214,11 +214,11 @@ def _change(rng, told):
   near = [value + 1, value - 1, 2 * value, value // 2] if type(value) is int else []
   holder[key] = copy.deepcopy(rng.choice((*near, *NUMBERS, *ODD)))
   if rng.random() < 0.05:
-    told[rng.choice(('more', 'tree', 'paths', 'classes'))] = copy.deepcopy(rng.choice(ODD))
+    fields[rng.choice(('more', 'tree', 'paths', 'classes'))] = copy.deepcopy(rng.choice(ODD))
 
 
-def _json(rng, taken):
-  """Text that is none of ours: no JSON, nested deeply, long numbers, other encodings."""
+def _json(rng, pieces):
+  """Replaces the header by other text: no JSON, deep nesting, long numbers, other encodings."""
   depth = rng.choice((*[10, 99, 101, 5000] * 5, 10**5))
   text = rng.choice(
     (
@@ -229,53 +229,53 @@ def _json(rng, taken):
       b'{"tree":["l"' + b',{}' * 3 * depth + b'],"leaves":[],"parts":[]}',
       b'{"tree":{"' + b'a' * 4 * depth + b'":["l"' + b',0' * 50000 + b']},"leaves":[]}',
       b'[' + b'{},' * 3 * depth + b'0]',
-      _of_many(depth // 4, b'a' * rng.choice((1, 80, 200_000 // depth))),
-      _of_many(depth // 4, b'a', b'["bool",[],"bool"]'),
-      json.dumps(taken.told).encode('utf-16'),
-      _flipped(rng, json.dumps(taken.told).encode()),
+      _many_leaves(depth // 4, b'a' * rng.choice((1, 80, 200_000 // depth))),
+      _many_leaves(depth // 4, b'a', b'["bool",[],"bool"]'),
+      json.dumps(pieces.fields).encode('utf-16'),
+      _flipped(rng, json.dumps(pieces.fields).encode()),
     )
   )
-  return _signed(text, taken.coded)
+  return _signed(text, pieces.coded)
 
 
-def _of_many(count, key, row=b'0'):
-  """A header of many leaves below one key, with a row for each that is right or not."""
+def _many_leaves(count, key, row=b'0'):
+  """Returns a header of many leaves below one key, with the same row for each."""
   leaves = b','.join([row] * count)
   begin = b'{"tree":{"' + key + b'":["l"' + b',0' * count + b']},"leaves":['
   return begin + leaves + b'],"parts":' + b'[[0,0],[0,0],[0,0],[0,%d],[0,0]]}' % count
 
 
-def _coded(rng, taken):
-  """Other bytes in a coded part, of the same or another length."""
-  told, parts = copy.deepcopy(taken.told), list(taken.coded)
+def _coded(rng, pieces):
+  """Damages the compressed bytes of a part, and may change its length or coder."""
+  fields, parts = copy.deepcopy(pieces.fields), list(pieces.coded)
   i = rng.choice([i for i, part in enumerate(parts) if part])
   parts[i] = rng.choice((_flipped, _flipped, _cut, _spliced))(rng, parts[i])
-  told['parts'][i][1] = len(parts[i])
+  fields['parts'][i][1] = len(parts[i])
   if rng.random() < 0.2:
-    told['parts'][i][0] = rng.choice((0, 1, 2))
-  return _signed(told, parts)
+    fields['parts'][i][0] = rng.choice((0, 1, 2))
+  return _signed(fields, parts)
 
 
-def _decoded(rng, taken):
-  """Other positions, ids and words, under a coder that leaves them as they are."""
-  told, parts = copy.deepcopy(taken.told), list(taken.coded)
-  i = rng.choice([i for i, part in enumerate(taken.bare) if part])
-  parts[i] = _flipped(rng, taken.bare[i])
-  told['parts'][i] = [layouts.STORED, len(parts[i])]
-  return _signed(told, parts)
+def _decoded(rng, pieces):
+  """Damages positions, ids or words, and stores them uncompressed."""
+  fields, parts = copy.deepcopy(pieces.fields), list(pieces.coded)
+  i = rng.choice([i for i, part in enumerate(pieces.decoded) if part])
+  parts[i] = _flipped(rng, pieces.decoded[i])
+  fields['parts'][i] = [layouts.STORED, len(parts[i])]
+  return _signed(fields, parts)
 
 
-def _bomb(rng, taken):
-  """Far more bytes in a part than it should hold, or a leaf that says so and has none."""
-  told, parts = copy.deepcopy(taken.told), list(taken.coded)
+def _bomb(rng, pieces):
+  """Gives a part that decodes to far too many bytes, or a leaf that declares a huge shape."""
+  fields, parts = copy.deepcopy(pieces.fields), list(pieces.coded)
   if rng.random() < 0.5:
     i = rng.randrange(len(parts))
     parts[i] = _ZEROS
-    told['parts'][i] = [rng.choice((1, 2)), len(parts[i])]
-    return _signed(told, parts)
-  row = rng.choice(told['leaves'])
+    fields['parts'][i] = [rng.choice((1, 2)), len(parts[i])]
+    return _signed(fields, parts)
+  row = rng.choice(fields['leaves'])
   row[1] = [rng.choice((2**16, 2**20, 2**30, 2**47)) for _ in range(rng.choice((1, 2, 4)))]
-  return _signed(told, parts)
+  return _signed(fields, parts)
 
 
 _ZEROS = layouts.compressed(bytes(10**7), layouts.SYMBOLS)
@@ -291,11 +291,11 @@ KINDS = BLIND | {
 }
 
 
-# What comes of them
+# Judging the results
 
 
-def judged(case: Case, watched: bool = False) -> Verdict:
-  """Reads a file as `load` does and says what came of it; with a watch on the memory it takes."""
+def judge(case: Case, watched: bool = False) -> Verdict:
+  """Reads a file as `load` does and returns the verdict; if watched, measures its memory too."""
   if watched:
     tracemalloc.start()
   try:
@@ -304,43 +304,44 @@ def judged(case: Case, watched: bool = False) -> Verdict:
     if contents.tree is not None:
       decode.in_tree(contents, leaves)
     if sum(leaf.nbytes for leaf in leaves) > MOST:
-      verdict = Verdict('wrong', 'more was read than the bound')
+      verdict = Verdict('wrong', 'the arrays are larger than the bound')
   except ValueError as error:
-    verdict = Verdict(*_of_message(str(error)))
-  except Exception as error:  # whatever it is: it should have been a ValueError
+    verdict = Verdict(*_judge_message(str(error)))
+  except Exception as error:  # any other exception is wrong
     verdict = Verdict('wrong', f'{type(error).__name__}: {error}')
   finally:
     if watched:
-      taken = tracemalloc.get_traced_memory()[1]
+      peak = tracemalloc.get_traced_memory()[1]
       tracemalloc.stop()
-  if watched and taken > MOST + len(case.data) + SLACK + OF_HEADER * _header_length(case.data):
-    return Verdict('wrong', f'{taken} bytes were taken')
+  if watched and peak > MOST + len(case.data) + SLACK + HEADER_FACTOR * _header_length(case.data):
+    return Verdict('wrong', f'{peak} bytes were allocated')
   return verdict
 
 
 def _header_length(data: bytes) -> int:
-  """What the prelude says, where that is possible."""
+  """Returns the length of the header that the prelude declares, or 0 if it is not valid."""
   if len(data) < form.PRELUDE.size:
     return 0
   length = form.PRELUDE.unpack(data[: form.PRELUDE.size])[3]
   return length if length <= form.HEADER_MOST else 0
 
 
-def _of_message(said: str) -> tuple[str, str]:
-  if not said.startswith('FILE') or not said.isprintable() or len(said) > 600:
-    return 'wrong', f'the message: {said}'
-  return 'refused', said
+def _judge_message(message: str) -> tuple[str, str]:
+  if not message.startswith('FILE') or not message.isprintable() or len(message) > 600:
+    return 'wrong', f'the message: {message}'
+  return 'refused', message
 
 
-def tried(count: int, seed: int, until: float = float('inf'), watch: int = 19):
-  """Yields each case with what came of it, as many as asked for or until then.
+def verdicts(count: int, seed: int, until: float = float('inf'), watch: int = 19):
+  """Yields (case, verdict) for `count` cases, or endlessly if it is 0, and stops at `until`.
 
-  watch: of how many cases one has its memory measured, which is slow; prime to the number of kinds.
+  Measuring memory is slow, so only every `watch`-th case is measured: a number coprime to that of
+  the kinds.
   """
   for number, case in enumerate(cases(seed)):
     if (count and number >= count) or time.monotonic() > until:
       return
-    yield case, judged(case, number % watch == 0)
+    yield case, judge(case, number % watch == 0)
 
 
 def main() -> int:
@@ -355,10 +356,12 @@ def main() -> int:
   arguments = parser.parse_args()
   counts = collections.defaultdict(collections.Counter)
   wrong, begun = [], time.monotonic()
-  for case, verdict in tried(arguments.cases, arguments.seed, begun + 60 * arguments.minutes):
+  for case, verdict in verdicts(arguments.cases, arguments.seed, begun + 60 * arguments.minutes):
     counts[case.kind][verdict.kind] += 1
     if verdict.kind == 'wrong':
-      wrong.append({'kind': case.kind, 'said': verdict.said[:300], 'hex': case.data.hex()[:4000]})
+      wrong.append(
+        {'kind': case.kind, 'message': verdict.message[:300], 'hex': case.data.hex()[:4000]}
+      )
       print(json.dumps(wrong[-1]), flush=True)
   total = sum(counts.values(), collections.Counter())
   found = {'seed': arguments.seed, 'minutes': round((time.monotonic() - begun) / 60, 1)}

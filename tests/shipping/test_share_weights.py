@@ -1,4 +1,4 @@
-"""Training centroids: sums worked by hand, and the same steps as over the centroids themselves."""
+"""Training centroids: sums worked by hand, and the same steps as on bare centroids."""
 
 import re
 
@@ -29,17 +29,19 @@ def stepped(tx, params, grad, **extra):
 )
 def test_the_gradient_of_a_cluster_is_the_sum_of_its_weights(tx):
   params, _ = stepped(tx, PARAMS, GRAD)
-  # 2 - (1 + 1/2 + 1/4), 5 - 2, -1 - 3; the bias is no kernel.
+  # 2 - (1 + 1/2 + 1/4), 5 - 2, -1 - 3; the bias is not a kernel.
   assert params['kernel'].tolist() == [[0.25, 3.0, 0.0], [0.25, -4.0, 0.25]]
   assert params['bias'].tolist() == [1.0, 1.5]
 
 
-def test_the_state_tells_the_clusters():
+def test_the_state_holds_the_clusters():
   state = share_weights(2).init(PARAMS)
   assert state.ids['kernel'].tolist() == [[2, 3, 0], [2, 1, 2]]
   assert state.ids['bias'].shape == ()
   assert [int(PARAMS['kernel'].ravel()[i]) for i in state.firsts['kernel'][:3]] == [-1, 2, 5]
-  assert state.firsts['kernel'].tolist()[3:] == [6]  # which no weight has
+  assert state.firsts['kernel'].tolist()[3:] == [
+    6
+  ]  # out of range: the fourth cluster has no weight
 
 
 def network(weights, x):
@@ -55,7 +57,7 @@ def network(weights, x):
   ],
 )
 def test_inner_trains_the_centroids_as_if_they_were_the_parameters(optimizer):
-  """As derivatives by the centroids themselves have it, with each of them counted once."""
+  """The steps equal those on the centroids alone, with each centroid counted once."""
   rng = np.random.default_rng(0)
   start = {'kernel': jnp.asarray(rng.normal(size=(6, 4)) * (rng.random((6, 4)) < 0.6), jnp.float32)}
   shared = share(start, 2)
@@ -66,7 +68,7 @@ def test_inner_trains_the_centroids_as_if_they_were_the_parameters(optimizer):
   )
   x = jnp.asarray(rng.normal(size=(5, 6)), jnp.float32)
 
-  def of_centroids(book):
+  def loss_of_centroids(book):
     return network(jnp.where(ids >= 0, book[ids], 0.0), x)
 
   tx, plain = share_weights(2, inner=optimizer()), optimizer()
@@ -75,13 +77,13 @@ def test_inner_trains_the_centroids_as_if_they_were_the_parameters(optimizer):
     grad = jax.grad(lambda params: network(params['kernel'], x))(params)
     updates, state = tx.update(grad, state, params)
     params = optax.apply_updates(params, updates)
-    updates, plain_state = plain.update(jax.grad(of_centroids)(book), plain_state, book)
+    updates, plain_state = plain.update(jax.grad(loss_of_centroids)(book), plain_state, book)
     book = optax.apply_updates(book, updates)
   expected = np.where(ids >= 0, np.asarray(book)[ids], 0.0)
   np.testing.assert_allclose(params['kernel'], expected, rtol=1e-5, atol=1e-6)
 
 
-def test_a_search_along_a_line_sees_the_centroids():
+def test_a_line_search_runs_on_the_centroids():
   x = jnp.asarray(np.random.default_rng(0).normal(size=(5, 3)), jnp.float32)
   params = {'kernel': jnp.array([[1.0, 2.0], [2.0, 0.0], [1.0, 1.0]])}
 
@@ -103,12 +105,12 @@ def test_a_search_along_a_line_sees_the_centroids():
   assert kernel[1, 1] == 0
 
 
-def test_the_slots_of_an_optimizer_are_as_many_as_the_centroids():
+def test_an_optimizer_has_one_slot_for_each_centroid():
   state = share_weights(3, inner=optax.adam(0.1)).init({'kernel': jnp.ones((100, 100))})
   assert {leaf.size for leaf in jax.tree.leaves(state.inner_state)} == {1, 8}
 
 
-def test_both_ways_of_summing_agree():
+def test_both_implementations_of_the_sum_agree():
   from sparsejax.shipping.share_weights import _summed
 
   rng = np.random.default_rng(0)
@@ -120,9 +122,9 @@ def test_both_ways_of_summing_agree():
   assert 'scatter' not in elsewhere(ids, values, 8).mlir_module()
 
 
-def test_more_values_than_clusters_are_refused_or_where_none_can_be_seen_told_by_nan():
+def test_more_values_than_clusters_are_refused_and_give_nan_under_jit():
   params = {'fc': {'kernel': jnp.arange(1.0, 7.0).reshape(2, 3)}}
-  message = "'fc/kernel' has 6 values that are not zero and must have at most 4: share its weights "
+  message = "'fc/kernel' has 6 nonzero values and must have at most 4: share its weights "
   with pytest.raises(ValueError, match=re.escape(message)):
     share_weights(2).init(params)
   tx = share_weights(2)
@@ -132,7 +134,7 @@ def test_more_values_than_clusters_are_refused_or_where_none_can_be_seen_told_by
     share_weights(12)
 
 
-def test_weights_that_another_moved_apart_come_together_again():
+def test_weights_that_another_transformation_moved_apart_are_rejoined():
   tx = share_weights(2)
   state = tx.init(PARAMS)
   apart = PARAMS | {'kernel': PARAMS['kernel'].at[1, 0].add(0.5).at[0, 2].set(3.0)}

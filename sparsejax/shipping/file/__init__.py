@@ -1,1 +1,1 @@
-"""The bytes of a model file: its format, the layouts of its leaves, writing and reading it."""
+"""The model file, byte by byte: its format, the layouts of its leaves, encoding and decoding."""

@@ -1,4 +1,4 @@
-"""Reading a model file: every length is checked before it is used, and nothing is ever run."""
+"""Decodes a model file: every length is checked before it is used, and nothing is executed."""
 
 import hashlib
 import json
@@ -16,22 +16,22 @@ KEYS = {*form.Header._fields, 'tree', 'paths', 'leaves', 'parts'}
 
 
 def decode(file: BinaryIO, name: str, max_bytes: int) -> tuple[form.Contents, list[np.ndarray]]:
-  """Returns what a file's header says, and its leaves.
+  """Returns the contents of a file's header, and the file's leaves.
 
   Args:
-    file: open, at its begin.
-    name: of the file, for what is wrong with it.
-    max_bytes: that reading it may take, in all.
+    file: the file, open for reading.
+    name: the name of the file, for messages.
+    max_bytes: the most bytes that decoding may take, in all.
 
   Raises:
-    ValueError: a file that is damaged, is none of this format, or needs more memory.
+    ValueError: if the file is damaged, has another format, or needs more memory.
   """
-  contents, begin = _contents(file, name)
-  if contents.needed > max_bytes:
-    form.refuse(name, 'the memory that it needs', contents.needed, f'at most max_bytes={max_bytes}')
+  contents, start = _contents(file, name)
+  if contents.memory > max_bytes:
+    form.refuse(name, 'the memory that it needs', contents.memory, f'at most max_bytes={max_bytes}')
   data = {
-    part: np.frombuffer(layouts_of, np.uint8)
-    for part, layouts_of in _parts(file, name, contents, begin).items()
+    part: np.frombuffer(piece, np.uint8)
+    for part, piece in _parts(file, name, contents, start).items()
   }
   found, used = [], dict.fromkeys(form.PARTS, 0)
   for path, leaf in zip(contents.paths, contents.leaves, strict=True):
@@ -43,10 +43,10 @@ def decode(file: BinaryIO, name: str, max_bytes: int) -> tuple[form.Contents, li
 
 
 def read_header(file: BinaryIO, name: str) -> form.Contents:
-  """Returns what a file's header says, after a check of the file's length.
+  """Returns the contents of a file's header, after checking the file's length.
 
   Raises:
-    ValueError: a header that is damaged or none of this format, a file cut short or longer.
+    ValueError: if the header is damaged or has another format, or the file has another length.
   """
   return _contents(file, name)[0]
 
@@ -55,52 +55,54 @@ def read_header(file: BinaryIO, name: str) -> form.Contents:
 
 
 def _contents(file: BinaryIO, name: str) -> tuple[form.Contents, bytes]:
-  """What the header says, and the bytes up to its end with the check."""
+  """Returns the contents of the header, and the file's bytes up to and including its check."""
   length = file.seek(0, 2)
   file.seek(0)
   prelude = _read(file, form.PRELUDE.size, name)
   magic, version, coder, size, coded = form.PRELUDE.unpack(prelude)
   if magic != form.MAGIC:
-    form.refuse(name, 'its first bytes', magic, f'{form.MAGIC!r}, as of a model file')
+    form.refuse(name, 'its first bytes', magic, f'{form.MAGIC!r}, those of a model file')
   if version != form.VERSION:
-    form.refuse(name, 'version', version, f'{form.VERSION}, which this sparsejax reads')
+    form.refuse(name, 'version', version, f'{form.VERSION}, the one that this sparsejax reads')
   if coder not in layouts.CODERS:
     form.refuse(name, 'the coder of the header', coder, f'at most {layouts.CODERS[-1]}')
   if size > form.HEADER_MOST:
     form.refuse(name, 'the length of the header', size, f'at most {form.HEADER_MOST}')
-  if coded > min(length, form.HEADER_MOST + 2**12):
-    form.refuse(name, 'the length of the coded header', coded, 'that of a part of the file')
-  begin = prelude + _read(file, coded, name)
-  begin += _checked(file, begin, 'header', name)
-  told = _json(_decompressed(begin[len(prelude) : -form.CHECK.size], coder, size, 'header', name))
-  contents = _understood(told, name)._replace(length=len(prelude) + coded)
-  if contents.whole != length:
-    form.refuse(name, 'the length of the file', length, f'{contents.whole}, as its header says')
-  return contents, begin
+  if coded > (most := min(length, form.HEADER_MOST + 2**12)):
+    form.refuse(name, 'the length of the compressed header', coded, f'at most {most}')
+  start = prelude + _read(file, coded, name)
+  start += _checksum(file, start, 'header', name)
+  fields = _json(_decompressed(start[len(prelude) : -form.CHECK.size], coder, size, 'header', name))
+  contents = _checked_contents(fields, name)._replace(header_length=len(prelude) + coded)
+  if contents.file_length != length:
+    must_be = f'{contents.file_length}, as its header says'
+    form.refuse(name, 'the length of the file', length, must_be)
+  return contents, start
 
 
 def _json(text: bytes) -> Any:
-  """The header's value, or what nothing can be done with."""
+  """Returns the value of the header's JSON, or None if it cannot be parsed."""
   try:
     return json.loads(text.decode())
   except (ValueError, RecursionError):
     return None
 
 
-def _understood(told: Any, name: str) -> form.Contents:
-  if not isinstance(told, dict) or not set(told) <= KEYS:
-    form.refuse(name, 'the header', told, f'a dict in JSON of {", ".join(sorted(KEYS))}')
-  header, rows = _header(told, name), told.get('leaves')
+def _checked_contents(fields: Any, name: str) -> form.Contents:
+  if not isinstance(fields, dict) or not set(fields) <= KEYS:
+    must_be = f'a JSON object with the keys {", ".join(sorted(KEYS))}'
+    form.refuse(name, 'the header', fields, must_be)
+  header, rows = _header(fields, name), fields.get('leaves')
   if not isinstance(rows, list):
     form.refuse(name, 'leaves', rows, 'a list of rows')
-  skeleton, paths = _paths(told, len(rows), name)
+  skeleton, paths = _paths(fields, len(rows), name)
   leaves = tuple(form.leaf_of(row, p, name) for row, p in zip(rows, paths, strict=True))
-  parts = _coders(told.get('parts'), form.part_lengths(leaves), name)
+  parts = _coders(fields.get('parts'), form.part_lengths(leaves), name)
   return form.Contents(header, skeleton, paths, leaves, parts, 0)
 
 
-def _header(told: dict[str, Any], name: str) -> form.Header:
-  given = {key: told[key] for key in form.Header._fields if key in told}
+def _header(fields: dict[str, Any], name: str) -> form.Header:
+  given = {key: fields[key] for key in form.Header._fields if key in fields}
   header = form.Header(**given)
   for key in ('settings', 'scaling', 'provenance'):
     if not isinstance(getattr(header, key), dict):
@@ -113,26 +115,26 @@ def _header(told: dict[str, Any], name: str) -> form.Header:
   return header._replace(classes=tuple(classes))
 
 
-def _paths(told: dict[str, Any], rows: int, name: str) -> tuple[Any, tuple[str, ...]]:
-  """The tree with True in the place of each leaf, if there is one, and the leaves' paths.
+def _paths(fields: dict[str, Any], rows: int, name: str) -> tuple[Any, tuple[str, ...]]:
+  """Returns the tree with True in place of each leaf, or None, and the paths of the leaves.
 
-  Their number is compared with that of the rows first: a leaf takes two bytes in a header, and far
-  more as a path.
+  The number of leaves is first compared with that of the rows: in a header a leaf takes two bytes,
+  but its path takes far more.
   """
-  if 'tree' not in told:
-    paths = told.get('paths')
+  if 'tree' not in fields:
+    paths = fields.get('paths')
     if not isinstance(paths, list) or not all(isinstance(path, str) for path in paths):
-      form.refuse(name, 'paths', paths, 'a list of paths, where there is no tree')
+      form.refuse(name, 'paths', paths, 'a list of paths, since there is no tree')
     if len(paths) != rows:
-      form.refuse(name, 'the number of leaves', rows, f'{len(paths)}, as there are paths')
+      form.refuse(name, 'the number of leaves', rows, f'{len(paths)}, the number of paths')
     return None, tuple(paths)
-  skeleton = structure.rebuilt(told['tree'], name)
+  skeleton = structure.rebuilt(fields['tree'], name)
   if (found := len(jax.tree.leaves(skeleton))) != rows:
-    form.refuse(name, 'the number of leaves', rows, f'{found}, as the tree has')
+    form.refuse(name, 'the number of leaves', rows, f'{found}, as in the tree')
   try:
     return skeleton, tuple(tree.paths(skeleton))
   except ValueError:
-    form.refuse(name, 'tree', told['tree'], 'one whose leaves have a path each')
+    form.refuse(name, 'tree', fields['tree'], 'a tree whose leaves have distinct paths')
 
 
 def _coders(rows: Any, lengths: dict[str, int], name: str) -> dict[str, form.Part]:
@@ -146,7 +148,7 @@ def _coders(rows: Any, lengths: dict[str, int], name: str) -> dict[str, form.Par
     if coder not in (layouts.CODERS if length else (layouts.STORED,)):
       form.refuse(name, f'the coder of {part}', coder, f'at most {layouts.CODERS[-1]}')
     if coder == layouts.STORED and coded != length:
-      form.refuse(name, f'the length of {part}', coded, f'{length}, as its leaves have')
+      form.refuse(name, f'the length of {part}', coded, f'{length}, as its leaves say')
     found[part] = form.Part(coder, length, coded)
   return found
 
@@ -154,33 +156,34 @@ def _coders(rows: Any, lengths: dict[str, int], name: str) -> dict[str, form.Par
 # The parts
 
 
-def _parts(file: BinaryIO, name: str, contents: form.Contents, begin: bytes) -> dict[str, bytes]:
-  """The bytes of each part, after all of the file's checks."""
-  digest, coded = hashlib.blake2b(begin, digest_size=form.DIGEST), {}
+def _parts(file: BinaryIO, name: str, contents: form.Contents, start: bytes) -> dict[str, bytes]:
+  """Returns the bytes of each part, once every checksum of the file is verified."""
+  digest, coded = hashlib.blake2b(start, digest_size=form.DIGEST), {}
   for part, row in contents.parts.items():
     coded[part] = _read(file, row.coded, name)
     digest.update(coded[part])
-    digest.update(_checked(file, coded[part], part, name))
-  if _read(file, form.DIGEST, name) != digest.digest():
-    form.refuse(name, 'its digest', 'another', 'that of its bytes: it is damaged')
-  found = {}
+    digest.update(_checksum(file, coded[part], part, name))
+  if (found := _read(file, form.DIGEST, name)) != digest.digest():
+    form.refuse(name, 'its digest', found.hex(), 'that of its bytes: the file is damaged')
+  decoded = {}
   for part, row in contents.parts.items():
-    found[part] = _decompressed(coded.pop(part), row.coder, row.length, part, name)
-  return found
+    decoded[part] = _decompressed(coded.pop(part), row.coder, row.length, part, name)
+  return decoded
 
 
 def _read(file: BinaryIO, length: int, name: str) -> bytes:
   data = file.read(length)
   if len(data) < length:
-    raise ValueError(f'{name} is cut short: {length - len(data)} bytes must follow')
+    raise ValueError(f'{name} is cut short: {length - len(data)} more bytes must follow')
   return data
 
 
-def _checked(file: BinaryIO, data: bytes, part: str, name: str) -> bytes:
-  """The check that follows, if it is that of the bytes before."""
+def _checksum(file: BinaryIO, data: bytes, part: str, name: str) -> bytes:
+  """Returns the checksum that follows in the file, once it is verified against the data."""
   check = _read(file, form.CHECK.size, name)
   if form.CHECK.unpack(check)[0] != zlib.crc32(data):
-    form.refuse(name, f'the checksum of its {part}', check.hex(), 'that of its bytes')
+    must_be = 'that of its bytes: the file is damaged'
+    form.refuse(name, f'the checksum of its {part}', check.hex(), must_be)
   return check
 
 
@@ -195,12 +198,13 @@ def _decompressed(data: bytes, coder: int, length: int, part: str, name: str) ->
 
 
 def _array(leaf: form.Leaf, pieces: dict[str, np.ndarray], path: str, name: str) -> np.ndarray:
-  """A leaf from its bytes in each part."""
-  values = _widened(leaf, pieces[leaf.words_in], path, name)
+  """Returns a leaf from its bytes in each part."""
+  values = _words(leaf, pieces[leaf.word_part], path, name)
   if leaf.width:
-    ids = layouts.unpacked(pieces['ids'], leaf.width, leaf.told)
+    ids = layouts.unpacked(pieces['ids'], leaf.width, leaf.given)
     if ids.size and (largest := int(ids.max())) >= leaf.clusters:
-      form.refuse(name, f'an id of {path}', largest, f'below {leaf.clusters}, its clusters')
+      must_be = f'below {leaf.clusters}, the number of its clusters'
+      form.refuse(name, f'an id of {path}', largest, must_be)
     values = values[ids]
   if leaf.positions != form.ALL:
     places = _places(leaf, pieces['positions'], path, name)
@@ -208,14 +212,14 @@ def _array(leaf: form.Leaf, pieces: dict[str, np.ndarray], path: str, name: str)
     values[places] = kept
   if not leaf.columns:
     return values.reshape(leaf.shape)
-  turned = values.reshape(leaf.shape[-1:] + leaf.shape[:-1])
-  return np.ascontiguousarray(np.moveaxis(turned, 0, -1))
+  transposed = values.reshape(leaf.shape[-1:] + leaf.shape[:-1])
+  return np.ascontiguousarray(np.moveaxis(transposed, 0, -1))
 
 
-def _widened(leaf: form.Leaf, data: np.ndarray, path: str, name: str) -> np.ndarray:
-  """The stored words, in the leaf's own dtype."""
+def _words(leaf: form.Leaf, data: np.ndarray, path: str, name: str) -> np.ndarray:
+  """Returns the stored words, converted to the leaf's own dtype."""
   if leaf.dtype == 'bool' and data.size and (largest := int(data.max())) > 1:
-    form.refuse(name, f'a value of {path}', largest, '0 or 1, as bools are')
+    form.refuse(name, f'a value of {path}', largest, '0 or 1, as a bool is')
   words = layouts.words_of(data, form.DTYPES[leaf.stored], leaf.planes)
   with np.errstate(invalid='ignore'):
     return words.astype(form.DTYPES[leaf.dtype])
@@ -234,5 +238,5 @@ def _places(leaf: form.Leaf, data: np.ndarray, path: str, name: str) -> np.ndarr
 
 
 def in_tree(contents: form.Contents, leaves: list[Any]) -> Any:
-  """Returns the leaves in the file's own tree."""
+  """Returns the leaves in the tree that the file describes."""
   return jax.tree.unflatten(jax.tree.structure(contents.tree), leaves)

@@ -1,4 +1,4 @@
-"""Writing a model file: each leaf in the layout that takes the fewest bytes, the parts coded."""
+"""Encodes a model file: each leaf in its smallest layout, then each part compressed."""
 
 import functools
 import hashlib
@@ -14,19 +14,19 @@ from sparsejax.shipping.file import format as form
 from sparsejax.shipping.file import layouts, structure
 from sparsejax.sparsity.leaves import kinds, tree
 
-SAMPLE = 2**16  # bytes, by which layouts are compared
+SAMPLE = 2**16  # bytes that are compressed to estimate the cost of a layout
 CLUSTERS_MOST = 256
 
 
 class Pieces(NamedTuple):
-  """A leaf's row, and its bytes in each part."""
+  """A leaf in one layout: its row in the header, and its bytes in each part."""
 
   leaf: form.Leaf
   parts: dict[str, np.ndarray]
 
   @property
   def cost(self) -> float:
-    """About how many bytes they take in the file; of the row, of which some repeats, the half."""
+    """The approximate bytes in the file; a row counts half, since rows repeat each other."""
     row = len(json.dumps(form.row_of(self.leaf), separators=(',', ':')))
     return row / 2 + sum(_cost(data) for data in self.parts.values())
 
@@ -35,7 +35,7 @@ def encode(params: Any, header: form.Header) -> bytes:
   """Returns the bytes of a model file.
 
   Raises:
-    ValueError: a leaf that is no array of numbers, or a header that JSON can't hold or is too long.
+    ValueError: if a leaf is no array of numbers, or JSON cannot hold the header, or it is too long.
   """
   nodes = kinds.equinox_nodes(params)
   pieces = [
@@ -44,22 +44,22 @@ def encode(params: Any, header: form.Header) -> bytes:
   ]
   coded = {part: layouts.coded(_joined(pieces, part)) for part in form.PARTS}
   described = structure.described(params)
-  told = {
+  fields = {
     **{key: value for key, value in header._asdict().items() if value},
     **({'tree': described[0]} if described else {'paths': tree.paths(params)}),
     'leaves': [form.row_of(piece.leaf) for piece in pieces],
     'parts': [[coder, len(data)] for coder, data in coded.values()],
   }
-  return assembled(_text(told), [data for _, data in coded.values()])
+  return assembled(_text(fields), [data for _, data in coded.values()])
 
 
 def assembled(text: bytes, parts: list[bytes], coders: tuple[int, ...] = layouts.CODERS) -> bytes:
-  """Returns a file of a header's JSON and coded parts, with its checks.
+  """Assembles a file from a header and compressed parts, adding the checksums and the digest.
 
   Args:
-    text: the JSON.
-    parts: what the coders made of each part.
-    coders: of which one is chosen for the header.
+    text: the header's JSON.
+    parts: the compressed bytes of each part.
+    coders: the coders to choose from for the header.
   """
   coder, data = layouts.coded(text, coders)
   out = form.PRELUDE.pack(form.MAGIC, form.VERSION, coder, len(text), len(data)) + data
@@ -68,37 +68,37 @@ def assembled(text: bytes, parts: list[bytes], coders: tuple[int, ...] = layouts
   return out + hashlib.blake2b(out, digest_size=form.DIGEST).digest()
 
 
-def _text(told: dict[str, Any]) -> bytes:
-  """The header's JSON."""
-  for key, value in told.items():
+def _text(fields: dict[str, Any]) -> bytes:
+  """Returns the header's JSON."""
+  for key, value in fields.items():
     try:
       json.dumps(value, allow_nan=False)
-      is_right = _has_names(value)
+      is_valid = _has_string_keys(value)
     except (TypeError, ValueError, RecursionError):
-      is_right = False
-    if not is_right:
+      is_valid = False
+    if not is_valid:
       raise ValueError(
-        f'{key}={form.shown(value)} must be made of strings, finite numbers, lists, and dicts with '
-        'strings for keys, as JSON is'
+        f'{key}={form.shown(value)} must consist of strings, finite numbers, lists, and dicts with '
+        'string keys, as JSON does'
       )
-  text = json.dumps(told, separators=(',', ':'), allow_nan=False).encode()
+  text = json.dumps(fields, separators=(',', ':'), allow_nan=False).encode()
   if len(text) > form.HEADER_MOST:
     raise ValueError(f'the header has {len(text)} bytes and must have at most {form.HEADER_MOST}')
   return text
 
 
-def _has_names(value: Any) -> bool:
-  """Whether every key is a string: JSON would make one of another."""
+def _has_string_keys(value: Any) -> bool:
+  """Returns whether every key of a dict is a string; JSON would convert any other."""
   if isinstance(value, dict):
-    return all(isinstance(key, str) and _has_names(below) for key, below in value.items())
-  return not isinstance(value, list | tuple) or all(map(_has_names, value))
+    return all(isinstance(key, str) and _has_string_keys(below) for key, below in value.items())
+  return not isinstance(value, list | tuple) or all(map(_has_string_keys, value))
 
 
 def _array(path: str, leaf: Any) -> np.ndarray:
   leaf = np.asarray(leaf) if np.isscalar(leaf) else leaf
   found = str(getattr(leaf, 'dtype', type(leaf).__name__))
   if found not in form.DTYPES:
-    raise ValueError(f"'{path}' is of {found} and must be an array of {', '.join(form.DTYPES)}")
+    raise ValueError(f"'{path}' of type {found} must be an array of {', '.join(form.DTYPES)}")
   return np.array(jax.device_get(leaf), form.DTYPES[found], order='C')
 
 
@@ -107,13 +107,13 @@ def _joined(pieces: list[Pieces], part: str) -> bytes:
 
 
 def _cost(data: np.ndarray) -> float:
-  """About how many bytes the coder makes of these."""
+  """Estimates how many bytes these take once compressed."""
   begin = max(0, len(data) - SAMPLE) // 2
   sample = data[begin : begin + SAMPLE].tobytes()
   return _coded_length(sample) * len(data) / max(1, len(sample))
 
 
-@functools.lru_cache(maxsize=64)  # for the same bytes are weighed with several others
+@functools.lru_cache(maxsize=64)  # the same bytes occur in several layouts
 def _coded_length(data: bytes) -> int:
   return len(layouts.coded(data, (layouts.STORED, layouts.SYMBOLS))[1])
 
@@ -124,11 +124,11 @@ def _coded_length(data: bytes) -> int:
 def _smallest(array: np.ndarray, is_kernel: bool) -> Pieces:
   stored = _stored(array)
   leaf = form.Leaf(array.dtype.name, array.shape, stored.dtype.name, kernel=int(is_kernel))
-  return min(_forms(leaf, array, stored), key=lambda pieces: pieces.cost)
+  return min(_layouts(leaf, array, stored), key=lambda pieces: pieces.cost)
 
 
 def _stored(array: np.ndarray) -> np.ndarray:
-  """The array in the narrowest dtype in which nothing is lost."""
+  """Returns the array in the narrowest dtype that loses nothing."""
   for name in form.NARROWER.get(array.dtype.name, ()):
     with np.errstate(all='ignore'):
       narrow = array.astype(form.DTYPES[name])
@@ -138,7 +138,8 @@ def _stored(array: np.ndarray) -> np.ndarray:
   return array
 
 
-def _forms(leaf: form.Leaf, array: np.ndarray, stored: np.ndarray) -> Iterator[Pieces]:
+def _layouts(leaf: form.Leaf, array: np.ndarray, stored: np.ndarray) -> Iterator[Pieces]:
+  """Yields the leaf whole and, if it has zeros or few values, without its zeros."""
   yield _with_words(leaf, stored.reshape(-1))
   zeros = np.count_nonzero(layouts.bits_of(array) == 0)
   distinct = np.unique(layouts.bits_of(stored))
@@ -147,13 +148,13 @@ def _forms(leaf: form.Leaf, array: np.ndarray, stored: np.ndarray) -> Iterator[P
   for columns in range(min(2, array.ndim)):
     flat = (np.moveaxis(stored, -1, 0) if columns else stored).reshape(-1)
     kept = layouts.bits_of(flat) != 0
-    where = min(_positions(leaf._replace(columns=columns), kept), key=lambda each: each.cost)
-    for pieces in _values(where.leaf, flat[kept]):
-      yield Pieces(pieces.leaf, where.parts | pieces.parts)
+    positions = min(_positions(leaf._replace(columns=columns), kept), key=lambda each: each.cost)
+    for pieces in _values(positions.leaf, flat[kept]):
+      yield Pieces(pieces.leaf, positions.parts | pieces.parts)
 
 
 def _positions(leaf: form.Leaf, kept: np.ndarray) -> Iterator[Pieces]:
-  """The ways of telling where the kept words are."""
+  """Yields each way to encode the positions of the kept words."""
   if kept.all():
     yield Pieces(leaf, {})
     return
@@ -164,7 +165,7 @@ def _positions(leaf: form.Leaf, kept: np.ndarray) -> Iterator[Pieces]:
 
 
 def _values(leaf: form.Leaf, words: np.ndarray) -> Iterator[Pieces]:
-  """The kept words by themselves, and where they are few by their numbers in a codebook."""
+  """Yields the kept words stored directly and, if few are distinct, by ids into a codebook."""
   yield _with_words(leaf, words)
   distinct, ids = np.unique(layouts.bits_of(words), return_inverse=True)
   if not 1 <= len(distinct) <= CLUSTERS_MOST:
@@ -177,8 +178,8 @@ def _values(leaf: form.Leaf, words: np.ndarray) -> Iterator[Pieces]:
 
 
 def _with_words(leaf: form.Leaf, words: np.ndarray) -> Pieces:
-  ways = [
-    Pieces(leaf._replace(planes=planes), {leaf.words_in: layouts.bytes_of(words, planes)})
+  layouts_of_words = [
+    Pieces(leaf._replace(planes=planes), {leaf.word_part: layouts.bytes_of(words, planes)})
     for planes in range(2 if words.dtype.itemsize > 1 and len(words) > 1 else 1)
   ]
-  return min(ways, key=lambda pieces: pieces.cost)
+  return min(layouts_of_words, key=lambda pieces: pieces.cost)

@@ -1,13 +1,13 @@
-"""The format of a model file: what its bytes mean, and what its header may say.
+"""The format of a model file: the meaning of its bytes, and the limits on its header.
 
-    prelude    magic, version; of the header the coder, its length and its length in the file
-    header     JSON: what the network is, its tree, a row for each leaf, a row for each part
-    check      crc32 of all before
-    positions  which weights are kept; then ids, codebooks, biases, rest, each with its crc32
-    digest     BLAKE2b of all before
+    prelude    magic, version; the header's coder, length and compressed length
+    header     JSON: the network, its tree, a row for each leaf, a row for each part
+    check      CRC-32 of all bytes before it
+    positions  which weights are kept; then ids, codebooks, biases, rest, each with its CRC-32
+    digest     BLAKE2b of all bytes before it
 
-All numbers are little-endian. Each length is known, and held to a bound, before anything of that
-length is read or made.
+All numbers are little-endian. Every length is known, and checked against a bound, before anything
+of that length is read or allocated.
 """
 
 import math
@@ -24,20 +24,20 @@ VERSION = 1
 PRELUDE = struct.Struct('<6sHBII')
 CHECK = struct.Struct('<I')
 DIGEST = 8  # bytes
-HEADER_MOST = 2**20  # bytes of its JSON
-DEPTH_MOST = 100  # of the tree of parameters
-NODES_MOST = 2**16  # in it, leaves too
-PATHS_MOST = 2**20  # characters, of the paths of all of these
+HEADER_MOST = 2**20  # bytes of JSON
+DEPTH_MOST = 100  # levels of the tree of parameters
+NODES_MOST = 2**16  # in that tree, leaves included
+PATHS_MOST = 2**20  # characters in the paths of all nodes
 PARTS = ('positions', 'ids', 'codebooks', 'biases', 'rest')
-ALL, GAPS, BITS = range(3)  # how a leaf's positions are told
-WIDTHS = (0, 1, 2, 4, 8)  # bits of an id in the file; 0 where each kept weight is there itself
-ESCAPE = 255  # a gap of so many, after which the next one goes on
-ANY_NAMES = (
+ALL, GAPS, BITS = range(3)  # the encodings of a leaf's positions
+WIDTHS = (0, 1, 2, 4, 8)  # bits of an id; 0 where kept weights are stored directly
+ESCAPE = 255  # as a gap, it is continued in the next byte
+DTYPE_NAMES = (
   *('bool', 'int8', 'uint8', 'int16', 'uint16', 'int32', 'uint32', 'int64', 'uint64'),
   *('float16', 'bfloat16', 'float32', 'float64'),
 )
-DTYPES = {name: np.dtype(jnp.dtype(name)) for name in ANY_NAMES}
-# In what a leaf may be stored where nothing is lost.
+DTYPES = {name: np.dtype(jnp.dtype(name)) for name in DTYPE_NAMES}
+# Narrower dtypes that a leaf may be stored in, if that loses nothing.
 NARROWER = {'float32': ('float16', 'bfloat16'), 'float64': ('float16', 'bfloat16', 'float32')}
 _SHORT = reprlib.Repr()
 _SHORT.maxstring = 100
@@ -45,11 +45,11 @@ _SHORT.maxother = _SHORT.maxlong = 40
 
 
 class Header(NamedTuple):
-  """What a model file says of its network, besides the parameters.
+  """The description of a network in a model file, besides its parameters.
 
-  model: its name.
-  settings: what it is built with, such as its widths.
-  scaling: what is done to its inputs, such as {'mean': [0.5], 'std': [0.25]}.
+  model: the network's name.
+  settings: the settings that it is built with, such as its widths.
+  scaling: how its inputs are scaled, such as {'mean': [0.5], 'std': [0.25]}.
   classes: the names of its outputs.
   provenance: where it comes from, such as the run, its seed and its test accuracy.
   """
@@ -62,17 +62,17 @@ class Header(NamedTuple):
 
 
 class Leaf(NamedTuple):
-  """A leaf as its row in the header tells it.
+  """A leaf, as its row in the header describes it.
 
-  stored: the dtype of its words in the file, narrower than its own where nothing is lost.
-  planes: whether the words are stored as all their first bytes, then all their second ones.
-  kernel: whether words that stand for themselves are in the part `rest`, else in `biases`.
-  width: bits of an id; 0 where there are none, and each kept weight is there itself.
+  stored: the dtype of its words in the file, narrower than `dtype` if that loses nothing.
+  planes: 1 if the words are stored as all their first bytes, then all their second, and so on.
+  kernel: 1 if words that are stored directly go to the part `rest`, 0 if to `biases`.
+  width: the number of bits of an id; 0 if there are no ids, and kept weights are stored directly.
   clusters: the length of the codebook.
-  columns: whether the last axis is the slowest one.
-  positions: ALL, GAPS (a byte each, or several with ESCAPE) or BITS.
-  kept: how many words are not zero, where not all are there.
-  gaps: how many bytes the gaps have.
+  columns: 1 if the last axis varies slowest.
+  positions: ALL, GAPS (a byte for each gap, or several with ESCAPE) or BITS.
+  kept: the number of nonzero words, unless positions is ALL.
+  gaps: the number of bytes that the gaps take.
   """
 
   dtype: str
@@ -92,44 +92,44 @@ class Leaf(NamedTuple):
     return math.prod(self.shape)
 
   @property
-  def told(self) -> int:
-    """How many words are told, by themselves or by their ids."""
+  def given(self) -> int:
+    """The number of weights that are given, directly or by their ids."""
     return self.size if self.positions == ALL else self.kept
 
   @property
   def words(self) -> int:
-    """How many words are stored."""
-    return self.clusters if self.width else self.told
+    """The number of words that are stored."""
+    return self.clusters if self.width else self.given
 
   @property
-  def words_in(self) -> str:
-    """The part that holds them."""
+  def word_part(self) -> str:
+    """The part that holds the words."""
     return 'codebooks' if self.width else 'rest' if self.kernel else 'biases'
 
   @property
   def lengths(self) -> dict[str, int]:
-    """How many bytes it has in each part."""
-    of_positions = {ALL: 0, GAPS: self.gaps, BITS: -(-self.size // 8)}[self.positions]
+    """The number of bytes in each part, before compression."""
+    positions = {ALL: 0, GAPS: self.gaps, BITS: -(-self.size // 8)}[self.positions]
     return {
-      'positions': of_positions,
-      'ids': -(-self.told * self.width // 8),
-      self.words_in: self.words * DTYPES[self.stored].itemsize,
+      'positions': positions,
+      'ids': -(-self.given * self.width // 8),
+      self.word_part: self.words * DTYPES[self.stored].itemsize,
     }
 
   @property
-  def bytes(self) -> int:
-    """How many bytes the array has."""
+  def nbytes(self) -> int:
+    """The number of bytes of the array."""
     return self.size * DTYPES[self.dtype].itemsize
 
   @property
-  def working(self) -> int:
-    """How many bytes reading it may take besides the array itself."""
+  def scratch(self) -> int:
+    """The most bytes that decoding takes, besides the array itself."""
     listed = self.positions != ALL or self.width
-    return self.bytes + (32 * (self.told + self.gaps) + self.size if listed else 0)
+    return self.nbytes + (32 * (self.given + self.gaps) + self.size if listed else 0)
 
 
 class Part(NamedTuple):
-  """How a part is coded, and its lengths."""
+  """The coder of a part, and its lengths in bytes before and after compression."""
 
   coder: int
   length: int
@@ -137,31 +137,33 @@ class Part(NamedTuple):
 
 
 class Contents(NamedTuple):
-  """What a header says, all of it checked."""
+  """The contents of a header, all of it checked."""
 
   header: Header
-  tree: Any  # of ones in the place of the leaves; None where it is of classes
+  tree: Any  # True in place of each leaf; None if it has other classes
   paths: tuple[str, ...]
   leaves: tuple[Leaf, ...]
   parts: dict[str, Part]
-  length: int  # of the header with the prelude
+  header_length: int  # in bytes, with the prelude
 
   @property
-  def whole(self) -> int:
-    """The length of the file."""
+  def file_length(self) -> int:
+    """The length of the file in bytes."""
     checks = CHECK.size * (1 + len(self.parts)) + DIGEST
-    return self.length + sum(part.coded for part in self.parts.values()) + checks
+    return self.header_length + sum(part.coded for part in self.parts.values()) + checks
 
   @property
-  def needed(self) -> int:
-    """How many bytes reading it may take: arrays, parts coded and not, and what is made between."""
-    arrays = sum(leaf.bytes for leaf in self.leaves)
+  def memory(self) -> int:
+    """The most bytes that decoding takes: arrays, parts in both forms, and scratch space."""
+    arrays = sum(leaf.nbytes for leaf in self.leaves)
     parts = sum(2 * part.length for part in self.parts.values())
-    return arrays + parts + self.whole + max((leaf.working for leaf in self.leaves), default=0)
+    return (
+      arrays + parts + self.file_length + max((leaf.scratch for leaf in self.leaves), default=0)
+    )
 
 
 def part_lengths(leaves: Sequence[Leaf]) -> dict[str, int]:
-  """Returns how many bytes each part has, before it is coded."""
+  """Returns the number of bytes in each part, before compression."""
   found = dict.fromkeys(PARTS, 0)
   for leaf in leaves:
     for part, length in leaf.lengths.items():
@@ -170,7 +172,7 @@ def part_lengths(leaves: Sequence[Leaf]) -> dict[str, int]:
 
 
 def row_of(leaf: Leaf) -> list[Any]:
-  """Returns a leaf's row, without what it ends with that is as ever.
+  """Returns a leaf's row, without trailing zeros.
 
   Example:
     >>> row_of(Leaf('float32', (3,), 'float16', planes=1))
@@ -183,12 +185,12 @@ def row_of(leaf: Leaf) -> list[Any]:
 
 
 def refuse(name: str, field: str, value: Any, must_be: str) -> NoReturn:
-  """Raises the ValueError of a file whose field has a value that it can't have."""
+  """Raises a ValueError that names a file, one of its fields, its value, and what it must be."""
   raise ValueError(f'{name}: {field}={shown(value)} must be {must_be}')
 
 
 def shown(value: Any) -> str:
-  """Returns a value as it is shown in one short line, whatever a file has in its place.
+  """Returns a value as one short printable line, whatever a file contains.
 
   Example:
     >>> shown('two\\nlines')
@@ -197,29 +199,29 @@ def shown(value: Any) -> str:
   return _SHORT.repr(value)
 
 
-# From JSON, which may hold anything
+# Checking JSON, which may hold anything
 
 
 def leaf_of(row: Any, path: str, name: str) -> Leaf:
-  """Returns the leaf that a row tells of.
+  """Returns the leaf that a row of the header describes.
 
   Args:
-    row: from the header.
-    path: the leaf's.
-    name: the file's.
+    row: the row, which may hold anything.
+    path: the path of the leaf.
+    name: the name of the file, for messages.
 
   Raises:
-    ValueError: a value that no file written by this format has.
+    ValueError: if the row has a value that this format does not allow.
   """
   path = shown(path)
   field = f'the row of {path}'
   if not isinstance(row, list) or not 3 <= len(row) <= len(Leaf._fields):
     refuse(name, field, row, f'a list of 3 to {len(Leaf._fields)} values')
   leaf = Leaf(*row)
-  if leaf.dtype not in ANY_NAMES:
-    refuse(name, f'the dtype of {path}', leaf.dtype, f'one of {", ".join(ANY_NAMES)}')
+  if leaf.dtype not in DTYPE_NAMES:
+    refuse(name, f'the dtype of {path}', leaf.dtype, f'one of {", ".join(DTYPE_NAMES)}')
   if leaf.stored != leaf.dtype and leaf.stored not in NARROWER.get(leaf.dtype, ()):
-    refuse(name, f'stored of {path}', leaf.stored, f'{leaf.dtype}, or narrower and floating')
+    refuse(name, f'stored of {path}', leaf.stored, f'{leaf.dtype}, or a narrower float dtype')
   shape = leaf.shape
   if not isinstance(shape, list) or len(shape) > 32 or not all(map(is_count, shape)):
     refuse(name, f'the shape of {path}', shape, 'a list of at most 32 sizes')
@@ -232,13 +234,13 @@ def leaf_of(row: Any, path: str, name: str) -> Leaf:
 
 
 def is_count(value: Any) -> bool:
-  """Whether this is a whole number from 0 on that can be a length."""
+  """Returns whether a value is an int from 0 to 2^48 - 1, as lengths are."""
   return type(value) is int and 0 <= value < 2**48
 
 
 def _check_numbers(leaf: Leaf, path: str, name: str) -> None:
-  def check(is_right, key, must_be):
-    if not is_right:
+  def check(is_valid, key, must_be):
+    if not is_valid:
       refuse(name, f'{key} of {path}', getattr(leaf, key), must_be)
 
   for key in ('planes', 'kernel', 'columns'):
@@ -247,9 +249,9 @@ def _check_numbers(leaf: Leaf, path: str, name: str) -> None:
   check(leaf.width in WIDTHS, 'width', f'one of {", ".join(map(str, WIDTHS))}')
   check(leaf.positions <= BITS, 'positions', f'from {ALL} to {BITS}')
   check(not leaf.columns or len(leaf.shape) > 1, 'columns', '0 for a leaf of fewer than two axes')
-  sparse = leaf.positions != ALL
-  check(leaf.kept <= (leaf.size if sparse else 0), 'kept', f'at most {leaf.size}, and 0 of a whole')
+  most = 0 if leaf.positions == ALL else leaf.size
+  check(leaf.kept <= most, 'kept', f'at most {most}')
   least, most = (leaf.kept, leaf.kept + leaf.size // ESCAPE) if leaf.positions == GAPS else (0, 0)
   check(least <= leaf.gaps <= most, 'gaps', f'from {least} to {most}')
-  least, most = (min(1, leaf.told), 2**leaf.width) if leaf.width else (0, 0)
+  least, most = (min(1, leaf.given), 2**leaf.width) if leaf.width else (0, 0)
   check(least <= leaf.clusters <= most, 'clusters', f'from {least} to {most}')

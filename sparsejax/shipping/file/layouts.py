@@ -1,4 +1,4 @@
-"""How positions, ids and words become bytes, and bytes of few values fewer bytes."""
+"""Positions, ids and words as bytes, and the coders that compress those bytes."""
 
 import lzma
 
@@ -8,14 +8,14 @@ from sparsejax.shipping.file.format import ESCAPE
 
 STORED, SYMBOLS, TEXT = range(3)  # coders
 CODERS = (STORED, SYMBOLS, TEXT)
-_CONTEXTS = {SYMBOLS: 0, TEXT: 3}  # bits of the byte before that LZMA looks at
+_CONTEXTS = {SYMBOLS: 0, TEXT: 3}  # literal context bits (lc) of LZMA
 
 
 # Positions
 
 
 def gaps_of(kept: np.ndarray) -> np.ndarray:
-  """Returns the gaps before each kept weight, a byte each; one of 255 goes on in the next byte.
+  """Returns the gap before each kept weight as a byte; 255 continues in the next byte.
 
   Example:
     >>> gaps_of(np.array([False, True, True, False, False, True])).tolist()
@@ -30,7 +30,7 @@ def gaps_of(kept: np.ndarray) -> np.ndarray:
 
 
 def places_of(gaps: np.ndarray) -> np.ndarray:
-  """Returns where the kept weights are, from their gaps.
+  """Returns the flat positions of the kept weights, from their gaps.
 
   Example:
     >>> places_of(np.array([1, 0, 2], np.uint8)).tolist()
@@ -45,7 +45,7 @@ def places_of(gaps: np.ndarray) -> np.ndarray:
 
 
 def packed(ids: np.ndarray, width: int) -> np.ndarray:
-  """Returns ids of 1, 2, 4 or 8 bits each in bytes, the first one in the highest bits.
+  """Packs ids of 1, 2, 4 or 8 bits into bytes, the first id in the highest bits.
 
   Example:
     >>> packed(np.array([1, 2, 3], np.uint8), 4).tolist()
@@ -59,7 +59,7 @@ def packed(ids: np.ndarray, width: int) -> np.ndarray:
 
 
 def unpacked(data: np.ndarray, width: int, count: int) -> np.ndarray:
-  """Returns so many ids of what `packed` returned.
+  """Returns the first `count` ids from the bytes that `packed` returned.
 
   Example:
     >>> unpacked(np.array([18, 48], np.uint8), 4, 3).tolist()
@@ -73,12 +73,12 @@ def unpacked(data: np.ndarray, width: int, count: int) -> np.ndarray:
 
 
 def bits_of(array: np.ndarray) -> np.ndarray:
-  """Returns an array's bits as whole numbers: -0.0 is not 0.0, and a NaN equals itself."""
+  """Returns an array's bits as unsigned integers: -0.0 is not 0.0, and NaN equals itself."""
   return array.view(f'u{array.dtype.itemsize}')
 
 
 def bytes_of(words: np.ndarray, planes: int) -> np.ndarray:
-  """Returns the bytes of words, little-endian, with planes all first ones before all second ones.
+  """Returns the little-endian bytes of words; with planes, all first bytes, then all second, ...
 
   Example:
     >>> words = np.array([1, 258], np.uint16)
@@ -93,7 +93,7 @@ def bytes_of(words: np.ndarray, planes: int) -> np.ndarray:
 
 
 def words_of(data: np.ndarray, dtype: np.dtype, planes: int) -> np.ndarray:
-  """Returns the words that `bytes_of` made bytes of.
+  """Returns the words whose bytes `bytes_of` returned.
 
   Example:
     >>> words_of(np.array([1, 2, 0, 1], np.uint8), np.dtype('uint16'), 1).tolist()
@@ -109,7 +109,7 @@ def words_of(data: np.ndarray, dtype: np.dtype, planes: int) -> np.ndarray:
 
 
 def coded(data: bytes, coders: tuple[int, ...] = CODERS) -> tuple[int, bytes]:
-  """Returns the coder that makes the fewest bytes, and these.
+  """Returns the coder that gives the fewest bytes, and those bytes.
 
   Example:
     >>> coded(b'abc'), len(coded(b'ab' * 1000)[1]) < 50
@@ -120,7 +120,7 @@ def coded(data: bytes, coders: tuple[int, ...] = CODERS) -> tuple[int, bytes]:
 
 
 def compressed(data: bytes, coder: int) -> bytes:
-  """Returns the bytes that a coder makes of others: as they are, or LZMA2 without a container."""
+  """Compresses bytes with a coder: STORED keeps them, the others use raw LZMA2."""
   if coder == STORED:
     return data
   effort = 9 | lzma.PRESET_EXTREME if len(data) < 2**22 else 6
@@ -128,17 +128,17 @@ def compressed(data: bytes, coder: int) -> bytes:
 
 
 def decompressed(data: bytes, coder: int, length: int) -> bytes:
-  """Returns the bytes that a coder made others of, never more than so many.
+  """Decompresses exactly `length` bytes; never allocates for more.
 
   Raises:
-    ValueError: there are more or fewer, or they are damaged.
+    ValueError: if there are more or fewer bytes, or they are damaged.
 
   Example:
     >>> decompressed(compressed(b'ab' * 9, SYMBOLS), SYMBOLS, 18) == b'ab' * 9
     True
     >>> decompressed(compressed(bytes(10**6), SYMBOLS), SYMBOLS, 10)
     Traceback (most recent call last):
-    ValueError: it holds more than the 10 bytes that it must hold
+    ValueError: it must decode to 10 bytes, and has more
   """
   if coder == STORED:
     found, is_whole = data, True
@@ -150,14 +150,14 @@ def decompressed(data: bytes, coder: int, length: int) -> bytes:
       raise ValueError(f'it is damaged: {error}') from None
     is_whole = decoder.eof and not decoder.unused_data
   if len(found) > length:
-    raise ValueError(f'it holds more than the {length} bytes that it must hold')
+    raise ValueError(f'it must decode to {length} bytes, and has more')
   if len(found) < length or not is_whole:
-    raise ValueError(f'it holds {len(found)} bytes and must end after {length}')
+    raise ValueError(f'it must decode to {length} bytes and end there, and has {len(found)}')
   return found
 
 
 def _filter(coder: int, length: int, effort: int = 0) -> dict[str, int]:
-  """LZMA2's settings; a decoder takes the memory of the dictionary, so no more than is read."""
+  """Returns LZMA2's settings; its dictionary, which decoders allocate, is as small as the data."""
   window = min(max(length, 2**12), 2**23)
   context = _CONTEXTS[coder]
   found = {'id': lzma.FILTER_LZMA2, 'preset': effort, 'dict_size': window}

@@ -1,4 +1,4 @@
-"""A tree of parameters as JSON: dicts, lists, tuples and None, with 0 in the place of each leaf."""
+"""Trees of parameters as JSON: dicts, lists, tuples and None, with 0 in place of each leaf."""
 
 from typing import Any
 
@@ -11,16 +11,16 @@ _BARE = jax.tree.structure(0)
 
 
 def described(tree: Any, depth: int = 0) -> Any:
-  """Returns a tree as JSON has it, in a list; an empty list where it has nodes of other classes.
+  """Returns [a tree's JSON value], or [] if the tree has nodes of other classes.
 
-  A list or a tuple is a list that begins with which it is; a dict with numbers for keys is one too.
+  A list or a tuple becomes a list that begins with its kind, and so does a dict with integer keys.
 
   Example:
     >>> described({'fc': [1.5, (2.5, None)]}), described({0: 1.5})
     ([{'fc': ['l', 0, ['t', 0, None]]}], [['d', 0, 0]])
   """
   if depth > DEPTH_MOST:
-    raise ValueError(f'a tree of parameters must be at most {DEPTH_MOST} deep')
+    raise ValueError(f'the tree of parameters must be at most {DEPTH_MOST} levels deep')
   if tree is None:
     return [None]
   if type(tree) is dict and all(type(key) is str for key in tree):
@@ -38,14 +38,14 @@ def described(tree: Any, depth: int = 0) -> Any:
 
 
 def rebuilt(value: Any, name: str) -> Any:
-  """Returns the tree that JSON tells of, with True in the place of each leaf.
+  """Returns the tree that a JSON value describes, with True in place of each leaf.
 
   Args:
-    value: the one that `described` returned in its list.
-    name: of the file, for what is wrong with it.
+    value: the element of the list that `described` returned.
+    name: the name of the file, for messages.
 
   Raises:
-    ValueError: a value that is not of such a tree, or of one too large.
+    ValueError: if the value describes no tree, or one that is too large.
 
   Example:
     >>> rebuilt({'fc': ['l', 0, ['t', 0, None]]}, 'file')
@@ -56,7 +56,7 @@ def rebuilt(value: Any, name: str) -> Any:
 
 
 def _check_extent(value: Any, name: str) -> None:
-  """Raises a ValueError where the tree is deep, or its paths would take much memory."""
+  """Raises a ValueError if the tree is too deep, or its paths would take too much memory."""
   waiting, nodes, characters = [(value, 0, 0)], 0, 0
   while waiting:
     node, depth, length = waiting.pop()
@@ -67,7 +67,7 @@ def _check_extent(value: Any, name: str) -> None:
     if (found := nodes + len(waiting) + below) > NODES_MOST:
       refuse(name, 'the number of nodes of tree', found, f'at most {NODES_MOST}')
     if characters > PATHS_MOST:
-      refuse(name, 'the length of the paths of tree', characters, f'at most {PATHS_MOST}')
+      refuse(name, 'the total length of the paths of tree', characters, f'at most {PATHS_MOST}')
     if isinstance(node, dict):
       waiting += [(child, depth + 1, length + len(key) + 1) for key, child in node.items()]
     elif isinstance(node, list):
@@ -85,7 +85,7 @@ def _rebuilt(value: Any, name: str) -> Any:
   if kind == DICT and len(nodes) % 2 == 0 and all(map(_is_key, nodes[::2])):
     return {k: _rebuilt(node, name) for k, node in zip(nodes[::2], nodes[1::2], strict=True)}
   if kind not in (LIST, TUPLE):
-    refuse(name, 'a node of tree', value, 'a dict, a list, a tuple, a leaf or nothing')
+    refuse(name, 'a node of tree', value, 'a dict, a list, a tuple, a leaf or None')
   below = [_rebuilt(node, name) for node in nodes]
   return below if kind == LIST else tuple(below)
 
