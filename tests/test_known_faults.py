@@ -330,5 +330,7 @@ def test_two_of_four_is_two_of_four_in_layers_of_any_scale():
 
 
 def test_a_threshold_that_falls_is_refused():
-  with pytest.raises(ValueError, match=r'thresholds .* fall, .* cubic\(..., initial=0.0\)'):
+  with pytest.raises(
+    ValueError, match=r'thresholds .* must not decrease, .* cubic\(..., initial=0.0\)'
+  ):
     prune(cubic(0, 100, 0.02, every=50), allocation=allocation.absolute_threshold())

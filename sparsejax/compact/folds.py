@@ -44,7 +44,7 @@ def folds_of(ties: Ties, removal: Removal) -> dict[Equation, Fold]:
 
 
 def _removed_part(ties, removal, one: Sum):
-  """Returns what the removed indices add to a sum, or None if that is nothing."""
+  """Returns the contribution of the removed indices to a sum, or None if there is none."""
   ins = [removal.constants.values[number] for number in one.equation.ins]
   shape = [1] * len(ins[0].shape)
   is_removed = np.zeros(shape, bool)

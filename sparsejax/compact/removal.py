@@ -98,7 +98,7 @@ def constants_at(trace, ties, removed, params, ins) -> Constants:
 
 
 def _leaving_one(ties, found, allowed):
-  """Returns what can be removed, keeping the first index of each axis that would lose all."""
+  """Like `grown`, but keeps the first index of each axis that would lose all of them."""
   allowed = allowed.copy()
   while True:
     removed = grown(ties, found, allowed)

@@ -1,9 +1,9 @@
-"""Renewing masks: criterion, granularity, allocation, schedule and update rule put together.
+"""Renewal of masks: criterion, granularity, allocation, schedule and update rule combined.
 
-`Renewal.of` puts them together, `begin` makes the first masks and plans how many stay, and
-`renewed_if` makes new masks where they are due. What most methods do without is elsewhere, each a
-call from here: groups, stacks and heads (`units`), weights that come back (`update_rules`), choices
-of parameters and their layouts (`axes`).
+`Renewal.of` combines them, `begin` makes the first masks and plans the counts, and `renewed_if`
+makes new masks when they are due. Features that most methods do not use are in other modules:
+groups, stacks and heads in `units`, regrowth in `update_rules`, choices of parameters and their
+layouts in `axes`.
 """
 
 import functools
@@ -37,24 +37,24 @@ PARTS = {
   'allocation': allocations.Allocation,
   'update_rule': update_rules.UpdateRule,
 }
-USUAL = (SINGLE, 'kernels', (), ())  # granularity, parameters, exclude and layouts
+DEFAULT = (SINGLE, 'kernels', (), ())  # granularity, parameters, exclude and layouts
 
 
 class Begun(NamedTuple):
-  """Where pruning stands: what every transformation that renews masks has in its state."""
+  """The state of pruning, which every transformation that renews masks holds."""
 
-  count: jax.typing.ArrayLike  # shape=(), dtype=int32: updates made
-  renewals: jax.typing.ArrayLike  # shape=(), dtype=int32: how many of the schedule's steps are made
-  seed: jax.typing.ArrayLike  # shape=(), dtype=uint32: of what is random
-  table: jax.typing.ArrayLike  # what was planned, a row for each density; int32 or float32
-  masks: Any  # dtype=bool, of each chosen leaf's shape; shape=() for the others
+  count: jax.typing.ArrayLike  # int32, shape (): the number of updates made
+  renewals: jax.typing.ArrayLike  # int32, shape (): the number of pruning steps made
+  seed: jax.typing.ArrayLike  # uint32, shape (): the seed of random scores
+  table: jax.typing.ArrayLike  # int32 or float32: the plan, a row for each density
+  masks: Any  # bool, of each chosen leaf's shape; shape () for other leaves
 
 
 class Renewal(NamedTuple):
-  """The parts of a pruning method, and the masks that they make of parameters.
+  """The parts of a pruning method, and the masks that they make.
 
-  Masks are a tree of the parameters' structure: bools of a chosen leaf's shape, and one bool of
-  shape () in the place of any other leaf, so that no leaf is ever missing.
+  Masks are a tree in the structure of the parameters: bools of a chosen leaf's shape, and a bool of
+  shape () in place of any other leaf, so that no leaf is ever missing.
   """
 
   schedule: PruningSchedule
@@ -66,7 +66,9 @@ class Renewal(NamedTuple):
   exclude: tuple[str, ...]
   floor: int
   layouts: axes.Given
-  needs: tuple[tuple[str, criteria.Criterion], ...] = ()  # extra arguments and who asks for them
+  needs: tuple[
+    tuple[str, criteria.Criterion], ...
+  ] = ()  # extra arguments and the criteria that need them
 
   @classmethod
   def of(
@@ -83,10 +85,10 @@ class Renewal(NamedTuple):
     floor: int,
     seed: jax.typing.ArrayLike,
   ) -> 'Renewal':
-    """Returns the parts of a method; what is None is as `prune` has it by default.
+    """Returns the parts of a method; for None, the default of `prune`.
 
     Raises:
-      ValueError: in one line, what is no such part, or parts that don't go together.
+      ValueError: if an argument is not such a part, or parts do not go together.
     """
     if not isinstance(schedule, PruningSchedule):
       raise ValueError(refusals.schedule(schedule))
@@ -122,12 +124,12 @@ class Renewal(NamedTuple):
     return parts._replace(needs=tuple(need for need in needs if need[0] not in criteria.GIVEN))
 
   def begin(self, params: Any, seed: jax.typing.ArrayLike) -> Begun:
-    """Returns masks that keep everything, placed as their parameters are, and the planned table.
+    """Returns masks that keep everything, sharded like their parameters, and the planned table.
 
     The table has a row for each density, int32 or float32, planned exactly on the host.
 
     Raises:
-      ValueError: a density or a floor that can't be met.
+      ValueError: if a density or the floor cannot be met.
     """
     found = self.units(params)
     layers = []
@@ -139,8 +141,8 @@ class Renewal(NamedTuple):
     most = max(layers, key=lambda layer: layer.groups, default=None)
     if most is not None and self.floor > 1 and self.floor >= most.groups:
       raise ValueError(
-        f'floor={self.floor} must be less than {most.groups}, what the largest leaf to prune '
-        f'({most.path}) has: nothing would be removed'
+        f'floor={self.floor} must be less than {most.groups}, the number of groups in the '
+        f'largest leaf to prune ({most.path}): nothing would be removed'
       )
     densities = self.schedule.densities
     plan = self.allocation.plan
@@ -152,7 +154,7 @@ class Renewal(NamedTuple):
       for path, leaf in tree.named_leaves(params).items()
     ]
     return Begun(
-      *(jnp.zeros([], jnp.int32) for _ in range(2)),  # apart, to be donated
+      *(jnp.zeros([], jnp.int32) for _ in range(2)),  # separate arrays, so that both can be donated
       seed=jnp.array(int(seed) % 2**32 if isinstance(seed, numbers.Integral) else seed, jnp.uint32),
       table=jnp.asarray(rows.astype(np.int32 if is_whole else np.float32)),
       masks=jax.tree.unflatten(jax.tree.structure(params), masks),
@@ -161,11 +163,11 @@ class Renewal(NamedTuple):
   def units(self, params: Any) -> list[Unit]:
     """Returns the units to rank, found by leaf names and shapes; empty leaves are skipped.
 
-    In most networks whatever has several axes is called a kernel, and is a matrix or the filters of
-    images, and all else is a vector or a number: then no leaf stacks layers, and single weights are
-    ranked as they lie. Whatever is harder, `units` answers.
+    In most networks every leaf with several axes is named a kernel and is a matrix or a bank of
+    image filters, and all others are vectors or scalars. Then no leaf stacks layers, and single
+    weights are ranked in place. All other cases are left to `units`.
     """
-    is_usual = (self.granularity, self.parameters, self.exclude, self.layouts) == USUAL
+    is_usual = (self.granularity, self.parameters, self.exclude, self.layouts) == DEFAULT
     named = tree.named_leaves(params) if is_usual else {}
     kernels = {}
     for path, leaf in named.items():
@@ -193,17 +195,18 @@ class Renewal(NamedTuple):
     *,
     anew: bool = False,
   ) -> Any:
-    """Returns the state's masks, or where they are due those that the parameters make.
+    """Returns the state's masks or, when they are due, new masks for the parameters.
 
-    A loop of one pass at most, and not a branch: under vmap a branch becomes a select, and masks
-    would be ranked anew at every step.
+    This is a loop of at most one iteration and not a branch: under vmap a branch becomes a select,
+    and masks would be ranked at every step.
 
     Args:
-      due: shape (), whether masks are to be renewed.
-      state: has `masks`, `count`, `seed` and `table`, as `Begun`.
-      params: the parameters that masks are made for.
-      extra: what `needs` names: trees as the parameters, or functions that make them when due.
-      anew: whether all that was removed is ranked again, as if nothing had been.
+      due: shape (), whether to renew the masks.
+      state: has `masks`, `count`, `seed` and `table`, like `Begun`.
+      params: the parameters to make masks for.
+      extra: the arguments named in `needs`: trees like `params`, or functions that return them,
+        called only when due.
+      anew: whether to rank all weights again, as if none had been removed.
     """
 
     def renewed(renew, masks):
@@ -223,13 +226,15 @@ class Renewal(NamedTuple):
     return masks
 
   def renew(self, masks: Any, params: Any, extra: Mapping[str, Any], step, seed, table) -> Any:
-    """Returns new masks, made from the parameters as they are.
+    """Returns new masks for the parameters.
 
     Args:
       masks: the old masks, in the structure of `params`.
       params: any pytree.
-      extra: what `needs` names, trees in the structure of `params`.
-      step, seed, table: the step, and what `Begun` holds.
+      extra: the arguments named in `needs`, trees in the structure of `params`.
+      step: the number of updates made.
+      seed: the seed in `Begun`.
+      table: the table in `Begun`.
     """
     shardings = [jax.typeof(mask).sharding for mask in jax.tree.leaves(masks)]
     if any(AxisType.Explicit in sharding.mesh.axis_types for sharding in shardings):
@@ -247,37 +252,37 @@ class Renewal(NamedTuple):
     groups, ranked, kept = [], [], None
     for unit in found:
       if unit.groups is None:
-        there = old[unit.paths[0]][None]
+        active = old[unit.paths[0]][None]
       else:
-        there = unit.groups.pool([old[path].astype(jnp.float32) for path in unit.paths]) > 0
+        active = unit.groups.pool([old[path].astype(jnp.float32) for path in unit.paths]) > 0
       earlier = ranked[-1] if ranked else None
       scores = self._scores(self.criterion, unit, named, given, earlier=earlier)
-      groups.append(there)
-      # Only what is still there is ranked: a living zero must not tie with what has gone.
-      ranked.append(jnp.where(there, scores, -jnp.inf))
+      groups.append(active)
+      # Only active groups are ranked: an active zero must not tie with a removed one.
+      ranked.append(jnp.where(active, scores, -jnp.inf))
     sizes = [u.groups.sizes if self.allocation.priced and u.groups else 1 for u in found]
     row = table[jnp.sum(jnp.asarray(self.schedule.steps) <= step) - 1]
     counts = self.allocation.counts(ranked, row, self.floor, sizes)
-    for unit, there, scores, count in zip(found, groups, ranked, counts, strict=True):
+    for unit, active, scores, count in zip(found, groups, ranked, counts, strict=True):
       count = after(count, kept)
       if self.update_rule.grow is None:
-        kept = there & jax.vmap(self.granularity.select)(scores, count)
+        kept = active & jax.vmap(self.granularity.select)(scores, count)
       else:
-        kept = self._exchanged(unit, named, given, there, scores, count, step, kept)
+        kept = self._exchanged(unit, named, given, active, scores, count, step, kept)
       new = [kept[0]] if unit.groups is None else unit.groups.spread(kept)
       old |= dict(zip(unit.paths, new, strict=True))
     return jax.tree.unflatten(jax.tree.structure(masks), old.values())
 
   def _scores(self, criterion, unit, params, given, use=0, earlier=None) -> jax.Array:
-    """The mean score of every group of a unit, finite; one that is no number is the least of all.
+    """Returns the mean score of every group of a unit, all finite; NaN becomes the least score.
 
     Args:
-      criterion: scores single weights.
-      unit: what is ranked.
-      params: by path.
-      given: by name and path, what else there is to score by.
-      use: which of a leaf's three random keys: to rank, to grow or to start.
-      earlier: what must be there first, so that no two leaves are sorted at a time.
+      criterion: the criterion, which scores single weights.
+      unit: the unit to rank.
+      params: {path: parameter}.
+      given: {name: {path: array}}, the other arguments of criteria.
+      use: the index of one of a leaf's three random keys: to rank, to grow or to start.
+      earlier: an array to compute first, so that no two leaves are ranked at the same time.
     """
     found = []
     for i, path in enumerate(unit.paths):
@@ -295,12 +300,12 @@ class Renewal(NamedTuple):
       else:
         found.append(unit.groups.score(i, criterion, param, named))
     mean = found[0].astype(jnp.float32)[None] if unit.groups is None else unit.groups.mean(found)
-    # Finite, as -inf stands for what has gone already and inf for what a rule keeps as it grows.
+    # Finite, since -inf means that a group is removed, and inf that a rule keeps it as others grow.
     least, most = jnp.finfo(jnp.float32).min, jnp.finfo(jnp.float32).max
     return jnp.where(jnp.isnan(mean), least, jnp.clip(mean, least, most))
 
-  def _exchanged(self, unit, params, given, there, scores, count, step, earlier) -> jax.Array:
-    """Which groups of a unit are kept by an update rule that lets others come back."""
+  def _exchanged(self, unit, params, given, active, scores, count, step, earlier) -> jax.Array:
+    """Returns the mask of a unit's groups by an update rule that regrows some."""
     grow = self._scores(self.update_rule.grow, unit, params, given, 1, earlier)
     start = self._scores(criteria.random, unit, params, given, 2, earlier)
     renew = functools.partial(
@@ -309,26 +314,28 @@ class Renewal(NamedTuple):
     of_layer = jax.vmap(
       lambda mask, score, count, g, s: renew(mask, score, count, grow_scores=g, start_scores=s)
     )
-    return of_layer(there, scores, count, grow, start)
+    return of_layer(active, scores, count, grow, start)
 
 
-_traced = jax.jit(Renewal.renew, static_argnums=0)  # within another program, one for all places
+_traced = jax.jit(
+  Renewal.renew, static_argnums=0
+)  # inside another program: one trace for all calls
 
 
 @functools.lru_cache(maxsize=64)
 def _compiled(parts: Renewal) -> Callable[..., Any]:
-  """Returns `parts.renew` as a program of its own, for updates outside of `jax.jit`.
+  """Returns `parts.renew` compiled on its own, for updates outside `jax.jit`.
 
-  Programs hold memory that the system maps, of which a process may have only so many pieces: those
-  of methods that are no longer used must go.
+  Compiled programs hold memory maps, whose number is limited for each process, so programs of
+  methods that are no longer used must be freed.
   """
   return jax.jit(parts.renew)
 
 
 def held_at_zero(updates: Any, params: Any, masks: Any) -> Any:
-  """Returns the updates u within the masks, and outside of them -p, so that p + u is exactly zero.
+  """Returns the updates u inside the masks, and -p outside of them, so that p + u is exactly zero.
 
-  The result has the wider dtype of u and p: -p rounded to a narrower one would not bring p to zero.
+  The result has the wider dtype of u and p: -p rounded to a narrower one would not cancel p.
 
   Example:
     >>> w, masks = {'w': jnp.array([5.0, 5.0])}, {'w': jnp.array([True, False])}

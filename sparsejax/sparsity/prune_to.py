@@ -37,38 +37,38 @@ def prune_to(
   return_masks: bool = False,
   **extra: Any,
 ) -> Any:
-  r"""Returns the parameters with the least worthy weights of their kernels at exactly zero.
+  r"""Sets the lowest-scoring weights of kernels to exactly zero, at a density of the whole network.
 
-  The density is the whole network's, with the kernels that are excluded counted as they are: of
-  single weights it is met exactly; of groups, or in MACs, as nearly as it can be from below.
+  Excluded kernels count towards the density. Single weights meet it exactly; groups, and densities
+  in MACs, come as close as possible from below.
 
   Args:
-    params: any pytree; what is no kernel stays.
-    sparsity: the share of the kernels' weights that is to be zero, in [0, 1). A mapping {pattern of
-      a path: share} gives layers their own; those that no pattern is found in stay whole.
+    params: any pytree; leaves that are no kernels are unchanged.
+    sparsity: the share of the kernels' weights to set to zero, in [0, 1); or {pattern of a path:
+      share} by layer, where layers without a match stay whole.
     compression: instead, weights / active weights, 1 or more; or such a mapping.
-    macs: instead, the share of the kernels' multiply-accumulates that is to be left, in (0, 1];
-      products without a kernel, as attention makes them, are not in it.
-    parameters: instead, the number of parameters that are to be left, those of no kernel (biases,
-      scales, embeddings), which all stay, among them.
+    macs: instead, the share of the kernels' multiply-accumulates to keep, in (0, 1]; products
+      without a kernel, as in attention, do not count.
+    parameters: instead, the number of parameters to keep, including those outside kernels (biases,
+      scales, embeddings), which are all kept.
     positions: for `macs`, how often each layer applies its kernel (`models.positions`).
-    criterion: scores, of which the largest stay.
-    granularity: what is removed as one; single weights by default.
-    allocation: `allocation.global_rank` (the default but for N:M, where it is `uniform`), `uniform`
-      or `erk`: the function itself, which is called here with the costs of the network.
+    criterion: the scores, of which the largest are kept.
+    granularity: the groups that are removed together; single weights by default.
+    allocation: `allocation.global_rank` (the default, except for N:M, where it is `uniform`),
+      `uniform` or `erk`: the function itself, which is called here with the costs of the network.
     exclude: regular expressions (or one) over paths of kernels to leave whole.
-    layouts: {regular expression over paths: which axes are what}, as of `prune`.
-    floor: the number of weights (groups) that every layer keeps at least.
-    seed: the random criterion's seed; an array of one integer too, as within `jax.jit`.
-    return_masks: whether the masks are returned too.
-    **extra: what the criterion needs, such as `grad`.
+    layouts: {regular expression over paths: layout}, as in `prune`.
+    floor: the least number of weights (or groups) that every layer keeps.
+    seed: the seed of the random criterion; also an array of one integer, as within `jax.jit`.
+    return_masks: whether to return the masks too.
+    **extra: the arguments that the criterion needs, such as `grad`.
 
   Returns:
-    A tree as params; with `return_masks` (params, masks): bools of a kernel's shape, and of shape
-    () for what is whole, as in the state of `prune`.
+    The pruned parameters; with `return_masks`, (params, masks), where masks are bools of a kernel's
+    shape, and of shape () for other leaves, as in the state of `prune`.
 
   Raises:
-    ValueError: not exactly one density, or one outside its range or out of reach.
+    ValueError: unless exactly one density is given, within its range and within reach.
 
   Example:
     >>> params = {'fc': {'kernel': jnp.array([[3.0, -1.0], [0.5, 2.0]]), 'bias': jnp.ones(2)}}
@@ -119,10 +119,10 @@ def prune_to(
 def _allotted(
   params, density, function, granularity, macs, positions, exclude, told
 ) -> tuple[float, allocations.Allocation]:
-  """The density of what is pruned and how it is allotted, for the network to have the density."""
+  """Returns the density of the pruned kernels and the allocation that give the network its own."""
   if granularity is not None and granularity.density is not None:
     if macs is not None:
-      raise ValueError('granularity n_m says what stays: give sparsity in the place of macs')
+      raise ValueError('granularity n_m fixes the density: give sparsity instead of macs')
     granularity.check_density(density)
     return granularity.density, function()
   if macs is not None:
@@ -209,10 +209,10 @@ def _share_of_chosen(params, exclude, density, told) -> float:
 
 
 def _check_extra(parts: Renewal, extra: Mapping[str, Any]) -> None:
-  """Refuses extra arguments that are not just what the criterion needs."""
+  """Raises a ValueError unless the extra arguments are exactly those that the criterion needs."""
   needs = {name for name, _ in parts.needs}
   if needs != set(extra):
     raise ValueError(
-      f'the criterion needs {sorted(needs) or "nothing"} and is given {sorted(extra) or "nothing"} '
-      'besides; give just what it needs, as trees like the parameters'
+      f'the criterion needs {sorted(needs) or "nothing"} and got {sorted(extra) or "nothing"}: '
+      'give exactly what it needs, as trees like the parameters'
     )

@@ -1,4 +1,4 @@
-"""What to say of the parts of a pruning method that are none, or that don't go together."""
+"""Messages about invalid parts of a pruning method, or parts that do not go together."""
 
 import itertools
 import numbers
@@ -18,20 +18,20 @@ NOT_INJECTED = (
 
 
 def unlike(name: str, path: str, value: Any, param: Any) -> str:
-  """Returns what to say of an extra argument that a leaf has none of, or one of another shape."""
+  """Returns the message for an extra argument that is missing or has another shape than a leaf."""
   has = 'is missing' if value is None else f'has shape {jnp.shape(value)}'
   return f"{name} of '{path}' {has} and must have shape {jnp.shape(param)}"
 
 
 def check_array(seed: Any) -> None:
-  """Raises a ValueError for a seed that is no array of one integer, traced or not."""
+  """Raises a ValueError for a seed that is not an array of one integer, traced or not."""
   is_array = hasattr(seed, 'dtype') and np.ndim(seed) == 0
   if not is_array or not jnp.issubdtype(seed.dtype, jnp.integer):
     raise ValueError(f'seed={seed!r} must be an integer')
 
 
 def schedule(given: Any) -> str:
-  """Returns what to say of a schedule that is none."""
+  """Returns the message for a schedule that is none."""
   return (
     f'schedule={given!r} must be a PruningSchedule, as one_shot, cubic, periodic and iterative '
     'make them'
@@ -39,7 +39,7 @@ def schedule(given: Any) -> str:
 
 
 def part(name: str, given: Any) -> str:
-  """Returns what to say of a part that is not what its functions return."""
+  """Returns the message for a part of the wrong type."""
   module = 'update_rules' if name == 'update_rule' else name
   found = getattr(given, '__name__', repr(given))
   call = f', as {found}() does' if callable(given) else ''
@@ -47,14 +47,14 @@ def part(name: str, given: Any) -> str:
 
 
 def criterion(given: Any) -> str:
-  """Returns what to say of a criterion that is no function."""
+  """Returns the message for a criterion that is no function."""
   if isinstance(given, str):
     return f'criterion={given!r} must be a function, as criteria.magnitude and its neighbours are'
   return f'criterion={given!r} must be a function{NOT_INJECTED}'
 
 
 def floor(given: Any) -> str:
-  """Returns what to say of a floor that is no integer of 0 or more."""
+  """Returns the message for a floor that is not an integer of 0 or more."""
   if not isinstance(given, numbers.Integral) or isinstance(given, bool):
     return f'floor={given!r} must be an integer{NOT_INJECTED}'
   return f'floor={given} must be 0 or more'
@@ -63,7 +63,7 @@ def floor(given: Any) -> str:
 def check_together(
   schedule: PruningSchedule, granularity: Granularity, allocation: Allocation, rule: UpdateRule
 ) -> None:
-  """Raises a ValueError for densities that the allocation or the granularity can't make."""
+  """Raises a ValueError for densities that the allocation or the granularity cannot meet."""
   if schedule.by_layer != allocation.by_layer:
     raise ValueError(
       'densities by layer leave nothing to allocate, and no allocation= must be given'
@@ -79,8 +79,8 @@ def check_together(
   thresholds = [density for density in schedule.densities if isinstance(density, float)]
   if any(a > b for a, b in itertools.pairwise(thresholds)):
     raise ValueError(
-      f'thresholds {schedule.densities} fall, and what the first removes is gone: give '
-      'rising ones, such as cubic(..., initial=0.0)'
+      f'thresholds {schedule.densities} must not decrease, since removed weights stay removed: '
+      'give increasing ones, such as cubic(..., initial=0.0)'
     )
   if rule.grow is not None:
     raise ValueError(

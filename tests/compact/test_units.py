@@ -132,7 +132,7 @@ def conv_net(params, x):
 
 
 def test_a_convolution_and_batch_norm_with_constants_of_both_signs():
-  """At borders the next layer reads less of the constant, so what is added has a pattern."""
+  """At borders the next layer reads less of the constant, so the added constant varies."""
   params = {'a': normal(3, 3, 2, 6), 'n': norm_params(6), 'b': normal(3, 3, 6, 4)}
   params['a'][..., [0, 3, 5]] = 0
   params['n']['shift'][[0, 3, 5]] = 1.0, -1.0, 2.0

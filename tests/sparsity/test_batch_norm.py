@@ -1,4 +1,4 @@
-"""BatchNorm's averages anew: the mean of the batches' own moments, whatever the momentum."""
+"""Recalibrated BatchNorm averages: the mean of the batches' own moments, for any momentum."""
 
 import functools
 
@@ -14,7 +14,7 @@ pytestmark = pytest.mark.usefixtures('compiling_is_quick')
 
 
 class Scaled(nn.Module):
-  """w x, normalised: the moments that BatchNorm sees follow from w alone."""
+  """Normalises w x, so that the moments that BatchNorm sees follow from w alone."""
 
   momentum: float
 
@@ -28,7 +28,7 @@ class Scaled(nn.Module):
 
 @pytest.mark.parametrize('momentum', [0.0, 0.5, 0.9, 0.99])
 @pytest.mark.parametrize('scale', [1.0, 1000.0])
-def test_flaxs_averages_become_the_mean_of_the_batches_own_moments(momentum, scale):
+def test_averages_of_flax_become_the_mean_of_the_batches_moments(momentum, scale):
   # w = 2 on 0 and 1, then on 0 and 0.5: means 1 and 0.5, variances 1 and 0.25.
   batches = [scale * jnp.array(b)[:, None] for b in ([0.0, 1.0], [0.0, 0.5])]
   model = Scaled(momentum)

@@ -1,4 +1,4 @@
-"""Multiply-accumulates read off programs equal those by hand, or are refused with the reason."""
+"""Multiply-accumulates of traced programs equal counts by hand, or are refused with a reason."""
 
 import jax
 import jax.numpy as jnp
@@ -187,7 +187,7 @@ COUNTED = {  # function, parameters, examples, (macs, active_macs, products with
 
 
 @pytest.mark.parametrize('name', COUNTED)
-def test_what_is_counted(name):
+def test_products_are_counted(name):
   function, params, examples, expected = COUNTED[name]
   counts = sparsejax.count_macs(function, params, *examples)
   assert (counts['macs'], counts['active_macs'], counts['products']) == expected
@@ -364,7 +364,7 @@ UNCOUNTED = {
 
 
 @pytest.mark.parametrize('name', UNCOUNTED)
-def test_what_is_refused_and_not_counted_wrongly(name):
+def test_programs_that_cannot_be_counted_are_refused(name):
   function, params, examples, why = UNCOUNTED[name]
   with pytest.raises(ValueError, match=f"multiply-accumulates can't be counted: {why}"):
     sparsejax.count_macs(function, params, *examples)

@@ -1,4 +1,4 @@
-"""Layouts: what axes are, as words, as matrices, and as names and neighbours tell."""
+"""Layouts: roles of axes in words, views as matrices, and inference from names and neighbours."""
 
 import equinox as eqx
 import jax
@@ -43,7 +43,7 @@ def counted(shape):
     ('', None, (), (1,)),
   ],
 )
-def test_every_layer_is_a_matrix_and_comes_back_from_it(text, head, shape, matrix):
+def test_every_layer_is_viewed_as_a_matrix_and_restored(text, head, shape, matrix):
   layout, leaf = Layout(text, head), counted(shape)
   assert layout.matrix_shape(shape) == matrix
   assert layout.view(leaf, 'matrix').shape == matrix
@@ -51,7 +51,7 @@ def test_every_layer_is_a_matrix_and_comes_back_from_it(text, head, shape, matri
     np.testing.assert_array_equal(layout.restore(layout.view(leaf, name), name, shape), leaf)
 
 
-def test_matrices_by_numpy():
+def test_matrices_agree_with_numpy():
   leaf = counted((5, 3, 2))
   np.testing.assert_array_equal(
     Layout('out in position').view(leaf, 'matrix')[0], np.transpose(np.asarray(leaf), (2, 1, 0))
@@ -63,7 +63,7 @@ def test_matrices_by_numpy():
 
 
 @pytest.mark.parametrize('text', ['in head out', 'head in out'])
-def test_heads_come_to_the_front(text):
+def test_a_view_by_heads_has_the_heads_first(text):
   shape = (4, 4, 4)
   leaf = counted(shape)
   axis = text.split().index('head')
@@ -72,7 +72,7 @@ def test_heads_come_to_the_front(text):
   np.testing.assert_array_equal(Layout(text).restore(jnp.asarray(by_head), 'by_head', shape), leaf)
 
 
-def test_fused_heads_are_taken_apart():
+def test_fused_heads_are_separated():
   fused = counted((2, 24))  # queries, keys and values of two heads, four features each
   by_head = np.asarray(fused).reshape(2, 3, 2, 4).transpose(2, 0, 1, 3).reshape(2, 24)
   layout = Layout('in (3 head out)', head=2)
@@ -101,7 +101,7 @@ def test_fused_heads_are_taken_apart():
     ('(in out)', 2, 'only a head and one more can be fused'),
   ],
 )
-def test_words_that_are_no_layout(text, head, message):
+def test_invalid_words_are_refused(text, head, message):
   with pytest.raises(ValueError, match=message):
     Layout(text, head)
 
@@ -119,7 +119,7 @@ def test_a_layout_that_does_not_fit_is_refused_by_name(layout, message):
     layout.check('w', (2, 3, 4))
 
 
-# What names and neighbours tell
+# Inference from names and neighbours
 
 
 def found(params, given=None):
@@ -165,7 +165,7 @@ def test_attention_of_linen_and_nnx(bias):
 
 
 @pytest.mark.parametrize('axis', [0, 1])
-def test_a_scan_is_seen_by_what_all_its_leaves_share(axis):
+def test_a_scan_is_recognised_by_the_axis_that_all_its_leaves_share(axis):
   class Block(nn.Module):
     @nn.compact
     def __call__(self, x, _):
@@ -182,7 +182,7 @@ def test_a_scan_is_seen_by_what_all_its_leaves_share(axis):
   assert kernels['out'] == ('stack head in out' if axis == 0 else 'head stack in out')
 
 
-def test_equinox_tells_by_the_types_of_its_layers():
+def test_equinox_layouts_follow_the_types_of_layers():
   keys = jax.random.split(jax.random.key(0), 6)
   layers = {
     'linear': eqx.nn.Linear(4, 4, key=keys[0]),
@@ -204,7 +204,7 @@ def test_equinox_tells_by_the_types_of_its_layers():
   }
 
 
-def test_pytorch_s_name_is_told_by_its_bias_or_asks():
+def test_the_name_of_pytorch_is_ambiguous_without_a_bias():
   weight = jnp.ones((5, 3))
   assert found({'weight': weight, 'bias': jnp.ones(5)}) == {'weight': 'out in'}
   assert found({'weight': weight, 'bias': jnp.ones(3)}) == {'weight': 'in out'}
@@ -229,20 +229,20 @@ def test_pytorch_s_name_is_told_by_its_bias_or_asks():
   ],
 )
 def test_a_bias_has_the_size_of_the_outputs(path, shape, bias, text):
-  """Haiku's transposed convolutions have the outputs first, Flax' with `transpose_kernel` too."""
+  """Transposed convolutions of Haiku, and of Flax with `transpose_kernel`, have outputs first."""
   layer, _, name = path.rpartition('/')
   leaves = {name: jnp.ones(shape)} | ({} if bias is None else {'b': jnp.ones(bias)})
   assert found({layer: leaves}) == {path: text}
 
 
-def test_a_bias_beside_several_kernels_tells_nothing():
+def test_a_bias_beside_several_kernels_implies_nothing():
   params = {'wx': (4, 6), 'wh': (6, 6), 'b': (6,), 'wo': (6, 3)}
   params = {name: jnp.ones(shape) for name, shape in params.items()}
   assert found(params) == dict.fromkeys(['wh', 'wo', 'wx'], 'in out')
 
 
-def test_a_square_matrix_has_the_sides_of_those_of_its_name():
-  """As of layers that compute w @ x + b; a matrix without a bias alone is as Flax has it."""
+def test_a_square_matrix_has_the_sides_of_others_of_its_name():
+  """Such as in layers that compute w @ x + b; a lone matrix without a bias is as in Flax."""
   shapes = {'0': ((8, 4), 8), '1': ((8, 8), 8), '2': ((3, 8), 3)}
   params = {k: {'w': jnp.ones(shape), 'b': jnp.ones(n)} for k, (shape, n) in shapes.items()}
   assert found(params) == {f'{k}/w': 'out in' for k in shapes}
@@ -251,8 +251,8 @@ def test_a_square_matrix_has_the_sides_of_those_of_its_name():
     found(params)
 
 
-def test_one_matrix_whose_bias_tells_is_no_rule_for_those_of_its_name():
-  """And none is for Flax' kernels, whose inputs are first."""
+def test_a_single_matrix_with_a_bias_does_not_decide_for_others_of_its_name():
+  """Nor do any for the kernels of Flax, whose inputs are first."""
   told, square, bias_free = {'w': jnp.ones((3, 8)), 'b': jnp.ones(3)}, (8, 8), (8, 4)
   for shape in (square, bias_free):
     with pytest.raises(ValueError, match="could be 'in out' or 'out in': say"):
@@ -263,7 +263,7 @@ def test_one_matrix_whose_bias_tells_is_no_rule_for_those_of_its_name():
 
 
 @pytest.mark.parametrize('outside', [{}, {'final': {'scale': jnp.ones(16)}}])
-def test_attention_without_biases_whose_heads_are_merged_is_no_stack(outside):
+def test_attention_without_biases_is_not_taken_for_a_stack(outside):
   names = ('query', 'key', 'value')
   attention = {name: {'kernel': jnp.ones((32, 4, 8))} for name in names}
   attention |= {'out': {'kernel': jnp.ones((32, 32))}}
@@ -274,19 +274,19 @@ def test_attention_without_biases_whose_heads_are_merged_is_no_stack(outside):
 
 
 @pytest.mark.parametrize('window', [(3, 3, 3), (1, 7), (3, 3)])
-def test_convolutions_without_biases_with_a_norm_outside_are_no_stack(window):
+def test_convolutions_without_biases_are_not_taken_for_a_stack(window):
   block = {name: {'kernel': jnp.ones((*window, 8, 8))} for name in ('conv1', 'conv2')}
   params = {'block': block, 'norm': {'scale': jnp.ones(8)}}
   assert set(found(params).values()) == {' '.join(['position'] * len(window)) + ' in out'}
 
 
-def test_a_row_for_each_layer_is_no_matrix_that_denies_a_stack():
+def test_a_row_for_each_layer_does_not_rule_out_a_stack():
   blocks = {name: {'kernel': jnp.ones((6, 16, 16))} for name in ('q_proj', 'o_proj')}
   with pytest.raises(ValueError, match=r"could be .*'stack in out'"):
     found({'blocks': blocks | {'alpha': jnp.ones((6, 16))}, 'final': {'scale': jnp.ones(16)}})
 
 
-def test_a_matrix_in_a_stack_of_vectors_asks():
+def test_a_matrix_in_a_stack_of_vectors_is_ambiguous():
   params = {
     'w': jnp.ones((3, 8)),
     'dense': {'kernel': jnp.ones((3, 8, 4)), 'bias': jnp.ones((3, 4))},
@@ -295,7 +295,7 @@ def test_a_matrix_in_a_stack_of_vectors_asks():
     found(params)
 
 
-def test_an_array_beside_equinox_layers_may_have_either_side_first():
+def test_an_array_beside_equinox_layers_is_ambiguous():
   params = {'linear': eqx.nn.Linear(6, 4, key=jax.random.key(0)), 'a': jnp.ones((2, 6))}
   with pytest.raises(ValueError, match=r"the axes of 'a'.* could be 'in out' or 'out in': say"):
     found(params)
@@ -303,19 +303,19 @@ def test_an_array_beside_equinox_layers_may_have_either_side_first():
 
 
 @pytest.mark.parametrize('shape', [(6, 16, 16), (6, 3, 16, 16)])
-def test_a_scan_whose_layers_have_no_vector_is_not_told_by_a_norm_outside(shape):
+def test_a_norm_outside_a_scan_does_not_decide_for_its_layers(shape):
   names = ('q_proj', 'o_proj') if len(shape) == 3 else ('conv1', 'conv2')
   params = {'blocks': {name: {'kernel': jnp.ones(shape)} for name in names}}
   for outside in ({}, {'final': {'scale': jnp.ones(16)}}):
     with pytest.raises(ValueError, match=r"could be .*'stack .*in out'.*: say which"):
       found(params | outside)
-  # Where the axis is not of one size in all of them, nothing is stacked along it.
+  # An axis that differs in size between them is not a stack.
   params['blocks'] |= {names[0]: {'kernel': jnp.ones((16, 6, 16))}} if len(shape) == 3 else {}
   if len(shape) == 3:
     assert found(params | outside)['blocks/q_proj/kernel'] == 'in head out'
 
 
-def test_a_lone_head_may_be_told_its_side():
+def test_a_lone_head_may_be_given_its_side():
   assert Layout('head:out in out').matrix_shape((3, 4, 2)) == (1, 4, 6)
   assert Layout('head in out').matrix_shape((3, 4, 2)) == (1, 12, 2)
   assert Layout('in head:in out').matrix_shape((3, 4, 2)) == (1, 12, 2)
@@ -333,16 +333,16 @@ def test_a_lone_head_may_be_told_its_side():
     ('up_proj', (3, 8, 4)),
   ],
 )
-def test_a_dense_layer_without_a_bias_has_no_certain_outputs(layer, shape):
-  """Nor is it known whether it is a stack, even beside a norm that is none."""
+def test_a_dense_layer_of_several_axes_without_a_bias_is_ambiguous(layer, shape):
+  """It may also be a stack, even beside a norm that is none."""
   params = {'norm': {'scale': jnp.ones(16)}, layer: {'kernel': jnp.ones(shape)}}
   with pytest.raises(ValueError, match=r'could be .* or .*: say which'):
     found(params)
 
 
 @pytest.mark.parametrize(('layer', 'size'), [('proj', 16), ('input_proj', 3), ('value', 5)])
-def test_a_convolution_that_is_called_otherwise_is_asked_about(layer, size):
-  """The patches of a vision transformer, and convolutions along time."""
+def test_a_convolution_under_another_name_is_ambiguous(layer, size):
+  """Such as the patches of a vision transformer, and convolutions along time."""
   window = (size, size) if layer == 'proj' else (size,)
   params = {layer: {'kernel': jnp.ones((*window, 3, 8)), 'bias': jnp.ones(8)}}
   with pytest.raises(ValueError, match=r"could be 'position.* in out' or"):
@@ -352,25 +352,25 @@ def test_a_convolution_that_is_called_otherwise_is_asked_about(layer, size):
 @pytest.mark.parametrize(
   'name', ['b1', 'attn_norm', 'norm2', 'cls', 'probe', 'latents', 'wte', 'wpe', 'queries']
 )
-def test_what_is_no_kernel_whatever_its_rank(name):
+def test_leaves_that_are_no_kernel_at_any_rank(name):
   params = {name: jnp.ones((6, 8)), 'w1': jnp.ones((8, 4))}
   assert list(tree.kernels(params)) == ['w1']
 
 
-def test_a_row_is_a_kernel_if_it_is_called_so():
+def test_a_row_is_a_kernel_if_its_name_says_so():
   params = {'start': (1, 1, 8), 'kernel': (1, 1, 8), 'w_out': (1, 1, 8), 'out': (1, 8)}
   params = {name: jnp.ones(shape) for name, shape in params.items()}
   assert list(tree.kernels(params)) == ['kernel', 'out', 'w_out']
 
 
-def test_what_could_be_a_stack_a_convolution_or_a_dense_layer_asks():
+def test_a_kernel_that_could_be_a_stack_or_a_convolution_is_ambiguous():
   params = {'mlp': {'wi': jnp.ones((24, 8, 16))}}
   with pytest.raises(ValueError, match=r"the axes of 'mlp/wi', shape \(24, 8, 16\), could be"):
     found(params)
   assert found(params, {'wi': 'stack in out'}) == {'mlp/wi': 'stack in out'}
 
 
-def test_a_square_stack_is_told_by_its_bias():
+def test_a_square_stack_is_recognised_by_its_bias():
   params = {'kernel': jnp.ones((3, 8, 8)), 'bias': jnp.ones((3, 8))}
   assert found(params) == {'kernel': 'stack in out'}
   with pytest.raises(ValueError, match='could be'):  # heads of one axis, or eight layers of eight
@@ -387,7 +387,7 @@ def test_a_square_stack_is_told_by_its_bias():
     ('dense_conv', 'position position in out'),
   ],
 )
-def test_a_layer_s_name_tells_more_than_a_window_s_shape(layer, text):
+def test_the_name_of_a_layer_outweighs_the_shape_of_a_window(layer, text):
   params = {layer: {'kernel': jnp.ones((4, 4, 4, 8)), 'bias': jnp.ones(8)}}
   [layout] = axes.layouts(params, [f'{layer}/kernel']).values()
   assert layout.text == text
@@ -403,12 +403,12 @@ def test_a_layer_s_name_tells_more_than_a_window_s_shape(layer, text):
     ({3: 'in out'}, r"^layouts={3: 'in out'} must have an expression"),
   ],
 )
-def test_layouts_that_are_none_are_refused_in_one_line(layouts, message):
+def test_invalid_layouts_are_refused_in_one_line(layouts, message):
   with pytest.raises(ValueError, match=message) as error:
     axes.given(layouts)
   assert '\n' not in str(error.value)
 
 
-def test_a_pattern_that_matches_nothing_lists_what_there_is():
+def test_a_pattern_without_a_match_lists_the_parameters():
   with pytest.raises(ValueError, match="layouts: 'qery' matches no parameter; there are: w"):
     found({'w': jnp.ones((2, 2))}, {'qery': 'in out'})

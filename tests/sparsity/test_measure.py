@@ -42,16 +42,16 @@ def test_report_by_hand():
   }
 
 
-def test_without_positions_there_are_no_operations_to_count():
+def test_without_positions_no_operations_are_counted():
   assert not {'macs', 'active_macs', 'theoretical_speedup'} & measure.report(NETWORK).keys()
 
 
-def test_figures_are_plain_numbers_that_json_takes():
+def test_figures_are_plain_numbers_for_json():
   for value in measure.report(NETWORK, {'conv1': 9, 'head': 1}).values():
     assert type(value) in (int, float, dict)
 
 
-def test_a_network_without_a_weight_left_compresses_without_end():
+def test_a_network_without_weights_has_infinite_compression():
   gone = jax.tree.map(jnp.zeros_like, NETWORK)
   figures = measure.report(gone, {'conv1': 9, 'head': 1})
   assert figures['sparsity'] == 1
@@ -59,7 +59,7 @@ def test_a_network_without_a_weight_left_compresses_without_end():
   assert figures['compression'] == figures['theoretical_speedup'] == float('inf')
 
 
-def test_layers_sum_to_the_whole_where_one_owns_several_kernels():
+def test_layers_sum_to_the_whole_even_with_several_kernels():
   cell = {'gru': {'w_i': jnp.ones((2, 6)), 'w_h': jnp.zeros((2, 6)), 'b': jnp.ones(6)}}
   figures = measure.report(cell, {'gru': 5})
   assert figures['weights'] == 24
@@ -96,7 +96,7 @@ def test_counts_are_the_same_under_jit():
   }
 
 
-def test_active_is_what_is_not_exactly_zero():
+def test_weights_are_active_unless_exactly_zero():
   tiny = jnp.array([[2e-38, -0.0, jnp.nan]])  # subnormals are zero to XLA on CPU
   assert measure.report({'w': {'kernel': tiny}})['active_weights'] == 2
 
@@ -111,7 +111,7 @@ def models():
   return eqx.nn.MLP(2, 1, 3, 1, key=jax.random.key(0)), nnx.Linear(2, 3, rngs=nnx.Rngs(0))
 
 
-def test_count_macs_says_what_it_must_be_given():
+def test_count_macs_says_which_arguments_it_needs():
   x, (of_equinox, of_nnx) = jnp.ones(2), models()
   for arguments, message in (
     ((NETWORK,), r'^count_macs\(params, positions\): positions must be a dict'),
@@ -134,14 +134,14 @@ def test_count_macs_says_what_it_must_be_given():
     lambda model: prune(one_shot(0, 0.5)).init(model),
   ],
 )
-def test_a_model_with_its_functions_is_no_tree_of_arrays(take):
+def test_a_model_with_functions_among_its_leaves_is_refused(take):
   model, _ = models()
   with pytest.raises(ValueError, match=r"^'activation' is the function relu and must be"):
     take(model)
   take(eqx.filter(model, eqx.is_array))
 
 
-def test_a_report_is_of_concrete_parameters_alone():
+def test_a_report_needs_concrete_parameters():
   with pytest.raises(ValueError, match="has 'batch_stats' beside 'params': give it variables"):
     measure.report({'params': NETWORK, 'batch_stats': {'bn1': {'mean': jnp.ones(1)}}})
   stacked = jax.tree.map(lambda leaf: jnp.stack([leaf, leaf]), NETWORK)
@@ -149,7 +149,7 @@ def test_a_report_is_of_concrete_parameters_alone():
     jax.vmap(measure.report)(stacked)
 
 
-def test_scales_are_those_of_every_library():
+def test_scales_of_every_library_are_found():
   equinox = eqx.filter({'n': eqx.nn.LayerNorm(24), 'l': models()[0]}, eqx.is_array)
   flax = nnx.split(nnx.List([nnx.LayerNorm(24, rngs=nnx.Rngs(0)), models()[1]]), nnx.Param)[1]
   for params in (equinox, flax):
@@ -161,7 +161,7 @@ def test_scales_are_those_of_every_library():
 
 
 @pytest.mark.parametrize('dtype', [jnp.int8, jnp.complex64])
-def test_kernels_that_are_no_floating_numbers_are_refused_by_name(dtype):
+def test_kernels_that_are_not_floating_point_are_refused_by_name(dtype):
   params = {'fc': {'w': jnp.ones((2, 3), dtype), 'n': jnp.ones((), jnp.int32)}}
   name = jnp.dtype(dtype).name
   with pytest.raises(ValueError, match=rf"'fc/w' has dtype {name} and must have a floating one"):

@@ -1,4 +1,4 @@
-"""prune_to: one call, and the density is the whole network's."""
+"""prune_to: a single call, whose density is that of the whole network."""
 
 import warnings
 
@@ -45,7 +45,7 @@ def test_the_sparsity_of_the_network_is_exact(rule, exclude):
     assert not bool(jnp.any(layer['kernel'][changed]))
 
 
-def test_compression_is_another_word_for_it():
+def test_compression_is_another_form_of_sparsity():
   assert sparsity_report(prune_to(network(), compression=5.0))['active_weights'] == round(TOTAL / 5)
 
 
@@ -54,7 +54,7 @@ def active(params):
 
 
 @pytest.mark.parametrize('parts', [None, granularity.filters()])
-def test_layers_may_have_targets_of_their_own(parts):
+def test_layers_may_have_their_own_targets(parts):
   pruned = prune_to(network(), sparsity={'^conv': 0.5, 'fc': 0.9}, granularity=parts)
   assert active(pruned) == {'conv': 288, 'fc': 320, 'head': 500}
   pruned = prune_to(network(), compression={'head': 5, '.*': 2}, granularity=parts)
@@ -63,12 +63,12 @@ def test_layers_may_have_targets_of_their_own(parts):
 
 @pytest.mark.parametrize('exclude', [(), ('^head',)])
 @pytest.mark.parametrize('parameters', [1000, 3333, TOTAL + 76])
-def test_a_number_of_parameters_is_that_of_the_network(parameters, exclude):
+def test_a_target_of_parameters_counts_the_whole_network(parameters, exclude):
   pruned = prune_to(network(), parameters=parameters, exclude=exclude)
   assert sparsity_report(pruned)['active_parameters'] == parameters
 
 
-def test_the_masks_come_too():
+def test_masks_are_returned_on_request():
   params = network()
   pruned, masks = prune_to(params, sparsity=0.8, exclude='head', return_masks=True)
   jax.tree.map(np.testing.assert_array_equal, pruned, sparsejax.apply_masks(params, masks))
@@ -95,7 +95,7 @@ def test_macs_are_used_up_and_not_exceeded(rule, parts, share):
   assert figures == {name: report[name] for name in figures}
 
 
-def test_whole_filters_of_different_sizes_are_counted_in_weights():
+def test_filters_of_different_sizes_are_counted_in_weights():
   pruned = prune_to(network(), sparsity=0.5, granularity=granularity.filters())
   active = sparsity_report(pruned)['active_weights']
   assert 0.5 * TOTAL - 64 < active <= 0.5 * TOTAL
@@ -115,7 +115,7 @@ def test_a_criterion_may_read_the_gradient():
   grad = {'kernel': jnp.array([[9.0, 1.0, 1.0]])}
   pruned = prune_to(params, compression=3, criterion=criteria.saliency, grad=grad)
   assert pruned['kernel'].tolist() == [[1.0, 0.0, 0.0]]
-  with pytest.raises(ValueError, match=r"the criterion needs \['grad'\] and is given nothing"):
+  with pytest.raises(ValueError, match=r"the criterion needs \['grad'\] and got nothing"):
     prune_to(params, compression=3, criterion=criteria.saliency)
 
 
@@ -127,14 +127,14 @@ def test_it_runs_under_jit():
 
 
 @pytest.mark.parametrize('dtype', [jnp.int32, jnp.uint32])
-def test_a_seed_may_be_traced_and_draws_as_its_number_does(dtype):
+def test_a_traced_seed_draws_the_same_as_its_number(dtype):
   def draw(seed):
     return prune_to(network(), sparsity=0.9, criterion=criteria.random, seed=seed)['fc']['kernel']
 
   for seed in (3, 4):
     np.testing.assert_array_equal(jax.jit(draw)(dtype(seed)), draw(seed))
   assert bool(jnp.any(draw(3) != draw(4)))
-  # Any integer is a seed, below 0 and beyond 32 bits too.
+  # Any integer is a seed, even below 0 or beyond 32 bits.
   np.testing.assert_array_equal(draw(-1), draw(2**32 - 1))
   np.testing.assert_array_equal(draw(jnp.int32(-1)), draw(-1))
 
@@ -155,7 +155,7 @@ def test_a_seed_may_be_traced_and_draws_as_its_number_does(dtype):
     ({'macs': 0.5}, 'macs needs positions='),
     (
       {'sparsity': {'conf': 0.5}},
-      r"^density: the pattern 'conf' is found in no layer that is pruned: did you mean 'conv'\?$",
+      r"^density: the pattern 'conf' must match a layer that is pruned: did you mean 'conv'\?$",
     ),
     ({'sparsity': {'conv': 1.0}}, r"^sparsity of 'conv'=1\.0 must be a share in \[0, 1\)$"),
     ({'sparsity': {}}, r'^sparsity=\{\} must name a layer'),
@@ -183,7 +183,7 @@ def test_impossible_targets_are_refused(densities, message):
     prune_to(network(), **densities)
 
 
-def test_a_layer_of_which_hardly_a_weight_is_left_is_named():
+def test_a_layer_with_hardly_a_weight_left_is_named():
   params = {'big': jnp.full((40, 50), 9.0), 'small': jnp.linspace(0.1, 0.3, 40).reshape(4, 10)}
   with pytest.warns(UserWarning, match='^prune_to leaves 1 of the 40 weights of small; a floor'):
     prune_to(params, sparsity=0.9)
@@ -209,7 +209,7 @@ def test_a_gradient_of_another_shape_is_not_broadcast(grad, message):
     sparsejax.prune_to(params, sparsity=0.5, criterion=sparsejax.criteria.saliency, grad=grad)
 
 
-def test_n_m_is_met_by_the_density_that_it_says_and_by_no_other():
+def test_n_m_takes_only_its_own_density():
   params = {'a': {'kernel': jnp.arange(1.0, 9.0)[:, None]}, 'b': {'kernel': jnp.ones((4, 4))}}
   two_of_four = granularity.n_m(2, 4)
   pruned = sparsejax.prune_to(params, sparsity=0.5, exclude='b', granularity=two_of_four)

@@ -1,4 +1,4 @@
-"""Masks on disk: a bit for each weight, a file of their own, and the same masks again."""
+"""Masks on disk: packed into bits, in their own file, and restored exactly."""
 
 import errno
 import os
@@ -18,7 +18,7 @@ from sparsejax.experiment.rundir import checkpoint
 
 
 @pytest.mark.parametrize('shape', [(), (1,), (8,), (9,), (3, 3, 5, 7), (0, 4)])
-def test_masks_come_back_as_they_were(shape):
+def test_packed_masks_are_restored(shape):
   masks = {'m': jnp.asarray(np.random.default_rng(0).random(shape) < 0.3), 'w': jnp.ones(3)}
   packed = pack_masks(masks)
   assert packed['m'].dtype == jnp.uint8
@@ -29,8 +29,8 @@ def test_masks_come_back_as_they_were(shape):
   np.testing.assert_array_equal(found['m'], masks['m'])
 
 
-def test_a_checkpoint_of_a_pruned_network_holds_bits_and_comes_back(tmp_path):
-  # Random weights and masks don't compress: the file tells how many bytes a mask takes.
+def test_a_checkpoint_holds_masks_as_bits_and_restores_them(tmp_path):
+  # Random weights and masks do not compress, so the file's size shows the bytes of a mask.
   weights = 2**20
   params = {'kernel': jax.random.normal(jax.random.key(0), (1024, 1024))}
   tx = sparsejax.prune(sparsejax.one_shot(0, 0.5))
@@ -44,11 +44,11 @@ def test_a_checkpoint_of_a_pruned_network_holds_bits_and_comes_back(tmp_path):
   np.testing.assert_array_equal(found['masks']['kernel'], state.masks['kernel'])
 
 
-# A file of their own
+# Mask files
 
 
 def masks_of_a_network():
-  """Names that NumPy's own writer would take for its arguments, and a leaf that is whole."""
+  """Returns masks with names that NumPy's writer would take for arguments, and a whole leaf."""
   rng = np.random.default_rng(0)
   kernels = {name: {'kernel': jnp.asarray(rng.random((5, 7)) < 0.3)} for name in ('a', 'b')}
   return kernels | {'file': jnp.ones((), bool), 'allow_pickle': jnp.zeros((3,), bool)}
@@ -65,7 +65,7 @@ def test_a_file_holds_the_masks_by_path(tmp_path):
     np.testing.assert_array_equal(arrays['b/kernel'], masks['b']['kernel'])
 
 
-def test_equal_masks_are_equal_files_of_hardly_more_than_a_bit_a_weight(tmp_path):
+def test_equal_masks_give_equal_files_of_about_a_bit_per_weight(tmp_path):
   mask = jnp.asarray(np.random.default_rng(0).random((1000, 1000)) < 0.1)
   for name in ('one', 'other'):
     save_masks(tmp_path / name, {'w': mask})
@@ -74,7 +74,7 @@ def test_equal_masks_are_equal_files_of_hardly_more_than_a_bit_a_weight(tmp_path
   assert len(one) < 1.2 * mask.size / 8
 
 
-def test_what_prune_holds_comes_back_into_its_state_or_beside_parameters(tmp_path):
+def test_masks_of_prune_are_restored_into_its_state_or_beside_parameters(tmp_path):
   params = {'fc': {'kernel': jnp.arange(1.0, 9.0).reshape(2, 4), 'bias': jnp.ones(4)}}
   tx = prune(one_shot(0, 0.5))
   _, state = tx.update(params, tx.init(params), params)
@@ -108,14 +108,14 @@ BOOLS = jnp.ones((2, 3), bool)
     ),
   ],
 )
-def test_masks_of_another_network_are_refused_in_a_line(tmp_path, like, message):
+def test_masks_of_another_network_are_refused_in_one_line(tmp_path, like, message):
   path = tmp_path / 'masks.npz'
   save_masks(path, {'fc1': {'kernel': BOOLS, 'bias': jnp.ones((), bool)}})
   with pytest.raises(ValueError, match=f'^{re.escape(f"{path}: {message}")}$'):
     load_masks(path, like)
 
 
-def test_what_is_no_mask_is_neither_written_nor_read(tmp_path):
+def test_arrays_that_are_no_masks_are_neither_written_nor_read(tmp_path):
   path = tmp_path / 'masks.npz'
   with pytest.raises(ValueError, match=r"^the mask of 'w' has dtype float32 and must have bool$"):
     save_masks(path, {'w': jnp.ones(2)})
@@ -126,7 +126,7 @@ def test_what_is_no_mask_is_neither_written_nor_read(tmp_path):
 
 
 def damaged(path):
-  """The file as it may be after an accident, or something else of that name."""
+  """Yields damaged versions of a file, and other files of that name."""
   whole = path.read_bytes()
   yield from (whole[: len(whole) // 2], whole[: len(whole) - 30], b'', b'text')
   begin = whole.index(b'kernel.npy') + 60
@@ -134,7 +134,7 @@ def damaged(path):
   yield whole[:begin] + flipped + whole[begin + 8 :]
 
 
-def test_a_damaged_file_is_named_in_a_line(tmp_path):
+def test_a_damaged_file_is_named_in_one_line(tmp_path):
   path = tmp_path / 'masks.npz'
   mask = {'kernel': jnp.asarray(np.random.default_rng(0).random((40, 40)) < 0.5)}
   save_masks(path, mask)
@@ -160,7 +160,7 @@ def test_nothing_is_unpickled(tmp_path):
   assert not mark.exists()
 
 
-def test_a_disk_that_fails_leaves_the_old_masks(tmp_path, monkeypatch):
+def test_a_failing_disk_leaves_the_old_masks(tmp_path, monkeypatch):
   path, masks = tmp_path / 'masks.npz', masks_of_a_network()
   save_masks(path, masks)
   before = path.read_bytes()

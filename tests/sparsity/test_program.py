@@ -1,4 +1,4 @@
-"""The layouts and counts read off programs, in each library, equal those worked out by hand."""
+"""Layouts and counts from traced programs of each library equal those worked out by hand."""
 
 import functools
 
@@ -185,7 +185,7 @@ def test_embeddings_groups_transposed_convolutions_cells_and_general_layers():
   positions = program.positions_of(function, params, tokens)
   assert positions['Embed_0/embedding'] == 0
   assert positions['Conv_0/kernel'] == 12
-  assert positions['ConvTranspose_0/kernel'] == 12  # those of its input
+  assert positions['ConvTranspose_0/kernel'] == 12  # those of the input
   assert positions['OptimizedLSTMCell_0/hf/kernel'] == 24  # steps
   assert positions['DenseGeneral_0/kernel'] == 1
 
@@ -202,14 +202,14 @@ TURNS = {
 
 
 @pytest.mark.parametrize('how', TURNS)
-def test_a_stack_is_one_however_its_layers_take_their_turns(how):
+def test_a_stack_is_recognised_however_its_layers_are_iterated(how):
   params, x = {'w': jnp.ones((5, 3, 3))}, jnp.ones((1, 3))
   function = lambda p, x: TURNS[how](p['w'], x)  # noqa: E731
   assert read(function, params, x) == {'w': ('stack in out', None)}
   assert program.positions_of(function, params, x) == {'w': 1}
 
 
-def test_a_loop_until_something_holds_shows_a_stack_but_not_how_often():
+def test_a_while_loop_shows_a_stack_but_not_its_iterations():
   def function(p, x):
     start = 0, x
     return jax.lax.while_loop(lambda c: c[0] < 5, lambda c: (c[0] + 1, c[1] @ p['w'][c[0]]), start)
@@ -221,13 +221,13 @@ def test_a_loop_until_something_holds_shows_a_stack_but_not_how_often():
 
 
 @pytest.mark.parametrize('batch', [(), (2,)])
-def test_rows_that_an_example_asks_for_are_inputs(batch):
+def test_rows_that_an_example_looks_up_are_inputs(batch):
   tokens = jnp.zeros(batch, jnp.int32)
   assert read(lambda p, t: p['e'][t], {'e': jnp.ones((7, 3))}, tokens) == {'e': ('in out', None)}
 
 
 def test_experts_are_a_stack():
-  """Each of three experts gets five tokens of its own."""
+  """Each of three experts gets its own five tokens."""
 
   def function(p, x):
     hidden = jax.nn.relu(jnp.einsum('etd,edf->etf', x, p['up']))
@@ -257,7 +257,7 @@ def test_a_layer_called_twice_counts_twice():
   assert read(function, params, jnp.ones((1, 2))) == {'w': ('in out', None)}
 
 
-def test_a_table_that_is_the_last_layer_too_has_no_one_layout():
+def test_a_table_that_is_also_the_last_layer_has_no_single_layout():
   function = lambda p, t: p['table'][t] @ p['table'].T  # noqa: E731
   params = {'table': jnp.ones((7, 4))}
   assert read(function, params, jnp.zeros((1,), jnp.int32)) == {}
@@ -302,8 +302,8 @@ def test_keys_that_several_queries_share_have_heads():
   }
 
 
-def test_heads_before_the_inputs_are_outputs_where_a_product_makes_them():
-  """Gemma's kernels are (heads, in, out): 'head:out' says that their heads are outputs still."""
+def test_heads_before_the_inputs_are_outputs_if_a_product_makes_them():
+  """Kernels of Gemma are (heads, in, out): 'head:out' says that their heads are outputs."""
 
   def function(p, x):
     q = jnp.einsum('td,ndh->tnh', x, p['q'])
@@ -337,7 +337,7 @@ HEADS_ON = {'q': (3, 1, 1), 'kv': (1, 3, 1, 1), 'o': (3, 1, 1)}
 
 
 def _gated(p, x):
-  """Applies a dense layer to 4 heads of 2 features, and then a layer of its own to each head."""
+  """Applies a dense layer to 4 heads of 2 features, and then a separate layer to each head."""
   return jnp.einsum('thi,hio->tho', jnp.einsum('td,dhi->thi', x, p['a']), p['b'])
 
 
@@ -354,13 +354,13 @@ def _monarch(p, x):
     (_monarch, {'a': (2, 2, 3), 'b': (3, 2, 2)}, 'stack in out'),
   ],
 )
-def test_outputs_that_the_next_layer_takes_block_by_block_are_no_stack(function, shapes, text):
+def test_outputs_that_the_next_layer_reads_in_blocks_are_no_stack(function, shapes, text):
   params = {name: jnp.ones(shape) for name, shape in shapes.items()}
   of_first = {} if text is None else {'a': (text, None)}
   assert read(function, params, ROWS) == of_first | {'b': ('stack in out', None)}
 
 
-def test_what_is_asked_of_derivatives_says_what_axes_are_too():
+def test_a_program_of_derivatives_shows_axes_too():
   """The last product is dead code where only the gradient is used, but shows its kernel's axes."""
   function = jax.vmap(jax.grad(lambda x, p: (jnp.tanh(x @ p['a']) @ p['c'])[0]), (0, None))
   params = {'a': jnp.ones((4, 3)), 'c': jnp.ones((3, 2))}
@@ -368,14 +368,14 @@ def test_what_is_asked_of_derivatives_says_what_axes_are_too():
   assert found.get('c', ('in out', None)) == ('in out', None)
 
 
-def test_a_matrix_that_multiplies_entry_by_entry_has_no_layout():
+def test_a_matrix_in_an_elementwise_product_has_no_layout():
   found = read(
     lambda p, x: sum(x[i : i + 4] * p['c'][i][None] for i in range(4)), {'c': ROWS[:4]}, ROWS
   )
   assert found == {}
 
 
-def test_branches_are_one_in_what_becomes_of_what_they_make():
+def test_the_outputs_of_branches_share_their_layout():
   """Both branches make queries, whose heads show only in a product after the cond."""
 
   def function(p, x):
@@ -386,7 +386,7 @@ def test_branches_are_one_in_what_becomes_of_what_they_make():
   assert found == dict.fromkeys('ab', ('in (head out)', 4))
 
 
-def test_a_convolution_in_groups_after_attention_has_no_heads():
+def test_a_grouped_convolution_after_attention_has_no_heads():
   """Each filter of a depthwise convolution reads one channel, so that its kernel has no heads."""
 
   def function(p, x):
@@ -400,7 +400,7 @@ def test_a_convolution_in_groups_after_attention_has_no_heads():
   assert found == {'q': ('in (head out)', 4), 'c': ('position in out', None)}
 
 
-def test_members_with_one_input_are_left_to_names():
+def test_members_with_a_common_input_are_left_to_names():
   members = nn.vmap(
     nn.Dense,
     in_axes=None,
@@ -423,7 +423,7 @@ def test_a_scanned_number_is_a_stack():
   assert read(function, params, ROWS) == {'alpha': ('stack', None), 'w': ('stack in out', None)}
 
 
-def test_repetitions_that_nothing_fixes_are_refused():
+def test_an_unknown_number_of_iterations_is_refused():
   def until(p, x):
     return jax.lax.while_loop(lambda x: x.sum() < 9, lambda x: x @ p['w'], x)
 
@@ -437,7 +437,7 @@ def test_repetitions_that_nothing_fixes_are_refused():
     assert read(function, params, jnp.ones((1, 2))) == {'w': ('in out', None)}
 
 
-def test_a_reduction_of_ones_own_says_nothing_of_axes():
+def test_a_custom_reduction_shows_no_axes():
   def function(p, x):
     y = jax.lax.reduce(x, np.float32(0), lambda a, b: a + 2 * b, (1,))
     return y @ p['w']
@@ -446,13 +446,13 @@ def test_a_reduction_of_ones_own_says_nothing_of_axes():
   assert read(function, params, jnp.ones((3, 4))) == {'w': ('in out', None)}
 
 
-def test_shapes_are_enough():
+def test_parameters_may_be_shapes():
   params = {'w': jax.ShapeDtypeStruct((3, 2), jnp.float32)}
   x = jax.ShapeDtypeStruct((7, 3), jnp.float32)
   assert program.positions_of(lambda p, x: x @ p['w'], params, x) == {'w': 7}
 
 
-def test_what_is_read_off_prunes_to_a_share_of_the_macs():
+def test_traced_positions_prune_to_a_share_of_the_macs():
   function, params = linen_attention()
   positions = program.positions_of(function, params, X)
   layouts = program.layouts_of(function, params, X)

@@ -1,4 +1,4 @@
-"""The shrinkage operators: by hand, at the ends of their range, and against a solver in float64."""
+"""Shrinkage operators: by hand, at the ends of their range, and against a float64 solver."""
 
 import chex
 import jax
@@ -13,7 +13,7 @@ from sparsejax.sparsity.prox import group_soft_threshold_in_metric
 pytestmark = pytest.mark.usefixtures('compiling_is_quick')
 
 
-def test_soft_threshold_moves_towards_zero_and_to_it():
+def test_soft_threshold_moves_values_to_zero_and_not_past_it():
   assert soft_threshold(jnp.array([3.0, -0.5, -2.0]), 1.0).tolist() == [2.0, 0.0, -1.0]
   assert soft_threshold(jnp.array([1.0, -1.0, 0.0]), 1.0).tolist() == [0.0, 0.0, 0.0]
   assert not np.signbit(soft_threshold(jnp.array([-0.5]), 1.0)).any()
@@ -26,8 +26,8 @@ def test_soft_threshold_at_the_ends_of_its_range():
   assert soft_threshold(values, jnp.array([1.0, 0.25, 1.0])).tolist() == [2.0, -0.25, 0.0]
 
 
-def test_a_group_is_shortened_or_goes_as_one():
-  # Lengths 5 and 0.5 with two weights each: 1 is shortened by, and sqrt(2).
+def test_a_group_is_shortened_or_removed_as_a_whole():
+  # Groups of two weights with norms 5 and 0.5 are shortened by 1, or by sqrt(2).
   kernel = jnp.array([[3.0, 0.3], [4.0, -0.4]])
   np.testing.assert_allclose(
     group_soft_threshold(kernel, 1.0, group_weight='one'), [[2.4, 0.0], [3.2, 0.0]], rtol=1e-6
@@ -44,14 +44,14 @@ def test_groups_are_those_of_the_granularity():
   np.testing.assert_allclose(found, [[2.4, 3.2], [0.0, 0.0]], rtol=1e-6)
   single = group_soft_threshold(kernel, 0.5, granularity.weight())
   np.testing.assert_allclose(single, soft_threshold(kernel, 0.5), rtol=1e-6)
-  # A tile of two and one, cut by the edge, of one: the root of the size is that of what is there.
+  # A tile of two and one of one, at the edge: the root is of the actual size.
   tiles = group_soft_threshold(jnp.array([[3.0, 4.0, 2.0]]), 1.0, granularity.blocks(1, 2))
   factor = 1 - 2**0.5 / 5
   np.testing.assert_allclose(tiles, [[3 * factor, 4 * factor, 1.0]], rtol=1e-6)
 
 
 @pytest.mark.parametrize('weight', ['sqrt_size', 'one'])
-def test_a_group_of_zeros_gives_no_nan_not_in_gradients_either(weight):
+def test_a_group_of_zeros_gives_no_nan_even_in_gradients(weight):
   kernel = jnp.array([[3.0, 0.0], [4.0, 0.0]])
   shrink = jax.jit(lambda v, t: group_soft_threshold(v, t, None, weight))
   slope = jax.jit(jax.grad(lambda v, t: shrink(v, t).sum()))
@@ -70,7 +70,7 @@ in_metric = jax.jit(lambda v, t, d: group_soft_threshold_in_metric(v, t, d, None
 
 
 def solved_in_metric(values, bound, metric):
-  """One group, by a bracketing solver in float64."""
+  """Returns the solution for one group, by bracketing in float64."""
   pulls = metric * values
   if np.linalg.norm(pulls) <= bound:
     return np.zeros_like(values)
@@ -88,7 +88,7 @@ def solved_in_metric(values, bound, metric):
 @pytest.mark.parametrize('share', [1e-6, 0.1, 0.9, 0.9999])
 @pytest.mark.parametrize('decades', [0, 2, 8])
 @pytest.mark.parametrize('power', [0.0, 0.7, 1.0])
-def test_the_group_form_in_a_metric_is_the_solution_of_its_equation(share, decades, power):
+def test_the_group_operator_in_a_metric_solves_its_equation(share, decades, power):
   """Metrics as wide as Adam's, with the values large where the metric is small and otherwise."""
   rng = np.random.default_rng(0)
   metric = 10.0 ** -rng.uniform(0, decades, (3, 6, 20)).astype(np.float32)

@@ -1,4 +1,4 @@
-"""Parameters by path: what is a kernel, what a rule is over, in the trees of several libraries."""
+"""Parameters by path: kernels and choices of leaves, in the trees of several libraries."""
 
 from typing import NamedTuple
 
@@ -41,7 +41,7 @@ def test_paths_of_a_module_made_of_attributes():
 
 
 class Attention(eqx.Module):
-  """Arrays of its own, of which one has the name that NNX gives to what a variable holds."""
+  """A module with arrays, one of which has the name of the array in an NNX variable."""
 
   query: jax.Array | None
   key: jax.Array | None
@@ -62,7 +62,7 @@ def test_an_array_named_value_beside_others_keeps_its_name():
   assert int(jnp.sum(pruned['attn'].value != 0)) == 2
 
 
-def test_what_a_variable_or_a_box_holds_has_the_path_of_what_holds_it():
+def test_the_array_in_a_variable_or_a_box_has_the_path_of_its_holder():
   params = {'fc': {'kernel': nn.Partitioned(jnp.ones((2, 3)), (None, None)), 'bias': jnp.ones(3)}}
   assert tree.paths(params) == ['fc/bias', 'fc/kernel']
   linear = nnx.state(nnx.Linear(2, 3, rngs=nnx.Rngs(0)))
@@ -86,11 +86,11 @@ def test_two_leaves_with_one_path_are_refused_by_name():
     ('bn/scale', (1, 1, 1, 4), False),
     ('bn/offset', (1, 4), False),
     ('head/bias', (3,), False),
-    ('layers/0/weight', (3,), False),  # a normalisation that calls its scale weight
+    ('layers/0/weight', (3,), False),  # a normalisation whose scale is named weight
     ('temperature', (), False),
   ],
 )
-def test_what_counts_as_a_kernel(path, shape, kernel):
+def test_leaves_that_count_as_kernels(path, shape, kernel):
   assert kinds.is_kernel(path, jnp.zeros(shape)) is kernel
 
 
@@ -112,7 +112,7 @@ def test_excluding_by_regular_expressions():
   assert chosen_paths(NETWORK, 'all', ('^conv1/', 'bn', 'kernel$')) == ['head/bias']
 
 
-def test_one_expression_is_not_taken_for_its_letters():
+def test_a_single_expression_is_not_split_into_letters():
   assert chosen_paths(NETWORK, 'kernels', 'head') == ['conv1/kernel']
 
 
@@ -125,7 +125,7 @@ def test_the_choice_is_the_same_under_jit():
   check(NETWORK)
 
 
-def test_what_matches_nothing_is_an_error_that_lists_what_there_is():
+def test_an_expression_without_a_match_lists_the_parameters():
   with pytest.raises(ValueError, match=r"exclude='clasifier'.*conv1/bias"):
     tree.choose(NETWORK, 'kernels', ('clasifier',))
   with pytest.raises(ValueError, match='leaves nothing to choose'):
@@ -134,7 +134,7 @@ def test_what_matches_nothing_is_an_error_that_lists_what_there_is():
     tree.choose(NETWORK, 'kernel')
 
 
-def test_a_tree_without_leaves_has_no_choice_to_make():
+def test_a_tree_without_leaves_chooses_nothing():
   assert tree.choose({'a': None}, 'kernels', ('head',)) == {'a': None}
 
 
@@ -149,6 +149,6 @@ def test_pick_and_merge_are_inverses():
   assert back['none'] is None
 
 
-def test_merge_puts_the_new_leaves_in_the_places_of_the_old():
+def test_merge_replaces_the_picked_leaves():
   new = tree.merge({'a': [None, 20], 'b': None}, {'a': [1, 2], 'b': 3})
   assert new == {'a': [1, 20], 'b': 3}

@@ -101,7 +101,7 @@ def dynamic_slice_axes(graph, eqn, ins):
 
 
 def dynamic_slice_known(constants, eqn, ins):
-  """Knows what all indices of the sliced axes share, since any of them may be taken."""
+  """Returns the entries that all indices of the sliced axes share: any of them may be taken."""
   del constants
   if all(one.is_fixed for one in ins):
     return evaluate_known(eqn, ins)
@@ -150,7 +150,7 @@ def gather_axes(graph, eqn, ins):
 
 
 def gather_known(constants, eqn, ins):
-  """Knows what all rows share, since the inputs may choose any of them."""
+  """Returns the entries that all rows share: the inputs may choose any of them."""
   del constants
   if all(one.is_fixed for one in ins):
     return evaluate_known(eqn, ins)

@@ -108,7 +108,7 @@ def _compressed(array: np.ndarray, close: float) -> np.ndarray:
 
 
 def join(one: Known, other: Known) -> Known:
-  """Returns what is known of a value that may equal either."""
+  """Returns what is known of a value that may equal either of two."""
   values = np.broadcast_arrays(one.value, other.value)
   varies = one.varies | other.varies | (values[0] != values[1])
   return Known(np.asarray(values[0]), varies, one.shape)

@@ -1,1 +1,1 @@
-"""What is counted of a network: active, weights, parameters, MACs; and what they cost."""
+"""Counts of a network (weights, active weights, parameters, MACs), and their costs."""

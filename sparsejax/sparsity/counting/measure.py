@@ -20,7 +20,7 @@ import numpy as np
 from jax.core import Tracer
 
 from sparsejax.sparsity.leaves import axes, tree
-from sparsejax.sparsity.leaves.kinds import NAMED_KERNEL, is_parameter
+from sparsejax.sparsity.leaves.kinds import KERNEL_NAMES, is_parameter
 from sparsejax.sparsity.leaves.layout import Layout
 from sparsejax.sparsity.leaves.tree import named_leaves
 
@@ -210,7 +210,7 @@ def count_macs(of: Any, *rest: Any) -> dict[str, Any]:
 def _check_floating(params: Any, positions: Mapping[str, int]) -> None:
   """Raises a ValueError for a kernel that is applied but not of a floating dtype."""
   for path, leaf in named_leaves(params).items():
-    has_kernel_name = NAMED_KERNEL.search(path.rpartition('/')[2])
+    has_kernel_name = KERNEL_NAMES.search(path.rpartition('/')[2])
     # A layer's positions are those of its kernels alone, not of an integer leaf beside them.
     applied = positions.get(path, positions.get(layer_of(path)) if has_kernel_name else 0)
     if applied and not is_parameter(path, leaf):

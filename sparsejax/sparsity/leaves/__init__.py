@@ -1,1 +1,1 @@
-"""What each leaf of a tree of parameters is: its path, its kind, its axes."""
+"""The leaves of a tree of parameters: their paths, kinds and axes."""

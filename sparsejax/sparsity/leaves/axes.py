@@ -1,6 +1,6 @@
-"""Which layout a leaf has, where nobody said so: from node types, names, and the leaves beside it.
+"""Infers the layout of a leaf from node types, names, and the leaves beside it.
 
-What could be one thing or another raises, with the line that says which.
+An ambiguous leaf raises an error, whose message shows how to give the layout.
 """
 
 import collections
@@ -19,28 +19,29 @@ from sparsejax.sparsity.leaves.layout import Layout, of_text
 Given = tuple[tuple[str, Layout], ...]
 
 PROJECTIONS = re.compile(r'^(query|key|value|[qkv]|[qkv]_proj|(query|key|value)_proj(ection)?)$')
-TOGETHER = re.compile(r'^(out|o|attn_out|out_proj|o_proj|output|output_proj(ection)?)$')
+OUTPUT_PROJECTIONS = re.compile(r'^(out|o|attn_out|out_proj|o_proj|output|output_proj(ection)?)$')
 CONVOLUTION = re.compile('conv', re.IGNORECASE)
 TRANSPOSED = re.compile('transpose', re.IGNORECASE)
 DENSE = re.compile('dense|linear|general', re.IGNORECASE)
-LARGEST_WINDOW = 11  # of a convolution that no name tells of: AlexNet's
+LARGEST_WINDOW = 11  # of a convolution that no name identifies: AlexNet's
 
 
 def given(layouts: Mapping[str, str | Layout] | Given | None) -> Given:
-  """Returns what a user gave, {pattern of a path: layout}, checked and hashable."""
+  """Returns the layouts that a user gave, {pattern of a path: layout}, checked and hashable."""
   if isinstance(layouts, tuple):
     return layouts
   layouts = {} if layouts is None else layouts
   if not isinstance(layouts, Mapping):
     raise ValueError(
-      f"layouts={layouts!r} must be a dict of expressions over paths, as {{'query': 'in head out'}}"
+      f'layouts={layouts!r} must be a dict with expressions over paths as keys, such as '
+      "{'query': 'in head out'}"
     )
   found = []
   for pattern, value in layouts.items():
     if not isinstance(pattern, str) or not isinstance(value, str | Layout):
       raise ValueError(
         f'layouts={{{pattern!r}: {value!r}}} must have an expression over paths, a string, and a '
-        "Layout or its words, as 'in head out'"
+        "Layout or its words, such as 'in head out'"
       )
     tree.patterns(pattern, 'layouts')
     found.append((pattern, of_text(value)))
@@ -48,16 +49,16 @@ def given(layouts: Mapping[str, str | Layout] | Given | None) -> Given:
 
 
 def layouts(params: Any, paths: Iterable[str], layouts: Given = ()) -> dict[str, Layout]:
-  """Returns the layout of each of the leaves at these paths.
+  """Returns {path: layout} for the leaves at these paths.
 
   Args:
     params: any pytree of arrays, or of their shapes.
     paths: the paths of those leaves.
-    layouts: what the user gave; the first pattern that is found in a path counts.
+    layouts: the layouts that the user gave; the first pattern that matches a path counts.
 
   Raises:
-    ValueError: a leaf whose axes could be one thing or another, a pattern that no leaf has, or a
-      layout that does not fit its leaf.
+    ValueError: if the axes of a leaf are ambiguous, a pattern matches no leaf, or a layout does not
+      fit its leaf.
 
   Example:
     >>> params = {'query': {'kernel': jnp.ones((16, 4, 8)), 'bias': jnp.ones((4, 8))}}
@@ -72,45 +73,49 @@ def layouts(params: Any, paths: Iterable[str], layouts: Given = ()) -> dict[str,
   named = _Named(shapes, nodes)
   found = {}
   for path in paths:
-    layout = _told(path, layouts) or _of_node(path, shapes[path], nodes) or named.layout(path)
+    layout = (
+      _given_layout(path, layouts) or _node_layout(path, shapes[path], nodes) or named.layout(path)
+    )
     layout.check(path, shapes[path])
     found[path] = layout
   return found
 
 
 def kernels(params: Any, layouts: Given = ()) -> dict[str, Any]:
-  """Returns {path: leaf} of the kernels, without those that have no inputs as the user said.
+  """Returns {path: leaf} of the kernels, without those whose given layout has no inputs.
 
   Example:
     >>> params = {'w': jnp.ones((3, 4, 4)), 'alpha': jnp.ones((3, 4))}
     >>> list(kernels(params)), list(kernels(params, given({'alpha': 'stack out'})))
     (['alpha', 'w'], ['w'])
   """
-  return {path: leaf for path, leaf in tree.kernels(params).items() if _may_be(path, layouts)}
+  return {
+    path: leaf for path, leaf in tree.kernels(params).items() if _may_be_kernel(path, layouts)
+  }
 
 
 def choose(params: Any, which: tree.Choice, exclude: Sequence[str], layouts: Given) -> Any:
-  """Returns `tree.choose`, of the kernels only those that `kernels` finds."""
+  """Returns `tree.choose`, with only those kernels that `kernels` returns."""
   chosen = tree.choose(params, which, exclude)
   if which != 'kernels':
     return chosen
-  found = [c and _may_be(path, layouts) for path, c in tree.named_leaves(chosen).items()]
+  found = [c and _may_be_kernel(path, layouts) for path, c in tree.named_leaves(chosen).items()]
   return jax.tree.unflatten(jax.tree.structure(chosen), found)
 
 
-def _told(path: str, layouts: Given) -> Layout | None:
-  """What the user said of a leaf: the first pattern that is found in its path counts."""
+def _given_layout(path: str, layouts: Given) -> Layout | None:
+  """Returns the layout that the user gave for a leaf, by the first pattern that matches."""
   return next((layout for pattern, layout in layouts if re.search(pattern, path)), None)
 
 
-def _may_be(path: str, layouts: Given) -> bool:
-  """Whether what the user said of a leaf, if anything, leaves it inputs."""
-  told = _told(path, layouts)
-  return told is None or any(factor.side == 'in' for factor in told.factors)
+def _may_be_kernel(path: str, layouts: Given) -> bool:
+  """Returns whether a leaf has no given layout, or one with inputs."""
+  layout = _given_layout(path, layouts)
+  return layout is None or any(factor.side == 'in' for factor in layout.factors)
 
 
-def _of_node(path: str, shape: tuple[int, ...], nodes: kinds.Nodes) -> Layout | None:
-  """The layout of a kernel of Equinox, whose layers put outputs first; None of any other leaf."""
+def _node_layout(path: str, shape: tuple[int, ...], nodes: kinds.Nodes) -> Layout | None:
+  """Returns the layout of a leaf of an Equinox layer, which has outputs first, or None."""
   parent, name = tree.module_of(path), _last(path)
   node = nodes.get(parent)
   if node is None:
@@ -124,10 +129,10 @@ def _of_node(path: str, shape: tuple[int, ...], nodes: kinds.Nodes) -> Layout | 
   elif kind == 'Embedding':
     base = ['in', 'out']
   elif kind == 'Linear':
-    base = _of_attention(parent, nodes) or ['out', 'in']
+    base = _attention_axes(parent, nodes) or ['out', 'in']
   elif kind.startswith('Conv'):
     base = ['out', 'in'] + ['position'] * node.num_spatial_dims
-  elif name.startswith('weight'):  # of recurrent cells
+  elif name.startswith('weight'):  # as in recurrent cells
     base = ['out', 'in']
   else:
     return None
@@ -139,21 +144,21 @@ def _of_node(path: str, shape: tuple[int, ...], nodes: kinds.Nodes) -> Layout | 
   return Layout(text, heads)
 
 
-def _of_attention(layer: str, nodes: kinds.Nodes) -> list[str] | None:
-  """The axes of a projection of Equinox' attention, which fuses heads and features."""
+def _attention_axes(layer: str, nodes: kinds.Nodes) -> list[str] | None:
+  """Returns the axes of a projection in Equinox attention, which fuses heads and features."""
   if type(nodes.get(tree.module_of(layer))).__name__ != 'MultiheadAttention':
     return None
   return ['out', '(head in)'] if _last(layer) == 'output_proj' else ['(head out)', 'in']
 
 
 class _Named:
-  """A tree of leaves of no known node, and what their names and the leaves beside tell of axes."""
+  """Layouts of leaves outside of known nodes, from their names and the leaves beside them."""
 
   def __init__(self, shapes: Mapping[str, tuple[int, ...]], nodes: kinds.Nodes):
     self._shapes = shapes
     self._kinds = {path: kinds.kind(path, shape, nodes) for path, shape in shapes.items()}
     self._stack_of = functools.cache(self._stack_in)
-    self._below = collections.defaultdict(list)  # the leaves in each module, however deep
+    self._below = collections.defaultdict(list)  # the leaves in each module, at any depth
     for path in shapes:
       module = path
       while module:
@@ -162,16 +167,16 @@ class _Named:
     kernels = [path for path, kind in self._kinds.items() if kind == kinds.KERNEL]
     self._kernels_in = collections.Counter(map(tree.module_of, kernels))
     self._beside_equinox = bool(nodes)
-    # By name, how often the biases of matrices tell which sides.
-    self._told_of = collections.defaultdict(collections.Counter)
+    # {name of a matrix: how often the bias beside such a matrix implies which sides}.
+    self._sides_of_name = collections.defaultdict(collections.Counter)
     for path in kernels:
-      if len(shapes[path]) == 2 and (told := _by_bias(shapes[path], self._bias(path))):
-        self._told_of[_last(path)][told] += 1
+      if len(shapes[path]) == 2 and (sides := _sides_by_bias(shapes[path], self._bias(path))):
+        self._sides_of_name[_last(path)][sides] += 1
 
   def layout(self, path: str) -> Layout:
     shape, kind = self._shapes[path], self._kinds[path]
     if kind == kinds.KERNEL:
-      texts = self._of_kernel(path)
+      texts = self._kernel_layouts(path)
     else:
       last = (
         ['in'] * (len(shape) - 1) + ['out'] if kind == kinds.EMBEDDING else ['out'] * len(shape)
@@ -181,15 +186,15 @@ class _Named:
       if len(stack) == 1 and (axis := stack[0]) is not None and len(shape) > axis:
         texts = [_with_stack(' '.join(last[-(len(shape) - 1) :]), axis)]
     if len(texts) != 1:
-      raise ValueError(_question(path, shape, texts))
+      raise ValueError(_ambiguous(path, shape, texts))
     return Layout(texts[0])
 
-  def _of_kernel(self, path: str) -> list[str]:
-    """Every layout that a kernel could have; one where it is clear."""
+  def _kernel_layouts(self, path: str) -> list[str]:
+    """Returns every layout that a kernel could have: a single one if it is clear."""
     shape, layer = self._shapes[path], _last(tree.module_of(path))
     if _last(path) == 'weight':
-      return self._of_weight(path)
-    alone = self._of_layer(path, shape, self._bias(path))
+      return self._weight_layouts(path)
+    alone = self._layer_layouts(path, shape, self._bias(path))
     stack = self._stack_of(tree.module_of(path))
     if None in stack and (
       len(shape) == 2
@@ -204,12 +209,12 @@ class _Named:
         found += alone
       elif len(shape) > 2:
         bias = self._bias(path)
-        bases = self._of_layer(path, _without(shape, axis), bias and _without(bias, axis))
+        bases = self._layer_layouts(path, _without(shape, axis), bias and _without(bias, axis))
         found += [_with_stack(base, axis) for base in bases]
-    return found or ['stack out', 'in out']  # one scale a channel and layer, or a matrix
+    return found or ['stack out', 'in out']  # one scale for each channel and layer, or a matrix
 
-  def _of_layer(self, path: str, shape, bias) -> list[str]:
-    """What the axes of a single layer could be, whose bias has this shape, if it has one."""
+  def _layer_layouts(self, path: str, shape, bias) -> list[str]:
+    """Returns every layout that a single layer could have, whose bias has this shape or is None."""
     rank, layer = len(shape), _last(tree.module_of(path))
     sides = self._sides(path, shape, bias)
     if rank == 2:
@@ -227,32 +232,31 @@ class _Named:
     could = [general] if DENSE.search(layer) else [*convolution, general]
     if bias is not None:
       return could
-    # How many axes are outputs, or whether the first is a stack's, only a bias would tell.
+    # Only a bias would tell how many axes are outputs, or whether the first is a stack.
     return [*could, ' '.join(['in'] + ['out'] * (rank - 1)), *['stack in out'][: rank == 3]]
 
   def _sides(self, path: str, shape, bias) -> list[str]:
-    """What the last two axes of a dense kernel or a convolution could be.
+    """Returns every order that the last two axes of a dense kernel or a convolution could have.
 
-    A bias has the size of the outputs. Where both have that size, or there is no bias, Haiku's
-    transposed convolutions, which call their kernel `w`, have the outputs first. Matrices that
-    Flax does not name have them where two others of that name, whose biases tell, both have them.
-    Beside Equinox' layers, whose outputs are first, nobody knows of an array that none of them
-    holds.
+    A bias has the size of the outputs. If both axes have that size, or there is no bias, Haiku's
+    transposed convolutions, whose kernel is `w`, have the outputs first. Matrices without Flax's
+    name have them first if the biases of two others of that name imply so. Beside Equinox layers,
+    whose outputs are first, an array that none of them holds stays ambiguous.
     """
-    if told := _by_bias(shape, bias):
-      return [told]
+    if implied := _sides_by_bias(shape, bias):
+      return [implied]
     layer = _last(tree.module_of(path))
     if len(shape) > 2:
       return ['out in' if _last(path) == 'w' and TRANSPOSED.search(layer) else 'in out']
-    told = self._told_of[_last(path)]
-    if _last(path) == 'kernel' or set(told) == {'in out'}:
+    counts = self._sides_of_name[_last(path)]
+    if _last(path) == 'kernel' or set(counts) == {'in out'}:
       return ['in out']
-    if len(told) == 1 and told.total() > 1:
+    if len(counts) == 1 and counts.total() > 1:
       return ['out in']
-    return ['in out', 'out in'] if told or self._beside_equinox else ['in out']
+    return ['in out', 'out in'] if counts or self._beside_equinox else ['in out']
 
-  def _of_weight(self, path: str) -> list[str]:
-    """PyTorch's name, whose outputs are first there; the bias tells where it can."""
+  def _weight_layouts(self, path: str) -> list[str]:
+    """Returns every layout of a leaf with PyTorch's name, whose outputs come first or last."""
     shape, bias = self._shapes[path], self._bias(path)
     rest = ['position'] * (len(shape) - 2)
     first, last = ' '.join(['out', 'in', *rest]), ' '.join([*rest, 'in', 'out'])
@@ -261,10 +265,10 @@ class _Named:
       return [first, last]
     return [first] if outputs == shape[0] else [last]
 
-  # What is beside a leaf
+  # The leaves beside a leaf
 
   def _bias(self, path: str) -> tuple[int, ...] | None:
-    """The shape of the bias of a kernel that is the only one in its module."""
+    """Returns the shape of the bias beside the only kernel of a module, or None."""
     module = tree.module_of(path)
     if self._kernels_in[module] != 1:
       return None
@@ -272,22 +276,22 @@ class _Named:
     return next((self._shapes[name] for name in names if name in self._shapes), None)
 
   def _in_attention(self, path: str) -> bool:
-    """Whether this is a projection to heads, or what puts them together again beside such."""
+    """Returns whether a leaf is a projection to heads, or the output projection beside such."""
     layer = _last(tree.module_of(path))
     module = tree.module_of(tree.module_of(path))
     if PROJECTIONS.match(layer):
       return True
     prefix = f'{module}/' if module else ''
     beside = {p[len(prefix) :].partition('/')[0] for p in self._shapes if p.startswith(prefix)}
-    return bool(TOGETHER.match(layer)) and any(map(PROJECTIONS.match, beside))
+    return bool(OUTPUT_PROJECTIONS.match(layer)) and any(map(PROJECTIONS.match, beside))
 
   def _stack_in(self, module: str) -> tuple[int | None, ...]:
-    """Along which axis the leaves of a module are stacked: every answer that is possible.
+    """Returns every axis along which the leaves of a module may be stacked; None means no axis.
 
-    A scan or a vmap over layers gives one axis more to everything in it: where a bias or a scale
-    has a single axis, nothing is stacked; where all have more, an axis of one size in all leaves
-    is that of the layers. The nearest module with a bias or a scale tells; of a scan within it, of
-    layers without either, an axis of one size in all of these would be that.
+    A scan or a vmap over layers adds an axis to every leaf in it. If a bias or a scale has a single
+    axis, nothing is stacked; if all have more, an axis that has the same size in all leaves is the
+    stack. The nearest module with a bias or a scale decides. For a scan within it whose layers have
+    neither, an axis that has the same size in all kernels may be the stack.
     """
     near = {path: self._shapes[path] for path in self._below[module]}
     vectors = {
@@ -303,23 +307,23 @@ class _Named:
     kernels = [path for path in near if self._kinds[path] == kinds.KERNEL]
     if None not in outer or len(kernels) < 2:
       return outer
-    if any(len(near[p]) < 3 and kinds.NAMED_KERNEL.search(_last(p)) for p in kernels):
-      return (None,)  # a matrix has no axis to spare; a row for each layer may be called anything
-    is_first = self._puts_heads_together(kernels) or any(
+    if any(len(near[p]) < 3 and kinds.KERNEL_NAMES.search(_last(p)) for p in kernels):
+      return (None,)  # a matrix has no axis to spare
+    is_first = self._has_output_projection(kernels) or any(
       CONVOLUTION.search(_last(tree.module_of(path))) for path in kernels
     )
     possible = [axis for axis in ((0,) if is_first else (0, 1)) if near[kernels[0]][axis] > 1]
     return (None, *(axis for axis in possible if self._stacks(near, axis)))
 
-  def _puts_heads_together(self, kernels: Sequence[str]) -> bool:
-    """Whether one of these takes just the heads and features that others make."""
+  def _has_output_projection(self, kernels: Sequence[str]) -> bool:
+    """Returns whether a kernel takes the heads and features of other projections as its inputs."""
     shapes = [(self._shapes[p], _last(tree.module_of(p))) for p in kernels]
     shapes = [(shape, layer) for shape, layer in shapes if len(shape) == 3]
     made = {shape[1:] for shape, layer in shapes if PROJECTIONS.match(layer)}
-    return any(shape[:2] in made for shape, layer in shapes if TOGETHER.match(layer))
+    return any(shape[:2] in made for shape, layer in shapes if OUTPUT_PROJECTIONS.match(layer))
 
   def _is_features(self, path: str) -> bool:
-    """Whether a bias has the last axes of its kernel, several of them: heads and features."""
+    """Returns whether a bias has several last axes of its kernel: heads and features."""
     bias = self._shapes[path]
     kernels = (f'{tree.module_of(path)}/{name}'.strip('/') for name in ('kernel', 'w'))
     return len(bias) > 1 and any(
@@ -327,7 +331,7 @@ class _Named:
     )
 
   def _stacks(self, near: Mapping[str, tuple[int, ...]], axis: int) -> bool:
-    """Whether all these leaves could be stacked along an axis, their biases fitting them."""
+    """Returns whether all these leaves and their biases could be stacked along an axis."""
     if len({shape[axis : axis + 1] for shape in near.values()}) > 1 or len(near) < 2:
       return False
     for path, shape in near.items():
@@ -346,8 +350,8 @@ def _last(path: str) -> str:
   return path.rpartition('/')[2]
 
 
-def _by_bias(shape: tuple[int, ...], bias: tuple[int, ...] | None) -> str:
-  """The last two axes, where a bias has the size of one of them; '' where it does not tell."""
+def _sides_by_bias(shape: tuple[int, ...], bias: tuple[int, ...] | None) -> str:
+  """Returns the order of the last two axes if the bias has the size of one of them, else ''."""
   *_, first, last = shape
   if first == last or bias not in ((first,), (last,)):
     return ''
@@ -368,7 +372,7 @@ def _is_window(shape: tuple[int, ...]) -> bool:
   return len(window) > 1 and len(set(window)) == 1 and window[0] <= LARGEST_WINDOW
 
 
-def _question(path: str, shape: tuple[int, ...], texts: Sequence[str]) -> str:
+def _ambiguous(path: str, shape: tuple[int, ...], texts: Sequence[str]) -> str:
   could = ' or '.join(f"'{text}'" for text in texts)
   return (
     f"the axes of '{path}', shape {shape}, could be {could}: say which, as in "

@@ -1,7 +1,7 @@
-"""What a leaf is: a kernel, a table of embeddings, a scale, or what is added.
+"""The kind of a leaf: a kernel, an embedding table, a scale, or other.
 
-Names decide, those that Flax, Haiku, Equinox and PyTorch give; where Equinox' layers look alike by
-name and shape, the type of the node that holds the leaf does.
+The names that Flax, Haiku, Equinox and PyTorch give decide. Where Equinox layers look alike by name
+and shape, the type of the node that holds the leaf decides.
 """
 
 import re
@@ -13,32 +13,32 @@ import jax.numpy as jnp
 
 KERNEL, EMBEDDING, SCALE, OTHER = 'kernel', 'embedding', 'scale', 'other'
 
-# What is added or rescales, whatever its rank: a bias of attention has shape (heads, features).
-ADDED = re.compile(r'^(b\d*|beta|offset|shift|mean|var)$|bias|_scale$')
-SCALES = re.compile(r'^(scale|gamma)$|(^|_)norm\d*$')
-# What `posterior` gives to what a posterior has beside its means.
-OF_A_POSTERIOR = re.compile(r'_(log_variance|mean)$')
-# Tables whose rows are looked up or added by position.
-TABLES = re.compile(
+# Leaves that are added or rescale, of any rank: an attention bias has shape (heads, features).
+ADDED_NAMES = re.compile(r'^(b\d*|beta|offset|shift|mean|var)$|bias|_scale$')
+SCALE_NAMES = re.compile(r'^(scale|gamma)$|(^|_)norm\d*$')
+# Names that `posterior` gives to the leaves of a posterior besides its means.
+POSTERIOR_NAMES = re.compile(r'_(log_variance|mean)$')
+# Tables whose rows are looked up, or added by position.
+TABLE_NAMES = re.compile(
   r'embed|^pos(ition)?s?$|^pos_|_pos$|(^|_)positions?$|(^|_)tokens?$|(^|_)latents?$|(^|_)queries$'
   r'|^w[tp]e$|^probe$|^cls$'
 )
-NAMED_KERNEL = re.compile(r'kernel|weight|^w')
-OF_WEIGHTS = {'Embedding': EMBEDDING, 'LayerNorm': SCALE, 'RMSNorm': SCALE, 'GroupNorm': SCALE}
-OF_WEIGHTS |= {'BatchNorm': SCALE, 'SpectralNorm': OTHER, 'WeightNorm': OTHER, 'PReLU': OTHER}
-EQUINOX = {(layer, 'weight'): kind for layer, kind in OF_WEIGHTS.items()}
-EQUINOX |= {('WeightNorm', 'g'): SCALE}  # of each output, with as many axes as the weight
+KERNEL_NAMES = re.compile(r'kernel|weight|^w')
+WEIGHT_KINDS = {'Embedding': EMBEDDING, 'LayerNorm': SCALE, 'RMSNorm': SCALE, 'GroupNorm': SCALE}
+WEIGHT_KINDS |= {'BatchNorm': SCALE, 'SpectralNorm': OTHER, 'WeightNorm': OTHER, 'PReLU': OTHER}
+EQUINOX = {(layer, 'weight'): kind for layer, kind in WEIGHT_KINDS.items()}
+EQUINOX |= {('WeightNorm', 'g'): SCALE}  # one for each output, with as many axes as the weight
 
 Nodes = dict[str, Any]
 
 
 def kind(path: str, shape: tuple[int, ...], nodes: Nodes | None = None) -> str:
-  """Returns what a leaf is.
+  """Returns the kind of a leaf: KERNEL, EMBEDDING, SCALE or OTHER.
 
   Args:
-    path: joined by '/', without the `value` of NNX' variables and of boxes, as `tree.paths` has it.
+    path: the leaf's path, as `tree.paths` returns it.
     shape: the leaf's shape.
-    nodes: Equinox' layers in the tree, as `equinox_nodes` finds them.
+    nodes: the Equinox layers in the tree, as `equinox_nodes` returns them.
 
   Example:
     >>> kind('query/bias', (4, 8)), kind('Embed_0/embedding', (37, 16))
@@ -48,19 +48,19 @@ def kind(path: str, shape: tuple[int, ...], nodes: Nodes | None = None) -> str:
   node = (nodes or {}).get(parent)
   if (found := EQUINOX.get((type(node).__name__, name))) is not None:
     return found
-  if ADDED.search(name) or OF_A_POSTERIOR.search(name):
+  if ADDED_NAMES.search(name) or POSTERIOR_NAMES.search(name):
     return OTHER
-  if SCALES.search(name):
+  if SCALE_NAMES.search(name):
     return SCALE
   long = sum(size != 1 for size in shape)
-  is_row = len(shape) > 2 and long < 2  # as a learned token is
-  if len(shape) < 2 or (is_row and not NAMED_KERNEL.search(name)):
+  is_row = len(shape) > 2 and long < 2  # such as a learned token
+  if len(shape) < 2 or (is_row and not KERNEL_NAMES.search(name)):
     return OTHER
-  return EMBEDDING if TABLES.search(name) else KERNEL
+  return EMBEDDING if TABLE_NAMES.search(name) else KERNEL
 
 
 def is_kernel(path: str, leaf: Any, nodes: Nodes | None = None) -> bool:
-  """Whether a leaf holds connections (a matrix or a filter bank), as the papers count weights.
+  """Returns whether a leaf holds connections (a matrix or a filter bank), which papers count.
 
   Example:
     >>> is_kernel('conv1/kernel', jnp.zeros((3, 3, 8, 16))), is_kernel('conv1/bias', jnp.zeros(16))
@@ -70,22 +70,22 @@ def is_kernel(path: str, leaf: Any, nodes: Nodes | None = None) -> bool:
 
 
 def is_parameter(path: str, leaf: Any) -> bool:
-  """Whether a leaf is trainable at all: anything of a floating type.
+  """Returns whether a leaf is trainable: whether it has a floating dtype.
 
   Raises:
-    ValueError: a function, as Equinox' models hold them beside their arrays.
+    ValueError: if the leaf is a function, which Equinox models hold beside their arrays.
   """
   if callable(leaf):
     name = getattr(leaf, '__name__', type(leaf).__name__)
     raise ValueError(
-      f"'{path}' is the function {name} and must be an array: give the arrays of a model alone, as "
-      'of eqx.partition(model, eqx.is_array)'
+      f"'{path}' is the function {name} and must be an array: pass only the arrays of a model, as "
+      'from eqx.partition(model, eqx.is_array)'
     )
   return jnp.issubdtype(jnp.result_type(leaf), jnp.floating)
 
 
 def equinox_nodes(tree: Any) -> Nodes:
-  """Returns {path: node} of Equinox' layers in a tree, without importing Equinox."""
+  """Returns {path: node} for the Equinox layers in a tree, without importing Equinox."""
 
   def is_layer(node):
     return type(node).__module__.startswith('equinox.nn')

@@ -1,13 +1,13 @@
-"""Layout: which axes of a leaf are stacks of layers, positions, heads, inputs, outputs.
+"""Layouts: which axes of a leaf are stacks of layers, positions, heads, inputs or outputs.
 
-Written as words in the order of the axes: a dense kernel of Flax is 'in out', of Equinox 'out in',
-an image convolution 'position position in out', a query's projection 'in head out'. Axes that are
-fused stand in parentheses, with a number where a factor has a size of its own: query, key and value
-in one kernel are 'in (3 head out)'. A head belongs to the side of the word after it: in 'in head
-out' to the outputs, in 'head in out' (which puts the heads together again) to the inputs.
+A layout is written as words in the order of the axes: a dense kernel of Flax is 'in out', of
+Equinox 'out in'; an image convolution is 'position position in out', a query projection 'in head
+out'. Fused axes are in parentheses, with a number for a factor of a fixed size: query, key and
+value in one kernel are 'in (3 head out)'. A head belongs to the side of the word after it: to the
+outputs in 'in head out', to the inputs in 'head in out' (the output projection of an attention).
 
-Whatever looks at a shape looks at it through a layout: a `view` has the layers that a leaf stacks
-in front, each of them as it is, as a matrix (*positions, inputs, outputs), or by its heads.
+All code that depends on a shape uses a view of its layout: the stacked layers come first, and each
+layer is unchanged, a matrix (*positions, inputs, outputs), or split by heads.
 """
 
 import dataclasses
@@ -21,13 +21,13 @@ import jax.numpy as jnp  # noqa: F401  (of the examples)
 
 ROLES = ('stack', 'position', 'head', 'in', 'out')
 SIDES = ('in', 'out')
-LONE = ('head:in', 'head:out')  # of an axis that is heads alone, with the side that they are on
+LONE = ('head:in', 'head:out')  # an axis of heads alone, with the side that they are on
 ALLOWED = ', '.join((*ROLES, *LONE))
 _WORDS = re.compile(r'\(([^()]*)\)|([^()\s]+)')
 
 
 class Factor(NamedTuple):
-  """A part of an axis: its role, a head's side too, and its size where that is told."""
+  """A factor of an axis: its role, its side (a head has one too), and its size if fixed."""
 
   role: str
   side: str
@@ -40,11 +40,11 @@ class Layout:
   """The roles of a leaf's axes.
 
   Attributes:
-    text: the roles, one word an axis, fused ones in parentheses.
-    head: how many heads there are, where an axis fuses them with something.
+    text: the roles, one word for each axis, fused ones in parentheses.
+    head: the number of heads, if they are fused with another factor.
 
   Raises:
-    ValueError: a word that is no role, or heads fused with something without their number.
+    ValueError: if a word is no role, or heads are fused but their number is missing.
 
   Example:
     >>> Layout('in head out').matrix_shape((16, 4, 8))
@@ -64,8 +64,8 @@ class Layout:
     for word in (word for axis in self._words for word in axis):
       if word in LONE and (word,) not in self._words:
         raise ValueError(
-          f"layout '{self.text}': '{word}' must be 'head', whose side is that of what it is fused "
-          'with'
+          f"layout '{self.text}': '{word}' must be 'head', which takes the side of the word "
+          'that it is fused with'
         )
       if word not in (*ROLES, *LONE) and not (word.isdecimal() and int(word) > 0):
         raise ValueError(f"layout '{self.text}': '{word}' must be one of {ALLOWED}")
@@ -81,7 +81,7 @@ class Layout:
         raise ValueError(f"layout '{self.text}': only a head and one more can be fused")
     if self.head is not None and not (isinstance(self.head, int) and self.head > 0):
       raise ValueError(
-        f"layout '{self.text}': head={self.head} must be an integer, 1 or more: their number"
+        f"layout '{self.text}': head={self.head} must be an integer, 1 or more: the number of heads"
       )
     fused = any(len(axis) > 1 for axis in self._axes)
     if fused != (self.head is not None):
@@ -90,17 +90,17 @@ class Layout:
 
   @functools.cached_property
   def _words(self) -> tuple[tuple[str, ...], ...]:
-    """The words of each axis, as they were written."""
+    """The words of each axis, as written."""
     return tuple(tuple((a or b).split()) for a, b in _WORDS.findall(self.text))
 
   @functools.cached_property
   def _axes(self) -> tuple[tuple[str, ...], ...]:
-    """The roles of each axis, and numbers."""
+    """The roles and numbers of each axis."""
     return tuple(tuple(word.partition(':')[0] for word in axis) for axis in self._words)
 
   @functools.cached_property
   def factors(self) -> tuple[Factor, ...]:
-    """The parts of the axes in their order."""
+    """The factors of the axes, in order."""
     words = [(word, axis) for axis, words in enumerate(self._axes) for word in words]
     found = []
     for i, (word, axis) in enumerate(words):
@@ -114,9 +114,9 @@ class Layout:
     return tuple(found)
 
   def _side_of_head(self, i: int, words: list[tuple[str, int]]) -> str:
-    """The side that is told, else of what it is fused with, of the word after it, or outputs."""
-    if told := self._words[words[i][1]][0].partition(':')[2]:
-      return told
+    """Returns the side that is written, else that of its fused word, of the next word, or 'out'."""
+    if written := self._words[words[i][1]][0].partition(':')[2]:
+      return written
     fused = [word for word in self._axes[words[i][1]] if word in SIDES]
     after = [word for word, _ in words[i + 1 :] if word in SIDES]
     return (fused or after or ['out'])[0]
@@ -126,21 +126,21 @@ class Layout:
     return len(self._axes)
 
   def check(self, path: str, shape: tuple[int, ...]) -> None:
-    """Raises a ValueError in one line where a leaf of this shape can't have this layout."""
+    """Raises a ValueError if a leaf of this shape cannot have this layout."""
     if len(shape) != self.rank:
       raise ValueError(
         f"layout '{self.text}' of '{path}' has {self.rank} axes and must have {len(shape)}, as its "
         f'shape {tuple(shape)}'
       )
     for axis, size in enumerate(shape):
-      if size % (told := self._told(axis)):
+      if size % (fixed := self._fixed_size(axis)):
         raise ValueError(
-          f"layout '{self.text}' of '{path}': {told}, with head={self.head}, must divide {size}, "
+          f"layout '{self.text}' of '{path}': {fixed}, with head={self.head}, must divide {size}, "
           'the axis that holds the heads'
         )
 
-  def _told(self, axis: int) -> int:
-    """The product of the sizes that are told of an axis' factors; 1 where none is."""
+  def _fixed_size(self, axis: int) -> int:
+    """Returns the product of the fixed sizes of an axis' factors; 1 if there are none."""
     return math.prod(f.size for f in self.factors if f.axis == axis and f.size is not None)
 
   # The sizes
@@ -148,35 +148,35 @@ class Layout:
   def sizes(self, shape: tuple[int, ...]) -> tuple[int, ...]:
     """Returns the size of each factor."""
     return tuple(
-      shape[f.axis] // self._told(f.axis) if f.size is None else f.size for f in self.factors
+      shape[f.axis] // self._fixed_size(f.axis) if f.size is None else f.size for f in self.factors
     )
 
   def layers(self, shape: tuple[int, ...]) -> int:
-    """Returns how many layers a leaf stacks.
+    """Returns the number of layers that a leaf stacks.
 
     Example:
       >>> Layout('stack in out').layers((24, 8, 16))
       24
     """
-    return math.prod(self.sizes(shape)[i] for i in self._of('stack'))
+    return math.prod(self.sizes(shape)[i] for i in self._indices('stack'))
 
   def heads(self, shape: tuple[int, ...]) -> int | None:
-    """Returns how many heads a leaf has, None where its layout names none."""
-    return self.sizes(shape)[self._of('head')[0]] if self._of('head') else None
+    """Returns the number of heads of a leaf, or None if its layout names none."""
+    return self.sizes(shape)[self._indices('head')[0]] if self._indices('head') else None
 
   def matrix_shape(self, shape: tuple[int, ...]) -> tuple[int, ...]:
-    """Returns (layers, *positions, inputs, outputs); a side that no axis is on is not there."""
+    """Returns (layers, *positions, inputs, outputs), without a side that has no axis."""
     sizes = self.sizes(shape)
     return tuple(math.prod(sizes[i] for i in axis) for axis in self._views['matrix'])
 
   # The views
 
   def view(self, values: jax.Array, name: str) -> jax.Array:
-    """Returns the layers that a leaf stacks, in front, each in one of three ways.
+    """Returns a view of a leaf: the stacked layers first, then each layer in one of three ways.
 
     Args:
       values: the leaf's values.
-      name: 'stacked' (the other axes as they are), 'matrix' (*positions, inputs, outputs), or
+      name: 'stacked' (the other axes unchanged), 'matrix' (*positions, inputs, outputs), or
         'by_head' (heads, everything else).
 
     Example:
@@ -189,7 +189,7 @@ class Layout:
     return values.reshape(sizes).transpose(order).reshape(shape)
 
   def restore(self, view: jax.Array, name: str, shape: tuple[int, ...]) -> jax.Array:
-    """Returns the leaf of this shape whose view of that name this is."""
+    """Returns the leaf of this shape from its view of this name."""
     sizes = self.sizes(shape)
     order = [i for axis in self._views[name] for i in axis]
     back = [order.index(i) for i in range(len(order))]
@@ -197,24 +197,24 @@ class Layout:
 
   @functools.cached_property
   def _views(self) -> dict[str, list[list[int]]]:
-    """What each axis of a view is made of, by the places of the factors."""
-    stack, places = self._of('stack'), range(len(self.factors))
+    """{name of a view: the indices of the factors that each of its axes consists of}."""
+    stack, places = self._indices('stack'), range(len(self.factors))
     own = [
       [i for i in places if self.factors[i].axis == axis and i not in stack]
       for axis in range(self.rank)
     ]
     sides = [[i for i in places if self.factors[i].side == side] for side in SIDES]
-    positions = [[i] for i in self._of('position')]
+    positions = [[i] for i in self._indices('position')]
     return {
       'stacked': [stack, *filter(None, own)],
       'matrix': [stack, *positions, *filter(None, sides)],
-      'by_head': [stack, self._of('head'), self._of('position', *SIDES)],
+      'by_head': [stack, self._indices('head'), self._indices('position', *SIDES)],
     }
 
-  def _of(self, *roles: str) -> list[int]:
+  def _indices(self, *roles: str) -> list[int]:
     return [i for i, factor in enumerate(self.factors) if factor.role in roles]
 
 
 def of_text(value: 'str | Layout') -> Layout:
-  """Returns a layout that was given as such or as its words."""
+  """Returns the layout, given as one or as its words."""
   return value if isinstance(value, Layout) else Layout(value)

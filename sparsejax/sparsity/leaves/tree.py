@@ -1,4 +1,4 @@
-"""Parameters by path: which leaf is called what, which are kernels, which a rule is over."""
+"""Parameters by path: the names of leaves, the kernels, and the leaves that a rule applies to."""
 
 import collections
 import re
@@ -12,21 +12,18 @@ from sparsejax.internal.lookup import lookup
 from sparsejax.sparsity.leaves import kinds
 
 Choice = str | Callable[[str, jax.Array], bool] | Sequence[str]
-BOXES = (
-  'value',
-  'raw_value',
-)  # the attribute in which NNX' variables and Flax' boxes hold an array
+BOXES = ('value', 'raw_value')  # attributes in which NNX variables and Flax boxes hold an array
 
 
 def named_leaves(tree: Any, is_leaf: Callable[[Any], bool] | None = None) -> dict[str, Any]:
   """Returns {path: leaf} in the order of jax.tree.leaves, with the keys of a path joined by '/'.
 
-  The `value` of NNX' variables and of Flax' boxes is left out: NNX' own optimizer shows a chain
-  variables when it begins and bare arrays when it updates them. A module that holds more than its
-  `value` is no box.
+  The `value` of NNX variables and Flax boxes is left out of paths: NNX's own optimizer passes
+  variables to `init` and bare arrays to `update`. A module that holds more than its `value` is not
+  a box.
 
   Raises:
-    ValueError: two leaves with one path, as those of {'a': {'b': 0}, 'a/b': 1}.
+    ValueError: if two leaves have the same path, as in {'a': {'b': 0}, 'a/b': 1}.
 
   Example:
     >>> named_leaves({'conv1': {'kernel': 0, 'bias': 1}})
@@ -56,18 +53,18 @@ def paths(tree: Any, is_leaf: Callable[[Any], bool] | None = None) -> list[str]:
 
 
 def _without_boxes(tree, keys, is_leaf) -> list[tuple[Any, ...]]:
-  """The keys of every leaf, without the attribute in which a box holds it and nothing else."""
+  """Returns the keys of every leaf, without the attribute of a box that holds only this leaf."""
 
   def is_in_box(path):
     is_attribute = len(path) > 1 and isinstance(path[-1], jax.tree_util.GetAttrKey)
     return is_attribute and path[-1].name in BOXES
 
-  held = collections.Counter(_held(tree, is_leaf))
+  held = collections.Counter(_keys_of_nodes(tree, is_leaf))
   return [path[:-1] if is_in_box(path) and held[path[:-1]] <= 1 else path for path in keys]
 
 
-def _held(tree, is_leaf) -> Iterator[tuple[Any, ...]]:
-  """The keys of every node, once for each leaf within it and each hole where one was taken out."""
+def _keys_of_nodes(tree, is_leaf) -> Iterator[tuple[Any, ...]]:
+  """Yields the keys of every node, once for each leaf or hole (a None or ()) below it."""
 
   def is_end(node):
     hole = node is None or (isinstance(node, tuple) and not node)
@@ -78,7 +75,7 @@ def _held(tree, is_leaf) -> Iterator[tuple[Any, ...]]:
 
 
 def module_of(path: str) -> str:
-  """Returns the path of the module that owns what is at a path; '' of what is at the top.
+  """Returns the path of the module that owns a leaf, or '' for a leaf at the top level.
 
   Example:
     >>> module_of('block1/conv2/kernel'), module_of('w')
@@ -88,7 +85,7 @@ def module_of(path: str) -> str:
 
 
 def is_function(value: Any) -> bool:
-  """Whether this is a function and not a tree: Equinox' models are trees that can be called."""
+  """Returns whether a value is a function and not a tree; Equinox models are callable trees."""
   return callable(value) and jax.tree_util.treedef_is_leaf(jax.tree.structure(value))
 
 
@@ -112,19 +109,19 @@ def patterns(exclude: str | Sequence[str], argument: str = 'exclude') -> tuple[s
 
 
 def choose(params: Any, which: Choice = 'kernels', exclude: str | Sequence[str] = ()) -> Any:
-  """Returns a tree of Python bools, the shape of params: the leaves that a rule is over.
+  """Returns a tree of Python bools in the structure of params: whether each leaf is chosen.
 
   Args:
     params: any pytree of arrays.
     which: 'all' (every trainable parameter), 'kernels' (matrices and filter banks, no embeddings or
-      tables of positions), or a function of (path, leaf), which should look at the leaf's shape
-      and dtype alone: under jit it has no values. Or several: each 'kernels' or a regular
-      expression searched for in the paths, such as ('kernels', 'embedding$').
-    exclude: regular expressions (or one) searched for in the paths, to leave leaves out, such as
+      tables of positions), or a function of (path, leaf), which may look at the leaf's shape and
+      dtype only: under jit it has no values. Or several: each 'kernels' or a regular expression
+      searched for in the paths, such as ('kernels', 'embedding$').
+    exclude: regular expressions (or one) searched for in the paths of leaves to leave out, such as
       ('classifier', '^conv1/').
 
   Raises:
-    ValueError: an unknown name, an expression that no path matches, or nothing left to choose.
+    ValueError: if a name is unknown, an expression matches no path, or no leaf is chosen.
 
   Example:
     >>> choose({'fc1': {'kernel': jnp.ones((2, 2)), 'bias': jnp.ones(2)}})
@@ -158,7 +155,7 @@ def kernels(params: Any) -> dict[str, Any]:
 
 
 def scales(params: Any) -> list[str]:
-  """Returns the paths of normalisations' scales, by which whole channels are multiplied.
+  """Returns the paths of the scales of normalisations, which multiply whole channels.
 
   Example:
     >>> scales({'bn': {'scale': jnp.ones(2), 'bias': jnp.ones(2)}})
@@ -170,7 +167,7 @@ def scales(params: Any) -> list[str]:
 
 
 def _wanted(which, params, named) -> Callable[[str, Any], bool]:
-  """Whether a leaf is meant, before what is excluded."""
+  """Returns a function of (path, leaf): whether a leaf is chosen, before any is excluded."""
   if isinstance(which, str):
     lookup('choice of parameters', which, dict.fromkeys(CHOICES))
     which = (which,)
@@ -214,7 +211,7 @@ def _nothing(which, exclude, named) -> str:
 
 
 def pick(tree: Any, chosen: Any) -> Any:
-  """Returns the tree of the chosen leaves alone, None (no leaf at all) for the others.
+  """Returns the tree with None (no leaf at all) in place of the leaves that are not chosen.
 
   Example:
     >>> pick({'a': 1, 'b': 2}, {'a': True, 'b': False})

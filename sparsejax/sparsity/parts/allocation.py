@@ -1,16 +1,16 @@
-"""Allocation: how many to keep in each layer, as integers whose sum is exact.
+"""Allocation: the number of groups to keep in each layer, as integers whose sum is exact.
 
-An allocation is a pair of functions. `plan` runs once for each density on the host, on the layers'
-sizes and shapes alone, in float64 and Python integers: 23.5 million times a fraction is no exact
-product in float32. `counts` runs on the device and turns the planned row into one int32 count a
-layer; an allocation that ranks all layers together looks at the scores there.
+An allocation is a pair of functions. `plan` runs once for each density on the host and depends only
+on the sizes and shapes of layers. It uses float64 and Python integers, because 23.5 million times a
+fraction is not exact in float32. `counts` runs on the device and turns the planned row into one
+int32 count for each layer; an allocation that ranks all layers together uses the scores there.
 
-A density is an active fraction: of the groups of the layers that are pruned or, where an allocation
-is given `costs`, of what the whole network costs, in weights or in multiply-accumulates, with the
-layers that are not pruned in it.
+A density is an active fraction: of the groups of the pruned layers or, if the allocation has
+`costs`, of the cost of the whole network in weights or multiply-accumulates, including the layers
+that are not pruned.
 
-A floor (a number of groups that every layer keeps, itself at most the layer's size) is part of
-every allocation: a global rank at 99 % empties whole layers otherwise.
+Every allocation respects a floor, the least number of groups that each layer keeps (all, if it has
+fewer): otherwise a global rank at 99 % sparsity would empty whole layers.
 """
 
 import functools
@@ -32,14 +32,16 @@ from sparsejax.sparsity.parts.selection import after, count_true, largest_thresh
 
 
 class Allocation(NamedTuple):
-  """plan: (layers, density, floor) -> row; counts: (scores, row, floor, sizes) -> counts.
+  """How densities become counts.
 
-  Scores come as a list with an array for each leaf, (layers that the leaf stacks, *groups), and
-  counts go as a list of one integer for each of these layers. What is gone already comes with the
-  score -inf. `absolute` says that densities are thresholds on the scores and no fractions, `priced`
-  that it matters how many weights a group holds: then layers have their `sizes`, and `counts` has
-  for each leaf a number, or an array that fits its scores; else 1. `by_layer` says that densities
-  are densities by path.
+  plan: (layers, density, floor) -> row.
+  counts: (scores, row, floor, sizes) -> counts. `scores` has an array (stacked layers, *groups) for
+  each leaf, in which removed groups are -inf; the result has an array (stacked layers,) for each.
+  `sizes` has the number of weights in a group for each leaf, or an array that broadcasts against
+  its scores, if the allocation is `priced`; else 1.
+  absolute: whether densities are thresholds on the scores instead of fractions.
+  priced: whether the number of weights in a group matters.
+  by_layer: whether densities are given by layer.
   """
 
   plan: Callable[[Sequence[Layer], Any, int], np.ndarray]
@@ -50,7 +52,7 @@ class Allocation(NamedTuple):
 
 
 def total_to_keep(sizes: Sequence[int], active_fraction: float, floor: int) -> int:
-  """Returns round(fraction * all), raised where the layers' floors alone need more.
+  """Returns round(active_fraction * sum(sizes)), or the sum of the layers' floors if larger.
 
   Example:
     >>> total_to_keep([90, 10], 0.05, floor=1)
@@ -62,22 +64,22 @@ def total_to_keep(sizes: Sequence[int], active_fraction: float, floor: int) -> i
 
 
 def _prices_and_budget(costs: Costs, layers: Sequence[Layer], density: float, floor: int):
-  """What a group of each layer costs, and what all may cost: their floors' worth at least."""
-  total_to_keep((), density, floor)  # refuses what is no fraction
+  """Returns the cost of a weight in each layer, and the budget: at least the cost of the floors."""
+  total_to_keep((), density, floor)  # raises if the density is no fraction
   prices = np.array([costs.price(layer) for layer in layers])
   least = prices @ np.array([layer.largest(min(layer.groups, floor)) for layer in layers])
   return prices, max(costs.budget(layers, density), least)
 
 
 def global_rank(costs: Costs | None = None) -> Allocation:
-  """One ranking over all layers: the largest scores stay, wherever they are.
+  """One ranking over all layers: the largest scores are kept, in whichever layer.
 
-  Each layer's `floor` best are kept first, and the rest goes by rank: up to the exact number of
-  groups; with `costs`, as far as the budget goes (a sum in float32, so to one part in a million).
-  Of equal scores the first stay, in the order of the leaves.
+  The `floor` best groups of each layer are kept first, and the others by rank: up to the exact
+  number of groups or, with `costs`, within the budget (a float32 sum, so to one part in a million).
+  Among equal scores the first are kept, in the order of the leaves.
 
   Args:
-    costs: what groups cost, for densities that are a share of the whole network's weights or MACs.
+    costs: the costs of groups, for densities that are a share of the network's weights or MACs.
 
   Example:
     >>> rule, scores = global_rank(), [jnp.array([[3.0, 1.0]]), jnp.array([[5.0, 4.0]])]
@@ -97,20 +99,20 @@ def global_rank(costs: Costs | None = None) -> Allocation:
 
   def counts(scores, row, floor, sizes):
     keys = [ordered_bits(score) for score in scores]
-    return _affordable(keys, row[0], _by_leaf(row[1:], scores), floor, sizes)
+    return _count_affordable(keys, row[0], _by_leaf(row[1:], scores), floor, sizes)
 
   return Allocation(plan, counts, priced=True)
 
 
-def _in_all(layers, density, floor) -> np.ndarray:
-  """How many groups stay in all, as two words, since there may be more than an int32 counts."""
+def _words_to_keep(layers, density, floor) -> np.ndarray:
+  """Returns the number of groups to keep in all, as two words: it may exceed an int32."""
   return np.array(
     divmod(total_to_keep([n.groups for n in layers], density, floor), 2**31), np.int32
   )
 
 
-def _ranked(scores, row, floor, sizes):
-  """How many scores of each layer are among the `row` largest of all; ties go to earlier layers."""
+def _count_ranked(scores, row, floor, sizes):
+  """Returns how many of the largest scores, as many as `row` says, are in each layer."""
   del sizes
   keys, to_keep = [ordered_bits(score) for score in scores], row[1]
   if sum(key.size for key in keys) >= 2**31:
@@ -129,7 +131,7 @@ def _ranked(scores, row, floor, sizes):
 
   least = largest_threshold(lambda trial: total(kept_from(trial)) >= to_keep)
   above = kept_from(least, jnp.greater)
-  room = to_keep - total(above)  # for those that are as good as the last
+  room = to_keep - total(above)  # for scores equal to the last one kept
   found = []
   for sure, both in zip(above, kept_from(after(least, above[-1])), strict=True):
     equal = both - sure
@@ -139,30 +141,30 @@ def _ranked(scores, row, floor, sizes):
   return found
 
 
-GLOBAL_RANK = Allocation(_in_all, _ranked)
+GLOBAL_RANK = Allocation(_words_to_keep, _count_ranked)
 
 
-def _kept(mask, floor):
-  """How many of each layer are true, or the floor where that is more and the layer has as many."""
+def _count_kept(mask, floor):
+  """Returns the number of true entries in each layer, raised to the floor or the layer's size."""
   least = min(floor, math.prod(mask.shape[1:]))
   return jnp.maximum(count_true(mask, tuple(range(1, mask.ndim))), least)
 
 
-def _affordable(keys, budget, prices, floor, sizes):
-  """How many of each layer score best among what is in budget together."""
+def _count_affordable(keys, budget, prices, floor, sizes):
+  """Returns how many of the best groups of each layer are affordable together."""
 
   def costs_of(masks):
-    return [_spent(*leaf, floor) for leaf in zip(masks, prices, sizes, strict=True)]
+    return [_cost_of_kept(*leaf, floor) for leaf in zip(masks, prices, sizes, strict=True)]
 
-  def too_dear(threshold):
+  def exceeds_budget(threshold):
     return sum(jnp.sum(cost) for cost in costs_of([k >= threshold for k in keys])) > budget
 
-  last = largest_threshold(too_dear)  # what scores so is in budget in part
+  last = largest_threshold(exceeds_budget)  # groups with this score are affordable in part
   above = [k > last for k in keys]
   left = budget - sum(jnp.sum(cost) for cost in costs_of(above))
   found = []
   for mask, key, price, size in zip(above, keys, prices, sizes, strict=True):
-    equal = _kept(mask | (key == last), floor) - _kept(mask, floor)
+    equal = _count_kept(mask | (key == last), floor) - _count_kept(mask, floor)
     each = price * jnp.max(jnp.asarray(size, jnp.float32))
     taken = []
     for n, one in zip(equal.astype(jnp.float32), each, strict=True):
@@ -170,12 +172,12 @@ def _affordable(keys, budget, prices, floor, sizes):
       some = jnp.clip(some, 0.0, n)
       taken.append(some.astype(jnp.int32))
       left = left - some * one
-    found.append(_kept(mask, floor) + jnp.stack(taken))
+    found.append(_count_kept(mask, floor) + jnp.stack(taken))
   return found
 
 
-def _spent(mask, price, size, floor):
-  """What is kept of each of a leaf's layers costs."""
+def _cost_of_kept(mask, price, size, floor):
+  """Returns the cost of the kept groups in each stacked layer of a leaf."""
   axes = tuple(range(1, mask.ndim))
   size = jnp.asarray(size, jnp.float32)
   weights = jnp.sum(jnp.where(mask, size, 0.0), axes)
@@ -185,7 +187,7 @@ def _spent(mask, price, size, floor):
 
 
 def _by_leaf(row, scores):
-  """The entries of a row for all layers, as one vector for each leaf."""
+  """Splits a row over all layers into one vector for each leaf."""
   ends = np.cumsum([len(score) for score in scores])[:-1].tolist()
   return jnp.split(row, ends)
 
@@ -194,7 +196,7 @@ def uniform(costs: Costs | None = None) -> Allocation:
   """The same active fraction in every layer, rounded so that the total is exact.
 
   Args:
-    costs: as of `global_rank`.
+    costs: as in `global_rank`.
 
   Example:
     >>> layers = [Layer('a', (10,), 10), Layer('b', (10,), 10), Layer('c', (5,), 5)]
@@ -209,11 +211,11 @@ def erk(costs: Costs | None = None) -> Allocation:
 
   .. math:: density \propto \frac{k_h + k_w + inputs + outputs}{k_h k_w \cdot inputs \cdot outputs}
 
-  the sum over the product of the kernel's shape, whatever its rank; 1 of a scalar, as of a vector.
-  Layers that would exceed 1 stay whole, and the rest is solved again.
+  the sum of the kernel's shape over its product, for any rank; 1 for vectors and scalars. Layers
+  whose density would exceed 1 stay whole, and the others share the rest.
 
   Args:
-    costs: as of `global_rank`.
+    costs: as in `global_rank`.
 
   Example:
     >>> lenet300 = [Layer(n, s, s[0] * s[1]) for n, s in (
@@ -230,7 +232,7 @@ def erk(costs: Costs | None = None) -> Allocation:
 
 
 def _by_density(relative, costs):
-  """Counts in proportion to a density that depends on the shape alone, planned on the host."""
+  """Returns an allocation whose densities are proportional to a function of the layer's shape."""
 
   def plan(layers, density, floor):
     return planned(tuple(layers), density, floor)
@@ -254,7 +256,7 @@ def _by_density(relative, costs):
 
 
 def _within(weights, budget, prices, layers, lowest, highest):
-  """The largest total whose apportionment is in budget, whichever of the groups are kept."""
+  """Returns the largest apportionment within the budget, whichever groups are kept."""
 
   def spent(counts):
     most = [layer.largest(int(count)) for layer, count in zip(layers, counts, strict=True)]
@@ -271,9 +273,9 @@ def _within(weights, budget, prices, layers, lowest, highest):
 def apportion(weights: np.ndarray, total: int, lowest: np.ndarray, highest: np.ndarray):
   """Returns integers within [lowest, highest] that sum to `total`, in proportion to the weights.
 
-  One rate for all, counts = round(rate * weights) within their bounds, is found by bisection
-  (the divisor method of Webster). A smaller total never gives any layer more, which the largest
-  remainders don't promise, and without which nested masks could miss their total.
+  Bisection finds one rate such that counts = round(rate * weights) within the bounds (Webster's
+  divisor method). A smaller total never gives any layer more. The method of largest remainders does
+  not ensure this, and without it nested masks could miss their total.
 
   Args:
     weights: positive, one for each layer; 0 where the layer has no group.
@@ -294,16 +296,16 @@ def apportion(weights: np.ndarray, total: int, lowest: np.ndarray, highest: np.n
   while low < (middle := (low + high) / 2) < high:
     low, high = (middle, high) if at(middle).sum() <= total else (low, middle)
   counts = at(low)
-  next_up = np.flatnonzero(at(high) > counts)  # these tie: the first of them are rounded up
+  next_up = np.flatnonzero(at(high) > counts)  # ties: the first of them are rounded up
   counts[next_up[: total - counts.sum()]] += 1
   return counts
 
 
 def by_layer() -> Allocation:
-  """Each layer keeps what the density says of it: {pattern of a path: density}.
+  """Each layer keeps its own density, from {pattern: density}.
 
-  The first pattern that is found in a path counts; a layer that none is found in stays whole. It is
-  what `prune` uses of itself where a schedule has such densities.
+  The first pattern that matches a path counts; a layer without a match stays whole. `prune` uses
+  this allocation by default if the schedule has densities by layer.
 
   Example:
     >>> layers = [Layer('conv1/kernel', (3, 3), 9), Layer('fc/kernel', (4, 5), 20)]
@@ -311,7 +313,7 @@ def by_layer() -> Allocation:
     [4, 5]
     >>> by_layer().plan(layers, (('fd', 0.25),), 1)
     Traceback (most recent call last):
-    ValueError: density: the pattern 'fd' is found in no layer that is pruned: did you mean 'fc'?
+    ValueError: density: the pattern 'fd' must match a layer that is pruned: did you mean 'fc'?
   """
 
   def plan(layers, density, floor):
@@ -340,21 +342,20 @@ def _check_patterns(patterns: Sequence[str], paths: Sequence[str]) -> None:
     if paths and not any(re.search(pattern, path) for path in paths):
       names = dict.fromkeys(part for path in paths for part in (path, *_modules(path)))
       hint = nearest(pattern, names, cutoff=0.5) or f' there are {", ".join(dict.fromkeys(paths))}'
-      raise ValueError(
-        f"density: the pattern '{pattern}' is found in no layer that is pruned:{hint}"
-      )
+      raise ValueError(f"density: the pattern '{pattern}' must match a layer that is pruned:{hint}")
 
 
 def _modules(path: str) -> list[str]:
-  """The modules that a leaf is in, from the outermost on, and their own names."""
+  """Returns the paths of the modules that a leaf is in, outermost first, and their names."""
   parts = path.split('/')[:-1]
   return [*('/'.join(parts[:n]) for n in range(1, len(parts) + 1)), *parts]
 
 
 def default(granularity: Granularity | None, schedule: PruningSchedule) -> Allocation:
-  """Returns one global rank, or for N:M sparsity a uniform density: N must not differ by layer.
+  """Returns the allocation that `prune` uses by default.
 
-  If the schedule has densities by layer, the allocation follows these.
+  This is `by_layer` for densities by layer, `uniform` for N:M sparsity, whose N must not differ by
+  layer, and otherwise `global_rank`.
   """
   if schedule.by_layer:
     return by_layer()
@@ -362,9 +363,9 @@ def default(granularity: Granularity | None, schedule: PruningSchedule) -> Alloc
 
 
 def absolute_threshold() -> Allocation:
-  """What scores above the density stays: |p| <= 0.02 goes in Deep Compression as the log had it.
+  """Keeps the groups that score above a threshold, such as |p| > 0.02 in Deep Compression.
 
-  The density is the threshold, in the criterion's unit.
+  The density is the threshold, in the unit of the criterion.
 
   Example:
     >>> rule = absolute_threshold()
@@ -379,6 +380,6 @@ def absolute_threshold() -> Allocation:
 
   def counts(scores, row, floor, sizes):
     del sizes
-    return [_kept(score > row[0], floor) for score in scores]
+    return [_count_kept(score > row[0], floor) for score in scores]
 
   return Allocation(plan, counts, absolute=True)

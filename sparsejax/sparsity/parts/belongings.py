@@ -1,6 +1,6 @@
-"""What belongs to filters beside their kernel: a bias, a normalisation's scale and shift.
+"""Leaves pruned together with filters: a bias, and the scale and shift of a normalisation.
 
-Which normalisation follows which kernel is nowhere in the parameters; whoever wants it says so.
+The parameters do not show which normalisation follows which kernel, so the user names it.
 """
 
 import re
@@ -12,10 +12,11 @@ from sparsejax.sparsity.leaves import tree
 
 
 class Belongings(NamedTuple):
-  """bias: whether a bias goes with its filter.
+  """The leaves that are pruned together with a kernel's filters.
 
-  norms: (pattern, template) pairs: of the module of a kernel, wholly matched, and the path of the
-  normalisation that its outputs go through, in which a group of the pattern may stand as in '\\1'.
+  bias: whether a filter's bias is pruned with it.
+  norms: (pattern, template) pairs. A pattern must match the whole path of a kernel's module; its
+  template is the path of the normalisation that follows, with groups of the pattern as in '\\1'.
   """
 
   bias: bool = True
@@ -23,7 +24,7 @@ class Belongings(NamedTuple):
 
 
 def checked_norms(norms: Mapping[str, str] | None) -> tuple[tuple[str, str], ...]:
-  """Returns the pairs of a mapping, or raises a ValueError in one line for what is none.
+  """Returns the (pattern, template) pairs of a mapping, or raises a ValueError.
 
   Example:
     >>> checked_norms({'conv(.)': r'norm\\1'})
@@ -31,10 +32,12 @@ def checked_norms(norms: Mapping[str, str] | None) -> tuple[tuple[str, str], ...
   """
   norms = {} if norms is None else norms
   if not isinstance(norms, Mapping):
-    raise ValueError(f"norms={norms!r} must be a dict of modules, as {{'conv1': 'norm1'}}")
+    raise ValueError(f"norms={norms!r} must be a dict of modules, such as {{'conv1': 'norm1'}}")
   for pattern, template in norms.items():
     if not isinstance(pattern, str) or not isinstance(template, str):
-      raise ValueError(f'norms={{{pattern!r}: {template!r}}} must name modules by strings')
+      raise ValueError(
+        f'norms={{{pattern!r}: {template!r}}} must have strings, the paths of modules'
+      )
     tree.patterns(pattern, 'norms')
   return tuple(norms.items())
 
@@ -42,15 +45,15 @@ def checked_norms(norms: Mapping[str, str] | None) -> tuple[tuple[str, str], ...
 def belongings(
   kernels: Sequence[str], paths: Sequence[str], wanted: Belongings
 ) -> dict[str, list[str]]:
-  """Returns {path of a kernel: the paths of what goes with its filters}.
+  """Returns {path of a kernel: the paths of the leaves pruned with its filters}.
 
   Args:
-    kernels: the paths of those that are pruned.
+    kernels: the paths of the kernels that are pruned.
     paths: the paths of all leaves.
-    wanted: what is asked for.
+    wanted: the leaves to find.
 
   Raises:
-    ValueError: a pattern without a kernel, a normalisation that is not there or that of two.
+    ValueError: if a pattern matches no kernel, or a normalisation is missing or has two kernels.
 
   Example:
     >>> paths = ['conv1/bias', 'conv1/kernel', 'norm1/bias', 'norm1/scale']
@@ -61,11 +64,13 @@ def belongings(
   for pattern, _ in wanted.norms:
     if kernels and not any(re.fullmatch(pattern, module) for module in modules):
       known = nearest(pattern, modules) or f' there are {", ".join(modules)}'
-      raise ValueError(f"norms: '{pattern}' is the module of no kernel that is pruned:{known}")
+      raise ValueError(
+        f"norms: '{pattern}' must match the module of a kernel that is pruned:{known}"
+      )
   found = {}
   for kernel, module in zip(kernels, modules, strict=True):
     own = _biases(module, paths) if wanted.bias and modules.count(module) == 1 else []
-    found[kernel] = own + _of_norm(module, paths, wanted.norms)
+    found[kernel] = own + _norm_leaves(module, paths, wanted.norms)
   _check_owners(found)
   return found
 
@@ -75,7 +80,9 @@ def _biases(module: str, paths: Sequence[str]) -> list[str]:
   return [name for name in names if name in paths][:1]
 
 
-def _of_norm(module: str, paths: Sequence[str], norms: tuple[tuple[str, str], ...]) -> list[str]:
+def _norm_leaves(
+  module: str, paths: Sequence[str], norms: tuple[tuple[str, str], ...]
+) -> list[str]:
   matches = ((re.fullmatch(pattern, module), template) for pattern, template in norms)
   norm = next((match.expand(template) for match, template in matches if match), None)
   if norm is None:
@@ -83,7 +90,7 @@ def _of_norm(module: str, paths: Sequence[str], norms: tuple[tuple[str, str], ..
   found = [path for path in paths if tree.module_of(path) == norm]
   if not found:
     known = nearest(norm, dict.fromkeys(map(tree.module_of, paths)))
-    raise ValueError(f"norms: '{module}' has '{norm}', which holds no parameter:{known}")
+    raise ValueError(f"norms: '{norm}', that of '{module}', must hold a parameter:{known}")
   return found
 
 
@@ -93,6 +100,6 @@ def _check_owners(found: Mapping[str, Sequence[str]]) -> None:
     for path in paths:
       if path in owners:
         raise ValueError(
-          f"norms: '{path}' is of '{owners[path]}' and of '{kernel}', and must be of one"
+          f"norms: '{path}' belongs to '{owners[path]}' and '{kernel}', and must belong to one"
         )
       owners[path] = kernel

@@ -1,11 +1,11 @@
-"""Criteria: how much each parameter is worth keeping, as scores of which the largest stay.
+"""Criteria: scores of how much each parameter is worth; the weights with the largest are kept.
 
-A criterion is a function `criterion(param, ...) -> score` of one leaf, of the leaf's shape and
-float32. What else it needs, it names as a keyword without a default: `key`, a random key; `grad`,
-the raw gradient (averaged over the batch, of the data term only, dense), never the update that an
-optimizer made of it; `mean_squared_grad`, the mean over the examples of the squares of their own
-gradients. The latter two come to a transformation as extra arguments of `update`, trees of the
-parameters' structure. A criterion with a `path` is told the leaf's, as in 'conv1/kernel'.
+A criterion is a function `criterion(param, ...) -> score` of one leaf; the score is float32, of the
+leaf's shape. Other arguments that it needs are keywords without a default: `key`, a random key;
+`grad`, the raw gradient (averaged over the batch, of the data term only, dense), never the update
+that an optimizer made of it; `mean_squared_grad`, the mean over the examples of their own squared
+gradients. The latter two are extra arguments of a transformation's `update`, trees in the structure
+of the parameters. A criterion with a `path` gets the leaf's path, such as 'conv1/kernel'.
 """
 
 import inspect
@@ -15,11 +15,11 @@ import jax
 import jax.numpy as jnp
 
 Criterion = Callable[..., jax.Array]
-GIVEN = ('key', 'path')  # what every criterion gets that takes it
+GIVEN = ('key', 'path')  # the arguments that any criterion may take
 
 
 def takes(criterion: Criterion) -> tuple[str, ...]:
-  """Returns what a criterion is given by name: what it can't do without, and 'key' and 'path'.
+  """Returns the keywords that a criterion is passed: those it requires, and 'key' and 'path'.
 
   Example:
     >>> takes(magnitude), takes(saliency), takes(jnp.abs)
@@ -34,7 +34,7 @@ def takes(criterion: Criterion) -> tuple[str, ...]:
 
 
 def needs(criterion: Criterion) -> tuple[str, ...]:
-  """Returns the extra arguments that a criterion can't do without.
+  """Returns the extra arguments that a criterion requires.
 
   Example:
     >>> needs(magnitude), needs(saliency), needs(fisher)
@@ -70,7 +70,7 @@ def fisher(param: jax.Array, *, mean_squared_grad: jax.Array, key=None) -> jax.A
 
   .. math:: p^2 \frac{1}{2N} \sum_n g_n^2
 
-  with each example's own gradient g_n: the square of a batch's gradient ranks as |p g| does.
+  where g_n is the gradient of one example: the squared gradient of a batch would rank as |p g|.
 
   Example:
     >>> fisher(jnp.array([-2.0, 1.0]), mean_squared_grad=jnp.array([0.5, 4.0])).tolist()
@@ -84,11 +84,11 @@ def fisher(param: jax.Array, *, mean_squared_grad: jax.Array, key=None) -> jax.A
 
 
 def lamp(param: jax.Array, *, key=None) -> jax.Array:
-  r"""Scores by layer-adaptive magnitude, made for one ranking over all layers.
+  r"""Scores by layer-adaptive magnitude, for one ranking over all layers.
 
   .. math:: p_{(i)}^2 / \sum_{j \ge i} p_{(j)}^2
 
-  with the layer's weights in ascending order: its largest scores 1, so no layer is emptied.
+  with the layer's weights in ascending order. The largest scores 1, so no layer is emptied.
 
   Example:
     >>> lamp(jnp.array([2.0, -1.0, 1.0])).tolist()
@@ -100,7 +100,7 @@ def lamp(param: jax.Array, *, key=None) -> jax.Array:
   del key
   weights = param.astype(jnp.float32).reshape(-1)
   largest = jnp.max(jnp.abs(weights), initial=0.0)
-  # Of the whole layer's scale the ratios know nothing; squares of 1e-25 would be zero.
+  # The ratios do not depend on the scale; without it, squares of 1e-25 would underflow.
   is_scale = (largest > 0) & jnp.isfinite(largest)
   squares = jnp.square(weights / jnp.where(is_scale, largest, 1.0))
   order = jnp.argsort(squares)
@@ -110,11 +110,11 @@ def lamp(param: jax.Array, *, key=None) -> jax.Array:
 
 
 def random(param: jax.Array, *, key: jax.Array) -> jax.Array:
-  """Scores drawn from U(0, 1): the baseline that every criterion has to beat.
+  """Scores at random, from U(0, 1): the baseline that every criterion must beat.
 
   Args:
     param: any array, of which only the shape is read.
-    key: a random key, another one for each leaf and each renewal.
+    key: a random key, different for each leaf and each renewal.
 
   Example:
     >>> random(jnp.zeros((2, 3)), key=jax.random.key(0)).shape
@@ -124,7 +124,7 @@ def random(param: jax.Array, *, key: jax.Array) -> jax.Array:
 
 
 def gradient_magnitude(param: jax.Array, *, grad: jax.Array, key=None) -> jax.Array:
-  """Scores by |g|: how fast a weight that is gone would move (RigL, Evci et al. 2020, 1911.11134).
+  """Scores by |g|: how fast a removed weight would move (RigL, Evci et al. 2020, 1911.11134).
 
   Example:
     >>> gradient_magnitude(jnp.zeros(2), grad=jnp.array([-3.0, 1.0])).tolist()

@@ -1,10 +1,10 @@
-"""Granularity: what is kept or removed as one, a single weight or a group of them.
+"""Granularity: the groups of weights that are kept or removed together.
 
 A granularity is three functions of one layer: `pool` sums the weights' values over each group,
 `spread` gives every weight its group's value, and `select` finds the groups to keep within a layer.
-A layer comes to them as a matrix (*positions, inputs, outputs), whatever order its axes have in the
-leaf that holds it: `layout` knows that order. A convolution's groups are those of a dense layer
-with a height and a width in front. Targets and floors count groups.
+A layer is passed to them as a matrix (*positions, inputs, outputs), whatever the order of the axes
+in its leaf, which `layout` knows. A convolution has the groups of a dense layer with a height and a
+width in front. Densities and floors count groups.
 """
 
 import math
@@ -20,14 +20,16 @@ from sparsejax.sparsity.parts.selection import keep_largest
 
 
 class Granularity(NamedTuple):
-  """pool: weights' values -> sums over groups; spread: (groups' values, shape) -> weights' values.
+  """The groups of a layer, and how to select among them.
 
-  select: (groups' scores, count) -> mask of the groups that stay; what is gone scores -inf.
-  evenly: whether it keeps equally many in every part of a layer, as N:M sparsity does.
-  density: the share that it keeps; None leaves that to the schedule.
-  view: how a layer comes to these functions: as a 'matrix', as it is ('stacked'), or as (heads,
-  all else) of each projection of an attention ('by_head'), whose heads go together.
-  belongings: what else goes with a group of a kernel; None where nothing does.
+  pool: values of weights -> sums over groups.
+  spread: (values of groups, shape) -> values of weights.
+  select: (scores of groups, count) -> mask of the groups to keep; removed groups score -inf.
+  evenly: whether every part of a layer keeps the same number, as in N:M sparsity.
+  density: the density that the granularity fixes, or None.
+  view: how a layer is passed to these functions: as a 'matrix', unchanged ('stacked'), or as
+  (heads, all else) of each projection of an attention ('by_head'), whose heads belong together.
+  belongings: the leaves pruned together with a kernel's groups, or None.
   """
 
   pool: Callable[[jax.Array], jax.Array]
@@ -39,15 +41,15 @@ class Granularity(NamedTuple):
   belongings: Belongings | None = None
 
   def mean(self, values: jax.Array) -> jax.Array:
-    """Returns the mean of each group, which compares groups of different sizes as a sum doesn't."""
+    """Returns the mean over each group, by which groups of different sizes are comparable."""
     return self.pool(values) / self.pool(jnp.ones_like(values))
 
   def groups(self, shape: tuple[int, ...]) -> int:
-    """Returns how many groups a leaf of this shape has."""
+    """Returns the number of groups in a leaf of this shape."""
     return math.prod(jax.eval_shape(self.pool, jax.ShapeDtypeStruct(shape, jnp.float32)).shape)
 
   def check_density(self, kept: float, must: str = 'be') -> None:
-    """Raises a ValueError for a density other than the one that the granularity tells, if any."""
+    """Raises a ValueError for a density other than the one that the granularity fixes, if any."""
     if self.density is not None and not math.isclose(kept, self.density):
       raise ValueError(
         f'density={kept:.6g} must {must} {self.density:.6g}, the n / m of the granularity n_m'
@@ -68,7 +70,7 @@ def _check_whole(name: str, **sizes: Any) -> None:
 
 
 def weight() -> Granularity:
-  """Every weight for itself.
+  """Each weight is a group of its own.
 
   Example:
     >>> weight().pool(jnp.array([3.0, 1.0])).tolist()
@@ -81,14 +83,15 @@ def filters(*, bias: bool = False, norms: Mapping[str, str] | None = None) -> Gr
   """All weights into one output: a filter of a convolution, a unit of a dense layer.
 
   Args:
-    bias: whether a filter that goes takes its bias along.
-    norms: {module of a kernel: module of the normalisation behind it}, whose scale and shift of the
-      filter's channel go too, so that nothing of it is left. The first is a regular expression that
-      must match the whole path, the second may name its groups, as in {'conv(.)': r'norm\\1'}.
+    bias: whether the bias of a filter is removed with it.
+    norms: {module of a kernel: module of the normalisation after it}, whose scale and shift of the
+      filter's channel are removed too, so that nothing of it is left. The first is a regular
+      expression that must match the whole path; the second may use its groups, as in
+      {'conv(.)': r'norm\\1'}.
 
   Raises:
-    ValueError: at once, norms that are no mapping of strings; as parameters are seen, a module that
-      is not there or has another number of channels.
+    ValueError: at once, if norms is no mapping of strings; when parameters are given, if a module
+      does not exist or has another number of channels.
 
   Example:
     >>> filters().pool(jnp.array([[3.0, 1.0], [1.0, 0.0]])).tolist()
@@ -107,7 +110,7 @@ def filters(*, bias: bool = False, norms: Mapping[str, str] | None = None) -> Gr
 
 
 def input_channels() -> Granularity:
-  """All weights out of one input, whichever output they go to; of a vector every entry.
+  """All weights from one input, to whichever output; every entry of a vector.
 
   A depthwise kernel has one input for each group of channels, and so a single group here.
 
@@ -127,16 +130,16 @@ def input_channels() -> Granularity:
 
 
 def blocks(inputs: int = 4, outputs: int = 4) -> Granularity:
-  """Tiles of `inputs` x `outputs` weights at one position of the kernel; those at an edge smaller.
+  """Tiles of `inputs` x `outputs` weights at one position of the kernel, smaller at its edges.
 
-  A 3x3 convolution is nine matrices (inputs, outputs), each tiled for itself.
+  A 3x3 convolution is nine matrices (inputs, outputs), each tiled separately.
 
   Args:
     inputs: the height of a tile, 1 or more.
-    outputs: its width, 1 or more.
+    outputs: the width of a tile, 1 or more.
 
   Raises:
-    ValueError: a size that is no integer or below 1.
+    ValueError: if a size is no integer, or below 1.
 
   Example:
     >>> blocks(1, 2).pool(jnp.array([[3.0, 1.0, 5.0], [1.0, 0.0, 2.0]])).tolist()
@@ -169,16 +172,16 @@ def blocks(inputs: int = 4, outputs: int = 4) -> Granularity:
 
 
 def n_m(n: int, m: int) -> Granularity:
-  """N:M sparsity: of each m consecutive inputs of an output, n single weights stay.
+  """N:M sparsity: keeps n weights of each m consecutive inputs of an output.
 
   A schedule must end at the density n / m; before that it thins all groups together.
 
   Args:
-    n: how many stay, from 1 to m.
+    n: the number of weights kept in each group, from 1 to m.
     m: the length of a group, 2 or more.
 
   Raises:
-    ValueError: n or m that is no integer or outside its range.
+    ValueError: if n or m is no integer, or outside its range.
 
   Example:
     >>> scores = jnp.array([[9.0], [8.0], [7.0], [1.0], [3.0], [2.0]])
@@ -195,18 +198,18 @@ def n_m(n: int, m: int) -> Granularity:
 
 
 def n_of_m(m: int = 4) -> Granularity:
-  """N:M sparsity whose N follows from the density: 0.5 with m = 4 is 2:4, 0.25 is 1:4.
+  """N:M sparsity whose N follows from the density: with m = 4, a density of 0.5 is 2:4.
 
-  The inputs of a convolution are in the order (height, width, channel), channels next to each
-  other, as its matrix product reads them. Where the count does not divide, the groups whose next
-  weight scores highest keep one more than the others; groups at the end of a column may be smaller,
-  and keep at most what the others do.
+  The inputs of a convolution are in the order (height, width, channel), with channels adjacent, as
+  its matrix product reads them. If the count is not a multiple of the number of groups, the groups
+  whose next weight scores highest keep one more than the others. A group at the end of a column may
+  be smaller, and keeps at most as many as the others.
 
   Args:
     m: the length of a group, 2 or more.
 
   Raises:
-    ValueError: m that is no integer or below 2.
+    ValueError: if m is no integer, or below 2.
 
   Example:
     >>> scores = jnp.array([[9.0], [8.0], [7.0], [1.0], [3.0], [2.0]])
@@ -227,7 +230,7 @@ def n_of_m(m: int = 4) -> Granularity:
     grouped = padded.reshape(-1, m, columns.shape[1])
     best_first = jnp.argsort(-grouped, axis=1, stable=True)
     place = jnp.argsort(best_first, axis=1).reshape(padded.shape)[:rows].reshape(scores.shape)
-    # All first of their groups before any second: whole places while they fit, then by score.
+    # Each group's best, then each group's second best, and so on; the last rank goes by score.
     alive = scores > -jnp.inf
     up_to = jnp.stack([jnp.sum(alive & (place <= p), dtype=jnp.int32) for p in range(m)])
     last = jnp.sum(up_to < count, dtype=jnp.int32)
@@ -238,17 +241,17 @@ def n_of_m(m: int = 4) -> Granularity:
 
 
 def in_multiples(number: int = 8, granularity: Granularity | None = None) -> Granularity:
-  """Groups of which each layer keeps a multiple of a number, as matrix units like them.
+  """Groups of which each layer keeps a multiple of `number`, as matrix units prefer.
 
-  What a layer may keep is rounded down, so that densities are met from below, but to one multiple
-  at least. A layer stays as it is where it keeps everything, or has no more than that many groups.
+  The number of groups kept is rounded down, so that the density is never exceeded, but to at least
+  one multiple. A layer is unchanged if it keeps everything or has at most that many groups.
 
   Args:
-    number: what divides the number of groups that a layer keeps, 1 or more.
-    granularity: what the groups are; `filters()` by default.
+    number: the divisor of the number of groups that a layer keeps, 1 or more.
+    granularity: the groups; `filters()` by default.
 
   Raises:
-    ValueError: a number that is no integer or below 1, or N:M, which has no number to round.
+    ValueError: if the number is no integer or below 1, or the granularity is N:M.
 
   Example:
     >>> scores = jnp.array([5.0, 3.0, 4.0, 1.0, 2.0, 0.0])
@@ -274,11 +277,11 @@ def in_multiples(number: int = 8, granularity: Granularity | None = None) -> Gra
 
 
 def heads() -> Granularity:
-  """Whole heads of an attention: query, key, value and what puts them together, all at once.
+  """Whole heads of an attention, over its query, key, value and output projections together.
 
   Only kernels whose layout names heads are pruned: an attention is one module, and all of its
-  projections must name them. Where there are fewer heads of keys and values than of queries, a
-  group is one of them with all its queries, which lie side by side as `jnp.repeat` makes them.
+  projections must name them. If keys and values have fewer heads than queries, a group is one of
+  those heads with all its query heads, which are adjacent as `jnp.repeat` makes them.
 
   Example:
     >>> heads().pool(jnp.array([[3.0, 1.0], [1.0, 0.0]])).tolist()  # two heads

@@ -1,8 +1,8 @@
-"""Pruning schedules: at which steps the masks are renewed, and with what density.
+"""Pruning schedules: the steps at which masks are renewed, and the density at each.
 
-A schedule is a finite table made before training, in float64: every step at which something
-happens is known from the configuration alone, and the last density is met exactly whatever the
-period. "At step t" means after t updates: the update number t is the first that uses the mask.
+A schedule is a finite table made before training, in float64: every pruning step is known from the
+configuration alone, and the last density is met exactly whatever the period. "At step t" means
+after t updates: the update number t is the first that uses the mask.
 """
 
 import itertools
@@ -13,8 +13,8 @@ from typing import Any, NamedTuple
 
 from sparsejax.sparsity.leaves import tree
 
-# A number; or a density for each of the layers that regular expressions over paths name, given as a
-# mapping and kept as pairs, which can be hashed.
+# A number, or a density by layer: {regular expression over paths: density}, stored as pairs, which
+# are hashable.
 ByLayer = tuple[tuple[str, float], ...]
 Density = float | ByLayer
 
@@ -25,16 +25,16 @@ class _Table(NamedTuple):
 
 
 class PruningSchedule(_Table):
-  """The steps (rising) and the density at each: an active fraction, or a threshold.
+  """The pruning steps, increasing, and the density at each: an active fraction or a threshold.
 
-  A density is a number, or {pattern: density}: regular expressions over paths and the active
-  fraction of each layer that one is found in, of which the first counts. Layers that none is found
-  in stay whole. The patterns are the same at every step.
+  A density is a number, or {pattern: density}: the active fraction of each layer whose path the
+  regular expression matches, of which the first counts. Layers without a match stay whole. The
+  patterns are the same at every step.
 
-  Which densities there may be is the allocation's to say: a fraction and a threshold differ.
+  The allocation decides whether a density is a fraction or a threshold, and which are valid.
 
   Raises:
-    ValueError: at once, what is no table of rising steps and their densities.
+    ValueError: at once, if the steps do not increase, or densities do not match them.
   """
 
   __slots__ = ()
@@ -48,7 +48,7 @@ class PruningSchedule(_Table):
     if steps[0] < 0:
       raise ValueError(f'pruning at step {steps[0]}: the step must be 0 or later')
     if any(after <= before for before, after in itertools.pairwise(steps)):
-      raise ValueError(f'pruning steps {steps} must be rising, each there once')
+      raise ValueError(f'pruning steps {steps} must increase')
     if any(step != int(step) for step in steps):
       raise ValueError(f'pruning steps {steps} must be whole numbers')
     kept = tuple(density_of(density) for density in densities)
@@ -58,17 +58,17 @@ class PruningSchedule(_Table):
 
   @classmethod
   def _make(cls, iterable: Iterable[Any]) -> 'PruningSchedule':
-    """What `_replace` makes is checked too."""
+    """Returns a checked schedule, for `_replace` too."""
     return cls(*iterable)
 
   @property
   def by_layer(self) -> bool:
-    """Whether densities are densities by path."""
+    """Whether the densities are given by layer."""
     return isinstance(self.densities[0], tuple)
 
 
 def is_number(value: Any) -> bool:
-  """Whether this is a real number, or an array of one.
+  """Returns whether a value is a real number, or an array of shape ().
 
   Example:
     >>> is_number(0.5), is_number('0.5'), is_number(None)
@@ -91,10 +91,10 @@ def _check_numbers(schedule: str, **values: Any) -> None:
 
 
 def density_of(value: Any, name: str = 'density') -> Density:
-  """Returns a density as it is kept: a float, or a mapping's pairs of patterns and densities.
+  """Returns a density as it is stored: a float, or a tuple of (pattern, density) pairs.
 
   Raises:
-    ValueError: it is neither, or a density is not in [0, 1].
+    ValueError: if it is neither a number nor a mapping, or a density by layer is not in [0, 1].
 
   Example:
     >>> density_of({'^conv': 0.5, '.*': 0.1})
@@ -109,7 +109,9 @@ def density_of(value: Any, name: str = 'density') -> Density:
     raise ValueError(f"{name}={value!r} must name a layer, as in {{'fc1': 0.1}}")
   for pattern, density in pairs:
     if not isinstance(pattern, str):
-      raise ValueError(f'{name}={{{pattern!r}: {density}}} must have an expression over paths')
+      raise ValueError(
+        f'{name}={{{pattern!r}: {density}}} must have expressions over paths as keys'
+      )
     tree.patterns(pattern, name)
     if not is_number(density) or not 0 <= density <= 1:
       raise ValueError(f'{name}={{{pattern!r}: {density!r}}} must be a density from 0 to 1')
@@ -117,7 +119,7 @@ def density_of(value: Any, name: str = 'density') -> Density:
 
 
 def each(change: Callable[[float], float], density: Density) -> Density:
-  """Returns the density with its number, or each of its densities, changed.
+  """Applies a function to a density, or to each of the densities by layer.
 
   Example:
     >>> each(lambda density: 1 - density, (('fc1', 0.9),))
@@ -135,12 +137,12 @@ def one_shot(step: int, density: Given) -> PruningSchedule:
   """Prunes once: the update after `step` updates is the first to use the masks.
 
   Args:
-    step: updates made before the cut, 0 or more.
-    density: what is left, an active fraction in (0, 1], or the threshold of an absolute allocation;
-      or {pattern: density} of single layers.
+    step: the number of updates before pruning, 0 or more.
+    density: the active fraction that is left, in (0, 1], or the threshold of an absolute
+      allocation; or {pattern: density} by layer.
 
   Raises:
-    ValueError: a step below 0.
+    ValueError: if the step is below 0.
 
   Example:
     >>> one_shot(100, 0.05)
@@ -155,22 +157,21 @@ def one_shot(step: int, density: Given) -> PruningSchedule:
 def cubic(
   begin: int, end: int, density: Given, *, initial: float = 1.0, every: int = 100
 ) -> PruningSchedule:
-  r"""Falls from the initial to the final density, fast at first.
+  r"""Decreases from the initial to the final density, fast at first.
 
   .. math:: density_t = density + (initial - density) (1 - \frac{t - begin}{end - begin})^3
 
   at t = begin + every, begin + 2 every, ... and at t = end, where the density is exact.
 
   Args:
-    begin: the step from which the cubic counts, 0 or more; the first cut is `every` later.
-    end: the step of the last cut.
-    density: what is left then, an active fraction or a threshold; or {pattern: density} of single
-      layers.
-    initial: what there is at `begin`: 1.0 of a fraction, 0.0 of a threshold.
-    every: steps between two cuts, 1 or more.
+    begin: the step at which the cubic begins, 0 or more; masks are first renewed `every` later.
+    end: the step of the last renewal.
+    density: the final density, an active fraction or a threshold; or {pattern: density} by layer.
+    initial: the density at `begin`: 1.0 for a fraction, 0.0 for a threshold.
+    every: the number of steps between renewals, 1 or more.
 
   Raises:
-    ValueError: an end that is not after the begin, or a period below 1.
+    ValueError: if end is not after begin, or every is below 1.
 
   Example:
     >>> cubic(0, 40, 0.5, every=20)
@@ -194,18 +195,18 @@ def cubic(
 
 
 def periodic(begin: int, end: int, density: Given, *, every: int = 100) -> PruningSchedule:
-  """Renews the masks again and again at one density: for rules that exchange weights.
+  """Renews the masks periodically at one density, for rules that exchange weights.
 
-  At t = begin, begin + every, ... before `end`.
+  The steps are t = begin, begin + every, ... before `end`.
 
   Args:
     begin: the first step, 0 or more.
-    end: the step before which all of them lie.
-    density: the active fraction at each, in (0, 1]; or {pattern: density} of single layers.
-    every: steps between two renewals, 1 or more.
+    end: the step before which all renewals lie.
+    density: the active fraction at each, in (0, 1]; or {pattern: density} by layer.
+    every: the number of steps between renewals, 1 or more.
 
   Raises:
-    ValueError: an end that is not after the begin, or a period below 1.
+    ValueError: if end is not after begin, or every is below 1.
 
   Example:
     >>> periodic(0, 50, 0.1, every=20)
@@ -223,20 +224,20 @@ def periodic(begin: int, end: int, density: Given, *, every: int = 100) -> Pruni
 
 
 def iterative(begin: int, every: int, density: float, *, fraction: float = 0.2) -> PruningSchedule:
-  r"""Removes a fraction of what is left each round, until the density: iterative pruning.
+  r"""Iterative pruning: removes a fraction of the remaining weights each round.
 
   .. math:: density_r = (1 - fraction)^r \text{ at } t = begin + (r - 1) every
 
-  with the last round to the density exactly.
+  and the last round prunes exactly to the density.
 
   Args:
     begin: the step of the first round, 0 or more.
-    every: steps from a round to the next, its retraining, 1 or more.
-    density: the active fraction of the last round, in (0, 1].
-    fraction: the share of what is left that each round removes, between 0 and 1.
+    every: the number of steps from one round to the next, for retraining, 1 or more.
+    density: the active fraction after the last round, in (0, 1].
+    fraction: the share of the remaining weights that each round removes, between 0 and 1.
 
   Raises:
-    ValueError: a value outside its range.
+    ValueError: if a value is outside its range.
 
   Example:
     >>> iterative(100, 50, 0.3, fraction=0.5)

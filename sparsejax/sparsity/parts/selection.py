@@ -1,6 +1,6 @@
-"""Selecting the largest of millions of scores, exactly, in a program that may be jitted or sharded.
+"""Exact selection of the largest of millions of scores, in programs that may be jitted or sharded.
 
-Nothing is sorted, flattened or gathered: scores are compared and counted where they lie.
+Nothing is sorted, flattened or gathered: scores are compared and counted in place.
 """
 
 from collections.abc import Callable
@@ -10,10 +10,10 @@ import jax.numpy as jnp
 
 
 def keep_largest(scores: jax.Array, count: jax.Array | int) -> jax.Array:
-  """Returns the mask of the `count` largest scores: exactly so many, the first of equals kept.
+  """Returns the mask of exactly the `count` largest scores; among equals the first are kept.
 
-  Sorting 23.5 million scores takes XLA 8 s on a CPU; finding the smallest score that stays, one bit
-  after the other, takes 32 counts and 0.3 s, and is as exact.
+  Sorting 23.5 million scores takes XLA 8 s on a CPU. Finding the smallest kept score bit by bit
+  takes 32 counts and 0.3 s, and is just as exact.
 
   Args:
     scores: any shape, fewer than 2^31 of them; compared as float32.
@@ -32,9 +32,9 @@ def keep_largest(scores: jax.Array, count: jax.Array | int) -> jax.Array:
 
 
 def keep_first(among: jax.Array, count: jax.Array | int) -> jax.Array:
-  """Returns the mask of the first `count` that are true, in the order of the memory.
+  """Returns the mask of the first `count` true entries, in memory order.
 
-  Whole slices along the first axis while they fit, then the same within the next slice.
+  Takes whole slices along the first axis while they fit, then recurs into the next slice.
 
   Example:
     >>> keep_first(jnp.array([False, True, True]), 1).tolist()
@@ -46,7 +46,7 @@ def keep_first(among: jax.Array, count: jax.Array | int) -> jax.Array:
   up_to = jnp.cumsum(each)
   if among.ndim == 1:
     return among & (up_to <= count)
-  whole = jnp.sum(up_to <= count, dtype=jnp.int32)  # so many slices stay as they are
+  whole = jnp.sum(up_to <= count, dtype=jnp.int32)  # the number of slices kept whole
   partial = jnp.minimum(whole, len(among) - 1)
   before = up_to[partial] - each[partial]
   inside = keep_first(jax.lax.dynamic_index_in_dim(among, partial, keepdims=False), count - before)
@@ -55,9 +55,9 @@ def keep_first(among: jax.Array, count: jax.Array | int) -> jax.Array:
 
 
 def count_true(mask: jax.Array, axes: tuple[int, ...] | None = None) -> jax.Array:
-  """Returns how many are true along the axes, all by default, as int32.
+  """Returns the number of true entries along the axes, all by default, as int32.
 
-  XLA on CPU writes out what it sums; where an axis is short it is summed in half as many bytes.
+  XLA on CPU materialises the operand of a sum; a short axis is summed in int16, half the bytes.
 
   Example:
     >>> int(count_true(jnp.array([[True, False], [True, True]])))
@@ -71,15 +71,15 @@ def count_true(mask: jax.Array, axes: tuple[int, ...] | None = None) -> jax.Arra
 
 
 def after(value: jax.Array, earlier: jax.Array | None) -> jax.Array:
-  """Returns `value` unchanged, but so that XLA computes `earlier` first.
+  """Returns `value` unchanged, but makes XLA compute `earlier` first.
 
-  XLA on CPU computes leaves side by side, and so holds the temporaries of all, unless one waits for
-  the other. It removes optimisation barriers, so a zero is added here that it can't prove to be
-  zero: the sign of a count, or whether a score is NaN.
+  XLA on CPU computes leaves concurrently and so holds the temporaries of all, unless one waits for
+  the other. It removes optimisation barriers, so this adds a zero that XLA cannot prove to be zero:
+  the sign of a count, or whether a score is NaN.
 
   Args:
     value: numbers, or random keys.
-    earlier: counts or a mask, none of them negative, or scores without NaN.
+    earlier: nonnegative counts, a mask, or scores without NaN.
   """
   if earlier is None or not earlier.size:
     return value
@@ -93,14 +93,14 @@ def after(value: jax.Array, earlier: jax.Array | None) -> jax.Array:
 
 
 def ordered_bits(scores: jax.Array) -> jax.Array:
-  """Unsigned integers in the order of the floats: -inf least, the two zeros equal, NaN most."""
+  """Returns uint32 in the order of the floats: -inf is least, both zeros are equal, NaN is most."""
   scores = scores.astype(jnp.float32)
   bits = jax.lax.bitcast_convert_type(jnp.where(scores == 0, 0.0, scores), jnp.uint32)
   return jnp.where((bits >> 31).astype(bool), ~bits, bits | jnp.uint32(1 << 31))
 
 
 def largest_threshold(holds: Callable[[jax.Array], jax.Array]) -> jax.Array:
-  """Returns the largest uint32 for which `holds`, true up to some threshold, is true; else 0."""
+  """Returns the largest uint32 for which `holds` is true, or 0; it must be true up to there."""
 
   def set_bit(i, least):
     trial = least | (jnp.uint32(1 << 31) >> jnp.uint32(i))

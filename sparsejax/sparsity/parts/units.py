@@ -1,4 +1,4 @@
-"""Units: what is pruned together, one leaf, a kernel with its biases, or an attention's heads."""
+"""Units of leaves ranked together: one leaf, a kernel with its biases, an attention's heads."""
 
 import collections
 import functools
@@ -22,7 +22,7 @@ LARGEST = 2**31 - 1
 
 
 class Leaf(NamedTuple):
-  """A leaf that is pruned: its path, its shape, and which axes are what."""
+  """A leaf that is pruned: its path, its shape and its layout."""
 
   path: str
   shape: tuple[int, ...]
@@ -34,18 +34,18 @@ class Leaf(NamedTuple):
 
   @property
   def outputs(self) -> tuple[int, ...]:
-    """How many there are; of stacked layers, their number first."""
+    """The number of outputs, after the number of layers if there are several."""
     layers, *_, outputs = self.layout.matrix_shape(self.shape)
     return (layers, outputs) if layers > 1 else (outputs,)
 
 
 class Unit(NamedTuple):
-  """Leaves that are ranked together: one leaf, but for heads and for filters with their biases.
+  """Leaves that are ranked together: one, except for heads and for filters with their biases.
 
   Attributes:
     paths: the leaves' paths.
-    shape: the leaf's, where it is ranked as it is.
-    groups: how their weights are grouped; None where each is its own group, in a single layer.
+    shape: the shape of a leaf whose single weights are ranked.
+    groups: the groups of their weights; None if each weight of a single layer is its own group.
   """
 
   paths: tuple[str, ...]
@@ -57,9 +57,9 @@ class Groups(NamedTuple):
   """The groups of leaves that are ranked together.
 
   Attributes:
-    leaves: the leaves, each of which stacks equally many layers.
-    granularity: what their groups are.
-    heads: how many groups a layer has where they are heads.
+    leaves: the leaves, which all stack the same number of layers.
+    granularity: the granularity, which defines the groups.
+    heads: the number of groups in a layer, if they are heads.
   """
 
   leaves: tuple[Leaf, ...]
@@ -67,10 +67,10 @@ class Groups(NamedTuple):
   heads: int | None = None
 
   def score(self, i: int, criterion: Criterion, param: jax.Array, given: Any) -> jax.Array:
-    """Returns what a criterion says of a leaf, of each of the layers that it stacks by itself.
+    """Returns the scores of a leaf, with each of its stacked layers scored separately.
 
     Args:
-      i: which of the leaves.
+      i: the index of the leaf.
       criterion: takes one layer and `given`.
       param: the leaf's values.
       given: the criterion's other arguments: the path, a random key, arrays of the leaf's shape.
@@ -88,12 +88,12 @@ class Groups(NamedTuple):
     return leaf.layout.restore(scores, 'stacked', leaf.shape)
 
   def view(self, leaf: Leaf, values: jax.Array) -> jax.Array:
-    """Returns a leaf's values as the granularity wants them, with the layers in front."""
+    """Returns the view of a leaf that the granularity works on, with the layers first."""
     view = leaf.layout.view(values, self.granularity.view)
     return view if self.heads is None else view.reshape(len(view), self.heads, -1)
 
   def pool(self, values: list[jax.Array]) -> jax.Array:
-    """Returns the sums over groups, (layers, *groups), of the values of each leaf."""
+    """Returns the sum over each group, of shape (layers, *groups), of all leaves' values."""
     pools = [
       jax.vmap(self.granularity.pool)(self.view(leaf, v))
       for leaf, v in zip(self.leaves, values, strict=True)
@@ -101,14 +101,14 @@ class Groups(NamedTuple):
     return functools.reduce(jnp.add, pools)
 
   def mean(self, values: list[jax.Array]) -> jax.Array:
-    """Returns the means, which compare groups of different sizes as sums don't."""
+    """Returns the mean over each group, by which groups of different sizes are comparable."""
     values = [v.astype(jnp.float32) for v in values]
     if self.single:
       return self.pool(values)
     return self.pool(values) / self.pool([jnp.ones_like(v) for v in values])
 
   def spread(self, groups: jax.Array) -> list[jax.Array]:
-    """Returns, for each leaf, what every weight's group has."""
+    """Returns, for each leaf, the value of every weight's group."""
     return [self._spread(leaf, groups) for leaf in self.leaves]
 
   def _spread(self, leaf: Leaf, groups: jax.Array) -> jax.Array:
@@ -119,17 +119,17 @@ class Groups(NamedTuple):
     return self.restore(leaf, spread(groups))
 
   def restore(self, leaf: Leaf, view: jax.Array) -> jax.Array:
-    """Returns a leaf's values from what `view` made of them."""
+    """Returns a leaf from its view."""
     return leaf.layout.restore(view, self.granularity.view, leaf.shape)
 
   @property
   def single(self) -> bool:
-    """Whether a group is a single weight, as it lies in its leaf."""
+    """Whether each group is a single weight, in its place in the leaf."""
     return self.granularity.view == 'stacked'
 
   @property
   def sizes(self) -> int | np.ndarray:
-    """How many weights each group has: a number where it is the same for all."""
+    """The number of weights in each group: one number if it is the same for all."""
     if self.single:
       return 1
     with jax.ensure_compile_time_eval():
@@ -138,10 +138,10 @@ class Groups(NamedTuple):
     return int(sizes.flat[0]) if sizes.size and (sizes == sizes.flat[0]).all() else sizes
 
   def layers(self, *, with_sizes: bool) -> list[Layer]:
-    """Returns each of the layers, for an allocation to plan by.
+    """Returns a description of each layer, for an allocation to plan by.
 
     Args:
-      with_sizes: whether the plan depends on how large groups are.
+      with_sizes: whether the plan depends on the sizes of groups.
     """
     first = self.leaves[0]
     shape = first.layout.matrix_shape(first.shape)[1:]
@@ -159,16 +159,16 @@ class Groups(NamedTuple):
     if (groups := math.prod(pooled.shape[1:])) > LARGEST:
       raise ValueError(
         f"'{self.leaves[0].path}' has {groups:,} groups in a layer, and must have {LARGEST:,} at "
-        'most: prune it by larger ones, or leave it out with exclude='
+        'most: choose larger groups, or leave it out with exclude='
       )
     return groups
 
 
 def units(params: Any, chosen: Any, granularity: Granularity, layouts: axes.Given) -> list[Unit]:
-  """Returns what is pruned of the chosen leaves, in the order of the tree.
+  """Returns the units of the chosen leaves, in the order of the tree.
 
   Raises:
-    ValueError: axes that nobody knows, or heads of which there are none.
+    ValueError: if the axes of a leaf are ambiguous, or there are no heads to prune.
   """
   named = tree.named_leaves(params)
   paths = [path for path, c in tree.named_leaves(chosen).items() if c]
@@ -191,7 +191,7 @@ def units(params: Any, chosen: Any, granularity: Granularity, layouts: axes.Give
 
 
 def _belongings(params, paths, granularity) -> dict[str, list[str]]:
-  """What goes with the filters of each of the kernels among these leaves, by path."""
+  """Returns {path of a kernel: the paths of the leaves pruned with its filters}."""
   if granularity.belongings is None:
     return {}
   kernels = tree.kernels(params)
@@ -200,28 +200,28 @@ def _belongings(params, paths, granularity) -> dict[str, list[str]]:
 
 
 def _checked(group: tuple[Leaf, ...]) -> tuple[Leaf, ...]:
-  """The group, if all its leaves have as many outputs, and stack as many layers, as the kernel."""
+  """Returns the leaves, or raises if one has other outputs or stacked layers than the kernel."""
   kernel, *others = group
   for leaf in others:
     if leaf.outputs != kernel.outputs:
       of_leaf, of_kernel = (' x '.join(map(str, one.outputs)) for one in (leaf, kernel))
       raise ValueError(
-        f"granularity filters: '{leaf.path}' has {of_leaf} channels and must have {of_kernel}, as "
-        f"'{kernel.path}' has filters"
+        f"granularity filters: '{leaf.path}' has {of_leaf} channels and must have {of_kernel}, the "
+        f"number of filters of '{kernel.path}'"
       )
   return group
 
 
-# What the arrays of a layer are called, which is in a module of its own then.
-OF_A_LAYER = re.compile(r'^(kernel|w|weight)$')
+# The names of arrays that are in a module of their own.
+ARRAY_NAMES = re.compile(r'^(kernel|w|weight)$')
 PROJECTION = re.compile(
-  rf'^(w[qkvo]|qkv(_proj)?|c_attn)$|{axes.PROJECTIONS.pattern}|{axes.TOGETHER.pattern}'
+  rf'^(w[qkvo]|qkv(_proj)?|c_attn)$|{axes.PROJECTIONS.pattern}|{axes.OUTPUT_PROJECTIONS.pattern}'
 )
 QUERY = re.compile(r'(^|_)(w?q|query)(_|$)')
 
 
 def _attentions(leaves, granularity) -> list[Groups]:
-  """The projections of each attention, as many as its heads have."""
+  """Returns the groups of each attention: its heads, over all of its projections."""
   modules = collections.defaultdict(list)
   without = collections.defaultdict(list)
   for leaf in leaves:
@@ -233,46 +233,46 @@ def _attentions(leaves, granularity) -> list[Groups]:
   if leaves and not modules:
     raise ValueError(
       f'granularity heads: no layout of {", ".join(leaf.path for leaf in leaves)} names heads; '
-      f'{SAY_WHERE}'
+      f'{HOW_TO_NAME_HEADS}'
     )
   for module, found in modules.items():
     _check_whole(module, found, without[module])
   return [_attention(module, found, granularity) for module, found in modules.items()]
 
 
-SAY_WHERE = (
+HOW_TO_NAME_HEADS = (
   "say where they are, as in layouts={'query': 'in head out'} or Layout('(head out) in', head=4), "
   'or read them off the network with layouts_of'
 )
 
 
 def _attention_of(path: str) -> tuple[str, str]:
-  """The module whose projections a leaf is one of, and what this projection is called there."""
+  """Returns the attention module of a projection, and the name of the projection in it."""
   module, name = tree.module_of(path), path.rpartition('/')[2]
-  if OF_A_LAYER.match(name):
+  if ARRAY_NAMES.match(name):
     return tree.module_of(module), module.rpartition('/')[2]
   return module, name
 
 
 def _check_whole(module: str, leaves: Sequence[Leaf], without: Sequence[str]) -> None:
-  """Refuses what is a part of an attention, or several of them."""
+  """Raises a ValueError if these are not the projections of exactly one attention."""
   paths = ', '.join(leaf.path for leaf in leaves)
   if without:
     raise ValueError(
-      f"granularity heads: of the attention in '{module}' {paths} name heads, and "
-      f'{", ".join(without)} must too, since heads go whole: {SAY_WHERE}'
+      f"granularity heads: in the attention '{module}' {paths} name heads, and "
+      f'{", ".join(without)} must too, since whole heads are removed: {HOW_TO_NAME_HEADS}'
     )
   sides = {f.side for leaf in leaves for f in leaf.layout.factors if f.role == 'head'}
   if sides == {'in'}:
     raise ValueError(
-      f"granularity heads: '{module}' has {paths}, which puts heads together, and must have the "
-      'projections that make them too: an attention is one module'
+      f"granularity heads: '{module}' has only the output projection {paths}, and must have the "
+      'projections to heads too: an attention is one module'
     )
   queries = [leaf.path for leaf in leaves if QUERY.search(_attention_of(leaf.path)[1])]
   if len(queries) > 1:
     raise ValueError(
-      f"granularity heads: '{module}' has the queries {', '.join(queries)} and must have those of "
-      'one attention: give each a module of its own'
+      f"granularity heads: '{module}' has the queries {', '.join(queries)} and must have one: "
+      'give each attention a module of its own'
     )
 
 
@@ -281,7 +281,7 @@ def _attention(module, leaves, granularity) -> Groups:
   fewest = min(heads.values())
   if any(n % fewest for n in heads.values()) or len({leaf.layers for leaf in leaves}) > 1:
     raise ValueError(
-      f"granularity heads: the projections of '{module}' must have the same heads, or multiples of "
-      f'the fewest, and stack as many layers: {heads}'
+      f"granularity heads: the projections of '{module}' must have the same number of heads, or "
+      f'multiples of the fewest, and stack the same number of layers: {heads}'
     )
   return Groups(tuple(leaves), granularity, fewest)

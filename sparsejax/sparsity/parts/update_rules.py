@@ -1,6 +1,6 @@
-"""Update rules: from the mask that was, the scores and the counts to the mask that will be.
+"""Update rules: how the old mask, the scores and the counts make the new mask.
 
-A rule is data: how weights come back, if they do. `renew` makes of it the new mask of one layer.
+A rule is data: whether and how removed weights regrow. `renew` computes the new mask of one layer.
 """
 
 from collections.abc import Callable
@@ -18,11 +18,11 @@ STARTS = ('random', 'criterion')
 
 
 class UpdateRule(NamedTuple):
-  """What happens when masks are renewed.
+  """How masks are renewed.
 
-  grow: the criterion by which what is gone comes back; None for masks that only shrink.
-  drop_fraction: step -> the share of what is to stay that is dropped for others to grow.
-  start: how a layer that is whole is first thinned, by the criterion or at random.
+  grow: the criterion by which removed groups regrow, or None for masks that only shrink.
+  drop_fraction: step -> the share of a layer's active groups that is dropped so that others grow.
+  start: how a whole layer is thinned first, by the 'criterion' or at 'random'.
   """
 
   grow: criteria.Criterion | None = None
@@ -31,7 +31,7 @@ class UpdateRule(NamedTuple):
 
 
 def nested() -> UpdateRule:
-  """Masks only shrink: what is gone stays gone.
+  """Masks only shrink: a removed weight stays removed.
 
   Example:
     >>> mask, scores = jnp.array([True, False, True]), jnp.array([1.0, 9.0, 2.0])
@@ -42,17 +42,17 @@ def nested() -> UpdateRule:
 
 
 def set_(drop_fraction: float = 0.3, *, start: str = 'random') -> UpdateRule:
-  """Sparse evolutionary training: drops the share that scores least, grows as many at random.
+  """Sparse evolutionary training: drops the lowest-scoring share and regrows as many at random.
 
-  The paper starts from a random mask, as `start` says; 'criterion' prunes the dense network by the
-  criterion instead, and then fits a schedule that falls.
+  The paper starts from a random mask, the default of `start`. With 'criterion', the dense network
+  is pruned by the criterion instead, which suits a schedule of decreasing densities.
 
   Args:
     drop_fraction: the share of a layer's active weights exchanged each time, in [0, 1].
     start: 'random' or 'criterion'.
 
   Raises:
-    ValueError: a share outside its range, or another start.
+    ValueError: if drop_fraction is outside its range, or start is unknown.
 
   Example:
     >>> float(set_(0.25).drop_fraction(step=100))
@@ -66,19 +66,19 @@ def set_(drop_fraction: float = 0.3, *, start: str = 'random') -> UpdateRule:
 
 
 def rigl(end: int, drop_fraction: float = 0.3, *, start: str = 'random') -> UpdateRule:
-  r"""The rigged lottery: drops the share that scores least, grows where the gradient is largest.
+  r"""The rigged lottery: drops the lowest-scoring share, regrows where the gradient is largest.
 
   .. math:: drop\_fraction_t = \frac{drop\_fraction}{2} (1 + \cos(\pi t / end))
 
   The gradient is the raw, dense one: the extra argument `grad`.
 
   Args:
-    end: the step at which nothing is exchanged any more, about 75 % of training.
+    end: the step from which nothing is exchanged, about 75 % of training.
     drop_fraction: the share of a layer's active weights exchanged at step 0, in [0, 1].
     start: 'random', as in the paper, or 'criterion'.
 
   Raises:
-    ValueError: an end below 1, a share outside its range, or another start.
+    ValueError: if end is below 1, drop_fraction is outside its range, or start is unknown.
 
   Example:
     >>> rule = rigl(end=100)
@@ -93,21 +93,21 @@ def rigl(end: int, drop_fraction: float = 0.3, *, start: str = 'random') -> Upda
 
 
 def granet(end: int, drop_fraction: float = 0.5) -> UpdateRule:
-  r"""Gradual pruning with regrowth: prunes to the density, then exchanges a share of what is left.
+  r"""Gradual pruning with regrowth: prunes to the density, then exchanges a share of the weights.
 
   .. math:: drop\_fraction_t = \frac{drop\_fraction}{2} (1 + \cos(\pi t / end))
 
-  The dense network is thinned by a schedule that falls, such as `cubic`. At each of its steps the
-  weights that score least go until the density is met, and of those that stay the share that scores
-  least is given for as many others where the gradient, the extra argument `grad`, is largest. It is
-  `rigl` that starts from the dense network, by the criterion.
+  The dense network is thinned by a schedule of decreasing densities, such as `cubic`. At each step
+  of it, the lowest-scoring weights are removed until the density is met. Then the lowest-scoring
+  share of the others is exchanged for as many weights where the gradient, the extra argument
+  `grad`, is largest. This is `rigl` that starts from the dense network, by the criterion.
 
   Args:
-    end: the step at which nothing is exchanged any more.
+    end: the step from which nothing is exchanged.
     drop_fraction: the share of a layer's active weights exchanged at step 0, in [0, 1].
 
   Raises:
-    ValueError: an end below 1, or a drop_fraction outside its range.
+    ValueError: if end is below 1, or drop_fraction is outside its range.
 
   Example:
     >>> mask, scores = jnp.ones(4, bool), jnp.array([4.0, 3.0, 2.0, 1.0])
@@ -148,13 +148,13 @@ def renew(
 
   Args:
     rule: the update rule.
-    mask: what is there now, one bool for each group.
-    scores: what each group is worth, float32, of the mask's shape.
-    count: how many are to stay, an integer.
-    select: finds the largest within the granularity's pattern.
-    grow_scores: what each group is worth that could come back, finite; for rules that grow.
-    start_scores: a random order; for rules that start at random.
-    step: the training step, which sets the share that is exchanged.
+    mask: the old mask, one bool for each group.
+    scores: the score of each group, float32, of the mask's shape.
+    count: the number of groups to keep, an integer.
+    select: selects the largest scores within the granularity's pattern.
+    grow_scores: the finite scores by which removed groups regrow; for rules that grow.
+    start_scores: scores in a random order; for rules that start at random.
+    step: the training step, which determines the share that is exchanged.
   """
   scores = jnp.where(mask, scores, -jnp.inf)
   if rule.grow is None:
@@ -165,7 +165,7 @@ def renew(
     jnp.int32
   )
   kept = mask & select(scores, count - exchanged)
-  # What was dropped just now may come back at once, and then has only been looked at.
+  # A group that was just dropped may regrow at once, and is then unchanged.
   grown = select(jnp.where(kept, jnp.inf, grow_scores), count)
   if rule.start == 'random':
     assert start_scores is not None

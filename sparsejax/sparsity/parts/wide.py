@@ -1,6 +1,6 @@
-"""Counts beyond what an integer of the device holds: two of its halves.
+"""Counts that exceed an integer of the device, as two halves.
 
-JAX has no 64-bit integers unless it is told to, and networks have more than 2^31 parameters.
+JAX has no 64-bit integers by default, and networks may have more than 2^31 parameters.
 """
 
 import functools
@@ -15,14 +15,14 @@ from sparsejax.sparsity.parts.selection import after, count_true, largest_thresh
 
 
 class Wide(NamedTuple):
-  """high * 2^h + low, with h half the bits of their unsigned type, and low below 2^h."""
+  """The number high * 2^h + low, where h is half the bits of their dtype and low is below 2^h."""
 
   high: jax.Array
   low: jax.Array
 
 
 def widen(count: jax.Array, dtype=jnp.uint32) -> Wide:
-  """Returns a count that is one integer as two halves.
+  """Returns an integer as two halves.
 
   Example:
     >>> wide = widen(jnp.uint32(70_000))
@@ -34,14 +34,14 @@ def widen(count: jax.Array, dtype=jnp.uint32) -> Wide:
 
 
 def of_words(words: jax.Array, dtype=jnp.uint32) -> Wide:
-  """Returns the number that `to_words` wrote down, as two halves."""
+  """Returns the number whose words `to_words` returned, as two halves."""
   half = _half(dtype)
   high, low = (word.astype(dtype) for word in words)
   return add(Wide(high << (half - 1), jnp.zeros_like(low)), widen(low, dtype))
 
 
 def to_words(count: int, bits: int = 31) -> list[int]:
-  """Returns a number of the host as two that fit into int32.
+  """Returns a Python integer as two words that fit into int32.
 
   Example:
     >>> to_words(7), to_words(2**31 + 7)
@@ -68,14 +68,14 @@ def total(counts: jax.Array, dtype=jnp.uint32) -> Wide:
 
 
 def before(counts: jax.Array, dtype=jnp.uint32) -> Wide:
-  """Returns, for each of a vector of counts, the sum of those before it."""
+  """Returns, for each entry of a vector of counts, the sum of those before it."""
   wide = widen(counts, dtype)
   high, low = (jnp.cumsum(half, dtype=dtype) - half for half in wide)
   return _carried(high, low)
 
 
 def at_least(a: Wide, b: Wide) -> jax.Array:
-  """Whether a >= b."""
+  """Returns whether a >= b."""
   return (a.high > b.high) | ((a.high == b.high) & (a.low >= b.low))
 
 
@@ -89,7 +89,7 @@ def minus(a: Wide, b: Wide) -> Wide:
 
 
 def at_most(a: Wide, limit: jax.Array) -> jax.Array:
-  """Returns min(a, limit), which is one integer of the limit's type."""
+  """Returns min(a, limit), as one integer of the limit's dtype."""
   small = (a.high << _half(a.low.dtype)) | a.low
   return jnp.where(at_least(a, widen(limit, a.low.dtype)), limit, small.astype(limit.dtype))
 
@@ -97,15 +97,15 @@ def at_most(a: Wide, limit: jax.Array) -> jax.Array:
 def ranked(
   keys: Sequence[jax.Array], to_keep: Wide, floor: int, dtype=jnp.uint32
 ) -> list[jax.Array]:
-  """Returns how many of each layer are among so many of all: the largest, of equals the first.
+  """Returns how many of the `to_keep` largest keys are in each layer; among equals, the first.
 
-  It is what `global_rank` counts, of more scores than an integer of the device counts.
+  This is the count of `global_rank`, for more scores than an integer of the device can count.
 
   Args:
     keys: unsigned integers to compare, an array (layers, *groups) for each leaf.
-    to_keep: how many in all.
-    floor: how many each layer keeps at least, or all, if it has fewer.
-    dtype: unsigned, in halves of which is counted.
+    to_keep: the number of groups to keep in all layers together.
+    floor: the least number that each layer keeps, or all if it has fewer.
+    dtype: the unsigned dtype whose halves are used for counting.
   """
 
   def kept_from(threshold, compare=jnp.greater_equal):

@@ -31,7 +31,7 @@ from sparsejax.sparsity.program.rules.nodes import INPUT, KERNEL, PARAM, Value, 
 
 
 def read(function: Callable[..., Any], params: Any, *examples: Any, dead: bool = True) -> Graph:
-  """Returns what a function of (params, *examples) does with its parameters.
+  """Returns the graph of how a function of (params, *examples) uses its parameters.
 
   Args:
     function: the function, which is traced and never run.

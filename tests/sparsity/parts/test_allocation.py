@@ -21,14 +21,14 @@ FRACTIONS = {0.05: 1_176_042, 0.01: 235_208, 0.005: 117_604, 0.001: 23_521}
 
 
 def sorted_reference(scores: np.ndarray, count: int) -> np.ndarray:
-  """The same by a stable sort, as one would write it without care for the time."""
+  """Returns the same counts by a stable sort, the obvious but slow way."""
   kept = np.zeros(scores.size, bool)
   kept[np.argsort(-scores, kind='stable')[:count]] = True
   return kept
 
 
 def layers_of(sizes):
-  """Vectors of these sizes, pruned by single weights."""
+  """Returns layers that are vectors of these sizes, pruned by single weights."""
   return tuple(Layer(str(i), (int(size),), int(size)) for i, size in enumerate(sizes))
 
 
@@ -46,7 +46,7 @@ def test_totals_of_a_network_of_23_million_are_exact(fraction, total):
 
 
 def test_every_target_of_a_long_schedule_is_exact():
-  """A product in float32 knows 23.5 million times a fraction to one or two units only."""
+  """A float32 product of 23.5 million and a fraction is exact to one or two units only."""
   sizes = [RESNET50 // 3, RESNET50 // 3, RESNET50 - 2 * (RESNET50 // 3)]
   wrong = 0
   for density in np.linspace(0.0012345, 1, 200):
@@ -95,7 +95,7 @@ def test_uniform_is_exact_within_its_bounds_and_close_to_the_fraction(sizes, den
   assert counts.sum() == max(round(density * sizes.sum()), lowest.sum())
   assert np.all((lowest <= counts) & (counts <= sizes))
   if floor == 0:
-    # One rate for all, within half a weight of each; it differs from the density by the rounding.
+    # One rate fits all counts within half a weight; it differs from the density by rounding.
     slack = 0.5 + len(sizes) * sizes / sizes.sum()
     assert np.all(np.abs(counts - density * sizes) <= slack + 1e-9)
 
@@ -113,7 +113,7 @@ def test_apportion_shares_by_weight_within_bounds():
   zeros, many = np.zeros(3, int), np.full(3, 99)
   weights = np.array([6.0, 3.0, 1.0])
   assert allocation.apportion(weights, 20, zeros, many).tolist() == [12, 6, 2]
-  # What a full layer can't take goes to the others, two to one still.
+  # The excess of a full layer goes to the others, still two to one.
   assert allocation.apportion(weights[[1, 0, 2]], 20, zeros, np.array([99, 8, 99])).tolist() == [
     9,
     8,
@@ -126,7 +126,7 @@ def test_apportion_shares_by_weight_within_bounds():
 
 
 def counted(rule, scores, row, floor, sizes=None):
-  """Counts of leaves that hold a layer each."""
+  """Returns the counts of leaves that hold one layer each."""
   sizes = sizes or [1] * len(scores)
   return [n[0] for n in rule.counts([score[None] for score in scores], row, floor, sizes)]
 
@@ -181,7 +181,7 @@ def test_global_rank_is_the_ranking_of_all_scores(seed, ties, density, floor):
     assert counts == [k.sum() for k in np.split(kept, np.cumsum([20, 7, 12]))]
 
 
-def test_absolute_threshold_keeps_what_lies_strictly_above():
+def test_absolute_threshold_keeps_scores_strictly_above_it():
   scores = [jnp.array([0.02, 0.03, 0.01]), jnp.array([0.0, 0.02]), jnp.array([0.5, 0.6])]
   assert counts_of(ABSOLUTE_THRESHOLD, scores, 0.02, 0) == [1, 0, 2]
   assert counts_of(ABSOLUTE_THRESHOLD, scores, 0.02, 1) == [1, 1, 2]
@@ -189,7 +189,7 @@ def test_absolute_threshold_keeps_what_lies_strictly_above():
 
 
 def test_a_threshold_may_be_any_number():
-  """Scores such as -log alpha are compared with negative ones; what is gone stays below."""
+  """Scores such as -log alpha need negative thresholds; removed weights stay below."""
   scores = [jnp.array([-2.0, -4.0, -jnp.inf])]
   assert counts_of(ABSOLUTE_THRESHOLD, scores, -3.0, 0) == [1]
 
@@ -241,7 +241,7 @@ RULES = {
 @pytest.mark.parametrize(
   'parts', [granularity.weight(), granularity.filters(), granularity.blocks(2, 2)]
 )
-def test_leaves_without_a_weight_are_as_good_as_not_there(rule, parts):
+def test_empty_leaves_change_nothing(rule, parts):
   rng = np.random.default_rng(0)
   params = {name: jnp.asarray(rng.normal(size=s), jnp.float32) for name, s in EMPTY.items()}
 
@@ -259,7 +259,7 @@ def test_leaves_without_a_weight_are_as_good_as_not_there(rule, parts):
 
 @pytest.mark.parametrize('rule', [allocation.global_rank, allocation.uniform, allocation.erk])
 @pytest.mark.parametrize('parts', [None, granularity.filters()])
-def test_prune_to_leaves_what_has_no_weight_alone(rule, parts):
+def test_prune_to_leaves_empty_leaves_unchanged(rule, parts):
   params = {'a': jnp.arange(1.0, 21.0).reshape(4, 5), 'none': jnp.ones((0, 4))}
   pruned = sparsejax.prune_to(params, sparsity=0.6, allocation=rule, granularity=parts)
   assert int(jnp.sum(pruned['a'] != 0)) == 8
@@ -283,7 +283,7 @@ def network_costs(shapes, positions=None):
 
 
 def test_costs_take_layouts_as_prune_does():
-  """One without inputs is no kernel."""
+  """A leaf without inputs is no kernel."""
   params = {'w': jnp.ones((3, 4)), 'alpha': jnp.ones((3, 4))}
   for layouts in ({'alpha': 'stack out'}, {'alpha': layout.Layout('stack out')}):
     assert weight_costs(params, layouts) == ({'alpha': 0, 'w': 1}, 12)
@@ -302,7 +302,7 @@ def layers_by_filter(*names):
 @pytest.mark.parametrize('positions', [None, POSITIONS])
 @pytest.mark.parametrize('density', [0.9, 0.6])
 def test_a_share_of_the_whole_networks_cost_is_used_up_and_not_exceeded(rule, positions, density):
-  """Filters of different sizes, and the head not pruned but paid for."""
+  """Filters have different sizes, and the head costs but is not pruned."""
   costs = network_costs(SHAPES, positions)
   layers = layers_by_filter('conv', 'wide')
   rng = np.random.default_rng(0)
@@ -322,7 +322,7 @@ def test_a_share_of_the_whole_networks_cost_is_used_up_and_not_exceeded(rule, po
   assert min(counts) >= 1
 
 
-def test_what_the_other_layers_cost_alone_is_no_target():
+def test_a_target_below_the_cost_of_other_layers_is_refused():
   costs = network_costs(SHAPES)
   with pytest.raises(ValueError, match=r'must be more than 0\.4789, .* not pruned \(head/kernel\)'):
     allocation.uniform(costs).plan(layers_by_filter('conv', 'wide'), 0.4, 1)
@@ -340,7 +340,7 @@ def by_path(**shapes):
   return {name: jnp.arange(1.0, 1 + np.prod(s)).reshape(s) for name, s in shapes.items()}
 
 
-def test_by_layer_the_first_pattern_counts_and_the_rest_stays_whole():
+def test_by_layer_uses_the_first_match_and_keeps_other_layers_whole():
   params = by_path(conv_a=(4, 5), conv_b=(4, 5), fc=(4, 5))
   tx = sparsejax.prune(sparsejax.cubic(0, 2, {'b$': 0.25, '^conv': 0.5}, every=1))
   state = tx.init(params)

@@ -1,4 +1,4 @@
-"""Criteria: scores of which the largest stay, in float32 whatever the parameters are."""
+"""Criteria: scores whose largest are kept, in float32 for any dtype of parameters."""
 
 import functools
 
@@ -31,7 +31,7 @@ def test_saliency_is_the_absolute_value_of_weight_times_gradient():
   np.testing.assert_array_equal(criteria.saliency(PARAM, grad=GRAD), [0.5, 2.0, 0.0])
 
 
-def test_saliency_estimates_what_removing_a_weight_changes():
+def test_saliency_estimates_the_change_of_loss_from_removing_a_weight():
   """The first-order term of the loss: exact for a loss that is linear in the weight."""
 
   def loss(w):
@@ -64,7 +64,7 @@ def test_fisher_by_hand():
 
 
 def test_fisher_sees_gradients_of_examples_that_cancel():
-  """At the first weight they do: by |p g| it is worth nothing, by Fisher more than the second."""
+  """They cancel at the first weight: |p g| scores it 0, Fisher above the second."""
   param = jnp.array([1.0, 1.0])
   of_examples = jnp.array([[1.0, 0.5], [-1.0, 0.5]])
   by_gradient = criteria.saliency(param, grad=of_examples.mean(0))
@@ -74,7 +74,7 @@ def test_fisher_sees_gradients_of_examples_that_cancel():
 
 
 def test_fisher_is_the_change_of_a_log_likelihood_at_its_optimum():
-  """Of a Gaussian's mean the Fisher information is the curvature: exact on average."""
+  """For the mean of a Gaussian, the Fisher information is the curvature: exact on average."""
   rng = np.random.default_rng(0)
   x = rng.normal(2.0, 1.0, 10_000)
   mean = x.mean()
@@ -123,7 +123,7 @@ def test_lamp_has_one_1_in_a_layer_of_one_size_and_ranks_within_it_as_magnitude(
   )
 
 
-def test_lamp_gives_zeros_nothing_and_they_take_nothing_from_the_others():
+def test_lamp_scores_zeros_0_and_they_do_not_affect_others():
   assert criteria.lamp(jnp.zeros((2, 3))).tolist() == [[0.0] * 3] * 2
   scores = criteria.lamp(jnp.array([0.0, 1.0, 0.0, -2.0]))
   np.testing.assert_allclose(scores, [0.0, 0.2, 0.0, 1.0], rtol=1e-6)
@@ -135,7 +135,7 @@ def test_lamp_does_not_depend_on_a_layer_s_scale():
     np.testing.assert_allclose(criteria.lamp(scale * param), criteria.lamp(param), rtol=1e-4)
 
 
-# Of all
+# All criteria
 
 
 @pytest.mark.parametrize('dtype', [jnp.float32, jnp.bfloat16])
@@ -164,11 +164,11 @@ def test_a_product_of_bfloat16_is_taken_in_float32():
     ('gradient_magnitude', ('grad',)),
   ],
 )
-def test_what_a_criterion_needs_is_what_it_names_without_a_default(name, needed):
+def test_a_criterion_needs_its_keywords_without_a_default(name, needed):
   assert criteria.needs(ALL[name]) == needed
 
 
-def test_a_criterion_made_of_another_needs_what_it_needs():
+def test_a_criterion_that_wraps_another_needs_the_same():
   def power(param, *, grad, mean_squared_grad, key=None, exponent=1.0):
     return criteria.saliency(param, grad=grad, key=key) ** exponent
 
@@ -183,7 +183,7 @@ def test_a_criterion_made_of_another_needs_what_it_needs():
 
 
 def test_a_criterion_may_know_the_path():
-  """Of two kernels with equal weights the one that the criterion favours keeps all of them."""
+  """Of two kernels with equal weights, the one that the criterion favours keeps all."""
   seen = []
 
   def favouring(param, *, path, key):
@@ -210,7 +210,7 @@ def test_layers_in_a_stack_have_the_path_of_their_leaf():
   assert seen == [('w', (2, 4))]
 
 
-def test_what_is_called_path_and_comes_first_is_the_parameter():
+def test_a_first_argument_named_path_is_the_parameter():
   with_path = functools.partial(lambda param, *, path, power: param, power=2)
   assert criteria.takes(with_path) == ('path',)
   assert criteria.takes(lambda path: path) == ()

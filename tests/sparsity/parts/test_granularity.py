@@ -1,4 +1,4 @@
-"""Granularity: sums over groups and back, by hand; N:M against a sort; all of any leaf's shape."""
+"""Granularity: pooling and spreading by hand, N:M against a sort, for leaves of any shape."""
 
 import jax
 import jax.numpy as jnp
@@ -86,13 +86,13 @@ def test_pool_sums_the_weights_of_each_group(groups, values, sums):
     (blocks(), [[5]], (), 5),
   ],
 )
-def test_spread_gives_every_weight_what_its_group_has(groups, of, shape, spread):
+def test_spread_gives_every_weight_the_value_of_its_group(groups, of, shape, spread):
   assert groups.spread(jnp.array(of), shape).tolist() == spread
 
 
 @pytest.mark.parametrize('shape', SHAPES)
 @pytest.mark.parametrize('name', GRANULARITIES)
-def test_groups_share_the_weights_out_and_what_is_spread_pools_to_itself(name, shape):
+def test_groups_partition_the_weights_and_pool_inverts_spread(name, shape):
   groups = GRANULARITIES[name]
   sizes = groups.pool(jnp.ones(shape))
   assert int(sizes.sum()) == np.prod(shape, dtype=int)
@@ -125,11 +125,11 @@ def test_the_mean_does_not_favour_the_larger_of_two_groups():
     (n_m(2, 4), (3, 3, 4, 6), 216),
   ],
 )
-def test_how_many_groups_there_are(groups, shape, count):
+def test_the_number_of_groups(groups, shape, count):
   assert groups.groups(shape) == count
 
 
-def test_what_is_no_pattern_keeps_the_largest():
+def test_granularities_without_a_pattern_keep_the_largest():
   for groups in (weight(), filters(), input_channels(), blocks()):
     assert groups.select(VECTOR, 2).tolist() == [True, False, True]
 
@@ -148,19 +148,19 @@ def test_groups_run_along_the_inputs_of_each_output():
   assert n_m(1, 2).select(scores, 2).tolist() == [[False, True], [True, False]]
 
 
-def test_the_channels_of_a_convolution_are_next_to_each_other():
+def test_the_channels_of_a_convolution_are_adjacent():
   # (0, 0, c) is one group of two and (0, 1, c) the other; across the width 3 and 4 would stay.
   scores = jnp.array([1.0, 2.0, 3.0, 4.0]).reshape(1, 2, 2, 1)
   assert n_m(1, 2).select(scores, 2).ravel().tolist() == [False, True, False, True]
 
 
-def test_an_odd_one_goes_where_the_next_score_is_highest():
+def test_a_remainder_goes_to_the_group_with_the_highest_next_score():
   column = jnp.array([[1.0], [4.0], [3.0], [9.0]])
   assert n_m(1, 2).select(column, 3).ravel().tolist() == [False, True, True, True]
 
 
-def test_what_is_gone_holds_no_place_of_its_group():
-  """The first group is gone: all that stays comes out of the second, to the exact number."""
+def test_removed_weights_hold_no_place_in_their_group():
+  """The first group is removed: the exact number is kept from the second."""
   gone = jnp.array([[-jnp.inf], [-jnp.inf], [1.0], [2.0]])
   select = jax.jit(n_m(1, 2).select)
   assert select(gone, 1).ravel().tolist() == [False, False, False, True]
@@ -178,7 +178,7 @@ def test_a_layer_of_ten_classes():
 
 
 def by_sorting(scores, count, m):
-  """N:M as one would write it without care for the time: all firsts of their groups, then ..."""
+  """Returns the N:M mask the obvious but slow way: the best of each group, then the second, ..."""
   columns = scores.reshape(-1, scores.shape[-1] if scores.ndim > 1 else 1)
   places = np.zeros(columns.shape, int)
   for start in range(0, len(columns), m):
@@ -216,7 +216,7 @@ def test_any_count_is_met_exactly_and_in_every_group_equally(shape, m):
 # Multiples
 
 
-def test_a_count_is_rounded_down_to_a_multiple_but_to_one_of_them_at_least():
+def test_a_count_is_rounded_down_to_a_multiple_but_to_at_least_one():
   select = jax.jit(in_multiples(4).select)
   scores = jnp.arange(10.0)
   counts = [int(select(scores, count).sum()) for count in range(11)]
@@ -248,7 +248,7 @@ def test_filters_are_left_in_multiples_and_the_target_is_met_from_below(sparsity
 
 
 def test_masks_stay_nested_in_multiples():
-  """However gradually, and where filters are given for others."""
+  """Even when pruned gradually, and when filters are exchanged for others."""
   for rule in (update_rules.nested(), update_rules.set_(0.5, start='criterion')):
     params = convolutions()
     tx = prune(
@@ -274,11 +274,11 @@ def test_other_groups_come_in_multiples_too():
   assert in_multiples(2, heads()).view == 'by_head'
 
 
-# Filters with what belongs to them
+# Filters with their biases and normalisations
 
 
 def residual_free():
-  """Two convolutions, each with a bias and a BatchNorm, and a classifier."""
+  """Returns two convolutions, each with a bias and a BatchNorm, and a classifier."""
   rng = np.random.default_rng(0)
 
   def conv(*shape):
@@ -301,7 +301,7 @@ def channels(layer):
   return {name: np.asarray(leaf != 0).any(tuple(range(leaf.ndim - 1))) for name, leaf in layer}
 
 
-def test_a_filter_that_goes_takes_its_bias_its_scale_and_its_shift_along():
+def test_a_removed_filter_takes_its_bias_scale_and_shift_with_it():
   params = residual_free()
   pruned, masks = prune_to(
     params,
@@ -333,14 +333,14 @@ def test_the_bias_alone_and_only_where_it_is_asked_for():
   assert all(bool(jnp.all(without[name]['bias'] != 0)) for name in ('conv1', 'conv2', 'head'))
 
 
-def test_the_score_is_the_mean_over_all_that_goes():
-  """By the kernel alone the second filter would go; its bias is large."""
+def test_the_score_is_the_mean_over_all_leaves_of_a_filter():
+  """By the kernel alone the second filter would be removed, but its bias is large."""
   params = {'fc': {'kernel': jnp.array([[2.0, 1.0]]), 'bias': jnp.array([0.0, 9.0])}}
   pruned = prune_to(params, sparsity=0.5, granularity=filters(bias=True))
   assert pruned['fc']['kernel'].tolist() == [[0.0, 1.0]]
 
 
-def test_a_channel_that_is_gone_stays_gone_in_training_and_goes_in_multiples():
+def test_a_removed_channel_stays_removed_in_training_and_in_multiples():
   params = residual_free()
   tx = prune(
     cubic(0, 2, 0.5, every=1),
@@ -361,7 +361,7 @@ def test_a_channel_that_is_gone_stays_gone_in_training_and_goes_in_multiples():
 
 
 @pytest.mark.parametrize('name', ['equinox', 'stacked'])
-def test_outputs_may_lie_anywhere(name):
+def test_outputs_may_be_on_any_axis(name):
   if name == 'equinox':
     told = {'weight': 'out in position position', 'bias': 'out position position'}
     weight = jnp.arange(1.0, 25.0).reshape(4, 6, 1, 1)
@@ -380,22 +380,25 @@ def test_outputs_may_lie_anywhere(name):
 @pytest.mark.parametrize(
   ('norms', 'message'),
   [
-    ({'conv9': 'norm1'}, "norms: 'conv9' is the module of no kernel that is pruned: did you mean"),
+    (
+      {'conv9': 'norm1'},
+      "norms: 'conv9' must match the module of a kernel that is pruned: did you mean",
+    ),
     (
       {'conv1': 'nrm1'},
-      "norms: 'conv1' has 'nrm1', which holds no parameter: did you mean",
+      "norms: 'nrm1', that of 'conv1', must hold a parameter: did you mean",
     ),
     (
       {'conv.': 'norm1'},
-      "norms: 'norm1/bias' is of 'conv1/kernel' and of 'conv2/kernel'",
+      "norms: 'norm1/bias' belongs to 'conv1/kernel' and 'conv2/kernel'",
     ),
     (
       {'conv1': 'norm2'},
-      "granularity filters: 'norm2/bias' has 6 channels and must have 8, as 'conv1/kernel' has",
+      "granularity filters: 'norm2/bias' has 6 channels and must have 8, the number of filters of",
     ),
   ],
 )
-def test_normalisations_that_are_not_there_are_refused(norms, message):
+def test_missing_normalisations_are_refused(norms, message):
   with pytest.raises(ValueError) as error:
     prune_to(residual_free(), sparsity=0.5, granularity=filters(norms=norms))
   assert str(error.value).startswith(message)
@@ -417,8 +420,11 @@ def test_the_group_lasso_is_of_one_leaf():
     (lambda: blocks(4, -1), 'blocks of 4x-1: both must be 1 or more'),
     (lambda: blocks(2.5, 4), 'blocks: inputs=2.5 must be an integer'),
     (lambda: blocks(4, None), 'blocks: outputs=None must be an integer'),
-    (lambda: filters(norms='bn'), "norms='bn' must be a dict of modules, as {'conv1': 'norm1'}"),
-    (lambda: filters(norms={'a': 1}), "norms={'a': 1} must name modules by strings"),
+    (
+      lambda: filters(norms='bn'),
+      "norms='bn' must be a dict of modules, such as {'conv1': 'norm1'}",
+    ),
+    (lambda: filters(norms={'a': 1}), "norms={'a': 1} must have strings, the paths of modules"),
     (lambda: in_multiples(2.5), 'in_multiples: number=2.5 must be an integer'),
     (lambda: in_multiples(0), 'in_multiples: number=0 must be 1 or more'),
     (

@@ -1,4 +1,4 @@
-"""Whole heads: query, key, value and what puts them together, all or nothing."""
+"""Whole heads: query, key, value and output projections are pruned together."""
 
 import jax
 import jax.numpy as jnp
@@ -24,7 +24,7 @@ def attention():
   return params
 
 
-def test_the_weakest_heads_go_from_all_four_projections():
+def test_the_weakest_heads_are_removed_from_all_four_projections():
   params = {'attention': attention(), 'mlp': {'kernel': jnp.ones((16, 8))}}
   chain = sparsejax.prune(sparsejax.one_shot(0, 0.5), granularity=granularity.heads())
   masks = chain.update(params, chain.init(params), params)[1].masks
@@ -38,7 +38,7 @@ def test_the_weakest_heads_go_from_all_four_projections():
 
 
 def test_a_head_of_keys_takes_its_queries_with_it():
-  """Two heads of keys for four of queries: the sums of the first two and of the last two count."""
+  """Two heads of keys serve four of queries: the first two and the last two are ranked together."""
   rng = np.random.default_rng(0)
   params = {
     'q': {'w': jnp.asarray(rng.normal(size=(6, 4, 3))) * jnp.array([1, 1, 5, 0.1])[None, :, None]},
@@ -71,7 +71,7 @@ def masks_of(params, layouts, **options):
 
 
 def test_layers_of_a_plain_dict_have_heads_of_their_own():
-  """Strongest heads last in the first layer, first in the second."""
+  """The strongest heads are the last in the first layer, and the first in the second."""
   strengths = {'layer0': jnp.arange(1.0, 5.0), 'layer1': jnp.arange(4.0, 0.0, -1.0)}
   params = {
     layer: {name: jnp.ones((8, 4, 2)) * by_head[None, :, None] for name in ('wq', 'wk', 'wv')}
@@ -94,7 +94,7 @@ def test_layers_of_a_plain_dict_have_heads_of_their_own():
     (
       {'attn': {'q': {'w': (6, 4, 3)}, 'k': {'w': (6, 12)}, 'v': {'w': (6, 4, 3)}}},
       {'attn/[qv]/': 'in head out'},
-      "attention in 'attn' attn/q/w, attn/v/w name heads, and attn/k/w must too",
+      "attention 'attn' attn/q/w, attn/v/w name heads, and attn/k/w must too",
     ),
     (
       {
@@ -102,12 +102,12 @@ def test_layers_of_a_plain_dict_have_heads_of_their_own():
         'output': {'dense': {'kernel': (4, 3, 6)}},
       },
       {'self': 'in head out', 'output': 'head in out'},
-      "'output' has output/dense/kernel, which puts heads together, and must have the projections",
+      "'output' has only the output projection output/dense/kernel, and must have the projections",
     ),
     (
       {f'layer{i}_{name}': {'w': (6, 4, 3)} for i in range(2) for name in ('query', 'key')},
       {'': 'in head out'},
-      'queries layer0_query/w, layer1_query/w and must have those of one attention',
+      'queries layer0_query/w, layer1_query/w and must have one: give each attention',
     ),
   ],
 )
@@ -122,5 +122,7 @@ def test_heads_that_do_not_divide_are_refused():
   chain = sparsejax.prune(
     sparsejax.one_shot(0, 0.5), granularity=granularity.heads(), layouts={'': 'in head out'}
   )
-  with pytest.raises(ValueError, match='must have the same heads, or multiples of the fewest'):
+  with pytest.raises(
+    ValueError, match='must have the same number of heads, or multiples of the fewest'
+  ):
     chain.init(params)

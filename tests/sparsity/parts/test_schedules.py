@@ -15,7 +15,7 @@ def test_one_shot_is_one_row():
 
 
 def test_cubic_by_hand():
-  """At a quarter, a half, three quarters and the end of the way: 1 - s = 0.2 + 0.8 left^3."""
+  """At a quarter, a half, three quarters and the end, the density is 0.2 + 0.8 left^3."""
   schedule = schedules.cubic(100, 500, 0.2, every=100)
   assert schedule.steps == (200, 300, 400, 500)
   wanted = [0.2 + 0.8 * 27 / 64, 0.2 + 0.8 / 8, 0.2 + 0.8 / 64, 0.2]
@@ -64,7 +64,7 @@ def test_rounds_by_hand():
   assert schedule.densities == (pytest.approx(0.8), pytest.approx(0.64), pytest.approx(0.512), 0.5)
 
 
-def test_rounds_that_meet_the_target_by_themselves_are_as_many_as_that():
+def test_rounds_that_meet_the_target_exactly_need_no_extra_round():
   for count in (1, 2, 3, 10, 30):
     for share in (0.2, 0.5, 0.1, 1 / 3):
       assert len(schedules.iterative(0, 1, (1 - share) ** count, fraction=share).steps) == count
@@ -89,11 +89,11 @@ def test_rounds_remove_the_share_each_and_end_exactly_on_the_target(begin, every
   left = (1.0, *densities)
   for before, after in itertools.pairwise(left[:-1]):
     assert after == pytest.approx((1 - share) * before)
-  # The last round is no larger than the others, and takes something.
+  # The last round is no larger than the others, and removes something.
   assert left[-2] * (1 - share) * (1 - 1e-8) <= left[-1] <= left[-2]
 
 
-def test_what_the_index_offers_is_this():
+def test_the_public_index_has_these_schedules():
   assert sparsejax.periodic is schedules.periodic
   assert sparsejax.iterative is schedules.iterative
   assert sparsejax.cubic is schedules.cubic
@@ -130,12 +130,12 @@ def test_what_the_index_offers_is_this():
       lambda: schedules.PruningSchedule((1, 2), (0.5,)),
       '2 steps and 1 dens',
     ),
-    (lambda: schedules.PruningSchedule((2, 1), (0.5, 0.4)), 'rising'),
-    (lambda: schedules.PruningSchedule((2, 2), (0.5, 0.4)), 'rising'),
+    (lambda: schedules.PruningSchedule((2, 1), (0.5, 0.4)), 'must increase'),
+    (lambda: schedules.PruningSchedule((2, 2), (0.5, 0.4)), 'must increase'),
     (lambda: schedules.PruningSchedule((2.5,), (0.5,)), 'whole numbers'),
   ],
 )
-def test_a_table_that_makes_no_sense_is_refused(make, message):
+def test_an_invalid_table_is_refused(make, message):
   with pytest.raises(ValueError, match=message):
     make()
 
@@ -160,10 +160,10 @@ def test_each_layer_follows_the_cubic_to_its_own_density():
     ({'a': 1.5}, r"^one_shot: density=\{'a': 1\.5\} must be a density from 0 to 1$"),
     ({'a': None}, r"^one_shot: density=\{'a': None\} must be a density from 0 to 1$"),
     ({'[': 0.5}, r"^one_shot: density='\[': no regular expression: "),
-    ({3: 0.5}, r'^one_shot: density=\{3: 0\.5\} must have an expression over paths'),
+    ({3: 0.5}, r'^one_shot: density=\{3: 0\.5\} must have expressions over paths as keys'),
   ],
 )
-def test_a_mapping_of_no_densities_is_refused(density, message):
+def test_an_invalid_mapping_is_refused(density, message):
   with pytest.raises(ValueError, match=message):
     schedules.one_shot(0, density)
 

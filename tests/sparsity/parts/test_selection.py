@@ -15,7 +15,7 @@ keep_largest = jax.jit(selection.keep_largest)
 
 
 def sorted_reference(scores: np.ndarray, count: int) -> np.ndarray:
-  """The same by a stable sort, as one would write it without care for the time."""
+  """Returns the same mask by a stable sort, the obvious but slow way."""
   kept = np.zeros(scores.size, bool)
   kept[np.argsort(-scores, kind='stable')[:count]] = True
   return kept
@@ -53,7 +53,7 @@ def test_keep_largest_among_many_equals(count):
   np.testing.assert_array_equal(kept, sorted_reference(scores, count))
 
 
-def test_keep_largest_tells_neighbouring_floats_apart():
+def test_keep_largest_distinguishes_neighbouring_floats():
   one = np.float32(1)
   scores = np.array([one, np.nextafter(one, np.float32(2)), np.nextafter(one, np.float32(0))])
   assert keep_largest(scores, 1).tolist() == [False, True, False]
@@ -65,5 +65,5 @@ def test_keep_largest_takes_bfloat16():
   assert keep_largest(scores, 2).tolist() == [False, False, True, True]
 
 
-def test_a_score_that_is_no_number_stays_to_be_seen():
+def test_nan_scores_are_kept_and_so_remain_visible():
   assert keep_largest(jnp.array([1.0, jnp.nan, jnp.inf]), 1).tolist() == [False, True, False]

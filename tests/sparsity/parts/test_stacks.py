@@ -1,4 +1,4 @@
-"""A leaf that stacks layers is pruned as these layers apart, by every part of the method."""
+"""A leaf that stacks layers is pruned like separate layers, by every part of a method."""
 
 import functools
 
@@ -17,7 +17,7 @@ SCALES = jnp.array([1.0, 30.0, 3.0, 0.1, 10.0])
 
 
 def stacked(axis):
-  """Five dense layers and five convolutions, in two leaves, and the same in ten."""
+  """Returns five dense layers and five convolutions in two leaves, and the same in ten."""
   rng = np.random.default_rng(0)
   shapes = {'dense': (8, 12), 'conv': (3, 3, 4, 6)}
   apart = {
@@ -54,7 +54,7 @@ ALLOCATIONS = (allocation.global_rank, allocation.uniform, allocation.erk)
 @pytest.mark.parametrize('axis', [0, 1])
 @pytest.mark.parametrize('rule', ALLOCATIONS)
 @pytest.mark.parametrize('name', GRANULARITIES)
-def test_masks_are_those_of_the_layers_apart(name, rule, axis):
+def test_masks_are_those_of_separate_layers(name, rule, axis):
   if name == 'n_of_m' and rule is allocation.global_rank:
     rule = allocation.uniform
   together, apart = stacked(axis)
@@ -70,7 +70,7 @@ def test_masks_are_those_of_the_layers_apart(name, rule, axis):
 
 
 def test_a_criterion_looks_at_one_layer_at_a_time():
-  """LAMP divides by what is left of its layer."""
+  """LAMP divides by a sum over one layer."""
   together, apart = stacked(0)
   prune = functools.partial(sparsejax.prune_to, sparsity=0.8, criterion=criteria.lamp)
   one, many = prune(together, layouts=layouts(0)), prune(apart)
@@ -86,8 +86,8 @@ def test_random_scores_differ_from_layer_to_layer():
   assert bool((mask[0] != mask[1]).any())
 
 
-def test_what_has_no_inputs_as_its_layout_says_is_no_kernel():
-  """Scales of stacked layers, whose name tells nothing; asked for, they are pruned."""
+def test_a_leaf_whose_layout_has_no_inputs_is_no_kernel():
+  """Such as scales of stacked layers with any name; they are pruned on request."""
   params = {'w': jnp.arange(1.0, 49.0).reshape(3, 4, 4), 'alpha': jnp.full((3, 4), 0.1)}
   told = {'w': 'stack in out', 'alpha': 'stack out'}
   pruned = sparsejax.prune_to(params, sparsity=0.5, layouts=told)
@@ -99,7 +99,7 @@ def test_what_has_no_inputs_as_its_layout_says_is_no_kernel():
   assert chain.init(params).masks['alpha'].shape == (3, 4)
 
 
-def test_a_floor_is_each_layers():
+def test_a_floor_applies_to_each_layer():
   together, _ = stacked(0)
   left = sparsejax.prune_to(together, sparsity=0.95, floor=4, layouts=layouts(0))['dense']['kernel']
   assert int((left != 0).sum((1, 2)).min()) == 4

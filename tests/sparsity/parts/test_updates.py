@@ -1,4 +1,4 @@
-"""Update rules: the mask that was, the scores and the count make the mask that will be."""
+"""Update rules: the new mask from the old mask, the scores and the count."""
 
 import functools
 
@@ -18,18 +18,18 @@ def nested(mask, scores, count):
   return update_rules.renew(update_rules.nested(), mask, scores, count)
 
 
-def test_nested_keeps_the_best_of_those_still_there():
+def test_nested_keeps_the_best_of_the_active():
   mask, scores = jnp.array([True, False, True]), jnp.array([1.0, 9.0, 2.0])
   assert nested(mask, scores, 1).tolist() == [False, False, True]
   assert nested(mask, scores, 2).tolist() == [True, False, True]
 
 
-def test_nested_lets_nothing_come_back_however_many_it_may_keep():
+def test_nested_regrows_nothing_whatever_the_count():
   mask, scores = jnp.array([True, False, True]), jnp.array([0.0, 9.0, 0.0])
   assert nested(mask, scores, 3).tolist() == [True, False, True]
 
 
-def test_nested_keeps_living_zeros_before_anything_that_is_gone():
+def test_nested_prefers_active_zeros_to_removed_weights():
   mask, scores = jnp.array([[False, True], [True, False]]), jnp.zeros((2, 2))
   assert nested(mask, scores, 1).tolist() == [[False, True], [False, False]]
 
@@ -57,9 +57,9 @@ RULES = {
   'rigl': update_rules.rigl(100, 0.5),
   'granet': update_rules.granet(100),
 }
-SIZE, COUNT = 12, 6  # and three of the six exchanged at step 0
-MASK = np.arange(SIZE) < COUNT  # the first half is there
-SCORES = np.array([5, 2, 6, 1, 4, 3, 9, 9, 9, 9, 9, 9], np.float32)  # what is gone has none
+SIZE, COUNT = 12, 6  # three of the six are exchanged at step 0
+MASK = np.arange(SIZE) < COUNT  # the first half is active
+SCORES = np.array([5, 2, 6, 1, 4, 3, 9, 9, 9, 9, 9, 9], np.float32)  # removed ones do not count
 
 
 @functools.partial(jax.jit, static_argnames=('name', 'm'))
@@ -80,30 +80,30 @@ def places(mask):
   return np.flatnonzero(mask).tolist()
 
 
-def test_the_share_of_rigl_falls_as_half_a_cosine_and_is_nothing_from_its_end_on():
+def test_the_share_of_rigl_falls_like_half_a_cosine_to_zero_at_its_end():
   share = update_rules.rigl(end=200, drop_fraction=0.4).drop_fraction
   steps = jnp.array([0, 50, 100, 150, 200, 500])
   quarter = 0.2 * (1 + np.sqrt(0.5))
   np.testing.assert_allclose(share(steps), [0.4, quarter, 0.2, 0.4 - quarter, 0, 0], atol=1e-7)
 
 
-def test_the_share_of_set_stays():
+def test_the_share_of_set_is_constant():
   assert [float(update_rules.set_(0.25).drop_fraction(step)) for step in (0, 1000)] == [0.25, 0.25]
 
 
 @pytest.mark.parametrize('name', RULES)
-def test_the_best_are_kept_and_the_best_of_what_is_gone_grown(name):
+def test_the_best_are_kept_and_the_best_of_the_removed_regrow(name):
   grow = np.array([0, 0, 0, 0, 0, 0, 1, 9, 2, 8, 3, 7], np.float32)
   new = exchange(name, MASK, SCORES, COUNT, grow)
   assert places(new) == [0, 2, 4, 7, 9, 11]
 
 
-def test_what_was_dropped_may_come_back_at_once():
+def test_a_dropped_weight_may_regrow_at_once():
   grow = np.array([0, 9, 0, 0, 0, 0, 1, 9, 2, 8, 3, 7], np.float32)
   assert places(exchange('rigl', MASK, SCORES, COUNT, grow)) == [0, 1, 2, 4, 7, 9]
 
 
-def test_what_is_kept_stays_however_little_would_bring_it_back():
+def test_kept_weights_stay_whatever_their_grow_scores():
   grow = np.where(MASK, 0, 9).astype(np.float32)
   assert places(exchange('rigl', MASK, SCORES, COUNT, grow)) == [0, 2, 4, 6, 7, 8]
 
@@ -121,13 +121,13 @@ def test_a_layer_that_is_whole_starts_at_random_or_by_the_criterion():
   grow = np.array([9] + [0] * 11, np.float32)
   for name in ('set', 'rigl'):
     assert places(exchange(name, whole, scores, COUNT, grow, start=start)) == [1, 3, 5, 7, 9, 11]
-  # The best three stay, and of the others, that all were dropped just now, the first by growth.
+  # The best three are kept; of the others, all just dropped, the first by growth returns.
   found = exchange('set by criterion', whole, scores, COUNT, grow, start=start)
   assert places(found) == [0, 1, 2, 9, 10, 11]
 
 
 @pytest.mark.parametrize('name', RULES)
-def test_a_layer_that_stays_whole_is_exchanged_with_itself(name):
+def test_a_layer_that_stays_whole_exchanges_nothing(name):
   rng = np.random.default_rng(0)
   random = [rng.random(SIZE, np.float32) for _ in range(3)]
   whole = np.ones(SIZE, bool)
@@ -143,9 +143,7 @@ def test_a_layer_that_stays_whole_is_exchanged_with_itself(name):
   step=st.integers(0, 120),
   seed=st.integers(0, 10),
 )
-def test_counts_are_exact_and_everything_kept_is_better_than_everything_dropped(
-  name, there, count, step, seed
-):
+def test_counts_are_exact_and_kept_scores_exceed_dropped_ones(name, there, count, step, seed):
   rng = np.random.default_rng(seed)
   mask = rng.permutation(SIZE) < there
   scores, grow, start = (rng.choice([0.0, 0.5, 1.0], SIZE).astype(np.float32) for _ in range(3))
@@ -193,7 +191,7 @@ def test_within_a_pattern_no_group_grows_more_than_its_n(name, count):
     (lambda: update_rules.rigl(10, start='dense'), "unknown start 'dense'"),
   ],
 )
-def test_rules_that_make_no_sense_are_refused_in_one_line(make, message):
+def test_invalid_rules_are_refused_in_one_line(make, message):
   with pytest.raises(ValueError) as error:
     make()
   assert str(error.value).startswith(message)

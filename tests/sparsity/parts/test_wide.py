@@ -1,4 +1,4 @@
-"""Counts in two halves: the same code at eight bits, where every sum can be tried."""
+"""Counts in two halves: the same code with eight bits, where every sum can be tested."""
 
 import itertools
 
@@ -43,13 +43,13 @@ def test_totals_beyond_the_integer():
 
 
 @pytest.mark.parametrize('value', [0, 7, 2**31 - 1, 2**31, 5 * 2**31 + 3])
-def test_words_of_the_host_are_read_on_the_device(value):
+def test_words_from_the_host_are_read_on_the_device(value):
   assert number(wide.of_words(jnp.asarray(wide.to_words(value), jnp.int32))) == value
 
 
 @pytest.mark.parametrize('total', [0, 1, 254, 255, 256, 700, 1_199, 1_200])
 def test_a_ranking_of_more_scores_than_the_integer_counts(total):
-  """Of 1,200 scores with ties, in layers of at most 250 each."""
+  """Ranks 1,200 scores with ties, in layers of at most 250."""
   rng = np.random.default_rng(0)
   shapes = (3, 10, 20), (2, 250), (1, 100)
   scores = [rng.integers(0, 40, shape).astype(np.float32) for shape in shapes]
@@ -66,8 +66,8 @@ def test_a_ranking_of_more_scores_than_the_integer_counts(total):
 
 @pytest.mark.parametrize('floor', [0, 1, 5])
 @pytest.mark.parametrize('total', [40, 61, 119, 120])
-def test_it_is_the_ranking_of_fewer_scores(total, floor):
-  """Of 120 scores with ties, in layers of 10, 20 and 50."""
+def test_it_equals_the_ranking_of_fewer_scores(total, floor):
+  """Ranks 120 scores with ties, in layers of 10, 20 and 50."""
   rng = np.random.default_rng(1)
   shapes = (2, 10), (1, 4, 5), (1, 50), (3, 10)
   scores = [jnp.asarray(rng.integers(0, 9, shape), jnp.float32) for shape in shapes]

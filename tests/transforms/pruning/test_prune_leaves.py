@@ -63,7 +63,7 @@ def test_a_scalar_can_be_pruned():
 @pytest.mark.parametrize(
   ('make', 'message'),
   [
-    (lambda p: prune(sparsejax.PruningSchedule((3, 1), (0.5, 0.1))), 'rising'),
+    (lambda p: prune(sparsejax.PruningSchedule((3, 1), (0.5, 0.1))), 'must increase'),
     (lambda p: prune(one_shot(0, 0.5), floor=-1), 'floor=-1'),
     (lambda p: prune(one_shot(9, 5.0)).init(p), 'density=5.0 must be an active fraction'),
     (lambda p: prune(one_shot(0, 0.5), parameters='kernel').init(p), "did you mean 'kernels'"),

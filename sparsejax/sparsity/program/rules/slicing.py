@@ -1,4 +1,4 @@
-"""Rules for what takes part of a value: rows of a table, a layer of a stack, a piece of an axis.
+"""Rules for parts of a value: rows of a table, a layer of a stack, a piece of an axis.
 
 A rule takes (reader, equation, operands, how often the equation runs) and returns the outputs.
 """
