@@ -2,9 +2,9 @@
 
 python -m tools.carry FOLDER [FOLDER ...]
 
-A kept run's hash stays: it named the run when it was trained, under the version of the settings at
-that time. Collected runs go through `carried` too, so that runs that were started under the old
-names are read under the new ones.
+The hash of a kept run is unchanged, since it named the run under the settings' version at that
+time. Collected runs pass through `carried` too, so that runs started under the old names are read
+under the new ones.
 """
 
 import json

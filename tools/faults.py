@@ -1,4 +1,4 @@
-"""Small faults that can be seeded in the source, and the choice of some of them.
+"""Small faults to seed in the source, and the choice of some of them.
 
 A fault consists of a few lines with their neighbours and their replacement, so that it is found
 again in a later commit. It changes an expression in a function, but not in texts, errors or
@@ -105,7 +105,7 @@ def mutants_of(path, source):
 def choose(root, count, seed):
   """Returns mutants spread evenly over the folders, one per file, with random operators.
 
-  They are of lines that can be found again, which stand once with those around them.
+  Only lines that are unique together with their neighbours are changed, to be found again later.
   """
   draw = random.Random(seed)
   rooms = collections.defaultdict(list)

@@ -1,4 +1,4 @@
-"""The page of what was tried on the commands, made of the counts of tests/fuzz/run.py alone.
+"""The page on fuzzing the commands, made only from the counts of tests/fuzz/run.py.
 
 python tests/fuzz/run.py --settings=1000 --damages=400 --signals=50 --moments=50 \
     --out=results/fuzz/fuzz.json
@@ -14,38 +14,38 @@ from tools.pages import kept
 FOLDER = kept.RESULTS / 'fuzz'
 COUNTS = 'fuzz.json'
 HEAD = """\
-# What the commands do with what they can't use
+# How the commands handle bad input, damaged files and signals
 
-Made by `tools/fuzz_page.py` of `fuzz.json`, which `tests/fuzz/run.py` wrote. Wrong is: a
-traceback, more than one line, a line that doesn't name what is wrong, anything written by a command
-that refuses, a file that is gone, and another figure without a word. Tried is less than asked for
-where the time of a part (`--minutes`) was over before.
+`tools/fuzz_page.py` makes this page from `fuzz.json`, which `tests/fuzz/run.py` writes. A case is
+wrong if it ends in a traceback, in several lines, or in a line that does not name the fault; if a
+command that refuses writes anything; if a file is lost; or if a figure changes without a warning.
+Fewer cases than asked for are tried if the time of a part (`--minutes`) runs out.
 """
 SECTIONS = {
   'settings': (
     'Settings',
-    'Any value for any name that the help lists (blind), and values just beyond and just within '
-    'the definitions. refused: status 2, one line, nothing written. trained: two steps, and '
-    'config.json holds what was given. accepted: a command that trains nothing went on; a search '
-    'begins no trial here, a benchmark times nothing, reproduce.py only reads its arguments.',
+    'Any value for any name in the help (blind), and values just outside and just inside their '
+    'range. refused: status 2, one line, nothing written. trained: two steps, and config.json has '
+    'the given values. accepted: a command that trains nothing went on; a search starts no trial '
+    'here, a benchmark times nothing, reproduce.py only parses its arguments.',
   ),
   'damages': (
     'Damaged files',
-    'Files of runs, of a search, of a cache and of own arrays: empty, cut, one bit flipped, zeros, '
-    "missing, a folder, other JSON, nested 100,000 deep, another run's. right: the figures of the "
-    'undamaged one, or a row of the report that says what is wrong. refused: in one line.',
+    "Files of runs, a search, a cache and a user's arrays: empty, cut, one bit flipped, zeros, "
+    "missing, a folder, other JSON, nested 100,000 deep, another run's. right: the same figures as "
+    'undamaged, or a row of the report that names the fault. refused: in one line.',
   ),
   'signals': (
     'Signals',
-    'At random moments; afterwards the same command runs to its end. equal: to the bit, as of a '
-    'command left alone. too late: equal, and the command had ended before the signal came.',
+    'Sent at random moments; afterwards the same command runs to its end. equal: bit for bit as '
+    'without a signal. too late: equal, and the command had ended before the signal came.',
   ),
   'moments': (
     'Kills at chosen moments',
-    'SIGKILL as a function of the package is entered or left, or in the compiler; in a search it '
-    'strikes a worker and its command, one of them, or (one worker) the worker alone, which the '
-    'command then starts anew. Afterwards the same command runs to its end. equal: to the bit, as '
-    'of a command left alone, and nothing half written is left.',
+    'SIGKILL as a function of the package is entered or left, or in the compiler. In a search it '
+    'kills a worker and its command, either of them, or (one worker) only the worker, which the '
+    'command then restarts. Afterwards the same command runs to its end. equal: bit for bit as '
+    'without a kill, and no half-written file is left.',
   ),
 }
 
@@ -78,7 +78,7 @@ def _section(part: str, found: Mapping[str, Any]) -> str:
 
 
 def _wrong(cases: Sequence[Mapping[str, str]]) -> list[str]:
-  """A line for each wrong case."""
+  """Returns a line for each wrong case."""
   if not cases:
     return []
   found = [

@@ -1,10 +1,10 @@
-"""What the tests notice: small faults seeded in the package, each tried on the tests that reach it.
+"""Mutation testing: seeds small faults in the package and runs the tests that reach each.
 
   python -m tools.mutants list mutants.json --count=40 --seed=0    # picks the faults
   python -m tools.mutants reach mutants.json old.json --at=COMMIT  # runs the suite once
-  python -m tools.mutants run mutants.json old.json --at=COMMIT    # tries what is not tried yet
-  python -m tools.mutants run mutants.json new.json old.json       # first by what noticed it there
-  python -m tools.mutants compare mutants.json old.json new.json   # what only the old suite notices
+  python -m tools.mutants run mutants.json old.json --at=COMMIT    # tries those without a verdict
+  python -m tools.mutants run mutants.json new.json old.json       # starts with tests that failed
+  python -m tools.mutants compare mutants.json old.json new.json   # those only the old suite finds
 
 A test reaches a mutant if it evaluates the changed expression, even in a process that it starts.
 One run of the suite, with a probe at each of the expressions, finds the tests of all mutants.
@@ -57,12 +57,12 @@ class Checkout:
     subprocess.run(['git', 'worktree', 'remove', '--force', self.root], check=True)
     self._folder.cleanup()
 
-  def write(self, mutants, what):
-    """Puts the `what` ('new', 'probe') of mutants in place; returns which were found."""
+  def write(self, mutants, key):
+    """Replaces the lines of mutants by their `key` ('new' or 'probe'); returns those found."""
     found = []
     for number, mutant in mutants.items():
       path = self.root / mutant['path']
-      by = [line.replace('NUMBER', str(number)) for line in mutant[what]]
+      by = [line.replace('NUMBER', str(number)) for line in mutant[key]]
       text = faults.replaced(path.read_text(), mutant, by) if path.exists() else None
       if text is not None:
         path.write_text(text)
@@ -194,7 +194,7 @@ def main():
   parser.add_argument('suites', type=pathlib.Path, nargs='*')
   parser.add_argument('--count', type=int, default=40)
   parser.add_argument('--seed', type=int, default=0)
-  parser.add_argument('--at', default='HEAD', help='the commit whose package and tests are meant')
+  parser.add_argument('--at', default='HEAD', help='the commit of the package and its tests')
   parser.add_argument('--tests', nargs='*', default=[], help='of the suite that is run, else all')
   parser.add_argument('--jobs', type=int, default=2, help='processes at a time')
   parser.add_argument('--seconds', type=float, default=600, help='the most that a mutant may take')

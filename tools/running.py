@@ -1,4 +1,4 @@
-"""The runs of pages: their choice and order; each is a process of its own that stops on request."""
+"""The runs of pages: their choice and order; each is a separate process that stops on request."""
 
 import concurrent.futures
 import os
@@ -38,7 +38,7 @@ class Task(NamedTuple):
 
 
 def plan(chosen: Sequence[tuple[str, str]], *, gpu: bool) -> list[Task]:
-  """Returns the runs in the order of their worth: by tier, then seed, then row.
+  """Returns the runs in order of importance: by tier, then seed, then row.
 
   Args:
     chosen: the name of each page and a regular expression over its rows; needed rows are added.
@@ -60,14 +60,14 @@ def plan(chosen: Sequence[tuple[str, str]], *, gpu: bool) -> list[Task]:
 
 
 def _with_needs(entry: Entry, rows: dict[str, Entry]) -> Iterator[Entry]:
-  """The row, the row that it needs, the row that this one needs, and so on."""
+  """Returns the row and all rows that it needs, directly or not."""
   while entry is not None:
     yield entry
     entry = rows.get(entry.needs)
 
 
 def command_of(entry: Entry, seed: int, runs: pathlib.Path, data: str | None) -> list[str]:
-  """Returns the arguments for a Python that run a row's seed in a directory below `runs`."""
+  """Returns the arguments for Python that run one seed of a row in a directory below `runs`."""
   runs = runs.absolute()
   workdir = [f'--workdir={runs / entry.label / f"seed{seed}"}']
   place = [str(pathlib.Path(data).absolute())] if data else []
@@ -150,7 +150,7 @@ class Children:
 
 
 class Budget:
-  """The time left, and the time that a run needs: what the last one took, or what is expected.
+  """The time left, and the time that a run needs: that of the last run, or the expected one.
 
   Args:
     seconds: the time from now on; None has no end.
@@ -236,7 +236,7 @@ def train(
   """Trains every unfinished run; returns whether all runs that were started ended well.
 
   Args:
-    tasks: the runs in the order of their worth.
+    tasks: the runs in order of importance.
     runs: the folder of the runs of all pages.
     data: the folder of the data sets; None is tensorflow-datasets' own.
     jobs: the number of runs at a time.

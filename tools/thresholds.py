@@ -36,8 +36,8 @@ def combinations(named: Sequence[str]) -> list[str]:
   return [','.join(combination) for combination in itertools.product(*parts)]
 
 
-def tried(run: pathlib.Path, data: str | None, named: Sequence[str]) -> list[dict[str, Any]]:
-  """Returns what validation says of each combination; of one that can't be, why."""
+def validated(run: pathlib.Path, data: str | None, named: Sequence[str]) -> list[dict[str, Any]]:
+  """Returns the validation figures of each combination, or the reason why it is refused."""
   source, found = finished.read(run), []
   for text in combinations(named):
     config = thresholds.change(source.config, source.summary, thresholds=text)
@@ -56,14 +56,14 @@ def main() -> None:
   parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
   parser.add_argument('row', metavar='PAGE/ROW')
   parser.add_argument('--runs', type=pathlib.Path, required=True, help='as for reproduce.py')
-  parser.add_argument('--data', help='of tensorflow-datasets; default: its own')
+  parser.add_argument('--data', help='the folder of tensorflow-datasets; default: its own')
   parser.add_argument('--of', action='append', required=True, help='LAYER=NUMBER,NUMBER')
   arguments = parser.parse_args()
   page, _, label = arguments.row.partition('/')
   entry = next(entry for entry in PAGES[page].entries if entry.label == label)
   compilation.use_cache()
   run = arguments.runs / page / label / f'seed{entry.seeds[0]}'
-  found = tried(run, arguments.data, arguments.of)
+  found = validated(run, arguments.data, arguments.of)
   (kept.RESULTS / page / label).mkdir(parents=True, exist_ok=True)
   files.write_json(kept.RESULTS / page / label / kept.THRESHOLDS, found)
 

@@ -1,1 +1,1 @@
-"""What the methods cost: links, masks, posteriors, epochs, devices."""
+"""The costs of the methods: links, masks, posteriors, epochs, devices."""

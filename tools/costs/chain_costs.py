@@ -1,4 +1,4 @@
-"""Measures what the sparsity links add to a training step, and the memory of their masks.
+"""Measures the time that sparsity links add to a training step, and the memory of their masks.
 
 python -m tools.costs.chain_costs [--models=resnet50,lenet5] [--batch=128]
 

@@ -1,4 +1,4 @@
-"""Measures what masks cost: after an optimizer, at an update, under vmap and on several devices.
+"""Measures the cost of masks: after an optimizer, at an update, under vmap, on several devices.
 
 python -m tools.costs.mask_costs [--millions=100] [--out=results/mask_costs]
 
@@ -184,7 +184,7 @@ def _bytes(dtype: str, shape: str) -> int:
 
 
 def _of_a_child(devices: int, kind: str, millions: float) -> dict:
-  """Calls `on_mesh` in a process of its own with that many devices."""
+  """Calls `on_mesh` in a separate process with that many devices."""
   command = [sys.executable, '-m', 'tools.costs.mask_costs', f'--mesh={devices}', f'--kind={kind}']
   command.append(f'--millions={millions}')
   env = os.environ | places.environment(places.Place('', 1, devices, devices))

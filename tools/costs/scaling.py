@@ -1,4 +1,4 @@
-"""Measures what a training step loses on several devices and processes, and checks that they agree.
+"""Measures how training steps scale over devices and processes, and checks that results agree.
 
 python -m tools.costs.scaling [--models=lenet300,lenet5,vgg16] [--data=DIR] [--workdir=DIR]
     [--out=DIR]

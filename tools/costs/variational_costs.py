@@ -1,4 +1,4 @@
-"""Measures what posteriors cost: a variational step over a deterministic one, and its parts.
+"""Measures the cost of posteriors: a variational step over a deterministic one, and its parts.
 
 python -m tools.costs.variational_costs [--models=lenet300,lenet5,vgg16] [--batch=64]
 

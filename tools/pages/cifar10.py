@@ -1,4 +1,4 @@
-"""The rows of the pages on CIFAR-10 at full size, in the order of their worth.
+"""The rows of the pages on CIFAR-10 at full size, in order of importance.
 
 The tier GPU needs a GPU; A to D are for CPUs, all rows of one tier before the next.
 """
@@ -47,7 +47,7 @@ def _cut_exactly(model, tier, seeds, width=0):
 
 
 def _on_kernels(model, tier, seeds):
-  """Rows that spare BatchNorm and biases: gradual pruning of kernels to ERK densities."""
+  """Rows that prune only kernels, not BatchNorm or biases: gradually, to ERK densities."""
   return tuple(
     _short(model, 'gradual', OF_ALL[n], name=n, trunk='trunk', tier=tier, seeds=seeds)
     for n in ('1_percent', '0.1_percent')
@@ -112,7 +112,7 @@ def _from_scratch(model):
       _short(model, m, OF_ALL[n], name=n, trunk='trunk', tier='B')
       for m in ('random', 'gradual')
       for n in names
-      if (m, n) != ('gradual', '1_percent')  # there already
+      if (m, n) != ('gradual', '1_percent')  # already among the rows
     ),
     *(
       _short(model, 'rigl', OF_ALL[n], name=f'{n}_100_epochs', tier='B', overrides=longer)

@@ -1,4 +1,4 @@
-"""The figures of the page on CIFAR-10: ours beside what is published, and the log's own charts."""
+"""The figures of the page on CIFAR-10: ours beside published ones, and the log's own charts."""
 
 import itertools
 import pathlib
@@ -17,8 +17,8 @@ from tools.pages.cifar10_rows import Row
 EXACT, DECAY, BY_SIZE = 'exact_sparsity.png', 'weight_decay.png', 'accuracy_by_size.png'
 THROUGH_THE_CUT, BREAKDOWN = 'through_the_cut.png', 'breakdown.png'
 OVERVIEWS = (EXACT, DECAY, BY_SIZE)
-METHODS = (  # (a part of the label, what it is called); the first that fits
-  ('_exact_kernels_', ''),  # in a figure of their own
+METHODS = (  # (a part of the label, the name of the method); the first match counts
+  ('_exact_kernels_', ''),  # in their own figure
   ('_scales_stay', 'one cut, scales stay'),
   ('_exact_', 'one cut, all parameters'),
   ('_threshold_', 'one cut, threshold'),
@@ -166,7 +166,7 @@ LOGGED_DECAYS = {5e-3: (0.00051, 0.7282), 1e-3: (0.01, 0.915), 5e-4: (0.024, 0.9
 
 
 def weight_decay(rows: Mapping[str, Row]) -> Figure | None:
-  """The log's figures of 6 November: weight decay and what a threshold of 0.02 leaves."""
+  """The log's figures of 6 November: weight decay and the weights above a threshold of 0.02."""
   own = {
     float(label.rpartition('_')[2]): row
     for label, row in rows.items()
@@ -258,7 +258,7 @@ def through_the_cut(rows: Mapping[str, Row]) -> Figure | None:
 
 
 def breakdown(rows: Mapping[str, Row]) -> Figure | None:
-  """How few of resnet20's kernel weights still train, by how they are shared out."""
+  """How few of resnet20's kernel weights still train, by how they are allocated."""
   names = {
     'rank': 'global rank, a weight at least in each layer',
     'rank_no_floor': 'global rank, no floor',

@@ -226,7 +226,7 @@ def _emptied(row: Row) -> str:
 
 
 def _scales(rows: Mapping[str, Row]) -> list[str]:
-  """What a rank over all parameters leaves of weights and scales; the effect of sparing scales."""
+  """Weights and scales left by a rank over all parameters, and the effect of sparing scales."""
   labels = [f'{network}_exact_{p}' for network in NETWORKS[:3] for p in POINTS]
   labels += [f'mobilenet_exact_{p}_scales_stay' for p in ('0.5_percent', '0.1_percent')]
   found = [rows[label] for label in labels if rows[label].runs]

@@ -1,4 +1,4 @@
-"""The pages of results that are committed here: what is said above each table, and its rows."""
+"""The committed pages of results: the text above each table, and its rows."""
 
 from tools.pages import cifar10
 from tools.pages.entries import Entry, Page
@@ -32,10 +32,10 @@ BAYESIAN_30 = (  # the warm-up is a third of the run, the learning rate falls ov
 )
 
 
-def _let_go(epochs: int, rate: float, width: int) -> tuple[str, ...]:
-  """A shortened run in which filters have the steps to leave: log alpha goes from -9 to -3.
+def _short_run(epochs: int, rate: float, width: int) -> tuple[str, ...]:
+  """Options of a short run that is long enough to remove filters: log alpha rises from -9 to -3.
 
-  Under Adam these are about 6 units over the learning rate: 2,000 steps at 0.003.
+  Under Adam these 6 units take about 6 over the learning rate: 2,000 steps at 0.003.
   """
   return (
     '--config.data.limit=5000',
@@ -49,8 +49,8 @@ def _let_go(epochs: int, rate: float, width: int) -> tuple[str, ...]:
   )
 
 
-def _at_once(weight: int) -> str:
-  """A warm-up that begins where it ends."""
+def _no_warm_up(weight: int) -> str:
+  """Returns the option for a warm-up that starts at its final value."""
   return f'--config.add_kl_gradients.weight.initial={weight}'
 
 
@@ -225,9 +225,9 @@ PAGES = {
     'fault alone does not explain what failed.',
     (
       Entry('sparse_vd', 'configs/lenet300_sparse_vd.py', ABLATED),
-      Entry('batches_at_once', 'configs/lenet300_sparse_vd.py:100', (*ABLATED, _at_once(100))),
+      Entry('batches_at_once', 'configs/lenet300_sparse_vd.py:100', (*ABLATED, _no_warm_up(100))),
       Entry('batches_warmed_up', 'configs/lenet300_sparse_vd.py:100', ABLATED),
-      Entry('examples_at_once', 'configs/lenet300_sparse_vd.py', (*ABLATED, _at_once(1))),
+      Entry('examples_at_once', 'configs/lenet300_sparse_vd.py', (*ABLATED, _no_warm_up(1))),
       Entry('gnj', 'configs/lenet300_bc_gnj.py', (*ABLATED, *OF_FOUR)),
       Entry(
         'gnj_wrong_variance',
@@ -260,10 +260,10 @@ PAGES = {
       Entry('allconv_dense', 'configs/allconv_dense.py', DENSE_30, (0,)),
       Entry('allconv_bc_0.1', 'configs/allconv_bc.py:0.1', BAYESIAN_30, (0,)),
       Entry('allconv_bc_1.0', 'configs/allconv_bc.py:1.0', BAYESIAN_30, (0,)),
-      Entry('vgg16_bc_0.1_width8', 'configs/vgg16_bc.py:0.1', _let_go(40, 0.003, width=8), (0,)),
-      Entry('vgg16_bc_1.0_width8', 'configs/vgg16_bc.py:1.0', _let_go(40, 0.003, width=8), (0,)),
+      Entry('vgg16_bc_0.1_width8', 'configs/vgg16_bc.py:0.1', _short_run(40, 0.003, width=8), (0,)),
+      Entry('vgg16_bc_1.0_width8', 'configs/vgg16_bc.py:1.0', _short_run(40, 0.003, width=8), (0,)),
       Entry(
-        'resnet50_bc_0.3_width4', 'configs/resnet50_bc.py:0.3', _let_go(20, 0.006, width=4), (0,)
+        'resnet50_bc_0.3_width4', 'configs/resnet50_bc.py:0.3', _short_run(20, 0.006, width=4), (0,)
       ),
     ),
   ),

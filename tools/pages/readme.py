@@ -74,7 +74,7 @@ def text_of(name: str, drawn: Sequence[str]) -> str:
     text += ['', *_runs(found)]
   if posteriors := _posteriors(found):
     text += ['', *posteriors]
-  if tried := _tried(folder, page):
+  if tried := _validated(folder, page):
     text += ['', *tried]
   machines = _machines([path for of_entry in paths.values() for path in of_entry])
   made_by = f'Made by `python -m tools.reproduce {name} --runs=DIR`.'
@@ -105,8 +105,8 @@ def _posteriors(found) -> list[str]:
   return [*table(head, rows), '', f'Compression with bits: {precision.LEFT_OUT}.'] if rows else []
 
 
-def _tried(folder: pathlib.Path, page) -> list[str]:
-  """The validation figures of each combination tried, for rows whose thresholds were chosen."""
+def _validated(folder: pathlib.Path, page) -> list[str]:
+  """Returns the table of thresholds and their validation figures, for rows that chose them."""
   rows = []
   for entry in page.entries:
     file = folder / entry.label / kept.THRESHOLDS

@@ -1,1 +1,1 @@
-"""What a training step and a start take, beside PyTorch and before and after."""
+"""The times of a training step and a start, compared with PyTorch and with earlier versions."""

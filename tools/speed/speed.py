@@ -3,7 +3,7 @@
 python -m tools.speed.speed --torch-python=PYTHON [--data=DIR] [--device=gpu] [--only=EXPRESSION]
 
 Every row is `python -m sparsejax.benchmark` in its own process: against PyTorch, and for most rows
-again with `--plain`, which is what XLA makes of ordinary layers on CPU. Rows for a processor with
+again with `--plain`, the ordinary layers as XLA compiles them on CPU. Rows for a processor with
 other vectors are left out and named. `--only=startup` measures only the time to import the library
 and to make a run's first step. Rows that are already in results/speed are not measured again, so
 the command can be killed and started again; remove a file to measure it again. README.md there is
