@@ -27,7 +27,7 @@ from sparsejax.experiment.terminal.say import complain, say_lines
 from sparsejax.internal import extras
 
 FINISHED, CRASHED, USAGE, SIGNALLED = 0, 1, 2, 128
-OF_ONE_CONFIG = '--config.help'  # not a field: other programs' name for --print_config
+CONFIG_HELP = '--config.help'  # not a field: other programs' name for --print_config
 
 
 class Command(NamedTuple):
@@ -47,8 +47,8 @@ def read(argv: Sequence[str]) -> Command:
   from sparsejax.experiment.terminal.arguments import Parser, folder
   from sparsejax.experiment.terminal.errors import UsageError
 
-  # The config's file and argument, the changes of --config.FIELD, and what is left of argv.
-  asked = overrides.split(['--print_config' if one == OF_ONE_CONFIG else one for one in argv])
+  argv = ['--print_config' if argument == CONFIG_HELP else argument for argument in argv]
+  arguments = overrides.parse_config_flags(argv)
   parser = Parser(prog='launch', add_help=False, allow_abbrev=False)
   parser.add_argument('--workdir')
   parser.add_argument('--restart', action='store_true')
@@ -58,14 +58,14 @@ def read(argv: Sequence[str]) -> Command:
   parser.add_argument('--processes', type=int)
   parser.add_argument('--process', type=int)
   try:
-    flags = parser.parse_args(asked.rest)
+    flags = parser.parse_args(arguments.others)
   except ValueError as error:
     raise UsageError(f'{error}; --help tells which flags there are') from None
   if flags.workdir is not None:
     flags.workdir = folder('--workdir', flags.workdir)
   if not 0 < flags.shorten < math.inf:
     raise UsageError(f'--shorten={flags.shorten} must be a number above 0')
-  settings = commandline.settings_of(asked)
+  settings = commandline.resolve_arguments(arguments)
   settings = commandline.shortened(settings, flags.shorten)
   try:
     # Checked again, since --shorten has changed durations; that all are read was checked before.

@@ -24,7 +24,7 @@ from collections.abc import Generator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from sparsejax.experiment.config.check import unknown
-from sparsejax.experiment.config.identity import at
+from sparsejax.experiment.config.identity import get_by_path
 from sparsejax.experiment.config.kinds import literal
 from sparsejax.experiment.machine import files
 from sparsejax.experiment.terminal.arguments import Parser, folder
@@ -46,14 +46,14 @@ def main(argv: Sequence[str]) -> int:
     say_lines(__doc__)
     return FINISHED
   try:
-    asked, arguments = parse(argv[1:])
+    settings, flags = parse(argv[1:])
     try:
-      own = dict(url=arguments.study, name=arguments.name, workers=arguments.workers)
-      return search(asked, arguments.workdir, **own)
+      study = dict(url=flags.study, name=flags.name, workers=flags.workers)
+      return search(settings, flags.workdir, **study)
     except OSError as error:
       if error.errno not in files.FULL_DISK:
         raise
-      where = error.filename or arguments.workdir
+      where = error.filename or flags.workdir
       return _fail(f'{error.strerror}: {where}; what was saved before stays')
   except ValueError as error:
     return _fail(in_one_line(error))
@@ -72,34 +72,34 @@ def parse(argv: Sequence[str]) -> tuple[dict[str, Any], argparse.Namespace]:
   """
   from sparsejax.experiment.config import overrides
 
-  asked = overrides.split(argv)
+  arguments = overrides.parse_config_flags(argv)
   parser = Parser(prog='sweep', add_help=False, allow_abbrev=False)
   for name in ('workdir', 'study'):
     parser.add_argument(f'--{name}')
   parser.add_argument('--name', default='sweep')
   parser.add_argument('--workers', type=int, default=1)
-  arguments = parser.parse_args(asked.rest)
-  given = {'config': asked.file, 'workdir': arguments.workdir}
+  flags = parser.parse_args(arguments.others)
+  given = {'config': arguments.file, 'workdir': flags.workdir}
   for flag, allowed in (('config', 'configs/sweeps/NAME.py'), ('workdir', 'FOLDER')):
     if not given[flag]:
       raise UsageError(f'--{flag} is missing: it must be --{flag}={allowed}')
-  arguments.workdir = folder('--workdir', arguments.workdir)
+  flags.workdir = folder('--workdir', flags.workdir)
   for name in ('study', 'name'):
-    text = getattr(arguments, name)
+    text = getattr(flags, name)
     if text is not None and not (text and text.isprintable()):
       raise UsageError(f'--{name}={text!r} must be a text of one line')
-  if arguments.workers < 1:
-    raise UsageError(f'--workers={arguments.workers} must be 1 or more')
-  return _settings(asked), arguments
+  if flags.workers < 1:
+    raise UsageError(f'--workers={flags.workers} must be 1 or more')
+  return _settings(arguments), flags
 
 
-def _settings(asked: 'overrides.Asked') -> dict[str, Any]:
+def _settings(arguments: 'overrides.ConfigArguments') -> dict[str, Any]:
   """The settings of a search from its file, with fields set from the command line."""
   from sparsejax.experiment.config import loading
 
-  assert asked.file is not None  # `parse` requires it
-  settings = loading.load(asked.file).to_dict()
-  for name, text in asked.changes.items():
+  assert arguments.file is not None  # `parse` requires it
+  settings = loading.load(arguments.file).to_dict()
+  for name, text in arguments.overrides.items():
     _set(settings, name, text)
   return settings
 
@@ -112,7 +112,7 @@ def _set(settings: dict[str, Any], name: str, text: str) -> None:
   scheduler = [f'scheduler.{key}' for key in defaults['scheduler']]
   if name not in (known := [*defaults, *scheduler]):
     raise UsageError(unknown(f'config.{name}', [f'config.{one}' for one in known]))
-  value, kind = literal(text), type(at(defaults, name))
+  value, kind = literal(text), type(get_by_path(defaults, name))
   kinds = (tuple, list) if kind is tuple else kind
   if not isinstance(value, kinds) or isinstance(value, bool):
     raise UsageError(f'config.{name}={shown(value)} must be {KINDS.get(kind, "a block")}')

@@ -42,8 +42,10 @@ def _resolve(changes: Mapping[str, str], config: str) -> dict[str, Any]:
   if not isinstance(config, str) or not config:
     raise ValueError(f'configs: {config!r} must be a config file, NAME.py[:ARGUMENT]')
   try:
-    asked = overrides.Asked(config, changes, ())
-    return commandline.settings_of(asked, all_read=False)  # other varied settings may read them
+    arguments = overrides.ConfigArguments(config, changes, ())
+    return commandline.resolve_arguments(
+      arguments, all_read=False
+    )  # other varied settings may read them
   except ValueError as error:
     raise ValueError(f'configs: {config}: {error}') from None
 
@@ -70,9 +72,9 @@ def main() -> None:
   arguments = parser.parse_args()
   allocator.keep_freed_memory()
   threads.serve_devices(os.environ)
-  asked = json.loads((arguments.folder / layout.SWEEP).read_text())
-  resolve = resolver(asked['overrides'])
-  sweep = settings.check(asked, resolve)
+  arguments = json.loads((arguments.folder / layout.SWEEP).read_text())
+  resolve = resolver(arguments['overrides'])
+  sweep = settings.check(arguments, resolve)
   compilation.use_cache()
   url = os.environ.get(URL)
   storage = open_storage(url, arguments.folder)

@@ -65,7 +65,8 @@ def _settings(config: Any, name: str) -> dict[str, Any]:
   if isinstance(config, Mapping | ConfigDict):
     return commandline.checked(config, name)
   what = "a ConfigDict, as a config file's get_config() returns it, or a text 'NAME.py:ARGUMENT'"
-  settings = commandline.settings_of(overrides.Asked(path_text('config', config, what), {}, ()))
+  arguments = overrides.ConfigArguments(path_text('config', config, what), {}, ())
+  settings = commandline.resolve_arguments(arguments)
   return commandline.checked(settings, name) if name else settings
 
 

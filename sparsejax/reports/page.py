@@ -16,7 +16,7 @@ import plotly.io
 from PIL import Image
 from plotly.offline import get_plotlyjs
 
-from sparsejax.experiment.config.identity import experiment_of, short_name, short_value
+from sparsejax.experiment.config.identity import hashed_settings, short_name, short_value
 from sparsejax.experiment.machine import files
 from sparsejax.experiment.terminal.errors import in_one_line
 from sparsejax.experiment.terminal.numbers import percent
@@ -229,7 +229,7 @@ def _settings(runs: Sequence[Run]) -> dict[str, str]:
   """
   families: dict[tuple[str, str], list[dict[str, Any]]] = {}
   for run in runs:
-    families.setdefault((run.task, run.method), []).append(experiment_of(run.settings))
+    families.setdefault((run.task, run.method), []).append(hashed_settings(run.settings))
   varying = set()
   for family in families.values():
     for name in set().union(*family):

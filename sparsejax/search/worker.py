@@ -15,7 +15,7 @@ from typing import Any
 
 import optuna
 
-from sparsejax.experiment.config.identity import experiment_of
+from sparsejax.experiment.config.identity import hashed_settings
 from sparsejax.experiment.machine import files
 from sparsejax.experiment.rundir import checkpoint, metrics
 from sparsejax.experiment.terminal.errors import (
@@ -196,7 +196,7 @@ def _is_of(path: pathlib.Path, trial: Mapping[str, Any]) -> bool:
   try:
     held = files.read_json(path / files.CONFIG)
     del held['hash']
-    return held['seed'] == trial['seed'] and experiment_of(held) == experiment_of(trial)
+    return held['seed'] == trial['seed'] and hashed_settings(held) == hashed_settings(trial)
   except (OSError, ValueError, KeyError, TypeError):
     return False  # training there will find out and say so
 

@@ -4,7 +4,7 @@ import inspect
 from collections.abc import Callable, Mapping
 from typing import Any, Literal, get_args, get_origin
 
-from sparsejax.experiment.config import check as of_config
+from sparsejax.experiment.config import check as config_check
 from sparsejax.experiment.config.kinds import (
   Choice,
   Flag,
@@ -30,10 +30,10 @@ NUMBERS: dict[str, Kind] = {
 DTYPES = Choice(('float32', 'bfloat16', 'float16'))
 
 
-def settings_of(
+def checked_parameters(
   name: str, factory: Callable[..., Any], block: Mapping[str, Any]
 ) -> Mapping[str, inspect.Parameter]:
-  """Returns the settings of a link's signature, having checked those that are given.
+  """Returns the parameters of a link's factory, after checking the settings that are given.
 
   Args:
     name: the link's name.
@@ -45,9 +45,9 @@ def settings_of(
 
   Example:
     >>> import optax
-    >>> list(settings_of('trace', optax.trace, {'decay': 0.9}))
+    >>> list(checked_parameters('trace', optax.trace, {'decay': 0.9}))
     ['decay', 'nesterov', 'accumulator_dtype']
-    >>> settings_of('adam', optax.adam, {'learning_rate': 0.1, 'b1': 1.5})
+    >>> checked_parameters('adam', optax.adam, {'learning_rate': 0.1, 'b1': 1.5})
     Traceback (most recent call last):
     ValueError: adam.b1=1.5 must be a number of 0 or more and below 1, or a schedule's block
   """
@@ -56,10 +56,10 @@ def settings_of(
     lookup('setting', f'{name}.{key}', {f'{name}.{setting}': None for setting in known})
   if not _is_optax(factory):
     return known
-  kinds = {key: kind for key, one in known.items() if (kind := kind_of(one)) is not None}
+  kinds = {key: kind for key, one in known.items() if (kind := parameter_kind(one)) is not None}
   for key, value in block.items():
     if key in kinds:
-      of_config.take(f'{name}.{key}', value, kinds[key])
+      config_check.take(f'{name}.{key}', value, kinds[key])
   for key, kind in kinds.items():
     if known[key].default is inspect.Parameter.empty and key not in block:
       raise ValueError(f'{name}.{key} is missing: it must be {kind.says}')
@@ -70,8 +70,8 @@ def _is_optax(factory: Callable[..., Any]) -> bool:
   return (getattr(factory, '__module__', None) or '').partition('.')[0] == 'optax'
 
 
-def kind_of(parameter: inspect.Parameter) -> Kind | None:
-  """Returns what a setting may be, or None if the signature does not tell."""
+def parameter_kind(parameter: inspect.Parameter) -> Kind | None:
+  """Returns the kind of values that a parameter takes, or None if its signature does not say."""
   name, default, annotation = parameter.name, parameter.default, parameter.annotation
   said, kind = str(annotation), None
   if name.endswith('dtype') or name.startswith('dtype'):

@@ -94,7 +94,7 @@ def _build_link(name, blocks, clock, costs, unfolded):
   if name == 'rewind':
     return pruning.build_rewind(block, blocks.get('prune'), clock)
   factory = lookup('link of chain or inner', name, links.known())
-  known = foreign.settings_of(name, factory, block)
+  known = foreign.checked_parameters(name, factory, block)
   scheduled = {
     key: rates.build(value, clock, f'{name}.{key}')
     for key, value in block.items()

@@ -40,7 +40,7 @@ UPDATE_RULES: dict[str, Callable[[Mapping[str, Any]], update_rules.UpdateRule]] 
   'rigl': lambda s: update_rules.rigl(s['end'], s['drop_fraction'], start=s['start']),
 }
 EXCHANGING = ('set', 'rigl')  # update rules that regrow weights
-SETTINGS = tuple(map(fields.base_of, fields.LINKS['prune']))
+SETTINGS = tuple(map(fields.strip_unit, fields.LINKS['prune']))
 
 
 def pruning_schedule(settings: Mapping[str, Any], clock: Clock) -> schedules.PruningSchedule:

@@ -36,7 +36,7 @@ def read(make: Callable[..., Any], text: str) -> list[Any]:
       raise ValueError(
         f'the argument must be {_shape(parameters)}, where {parameter.name} is {_says(parameter)}'
       )
-  return [_taken(*given) for given in zip(parameters, parts, strict=False)]
+  return [_convert(*given) for given in zip(parameters, parts, strict=False)]
 
 
 def _shape(parameters: list[inspect.Parameter]) -> str:
@@ -63,7 +63,7 @@ def _says(parameter: inspect.Parameter) -> str:
   return {float: 'a number', int: 'an integer'}.get(kind, 'a text')
 
 
-def _taken(parameter: inspect.Parameter, text: str) -> Any:
+def _convert(parameter: inspect.Parameter, text: str) -> Any:
   kind, wrong = _kind(parameter), f'{parameter.name} {text!r} must be {_says(parameter)}'
   if get_origin(kind) is Literal and text not in get_args(kind):
     near = nearest(text, get_args(kind))

@@ -53,13 +53,16 @@ def _default(field: Field) -> Any:
 
 
 def defaults(settings: Mapping[str, Any]) -> dict[str, Any]:
-  """The plain default settings for a config's chain; differences from them name its run."""
+  """Returns the default settings for a config's chain and events, as nested dicts.
+
+  The run directory is named after the differences from them.
+  """
   # `layers` keeps its default, so that another family differs from it and is hashed.
   return get_config(settings['chain'], settings['events']).to_dict()
 
 
 def links(config) -> list[str]:
-  """The names of all links: those of the chain, and those that run inside another."""
+  """Returns the names of all links: those of the chain, and those that run inside another."""
   names = list(config['chain'])
   for name in names:
     inner = (config.get(name) or {}).get('inner', ())

@@ -29,7 +29,7 @@ def check(settings: Mapping[str, Any], *, all_read: bool = True) -> dict[str, An
 
   Args:
     settings: the complete settings of an experiment, nested and plain.
-    all_read: whether a value that nothing reads is refused.
+    all_read: whether to refuse a value that nothing reads.
 
   Raises:
     ValueError: names in one line the first field that is unknown, missing, never read, or has an
@@ -55,7 +55,7 @@ def check(settings: Mapping[str, Any], *, all_read: bool = True) -> dict[str, An
     if name not in settings:
       raise ValueError(f'{name} is missing: it must be {_says(field)}')
   if all_read:
-    _check_read(checked)
+    _check_all_read(checked)
   return checked
 
 
@@ -86,7 +86,7 @@ def _checked(name: str, value: Any, settings: Mapping[str, Any]) -> Any:
   if not isinstance(value, Mapping):
     says = 'its settings' if block is None else _says(block)
     raise ValueError(f'{name}={shown(value)} must be a block of settings: {says}')
-  if block is None:  # an Optax link, whose signature tells its settings
+  if block is None:  # an Optax link, whose signature has its settings
     return {key: _plain(f'{name}.{key}', one) for key, one in value.items()}
   return checked_block(name, value, block)
 
@@ -102,7 +102,7 @@ def used_blocks(settings: Mapping[str, Any]) -> set[str]:
 
 
 def _texts(names: Any) -> list[str]:
-  """The texts in what should be a tuple of names."""
+  """The texts among `names`, or none if it is no tuple or list."""
   return (
     [name for name in names if isinstance(name, str)] if isinstance(names, tuple | list) else []
   )
@@ -118,17 +118,17 @@ def checked_block(
     if field is None:
       raise ValueError(unknown(f'{name}.{key}', [f'{name}.{k}' for k in known]))
     found[key] = take(f'{name}.{key}', value, field.kind)
-  given = [fields.base_of(key) for key in block]
+  given = [fields.strip_unit(key) for key in block]
   for key, field in known.items():
-    if given.count(fields.base_of(key)) > 1:
+    if given.count(fields.strip_unit(key)) > 1:
       raise ValueError(f'{name}.{key} is given in two units: it must be given in only one')
-    if fields.base_of(key) not in given:
+    if fields.strip_unit(key) not in given:
       raise ValueError(f'{name}.{key} is missing: it must be {field.kind.says}')
   return found
 
 
-def of_type(field: str, value: Any, kind: Kind) -> Any:
-  """Returns the value in the field's own type, even if it is out of range."""
+def convert_type(field: str, value: Any, kind: Kind) -> Any:
+  """Returns the value in the field's own type; unlike `take`, accepts a number out of range."""
   bare = kind.kind if isinstance(kind, Scheduled | Optional) else kind
   if isinstance(bare, Number) and is_number(value):
     return value if isinstance(bare, Period) else float(value)
@@ -149,7 +149,7 @@ def take(field: str, value: Any, kind: Kind) -> Any:
   return taken
 
 
-OF_THE_FIELD = ('value', 'initial', 'final')  # a schedule's settings that are values of its field
+FIELD_VALUES = ('value', 'initial', 'final')  # a schedule's settings that are values of its field
 
 
 def _schedule(field: str, block: Mapping[str, Any], kind: Kind) -> dict[str, Any]:
@@ -158,13 +158,13 @@ def _schedule(field: str, block: Mapping[str, Any], kind: Kind) -> dict[str, Any
   known = lookup(f'{field}.schedule', str(name), fields.SCHEDULES)
   found = {'schedule': name}
   for key, value in block.items():
-    base = fields.base_of(key)
+    base = fields.strip_unit(key)
     if key == 'schedule':
       continue
     if base not in known and base != 'warmup':
       names = [f'{field}.{k}' for k in (*known, 'warmup', 'schedule')]
       raise ValueError(unknown(f'{field}.{key}', names))
-    own = kind if base in OF_THE_FIELD else known.get(base, fields.NOT_NEGATIVE)
+    own = kind if base in FIELD_VALUES else known.get(base, fields.NOT_NEGATIVE)
     if base in ('begin', 'end') and value is None:
       found[key] = None
     else:
@@ -185,7 +185,7 @@ def _plain(field: str, value: Any) -> Any:
   return take(field, value, Number())
 
 
-def _check_read(settings: Mapping[str, Any]) -> None:
+def _check_all_read(settings: Mapping[str, Any]) -> None:
   """Refuses a value other than the default for a field that nothing reads."""
   for name, field in named_fields(settings):
     if field.read is None or field.read.when(settings):
@@ -210,17 +210,17 @@ def named_fields(settings: Mapping[str, Any]) -> Iterable[tuple[str, Field]]:
           yield f'{name}.{key}', own
 
 
-def read_only_with(settings: Mapping[str, Any], field: str) -> str:
-  """Returns what a field needs to be read, if the settings lack it; else ''.
+def unmet_condition(settings: Mapping[str, Any], field: str) -> str:
+  """Returns the condition for a field to be read if the settings do not meet it, else ''.
 
   Args:
     settings: the resolved settings.
     field: the dotted name of the field.
 
   Example:
-    >>> read_only_with({'prune': {'schedule': 'one_shot'}}, 'prune.every_steps')
+    >>> unmet_condition({'prune': {'schedule': 'one_shot'}}, 'prune.every_steps')
     "the prune.schedule 'cubic', 'periodic' or 'iterative'"
-    >>> read_only_with({'prune': {'schedule': 'cubic'}}, 'prune.every_steps')
+    >>> unmet_condition({'prune': {'schedule': 'cubic'}}, 'prune.every_steps')
     ''
   """
   name, _, key = field.partition('.')

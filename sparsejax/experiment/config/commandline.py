@@ -29,7 +29,7 @@ def shortened(settings: Mapping[str, Any], share: float) -> dict[str, Any]:
   def scaled(name, value):
     if isinstance(value, Mapping):
       return {key: scaled(key, one) for key, one in value.items()}
-    is_duration = fields.base_of(name) != name or name == 'epochs'
+    is_duration = fields.strip_unit(name) != name or name == 'epochs'
     if not is_duration or not is_number(value):
       return value
     # The cap keeps the number finite; `check` refuses so many steps later.
@@ -42,36 +42,40 @@ def shortened(settings: Mapping[str, Any], share: float) -> dict[str, Any]:
 
 def resolve(argv: Sequence[str]) -> dict[str, Any]:
   """Returns the checked settings of an experiment from a command line of only --config flags."""
-  asked = overrides.split(argv)
-  if asked.rest:
-    raise UsageError(f"unexpected argument '{asked.rest[0]}': only --config flags may stand here")
-  return settings_of(asked)
+  arguments = overrides.parse_config_flags(argv)
+  if arguments.others:
+    raise UsageError(
+      f"unexpected argument '{arguments.others[0]}': only --config flags may stand here"
+    )
+  return resolve_arguments(arguments)
 
 
-def settings_of(asked: overrides.Asked, *, all_read: bool = True) -> dict[str, Any]:
-  """Returns the checked settings of an experiment, plain and nested.
+def resolve_arguments(
+  arguments: overrides.ConfigArguments, *, all_read: bool = True
+) -> dict[str, Any]:
+  """Returns the checked settings of an experiment as nested dicts.
 
   Args:
-    asked: what a command line says.
-    all_read: whether a value that nothing reads is refused.
+    arguments: the config file and the overrides of a command line.
+    all_read: whether to refuse a value that nothing reads.
 
   Raises:
     UsageError: says in one line what is wrong with the file or with a field, wherever it was set.
   """
-  if asked.file is None:
+  if arguments.file is None:
     raise UsageError('--config is missing: it must be --config=NAME.py[:ARGUMENT]')
-  config = loading.load(asked.file)  # what `get_config(ARGUMENT)` in the file returns
+  config = loading.load(arguments.file)  # what `get_config(ARGUMENT)` in the file returns
   try:
     # A plain nested dict: the changes are set, and links that they add have their blocks.
-    settings = overrides.applied(config, asked.changes)
+    settings = overrides.apply_overrides(config, arguments.overrides)
     if settings.get('name') == '':
-      settings['name'] = pathlib.Path(asked.file.partition(':')[0]).stem
+      settings['name'] = pathlib.Path(arguments.file.partition(':')[0]).stem
     return check.check(settings, all_read=all_read)
   except ValueError as error:
-    raise UsageError(_with_prefix(str(error))) from error
+    raise UsageError(_prefix_config(str(error))) from error
 
 
-def _with_prefix(message: str) -> str:
+def _prefix_config(message: str) -> str:
   return message if message.startswith(('config', 'unknown')) else f'config.{message}'
 
 
@@ -86,10 +90,10 @@ def checked(config: ConfigDict | Mapping[str, Any], name: str = '') -> dict[str,
     UsageError: says in one line what is wrong with a field.
   """
   try:
-    settings = overrides.applied(_validated_copy(config), {})
+    settings = overrides.apply_overrides(_validated_copy(config), {})
     return check.check(settings | ({'name': name} if name else {}))
   except ValueError as error:
-    raise UsageError(_with_prefix(str(error))) from error
+    raise UsageError(_prefix_config(str(error))) from error
 
 
 def _validated_copy(config: ConfigDict | Mapping[str, Any]) -> ConfigDict:

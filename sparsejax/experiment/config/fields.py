@@ -58,8 +58,8 @@ class Field(NamedTuple):
   read: Read | None = None
 
 
-def _with(field: str, *values: Any) -> Read:
-  """Returns that a field is read when another field has one of these values."""
+def _read_when(field: str, *values: Any) -> Read:
+  """Returns the condition that another field has one of these values."""
   block, _, name = field.partition('.')
   *first, last = map(repr, values)
   words = f'{", ".join(first)} or {last}' if first else last
@@ -78,7 +78,7 @@ DENSITY_UNITS = ('groups', 'weights', 'macs')
 _PARAMETERS = Choice(('kernels', 'all'))
 _EXCLUDE = Field((), Patterns(), "parameter paths to leave out, such as ('^classifier/',)")
 _INNER = "an optimizer with second moments and its learning rate, such as ('adam',)"
-_OF_N_M = _with('prune.granularity', 'n_m')
+_N_M_ONLY = _read_when('prune.granularity', 'n_m')
 _EXCHANGED = Read(
   "the prune.update_rule 'set' or 'rigl'",
   lambda config: config['prune']['update_rule'] in ('set', 'rigl'),
@@ -118,7 +118,7 @@ LINKS: dict[str, dict[str, Field]] = {
       'filters', Choice(('filters', 'input_channels', 'blocks')), 'what a group is'
     ),
     'block': Field(
-      (4, 4), Sides(), 'inputs x outputs', _with('proximal_group_l1.granularity', 'blocks')
+      (4, 4), Sides(), 'inputs x outputs', _read_when('proximal_group_l1.granularity', 'blocks')
     ),
     'group_weight': Field(
       'sqrt_size',
@@ -156,13 +156,13 @@ LINKS: dict[str, dict[str, Field]] = {
       100,
       STEPS,
       'steps between two mask updates',
-      _with('prune.schedule', 'cubic', 'periodic', 'iterative'),
+      _read_when('prune.schedule', 'cubic', 'periodic', 'iterative'),
     ),
     'round_fraction': Field(
       0.2,
       Number(0.0, 1.0, above=True, below=True),
       'the share of the remaining weights that each round removes',
-      _with('prune.schedule', 'iterative'),
+      _read_when('prune.schedule', 'iterative'),
     ),
     'density': Field(
       0.02,
@@ -181,7 +181,7 @@ LINKS: dict[str, dict[str, Field]] = {
       0.02,
       SHARE,
       'weights with this score or less are removed',
-      _with('prune.allocation', 'absolute_threshold'),
+      _read_when('prune.allocation', 'absolute_threshold'),
     ),
     'density_of': Field(
       'groups',
@@ -203,9 +203,9 @@ LINKS: dict[str, dict[str, Field]] = {
       Choice(('weight', 'filters', 'input_channels', 'blocks', 'n_m'), own='granularity'),
       'the unit that is kept or removed as a whole',
     ),
-    'block': Field((4, 4), Sides(), 'inputs x outputs', _with('prune.granularity', 'blocks')),
-    'n': Field(2, Integer(1), 'how many of every m consecutive inputs stay', _OF_N_M),
-    'm': Field(4, Integer(2), 'consecutive inputs among which n stay', _OF_N_M),
+    'block': Field((4, 4), Sides(), 'inputs x outputs', _read_when('prune.granularity', 'blocks')),
+    'n': Field(2, Integer(1), 'how many of every m consecutive inputs stay', _N_M_ONLY),
+    'm': Field(4, Integer(2), 'consecutive inputs among which n stay', _N_M_ONLY),
     'update_rule': Field(
       'nested',
       Choice(('nested', 'set', 'rigl'), own='update_rule'),
@@ -262,11 +262,11 @@ def _own(name: str, settings: Mapping[str, Any]) -> dict[str, Field]:
 
 
 # The arguments that `nn.variational.makers` takes for any family.
-OF_MAKERS = ('family', 'training_mask', 'dense_groups', 'conv_groups')
+MAKER_ARGUMENTS = ('family', 'training_mask', 'dense_groups', 'conv_groups')
 
 
-def _of_layers(name: str, family: Family) -> dict[str, Field]:
-  """The settings of layers with posteriors of one family."""
+def _layer_fields(name: str, family: Family) -> dict[str, Field]:
+  """The fields of layers with posteriors of one family."""
   bound = family.bound
   inside = Number() if bound is None else Number(-bound, bound, above=True, below=True)
   block = {
@@ -284,13 +284,13 @@ def _of_layers(name: str, family: Family) -> dict[str, Field]:
     sides = Choice(('inputs', 'outputs'))
     block['dense_groups'] = Field('inputs', sides, 'the groups of a dense layer')
     block['conv_groups'] = Field('outputs', sides, 'the groups of a convolution')
-  if taken := [key for key in family.settings if key in block or key in OF_MAKERS]:
+  if taken := [key for key in family.settings if key in block or key in MAKER_ARGUMENTS]:
     raise ValueError(f"its setting '{taken[0]}' must have another name: layers have that one")
   return block | _own(name, family.settings)
 
 
 # The settings of each family of layers with posteriors.
-LAYERS = {name: _of_layers(name, family) for name, family in FAMILIES.items()}
+LAYERS = {name: _layer_fields(name, family) for name, family in FAMILIES.items()}
 EVENTS: dict[str, dict[str, Field]] = {
   'lobs': {
     'at_epochs': Field(
@@ -300,7 +300,7 @@ EVENTS: dict[str, dict[str, Field]] = {
       50,
       Integer(1),
       'batches of unaugmented training examples from which the layers are solved',
-      _with('lobs.method', 'lobs'),
+      _read_when('lobs.method', 'lobs'),
     ),
     'density': Field(0.07, FRACTION, 'active fraction of the chosen kernels'),
     'allocation': Field(
@@ -435,7 +435,7 @@ def add_event(name: str, settings: Mapping[str, Any]) -> None:
 
 def add_layers(name: str, family: Family) -> None:
   """Makes layers with a user's own family of posteriors known."""
-  _add(LAYERS, name, _of_layers(name, family))
+  _add(LAYERS, name, _layer_fields(name, family))
 
 
 def _add(blocks: dict[str, dict[str, Field]], name: str, block: dict[str, Field]) -> None:
@@ -449,11 +449,11 @@ def _add(blocks: dict[str, dict[str, Field]], name: str, block: dict[str, Field]
   blocks[name] = BLOCKS[name] = block
 
 
-def base_of(name: str) -> str:
+def strip_unit(name: str) -> str:
   """Returns a duration's name without its unit, or another setting's name as it is.
 
   Example:
-    >>> base_of('begin_epochs'), base_of('batch_size')
+    >>> strip_unit('begin_epochs'), strip_unit('batch_size')
     ('begin', 'batch_size')
   """
   base, _, unit = name.rpartition('_')
@@ -464,9 +464,9 @@ def find(block: Mapping[str, Field], name: str) -> Field | None:
   """Returns a block's field by its name; a duration is found in any unit."""
   if name in block:
     return block[name]
-  if (base := base_of(name)) == name:
+  if (base := strip_unit(name)) == name:
     return None
-  return next((field for key, field in block.items() if key != base_of(key) == base), None)
+  return next((field for key, field in block.items() if key != strip_unit(key) == base), None)
 
 
 def values(block: Mapping[str, Field]) -> dict[str, Any]:

@@ -5,8 +5,8 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-# Fields that do not change the experiment: the seed (a separate level of the path), labels, how it
-# is logged, and where the data lie.
+# Settings that do not change the experiment: the seed (a separate level of the path), the names of
+# the run and of its method, what is logged, and where the data lie.
 NOT_HASHED = ('seed', 'name', 'method', 'data.dir')
 LOGGING = 'log.'
 # The defaults have the same chain and events, so these two never differ from them.
@@ -27,26 +27,31 @@ def flatten(settings: Mapping[str, Any], prefix: str = '') -> dict[str, Any]:
   return flat
 
 
-def at(settings: Mapping[str, Any], name: str) -> Any:
-  """Returns the value of nested settings at a dotted name, or None.
+def get_by_path(settings: Mapping[str, Any], name: str) -> Any:
+  """Returns the value of nested settings at a dotted name, or None if there is none.
 
   Example:
-    >>> at({'model': {'name': 'vgg16'}}, 'model.name'), at({'seed': 0}, 'seed.of')
+    >>> settings = {'model': {'name': 'vgg16'}, 'seed': 0}
+    >>> get_by_path(settings, 'model.name'), get_by_path(settings, 'seed.name')
     ('vgg16', None)
   """
-  held: Any = settings
+  value: Any = settings
   for key in name.split('.'):
-    held = held.get(key) if isinstance(held, Mapping) else None
-  return held
+    value = value.get(key) if isinstance(value, Mapping) else None
+  return value
 
 
-def experiment_of(settings: Mapping[str, Any]) -> dict[str, Any]:
-  """Returns, by dotted name, the settings that make an experiment, without seed, labels or logging.
+def hashed_settings(settings: Mapping[str, Any]) -> dict[str, Any]:
+  """Returns, by dotted name, the settings that identify an experiment.
 
-  They are in JSON's types, so that a tuple equals the list that is read back from config.json.
+  These are all settings but `seed`, `name`, `method`, `data.dir` and the block `log`. Their values
+  have JSON's types, so that a tuple equals the list that is read back from config.json.
+
+  Args:
+    settings: the resolved settings, nested.
 
   Example:
-    >>> experiment_of({'chain': ('sgd',), 'seed': 3, 'log': {'every_steps': 5}})
+    >>> hashed_settings({'chain': ('sgd',), 'seed': 3, 'log': {'every_steps': 5}})
     {'chain': ['sgd']}
   """
   flat = json.loads(json.dumps(flatten(settings)))
@@ -81,25 +86,31 @@ def short_value(value: Any) -> str:
 
 
 def hash8(config: Mapping, defaults: Mapping, version: int, digests: Mapping | None = None) -> str:
-  """Returns the hash that names an experiment: of its chain, its events and its other changes.
+  """Returns eight hexadecimal digits that identify an experiment, the same for every seed.
+
+  They are the beginning of the SHA-256 of the version, the chain, the events and every other hashed
+  setting that differs from its default, so that a new setting with a default changes no hash.
 
   Args:
     config: the resolved settings.
     defaults: the settings of `base.py` for the same chain and events.
-    version: the version of the defaults, which rises when one changes.
-    digests: by field name, digests of contents that a path alone does not determine: a user's own
-      arrays, a run to start from.
+    version: the version of the defaults, `base.VERSION`, which rises when a default changes.
+    digests: by field name, a digest of the files that the field's path leads to, such as a user's
+      own arrays or the run to start from; it is hashed too, because a path does not determine its
+      content.
 
   Example:
     >>> hash8({'epochs': 1, 'seed': 3}, {'epochs': 1, 'seed': 0}, 1) == hash8({}, {}, 1)
     True
   """
-  mine, default = experiment_of(config), experiment_of(defaults)
-  changed = {
-    name: [mine[name]] if name in mine else []
-    for name in {*mine, *default}
-    if name in ALWAYS_HASHED or (name in mine) != (name in default) or mine[name] != default[name]
-  }
+  settings, default_settings = hashed_settings(config), hashed_settings(defaults)
+  changed = {}
+  for name in {*settings, *default_settings}:
+    # An empty list stands for a setting that is missing, as a duration in another unit is.
+    value = [settings[name]] if name in settings else []
+    default = [default_settings[name]] if name in default_settings else []
+    if name in ALWAYS_HASHED or value != default:
+      changed[name] = value
   changed |= digests or {}
   text = json.dumps([version, changed], sort_keys=True)
   return hashlib.sha256(text.encode()).hexdigest()[:8]

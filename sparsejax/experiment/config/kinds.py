@@ -15,7 +15,7 @@ class WrongError(ValueError):
 
 
 class Kind:
-  """What a setting may be. `says` completes the sentence "it must be ..."."""
+  """A type of setting, which converts or refuses values; `says` completes "it must be ..."."""
 
   says = 'anything'
 
@@ -104,7 +104,7 @@ class Period(Number):
 
 
 def is_number(value: Any) -> bool:
-  """Whether a setting is a plain number; True and False are not."""
+  """Returns whether a setting is a plain number; True and False are not."""
   return isinstance(value, int | float) and not isinstance(value, bool)
 
 
@@ -216,14 +216,14 @@ class Optional(Kind):
     return f'{self.kind.says}, or None'
 
   def take(self, value: Any) -> Any:
-    return None if value is None else _saying(self.says, self.kind.take, value)
+    return None if value is None else _reworded(self.says, self.kind.take, value)
 
   def read(self, text: str) -> Any:
-    return None if text == 'None' else _saying(self.says, self.kind.read, text)
+    return None if text == 'None' else _reworded(self.says, self.kind.read, text)
 
 
-def _saying(says, take, value):
-  """Returns what `take` returns; if it refuses, raises with the words `says` instead."""
+def _reworded(says, take, value):
+  """Returns `take(value)`; an error's message is replaced by `says`."""
   try:
     return take(value)
   except WrongError:
@@ -302,7 +302,7 @@ class Table(Kind):
   def take(self, value: Any) -> dict[str, Any]:
     if not isinstance(value, Mapping) or not all(isinstance(name, str) for name in value):
       raise WrongError(self.says)
-    return {name: _saying(self.says, self.kind.take, one) for name, one in value.items()}
+    return {name: _reworded(self.says, self.kind.take, one) for name, one in value.items()}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -316,4 +316,4 @@ class Scheduled(Kind):
     return f"{self.kind.says}, or a schedule's block"
 
   def take(self, value: Any) -> Any:
-    return value if isinstance(value, Mapping) else _saying(self.says, self.kind.take, value)
+    return value if isinstance(value, Mapping) else _reworded(self.says, self.kind.take, value)

@@ -43,7 +43,7 @@ def load(file: str) -> ConfigDict:
   except ValueError as error:
     what = file if place == named else f'{file}: there is no such file, so it is {place}:{text}'
     raise UsageError(f'config={printable(what)}: {error}') from None
-  with TellingWhere(place):
+  with LocatedErrors(place):
     config = make(*values)
   if not isinstance(config, ConfigDict):
     raise UsageError(f'config={printable(file)}: get_config() must return a ConfigDict')
@@ -69,7 +69,7 @@ def execute(place: pathlib.Path, field: str = 'parts') -> types.ModuleType:
   here, around = str(pathlib.Path.cwd()), str(place.resolve().parent.parent)
   sys.path[:0] = [here] if here not in sys.path else []
   sys.path += [around] if around not in sys.path else []
-  with TellingWhere(place):
+  with LocatedErrors(place):
     spec.loader.exec_module(module)
   return module
 
@@ -79,7 +79,7 @@ def _name_of_module(place: pathlib.Path) -> str:
   return f'sparsejax_config_{place.stem}_{folder}'
 
 
-class TellingWhere:
+class LocatedErrors:
   """Turns whatever a config file raises into a UsageError that names its line."""
 
   def __init__(self, place: pathlib.Path):

@@ -18,53 +18,62 @@ Take = Callable[[str, Any, Kind], Any]
 FLAG = re.compile(r'--config(?:\.(?P<field>[^=]+))?(?:=(?P<value>.*))?', re.DOTALL)
 
 
-class Asked(NamedTuple):
-  """What a command line says about a config.
+class ConfigArguments(NamedTuple):
+  """A command line's arguments, sorted into the config file, its overrides and the others.
 
   Attributes:
-    file: NAME.py, perhaps with :ARGUMENT; None if it names no file.
-    changes: the texts of the fields that it sets, by dotted name.
-    rest: its other arguments.
+    file: the config file, as NAME.py or NAME.py:ARGUMENT; None if `--config` is missing.
+    overrides: the unparsed value of each `--config.FIELD` flag, by dotted field name.
+    others: the remaining arguments, in order.
   """
 
   file: str | None
-  changes: Mapping[str, str]
-  rest: Sequence[str]
+  overrides: Mapping[str, str]
+  others: Sequence[str]
 
 
-def split(argv: Sequence[str]) -> Asked:
-  """Returns what a command line, without the command's name, says about a config.
+def parse_config_flags(argv: Sequence[str]) -> ConfigArguments:
+  """Separates the flags `--config` and `--config.FIELD` from a command line's other arguments.
+
+  A flag's value is given as `--flag=VALUE` or as `--flag VALUE`; in the second form it must not
+  begin with `--`. If a field is given more than once, the last value counts.
+
+  Args:
+    argv: the arguments, without the command's name.
+
+  Returns:
+    The config file, the fields' values as texts, and the arguments that are no config flags.
 
   Raises:
-    UsageError: a flag has no value, or there is a second file.
+    UsageError: a config flag has no value, or `--config` is given twice.
 
   Example:
-    >>> split(['--config=a.py:1', '--config.seed=3', '--out=x']).changes
-    {'seed': '3'}
+    >>> parse_config_flags(['--config=a.py:1', '--config.seed', '3', '--out=x'])
+    ConfigArguments(file='a.py:1', overrides={'seed': '3'}, others=['--out=x'])
   """
-  file, changes, rest, waiting = None, {}, [], list(argv)
-  while waiting:
-    argument = waiting.pop(0)
-    found = FLAG.fullmatch(argument)
-    if found is None:
-      rest.append(argument)
+  file, overrides, others, remaining = None, {}, [], list(argv)
+  while remaining:
+    argument = remaining.pop(0)
+    match = FLAG.fullmatch(argument)
+    if match is None:
+      others.append(argument)
       continue
-    field, value = found['field'], found['value']
+    field, value = match['field'], match['value']
     if value is None:
-      if not waiting or waiting[0].startswith('--'):
+      if not remaining or remaining[0].startswith('--'):
         raise UsageError(f'{argument} needs a value: {argument}=VALUE')
-      value = waiting.pop(0)
+      value = remaining.pop(0)
     if field is not None:
-      changes[field] = value
+      overrides[field] = value
     elif file is not None:
       raise UsageError(f'--config is given twice, as {file} and {value}: give only one file')
     else:
       file = value
-  return Asked(file, changes, rest)
+  return ConfigArguments(file, overrides, others)
 
 
-def applied(config: ConfigDict, changes: Mapping[str, str]) -> dict[str, Any]:
-  """Returns a config's settings with some fields set from texts, and the blocks that these need.
+def apply_overrides(config: ConfigDict, changes: Mapping[str, str]) -> dict[str, Any]:
+  """Returns a config's settings with some fields overridden, and the blocks that these need.
 
   Args:
     config: the config as its file makes it; it is not changed.
@@ -75,7 +84,7 @@ def applied(config: ConfigDict, changes: Mapping[str, str]) -> dict[str, Any]:
   """
   config = copy.deepcopy(config)
   _refuse_two_units(changes)
-  for decides in (_names_blocks, _names_links):  # the chain first, then what runs inside its links
+  for decides in (_names_blocks, _names_links):  # the chain first, then its inner links
     for name, text in changes.items():
       if decides(name):
         _decide(config, name, text)
@@ -83,14 +92,14 @@ def applied(config: ConfigDict, changes: Mapping[str, str]) -> dict[str, Any]:
   settings = config.to_dict()
   for name, text in changes.items():
     if not _names_blocks(name) and not _names_links(name):
-      put(settings, name, text, _read)
+      put(settings, name, text, _parse_value)
   return settings
 
 
 def _refuse_two_units(changes: Mapping[str, str]) -> None:
   by_base: dict[str, str] = {}
   for name in changes:
-    before = by_base.setdefault(fields.base_of(name), name)
+    before = by_base.setdefault(fields.strip_unit(name), name)
     if before != name:
       raise ValueError(f'{before} and {name} are one duration: give it in only one unit')
 
@@ -110,7 +119,7 @@ def _decide(config: ConfigDict, name: str, text: str) -> None:
   if not isinstance(field, Field) or (block and block not in config):
     raise ValueError(_unknown(config.to_dict(), name))
   with config.unlocked():
-    (config[block] if block else config)[key] = _read(name, text, field.kind)
+    (config[block] if block else config)[key] = _parse_value(name, text, field.kind)
 
 
 def _complete(config: ConfigDict) -> None:
@@ -133,8 +142,8 @@ def put(settings: dict[str, Any], name: str, value: Any, take: Take = check.take
   Raises:
     ValueError: the field is unknown, or it cannot have this value.
   """
-  known = dict(_known(settings))
-  field = known.get(name) or _in_another_unit(settings, name)
+  known = dict(_known_fields(settings))
+  field = known.get(name) or _field_of_any_unit(settings, name)
   block, key = _place(settings, name)
   if field is not None and block is not None:
     _set(block, key, take(name, value, field.kind))
@@ -148,17 +157,19 @@ def put(settings: dict[str, Any], name: str, value: Any, take: Take = check.take
 
 def _set(block: dict[str, Any], key: str, value: Any) -> None:
   """Sets a value; a duration replaces the same duration in another unit."""
-  for other in [k for k in block if k != key and fields.base_of(k) == fields.base_of(key) != k]:
+  for other in [
+    k for k in block if k != key and fields.strip_unit(k) == fields.strip_unit(key) != k
+  ]:
     del block[other]
   block[key] = value
 
 
 def _is_foreign(name: str) -> bool:
-  """Whether a dotted name begins with an Optax link that has no fields here."""
+  """Returns whether a dotted name begins with an Optax link that has no fields here."""
   return name.partition('.')[0] not in {**fields.FIELDS, **fields.BLOCKS}
 
 
-def _read(name: str, text: str, kind: Kind) -> Any:
+def _parse_value(name: str, text: str, kind: Kind) -> Any:
   try:
     value = kind.read(text)
   except WrongError as error:
@@ -166,17 +177,17 @@ def _read(name: str, text: str, kind: Kind) -> Any:
   return check.take(name, value, kind)
 
 
-def _known(settings: Mapping[str, Any]) -> list[tuple[str, Field]]:
+def _known_fields(settings: Mapping[str, Any]) -> list[tuple[str, Field]]:
   """The fields of these settings, by dotted name."""
-  able = {
+  with_fields = {
     name: value
     for name, value in settings.items()
     if isinstance(fields.FIELDS.get(name), Field) or isinstance(value, Mapping)
   }
-  return list(check.named_fields(able))
+  return list(check.named_fields(with_fields))
 
 
-def _in_another_unit(settings: Mapping[str, Any], name: str) -> Field | None:
+def _field_of_any_unit(settings: Mapping[str, Any], name: str) -> Field | None:
   block, _, key = name.partition('.')
   table = fields.FIELDS.get(block) or fields.BLOCKS.get(block)
   is_there = isinstance(table, Mapping) and block in settings and '.' not in key
@@ -211,7 +222,7 @@ def _unknown(settings: Mapping[str, Any], name: str) -> str:
   block = name.partition('.')[0]
   if block in fields.BLOCKS and block not in settings:
     return f"config.{name} is set, but chain, events and layers name no '{block}'"
-  known = [n for n, _ in _known(settings)]
+  known = [n for n, _ in _known_fields(settings)]
   near = nearest(name, [*known, *(n.partition('.')[0] for n in known)])
   more = '' if near else f' `--help` lists all {len(known)}'
   return f"unknown field 'config.{name}':{near}{more}"

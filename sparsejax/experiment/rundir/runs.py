@@ -9,7 +9,7 @@ from typing import Any
 
 from absl import logging
 
-from sparsejax.experiment.config.identity import experiment_of
+from sparsejax.experiment.config.identity import hashed_settings
 from sparsejax.experiment.machine import files, provenance
 from sparsejax.experiment.rundir import checkpoint, digests
 from sparsejax.experiment.terminal.errors import BusyError, UsageError
@@ -82,8 +82,8 @@ class RunDirectory:
 
   def _check_settings(self, config: Mapping[str, Any]) -> None:
     """Refuses an edited config.json, because later readers of the run would believe it."""
-    kept = experiment_of(self._read(self.path / files.CONFIG))
-    for field, mine in experiment_of(config).items():
+    kept = hashed_settings(self._read(self.path / files.CONFIG))
+    for field, mine in hashed_settings(config).items():
       if field in kept and kept[field] != mine:  # a field newer than the run is absent
         raise UsageError(
           f'workdir={self.path}: its {files.CONFIG} has {field}={shown(kept[field])}, but the run '

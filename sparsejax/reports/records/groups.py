@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 from sparsejax.experiment.chain.links import PROXIMAL
-from sparsejax.experiment.config.identity import experiment_of, short_name, short_value
+from sparsejax.experiment.config.identity import hashed_settings, short_name, short_value
 from sparsejax.reports.records import collect
 
 DENSE, UNSTRUCTURED, SEMI_STRUCTURED, STRUCTURED = (
@@ -110,7 +110,7 @@ def _labels(members: Mapping[tuple, Sequence[collect.Run]]) -> dict[tuple, str]:
   for key in members:
     families.setdefault(key[:2], []).append(key)
   for keys in families.values():
-    settings = {key: experiment_of(members[key][0].settings) for key in keys}
+    settings = {key: hashed_settings(members[key][0].settings) for key in keys}
     names = sorted({name for found in settings.values() for name in found})
     values = {name: {repr(found.get(name)) for found in settings.values()} for name in names}
     # The setting with the most values comes first, since it is what the experiment is about.

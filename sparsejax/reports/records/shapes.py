@@ -3,7 +3,7 @@
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from sparsejax.experiment.config.identity import at
+from sparsejax.experiment.config.identity import get_by_path
 from sparsejax.experiment.config.kinds import is_number
 
 # Everything is measured in single precision, so no axis and no table needs larger numbers.
@@ -102,7 +102,7 @@ def wrong_in_config(found: Mapping[str, Any]) -> str | None:
   if wrong := _no_figure(found, ('epochs',)) or _no_dict(found, BLOCKS):
     return wrong
   for name, (is_right, what) in SETTINGS.items():
-    if (value := at(found, name)) is not None and not is_right(value):
+    if (value := get_by_path(found, name)) is not None and not is_right(value):
       return f'{name} that is {what}'
   return None
 

@@ -108,7 +108,7 @@ def _check_schedule(sweep, parameter, built: list[setup.Experiment]) -> None:
   if name is None or any(p.key.startswith(f'{name}.') for p in sweep.parameters if p != parameter):
     return
   first, *others = [
-    jax.vmap(rates.build(identity.at(experiment.config, name), experiment.clock))(
+    jax.vmap(rates.build(identity.get_by_path(experiment.config, name), experiment.clock))(
       jnp.arange(experiment.clock.total_steps)
     )
     for experiment in built
@@ -125,7 +125,7 @@ def _schedule_of(config: Mapping[str, Any], key: str) -> str | None:
   """The block of the outermost schedule that contains a field."""
   names = key.split('.')
   for end in range(1, len(names)):
-    block = identity.at(config, '.'.join(names[:end]))
+    block = identity.get_by_path(config, '.'.join(names[:end]))
     if rates.is_schedule(block) and block.get('schedule') in rates.KINDS:
       return '.'.join(names[:end])
   return None

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from sparsejax.experiment.config.check import take, unknown
-from sparsejax.experiment.config.fields import base_of
+from sparsejax.experiment.config.fields import strip_unit
 from sparsejax.experiment.config.kinds import Integer
 from sparsejax.experiment.terminal.say import shown
 from sparsejax.search.plan import base
@@ -96,7 +96,7 @@ def check_overrides(overrides: Any) -> dict[str, str]:
         f"overrides: '{override}': the seeds of a search are set by its `seeds`, as in "
         f'seeds=({text},)'
       )
-    if before := [other for other in texts if base_of(other) == base_of(name)]:
+    if before := [other for other in texts if strip_unit(other) == strip_unit(name)]:
       raise ValueError(
         f'overrides: {name} is set twice, as {before[0]}={texts[before[0]]} and {override}; it '
         'must be set once'

@@ -8,9 +8,9 @@ from typing import Any, NamedTuple
 
 from optuna.distributions import CategoricalDistribution
 
-from sparsejax.experiment.config.check import read_only_with
-from sparsejax.experiment.config.fields import base_of
-from sparsejax.experiment.config.identity import experiment_of, short_value
+from sparsejax.experiment.config.check import unmet_condition
+from sparsejax.experiment.config.fields import strip_unit
+from sparsejax.experiment.config.identity import hashed_settings, short_value
 from sparsejax.experiment.config.kinds import is_number
 from sparsejax.internal.lookup import lookup
 from sparsejax.search.plan import fields, space
@@ -96,9 +96,9 @@ def check(settings: Mapping[str, Any], resolve: Resolve) -> Sweep:
 
 def _check_overrides(overrides, keys):
   """Refuses an override of a parameter: no trial would have it."""
-  varied = {base_of(key): key for key in keys}
+  varied = {strip_unit(key): key for key in keys}
   for name, text in fields.check_overrides(overrides).items():
-    if (key := varied.get(base_of(name))) is not None:
+    if (key := varied.get(strip_unit(name))) is not None:
       raise ValueError(
         f"overrides: '{name}={text}' would never be used, since the space varies '{key}'; give "
         'only one of them'
@@ -145,7 +145,7 @@ def _check_effects(settings, parameters, resolve):
       # Another parameter may take the value with which the key is read.
       beside = [{p.key: value} for p in parameters if p != parameter for value in p.samples]
       trials = [resolved(one, values, resolve) for values in ({}, *beside)]
-      needed = [read_only_with(trial, key) for trial in trials]
+      needed = [unmet_condition(trial, key) for trial in trials]
       if all(needed):
         raise ValueError(
           f"space: '{key}' has no effect on {config}: it is read only with {needed[0]}"
@@ -170,7 +170,7 @@ def _same(settings, combinations, resolve):
 
 def _key(settings, values, resolve) -> str:
   trial = resolved(settings, values, resolve)
-  return json.dumps([experiment_of(trial), trial['seed']], sort_keys=True)
+  return json.dumps([hashed_settings(trial), trial['seed']], sort_keys=True)
 
 
 def repeats(sweep: Sweep, resolve: Resolve) -> list[str]:

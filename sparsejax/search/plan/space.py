@@ -147,7 +147,7 @@ def apply(settings: Mapping[str, Any], values: Mapping[str, Any]) -> dict[str, A
   """
   changed = _copy(settings)
   for name, value in values.items():
-    overrides.put(changed, name, value, check.of_type)
+    overrides.put(changed, name, value, check.convert_type)
   return changed
 
 

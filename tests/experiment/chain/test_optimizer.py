@@ -274,7 +274,7 @@ def test_of_a_schedule_it_is_refused_by_its_own_name():
 def test_the_defaults_of_a_link_of_optax_are_what_its_settings_may_be(name):
   factory = links.known()[name]
   for key, parameter in inspect.signature(factory).parameters.items():
-    kind, default = foreign.kind_of(parameter), parameter.default
+    kind, default = foreign.parameter_kind(parameter), parameter.default
     if kind and isinstance(default, bool | int | float | str | None):
       assert kind.take(default) == default, key
 

@@ -154,8 +154,10 @@ def test_what_a_field_can_not_be_is_refused_by_a_flag(name, tmp_path):
   for value in wrong_values(kind):
     if isinstance(bare, kinds.Text | kinds.Pattern) and not isinstance(value, str):
       continue  # on a command line everything is a text
-    asked = overrides.split([f'--config={file}', f'--config.{name}={as_text(value)}'])
-    assert_refused(name, value, lambda a=asked: commandline.settings_of(a))
+    arguments = overrides.parse_config_flags(
+      [f'--config={file}', f'--config.{name}={as_text(value)}']
+    )
+    assert_refused(name, value, lambda a=arguments: commandline.resolve_arguments(a))
 
 
 @pytest.mark.parametrize('name', EVERY)
@@ -176,8 +178,8 @@ def test_what_a_field_can_not_be_is_refused_in_a_file(name, tmp_path):
       f"    {target}['{key}'] = {text}\n"
       '  return config\n'
     )
-    asked = overrides.Asked(str(file), {}, ())
-    assert_refused(name, value, lambda a=asked: commandline.settings_of(a))
+    arguments = overrides.ConfigArguments(str(file), {}, ())
+    assert_refused(name, value, lambda a=arguments: commandline.resolve_arguments(a))
 
 
 def test_a_default_that_changes_raises_the_version():
@@ -233,11 +235,11 @@ def test_what_nothing_reads_is_refused_wherever_it_was_set():
 
 
 def test_a_value_may_come_after_its_flag_and_must_come():
-  asked = overrides.split(['--config', 'a.py', '--config.seed', '3', '--out=x'])
-  assert asked == overrides.split(['--config=a.py', '--config.seed=3', '--out=x'])
+  arguments = overrides.parse_config_flags(['--config', 'a.py', '--config.seed', '3', '--out=x'])
+  assert arguments == overrides.parse_config_flags(['--config=a.py', '--config.seed=3', '--out=x'])
   for argv in (['--config.seed'], ['--config.seed', '--out=x']):
     with pytest.raises(UsageError, match='seed needs a value'):
-      overrides.split(argv)
+      overrides.parse_config_flags(argv)
 
 
 def test_errors_of_a_file_name_its_line(tmp_path):

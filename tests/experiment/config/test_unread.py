@@ -8,7 +8,7 @@ import pytest
 from sparsejax.experiment.chain import pruning
 from sparsejax.experiment.chain.durations import Clock
 from sparsejax.experiment.config import base
-from sparsejax.experiment.config.check import read_only_with
+from sparsejax.experiment.config.check import unmet_condition
 from sparsejax.experiment.data import datasets
 
 CLOCK = Clock(examples=1000, batch_size=10, epochs=10)
@@ -61,7 +61,7 @@ def traced(block):
 def test_a_setting_of_prune_changes_the_link_exactly_where_it_is_read(changes, field):
   block = PRUNE | changes
   is_same = traced(block) == traced(block | {field: OTHER[field]})
-  assert bool(read_only_with({'prune': block}, f'prune.{field}')) == is_same
+  assert bool(unmet_condition({'prune': block}, f'prune.{field}')) == is_same
 
 
 def test_the_split_of_the_digits_is_one_and_a_split_in_order_has_no_seed():
@@ -73,8 +73,8 @@ def test_the_split_of_the_digits_is_one_and_a_split_in_order_has_no_seed():
     ('mnist', 'shuffle', False),
   ):
     config = {'data': {'name': name, 'split': split}}
-    assert bool(read_only_with(config, 'data.split_seed')) == is_unread
+    assert bool(unmet_condition(config, 'data.split_seed')) == is_unread
 
 
 def test_what_is_no_field_of_another_is_always_read():
-  assert read_only_with({}, 'scale_by_learning_rate.learning_rate.every_epochs') == ''
+  assert unmet_condition({}, 'scale_by_learning_rate.learning_rate.every_epochs') == ''
