@@ -119,7 +119,7 @@ def _run(command: Command) -> int:
   where = hosts.place(flags.coordinator, flags.processes, flags.process, os.environ)
   if where is not None:
     if hosts.GUARDED not in os.environ:
-      return hosts.guarded([sys.executable, *sys.orig_argv[1:]])
+      return hosts.run_guarded([sys.executable, *sys.orig_argv[1:]])
     hosts.end_with_guard()
     hosts.join(where)
   compilation.use_cache()

@@ -14,7 +14,7 @@ from sparsejax.experiment.chain import links, optimizer, pruning
 from sparsejax.experiment.machine import parallel
 from sparsejax.experiment.rundir import state
 from sparsejax.experiment.step import augment, steps
-from sparsejax.experiment.step.steps import on_devices
+from sparsejax.experiment.step.steps import put_on_devices
 from sparsejax.experiment.training.setup import Experiment
 
 # Chains that reduce a step to its forward pass (XLA then removes the gradient), and to its gradient
@@ -30,7 +30,7 @@ class Subject:
   def __init__(self, experiment: Experiment):
     self.experiment = experiment
     self.variables = experiment.init_variables()
-    self.data = on_devices(experiment.dataset.train)
+    self.data = put_on_devices(experiment.dataset.train)
     key = jax.random.key(experiment.config['seed'])
     order = augment.epoch_permutation(key, 0, experiment.clock.examples)
     self.order = parallel.replicate(order)
@@ -166,5 +166,5 @@ def flops_of_step(subject: Subject) -> float:
   """
   step, train = subject.step(GRADIENT), subject.train_state(GRADIENT)
   with choice.plain():
-    analysis = parallel.analysis_of_replica(step, train, subject.data, subject.order)
+    analysis = parallel.replica_cost_analysis(step, train, subject.data, subject.order)
   return analysis['flops'] * parallel.device_count()

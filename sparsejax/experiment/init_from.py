@@ -22,7 +22,7 @@ def start(state: RunState, source: str, experiment: setup.Experiment) -> RunStat
   trained = {'params': state.train.params, 'batch_stats': state.train.batch_stats}
   found, has_others = read(source, trained, experiment)
   whose = files.read_json(pathlib.Path(source) / files.SUMMARY)
-  say(f'init_from={source}: the network of {whose["name"]}, {checkpoint.Owner.of(whose)}')
+  say(f'init_from={source}: the network of {whose["name"]}, {checkpoint.Owner.from_figures(whose)}')
   if has_others:
     say(f'{source} has other posteriors: only their means are taken')
   if not experiment.deployment.is_variational and (message := _zeros_warning(found, experiment)):
@@ -34,7 +34,7 @@ def start(state: RunState, source: str, experiment: setup.Experiment) -> RunStat
 
 
 def _zeros_warning(network: Mapping[str, Any], experiment: setup.Experiment) -> str:
-  """The warning that a pruned network's zeros would train again, or '' if they would not."""
+  """Returns a warning that a pruned network's zeros will train again, or '' if they will not."""
   counts, chain = measure.report(network['params']), experiment.config['chain']
   active, weights = counts['active_weights'], counts['weights']
   if active == weights or 'hold' in chain or experiment.agenda.first_cut == 0:
@@ -62,7 +62,7 @@ def read(source: str, like: Any, experiment: setup.Experiment) -> tuple[Any, boo
 
 
 def _read_network(source: str, like: Any, experiment: setup.Experiment) -> tuple[Any, bool]:
-  folder = checkpoint.source_of(source)
+  folder = checkpoint.best_folder(source)
   has_others = False
   whole = folder.with_name(checkpoint.POSTERIOR)
   if experiment.deployment.is_variational and (whole / checkpoint.MANIFEST).exists():

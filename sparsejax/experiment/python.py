@@ -105,11 +105,11 @@ def load(run: str | os.PathLike, parts: str | os.PathLike | None = None) -> Load
     loading.execute(pathlib.Path(path_text('parts', parts, 'a file of Python, or None')))
   try:
     config, summary = (files.read_json(path / file) for file in (files.CONFIG, files.SUMMARY))
-    owner = checkpoint.owner_of_run(config, summary)
+    owner = checkpoint.run_owner(config, summary)
     if missing := registry.missing(config, kinds=('model',)):  # no other part is needed here
       raise UsageError(f'run={printable(path)}: {missing}')
-    kept = checkpoint.source_of(str(path))
-    shapes = {'batch_stats': {}, **checkpoint.shapes_of(kept)}  # an empty tree leaves no note
+    kept = checkpoint.best_folder(str(path))
+    shapes = {'batch_stats': {}, **checkpoint.read_shapes(kept)}  # an empty tree leaves no note
     variables, _ = checkpoint.read(kept, shapes, owner, is_finished=True)
     if (classes := runs.num_classes(summary)) is None:
       raise ValueError('summary.json tells of no classes')

@@ -65,10 +65,10 @@ def run(
   # With one process, as nearly always, every function of `hosts` is a plain call.
   hosts.check_same(f'{experiment_hash}, seed {seed}')
   claim = functools.partial(runs.RunDirectory, path, config, experiment_hash)
-  with hosts.on_first(claim) as directory:  # locked; its config.json is written or compared
+  with hosts.open_on_first(claim) as directory:  # locked; its config.json is written or compared
     if restart:
-      hosts.from_first(lambda: directory.set_aside())
-    finished = hosts.from_first(lambda: directory.summary)
+      hosts.broadcast_result(lambda: directory.set_aside())
+    finished = hosts.broadcast_result(lambda: directory.summary)
     if finished is not None:
       say(f'{path} already holds this run, finished; nothing is trained.')
       display.final_table(finished)
@@ -113,7 +113,7 @@ def _begin(experiment: setup.Experiment, directory: runs.RunDirectory | None):
   config = experiment.config
   fresh = initial(experiment.init_variables(), experiment.tx, config['seed'])
   fresh = parallel.replicate(fresh)
-  return hosts.state_from_first(lambda: _state(experiment, directory, fresh), fresh)
+  return hosts.broadcast_state(lambda: _state(experiment, directory, fresh), fresh)
 
 
 def _state(experiment, directory, fresh) -> tuple[RunState, dict[str, Any]]:

@@ -180,7 +180,7 @@ def lines_of(path: pathlib.Path) -> list[dict[str, Any]]:
 def is_of_the_disk(error: BaseException | None) -> bool:
   """Whether an error, or its cause, is the disk's, and says nothing about the trial."""
   while error is not None:
-    if files.is_of_the_system(error) or isinstance(error, UnreadableError):
+    if files.is_system_error(error) or isinstance(error, UnreadableError):
       return True
     error = error.__cause__
   return False

@@ -82,7 +82,7 @@ def _moments() -> Iterator[Case]:
   for process, call in ((LAUNCH, 10), (WORKER, 2)):
     yield from _both(process, 'a cut', f'{its}.training.train:Trainer._segment', call)
     yield from _both(process, 'a cut', f'{its}.training.train:Trainer._measure_cut', 1)
-    yield from _both(process, 'an event', f'{its}.step.events:happen', 1)
+    yield from _both(process, 'an event', f'{its}.step.events:apply_event', 1)
     yield Case(process, 'an event', f'{its}.step.lobs:prune_layers')
     yield Case(process, 'an event', f'{its}.step.lobs:_operate', 2)
   for process in (LAUNCH, WORKER, DEPLOY):

@@ -151,8 +151,8 @@ def _runs(found) -> list[str]:
   rows = []
   for entry, summaries in found.items():
     for s in summaries:
-      pair = phases.at_the_cut(s)
-      cut = ' to '.join(f'{100 * a:.2f}' for a in pair) if pair else phases.why_not(s)
+      pair = phases.cut_accuracies(s)
+      cut = ' to '.join(f'{100 * a:.2f}' for a in pair) if pair else phases.no_cut_reason(s)
       rows.append(
         f'{entry.label} | {s["seed"]} | {cut} | {100 * phases.final(s):.2f} | '
         f'{100 * s["test_accuracy"]:.2f} | '

@@ -40,7 +40,7 @@ class Clock(NamedTuple):
     return round(steps)
 
 
-def in_steps(settings: Mapping[str, Any], clock: Clock, block: str = '') -> dict[str, Any]:
+def convert_to_steps(settings: Mapping[str, Any], clock: Clock, block: str = '') -> dict[str, Any]:
   """Returns the settings with `name_epochs`, `name_steps` or `name_examples` as `name`, in steps.
 
   Args:
@@ -52,7 +52,7 @@ def in_steps(settings: Mapping[str, Any], clock: Clock, block: str = '') -> dict
     ValueError: a duration is negative, not finite, or given in two units.
 
   Example:
-    >>> in_steps({'begin_epochs': 2.0, 'density': 0.1}, Clock(1000, 10, 3))
+    >>> convert_to_steps({'begin_epochs': 2.0, 'density': 0.1}, Clock(1000, 10, 3))
     {'begin': 200, 'density': 0.1}
   """
   converted = {}

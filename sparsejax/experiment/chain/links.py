@@ -26,14 +26,14 @@ OURS = {f.__name__: f for f in (prune, hold, rewind, add_kl_gradients, bound_var
 
 @functools.cache
 def known() -> dict[str, Any]:
-  """Every link by name: ours, and those that Optax makes from plain settings."""
+  """Returns every link by name: ours, and those that Optax makes from plain settings."""
   named = {name: getattr(optax, name) for name in dir(optax) if not name.startswith('_')}
   functions = {name: f for name, f in named.items() if inspect.isfunction(f)}
   return OURS | {name: f for name, f in functions.items() if _is_link(inspect.signature(f))}
 
 
 def _is_link(signature: inspect.Signature) -> bool:
-  """Whether a factory makes a transformation without needing another one or a tree of labels."""
+  """Returns whether a factory makes a transformation from plain settings alone."""
   required = [p for p in signature.parameters.values() if p.default is p.empty]
   kinds = ' '.join(str(p.annotation) for p in required)
   needs_more = any(word in kinds for word in ('GradientTransformation', 'ArrayTree', 'ConditionFn'))
@@ -49,7 +49,7 @@ def chosen(name: str, blocks: Mapping[str, Any]) -> dict[str, Any]:
   """Returns the whole block of a link of ours that acts on a choice of the parameters.
 
   Raises:
-    ValueError: a setting that is unknown or missing, or a choice that can't be.
+    ValueError: a setting is unknown or missing, or the choice is impossible.
   """
   settings, known = dict(blocks.get(name) or {}), tuple(fields.LINKS[name])
   for key in settings:
@@ -92,7 +92,7 @@ STAGES = {
 
 
 # Links that leave the size of the gradient as it is.
-AHEAD_OF_KL = ('add_decayed_weights', 'add_noise', 'zero_nans')
+SCALE_PRESERVING = ('add_decayed_weights', 'add_noise', 'zero_nans')
 
 
 def stage(name: str) -> int:
@@ -124,11 +124,11 @@ def check_order(chain: tuple[str, ...]) -> None:
       }[its_stage]
       raise ValueError(f"config.chain={chain}: '{after}' must not stand after '{before}': {reason}")
   ahead = chain[: chain.index('add_kl_gradients')] if 'add_kl_gradients' in chain else ()
-  rescaling = [name for name in ahead if name not in AHEAD_OF_KL]
+  rescaling = [name for name in ahead if name not in SCALE_PRESERVING]
   if rescaling:
     raise ValueError(
       f"config.chain={chain}: after '{rescaling[0]}' the gradient no longer has the scale of the "
-      f"KL's; before 'add_kl_gradients' put only {', '.join(AHEAD_OF_KL)}"
+      f"KL's; before 'add_kl_gradients' put only {', '.join(SCALE_PRESERVING)}"
     )
   if stages.count(STEP) != 1:
     raise ValueError(

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import optax
 
 from sparsejax.experiment.chain import foreign, links, proximal, pruning, rates
-from sparsejax.experiment.chain.durations import Clock, in_steps
+from sparsejax.experiment.chain.durations import Clock, convert_to_steps
 from sparsejax.experiment.config import fields
 from sparsejax.experiment.config.kinds import is_number
 from sparsejax.internal.lookup import lookup
@@ -122,7 +122,7 @@ def _build_kl(block, clock):
     lookup('setting', f'add_kl_gradients.{key}', {'add_kl_gradients.weight': None})
   weight = block.get('weight', 1.0)
   if rates.is_schedule(weight):
-    end = in_steps(weight, clock).get('end', 0)
+    end = convert_to_steps(weight, clock).get('end', 0)
     if end is not None and end >= clock.total_steps:
       raise ValueError(
         f'add_kl_gradients.weight: its warm-up ends at step {end} (epoch '

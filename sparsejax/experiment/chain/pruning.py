@@ -5,7 +5,7 @@ from typing import Any
 
 import optax
 
-from sparsejax.experiment.chain.durations import Clock, in_steps
+from sparsejax.experiment.chain.durations import Clock, convert_to_steps
 from sparsejax.experiment.config import fields
 from sparsejax.internal.lookup import lookup
 from sparsejax.sparsity.counting.costs import Costs
@@ -49,7 +49,7 @@ def pruning_schedule(settings: Mapping[str, Any], clock: Clock) -> schedules.Pru
   Raises:
     ValueError: a setting is missing, unknown, out of range, or lies beyond the end of the run.
   """
-  steps = in_known_steps(settings, clock)
+  steps = convert_prune_block(settings, clock)
   begin, kind = steps['begin'], steps['schedule']
   lookup('prune.schedule', kind, dict.fromkeys(fields.PRUNING_SCHEDULES))
   lookup('prune.allocation', steps['allocation'], ALLOCATIONS)
@@ -117,9 +117,9 @@ def _check_rule(schedule: str, rule: str) -> None:
     )
 
 
-def in_known_steps(block: Mapping[str, Any], clock: Clock) -> dict[str, Any]:
+def convert_prune_block(block: Mapping[str, Any], clock: Clock) -> dict[str, Any]:
   """Returns the block with its durations in steps; refuses unknown or missing settings."""
-  settings = in_steps(block, clock, 'prune')
+  settings = convert_to_steps(block, clock, 'prune')
   for key in settings:
     lookup('setting', f'prune.{key}', {f'prune.{name}': None for name in SETTINGS})
   missing = [name for name in SETTINGS if name not in settings]
@@ -145,7 +145,7 @@ def build(
     inner: the links that run inside the masks.
     costs: the network's costs in 'weights' or 'macs'.
   """
-  settings = in_known_steps(block, clock)
+  settings = convert_prune_block(block, clock)
   schedule = pruning_schedule(block, clock)
   floor = settings['floor']
   if not (isinstance(floor, int) and floor >= 0):
@@ -176,7 +176,7 @@ def build(
 
 
 def grows(block: Mapping[str, Any]) -> bool:
-  """Whether the update rule of a block `prune` regrows weights."""
+  """Returns whether the update rule of a block `prune` regrows weights."""
   name = block.get('update_rule', 'nested')
   if name in ('nested', *EXCHANGING) or name not in UPDATE_RULES:
     return name in EXCHANGING
@@ -184,7 +184,7 @@ def grows(block: Mapping[str, Any]) -> bool:
 
 
 def needs_squared_gradients(config: Mapping[str, Any]) -> bool:
-  """Whether the criterion of a config's `prune` reads the gradients of single examples."""
+  """Returns whether the criterion of a config's `prune` reads per-example gradients."""
   name = config['prune']['criterion'] if 'prune' in config['chain'] else 'magnitude'
   return 'mean_squared_grad' in criteria.needs(CRITERIA[name])
 
@@ -193,7 +193,7 @@ def build_rewind(
   block: Mapping[str, Any], prune_block: Mapping[str, Any] | None, clock: Clock
 ) -> optax.GradientTransformationExtraArgs:
   """Returns the link that rewinds the weights at every mask update of `prune`."""
-  settings = in_steps(block, clock, 'rewind')
+  settings = convert_to_steps(block, clock, 'rewind')
   for key in settings:
     lookup('setting', f'rewind.{key}', {'rewind.to': None})
   to = settings.get('to')

@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from sparsejax.experiment.chain.durations import Clock, in_steps
+from sparsejax.experiment.chain.durations import Clock, convert_to_steps
 from sparsejax.internal.lookup import lookup
 
 # step -> number, like Optax's own type, but without the complex numbers, which float() refuses.
@@ -91,7 +91,7 @@ KINDS = {f.__name__: f for f in (constant, step_decay, linear, cosine, sgdr, rew
 
 
 def is_schedule(value: Any) -> bool:
-  """Whether a setting is a schedule's block and not a plain number."""
+  """Returns whether a setting is a schedule's block and not a plain number."""
   return isinstance(value, Mapping)
 
 
@@ -124,7 +124,7 @@ def _build(settings, clock):
   settings = dict(settings)
   kind = settings.pop('schedule', None)
   make = lookup('schedule', kind, KINDS)
-  settings = in_steps(settings, clock)
+  settings = convert_to_steps(settings, clock)
   warmup = settings.pop('warmup', 0)
   if 'base' in settings and 'length' in settings:
     epochs = settings['length'] / clock.steps_per_epoch

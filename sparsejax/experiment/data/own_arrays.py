@@ -67,7 +67,7 @@ def read_npz(path: str | os.PathLike) -> tuple[Whole, str]:
 
 
 def _is_channels_first(shape: tuple[int, ...]) -> bool:
-  """Whether images are grey or coloured with the channels before the height.
+  """Returns whether the shape is that of images with the channels before the height.
 
   Example:
     >>> [_is_channels_first(s) for s in ((9, 3, 32, 32), (9, 32, 32, 3), (9, 3, 3, 3), (9, 28, 28))]

@@ -27,7 +27,7 @@ from absl import logging
 from PIL import Image
 from tensorflow_datasets.core.download import download_manager, downloader
 
-from sparsejax.experiment.machine.files import is_of_the_system
+from sparsejax.experiment.machine.files import is_system_error
 from sparsejax.experiment.terminal.errors import in_one_line
 
 # tensorflow-datasets makes ten attempts and doubles the wait each time: without a network that
@@ -197,7 +197,7 @@ def decode(folder: pathlib.Path, split: str) -> tuple[np.ndarray, np.ndarray]:
     Exception
   ) as error:  # the readers of JSON, array_record, protos and PNG each raise their own
     advice = 'give another folder, or remove that one to download it again'
-    if is_of_the_system(error):
+    if is_system_error(error):
       advice = 'nothing was changed; try again'
     raise ValueError(
       f"data.dir='{folder.parent.parent}': '{folder.parent.name}/{folder.name}' cannot be read: "
@@ -224,7 +224,7 @@ def read_idx(path: str | os.PathLike) -> np.ndarray:
     shape = np.frombuffer(content, '>u4', count=content[3], offset=4)
     return np.frombuffer(content, np.uint8, offset=4 + 4 * content[3]).reshape(shape)
   except (OSError, EOFError, zlib.error, ValueError, IndexError) as error:
-    if is_of_the_system(error):
+    if is_system_error(error):
       raise
     raise ValueError(f'{path} is damaged, remove it ({_line(error)})') from error
 
@@ -247,7 +247,7 @@ def read_tar(path: str | os.PathLike) -> dict[str, bytes]:
         if member.isfile() and (file := tar.extractfile(member)) is not None
       }
   except (OSError, EOFError, zlib.error, tarfile.TarError) as error:
-    if is_of_the_system(error):
+    if is_system_error(error):
       raise
     raise ValueError(f'{path} is damaged, remove it ({_line(error)})') from error
 

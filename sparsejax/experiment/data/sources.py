@@ -17,7 +17,7 @@ from sparsejax.experiment.terminal.errors import in_one_line
 
 
 class Source(NamedTuple):
-  """What is known about a data set before it is read."""
+  """A named data set: the function that reads it, its classes, and the default of its splits."""
 
   read: Callable[[str | os.PathLike | None, bool], Whole]  # (directory, cache)
   num_classes: int

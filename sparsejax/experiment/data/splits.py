@@ -25,7 +25,20 @@ class Whole(NamedTuple):
 def take_validation(
   train: Split, *, validation: int, split: str = 'shuffle', split_seed: int = 0
 ) -> tuple[Split, Split]:
-  """Splits off `validation` examples, the last ones in the order that `split` gives.
+  """Splits the training examples into a smaller training split and a validation split.
+
+  Args:
+    train: the published training split.
+    validation: the number of examples to take for validation, fewer than `train` has.
+    split: 'shuffle' takes validation examples at random; 'first' keeps the first examples for
+      training, in the published order, and takes the last ones for validation.
+    split_seed: the seed of 'shuffle'; 'first' ignores it.
+
+  Returns:
+    The training split and the validation split.
+
+  Raises:
+    ValueError: `split` has another value, or a number is out of range.
 
   Example:
     >>> whole = Split(np.zeros((4, 1, 1, 1), np.uint8), np.arange(4, dtype=np.int32))
@@ -33,7 +46,7 @@ def take_validation(
     >>> train.labels, validation.labels
     (array([0, 1, 2], dtype=int32), array([3], dtype=int32))
   """
-  order = lookup('data.split', split, {'shuffle': shuffled, 'first': _in_order})
+  order = lookup('data.split', split, {'shuffle': shuffled, 'first': _unshuffled})
   count = len(train.labels)
   check_integer('data.validation', validation, 0, count - 1, 'one less than the training examples')
   check_integer('data.split_seed', split_seed, 0, 2**63 - 1, 'seeds')
@@ -66,20 +79,20 @@ def moments(images: np.ndarray) -> tuple[tuple[float, ...], tuple[float, ...]]:
 
 
 def shuffled(count: int, seed: int) -> np.ndarray:
-  """Returns the numbers below `count` in the order of a seed, the same in every version."""
+  """Returns a permutation of the numbers below `count` that no version of NumPy changes."""
   # NumPy promises that the raw bits of PCG64 never change, but promises Generator.permutation only
   # within a version (NEP 19). A split must outlive the version that drew it.
   return np.argsort(np.random.PCG64(seed).random_raw(count), kind='stable')
 
 
-def _in_order(count: int, seed: int) -> np.ndarray:
+def _unshuffled(count: int, seed: int) -> np.ndarray:
   del seed
   return np.arange(count)
 
 
-def check_integer(field: str, value: int, low: int, high: int, of: str) -> None:
+def check_integer(field: str, value: int, low: int, high: int, meaning: str) -> None:
   """Refuses a value that is no whole number from `low` to `high`; the message names its field."""
   if isinstance(value, bool) or not isinstance(value, int | np.integer):
     raise ValueError(f'{field}={value!r} must be a whole number')
   if not low <= value <= high:
-    raise ValueError(f'{field}={value} must be from {low} to {high} ({of})')
+    raise ValueError(f'{field}={value} must be from {low} to {high} ({meaning})')

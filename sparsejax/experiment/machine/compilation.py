@@ -30,7 +30,7 @@ def use_cache() -> None:
 
 
 @contextlib.contextmanager
-def without_cache() -> Generator[None]:
+def cache_disabled() -> Generator[None]:
   """Makes programs in the block compile instead of being looked up, so that this can be timed."""
   config: Any = jax.config  # JAX adds its flags at import, where ty does not see them
   enabled = config.jax_enable_compilation_cache

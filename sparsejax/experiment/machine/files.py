@@ -36,11 +36,11 @@ FAILED_DISK = (
 )
 
 
-def is_of_the_system(error: BaseException) -> bool:
-  """Whether an error means that the system cannot read or write now, not that a file is damaged.
+def is_system_error(error: BaseException) -> bool:
+  """Returns whether an error is the system's failure to read or write, not a damaged file.
 
   Example:
-    >>> is_of_the_system(OSError(errno.EIO, 'no')), is_of_the_system(OSError('no gzip'))
+    >>> is_system_error(OSError(errno.EIO, 'no')), is_system_error(OSError('no gzip'))
     (True, False)
   """
   return isinstance(error, OSError) and error.errno in FAILED_DISK

@@ -33,7 +33,7 @@ from sparsejax.internal import private, signals
 LOST_AFTER = 20  # seconds without a sign of life
 # The schedulers' numbers of processes in this step; JAX finds out the rest by itself.
 BY_SCHEDULER = ('SLURM_STEP_NUM_TASKS', 'OMPI_COMM_WORLD_SIZE')
-GUARDED = 'SPARSEJAX_GUARDED'  # the variable that tells a guarded process its guard's pipe
+GUARDED = 'SPARSEJAX_GUARDED'  # the variable that tells a run_guarded process its guard's pipe
 
 
 class Place(NamedTuple):
@@ -72,7 +72,7 @@ def place(
   given = {'coordinator': coordinator, 'processes': count, 'process': index}
   missing = [name for name, value in given.items() if value is None]
   if len(missing) == len(given):
-    several = any(_number_in(environment, name) > 1 for name in BY_SCHEDULER)
+    several = any(_process_count(environment, name) > 1 for name in BY_SCHEDULER)
     return Place(None, None, None) if several else None
   if coordinator is None or count is None or index is None:
     raise UsageError(
@@ -91,7 +91,7 @@ def place(
   return Place(coordinator, count, index)
 
 
-def _number_in(environment: Mapping[str, str], name: str) -> int:
+def _process_count(environment: Mapping[str, str], name: str) -> int:
   text = environment.get(name) or '1'
   try:
     return int(text)
@@ -119,7 +119,7 @@ def join(where: Place) -> None:
   try:
     if coordinator is not None:
       own, listens = address_towards(coordinator), coordinator
-      if _is_loopback(own) and not _is_of_one_machine(coordinator):
+      if _is_loopback(own) and not _is_local_address(coordinator):
         if where.coordinator is None:  # a scheduler gave a name that others may resolve
           own = listens = None
         else:
@@ -167,12 +167,12 @@ def _is_loopback(address: str) -> bool:
   return ipaddress.ip_address(address.partition('%')[0]).is_loopback
 
 
-def _is_of_one_machine(coordinator: str) -> bool:
-  """Whether the coordinator's own name shows that all processes are on one machine."""
+def _is_local_address(coordinator: str) -> bool:
+  """Returns whether the coordinator's address is one that only its own machine can reach."""
   return re.match(r'localhost:|127\.|\[::1\]', coordinator) is not None
 
 
-def guarded(command: Sequence[str]) -> int:
+def run_guarded(command: Sequence[str]) -> int:
   """Runs this program again, as one of several processes; returns its exit status.
 
   When a process is lost, JAX aborts the others with a page of its own text. Only a process outside
@@ -181,17 +181,17 @@ def guarded(command: Sequence[str]) -> int:
   Args:
     command: the command line that starts it.
   """
-  asked: list[int] = []
+  received: list[int] = []
   child: subprocess.Popen | None = None
 
-  def pass_on(number, frame):
+  def forward(number, frame):
     del frame
-    asked.append(number)
+    received.append(number)
     if child is not None:
       child.send_signal(number)
 
   watched, kept = os.pipe()  # `kept` closes with this process, however it ends
-  with signals.handled(pass_on):
+  with signals.handled(forward):
     # It gets its own session, or a terminal would send it every signal a second time.
     child = subprocess.Popen(
       command,
@@ -200,19 +200,19 @@ def guarded(command: Sequence[str]) -> int:
       start_new_session=True,
     )
     os.close(watched)
-    if asked:
-      child.send_signal(asked[-1])
+    if received:
+      child.send_signal(received[-1])
     status = child.wait()
   os.close(kept)
   if status == -signal.SIGABRT:
     raise LostError
-  if -status in asked:  # while it waited for the others
+  if -status in received:  # while it waited for the others
     complain(f'launch.py: {signal.Signals(-status).name}; what was saved before stays')
   return status if status >= 0 else 128 - status
 
 
 def end_with_guard() -> None:
-  """Makes this guarded process save and end, as after SIGTERM, once its guard is gone."""
+  """Makes this run_guarded process save and end, as after SIGTERM, once its guard is gone."""
 
   def watch(pipe: int):
     os.read(pipe, 1)  # nothing is ever written, so this waits for the other end to close
@@ -239,24 +239,24 @@ class FirstFailedError(RuntimeError):
 
 
 def is_first() -> bool:
-  """Whether this is the process that writes."""
+  """Returns whether this is the first process, the one that writes."""
   return jax.process_index() == 0
 
 
 def count() -> int:
-  """Returns how many processes train as one."""
+  """Returns the number of processes that train as one."""
   return jax.process_count()
 
 
-def any_of(flag: bool) -> bool:
+def any_process(flag: bool) -> bool:
   """Returns whether the flag is set in any process; all processes must call this."""
   if count() == 1:
     return flag
   return bool(np.any(multihost_utils.process_allgather(np.bool_(flag))))
 
 
-def on_first(function: Callable[[], contextlib.AbstractContextManager]) -> Any:
-  """Calls the function in the first process; in the others returns a context of None.
+def open_on_first(function: Callable[[], contextlib.AbstractContextManager]) -> Any:
+  """Returns the context that the function opens in the first process; in the others, one of None.
 
   Raises:
     UsageError: the function raised one in the first process; every process raises it.
@@ -266,12 +266,15 @@ def on_first(function: Callable[[], contextlib.AbstractContextManager]) -> Any:
   def call():
     made[0] = function()
 
-  from_first(call)
+  broadcast_result(call)
   return made[0]
 
 
-def from_first(function: Callable[[], Any]) -> Any:
-  """Returns in every process what the function returns in the first, a value that JSON can hold.
+def broadcast_result(function: Callable[[], Any]) -> Any:
+  """Calls the function in the first process and returns its result in every process.
+
+  Args:
+    function: () -> a value that JSON can hold.
 
   Raises:
     UsageError: the function raised one in the first process; every process raises it.
@@ -291,13 +294,13 @@ def from_first(function: Callable[[], Any]) -> Any:
       said, raised = {'error': reason, 'is_usage': False}, error
   text = json.dumps(said).encode()
   size = int(multihost_utils.broadcast_one_to_all(np.int32(len(text))))
-  said = json.loads(_bytes_from_first(text, size))
+  said = json.loads(_broadcast_bytes(text, size))
   if 'error' in said:
     raise raised or (UsageError if said['is_usage'] else FirstFailedError)(said['error'])
   return said['found']
 
 
-def _bytes_from_first(mine: bytes, size: int) -> bytes:
+def _broadcast_bytes(mine: bytes, size: int) -> bytes:
   """The first process' bytes: numbers themselves would be summed with zeros, which loses -0.0."""
   payload = np.frombuffer(mine, np.uint8) if is_first() else np.zeros(size, np.uint8)
   return multihost_utils.broadcast_one_to_all(payload).tobytes()
@@ -305,14 +308,14 @@ def _bytes_from_first(mine: bytes, size: int) -> bytes:
 
 def check_same(experiment: str) -> None:
   """Raises a UsageError in every process unless all were started for the same experiment."""
-  if any_of(from_first(lambda: experiment) != experiment):
+  if any_process(broadcast_result(lambda: experiment) != experiment):
     raise UsageError(
       f'the processes were started for different experiments, this one for {experiment}: give '
       'all of them the same settings and the same data'
     )
 
 
-def state_from_first(function: Callable[[], tuple[Any, Any]], like: Any) -> tuple[Any, Any]:
+def broadcast_state(function: Callable[[], tuple[Any, Any]], like: Any) -> tuple[Any, Any]:
   """Returns in every process the state and the notes that the function returns in the first.
 
   Args:
@@ -332,12 +335,12 @@ def state_from_first(function: Callable[[], tuple[Any, Any]], like: Any) -> tupl
     mine.extend(jax.tree.leaves(to_host(state)))
     return [_shapes(mine), notes]
 
-  shapes, notes = from_first(call)
+  shapes, notes = broadcast_result(call)
   empty = shaped_as_on_host(like)
-  if any_of(shapes != _shapes(jax.tree.leaves(empty))):
+  if any_process(shapes != _shapes(jax.tree.leaves(empty))):
     raise UsageError('the processes train different networks: give all of them the same settings')
   leaves = jax.tree.leaves(empty)
-  sent = _bytes_from_first(
+  sent = _broadcast_bytes(
     b''.join(leaf.tobytes() for leaf in mine), sum(leaf.nbytes for leaf in leaves)
   )
   ends = list(itertools.accumulate(leaf.nbytes for leaf in leaves))

@@ -38,7 +38,7 @@ def device_kinds() -> list[str]:
 
 
 def most_memory() -> int | None:
-  """Returns the most bytes that a device has held at once, or None if the devices do not tell.
+  """Returns the most bytes that a device has held at once, or None if no device reports it.
 
   On CPU the memory belongs to no device; there the operating system knows.
   """
@@ -47,13 +47,13 @@ def most_memory() -> int | None:
 
 
 def least_memory() -> int | None:
-  """Returns the bytes of the smallest device, or None if the devices do not tell."""
+  """Returns the bytes of the smallest device, or None if no device reports it."""
   found = [(device.memory_stats() or {}).get('bytes_limit') for device in jax.local_devices()]
   return min((size for size in found if size), default=None)
 
 
-def share_of(batch_size: int, field: str) -> int:
-  """Returns one replica's share of a batch.
+def per_replica_batch_size(batch_size: int, field: str) -> int:
+  """Returns the number of examples of a batch that each replica gets.
 
   Raises:
     ValueError: the devices cannot share the batch equally.
@@ -90,7 +90,7 @@ def fold_in_replica(key: jax.Array) -> jax.Array:
   return jax.random.fold_in(key, jax.lax.axis_index(AXIS))
 
 
-def on_all(function: Callable, *, donate: bool = False) -> Lowerable:
+def map_replicas(function: Callable, *, donate: bool = False) -> Lowerable:
   """Compiles a function of replicated arguments to run on every device, with `AXIS` bound inside.
 
   Args:
@@ -120,13 +120,13 @@ def _mapped(function: Callable, **options: Any) -> jax.stages.Wrapped:
   )
 
 
-def analysis_of_replica(function: Callable, first: Any, *rest: Any) -> dict[str, float]:
+def replica_cost_analysis(function: Callable, first: Any, *rest: Any) -> dict[str, float]:
   """Returns XLA's cost analysis of one replica's program, before optimisation.
 
   The CPU's client makes it, because a GPU's client analyses only compiled programs.
 
   Args:
-    function: a function such as `on_all` takes.
+    function: a function such as `map_replicas` takes.
     first, *rest: its arguments; only their shapes and dtypes count.
   """
   alone = _mapped(function, devices=jax.devices('cpu')[:1])
@@ -152,7 +152,7 @@ def train_calls(step: Callable, *, convolutional: bool) -> Lowerable:
     each call; its method `lower`, with the same arguments, lowers the program that is called.
   """
   if convolutional and jax.default_backend() == 'cpu':
-    one = on_all(step, donate=True)
+    one = map_replicas(step, donate=True)
 
     def run_one_by_one(state, data, order, count):
       for _ in range(count):
@@ -166,7 +166,7 @@ def train_calls(step: Callable, *, convolutional: bool) -> Lowerable:
   def loop(state, data, order, count):
     return jax.lax.fori_loop(0, count, lambda _, s: step(s, data, order), state)
 
-  many = on_all(loop, donate=True)
+  many = map_replicas(loop, donate=True)
 
   def run_in_one_call(state, data, order, count):
     yield many(state, data, order, count), count

@@ -1,4 +1,4 @@
-"""What a result depends on besides its config: machine, devices, versions, commit."""
+"""The environment of a run, on which its results also depend: machine, versions, commit."""
 
 import datetime
 import importlib.metadata
@@ -34,7 +34,7 @@ def environment() -> dict[str, Any]:
 
 
 def processor() -> str:
-  """Returns the processor's model name and its widest vectors, if the system tells.
+  """Returns the processor's model name and its widest vectors, if the system names them.
 
   Virtual machines give one name to all processors of a maker, though their rates differ threefold.
   """

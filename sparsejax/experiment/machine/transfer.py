@@ -19,17 +19,17 @@ def shaped_as_on_host(state: Any) -> Any:
 
 
 def from_host(arrays: Any, like: Any) -> Any:
-  """Returns the state that `to_host` was given.
+  """Returns the state whose arrays `to_host` returned.
 
   Args:
-    arrays: what `to_host` returned.
+    arrays: the arrays on the host.
     like: a state of the same structure, or its shapes.
   """
 
-  def leaf_of(array, old):
+  def restore_leaf(array, old):
     return jax.random.wrap_key_data(jnp.asarray(array)) if _is_key(old) else array
 
-  return jax.tree.map(leaf_of, arrays, like)
+  return jax.tree.map(restore_leaf, arrays, like)
 
 
 def _is_key(leaf: Any) -> bool:

@@ -13,7 +13,7 @@ from sparsejax.experiment.show import display
 from sparsejax.experiment.step import steps
 from sparsejax.experiment.training import posterior
 from sparsejax.experiment.training.setup import Experiment
-from sparsejax.experiment.training.train import phase_of
+from sparsejax.experiment.training.train import phase_figures
 from sparsejax.posterior import precision
 from sparsejax.sparsity.counting import measure
 
@@ -68,7 +68,7 @@ def _draw(lines, path, summary, agenda) -> None:
 def summarise(
   experiment: Experiment,
   best: Best,
-  delivered: Mapping[str, Any],
+  variables: Mapping[str, Any],
   *,
   experiment_hash: str,
   seconds: float,
@@ -84,21 +84,21 @@ def summarise(
   Args:
     experiment: the experiment that was run.
     best: the state that training chose.
-    delivered: the variables of the network that it delivers.
+    variables: the variables of the network that `deliver` made from it.
     experiment_hash: the hash of the config.
     seconds: the seconds that training took.
     phases: what was noted about the network during training.
     deployed_from: the hash of the run that trained the posterior, if it was another run.
   """
   config, clock = experiment.config, experiment.clock
-  network = delivered['params']
-  measured = measure_splits(experiment, delivered, ('train', 'validation', 'test'))
+  network = variables['params']
+  measured = measure_splits(experiment, variables, ('train', 'validation', 'test'))
   phase = 'retrained' if phases else 'dense'
   if experiment.deployment.is_variational:
     phase = 'deployed'
   figures = (measured['validation_loss'], measured['validation_accuracy'])
   counts = measure.report(network, experiment.positions)
-  phases = phases | {phase: phase_of(experiment, network, int(best.step), *figures)}
+  phases = phases | {phase: phase_figures(experiment, network, int(best.step), *figures)}
   return {
     'name': config['name'],
     'hash': experiment_hash,
@@ -117,24 +117,42 @@ def summarise(
     **measured,
     **counts,
     'phases': phases,
-    **_of_posteriors(experiment, best, delivered, counts['layers']),
+    **_variational_summary(experiment, best, variables, counts['layers']),
   }
 
 
-def _of_posteriors(experiment: Experiment, best: Best, delivered, layers) -> dict[str, Any]:
-  """What a variational run adds: its architecture, its bit widths, its histograms of log alpha."""
+def _variational_summary(
+  experiment: Experiment,
+  best: Best,
+  variables: Mapping[str, Any],
+  layers: Mapping[str, Mapping[str, Any]],
+) -> dict[str, Any]:
+  """Returns the figures that only a variational run has; {} for a deterministic one.
+
+  Args:
+    experiment: the experiment that was run.
+    best: the state that training chose, whose parameters are those of the posteriors.
+    variables: the variables of the deployed network.
+    layers: the weights and active weights of each layer, as counted by `measure.report`.
+
+  Returns:
+    `architecture`, the kept units of each layer; `bits`, the bit width of each layer;
+    `compression_with_bits`; the loss and accuracy on the validation and test splits of the network
+    rounded to these widths, as `SPLIT_loss_with_bits` and `SPLIT_accuracy_with_bits`; and
+    `log_alpha`, each layer's histogram of log alpha with its thresholds.
+  """
   thresholds = experiment.deployment.thresholds
   if thresholds is None:
     return {}
-  network = delivered['params']
-  on_grid, grids = posterior.rounded(best.params, network)
+  network = variables['params']
+  rounded, grids = posterior.rounded(best.params, network)
   sizes = {path: (layers[path]['weights'], layers[path]['active_weights']) for path in grids}
-  again = measure_splits(experiment, delivered | {'params': on_grid}, ('validation', 'test'))
+  measured = measure_splits(experiment, {**variables, 'params': rounded}, ('validation', 'test'))
   return {
     'architecture': posterior.kept_units(network, list(experiment.positions)),
     'bits': {path: grid.bits for path, grid in grids.items()},
     'compression_with_bits': precision.compression(sizes, grids),
-    **{f'{name}_with_bits': value for name, value in again.items()},
+    **{f'{name}_with_bits': value for name, value in measured.items()},
     'log_alpha': posterior.histograms(best.params, thresholds),
   }
 
@@ -148,7 +166,7 @@ def measure_splits(experiment: Experiment, variables, splits) -> dict[str, float
   figures = {}
   for name in splits:
     split: datasets.Split = getattr(experiment.dataset, name)
-    found = evaluate(variables['params'], variables['batch_stats'], steps.on_devices(split))
+    found = evaluate(variables['params'], variables['batch_stats'], steps.put_on_devices(split))
     loss, accuracy = jax.device_get(found)
     figures |= {f'{name}_loss': float(loss), f'{name}_accuracy': float(accuracy)}
   return figures

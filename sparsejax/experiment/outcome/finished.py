@@ -56,7 +56,7 @@ def read(path: pathlib.Path) -> Finished:
   ):
     _require(path, found, names, file)
   try:
-    checkpoint.owner_of_run(config, summary)
+    checkpoint.run_owner(config, summary)
   except ValueError as error:
     raise UsageError(f'run={path}: {error}; {ADVICE}') from None
   if missing := registry.missing(config):
@@ -64,7 +64,7 @@ def read(path: pathlib.Path) -> Finished:
   if (layers := config['layers']) not in posterior.FAMILIES:
     families = ', '.join(posterior.FAMILIES)
     raise UsageError(f'run={path}: its layers are {layers}; they must be one of {families}')
-  kept = _posterior_of(path)
+  kept = _posterior_folder(path)
   if not (kept / checkpoint.MANIFEST).exists():
     raise UsageError(f'run={path}: it has no {kept.relative_to(path)}; {ADVICE}')
   try:
@@ -79,7 +79,7 @@ def read(path: pathlib.Path) -> Finished:
   if not all(isinstance(start, dict) for start in starts):
     raise UsageError(f'run={path}: its {files.ENVIRONMENT} lists no starts; {ADVICE}')
   digests.warn(path)
-  return Finished(path, _with_tuples(config), experiment_hash, summary, lines, starts)
+  return Finished(path, _restore_tuples(config), experiment_hash, summary, lines, starts)
 
 
 def check_fields(run: Finished, known: Mapping[str, Any]) -> None:
@@ -89,12 +89,12 @@ def check_fields(run: Finished, known: Mapping[str, Any]) -> None:
     run: the run that was read.
     known: the nested settings of a current run.
   """
-  found = {name for full in identity.flatten(run.config) for name in _with_blocks(full)}
+  found = {name for full in identity.flatten(run.config) for name in _name_prefixes(full)}
   _require(run.path, found, sorted(identity.flatten(known)), files.CONFIG)
 
 
-def _with_blocks(name: str) -> list[str]:
-  """A dotted name and the names of its blocks, since a schedule's block may stand for a number."""
+def _name_prefixes(name: str) -> list[str]:
+  """Returns a dotted name with those of its blocks: a schedule's block may replace a number."""
   parts = name.split('.')
   return ['.'.join(parts[: end + 1]) for end in range(len(parts))]
 
@@ -113,13 +113,13 @@ def read_posterior(run: Finished, experiment: Experiment) -> tuple[int, Any, Any
   like = {'params': shapes['params'], 'batch_stats': shapes.get('batch_stats', {})}
   try:
     owner = checkpoint.Owner(run.hash, run.config['seed'])
-    found, notes = checkpoint.read(_posterior_of(run.path), like, owner, is_finished=True)
+    found, notes = checkpoint.read(_posterior_folder(run.path), like, owner, is_finished=True)
   except ValueError as error:
     raise UsageError(f'run={run.path}: {in_one_line(error)}; {ADVICE}') from error
   return notes['step'], found['params'], found['batch_stats']
 
 
-def _posterior_of(path: pathlib.Path) -> pathlib.Path:
+def _posterior_folder(path: pathlib.Path) -> pathlib.Path:
   return path / files.CHECKPOINTS / checkpoint.POSTERIOR
 
 
@@ -142,10 +142,10 @@ def _json(file: pathlib.Path, kind: type) -> Any:
   return found
 
 
-def _with_tuples(settings: Any) -> Any:
-  """The settings with tuples for lists: JSON has no tuples, and no setting is a list."""
+def _restore_tuples(settings: Any) -> Any:
+  """Returns the settings with tuples for lists: JSON has no tuples, and no setting is a list."""
   if isinstance(settings, dict):
-    return {name: _with_tuples(value) for name, value in settings.items()}
+    return {name: _restore_tuples(value) for name, value in settings.items()}
   if isinstance(settings, list):
-    return tuple(map(_with_tuples, settings))
+    return tuple(map(_restore_tuples, settings))
   return settings

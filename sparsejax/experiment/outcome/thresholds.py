@@ -44,13 +44,13 @@ def change(
   if threshold is not None:
     block['threshold'] = _number(threshold)
   if thresholds is not None:
-    own = _suggested(summary) if thresholds == SUGGESTED else _by_layer(thresholds)
+    own = _suggested(summary) if thresholds == SUGGESTED else _parse_thresholds(thresholds)
     block['thresholds'] = {**before.get('thresholds', {}), **own}
   if block.get('training_mask') and block != before:
     given = {'threshold': threshold, 'thresholds': thresholds}
-    asked = ', '.join(f'{name}={text}' for name, text in given.items() if text is not None)
+    options = ', '.join(f'{name}={text}' for name, text in given.items() if text is not None)
     raise UsageError(
-      f'{family}: {asked}: with {family}.training_mask the threshold was part of the training; '
+      f'{family}: {options}: with {family}.training_mask the threshold was part of the training; '
       f"it must be the run's own, {before['threshold']}"
     )
   return {**config, family: block}
@@ -63,7 +63,7 @@ def _number(text: str) -> float | str:
     return text
 
 
-def _by_layer(text: str) -> dict[str, float | str]:
+def _parse_thresholds(text: str) -> dict[str, float | str]:
   found: dict[str, float | str] = {}
   for part in text.split(','):
     layer, separator, value = (piece.strip() for piece in part.partition('='))

@@ -43,11 +43,11 @@ class Owner(NamedTuple):
   seed: int
 
   @classmethod
-  def of(cls, figures: Mapping[str, Any]) -> 'Owner':
-    """Returns the run that a config, a summary or a checkpoint's notes say they belong to.
+  def from_figures(cls, figures: Mapping[str, Any]) -> 'Owner':
+    """Returns the run that a config, a summary or a checkpoint's notes belong to.
 
     Raises:
-      KeyError: they do not say.
+      KeyError: they lack the hash or the seed.
     """
     return cls(figures['hash'], figures['seed'])
 
@@ -55,16 +55,18 @@ class Owner(NamedTuple):
     return f'{self.hash}, seed {self.seed}'
 
 
-def owner_of_run(config: Mapping[str, Any], summary: Mapping[str, Any]) -> Owner:
+def run_owner(config: Mapping[str, Any], summary: Mapping[str, Any]) -> Owner:
   """Returns the run that a config and a summary belong to.
 
   Raises:
     ValueError: they belong to two runs.
-    KeyError: one does not say.
+    KeyError: one lacks the hash or the seed.
   """
-  owner, told = map(Owner.of, (config, summary))
-  if owner != told:
-    raise ValueError(f'its {files.CONFIG} is of the run {owner}, its {files.SUMMARY} of {told}')
+  owner, summary_owner = map(Owner.from_figures, (config, summary))
+  if owner != summary_owner:
+    raise ValueError(
+      f'its {files.CONFIG} is of the run {owner}, its {files.SUMMARY} of {summary_owner}'
+    )
   return owner
 
 
@@ -169,7 +171,7 @@ def restore_newest(root: pathlib.Path, owner: Owner, like: Any) -> Restored | No
   return None
 
 
-def metrics_of(root: pathlib.Path, step: int) -> str:
+def read_metrics(root: pathlib.Path, step: int) -> str:
   """Returns the text of metrics.jsonl in the checkpoint of a step, or '' if it has none."""
   file = root / f'{step:09d}' / files.METRICS
   return file.read_text() if file.exists() else ''
@@ -207,7 +209,7 @@ def read(
   with _disk_errors_as_unreadable(folder):
     notes = _checked_notes(folder)
     if owner is not None:
-      found = _owner_in(notes, folder, default=owner if is_finished else None)
+      found = _parse_owner(notes, folder, default=owner if is_finished else None)
       if found != owner:
         raise ForeignError(f'checkpoint {folder} is of the run {found}, and this run is {owner}')
     _check_shapes(folder, notes['shapes'], _shapes(like))
@@ -235,8 +237,8 @@ def _checked_notes(folder: pathlib.Path) -> dict[str, Any]:
   raise DamagedError(f'checkpoint {folder} is damaged ({wrong[0]} is not as it was written)')
 
 
-def owner_of(folder: pathlib.Path, known: Owner | None = None) -> Owner:
-  """Returns the run that a checkpoint says it belongs to.
+def read_owner(folder: pathlib.Path, known: Owner | None = None) -> Owner:
+  """Returns the run that a checkpoint belongs to, from its notes.
 
   Args:
     folder: the folder of the checkpoint.
@@ -248,11 +250,13 @@ def owner_of(folder: pathlib.Path, known: Owner | None = None) -> Owner:
     UnreadableError: the disk gave an error.
   """
   with _disk_errors_as_unreadable(folder):
-    return _owner_in(_checked_notes(folder), folder, known)
+    return _parse_owner(_checked_notes(folder), folder, known)
 
 
-def _owner_in(notes: dict[str, Any], folder: pathlib.Path, default: Owner | None = None) -> Owner:
-  """The run that a checkpoint's notes name; `default` where they are too old to name one."""
+def _parse_owner(
+  notes: dict[str, Any], folder: pathlib.Path, default: Owner | None = None
+) -> Owner:
+  """Returns the run that a checkpoint's notes name, or `default` if they are too old for one."""
   if default is not None and not notes.keys() & set(Owner._fields):
     logging.warning(
       'checkpoint %s is too old to name its run; according to %s it is of the run %s',
@@ -262,7 +266,7 @@ def _owner_in(notes: dict[str, Any], folder: pathlib.Path, default: Owner | None
     )
     return default
   try:
-    return Owner.of(notes)
+    return Owner.from_figures(notes)
   except KeyError:
     raise ForeignError(f'checkpoint {folder} does not say which run it is of') from None
 
@@ -294,7 +298,7 @@ def _shapes(state: Any) -> dict[str, str]:
   return {path: f'{x.dtype}{list(x.shape)}' for path, x in tree.named_leaves(state).items()}
 
 
-def shapes_of(folder: pathlib.Path) -> dict[str, Any]:
+def read_shapes(folder: pathlib.Path) -> dict[str, Any]:
   """Returns the shapes in a checkpoint of nested dicts, from its notes."""
   found: dict[str, Any] = {}
   for path, text in files.read_json(folder / NOTES)['shapes'].items():
@@ -321,27 +325,27 @@ def check_source(run: str | None) -> None:
   """Raises a ValueError unless `run`, if given, is the directory of a whole finished run."""
   if run is None:
     return
-  folder, summary = source_of(run), pathlib.Path(run) / files.SUMMARY
+  folder, summary = best_folder(run), pathlib.Path(run) / files.SUMMARY
   if not (folder / MANIFEST).exists() or not summary.exists():
     raise ValueError(f'init_from={run} must be the directory of a finished run')
   try:
-    told = Owner.of(files.read_json(summary))
-    found = owner_of(folder, told)
+    owner = Owner.from_figures(files.read_json(summary))
+    found = read_owner(folder, owner)
   except (ValueError, KeyError, TypeError) as error:
     raise ValueError(f'init_from={run}: {in_one_line(error)}') from None
-  if found != told:
+  if found != owner:
     raise ValueError(
-      f'init_from={run}: its {files.SUMMARY} is of the run {told}, but its network is of the run '
+      f'init_from={run}: its {files.SUMMARY} is of the run {owner}, but its network is of the run '
       f'{found}; both must be of the same run'
     )
 
 
 def source_digest(run: str | None) -> str | None:
   """Returns the sha256 of the manifest of the network that a finished run delivers."""
-  return None if run is None else files.digest(source_of(run) / MANIFEST)
+  return None if run is None else files.digest(best_folder(run) / MANIFEST)
 
 
-def source_of(run: str) -> pathlib.Path:
+def best_folder(run: str) -> pathlib.Path:
   """Returns the folder with the network that a finished run delivers."""
   return pathlib.Path(run) / files.CHECKPOINTS / BEST
 

@@ -18,7 +18,7 @@ class Window(NamedTuple):
 
 
 class TrainState(NamedTuple):
-  """What a training step reads and writes. The position in the data follows from `step` alone."""
+  """The state of training after `step` updates, from which its place in the data follows."""
 
   step: jax.Array  # shape=(), dtype=int32: updates made
   params: Any
@@ -40,7 +40,7 @@ class Best(NamedTuple):
 
 
 class RunState(NamedTuple):
-  """What a checkpoint holds."""
+  """The state of a run that a checkpoint holds: that of training, and the best network so far."""
 
   train: TrainState
   best: Best
@@ -80,7 +80,7 @@ def _has_less_loss(new: Best, old: Best) -> jax.Array:
 
 
 def _is_more_accurate(new: Best, old: Best) -> jax.Array:
-  """Whether the new network is more accurate or, at equal accuracy, has less loss."""
+  """Returns whether the new network is more accurate or, at equal accuracy, has less loss."""
   is_as_accurate = (new.accuracy == old.accuracy) & (new.loss < old.loss)
   return jnp.isfinite(new.loss) & ((new.accuracy > old.accuracy) | is_as_accurate)
 

@@ -31,9 +31,10 @@ def scalars(metrics: Mapping, prefix: str = '') -> Iterator[tuple[str, float]]:
 
 
 class EventWriter:
-  """One event file; `writer` makes it."""
+  """One event file; `open_events` makes it."""
 
-  def __init__(self, directory: Path, purge_step: int | None, tensorboardx):
+  def __init__(self, directory: Path, purge_step: int | None):
+    from tensorboardX import RecordWriter
     from tensorboardX.proto import event_pb2, summary_pb2
 
     events: Any = event_pb2  # a generated module, like the next: its classes are made at import
@@ -42,7 +43,7 @@ class EventWriter:
     # TensorBoard reads the files of a folder in the order of their names, which here are times.
     seconds, rest = divmod(time.time_ns(), 10**9)
     name = f'events.out.tfevents.{seconds:010d}.{rest:09d}'
-    self._records: Any = tensorboardx.RecordWriter(str(directory / name))
+    self._records: Any = RecordWriter(str(directory / name))
     self._put(file_version='brain.Event:2')
     if purge_step is not None:
       start = events.SessionLog(status=events.SessionLog.START)
@@ -75,8 +76,8 @@ class EventWriter:
       self._records = None
 
 
-def check() -> None:
-  """Raises a ValueError unless tensorboardX is installed."""
+def check_installed() -> None:
+  """Raises a ValueError that says how to install tensorboardX if it cannot be imported."""
   try:
     import tensorboardX  # noqa: F401
   except ImportError as error:
@@ -85,7 +86,7 @@ def check() -> None:
     ) from error
 
 
-def writer(directory: str | os.PathLike, *, purge_step: int | None = None) -> EventWriter:
+def open_events(directory: str | os.PathLike, *, purge_step: int | None = None) -> EventWriter:
   """Opens a new event file in `directory`, which is created if it is missing.
 
   Args:
@@ -94,14 +95,12 @@ def writer(directory: str | os.PathLike, *, purge_step: int | None = None) -> Ev
       restored step; TensorBoard hides the earlier files' events from that step on.
 
   Returns:
-    An object with `write(step, metrics)` and `close()`.
+    The writer of the file, to which `write(step, metrics)` appends and which `close()` ends.
 
   Raises:
     ValueError: tensorboardX is not installed.
   """
-  check()
-  import tensorboardX
-
+  check_installed()
   directory = Path(directory)
   directory.mkdir(parents=True, exist_ok=True)
-  return EventWriter(directory, purge_step, tensorboardX)
+  return EventWriter(directory, purge_step)

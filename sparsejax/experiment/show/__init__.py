@@ -1,1 +1,1 @@
-"""What a run shows: its progress on the terminal, and the picture of its trace."""
+"""The progress of a run on the terminal, and the picture of its trace."""

@@ -16,7 +16,7 @@ from rich.table import Column
 
 from sparsejax.experiment.config.identity import flatten
 from sparsejax.experiment.show import phases
-from sparsejax.experiment.terminal.console import console_on, open_stream, print_blocks, wrapped
+from sparsejax.experiment.terminal.console import make_console, open_stream, print_blocks, wrapped
 from sparsejax.experiment.terminal.numbers import MISSING, count, duration, number, percent, times
 from sparsejax.experiment.terminal.say import printable, say
 from sparsejax.posterior import precision
@@ -74,7 +74,7 @@ def settings_table(config, defaults=None, stream: TextIO | None = None) -> None:
   """
   rows = [tuple(map(printable, row)) for row in _settings(config, defaults)]
   quiet, terminal = open_stream(stream)
-  room = console_on(quiet, terminal).width
+  room = make_console(quiet, terminal).width
   longest = [max(map(len, column), default=0) for column in zip(*rows, strict=True)]
   if terminal and sum(longest) + MARGIN <= room:
     rows = [(f'{"*" if row[2] else " "} {row[0]}', *row[1:]) for row in rows]
@@ -93,11 +93,15 @@ def settings_table(config, defaults=None, stream: TextIO | None = None) -> None:
 
 
 def time_left(metrics: Mapping, total_steps: int) -> float | None:
-  """Returns the seconds to the end at the line's own rate, or None if the line does not tell.
+  """Returns the estimated number of seconds until the run ends, at its logged rate.
 
   Args:
-    metrics: a line of metrics with `step`, `examples` and `examples_per_second`.
-    total_steps: the steps of the whole run.
+    metrics: a line of metrics with `step` and `examples`, both counted from the start of the run,
+      and `examples_per_second`.
+    total_steps: the number of steps of the whole run.
+
+  Returns:
+    The seconds, 0.0 after the last step; None if one of the three metrics is missing or zero.
 
   Example:
     >>> time_left({'step': 10, 'examples': 1000, 'examples_per_second': 50.0}, 40)
@@ -143,8 +147,8 @@ def metrics_text(metrics: Mapping, fields: Sequence = FIELDS) -> list[str]:
   return [template.format(write(value)) for value, template, write in numbers if value is not None]
 
 
-def _left(metrics, total_steps):
-  """The time left as a list of one text; the list is empty if it is not known."""
+def _time_left_text(metrics, total_steps):
+  """Returns ['left H:MM:SS'], or [] if the time left is not known."""
   left = duration(time_left(metrics, total_steps))
   return [] if left == MISSING else [f'left {left}']
 
@@ -152,11 +156,11 @@ def _left(metrics, total_steps):
 BAR = 21  # columns of a terminal that the bar and its percentage need
 
 
-def as_many(parts: Sequence[str], room: int) -> str:
+def join_fitting(parts: Sequence[str], room: int) -> str:
   """Joins as many of the first texts as there is room for; none is cut.
 
   Example:
-    >>> as_many(['left 0:12:10', 'epoch 3.8', 'loss 0.412'], 25)
+    >>> join_fitting(['left 0:12:10', 'epoch 3.8', 'loss 0.412'], 25)
     'left 0:12:10  epoch 3.8'
   """
   lengths = itertools.accumulate(len(part) + 2 for part in parts)
@@ -198,7 +202,7 @@ class Progress:
       'redirect_stdout': shared,
       'redirect_stderr': shared and sys.stderr.isatty(),
     }
-    console = console_on(self._quiet, True)
+    console = make_console(self._quiet, True)
     bar = RichProgress(*columns, console=console, refresh_per_second=4, **redirect)
     self._task = bar.add_task('', total=self.total_steps)
     return bar
@@ -222,8 +226,10 @@ class Progress:
     """
     self._latest.update(values, step=step)
     if self._bar:
-      parts = _left(self._latest, self.total_steps) + metrics_text(self._latest, BAR_FIELDS)
-      text = as_many(parts, self._bar.console.width - BAR)
+      parts = _time_left_text(self._latest, self.total_steps) + metrics_text(
+        self._latest, BAR_FIELDS
+      )
+      text = join_fitting(parts, self._bar.console.width - BAR)
       self._bar.update(self._task, completed=step, description=text)
 
   def line(self, metrics: Mapping) -> None:
@@ -236,7 +242,7 @@ class Progress:
       self.update(**{'step': self._latest.get('step', 0), **metrics})
       return
     head = [f'step {metrics["step"]}/{self.total_steps}'] if 'step' in metrics else []
-    parts = head + metrics_text(metrics) + _left(metrics, self.total_steps)
+    parts = head + metrics_text(metrics) + _time_left_text(metrics, self.total_steps)
     say('  '.join(parts), self.stream)
 
 
@@ -323,12 +329,12 @@ def final_table(summary: Mapping, stream: TextIO | None = None) -> None:
     summary: the content of summary.json; missing figures are left out or shown as a dash.
     stream: the stream to print to, by default stdout.
   """
-  blocks, summary = [], _with_infinite(summary)
+  blocks, summary = [], _restore_infinities(summary)
   if summary.get('layers'):
     blocks += [('Layers', *_rows('layer', _layers(summary['layers']), LAYER_COLUMNS)), '']
   if summary.get('phases'):
-    reason = phases.why_not(summary).strip('-')
-    blocks += [('Phases', *_rows('phase', phases.by_name(summary), PHASE_COLUMNS))]
+    reason = phases.no_cut_reason(summary).strip('-')
+    blocks += [('Phases', *_rows('phase', phases.named_phases(summary), PHASE_COLUMNS))]
     blocks += [f'cut: {reason}', ''] if reason else ['']
   if 'architecture' in summary:
     blocks += [_posterior_line(summary)]
@@ -339,12 +345,12 @@ def final_table(summary: Mapping, stream: TextIO | None = None) -> None:
 INFINITE = ('compression', 'theoretical_speedup', 'compression_with_bits')
 
 
-def _with_infinite(figures: Any) -> Any:
-  """The figures with infinity for null, which stands for it in JSON when no weight is left."""
+def _restore_infinities(figures: Any) -> Any:
+  """Returns the figures with infinity for null, its form in JSON when no weight is left."""
   if not isinstance(figures, Mapping):
     return figures
   return {
-    key: math.inf if value is None and key in INFINITE else _with_infinite(value)
+    key: math.inf if value is None and key in INFINITE else _restore_infinities(value)
     for key, value in figures.items()
   }
 

@@ -6,7 +6,7 @@ from typing import Any
 BEFORE, AFTER, FINAL = 'dense', 'pruned', 'retrained'
 SPARSE, DEPLOYED, SHRUNK = 'none: sparse from the start', 'none: a posterior', 'none: zero before'
 # Names for summary.json's dense, pruned and retrained phases if the masks cut nothing.
-OF_NO_CUT = {BEFORE: 'before masks', AFTER: 'last mask', FINAL: 'final'}
+NAMES_WITHOUT_CUT = {BEFORE: 'before masks', AFTER: 'last mask', FINAL: 'final'}
 
 
 def final(summary: Mapping[str, Any]) -> float | None:
@@ -14,32 +14,34 @@ def final(summary: Mapping[str, Any]) -> float | None:
   return _accuracy(summary, 'deployed', FINAL, BEFORE)
 
 
-def at_the_cut(summary: Mapping[str, Any]) -> tuple[float, float] | None:
+def cut_accuracies(summary: Mapping[str, Any]) -> tuple[float, float] | None:
   """Returns the validation accuracies before the first cut and just after the last, or None.
 
   Example:
     >>> before = {'step': 9, 'validation_accuracy': 0.9, 'active_weights': 100}
     >>> after = {'step': 9, 'validation_accuracy': 0.5, 'active_weights': 10}
-    >>> at_the_cut({'phases': {'dense': before, 'pruned': after}})
+    >>> cut_accuracies({'phases': {'dense': before, 'pruned': after}})
     (0.9, 0.5)
-    >>> at_the_cut({'phases': {'dense': before, 'pruned': before}}), at_the_cut({})
+    >>> cut_accuracies({'phases': {'dense': before, 'pruned': before}}), cut_accuracies({})
     (None, None)
   """
   before, after = _accuracy(summary, BEFORE), _accuracy(summary, AFTER)
-  return None if before is None or after is None or why_not(summary) else (before, after)
+  return None if before is None or after is None or no_cut_reason(summary) else (before, after)
 
 
-def why_not(summary: Mapping[str, Any]) -> str:
+def no_cut_reason(summary: Mapping[str, Any]) -> str:
   """Returns why there was no real cut; '' if there was one, '-' for a dense network.
 
   Example:
     >>> start = {'step': 0, 'validation_accuracy': 0.1, 'active_weights': 100}
     >>> last = {'step': 9, 'validation_accuracy': 0.9, 'active_weights': 10}
-    >>> why_not({'phases': {'dense': start, 'pruned': last}}), why_not({'phases': {'dense': last}})
-    ('none: sparse from the start', '-')
-    >>> why_not({'phases': {'dense': start, 'pruned': last}, 'is_pretrained': True})
+    >>> no_cut_reason({'phases': {'dense': start, 'pruned': last}})
+    'none: sparse from the start'
+    >>> no_cut_reason({'phases': {'dense': last}})
+    '-'
+    >>> no_cut_reason({'phases': {'dense': start, 'pruned': last}, 'is_pretrained': True})
     ''
-    >>> why_not({'phases': {'deployed': last}})
+    >>> no_cut_reason({'phases': {'deployed': last}})
     'none: a posterior'
   """
   phases = summary.get('phases') or {}
@@ -56,19 +58,19 @@ def why_not(summary: Mapping[str, Any]) -> str:
   return '-' if counts[0] == summary.get('weights', counts[0]) else SHRUNK
 
 
-def by_name(summary: Mapping[str, Any]) -> list[tuple[str, Mapping[str, Any]]]:
+def named_phases(summary: Mapping[str, Any]) -> list[tuple[str, Mapping[str, Any]]]:
   """Returns the phases with their names, which are not dense, pruned, retrained without a cut.
 
   Example:
     >>> start = {'step': 0, 'validation_accuracy': 0.1, 'active_weights': 100}
     >>> last = {'step': 9, 'validation_accuracy': 0.9, 'active_weights': 10}
-    >>> [name for name, _ in by_name({'phases': {'dense': start, 'pruned': last}})]
+    >>> [name for name, _ in named_phases({'phases': {'dense': start, 'pruned': last}})]
     ['before masks', 'last mask']
-    >>> [name for name, _ in by_name({'phases': {'dense': last}})]
+    >>> [name for name, _ in named_phases({'phases': {'dense': last}})]
     ['dense']
   """
   phases = summary.get('phases') or {}
-  names = OF_NO_CUT if phases.get(AFTER) and why_not(summary) else {}
+  names = NAMES_WITHOUT_CUT if phases.get(AFTER) and no_cut_reason(summary) else {}
   return [(names.get(key, key), phase) for key, phase in phases.items()]
 
 

@@ -11,7 +11,7 @@ import math
 import os
 import pathlib
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -22,12 +22,18 @@ from sparsejax.experiment.show.trace_marks import (
   mark_points,
   mark_pruning,
 )
-from sparsejax.experiment.show.trace_panels import GREY, PALE, column, panels_of, series
+from sparsejax.experiment.show.trace_panels import GREY, PALE, Line, column, run_panels, series
 from sparsejax.internal.atomic import replacing
+
+if TYPE_CHECKING:
+  from matplotlib.axes import Axes
 
 WIDTH, DPI = 12.0, 100  # inches, and dots per inch
 LEFT, RIGHT, TOP, BOTTOM, GAP = 0.95, 2.05, 1.15, 0.6, 0.22  # margins and gap in inches
 BINS = 400  # a noisy line of more than twice as many points is drawn as a mean and a range
+RANGE_ALPHA = 0.18  # the opacity of that range
+MOST_MARKERS = 40  # a line of no more points has a marker at each
+MARKER_SIZE = 3.2  # points
 
 
 def _binned(x, y):
@@ -37,18 +43,25 @@ def _binned(x, y):
   return np.array(stack).T
 
 
-def _draw_line(ax, line, x, y):
-  """Draws a line through finite points, or a long noisy one as a mean and a range.
+def _draw_line(ax: 'Axes', line: Line, x: np.ndarray, y: np.ndarray) -> float:
+  """Draws a line through finite points, or a long noisy one as the mean and the range of bins.
 
-  It returns the y at which the line ends.
+  Args:
+    ax: the panel's axes.
+    line: the metric and its look.
+    x: the x of each point, finite and rising.
+    y: the y of each point, finite.
+
+  Returns:
+    The y of the last point drawn, which for a binned line is the mean of the last bin.
   """
   if line.noisy and len(x) > 2 * BINS:
     x, y, low, high = _binned(x, y)
-    ax.fill_between(x, low, high, color=line.color, alpha=0.18, linewidth=0)
-  marker = 'o' if len(x) <= 40 else None
-  style = {'linestyle': line.style, 'linewidth': line.width, 'color': line.color}
+    ax.fill_between(x, low, high, color=line.color, alpha=RANGE_ALPHA, linewidth=0)
+  marker = 'o' if len(x) <= MOST_MARKERS else None
+  style: dict[str, Any] = {'linestyle': line.style, 'linewidth': line.width, 'color': line.color}
   style['drawstyle'] = line.drawstyle
-  ax.plot(x, y, marker=marker, markersize=3.2, solid_capstyle='round', **style)
+  ax.plot(x, y, marker=marker, markersize=MARKER_SIZE, solid_capstyle='round', **style)
   return float(y[-1])
 
 
@@ -114,20 +127,22 @@ def _examples(metrics):
   both = np.isfinite(step) & np.isfinite(examples) & (step > 0)
   if not both.any():
     if np.isfinite(examples).any():
-      return examples, 'examples seen', lambda at: math.nan
+      return examples, 'examples seen', lambda at_step: math.nan
     return step, 'step', float
   batch = examples[both][-1] / step[both][-1]
   x = np.where(np.isfinite(examples), examples, step * batch)
   known_steps, known = np.append(0, step[both]), np.append(0, examples[both])
 
-  def to_x(at):
-    return float(np.interp(at, known_steps, known)) if at <= step[both][-1] else at * batch
+  def step_to_x(at_step):
+    if at_step > step[both][-1]:
+      return at_step * batch
+    return float(np.interp(at_step, known_steps, known))
 
-  return x, 'examples seen', to_x
+  return x, 'examples seen', step_to_x
 
 
-def _per_epoch(metrics, x):
-  """The length of an epoch on the x axis, or None if no line tells."""
+def _epoch_length(metrics, x):
+  """Returns the length of an epoch on the x axis, or None if no line has both values."""
   epoch = column(metrics, 'epoch')
   known = np.isfinite(epoch) & np.isfinite(x) & (epoch > 0) & (x > 0)
   return x[known][-1] / epoch[known][-1] if known.any() else None
@@ -213,7 +228,7 @@ def plot_trace(
   drawable = np.isfinite(x)
   panels = [
     panel
-    for panel in panels_of(metrics)
+    for panel in run_panels(metrics)
     if any(np.isfinite(series(metrics, line)[drawable]).any() for line in panel.lines)
   ]
   if not panels:
@@ -230,7 +245,7 @@ def plot_trace(
   mark_pruning(axes, cuts)
   axes[-1].set_xlabel(label, fontsize=11)
   axes[-1].xaxis.set_major_formatter(EngFormatter(sep=' '))
-  if per_epoch := _per_epoch(metrics, x):
+  if per_epoch := _epoch_length(metrics, x):
     _epoch_axis(axes[0], per_epoch)
   head = {'ha': 'left', 'va': 'top', 'fontsize': 14, 'fontweight': 'bold', 'parse_math': False}
   figure.text(LEFT / WIDTH, 1 - 0.1 / figure.get_figheight(), title, **head)

@@ -49,8 +49,8 @@ DIAMOND = {'marker': 'D', 'markersize': 6.5, 'markerfacecolor': 'white'}
 VALIDATION = ('validation_loss', 'validation_accuracy')
 
 
-def _at(metrics, step, key):
-  """The last finite value of a metric at exactly this step, else NaN."""
+def _metric_at_step(metrics, step, key):
+  """Returns the last finite value of a metric logged at exactly this step, or NaN."""
   values = column(metrics, key)[column(metrics, 'step') == step]
   values = values[np.isfinite(values)]
   return float(values[-1]) if len(values) else math.nan
@@ -59,9 +59,9 @@ def _at(metrics, step, key):
 def find_points(metrics, to_x, summary):
   """The points to mark: the cut's accuracy, which no line of metrics has, and the chosen line."""
   row, best = (summary.get('phases') or {}).get(phases.AFTER) or {}, summary.get('best_step')
-  masked = f'at the {phases.OF_NO_CUT[phases.AFTER]}' if _has_no_cut(summary) else ''
+  masked = f'at the {phases.NAMES_WITHOUT_CUT[phases.AFTER]}' if _has_no_cut(summary) else ''
   of_cut = {key: row.get(key) for key in VALIDATION}
-  of_best = {key: _at(metrics, best, key) for key in VALIDATION}
+  of_best = {key: _metric_at_step(metrics, best, key) for key in VALIDATION}
   for step, values, style, text in (
     (row.get('step'), of_cut, DIAMOND, masked or 'just after the cut'),
     (best, of_best, STAR, 'chosen evaluation'),
@@ -72,8 +72,8 @@ def find_points(metrics, to_x, summary):
 
 
 def _has_no_cut(summary) -> bool:
-  """Whether there is a summary that shows that the masks cut nothing."""
-  return bool(summary.get('phases') and phases.why_not(summary))
+  """Returns whether the summary shows that the masks cut nothing."""
+  return bool(summary.get('phases') and phases.no_cut_reason(summary))
 
 
 def _pruning_key(cuts, per_epoch, summary):

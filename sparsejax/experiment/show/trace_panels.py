@@ -103,8 +103,8 @@ KL = 'kl/'  # the prefix of the layers' metrics, which end in their paths
 LAYER_COLOURS = (BLUE, VERMILLION, GREEN, PURPLE, GREY)
 
 
-def panels_of(metrics):
-  """The panels of every run, with those of a variational run for its layers."""
+def run_panels(metrics):
+  """Returns the panels of a run: those of every run, and a variational run's own three."""
   layers = {key for line in metrics for key in line if key.startswith(KL)}
   if not layers:
     return PANELS

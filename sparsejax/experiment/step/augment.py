@@ -76,15 +76,15 @@ def random_crop(keys: jax.Array, images: jax.Array, padding: int = 4) -> jax.Arr
   if padding == 0:
     return images
   offsets = jax.vmap(lambda key: jax.random.randint(key, (2,), 0, 2 * padding + 1))(keys)
-  return crop_at(offsets, images, padding)
+  return crop_images(offsets, images, padding)
 
 
-def crop_at(offsets: jax.Array, images: jax.Array, padding: int) -> jax.Array:
+def crop_images(offsets: jax.Array, images: jax.Array, padding: int) -> jax.Array:
   """Pads each image with zeros and cuts it out at its offset (down, right), of shape (batch, 2).
 
   Example:
     >>> image = jnp.array([[1, 2], [3, 4]], jnp.uint8).reshape(1, 2, 2, 1)
-    >>> crop_at(jnp.array([[0, 1]]), image, 1)[0, :, :, 0]  # one row down, no column
+    >>> crop_images(jnp.array([[0, 1]]), image, 1)[0, :, :, 0]  # one row down, no column
     Array([[0, 0],
            [1, 2]], dtype=uint8)
   """

@@ -1,4 +1,4 @@
-"""Events: what happens between steps, each a pure function (state, batches) -> state."""
+"""Events between training steps, each a pure function (state, settings, context) -> state."""
 
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, NamedTuple
@@ -16,7 +16,7 @@ from sparsejax.sparsity.batch_norm import recalibrate_batch_norm
 
 
 class Context(NamedTuple):
-  """What an event may need in addition to the state."""
+  """The network and the training data that an event may use in addition to the state."""
 
   model: Any
   preprocessing: Preprocessing
@@ -53,7 +53,7 @@ def averager(batches: int, context: Context) -> Callable[[Any, Any], Any]:
     )
     return parallel.join(changed['batch_stats'])
 
-  everywhere = parallel.on_all(update)
+  everywhere = parallel.map_replicas(update)
 
   def averages(params, batch_stats):
     if not batch_stats:
@@ -102,7 +102,7 @@ def check(config: Mapping[str, Any]) -> None:
     )
 
 
-def happen(name: str, state: TrainState, settings: Mapping, context: Context) -> TrainState:
-  """Returns the state after an event, which it also counts."""
+def apply_event(name: str, state: TrainState, settings: Mapping, context: Context) -> TrainState:
+  """Returns the state after an event, with the number of events raised by one."""
   state = EVENTS[name](state, settings, context)
   return state._replace(events=state.events + 1)

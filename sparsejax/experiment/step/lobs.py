@@ -61,7 +61,7 @@ def check_layers(
     chosen = tree.named_leaves(tree.pick(params, tree.choose(params, 'kernels', exclude)))
   except ValueError as error:
     raise ValueError(f'lobs.{error}') from None
-  _in_order(model, image_shape, chosen)
+  _ordered_layers(model, image_shape, chosen)
 
 
 def prune_layers(
@@ -100,10 +100,10 @@ def prune_layers(
   if method == 'magnitude':
     masks = {path: keep_largest(scores[path], counts[path]) for path in kernels}
     cut = {path: jnp.where(masks[path], kernel, 0.0) for path, kernel in kernels.items()}
-    return state._replace(params=_with_leaves(dense, cut))
+    return state._replace(params=_replace_leaves(dense, cut))
   batches = list(batches)
   params, changed = dense, False
-  for layer in _in_order(model, batches[0].shape[1:], kernels):
+  for layer in _ordered_layers(model, batches[0].shape[1:], kernels):
     count = counts[f'{layer}/kernel']
     if not changed and count == kernels[f'{layer}/kernel'].size:
       continue
@@ -111,7 +111,7 @@ def prune_layers(
     inputs = jax.jit(partial(layer_inputs, model, layer))
     networks = [{'params': p, 'batch_stats': state.batch_stats} for p in (params, dense)]
     moments = lobs.second_moments([inputs(variables, b) for variables in networks] for b in batches)
-    params = _with_leaves(params, _operate(tree.named_leaves(dense), layer, moments, count))
+    params = _replace_leaves(params, _operate(tree.named_leaves(dense), layer, moments, count))
   return state._replace(params=params)
 
 
@@ -123,8 +123,8 @@ def _counts(scores, density, allocate) -> dict[str, int]:
   return {path: int(count) for path, [count] in zip(scores, found, strict=True)}
 
 
-def _in_order(model, image_shape, kernels) -> list[str]:
-  """The layers of the chosen kernels, in the order in which an image passes through them."""
+def _ordered_layers(model, image_shape, kernels) -> list[str]:
+  """Returns the layers of the chosen kernels in the order of the forward pass."""
   layers = [path.removesuffix('/kernel') for path in kernels]
   order = list(models.positions(model, image_shape))
   unknown = [path for path in layers if path not in order]
@@ -137,7 +137,7 @@ def _operate(named, layer, moments, count) -> dict[str, Any]:
   """The new kernel of a layer and, if it has one, the new bias."""
   kernel, bias = named[f'{layer}/kernel'], named.get(f'{layer}/bias')
   groups = len(moments.inputs)
-  weights = as_matrices(np.asarray(kernel, np.float64), groups)
+  weights = kernel_matrices(np.asarray(kernel, np.float64), groups)
   if bias is not None:
     row = np.asarray(bias, np.float64).reshape(groups, 1, -1)
     weights = np.concatenate([weights, row], axis=1)
@@ -149,7 +149,7 @@ def _operate(named, layer, moments, count) -> dict[str, Any]:
   return {path: jnp.asarray(leaf, named[path].dtype) for path, leaf in leaves.items()}
 
 
-def as_matrices(kernel: np.ndarray, groups: int) -> np.ndarray:
+def kernel_matrices(kernel: np.ndarray, groups: int) -> np.ndarray:
   """Returns a kernel (..., inputs / groups, features) as (groups, taps * inputs, units)."""
   return np.moveaxis(kernel.reshape(-1, groups, kernel.shape[-1] // groups), 1, 0)
 
@@ -157,7 +157,7 @@ def as_matrices(kernel: np.ndarray, groups: int) -> np.ndarray:
 def layer_inputs(model: nn.Module, layer: str, variables: Any, images: jax.Array) -> jax.Array:
   """Returns the inputs of a layer's kernel, with a 1 for its bias: (groups, rows, inputs).
 
-  The rows are the examples times the positions; the inputs have the order of `as_matrices`.
+  The rows are the examples times the positions; the inputs have the order of `kernel_matrices`.
   """
   found: list[jax.Array] = []
 
@@ -201,6 +201,6 @@ _ROWS: dict[type, Callable[[Any, jax.Array], jax.Array]] = {
 }
 
 
-def _with_leaves(params, leaves: Mapping[str, Any]):
+def _replace_leaves(params, leaves: Mapping[str, Any]):
   named = {**tree.named_leaves(params), **leaves}
   return jax.tree.unflatten(jax.tree.structure(params), list(named.values()))

@@ -22,7 +22,7 @@ class Arrays(NamedTuple):
   labels: jax.Array  # int32
 
 
-def on_devices(split: Any) -> Arrays:
+def put_on_devices(split: Any) -> Arrays:
   """Puts the images and labels of a whole split on every device, as uint8 and int32."""
   return Arrays(*parallel.replicate(split))
 
@@ -91,7 +91,7 @@ def make_train_step(
   they also get the extra argument `mean_squared_grad`, a function that is called, if at all, at a
   mask update.
   """
-  share = parallel.share_of(batch_size, 'batch_size')
+  share = parallel.per_replica_batch_size(batch_size, 'batch_size')
 
   def losses(params, batch_stats, images, labels, rngs):
     logits, changed = model.apply(
@@ -194,7 +194,7 @@ def make_evaluation(model: Any, preprocessing: Preprocessing, *, batch_size: int
     correct = jnp.argmax(logits, -1) == labels
     return parallel.total((jnp.sum(loss * real), jnp.sum(correct & real)))
 
-  sums_on_all = parallel.on_all(sums)
+  sums_on_all = parallel.map_replicas(sums)
 
   def evaluate(params, batch_stats, data: Arrays):
     variables = {'params': params, 'batch_stats': batch_stats}

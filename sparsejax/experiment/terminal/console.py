@@ -23,7 +23,7 @@ def open_stream(stream):
   return stream, stream.isatty() and os.environ.get('TERM') not in ('dumb', 'unknown')
 
 
-def console_on(stream, terminal, **options):
+def make_console(stream, terminal, **options):
   return Console(file=stream, force_terminal=terminal, markup=False, emoji=False, **options)
 
 
@@ -45,7 +45,7 @@ def print_blocks(stream, blocks: Iterable):
   stream, terminal = open_stream(stream)
   text = stream if terminal else io.StringIO()
   size = {} if terminal else {'width': 10_000, 'color_system': None}
-  console = console_on(text, terminal, highlight=False, **size)
+  console = make_console(text, terminal, highlight=False, **size)
   for block in blocks:
     if isinstance(block, str):
       console.print(printable(block))

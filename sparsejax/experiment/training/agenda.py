@@ -1,9 +1,9 @@
-"""What happens at which step; all of it follows from the config before the first step."""
+"""The steps at which a run is logged, evaluated, saved and cut, computed from its config."""
 
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
-from sparsejax.experiment.chain.durations import Clock, in_steps
+from sparsejax.experiment.chain.durations import Clock, convert_to_steps
 from sparsejax.sparsity.parts.schedules import PruningSchedule
 
 
@@ -40,7 +40,7 @@ class Agenda(NamedTuple):
     return sorted(stops)
 
   def is_final(self, step: int) -> bool:
-    """Whether the network of this step has the final density."""
+    """Returns whether the network of this step has the final density."""
     if self.only_the_last:
       return step == self.total
     return self.last_cut is None or step > self.last_cut + self.grows
@@ -92,7 +92,7 @@ def agenda(
 
 def _every(block, field, clock) -> frozenset[int]:
   name, _, setting = field.partition('.')
-  period = in_steps(block, clock, name)[setting]
+  period = convert_to_steps(block, clock, name)[setting]
   if period < 1:
     raise ValueError(f'{field} is {period} steps; it must be 1 or more')
   return frozenset(range(period, clock.total_steps + 1, period))
@@ -101,7 +101,7 @@ def _every(block, field, clock) -> frozenset[int]:
 def _events(config, clock) -> dict[int, tuple[str, ...]]:
   events: dict[int, tuple[str, ...]] = {}
   for name in config['events']:
-    at = in_steps(config[name], clock, name)['at']
+    at = convert_to_steps(config[name], clock, name)['at']
     if at >= clock.total_steps:
       raise ValueError(
         f'{name}.at is step {at}, but the run has {clock.total_steps}; it must be earlier, or '

@@ -10,7 +10,7 @@ import jax
 from sparsejax import posterior
 from sparsejax.experiment.rundir.state import Best
 from sparsejax.experiment.step import events
-from sparsejax.experiment.step.steps import Arrays, on_devices
+from sparsejax.experiment.step.steps import Arrays, put_on_devices
 from sparsejax.models.structure import remove_dead
 
 if TYPE_CHECKING:  # an experiment holds a deployment
@@ -52,7 +52,7 @@ class Deployment:
     return jax.jit(self.__call__) if self.is_variational else self
 
 
-def averages_of(experiment: 'Experiment', data: Arrays) -> Callable[[Any, Any], Any]:
+def batch_norm_averager(experiment: 'Experiment', data: Arrays) -> Callable[[Any, Any], Any]:
   """Returns (network, batch_stats) -> BatchNorm's averages for evaluating the network.
 
   The averages of training include the posterior's noise, whose variance is as large as the signal's
@@ -75,5 +75,5 @@ def averages_of(experiment: 'Experiment', data: Arrays) -> Callable[[Any, Any], 
 def deliver(experiment: 'Experiment', best: Best) -> dict[str, Any]:
   """Returns the variables of the network that a run delivers: the best one, deployed."""
   network = experiment.deployment.jitted(best.params, best.batch_stats)
-  averages = averages_of(experiment, on_devices(experiment.dataset.train))
+  averages = batch_norm_averager(experiment, put_on_devices(experiment.dataset.train))
   return {'params': network, 'batch_stats': averages(network, best.batch_stats)}

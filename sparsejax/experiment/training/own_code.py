@@ -47,7 +47,7 @@ def _pieces(value: Any, inside: tuple[int, ...]) -> Iterator[str]:
   if isinstance(value, np.ndarray | jax.Array):
     host = np.asarray(value)
     yield f'{host.dtype}{host.shape}{hashlib.sha256(host.tobytes()).hexdigest()}'
-  elif isinstance(value, type | types.FunctionType) and not _of_a_library(value):
+  elif isinstance(value, type | types.FunctionType) and not _is_library_code(value):
     yield value.__qualname__
     yield _file_or_text(value)
     yield from _each(_carried(value), inside)
@@ -61,8 +61,8 @@ def _pieces(value: Any, inside: tuple[int, ...]) -> Iterator[str]:
   elif isinstance(value, tuple | list | set | frozenset):
     yield type(value).__name__
     ordered = sorted(value, key=repr) if isinstance(value, set | frozenset) else value
-    yield from _each((*ordered, *vars_of(value).items()), inside)
-  elif callable(value) or vars_of(value):
+    yield from _each((*ordered, *instance_fields(value).items()), inside)
+  elif callable(value) or instance_fields(value):
     yield 'instance'
     yield from _pieces(type(value), inside)
     yield from _each(_state(value), inside)
@@ -74,7 +74,7 @@ def _each(values: Iterable[Any], inside: tuple[int, ...]) -> Iterator[str]:
   return (_joined(_pieces(value, inside)) for value in values)
 
 
-def _of_a_library(value: Any) -> bool:
+def _is_library_code(value: Any) -> bool:
   typed = not os.path.isfile(getattr(getattr(value, '__code__', None), 'co_filename', __file__))
   return str(value.__module__).partition('.')[0] in LIBRARIES and not typed
 
@@ -83,11 +83,11 @@ def _carried(code: Any) -> Iterable[Any]:
   """The values that a function carries in addition to its code."""
   if isinstance(code, type):
     return ()
-  cells = [_held(cell) for cell in code.__closure__ or ()]
+  cells = [_cell_contents(cell) for cell in code.__closure__ or ()]
   return (*cells, *(code.__defaults__ or ()), *sorted((code.__kwdefaults__ or {}).items()))
 
 
-def _held(cell: types.CellType) -> Any:
+def _cell_contents(cell: types.CellType) -> Any:
   try:
     return cell.cell_contents
   except ValueError:  # not assigned yet
@@ -102,10 +102,10 @@ def _state(value: Any) -> Iterable[Any]:
     return (value.__self__, value.__func__)
   if hasattr(value, '__wrapped__'):  # as in functions of jax.jit
     return (value.__wrapped__,)
-  return sorted(vars_of(value).items(), key=lambda pair: pair[0])
+  return sorted(instance_fields(value).items(), key=lambda pair: pair[0])
 
 
-def vars_of(value: Any) -> dict[str, Any]:
+def instance_fields(value: Any) -> dict[str, Any]:
   """Returns the fields of an instance: those of a dataclass, of its dictionary, of its slots."""
   if dataclasses.is_dataclass(value) and not isinstance(value, type):
     return {field.name: getattr(value, field.name) for field in dataclasses.fields(value)}
@@ -137,7 +137,7 @@ def _file_or_text(code: Any) -> str:
 
 
 def _compiled(code: Any) -> str:
-  """What typed code was compiled to, without the place where it was typed."""
+  """Returns the bytecode, names and constants of typed code, without the place of its typing."""
   if isinstance(code, type):
     return '\n'.join(f'{name} {_member(part)}' for name, part in sorted(vars(code).items()))
   compiled = getattr(code, '__code__', code)

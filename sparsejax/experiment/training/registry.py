@@ -53,7 +53,7 @@ def _same(name, part, settings):
   return part
 
 
-def _without_settings(name, part, settings):
+def _ignore_settings(name, part, settings):
   return lambda settings: part()
 
 
@@ -68,16 +68,20 @@ def _posterior(name, part, settings):
   return part
 
 
-def _of_prune(key):
+def _prune_setting(key):
   return lambda settings: [(settings.get('prune') or {}).get(key)]
 
 
 KINDS: dict[str, Kind] = {
   'link': Kind(links.known, _same, lambda s: links.unfold(s['chain'], s)),
-  'criterion': Kind(lambda: pruning.CRITERIA, _same, _of_prune('criterion')),
-  'allocation': Kind(lambda: pruning.ALLOCATIONS, _same, _of_prune('allocation')),
-  'granularity': Kind(lambda: pruning.GRANULARITIES, _without_settings, _of_prune('granularity')),
-  'update_rule': Kind(lambda: pruning.UPDATE_RULES, _without_settings, _of_prune('update_rule')),
+  'criterion': Kind(lambda: pruning.CRITERIA, _same, _prune_setting('criterion')),
+  'allocation': Kind(lambda: pruning.ALLOCATIONS, _same, _prune_setting('allocation')),
+  'granularity': Kind(
+    lambda: pruning.GRANULARITIES, _ignore_settings, _prune_setting('granularity')
+  ),
+  'update_rule': Kind(
+    lambda: pruning.UPDATE_RULES, _ignore_settings, _prune_setting('update_rule')
+  ),
   'model': Kind(lambda: models.MODELS, _same, lambda s: [s['model']['name']]),
   'data': Kind(lambda: sources.SOURCES, _same, lambda s: [s['data']['name']]),
   'event': Kind(lambda: events.EVENTS, _event, lambda s: s['events']),
@@ -133,7 +137,7 @@ def register(kind: str, name: str, part: Any, settings: Mapping[str, Any] | None
   if (name in table and before is None) or (before is not None and before != own):
     raise ValueError(f'register: the {kind} {name!r} exists already: give another name')
   parts.check(kind, part, settings)
-  if _is_anothers(kind, name):
+  if _is_name_taken(kind, name):
     raise ValueError(
       f'register: the {kind} {name!r}: a config has something else of that name: give another name'
     )
@@ -145,8 +149,8 @@ def register(kind: str, name: str, part: Any, settings: Mapping[str, Any] | None
   NAMES_OF_ONES_OWN.setdefault(kind, set()).add(name)
 
 
-def _is_anothers(kind: str, name: str) -> bool:
-  """Whether a field of a config, or the block of a part of another kind, has that name."""
+def _is_name_taken(kind: str, name: str) -> bool:
+  """Returns whether a field of a config, or a block of another kind of part, has that name."""
   if kind not in parts.IN_BLOCKS:
     return False
   others = [other for other in parts.IN_BLOCKS if other != kind]

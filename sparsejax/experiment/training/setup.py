@@ -130,14 +130,14 @@ def _check_with_data(config: Mapping[str, Any], dataset: datasets.Dataset) -> No
   """Refuses what the data set, the devices or the installed packages make impossible."""
   validation = len(dataset.validation.labels)
   require(validation > 0, 'data.validation', validation, '1 or more, to choose the best network on')
-  parallel.share_of(config['batch_size'], 'batch_size')
+  parallel.per_replica_batch_size(config['batch_size'], 'batch_size')
   _check_augmentation(config['data'], dataset.train.images.shape[1:3])
   is_likelihood = config['layers'] == DETERMINISTIC or config['loss']['label_smoothing'] == 0
   allowed = f"0 with layers='{config['layers']}', whose loss must be a likelihood"
   smoothing = config['loss']['label_smoothing']
   require(is_likelihood, 'loss.label_smoothing', smoothing, allowed)
   if config['log']['tensorboard']:
-    tensorboard.check()
+    tensorboard.check_installed()
   limit = ' of data.limit' if config['data']['limit'] else ''
   examples = len(dataset.train.labels)
   allowed = f'at most the {examples} training examples{limit}'
@@ -206,7 +206,7 @@ def _load_data(settings) -> datasets.Dataset:
 
 
 def _preprocessing(dataset: datasets.Dataset, settings: Mapping[str, Any]) -> Preprocessing:
-  """How bytes become inputs: standardised by channel, or scaled as in the Bayesian papers."""
+  """Returns the preprocessing: pixels standardised by channel, or scaled as in Bayesian papers."""
   moments = {
     'standardised': lambda: (dataset.mean, dataset.std),
     'symmetric': lambda: ((0.5,), (0.5,)),  # 2 x - 1

@@ -56,8 +56,8 @@ class Trainer:
     self.experiment, self.state, self.host = experiment, state, host
     self.directory, self.progress, self.metrics, self.watch = directory, progress, metrics, watch
     config, clock, model = experiment.config, experiment.clock, experiment.model
-    self.train_data = steps.on_devices(experiment.dataset.train)
-    self.validation_data = steps.on_devices(experiment.dataset.validation)
+    self.train_data = steps.put_on_devices(experiment.dataset.train)
+    self.validation_data = steps.put_on_devices(experiment.dataset.validation)
     self.evaluate = steps.make_evaluation(
       experiment.deployment.model,
       experiment.preprocessing,
@@ -74,13 +74,13 @@ class Trainer:
     )
     # One compiled loop over the devices, or on CPU a call a step; yields (state, steps made).
     self._run = parallel.train_calls(step, convolutional=models.has_convolutions(model))
-    self._order = parallel.on_all(
+    self._order = parallel.map_replicas(
       lambda key, epoch: augment.epoch_permutation(key, epoch, clock.examples)
     )
     self._count = jax.jit(lambda network: counts(network, experiment.counted_above))
     self.is_variational = experiment.deployment.is_variational
     self._deploy = experiment.deployment.jitted
-    self._averages = deployment.averages_of(experiment, self.train_data)
+    self._averages = deployment.batch_norm_averager(experiment, self.train_data)
     if self.is_variational:
       bound = config['bound_variances'] if 'bound_variances' in config['chain'] else None
       weight = rates.build(config['add_kl_gradients']['weight'], clock)
@@ -163,9 +163,9 @@ class Trainer:
     self._pending = line or None
     if step == plan.first_cut:
       figures = line['validation_loss'], line['validation_accuracy']
-      self.host['phases']['dense'] = phase_of(self.experiment, network, step, *figures)
+      self.host['phases']['dense'] = phase_figures(self.experiment, network, step, *figures)
     for name in plan.events.get(step, ()):
-      self._happen(name)
+      self._apply_event(name)
     saved = step in plan.checkpoint and step > 0
     if saved:
       self._save()
@@ -207,7 +207,7 @@ class Trainer:
       line['train_loss'] = float(window.loss / window.steps)
       line['train_accuracy'] = float(window.accuracy / window.steps)
     line |= counted(found, self._parameters, self._positions)
-    self._tell_of_thin_layers(int(line['step']), found.weights)
+    self._warn_about_thin_layers(int(line['step']), found.weights)
     line |= self._timings(int(line['step']))
     _refuse_non_finite(window)
     if 'validation_loss' in line:
@@ -215,7 +215,7 @@ class Trainer:
     self.metrics.append(line)
     self.progress.line(line)
 
-  def _tell_of_thin_layers(self, step: int, weights: Mapping[str, int]) -> None:
+  def _warn_about_thin_layers(self, step: int, weights: Mapping[str, int]) -> None:
     """Names the layers that a cut left with at most one weight, though an even share is more."""
     cut = self.experiment.agenda.first_cut
     if cut is None or step <= cut:
@@ -250,15 +250,15 @@ class Trainer:
     cut = apply_masks(params, pruned.masks)
     cut = self._deploy(cut, batch_stats)
     figures = self._validate(cut, batch_stats)
-    self.host['phases']['pruned'] = phase_of(self.experiment, cut, step, *figures)
+    self.host['phases']['pruned'] = phase_figures(self.experiment, cut, step, *figures)
 
-  def _happen(self, name: str) -> None:
+  def _apply_event(self, name: str) -> None:
     settings = self.experiment.config[name]
     config, preprocessing = self.experiment.config, self.experiment.preprocessing
     context = events.Context(
       self.experiment.model, preprocessing, self.train_data, config['batch_size'], config['seed']
     )
-    train = events.happen(name, self.state.train, settings, context)
+    train = events.apply_event(name, self.state.train, settings, context)
     self.state = self.state._replace(train=parallel.replicate(train))
 
   def _save(self) -> None:
@@ -276,14 +276,14 @@ class Trainer:
     self._signal = number
 
   def _heed_signal(self) -> None:
-    if hosts.any_of(self._signal is not None):
+    if hosts.any_process(self._signal is not None):
       self._save()
       number = signal.SIGTERM if self._signal is None else self._signal
       name = signal.Signals(number).name
       raise TerminatedError(f'{name}: saved at step {int(self.state.train.step)}', number)
 
 
-def phase_of(experiment: Experiment, params, step: int, loss, accuracy) -> dict[str, Any]:
+def phase_figures(experiment: Experiment, params, step: int, loss, accuracy) -> dict[str, Any]:
   """Returns the final table's figures of a network at one point of training."""
   counts = measure.report(params, experiment.positions)
   shown = ('active_parameters', 'active_weights', 'compression', 'theoretical_speedup')

@@ -15,13 +15,13 @@ class Writers:
     self._file = self._events = None
     if directory is None:
       return
-    saved = checkpoint.metrics_of(directory.checkpoints, step)
+    saved = checkpoint.read_metrics(directory.checkpoints, step)
     self._file = metrics.MetricsFile(directory.path / files.METRICS, saved)
     if experiment.config['log']['tensorboard']:
       from sparsejax.experiment.rundir import tensorboard
 
       last = self.lines[-1]['step'] if self.lines else 0
-      self._events = tensorboard.writer(directory.path / 'tensorboard', purge_step=last + 1)
+      self._events = tensorboard.open_events(directory.path / 'tensorboard', purge_step=last + 1)
 
   @property
   def lines(self) -> list[dict[str, Any]]:

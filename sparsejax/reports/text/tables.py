@@ -195,10 +195,10 @@ def _times(group: Group, figure: str) -> str:
 
 def _cut(group: Group) -> str:
   """Validation accuracy before and after the cut or, without a cut, the reason."""
-  found = [phases.at_the_cut(run.summary) for run in group.counted]
+  found = [phases.cut_accuracies(run.summary) for run in group.counted]
   if pairs := [pair for pair in found if pair is not None]:
     return ' to '.join(map(cells.in_percent, zip(*pairs, strict=True)))
-  return next((phases.why_not(run.summary) for run in group.counted), '-')
+  return next((phases.no_cut_reason(run.summary) for run in group.counted), '-')
 
 
 def _seconds(group: Group) -> str:

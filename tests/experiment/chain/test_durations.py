@@ -4,7 +4,7 @@ import math
 
 import pytest
 
-from sparsejax.experiment.chain.durations import Clock, in_steps
+from sparsejax.experiment.chain.durations import Clock, convert_to_steps
 
 CLOCK = Clock(examples=1000, batch_size=10, epochs=3)
 
@@ -49,7 +49,7 @@ def test_settings_lose_their_unit_and_others_stay():
     'density': 0.1,
     'steps': 3,  # no name before the unit: not a duration
   }
-  assert in_steps(settings, CLOCK) == {
+  assert convert_to_steps(settings, CLOCK) == {
     'begin': 200,
     'every': 7,
     'warmup': 5,
@@ -63,14 +63,14 @@ def test_settings_lose_their_unit_and_others_stay():
 @pytest.mark.parametrize('value', [-1, -1e-9, math.nan, math.inf, -math.inf, None, '3'])
 def test_what_is_no_duration_is_refused_by_name(value):
   with pytest.raises(ValueError, match=r'prune\.begin_epochs=.* must be a number of epochs, 0'):
-    in_steps({'begin_epochs': value}, CLOCK, 'prune')
+    convert_to_steps({'begin_epochs': value}, CLOCK, 'prune')
 
 
 def test_a_duration_in_two_units_is_refused():
   with pytest.raises(ValueError, match=r'^begin is given in two units; give it in only one$'):
-    in_steps({'begin_epochs': 1.0, 'begin_steps': 100}, CLOCK)
+    convert_to_steps({'begin_epochs': 1.0, 'begin_steps': 100}, CLOCK)
   with pytest.raises(ValueError, match=r'^begin is given in two units; give it in only one$'):
-    in_steps({'begin': 100, 'begin_steps': 100}, CLOCK)
+    convert_to_steps({'begin': 100, 'begin_steps': 100}, CLOCK)
 
 
 @pytest.mark.parametrize('epochs', [math.inf, -math.inf, math.nan])

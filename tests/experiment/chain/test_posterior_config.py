@@ -175,7 +175,7 @@ def test_a_run_deploys_a_sparse_network_and_another_starts_from_it(tmp_path):
   status, _, stderr = commands.launch(*arguments, f'--workdir={after}')
   assert status == 0, stderr
   pruned = commands.summary(after)
-  assert phases.why_not(pruned) == phases.SHRUNK  # the posterior had left fewer weights
+  assert phases.no_cut_reason(pruned) == phases.SHRUNK  # the posterior had left fewer weights
   dense = pruned['phases']['dense']
   assert dense['active_weights'] == summary['active_weights']
   assert dense['validation_loss'] == pytest.approx(summary['validation_loss'], rel=1e-5)

@@ -15,7 +15,7 @@ from ml_collections import ConfigDict
 
 from sparsejax import models, nn
 from sparsejax.experiment.chain import links, optimizer, pruning
-from sparsejax.experiment.chain.durations import Clock, in_steps
+from sparsejax.experiment.chain.durations import Clock, convert_to_steps
 from sparsejax.experiment.config import argument, base, loading
 from sparsejax.experiment.data import sources
 from sparsejax.experiment.step import events
@@ -199,9 +199,9 @@ def test_every_link_with_defaults_exists_and_has_those_settings():
   clock = Clock(40_000, 128, 180.0)
   for name, settings in base.LINKS.items():
     if name == 'prune':
-      assert set(in_steps(settings, clock)) == set(pruning.SETTINGS)
+      assert set(convert_to_steps(settings, clock)) == set(pruning.SETTINGS)
     elif name == 'rewind':
-      assert set(in_steps(settings, clock)) == {'to'}
+      assert set(convert_to_steps(settings, clock)) == {'to'}
     elif name == 'bound_variances':
       assert set(settings) == set(optimizer.BOUND_SETTINGS)
     elif name not in links.PROXIMAL:  # whose configs test_proximal_config.py builds

@@ -105,7 +105,7 @@ def test_limit_keeps_the_first_training_examples_and_the_moments():
 def test_every_device_of_a_processor_has_the_one_copy_of_the_data_set():
   digits = datasets.load('digits', limit=1001)
   for split in (digits.train, digits.validation, digits.test):
-    for host, array in zip(split, steps.on_devices(split), strict=True):
+    for host, array in zip(split, steps.put_on_devices(split), strict=True):
       places = [shard.data.unsafe_buffer_pointer() for shard in array.addressable_shards]
       assert places == [host.ctypes.data] * 4
       assert not host.flags.writeable

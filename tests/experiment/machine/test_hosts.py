@@ -223,8 +223,8 @@ def test_a_scheduler_that_says_no_number_is_refused_in_one_line():
 def test_one_process_is_the_first_and_asks_nobody():
   assert hosts.count() == 1
   assert hosts.is_first()
-  assert hosts.from_first(lambda: 5) == 5
-  assert (hosts.any_of(True), hosts.any_of(False)) == (True, False)
+  assert hosts.broadcast_result(lambda: 5) == 5
+  assert (hosts.any_process(True), hosts.any_process(False)) == (True, False)
 
 
 def test_an_address_of_ipv6_stands_in_brackets():
@@ -248,7 +248,7 @@ def test_processes_that_do_not_meet_for_no_stated_reason_are_one_line(monkeypatc
 GUARD = """
 import sys
 from sparsejax.experiment.machine import hosts
-sys.exit(hosts.guarded(sys.argv[1:]))
+sys.exit(hosts.run_guarded(sys.argv[1:]))
 """
 # Says its number, and would go on for a minute after the guard's end; saves first.
 GUARDED = """
@@ -304,7 +304,7 @@ def hear(monkeypatch, *sent):
 
   monkeypatch.setattr(hosts, 'count', lambda: 2)
   monkeypatch.setattr(hosts, 'is_first', lambda: False)
-  monkeypatch.setattr(hosts, 'any_of', bool)
+  monkeypatch.setattr(hosts, 'any_process', bool)
   monkeypatch.setattr(hosts.multihost_utils, 'broadcast_one_to_all', receive)
 
 
@@ -322,7 +322,7 @@ def test_the_state_of_the_first_arrives_to_the_bit(monkeypatch):
   arrays = np.float32([2.5, -0.0]).tobytes() + np.int32(7).tobytes()
   words = told({'found': [SHAPES, NOTES]})
   hear(monkeypatch, *words, np.frombuffer(arrays, np.uint8))
-  state, notes = hosts.state_from_first(None, STATE)
+  state, notes = hosts.broadcast_state(None, STATE)
   assert notes == NOTES
   assert state['step'] == 7
   np.testing.assert_array_equal(state['bias'], [2.5, 0.0])
@@ -332,13 +332,13 @@ def test_the_state_of_the_first_arrives_to_the_bit(monkeypatch):
 def test_a_state_of_other_shapes_is_refused_before_it_is_read(monkeypatch):
   hear(monkeypatch, *told({'found': [['float32[3]', 'int32[]'], NOTES]}))
   with pytest.raises(UsageError, match='give all of them the same settings'):
-    hosts.state_from_first(None, STATE)
+    hosts.broadcast_state(None, STATE)
 
 
 def test_what_the_first_refuses_is_refused_here(monkeypatch):
   hear(monkeypatch, *told({'error': 'workdir=x: it holds notes.txt', 'is_usage': True}))
   with pytest.raises(UsageError, match='it holds notes'):
-    hosts.from_first(None)
+    hosts.broadcast_result(None)
 
 
 def test_what_ends_the_first_ends_the_others_too(monkeypatch):
@@ -346,7 +346,7 @@ def test_what_ends_the_first_ends_the_others_too(monkeypatch):
   with pytest.raises(
     hosts.FirstFailedError, match=r'the first process .* by OSError: Input/output er'
   ):
-    hosts.from_first(None)
+    hosts.broadcast_result(None)
 
 
 def test_the_first_tells_the_others_of_whatever_ends_it(monkeypatch):
@@ -359,7 +359,7 @@ def test_the_first_tells_the_others_of_whatever_ends_it(monkeypatch):
   monkeypatch.setattr(hosts, 'count', lambda: 2)
   monkeypatch.setattr(hosts.multihost_utils, 'broadcast_one_to_all', send)
   with pytest.raises(ZeroDivisionError):
-    hosts.from_first(lambda: 1 / 0)
+    hosts.broadcast_result(lambda: 1 / 0)
   message = json.loads(sent[-1].tobytes())
   assert message == {'error': 'ZeroDivisionError: division by zero', 'is_usage': False}
 

@@ -112,12 +112,12 @@ def test_a_batch_that_the_devices_cannot_share_is_refused():
   with pytest.raises(
     ValueError, match='batch_size=6 must be a multiple of the number of devices, 4'
   ):
-    parallel.share_of(6, 'batch_size')
-  assert parallel.share_of(8, 'batch_size') == 2
+    parallel.per_replica_batch_size(6, 'batch_size')
+  assert parallel.per_replica_batch_size(8, 'batch_size') == 2
 
 
 def test_every_example_of_a_batch_goes_to_one_replica():
-  seen = parallel.on_all(
+  seen = parallel.map_replicas(
     lambda start: jax.lax.all_gather(parallel.batch_indices(start, 3), parallel.AXIS)
   )
   assert sorted(np.ravel(seen(jnp.int32(24))).tolist()) == list(range(24, 36))
@@ -128,7 +128,7 @@ def test_join_averages_and_total_sums():
     mine = x * (1 + jax.lax.axis_index(parallel.AXIS))
     return parallel.join(mine), parallel.total(mine)
 
-  mean, total = parallel.on_all(function)(jnp.float32(2.0))
+  mean, total = parallel.map_replicas(function)(jnp.float32(2.0))
   assert (float(mean), float(total)) == (5.0, 20.0)
 
 
@@ -153,7 +153,7 @@ def test_calls_make_the_steps_asked_for_and_compile_once(convolutional):
 
 
 def test_replicas_draw_different_noise():
-  gathered = parallel.on_all(
+  gathered = parallel.map_replicas(
     lambda key: jax.lax.all_gather(jax.random.bits(parallel.fold_in_replica(key)), parallel.AXIS)
   )(jax.random.key(0))
   assert len(set(np.asarray(gathered).tolist())) == 4

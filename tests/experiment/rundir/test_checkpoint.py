@@ -119,7 +119,7 @@ def restores(root, caplog):
   if restored is not None:
     assert_same(restored.state, state_of(restored.step))
     assert restored.host == {'seconds': restored.step / 3, 'phases': {}}
-    assert checkpoint.metrics_of(root, restored.step) == f'{{"step": {restored.step}}}\n'
+    assert checkpoint.read_metrics(root, restored.step) == f'{{"step": {restored.step}}}\n'
   return restored and restored.step, [record.getMessage() for record in caplog.records]
 
 
@@ -307,7 +307,7 @@ def test_a_checkpoint_of_another_run_is_refused(two, tmp_path, other):
   )
   assert message in str(error.value)
   assert contents_of(root) == before
-  assert checkpoint.owner_of(root / f'{2:09d}') == OWNER
+  assert checkpoint.read_owner(root / f'{2:09d}') == OWNER
 
 
 def test_a_checkpoint_that_does_not_say_whose_it_is_is_refused(tmp_path):
@@ -318,7 +318,7 @@ def test_a_checkpoint_that_does_not_say_whose_it_is_is_refused(tmp_path):
   with pytest.raises(checkpoint.ForeignError, match=r'1 does not say which run it is of$'):
     checkpoint.restore_newest(tmp_path, OWNER, state_of(0))
   with pytest.raises(checkpoint.ForeignError, match=r'1 does not say which run it is of$'):
-    checkpoint.owner_of(folder)
+    checkpoint.read_owner(folder)
   assert contents_of(tmp_path) == before
 
 
@@ -402,7 +402,7 @@ def test_the_source_of_another_run_must_be_finished_and_one_run(tmp_path):
   with pytest.raises(ValueError, match=unfinished):
     checkpoint.check_source(str(tmp_path))
   network = {'params': state_of(1)['params']}
-  best = checkpoint.source_of(str(tmp_path))
+  best = checkpoint.best_folder(str(tmp_path))
   checkpoint.write(best, OWNER, network, {'step': 1})
   with pytest.raises(ValueError, match=unfinished):
     checkpoint.check_source(str(tmp_path))

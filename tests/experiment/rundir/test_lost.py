@@ -173,7 +173,7 @@ def test_load_refuses_parts_of_two_runs(runs, tmp_path):
 
 def test_a_finished_run_from_before_checkpoints_named_their_run_is_used(runs, tmp_path, caplog):
   old = shutil.copytree(runs / 'whole', tmp_path / 'old')
-  run_folders.forget_owner(checkpoint.source_of(str(old)))
+  run_folders.forget_owner(checkpoint.best_folder(str(old)))
   found, expected = sparsejax.load(old), sparsejax.load(runs / 'whole')
   jax.tree.map(np.testing.assert_array_equal, found.variables, expected.variables)
   assert 'is too old to name its run; according to summary.json it is of the run' in caplog.text

@@ -29,7 +29,7 @@ def values(event):
 
 
 def test_a_line_is_on_the_disk_when_write_returns(tmp_path):
-  writer = tensorboard.writer(tmp_path / 'new' / 'events')
+  writer = tensorboard.open_events(tmp_path / 'new' / 'events')
   writer.write(10, {'step': 10, 'train_loss': 0.5, 'kl': {'conv1': 2.0}, 'validation_loss': None})
   (path,) = (tmp_path / 'new' / 'events').iterdir()
   head, line = events(path)
@@ -41,7 +41,7 @@ def test_a_line_is_on_the_disk_when_write_returns(tmp_path):
 
 
 def test_nan_is_written(tmp_path):
-  writer = tensorboard.writer(tmp_path)
+  writer = tensorboard.open_events(tmp_path)
   writer.write(1, {'train_loss': math.nan})
   writer.close()
   (path,) = tmp_path.iterdir()
@@ -51,10 +51,10 @@ def test_nan_is_written(tmp_path):
 def test_a_resumed_run_purges_from_the_step_that_it_writes_again(tmp_path):
   from tensorboardX.proto.event_pb2 import SessionLog
 
-  first = tensorboard.writer(tmp_path)
+  first = tensorboard.open_events(tmp_path)
   first.write(20, {'train_loss': 0.5})
   first.close()
-  second = tensorboard.writer(tmp_path, purge_step=11)
+  second = tensorboard.open_events(tmp_path, purge_step=11)
   second.write(20, {'train_loss': 0.25})
   second.close()
   old, new = sorted(tmp_path.iterdir())  # a file of its own, and after the first by name
@@ -67,7 +67,7 @@ def test_a_resumed_run_purges_from_the_step_that_it_writes_again(tmp_path):
 def test_without_tensorboardx_one_line_says_what_to_install(tmp_path, monkeypatch):
   monkeypatch.setitem(sys.modules, 'tensorboardX', None)
   with pytest.raises(ValueError, match=r'^.*pip install "sparsejax\[tensorboard\]"$'):
-    tensorboard.writer(tmp_path / 'events')
+    tensorboard.open_events(tmp_path / 'events')
   assert not (tmp_path / 'events').exists()
 
 

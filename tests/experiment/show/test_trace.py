@@ -193,7 +193,11 @@ def test_a_variational_run_has_panels_for_its_kl_and_others_do_not():
     {'step': step, 'examples': step, 'train_loss': 1.0, 'kl': 3.0, 'kl/fc1': 2.0, 'kl/fc2': 1.0}
     for step in range(1, 4)
   ]
-  names = [panel.name for panel in trace_panels.panels_of(lines)]
+  names = [panel.name for panel in trace_panels.run_panels(lines)]
   assert names[-3:] == ['nats an example', 'KL, nats', 'at their bounds']
-  assert [line.label for line in trace_panels.panels_of(lines)[-2].lines] == ['total', 'fc1', 'fc2']
-  assert trace_panels.panels_of([{'step': 1}]) == trace_panels.PANELS
+  assert [line.label for line in trace_panels.run_panels(lines)[-2].lines] == [
+    'total',
+    'fc1',
+    'fc2',
+  ]
+  assert trace_panels.run_panels([{'step': 1}]) == trace_panels.PANELS

@@ -28,7 +28,7 @@ def test_crop_at_known_offsets():
     (1, 2): [[2, 3, 0], [5, 6, 0], [8, 9, 0]],
   }
   for offset, rows in expected.items():
-    out = augment.crop_at(jnp.array([offset]), image, 1)
+    out = augment.crop_images(jnp.array([offset]), image, 1)
     np.testing.assert_array_equal(out[0, :, :, 0], rows)
     assert out.dtype == jnp.uint8
 

@@ -45,7 +45,7 @@ def batch_norm_state(w):
 
 def test_the_event_recalibrates_and_changes_nothing_else():
   before, context = batch_norm_state(3.0), context_of(batch_size=6)
-  state = events.happen('recalibrate_batch_norm', before, {'batches': 50}, context)
+  state = events.apply_event('recalibrate_batch_norm', before, {'batches': 50}, context)
   # all six pixels, 0, 0.2, ..., 1: mean 0.5, variance 0.7 / 6; times w = 3
   np.testing.assert_allclose(state.batch_stats['bn']['mean'], [1.5], rtol=1e-6)
   np.testing.assert_allclose(state.batch_stats['bn']['var'], [9 * 0.7 / 6], rtol=1e-5)
@@ -55,7 +55,7 @@ def test_the_event_recalibrates_and_changes_nothing_else():
 
 def test_a_network_without_batch_norm_stays_and_the_event_still_counts():
   before = state_of({'w': jnp.ones(1)}, {})
-  state = events.happen('recalibrate_batch_norm', before, {'batches': 2}, context_of(2))
+  state = events.apply_event('recalibrate_batch_norm', before, {'batches': 2}, context_of(2))
   assert state.batch_stats == {}
   assert int(state.events) == 2
 

@@ -246,7 +246,7 @@ SETTINGS = base.EVENTS['lobs'] | {'batches': 4, 'density': 0.4}
 
 
 def happen(state, context, **settings):
-  return events.happen('lobs', state, SETTINGS | settings, context)
+  return events.apply_event('lobs', state, SETTINGS | settings, context)
 
 
 def outputs(context, params):
@@ -276,7 +276,7 @@ def test_inputs_times_the_kernel_are_the_layers_outputs(tiny):
     rows = jax.jit(partial(lobs.layer_inputs, context.model, name))(
       {'params': state.params}, images
     )
-    weights = lobs.as_matrices(np.asarray(state.params[name]['kernel']), groups)
+    weights = lobs.kernel_matrices(np.asarray(state.params[name]['kernel']), groups)
     if 'bias' in state.params[name]:
       bias = np.asarray(state.params[name]['bias']).reshape(groups, 1, -1)
       weights = np.concatenate([weights, bias], axis=1)

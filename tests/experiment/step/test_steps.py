@@ -39,7 +39,7 @@ def make_step(model, tx, preprocessing):
   step = steps.make_train_step(
     model, tx, preprocessing, batch_size=BATCH, steps_per_epoch=EXAMPLES // BATCH
   )
-  return parallel.on_all(step)
+  return parallel.map_replicas(step)
 
 
 def place(state, data, order):
@@ -147,7 +147,7 @@ def test_squared_gradients_are_those_of_the_examples_one_by_one():
     *(model, tx, preprocessing), batch_size=BATCH, steps_per_epoch=2, squared_gradients=True
   )
   order = augment.epoch_permutation(state.key, 0, EXAMPLES)
-  after = parallel.on_all(step)(*place(state, data, order))
+  after = parallel.map_replicas(step)(*place(state, data, order))
   batch = batch_of(0, order)
   images, labels = preprocessing.evaluate(data.images[batch]), data.labels[batch]
   expected = naive_mean_of_squares(model, state, images, labels)
@@ -277,7 +277,7 @@ def test_smoothed_labels_train_and_do_not_validate():
   step = steps.make_train_step(
     Stub(), PASS, preprocessing, batch_size=BATCH, steps_per_epoch=2, label_smoothing=0.2
   )
-  after = parallel.on_all(step)(*place(state, data, jnp.arange(EXAMPLES)))
+  after = parallel.map_replicas(step)(*place(state, data, jnp.arange(EXAMPLES)))
   assert float(after.window.loss) == pytest.approx(-(0.1 * log_p[0] + 0.9 * log_p[1]), rel=1e-5)
   evaluate = steps.make_evaluation(Stub(), preprocessing, batch_size=BATCH)
   loss, _ = evaluate({'w': jnp.float32(1)}, {}, parallel.replicate(data))

@@ -213,7 +213,7 @@ def test_what_can_be_no_run_directory_is_refused(workdir, expected, capsys):
 
 @pytest.mark.usefixtures('_from_the_root')
 def test_a_network_of_another_shape_is_refused_before_anything_is_written(tmp_path, capsys):
-  source = checkpoint.source_of(str(tmp_path / 'source'))
+  source = checkpoint.best_folder(str(tmp_path / 'source'))
   owner = checkpoint.Owner('0123abcd', 0)
   checkpoint.write(source, owner, {'params': {'fc1': {'kernel': jnp.ones((2, 2))}}}, {'step': 1})
   (tmp_path / 'source' / 'summary.json').write_text(json.dumps(owner._asdict()))
