@@ -8,12 +8,12 @@ from collections.abc import Callable, Generator, Hashable
 import jax
 from jax import lax
 
-_asked_for = contextvars.ContextVar('plain formulations', default=False)
+_plain_requested = contextvars.ContextVar('plain formulations', default=False)
 
 
 def is_plain() -> bool:
   """Returns whether layers traced now use XLA's own convolution and pooling."""
-  return _asked_for.get() or jax.default_backend() != 'cpu'
+  return _plain_requested.get() or jax.default_backend() != 'cpu'
 
 
 @contextlib.contextmanager
@@ -27,14 +27,14 @@ def plain() -> Generator[None]:
     ...   is_plain()
     True
   """
-  token = _asked_for.set(True)
+  token = _plain_requested.set(True)
   try:
     yield
   finally:
-    _asked_for.reset(token)
+    _plain_requested.reset(token)
 
 
-def by_platform(
+def select_by_platform(
   on_cpu: Callable[..., jax.Array],
   elsewhere: Callable[..., jax.Array],
   arrays: tuple[jax.Array, ...],

@@ -56,23 +56,24 @@ def convolve(
   kernel, padding = visible(x.shape, kernel, strides, padding)
   with choice.reverse_mode():
     if groups > 1:
-      return fastest_of_groups(kernel.shape, groups)(x, kernel, strides, padding, groups)
+      return fastest_grouped(kernel.shape, groups)(x, kernel, strides, padding, groups)
     parts = fastest(x.shape, kernel.shape, strides, padding, x.dtype)
     return assembled(x, kernel, parts, strides, padding)
 
 
 def _is_empty(image_shape, kernel_shape, padding) -> bool:
-  """Whether the result has no elements, for lack of examples or pixels under the whole kernel."""
+  """Returns whether the result is empty, for lack of examples or of pixels under a whole kernel."""
   sides = zip(image_shape[1:3], kernel_shape[:2], padding, strict=True)
   return 0 in image_shape or any(size + sum(pad) < length for size, length, pad in sides)
 
 
 class Parts(NamedTuple):
-  """How the convolution and its two gradients are computed, each in its own way.
+  """The functions that compute a convolution and its two gradients.
 
-  forward: (x, kernel, strides, padding) -> y.
-  input_gradient: (x, kernel, gradient, strides, padding) -> the gradient of the images.
-  kernel_gradient: the same arguments -> the gradient of the kernel.
+  Attributes:
+    forward: (x, kernel, strides, padding) -> y.
+    input_gradient: (x, kernel, gradient, strides, padding) -> the gradient of the images.
+    kernel_gradient: the same arguments -> the gradient of the kernel.
   """
 
   forward: Formulation
@@ -135,8 +136,8 @@ def fastest(
   )
 
 
-def fastest_of_groups(kernel_shape: tuple[int, ...], groups: int) -> Callable[..., jax.Array]:
-  """Returns what is fastest on CPU if each group of channels has its own kernel.
+def fastest_grouped(kernel_shape: tuple[int, ...], groups: int) -> Callable[..., jax.Array]:
+  """Returns the formulation that is fastest on CPU for a grouped convolution.
 
   Over `multiply_add` the direct convolution takes, forward and backward: depthwise 4.3 times as
   long (32x32x32, 16x16x128) or 21-32 times (2x2x1024, 8x8x256 at stride 2); butterfly pairs 40-600
@@ -155,14 +156,14 @@ def assembled(
 
 def _assembled_forward(x, kernel, parts, strides, padding):
   arrays = x, kernel
-  return choice.by_platform(parts.forward, direct, arrays, (strides, padding)), arrays
+  return choice.select_by_platform(parts.forward, direct, arrays, (strides, padding)), arrays
 
 
 def _assembled_backward(parts, strides, padding, kept, gradient):
   arrays, rest = (*kept, gradient), (strides, padding)
   return (
-    choice.by_platform(parts.input_gradient, input_gradient_by_direct, arrays, rest),
-    choice.by_platform(parts.kernel_gradient, kernel_gradient_by_direct, arrays, rest),
+    choice.select_by_platform(parts.input_gradient, input_gradient_by_direct, arrays, rest),
+    choice.select_by_platform(parts.kernel_gradient, kernel_gradient_by_direct, arrays, rest),
   )
 
 

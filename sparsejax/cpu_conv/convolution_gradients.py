@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 
 from sparsejax.cpu_conv.formulations import Padding, Pair, direct, im2col, taps
-from sparsejax.cpu_conv.image_blocks import summed_over_blocks
+from sparsejax.cpu_conv.image_blocks import sum_over_blocks
 
 
 def input_gradient_by_direct(
@@ -48,12 +48,12 @@ def kernel_gradient_by_blocks(
   """
   features = kernel.shape[-1]
 
-  def of_block(images, gradient):
+  def block_gradient(images, gradient):
     columns = jnp.concatenate(taps(images, kernel.shape, strides, ((0, 0), (0, 0))), axis=-1)
     columns = columns.reshape(-1, columns.shape[-1])
     rows = gradient.reshape(-1, features).T
     return jnp.dot(rows, columns, preferred_element_type=jnp.float32)
 
   shape = features, kernel.size // features
-  total = summed_over_blocks(of_block, x, gradient, padding, shape)
+  total = sum_over_blocks(block_gradient, x, gradient, padding, shape)
   return total.T.reshape(kernel.shape).astype(kernel.dtype)

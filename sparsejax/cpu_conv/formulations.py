@@ -31,9 +31,10 @@ def im2col(x: jax.Array, kernel: jax.Array, strides: Pair, padding: Padding) -> 
 def taps(
   x: jax.Array, kernel_shape: tuple[int, ...], strides: Pair, padding: Padding
 ) -> list[jax.Array]:
-  """Returns what each tap of the kernel sees, in reading order: images of the output's size.
+  """Returns the pixels that each tap of the kernel reads, as images of the output's size.
 
-  Each slice ends at the last start that leaves room for a whole kernel.
+  The taps are in reading order. Each slice ends at the last start that leaves room for a whole
+  kernel.
   """
   padded = jnp.pad(x, ((0, 0), *padding, (0, 0))) if any(map(any, padding)) else x
   rows, columns = (

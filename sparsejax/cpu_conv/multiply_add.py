@@ -11,7 +11,7 @@ from sparsejax.cpu_conv.convolution_gradients import (
   kernel_gradient_by_direct,
 )
 from sparsejax.cpu_conv.formulations import Padding, Pair, direct, taps
-from sparsejax.cpu_conv.image_blocks import summed_over_blocks
+from sparsejax.cpu_conv.image_blocks import sum_over_blocks
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(2, 3, 4))
@@ -48,15 +48,15 @@ def _terms(x, kernel_shape, strides, padding) -> list[jax.Array]:
 
 def _multiply_add_forward(x, kernel, strides, padding, groups):
   arrays, rest = (x, kernel), (strides, padding, groups)
-  return choice.by_platform(_sums_of_products, direct, arrays, rest), arrays
+  return choice.select_by_platform(_sums_of_products, direct, arrays, rest), arrays
 
 
 def _multiply_add_backward(strides, padding, groups, kept, gradient):
   arrays, rest = (*kept, gradient), (strides, padding, groups)
   return (
-    choice.by_platform(input_gradient_of_groups, input_gradient_by_direct, arrays, rest),
-    choice.by_platform(
-      kernel_gradient_of_groups_by_blocks, kernel_gradient_by_direct, arrays, rest
+    choice.select_by_platform(grouped_input_gradient, input_gradient_by_direct, arrays, rest),
+    choice.select_by_platform(
+      grouped_kernel_gradient_by_blocks, kernel_gradient_by_direct, arrays, rest
     ),
   )
 
@@ -64,7 +64,7 @@ def _multiply_add_backward(strides, padding, groups, kept, gradient):
 multiply_add.defvjp(_multiply_add_forward, _multiply_add_backward)
 
 
-def input_gradient_of_groups(
+def grouped_input_gradient(
   x: jax.Array,
   kernel: jax.Array,
   gradient: jax.Array,
@@ -86,7 +86,7 @@ def input_gradient_of_groups(
   padded = [size + sum(axis) for size, axis in zip(x.shape[1:3], padding, strict=True)]
   counts = [-(-size // stride) for size, stride in zip(padded, strides, strict=True)]
 
-  def of_kind(row, column):
+  def part_gradient(row, column):
     part = kernel[row :: strides[0], column :: strides[1]]
     if 0 in part.shape:  # no tap sees these pixels
       return jnp.zeros((len(x), *counts, x.shape[3]), x.dtype)
@@ -94,7 +94,9 @@ def input_gradient_of_groups(
     around = tuple((length - 1, count - size) for length, count, size in sizes)
     return _sums_of_products(gradient, _turned(part, groups), (1, 1), around, groups)
 
-  kinds = [[of_kind(row, column) for column in range(strides[1])] for row in range(strides[0])]
+  kinds = [
+    [part_gradient(row, column) for column in range(strides[1])] for row in range(strides[0])
+  ]
   between = jnp.stack([jnp.stack(row, axis=3) for row in kinds], axis=2)
   shape = [count * stride for count, stride in zip(counts, strides, strict=True)]
   (top, _), (left, _) = padding
@@ -109,7 +111,7 @@ def _turned(kernel, groups):
   return jnp.moveaxis(by_group, -1, 2).swapaxes(3, 4).reshape(height, width, -1, groups * inputs)
 
 
-def kernel_gradient_of_groups_by_blocks(
+def grouped_kernel_gradient_by_blocks(
   x: jax.Array,
   kernel: jax.Array,
   gradient: jax.Array,
@@ -120,12 +122,12 @@ def kernel_gradient_of_groups_by_blocks(
   """Returns the gradient of a grouped kernel, by the terms of a few images at a time."""
   outputs = kernel.shape[3] // groups
 
-  def of_block(images, gradient):
+  def block_gradient(images, gradient):
     terms = _terms(images, kernel.shape, strides, ((0, 0), (0, 0)))
     each = [gradient[..., index::outputs].astype(jnp.float32) for index in range(outputs)]
-    sums = [jnp.stack([jnp.sum(term * of, (0, 1, 2)) for term in terms]) for of in each]
+    sums = [jnp.stack([jnp.sum(term * part, (0, 1, 2)) for term in terms]) for part in each]
     return jnp.stack(sums, -1)
 
   shape = kernel.size // (groups * outputs), groups, outputs
-  total = summed_over_blocks(of_block, x, gradient, padding, shape)
+  total = sum_over_blocks(block_gradient, x, gradient, padding, shape)
   return total.reshape(kernel.shape).astype(kernel.dtype)

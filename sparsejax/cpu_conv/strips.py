@@ -24,7 +24,7 @@ LONGEST = 4  # outputs of a strip; with more the zeros cost as much as the width
 
 def strips(x: jax.Array, kernel: jax.Array, strides: Pair, padding: Padding) -> jax.Array:
   """The convolution at stride 1, by strips of outputs."""
-  count = _outputs_a_strip(x, kernel, strides, padding)
+  count = _outputs_per_strip(x, kernel, strides, padding)
   y = jnp.dot(_pixels(x, kernel, padding, count), _spread(kernel, count))
   return y.reshape(*y.shape[:2], -1, kernel.shape[-1])
 
@@ -37,12 +37,12 @@ def input_gradient_by_strips(
   They are added first along the height, then along the width: added at once, they would be a sum of
   as many terms as the kernel has taps, each read from memory.
   """
-  count = _outputs_a_strip(x, kernel, strides, padding)
+  count = _outputs_per_strip(x, kernel, strides, padding)
   (top, bottom), (left, right) = padding
   height, width, channels = x.shape[1] + top + bottom, x.shape[2] + left + right, x.shape[3]
-  of_strips = jnp.dot(_in_strips(gradient, count), _spread(kernel, count).T)
-  of_strips = lax.optimization_barrier(of_strips)
-  by_row = jnp.split(of_strips, kernel.shape[0], axis=-1)
+  strip_gradients = jnp.dot(_split_into_strips(gradient, count), _spread(kernel, count).T)
+  strip_gradients = lax.optimization_barrier(strip_gradients)
+  by_row = jnp.split(strip_gradients, kernel.shape[0], axis=-1)
   rows = sum(_placed(array, 1, row, height) for row, array in enumerate(by_row))
   rows = lax.optimization_barrier(rows)
   # Columns and channels are one axis here, so that each sum runs over more than a few floats.
@@ -58,9 +58,9 @@ def kernel_gradient_by_strips(
   x: jax.Array, kernel: jax.Array, gradient: jax.Array, strides: Pair, padding: Padding
 ) -> jax.Array:
   """Returns the kernel gradient, summed over the kernel's places in a strip, in float32."""
-  count = _outputs_a_strip(x, kernel, strides, padding)
+  count = _outputs_per_strip(x, kernel, strides, padding)
   length, width, channels, features = kernel.shape
-  pixels, outputs = _pixels(x, kernel, padding, count), _in_strips(gradient, count)
+  pixels, outputs = _pixels(x, kernel, padding, count), _split_into_strips(gradient, count)
   pixels, outputs = (array.reshape(-1, array.shape[-1]) for array in (pixels, outputs))
   # The gradient is the left factor, because XLA is fast at products of rows by columns.
   product = jnp.dot(outputs.T, pixels, preferred_element_type=jnp.float32)
@@ -69,7 +69,7 @@ def kernel_gradient_by_strips(
   return jnp.moveaxis(total, 0, -1).astype(kernel.dtype)
 
 
-def _outputs_a_strip(x, kernel, strides, padding) -> int:
+def _outputs_per_strip(x, kernel, strides, padding) -> int:
   if max(strides) > 1:
     raise ValueError(f'strides {strides} must be 1 along both axes')
   outputs = x.shape[2] + sum(padding[1]) - kernel.shape[1] + 1
@@ -77,7 +77,7 @@ def _outputs_a_strip(x, kernel, strides, padding) -> int:
 
 
 def _pixels(x, kernel, padding, count) -> jax.Array:
-  """What each strip sees: (examples, output height, strips, kernel height * columns * channels)."""
+  """Returns each strip's pixels: (examples, output height, strips, length * columns * channels)."""
   length, width, channels, _ = kernel.shape
   padded = jnp.pad(x, ((0, 0), *padding, (0, 0))) if any(map(any, padding)) else x
   examples, height, columns, _ = padded.shape
@@ -99,8 +99,8 @@ def _spread(kernel, count) -> jax.Array:
   return jnp.stack(places, axis=3).reshape(-1, count * kernel.shape[-1])
 
 
-def _in_strips(gradient, count) -> jax.Array:
-  """The outputs of a strip side by side: (examples, height, strips, count * features)."""
+def _split_into_strips(gradient, count) -> jax.Array:
+  """Returns the gradient by strips of outputs: (examples, height, strips, count * features)."""
   examples, height, width, features = gradient.shape
   return gradient.reshape(examples, height, width // count, count * features)
 

@@ -2,7 +2,7 @@
 
 This is Winograd's minimal filtering F(2x2, 3x3). Tiles of 4x4 pixels, two pixels apart, and the
 kernel are transformed by sums; each of the 16 places of a tile then needs one matrix product over
-the channels; the products are transformed back to 2x2 outputs a tile. Lavin and Gray 2016, Fast
+the channels; the products are transformed back to 2x2 outputs per tile. Lavin and Gray 2016, Fast
 Algorithms for Convolutional Neural Networks, section 4.1.
 
 A NaN appears only in the outputs that see it, as in the direct convolution. An infinity can become
@@ -24,9 +24,9 @@ TILE, STEP, TAPS = 4, 2, 3  # along each axis: a tile's pixels, its outputs, the
 Matrix = tuple[tuple[float, ...], ...]
 Grid = list[list[jax.Array]]
 # B^T, G and A^T of the paper. Each gradient uses the transposes of its own factors.
-OF_IMAGES: Matrix = ((1, 0, -1, 0), (0, 1, 1, 0), (0, -1, 1, 0), (0, 1, 0, -1))
-OF_KERNEL: Matrix = ((1, 0, 0), (0.5, 0.5, 0.5), (0.5, -0.5, 0.5), (0, 0, 1))
-OF_OUTPUTS: Matrix = ((1, 1, 1, 0), (0, 1, -1, -1))
+IMAGE_TRANSFORM: Matrix = ((1, 0, -1, 0), (0, 1, 1, 0), (0, -1, 1, 0), (0, 1, 0, -1))
+KERNEL_TRANSFORM: Matrix = ((1, 0, 0), (0.5, 0.5, 0.5), (0.5, -0.5, 0.5), (0, 0, 1))
+OUTPUT_TRANSFORM: Matrix = ((1, 1, 1, 0), (0, 1, -1, -1))
 
 
 def winograd(x: jax.Array, kernel: jax.Array, strides: Pair, padding: Padding) -> jax.Array:
@@ -45,7 +45,7 @@ def input_gradient_by_winograd(
   def product(tile, tap):  # transposing the kernel would take as long as the products
     return lax.dot_general(tile, tap, (((3,), (1,)), ((), ())))
 
-  return _convolved(gradient, turned, _of_gradient(padding), product)
+  return _convolved(gradient, turned, _gradient_padding(padding), product)
 
 
 def kernel_gradient_by_winograd(
@@ -59,15 +59,15 @@ def kernel_gradient_by_winograd(
     return jnp.dot(columns.T, rows, preferred_element_type=jnp.float32)
 
   tiles = _image_tiles(x, padding)
-  outputs = _transformed(_transpose(OF_OUTPUTS), _output_tiles(gradient, padding))
-  taps = _transformed(_transpose(OF_KERNEL), _each(product, tiles, outputs))
+  outputs = _transformed(_transpose(OUTPUT_TRANSFORM), _output_tiles(gradient, padding))
+  taps = _transformed(_transpose(KERNEL_TRANSFORM), _each(product, tiles, outputs))
   return jnp.stack([jnp.stack(row) for row in taps]).astype(kernel.dtype)
 
 
 def _convolved(x: jax.Array, taps: Grid, padding: Padding, product: Callable) -> jax.Array:
   height, width = _output_size(x, padding)
-  products = _each(product, _image_tiles(x, padding), _transformed(OF_KERNEL, taps))
-  outputs = _transformed(OF_OUTPUTS, products)
+  products = _each(product, _image_tiles(x, padding), _transformed(KERNEL_TRANSFORM, taps))
+  outputs = _transformed(OUTPUT_TRANSFORM, products)
   interleaved = jnp.stack([jnp.stack(row, axis=3) for row in outputs], axis=2)
   examples, rows, _, columns, _, features = interleaved.shape
   whole = interleaved.reshape(examples, STEP * rows, STEP * columns, features)
@@ -84,7 +84,9 @@ def _image_tiles(x: jax.Array, padding: Padding) -> Grid:
   down, across = (
     [slice(place, place + STEP * count - 1, STEP) for place in range(TILE)] for count in tiles
   )
-  return _transformed(OF_IMAGES, [[padded[:, row, column] for column in across] for row in down])
+  return _transformed(
+    IMAGE_TRANSFORM, [[padded[:, row, column] for column in across] for row in down]
+  )
 
 
 def _output_tiles(gradient: jax.Array, padding: Padding) -> Grid:
@@ -94,7 +96,7 @@ def _output_tiles(gradient: jax.Array, padding: Padding) -> Grid:
   once; from the unpadded gradient it would compute whatever made the gradient, often a BatchNorm,
   again for each of 16 sums.
   """
-  around = _of_gradient(padding)
+  around = _gradient_padding(padding)
   padded = _padded(gradient, around)
   starts = [before for before, _ in around]
   stops = [
@@ -109,7 +111,7 @@ def _output_tiles(gradient: jax.Array, padding: Padding) -> Grid:
   return [[whole[:, row, column] for column in across] for row in down]
 
 
-def _of_gradient(padding: Padding) -> Padding:
+def _gradient_padding(padding: Padding) -> Padding:
   """The padding with which the gradient's convolution gives the input gradient."""
   down, across = ((TAPS - 1 - before, TAPS - 1 - after) for before, after in padding)
   return down, across

@@ -128,7 +128,7 @@ def test_what_computes_a_convolution(case):
   image, strides = (1, height, width, inputs), (stride, stride)
   seen, padding = convolution.visible(image, kernel, strides, ((padding, padding),) * 2)
   if groups > 1:
-    assert convolution.fastest_of_groups(seen.shape, groups).__name__ == chosen
+    assert convolution.fastest_grouped(seen.shape, groups).__name__ == chosen
   else:
     parts = convolution.fastest(image, seen.shape, strides, padding)
     assert tuple(part.__name__ for part in parts) == chosen
@@ -139,7 +139,7 @@ def test_blocks_of_any_size_make_the_whole(rows, images, monkeypatch):
   """Six images of 8x9 positions: one at a time, three (300 rows hold four), all at once."""
   monkeypatch.setattr(image_blocks, 'ROWS', rows)
   x, gradient = normal((6, 8, 9, 3), jnp.float32), normal((6, 8, 9, 5), jnp.float32, seed=1)
-  assert image_blocks.images_a_block(gradient) == images
+  assert image_blocks.images_per_block(gradient) == images
   kernel = normal((3, 3, 3, 5), jnp.float32, seed=2)
   arguments = x, kernel, gradient, (1, 1), ((1, 1), (1, 1))
   direct = convolution_gradients.kernel_gradient_by_direct(*arguments)
