@@ -1,4 +1,4 @@
-"""What the networks share: their fields, and the blocks that most of them are built from."""
+"""The fields that all networks have, and the blocks that most of them are built from."""
 
 from collections.abc import Callable
 from functools import partial

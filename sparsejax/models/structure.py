@@ -98,7 +98,7 @@ def remove_dead(
     ValueError: the answers would change, for example because the network subtracts one branch from
       another or reads both x and -x; the answers are the same for all images, though not because
       of zero weights; layers lie inside `nn.scan`, `nn.vmap` or `nn.remat`, where they are not
-      seen; or the check is asked of traced arrays.
+      seen; or `check` is set and the arrays are traced.
 
   Example:
     >>> from sparsejax import models
@@ -115,7 +115,7 @@ def remove_dead(
       'remove_dead compares answers before and after, but traced variables have no values: call it '
       'outside jax.jit, or pass check=False'
     )
-  find = jax.jit(partial(_before_and_after, model, image_shape, drop_constants))
+  find = jax.jit(partial(_clean_params, model, image_shape, drop_constants))
   try:
     before, after = find(variables)
   except jax.errors.UnexpectedTracerError:
@@ -128,12 +128,12 @@ def remove_dead(
   return {**variables, 'params': after}
 
 
-def _before_and_after(model, image_shape, drop_constants, variables):
-  """The parameters whose answers must be kept, and the same without what is dead."""
+def _clean_params(model, image_shape, drop_constants, variables):
+  """Returns the parameters whose answers must be kept, and the same with dead entries at zero."""
   params = variables['params']
   there = jax.tree.map(lambda p: (p != 0).astype(jnp.float32), params)
   seen, _ = _look(model, image_shape, drop_constants, variables, there)
-  before = _map_leaves(seen.without_constant, params) if drop_constants else params
+  before = _map_leaves(seen.drop_constant, params) if drop_constants else params
   return before, _map_leaves(seen.clean, params)
 
 
@@ -144,12 +144,13 @@ def _map_leaves(function, params):
 
 
 class _Seen(NamedTuple):
-  """What passed through the layers, by path.
+  """The live and the read channels of each layer, by path.
 
-  alive: which inputs and outputs may be non-zero, under 'in' and 'out'.
-  read: which outputs are read.
-  turned: the layers whose kernels have the outputs' axis before the inputs'.
-  norms: the layers that are BatchNorm.
+  Attributes:
+    alive: whether each input and output may be non-zero, under 'in' and 'out'.
+    read: whether each output is read.
+    turned: the layers whose kernels have the outputs' axis before the inputs'.
+    norms: the layers that are BatchNorm.
   """
 
   alive: dict[str, dict[str, jax.Array]]
@@ -172,7 +173,7 @@ class _Seen(NamedTuple):
       keep = jnp.broadcast_to(outputs, leaf.shape[-2:])
     return jnp.where(keep.reshape((1,) * (leaf.ndim - 2) + keep.shape), leaf, 0)
 
-  def without_constant(self, path, leaf):
+  def drop_constant(self, path, leaf):
     """The leaf; if it belongs to a BatchNorm, its entries for dead outputs are zero."""
     layer = tree.module_of(path)
     return jnp.where(self.alive[layer]['out'], leaf, 0) if layer in self.norms else leaf
@@ -189,7 +190,7 @@ def _look(model, image_shape, drop_constants, variables, params) -> tuple[_Seen,
     params: 1 for each parameter that is non-zero, else 0.
 
   Returns:
-    What passed through the layers, and whether the answers depend on the image.
+    The live and the read channels of each layer, and whether the answers depend on the image.
   """
   stats = jax.tree.map(jnp.zeros_like, variables.get('batch_stats', {}))
   alive: dict[str, dict[str, jax.Array]] = {}
@@ -202,7 +203,7 @@ def _look(model, image_shape, drop_constants, variables, params) -> tuple[_Seen,
     own = module.variables.get('params', {})
     is_norm = isinstance(module, nn.BatchNorm) and module.axis == -1
     is_layer = is_norm or type(module) in SUMS
-    mixes = isinstance(module, MIXES) or (own and not any(map(_is_of_parts, own.values())))
+    mixes = isinstance(module, MIXES) or (own and not any(map(_is_submodule, own.values())))
     if is_within or context.method_name != '__call__' or not (is_layer or mixes):
       return call(*args, **kwargs)
     if not is_layer:
@@ -221,7 +222,7 @@ def _look(model, image_shape, drop_constants, variables, params) -> tuple[_Seen,
         turned.add(layer)
     if probes is not None:
       y = y + probes[layer].reshape((1,) * (y.ndim - 1) + (-1,))
-    found = {'in': _over_positions(x) > 0, 'out': _over_positions(y) > 0}
+    found = {'in': _channel_max(x) > 0, 'out': _channel_max(y) > 0}
     alive[layer] = jax.tree.map(jnp.logical_or, alive[layer], found) if layer in alive else found
     return y
 
@@ -237,17 +238,17 @@ def _look(model, image_shape, drop_constants, variables, params) -> tuple[_Seen,
   _, shapes = jax.eval_shape(total, None, SCALES[0], SCALES[0])
   probes = {layer: jnp.zeros(found['out'].shape) for layer, found in shapes.items()}
 
-  def at(scale):
-    (gradients, of_image), found = jax.grad(total, (0, 1), has_aux=True)(probes, scale, scale)
-    return found, jax.tree.map(lambda gradient: gradient > 0, gradients), of_image > 0
+  def look(scale):
+    (gradients, image_gradient), found = jax.grad(total, (0, 1), has_aux=True)(probes, scale, scale)
+    return found, jax.tree.map(lambda gradient: gradient > 0, gradients), image_gradient > 0
 
-  of_scales = jax.lax.map(at, jnp.array(SCALES))
-  found, read, is_seen = jax.tree.map(lambda there: jnp.any(there, 0), of_scales)
+  per_scale = jax.lax.map(look, jnp.array(SCALES))
+  found, read, is_seen = jax.tree.map(lambda there: jnp.any(there, 0), per_scale)
   return _Seen(found, read, turned, norms), is_seen
 
 
-def _is_of_parts(leaf) -> bool:
-  """Whether an entry of a module's parameters is again a module's, not an array."""
+def _is_submodule(leaf) -> bool:
+  """Returns whether an entry of a module's parameters is again a module's, not an array."""
   return isinstance(leaf, Mapping)
 
 
@@ -269,8 +270,8 @@ def _normalised(module, own, x, variables):
   """
   features = x.shape[-1:]
   there = own.get('scale', jnp.full(features, float(not module.use_scale)))
-  y = x * _by_channel(there + own.get('bias', jnp.zeros(features)), x)
-  return y if variables is None else y + _by_channel(_constant(module, variables), x)
+  y = x * _broadcast_channels(there + own.get('bias', jnp.zeros(features)), x)
+  return y if variables is None else y + _broadcast_channels(_constant(module, variables), x)
 
 
 def _constant(module, variables):
@@ -283,36 +284,36 @@ def _constant(module, variables):
   return (constant > 0 if getattr(module, 'relu', False) else constant != 0).astype(jnp.float32)
 
 
-def _by_channel(leaf, x):
+def _broadcast_channels(leaf, x):
   return leaf.reshape((1,) * (x.ndim - 1) + (-1,))
 
 
-def _over_positions(x: jax.Array) -> jax.Array:
-  """The largest over examples and positions, for each channel."""
+def _channel_max(x: jax.Array) -> jax.Array:
+  """Returns each channel's largest value over examples and positions."""
   return jnp.max(x, tuple(range(x.ndim - 1)))
 
 
 def _check_answers(model, variables, image_shape, before, after):
-  """Raises a ValueError that names the layers at fault if two sets of parameters answer apart."""
+  """Raises a ValueError that names the layers if two sets of parameters give other answers."""
   images = jax.random.normal(jax.random.key(0), (IMAGES, *image_shape))
   answer = jax.jit(lambda variables, images: model.apply(variables, images, train=False))
 
   def answers(params):
     """The leaves of the network's answers, at each scale."""
     found = [answer({**variables, 'params': params}, scale * images) for scale in SCALES]
-    return [[np.asarray(x, np.float64) for x in jax.tree.leaves(at)] for at in found]
+    return [[np.asarray(x, np.float64) for x in jax.tree.leaves(one)] for one in found]
 
-  wanted = answers(before)
+  expected = answers(before)
 
-  def apart(params):
+  def difference(params):
     """The largest difference and the size of the answers there, or None if they agree."""
-    found = [_apart(*at) for at in zip(answers(params), wanted, strict=True)]
+    found = [_largest_difference(*pair) for pair in zip(answers(params), expected, strict=True)]
     return max((pair for pair in found if pair[0] > 1e-5 * pair[1]), default=None)
 
   changed = named_leaves(after)
-  if (differ := apart(after)) is None:
+  if (differ := difference(after)) is None:
     is_same = all(jnp.array_equal(leaf, changed[p]) for p, leaf in named_leaves(before).items())
-    if not is_same and not _vary(wanted) and not _could_vary(model, variables, image_shape):
+    if not is_same and not _vary(expected) and not _could_vary(model, variables, image_shape):
       raise ValueError(
         'remove_dead cannot compare answers that are the same for all images at the scales '
         f'{", ".join(f"{scale:g}" for scale in SCALES)}, though not because of zero weights: keep '
@@ -321,12 +322,13 @@ def _check_answers(model, variables, image_shape, before, after):
     return
   most, largest = differ
 
-  def only(layer):
+  def clean_only(layer):
     return _map_leaves(
       lambda path, leaf: changed[path] if tree.module_of(path) == layer else leaf, before
     )
 
-  layers = [layer for layer in dict.fromkeys(map(tree.module_of, changed)) if apart(only(layer))]
+  changed_layers = dict.fromkeys(map(tree.module_of, changed))
+  layers = [layer for layer in changed_layers if difference(clean_only(layer))]
   raise ValueError(
     f'remove_dead would change the answers by up to {most:.3g}, where the largest is '
     f'{largest:.3g}, by removing weights of {", ".join(layers) or "several layers"}: between its '
@@ -335,10 +337,10 @@ def _check_answers(model, variables, image_shape, before, after):
   )
 
 
-def _apart(found, wanted):
-  """The largest difference between the leaves of two answers, and the largest finite one wanted."""
+def _largest_difference(found, expected):
+  """Returns the largest difference of two answers, and the largest finite value expected."""
   most = largest = 0.0
-  for a, b in zip(found, wanted, strict=True):
+  for a, b in zip(found, expected, strict=True):
     with np.errstate(invalid='ignore'):
       difference = np.where((a == b) | (np.isnan(a) & np.isnan(b)), 0, np.abs(a - b))
     most = max(most, np.max(np.where(np.isnan(difference), np.inf, difference), initial=0))
@@ -347,13 +349,13 @@ def _apart(found, wanted):
 
 
 def _vary(answers) -> bool:
-  """Whether any answer differs between two images of one scale."""
-  leaves = (leaf for at in answers for leaf in at if leaf.ndim)
+  """Returns whether any answer differs between two images of one scale."""
+  leaves = (leaf for one in answers for leaf in one if leaf.ndim)
   return any(not np.array_equal(x, x[:1].repeat(len(x), 0), equal_nan=True) for x in leaves)
 
 
 def _could_vary(model, variables, image_shape) -> bool:
-  """Whether the answers would depend on the image if no weight were zero."""
+  """Returns whether the answers would depend on the image if no weight were zero."""
   ones = jax.tree.map(lambda p: jnp.ones(p.shape), variables['params'])
   look = jax.jit(lambda ones: _look(model, image_shape, False, variables, ones)[1])
   return bool(look(ones))

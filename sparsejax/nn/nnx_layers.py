@@ -49,7 +49,7 @@ class _Layer(nnx.Module):
     if groups not in GROUPS:
       raise ValueError(f'groups={groups!r} must be {" or ".join(GROUPS)}')
     found = lookup('family', family, FAMILIES) if isinstance(family, str) else family
-    sampling = variational.sampling_of(found, **settings)
+    sampling = variational.make_sampling(found, **settings)
     self.family, self.draw, self.dtype = sampling.family, sampling.draw, dtype
     self.deterministic = False
     self.noise = rngs['noise'].fork()

@@ -113,12 +113,12 @@ def _backward(epsilon, relu, axis_name, kept, gradients):
   gradient, slope = gradients[0], factor * scale
   if relu:
     gradient = jnp.where(_affine(x, mean, slope, bias) > 0, gradient, 0)
-  of_bias = _mean(gradient)
-  of_scale = _mean(gradient * (x - _apart(mean, of_bias))) * factor
-  level, tilt = _joined(of_bias, axis_name), _joined(of_scale, axis_name)
+  bias_gradient = _mean(gradient)
+  scale_gradient = _mean(gradient * (x - _apart(mean, bias_gradient))) * factor
+  level, tilt = _joined(bias_gradient, axis_name), _joined(scale_gradient, axis_name)
   of_x = slope * (gradient - level - (x - mean) * (factor * tilt))
   positions = x.size // x.shape[-1]
-  sums = (positions * of.reshape(-1) for of in (of_scale, of_bias))
+  sums = (positions * part.reshape(-1) for part in (scale_gradient, bias_gradient))
   return of_x.astype(x.dtype), *sums
 
 

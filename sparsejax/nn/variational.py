@@ -199,7 +199,7 @@ def makers(
   for groups in (dense_groups, conv_groups):
     if groups not in GROUPS:
       raise ValueError(f'groups={groups!r} must be {" or ".join(GROUPS)}')
-  sampling = sampling_of(
+  sampling = make_sampling(
     family,
     threshold=threshold,
     training_mask=training_mask,
@@ -213,7 +213,7 @@ def makers(
   )
 
 
-def sampling_of(
+def make_sampling(
   family: Family,
   *,
   threshold: float | None = None,
@@ -222,7 +222,7 @@ def sampling_of(
   log_variance: float | None = None,
   **settings: Any,
 ) -> Sampling:
-  """Returns how the layers of a family are sampled, from the settings that `makers` takes."""
+  """Returns the sampling of a family's layers, from the settings that `makers` takes."""
   own = {**family.settings, **settings}
   if family.masks:
     masked_at = family.threshold if threshold is None else threshold

@@ -28,7 +28,7 @@ FAMILIES: dict[str, Family] = {
 
 
 def is_variational(tree: Any) -> bool:
-  """Whether a tree is a variational layer, that is, a dict of its leaves.
+  """Returns whether a tree is a variational layer, that is, a dict of its leaves.
 
   Example:
     >>> is_variational({'kernel': 0, 'kernel_log_variance': 0}), is_variational({'kernel': 0})
@@ -38,7 +38,7 @@ def is_variational(tree: Any) -> bool:
 
 
 def is_weight_variance(path: str, leaf: Any = None) -> bool:
-  """Whether a leaf is the log-variance of a kernel or a bias, not of a scale.
+  """Returns whether a leaf is the log-variance of a kernel or a bias, not of a scale.
 
   Example:
     >>> is_weight_variance('fc/bias_log_variance'), is_weight_variance('fc/scale_log_variance')
@@ -87,7 +87,7 @@ def variational_layers(params: Any) -> dict[str, tuple[Family, Leaves]]:
   for path, node in tree.named_leaves(params, is_leaf=is_variational).items():
     if is_variational(node):
       if leaves := _unmasked(path, node):
-        found[path] = (_family_of(path, leaves), leaves)
+        found[path] = (_find_family(path, leaves), leaves)
     elif path.endswith(VARIANCE):
       raise ValueError(f"'{path}' must be in a dict of a layer's leaves, so that it gets its KL")
   return found
@@ -104,7 +104,7 @@ def _unmasked(path, leaves):
   return kept
 
 
-def _family_of(path, leaves):
+def _find_family(path, leaves):
   for family in FAMILIES.values():
     if family.names(bias='bias' in leaves) == set(leaves):
       return family

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from sparsejax.posterior.families.family import against
+from sparsejax.posterior.families.family import broadcast_groups
 from sparsejax.posterior.layers import is_variational, variational_layers
 from sparsejax.sparsity.leaves import tree
 
@@ -60,7 +60,7 @@ def deploy(params: Any, thresholds: Thresholds) -> Any:
 def _deploy_layer(family, leaves, threshold):
   keep = ~(family.log_alpha(leaves) >= threshold)  # NaN stays, so that it is seen
   means = {name: found.mean for name, found in family.moments(leaves).items()}
-  deployed = {'kernel': jnp.where(against(keep, means['kernel']), means['kernel'], 0.0)}
+  deployed = {'kernel': jnp.where(broadcast_groups(keep, means['kernel']), means['kernel'], 0.0)}
   if 'bias' in means:
     deployed['bias'] = jnp.where(keep, means['bias'], 0.0) if keep.ndim == 1 else means['bias']
   return deployed
@@ -111,7 +111,7 @@ def suggest_threshold(log_alpha: np.ndarray) -> float | None:
 
 
 def _middle_of_least(density, low, high):
-  """Where the density is least in [low, high), or the middle of where it is practically zero."""
+  """Returns the index of the least density in [low, high), or the middle of those near it."""
   inside = density[low:high]
   least = np.flatnonzero(inside <= inside.min() + 1e-6 * density.max())
   return low + int(least[len(least) // 2])

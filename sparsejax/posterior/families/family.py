@@ -80,7 +80,7 @@ class Family:
 
   @property
   def has_groups(self) -> bool:
-    """Whether whole inputs or outputs are removed, rather than single weights."""
+    """Whether the family removes whole inputs or outputs, rather than single weights."""
     return any(leaf.per == 'group' for leaf in self.leaves.values())
 
   def names(self, *, bias: bool) -> set[str]:
@@ -97,20 +97,20 @@ class Family:
       groups: what a group is, 'inputs' or 'outputs'.
       bias: whether the layer has one.
     """
-    of_groups = (kernel[-2], 1) if groups == 'inputs' else kernel[-1:]
+    group_shape = (kernel[-2], 1) if groups == 'inputs' else kernel[-1:]
     per = {
       'weight': kernel,
       'bias': kernel[-1:],
-      'group': of_groups,
-      'layer': (1,) * len(of_groups),
+      'group': group_shape,
+      'layer': (1,) * len(group_shape),
     }
     own = {name: per[leaf.per] for name, leaf in self.leaves.items() if bias or leaf.per != 'bias'}
     return {'kernel': kernel} | ({'bias': kernel[-1:]} if bias else {}) | own
 
 
-def against(of_groups: jax.Array, kernel: jax.Array) -> jax.Array:
+def broadcast_groups(values: jax.Array, kernel: jax.Array) -> jax.Array:
   """Returns the groups' values with as many axes as the kernel, to broadcast against it."""
-  return of_groups.reshape((1,) * (kernel.ndim - of_groups.ndim) + of_groups.shape)
+  return values.reshape((1,) * (kernel.ndim - values.ndim) + values.shape)
 
 
 def gaussian(mean: jax.Array, variance: jax.Array, noise: Noise) -> jax.Array:
@@ -159,20 +159,20 @@ def check(family: Any, others: Mapping[str, Family]) -> None:
 
 
 def _check_functions(family: Family, groups: str, *, bias: bool) -> None:
-  def of(shape):
+  def spec(shape):
     return jax.ShapeDtypeStruct(shape, jnp.float32)
 
   def draw(leaves, x):
     mask = {'threshold': family.threshold} if family.masks else {}
     return family.draw(leaves, x, jnp.dot, jnp.zeros, **mask, **family.settings)
 
-  layer = {n: of(shape) for n, shape in family.shapes((2, 3), groups, bias=bias).items()}
-  of_groups = of((2, 1)) if groups == 'inputs' else of((3,))
+  layer = {n: spec(shape) for n, shape in family.shapes((2, 3), groups, bias=bias).items()}
+  group_values = spec((2, 1)) if groups == 'inputs' else spec((3,))
   for name, function, arguments, expected in (
-    ('kl', family.kl, (), of(())),
-    ('log_alpha', family.log_alpha, (), of_groups if family.has_groups else layer['kernel']),
+    ('kl', family.kl, (), spec(())),
+    ('log_alpha', family.log_alpha, (), group_values if family.has_groups else layer['kernel']),
     ('moments', family.moments, (), {n: Moments(x, x) for n, x in layer.items() if n in MEANS}),
-    ('draw', draw, (of((4, 2)),), of((4, 3))),
+    ('draw', draw, (spec((4, 2)),), spec((4, 3))),
   ):
     try:
       found = jax.eval_shape(function, layer, *arguments)

@@ -23,8 +23,8 @@ from sparsejax.posterior.families.family import (
   Linear,
   Moments,
   Noise,
-  against,
   along,
+  broadcast_groups,
   gaussian,
 )
 
@@ -52,7 +52,7 @@ def scaled(leaves: Leaves, scale: Moments) -> dict[str, Moments]:
     if name in leaves:
       mean, variance = leaves[name], jnp.exp(leaves[name + VARIANCE])
       if name == 'kernel' or scale.mean.ndim == 1:
-        z = Moments(*(against(part, mean) for part in scale))
+        z = Moments(*(broadcast_groups(part, mean) for part in scale))
         variance = jnp.square(z.mean) * variance + z.variance * (jnp.square(mean) + variance)
         mean = mean * z.mean
       found[name] = Moments(mean, variance)
@@ -60,7 +60,7 @@ def scaled(leaves: Leaves, scale: Moments) -> dict[str, Moments]:
 
 
 def are_inputs(leaves: Leaves) -> bool:
-  """Whether a layer's groups are inputs, not outputs, by the shape of the scales' means."""
+  """Returns whether a layer's groups are inputs, not outputs, by the shape of its scales."""
   return next(leaf for name, leaf in leaves.items() if name.endswith(MEAN)).ndim == 2
 
 
