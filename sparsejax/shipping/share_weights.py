@@ -11,7 +11,7 @@ import optax
 from sparsejax.internal.private import NO_PARAMS_MSG
 from sparsejax.shipping.sharing import MOST_BITS, whole_bits
 from sparsejax.sparsity.leaves import tree
-from sparsejax.transforms.inner.masking import lazily, with_holes_of
+from sparsejax.transforms.inner.masking import copy_holes, lazily
 from sparsejax.transforms.inner.running import running_inside
 
 
@@ -195,7 +195,7 @@ def _of_centroids(extra_args: Mapping[str, Any], updates, ids, firsts) -> dict[s
   found = dict(extra_args)
 
   def summed(gradients):
-    return _sums(ids, firsts, with_holes_of(updates, gradients))
+    return _sums(ids, firsts, copy_holes(updates, gradients))
 
   def spread(centroids):
     return jax.tree.map(lambda i, c: _spread(i, c) if i.ndim else c, ids, centroids)

@@ -10,7 +10,7 @@ import optax
 from sparsejax.internal.private import NO_PARAMS_MSG
 from sparsejax.sparsity.leaves import tree
 from sparsejax.sparsity.mask_update import held_at_zero
-from sparsejax.transforms.inner.masking import updated_within
+from sparsejax.transforms.inner.masking import update_masked
 from sparsejax.transforms.inner.running import begun_inside, running_inside
 
 
@@ -73,7 +73,7 @@ def hold(
     if params is None:
       raise ValueError(NO_PARAMS_MSG)
     masks = state.masks
-    updates, inner_state = updated_within(
+    updates, inner_state = update_masked(
       inner, masks, updates, state.inner_state, params, extra_args
     )
     return held_at_zero(updates, params, masks), HoldState(masks, inner_state)

@@ -192,17 +192,17 @@ def proximal_group_l1(
 
     return shrink_layers(values, threshold, divisor)
 
-  def units_of(params, chosen):
-    in_order = iter(units(params, chosen, granularity, given_layouts))
-    return jax.tree.map(lambda is_chosen: next(in_order).groups if is_chosen else None, chosen)
+  def find_units(params, chosen):
+    unit_iterator = iter(units(params, chosen, granularity, given_layouts))
+    return jax.tree.map(lambda is_chosen: next(unit_iterator).groups if is_chosen else None, chosen)
 
   return _proximal(
-    shrink, strength, learning_rate, momentum, inner, metric, parameters, exclude, units_of
+    shrink, strength, learning_rate, momentum, inner, metric, parameters, exclude, find_units
   )
 
 
 def _proximal(
-  shrink, strength, learning_rate, momentum, inner, metric, parameters, exclude, units_of=None
+  shrink, strength, learning_rate, momentum, inner, metric, parameters, exclude, find_units=None
 ):
   """Returns the transformation that applies a proximal operator to the chosen leaves.
 
@@ -215,10 +215,10 @@ def _proximal(
     metric: a function that reads what `inner` divides by from its state, or None.
     parameters: the choice of leaves, as in `proximal_l1`.
     exclude: the paths that are not chosen, as in `proximal_l1`.
-    units_of: (params, chosen) -> a tree of each chosen leaf's unit, for operators that need one.
+    find_units: (params, chosen) -> a tree of each chosen leaf's unit, for operators that need one.
   """
-  strength = _as_schedule('strength', strength)
-  learning_rate = _as_schedule('learning_rate', learning_rate)
+  strength = _make_schedule('strength', strength)
+  learning_rate = _make_schedule('learning_rate', learning_rate)
   _check('momentum', momentum, 1, 'a number in [0, 1)')
   if inner is None and metric is not None:
     raise ValueError('metric= needs inner=: it reads what the optimizer given as inner divides by')
@@ -239,8 +239,8 @@ def _proximal(
     if all(hasattr(leaf, 'shape') for leaf in jax.tree.leaves(params)):
       chosen = tree.choose(params, parameters, exclude)
       jax.eval_shape(lambda state: divisors(state, chosen), inner_state)
-      if units_of is not None:
-        units_of(params, chosen)  # raises here, before training, if a layout is not clear
+      if find_units is not None:
+        find_units(params, chosen)  # raises here, before training, if a layout is not clear
     return ProximalState(jnp.zeros([], jnp.int32), inner_state)
 
   def update_fn(updates, state, params=None, **extra_args):
@@ -265,10 +265,10 @@ def _proximal(
       return (shrunk - param.astype(precise)).astype(wider)
 
     chosen = tree.choose(params, parameters, exclude)
-    if units_of is None:
+    if find_units is None:
       unit_tree = jax.tree.map(lambda _: None, chosen)
     else:
-      unit_tree = units_of(params, chosen)
+      unit_tree = find_units(params, chosen)
     updates = jax.tree.map(
       proximal_step, chosen, updates, params, divisors(inner_state, chosen), unit_tree
     )
@@ -301,7 +301,7 @@ def _pick_divisor(path, divisor: Any, chosen: Any) -> Any:
   return jax.tree.map(lambda _: None, chosen)
 
 
-def _as_schedule(name: str, value: Any) -> optax.Schedule:
+def _make_schedule(name: str, value: Any) -> optax.Schedule:
   if callable(value):
     return value
   _check(name, value, np.inf, 'a number of 0 or more, or a schedule')

@@ -14,7 +14,7 @@ from sparsejax.sparsity.mask_update import Renewal, held_at_zero
 from sparsejax.sparsity.parts import allocation as allocations
 from sparsejax.sparsity.parts import criteria, schedules, update_rules
 from sparsejax.sparsity.parts import granularity as granularities
-from sparsejax.transforms.inner.masking import updated_within, what_is_needed
+from sparsejax.transforms.inner.masking import collect_extra_args, update_masked
 from sparsejax.transforms.inner.running import begun_inside, running_inside
 from sparsejax.transforms.inner.slots import cleared_if
 
@@ -139,14 +139,14 @@ def prune(
       raise ValueError(NO_PARAMS_MSG)
     renewals = jnp.sum(jnp.asarray(parts.schedule.steps) <= state.count, dtype=jnp.int32)
     due = renewals > state.renewals
-    needed = what_is_needed(parts.needs, updates, extra_args) if parts.needs else {}
+    needed = collect_extra_args(parts.needs, updates, extra_args) if parts.needs else {}
     masks, inner_state = parts.renewed_if(due, state, params, needed), state.inner_state
     if around is not None:
       # What has just grown gets no gradient yet, so that its slots start at zero. The inner links
       # run all the same, and count this step: a learning rate's schedule must not stand still.
       kept = jax.tree.map(jnp.logical_and, masks, state.masks) if grows else masks
       inner_state = cleared_if(due, around, inner_state, kept)
-      updates, inner_state = updated_within(around, kept, updates, inner_state, params, extra_args)
+      updates, inner_state = update_masked(around, kept, updates, inner_state, params, extra_args)
     if grows:
       updates = jax.tree.map(lambda u: jnp.where(due, jnp.zeros_like(u), u), updates)
     updates = held_at_zero(updates, params, masks)

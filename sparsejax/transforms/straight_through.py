@@ -14,7 +14,7 @@ from sparsejax.sparsity.mask_update import Renewal
 from sparsejax.sparsity.parts import allocation as allocations
 from sparsejax.sparsity.parts import criteria, schedules
 from sparsejax.sparsity.parts import granularity as granularities
-from sparsejax.transforms.inner.masking import apply_masks, what_is_needed
+from sparsejax.transforms.inner.masking import apply_masks, collect_extra_args
 from sparsejax.transforms.inner.running import begun_inside, running_inside
 
 
@@ -115,10 +115,10 @@ def straight_through(
   def update_fn(updates, state, params=None, **extra_args):
     if params is None:
       raise ValueError(NO_PARAMS_MSG)
-    needed = what_is_needed(parts.needs, updates, extra_args)
+    needed = collect_extra_args(parts.needs, updates, extra_args)
     # Inside the mask the parameters are what counts, whoever else may have moved them.
     dense = jax.tree.map(jnp.where, state.masks, params, state.dense)
-    extra_args = _with_sparse_points(extra_args, state.masks)
+    extra_args = _mask_gradient_points(extra_args, state.masks)
     updates, inner_state = inner.update(updates, state.inner_state, dense, **extra_args)
     with jax.numpy_dtype_promotion('standard'):
       dense = optax.apply_updates(dense, updates)
@@ -139,13 +139,13 @@ def straight_through(
 
 
 def _towards(update, param, dense, was, mask):
-  """What brings a parameter to the dense weight inside the mask, and to zero outside of it."""
+  """Returns the update of a parameter to its dense weight inside the mask, to zero outside."""
   with jax.numpy_dtype_promotion('standard'):
     return jnp.where(mask, jnp.where(was, update, dense - param), -param)
 
 
-def _with_sparse_points(extra_args: Mapping[str, Any], masks: Any) -> dict[str, Any]:
-  """The extra arguments for the inner links: a gradient of theirs is that of the sparse network."""
+def _mask_gradient_points(extra_args: Mapping[str, Any], masks: Any) -> dict[str, Any]:
+  """Returns the extra arguments with a `grad_fn` that takes its gradients at masked points."""
   found = dict(extra_args)
   if (grad_fn := extra_args.get('grad_fn')) is not None:  # of SAM
     found['grad_fn'] = lambda dense, *more: grad_fn(apply_masks(dense, masks), *more)

@@ -1,4 +1,4 @@
-"""What masks make of updates, of parameters, and of the gradients that come beside them."""
+"""Masks applied to updates, to parameters, and to the gradients among the extra arguments."""
 
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -27,13 +27,13 @@ def apply_masks(params: Any, masks: Any) -> Any:
   return jax.tree.map(cut, masks, params, is_leaf=is_hole)
 
 
-def what_is_needed(
+def collect_extra_args(
   needs: Sequence[tuple[str, Callable]], updates: Any, extra_args: Mapping[str, Any]
 ) -> dict[str, Any]:
   """Returns the extra arguments that criteria need: trees, or functions that make them when due.
 
   Args:
-    needs: pairs of an argument and the criterion that asks for it.
+    needs: pairs of an argument and the criterion that needs it.
     updates: where `optax.masked` left holes in these, the trees get them too.
     extra_args: those given to the transformation's update.
 
@@ -46,10 +46,10 @@ def what_is_needed(
         f'the criterion {getattr(criterion, "__name__", criterion)} needs the extra argument '
         f'{name}=: call update(updates, state, params, {name}=...); grad is the raw gradient'
       )
-  return {name: with_holes_of(updates, extra_args[name]) for name, _ in needs}
+  return {name: copy_holes(updates, extra_args[name]) for name, _ in needs}
 
 
-def updated_within(
+def update_masked(
   inner: optax.GradientTransformationExtraArgs,
   masks: Any,
   updates: Any,
@@ -57,33 +57,33 @@ def updated_within(
   params: Any,
   extra_args: Mapping[str, Any],
 ) -> tuple[Any, optax.OptState]:
-  """Returns what `inner.update` does, which sees of everything only what the masks leave."""
-  extra_args = with_masked_grads(extra_args, updates, masks)
+  """Returns `inner.update` of the masked updates, parameters and gradients."""
+  extra_args = mask_gradients(extra_args, updates, masks)
   return inner.update(
     apply_masks(updates, masks), inner_state, apply_masks(params, masks), **extra_args
   )
 
 
-def with_masked_grads(extra_args: Mapping[str, Any], updates: Any, masks: Any) -> dict[str, Any]:
-  """Returns the extra arguments for inner links: of any gradient they see what the masks leave."""
+def mask_gradients(extra_args: Mapping[str, Any], updates: Any, masks: Any) -> dict[str, Any]:
+  """Returns the extra arguments for inner links, with every gradient among them masked."""
   found = dict(extra_args)
   if extra_args.get('grad') is not None:
-    grad = with_holes_of(updates, extra_args['grad'])
+    grad = copy_holes(updates, extra_args['grad'])
     found['grad'] = lazily(lambda grad: apply_masks(grad, masks), grad)
   if (grad_fn := extra_args.get('grad_fn')) is not None:  # of SAM, at the points that it ascends to
-    found['grad_fn'] = lambda *at: apply_masks(with_holes_of(updates, grad_fn(*at)), masks)
+    found['grad_fn'] = lambda *point: apply_masks(copy_holes(updates, grad_fn(*point)), masks)
   return found
 
 
-def with_holes_of(updates: Any, grad: Any) -> Any:
-  """Returns a gradient without the leaves that `optax.masked` took from the updates alone."""
+def copy_holes(updates: Any, grad: Any) -> Any:
+  """Returns a gradient with the holes that `optax.masked` left in the updates alone."""
 
-  def with_holes(grad):
+  def make_holes(grad):
     return jax.tree.map(lambda u, g: u if is_hole(u) else g, updates, grad, is_leaf=is_hole)
 
-  return lazily(with_holes, grad)
+  return lazily(make_holes, grad)
 
 
 def lazily(change: Callable[[Any], Any], value: Any) -> Any:
-  """Returns what a change makes of a tree; of a function that makes one, such a function again."""
+  """Returns change(value), or a function that returns change(value()) if value is a function."""
   return (lambda: change(value())) if tree.is_function(value) else change(value)

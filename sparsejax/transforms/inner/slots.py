@@ -42,7 +42,7 @@ def cleared_if(
 
 
 def check_clearable(inner: optax.GradientTransformation, inner_state: Any, kept: Any) -> None:
-  """Raises a ValueError for links whose slots nobody can tell from their structure."""
+  """Raises a ValueError for links whose slots cannot be recognised by their structure."""
   try:
     jax.eval_shape(functools.partial(clear_slots, inner), inner_state, kept)
   except (TypeError, ValueError, IndexError, ZeroDivisionError):
@@ -54,5 +54,5 @@ def check_clearable(inner: optax.GradientTransformation, inner_state: Any, kept:
 
 
 def is_hole(leaf: Any) -> bool:
-  """Whether `optax.masked` kept a leaf from the links inside it."""
+  """Returns whether `optax.masked` kept a leaf from the links inside it."""
   return isinstance(leaf, optax.MaskedNode)
