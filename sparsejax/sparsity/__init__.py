@@ -1,1 +1,1 @@
-"""What sparsity is and how it is chosen: pure functions, without Optax and without Flax."""
+"""Masks, their choice and their costs: pure functions, without Optax and without Flax."""

@@ -80,9 +80,9 @@ def prune_to(
   """
   if granularity is not None and not isinstance(granularity, granularities.Granularity):
     raise ValueError(refusals.part('granularity', granularity))
-  told = axes.given(layouts)
+  given_layouts = axes.given(layouts)
   given = {'sparsity': sparsity, 'compression': compression, 'macs': macs, 'parameters': parameters}
-  density = _density(given, params, told)
+  density = _density(given, params, given_layouts)
   if isinstance(density, tuple):
     if allocation is not None:
       raise ValueError('densities by layer leave nothing to allocate: give no allocation=')
@@ -96,7 +96,7 @@ def prune_to(
       macs,
       positions,
       exclude,
-      told,
+      given_layouts,
     )
   parts = Renewal.of(
     schedules.PruningSchedule((0,), (share,)),
@@ -104,7 +104,7 @@ def prune_to(
     granularity=granularity,
     allocation=rule,
     exclude=exclude,
-    layouts=told,
+    layouts=given_layouts,
     floor=floor,
     seed=seed,
   )
@@ -117,7 +117,7 @@ def prune_to(
 
 
 def _allotted(
-  params, density, function, granularity, macs, positions, exclude, told
+  params, density, function, granularity, macs, positions, exclude, layouts
 ) -> tuple[float, allocations.Allocation]:
   """Returns the density of the pruned kernels and the allocation that give the network its own."""
   if granularity is not None and granularity.density is not None:
@@ -128,11 +128,11 @@ def _allotted(
   if macs is not None:
     if positions is None:
       raise ValueError('macs needs positions=: how often each layer applies its kernel')
-    return density, function(mac_costs(params, positions, told))
+    return density, function(mac_costs(params, positions, layouts))
   if granularity is not None:
-    return density, function(weight_costs(params, told))
+    return density, function(weight_costs(params, layouts))
   # Of single weights the count is an exact integer, which a budget in float32 is not.
-  return _share_of_chosen(params, exclude, density, told), function()
+  return _chosen_density(params, exclude, density, layouts), function()
 
 
 def _warn_of_thin_layers(masks: Any, share: float) -> None:
@@ -149,7 +149,7 @@ def _warn_of_thin_layers(masks: Any, share: float) -> None:
 
 
 def _function(allocation, granularity) -> Callable[..., allocations.Allocation]:
-  """What makes an allocation of the network's costs."""
+  """Returns the function that makes an allocation from the network's costs."""
   if allocation is None:
     evenly = granularity is not None and granularity.evenly
     return allocations.uniform if evenly else allocations.global_rank
@@ -160,22 +160,22 @@ def _function(allocation, granularity) -> Callable[..., allocations.Allocation]:
   return allocation
 
 
-def _density(given: Mapping[str, Any], params: Any, told: axes.Given) -> schedules.Density:
-  """The share of the network's weights or MACs that is to be left, or of single layers."""
+def _density(given: Mapping[str, Any], params: Any, layouts: axes.Given) -> schedules.Density:
+  """Returns the density of the network, in weights or MACs, or the densities of its layers."""
   given = {name: value for name, value in given.items() if value is not None}
   if len(given) != 1:
     raise ValueError(f'prune_to with {given}: give one of sparsity, compression, macs, parameters')
   [(name, value)] = given.items()
   if isinstance(value, Mapping) and name in ('sparsity', 'compression'):
-    left = {pattern: _left(f'{name} of {pattern!r}', name, v) for pattern, v in value.items()}
+    left = {pattern: _kept_share(f'{name} of {pattern!r}', name, v) for pattern, v in value.items()}
     return schedules.density_of(left, name)
   if name == 'parameters' and schedules.is_number(value):
-    return _share_of(value, params, told)
-  return _left(name, name, value)
+    return _density_for_parameters(value, params, layouts)
+  return _kept_share(name, name, value)
 
 
-def _left(called: str, name: str, value: Any) -> float:
-  """The share that a density of this name leaves."""
+def _kept_share(called: str, name: str, value: Any) -> float:
+  """Returns the density that a value of sparsity, compression or macs stands for."""
   if not schedules.is_number(value):
     raise ValueError(f'{called}={value!r} must be a number')
   allowed, left = {
@@ -188,9 +188,9 @@ def _left(called: str, name: str, value: Any) -> float:
   return float(left())
 
 
-def _share_of(parameters: Any, params: Any, told: axes.Given) -> float:
-  """The share of the weights that is left where so many parameters are, the others among them."""
-  weights, total = weight_costs(params, told).total, sum(sizes(params).values())
+def _density_for_parameters(parameters: Any, params: Any, layouts: axes.Given) -> float:
+  """Returns the density of the weights at which the network has this number of parameters."""
+  weights, total = weight_costs(params, layouts).total, sum(sizes(params).values())
   others = total - weights
   if not float(parameters).is_integer() or not others < parameters <= total:
     raise ValueError(
@@ -200,11 +200,12 @@ def _share_of(parameters: Any, params: Any, told: axes.Given) -> float:
   return (int(parameters) - others) / weights
 
 
-def _share_of_chosen(params, exclude, density, told) -> float:
-  """What the kernels that are not excluded keep, for the whole to keep the density."""
-  chosen = tree.named_leaves(tree.pick(params, axes.choose(params, 'kernels', exclude, told)))
+def _chosen_density(params, exclude, density, layouts) -> float:
+  """Returns the density of the kernels not excluded at which the whole network has `density`."""
+  chosen = tree.named_leaves(tree.pick(params, axes.choose(params, 'kernels', exclude, layouts)))
   layers = [Layer(path, leaf.shape, leaf.size) for path, leaf in chosen.items()]
-  budget, groups = weight_costs(params, told).budget(layers, density), sum(n.groups for n in layers)
+  budget = weight_costs(params, layouts).budget(layers, density)
+  groups = sum(layer.groups for layer in layers)
   return budget / groups if groups else density
 
 

@@ -8,7 +8,7 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
-from sparsejax.sparsity.counting.measure import positions_at
+from sparsejax.sparsity.counting.measure import kernel_positions
 from sparsejax.sparsity.leaves import axes, tree
 from sparsejax.sparsity.leaves.layout import Layout
 
@@ -134,7 +134,7 @@ def mac_costs(params: Any, positions: Mapping[str, int], layouts: Layouts = None
     >>> mac_costs({'conv': {'kernel': jnp.ones((3, 3, 1, 2))}}, {'conv': 64})
     Costs(of_weight={'conv/kernel': 64}, total=1152)
   """
-  return _costs(params, lambda path: positions_at(path, positions), layouts)
+  return _costs(params, lambda path: kernel_positions(path, positions), layouts)
 
 
 def _costs(params, cost_of_kernel_weight, layouts):

@@ -291,12 +291,12 @@ def _counts_by_layer(params, kernels, given_layouts) -> dict[str, dict[str, int]
 
 def _kernel_macs(size, active, kernels, positions: Mapping[str, int]) -> dict[str, Any]:
   """Returns the figures of the kernels' multiply-accumulates, without products of activations."""
-  positions_of = {path: positions_at(path, positions) for path in kernels}
+  positions_of = {path: kernel_positions(path, positions) for path in kernels}
   macs = sum(positions_of[path] * size[path] for path in kernels)
   return _mac_figures(macs, sum(positions_of[path] * active[path] for path in kernels))
 
 
-def positions_at(path: str, positions: Mapping[str, int]) -> int:
+def kernel_positions(path: str, positions: Mapping[str, int]) -> int:
   """Returns how often a kernel is applied, from positions by its path or else by its layer's.
 
   Raises:

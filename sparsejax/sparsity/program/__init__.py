@@ -1,4 +1,4 @@
-"""What a function does with each parameter, read off its jaxpr: layouts and multiply-accumulates.
+"""The use of each parameter in a function, read off its jaxpr: layouts, multiply-accumulates.
 
 Every axis of every value is a node, and an elementwise operation makes the axes that it aligns one
 node. A product gives each axis of its kernel a role, from what `dot_general` does with it:
@@ -25,7 +25,7 @@ import jax.numpy as jnp
 
 from sparsejax.sparsity.leaves import kinds, tree
 from sparsejax.sparsity.leaves.layout import Layout
-from sparsejax.sparsity.program.layouts import layout_of
+from sparsejax.sparsity.program.layouts import build_layout
 from sparsejax.sparsity.program.reader import Graph, Reader
 from sparsejax.sparsity.program.rules.nodes import INPUT, KERNEL, PARAM, Value, new_value
 
@@ -49,7 +49,7 @@ def read(function: Callable[..., Any], params: Any, *examples: Any, dead: bool =
     is_kernel = kinds.kind(path, shapes[path], equinox_nodes) == kinds.KERNEL
     ins.append(Value(axes, KERNEL if is_kernel else PARAM))
   ins += [new_value(var.aval.shape, INPUT) for var in closed.jaxpr.invars[len(ins) :]]
-  Reader(graph).run(closed.jaxpr if dead else _without_dead_code(closed.jaxpr), ins, 1)
+  Reader(graph).run(closed.jaxpr if dead else _remove_dead_code(closed.jaxpr), ins, 1)
   return graph
 
 
@@ -65,7 +65,7 @@ def traced(function: Callable[..., Any], params: Any, *examples: Any) -> tuple[A
     return trace(params, *examples)
 
 
-def _without_dead_code(jaxpr: Any) -> Any:
+def _remove_dead_code(jaxpr: Any) -> Any:
   """Returns a jaxpr without the equations whose results are not used.
 
   A JAX release that has moved `dce_jaxpr` gets the jaxpr as it is.
@@ -103,7 +103,7 @@ def layouts_of(function: Callable[..., Any], params: Any, *examples: Any) -> dic
   graph = read(function, params, *examples)
   layouts = {}
   for path, axes in graph.parameters.items():
-    layout = layout_of(axes)
+    layout = build_layout(axes)
     if layout is not None and path not in graph.elementwise:
       layouts[f'^{re.escape(path)}$'] = layout
   return layouts

@@ -32,18 +32,18 @@ class Factor(NamedTuple):
 UNKNOWN = AxisWords(())
 
 
-def layout_of(nodes: Sequence[Node]) -> Layout | None:
+def build_layout(nodes: Sequence[Node]) -> Layout | None:
   """Returns the layout of the parameter with these axes; None unless each axis has a clear role."""
-  axes = [_words_of_axis(node, batched) for node, batched in _with_batched_roles(nodes)]
+  axes = [_words_of_axis(node, batched) for node, batched in _pair_batched_roles(nodes)]
   if not axes or UNKNOWN in axes:
     return None
   if sum('head' in axis.words for axis in axes) > 1:  # a layout can have one head at most
-    axes = [_without_heads(axis) for axis in axes]
+    axes = [_drop_heads(axis) for axis in axes]
   for i, axis in enumerate(axes):
     # With no features beside the heads, as in a gate (in, heads), each head is a single output.
     if axis.side is not None and not any(axis.side in other.words for other in axes):
       axes[i] = AxisWords((axis.side,))
-  axes = [_with_explicit_side(axis, axes[i + 1 :]) for i, axis in enumerate(axes)]
+  axes = [_write_side(axis, axes[i + 1 :]) for i, axis in enumerate(axes)]
   words = [axis.words for axis in axes]
   if _is_ambiguous(words):
     return None
@@ -55,7 +55,7 @@ def layout_of(nodes: Sequence[Node]) -> Layout | None:
   return Layout(text, next((axis.heads for axis in axes if axis.heads), None))
 
 
-def _with_batched_roles(nodes: Sequence[Node]) -> list[tuple[Node, str | None]]:
+def _pair_batched_roles(nodes: Sequence[Node]) -> list[tuple[Node, str | None]]:
   """Pairs each axis with its role in case it is an output that the next layer batches over.
 
   Such an axis may hold the members of a stack which all read one input, or just be outputs in
@@ -67,7 +67,7 @@ def _with_batched_roles(nodes: Sequence[Node]) -> list[tuple[Node, str | None]]:
   return [(node, None if i else 'stack') for i, node in enumerate(nodes)]
 
 
-def _with_explicit_side(axis: AxisWords, after: Sequence[AxisWords]) -> AxisWords:
+def _write_side(axis: AxisWords, after: Sequence[AxisWords]) -> AxisWords:
   """Writes an axis of heads as 'head:in' or 'head:out' if the words after it imply another side."""
   if axis.side is None or axis.words != ('head',):
     return axis
@@ -86,7 +86,7 @@ def _is_ambiguous(words: Sequence[tuple[str, ...]]) -> bool:
   return 'in' in sides and sides[0] == sides[-1] == 'out' and len(sides) == len(words)
 
 
-def _without_heads(axis: AxisWords) -> AxisWords:
+def _drop_heads(axis: AxisWords) -> AxisWords:
   """Returns the axis with its heads as plain inputs or outputs."""
   if 'head' not in axis.words:
     return axis
@@ -98,7 +98,7 @@ def _words_of_axis(node: Node, batched_role: str | None) -> AxisWords:
 
   Args:
     node: the axis.
-    batched_role: as `_with_batched_roles` gives it.
+    batched_role: as `_pair_batched_roles` gives it.
   """
   node = node.find()
   if node.role is None:

@@ -20,9 +20,9 @@ from sparsejax.sparsity.program.rules.nodes import (
   Scalar,
   Value,
   align,
+  derive_value,
   joint_kind,
   new_value,
-  new_value_from,
   sizes,
 )
 from sparsejax.sparsity.program.rules.primitives import HARMLESS, KEEPS_A_KERNEL
@@ -37,7 +37,7 @@ Counts = tuple[dict[str, list[Use]], int]  # `Graph.uses` and `Graph.activation_
 
 @dataclasses.dataclass
 class Graph:
-  """What a program does with its parameters.
+  """The uses of each parameter in a program.
 
   Attributes:
     parameters: the nodes of each parameter's axes, by path.
@@ -101,7 +101,7 @@ class Reader:
 
   def _run_elementwise(self, name: str, ins: Sequence[Value], shape) -> Value:
     """Returns the output of an elementwise primitive, with its axes aligned to the operands'."""
-    out = new_value_from(ins, shape)
+    out = derive_value(ins, shape)
     if out.kind in EXAMPLE_KINDS and name in KEEPS_A_KERNEL:
       kernels = [value for value in ins if value.kind == KERNEL]
       has_kernel_shape = any(
@@ -153,20 +153,20 @@ class Reader:
       return
     joined = _concatenated_axis(kernel)
     if joined is None:
-      self._add_use(self._parameter_of(kernel.axes, weights), kernel, weights, macs)
+      self._add_use(self._find_parameter(kernel.axes, weights), kernel, weights, macs)
       return
     for piece in joined.concatenated_from:
       # Exact where the kernel has the whole joined axis, whose size divides weights and macs.
       piece_weights = weights * piece.size // joined.size
       piece_macs = macs * piece.size // joined.size
-      path = self._parameter_of([piece], piece_weights)
+      path = self._find_parameter([piece], piece_weights)
       self._add_use(path, kernel, piece_weights, piece_macs)
 
   def _add_use(self, path: str | None, kernel: Value, weights: int, macs: int) -> None:
     if path is not None:
       self.graph.uses[path].append(use_of_slices(weights, macs, kernel.slices))
 
-  def _parameter_of(self, axes: Sequence[Node], weights: int) -> str | None:
+  def _find_parameter(self, axes: Sequence[Node], weights: int) -> str | None:
     """Returns the parameter that a kernel with these axes and number of weights comes from.
 
     That is the only parameter of this size whose axes are all among the kernel's. Without one, as

@@ -1,4 +1,4 @@
-"""How often each weight of a parameter is applied, by products that apply all or part of it."""
+"""The number of times that products apply each weight of a parameter, all of it or a part."""
 
 import collections
 import itertools

@@ -1,1 +1,1 @@
-"""How each primitive of a traced program carries the axes of its parameters on."""
+"""Rules that carry the axes of parameters through each primitive of a traced program."""

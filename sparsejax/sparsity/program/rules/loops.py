@@ -24,7 +24,7 @@ def scan(reader, eqn, ins, times):
   length, carry_start, carry_end = p['length'], p['num_consts'], p['num_consts'] + p['num_carry']
   kinds = dependence.carry_kinds(eqn, [value.kind for value in ins])
   init = ins[carry_start:carry_end]
-  carry = _with_kinds(init, kinds)
+  carry = _set_kinds(init, kinds)
   body_ins = [*ins[:carry_start], *carry]
   for value in ins[carry_end:]:
     scanned, *rest = value.axes
@@ -39,18 +39,18 @@ def scan(reader, eqn, ins, times):
   for new, old in zip(new_carry, carry, strict=True):
     unify_axes(new.axes, old.axes)
   stacked = [Value([Node(length), *y.axes], y.kind) for y in ys]
-  return [*_with_kinds(new_carry, kinds), *stacked]
+  return [*_set_kinds(new_carry, kinds), *stacked]
 
 
-def _with_kinds(values, kinds):
+def _set_kinds(values, kinds):
   """Returns copies of the values, each of the kind that it has over all iterations or branches."""
   return [Value(list(v.axes), kind, v.slices) for v, kind in zip(values, kinds, strict=True)]
 
 
 def _slice_of_iteration(value, scanned, rest):
-  """Returns what one iteration gets of a scanned value; of arange(n), it gets the counter."""
+  """Returns one iteration's slice of a scanned value; a slice of arange(n) is a counter."""
   if value.kind == KERNEL:
-    return value.with_axes(rest, slice_per_iteration(scanned, 1))
+    return value.replace_axes(rest, slice_per_iteration(scanned, 1))
   return Value(rest, value.kind, (), value.scalar if not rest else None)
 
 
@@ -75,7 +75,7 @@ def while_loop(reader, eqn, ins, times):
   body_start = eqn.params['cond_nconsts']
   carry_start = body_start + eqn.params['body_nconsts']
   kinds = dependence.carry_kinds(eqn, [value.kind for value in ins])
-  carry = _with_kinds(ins[carry_start:], kinds)
+  carry = _set_kinds(ins[carry_start:], kinds)
   counts_before = reader.counts()
   outs = reader.run(eqn.params['body_jaxpr'].jaxpr, [*ins[body_start:carry_start], *carry], times)
   reader.run(eqn.params['cond_jaxpr'].jaxpr, [*ins[:body_start], *carry], times)
@@ -83,7 +83,7 @@ def while_loop(reader, eqn, ins, times):
     reader.refuse_to_count('a while loop has products, and how often it runs is not fixed')
   for new, old in zip(outs, carry, strict=True):
     unify_axes(new.axes, old.axes)
-  return _with_kinds(outs, kinds)
+  return _set_kinds(outs, kinds)
 
 
 def cond(reader, eqn, ins, times):
@@ -100,7 +100,7 @@ def cond(reader, eqn, ins, times):
   for other in others:
     for out, same_out in zip(first, other, strict=True):
       unify_axes(out.axes, same_out.axes)
-  return _with_kinds(first, dependence.branch_kinds(eqn, [value.kind for value in ins]))
+  return _set_kinds(first, dependence.branch_kinds(eqn, [value.kind for value in ins]))
 
 
 RULES = {'scan': scan, 'while': while_loop, 'cond': cond}

@@ -146,7 +146,7 @@ class Scalar(NamedTuple):
 
 @dataclasses.dataclass
 class Value:
-  """What is known of a value in the program.
+  """A value in the program, with what was found out about its axes.
 
   Attributes:
     axes: the node of each axis.
@@ -161,7 +161,7 @@ class Value:
   slices: tuple[Slice, ...] = ()
   scalar: Scalar | None = None
 
-  def with_axes(self, axes: list[Node], *slices: Slice) -> 'Value':
+  def replace_axes(self, axes: list[Node], *slices: Slice) -> 'Value':
     """Returns a value of the same kind with other axes, and with these slices added to its own."""
     return Value(axes, self.kind, (*self.slices, *slices))
 
@@ -222,10 +222,10 @@ def new_value(shape: Sequence[int], kind: str) -> Value:
 
 def new_output(eqn, ins: Sequence[Value]) -> Value:
   """Returns the first output of an equation, with a new node for each axis."""
-  return new_value_from(ins, eqn.outvars[0].aval.shape)
+  return derive_value(ins, eqn.outvars[0].aval.shape)
 
 
-def new_value_from(ins: Sequence[Value], shape: Sequence[int]) -> Value:
+def derive_value(ins: Sequence[Value], shape: Sequence[int]) -> Value:
   """Returns a value that is computed from others, with new nodes and the slices of the kernels."""
   slices = [part for value in ins if value.kind == KERNEL for part in value.slices]
   return Value([Node(n) for n in shape], joint_kind(ins), tuple(slices))

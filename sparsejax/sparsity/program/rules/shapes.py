@@ -12,7 +12,7 @@ from sparsejax.sparsity.program.rules.nodes import Node, Scalar, Value, align, n
 def transpose(reader, eqn, ins, times):
   del reader, times
   [value] = ins
-  return [value.with_axes([value.axes[i] for i in eqn.params['permutation']])]
+  return [value.replace_axes([value.axes[i] for i in eqn.params['permutation']])]
 
 
 def squeeze(reader, eqn, ins, times):
@@ -28,7 +28,7 @@ def reduce_axes(reader, eqn, ins, times):
 
 
 def _drop_axes(value: Value, dropped: Sequence[int]) -> Value:
-  return value.with_axes([node for i, node in enumerate(value.axes) if i not in dropped])
+  return value.replace_axes([node for i, node in enumerate(value.axes) if i not in dropped])
 
 
 def broadcast_in_dim(reader, eqn, ins, times):
@@ -45,7 +45,7 @@ def broadcast_in_dim(reader, eqn, ins, times):
 
 
 def _same_scalar(value: Value, out: Value) -> Scalar | None:
-  """Returns what is known of a value's entry, where both have just one."""
+  """Returns the scalar that a value holds if it and the result have a single entry, else None."""
   have_one_entry = math.prod(sizes(value.axes)) == math.prod(sizes(out.axes)) == 1
   return value.scalar if have_one_entry else None
 

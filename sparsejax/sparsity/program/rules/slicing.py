@@ -32,12 +32,12 @@ def gather(reader, eqn, ins, times):
   kept = [i for i in range(len(operand.axes)) if i not in dropped]
   for out_axis, i in zip(numbers.offset_dims, kept, strict=False):
     if slice_sizes[i] == operand.axes[i].size:
-      _pass_on(is_lookup, operand.axes[i], out, out_axis)
+      _keep_axis(is_lookup, operand.axes[i], out, out_axis)
   takes_one = math.prod(sizes_of(out.axes)) == math.prod(slice_sizes) or _is_stack(operand)
   for i in numbers.collapsed_slice_dims:
     _assign_sliced_role(is_lookup, operand, i, takes_one)
   slices = [
-    _slice_at(reader, operand, i, indices, Node(slice_sizes[i]))
+    _find_slice(reader, operand, i, indices, Node(slice_sizes[i]))
     for i, axis in enumerate(operand.axes)
     if not is_lookup and slice_sizes[i] < axis.size
   ]
@@ -54,14 +54,14 @@ def slice_axes(reader, eqn, ins, times):
   for i, size in enumerate(sizes_of(out.axes)):
     axis = operand.axes[i]
     if axis.size == size:
-      _pass_on(is_lookup, axis, out, i)
+      _keep_axis(is_lookup, axis, out, i)
       continue
     _assign_sliced_role(is_lookup, operand, i, size == 1)
     if not starts:
       start, limit = eqn.params['start_indices'][i], eqn.params['limit_indices'][i]
       slices.append(_record_slice(axis, out.axes[i], start, limit - start))
     elif not is_lookup:
-      slices.append(_slice_at(reader, operand, i, starts[i], out.axes[i]))
+      slices.append(_find_slice(reader, operand, i, starts[i], out.axes[i]))
   return [_keep_kernel(is_lookup, operand, out, slices)]
 
 
@@ -74,7 +74,7 @@ def split(reader, eqn, ins, times):
   pieces = [Node(size) for size in piece_sizes]
   starts = itertools.accumulate(piece_sizes, initial=0)
   return [
-    value.with_axes([*before, piece, *after], _record_slice(axis, piece, start, piece.size))
+    value.replace_axes([*before, piece, *after], _record_slice(axis, piece, start, piece.size))
     for piece, start in zip(pieces, starts, strict=False)
   ]
 
@@ -86,7 +86,8 @@ def unstack(reader, eqn, ins, times):
   _assign_sliced_role(False, value, along, True)
   axis, rest = value.axes[along], [*value.axes[:along], *value.axes[along + 1 :]]
   return [
-    value.with_axes(list(rest), _record_slice(axis, Node(1), i, 1)) for i in range(len(eqn.outvars))
+    value.replace_axes(list(rest), _record_slice(axis, Node(1), i, 1))
+    for i in range(len(eqn.outvars))
   ]
 
 
@@ -108,7 +109,7 @@ def _keep_kernel(is_lookup, operand, out, slices) -> Value:
   return Value(out.axes, KERNEL, (*operand.slices, *slices))
 
 
-def _slice_at(reader, operand, i, index, piece) -> Slice:
+def _find_slice(reader, operand, i, index, piece) -> Slice:
   """Returns the slice of an operand's axis i that starts at an index.
 
   An index that the program fixes gives one slice, and a loop counter a slice per iteration. Any
@@ -126,7 +127,7 @@ def _slice_at(reader, operand, i, index, piece) -> Slice:
   return Slice(axis, None, size)
 
 
-def _pass_on(is_lookup, axis, out, out_axis) -> None:
+def _keep_axis(is_lookup, axis, out, out_axis) -> None:
   """Gives the output an axis that is not sliced; what a lookup returns is an activation's axis."""
   if is_lookup:
     mark_output(axis, out.axes[out_axis])
