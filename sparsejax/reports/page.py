@@ -147,12 +147,12 @@ def page(
   tasks = list(dict.fromkeys(group.task for group in groups))
   body = ['<h1>Runs</h1>', *(f'<p>{html.escape(line)}</p>' for line in tables.states(runs))]
   body.append(FILTER)
-  body.append('<nav>' + ''.join(_link(f'#{tables.stem_of(t)}', t) for t in tasks))
+  body.append('<nav>' + ''.join(_link(f'#{tables.task_stem(t)}', t) for t in tasks))
   body += [_link(f'#{tables.search_stem(i)}', s.title) for i, s in enumerate(searches)]
   body.append(_link('#runs', 'every run') + _link('#wrong', 'what is wrong') + '</nav>')
   for task in tasks:
     own = [group for group in groups if group.task == task]
-    body.append(f'<h2 id="{tables.stem_of(task)}">{html.escape(task)}</h2>')
+    body.append(f'<h2 id="{tables.task_stem(task)}">{html.escape(task)}</h2>')
     body += _curve(task, own, anchors)
     for kind, head, rows in tables.task_tables(own):
       body += [f'<h3>{kind}</h3>', _table(head, [list(map(html.escape, row)) for row in rows])]

@@ -291,7 +291,7 @@ def _report(folder: pathlib.Path):
   from sparsejax.reports.figures import drawing
 
   out = folder.parent / 'out'
-  with mock.patch.object(drawing, '_of_tasks', return_value=()):  # which take most of the time
+  with mock.patch.object(drawing, '_plan_tasks', return_value=()):  # they take most of the time
     outcome = command.call(report.main, ['report', str(folder), f'--out={out}'], folder.parent)
   rows = []
   if (out / 'runs.csv').exists():

@@ -30,6 +30,6 @@ def test_a_mean_has_as_many_decimals_as_its_deviation(name, values, text):
 
 
 def test_a_mean_has_six_digits_at_most_and_what_is_lost_in_them_is_no_deviation():
-  assert cells.with_deviation(5.0, 0.000031, '5.00', least=2) == '5.00000 ± 0.00003'
-  assert cells.with_deviation(5.0, 0.000004, '5.00', least=2) == '5.00'
-  assert cells.with_deviation(123456.0, 3.2, '123,456') == '123,456 ± 3'
+  assert cells.format_moments(5.0, 0.000031, '5.00', least=2) == '5.00000 ± 0.00003'
+  assert cells.format_moments(5.0, 0.000004, '5.00', least=2) == '5.00'
+  assert cells.format_moments(123456.0, 3.2, '123,456') == '123,456 ± 3'

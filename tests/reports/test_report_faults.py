@@ -22,7 +22,7 @@ from sparsejax.reports.text import tables
 @pytest.fixture
 def without_figures(monkeypatch):
   """Those take most of the time; a test of its own draws them."""
-  monkeypatch.setattr(drawing, '_of_tasks', lambda *_: ())
+  monkeypatch.setattr(drawing, '_plan_tasks', lambda *_: ())
 
 
 def reported(tmp_path):

@@ -49,7 +49,7 @@ def run(name, *, accuracy=0.9, active=0.1, method='pruning', seed=0, counts=None
     for epoch in range(3)
   ]
   found = {'config': config, 'summary': summary, 'metrics': metrics} | changes
-  found['metrics'] = curves.of(found['metrics'])
+  found['metrics'] = curves.reduce_lines(found['metrics'])
   return Run(path=pathlib.Path(name), name=name, environment={}, problems=(), **found)
 
 
@@ -177,8 +177,8 @@ def test_labels_are_whole_however_long_they_are():
   bins['suggested_threshold'] = None
   for figure in (
     experiments.traces('nothing', found),
-    experiments.by_layer('nothing', found, 'weights'),
-    experiments.by_layer('nothing', found, 'units'),
+    experiments.layer_shares('nothing', found, 'weights'),
+    experiments.layer_shares('nothing', found, 'units'),
     experiments.log_alpha({g.label: {'fc': bins} for g in found}),
   ):
     assert {g.label for g in found} <= set(words(figure))
@@ -233,12 +233,12 @@ def test_a_picture_of_more_methods_than_colours_says_so():
 def test_a_layer_without_a_weight_is_drawn_and_what_counts_none_is_named():
   none = {'fc1': {'weights': 100, 'active_weights': 0}, 'fc2': {'weights': 50, 'active_weights': 2}}
   found = tasks('nothing', [run('a'), run('b', active=0.01, counts=none)])
-  weights = experiments.by_layer('nothing', found, 'weights')
+  weights = experiments.layer_shares('nothing', found, 'weights')
   (ax,) = weights.axes
   low = ax.get_ylim()[0]
   assert [line.get_ydata().min() for line in ax.lines] == [low, 0.1]
   assert 'on the lower edge: no weight left' in words(weights)
-  units = experiments.by_layer('nothing', found, 'units')
+  units = experiments.layer_shares('nothing', found, 'units')
   assert '1 of 2 experiments do not count units and are left out' in words(units)
 
 
@@ -374,7 +374,7 @@ def test_a_method_may_be_called_anything(name):
   for figure in (
     pareto.pareto('nothing', found),
     experiments.traces('nothing', found),
-    experiments.by_layer('nothing', found, 'weights'),
+    experiments.layer_shares('nothing', found, 'weights'),
   ):
     FigureCanvasAgg(figure).draw()
     texts = figure.legends[0].get_texts()

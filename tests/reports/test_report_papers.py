@@ -37,7 +37,7 @@ def command(tmp_path, *flags):
   ],
 )
 def test_runs_and_methods_are_chosen_by_patterns(tmp_path, monkeypatch, flag, rows):
-  monkeypatch.setattr('sparsejax.reports.figures.drawing._of_tasks', lambda *_: ())
+  monkeypatch.setattr('sparsejax.reports.figures.drawing._plan_tasks', lambda *_: ())
   folder = every_kind(tmp_path / 'runs')
   (folder / 'again').rename(tmp_path / 'again')
   assert command(tmp_path, flag) == 0
@@ -175,7 +175,7 @@ def test_of_more_methods_than_colours_the_others_are_grey():
   runs = [run(f'{n}', method=f'm{n:02}', active=0.1, accuracy=0.5 + n / 100) for n in range(30)]
   runs.append(run('least', method='least', active=0.01, accuracy=0.4))  # on the front
   found = tasks('nothing', runs)
-  shown = pareto.told_apart(pareto.by_method(found))
+  shown = pareto.coloured_methods(pareto.group_by_method(found))
   assert shown == ['least', *(f'm{n}' for n in range(21, 30))]
   assert '21 other methods' in words(pareto.pareto('nothing', found))
   page = interactive.pareto('nothing', found, {r.path: 'a' for g in found for r in g.runs})

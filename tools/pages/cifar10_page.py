@@ -90,8 +90,8 @@ def _cells(row: Row) -> str:
       _method(row),
       allocation(row.runs[0].config),
       str(len(row.runs)),
-      cells.in_percent(row.values('test_accuracy')),
-      cells.in_percent(row.values('validation_accuracy')),
+      cells.format_percent(row.values('test_accuracy')),
+      cells.format_percent(row.values('validation_accuracy')),
       of['weights'],
       of.get('scales', '-'),
       f'{statistics.mean(row.values("layers_emptied")):g}',
@@ -155,7 +155,7 @@ def _first(rows: Mapping[str, Row], *labels: str) -> Row | None:
 def _percent(row: Row | None, figure: str) -> str:
   if row is None:
     return '-'
-  return cells.in_percent(row.values(figure)) if row.runs else 'not run'
+  return cells.format_percent(row.values(figure)) if row.runs else 'not run'
 
 
 def _questions(rows: Mapping[str, Row]) -> list[str]:

@@ -131,7 +131,7 @@ def _means(found) -> list[str]:
     if not summaries:
       rows.append(f'{entry.label} | 0 | not run | | |')
       continue
-    error = cells.in_percent([1 - s['test_accuracy'] for s in summaries])
+    error = cells.format_percent([1 - s['test_accuracy'] for s in summaries])
     ratios = [
       statistics.mean(math.inf if s[key] is None else s[key] for s in summaries)
       for key in ('compression', 'theoretical_speedup', 'active_fraction')

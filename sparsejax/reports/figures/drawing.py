@@ -21,7 +21,7 @@ MOST_TASKS = 24  # tasks with figures: those with the most runs
 class _Plan(NamedTuple):
   """A figure to draw: its task or search, its name, and the function that draws it."""
 
-  of: str
+  section: str
   name: str
   draw: Callable[[], Figure | None]
 
@@ -45,11 +45,11 @@ def draw(
   tasks = _largest(groups)
   for task in tasks[MOST_TASKS:]:
     reason = f'{MOST_TASKS} tasks of {len(tasks)} have figures: those with the most runs'
-    missing.append((tables.stem_of(task), reason))
-  for plan in (*_of_tasks(groups, tasks[:MOST_TASKS]), *_of_searches(searches)):
+    missing.append((tables.task_stem(task), reason))
+  for plan in (*_plan_tasks(groups, tasks[:MOST_TASKS]), *_plan_searches(searches)):
     try:
       if (figure := plan.draw()) is not None:
-        pictures.setdefault(plan.of, []).append(dress.save(figure, folder, plan.name, look))
+        pictures.setdefault(plan.section, []).append(dress.save(figure, folder, plan.name, look))
     except OSError:
       raise
     except Exception as error:  # no error may keep the page of all the other runs from being made
@@ -65,30 +65,30 @@ def _largest(groups: Sequence[Group]) -> list[str]:
   return sorted(counts, key=lambda task: -counts[task])
 
 
-def _of_tasks(groups: Sequence[Group], tasks: Sequence[str]) -> Iterator[_Plan]:
+def _plan_tasks(groups: Sequence[Group], tasks: Sequence[str]) -> Iterator[_Plan]:
   for task in tasks:
     own = [group for group in groups if group.task == task]
-    stem = tables.stem_of(task)
+    stem = tables.task_stem(task)
     yield _Plan(task, f'{stem}.pareto', functools.partial(pareto.pareto, task, own))
     yield _Plan(task, f'{stem}.traces', functools.partial(experiments.traces, task, own))
     for count in ('weights', 'units'):
       yield _Plan(
-        task, f'{stem}.{count}', functools.partial(experiments.by_layer, task, own, count)
+        task, f'{stem}.{count}', functools.partial(experiments.layer_shares, task, own, count)
       )
     yield _Plan(task, f'{stem}.log_alpha', functools.partial(_log_alpha, task, own))
 
 
 def _log_alpha(task: str, groups: Sequence[Group]) -> Figure | None:
   able = [g for g in groups if any(run.summary.get('log_alpha') for run in g.counted[:1])]
-  shown = _for_one_page(experiments.chosen(able))
+  shown = _fit_one_page(experiments.chosen(able))
   posteriors = {group.label: group.counted[0].summary['log_alpha'] for group in shown}
   grouped = [g.label for g in shown if has_groups(g.runs[0].config)]
   title = f'{task}: log alpha by layer, first seed{experiments.choice(shown, able)}'
   return experiments.log_alpha(posteriors, title, grouped)
 
 
-def _for_one_page(groups: Sequence[Group]) -> Sequence[Group]:
-  """As many experiments as have room for their layers, spread over all."""
+def _fit_one_page(groups: Sequence[Group]) -> Sequence[Group]:
+  """Returns as many experiments as have room for their layers, spread evenly over all."""
   layers = max((len(group.counted[0].summary['log_alpha']) for group in groups), default=1)
   able = max(MOST_PANELS // max(layers, 1), 1)
   if len(groups) <= able:
@@ -96,7 +96,7 @@ def _for_one_page(groups: Sequence[Group]) -> Sequence[Group]:
   return [groups[(2 * n + 1) * len(groups) // (2 * able)] for n in range(able)]
 
 
-def _of_searches(searches: Sequence[Search]) -> Iterator[_Plan]:
+def _plan_searches(searches: Sequence[Search]) -> Iterator[_Plan]:
   for index, search in enumerate(searches):
     stem = tables.search_stem(index)
     if search.members:

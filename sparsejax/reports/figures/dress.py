@@ -45,7 +45,7 @@ LONGEST_NAME = 40  # letters of a layer's name
 
 
 class Look(NamedTuple):
-  """How figures are written.
+  """The size and the formats of figures.
 
   Attributes:
     size: width and height in inches; None makes each figure as large as its content needs.
@@ -151,7 +151,7 @@ def _break(text: Text, index: int, room: float) -> None:
 
 
 def _touch(axis: Axis, index: int) -> bool:
-  """Whether the labels of two ticks of an axis overlap; index 0 is along x, 1 along y."""
+  """Returns whether the labels of two ticks of an axis overlap; index 0 is along x, 1 along y."""
   labels = [tick.label1 for tick in axis.get_major_ticks()]
   boxes = [t.get_window_extent() for t in labels if t.get_visible() and t.get_text()]
   ends = sorted((box.min[index], box.max[index]) for box in boxes)

@@ -127,7 +127,7 @@ def traces(task: str, groups: Sequence[Group]) -> Figure | None:
   axes[-1].set_xlabel('epoch')
   grid(axes[-1])
   entitle(axes[0], f'{task}: by epoch{choice(shown, able)}')
-  handles = [Line2D([], [], label=_with_state(g), lw=1.4, **looks[g.label]) for g in shown]
+  handles = [Line2D([], [], label=_state_label(g), lw=1.4, **looks[g.label]) for g in shown]
   notes = [f'with more than {bands.MANY} seeds: {bands.SAID}']
   notes = notes if any(len(group.runs) > bands.MANY for group in shown) else []
   if len(able) > CROWD:
@@ -141,7 +141,7 @@ def _curves(group: Group, key: str) -> list[bands.Curve]:
   return [series(run, key) for run in sorted(group.runs, key=lambda r: r.state not in DELIVERED)]
 
 
-def _with_state(group: Group) -> str:
+def _state_label(group: Group) -> str:
   return group.label if group.counted else f'{group.label} ({group.runs[0].state})'
 
 
@@ -155,8 +155,8 @@ def series(run: Run, key: str) -> tuple[np.ndarray, np.ndarray]:
   return np.array(epochs, float), np.array(values, float)
 
 
-def by_layer(task: str, groups: Sequence[Group], count: str) -> Figure | None:
-  """Draws how much of each layer is left, counted in 'weights' or in 'units' (filters too)."""
+def layer_shares(task: str, groups: Sequence[Group], count: str) -> Figure | None:
+  """Draws the share of each layer that is left, in 'weights' or in 'units' (filters too)."""
   sparse = [g for g in groups if g.counted and g.kind != DENSE]
   able = [g for g in sparse if _shares(g, count)]
   shown = chosen(able)
@@ -166,7 +166,7 @@ def by_layer(task: str, groups: Sequence[Group], count: str) -> Figure | None:
   rows = [[_shares(group, count).get(layer, math.nan) for layer in layers] for group in shown]
   figure = Figure(figsize=(max(8, 0.22 * len(layers) + 3), 4.5), layout='constrained')
   ax = figure.subplots()
-  (scales.fraction if count == 'weights' else _from_zero)(ax, np.array(rows))
+  (scales.fraction if count == 'weights' else _scale_linearly)(ax, np.array(rows))
   low = max(ax.get_ylim()[0], 0.0)
   handles: list[Line2D] = []
   for group, values, style in zip(
@@ -198,7 +198,7 @@ def _shares(group: Group, count: str) -> dict[str, float]:
   return {layer: float(np.mean(values)) for layer, values in found.items()}
 
 
-def _from_zero(ax, values) -> None:
+def _scale_linearly(ax, values) -> None:
   del values
   ax.set_ylim(-0.02, 1.04)
   ax.yaxis.set_major_formatter(lambda value, _: f'{100 * value:.0f} %')

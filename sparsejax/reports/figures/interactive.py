@@ -19,11 +19,11 @@ from sparsejax.reports.figures.dress import GREY, styles
 from sparsejax.reports.figures.pareto import (
   MANY,
   best_dense,
-  by_method,
+  coloured_methods,
   front,
+  group_by_method,
   is_collapsed,
   spacing,
-  told_apart,
 )
 from sparsejax.reports.records.collect import COLLAPSED, Run
 from sparsejax.reports.records.groups import Group
@@ -70,7 +70,7 @@ class Edges(NamedTuple):
 
 def pareto(task: str, groups: Sequence[Group], anchors: Anchors) -> go.Figure | None:
   """Returns the curve, with every run as a point that says what it is and links to its row."""
-  methods = by_method(groups)
+  methods = group_by_method(groups)
   if not methods:
     return None
   others = published.points(task)
@@ -84,7 +84,7 @@ def pareto(task: str, groups: Sequence[Group], anchors: Anchors) -> go.Figure | 
   drawn = go.Figure()
   for (source, points), symbol in zip(others.items(), itertools.cycle(PUBLISHED), strict=False):
     _add_published(drawn, source, points, symbol, edges)
-  looks = styles(told_apart(methods))
+  looks = styles(coloured_methods(methods))
   if rest := [g for method, own in methods.items() if method not in looks for g in own]:
     count = len(methods) - len(looks)
     marks = {'name': f'{count} other methods', 'marker': {'color': GREY, 'size': 4, 'opacity': 0.5}}
@@ -132,7 +132,7 @@ def _seeds(own: Sequence[Group], style: Style, edges: Edges, anchors: Anchors) -
     'mode': 'markers',
     'marker': {'color': style['color'], 'symbol': symbols, 'size': 4, 'opacity': 0.6},
     'showlegend': False,
-    'text': [_of_run(group, run) for group, run in each],
+    'text': [_run_text(group, run) for group, run in each],
     'hovertemplate': '%{text}<extra></extra>',
     'customdata': [anchors[run.path] for _, run in each],
   }
@@ -166,7 +166,7 @@ def _means(own: Sequence[Group], style: Style, edges: Edges, anchors: Anchors) -
     'mode': 'markers',
     'marker': {'color': style['color'], 'symbol': symbols, 'size': 5 if is_many else 9},
     'name': _wrapped(own[0].method),
-    'text': [_of_mean(group) for group in own],
+    'text': [_mean_text(group) for group in own],
     'hovertemplate': '%{text}<extra></extra>',
     'customdata': [anchors[group.counted[0].path] for group in own],
   }
@@ -178,7 +178,7 @@ def _place(group: Group, edges: Edges) -> tuple[float, float]:
 
 
 def _bar(group: Group, edges: Edges) -> tuple[float | None, float | None]:
-  """How far the bar of a mean reaches up and down, each None if there is no bar."""
+  """Returns the lengths of a mean's bar upwards and downwards, each None if there is no bar."""
   mean, spread = group.moments('test_accuracy')
   if is_collapsed(group) or not spread > 0:
     return None, None
@@ -198,7 +198,7 @@ def _add_published(drawn: go.Figure, source: str, points, symbol: str, edges: Ed
     line={'color': GREY, 'width': 1, 'dash': 'dot'},
     name=_wrapped(source),
     legendrank=1001,  # after the methods', which have 1000
-    text=[_of_point(source, point) for point in points],
+    text=[_point_text(source, point) for point in points],
     hovertemplate='%{text}<extra></extra>',
   )
 
@@ -208,15 +208,15 @@ def _wrapped(text: str) -> str:
   return '<br>'.join(map(html.escape, textwrap.wrap(text, LETTERS)))
 
 
-def _of_point(source: str, point: published.Point) -> str:
+def _point_text(source: str, point: published.Point) -> str:
   return (
     f'<b>{_wrapped(source)}</b><br>{100 * point.accuracy:.2f} %<br>'
     f'{percent(point.active_fraction)} of the weights active'
   )
 
 
-def _of_mean(group: Group) -> str:
-  accuracy = cells.in_percent([run.figure('test_accuracy') for run in group.counted])
+def _mean_text(group: Group) -> str:
+  accuracy = cells.format_percent([run.figure('test_accuracy') for run in group.counted])
   collapsed = sum(run.state == COLLAPSED for run in group.counted)
   n = f'n = {len(group.counted)}' + (f', {collapsed} collapsed' if collapsed else '')
   return (
@@ -225,7 +225,7 @@ def _of_mean(group: Group) -> str:
   )
 
 
-def _of_run(group: Group, run: Run) -> str:
+def _run_text(group: Group, run: Run) -> str:
   return (
     f'<b>{_wrapped(group.label)}</b><br>{_wrapped(run.name)}'
     f'<br>{percent(run.figure("test_accuracy"))}'

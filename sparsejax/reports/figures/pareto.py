@@ -1,4 +1,4 @@
-"""What sparsity costs: test accuracy over active parameters, ours beside published results."""
+"""The trade-off of test accuracy and active parameters, ours beside published results."""
 
 import itertools
 import math
@@ -20,7 +20,7 @@ EACH = 20  # experiments in each part of a band
 OTHERS: dict[str, Any] = {'color': GREY, 'marker': '.', 'ms': 2, 'alpha': 0.5, 'ls': 'none'}
 
 
-def by_method(groups: Sequence[Group]) -> dict[str, list[Group]]:
+def group_by_method(groups: Sequence[Group]) -> dict[str, list[Group]]:
   """Returns the experiments with a sparse network and its test accuracy, by method."""
   found: dict[str, list[Group]] = {}
   for group in groups:
@@ -29,8 +29,8 @@ def by_method(groups: Sequence[Group]) -> dict[str, list[Group]]:
   return found
 
 
-def told_apart(methods: Mapping[str, Sequence[Group]]) -> list[str]:
-  """Returns the methods that a picture has colours for.
+def coloured_methods(methods: Mapping[str, Sequence[Group]]) -> list[str]:
+  """Returns the methods that have colours of their own in a figure.
 
   Methods with the most experiments on the common front come first, then those that reach the
   highest accuracy.
@@ -62,28 +62,28 @@ def front(points: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:
 
 
 def is_collapsed(group: Group) -> bool:
-  """Whether any run of an experiment has collapsed, so that its mean says little."""
+  """Returns whether any run of an experiment has collapsed, so that its mean says little."""
   return any(run.state == COLLAPSED for run in group.counted)
 
 
 def best_dense(groups: Sequence[Group]) -> tuple[Group, str] | None:
-  """Returns the dense network that is best on validation images, and what to call it."""
+  """Returns the dense network that is best on validation images, and its label."""
   dense = [g for g in groups if g.kind == DENSE and math.isfinite(g.moments('test_accuracy')[0])]
   if not dense:
     return None
   best = max(dense, key=lambda g: np.nan_to_num(g.moments('validation_accuracy')[0], nan=-1.0))
-  return best, with_n('dense' if len(dense) == 1 else f'best of {len(dense)} dense', [best])
+  return best, seed_label('dense' if len(dense) == 1 else f'best of {len(dense)} dense', [best])
 
 
-def with_n(name: str, groups: Sequence[Group]) -> str:
-  """A name, followed by the number of seeds of the experiments."""
+def seed_label(name: str, groups: Sequence[Group]) -> str:
+  """Returns a name followed by the number of seeds of the experiments."""
   counts = sorted({len(group.counted) for group in groups})
   return f'{name} (n = {"-".join(map(str, {counts[0]: 0, counts[-1]: 0}))})'
 
 
 def spacing(groups: Sequence[Group], others: Mapping[str, Sequence[published.Point]]):
   """Returns the `scales.Spacing` of an axis that shows every experiment that did not collapse."""
-  shown = [group for own in by_method(groups).values() for group in own]
+  shown = [group for own in group_by_method(groups).values() for group in own]
   if (dense := best_dense(groups)) is not None:
     shown.append(dense[0])
   runs = [run for group in shown for run in group.counted]
@@ -99,7 +99,7 @@ def pareto(task: str, groups: Sequence[Group]) -> Figure | None:
   Experiments with a collapsed run are hollow and on no front. The others determine the axis; marks
   below it are drawn at its edge.
   """
-  methods = by_method(groups)
+  methods = group_by_method(groups)
   others = published.points(task)
   if not methods:
     return None
@@ -107,16 +107,16 @@ def pareto(task: str, groups: Sequence[Group]) -> Figure | None:
   ax = figure.subplots()
   every = [group for own in methods.values() for group in own]
   fractions = [group.moments('active_fraction')[0] for group in every]
-  fractions += [point.active_fraction for of_source in others.values() for point in of_source]
+  fractions += [point.active_fraction for points in others.values() for point in points]
   scales.fraction_along_x(ax, np.array(fractions))
   scales.spaced_accuracy(ax, spacing(groups, others))
-  shown = told_apart(methods)
+  shown = coloured_methods(methods)
   rest = [group for method, own in methods.items() if method not in shown for group in own]
   if rest:
     x, _, y, _ = np.array([_point(group) for group in rest]).T
     _draw_marks(ax, x, y, OTHERS)
   handles = [
-    _draw_method(ax, with_n(method, methods[method]), methods[method], style)
+    _draw_method(ax, seed_label(method, methods[method]), methods[method], style)
     for method, style in styles(shown).items()
   ]
   if rest:
@@ -200,7 +200,7 @@ def _draw_marks(ax, x, y, look) -> None:
 
 def notes(task: str, groups: Sequence[Group]) -> list[str]:
   """Returns the notes on the marks of a task's figure, a line each."""
-  every = [group for own in by_method(groups).values() for group in own]
+  every = [group for own in group_by_method(groups).values() for group in own]
   if not every:
     return []
   others = published.points(task)

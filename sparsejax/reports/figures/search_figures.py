@@ -117,12 +117,12 @@ def objectives(title: str, settings: Mapping[str, Any], found: Sequence[Setting]
         y, x = values[chosen][np.argsort(values[chosen, column])][:, (0, column)].T
         lines = ax.plot(x, y, label=label, **look)
         handles += lines if column == 1 else []
-    ax.set_xlabel(_named(goals[column]))
+    ax.set_xlabel(_goal_label(goals[column]))
     if _is_wide(values[:, column]):
       ax.set_xscale('log')
       scales.log_ticks(ax.xaxis, *ax.get_xlim(), lambda value: f'{value:g}')
     grid(ax)
-  axes[0].set_ylabel(_named(goals[0]))
+  axes[0].set_ylabel(_goal_label(goals[0]))
   if _is_wide(values[:, 0]):
     scales.log(axes[0], values[:, 0])
   entitle(figure, f'{title}: {len(finished)} that finished')
@@ -130,7 +130,7 @@ def objectives(title: str, settings: Mapping[str, Any], found: Sequence[Setting]
   return figure
 
 
-def _named(goal: Mapping[str, str]) -> str:
+def _goal_label(goal: Mapping[str, str]) -> str:
   better = 'less' if goal['direction'] == 'minimize' else 'more'
   return f'{goal["metric"].replace("_", " ")} ({better} is better)'
 

@@ -100,7 +100,7 @@ class Run(NamedTuple):
     Example:
       >>> data = {'name': 'cifar10', 'limit': 10000}
       >>> config = {'data': data, 'model': {'name': 'vgg16', 'width': 8}}
-      >>> Run(None, '', config, {}, curves.of(()), {}, ()).task
+      >>> Run(None, '', config, {}, curves.reduce_lines(()), {}, ()).task
       'vgg16 of width 8 on 10,000 images of cifar10'
     """
     data, model = self.config.get('data', {}), self.config.get('model', {})
@@ -149,32 +149,32 @@ def _is_collapsed(summary: Mapping[str, Any]) -> bool:
 
 
 class Choice(NamedTuple):
-  """The runs that are wanted: those that match a pattern of each kind, where * is any text.
+  """The selected runs: those that match a pattern of each kind, where * is any text.
 
   Attributes:
-    runs: patterns for names, or for paths below the folders; () wants all.
+    runs: patterns for names, or for paths below the folders; () selects all.
     methods: patterns for the names of methods; a run without settings may be of any method.
   """
 
   runs: Sequence[str] = ()
   methods: Sequence[str] = ()
 
-  def of_paths(self, ends: Mapping[pathlib.Path, str], names: Mapping[pathlib.Path, str]):
-    """Returns the paths of the runs whose name is wanted.
+  def matching_paths(self, ends: Mapping[pathlib.Path, str], names: Mapping[pathlib.Path, str]):
+    """Returns the paths of the runs whose names match.
 
     Raises:
-      ValueError: no run has such a name.
+      ValueError: no run's name matches.
     """
     found = [path for path in ends if _fits({ends[path], names[path]}, self.runs)]
     if not found:
       raise ValueError(_none_fits('runs', self.runs, names.values()))
     return found
 
-  def of_runs(self, runs: Sequence[Run]) -> list[Run]:
-    """Returns the runs whose method is wanted or unknown.
+  def matching_runs(self, runs: Sequence[Run]) -> list[Run]:
+    """Returns the runs whose methods match or are unknown.
 
     Raises:
-      ValueError: no run has a method that is wanted.
+      ValueError: no run's method matches.
     """
     if not any(run.config and _fits({run.method}, self.methods) for run in runs) and self.methods:
       raise ValueError(
@@ -220,17 +220,17 @@ def collect(folders: Sequence[pathlib.Path], choice: Choice | None = None) -> li
     where = ', '.join(map(str, folders))
     raise ValueError(f'{where}: no run; give run directories or folders above them')
   names = dict(zip(paths, map(printable, unique_names(paths)), strict=True))
-  paths = choice.of_paths({path: ends[path] for path in paths}, names)
-  folders_of = {path: layout.search_of(path) for path in paths}
+  paths = choice.matching_paths({path: ends[path] for path in paths}, names)
+  folders_of = {path: layout.find_search(path) for path in paths}
   read = {folder: trials.read(folder) for folder in set(folders_of.values()) if folder}
   runs = [_read_or_blank(path, names[path], read.get(folders_of[path])) for path in paths]
-  chosen = choice.of_runs(runs)
-  return _with_clashes(chosen, [ends[run.path] for run in chosen])
+  chosen = choice.matching_runs(runs)
+  return _mark_clashes(chosen, [ends[run.path] for run in chosen])
 
 
 def _end(path: pathlib.Path, folder: pathlib.Path) -> str:
   """The path of a run below the folder, with its search if it is a trial, as a person knows it."""
-  if (search := layout.search_of(path)) is not None:
+  if (search := layout.find_search(path)) is not None:
     return path.relative_to(search.parent).as_posix()
   return path.relative_to(folder).as_posix() if path != folder else path.name
 
@@ -282,14 +282,14 @@ def unique_names(paths: Sequence[pathlib.Path]) -> list[str]:
   """
   ends = [['/'.join(path.parts[-n:]) for n in range(1, len(path.parts) + 1)] for path in paths]
   counts: dict[str, int] = {}
-  for end in (end for of_path in ends for end in of_path):
+  for end in (end for own in ends for end in own):
     counts[end] = counts.get(end, 0) + 1
-  return [next((end for end in of_path if counts[end] == 1), of_path[-1]) for of_path in ends]
+  return [next((end for end in own if counts[end] == 1), own[-1]) for own in ends]
 
 
 def _read_or_blank(path: pathlib.Path, name: str, search: trials.Trials | None) -> Run:
   try:
-    return _with_reason(_read(path, name)._replace(search=search))
+    return _add_reason(_read(path, name)._replace(search=search))
   except Exception as error:  # whatever it is, it concerns this run, and the others are still read
     return blank(path, name, f'it cannot be read: {type(error).__name__}: {in_one_line(error)}')
 
@@ -306,7 +306,7 @@ def _read(path: pathlib.Path, name: str) -> Run:
   if config and (wrong := shapes.wrong_in_config(config)):
     problems.append(f'{files.CONFIG} has no {wrong}')
     config = {}
-  if summary and config and (wrong := _of_another(summary, config, files.SUMMARY)):
+  if summary and config and (wrong := _owner_mismatch(summary, config, files.SUMMARY)):
     problems.append(wrong)
     summary = {}
   has_begun = bool(summary) or os.path.exists(path / files.METRICS)
@@ -314,14 +314,14 @@ def _read(path: pathlib.Path, name: str) -> Run:
   if starts and (wrong := shapes.wrong_in_start(starts[-1])):
     problems.append(f'{files.ENVIRONMENT} has no {wrong}')
     starts = []
-  if starts and config and (wrong := _of_another(starts[-1], config, files.ENVIRONMENT)):
+  if starts and config and (wrong := _owner_mismatch(starts[-1], config, files.ENVIRONMENT)):
     problems.append(wrong)
     starts = []
   metrics = curves.read(path / files.METRICS, problems)
-  told = ' '.join(problems)
+  reported = ' '.join(problems)
   changed = digests.changed(path)
   is_changed = not {files.CONFIG, files.SUMMARY}.isdisjoint(changed)
-  problems += [f'{name} {digests.CHANGED}' for name in changed if name not in told]
+  problems += [f'{name} {digests.CHANGED}' for name in changed if name not in reported]
   problems += ['it is not counted'] if is_changed and summary else []
   start = starts[-1] if starts else {}
   is_damaged = not summary and os.path.exists(path / files.SUMMARY)
@@ -329,8 +329,8 @@ def _read(path: pathlib.Path, name: str) -> Run:
   return Run(*found, is_damaged=is_damaged, is_changed=is_changed)
 
 
-def _of_another(found: Mapping[str, Any], config: Mapping[str, Any], file: str) -> str | None:
-  """Why a file does not belong to the run whose settings lie beside it, or None."""
+def _owner_mismatch(found: Mapping[str, Any], config: Mapping[str, Any], file: str) -> str | None:
+  """Returns why a file does not belong to the run whose config lies beside it, or None."""
   for key in ('hash', 'seed'):
     theirs, mine = found.get(key), config.get(key)
     if None not in (theirs, mine) and theirs != mine:
@@ -339,7 +339,7 @@ def _of_another(found: Mapping[str, Any], config: Mapping[str, Any], file: str) 
 
 
 def _why_closed(path: pathlib.Path) -> str | None:
-  """Why a folder cannot be read, or None."""
+  """Returns why a folder cannot be read, or None."""
   try:
     os.scandir(path).close()
   except OSError as error:
@@ -351,11 +351,11 @@ def _why_closed(path: pathlib.Path) -> str | None:
 
 def blank(path: pathlib.Path, name: str, problem: str) -> Run:
   """Returns a run of which only a problem is known."""
-  return Run(path, name, {}, {}, curves.of(()), {}, (problem,))
+  return Run(path, name, {}, {}, curves.reduce_lines(()), {}, (problem,))
 
 
-def _with_reason(run: Run) -> Run:
-  """The same run; if it failed, with the reason."""
+def _add_reason(run: Run) -> Run:
+  """Returns the run; if it failed, with the reason among its problems."""
   if run.state != FAILED:
     return run
   reason = run.trial.get('error') or _last_line(run.path / files.TRACEBACK)
@@ -395,8 +395,8 @@ def _json(path: pathlib.Path, kind: type, problems: list[str], *, needed: bool =
   return found
 
 
-def _with_clashes(runs: Sequence[Run], ends: Sequence[str]) -> list[Run]:
-  """The same runs; those that share a path below their folders, or experiment and seed, say so."""
+def _mark_clashes(runs: Sequence[Run], ends: Sequence[str]) -> list[Run]:
+  """Returns the runs, with a problem noted for those that share a path, or experiment and seed."""
   by_end: dict[str, list[str]] = {}
   for run, end in zip(runs, ends, strict=True):
     by_end.setdefault(end, []).append(run.name)

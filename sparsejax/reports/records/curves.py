@@ -105,8 +105,8 @@ def thinned(points: np.ndarray, most: int = MOST) -> np.ndarray:
   return points[sorted(kept)]
 
 
-def of(lines: Iterable[Mapping[str, Any]]) -> Metrics:
-  """Returns the part of the lines of metrics that is kept; each line has a number as `epoch`."""
+def reduce_lines(lines: Iterable[Mapping[str, Any]]) -> Metrics:
+  """Returns the curves and last values of lines of metrics; each has a number as `epoch`."""
   last: dict[str, Any] = {}
   curves: dict[str, _Curve] = {}
   trained, is_lost = _ByEpoch(), False
@@ -137,13 +137,13 @@ def read(path: pathlib.Path, problems: list[str]) -> Metrics:
   wrong: list[int] = []
   try:
     with path.open('rb') as file:
-      found = of(_lines(file, wrong))
+      found = reduce_lines(_lines(file, wrong))
   except FileNotFoundError:
     problems.append(f'{path.name} is missing')
-    return of(())
+    return reduce_lines(())
   except OSError as error:
     problems.append(f'{path.name} cannot be read: {error.strerror}')
-    return of(())
+    return reduce_lines(())
   if wrong:
     others = f', and so are {len(wrong) - 1} more' if len(wrong) > 1 else ''
     problems.append(f'{path.name}, line {wrong[0]}, is cut off or not a line of metrics{others}')
@@ -151,7 +151,7 @@ def read(path: pathlib.Path, problems: list[str]) -> Metrics:
     return found._replace(last=reading.cleaned(found.last))
   except reading.ReadingError as error:
     problems.append(f'{path.name} cannot be read: {error}')
-    return of(())
+    return reduce_lines(())
 
 
 def _lines(file: BinaryIO, wrong: list[int]) -> Iterable[dict[str, Any]]:

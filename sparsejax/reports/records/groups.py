@@ -91,13 +91,13 @@ def _kind(runs) -> str:
 
 
 def has_groups(config: Mapping[str, Any]) -> bool:
-  """Whether a run's posteriors have a log alpha for each group, not for each weight."""
+  """Returns whether a run's posteriors have a log alpha for each group, not for each weight."""
   block = config.get(str(config.get('layers')))
   return isinstance(block, Mapping) and 'dense_groups' in block
 
 
 def _is_dense(config: Mapping[str, Any]) -> bool:
-  """Whether nothing in a config removes weights, so that its network is dense by design."""
+  """Returns whether nothing in a config removes weights, so that its network is dense by design."""
   links = set(config.get('chain') or ())
   to_all = any(config.get(name, {}).get('density') == 1.0 for name in ('prune', 'lobs'))
   return bool(links or to_all) and not links & TAKING - ({'prune'} if to_all else set())

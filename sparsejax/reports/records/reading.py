@@ -18,7 +18,7 @@ class ReadingError(ValueError):
 
 
 def read(path: pathlib.Path) -> Any:
-  """Returns what a JSON file holds.
+  """Returns the content of a JSON file.
 
   Raises:
     FileNotFoundError: the file does not exist.
@@ -38,7 +38,7 @@ def read(path: pathlib.Path) -> Any:
 
 
 def parse(content: bytes) -> Any:
-  """Returns what a JSON text holds.
+  """Returns the content of a JSON text.
 
   Raises:
     ReadingError: the text is not JSON, or is nested too deep.

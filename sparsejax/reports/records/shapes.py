@@ -1,4 +1,4 @@
-"""What a report demands of a run's files: the types, and figures that are possible."""
+"""Checks of a run's files for a report: that types are right and figures are possible."""
 
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -21,7 +21,7 @@ BINS = ('from', 'to', 'threshold')  # the fields of a histogram of log alpha
 
 
 def is_figure(value: Any) -> bool:
-  """Whether a value is a number that single precision can hold: finite, and not vanishingly small.
+  """Returns whether a value is a number that float32 can hold: finite and not vanishingly small.
 
   Example:
     >>> is_figure(0.5), is_figure(1e-320), is_figure(10**400), is_figure(True), is_figure('1')
@@ -32,12 +32,12 @@ def is_figure(value: Any) -> bool:
 
 
 def is_share(value: Any) -> bool:
-  """Whether a value is a figure between 0 and 1."""
+  """Returns whether a value is a figure between 0 and 1."""
   return is_figure(value) and 0 <= value <= 1
 
 
 def is_count(value: Any) -> bool:
-  """Whether a value is a figure of 0 or more."""
+  """Returns whether a value is a figure of 0 or more."""
   return is_figure(value) and value >= 0
 
 
@@ -75,7 +75,7 @@ BLOCKS = ('data', 'model', 'prune')
 
 
 def wrong_in_summary(found: Mapping[str, Any]) -> str | None:
-  """Returns what a summary lacks, in the form '... that is a ...', or None."""
+  """Returns the first fault of a summary as 'FIELD that is KIND', or None if it has none."""
   if wrong := _no_figure(found, NEEDED) or _no_dict(found, ('layers', 'phases', 'log_alpha')):
     return wrong
   given = [key for key in MAY_BE_NULL if found.get(key) is not None]
@@ -98,7 +98,7 @@ def wrong_in_summary(found: Mapping[str, Any]) -> str | None:
 
 
 def wrong_in_config(found: Mapping[str, Any]) -> str | None:
-  """Returns what a config lacks, or None."""
+  """Returns the first fault of a config, or None if it has none."""
   if wrong := _no_figure(found, ('epochs',)) or _no_dict(found, BLOCKS):
     return wrong
   for name, (is_right, what) in SETTINGS.items():
@@ -108,7 +108,7 @@ def wrong_in_config(found: Mapping[str, Any]) -> str | None:
 
 
 def wrong_in_start(found: Any) -> str | None:
-  """Returns what an entry of the environment lacks, or None."""
+  """Returns the first fault of an entry of the environment, or None if it has none."""
   if not isinstance(found, Mapping):
     return 'dict for its last start'
   if not isinstance(found.get('devices') or [], list):
@@ -117,7 +117,7 @@ def wrong_in_start(found: Any) -> str | None:
 
 
 def wrong_in_line(found: Mapping[str, Any]) -> str | None:
-  """Returns what a line of metrics lacks, or None; a loss that is not finite is no mistake.
+  """Returns the first fault of a line of metrics, or None; a loss may be infinite or NaN.
 
   Example:
     >>> wrong_in_line({'epoch': 1.0, 'train_loss': None}), wrong_in_line({'epoch': '1'})

@@ -35,10 +35,10 @@ class Setting(NamedTuple):
     return {key: value for key, value in self.trials[0]['values'].items() if key != space.SEED}
 
 
-def tried(of_search: Sequence[Trial]) -> list[Setting]:
+def tried(trials: Sequence[Trial]) -> list[Setting]:
   """Returns the settings that a search has measured; in a grid the trials of all seeds are one."""
   by_values: dict[str, list[Trial]] = {}
-  for trial in of_search:
+  for trial in trials:
     values = {key: value for key, value in trial['values'].items() if key != space.SEED}
     key = (
       json.dumps(values, sort_keys=True) if space.SEED in trial['values'] else trial['directory']

@@ -16,7 +16,9 @@ MOST_DIGITS = 6  # digits of a mean, however small its deviation is
 
 
 def figure(name: str, values: Sequence[float]) -> str:
-  """Mean and standard deviation of a figure, or '-' if there is none; shares have a percent sign.
+  """Returns the mean and standard deviation of a figure, or '-' if there is none.
+
+  Shares have a percent sign.
 
   Example:
     >>> figure('validation_accuracy', [0.97, 0.98, 0.99]), figure('validation_loss', [0.12345])
@@ -30,23 +32,25 @@ def figure(name: str, values: Sequence[float]) -> str:
   if name == 'active_fraction':
     return active(mean, spread)
   if name in PERCENT:
-    return f'{in_percent(values)} %'
-  return with_deviation(mean, spread, short_value(mean))
+    return f'{format_percent(values)} %'
+  return format_moments(mean, spread, short_value(mean))
 
 
-def in_percent(shares: Sequence[float]) -> str:
-  """Mean and deviation of accuracies or errors in percent, without the sign; '-' if there are none.
+def format_percent(shares: Sequence[float]) -> str:
+  """Returns the mean and deviation of shares in percent, without the sign; '-' if there are none.
 
   Example:
-    >>> in_percent([0.97, 0.98, 0.99]), in_percent([0.5]), in_percent([])
+    >>> format_percent([0.97, 0.98, 0.99]), format_percent([0.5]), format_percent([])
     ('98.00 ± 1.00', '50.00', '-')
   """
   mean, spread = (100 * moment for moment in moments(shares))
-  return with_deviation(mean, spread, f'{mean:.2f}', least=2) if math.isfinite(mean) else '-'
+  return format_moments(mean, spread, f'{mean:.2f}', least=2) if math.isfinite(mean) else '-'
 
 
 def active(mean: float, spread: float) -> str:
-  """A fraction and its deviation in percent, or '-' for NaN; a dense network's has no deviation.
+  """Returns a fraction and its deviation in percent, or '-' for NaN.
+
+  A dense network's fraction has no deviation.
 
   Example:
     >>> active(0.05, 0.001), active(0.00965, 0.00003), active(1.0, 0.0)
@@ -55,11 +59,11 @@ def active(mean: float, spread: float) -> str:
   if not math.isfinite(mean):
     return '-'
   number, _, unit = percent(mean).partition(' ')
-  return f'{with_deviation(100 * mean, 100 * spread, number, least=2)} {unit}'
+  return f'{format_moments(100 * mean, 100 * spread, number, least=2)} {unit}'
 
 
-def with_deviation(mean: float, spread: float, alone: str, least: int = 0) -> str:
-  """A mean and its deviation, both to the second digit of the deviation.
+def format_moments(mean: float, spread: float, alone: str, least: int = 0) -> str:
+  """Returns a mean and its deviation, both to the second digit of the deviation.
 
   Args:
     mean: the mean of a figure.
@@ -68,9 +72,9 @@ def with_deviation(mean: float, spread: float, alone: str, least: int = 0) -> st
     least: the least number of decimals.
 
   Example:
-    >>> with_deviation(20.0625, 0.4841, '20.1'), with_deviation(56.2, 14.0, '56.2')
+    >>> format_moments(20.0625, 0.4841, '20.1'), format_moments(56.2, 14.0, '56.2')
     ('20.06 ± 0.48', '56 ± 14')
-    >>> with_deviation(98.0, 1.0, '98.00', least=2), with_deviation(98.0, 0.0, '98.00', least=2)
+    >>> format_moments(98.0, 1.0, '98.00', least=2), format_moments(98.0, 0.0, '98.00', least=2)
     ('98.00 ± 1.00', '98.00')
   """
   if not (math.isfinite(spread) and spread > 0):

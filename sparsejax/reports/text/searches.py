@@ -24,9 +24,9 @@ class Search(NamedTuple):
 
   Attributes:
     title: its name, kind and configs.
-    goals: what its trials are compared by, in a sentence.
+    goals: the objectives that its trials are compared by, in a sentence.
     settings: its settings; {} if they cannot be read.
-    tried: what it has measured.
+    tried: the settings that it has measured.
     members: the runs to draw by bracket: none for a grid, all in the first without brackets.
     rungs: the rungs of each bracket.
     head: the head of the table of its best trials.
@@ -46,11 +46,11 @@ class Search(NamedTuple):
   wrong: Sequence[tuple[str, str, str]]
 
 
-def of(runs: Sequence[Run]) -> list[Search]:
+def find_searches(runs: Sequence[Run]) -> list[Search]:
   """Returns the searches that some of the runs belong to."""
   by_folder: dict[pathlib.Path, list[Run]] = {}
   for run in runs:
-    if (folder := layout.search_of(run.path)) is not None:
+    if (folder := layout.find_search(run.path)) is not None:
       by_folder.setdefault(folder, []).append(run)
   names = map(printable, unique_names(list(by_folder)))
   found = zip(by_folder.items(), names, strict=True)
@@ -66,8 +66,8 @@ KINDS = {
 
 def _search(folder: pathlib.Path, name: str, runs: Sequence[Run]) -> Search:
   read = runs[0].search
-  assert read is not None  # `of` takes the runs that a search has
-  of_search, problem = read
+  assert read is not None  # `find_searches` takes the runs that a search has
+  trials, problem = read
   wrong = [(name, 'broken', problem)] if problem else []
   try:
     settings = reading.read(folder / layout.SWEEP)
@@ -77,7 +77,7 @@ def _search(folder: pathlib.Path, name: str, runs: Sequence[Run]) -> Search:
     members = {} if is_grid else _by_bracket(runs)
     epochs = max((int(run.config['epochs']) for own in members.values() for run in own), default=0)
     schedule = brackets(epochs, eta) if scheduler == 'hyperband' and members else []
-    found = tried(list(of_search.values()))
+    found = tried(list(trials.values()))
     head, rows = _best(settings, found)
     goals, configs = _goals(settings), ', '.join(map(str, settings['configs']))
   except Exception as error:  # the file may hold anything, and most of its fields are used here
@@ -86,7 +86,7 @@ def _search(folder: pathlib.Path, name: str, runs: Sequence[Run]) -> Search:
   known = {run.path.name for run in runs}
   wrong += [
     (f'{name}/{trial["directory"]}', 'failed', str(trial['error']))
-    for trial in of_search.values()
+    for trial in trials.values()
     if trial['state'] == layout.FAILED and trial['directory'] not in known
   ]
   title, rungs = f'{name}: {kind} over {configs}', dict(enumerate(schedule))
@@ -144,12 +144,12 @@ def _row(settings, setting: Setting, figures, keys, *, has_seeds: bool) -> list[
   row += [str(len(setting.trials))] if has_seeds else []
   row.append(f'{first["epoch"]:g}')
   row += [cells.figure(f, [t['metrics'].get(f, math.nan) for t in setting.trials]) for f in figures]
-  row += [_kept(settings, setting.metrics)] if settings['constraints'] else []
+  row += [_constraint_cell(settings, setting.metrics)] if settings['constraints'] else []
   return row + [short_value(setting.values.get(key)) for key in keys]
 
 
-def _kept(settings: Mapping[str, Any], metrics: Mapping[str, float]) -> str:
-  """Which constraints are broken, and by how much."""
+def _constraint_cell(settings: Mapping[str, Any], metrics: Mapping[str, float]) -> str:
+  """Returns a cell that names the broken constraints and by how much, or 'kept'."""
   above = zip(settings['constraints'], excesses(settings, metrics), strict=True)
   broken = [f'{_words(c["metric"])} {short_value(by)} above' for c, by in above if not by <= 0]
   return ', '.join(broken) or 'kept'

@@ -82,7 +82,7 @@ def markdown(
     text += [f'## {task}', '']
     for kind, head, rows in task_tables([g for g in groups if g.task == task]):
       text += [f'### {kind}', '', *_table(head, rows), '']
-    text += [*_images(stem_of(task), pictures), '']
+    text += [*_images(task_stem(task), pictures), '']
   for index, search in enumerate(searches):
     text += [f'## {search.title}', '', search.goals, '']
     text += [*(_table(search.head, search.rows) if search.rows else ())]
@@ -109,11 +109,11 @@ def search_stem(index: int) -> str:
   return f'search{index}'
 
 
-def stem_of(task: str) -> str:
+def task_stem(task: str) -> str:
   """The task as part of a file's name; a long one is cut and gets a hash.
 
   Example:
-    >>> stem_of('vgg16 of width 8 on 10,000 images of cifar10')
+    >>> task_stem('vgg16 of width 8 on 10,000 images of cifar10')
     'vgg16_of_width_8_on_10000_images_of_cifar10'
   """
   text = task.replace(' ', '_').replace(',', '')
@@ -165,19 +165,21 @@ def task_tables(groups: Sequence[Group]) -> list[tuple[str, tuple[str, ...], lis
 
 
 def _experiment(group: Group) -> list[str]:
-  n, of = len(group.counted), len({run.config.get('seed') for run in group.runs})
+  n, total = len(group.counted), len({run.config.get('seed') for run in group.runs})
   collapsed = sum(run.state == COLLAPSED for run in group.counted)
   label = group.label + (f' ({collapsed} of {n} collapsed)' if collapsed else '')
   first = group.runs[0]
   return [
     label,
-    str(n) if n == of else f'{n} of {of}',
+    str(n) if n == total else f'{n} of {total}',
     cells.active(*group.moments('active_fraction')),
     _times(group, 'compression'),
     _times(group, 'theoretical_speedup'),
     _cut(group),
-    cells.in_percent([a for run in group.counted if (a := phases.final(run.summary)) is not None]),
-    cells.in_percent([run.figure('test_accuracy') for run in group.counted]),
+    cells.format_percent(
+      [a for run in group.counted if (a := phases.final(run.summary)) is not None]
+    ),
+    cells.format_percent([run.figure('test_accuracy') for run in group.counted]),
     f'{float(first.config.get("epochs", math.nan)):g}',
     _seconds(group),
   ]
@@ -190,14 +192,14 @@ def _times(group: Group, figure: str) -> str:
   if math.isinf(mean):
     return 'infinite'
   number = f'{mean:.3g}' if mean < 1000 else f'{mean:,.0f}'
-  return f'{cells.with_deviation(mean, spread, number)}x'
+  return f'{cells.format_moments(mean, spread, number)}x'
 
 
 def _cut(group: Group) -> str:
   """Validation accuracy before and after the cut or, without a cut, the reason."""
   found = [phases.cut_accuracies(run.summary) for run in group.counted]
   if pairs := [pair for pair in found if pair is not None]:
-    return ' to '.join(map(cells.in_percent, zip(*pairs, strict=True)))
+    return ' to '.join(map(cells.format_percent, zip(*pairs, strict=True)))
   return next((phases.no_cut_reason(run.summary) for run in group.counted), '-')
 
 

@@ -49,7 +49,7 @@ def test_the_mean_over_whole_windows_is_that_of_the_lines(lines):
 
 def of(*lines):
   named = [{'epoch': epoch, 'train_accuracy': accuracy} for epoch, accuracy in lines]
-  found = curves.of(named).curves.get('train_accuracy', ((), ()))
+  found = curves.reduce_lines(named).curves.get('train_accuracy', ((), ()))
   return [list(part) for part in found]
 
 
