@@ -165,7 +165,7 @@ def search(
 
   url = url or os.environ.get(sweep_worker.URL)
   storage = open_storage(url, folder) if url else None  # fails early if it cannot be reached
-  with _alone_in(folder, IDENTITY):
+  with _lock_folder(folder, IDENTITY):
     is_new = _is_new(folder, sweep.settings)
     own = identity(folder, url, is_new=is_new)
     study = Study(sweep, storage or open_storage(None, folder), name, own)
@@ -183,8 +183,8 @@ def search(
 OWN = (layout.STUDY, layout.SWEEP)
 
 
-def _is_new(folder: pathlib.Path, asked: Mapping[str, Any]) -> bool:
-  """Whether a folder holds no search yet; a folder with anything but this search is refused."""
+def _is_new(folder: pathlib.Path, settings: Mapping[str, Any]) -> bool:
+  """Returns whether a folder holds no search yet; refuses one with anything but this search."""
   file, advice = folder / layout.SWEEP, 'give another folder'
   try:
     is_there = file.exists()
@@ -200,13 +200,13 @@ def _is_new(folder: pathlib.Path, asked: Mapping[str, Any]) -> bool:
     if others := [name for name in names if name[0] != '.' and name not in OWN]:
       raise UsageError(f'workdir={folder}: it holds {others[0]}, but no search; {advice}')
     return True
-  if held != asked:
+  if held != settings:
     raise UsageError(f'workdir={folder}: it holds another search; {advice}')
   return False
 
 
 @contextlib.contextmanager
-def _alone_in(folder: pathlib.Path, *own: str) -> Generator[None]:
+def _lock_folder(folder: pathlib.Path, *own: str) -> Generator[None]:
   """Makes other commands wait while one sets up a search.
 
   If the search is refused, a folder that did not exist before is removed, with these files in it.

@@ -64,7 +64,7 @@ def main() -> None:
   from sparsejax.search.plan import settings
   from sparsejax.search.storage import identity, open_storage
   from sparsejax.search.study import Study
-  from sparsejax.search.worker import Worker, is_of_the_disk
+  from sparsejax.search.worker import Worker, is_disk_error
 
   parser = argparse.ArgumentParser()
   parser.add_argument('folder', type=pathlib.Path)
@@ -84,7 +84,7 @@ def main() -> None:
   except TerminatedError as error:
     sys.exit(128 + error.signal)
   except Exception as error:
-    if not is_of_the_disk(error):
+    if not is_disk_error(error):
       raise
     complain(f'sweep: {in_one_line(error)}')
     sys.exit(layout.DISK_FAILED)

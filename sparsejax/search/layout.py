@@ -12,7 +12,7 @@ DISK_FAILED = 74  # the exit status of a worker that a disk error ended, as in s
 FINISHED, STOPPED, FAILED, RUNNING, WAITING = 'finished', 'stopped', 'failed', 'running', 'waiting'
 
 
-def search_of(run: pathlib.Path) -> pathlib.Path | None:
+def find_search(run: pathlib.Path) -> pathlib.Path | None:
   """Returns the folder of the search that a run directory belongs to, or None."""
   folder = run.parent.parent
   return folder if run.parent.name == RUNS and (folder / SWEEP).exists() else None

@@ -71,8 +71,8 @@ def open_storage(url: str | None, folder: pathlib.Path) -> BaseStorage:
   try:
     return _open_database(url)
   except Exception as error:
-    line = ' '.join(str(error).replace(url, _without_password(url)).split())
-    line = f'study={_without_password(url)}: {line}; it must be a database that can be reached'
+    line = ' '.join(str(error).replace(url, _hide_password(url)).split())
+    line = f'study={_hide_password(url)}: {line}; it must be a database that can be reached'
     raise ValueError(line) from error
 
 
@@ -90,7 +90,7 @@ def _open_database(url: str) -> RDBStorage:
 SECRETS = ('password', 'passwd', 'sslpassword')
 
 
-def _without_password(url: str) -> str:
+def _hide_password(url: str) -> str:
   try:
     parsed = make_url(url)
   except ArgumentError:

@@ -31,7 +31,7 @@ OPEN = (TrialState.WAITING, TrialState.RUNNING)
 
 
 class Claim(NamedTuple):
-  """A slot that this process has taken, and what to do for it."""
+  """A slot that this process has taken, with its values, its directory and its trial."""
 
   number: int
   slot: Slot
@@ -41,7 +41,7 @@ class Claim(NamedTuple):
 
 
 def machine() -> str:
-  """Where a process number names one process: this machine, or a container on it."""
+  """Returns the name of this machine or container, within which process numbers are unique."""
   try:
     # Containers that share a host's network have its name, but their own process numbers.
     namespace = os.readlink('/proc/self/ns/pid').strip('pid:[]')
@@ -51,7 +51,7 @@ def machine() -> str:
 
 
 def worker_name(process: int) -> str:
-  """The name under which a process on this machine has a trial."""
+  """Returns the name under which a process on this machine has a trial."""
   return f'{machine()}:{process}'
 
 
@@ -102,7 +102,7 @@ class Study:
 
   def plan(self) -> None:
     """Adds the trial of every slot that has none yet."""
-    planned = self.by_slot()
+    planned = self.trials_by_slot()
     for slot in self.sweep.slots:
       if slot.key not in planned:
         values = self.sweep.combinations[slot.index] if self.sweep.combinations else {}
@@ -120,7 +120,7 @@ class Study:
       )
     )
 
-  def by_slot(self) -> dict[str, FrozenTrial]:
+  def trials_by_slot(self) -> dict[str, FrozenTrial]:
     """Returns the trial of each slot."""
     found: dict[str, FrozenTrial] = {}
     for trial in self.study.get_trials(deepcopy=False):
@@ -131,7 +131,7 @@ class Study:
 
   def claim(self) -> Claim | None:
     """Takes the first slot that can start, or returns None."""
-    trials = self.by_slot()
+    trials = self.trials_by_slot()
     for slot in self.sweep.slots:
       trial = trials.get(slot.key)
       if trial is None or trial.state != TrialState.WAITING:
@@ -199,7 +199,7 @@ class Study:
     Only earlier slots count, so that of two that start at the same moment only one adopts the
     other's directory.
     """
-    trials = self.by_slot()
+    trials = self.trials_by_slot()
     for other in self.sweep.slots[: self.sweep.slots.index(slot)]:
       if other.rung == 0 and other.key in trials and trials[other.key].params == values:
         return trials[other.key].user_attrs['directory']
@@ -299,18 +299,18 @@ class Study:
       return  # it ended after all, or another process was faster; the added trial is never used
 
   def has_worked(self, worker: str) -> bool:
-    """Whether a worker ever had a trial."""
+    """Returns whether a worker ever had a trial."""
     trials = self.study.get_trials(deepcopy=False)
     return any(trial.user_attrs.get('worker') == worker for trial in trials)
 
-  def got_on(self, worker: str) -> bool:
-    """Whether a worker ever brought a trial further than it found it."""
+  def has_progressed(self, worker: str) -> bool:
+    """Returns whether a worker ever brought a trial further than it found it."""
     attributes = [trial.user_attrs for trial in self.study.get_trials(deepcopy=False)]
     own = [found for found in attributes if found.get('worker') == worker]
     return any(found.get('epoch', 0.0) > found.get('epoch_before', 0.0) for found in own)
 
-  def may_go_on(self, slot: Slot, trials: Mapping[str, FrozenTrial]) -> bool:
-    """Whether a later slot may still start from where this one ends, given each slot's trial."""
+  def can_continue(self, slot: Slot, trials: Mapping[str, FrozenTrial]) -> bool:
+    """Returns whether a later slot may still continue this one, given each slot's trial."""
     after = [
       s.key for s in self.sweep.slots if (s.bracket, s.rung) == (slot.bracket, slot.rung + 1)
     ]
@@ -319,7 +319,7 @@ class Study:
   @property
   def is_over(self) -> bool:
     """Whether every slot is done."""
-    trials = self.by_slot()
+    trials = self.trials_by_slot()
     return all(
       slot.key in trials and trials[slot.key].state not in OPEN for slot in self.sweep.slots
     )

@@ -86,7 +86,9 @@ class Supervisor:
   def _release_dead_of_this_machine(self) -> None:
     """Gives back trials of workers that a killed command left behind, unless these still live."""
     workers = {
-      trial.user_attrs.get('worker') for trial in self.study.by_slot().values() if trial.user_attrs
+      trial.user_attrs.get('worker')
+      for trial in self.study.trials_by_slot().values()
+      if trial.user_attrs
     }
     dead = [
       worker
@@ -112,8 +114,8 @@ class Supervisor:
     if process.returncode == 0:
       return
     # After any other end the trial's deaths are counted, not the worker's.
-    is_of_the_disk = process.returncode == layout.DISK_FAILED
-    got_on = self.study.got_on(name) if is_of_the_disk else self.study.has_worked(name)
+    is_disk_error = process.returncode == layout.DISK_FAILED
+    got_on = self.study.has_progressed(name) if is_disk_error else self.study.has_worked(name)
     self._in_vain[index] = 0 if got_on else self._in_vain[index] + 1
     how = f'status {process.returncode}'
     if process.returncode < 0:
@@ -123,7 +125,7 @@ class Supervisor:
     self._note(text + ('' if self.study.is_over else '; another starts, which takes some seconds'))
 
   def _is_any_at_work(self) -> bool:
-    """Whether a live worker has had a trial: the others may be waiting only for it."""
+    """Returns whether a live worker has had a trial: the others may be waiting only for it."""
     alive = [process for process in self._workers if process is not None and process.poll() is None]
     return any(self.study.has_worked(worker_name(process.pid)) for process in alive)
 
@@ -197,7 +199,7 @@ class Supervisor:
       say(f'  {view.describe(self.study, trial)}')
     if constraints := view.broken_by_all(self.study):
       say(f'no finished trial satisfies {constraints}: the nearest comes first')
-    for trial in self.study.by_slot().values():
+    for trial in self.study.trials_by_slot().values():
       if 'error' in trial.user_attrs:
         where = trial.user_attrs.get('directory') or 'a place in a later rung'
         say(f'  failed: {where}: {trial.user_attrs["error"]}')

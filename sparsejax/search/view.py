@@ -73,7 +73,7 @@ class Status(NamedTuple):
 
 def status(study: Study) -> Status:
   """Returns how far a search is."""
-  trials = study.by_slot()
+  trials = study.trials_by_slot()
   latest = _latest(study, trials)
   running = [(slot, t) for slot, t in latest.values() if t.state == TrialState.RUNNING]
   states = _states(study, trials)
@@ -118,7 +118,7 @@ def _states(study: Study, trials: Mapping[str, FrozenTrial]) -> dict[str, str]:
   states = {key: STATES[trial.state] for key, trial in trials.items()}
   for key, trial in trials.items():
     # A trial that stopped at its rung waits until the rung decides which trials go on.
-    if trial.state == TrialState.PRUNED and study.may_go_on(study.slots[key], trials):
+    if trial.state == TrialState.PRUNED and study.can_continue(study.slots[key], trials):
       states[key] = layout.WAITING
   return states
 
@@ -143,14 +143,14 @@ def best(study: Study) -> list[FrozenTrial]:
   """Returns the best trial so far or, with several objectives, those that none beats in all."""
   if len(study.sweep.objectives) == 1:
     return ranking(study)[:1]
-  numbers = {trial.number for trial in study.by_slot().values()}
+  numbers = {trial.number for trial in study.trials_by_slot().values()}
   front = [trial for trial in study.study.best_trials if trial.number in numbers]
   return front or ranking(study)[:1]  # the front is empty if every trial breaks a constraint
 
 
 def ranking(study: Study) -> list[FrozenTrial]:
   """Returns the last measured trial of each configuration: finished runs first, best first."""
-  measured = {key: t for key, t in study.by_slot().items() if 'metrics' in t.user_attrs}
+  measured = {key: t for key, t in study.trials_by_slot().items() if 'metrics' in t.user_attrs}
   return sorted(
     (trial for _, trial in _latest(study, measured).values()),
     key=lambda t: (t.state != TrialState.COMPLETE, *study.score(t)),
@@ -230,7 +230,7 @@ def best_line(study: Study, now: Status) -> str:
 
 def records(study: Study) -> list[dict[str, Any]]:
   """Returns the state of every trial, for readers who have the runs but not the study."""
-  trials = study.by_slot()
+  trials = study.trials_by_slot()
   states = _states(study, trials)
   return [
     {

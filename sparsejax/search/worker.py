@@ -89,7 +89,7 @@ class Worker:
       # This process gave no sign of life for longer than a lease, and another has the slot.
       say(f'trial {claim.number}: it was given up as lost, and another worker has taken it')
     except Exception as error:
-      if is_of_the_disk(error) or isinstance(error, optuna.exceptions.StorageInternalError):
+      if is_disk_error(error) or isinstance(error, optuna.exceptions.StorageInternalError):
         self._release(claim)
         raise
       if isinstance(error, (UsageError, NonFiniteLossError, ValueError)):
@@ -148,8 +148,8 @@ class Worker:
     # All its evaluations may exist already: the process may have died before it could say so, or an
     # equal trial may have come this far or further.
     is_done = claim.slot.is_last and (path / files.SUMMARY).exists()
-    if not is_done and _is_of(path, trial):
-      for line in lines_of(path):
+    if not is_done and _holds_trial(path, trial):
+      for line in read_lines(path):
         if 'validation_loss' in line and watch(line):
           return self._figures(line), line['epoch'], True
     defaults, version = self.defaults(trial)
@@ -168,7 +168,7 @@ class Worker:
     return {name: _number(found[name]) for name in sorted(names)}
 
 
-def lines_of(path: pathlib.Path) -> list[dict[str, Any]]:
+def read_lines(path: pathlib.Path) -> list[dict[str, Any]]:
   """Returns a run's lines of metrics; if the file is damaged, those in its newest checkpoint."""
   try:
     return metrics.read(path / files.METRICS)
@@ -177,8 +177,8 @@ def lines_of(path: pathlib.Path) -> list[dict[str, Any]]:
     return metrics.read(saved[-1] / files.METRICS) if saved else []
 
 
-def is_of_the_disk(error: BaseException | None) -> bool:
-  """Whether an error, or its cause, is the disk's, and says nothing about the trial."""
+def is_disk_error(error: BaseException | None) -> bool:
+  """Returns whether an error or its cause is the disk's, which says nothing about the trial."""
   while error is not None:
     if files.is_system_error(error) or isinstance(error, UnreadableError):
       return True
@@ -187,12 +187,12 @@ def is_of_the_disk(error: BaseException | None) -> bool:
 
 
 def _number(value: float | None) -> float:
-  """A figure; one that was not finite is null in the metrics."""
+  """Returns a figure of the metrics, where null stands for one that was not finite."""
   return math.nan if value is None else float(value)
 
 
-def _is_of(path: pathlib.Path, trial: Mapping[str, Any]) -> bool:
-  """Whether a run directory holds this trial, rather than what another search left there."""
+def _holds_trial(path: pathlib.Path, trial: Mapping[str, Any]) -> bool:
+  """Returns whether a run directory holds this trial, rather than one of another search."""
   try:
     held = files.read_json(path / files.CONFIG)
     del held['hash']

@@ -70,7 +70,7 @@ def test_every_slot_is_done_once_and_the_best_go_on():
       went_on = [by_key[f'{bracket}.{rung}.{i}'] for i in range(count)]
       assert [claim.directory for claim in went_on] == [claim.directory for claim in best]
       assert [claim.values for claim in went_on] == [claim.values for claim in best]
-  states = [trial.state for trial in study.by_slot().values()]
+  states = [trial.state for trial in study.trials_by_slot().values()]
   assert states.count(TrialState.COMPLETE) == 1 + 1 + 3
   assert states.count(TrialState.PRUNED) == 9 + 3 + 5
   # Optuna's own best trial is one of those that were trained in full.
@@ -110,7 +110,9 @@ def test_a_failed_trial_is_the_worst_and_the_search_goes_on():
   assert on.directory == claims[8].directory
   finish(study, on)
   work(study)
-  failed = [t.user_attrs['error'] for t in study.by_slot().values() if t.state == TrialState.FAIL]
+  failed = [
+    t.user_attrs['error'] for t in study.trials_by_slot().values() if t.state == TrialState.FAIL
+  ]
   # Eight by themselves, two places of the next rung that nobody is left for.
   assert failed.count('fewer trials are left than may go on') == 2
   assert len(failed) == 10
@@ -129,7 +131,7 @@ def test_a_lost_trial_is_taken_up_by_another_with_its_values_and_directory():
   assert (again.values, again.directory) == (claim.values, claim.directory)
   finish(study, again)
   work(study)
-  assert len(study.by_slot()) == len(study.sweep.slots)
+  assert len(study.trials_by_slot()) == len(study.sweep.slots)
   now = view.status(study)
   assert (now.finished, now.stopped, now.failed, now.lost) == (5, 12, 0, 1)
 
@@ -154,7 +156,7 @@ def test_a_trial_that_dies_at_one_place_again_and_again_has_failed():
     study.release_dead([ME])
     del death
   assert study.claim().slot.key == '0.0.1'
-  error = study.by_slot()['0.0.0'].user_attrs['error']
+  error = study.trials_by_slot()['0.0.0'].user_attrs['error']
   assert error == 'its process died 3 times without getting past epoch 0.5'
 
 
@@ -186,10 +188,10 @@ def test_what_two_supervisors_do_at_once_is_done_once():
   storage = InMemoryStorage()
   search = sweep(scheduler={'name': 'none'}, trials=3)
   study, other = Study(search, storage, 'test'), Study(search, storage, 'test')
-  study.by_slot = dict  # as it was before the other's plan
+  study.trials_by_slot = dict  # as it was before the other's plan
   other.plan()
   study.plan()
-  del study.by_slot
+  del study.trials_by_slot
   assert len(study.study.trials) == 6
   claim = study.claim()
   stale = study.study.trials[claim.number]
@@ -197,7 +199,7 @@ def test_what_two_supervisors_do_at_once_is_done_once():
   other.release(stale, died=True)
   keys = [claim.slot.key for claim in work(study)]
   assert sorted(keys) == ['0.0.0', '0.0.1', '0.0.2']
-  assert len(study.by_slot()) == 3
+  assert len(study.trials_by_slot()) == 3
 
 
 def test_another_search_of_the_same_name_is_refused():
@@ -331,15 +333,15 @@ def test_a_slot_is_never_without_a_trial_while_one_is_given_up(monkeypatch):
   give_up = study.storage.set_trial_state_values
 
   def look(identity, state, *values):
-    seen.append({key: trial.state for key, trial in study.by_slot().items()}[claim.slot.key])
+    seen.append({key: trial.state for key, trial in study.trials_by_slot().items()}[claim.slot.key])
     changed = give_up(identity, state, *values)
-    seen.append(study.by_slot()[claim.slot.key].state)
+    seen.append(study.trials_by_slot()[claim.slot.key].state)
     return changed
 
   monkeypatch.setattr(study.storage, 'set_trial_state_values', look)
   study.release_dead([ME])
   assert seen[-1] == TrialState.WAITING
-  assert len(study.by_slot()) == len(study.sweep.slots)
+  assert len(study.trials_by_slot()) == len(study.sweep.slots)
 
 
 def test_a_line_that_a_full_disk_cut_off_does_not_reach_the_next_writer(tmp_path):
@@ -350,7 +352,7 @@ def test_a_line_that_a_full_disk_cut_off_does_not_reach_the_next_writer(tmp_path
   assert other.claim().number != claim.number
   finish(one, claim)
   again = study_of(sweep(), open_storage(None, tmp_path))
-  assert again.by_slot()[claim.slot.key].state == TrialState.PRUNED
+  assert again.trials_by_slot()[claim.slot.key].state == TrialState.PRUNED
   assert (tmp_path / 'unfinished-study.journal').read_text() == unfinished
 
 
@@ -358,7 +360,7 @@ def test_the_time_left_is_that_of_the_epochs_left():
   study = study_of(sweep(scheduler={'name': 'none'}, trials=2))
   done, running = study.claim(), study.claim()
   finish(study, done)
-  trial = study.by_slot()[done.slot.key]
+  trial = study.trials_by_slot()[done.slot.key]
   whole = trial.duration.total_seconds()
   assert view.status(study).seconds_left == pytest.approx(whole)
   study.note_epoch(running, 6.0)
@@ -373,7 +375,7 @@ def test_deaths_behind_the_furthest_epoch_add_up():
       break
     study.note_epoch(claim, epoch)
     study.release_dead([ME])
-  assert 'error' in study.by_slot()['0.0.0'].user_attrs
+  assert 'error' in study.trials_by_slot()['0.0.0'].user_attrs
 
 
 def test_a_worker_that_died_before_it_said_what_it_took_costs_half_a_minute(monkeypatch):

@@ -109,13 +109,13 @@ def test_what_another_process_trained_but_could_not_tell_is_told_and_not_trained
 
 def test_lines_that_were_damaged_are_those_of_the_newest_checkpoint(tmp_path):
   (tmp_path / 'metrics.jsonl').write_text('{"epoch": 1.0}\n{"epo\n')
-  assert worker.lines_of(tmp_path) == []
+  assert worker.read_lines(tmp_path) == []
   for step in (1, 2):
     saved = tmp_path / 'checkpoints' / f'{step:09d}'
     saved.mkdir(parents=True)
     (saved / 'manifest.json').touch()
     (saved / 'metrics.jsonl').write_text(f'{{"epoch": {step}}}\n')
-  assert worker.lines_of(tmp_path) == [{'epoch': 2}]
+  assert worker.read_lines(tmp_path) == [{'epoch': 2}]
 
 
 def test_an_equal_trial_takes_the_figures_of_its_rung_from_a_run_that_went_further(crew, training):
@@ -255,7 +255,7 @@ def test_an_error_is_tried_once_more_in_a_new_process_and_then_fails_its_trial(c
     with pytest.raises(FileNotFoundError):  # which ends the process
       one.train(claim)
   assert one.study.claim().slot.key == '0.0.1'
-  assert one.study.by_slot()['0.0.0'].user_attrs['error'] == 'FileNotFoundError: data.npz'
+  assert one.study.trials_by_slot()['0.0.0'].user_attrs['error'] == 'FileNotFoundError: data.npz'
 
 
 def caused(error, cause):
@@ -281,7 +281,7 @@ def test_an_error_of_the_disk_is_no_death_of_the_trial(crew, training, error):
     assert claim.slot.key == '0.0.0'
     with pytest.raises(type(error)):
       one.train(claim)
-  assert one.study.by_slot()['0.0.0'].state == TrialState.WAITING
+  assert one.study.trials_by_slot()['0.0.0'].state == TrialState.WAITING
 
 
 class FailsByTheDisk(supervisor.Supervisor):
@@ -316,7 +316,7 @@ def test_a_disk_that_fails_again_and_again_ends_the_search_in_one_line(
   line = capsys.readouterr().err.strip()
   reason = '/disk could not be read: Input/output error'
   assert line == f'sweep: worker 0 gets no further: {reason}; {watcher._log(0)}'
-  assert one.study.by_slot()['0.0.0'].state == TrialState.WAITING
+  assert one.study.trials_by_slot()['0.0.0'].state == TrialState.WAITING
 
 
 def test_a_stop_that_was_asked_for_is_no_death(crew):

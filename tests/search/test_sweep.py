@@ -84,14 +84,14 @@ def reading(folder, url=None, name='sweep'):
       storage.engine.dispose()
 
 
-def lines_of(run_directory):
+def read_lines(run_directory):
   return [json.loads(line) for line in (run_directory / 'metrics.jsonl').read_text().splitlines()]
 
 
 def figures_of(folder):
   """What every run of a search measured, without its seconds."""
   return {
-    path.name: [{k: v for k, v in line.items() if k not in TIMINGS} for line in lines_of(path)]
+    path.name: [{k: v for k, v in line.items() if k not in TIMINGS} for line in read_lines(path)]
     for path in (folder / 'runs').iterdir()
   }
 
@@ -100,9 +100,9 @@ def epochs_trained(folder):
   """Counted from the metrics alone; a line twice, or a step that goes back, is an error."""
   total = 0.0
   for path in (folder / 'runs').iterdir():
-    steps = [line['step'] for line in lines_of(path)]
+    steps = [line['step'] for line in read_lines(path)]
     assert steps == sorted(set(steps)), path
-    total += lines_of(path)[-1]['epoch']
+    total += read_lines(path)[-1]['epoch']
   return total
 
 
@@ -199,7 +199,7 @@ def kill_one(study, order):
   """Kills the process of a running trial; returns whether it is seen dead with work left."""
   training = [
     trial
-    for trial in study.by_slot().values()
+    for trial in study.trials_by_slot().values()
     if trial.state == TrialState.RUNNING and trial.user_attrs.get('worker')
   ]
   # Spread over the trials: one that dies before its first evaluation again and again has failed.
@@ -265,13 +265,13 @@ def test_optunas_pruner_stops_trials_by_their_validation(tmp_path):
   )
   assert status == 0, output
   with reading(tmp_path) as study:
-    trials = study.by_slot().values()
+    trials = study.trials_by_slot().values()
   finished, stopped, failed, running, waiting = counts_of(tmp_path)
   assert (finished + stopped, failed, running, waiting) == (10, 0, 0, 0)
   assert finished > 0
   assert stopped > 0
   for trial in trials:
-    lines = lines_of(tmp_path / 'runs' / trial.user_attrs['directory'])
+    lines = read_lines(tmp_path / 'runs' / trial.user_attrs['directory'])
     measured = [line['validation_loss'] for line in lines if 'validation_loss' in line]
     assert set(trial.intermediate_values.values()) <= set(measured)
     if trial.state == TrialState.PRUNED:
@@ -356,7 +356,7 @@ def test_two_commands_on_one_postgresql_study_do_no_trial_twice(tmp_path, server
   assert counts_of(tmp_path, **where) == ALL_DONE
   with reading(tmp_path, **where) as study:
     assert len(study.study.trials) == len(study.sweep.slots)  # none doubled, none lost
-    workers = {trial.user_attrs['worker'] for trial in study.by_slot().values()}
+    workers = {trial.user_attrs['worker'] for trial in study.trials_by_slot().values()}
   assert len(workers) == 2
   assert epochs_trained(tmp_path) == epochs_of_the_rungs()
   assert figures_of(tmp_path) == figures_of(undisturbed[0])

@@ -1,4 +1,4 @@
-"""What a search would train, built before it starts: every config, both ends of every range."""
+"""Builds the experiments of a search before it starts: every config, both ends of each range."""
 
 import contextlib
 from collections.abc import Mapping
@@ -40,8 +40,8 @@ def check(sweep: Sweep, resolve: Resolve, *, with_ends: bool = True) -> list[str
       if parameter.key in (space.CONFIG, space.SEED):
         continue
       key, ends = parameter.key, _ends(parameter)
-      at = {value: f"space: '{key}' at {short_value(value)} of {config}" for value in ends}
-      built = [_build(sweep, one, {key: value}, at[value], resolve) for value in ends]
+      labels = {value: f"space: '{key}' at {short_value(value)} of {config}" for value in ends}
+      built = [_build(sweep, one, {key: value}, labels[value], resolve) for value in ends]
       _check_schedule(sweep, parameter, built)
       if any(_cut(end) != _cut(experiment) for end in built):
         latest[key] = max(zip(ends, built, strict=True), key=lambda end: _cut(end[1]))
@@ -104,7 +104,7 @@ def _build(
 def _check_schedule(sweep, parameter, built: list[setup.Experiment]) -> None:
   """Refuses a parameter that leaves its schedule the same at every step, whatever its value."""
   configs = [experiment.config for experiment in built]
-  name = _schedule_of(configs[0], parameter.key)
+  name = _enclosing_schedule(configs[0], parameter.key)
   if name is None or any(p.key.startswith(f'{name}.') for p in sweep.parameters if p != parameter):
     return
   first, *others = [
@@ -121,8 +121,8 @@ def _check_schedule(sweep, parameter, built: list[setup.Experiment]) -> None:
     )
 
 
-def _schedule_of(config: Mapping[str, Any], key: str) -> str | None:
-  """The block of the outermost schedule that contains a field."""
+def _enclosing_schedule(config: Mapping[str, Any], key: str) -> str | None:
+  """Returns the name of the outermost schedule's block that contains a field, or None."""
   names = key.split('.')
   for end in range(1, len(names)):
     block = identity.get_by_path(config, '.'.join(names[:end]))

@@ -83,7 +83,7 @@ def check(settings: Mapping[str, Any], resolve: Resolve) -> Sweep:
   if settings['sampler'] == 'grid':
     combinations = space.grid(parameters)
     _check_each_once(settings, combinations, resolve)
-    slots = _at_full_length(settings, resolve, len(combinations))
+    slots = _full_length_slots(settings, resolve, len(combinations))
     return Sweep(settings, parameters, combinations, slots)
   if len(settings['seeds']) > 1:
     raise ValueError(
@@ -231,7 +231,7 @@ def _epochs(settings, resolve) -> int:
 
 def _slots(settings, parameters, resolve) -> list[Slot]:
   if settings['scheduler']['name'] != 'hyperband':
-    return _at_full_length(settings, resolve, settings['trials'])
+    return _full_length_slots(settings, resolve, settings['trials'])
   if any(parameter.key == 'epochs' for parameter in parameters):
     raise ValueError("space: 'epochs' is set by the brackets; vary it with the scheduler 'none'")
   schedule = brackets(_epochs(settings, resolve), settings['scheduler']['eta'])
@@ -255,7 +255,7 @@ def _check_evaluated(settings, epochs, resolve):
         )
 
 
-def _at_full_length(settings, resolve, trials: int) -> list[Slot]:
+def _full_length_slots(settings, resolve, trials: int) -> list[Slot]:
   if settings['scheduler']['name'] == 'hyperband':
     raise ValueError(
       f"scheduler.name='hyperband' must be 'none' with the sampler '{settings['sampler']}'"
