@@ -15,7 +15,7 @@ from typing import Any
 from sparsejax.internal import needs, signals
 
 signals.end_in_one_line(
-  signals.command_of(getattr(sys.modules['__main__'], '__file__', None), sys.orig_argv)
+  signals.command_name(getattr(sys.modules['__main__'], '__file__', None), sys.orig_argv)
 )
 
 from sparsejax import posterior

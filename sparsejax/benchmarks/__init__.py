@@ -1,1 +1,1 @@
-"""What `python -m sparsejax.benchmark` times: our programs and PyTorch's, in turns."""
+"""Measurements of `python -m sparsejax.benchmark`: our programs and PyTorch's, in turns."""

@@ -44,12 +44,12 @@ def measure(
   """
   where = description(experiment)
   subject = Subject(experiment)
-  flops = programs.flops_of_step(subject)
+  flops = programs.step_flops(subject)
   step = programs.training_step(subject, experiment.tx)
   note('compiling')
   compiled, compile_seconds = timed_compilation(step)
   held = memory.peak_during(lambda: step(1))
-  timed = {'step': step} | programs.without_sparsity(subject)
+  timed = {'step': step} | programs.bare_optimizer(subject)
   if peer is not None:
     note('compiling in PyTorch')
     peer.prepare()
@@ -141,7 +141,10 @@ def timed_compilation(step: Repeated) -> tuple[Any, float]:
 
 
 def description(experiment: Experiment) -> dict[str, Any]:
-  """Returns what is measured and where; called before measuring, it shows the load of others."""
+  """Returns the settings and the environment of a measurement.
+
+  It is called before measuring, so that the load average is that of other programs.
+  """
   config = experiment.config
   environment = {'threads': threads.available(), 'load_average': os.getloadavg()[0]}
   return {

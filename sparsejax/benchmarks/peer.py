@@ -1,4 +1,4 @@
-"""The same network in PyTorch: a process of its own, which is asked for a block of steps at a time.
+"""The same network in PyTorch: a process of its own, which runs a block of steps on request.
 
 The two exchange lines of JSON over the process's input and output. It may run another Python.
 """
@@ -46,7 +46,7 @@ class Peer:
   """
 
   def __init__(self, python: str, experiment: Experiment, chain: tuple[str, ...], threads: int):
-    asked = request(experiment, chain) | {'threads': threads}
+    settings = request(experiment, chain) | {'threads': threads}
     self._folder = tempfile.TemporaryDirectory()
     folder = pathlib.Path(self._folder.name)
     split = experiment.dataset.train
@@ -66,11 +66,11 @@ class Peer:
       self._folder.cleanup()
       raise UsageError(f'--torch-python={python}: {error.strerror}') from error
     try:
-      answer = self.ask(asked | {'folder': str(folder)})
+      answer = self.ask(settings | {'folder': str(folder)})
       self.version, self.variants = answer['version'], tuple(answer['variants'])
       self.failures: dict[str, str] = {}  # why a variant does not run here
       params = jax.eval_shape(experiment.init_variables)['params']
-      check_layers(layers_of(params), answer['layers'])
+      check_layers(torch_shapes(params), answer['layers'])
     except BaseException:
       self.close()
       raise
@@ -138,7 +138,7 @@ class Peer:
 
 
 def request(experiment: Experiment, chain: tuple[str, ...]) -> dict[str, Any]:
-  """Returns what the other process needs to know about an experiment.
+  """Returns the settings of an experiment that the other process needs.
 
   Raises:
     UsageError: something in the experiment has no counterpart in PyTorch.
@@ -191,7 +191,7 @@ def sgd(blocks: Any, chain: tuple[str, ...]) -> dict[str, Any]:
   }
 
 
-def layers_of(params: Any) -> dict[str, list[int]]:
+def torch_shapes(params: Any) -> dict[str, list[int]]:
   """Returns the shape of every parameter by its name, with the axes in PyTorch's order."""
   shapes = {}
   for path, leaf in jax.tree.leaves_with_path(params):

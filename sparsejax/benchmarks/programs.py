@@ -1,4 +1,4 @@
-"""What is timed: the training step with various chains, a chain alone, a matrix product."""
+"""The timed programs: the training step with various chains, a chain alone, a matrix product."""
 
 import time
 from collections.abc import Callable, Mapping
@@ -133,7 +133,7 @@ def parts(subject: Subject) -> dict[str, Repeated]:
   }
 
 
-def without_sparsity(subject: Subject) -> dict[str, Repeated]:
+def bare_optimizer(subject: Subject) -> dict[str, Repeated]:
   """Returns the step and chain of the bare optimizer, by name; nothing if the config's is bare."""
   experiment = subject.experiment
   chain = bare_chain(experiment.config)
@@ -156,7 +156,7 @@ def matrix_product(dtype: str) -> tuple[Repeated, float]:
   return product, 2 * size**3 * parallel.device_count()
 
 
-def flops_of_step(subject: Subject) -> float:
+def step_flops(subject: Subject) -> float:
   """Returns the floating-point operations of a step's two passes, as XLA counts them.
 
   They are counted in the plain formulation, which accelerators get, and before optimisation: XLA

@@ -20,7 +20,7 @@ def explained(main: Callable[[Sequence[str]], int], argv: Sequence[str]) -> int:
   try:
     return main(argv)
   except ModuleNotFoundError as error:
-    if not needs.is_of_an_extra(error):
+    if not needs.is_third_party(error):
       raise
     complain(needs.missing(error))
     return MISSING

@@ -19,8 +19,8 @@ def missing(error: ModuleNotFoundError, extra: str = 'experiments') -> str:
   return f"the package {package} is not installed: pip install 'sparsejax[{extra}]'"
 
 
-def is_of_an_extra(error: ModuleNotFoundError) -> bool:
-  """Whether the missing module belongs to another package, not to this one."""
+def is_third_party(error: ModuleNotFoundError) -> bool:
+  """Returns whether the missing module belongs to another package, not to this one."""
   return error.name is not None and error.name.partition('.')[0] != 'sparsejax'
 
 
@@ -34,6 +34,6 @@ def needed(extra: str) -> Generator[None]:
   try:
     yield
   except ModuleNotFoundError as error:
-    if not is_of_an_extra(error):
+    if not is_third_party(error):
       raise
     raise ModuleNotFoundError(missing(error, extra), name=error.name) from None

@@ -59,7 +59,7 @@ def noted(note: Callable[[int], None]) -> Generator[None]:
     yield
 
 
-def command_of(script: str | None, argv: Sequence[str]) -> str:
+def command_name(script: str | None, argv: Sequence[str]) -> str:
   """Returns the command of this package that a process was started for, or '' if it is none.
 
   Args:
@@ -67,9 +67,9 @@ def command_of(script: str | None, argv: Sequence[str]) -> str:
     argv: the interpreter's command line, as in `sys.orig_argv`.
 
   Example:
-    >>> command_of(None, ['python', '-m', 'sparsejax.sweep', '--workdir=x'])
+    >>> command_name(None, ['python', '-m', 'sparsejax.sweep', '--workdir=x'])
     'sweep'
-    >>> command_of('train.py', ['python', 'train.py', '-m', 'sparsejax.sweep'])
+    >>> command_name('train.py', ['python', 'train.py', '-m', 'sparsejax.sweep'])
     ''
   """
   if script is not None:

@@ -161,7 +161,7 @@ def test_the_bare_optimizer_is_the_chain_without_the_links_of_sparsity(config, b
 
 def test_a_chain_without_sparsity_has_no_overhead():
   experiment = build(QUICK, "--config.chain=('trace','scale_by_learning_rate')")
-  assert programs.without_sparsity(programs.Subject(experiment)) == {}
+  assert programs.bare_optimizer(programs.Subject(experiment)) == {}
   names = ('step', 'forward', 'gradient', 'chain', 'product')
   times = {name: [1.0, 2.0] for name in names}
   figures = measure.speeds(times, batch_size=1, flops=1.0, product_flops=1.0)
@@ -185,7 +185,7 @@ def test_operations_are_those_of_the_products_whatever_the_devices():
   subject = programs.Subject(build(QUICK))  # 64 -> 300 -> 100 -> 10, four devices
   forward = 64 * 300 + 300 * 100 + 100 * 10
   back = forward + 300 * 100 + 100 * 10  # the images need no gradient
-  flops = programs.flops_of_step(subject) / 32
+  flops = programs.step_flops(subject) / 32
   # Beside them what is done to each weight on each device, which a batch of 32 does not hide.
   assert 1 < flops / (2 * (forward + back)) < 1.2
 
@@ -201,7 +201,7 @@ def test_operations_of_convolutions_are_counted_whole():
   macs = {name: positions[name] * params[name]['kernel'].size for name in positions}
   assert macs['conv1'] == 12 * 12 * 25 * 3 * width
   expected = 2 * (3 * sum(macs.values()) - macs['conv1'])
-  flops = programs.flops_of_step(programs.Subject(experiment)) / 32
+  flops = programs.step_flops(programs.Subject(experiment)) / 32
   assert 1 < flops / expected < 1.1
 
 
@@ -288,7 +288,7 @@ def test_help_names_every_option(capsys):
 
 def test_the_other_side_is_asked_and_a_way_that_fails_is_left_out(tmp_path):
   experiment = build(QUICK)
-  layers = peer.layers_of(jax.eval_shape(experiment.init_variables)['params'])
+  layers = peer.torch_shapes(jax.eval_shape(experiment.init_variables)['params'])
   python = stand_in(tmp_path / 'python', {'eager': 0.5, 'compiled': None}, layers)
   chain = programs.bare_chain(experiment.config)
   with peer.Peer(python, experiment, chain, threads=1) as other:
@@ -359,7 +359,7 @@ with torch.device('meta'):
     model = models.create(name, width=width)
     images = jax.ShapeDtypeStruct((1, *shape), 'float32')
     init = jax.eval_shape(lambda x, m=model: m.init(jax.random.key(0), x, train=False), images)
-    peer.check_layers(peer.layers_of(init['params']), layers)
+    peer.check_layers(peer.torch_shapes(init['params']), layers)
 
 
 @pytest.mark.skipif(jax.default_backend() != 'cpu', reason='there is such a device')

@@ -20,7 +20,7 @@ def main():
   def answer(**content):
     print(json.dumps(content), file=answers, flush=True)
 
-  asked = json.loads(sys.stdin.readline())
+  settings = json.loads(sys.stdin.readline())
   try:
     import torch
   except ImportError:
@@ -30,17 +30,19 @@ def main():
   import models
   import training
 
-  if asked['model'] not in models.MODELS:
-    answer(refused=f'no model {asked["model"]} in PyTorch; give one of {", ".join(models.MODELS)}')
+  if settings['model'] not in models.MODELS:
+    answer(
+      refused=f'no model {settings["model"]} in PyTorch; give one of {", ".join(models.MODELS)}'
+    )
     return
-  training.prepare(asked)
+  training.prepare(settings)
   answer(
     version=torch.__version__,
     variants=training.VARIANTS,
-    layers=models.layers(training.build(asked)),
+    layers=models.layers(training.build(settings)),
   )
-  data = training.Data(asked)
-  trainings = {variant: training.Training(asked, data, variant) for variant in training.VARIANTS}
+  data = training.Data(settings)
+  trainings = {variant: training.Training(settings, data, variant) for variant in training.VARIANTS}
   for line in sys.stdin:
     question = json.loads(line)
     try:

@@ -15,18 +15,18 @@ class Data:
   """The training split on the device, and batches of it in random order, augmented.
 
   Args:
-    asked: what `sparsejax.benchmarks.peer.request` returned.
+    settings: the result of `sparsejax.benchmarks.peer.request`.
   """
 
-  def __init__(self, asked):
-    folder, shape = pathlib.Path(asked['folder']), asked['image_shape']
+  def __init__(self, settings):
+    folder, shape = pathlib.Path(settings['folder']), settings['image_shape']
     images = torch.frombuffer(bytearray((folder / 'images').read_bytes()), dtype=torch.uint8)
     labels = torch.frombuffer(bytearray((folder / 'labels').read_bytes()), dtype=torch.int64)
-    self.device, self.batch_size = asked['device'], asked['batch_size']
+    self.device, self.batch_size = settings['device'], settings['batch_size']
     self.images = images.reshape(-1, *shape).to(self.device)  # NHWC
     self.labels = labels.to(self.device)
     self.order = torch.randperm(len(labels), device=self.device)
-    self.padding, self.flip = asked['crop_padding'], asked['flip']
+    self.padding, self.flip = settings['crop_padding'], settings['flip']
     self.position = 0
 
   def batch(self):
@@ -56,16 +56,18 @@ class Data:
 class Training:
   """One of `VARIANTS`, with its own model and optimizer."""
 
-  def __init__(self, asked, data, variant):
+  def __init__(self, settings, data, variant):
     way, layout = variant.split('_', 1)
     self.data, self.layout = data, LAYOUTS[layout]
-    self.model = build(asked).to(data.device, memory_format=self.layout)
+    self.model = build(settings).to(data.device, memory_format=self.layout)
     self.autocast = torch.autocast(
-      data.device, torch.bfloat16, enabled=asked['dtype'] == 'bfloat16'
+      data.device, torch.bfloat16, enabled=settings['dtype'] == 'bfloat16'
     )
-    self.mean, self.std = (torch.tensor(asked[key], device=data.device) for key in ('mean', 'std'))
+    self.mean, self.std = (
+      torch.tensor(settings[key], device=data.device) for key in ('mean', 'std')
+    )
     parameters = self.model.parameters()
-    self.optimizer = torch.optim.SGD(parameters, **asked['optimizer'], fused=True)
+    self.optimizer = torch.optim.SGD(parameters, **settings['optimizer'], fused=True)
     self.loss = torch.compile(self._loss) if way == 'compiled' else self._loss
 
   def _loss(self, images, labels):
@@ -91,14 +93,14 @@ class Training:
       torch.cuda.synchronize()
 
 
-def build(asked):
-  """Returns the network that was asked for."""
-  make = models.MODELS[asked['model']]
-  return make(asked['image_shape'], asked['num_classes'], asked['width'])
+def build(settings):
+  """Returns the network that the settings name."""
+  make = models.MODELS[settings['model']]
+  return make(settings['image_shape'], settings['num_classes'], settings['width'])
 
 
-def prepare(asked):
+def prepare(settings):
   """Sets PyTorch up like JAX: its threads and, on a GPU, float32 products of lower precision."""
-  torch.set_num_threads(asked['threads'])
+  torch.set_num_threads(settings['threads'])
   torch.backends.cudnn.benchmark = True
   torch.set_float32_matmul_precision('high')

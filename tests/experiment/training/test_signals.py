@@ -54,7 +54,7 @@ def test_sighup_is_left_alone_where_it_is_ignored():
   ],
 )
 def test_only_commands_of_this_package_have_their_signals_taken(script, argv, command):
-  assert signals.command_of(script and str(script), argv) == command
+  assert signals.command_name(script and str(script), argv) == command
 
 
 COMMANDS = {
