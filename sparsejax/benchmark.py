@@ -111,7 +111,7 @@ def _arguments(argv: Sequence[str]) -> argparse.Namespace:
     raise UsageError(str(error)) from None
   stray = [argument for argument in rest if not re.match(r'--(no)?config[.=]', argument)]
   if stray:
-    raise UsageError(f"unexpected argument '{stray[0]}': --help tells which are allowed")
+    raise UsageError(f"unexpected argument '{stray[0]}': --help lists those allowed")
   if arguments.rounds < 1:
     raise UsageError(f'--rounds={arguments.rounds} must be 1 or more')
   if arguments.profile is not None:

@@ -60,7 +60,7 @@ def read(argv: Sequence[str]) -> Command:
   try:
     flags = parser.parse_args(arguments.others)
   except ValueError as error:
-    raise UsageError(f'{error}; --help tells which flags there are') from None
+    raise UsageError(f'{error}; --help lists the flags') from None
   if flags.workdir is not None:
     flags.workdir = folder('--workdir', flags.workdir)
   if not 0 < flags.shorten < math.inf:

@@ -135,11 +135,11 @@ def report(
   Args:
     folders: run directories, or folders above them.
     out: the folder to write to.
-    choice: the runs that are wanted; None wants all.
+    choice: the runs to select; None selects all.
     look: the look of the figures; None for the default.
 
   Raises:
-    ValueError: there is no run, or none that is wanted.
+    ValueError: there is no run, or none is selected.
   """
   from sparsejax.reports import whole
   from sparsejax.reports.figures import dress

@@ -14,7 +14,7 @@ PLANNED = ('argument', 'output', 'alias', 'temp')  # what an output overwrites i
 def planned(compiled: Any) -> dict[str, int]:
   """Returns the bytes on one device that the compiler planned, and their sum `predicted_bytes`.
 
-  The result is empty if the compiler does not tell.
+  The result is empty if the compiler does not report it.
   """
   analysis = compiled.memory_analysis()
   if analysis is None:

@@ -112,7 +112,7 @@ def load(run: str | os.PathLike, parts: str | os.PathLike | None = None) -> Load
     shapes = {'batch_stats': {}, **checkpoint.read_shapes(kept)}  # an empty tree leaves no note
     variables, _ = checkpoint.read(kept, shapes, owner, is_finished=True)
     if (classes := runs.num_classes(summary)) is None:
-      raise ValueError('summary.json tells of no classes')
+      raise ValueError('summary.json must have num_classes or the units of its layers')
     settings = config['model']
     model = models.create(
       settings['name'],

@@ -27,7 +27,7 @@ def forget_compiled_programs() -> None:
 def place_by_scheduler() -> tuple[Any, ...] | None:
   """Returns the first four arguments that `jax.distributed.initialize` finds out under a scheduler.
 
-  The result is None if a later JAX does not tell.
+  The result is None if a later JAX does not have it.
   """
   try:
     from jax._src.clusters import ClusterEnv

@@ -4,7 +4,7 @@ An input that is always zero needs no weights, and a unit that nothing reads nee
 Both are found by running the network itself, once, on numbers that only say "something is here":
 every entry of a kernel or bias is replaced by whether it is non-zero. What then passes through
 residual sums, pooling and reshaping is zero where the network is zero, whatever the graph. The
-forward pass tells which outputs are alive; the backward pass tells, by the gradient, which are
+forward pass shows which outputs are alive; the backward pass shows, by the gradient, which are
 read.
 
 A subtraction can turn two numbers that say "something is here" into zero. A layer that subtracts
@@ -42,7 +42,7 @@ MIXES = (
   nn.MultiHeadDotProductAttention,
   nn.RNNCellBase,
 )
-IMAGES = 8  # how many of each scale the answers are compared on
+IMAGES = 8  # images of each scale on which the answers are compared
 # A function that is zero only for small numbers, such as relu(x - 20), needs large ones to be seen.
 # The scales are powers of two, so that sums of products are exact at each if they are at 1.
 SCALES = (1.0, 16.0, 256.0)
@@ -362,7 +362,7 @@ def _could_vary(model, variables, image_shape) -> bool:
 
 
 def architecture(params: Any) -> dict[str, dict[str, int]]:
-  """Returns how many inputs and outputs of each layer have a non-zero weight, by path.
+  """Returns the numbers of inputs and outputs of each layer with a non-zero weight, by path.
 
   Example:
     >>> architecture({'fc': {'kernel': jnp.array([[1.0, 0.0], [2.0, 0.0], [0.0, 0.0]])}})

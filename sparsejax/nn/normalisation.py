@@ -116,10 +116,10 @@ def _backward(epsilon, relu, axis_name, kept, gradients):
   bias_gradient = _mean(gradient)
   scale_gradient = _mean(gradient * (x - _apart(mean, bias_gradient))) * factor
   level, tilt = _joined(bias_gradient, axis_name), _joined(scale_gradient, axis_name)
-  of_x = slope * (gradient - level - (x - mean) * (factor * tilt))
+  image_gradient = slope * (gradient - level - (x - mean) * (factor * tilt))
   positions = x.size // x.shape[-1]
   sums = (positions * part.reshape(-1) for part in (scale_gradient, bias_gradient))
-  return of_x.astype(x.dtype), *sums
+  return image_gradient.astype(x.dtype), *sums
 
 
 normalise.defvjp(_forward, _backward)

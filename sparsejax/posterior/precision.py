@@ -28,7 +28,7 @@ class Grid(NamedTuple):
 
 
 def significand_bits(variance: np.ndarray) -> int:
-  r"""Returns how many bits after the point a layer's weights need, from their variances.
+  r"""Returns the number of fractional bits that a layer's weights need, from their variances.
 
   .. math:: t = \lceil \mathrm{mean}_i \, |\{ t \in 1..23 : 2 \sigma_i^2 < 2^{-t} \}| \rceil
 
@@ -50,7 +50,7 @@ def significand_bits(variance: np.ndarray) -> int:
 
 
 def exponent_bits(largest: float) -> int:
-  r"""Returns how many bits the exponents of a network need, given its largest weight.
+  r"""Returns the number of exponent bits that a network needs, given its largest weight.
 
   .. math:: \lceil \log_2(\log_2 M + 1) + 1 \rceil, \quad M = \max(1, \max |w|)
 
@@ -105,7 +105,7 @@ def compression(sizes: Mapping[str, tuple[int, int]], bits: Mapping[str, Grid]) 
   larger. `sparsejax.shipping.sizes` counts every byte of such a file.
 
   Args:
-    sizes: for each layer, how many weights it had and how many are left.
+    sizes: for each layer, the numbers of its weights and of those left.
     bits: the grid of each layer.
 
   Example:

@@ -27,7 +27,7 @@ def write(runs: Sequence[collect.Run], out: pathlib.Path, look: dress.Look) -> s
   except OSError:
     raise
   except Exception:  # whatever it is, the run that caused it is found and becomes a row
-    return _write([_that_can_be_shown(run, out) for run in runs], out, look)
+    return _write([_checked_for_page(run, out) for run in runs], out, look)
 
 
 def _write(runs: Sequence[collect.Run], out: pathlib.Path, look: dress.Look) -> str:
@@ -43,8 +43,8 @@ def _write(runs: Sequence[collect.Run], out: pathlib.Path, look: dress.Look) -> 
   )
 
 
-def _that_can_be_shown(run: collect.Run, out: pathlib.Path) -> collect.Run:
-  """The same run, or a blank one that says why the run cannot be shown."""
+def _checked_for_page(run: collect.Run, out: pathlib.Path) -> collect.Run:
+  """Returns the run, or a blank one with the reason if it cannot be shown on a page."""
   try:
     page.page(groups.group([run]), [run], (), Drawn({}, ()), out)
     tables.markdown(groups.group([run]), [run], (), Drawn({}, ()))

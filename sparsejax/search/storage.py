@@ -100,7 +100,7 @@ def _hide_password(url: str) -> str:
 
 
 def identity(folder: pathlib.Path, url: str | None, *, is_new: bool = False) -> str:
-  """Returns an identity that tells this folder from all others, on every machine that sees it.
+  """Returns an identity of this folder that is unique and the same on every machine that sees it.
 
   Args:
     folder: the folder of the search.

@@ -40,7 +40,7 @@ class Status(NamedTuple):
     failed: configurations that could not be trained.
     waiting: configurations that no worker has taken yet, or that may still go on.
     running: configurations in training, with their slots.
-    promotions: how often one went on to a later rung; None if there are no later rungs.
+    promotions: the number of trials that went on to a later rung; None if there is no later rung.
     lost: trials whose process died; each was replaced by another.
     seconds_left: the most that can be left, as if no pruner stopped anything; None if it is not
       known yet.
@@ -212,7 +212,7 @@ def seconds_left(
     at_once: the number of trials that train at the same time.
   """
   lengths = {epochs for epochs, _ in done}
-  # Trials of a single length tell nothing about trials of another.
+  # Trials of a single length say nothing about trials of another.
   if not done or (len(lengths) == 1 and {epochs for epochs, _ in left} != lengths):
     return None if left else 0.0
   epochs, seconds = np.array(done).T

@@ -63,7 +63,7 @@ def second_moments(pairs: Iterable[Sequence[np.ndarray]]) -> Moments:
 
 
 def removal_costs(weights: np.ndarray, inverse_diagonal: np.ndarray) -> np.ndarray:
-  r"""Returns how much removing each weight alone adds to half the mean squared error.
+  r"""Returns the increase of half the mean squared error from removing each weight alone.
 
   .. math:: L_q = \frac{w_q^2}{2 [H^{-1}]_{qq}}
 

@@ -88,7 +88,7 @@ def prune_to(
       raise ValueError('densities by layer leave nothing to allocate: give no allocation=')
     share, rule = density, allocations.by_layer()
   else:
-    share, rule = _allotted(
+    share, rule = _allocate(
       params,
       density,
       _function(allocation, granularity),
@@ -116,7 +116,7 @@ def prune_to(
   return (pruned, masks) if return_masks else pruned
 
 
-def _allotted(
+def _allocate(
   params, density, function, granularity, macs, positions, exclude, layouts
 ) -> tuple[float, allocations.Allocation]:
   """Returns the density of the pruned kernels and the allocation that give the network its own."""

@@ -23,7 +23,7 @@ class PruneState(NamedTuple):
   """State of `prune`."""
 
   count: jax.typing.ArrayLike  # shape=(), dtype=int32: updates made
-  renewals: jax.typing.ArrayLike  # shape=(), dtype=int32: how many of the schedule's steps are made
+  renewals: jax.typing.ArrayLike  # shape=(), dtype=int32: the number of the schedule's steps made
   seed: jax.typing.ArrayLike  # shape=(), dtype=uint32: of what is random
   table: jax.typing.ArrayLike  # what was planned, a row for each density; int32 or float32
   masks: optax.Params  # dtype=bool, of each chosen leaf's shape; shape=() for the others
@@ -71,8 +71,8 @@ def prune(
       of the examples' own gradients. Either may be a function without arguments that returns the
       tree; it is called at the steps of the schedule alone.
     granularity: what is removed as one; single weights by default.
-    allocation: how many stay in each layer; one global rank by default, of N:M sparsity uniform,
-      so that N is the same everywhere.
+    allocation: the number that each layer keeps; by default one global rank, or `uniform` with N:M
+      sparsity, so that N is the same everywhere.
     update_rule: how the old mask and the scores make the new mask: by default
       `update_rules.nested()`, in which masks only shrink. One that lets weights come back makes no
       gradient step where it renews masks; a weight that comes back starts at zero. It belongs
@@ -81,7 +81,7 @@ def prune(
       or several: 'kernels' and regular expressions over paths, as in ('kernels', 'embedding$').
     exclude: regular expressions (or one) over paths; each must match something.
     layouts: {regular expression over paths: which axes are what}, such as {'query': 'in head out'},
-      where names and shapes don't tell; `layouts_of` reads them off a network.
+      where names and shapes do not show them; `layouts_of` reads them off a network.
     floor: the number of weights (of groups, if the granularity makes any) that every chosen leaf
       keeps at least, or all, if it has fewer.
     seed: for all that is random: a criterion, a rule's start, its growth. The state holds it, where

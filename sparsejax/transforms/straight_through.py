@@ -22,7 +22,7 @@ class StraightThroughState(NamedTuple):
   """State of `straight_through`."""
 
   count: jax.typing.ArrayLike  # shape=(), dtype=int32: updates made
-  renewals: jax.typing.ArrayLike  # shape=(), dtype=int32: how many of the schedule's steps are made
+  renewals: jax.typing.ArrayLike  # shape=(), dtype=int32: the number of the schedule's steps made
   seed: jax.typing.ArrayLike  # shape=(), dtype=uint32: of what is random
   table: jax.typing.ArrayLike  # what was planned, a row for each density; int32 or float32
   masks: optax.Params  # dtype=bool, of each chosen leaf's shape; shape=() for the others
@@ -62,7 +62,7 @@ def straight_through(
     every: steps between two renewals at the same density, 1 or more.
     criterion: a function of a dense leaf to scores, of which the largest stay, as of `prune`.
     granularity: what is removed as one; single weights by default.
-    allocation: how many stay in each layer, as of `prune`.
+    allocation: the number that stay in each layer, as in `prune`.
     parameters: 'kernels', 'all', a function of (path, leaf), or several, as of `prune`.
     exclude: regular expressions (or one) over paths; each must match something.
     layouts: {regular expression over paths: which axes are what}, as of `prune`.

@@ -8,7 +8,7 @@ def forget():
   for kind, name in tuple(registry._own):
     del registry._own[kind, name]
     registry.KINDS[kind].table().pop(name)
-    registry.NAMES_OF_ONES_OWN[kind].discard(name)
+    registry.REGISTERED_NAMES[kind].discard(name)
     for blocks in (registry.fields.EVENTS, registry.fields.LAYERS):
       if blocks.pop(name, None):
         del registry.fields.BLOCKS[name]

@@ -122,7 +122,7 @@ def write_odd(root):
 def test_one_odd_value_anywhere_is_a_row_and_no_more(tmp_path, without_figures, monkeypatch):
   count = write_odd(tmp_path / 'runs')
   alone = []
-  monkeypatch.setattr(whole, '_that_can_be_shown', alone.append)
+  monkeypatch.setattr(whole, '_checked_for_page', alone.append)
   rows = reported(tmp_path)
   # All was seen on reading: the nets are for what nobody thought of.
   assert not alone

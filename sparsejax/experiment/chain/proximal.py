@@ -12,7 +12,7 @@ from sparsejax.transforms.preconditioners import adam_metric, amsgrad_metric, rm
 # step of the learning rate, or of the learning rate over 1 - momentum. Inside it may run a link
 # that divides this by second moments.
 MOMENTUM = {'trace': 'decay', 'sgd': 'momentum', 'rmsprop': 'momentum'}
-OF_UNIT_GAIN = (
+UNIT_GAIN = (
   *('identity', 'add_decayed_weights', 'add_noise', 'centralize', 'ema', 'zero_nans'),
   *('clip', 'clip_by_block_rms', 'clip_by_global_norm', 'adaptive_grad_clip'),
   *('trace', 'sgd', 'scale_by_learning_rate', 'keep_params_nonnegative', 'rewind'),
@@ -57,10 +57,10 @@ def _metric(name, ahead, blocks):
         f"config.chain: '{link}' divides by second moments, and so must the threshold of '{name}'; "
         f'put {link} and the links after it in {name}.inner'
       )
-    if link not in OF_UNIT_GAIN and link not in METRICS:
+    if link not in UNIT_GAIN and link not in METRICS:
       raise ValueError(
         f"config.chain: no threshold of '{name}' is right after '{link}'; before it put only "
-        f'{", ".join(OF_UNIT_GAIN)}, or put one of {", ".join(METRICS)} in {name}.inner'
+        f'{", ".join(UNIT_GAIN)}, or put one of {", ".join(METRICS)} in {name}.inner'
       )
   adaptive = [link for link in inside if link in METRICS]
   if not inside:

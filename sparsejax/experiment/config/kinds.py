@@ -175,7 +175,7 @@ class Name(Text):
     return value
 
 
-NAMES_OF_ONES_OWN: dict[str, set[str]] = {}  # by kind of part: the names given to `register`
+REGISTERED_NAMES: dict[str, set[str]] = {}  # by kind of part: the names given to `register`
 
 
 @dataclasses.dataclass(frozen=True)
@@ -192,7 +192,7 @@ class Choice(Word):
 
   @property
   def every(self) -> tuple[str, ...]:
-    return (*self.names, *sorted(NAMES_OF_ONES_OWN.get(self.own, ())))
+    return (*self.names, *sorted(REGISTERED_NAMES.get(self.own, ())))
 
   @property
   def says(self) -> str:

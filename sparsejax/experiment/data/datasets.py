@@ -52,8 +52,8 @@ def load(
       set's default: 10,000 for CIFAR, 5,000 for MNIST, 300 for the digits, a tenth of a user's
       own arrays. 0 leaves the validation split empty.
     split_seed: the seed of `shuffle`, and of nothing else.
-    limit: how many training examples to keep, from the first on, for a shortened run. The moments
-      stay those of the full training split, so that a shortened run sees the same inputs.
+    limit: the number of training examples to keep, from the first on, for a shortened run. The
+      moments stay those of the full training split, so that a shortened run sees the same inputs.
     cache: whether to keep the decoded arrays in the user's cache folder (`SPARSEJAX_CACHE` names
       another).
 

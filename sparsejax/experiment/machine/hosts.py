@@ -33,7 +33,7 @@ from sparsejax.internal import private, signals
 LOST_AFTER = 20  # seconds without a sign of life
 # The schedulers' numbers of processes in this step; JAX finds out the rest by itself.
 BY_SCHEDULER = ('SLURM_STEP_NUM_TASKS', 'OMPI_COMM_WORLD_SIZE')
-GUARDED = 'SPARSEJAX_GUARDED'  # the variable that tells a run_guarded process its guard's pipe
+GUARDED = 'SPARSEJAX_GUARDED'  # the variable that names its guard's pipe to a guarded process
 
 
 class Place(NamedTuple):
@@ -102,7 +102,7 @@ def _process_count(environment: Mapping[str, str], name: str) -> int:
 
 
 def join(where: Place) -> None:
-  """Waits for the other processes of a run; call it before anything asks JAX for a device.
+  """Waits for the other processes of a run; call it before anything uses a JAX device.
 
   The first process listens for the others only on the host of `coordinator`, and each exchanges
   sums over the address from which it reaches that host.
@@ -283,27 +283,30 @@ def broadcast_result(function: Callable[[], Any]) -> Any:
   """
   if count() == 1:
     return function()
-  said, raised = {}, None
+  reply, raised = {}, None
   if is_first():
     try:
-      said = {'found': function()}
+      reply = {'found': function()}
     except UsageError as error:
-      said, raised = {'error': str(error), 'is_usage': True}, error
+      reply, raised = {'error': str(error), 'is_usage': True}, error
     except Exception as error:  # without this the others would wait
       reason = f'{type(error).__name__}: {in_one_line(error)}'
-      said, raised = {'error': reason, 'is_usage': False}, error
-  text = json.dumps(said).encode()
+      reply, raised = {'error': reason, 'is_usage': False}, error
+  text = json.dumps(reply).encode()
   size = int(multihost_utils.broadcast_one_to_all(np.int32(len(text))))
-  said = json.loads(_broadcast_bytes(text, size))
-  if 'error' in said:
-    raise raised or (UsageError if said['is_usage'] else FirstFailedError)(said['error'])
-  return said['found']
+  reply = json.loads(_broadcast_bytes(text, size))
+  if 'error' in reply:
+    raise raised or (UsageError if reply['is_usage'] else FirstFailedError)(reply['error'])
+  return reply['found']
 
 
-def _broadcast_bytes(mine: bytes, size: int) -> bytes:
-  """The first process' bytes: numbers themselves would be summed with zeros, which loses -0.0."""
-  payload = np.frombuffer(mine, np.uint8) if is_first() else np.zeros(size, np.uint8)
-  return multihost_utils.broadcast_one_to_all(payload).tobytes()
+def _broadcast_bytes(payload: bytes, size: int) -> bytes:
+  """Returns the bytes that the first process gave.
+
+  Numbers themselves would be summed with zeros, which loses -0.0.
+  """
+  array = np.frombuffer(payload, np.uint8) if is_first() else np.zeros(size, np.uint8)
+  return multihost_utils.broadcast_one_to_all(array).tobytes()
 
 
 def check_same(experiment: str) -> None:
@@ -328,12 +331,12 @@ def broadcast_state(function: Callable[[], tuple[Any, Any]], like: Any) -> tuple
   """
   if count() == 1:
     return function()
-  mine: list[np.ndarray] = []
+  own_leaves: list[np.ndarray] = []
 
   def call():
     state, notes = function()
-    mine.extend(jax.tree.leaves(to_host(state)))
-    return [_shapes(mine), notes]
+    own_leaves.extend(jax.tree.leaves(to_host(state)))
+    return [_shapes(own_leaves), notes]
 
   shapes, notes = broadcast_result(call)
   empty = shaped_as_on_host(like)
@@ -341,7 +344,7 @@ def broadcast_state(function: Callable[[], tuple[Any, Any]], like: Any) -> tuple
     raise UsageError('the processes train different networks: give all of them the same settings')
   leaves = jax.tree.leaves(empty)
   sent = _broadcast_bytes(
-    b''.join(leaf.tobytes() for leaf in mine), sum(leaf.nbytes for leaf in leaves)
+    b''.join(leaf.tobytes() for leaf in own_leaves), sum(leaf.nbytes for leaf in leaves)
   )
   ends = list(itertools.accumulate(leaf.nbytes for leaf in leaves))
   leaves = [

@@ -194,7 +194,7 @@ def _measure(experiment: setup.Experiment, delivered: Mapping[str, Any]) -> dict
 
 def _lines(source: finished.Finished, measured: Mapping[str, Any]) -> list[dict[str, Any]]:
   of_training: list[dict[str, Any]] = [
-    {name: value for name, value in line.items() if name not in metrics.OF_NETWORK}
+    {name: value for name, value in line.items() if name not in metrics.NETWORK_FIELDS}
     for line in source.lines
   ]
   return [*of_training[:-1], {**of_training[-1], **measured}]

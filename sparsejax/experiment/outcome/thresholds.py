@@ -1,4 +1,4 @@
-"""Changes the thresholds of log alpha in a run's settings, as a command line asks."""
+"""Changes the thresholds of log alpha in a run's settings, from a command line's options."""
 
 from collections.abc import Mapping
 from typing import Any

@@ -99,7 +99,7 @@ def save(
     step: the number of updates made.
     state: any pytree.
     host: the host's notes.
-    keep: how many checkpoints to keep.
+    keep: the number of checkpoints to keep.
     metrics: the text of metrics.jsonl up to this step.
 
   Raises:

@@ -17,7 +17,7 @@ TIMINGS = ('seconds', 'examples_per_second')
 
 # The fields about the evaluated network, which depends on a posterior's thresholds; all others are
 # about the training.
-OF_NETWORK = (
+NETWORK_FIELDS = (
   *('validation_loss', 'validation_accuracy', 'active_parameters', 'active_fraction'),
   *('below_1e-3', 'below_threshold', 'active_macs'),
 )
@@ -77,14 +77,14 @@ class MetricsFile:
   """
 
   def __init__(self, path: pathlib.Path, saved: str = ''):
-    there = path.read_bytes() if path.is_file() else None
-    wanted = saved.encode()
-    if saved and (there is None or not there.startswith(wanted)):
+    content = path.read_bytes() if path.is_file() else None
+    expected = saved.encode()
+    if saved and (content is None or not content.startswith(expected)):
       how = 'is missing'
       if path.exists():
         how = f'is not what this run wrote; it is now {files.set_aside(path, "damaged").name}'
       logging.warning('%s %s, and its lines were put back from the checkpoint', path, how)
-    if there != wanted:
+    if content != expected:
       files.write_atomically(path, saved)
     self.lines = [json.loads(line) for line in saved.splitlines()]
     self._file = path.open('a')

@@ -155,9 +155,9 @@ class RunDirectory:
 
 
 def num_classes(summary: Mapping[str, Any]) -> int | None:
-  """Returns how many classes a run's summary tells of; None where it tells of none.
+  """Returns the number of classes in a run's summary, or None if it has none.
 
-  Of summaries that do not tell it yet, the units of the last layer by name.
+  In older summaries, which have no `num_classes`, it is the number of units of the last layer.
 
   Example:
     >>> num_classes({'layers': {'fc1': {'units': 300}, 'fc2': {'units': 10}}})

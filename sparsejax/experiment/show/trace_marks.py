@@ -60,11 +60,11 @@ def find_points(metrics, to_x, summary):
   """The points to mark: the cut's accuracy, which no line of metrics has, and the chosen line."""
   row, best = (summary.get('phases') or {}).get(phases.AFTER) or {}, summary.get('best_step')
   masked = f'at the {phases.NAMES_WITHOUT_CUT[phases.AFTER]}' if _has_no_cut(summary) else ''
-  of_cut = {key: row.get(key) for key in VALIDATION}
-  of_best = {key: _metric_at_step(metrics, best, key) for key in VALIDATION}
+  cut_values = {key: row.get(key) for key in VALIDATION}
+  best_values = {key: _metric_at_step(metrics, best, key) for key in VALIDATION}
   for step, values, style, text in (
-    (row.get('step'), of_cut, DIAMOND, masked or 'just after the cut'),
-    (best, of_best, STAR, 'chosen evaluation'),
+    (row.get('step'), cut_values, DIAMOND, masked or 'just after the cut'),
+    (best, best_values, STAR, 'chosen evaluation'),
   ):
     values = {key: float(y) for key, y in values.items() if y is not None and math.isfinite(y)}
     if step is not None and values and math.isfinite(x := to_x(step)):

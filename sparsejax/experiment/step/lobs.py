@@ -84,7 +84,7 @@ def prune_layers(
     batches: preprocessed calibration images; with method='magnitude' none are read.
     model: the network of the parameters.
     density: the active fraction of all the chosen kernels together.
-    allocate: the allocation, which says how many weights stay in each.
+    allocate: the allocation, which sets the number of weights that each keeps.
     exclude: regular expressions over paths of parameters.
     method: 'magnitude' only zeroes the smallest weights of each layer, for comparison at equal
       counts.

@@ -17,7 +17,7 @@ CALLED_WITH: dict[str, tuple[str, ...]] = {
   'update_rule': (),
   'event': ('state', 'settings', 'context'),
 }
-IN_BLOCKS = ('link', 'event', 'posterior')  # kinds whose names are also blocks of a config
+BLOCK_KINDS = ('link', 'event', 'posterior')  # kinds whose names are also blocks of a config
 
 
 def check_name(kind: str, name: Any) -> None:
@@ -70,7 +70,7 @@ def _check_function(kind: str, part: Any) -> None:
     raise ValueError(wrong)
   try:
     signature = inspect.signature(part)
-  except (TypeError, ValueError):  # some functions in C do not tell their arguments
+  except (TypeError, ValueError):  # some functions in C have no signature
     signature = None
   if kind == 'link' and signature is None:
     raise ValueError(f'{wrong} whose arguments can be read')

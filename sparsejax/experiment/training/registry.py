@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 from sparsejax import models, posterior
 from sparsejax.experiment.chain import links, pruning
 from sparsejax.experiment.config import fields
-from sparsejax.experiment.config.kinds import NAMES_OF_ONES_OWN
+from sparsejax.experiment.config.kinds import REGISTERED_NAMES
 from sparsejax.experiment.data import sources
 from sparsejax.experiment.data.splits import Whole
 from sparsejax.experiment.step import events
@@ -146,14 +146,14 @@ def register(kind: str, name: str, part: Any, settings: Mapping[str, Any] | None
   except ValueError as error:
     raise ValueError(f'register: the {kind} {name!r}: {error}') from error
   _own[kind, name] = own
-  NAMES_OF_ONES_OWN.setdefault(kind, set()).add(name)
+  REGISTERED_NAMES.setdefault(kind, set()).add(name)
 
 
 def _is_name_taken(kind: str, name: str) -> bool:
   """Returns whether a field of a config, or a block of another kind of part, has that name."""
-  if kind not in parts.IN_BLOCKS:
+  if kind not in parts.BLOCK_KINDS:
     return False
-  others = [other for other in parts.IN_BLOCKS if other != kind]
+  others = [other for other in parts.BLOCK_KINDS if other != kind]
   is_block = any(name in KINDS[other].table() for other in others)
   return is_block or name in {*fields.FIELDS, DETERMINISTIC}
 

@@ -32,7 +32,7 @@ WIDEST = 6  # layers in one row of panels
 
 
 def chosen(groups: Sequence[Group]) -> list[Group]:
-  """Returns as many experiments as a picture can tell apart, by active fraction.
+  """Returns as many experiments as a figure can distinguish, by active fraction.
 
   It takes the experiment of each method, and the dense network, that is best on validation images;
   then, one by one, the experiment whose log active fraction lies farthest from those taken. Sound

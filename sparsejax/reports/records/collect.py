@@ -204,10 +204,10 @@ def collect(folders: Sequence[pathlib.Path], choice: Choice | None = None) -> li
 
   Args:
     folders: run directories, or folders above them.
-    choice: the runs that are wanted; None wants all.
+    choice: the runs to select; None selects all.
 
   Raises:
-    ValueError: there is no run, or none that is wanted.
+    ValueError: there is no run, or none is selected.
   """
   choice = choice or Choice()
   found: dict[pathlib.Path, str] = {}
@@ -296,7 +296,7 @@ def _read_or_blank(path: pathlib.Path, name: str, search: trials.Trials | None) 
 
 def _read(path: pathlib.Path, name: str) -> Run:
   problems: list[str] = []
-  if (reason := _why_closed(path)) is not None:
+  if (reason := _unreadable_reason(path)) is not None:
     return blank(path, name, reason)
   config = _json(path / files.CONFIG, dict, problems)
   summary = _json(path / files.SUMMARY, dict, problems, needed=False)
@@ -338,7 +338,7 @@ def _owner_mismatch(found: Mapping[str, Any], config: Mapping[str, Any], file: s
   return None
 
 
-def _why_closed(path: pathlib.Path) -> str | None:
+def _unreadable_reason(path: pathlib.Path) -> str | None:
   """Returns why a folder cannot be read, or None."""
   try:
     os.scandir(path).close()

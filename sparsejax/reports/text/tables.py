@@ -124,7 +124,7 @@ def task_stem(task: str) -> str:
 
 
 def states(runs: Sequence[Run]) -> list[str]:
-  """Returns a line that says how many runs are in each state, and explains the figures."""
+  """Returns a line with the number of runs in each state, and an explanation of the figures."""
   counts = collections.Counter(run.state for run in runs)
   parts = ', '.join(f'{count} {state}' for state, count in sorted(counts.items()))
   return [

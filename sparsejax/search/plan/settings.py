@@ -50,7 +50,7 @@ class Sweep(NamedTuple):
 
 
 def check(settings: Mapping[str, Any], resolve: Resolve) -> Sweep:
-  """Returns the search that a sweep's config asks for.
+  """Returns the search that a sweep's config describes.
 
   Args:
     settings: the fields of `sparsejax/search/plan/base.py`, in JSON's types.

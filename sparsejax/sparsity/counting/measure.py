@@ -297,7 +297,7 @@ def _kernel_macs(size, active, kernels, positions: Mapping[str, int]) -> dict[st
 
 
 def kernel_positions(path: str, positions: Mapping[str, int]) -> int:
-  """Returns how often a kernel is applied, from positions by its path or else by its layer's.
+  """Returns the positions of a kernel, given by its path or else by its layer's.
 
   Raises:
     ValueError: positions have neither.

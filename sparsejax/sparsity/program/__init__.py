@@ -110,7 +110,7 @@ def layouts_of(function: Callable[..., Any], params: Any, *examples: Any) -> dic
 
 
 def positions_of(function: Callable[..., Any], params: Any, *examples: Any) -> dict[str, int]:
-  """Returns how often a function applies each weight of a parameter to the examples, by path.
+  """Returns the number of times that a function applies each weight of a parameter, by path.
 
   `sparsity_report` and `prune_to(macs=...)` take the result as `positions`. Give a batch of one to
   count for one example.
@@ -140,7 +140,7 @@ def counts(function: Callable[..., Any], params: Any, *examples: Any) -> tuple[d
   graph = read(function, params, *examples, dead=False)
   in_program_order = [*graph.uses, *graph.parameters]
   positions = {path: graph.positions(path) for path in in_program_order if graph.size(path)}
-  if why := graph.refusal or _why_uneven(graph, positions):
+  if why := graph.refusal or _uneven_reason(graph, positions):
     raise ValueError(
       f"multiply-accumulates can't be counted: {why}; find out how often each kernel is applied, "
       'and give that as positions'
@@ -148,7 +148,7 @@ def counts(function: Callable[..., Any], params: Any, *examples: Any) -> tuple[d
   return {path: times or 0 for path, times in positions.items()}, graph.activation_macs
 
 
-def _why_uneven(graph: Graph, positions: Mapping[str, int | None]) -> str:
+def _uneven_reason(graph: Graph, positions: Mapping[str, int | None]) -> str:
   """Returns why some parameter has no single number of positions; '' if every one has."""
   for path in graph.parameters:
     if path in graph.elementwise:

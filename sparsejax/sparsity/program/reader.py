@@ -60,7 +60,7 @@ class Graph:
     return math.prod(sizes(self.parameters[path]))
 
   def positions(self, path: str) -> int | None:
-    """Returns how often each weight of a parameter is applied; None where that may differ."""
+    """Returns the times that each weight of a parameter is applied, or None if they may differ."""
     return positions(self.uses[path], self.size(path))
 
 
@@ -131,8 +131,8 @@ class Reader:
     for path, axes in self.graph.parameters.items():
       long = [axis for axis in axes if axis.size > 1]
       layer = [axis for axis in long if not _is_related(axis, scanned_nodes)]
-      of_kernel = [axis for axis in long if _is_related(axis, kernel_nodes)]
-      if 1 < len(layer) == len(of_kernel):
+      kernel_axes = [axis for axis in long if _is_related(axis, kernel_nodes)]
+      if 1 < len(layer) == len(kernel_axes):
         paths.append(path)
     return paths
 

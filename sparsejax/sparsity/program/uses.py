@@ -43,7 +43,7 @@ def use_of_slices(weights: int, macs: int, slices: Sequence[Slice]) -> Use:
 
 
 def positions(uses: Sequence[Use], size: int) -> int | None:
-  """Returns how often each weight of a parameter is applied; None where that differs or may differ.
+  """Returns the times that each weight of a parameter is applied, or None if they may differ.
 
   Uses of parts are counted if the parts make up the whole parameter, do not overlap, and are all
   applied equally often.
@@ -52,7 +52,7 @@ def positions(uses: Sequence[Use], size: int) -> int | None:
     uses: the parameter's uses.
     size: the number of its weights.
   """
-  of_whole = sum(use.positions for use in uses if use.weights == size)
+  whole_positions = sum(use.positions for use in uses if use.weights == size)
   weights_of: dict[Part, set[int]] = collections.defaultdict(set)
   positions_of: dict[Part, int] = collections.Counter()
   for use in uses:
@@ -60,7 +60,7 @@ def positions(uses: Sequence[Use], size: int) -> int | None:
       weights_of[use.part].add(use.weights)
       positions_of[use.part] += use.positions
   if not positions_of:
-    return of_whole
+    return whole_positions
   if any(len(sizes) > 1 for sizes in weights_of.values()):
     return None
   are_all_weights = sum(min(sizes) for sizes in weights_of.values()) == size
@@ -68,7 +68,7 @@ def positions(uses: Sequence[Use], size: int) -> int | None:
     return None
   if not all(_are_disjoint(*pair) for pair in itertools.combinations(positions_of, 2)):
     return None
-  return of_whole + min(positions_of.values())
+  return whole_positions + min(positions_of.values())
 
 
 def _are_disjoint(one: Part, other: Part) -> bool:

@@ -1,4 +1,4 @@
-"""The updates that come in, handed on as the gradient to whoever asks for it inside."""
+"""A wrapper that passes the incoming updates to its inner links as the gradient."""
 
 import optax
 

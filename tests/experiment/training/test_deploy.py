@@ -107,7 +107,7 @@ def test_it_is_the_run_that_had_the_thresholds_from_the_start(trained, tmp_path,
   jax.tree.map(np.testing.assert_array_equal, network_of(new), network_of(same))
   lines, in_training = commands.metrics(new), commands.metrics(same)
   assert lines[-1] == in_training[-1]
-  assert lines[:-1] == [without(line, metrics.OF_NETWORK) for line in in_training[:-1]]
+  assert lines[:-1] == [without(line, metrics.NETWORK_FIELDS) for line in in_training[:-1]]
   kept = {path.name for path in new.iterdir()} - {'.lock'}
   assert kept == {path.name for path in same.iterdir()} - {'.lock', files.PROGRESS}
   assert len(json.loads((new / files.ENVIRONMENT).read_text())) == 2  # trained, then deployed
