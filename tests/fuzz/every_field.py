@@ -186,7 +186,7 @@ def _is_not_what_was_given(case: Case, settings: dict[str, Any]) -> str:
     return f'it was given {value!r} and is {held!r}'
   if isinstance(field, fields.Field):
     try:
-      field.kind.take(held)
+      field.kind.convert(held)
     except WrongError as error:
       return f'it is {held!r} and must be {error}'
   return ''

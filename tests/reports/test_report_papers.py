@@ -190,7 +190,7 @@ def test_histograms_are_of_as_many_experiments_as_a_page_has_room_for():
   figure = drawing._log_alpha('a task', tasks('a task', runs))
   assert sum(ax.axison for ax in figure.axes) == 3 * 16  # of 60 that there may be
   assert '3 of 10 experiments' in ' '.join(words(figure))
-  assert drawing._for_one_page(tasks('a task', runs[:3])) == tasks('a task', runs[:3])
+  assert drawing._fit_one_page(tasks('a task', runs[:3])) == tasks('a task', runs[:3])
 
 
 def test_many_trials_of_a_bracket_are_a_band():

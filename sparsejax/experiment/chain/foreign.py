@@ -59,10 +59,10 @@ def checked_parameters(
   kinds = {key: kind for key, one in known.items() if (kind := parameter_kind(one)) is not None}
   for key, value in block.items():
     if key in kinds:
-      config_check.take(f'{name}.{key}', value, kinds[key])
+      config_check.convert(f'{name}.{key}', value, kinds[key])
   for key, kind in kinds.items():
     if known[key].default is inspect.Parameter.empty and key not in block:
-      raise ValueError(f'{name}.{key} is missing: it must be {kind.says}')
+      raise ValueError(f'{name}.{key} is missing: it must be {kind.requirement}')
   return known
 
 

@@ -53,7 +53,7 @@ def check(settings: Mapping[str, Any], *, all_read: bool = True) -> dict[str, An
   checked = {name: _checked(name, value, settings) for name, value in settings.items()}
   for name, field in fields.FIELDS.items():
     if name not in settings:
-      raise ValueError(f'{name} is missing: it must be {_says(field)}')
+      raise ValueError(f'{name} is missing: it must be {_requirement(field)}')
   if all_read:
     _check_all_read(checked)
   return checked
@@ -65,18 +65,18 @@ def _check_inner(name: str, settings: Mapping[str, Any]) -> None:
   if not isinstance(block, Mapping) or 'inner' not in block:
     _checked(name, block, settings)
   else:
-    take(f'{name}.inner', block['inner'], fields.BLOCKS[name]['inner'].kind)
+    convert(f'{name}.inner', block['inner'], fields.BLOCKS[name]['inner'].kind)
 
 
-def _says(field: Field | Mapping[str, Field]) -> str:
-  return field.kind.says if isinstance(field, Field) else f'a block of {", ".join(field)}'
+def _requirement(field: Field | Mapping[str, Field]) -> str:
+  return field.kind.requirement if isinstance(field, Field) else f'a block of {", ".join(field)}'
 
 
 def _checked(name: str, value: Any, settings: Mapping[str, Any]) -> Any:
   """The checked value of one top-level field or of one block."""
   field = fields.FIELDS.get(name)
   if isinstance(field, Field):
-    return take(name, value, field.kind)
+    return convert(name, value, field.kind)
   used = used_blocks(settings)
   block = field if field is not None else fields.BLOCKS.get(name)
   if name not in fields.FIELDS and name not in used:
@@ -84,8 +84,8 @@ def _checked(name: str, value: Any, settings: Mapping[str, Any]) -> Any:
       raise ValueError(f"{name} is set, but chain, events and layers name no '{name}'")
     raise ValueError(unknown(name, [*fields.FIELDS, *used]))
   if not isinstance(value, Mapping):
-    says = 'its settings' if block is None else _says(block)
-    raise ValueError(f'{name}={shown(value)} must be a block of settings: {says}')
+    requirement = 'its settings' if block is None else _requirement(block)
+    raise ValueError(f'{name}={shown(value)} must be a block of settings: {requirement}')
   if block is None:  # an Optax link, whose signature has its settings
     return {key: _plain(f'{name}.{key}', one) for key, one in value.items()}
   return checked_block(name, value, block)
@@ -117,36 +117,36 @@ def checked_block(
     field = fields.find(known, key)
     if field is None:
       raise ValueError(unknown(f'{name}.{key}', [f'{name}.{k}' for k in known]))
-    found[key] = take(f'{name}.{key}', value, field.kind)
+    found[key] = convert(f'{name}.{key}', value, field.kind)
   given = [fields.strip_unit(key) for key in block]
   for key, field in known.items():
     if given.count(fields.strip_unit(key)) > 1:
       raise ValueError(f'{name}.{key} is given in two units: it must be given in only one')
     if fields.strip_unit(key) not in given:
-      raise ValueError(f'{name}.{key} is missing: it must be {field.kind.says}')
+      raise ValueError(f'{name}.{key} is missing: it must be {field.kind.requirement}')
   return found
 
 
-def convert_type(field: str, value: Any, kind: Kind) -> Any:
-  """Returns the value in the field's own type; unlike `take`, accepts a number out of range."""
+def convert_type_only(field: str, value: Any, kind: Kind) -> Any:
+  """Returns the value in the field's own type; unlike `convert`, accepts a number out of range."""
   bare = kind.kind if isinstance(kind, Scheduled | Optional) else kind
   if isinstance(bare, Number) and is_number(value):
     return value if isinstance(bare, Period) else float(value)
   if isinstance(bare, Integer) and isinstance(value, int) and not isinstance(value, bool):
     return value
-  return take(field, value, kind)
+  return convert(field, value, kind)
 
 
-def take(field: str, value: Any, kind: Kind) -> Any:
+def convert(field: str, value: Any, kind: Kind) -> Any:
   """Returns the value in the field's own type; a ValueError names the field and the value."""
   try:
-    taken = kind.take(value)
+    converted = kind.convert(value)
   except WrongError as error:
     raise ValueError(f'{field}={shown(value)} must be {error}') from None
   bare = kind.kind if isinstance(kind, Optional) else kind
-  if isinstance(bare, Scheduled) and isinstance(taken, Mapping):
-    return _schedule(field, taken, bare.kind)
-  return taken
+  if isinstance(bare, Scheduled) and isinstance(converted, Mapping):
+    return _schedule(field, converted, bare.kind)
+  return converted
 
 
 FIELD_VALUES = ('value', 'initial', 'final')  # a schedule's settings that are values of its field
@@ -168,7 +168,7 @@ def _schedule(field: str, block: Mapping[str, Any], kind: Kind) -> dict[str, Any
     if base in ('begin', 'end') and value is None:
       found[key] = None
     else:
-      found[key] = take(f'{field}.{key}', value, own)
+      found[key] = convert(f'{field}.{key}', value, own)
   return found
 
 
@@ -181,8 +181,8 @@ def _plain(field: str, value: Any) -> Any:
   if isinstance(value, tuple | list):
     return tuple(_plain(field, one) for one in value)
   if isinstance(value, int):
-    return take(field, value, Integer(-(2**53), 2**53))
-  return take(field, value, Number())
+    return convert(field, value, Integer(-(2**53), 2**53))
+  return convert(field, value, Number())
 
 
 def _check_all_read(settings: Mapping[str, Any]) -> None:

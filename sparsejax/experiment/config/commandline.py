@@ -133,6 +133,6 @@ def help_text() -> str:
         read = f' Read with {field.read.words}.' if field.read else ''
         lines.append(
           f'  --config.{dotted}={field.default}\n      {field.meaning}. It must be '
-          f'{field.kind.says}.{read}'
+          f'{field.kind.requirement}.{read}'
         )
   return '\n'.join(lines).strip()

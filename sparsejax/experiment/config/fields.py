@@ -443,7 +443,7 @@ def _add(blocks: dict[str, dict[str, Field]], name: str, block: dict[str, Field]
     raise ValueError('a config has something else of that name: give it another name')
   for key, field in block.items():
     try:
-      field.kind.take(field.default)
+      field.kind.convert(field.default)
     except WrongError as error:
       raise ValueError(f'its {key} is {field.default!r}: it must be {error}') from None
   blocks[name] = BLOCKS[name] = block

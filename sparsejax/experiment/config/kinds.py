@@ -1,4 +1,4 @@
-"""The kinds of settings: each takes a value or a text, or says what it must be."""
+"""The kinds of settings: each converts a value or a text, or says what it must be."""
 
 import ast
 import dataclasses
@@ -15,11 +15,14 @@ class WrongError(ValueError):
 
 
 class Kind:
-  """A type of setting, which converts or refuses values; `says` completes "it must be ..."."""
+  """A type of setting, which converts or refuses values.
 
-  says = 'anything'
+  Its `requirement` completes the sentence "it must be ...".
+  """
 
-  def take(self, value: Any) -> Any:
+  requirement = 'anything'
+
+  def convert(self, value: Any) -> Any:
     """Returns the value in the setting's own type.
 
     Raises:
@@ -27,9 +30,9 @@ class Kind:
     """
     return value
 
-  def read(self, text: str) -> Any:
+  def parse(self, text: str) -> Any:
     """Returns the value that a text on a command line stands for, and raises likewise."""
-    return self.take(literal(text))
+    return self.convert(literal(text))
 
 
 def literal(text: str) -> Any:
@@ -59,7 +62,7 @@ class Number(Kind):
     below: whether it must be below `high`.
 
   Example:
-    >>> Number(0.0).take(1), Number(0.0, above=True).says
+    >>> Number(0.0).convert(1), Number(0.0, above=True).requirement
     (1.0, 'a number above 0')
   """
 
@@ -69,25 +72,25 @@ class Number(Kind):
   below: bool = False
 
   @property
-  def says(self) -> str:
+  def requirement(self) -> str:
     least = f'above {self.low:g}' if self.above else f'of {self.low:g} or more'
     most = f'below {self.high:g}' if self.below else f'of {self.high:g} or less'
     bounds = [t for t, end in ((least, self.low), (most, self.high)) if math.isfinite(end)]
     return f'a number {" and ".join(bounds)}' if bounds else 'a finite number'
 
-  def take(self, value: Any) -> float:
+  def convert(self, value: Any) -> float:
     if not is_number(value):
-      raise WrongError(self.says)
+      raise WrongError(self.requirement)
     try:
       value = float(value)
     except OverflowError:
-      raise WrongError(self.says) from None
+      raise WrongError(self.requirement) from None
     low = value > self.low if self.above else value >= self.low
     high = value < self.high if self.below else value <= self.high
     if not (math.isfinite(value) and low and high):
-      raise WrongError(self.says)
+      raise WrongError(self.requirement)
     if abs(value) > LARGEST:
-      raise WrongError(f'{self.says}, no larger than the largest float32')
+      raise WrongError(f'{self.requirement}, no larger than the largest float32')
     return value
 
 
@@ -98,9 +101,9 @@ class Period(Number):
   low: float = 0.0
   above: bool = True
 
-  def take(self, value: Any) -> float:
-    taken = super().take(value)
-    return value if isinstance(value, int) else taken
+  def convert(self, value: Any) -> float:
+    converted = super().convert(value)
+    return value if isinstance(value, int) else converted
 
 
 def is_number(value: Any) -> bool:
@@ -116,62 +119,62 @@ class Integer(Kind):
   high: int | None = None
 
   @property
-  def says(self) -> str:
+  def requirement(self) -> str:
     least = '' if self.low is None else f' of {self.low} or more'
     return f'an integer{least}' + ('' if self.high is None else f', up to {self.high}')
 
-  def take(self, value: Any) -> int:
+  def convert(self, value: Any) -> int:
     is_integer = isinstance(value, int) and not isinstance(value, bool)
     low = -math.inf if self.low is None else self.low
     high = math.inf if self.high is None else self.high
     if not is_integer or not low <= value <= high:
-      raise WrongError(self.says)
+      raise WrongError(self.requirement)
     return value
 
 
 class Flag(Kind):
   """True or False."""
 
-  says = 'True or False'
+  requirement = 'True or False'
 
-  def take(self, value: Any) -> bool:
+  def convert(self, value: Any) -> bool:
     if not isinstance(value, bool):
-      raise WrongError(self.says)
+      raise WrongError(self.requirement)
     return value
 
-  def read(self, text: str) -> bool:
+  def parse(self, text: str) -> bool:
     words = {'true': True, 'false': False}
-    return self.take(words.get(text.lower(), text))
+    return self.convert(words.get(text.lower(), text))
 
 
 class Word(Kind):
   """A text that is taken as it stands, not read as a Python literal."""
 
-  def read(self, text: str) -> Any:
-    return self.take(text)
+  def parse(self, text: str) -> Any:
+    return self.convert(text)
 
 
 class Text(Word):
   """A text of one line that can be printed."""
 
-  says = 'a text of one line'
+  requirement = 'a text of one line'
 
-  def take(self, value: Any) -> str:
+  def convert(self, value: Any) -> str:
     if not isinstance(value, str) or not value.isprintable():
-      raise WrongError(self.says)
+      raise WrongError(self.requirement)
     return value
 
 
 class Name(Text):
   """A text that can name a folder; '' stands for a name that is found elsewhere."""
 
-  says = 'a name of at most 100 letters, without a slash'
+  requirement = 'a name of at most 100 letters, without a slash'
 
-  def take(self, value: Any) -> str:
+  def convert(self, value: Any) -> str:
     if not isinstance(value, str) or not value.isprintable():
-      raise WrongError(self.says)
+      raise WrongError(self.requirement)
     if len(value.encode(errors='replace')) > 100 or '/' in value or value in ('.', '..'):
-      raise WrongError(self.says)
+      raise WrongError(self.requirement)
     return value
 
 
@@ -195,13 +198,13 @@ class Choice(Word):
     return (*self.names, *sorted(REGISTERED_NAMES.get(self.own, ())))
 
   @property
-  def says(self) -> str:
+  def requirement(self) -> str:
     return f'one of {", ".join(self.every)}'
 
-  def take(self, value: Any) -> str:
+  def convert(self, value: Any) -> str:
     if not isinstance(value, str) or value not in self.every:
       near = nearest(str(value), self.every, cutoff=0.5)
-      raise WrongError(f'{self.says};{near}' if near else self.says)
+      raise WrongError(f'{self.requirement};{near}' if near else self.requirement)
     return value
 
 
@@ -212,34 +215,34 @@ class Optional(Kind):
   kind: Kind
 
   @property
-  def says(self) -> str:
-    return f'{self.kind.says}, or None'
+  def requirement(self) -> str:
+    return f'{self.kind.requirement}, or None'
 
-  def take(self, value: Any) -> Any:
-    return None if value is None else _reworded(self.says, self.kind.take, value)
+  def convert(self, value: Any) -> Any:
+    return None if value is None else _reworded(self.requirement, self.kind.convert, value)
 
-  def read(self, text: str) -> Any:
-    return None if text == 'None' else _reworded(self.says, self.kind.read, text)
+  def parse(self, text: str) -> Any:
+    return None if text == 'None' else _reworded(self.requirement, self.kind.parse, text)
 
 
-def _reworded(says, take, value):
-  """Returns `take(value)`; an error's message is replaced by `says`."""
+def _reworded(message, convert, value):
+  """Returns `convert(value)`; an error's message is replaced by `message`."""
   try:
-    return take(value)
+    return convert(value)
   except WrongError:
-    raise WrongError(says) from None
+    raise WrongError(message) from None
 
 
 @dataclasses.dataclass(frozen=True)
 class Names(Kind):
   """A tuple of names, each once."""
 
-  says = "a tuple of names, each once, such as ('prune',)"
+  requirement = "a tuple of names, each once, such as ('prune',)"
 
-  def take(self, value: Any) -> tuple[str, ...]:
+  def convert(self, value: Any) -> tuple[str, ...]:
     names = tuple(value) if isinstance(value, tuple | list) else None
     if names is None or not all(isinstance(n, str) and n.isprintable() for n in names):
-      raise WrongError(self.says)
+      raise WrongError(self.requirement)
     return names
 
 
@@ -247,12 +250,12 @@ class Names(Kind):
 class Patterns(Kind):
   """A tuple of regular expressions."""
 
-  says = "a tuple of regular expressions, such as ('^classifier/',)"
+  requirement = "a tuple of regular expressions, such as ('^classifier/',)"
 
-  def take(self, value: Any) -> tuple[str, ...]:
+  def convert(self, value: Any) -> tuple[str, ...]:
     found = tuple(value) if isinstance(value, tuple | list) else None
     if found is None or not all(isinstance(p, str) and _compiles(p) for p in found):
-      raise WrongError(self.says)
+      raise WrongError(self.requirement)
     return found
 
 
@@ -260,11 +263,11 @@ class Patterns(Kind):
 class Pattern(Word):
   """A regular expression."""
 
-  says = 'a regular expression'
+  requirement = 'a regular expression'
 
-  def take(self, value: Any) -> str:
+  def convert(self, value: Any) -> str:
     if not isinstance(value, str) or not _compiles(value):
-      raise WrongError(self.says)
+      raise WrongError(self.requirement)
     return value
 
 
@@ -280,12 +283,12 @@ def _compiles(pattern: str) -> bool:
 class Sides(Kind):
   """Two lengths."""
 
-  says = 'two integers of 1 or more, such as (4, 4)'
+  requirement = 'two integers of 1 or more, such as (4, 4)'
 
-  def take(self, value: Any) -> tuple[int, int]:
+  def convert(self, value: Any) -> tuple[int, int]:
     sides = tuple(value) if isinstance(value, Sequence) and not isinstance(value, str) else ()
     if len(sides) != 2 or not all(isinstance(s, int) and s > 0 for s in sides):
-      raise WrongError(self.says)
+      raise WrongError(self.requirement)
     return sides
 
 
@@ -296,13 +299,15 @@ class Table(Kind):
   kind: Kind
 
   @property
-  def says(self) -> str:
-    return f'a table by name, each {self.kind.says}'
+  def requirement(self) -> str:
+    return f'a table by name, each {self.kind.requirement}'
 
-  def take(self, value: Any) -> dict[str, Any]:
+  def convert(self, value: Any) -> dict[str, Any]:
     if not isinstance(value, Mapping) or not all(isinstance(name, str) for name in value):
-      raise WrongError(self.says)
-    return {name: _reworded(self.says, self.kind.take, one) for name, one in value.items()}
+      raise WrongError(self.requirement)
+    return {
+      name: _reworded(self.requirement, self.kind.convert, one) for name, one in value.items()
+    }
 
 
 @dataclasses.dataclass(frozen=True)
@@ -312,8 +317,10 @@ class Scheduled(Kind):
   kind: Kind
 
   @property
-  def says(self) -> str:
-    return f"{self.kind.says}, or a schedule's block"
+  def requirement(self) -> str:
+    return f"{self.kind.requirement}, or a schedule's block"
 
-  def take(self, value: Any) -> Any:
-    return value if isinstance(value, Mapping) else _reworded(self.says, self.kind.take, value)
+  def convert(self, value: Any) -> Any:
+    return (
+      value if isinstance(value, Mapping) else _reworded(self.requirement, self.kind.convert, value)
+    )

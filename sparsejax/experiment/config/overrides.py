@@ -14,7 +14,7 @@ from sparsejax.experiment.terminal import say
 from sparsejax.experiment.terminal.errors import UsageError
 from sparsejax.internal.lookup import nearest
 
-Take = Callable[[str, Any, Kind], Any]
+Convert = Callable[[str, Any, Kind], Any]
 FLAG = re.compile(r'--config(?:\.(?P<field>[^=]+))?(?:=(?P<value>.*))?', re.DOTALL)
 
 
@@ -92,7 +92,7 @@ def apply_overrides(config: ConfigDict, changes: Mapping[str, str]) -> dict[str,
   settings = config.to_dict()
   for name, text in changes.items():
     if not _names_blocks(name) and not _names_links(name):
-      put(settings, name, text, _parse_value)
+      set_field(settings, name, text, _parse_value)
   return settings
 
 
@@ -129,15 +129,17 @@ def _complete(config: ConfigDict) -> None:
     return
 
 
-def put(settings: dict[str, Any], name: str, value: Any, take: Take = check.take) -> None:
+def set_field(
+  settings: dict[str, Any], name: str, value: Any, convert: Convert = check.convert
+) -> None:
   """Sets one field, in place.
 
   Args:
     settings: nested and plain; the blocks along the name must be the caller's own.
     name: the dotted name. A duration may be given in another unit; a setting of a schedule may be
       named where a number stands, and a number may replace a schedule's block.
-    value: the value that `take` receives.
-    take: (name, value, kind) -> the value in the field's own type.
+    value: the value that `convert` receives.
+    convert: (name, value, kind) -> the value in the field's own type.
 
   Raises:
     ValueError: the field is unknown, or it cannot have this value.
@@ -146,13 +148,13 @@ def put(settings: dict[str, Any], name: str, value: Any, take: Take = check.take
   field = known.get(name) or _field_of_any_unit(settings, name)
   block, key = _place(settings, name)
   if field is not None and block is not None:
-    _set(block, key, take(name, value, field.kind))
+    _set(block, key, convert(name, value, field.kind))
     return
   kind = _kind_of_table(name)
   is_setting_of_link = name.partition('.')[0] in check.used_blocks(settings) and _is_foreign(name)
   if block is None or not (kind or key in block or is_setting_of_link or 'schedule' in block):
     raise ValueError(_unknown(settings, name))
-  _set(block, key, take(name, value, kind or Kind()))
+  _set(block, key, convert(name, value, kind or Kind()))
 
 
 def _set(block: dict[str, Any], key: str, value: Any) -> None:
@@ -171,10 +173,10 @@ def _is_foreign(name: str) -> bool:
 
 def _parse_value(name: str, text: str, kind: Kind) -> Any:
   try:
-    value = kind.read(text)
+    value = kind.parse(text)
   except WrongError as error:
     raise ValueError(f'{name}={say.shown(literal(text))} must be {error}') from None
-  return check.take(name, value, kind)
+  return check.convert(name, value, kind)
 
 
 def _known_fields(settings: Mapping[str, Any]) -> list[tuple[str, Field]]:

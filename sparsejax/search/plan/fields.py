@@ -4,7 +4,7 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-from sparsejax.experiment.config.check import take, unknown
+from sparsejax.experiment.config.check import convert, unknown
 from sparsejax.experiment.config.fields import strip_unit
 from sparsejax.experiment.config.kinds import Integer
 from sparsejax.experiment.terminal.say import shown
@@ -35,12 +35,12 @@ def check(settings: Mapping[str, Any]) -> dict[str, Any]:
     _check_type(name, settings[name], default)
   _check_names(settings['scheduler'], defaults['scheduler'], 'scheduler.')
   for name, kind in INTEGERS.items():
-    take(name, settings[name], kind)
-  take('scheduler.eta', settings['scheduler']['eta'], Integer(2, 2**16))
+    convert(name, settings[name], kind)
+  convert('scheduler.eta', settings['scheduler']['eta'], Integer(2, 2**16))
   if wrong := [config for config in settings['configs'] if not isinstance(config, str)]:
     raise ValueError(f'configs: {wrong[0]!r} must be a text such as configs/NAME.py:ARGUMENT')
   for seed in settings['seeds']:
-    take('seeds', seed, SEED)
+    convert('seeds', seed, SEED)
   if not settings['seeds']:
     raise ValueError('seeds=() must have one integer or more')
   return settings

@@ -147,7 +147,7 @@ def apply(settings: Mapping[str, Any], values: Mapping[str, Any]) -> dict[str, A
   """
   changed = _copy(settings)
   for name, value in values.items():
-    overrides.put(changed, name, value, check.convert_type)
+    overrides.set_field(changed, name, value, check.convert_type_only)
   return changed
 
 

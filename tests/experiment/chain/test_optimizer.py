@@ -276,7 +276,7 @@ def test_the_defaults_of_a_link_of_optax_are_what_its_settings_may_be(name):
   for key, parameter in inspect.signature(factory).parameters.items():
     kind, default = foreign.parameter_kind(parameter), parameter.default
     if kind and isinstance(default, bool | int | float | str | None):
-      assert kind.take(default) == default, key
+      assert kind.convert(default) == default, key
 
 
 def test_the_learning_rate_of_the_metrics_is_that_of_the_chain():

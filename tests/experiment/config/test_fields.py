@@ -121,10 +121,10 @@ def assert_refused(name, value, make):
 @pytest.mark.parametrize('name', EVERY)
 def test_a_default_is_one_of_its_kind(name):
   field = EVERY[name]
-  assert field.kind.take(field.default) == field.default
-  assert type(field.kind.take(field.default)) is type(field.default)
+  assert field.kind.convert(field.default) == field.default
+  assert type(field.kind.convert(field.default)) is type(field.default)
   assert field.meaning
-  assert field.kind.says
+  assert field.kind.requirement
 
 
 @pytest.mark.parametrize('name', EVERY)
@@ -302,7 +302,7 @@ def test_a_value_is_shown_in_one_line_and_not_at_length():
 
 @pytest.mark.parametrize(('text', 'flag'), [('true', True), ('False', False), ('false', False)])
 def test_a_flag_is_read_as_it_is_written(text, flag):
-  assert kinds.Flag().read(text) is flag
+  assert kinds.Flag().parse(text) is flag
 
 
 @pytest.mark.parametrize('number', [2**53 + 1, -(2**53) - 1])
