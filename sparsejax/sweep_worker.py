@@ -43,9 +43,8 @@ def _resolve(changes: Mapping[str, str], config: str) -> dict[str, Any]:
     raise ValueError(f'configs: {config!r} must be a config file, NAME.py[:ARGUMENT]')
   try:
     arguments = overrides.ConfigArguments(config, changes, ())
-    return commandline.resolve_arguments(
-      arguments, all_read=False
-    )  # other varied settings may read them
+    # Other varied settings may read what nothing in this config reads.
+    return commandline.resolve_arguments(arguments, all_read=False)
   except ValueError as error:
     raise ValueError(f'configs: {config}: {error}') from None
 
@@ -72,9 +71,9 @@ def main() -> None:
   arguments = parser.parse_args()
   allocator.keep_freed_memory()
   threads.serve_devices(os.environ)
-  arguments = json.loads((arguments.folder / layout.SWEEP).read_text())
-  resolve = resolver(arguments['overrides'])
-  sweep = settings.check(arguments, resolve)
+  search = json.loads((arguments.folder / layout.SWEEP).read_text())
+  resolve = resolver(search['overrides'])
+  sweep = settings.check(search, resolve)
   compilation.use_cache()
   url = os.environ.get(URL)
   storage = open_storage(url, arguments.folder)

@@ -110,9 +110,8 @@ def test_a_failed_trial_is_the_worst_and_the_search_goes_on():
   assert on.directory == claims[8].directory
   finish(study, on)
   work(study)
-  failed = [
-    t.user_attrs['error'] for t in study.trials_by_slot().values() if t.state == TrialState.FAIL
-  ]
+  trials = study.trials_by_slot().values()
+  failed = [trial.user_attrs['error'] for trial in trials if trial.state == TrialState.FAIL]
   # Eight by themselves, two places of the next rung that nobody is left for.
   assert failed.count('fewer trials are left than may go on') == 2
   assert len(failed) == 10

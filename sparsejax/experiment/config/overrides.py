@@ -159,9 +159,8 @@ def set_field(
 
 def _set(block: dict[str, Any], key: str, value: Any) -> None:
   """Sets a value; a duration replaces the same duration in another unit."""
-  for other in [
-    k for k in block if k != key and fields.strip_unit(k) == fields.strip_unit(key) != k
-  ]:
+  base = fields.strip_unit(key)
+  for other in [name for name in block if name != key and fields.strip_unit(name) == base != name]:
     del block[other]
   block[key] = value
 
