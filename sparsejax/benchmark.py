@@ -28,8 +28,9 @@ import sys
 from collections.abc import Sequence
 from typing import Any, NoReturn
 
+from sparsejax.experiment.terminal import extras
 from sparsejax.experiment.terminal.say import complain, say_lines
-from sparsejax.internal import extras, signals
+from sparsejax.internal import signals
 
 DONE, FAILED, USAGE = 0, 1, 2
 

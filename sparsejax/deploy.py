@@ -25,8 +25,8 @@ import pathlib
 import sys
 from collections.abc import Sequence
 
+from sparsejax.experiment.terminal import extras
 from sparsejax.experiment.terminal.say import complain, say_lines
-from sparsejax.internal import extras
 
 FINISHED, CRASHED, USAGE = 0, 1, 2
 

@@ -23,8 +23,8 @@ import sys
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
+from sparsejax.experiment.terminal import extras
 from sparsejax.experiment.terminal.say import complain, say_lines
-from sparsejax.internal import extras
 
 FINISHED, CRASHED, USAGE, SIGNALLED = 0, 1, 2, 128
 CONFIG_HELP = '--config.help'  # not a field: other programs' name for --print_config

@@ -23,10 +23,10 @@ import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from sparsejax.experiment.terminal import extras
 from sparsejax.experiment.terminal.arguments import Parser, folder
 from sparsejax.experiment.terminal.errors import in_one_line
 from sparsejax.experiment.terminal.say import complain, say
-from sparsejax.internal import extras
 
 if TYPE_CHECKING:
   from sparsejax.reports.figures import dress

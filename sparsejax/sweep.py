@@ -27,10 +27,10 @@ from sparsejax.experiment.config.check import unknown
 from sparsejax.experiment.config.identity import get_by_path
 from sparsejax.experiment.config.kinds import literal
 from sparsejax.experiment.machine import files
+from sparsejax.experiment.terminal import extras
 from sparsejax.experiment.terminal.arguments import Parser, folder
 from sparsejax.experiment.terminal.errors import UsageError, in_one_line
 from sparsejax.experiment.terminal.say import complain, say_lines, shown
-from sparsejax.internal import extras
 from sparsejax.search import layout
 
 if TYPE_CHECKING:

@@ -14,9 +14,9 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+from sparsejax.experiment.terminal import extras
 from sparsejax.experiment.terminal.errors import TerminatedError, in_one_line
 from sparsejax.experiment.terminal.say import complain
-from sparsejax.internal import extras
 from sparsejax.search import layout
 
 URL = 'SPARSEJAX_STUDY'

@@ -1,4 +1,3 @@
-# ruff: noqa: E501  (a table)
 """One experiment, from a config to its summary. The call, room by room:
 
 | step | where |
@@ -8,7 +7,7 @@
 | the differences from the defaults, and code of one's own, are hashed | `config.identity`, `training.own_code` |
 | the run directory is claimed, and what it holds is restored into a `RunState`, or the network of another run is | `rundir.runs`, `rundir.checkpoint`, `rundir.state`; `init_from` |
 | the network is trained, a segment of steps at a time, with events between them | `training.train`, with `step.steps`, `step.events` and `machine.parallel` |
-| the best network is measured, and `summary.json` is written last | `training.deployment`, `outcome.finish` |
+| the best network is measured, and `summary.json` is written last | `outcome.finish` |
 
 `run.run` is that call: its `_begin` makes the `RunState`, its `_train` goes from there to the
 summary. In it every function of `machine.hosts` is a plain call unless several processes train

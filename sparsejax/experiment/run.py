@@ -24,7 +24,6 @@ from sparsejax.experiment.terminal.errors import (
 )
 from sparsejax.experiment.terminal.say import say
 from sparsejax.experiment.training import posterior, setup
-from sparsejax.experiment.training.deployment import deliver
 from sparsejax.experiment.training.train import Trainer
 from sparsejax.experiment.training.writers import Writers
 
@@ -150,7 +149,7 @@ def _train(experiment, directory, experiment_hash, state, host, watch) -> dict[s
   return finish(
     experiment,
     best,
-    deliver(experiment, best),
+    experiment.deliver(best),
     directory,
     writers.lines,
     experiment_hash=experiment_hash,

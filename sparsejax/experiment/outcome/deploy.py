@@ -25,7 +25,6 @@ from sparsejax.experiment.show import display
 from sparsejax.experiment.terminal.errors import UsageError
 from sparsejax.experiment.terminal.say import say
 from sparsejax.experiment.training import setup
-from sparsejax.experiment.training.deployment import deliver
 from sparsejax.experiment.training.posterior import kept_units
 from sparsejax.experiment.training.writers import Writers
 from sparsejax.sparsity.counting import measure
@@ -54,7 +53,7 @@ def look(
     UsageError: the config cannot be used.
   """
   experiment, _, best, network = _prepare(source, config, defaults, version)
-  delivered, counts = deliver(experiment, best), measure.report(network)
+  delivered, counts = experiment.deliver(best), measure.report(network)
   return {
     'thresholds': dict(_thresholds(experiment)),
     **measure_splits(experiment, delivered, ('validation',)),
@@ -103,7 +102,7 @@ def deploy(
     say(f'thresholds of log alpha: {shown}')
     say(f'run directory: {workdir}')
     with files.naming_full_disk(workdir):
-      delivered = deliver(experiment, best)
+      delivered = experiment.deliver(best)
       measured = _measure(experiment, delivered)
       best = best._replace(loss=jnp.float32(measured['validation_loss']))
       _note_starts(directory, source)

@@ -31,7 +31,7 @@ def finish(
   Args:
     experiment: the experiment that was run.
     best: the state that training chose.
-    network: the variables that `deliver` made from it.
+    network: the variables that `Experiment.deliver` made from it.
     directory: the run directory; None in a process that does not write.
     lines: the lines of metrics.jsonl.
     **notes: the other arguments of `summarise`.
@@ -84,7 +84,7 @@ def summarise(
   Args:
     experiment: the experiment that was run.
     best: the state that training chose.
-    variables: the variables of the network that `deliver` made from it.
+    variables: the variables of the network that `Experiment.deliver` made from it.
     experiment_hash: the hash of the config.
     seconds: the seconds that training took.
     phases: what was noted about the network during training.

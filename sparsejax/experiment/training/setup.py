@@ -3,7 +3,7 @@
 import functools
 import math
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import jax
@@ -16,8 +16,9 @@ from sparsejax.experiment.chain.durations import Clock
 from sparsejax.experiment.data import datasets
 from sparsejax.experiment.machine import parallel
 from sparsejax.experiment.rundir import checkpoint, tensorboard
+from sparsejax.experiment.rundir.state import Best
 from sparsejax.experiment.step import events, lobs
-from sparsejax.experiment.step.steps import Preprocessing
+from sparsejax.experiment.step.steps import Arrays, Preprocessing, put_on_devices
 from sparsejax.experiment.terminal.say import shown
 from sparsejax.experiment.training import agenda, deployment, posterior, registry
 from sparsejax.internal.lookup import lookup
@@ -71,6 +72,30 @@ class Experiment(NamedTuple):
     return jax.jit(self.model.init, static_argnames='train')(
       stream(jax.random.key(self.config['seed']), INIT), images, train=False
     )
+
+  def batch_norm_averager(self, data: Arrays) -> Callable[[Any, Any], Any]:
+    """Returns (network, batch_stats) -> BatchNorm's averages for evaluating the network.
+
+    The averages of training include the posterior's noise, whose variance is as large as the
+    signal's when much is about to be removed, so a network deployed from a posterior gets its own
+    averages. Every other network keeps those of training.
+
+    Args:
+      data: the training images, on the devices.
+    """
+    deployment, config = self.deployment, self.config
+    if not deployment.is_variational:
+      return lambda network, batch_stats: batch_stats
+    context = events.Context(
+      deployment.model, self.preprocessing, data, config['batch_size'], config['seed']
+    )
+    return events.averager(config['evaluation']['batch_norm_batches'], context)
+
+  def deliver(self, best: Best) -> dict[str, Any]:
+    """Returns the variables of the network that a run delivers: the best one, deployed."""
+    network = self.deployment.jitted(best.params, best.batch_stats)
+    averages = self.batch_norm_averager(put_on_devices(self.dataset.train))
+    return {'params': network, 'batch_stats': averages(network, best.batch_stats)}
 
 
 def build(config: Mapping[str, Any]) -> Experiment:

@@ -22,7 +22,7 @@ from sparsejax.experiment.rundir.state import RunState, better, empty_window
 from sparsejax.experiment.step import augment, events, steps
 from sparsejax.experiment.terminal.errors import NonFiniteLossError, PausedError, TerminatedError
 from sparsejax.experiment.terminal.say import say
-from sparsejax.experiment.training import deployment, posterior
+from sparsejax.experiment.training import posterior
 from sparsejax.experiment.training.setup import Experiment
 from sparsejax.internal import signals
 from sparsejax.sparsity.counting import measure
@@ -80,7 +80,7 @@ class Trainer:
     self._count = jax.jit(lambda network: counts(network, experiment.counted_above))
     self.is_variational = experiment.deployment.is_variational
     self._deploy = experiment.deployment.jitted
-    self._averages = deployment.batch_norm_averager(experiment, self.train_data)
+    self._averages = experiment.batch_norm_averager(self.train_data)
     if self.is_variational:
       bound = config['bound_variances'] if 'bound_variances' in config['chain'] else None
       weight = rates.build(config['add_kl_gradients']['weight'], clock)

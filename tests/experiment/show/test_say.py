@@ -109,7 +109,7 @@ def test_a_warning_that_quotes_a_value_is_a_line():
 
 def test_a_traceback_that_quotes_a_value_does_nothing():
   program = (
-    'import sys; from sparsejax.internal import extras\n'
+    'import sys; from sparsejax.experiment.terminal import extras\n'
     'def main(argv): raise RuntimeError("\\x1b[31m red \\u202e")\n'
     'extras.explained(main, sys.argv)'
   )
