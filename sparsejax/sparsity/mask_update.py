@@ -308,11 +308,11 @@ class Renewal(NamedTuple):
     """Returns the mask of a unit's groups by an update rule that regrows some."""
     grow = self._scores(self.update_rule.grow, unit, params, given, 1, earlier)
     start = self._scores(criteria.random, unit, params, given, 2, earlier)
-    renew = functools.partial(
-      update_rules.renew, self.update_rule, select=self.granularity.select, step=step
+    exchange = functools.partial(
+      update_rules.exchange, self.update_rule, select=self.granularity.select, step=step
     )
     of_layer = jax.vmap(
-      lambda mask, score, count, g, s: renew(mask, score, count, grow_scores=g, start_scores=s)
+      lambda mask, score, count, g, s: exchange(mask, score, count, grow_scores=g, start_scores=s)
     )
     return of_layer(active, scores, count, grow, start)
 

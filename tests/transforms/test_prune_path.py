@@ -66,7 +66,7 @@ def test_the_way_from_prune_to_a_new_mask_is_short():
   [
     ({'granularity': sparsejax.granularity.filters()}, 'sparsity/parts/units.py', 'units'),
     ({'exclude': 'head'}, 'sparsity/leaves/axes.py', 'choose'),
-    ({'update_rule': sparsejax.update_rules.set_()}, 'sparsity/parts/update_rules.py', 'renew'),
+    ({'update_rule': sparsejax.update_rules.set_()}, 'sparsity/parts/update_rules.py', 'exchange'),
   ],
 )
 def test_what_is_not_usual_is_a_call_away(parts, file, function):

@@ -34,9 +34,8 @@ def nested() -> UpdateRule:
   """Masks only shrink: a removed weight stays removed.
 
   Example:
-    >>> mask, scores = jnp.array([True, False, True]), jnp.array([1.0, 9.0, 2.0])
-    >>> renew(nested(), mask, scores, 1).tolist()
-    [False, False, True]
+    >>> nested().grow is None
+    True
   """
   return UpdateRule()
 
@@ -112,7 +111,7 @@ def granet(end: int, drop_fraction: float = 0.5) -> UpdateRule:
   Example:
     >>> mask, scores = jnp.ones(4, bool), jnp.array([4.0, 3.0, 2.0, 1.0])
     >>> gradient = jnp.array([0.0, 0.0, 0.0, 9.0])
-    >>> renew(granet(end=100), mask, scores, 2, grow_scores=gradient).tolist()
+    >>> exchange(granet(end=100), mask, scores, 2, grow_scores=gradient).tolist()
     [True, False, False, True]
 
   References:
@@ -133,34 +132,31 @@ def _cosine(name: str, end: int, drop_fraction: float) -> Callable[[jax.Array | 
   return cosine
 
 
-def renew(
+def exchange(
   rule: UpdateRule,
   mask: jax.Array,
   scores: jax.Array,
   count: jax.Array | int,
   *,
   select: Select = keep_largest,
-  grow_scores: jax.Array | None = None,
+  grow_scores: jax.Array,
   start_scores: jax.Array | None = None,
   step: jax.Array | int = 0,
 ) -> jax.Array:
-  """Returns the new mask of one layer.
+  """Returns the new mask of one layer: the lowest-scoring groups are dropped, others regrow.
 
   Args:
-    rule: the update rule.
+    rule: an update rule that regrows weights.
     mask: the old mask, one bool for each group.
     scores: the score of each group, float32, of the mask's shape.
     count: the number of groups to keep, an integer.
     select: selects the largest scores within the granularity's pattern.
-    grow_scores: the finite scores by which removed groups regrow; for rules that grow.
+    grow_scores: the finite scores by which removed groups regrow.
     start_scores: scores in a random order; for rules that start at random.
     step: the training step, which determines the share that is exchanged.
   """
   scores = jnp.where(mask, scores, -jnp.inf)
-  if rule.grow is None:
-    return mask & select(scores, count)
   assert rule.drop_fraction is not None
-  assert grow_scores is not None
   exchanged = jnp.round(rule.drop_fraction(step) * jnp.asarray(count, jnp.float32)).astype(
     jnp.int32
   )

@@ -9,13 +9,28 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sparsejax.sparsity.parts import granularity, update_rules
+from sparsejax.sparsity.mask_update import Renewal
+from sparsejax.sparsity.parts import allocation, criteria, granularity, update_rules
+from sparsejax.sparsity.parts.schedules import one_shot
 from sparsejax.sparsity.parts.selection import keep_largest
 
 
 @jax.jit
 def nested(mask, scores, count):
-  return update_rules.renew(update_rules.nested(), mask, scores, count)
+  """The new mask by the default parts, of which only the number to keep is given."""
+  keep = allocation.Allocation(lambda *_: np.zeros(1), lambda *_: [count[None]])
+  parts = Renewal.of(
+    one_shot(0, 0.5),
+    criterion=criteria.magnitude,
+    granularity=None,
+    allocation=keep,
+    parameters='all',
+    exclude=(),
+    layouts=None,
+    floor=0,
+    seed=0,
+  )
+  return parts.renew({'w': mask}, {'w': scores}, {}, 0, 0, jnp.zeros((1, 1)))['w']
 
 
 def test_nested_keeps_the_best_of_the_active():
@@ -66,7 +81,7 @@ SCORES = np.array([5, 2, 6, 1, 4, 3, 9, 9, 9, 9, 9, 9], np.float32)  # removed o
 def exchange(name, mask, scores, count, grow, *, start=None, step=0, m=None):
   select = granularity.n_m(1, m).select if m else keep_largest
   grow, start = jnp.asarray(grow), jnp.zeros_like(grow) if start is None else start
-  return update_rules.renew(
+  return update_rules.exchange(
     RULES[name],
     *(mask, scores, count),
     select=select,
