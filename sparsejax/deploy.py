@@ -53,9 +53,9 @@ def main(argv: Sequence[str]) -> int:
   except UnreadableError as error:
     return _fail(error, CRASHED)
   except OSError as error:
-    if error.errno not in files.FULL_DISK:
+    if (message := files.path_error(error, arguments.workdir)) is None:
       raise
-    return _fail(UsageError(f'{error.strerror}: {error.filename or arguments.workdir}'))
+    return _fail(UsageError(message))
   return FINISHED
 
 

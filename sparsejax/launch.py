@@ -128,10 +128,9 @@ def _run(command: Command) -> int:
     defaults, restart = base.defaults(settings), flags.restart
     run(settings, defaults, version=base.VERSION, workdir=flags.workdir, restart=restart)
   except OSError as error:
-    if error.errno not in files.FULL_DISK:
+    if (message := files.path_error(error, flags.workdir or 'results/runs')) is None:
       raise
-    place = error.filename or flags.workdir or 'results/runs'
-    raise UsageError(f'{error.strerror}: {place}; what was saved before stays') from error
+    raise UsageError(message) from error
   return FINISHED
 
 

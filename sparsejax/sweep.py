@@ -51,10 +51,9 @@ def main(argv: Sequence[str]) -> int:
       study = dict(url=flags.study, name=flags.name, workers=flags.workers)
       return search(settings, flags.workdir, **study)
     except OSError as error:
-      if error.errno not in files.FULL_DISK:
+      if (message := files.path_error(error, flags.workdir)) is None:
         raise
-      where = error.filename or flags.workdir
-      return _fail(f'{error.strerror}: {where}; what was saved before stays')
+      return _fail(message)
   except ValueError as error:
     return _fail(in_one_line(error))
 

@@ -335,6 +335,20 @@ def test_a_line_without_an_end_and_a_file_without_one_are_not_held(tmp_path, mon
     reading.read(path)
 
 
+@pytest.mark.parametrize('kept', ['', '{"epoch": 1.0}\n'])
+def test_an_unfinished_run_that_lost_lines_of_metrics_says_so(tmp_path, without_figures, kept):
+  run = tmp_path / 'runs' / 'unfinished'
+  write_run(run, summary=None)
+  (run / 'checkpoints' / '000000020').mkdir(parents=True)
+  copy = (run / 'metrics.jsonl').read_text() * 2 + '{"epoch": 1.0}\n' * 2
+  (run / 'checkpoints' / '000000020' / 'metrics.jsonl').write_text(copy)
+  (run / 'metrics.jsonl').write_text(kept)
+  said = 'metrics.jsonl lacks lines that were there at step 20, when it was saved'
+  assert reported(tmp_path)['unfinished']['problems'] == said
+  (run / 'metrics.jsonl').write_text(copy)
+  assert reported(tmp_path)['unfinished']['problems'] == ''
+
+
 def test_a_finished_run_that_lost_its_environment_says_so(tmp_path, without_figures):
   write_run(tmp_path / 'runs' / 'finished', environment=None)
   write_run(tmp_path / 'runs' / 'unfinished', environment=None, summary=None, seed=1)

@@ -46,6 +46,29 @@ def is_system_error(error: BaseException) -> bool:
   return isinstance(error, OSError) and error.errno in FAILED_DISK
 
 
+def path_error(error: OSError, folder: object = None) -> str | None:
+  """Returns the message of an error about a file or a folder, or None for any other error.
+
+  Args:
+    error: what the system raised.
+    folder: the path to name for a full disk, whose error may name none.
+
+  Example:
+    >>> path_error(IsADirectoryError(errno.EISDIR, 'Is a directory', '.new', None, 'progress.json'))
+    'Is a directory: progress.json; what was saved before stays'
+    >>> path_error(OSError('no socket')) is None
+    True
+  """
+  path = (
+    error.filename2 or error.filename
+  )  # of a file that is replaced, its name before the new one
+  if path is None and error.errno in FULL_DISK:
+    path = folder
+  if error.errno is None or path is None:
+    return None
+  return f'{error.strerror}: {path}; what was saved before stays'
+
+
 def drop_temporary(folder: pathlib.Path) -> None:
   """Removes the unfinished files of a kill from a folder that no other process may write to."""
   for path in folder.glob('.*.tmp'):

@@ -318,6 +318,8 @@ def _read(path: pathlib.Path, name: str) -> Run:
     problems.append(wrong)
     starts = []
   metrics = curves.read(path / files.METRICS, problems)
+  if not summary and (missing := _missing_lines(path)):
+    problems.append(missing)
   reported = ' '.join(problems)
   changed = digests.changed(path)
   is_changed = not {files.CONFIG, files.SUMMARY}.isdisjoint(changed)
@@ -336,6 +338,20 @@ def _owner_mismatch(found: Mapping[str, Any], config: Mapping[str, Any], file: s
     if None not in (theirs, mine) and theirs != mine:
       return f'{file} is of a run with {key} {theirs}, {files.CONFIG} has {mine}'
   return None
+
+
+def _missing_lines(path: pathlib.Path) -> str | None:
+  """Returns the problem that the metrics are shorter than the newest checkpoint's copy, or None."""
+  try:
+    saved = [folder for folder in (path / files.CHECKPOINTS).iterdir() if folder.name.isdigit()]
+    newest = max(saved, key=lambda folder: int(folder.name)).name
+    copied = (path / files.CHECKPOINTS / newest / files.METRICS).stat().st_size
+    kept = (path / files.METRICS).stat().st_size
+  except (OSError, ValueError):  # nothing was saved, or what is missing is a problem of its own
+    return None
+  if kept >= copied:
+    return None
+  return f'{files.METRICS} lacks lines that were there at step {int(newest)}, when it was saved'
 
 
 def _unreadable_reason(path: pathlib.Path) -> str | None:

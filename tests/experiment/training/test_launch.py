@@ -370,6 +370,25 @@ def test_a_full_disk_is_said_in_one_line_and_keeps_what_was_saved(tmp_path, monk
   assert any((workdir / 'checkpoints').iterdir())
 
 
+@pytest.mark.usefixtures('_from_the_root')
+def test_a_folder_in_the_place_of_a_file_is_said_in_one_line(tmp_path, monkeypatch, capsys):
+  progress = tmp_path / 'run' / 'progress.json'
+  arguments = [*SHORT, '--config.log.checkpoint_every_epochs=2.0', f'--workdir={progress.parent}']
+  with monkeypatch.context() as patched:
+    saved = progress.with_name('checkpoints')
+
+    def left(path):
+      return SimpleNamespace(free=0 if len([*saved.glob('0*')]) == 2 else 10**12)
+
+    patched.setattr('shutil.disk_usage', left)
+    assert run_here(arguments) == 2
+  progress.unlink()
+  progress.mkdir()
+  assert run_here(arguments) == 2
+  last = capsys.readouterr().err.strip().splitlines()[-1]
+  assert last == f'launch.py: Is a directory: {progress}; what was saved before stays'
+
+
 def test_the_metrics_survive_a_reader_that_leaves(tmp_path):
   """`launch.py | head -1` closes stdout early; the run goes on."""
   with commands.start(*SHORT, f'--workdir={tmp_path / "run"}') as command:
