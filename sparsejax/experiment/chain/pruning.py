@@ -1,6 +1,6 @@
-"""Builds the link `prune` from the settings of its block, or says in one line what is wrong."""
+"""Builds a link that removes weights by a schedule from its block, or says what is wrong in it."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import optax
@@ -40,65 +40,79 @@ UPDATE_RULES: dict[str, Callable[[Mapping[str, Any]], update_rules.UpdateRule]] 
   'rigl': lambda s: update_rules.rigl(s['end'], s['drop_fraction'], start=s['start']),
 }
 EXCHANGING = ('set', 'rigl')  # update rules that regrow weights
-SETTINGS = tuple(map(fields.strip_unit, fields.LINKS['prune']))
+LINKS = tuple(fields.PRUNING_SCHEDULES)  # those that remove weights by a schedule
+SETTINGS = {name: tuple(map(fields.strip_unit, fields.LINKS[name])) for name in LINKS}
 
 
-def pruning_schedule(settings: Mapping[str, Any], clock: Clock) -> schedules.PruningSchedule:
-  """Returns the mask steps and densities of the block `prune`.
+def link_of(chain: Sequence[str]) -> str | None:
+  """Returns the name of the link of a chain that removes weights by a schedule, if it has one."""
+  return next((name for name in LINKS if name in chain), None)
+
+
+def pruning_schedule(
+  settings: Mapping[str, Any], clock: Clock, link: str = 'prune'
+) -> schedules.PruningSchedule:
+  """Returns the mask steps and densities of a block.
+
+  Args:
+    settings: the block.
+    clock: turns durations into steps.
+    link: the link that the block is of.
 
   Raises:
     ValueError: a setting is missing, unknown, out of range, or lies beyond the end of the run.
   """
-  steps = convert_prune_block(settings, clock)
+  steps = convert_block(settings, clock, link)
   begin, kind = steps['begin'], steps['schedule']
-  lookup('prune.schedule', kind, dict.fromkeys(fields.PRUNING_SCHEDULES))
-  lookup('prune.allocation', steps['allocation'], ALLOCATIONS)
+  lookup(f'{link}.schedule', kind, dict.fromkeys(fields.PRUNING_SCHEDULES[link]))
+  lookup(f'{link}.allocation', steps['allocation'], ALLOCATIONS)
   is_threshold = steps['allocation'] == 'absolute_threshold'
-  density = _density(steps)
-  _check_step('begin', begin, clock)
-  _check_rule(kind, steps['update_rule'])
+  density = _density(steps, link)
+  _check_step(f'{link}.begin', begin, clock)
+  if 'update_rule' in steps:
+    _check_rule(kind, steps['update_rule'])
   if kind == 'one_shot':
     return schedules.one_shot(begin, density)
   if steps['every'] < 1:
-    raise ValueError(f'prune.every is {steps["every"]} steps; it must be 1 or more')
+    raise ValueError(f'{link}.every is {steps["every"]} steps; it must be 1 or more')
   if kind == 'iterative':
     if is_threshold:
       raise ValueError(
-        "prune.schedule='iterative' must be one_shot or cubic with an absolute threshold, because "
-        'that is no share of the remaining weights'
+        f"{link}.schedule='iterative' must be one_shot or cubic with an absolute threshold, "
+        'because that is no share of the remaining weights'
       )
     schedule = schedules.iterative(begin, steps['every'], density, fraction=steps['round_fraction'])
-    _check_step('last round', schedule.steps[-1], clock)
+    _check_step(f'{link}.last round', schedule.steps[-1], clock)
     return schedule
   if not begin < steps['end']:
     raise ValueError(
-      f'prune: from step {begin} to step {steps["end"]} every {steps["every"]} steps: the end '
+      f'{link}: from step {begin} to step {steps["end"]} every {steps["every"]} steps: the end '
       'must be after the begin'
     )
-  _check_step('end', steps['end'], clock)
+  _check_step(f'{link}.end', steps['end'], clock)
   if kind == 'periodic':
     return schedules.periodic(begin, steps['end'], density, every=steps['every'])
   initial = 0.0 if is_threshold else 1.0
   return schedules.cubic(begin, steps['end'], density, initial=initial, every=steps['every'])
 
 
-def _density(settings: Mapping[str, Any]) -> float:
+def _density(settings: Mapping[str, Any], link: str) -> float:
   """The final density, or the threshold of an absolute allocation."""
   if settings['allocation'] == 'absolute_threshold':
     if not 0 <= (threshold := settings['threshold']) < 1:
-      raise ValueError(f'prune.threshold={threshold} must be in [0, 1)')
+      raise ValueError(f'{link}.threshold={threshold} must be in [0, 1)')
     return threshold
   if settings['granularity'] == 'n_m':
     return settings['n'] / settings['m']
   if not 0 < (density := settings['density']) <= 1:
-    raise ValueError(f'prune.density={density} must be in (0, 1]')
+    raise ValueError(f'{link}.density={density} must be in (0, 1]')
   return density
 
 
 def _check_step(what: str, step: int, clock: Clock) -> None:
   if step >= clock.total_steps:
     raise ValueError(
-      f'prune.{what} is step {step}, but the run has {clock.total_steps}; it must be earlier'
+      f'{what} is step {step}, but the run has {clock.total_steps}; it must be earlier'
     )
 
 
@@ -117,14 +131,14 @@ def _check_rule(schedule: str, rule: str) -> None:
     )
 
 
-def convert_prune_block(block: Mapping[str, Any], clock: Clock) -> dict[str, Any]:
+def convert_block(block: Mapping[str, Any], clock: Clock, link: str) -> dict[str, Any]:
   """Returns the block with its durations in steps; refuses unknown or missing settings."""
-  settings = convert_to_steps(block, clock, 'prune')
+  settings, known = convert_to_steps(block, clock, link), SETTINGS[link]
   for key in settings:
-    lookup('setting', f'prune.{key}', {f'prune.{name}': None for name in SETTINGS})
-  missing = [name for name in SETTINGS if name not in settings]
+    lookup('setting', f'{link}.{key}', {f'{link}.{name}': None for name in known})
+  missing = [name for name in known if name not in settings]
   if missing:
-    raise ValueError(f'prune.{missing[0]} is missing; prune needs {", ".join(SETTINGS)}')
+    raise ValueError(f'{link}.{missing[0]} is missing; {link} needs {", ".join(known)}')
   return settings
 
 
@@ -135,8 +149,9 @@ def build(
   seed: int,
   inner: optax.GradientTransformation | None,
   costs: Callable[[str], Costs],
+  link: str = 'prune',
 ) -> optax.GradientTransformationExtraArgs:
-  """Returns the link that the block `prune` describes.
+  """Returns the link that a block describes.
 
   Args:
     block: the settings.
@@ -144,24 +159,25 @@ def build(
     seed: the seed of everything random.
     inner: the links that run inside the masks.
     costs: the network's costs in 'weights' or 'macs'.
+    link: the link that the block is of.
   """
-  settings = convert_prune_block(block, clock)
-  schedule = pruning_schedule(block, clock)
+  settings = convert_block(block, clock, link)
+  schedule = pruning_schedule(block, clock, link)
   floor = settings['floor']
   if not (isinstance(floor, int) and floor >= 0):
-    raise ValueError(f'prune.floor={floor} must be an integer, 0 or more')
+    raise ValueError(f'{link}.floor={floor} must be an integer, 0 or more')
   try:
     tree.patterns(settings['exclude'])
   except ValueError as error:
-    raise ValueError(f'prune.{error}') from None
-  make = lookup('prune.granularity', settings['granularity'], GRANULARITIES)
+    raise ValueError(f'{link}.{error}') from None
+  make = lookup(f'{link}.granularity', settings['granularity'], GRANULARITIES)
   try:
-    return prune(
+    return MAKERS[link](
+      settings,
       schedule,
       granularity=make(settings),
-      update_rule=UPDATE_RULES[settings['update_rule']](settings),
-      criterion=lookup('prune.criterion', settings['criterion'], CRITERIA),
-      allocation=_allocation(settings, costs),
+      criterion=lookup(f'{link}.criterion', settings['criterion'], CRITERIA),
+      allocation=_allocation(settings, costs, link),
       parameters=settings['parameters'],
       exclude=settings['exclude'],
       floor=floor,
@@ -169,10 +185,18 @@ def build(
       inner=inner,
     )
   except TypeError as error:
-    raise ValueError(f'prune: {error}') from None
+    raise ValueError(f'{link}: {error}') from None
   except ValueError as error:
     message = str(error)
-    raise ValueError(message if 'prune' in message else f'prune: {message}') from None
+    raise ValueError(message if link in message else f'{link}: {message}') from None
+
+
+def _prune(settings, schedule, **parts):
+  rule = UPDATE_RULES[settings['update_rule']](settings)
+  return prune(schedule, update_rule=rule, **parts)
+
+
+MAKERS = {'prune': _prune}
 
 
 def grows(block: Mapping[str, Any]) -> bool:
@@ -184,8 +208,9 @@ def grows(block: Mapping[str, Any]) -> bool:
 
 
 def needs_squared_gradients(config: Mapping[str, Any]) -> bool:
-  """Returns whether the criterion of a config's `prune` reads per-example gradients."""
-  name = config['prune']['criterion'] if 'prune' in config['chain'] else 'magnitude'
+  """Returns whether the criterion of a config's chain reads per-example gradients."""
+  link = link_of(config['chain'])
+  name = 'magnitude' if link is None else config[link]['criterion']
   return 'mean_squared_grad' in criteria.needs(CRITERIA[name])
 
 
@@ -207,24 +232,24 @@ def build_rewind(
   return rewind(to, at)
 
 
-def _allocation(settings, costs):
+def _allocation(settings, costs, link):
   if settings['granularity'] == 'n_m' and settings['allocation'] != 'uniform':
     raise ValueError(
-      f"prune.allocation='{settings['allocation']}' must be 'uniform' with the granularity n_m, "
+      f"{link}.allocation='{settings['allocation']}' must be 'uniform' with the granularity n_m, "
       'which keeps n of every m everywhere'
     )
-  lookup('prune.density_of', settings['density_of'], dict.fromkeys(fields.DENSITY_UNITS))
+  lookup(f'{link}.density_of', settings['density_of'], dict.fromkeys(fields.DENSITY_UNITS))
   make = ALLOCATIONS[settings['allocation']]
   if settings['density_of'] == 'groups':
     return make()
   if settings['granularity'] == 'n_m':
     raise ValueError(
-      f"prune.density_of='{settings['density_of']}' must be 'groups' with the granularity n_m, "
+      f"{link}.density_of='{settings['density_of']}' must be 'groups' with the granularity n_m, "
       'which keeps n of every m'
     )
   if settings['allocation'] == 'absolute_threshold':
     raise ValueError(
-      f"prune.density_of='{settings['density_of']}' must be 'groups' with an absolute threshold, "
+      f"{link}.density_of='{settings['density_of']}' must be 'groups' with an absolute threshold, "
       'which is no share of a whole'
     )
   return make(costs(settings['density_of']))

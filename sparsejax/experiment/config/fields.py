@@ -73,16 +73,142 @@ SHARE, FRACTION = Number(0.0, 1.0), Number(0.0, 1.0, above=True)
 DECAY = Number(0.0, 1.0, below=True)  # the decay of a running mean
 STEPS = Period()
 
-PRUNING_SCHEDULES = ('one_shot', 'cubic', 'periodic', 'iterative')
 DENSITY_UNITS = ('groups', 'weights', 'macs')
+PRUNING_SCHEDULES = {  # of each link that removes weights by a schedule
+  'prune': ('one_shot', 'cubic', 'periodic', 'iterative'),
+}
+ALLOCATIONS = ('absolute_threshold', 'global_rank', 'uniform', 'erk')
 _PARAMETERS = Choice(('kernels', 'all'))
 _EXCLUDE = Field((), Patterns(), "parameter paths to leave out, such as ('^classifier/',)")
 _INNER = "an optimizer with second moments and its learning rate, such as ('adam',)"
-_N_M_ONLY = _read_when('prune.granularity', 'n_m')
-_EXCHANGED = Read(
-  "the prune.update_rule 'set' or 'rigl'",
-  lambda config: config['prune']['update_rule'] in ('set', 'rigl'),
+_INSIDE = Field((), Names(), 'links that run inside the masks instead of before them')
+_EXCHANGED = _read_when('prune.update_rule', 'set', 'rigl')
+
+
+def _when(link: str) -> dict[str, Field]:
+  """The settings of a link's schedule: when it removes weights."""
+  schedules = PRUNING_SCHEDULES[link]
+  repeated = tuple(schedule for schedule in schedules if schedule != 'one_shot')
+  return {
+    'schedule': Field(
+      'one_shot',
+      Choice(schedules),
+      'one_shot: one cut; cubic: gradual; periodic: at one density; iterative: in rounds',
+    ),
+    'begin_epochs': Field(
+      60.0,
+      NOT_NEGATIVE,
+      'the time of the first mask update; of one_shot the only one, of cubic every_steps later',
+    ),
+    'end_epochs': Field(
+      120.0,
+      NOT_NEGATIVE,
+      'cubic: when the density is reached; periodic: when the mask updates end',
+      _read_when(f'{link}.schedule', *(name for name in schedules if name in ('cubic', 'periodic'))),
+    ),
+    'every_steps': Field(
+      100, STEPS, 'steps between two mask updates', _read_when(f'{link}.schedule', *repeated)
+    ),
+    'round_fraction': Field(
+      0.2,
+      Number(0.0, 1.0, above=True, below=True),
+      'the share of the remaining weights that each round removes',
+      _read_when(f'{link}.schedule', 'iterative'),
+    ),
+  }
+
+
+def _how_many(link: str, allocation: str) -> dict[str, Field]:
+  """The settings of how many weights a link leaves in each layer, with the default allocation."""
+  return {
+    'density': Field(
+      0.02,
+      SHARE,
+      'the share of the pruned parameters that stays',
+      Read(
+        f"a {link}.allocation other than 'absolute_threshold' and a {link}.granularity other than "
+        "'n_m'",
+        lambda config: (
+          config[link]['allocation'] != 'absolute_threshold'
+          and config[link]['granularity'] != 'n_m'
+        ),
+      ),
+    ),
+    'threshold': Field(
+      0.02,
+      SHARE,
+      'weights with this score or less are removed',
+      _read_when(f'{link}.allocation', 'absolute_threshold'),
+    ),
+    'density_of': Field(
+      'groups',
+      Choice(DENSITY_UNITS),
+      'what the density is a share of; weights, macs: those of the whole network',
+    ),
+    'allocation': Field(
+      allocation,
+      Choice(ALLOCATIONS, own='allocation'),
+      'how the remaining weights are distributed over the layers',
+    ),
+  }
+
+
+def _which(link: str, parameters: str) -> dict[str, Field]:
+  """The settings of which weights a link removes, of which parameters by default."""
+  of_n_m = _read_when(f'{link}.granularity', 'n_m')
+  return {
+    'criterion': Field(
+      'magnitude',
+      Choice(('magnitude', 'saliency', 'fisher', 'lamp', 'random'), own='criterion'),
+      'the score by which the largest are kept',
+    ),
+    'granularity': Field(
+      'weight',
+      Choice(('weight', 'filters', 'input_channels', 'blocks', 'n_m'), own='granularity'),
+      'the unit that is kept or removed as a whole',
+    ),
+    'block': Field((4, 4), Sides(), 'inputs x outputs', _read_when(f'{link}.granularity', 'blocks')),
+    'n': Field(2, Integer(1), 'how many of every m consecutive inputs stay', of_n_m),
+    'm': Field(4, Integer(2), 'consecutive inputs among which n stay', of_n_m),
+    'parameters': Field(
+      parameters, _PARAMETERS, 'which parameters are pruned; kernels: biases and BatchNorm stay'
+    ),
+    'exclude': _EXCLUDE,
+    'floor': Field(1, Integer(0), 'the least number of weights (groups) that a layer keeps'),
+    'inner': _INSIDE,
+  }
+
+
+# What `prune` has besides: the rule by which its masks change.
+_OF_RULES: dict[str, Field] = {
+  'update_rule': Field(
+    'nested',
+    Choice(('nested', 'set', 'rigl'), own='update_rule'),
+    'nested: masks only shrink; set, rigl: weights are exchanged',
+  ),
+  'drop_fraction': Field(
+    0.3,
+    SHARE,
+    "the share of a layer's active weights that is exchanged; rigl: it falls to 0 at the end",
+    _EXCHANGED,
+  ),
+  'start': Field(
+    'random', Choice(('random', 'criterion')), 'the first mask of set and rigl', _EXCHANGED
+  ),
+}
+_UNTIL = Read(
+  "the prune.schedule 'cubic' or 'periodic', or the prune.update_rule 'rigl'",
+  lambda config: (
+    config['prune']['schedule'] in ('cubic', 'periodic') or config['prune']['update_rule'] == 'rigl'
+  ),
 )
+
+
+def _of_prune() -> dict[str, Field]:
+  block = _when('prune') | _how_many('prune', 'absolute_threshold') | _which('prune', 'all')
+  block['end_epochs'] = block['end_epochs']._replace(read=_UNTIL)
+  return block | _OF_RULES
+
 
 # The settings of each link that `chain` may name. Other Optax links may be named too; their
 # settings are their own arguments.
@@ -129,108 +255,11 @@ LINKS: dict[str, dict[str, Field]] = {
     'exclude': _EXCLUDE,
     'inner': Field((), Names(), _INNER),
   },
-  'prune': {
-    'schedule': Field(
-      'one_shot',
-      Choice(PRUNING_SCHEDULES),
-      'one_shot: one cut; cubic: gradual; periodic: at one density; iterative: in rounds',
-    ),
-    'begin_epochs': Field(
-      60.0,
-      NOT_NEGATIVE,
-      'the time of the first mask update; of one_shot it is the only one',
-    ),
-    'end_epochs': Field(
-      120.0,
-      NOT_NEGATIVE,
-      'cubic: when the density is reached; periodic: when the mask updates end',
-      Read(
-        "the prune.schedule 'cubic' or 'periodic', or the prune.update_rule 'rigl'",
-        lambda config: (
-          config['prune']['schedule'] in ('cubic', 'periodic')
-          or config['prune']['update_rule'] == 'rigl'
-        ),
-      ),
-    ),
-    'every_steps': Field(
-      100,
-      STEPS,
-      'steps between two mask updates',
-      _read_when('prune.schedule', 'cubic', 'periodic', 'iterative'),
-    ),
-    'round_fraction': Field(
-      0.2,
-      Number(0.0, 1.0, above=True, below=True),
-      'the share of the remaining weights that each round removes',
-      _read_when('prune.schedule', 'iterative'),
-    ),
-    'density': Field(
-      0.02,
-      SHARE,
-      'the share of the pruned parameters that stays',
-      Read(
-        "a prune.allocation other than 'absolute_threshold' and a prune.granularity other than "
-        "'n_m'",
-        lambda config: (
-          config['prune']['allocation'] != 'absolute_threshold'
-          and config['prune']['granularity'] != 'n_m'
-        ),
-      ),
-    ),
-    'threshold': Field(
-      0.02,
-      SHARE,
-      'weights with this score or less are removed',
-      _read_when('prune.allocation', 'absolute_threshold'),
-    ),
-    'density_of': Field(
-      'groups',
-      Choice(DENSITY_UNITS),
-      'what the density is a share of; weights, macs: those of the whole network',
-    ),
-    'allocation': Field(
-      'absolute_threshold',
-      Choice(('absolute_threshold', 'global_rank', 'uniform', 'erk'), own='allocation'),
-      'how the remaining weights are distributed over the layers',
-    ),
-    'criterion': Field(
-      'magnitude',
-      Choice(('magnitude', 'saliency', 'fisher', 'lamp', 'random'), own='criterion'),
-      'the score by which the largest are kept',
-    ),
-    'granularity': Field(
-      'weight',
-      Choice(('weight', 'filters', 'input_channels', 'blocks', 'n_m'), own='granularity'),
-      'the unit that is kept or removed as a whole',
-    ),
-    'block': Field((4, 4), Sides(), 'inputs x outputs', _read_when('prune.granularity', 'blocks')),
-    'n': Field(2, Integer(1), 'how many of every m consecutive inputs stay', _N_M_ONLY),
-    'm': Field(4, Integer(2), 'consecutive inputs among which n stay', _N_M_ONLY),
-    'update_rule': Field(
-      'nested',
-      Choice(('nested', 'set', 'rigl'), own='update_rule'),
-      'nested: masks only shrink; set, rigl: weights are exchanged',
-    ),
-    'drop_fraction': Field(
-      0.3,
-      SHARE,
-      "the share of a layer's active weights that is exchanged; rigl: it falls to 0 at the end",
-      _EXCHANGED,
-    ),
-    'start': Field(
-      'random', Choice(('random', 'criterion')), 'the first mask of set and rigl', _EXCHANGED
-    ),
-    'parameters': Field(
-      'all', _PARAMETERS, 'which parameters are pruned; kernels: biases and BatchNorm stay'
-    ),
-    'exclude': _EXCLUDE,
-    'floor': Field(1, Integer(0), 'the least number of weights (groups) that a layer keeps'),
-    'inner': Field((), Names(), 'links that run inside the masks instead of before them'),
-  },
+  'prune': _of_prune(),
   'hold': {
     'parameters': Field('kernels', _PARAMETERS, 'whose zeros are held; all: biases too'),
     'exclude': _EXCLUDE,
-    'inner': Field((), Names(), 'links that run inside the masks instead of before them'),
+    'inner': _INSIDE,
   },
   'add_kl_gradients': {
     'weight': Field(

@@ -229,7 +229,7 @@ NAMES = {
   'granularity': tuple(pruning.GRANULARITIES),
   'allocation': tuple(pruning.ALLOCATIONS),
   'update_rule': tuple(pruning.UPDATE_RULES),
-  'schedule': fields.PRUNING_SCHEDULES,
+  'schedule': fields.PRUNING_SCHEDULES['prune'],
   'start': ('random', 'criterion'),
   'density_of': fields.DENSITY_UNITS,
 }

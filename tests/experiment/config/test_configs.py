@@ -198,8 +198,8 @@ def test_families_of_layers_and_their_settings_are_experiments_of_their_own():
 def test_every_link_with_defaults_exists_and_has_those_settings():
   clock = Clock(40_000, 128, 180.0)
   for name, settings in base.LINKS.items():
-    if name == 'prune':
-      assert set(convert_to_steps(settings, clock)) == set(pruning.SETTINGS)
+    if name in pruning.LINKS:
+      assert set(convert_to_steps(settings, clock)) == set(pruning.SETTINGS[name])
     elif name == 'rewind':
       assert set(convert_to_steps(settings, clock)) == {'to'}
     elif name == 'bound_variances':
