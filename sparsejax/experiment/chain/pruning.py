@@ -170,12 +170,12 @@ def build(
     tree.patterns(settings['exclude'])
   except ValueError as error:
     raise ValueError(f'{link}.{error}') from None
-  make = lookup(f'{link}.granularity', settings['granularity'], GRANULARITIES)
+  lookup(f'{link}.granularity', settings['granularity'], GRANULARITIES)
   try:
     return MAKERS[link](
       settings,
       schedule,
-      granularity=make(settings),
+      granularity=_granularity(settings),
       criterion=lookup(f'{link}.criterion', settings['criterion'], CRITERIA),
       allocation=_allocation(settings, costs, link),
       parameters=settings['parameters'],
@@ -230,6 +230,14 @@ def build_rewind(
   if to >= at[0]:
     raise ValueError(f'rewind.to is step {to}, but it must be before prune.begin, step {at[0]}')
   return rewind(to, at)
+
+
+def _granularity(settings: Mapping[str, Any]) -> granularity.Granularity:
+  found = GRANULARITIES[settings['granularity']](settings)
+  is_grouped = settings['granularity'] in fields.GROUPED
+  if not is_grouped or settings['in_multiples'] == 1:
+    return found
+  return granularity.in_multiples(settings['in_multiples'], found)
 
 
 def _allocation(settings, costs, link):

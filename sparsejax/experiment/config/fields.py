@@ -78,6 +78,7 @@ PRUNING_SCHEDULES = {  # of each link that removes weights by a schedule
   'prune': ('one_shot', 'cubic', 'periodic', 'iterative'),
 }
 ALLOCATIONS = ('absolute_threshold', 'global_rank', 'uniform', 'erk')
+GROUPED = ('filters', 'input_channels', 'blocks')  # granularities of whole groups
 _PARAMETERS = Choice(('kernels', 'all'))
 _EXCLUDE = Field((), Patterns(), "parameter paths to leave out, such as ('^classifier/',)")
 _INNER = "an optimizer with second moments and its learning rate, such as ('adam',)"
@@ -164,12 +165,18 @@ def _which(link: str, parameters: str) -> dict[str, Field]:
     ),
     'granularity': Field(
       'weight',
-      Choice(('weight', 'filters', 'input_channels', 'blocks', 'n_m'), own='granularity'),
+      Choice(('weight', *GROUPED, 'n_m'), own='granularity'),
       'the unit that is kept or removed as a whole',
     ),
     'block': Field((4, 4), Sides(), 'inputs x outputs', _read_when(f'{link}.granularity', 'blocks')),
     'n': Field(2, Integer(1), 'how many of every m consecutive inputs stay', of_n_m),
     'm': Field(4, Integer(2), 'consecutive inputs among which n stay', of_n_m),
+    'in_multiples': Field(
+      1,
+      Integer(1),
+      'each layer keeps a multiple of this number of groups, at least one; 1: any number',
+      _read_when(f'{link}.granularity', *GROUPED),
+    ),
     'parameters': Field(
       parameters, _PARAMETERS, 'which parameters are pruned; kernels: biases and BatchNorm stay'
     ),
@@ -240,9 +247,7 @@ LINKS: dict[str, dict[str, Field]] = {
   },
   'proximal_group_l1': {
     'strength': Field(1e-5, Scheduled(NOT_NEGATIVE), 'the loss gains strength * sum_g w_g ||p_g||'),
-    'granularity': Field(
-      'filters', Choice(('filters', 'input_channels', 'blocks')), 'what a group is'
-    ),
+    'granularity': Field('filters', Choice(GROUPED), 'what a group is'),
     'block': Field(
       (4, 4), Sides(), 'inputs x outputs', _read_when('proximal_group_l1.granularity', 'blocks')
     ),

@@ -32,6 +32,7 @@ PRUNE = {
   'block': (4, 4),
   'n': 2,
   'm': 4,
+  'in_multiples': 1,
   'update_rule': 'nested',
   'drop_fraction': 0.3,
   'start': 'random',
@@ -121,6 +122,7 @@ THRESHOLD = {'allocation': 'absolute_threshold'}
     ({'density_of': 'flops'}, "unknown prune.density_of 'flops'"),
     ({'granularity': 'blocks', 'block': (0, 4)}, 'prune: blocks of 0x4: both must be 1 or more'),
     ({'granularity': 'blocks', 'block': (4, 4, 4)}, 'prune: blocks() takes from 0 to 2'),
+    ({'granularity': 'filters', 'in_multiples': 0}, 'prune: in_multiples: number=0 must be 1 or'),
     ({'granularity': 'n_m'}, "prune.allocation='global_rank' must be 'uniform' with"),
     (
       {'granularity': 'n_m', 'n': 5, 'allocation': 'uniform'},
@@ -154,6 +156,24 @@ def test_the_cubic_schedule_of_a_fraction_falls_from_one_and_of_a_threshold_rise
   assert pruning.pruning_schedule(block, CLOCK) == ((20, 30), (pytest.approx(0.3), 0.2))
   rising = pruning.pruning_schedule(block | THRESHOLD | {'threshold': 0.2}, CLOCK)
   assert rising == ((20, 30), (pytest.approx(0.175), 0.2))
+
+
+# Groups
+
+
+@pytest.mark.parametrize(('granularity', 'axes'), [('filters', (0, 1, 2)), ('input_channels', 3)])
+def test_each_layer_keeps_a_multiple_of_what_it_is_told(granularity, axes):
+  """Of 4 filters and 7 units 60 % stay: 2 of 4 and 4 of 7, as 2.4 and 4.2 are rounded down."""
+  group = {'granularity': granularity, 'allocation': 'uniform', 'density': 0.6, 'floor': 0}
+  kept = {}
+  for number in (1, 2):
+    link = build(group | {'in_multiples': number, 'begin_steps': 0, 'parameters': 'kernels'})
+    params = network()
+    _, state = link.update(jax.tree.map(jnp.zeros_like, params), link.init(params), params)
+    mask = state.masks['mixed']['kernel']
+    side = 0 if granularity == 'filters' else 1
+    kept[number] = int(mask.any(side).sum())
+  assert kept == ({1: 4, 2: 4} if granularity == 'filters' else {1: 6, 2: 6})
 
 
 # Whole networks
