@@ -1,5 +1,6 @@
 """Builds a link that removes weights by a schedule from its block, or says what is wrong in it."""
 
+import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -7,6 +8,7 @@ import optax
 
 from sparsejax.experiment.chain.durations import Clock, convert_to_steps
 from sparsejax.experiment.config import fields
+from sparsejax.experiment.config.kinds import WrongError, by_layer
 from sparsejax.internal.lookup import lookup
 from sparsejax.sparsity.counting.costs import Costs
 from sparsejax.sparsity.leaves import tree
@@ -26,6 +28,7 @@ ALLOCATIONS: dict[str, Callable[..., allocation.Allocation]] = {
   'uniform': allocation.uniform,
   'erk': allocation.erk,
   'absolute_threshold': allocation.absolute_threshold,
+  'by_layer': allocation.by_layer,
 }
 GRANULARITIES: dict[str, Callable[[Mapping[str, Any]], granularity.Granularity]] = {
   'weight': lambda s: granularity.weight(),
@@ -81,6 +84,11 @@ def pruning_schedule(
         f"{link}.schedule='iterative' must be one_shot or cubic with an absolute threshold, "
         'because that is no share of the remaining weights'
       )
+    if isinstance(density, dict):
+      raise ValueError(
+        f"{link}.schedule='iterative' must be another one with densities by layer, because a round "
+        'removes one share of the remaining weights of all layers'
+      )
     schedule = schedules.iterative(begin, steps['every'], density, fraction=steps['round_fraction'])
     _check_step(f'{link}.last round', schedule.steps[-1], clock)
     return schedule
@@ -96,17 +104,42 @@ def pruning_schedule(
   return schedules.cubic(begin, steps['end'], density, initial=initial, every=steps['every'])
 
 
-def _density(settings: Mapping[str, Any], link: str) -> float:
-  """The final density, or the threshold of an absolute allocation."""
+def _density(settings: Mapping[str, Any], link: str) -> float | dict[str, float]:
+  """The final density, of all layers or by layer, or the threshold of an absolute allocation."""
   if settings['allocation'] == 'absolute_threshold':
     if not 0 <= (threshold := settings['threshold']) < 1:
       raise ValueError(f'{link}.threshold={threshold} must be in [0, 1)')
     return threshold
   if settings['granularity'] == 'n_m':
     return settings['n'] / settings['m']
-  if not 0 < (density := settings['density']) <= 1:
+  density = settings['density']
+  if isinstance(density, str) != (settings['allocation'] == 'by_layer'):
+    raise ValueError(_other_allocation(settings, link))
+  found = _by_layer(density, link) if isinstance(density, str) else density
+  if not all(0 < kept <= 1 for kept in (found.values() if isinstance(found, dict) else [found])):
     raise ValueError(f'{link}.density={density} must be in (0, 1]')
-  return density
+  return found
+
+
+def _by_layer(density: str, link: str) -> dict[str, float]:
+  try:
+    return by_layer(density)
+  except WrongError as error:
+    raise ValueError(f"{link}.density='{density}' must be {error}") from None
+
+
+def _other_allocation(settings: Mapping[str, Any], link: str) -> str:
+  """A message that densities by layer and the allocation do not go together."""
+  density, made = settings['density'], settings['allocation']
+  if made == 'by_layer':
+    return (
+      f"{link}.allocation='by_layer' must have a density for each layer, such as "
+      f"{link}.density='conv=0.5,.*=0.1', but {link}.density={density}"
+    )
+  return (
+    f"{link}.density='{density}' leaves nothing to allocate: {link}.allocation='{made}' must be "
+    "'by_layer'"
+  )
 
 
 def _check_step(what: str, step: int, clock: Clock) -> None:
@@ -172,7 +205,7 @@ def build(
     raise ValueError(f'{link}.{error}') from None
   lookup(f'{link}.granularity', settings['granularity'], GRANULARITIES)
   try:
-    return MAKERS[link](
+    made = MAKERS[link](
       settings,
       schedule,
       granularity=_granularity(settings),
@@ -189,6 +222,22 @@ def build(
   except ValueError as error:
     message = str(error)
     raise ValueError(message if link in message else f'{link}: {message}') from None
+  return optax.GradientTransformationExtraArgs(_naming(link, made.init), made.update)
+
+
+def _naming(link: str, init: Callable) -> Callable:
+  """Returns `init`, whose refusal of a setting names the link too."""
+
+  def init_fn(params):
+    try:
+      return init(params)
+    except ValueError as error:
+      setting = re.match(r'\w*', str(error))
+      if setting is None or setting[0] not in SETTINGS[link]:
+        raise
+      raise ValueError(f'{link}.{error}') from None
+
+  return init_fn
 
 
 def _prune(settings, schedule, **parts):
@@ -254,6 +303,11 @@ def _allocation(settings, costs, link):
     raise ValueError(
       f"{link}.density_of='{settings['density_of']}' must be 'groups' with the granularity n_m, "
       'which keeps n of every m'
+    )
+  if settings['allocation'] == 'by_layer':
+    raise ValueError(
+      f"{link}.density_of='{settings['density_of']}' must be 'groups' with densities by layer, "
+      'each of which is a share of its layer'
     )
   if settings['allocation'] == 'absolute_threshold':
     raise ValueError(

@@ -9,13 +9,13 @@ from typing import Any
 
 from sparsejax.experiment.config import fields
 from sparsejax.experiment.config.fields import SGD, Field
-from sparsejax.experiment.config.kinds import Integer, Optional, Text
+from sparsejax.experiment.config.kinds import ByLayer, Integer, Optional, Text
 from sparsejax.internal.needs import needed
 from sparsejax.posterior.layers import DETERMINISTIC
 
 with needed('experiments'):
   from ml_collections import ConfigDict
-  from ml_collections.config_dict import placeholder
+  from ml_collections.config_dict import FieldReference, placeholder
 
 __all__ = ['EVENTS', 'LAYERS', 'LINKS', 'SGD', 'VERSION', 'complete', 'defaults', 'get_config']
 
@@ -45,10 +45,12 @@ def _block(block) -> ConfigDict:
 
 
 def _default(field: Field) -> Any:
-  """A field's default; if that is None, a placeholder for the values that it may get."""
+  """A field's default, which may be replaced by any value that the field may get."""
   if field.default is None and isinstance(field.kind, Optional):
     types = {Text: str, Integer: int}
     return placeholder(types.get(type(field.kind.kind), float))
+  if isinstance(field.kind, ByLayer):  # a number or a text
+    return FieldReference(field.default, field_type=object)
   return copy.deepcopy(field.default)
 
 

@@ -11,6 +11,7 @@ from typing import Any
 from sparsejax.experiment.config import fields
 from sparsejax.experiment.config.fields import Field
 from sparsejax.experiment.config.kinds import (
+  ByLayer,
   Integer,
   Kind,
   Number,
@@ -129,7 +130,7 @@ def checked_block(
 
 def convert_type_only(field: str, value: Any, kind: Kind) -> Any:
   """Returns the value in the field's own type; unlike `convert`, accepts a number out of range."""
-  bare = kind.kind if isinstance(kind, Scheduled | Optional) else kind
+  bare = kind.kind if isinstance(kind, Scheduled | Optional | ByLayer) else kind
   if isinstance(bare, Number) and is_number(value):
     return value if isinstance(bare, Period) else float(value)
   if isinstance(bare, Integer) and isinstance(value, int) and not isinstance(value, bool):

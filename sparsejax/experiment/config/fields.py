@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 from sparsejax.experiment.config.kinds import (
+  ByLayer,
   Choice,
   Flag,
   Integer,
@@ -77,7 +78,7 @@ DENSITY_UNITS = ('groups', 'weights', 'macs')
 PRUNING_SCHEDULES = {  # of each link that removes weights by a schedule
   'prune': ('one_shot', 'cubic', 'periodic', 'iterative'),
 }
-ALLOCATIONS = ('absolute_threshold', 'global_rank', 'uniform', 'erk')
+ALLOCATIONS = ('absolute_threshold', 'global_rank', 'uniform', 'erk', 'by_layer')
 GROUPED = ('filters', 'input_channels', 'blocks')  # granularities of whole groups
 _PARAMETERS = Choice(('kernels', 'all'))
 _EXCLUDE = Field((), Patterns(), "parameter paths to leave out, such as ('^classifier/',)")
@@ -124,8 +125,9 @@ def _how_many(link: str, allocation: str) -> dict[str, Field]:
   return {
     'density': Field(
       0.02,
-      SHARE,
-      'the share of the pruned parameters that stays',
+      ByLayer(SHARE),
+      'the share of the pruned parameters that stays; by_layer: by expressions over paths, of '
+      'which the first that a path has counts',
       Read(
         f"a {link}.allocation other than 'absolute_threshold' and a {link}.granularity other than "
         "'n_m'",
@@ -149,7 +151,7 @@ def _how_many(link: str, allocation: str) -> dict[str, Field]:
     'allocation': Field(
       allocation,
       Choice(ALLOCATIONS, own='allocation'),
-      'how the remaining weights are distributed over the layers',
+      'how the remaining weights are distributed over the layers; by_layer: as the density says',
     ),
   }
 
@@ -168,7 +170,9 @@ def _which(link: str, parameters: str) -> dict[str, Field]:
       Choice(('weight', *GROUPED, 'n_m'), own='granularity'),
       'the unit that is kept or removed as a whole',
     ),
-    'block': Field((4, 4), Sides(), 'inputs x outputs', _read_when(f'{link}.granularity', 'blocks')),
+    'block': Field(
+      (4, 4), Sides(), 'inputs x outputs', _read_when(f'{link}.granularity', 'blocks')
+    ),
     'n': Field(2, Integer(1), 'how many of every m consecutive inputs stay', of_n_m),
     'm': Field(4, Integer(2), 'consecutive inputs among which n stay', of_n_m),
     'in_multiples': Field(

@@ -7,6 +7,7 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from sparsejax.experiment.terminal.say import shown
 from sparsejax.internal.lookup import nearest
 
 
@@ -308,6 +309,73 @@ class Table(Kind):
     return {
       name: _reworded(self.requirement, self.kind.convert, one) for name, one in value.items()
     }
+
+
+@dataclasses.dataclass(frozen=True)
+class ByLayer(Kind):
+  """A number for all layers, or a text with one for each: 'conv=0.5,^head=1.0,.*=0.1'.
+
+  A mapping would do in Python, but a ConfigDict sorts its keys, and the first expression counts.
+
+  Example:
+    >>> kind = ByLayer(Number(0.0, 1.0))
+    >>> kind.convert(0.5), kind.convert('conv=.5, .*=0.1')
+    (0.5, 'conv=0.5,.*=0.1')
+  """
+
+  kind: Number
+
+  @property
+  def requirement(self) -> str:
+    return (
+      f"{self.kind.requirement}, or a text such as 'conv=0.5,.*=0.1' with one for each expression"
+    )
+
+  def convert(self, value: Any) -> float | str:
+    if not isinstance(value, str) or '=' not in value:
+      return _reworded(self.requirement, self.kind.convert, value)
+    requirement = f'{self.kind.requirement} for each expression'
+    found = {
+      pattern: _reworded(requirement, self.kind.convert, n)
+      for pattern, n in by_layer(value).items()
+    }
+    return ','.join(f'{pattern}={number!r}' for pattern, number in found.items())
+
+
+# An expression may have commas and equal signs: it ends at an equal sign before a number.
+ENTRY = re.compile(
+  r'\s*(?P<pattern>[^,\s].*?)\s*=\s*(?P<number>[-+]?[\d.]+(e[-+]?\d+)?)\s*(,(?=.)|$)', re.IGNORECASE
+)
+
+
+def by_layer(text: str) -> dict[str, float]:
+  """Returns {expression: number} of a text, in its order.
+
+  Raises:
+    WrongError: the text has another form, an expression twice, or one that does not compile.
+
+  Example:
+    >>> by_layer('conv[1,2]=0.5,.*=0.1')
+    {'conv[1,2]': 0.5, '.*': 0.1}
+  """
+  found: dict[str, float] = {}
+  end = 0
+  while end < len(text):
+    entry = ENTRY.match(text, end)
+    if entry is None:
+      raise WrongError(f'EXPRESSION=NUMBER,EXPRESSION=NUMBER, which {shown(text[end:])} is not')
+    pattern, end = entry['pattern'], entry.end()
+    if not _compiles(pattern):
+      raise WrongError(f'numbers by regular expressions, which {shown(pattern)} is not')
+    if pattern in found:
+      raise WrongError(f'one number for each expression, but {shown(pattern)} has two')
+    try:
+      found[pattern] = float(entry['number'])
+    except ValueError:
+      raise WrongError(
+        f'numbers by expression, but {shown(pattern)} has {entry["number"]}'
+      ) from None
+  return found
 
 
 @dataclasses.dataclass(frozen=True)

@@ -75,6 +75,7 @@ def build(change):
 
 CUBIC = {'schedule': 'cubic', 'begin_steps': 10, 'density': 0.1}
 THRESHOLD = {'allocation': 'absolute_threshold'}
+BY_LAYER = {'allocation': 'by_layer', 'density': 'conv=0.5,.*=0.2'}
 
 
 @pytest.mark.parametrize(
@@ -119,6 +120,18 @@ THRESHOLD = {'allocation': 'absolute_threshold'}
       THRESHOLD | {'density_of': 'weights'},
       "prune.density_of='weights' must be 'groups' with an abs",
     ),
+    ({'allocation': 'by_layer'}, "prune.allocation='by_layer' must have a density for each layer"),
+    (BY_LAYER | {'allocation': 'erk'}, "prune.allocation='erk' must be 'by_layer'"),
+    (BY_LAYER | {'density': 'conv=0.0'}, 'prune.density=conv=0.0 must be in (0, 1]'),
+    (
+      BY_LAYER | {'density': '(=0.5'},
+      "prune.density='(=0.5' must be numbers by regular expressions",
+    ),
+    (BY_LAYER | ROUNDS, "prune.schedule='iterative' must be another one with densities by layer"),
+    (
+      BY_LAYER | {'density_of': 'macs'},
+      "prune.density_of='macs' must be 'groups' with densities by",
+    ),
     ({'density_of': 'flops'}, "unknown prune.density_of 'flops'"),
     ({'granularity': 'blocks', 'block': (0, 4)}, 'prune: blocks of 0x4: both must be 1 or more'),
     ({'granularity': 'blocks', 'block': (4, 4, 4)}, 'prune: blocks() takes from 0 to 2'),
@@ -158,7 +171,25 @@ def test_the_cubic_schedule_of_a_fraction_falls_from_one_and_of_a_threshold_rise
   assert rising == ((20, 30), (pytest.approx(0.175), 0.2))
 
 
-# Groups
+# Layers and groups
+
+
+def test_each_layer_keeps_what_its_own_expression_says():
+  """Half of the convolution's 48 weights, and a fifth of the 70 of whatever else there is."""
+  link = build(BY_LAYER | {'begin_steps': 0, 'parameters': 'kernels'})
+  params = network()
+  _, state = link.update(jax.tree.map(jnp.zeros_like, params), link.init(params), params)
+  assert {name: int(state.masks[name]['kernel'].sum()) for name in LAYERS} == {
+    'conv': 24,
+    'mixed': 14,
+  }
+
+
+def test_the_first_expression_counts_and_one_without_a_layer_is_refused_by_name():
+  dense = build(BY_LAYER | {'density': 'mix=1.0,.*=0.5', 'parameters': 'kernels'})
+  assert dense.init(network()).table.tolist() == [[24, 70]]
+  with pytest.raises(ValueError, match=r"^prune\.density: the pattern 'conf' .*mean 'conv'\?$"):
+    build(BY_LAYER | {'density': 'conf=0.5', 'parameters': 'kernels'}).init(network())
 
 
 @pytest.mark.parametrize(('granularity', 'axes'), [('filters', (0, 1, 2)), ('input_channels', 3)])
@@ -247,7 +278,7 @@ def test_a_rewind_that_goes_nowhere_is_refused_in_one_line(rewind, prune, messag
 NAMES = {
   'criterion': tuple(pruning.CRITERIA),
   'granularity': tuple(pruning.GRANULARITIES),
-  'allocation': tuple(pruning.ALLOCATIONS),
+  'allocation': ('global_rank', 'uniform', 'erk', 'absolute_threshold'),  # which have one density
   'update_rule': tuple(pruning.UPDATE_RULES),
   'schedule': fields.PRUNING_SCHEDULES['prune'],
   'start': ('random', 'criterion'),

@@ -56,6 +56,19 @@ WRONG = {  # by kind: what no field of it can be, whatever its bounds
   kinds.Patterns: ('nope', '', None, True, 3, {}, ('(',), (1,)),
   kinds.Pattern: (None, True, 3, 2.5, (), {}, '('),
   kinds.Sides: ('nope', '', None, True, 3, (), (1,), (1, 2, 3), (0, 1), (1.5, 2), {}),
+  kinds.ByLayer: (
+    *('nope', '', math.nan, math.inf, True, None, (), {}, {'conv': 0.5}, 10**400, -0.1, 1.1),
+    *(
+      'conv=',
+      '=0.5',
+      '(=0.5',
+      'conv=1.5',
+      'conv=0.5,,fc=0.5',
+      'conv=0.5,',
+      'conv=0.5,conv=0.1',
+      'a=1.2.3',
+    ),
+  ),
   kinds.Table: ('nope', '', None, True, 3, (), {'a': 'b'}, {'a': math.nan}, {1: 2.0}),
 }
 
@@ -180,6 +193,28 @@ def test_what_a_field_can_not_be_is_refused_in_a_file(name, tmp_path):
     )
     arguments = overrides.ConfigArguments(str(file), {}, ())
     assert_refused(name, value, lambda a=arguments: commandline.resolve_arguments(a))
+
+
+DENSITY = '--config.prune.density=conv[1,2]=.5, .*=1e-1'
+
+
+def test_densities_by_layer_are_one_text_by_flag_in_a_file_and_from_python(tmp_path):
+  """In the order in which they are given, and the same however they are written."""
+  quick, by_layer = '--config=configs/quickstart.py', '--config.prune.allocation=by_layer'
+  found = [commandline.resolve([quick, by_layer, DENSITY])]
+  config = base.get_config((*base.SGD, 'prune'))
+  config.prune.update(allocation='by_layer', density='conv[1,2]=0.5,.*=0.1')
+  found.append(commandline.checked(config))
+  file = tmp_path / 'mine.py'
+  file.write_text(
+    'from sparsejax.experiment.config import base\n\n\ndef get_config():\n'
+    "  config = base.get_config((*base.SGD, 'prune'))\n"
+    "  config.prune.allocation = 'by_layer'\n"
+    "  config.prune.density = 'conv[1,2]=0.50,.*=0.1'\n"
+    '  return config\n'
+  )
+  found.append(commandline.resolve([f'--config={file}']))
+  assert [one['prune']['density'] for one in found] == ['conv[1,2]=0.5,.*=0.1'] * 3
 
 
 def test_a_default_that_changes_raises_the_version():
