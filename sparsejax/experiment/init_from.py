@@ -37,9 +37,13 @@ def _zeros_warning(network: Mapping[str, Any], experiment: setup.Experiment) -> 
   """Returns a warning that a pruned network's zeros will train again, or '' if they will not."""
   counts, chain = measure.report(network['params']), experiment.config['chain']
   active, weights = counts['active_weights'], counts['weights']
-  if active == weights or 'hold' in chain or experiment.agenda.first_cut == 0:
+  if active == weights or 'hold' in chain:
     return ''
   what = f'{active:,} of its {weights:,} weights are active, and the others will train again'
+  if 'straight_through' in chain:
+    return f"{what}, as 'straight_through' has it"
+  if experiment.agenda.first_cut == 0:
+    return ''
   if experiment.agenda.grows:
     return f'{what}, as prune.update_rule has it'
   names = ','.join(f"'{name}'" for name in (*chain, 'hold'))

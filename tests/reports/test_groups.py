@@ -47,6 +47,8 @@ def test_what_is_counted_are_finished_runs_each_seed_once(tmp_path):
     ({}, 'unstructured'),
     ({'prune': {'granularity': 'filters'}}, 'structured'),
     ({'prune': {'granularity': 'n_m'}}, 'semi-structured'),
+    ({'chain': ['straight_through'], 'straight_through': {}}, 'unstructured'),
+    ({'chain': ['straight_through'], 'straight_through': {'density': 1.0}}, 'dense'),
     ({'layers': 'mine', 'mine': {'dense_groups': 'inputs'}}, 'structured'),
     ({'layers': 'sparse_vd'}, 'unstructured'),
     ({'proximal_group_l1': {'strength': 1.0}}, 'structured'),

@@ -19,9 +19,12 @@ from sparsejax.transforms.kl import add_kl_gradients
 from sparsejax.transforms.proximal import proximal_group_l1, proximal_l1
 from sparsejax.transforms.pruning import prune
 from sparsejax.transforms.rewinding import rewind
+from sparsejax.transforms.straight_through import straight_through
 
 PROXIMAL = {f.__name__: f for f in (proximal_l1, proximal_group_l1)}
-OURS = {f.__name__: f for f in (prune, hold, rewind, add_kl_gradients, bound_variances)} | PROXIMAL
+OURS = PROXIMAL | {
+  f.__name__: f for f in (prune, straight_through, hold, rewind, add_kl_gradients, bound_variances)
+}
 
 
 @functools.cache
@@ -87,6 +90,7 @@ STAGES = {
   'bound_variances': PARAMETER,
   **dict.fromkeys(PROXIMAL, PARAMETER),
   'prune': MASK,
+  'straight_through': MASK,
   'hold': MASK,
 }
 
@@ -134,6 +138,35 @@ def check_order(chain: tuple[str, ...]) -> None:
     raise ValueError(
       f'config.chain={chain}: {stages.count(STEP)} links take the learning rate; exactly one must'
     )
+
+
+# Links that have no place beside `straight_through`, and why.
+NOT_STRAIGHT_THROUGH = {
+  'prune': 'would make masks of its own',
+  'hold': "keeps weights at zero that 'straight_through' brings back",
+  'rewind': 'would reset weights before they are ranked',
+}
+
+
+def check_masks(chain: tuple[str, ...], blocks: Mapping[str, Any]) -> None:
+  """Refuses masks inside another link, whose cuts no run would know, and two kinds of masks.
+
+  Raises:
+    ValueError: `prune` or `straight_through` is inside another link, or the latter has a companion
+      with which it does not go.
+  """
+  unfolded = unfold(chain, blocks)
+  for name in fields.PRUNING_SCHEDULES:
+    if name in unfolded and name not in chain:
+      raise ValueError(f"config.chain={chain}: '{name}' must stand in it, not inside another link")
+  if 'straight_through' not in chain:
+    return
+  for name, reason in NOT_STRAIGHT_THROUGH.items():
+    if name in unfolded:
+      raise ValueError(
+        f"config.chain={chain}: '{name}' does not go with 'straight_through', since it {reason}; "
+        'leave one of them out'
+      )
 
 
 def learning_rate(chain: tuple[str, ...], blocks: Mapping[str, Any], clock: Clock):

@@ -53,9 +53,11 @@ def build(
     -0.1...
   """
   unfolded = links.unfold(chain, blocks)
+  links.check_masks(chain, blocks)
   links.check_order(unfolded)
   _check_growth(chain, blocks)
   built = [_build_link(name, blocks, clock, costs, unfolded) for name in chain]
+  _check_dense(chain, built)
   return optax.with_extra_args_support(optax.chain(*built))
 
 
@@ -75,9 +77,24 @@ def _check_growth(chain, blocks):
     )
 
 
+def _check_dense(chain, built):
+  """Refuses links that read parameters where these are zero, and not the dense weights."""
+  if 'straight_through' not in chain:
+    return
+  params = {'kernel': jnp.zeros((2, 2))}
+  for name, link in zip(chain[: chain.index('straight_through')], built, strict=False):
+    try:
+      jax.eval_shape(functools.partial(_try, link, None), params)
+    except Exception:  # which one, depends on the link
+      raise ValueError(
+        f"config.chain={chain}: '{name}' reads parameters, which are zero outside the masks; put "
+        'it, and what comes after it, in straight_through.inner, where it gets the dense weights'
+      ) from None
+
+
 def _build_link(name, blocks, clock, costs, unfolded):
   block = dict(blocks.get(name) or {})
-  if name in ('prune', 'hold', *links.PROXIMAL):
+  if name in (*pruning.LINKS, 'hold', *links.PROXIMAL):
     inside = [
       _build_link(link, blocks, clock, costs, unfolded) for link in links.inside(name, blocks)
     ]
@@ -86,7 +103,8 @@ def _build_link(name, blocks, clock, costs, unfolded):
       return proximal.build(name, blocks, clock, inner, unfolded)
     if name == 'hold':
       return hold(inner=inner, **_choice(links.chosen(name, blocks)))
-    return pruning.build(block, clock, seed=blocks.get('seed', 0), inner=inner, costs=costs)
+    seed = blocks.get('seed', 0)
+    return pruning.build(block, clock, seed=seed, inner=inner, costs=costs, link=name)
   if name == 'add_kl_gradients':
     return _build_kl(block, clock)
   if name == 'bound_variances':
@@ -106,7 +124,7 @@ def _build_link(name, blocks, clock, costs, unfolded):
     factory = optax.inject_hyperparams(factory, static_args=set(known) - set(scheduled))
   try:
     link = factory(**(block | scheduled))
-    jax.eval_shape(functools.partial(_try, link), {'kernel': jnp.zeros((2, 2))})
+    jax.eval_shape(lambda params: _try(link, params, params), {'kernel': jnp.zeros((2, 2))})
   except (TypeError, ValueError) as error:
     raise ValueError(f'config.chain: {name}: {str(error).splitlines()[0]}') from None
   return link
@@ -156,7 +174,7 @@ def _build_bound(block):
     raise ValueError(f'bound_variances.{error}'.replace('.exclude=', '.where=')) from None
 
 
-def _try(link, params):
+def _try(link, params, grad):
   """Makes one update with what a training step gives; line searches need more, and so fail here."""
   link = optax.with_extra_args_support(link)
-  return link.update(params, link.init(params), params, grad=params)
+  return link.update(grad, link.init(grad), params, grad=grad)

@@ -15,6 +15,7 @@ from sparsejax.sparsity.leaves import tree
 from sparsejax.sparsity.parts import allocation, criteria, granularity, schedules, update_rules
 from sparsejax.transforms.pruning import prune
 from sparsejax.transforms.rewinding import rewind
+from sparsejax.transforms.straight_through import straight_through
 
 CRITERIA = {
   'magnitude': criteria.magnitude,
@@ -245,7 +246,13 @@ def _prune(settings, schedule, **parts):
   return prune(schedule, update_rule=rule, **parts)
 
 
-MAKERS = {'prune': _prune}
+def _straight_through(settings, schedule, **parts):
+  if (every := settings['renew_every']) < 1:
+    raise ValueError(f'straight_through.renew_every is {every} steps; it must be 1 or more')
+  return straight_through(schedule, every=every, **parts)
+
+
+MAKERS = {'prune': _prune, 'straight_through': _straight_through}
 
 
 def grows(block: Mapping[str, Any]) -> bool:

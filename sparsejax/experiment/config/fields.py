@@ -75,8 +75,16 @@ DECAY = Number(0.0, 1.0, below=True)  # the decay of a running mean
 STEPS = Period()
 
 DENSITY_UNITS = ('groups', 'weights', 'macs')
+_OF_SCHEDULES = {
+  'one_shot': 'one cut',
+  'cubic': 'gradual',
+  'periodic': 'at one density',
+  'iterative': 'in rounds',
+}
+_OF_ENDS = {'cubic': 'when the density is reached', 'periodic': 'when the mask updates end'}
 PRUNING_SCHEDULES = {  # of each link that removes weights by a schedule
-  'prune': ('one_shot', 'cubic', 'periodic', 'iterative'),
+  'prune': tuple(_OF_SCHEDULES),
+  'straight_through': ('one_shot', 'cubic', 'iterative'),  # its masks change at one density anyway
 }
 ALLOCATIONS = ('absolute_threshold', 'global_rank', 'uniform', 'erk', 'by_layer')
 GROUPED = ('filters', 'input_channels', 'blocks')  # granularities of whole groups
@@ -90,12 +98,13 @@ _EXCHANGED = _read_when('prune.update_rule', 'set', 'rigl')
 def _when(link: str) -> dict[str, Field]:
   """The settings of a link's schedule: when it removes weights."""
   schedules = PRUNING_SCHEDULES[link]
-  repeated = tuple(schedule for schedule in schedules if schedule != 'one_shot')
+  repeated = [schedule for schedule in schedules if schedule != 'one_shot']
+  ending = [schedule for schedule in ('cubic', 'periodic') if schedule in schedules]
   return {
     'schedule': Field(
       'one_shot',
       Choice(schedules),
-      'one_shot: one cut; cubic: gradual; periodic: at one density; iterative: in rounds',
+      '; '.join(f'{schedule}: {_OF_SCHEDULES[schedule]}' for schedule in schedules),
     ),
     'begin_epochs': Field(
       60.0,
@@ -105,8 +114,8 @@ def _when(link: str) -> dict[str, Field]:
     'end_epochs': Field(
       120.0,
       NOT_NEGATIVE,
-      'cubic: when the density is reached; periodic: when the mask updates end',
-      _read_when(f'{link}.schedule', *(name for name in schedules if name in ('cubic', 'periodic'))),
+      '; '.join(f'{schedule}: {_OF_ENDS[schedule]}' for schedule in ending),
+      _read_when(f'{link}.schedule', *ending),
     ),
     'every_steps': Field(
       100, STEPS, 'steps between two mask updates', _read_when(f'{link}.schedule', *repeated)
@@ -221,6 +230,14 @@ def _of_prune() -> dict[str, Field]:
   return block | _OF_RULES
 
 
+def _of_straight_through() -> dict[str, Field]:
+  link = 'straight_through'
+  block = _when(link) | _how_many(link, 'global_rank') | _which(link, 'kernels')
+  return block | {
+    'renew_every_steps': Field(1, STEPS, 'steps between two new masks at one density'),
+  }
+
+
 # The settings of each link that `chain` may name. Other Optax links may be named too; their
 # settings are their own arguments.
 LINKS: dict[str, dict[str, Field]] = {
@@ -265,6 +282,7 @@ LINKS: dict[str, dict[str, Field]] = {
     'inner': Field((), Names(), _INNER),
   },
   'prune': _of_prune(),
+  'straight_through': _of_straight_through(),
   'hold': {
     'parameters': Field('kernels', _PARAMETERS, 'whose zeros are held; all: biases too'),
     'exclude': _EXCLUDE,

@@ -63,6 +63,11 @@ DECAYS = ('add_decayed_weights', 'adamw', 'lamb', 'lion', 'adamaxw', 'nadamw')
 
 def _check_chain(config):
   names = set(config['chain'])
+  if 'straight_through' in names:
+    raise ValueError(
+      f"config.chain: 'straight_through' must be left out with layers='{config['layers']}': "
+      'posteriors lose weights by their own log alpha'
+    )
   if decays := [name for name in DECAYS if name in names]:
     raise ValueError(
       f"config.chain: '{decays[0]}' would decay the posteriors' log-variances towards 0, that is, "

@@ -68,20 +68,16 @@ def _posterior(name, part, settings):
   return part
 
 
-def _prune_setting(key):
-  return lambda settings: [(settings.get('prune') or {}).get(key)]
+def _part(key):
+  return lambda settings: [(settings.get(link) or {}).get(key) for link in pruning.LINKS]
 
 
 KINDS: dict[str, Kind] = {
   'link': Kind(links.known, _same, lambda s: links.unfold(s['chain'], s)),
-  'criterion': Kind(lambda: pruning.CRITERIA, _same, _prune_setting('criterion')),
-  'allocation': Kind(lambda: pruning.ALLOCATIONS, _same, _prune_setting('allocation')),
-  'granularity': Kind(
-    lambda: pruning.GRANULARITIES, _ignore_settings, _prune_setting('granularity')
-  ),
-  'update_rule': Kind(
-    lambda: pruning.UPDATE_RULES, _ignore_settings, _prune_setting('update_rule')
-  ),
+  'criterion': Kind(lambda: pruning.CRITERIA, _same, _part('criterion')),
+  'allocation': Kind(lambda: pruning.ALLOCATIONS, _same, _part('allocation')),
+  'granularity': Kind(lambda: pruning.GRANULARITIES, _ignore_settings, _part('granularity')),
+  'update_rule': Kind(lambda: pruning.UPDATE_RULES, _ignore_settings, _part('update_rule')),
   'model': Kind(lambda: models.MODELS, _same, lambda s: [s['model']['name']]),
   'data': Kind(lambda: sources.SOURCES, _same, lambda s: [s['data']['name']]),
   'event': Kind(lambda: events.EVENTS, _event, lambda s: s['events']),

@@ -118,9 +118,11 @@ def build(config: Mapping[str, Any]) -> Experiment:
   image_shape = dataset.train.images.shape[1:]
   is_variational = config['layers'] != DETERMINISTIC
   chain = config['chain']
-  settings = config['prune'] if 'prune' in chain else None
-  schedule = None if settings is None else pruning.pruning_schedule(settings, clock)
-  by_threshold = settings is not None and settings['allocation'] == 'absolute_threshold'
+  schedule = threshold = None
+  if (link := pruning.link_of(chain)) is not None:
+    schedule = pruning.pruning_schedule(config[link], clock, link)
+    is_absolute = config[link]['allocation'] == 'absolute_threshold'
+    threshold = config[link]['threshold'] if is_absolute else None
   experiment = Experiment(
     config=config,
     dataset=dataset,
@@ -136,7 +138,7 @@ def build(config: Mapping[str, Any]) -> Experiment:
       grows=pruning.grows(config.get('prune') or {}),
     ),
     learning_rate=links.learning_rate(chain, config, clock),
-    threshold=settings['threshold'] if by_threshold else None,
+    threshold=threshold,
     # A network without posteriors is its own deployment.
     deployment=deployment.Deployment(model, image_shape),
   )

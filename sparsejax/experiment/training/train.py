@@ -28,6 +28,9 @@ from sparsejax.internal import signals
 from sparsejax.sparsity.counting import measure
 from sparsejax.transforms.inner.masking import apply_masks
 from sparsejax.transforms.pruning import PruneState
+from sparsejax.transforms.straight_through import StraightThroughState
+
+REMOVING = (PruneState, StraightThroughState)
 
 
 class Trainer:
@@ -220,14 +223,15 @@ class Trainer:
     cut = self.experiment.agenda.first_cut
     if cut is None or step <= cut:
       return
+    link = pruning.link_of(self.experiment.config['chain'])
     share = sum(map(int, weights.values())) / sum(self._weights.values())
     for layer, active in weights.items():
       if active <= 1 and share * self._weights[layer] >= 2 and layer not in self._thin:
         self._thin.add(layer)
         left = 'no weight' if active == 0 else 'one weight'
         say(
-          f'step {step}: {layer} has {left} left; to keep more of a small layer give prune.floor, '
-          'or prune.allocation=erk or uniform'
+          f'step {step}: {layer} has {left} left; to keep more of a small layer give {link}.floor, '
+          f'or {link}.allocation=erk or uniform'
         )
 
   def _timings(self, step: int) -> dict[str, float]:
@@ -237,17 +241,24 @@ class Trainer:
     rate = examples / max(now - last_time, 1e-9)
     return {'seconds': round(self.seconds, 3), 'examples_per_second': round(rate, 1)}
 
+  @property
+  def _removing(self) -> Any:
+    """The state of the link that removes weights by a schedule; `hold` has masks too."""
+    found = (optax.tree.get(self.state.train.opt_state, kind.__name__) for kind in REMOVING)
+    return next(state for state in found if state is not None)
+
   def _copy_network(self):
+    """The weights that the next masks are made of, which may be dense ones, and the averages."""
     train = self.state.train
-    return jax.tree.map(jnp.copy, (train.params, train.batch_stats))
+    dense = getattr(self._removing, 'dense', train.params)
+    return jax.tree.map(jnp.copy, (dense, train.batch_stats))
 
   def _measure_cut(self, step: int, params, batch_stats) -> None:
     """Notes the network just as it was cut at `step`: the old weights under the new masks.
 
     If it has posteriors, BatchNorm's averages are recomputed for it, as for every validation.
     """
-    pruned = optax.tree.get(self.state.train.opt_state, PruneState.__name__)  # `hold` has masks too
-    cut = apply_masks(params, pruned.masks)
+    cut = apply_masks(params, self._removing.masks)
     cut = self._deploy(cut, batch_stats)
     figures = self._validate(cut, batch_stats)
     self.host['phases']['pruned'] = phase_figures(self.experiment, cut, step, *figures)

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 from sparsejax.experiment.chain.links import PROXIMAL
+from sparsejax.experiment.chain.pruning import LINKS as SCHEDULED
 from sparsejax.experiment.config.identity import hashed_settings, short_name, short_value
 from sparsejax.reports.records import collect
 
@@ -18,7 +19,7 @@ DENSE, UNSTRUCTURED, SEMI_STRUCTURED, STRUCTURED = (
 )
 KINDS = (DENSE, UNSTRUCTURED, SEMI_STRUCTURED, STRUCTURED)
 MOST_SETTINGS = 4  # settings in a label
-TAKING = {'prune', 'hold', 'add_kl_gradients', *PROXIMAL}  # transformations that remove weights
+TAKING = {*SCHEDULED, 'hold', 'add_kl_gradients', *PROXIMAL}  # transformations that remove weights
 
 
 class Group(NamedTuple):
@@ -83,7 +84,8 @@ def _kind(runs) -> str:
   config = runs[0].config
   if _is_dense(config):
     return DENSE
-  granularity = config.get('prune', {}).get('granularity', 'weight')
+  blocks = [config[link] for link in SCHEDULED if link in config]
+  granularity = blocks[0].get('granularity', 'weight') if blocks else 'weight'
   if granularity == 'n_m':
     return SEMI_STRUCTURED
   by_groups = has_groups(config) or 'proximal_group_l1' in config
@@ -99,8 +101,8 @@ def has_groups(config: Mapping[str, Any]) -> bool:
 def _is_dense(config: Mapping[str, Any]) -> bool:
   """Returns whether nothing in a config removes weights, so that its network is dense by design."""
   links = set(config.get('chain') or ())
-  to_all = any(config.get(name, {}).get('density') == 1.0 for name in ('prune', 'lobs'))
-  return bool(links or to_all) and not links & TAKING - ({'prune'} if to_all else set())
+  to_all = any(config.get(name, {}).get('density') == 1.0 for name in (*SCHEDULED, 'lobs'))
+  return bool(links or to_all) and not links & TAKING - ({*SCHEDULED} if to_all else set())
 
 
 def _labels(members: Mapping[tuple, Sequence[collect.Run]]) -> dict[tuple, str]:

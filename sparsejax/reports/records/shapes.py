@@ -3,6 +3,7 @@
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from sparsejax.experiment.chain.pruning import LINKS as SCHEDULED
 from sparsejax.experiment.config.identity import get_by_path
 from sparsejax.experiment.config.kinds import is_number
 
@@ -69,9 +70,9 @@ SETTINGS: dict[str, Rule] = {
   'data.limit': COUNT,
   'model.name': TEXT,
   'model.width': COUNT,
-  'prune.granularity': TEXT,
+  **{f'{link}.granularity': TEXT for link in SCHEDULED},
 }
-BLOCKS = ('data', 'model', 'prune')
+BLOCKS = ('data', 'model', *SCHEDULED)
 
 
 def wrong_in_summary(found: Mapping[str, Any]) -> str | None:

@@ -29,12 +29,12 @@ FOLDER = ROOT / 'configs'
 NAMES = golden.names()
 DEFAULT = json.loads(golden.CONFIGS.read_text())
 EXAMPLES = {'cifar10': 40_000, 'mnist': 55_000, 'digits': 1_197}
-# Those that prune to a density, or to a threshold where none is given.
-PRUNED = [
-  name
+# Those that prune to a density, or to a threshold where none is given, and the link that does it.
+PRUNED = {
+  name: link
   for name, config in DEFAULT.items()
-  if 'prune' in config['chain'] and config.get('prune.threshold') != 0.0
-]
+  if (link := pruning.link_of(config['chain'])) and config.get('prune.threshold') != 0.0
+}
 
 
 def completed(config):
@@ -54,12 +54,12 @@ def test_the_configs_are_found():
 def test_a_config_builds_and_every_name_in_it_is_known(name):
   config = resolve(name)
   clock = clock_of(config)
-  block = config.get('prune')
-  schedule = block and pruning.pruning_schedule(block, clock)
+  link = pruning.link_of(config['chain'])
+  schedule = link and pruning.pruning_schedule(config[link], clock, link)
   optimizer.build(config['chain'], config, clock)
   plan = agenda.agenda(config, clock, schedule)
   assert plan.total == clock.total_steps > 0
-  assert (plan.last_cut is not None) == ('prune' in config['chain'])
+  assert (plan.last_cut is not None) == (link is not None)
   assert links.learning_rate(config['chain'], config, clock)(0) > 0
   events.check(config)
   model = config['model']
@@ -134,15 +134,17 @@ def test_the_only_argument_without_a_type_is_the_whole_text():
 @pytest.mark.parametrize('name', PRUNED)
 def test_the_argument_is_the_active_fraction(name):
   config = resolve(name, '0.005')
-  assert config['prune']['density'] == 0.005
-  assert config['prune']['allocation'] in ('global_rank', 'erk')
+  block = config[PRUNED[name]]
+  assert block['density'] == 0.005
+  assert block['allocation'] in ('global_rank', 'erk')
   optimizer.build(config['chain'], config, clock_of(config))
 
 
 @pytest.mark.parametrize('name', PRUNED)
 def test_one_keeps_everything(name):
   config = resolve(name, '1.0')
-  schedule = pruning.pruning_schedule(config['prune'], clock_of(config))
+  link = PRUNED[name]
+  schedule = pruning.pruning_schedule(config[link], clock_of(config), link)
   assert set(schedule.densities) == {1.0}
 
 
@@ -151,9 +153,10 @@ def test_one_keeps_everything(name):
 def test_no_fraction_is_refused(name, text):
   def resolved_schedule():
     config = resolve(name, text)
-    return pruning.pruning_schedule(config['prune'], clock_of(config))
+    link = PRUNED[name]
+    return pruning.pruning_schedule(config[link], clock_of(config), link)
 
-  with pytest.raises(ValueError, match=r'prune\.density=|half'):
+  with pytest.raises(ValueError, match=rf'{PRUNED[name]}\.density=|half'):
     resolved_schedule()
 
 
@@ -251,7 +254,7 @@ def test_the_logs_recipe():
 
 
 def test_the_logs_cut_falls_with_the_learning_rate():
-  configs = {name: resolve(name) for name in PRUNED}
+  configs = {name: resolve(name) for name, link in PRUNED.items() if link == 'prune'}
   at_once = {n: c for n, c in configs.items() if c['prune']['schedule'] == 'one_shot'}
   assert 'resnet50_dc' in at_once
   for name, config in at_once.items():

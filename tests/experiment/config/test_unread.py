@@ -33,6 +33,7 @@ OTHER = {
   'start': 'criterion',
 }
 BLOCKS = {'granularity': 'blocks'}
+THRESHOLD = {'allocation': 'absolute_threshold'}
 EVERY = [
   {},
   {'schedule': 'cubic'},
@@ -40,16 +41,16 @@ EVERY = [
   {'schedule': 'cubic'} | BLOCKS,
   {'granularity': 'filters'},
   {'granularity': 'n_m'},
-  {'allocation': 'absolute_threshold'},
+  THRESHOLD,
   {'schedule': 'periodic', 'update_rule': 'set'},
   {'schedule': 'periodic', 'update_rule': 'rigl'},
   RIGL,
 ]
 
 
-def traced(block):
+def traced(block, name='prune'):
   """The link as it is computed, constants and all."""
-  link = pruning.build(block, CLOCK, seed=0, inner=None, costs=None)
+  link = pruning.build(block, CLOCK, seed=0, inner=None, costs=None, link=name)
   params = {'fc': {'kernel': jnp.ones((16, 16))}, 'out': {'kernel': jnp.ones((16, 8))}}
   update = jax.make_jaxpr(lambda u, s, p: link.update(u, s, p, grad=u))
   state = link.init(params)
@@ -64,6 +65,18 @@ def test_a_setting_of_prune_changes_the_link_exactly_where_it_is_read(changes, f
   block = PRUNE | changes
   is_same = traced(block) == traced(block | {field: OTHER[field]})
   assert bool(unmet_condition({'prune': block}, f'prune.{field}')) == is_same
+
+
+STRAIGHT = base.LINKS['straight_through'] | {'begin_epochs': 1.0, 'end_epochs': 5.0, 'density': 0.5}
+
+
+@pytest.mark.parametrize('changes', [{}, {'schedule': 'cubic'} | BLOCKS, THRESHOLD], ids=str)
+@pytest.mark.parametrize('field', [name for name in OTHER if name in STRAIGHT])
+def test_and_one_of_straight_through(changes, field):
+  block = STRAIGHT | changes
+  of_both = [traced(block | other, 'straight_through') for other in ({}, {field: OTHER[field]})]
+  is_unread = bool(unmet_condition({'straight_through': block}, f'straight_through.{field}'))
+  assert is_unread == (of_both[0] == of_both[1])
 
 
 def test_the_split_of_the_digits_is_one_and_a_split_in_order_has_no_seed():
