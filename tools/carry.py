@@ -13,13 +13,9 @@ import sys
 from collections.abc import Mapping
 from typing import Any
 
-RENAMED = {
-  'exchange_share': 'drop_fraction',
-  'round_share': 'round_fraction',
-  'target': 'density',
-  'unit': 'density_of',
-}
-VALUES = {'granularity': {'n_of_m': 'n_m'}, 'schedule': {'rounds': 'iterative'}}
+from sparsejax.experiment.config.kinds import FORMER
+
+VALUES = ('granularity', 'schedule')  # the settings whose values have other names too
 
 
 def carried(config: Mapping[str, Any]) -> dict[str, Any]:
@@ -39,14 +35,14 @@ def carried(config: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _named(block: Mapping[str, Any]) -> dict[str, Any]:
-  return {RENAMED.get(name, name): value for name, value in block.items()}
+  return {FORMER.get(name, name): value for name, value in block.items()}
 
 
 def _prune(block: Mapping[str, Any]) -> dict[str, Any]:
   found = _named(block)
-  for name, values in VALUES.items():
+  for name in VALUES:
     if name in found:
-      found[name] = values.get(found[name], found[name])
+      found[name] = FORMER.get(found[name], found[name])
   if 'target' in block and found.get('allocation') == 'absolute_threshold':
     found = {'threshold' if name == 'density' else name: v for name, v in found.items()}
   if 'target' in block and found.get('granularity') == 'n_m':

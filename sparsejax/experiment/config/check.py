@@ -19,10 +19,11 @@ from sparsejax.experiment.config.kinds import (
   Period,
   Scheduled,
   WrongError,
+  hint,
   is_number,
 )
 from sparsejax.experiment.terminal.say import shown
-from sparsejax.internal.lookup import lookup, nearest
+from sparsejax.internal.lookup import lookup
 
 
 def check(settings: Mapping[str, Any], *, all_read: bool = True) -> dict[str, Any]:
@@ -235,5 +236,5 @@ def unmet_condition(settings: Mapping[str, Any], field: str) -> str:
 def unknown(name: str, known: Iterable[str]) -> str:
   """Returns a message that there is no such field, with the nearest field."""
   known = list(known)
-  found = nearest(name, known) or f' known are {", ".join(sorted(known))}'
+  found = hint(name, known) or f' known are {", ".join(sorted(known))}'
   return f"unknown field '{name}':{found}"

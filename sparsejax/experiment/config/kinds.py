@@ -4,7 +4,7 @@ import ast
 import dataclasses
 import math
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from sparsejax.experiment.terminal.say import shown
@@ -179,6 +179,30 @@ class Name(Text):
     return value
 
 
+# What settings and their values were called before version 3: messages say how they are called now.
+FORMER = {
+  'exchange_share': 'drop_fraction',
+  'n_of_m': 'n_m',
+  'round_share': 'round_fraction',
+  'rounds': 'iterative',
+  'target': 'density',
+  'unit': 'density_of',
+}
+
+
+def hint(name: str, known: Iterable[str], *, cutoff: float = 0.6) -> str:
+  """Returns how a setting or a value is called now, else the nearest of those that are known.
+
+  Example:
+    >>> hint('prune.target', ['prune.density']), hint('desnity', ['density'])
+    (" it is called 'prune.density' now", " did you mean 'density'?")
+  """
+  known = list(known)
+  block, dot, key = name.rpartition('.')
+  now = f'{block}{dot}{FORMER.get(key, key)}'
+  return f" it is called '{now}' now" if now in known else nearest(name, known, cutoff=cutoff)
+
+
 REGISTERED_NAMES: dict[str, set[str]] = {}  # by kind of part: the names given to `register`
 
 
@@ -204,7 +228,7 @@ class Choice(Word):
 
   def convert(self, value: Any) -> str:
     if not isinstance(value, str) or value not in self.every:
-      near = nearest(str(value), self.every, cutoff=0.5)
+      near = hint(str(value), self.every, cutoff=0.5)
       raise WrongError(f'{self.requirement};{near}' if near else self.requirement)
     return value
 

@@ -9,10 +9,9 @@ from ml_collections import ConfigDict
 
 from sparsejax.experiment.config import base, check, fields
 from sparsejax.experiment.config.fields import Field
-from sparsejax.experiment.config.kinds import Kind, Table, WrongError, literal
+from sparsejax.experiment.config.kinds import Kind, Table, WrongError, hint, literal
 from sparsejax.experiment.terminal import say
 from sparsejax.experiment.terminal.errors import UsageError
-from sparsejax.internal.lookup import nearest
 
 Convert = Callable[[str, Any, Kind], Any]
 FLAG = re.compile(r'--config(?:\.(?P<field>[^=]+))?(?:=(?P<value>.*))?', re.DOTALL)
@@ -224,6 +223,6 @@ def _unknown(settings: Mapping[str, Any], name: str) -> str:
   if block in fields.BLOCKS and block not in settings:
     return f"config.{name} is set, but chain, events and layers name no '{block}'"
   known = [n for n, _ in _known_fields(settings)]
-  near = nearest(name, [*known, *(n.partition('.')[0] for n in known)])
+  near = hint(name, [*known, *(n.partition('.')[0] for n in known)])
   more = '' if near else f' `--help` lists all {len(known)}'
   return f"unknown field 'config.{name}':{near}{more}"

@@ -195,6 +195,33 @@ def test_what_a_field_can_not_be_is_refused_in_a_file(name, tmp_path):
     assert_refused(name, value, lambda a=arguments: commandline.resolve_arguments(a))
 
 
+@pytest.mark.parametrize(
+  ('flag', 'now'),
+  [
+    ('prune.target=0.1', 'config.prune.density'),
+    ('prune.unit=macs', 'config.prune.density_of'),
+    ('prune.round_share=0.1', 'config.prune.round_fraction'),
+    ('prune.exchange_share=0.1', 'config.prune.drop_fraction'),
+    ('prune.schedule=rounds', 'iterative'),
+    ('prune.granularity=n_of_m', 'n_m'),
+  ],
+)
+def test_what_was_renamed_is_told_by_its_present_name(flag, now):
+  """However unlike the former name is; by a flag and from Python alike."""
+  now = now.removeprefix('config.')
+  with pytest.raises(UsageError, match=rf" it is called '{now}' now$"):
+    commandline.resolve(['--config=configs/quickstart.py', f'--config.{flag}'])
+  name, _, value = flag.partition('=')
+  with pytest.raises(UsageError, match=rf" it is called '{now}' now$"):
+    commandline.checked(with_value(name, value))
+
+
+def test_a_former_name_is_none_of_todays():
+  names = {name.rpartition('.')[2] for name in EVERY}
+  assert not names & set(kinds.FORMER)
+  assert set(kinds.FORMER.values()) <= names | {'n_m', 'iterative'}
+
+
 DENSITY = '--config.prune.density=conv[1,2]=.5, .*=1e-1'
 
 
