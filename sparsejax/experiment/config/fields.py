@@ -224,9 +224,18 @@ _UNTIL = Read(
 )
 
 
+# Where a default differs from the library's, and why.
+_UNLIKE_THE_LIBRARY = {
+  'allocation': "the library's default is global_rank, but the research log cut at |p| <= 0.02",
+  'parameters': "the library's default is kernels, but the research log cut all parameters",
+}
+
+
 def _of_prune() -> dict[str, Field]:
   block = _when('prune') | _how_many('prune', 'absolute_threshold') | _which('prune', 'all')
   block['end_epochs'] = block['end_epochs']._replace(read=_UNTIL)
+  for key, why in _UNLIKE_THE_LIBRARY.items():
+    block[key] = block[key]._replace(meaning=f'{block[key].meaning}; {why}')
   return block | _OF_RULES
 
 
@@ -243,7 +252,9 @@ def _of_straight_through() -> dict[str, Field]:
 LINKS: dict[str, dict[str, Field]] = {
   'add_decayed_weights': {
     'weight_decay': Field(
-      5e-4, Scheduled(NOT_NEGATIVE), 'L2: added to the gradient as weight_decay * parameter'
+      5e-4,
+      Scheduled(NOT_NEGATIVE),
+      "L2: added to the gradient as weight_decay * parameter; the log's value, Optax's is 0",
     ),
   },
   'trace': {

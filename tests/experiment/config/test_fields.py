@@ -11,7 +11,7 @@ import pathlib
 import pytest
 
 from sparsejax import launch
-from sparsejax.experiment.chain import rates
+from sparsejax.experiment.chain import links, rates
 from sparsejax.experiment.config import base, check, commandline, fields, kinds, overrides
 from sparsejax.experiment.terminal import say
 from sparsejax.experiment.terminal.errors import UsageError
@@ -341,6 +341,34 @@ def test_the_settings_are_printed_and_nothing_is_trained(tmp_path, capsys, monke
   assert launch.main([*arguments, '--print_config', '--config.seed=7']) == 0
   assert '* seed' in capsys.readouterr().out
   assert not workdir.exists()
+
+
+# What a default of the library's transformations is called in a config.
+PARTS = {
+  'allocation': 'global_rank',
+  'granularity': {'proximal_group_l1': 'filters'},
+  'update_rule': 'nested',
+  'inner': (),
+}
+
+
+def of_library(link, name, default):
+  if default is None:
+    named = PARTS[name]
+    return named.get(link, 'weight') if isinstance(named, dict) else named
+  return default.__name__ if callable(default) else default
+
+
+@pytest.mark.parametrize('link', fields.LINKS)
+def test_where_a_default_is_not_the_librarys_its_meaning_says_so(link):
+  maker = links.known()[link]
+  owner = "the library's" if link in links.OURS else "Optax's"
+  for name, parameter in inspect.signature(maker).parameters.items():
+    field = fields.LINKS[link].get(name)
+    if field is None or parameter.default is parameter.empty or name == 'learning_rate':
+      continue
+    is_same = of_library(link, name, parameter.default) == field.default
+    assert is_same == (owner not in field.meaning), name
 
 
 def test_help_names_every_field():
