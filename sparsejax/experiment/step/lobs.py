@@ -37,6 +37,11 @@ def check(config: Mapping[str, Any]) -> None:
   lookup('lobs.method', settings['method'], dict.fromkeys(METHODS))
   if config['layers'] != DETERMINISTIC:
     raise ValueError(f"lobs: layers={config['layers']!r} must be '{DETERMINISTIC}'")
+  if 'straight_through' in config['chain']:
+    raise ValueError(
+      "lobs: 'straight_through' ranks dense weights of its own and would bring back what lobs "
+      "removes; config.chain must have 'prune' in its place"
+    )
   at = {key.removeprefix('at'): value for key, value in settings.items() if key.startswith('at_')}
   held = prune is not None and 'prune' in config['chain'] and prune['schedule'] == 'one_shot'
   if not held or any(prune.get(f'begin{unit}') != value for unit, value in at.items()):

@@ -13,6 +13,7 @@ from sparsejax import cubic, granularity, straight_through
 from sparsejax.experiment.chain import links, optimizer, pruning
 from sparsejax.experiment.chain.durations import Clock
 from sparsejax.experiment.config import base
+from sparsejax.experiment.step import events
 from sparsejax.experiment.training import posterior, registry
 
 CLOCK = Clock(examples=100, batch_size=10, epochs=4.0)  # 10 steps an epoch, 40 in all
@@ -138,3 +139,9 @@ def test_code_of_ones_own_is_part_of_the_hash_here_too():
   settings = base.get_config((*SGD, 'straight_through')).to_dict()
   settings['straight_through']['criterion'] = 'mine'
   assert registry.missing(settings, ['criterion']).startswith("there is no criterion 'mine'")
+
+
+def test_what_lobs_removes_would_come_back():
+  config = base.get_config((*SGD, 'straight_through'), events=('lobs',)).to_dict()
+  with pytest.raises(ValueError, match=r"^lobs: 'straight_through' ranks dense"):
+    events.check(config)
