@@ -169,16 +169,21 @@ def attempt(world: World, case: Case, seed: int) -> settings.Verdict | None:
 
   The verdict is 'right' (the figures of the whole folder), 'refused', or 'wrong'.
   """
+  from sparsejax.experiment.machine import files
+  from sparsejax.experiment.rundir import digests
+
   wanted = world.undamaged(case)
   with world.copy(case.source) as folder:
     if not damage(world, folder, case, random.Random(f'{seed}{case}')):
       return None
     left = folder / case.file
     bytes_left = left.read_bytes() if left.is_file() and os.access(left, os.R_OK) else b''
+    # A run without its summary ends anew, and its end makes the digests of its files anew.
+    renewed = digests.FILE if left.name == files.SUMMARY else None
     others = {
       path.relative_to(folder): path.read_bytes()
       for path in folder.rglob('*')
-      if path.is_file() and path != left and _stays(path)
+      if path.is_file() and path != left and _stays(path) and path.name != renewed
     }
     outcome, figures = world.readers[case.source][case.reader](folder)
     return _judged(case, outcome, figures, wanted, folder, bytes_left, others)
