@@ -30,6 +30,7 @@ MAY_USE = {
     *('shipping', 'transforms', 'posterior', 'sparsity', 'lookup', 'private', 'atomic'),
   },
   'cpu_conv': {'cpu_conv'},
+  'cpu_sparse': {'cpu_sparse', 'cpu_conv', 'compact', 'sparsity', 'atomic'},
   'nn': {'nn', 'cpu_conv', 'posterior', 'sparsity', 'lookup', 'needs'},
   'models': {'models', 'nn', 'posterior', 'sparsity', 'lookup', 'needs'},
   'experiment': {
@@ -48,6 +49,7 @@ MAY_NOT_USE = {
   'transforms': {'flax', 'ml_collections', 'absl'},
   'shipping': {'flax', 'ml_collections', 'absl'},
   'cpu_conv': {'flax', 'ml_collections', 'absl'},
+  'cpu_sparse': {'optax', 'flax', 'ml_collections', 'absl'},
   'nn': {'ml_collections', 'absl'},
   'models': {'ml_collections', 'absl'},
   'signals': {'jax', 'numpy', 'optax', 'flax', 'ml_collections', 'absl'},

@@ -1,0 +1,121 @@
+"""The kernel's file: found, whole, the user's own, or a reason why there is none."""
+
+import pathlib
+import shutil
+import subprocess
+import sys
+
+import pytest
+
+from sparsejax.cpu_sparse import compiling
+
+LIBRARY = 'extern "C" int answer() { return 42; }\n'  # in place of the kernel, compiled at once
+
+
+@pytest.fixture
+def own(tmp_path, monkeypatch):
+  """A cache of the test's own, and a source that is compiled in a moment."""
+  source = tmp_path / 'source.cc'
+  source.write_text(LIBRARY)
+  monkeypatch.setattr(compiling, 'SOURCE', source)
+  monkeypatch.setenv('SPARSEJAX_CACHE', str(tmp_path))
+  return tmp_path / 'kernels'
+
+
+def has_compiler():
+  return any(map(shutil.which, compiling.COMPILERS))
+
+
+compiles = pytest.mark.skipif(not has_compiler(), reason='there is no C++ compiler')
+
+
+def load():
+  return compiling.library.__wrapped__()
+
+
+@compiles
+def test_compiled_once_and_found_again(own, monkeypatch):
+  assert load().answer() == 42
+  [made] = own.iterdir()
+
+  def refuse(*_):
+    raise AssertionError('it is there')
+
+  monkeypatch.setattr(compiling, '_compile', refuse)
+  assert load().answer() == 42
+  assert list(own.iterdir()) == [made]
+
+
+@compiles
+@pytest.mark.parametrize('damage', [lambda b: b[:100], lambda b: b'', lambda b: b[:-1] + b'\0\0'])
+def test_a_damaged_file_is_compiled_anew(own, damage):
+  load()
+  [made] = own.iterdir()
+  whole = made.read_bytes()
+  made.unlink()  # this process may still run what it holds
+  made.write_bytes(damage(whole))
+  assert load().answer() == 42
+  assert compiling._is_whole(made)
+
+
+@compiles
+def test_another_source_has_another_file(own):
+  load()
+  compiling.SOURCE.write_text(LIBRARY.replace('42', '43'))
+  assert load().answer() == 43
+  assert len(list(own.iterdir())) == 2
+
+
+@compiles
+def test_two_processes_at_once(own):
+  program = (
+    'import pathlib, sys; from sparsejax.cpu_sparse import compiling; '
+    'compiling.SOURCE = pathlib.Path(sys.argv[1]); print(compiling.library().answer())'
+  )
+  root = pathlib.Path(compiling.__file__).parents[2]
+  both = [
+    subprocess.Popen(
+      [sys.executable, '-c', program, str(compiling.SOURCE)], cwd=root, stdout=subprocess.PIPE
+    )
+    for _ in range(2)
+  ]
+  assert [process.communicate()[0] for process in both] == [b'42\n', b'42\n']
+  assert len(list(own.iterdir())) == 1
+
+
+@compiles
+def test_a_source_that_fails_says_so_in_one_line(own):
+  compiling.SOURCE.write_text('nonsense;')
+  with pytest.raises(compiling.Unavailable, match='failed with status 1: .*error') as raised:
+    load()
+  assert '\n' not in str(raised.value)
+  assert not list(own.iterdir())
+
+
+def test_a_cache_that_others_can_write_to_is_refused(own):
+  own.mkdir()
+  own.chmod(0o777)
+  with pytest.raises(compiling.Unavailable, match='must belong to you .* chmod 700'):
+    compiling.cache()
+
+
+def test_a_cache_that_can_not_be_made(tmp_path, monkeypatch):
+  (tmp_path / 'file').write_text('')
+  monkeypatch.setenv('SPARSEJAX_CACHE', str(tmp_path / 'file'))
+  with pytest.raises(compiling.Unavailable, match='can not be made'):
+    compiling.cache()
+
+
+def test_no_compiler(monkeypatch):
+  monkeypatch.delenv('CXX', raising=False)
+  monkeypatch.setattr(compiling.shutil, 'which', lambda name: None)
+  with pytest.raises(compiling.Unavailable, match='install g\\+\\+ or clang\\+\\+, or set CXX'):
+    compiling.compiler()
+
+
+def test_a_compiler_of_ones_own(monkeypatch):
+  monkeypatch.setenv('CXX', f'{sys.executable} -I')
+  assert compiling.compiler() == [sys.executable, '-I']
+  monkeypatch.setenv('CXX', 'no-such-compiler')
+  with pytest.raises(compiling.Unavailable, match='CXX=no-such-compiler must be a C'):
+    compiling.compiler()
