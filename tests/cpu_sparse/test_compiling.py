@@ -86,7 +86,7 @@ def test_two_processes_at_once(own):
 @compiles
 def test_a_source_that_fails_says_so_in_one_line(own):
   compiling.SOURCE.write_text('nonsense;')
-  with pytest.raises(compiling.Unavailable, match='failed with status 1: .*error') as raised:
+  with pytest.raises(compiling.Unavailable, match=r'failed with status 1: .*error') as raised:
     load()
   assert '\n' not in str(raised.value)
   assert not list(own.iterdir())
@@ -95,7 +95,7 @@ def test_a_source_that_fails_says_so_in_one_line(own):
 def test_a_cache_that_others_can_write_to_is_refused(own):
   own.mkdir()
   own.chmod(0o777)
-  with pytest.raises(compiling.Unavailable, match='must belong to you .* chmod 700'):
+  with pytest.raises(compiling.Unavailable, match=r'must belong to you .* chmod 700'):
     compiling.cache()
 
 

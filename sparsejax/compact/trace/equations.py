@@ -12,6 +12,7 @@ from sparsejax.sparsity.program.rules.dependence import inner_jaxprs
 CALLS = frozenset(
   ['jit', 'pjit', 'closed_call', 'core_call', 'remat', 'remat2', 'checkpoint', 'custom_lin']
 )
+DERIVED = frozenset(['custom_jvp_call', 'custom_vjp_call'])  # with a derivative of their own
 
 
 @dataclasses.dataclass(eq=False)
@@ -70,22 +71,28 @@ class Trace:
   constants: dict[int, Any]
 
 
-def flatten(closed: Any) -> Trace:
+def flatten(closed: Any, *, primal: bool = False) -> Trace:
   """Returns a closed jaxpr as a trace, with plain calls inlined.
 
   A `jax.custom_jvp` call, such as `jax.nn.relu`, and a scan stay single equations: each has its
   body as an `inner` program.
+
+  Args:
+    closed: the jaxpr.
+    primal: whether nobody will differentiate the trace, so that calls with a derivative of their
+      own are inlined as well.
   """
-  flattener = _Flattener()
+  flattener = _Flattener(primal)
   return Trace(flattener.closed(closed), flattener.constants)
 
 
 class _Flattener:
   """Inlines calls, and numbers the values of jaxprs consecutively."""
 
-  def __init__(self):
+  def __init__(self, primal: bool):
     self.constants: dict[int, Any] = {}
     self.count = 0
+    self.calls = CALLS | DERIVED if primal else CALLS
     self.is_tangent = False  # in a derivative, a custom_jvp call is inlined
 
   def closed(self, closed) -> Program:
@@ -117,7 +124,7 @@ class _Flattener:
 
   def _equation(self, eqn, ins: list[int], equations: list[Equation]) -> list[int]:
     name = eqn.primitive.name
-    if name in CALLS or (name == 'custom_jvp_call' and self.is_tangent):
+    if name in self.calls or (name == 'custom_jvp_call' and self.is_tangent):
       key = next(k for k in ('jaxpr', 'call_jaxpr') if k in eqn.params)
       [inner], consts = inner_jaxprs(eqn), getattr(eqn.params[key], 'consts', ())
       return self._body(inner, consts, ins, equations)

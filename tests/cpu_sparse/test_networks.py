@@ -1,0 +1,64 @@
+"""The package's networks with pruned weights: the same answers at every batch size."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from sparsejax import models
+from sparsejax.cpu_sparse import compiling, kernel, sparse_apply
+from sparsejax.cpu_sparse.planning import FORCED
+from sparsejax.sparsity.leaves import tree
+
+pytestmark = pytest.mark.usefixtures('compiling_is_quick')
+
+
+def pruned(variables):
+  """Kernels of which a tenth stays, at a scale that lets values through, and moved averages."""
+  rng = np.random.default_rng(0)
+
+  def of_leaf(path, leaf):
+    if leaf.ndim < 2:
+      around = 1.0 if path.endswith(('var', 'scale')) else 0.0
+      return (around + 0.3 * rng.uniform(-1, 1, leaf.shape)).astype(np.float32)
+    kept = rng.normal(size=leaf.shape) * (rng.random(leaf.shape) < 0.1)
+    return (kept / max(np.sqrt((kept**2).mean() * np.prod(leaf.shape[:-1])), 1e-3)).astype('f')
+
+  named = tree.named_leaves(variables)
+  leaves = [of_leaf(*item) for item in named.items()]
+  return jax.tree.unflatten(jax.tree.structure(variables), leaves)
+
+
+@pytest.mark.parametrize(
+  ('name', 'settings', 'layers'),
+  [
+    ('lenet300', {}, 3),
+    ('lenet5', {}, 4),
+    ('vgg16', {'width': 8}, 14),
+    ('resnet50', {'width': 4}, 54),
+  ],
+)
+def test_a_pruned_network(monkeypatch, name, settings, layers):
+  try:
+    kernel.register()
+  except compiling.Unavailable as error:
+    pytest.skip(str(error))
+  monkeypatch.setenv(FORCED, 'kernel')
+  shape = (28, 28, 1) if 'lenet' in name else (32, 32, 3)
+  model = models.create(name, **settings)
+  shapes = jax.eval_shape(
+    lambda k: model.init(k, jnp.zeros((1, *shape)), train=False), jax.random.key(0)
+  )
+  variables = pruned(shapes)
+
+  def function(variables, x):
+    return model.apply(variables, x, train=False)
+
+  x = np.random.default_rng(1).normal(size=(5, *shape)).astype(np.float32)
+  made = sparse_apply(function, variables, x)
+  assert len(made.layers) == layers
+  wanted = jax.jit(function)(variables, x)
+  spread = np.ptp(wanted)
+  assert spread > 0
+  for inputs, answers in ((x, wanted), (x[:1], wanted[:1])):
+    np.testing.assert_allclose(jax.jit(lambda x: made(x))(inputs), answers, atol=1e-5 * spread)
