@@ -69,13 +69,12 @@ def sparse_apply(function: Callable[..., Any], params: Any, *examples: Any) -> S
       spread; examples or params without numbers; a way that there is not.
 
   Example:
-    >>> params = {'w': jnp.array([[0.0, 2.0], [0.0, 0.0], [1.0, 0.0]]), 'b': jnp.ones(2)}
-    >>> function = lambda p, x: jax.nn.relu(x @ p['w'] + p['b'])
-    >>> fast = sparse_apply(function, params, jnp.ones((4, 3)))
+    >>> params = {'w': jnp.array([[0.0, 2.0], [0.0, 0.0], [1.0, 0.0]])}
+    >>> fast = sparse_apply(lambda p, x: jax.nn.relu(x @ p['w']), params, jnp.ones((4, 3)))
     >>> [(layer.name, round(layer.sparsity, 2)) for layer in fast.layers]
     [('w', 0.67)]
     >>> fast(jnp.array([[1.0, 2.0, 3.0]])).tolist()
-    [[4.0, 3.0]]
+    [[3.0, 2.0]]
   """
   _check_numbers('params', params)
   _check_numbers('examples', examples)

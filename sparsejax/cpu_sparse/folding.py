@@ -39,7 +39,7 @@ def steps_of(split: Split, outs: Sequence[int], names: Mapping[int, str]) -> lis
     folder = _Folder(eqn, found, split.constants)
     gone |= folder.follow(users)
     source = split.sources.get(eqn.ins[1 - found.data], -1)
-    steps.append(folder.layer(names.get(source, eqn.name)))
+    steps.append(folder.layer(names.get(source) or eqn.name))
   return steps
 
 

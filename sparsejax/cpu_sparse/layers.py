@@ -70,7 +70,7 @@ class Layer:
 
   @property
   def sparsity(self) -> float:
-    return 1.0 - np.count_nonzero(self.matrix) / self.matrix.size
+    return 1.0 - float(np.count_nonzero(self.matrix)) / self.matrix.size
 
   @functools.cached_property
   def rows(self) -> kernel.Rows:

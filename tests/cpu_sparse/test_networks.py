@@ -46,10 +46,8 @@ def test_a_pruned_network(monkeypatch, name, settings, layers):
   monkeypatch.setenv(FORCED, 'kernel')
   shape = (28, 28, 1) if 'lenet' in name else (32, 32, 3)
   model = models.create(name, **settings)
-  shapes = jax.eval_shape(
-    lambda k: model.init(k, jnp.zeros((1, *shape)), train=False), jax.random.key(0)
-  )
-  variables = pruned(shapes)
+  images = jnp.zeros((1, *shape))
+  variables = pruned(jax.eval_shape(lambda: model.init(jax.random.key(0), images, train=False)))
 
   def function(variables, x):
     return model.apply(variables, x, train=False)
