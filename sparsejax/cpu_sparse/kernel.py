@@ -133,7 +133,7 @@ def convolve(
   """Returns the convolution of images with a sparse kernel, plus bias, through ReLU if asked for.
 
   Args:
-    x: (channels, height, width, batch), float32.
+    x: (channels, height, width, batch), float32; for a matrix product (batch, channels) as well.
     rows: the kernel's nonzeros.
     bias: of each output.
     window: how the kernel moves.
@@ -143,9 +143,12 @@ def convolve(
     (outputs, height, width, batch).
   """
   register()
-  channels, *image, batch = x.shape
+  turned = x.ndim == 2
+  batch, channels, *image = (*x.shape, 1, 1) if turned else (x.shape[3], *x.shape[:3])
   plane = plane_of(image, rows.shape[2:], window)
   offsets = offsets_of(rows, plane, window, batch)
+  if turned:
+    offsets = rows.places[0].astype(np.int32)
   made = jax.ShapeDtypeStruct((rows.shape[0], *plane.out, batch), jnp.float32)
   elements = channels * int(np.prod(plane.phases)) * int(np.prod(plane.size)) * batch
   copied = jax.ShapeDtypeStruct((0 if plane.is_image else elements,), jnp.float32)

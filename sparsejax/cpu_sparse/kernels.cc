@@ -13,6 +13,9 @@
 // Padding and strides are resolved before: the input is copied into `phases`, where the pixels that
 // a stride separates lie side by side, with zeros around them (channels, row phases, column phases,
 // rows, columns, batch). Without either, x is read where it is.
+//
+// A matrix product also takes values that lie (batch, channels): each tile turns its positions of
+// all channels round, in a buffer that stays in the cache. Offsets are the channels' numbers then.
 
 #include <algorithm>
 #include <atomic>
@@ -63,7 +66,7 @@ struct Product {
 };
 
 // Computes R rows of V vectors of N floats, for the outputs from first to last.
-template <int N, int R, int V>
+template <int N, int R, int V, bool kTurned = false>
 void Tile(const Product& p, int64_t first, int64_t last, const float* x, float* y) {
   using Lanes = Floats<N>;
   for (int64_t o = first; o < last; ++o) {
@@ -71,7 +74,7 @@ void Tile(const Product& p, int64_t first, int64_t last, const float* x, float* 
     for (int r = 0; r < R; ++r)
       for (int v = 0; v < V; ++v) sums[r][v] = Lanes{} + p.bias[o];
     for (int32_t k = p.rows[o]; k < p.rows[o + 1]; ++k) {
-      const float* from = x + p.offsets[k];
+      const float* from = x + int64_t{p.offsets[k]} * (kTurned ? N * V : 1);
       const float weight = p.values[k];
       for (int r = 0; r < R; ++r)
         for (int v = 0; v < V; ++v)
@@ -137,6 +140,23 @@ TileFunction TileOf(const Segment& segment, int rows) {
 #endif
   if (segment.lanes == 4) return TileOf<4>(rows, segment.vectors);
   return rows == 4 ? Tile<1, 4, 1> : rows == 2 ? Tile<1, 2, 1> : Dot;
+}
+
+template <int N>
+TileFunction TurnedTileOf(int vectors) {
+  if (vectors == 8) return Tile<N, 1, 8, true>;
+  if (vectors == 4) return Tile<N, 1, 4, true>;
+  return vectors == 2 ? Tile<N, 1, 2, true> : Tile<N, 1, 1, true>;
+}
+
+TileFunction TurnedTileOf(const Segment& segment) {
+#if defined(__AVX512F__)
+  if (segment.lanes == 16) return TurnedTileOf<16>(segment.vectors);
+#endif
+#if defined(__AVX__)
+  if (segment.lanes == 8) return TurnedTileOf<8>(segment.vectors);
+#endif
+  return segment.lanes == 4 ? TurnedTileOf<4>(segment.vectors) : TurnedTileOf<1>(segment.vectors);
 }
 
 // Cuts a row of n positions: large tiles, then smaller ones, then a vector that overlaps them.
@@ -227,6 +247,36 @@ void CopyChannel(const Geometry& g, int64_t channel, const float* x, float* to) 
       }
 }
 
+// Turning round
+
+// Copies `lanes` positions of every channel, from `begin` on, of x (positions, channels).
+void Turn(const float* x, int64_t channels, int64_t begin, int lanes, float* to) {
+  const float* from = x + begin * channels;
+  int64_t c = 0;
+#if defined(__has_builtin) && __has_builtin(__builtin_shufflevector)
+  using Four = Floats<4>;
+  for (; lanes % 4 == 0 && c + 4 <= channels; c += 4)
+    for (int lane = 0; lane < lanes; lane += 4) {
+      const auto row = [&](int i) {
+        return *reinterpret_cast<const Four*>(from + (lane + i) * channels + c);
+      };
+      const auto put = [&](int i, Four column) {
+        *reinterpret_cast<Four*>(to + (c + i) * lanes + lane) = column;
+      };
+      const Four a = __builtin_shufflevector(row(0), row(1), 0, 4, 1, 5);
+      const Four b = __builtin_shufflevector(row(2), row(3), 0, 4, 1, 5);
+      const Four d = __builtin_shufflevector(row(0), row(1), 2, 6, 3, 7);
+      const Four e = __builtin_shufflevector(row(2), row(3), 2, 6, 3, 7);
+      put(0, __builtin_shufflevector(a, b, 0, 1, 4, 5));
+      put(1, __builtin_shufflevector(a, b, 2, 3, 6, 7));
+      put(2, __builtin_shufflevector(d, e, 0, 1, 4, 5));
+      put(3, __builtin_shufflevector(d, e, 2, 3, 6, 7));
+    }
+#endif
+  for (; c < channels; ++c)
+    for (int lane = 0; lane < lanes; ++lane) to[c * lanes + lane] = from[lane * channels + c];
+}
+
 // The whole product
 
 using F32 = ffi::Buffer<ffi::F32>;
@@ -235,25 +285,26 @@ using Integers = ffi::Span<const int64_t>;
 
 ffi::Error Sparse(ffi::ThreadPool pool, F32 x, S32 rows, S32 offsets, F32 values, F32 bias,
                   Integers stride, Integers before, Integers phases, Integers size, bool relu,
-                  ffi::ResultBuffer<ffi::F32> y, ffi::ResultBuffer<ffi::F32> copied) {
+                                   ffi::ResultBuffer<ffi::F32> y, ffi::ResultBuffer<ffi::F32> copied) {
   const auto in = x.dimensions(), out = y->dimensions();
-  if (in.size() != 4 || out.size() != 4 || rows.element_count() != size_t(out[0]) + 1 ||
+  const bool turned = in.size() == 2;  // (batch, channels)
+  if ((in.size() != 4 && !turned) || out.size() != 4 || rows.element_count() != size_t(out[0]) + 1 ||
       bias.element_count() != size_t(out[0]) || stride.size() != 2 || before.size() != 2 ||
       phases.size() != 2 || size.size() != 2)
     return ffi::Error::InvalidArgument("sparsejax: operands of a sparse product do not agree");
   if (y->element_count() == 0) return ffi::Error::Success();
 
-  const Geometry g{in[0], in[1], in[2], in[3], {stride[0], stride[1]}, {before[0], before[1]},
-                   {phases[0], phases[1]}, {size[0], size[1]}};
   const float* from = x.typed_data();
   if (copied->element_count()) {
+    const Geometry g{in[0], in[1], in[2], in[3], {stride[0], stride[1]}, {before[0], before[1]},
+                     {phases[0], phases[1]}, {size[0], size[1]}};
     float* to = copied->typed_data();
     const bool alone = static_cast<int64_t>(copied->element_count()) < kWorthThreads;
     ForEach(pool, g.channels, alone, [&](int64_t c) { CopyChannel(g, c, x.typed_data(), to); });
     from = to;
   }
 
-  const int64_t outputs = out[0], batch = out[3];
+  const int64_t outputs = out[0], batch = out[3], channels = turned ? in[1] : in[0];
   int64_t lines = out[1], length = out[2] * batch;
   Product p{rows.typed_data(), offsets.typed_data(), values.typed_data(), bias.typed_data(), relu,
             size[1] * batch, length, lines * length};
@@ -263,6 +314,7 @@ ffi::Error Sparse(ffi::ThreadPool pool, F32 x, S32 rows, S32 offsets, F32 values
   struct Place {
     TileFunction tile;
     int64_t x, y;
+    int lanes;
   };
   std::vector<Place> places;
   const std::vector<Segment> segments = Segments(length);
@@ -271,19 +323,28 @@ ffi::Error Sparse(ffi::ThreadPool pool, F32 x, S32 rows, S32 offsets, F32 values
       int count = 1;
       while (2 * count <= 4 && 2 * count * segment.vectors <= kSums && line + 2 * count <= lines)
         count *= 2;
-      places.push_back({TileOf(segment, count), line * p.x_row + segment.begin,
-                        line * p.y_row + segment.begin});
+      const TileFunction tile = turned ? TurnedTileOf(segment) : TileOf(segment, count);
+      places.push_back({tile, line * p.x_row + segment.begin, line * p.y_row + segment.begin,
+                        segment.lanes * segment.vectors});
       line += count;
     }
   const int64_t adds = static_cast<int64_t>(values.element_count()) * length * lines;
   const bool alone = adds < kWorthThreads;
   const int64_t tiles = static_cast<int64_t>(places.size());
-  const int64_t wanted = alone ? 1 : 4 * std::max<int64_t>(pool.num_threads(), 1);
+  // Blocks of outputs even out the threads; where each turns x round for itself, only if some had none.
+  const int64_t wanted = alone ? 1 : (turned ? 1 : 4) * std::max<int64_t>(pool.num_threads(), 1);
   const int64_t blocks = std::clamp<int64_t>((wanted + tiles - 1) / tiles, 1, outputs);
   ForEach(pool, tiles * blocks, alone, [&](int64_t task) {
     const Place& place = places[task / blocks];
     const int64_t block = task % blocks;
-    place.tile(p, outputs * block / blocks, outputs * (block + 1) / blocks, from + place.x,
+    const float* tile_from = from + place.x;
+    thread_local std::vector<float> room;
+    if (turned) {
+      room.resize(std::max<size_t>(room.size(), channels * place.lanes));
+      Turn(from, channels, place.x, place.lanes, room.data());
+      tile_from = room.data();
+    }
+    place.tile(p, outputs * block / blocks, outputs * (block + 1) / blocks, tile_from,
                y->typed_data() + place.y);
   });
   return ffi::Error::Success();

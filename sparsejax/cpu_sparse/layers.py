@@ -86,6 +86,9 @@ class Layer:
     if way == DENSE:
       return self._dense(x)
     p = self.product
+    if way == KERNEL and p.is_matrix and p.image[3] > 1 and x.order == p.turned_order:
+      channels, *_, batch = p.image  # which the kernel turns round by itself
+      return self._out(self._by_kernel(x.array.reshape(batch, channels)))
     image = x.lying(p.data_order).reshape(p.image)
     y = self._by_kernel(image) if way == KERNEL else self._by_bcsr(image)
     return self._out(y)

@@ -34,6 +34,12 @@ class Product(NamedTuple):
   window: Window
 
   @property
+  def turned_order(self) -> Order:
+    """The data's axes with what is summed over last."""
+    summed = len(self.kernel_order) - self.out_features
+    return (*self.data_order[summed:], *self.data_order[:summed])
+
+  @property
   def is_matrix(self) -> bool:
     """Whether this is a matrix product over whatever pixels there are."""
     return self.kernel[2:] == (1, 1) and self.window == Window()

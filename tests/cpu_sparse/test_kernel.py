@@ -65,6 +65,15 @@ def test_a_matrix_of_any_size(batch):
     check(x, weights, drawn(rng, outputs), Window())
 
 
+@pytest.mark.parametrize(('channels', 'batch'), [(3, 2), (17, 5), (40, 70), (784, 64)])
+def test_a_matrix_of_values_that_lie_the_other_way_round(channels, batch):
+  rng = np.random.default_rng(0)
+  x, weights = drawn(rng, (batch, channels)), drawn(rng, (9, channels, 1, 1), 0.3)
+  found = kernel.convolve(x, kernel.rows_of(weights), np.zeros(9, np.float32), Window())
+  wanted = weights[:, :, 0, 0].astype(np.float64) @ x.T
+  np.testing.assert_allclose(np.asarray(found).reshape(9, batch), wanted, atol=1e-4)
+
+
 def test_work_for_several_threads():
   rng = np.random.default_rng(0)
   x, weights = drawn(rng, (64, 24, 24, 16)), drawn(rng, (64, 64, 3, 3), 0.1)
