@@ -32,7 +32,7 @@ MAY_USE = {
   'cpu_conv': {'cpu_conv'},
   'cpu_sparse': {'cpu_sparse', 'cpu_conv', 'compact', 'sparsity', 'atomic'},
   'nn': {'nn', 'cpu_conv', 'posterior', 'sparsity', 'lookup', 'needs'},
-  'models': {'models', 'nn', 'posterior', 'sparsity', 'lookup', 'needs'},
+  'models': {'models', 'nn', 'compact', 'posterior', 'sparsity', 'lookup', 'needs'},
   'experiment': {
     *('experiment', 'models', 'nn', 'cpu_conv', 'transforms', 'posterior', 'sparsity', 'lookup'),
     *('atomic', 'streams', 'private', 'signals', 'needs'),

@@ -147,6 +147,7 @@ def request(experiment: Experiment, chain: tuple[str, ...]) -> dict[str, Any]:
   for field, value, allowed in (
     ('layers', config['layers'], DETERMINISTIC),
     ('model.dropout', config['model']['dropout'], 0.0),
+    ('model.widths', config['model']['widths'], {}),
   ):
     if value != allowed:
       raise UsageError(f'config.{field}={value} must be {allowed} with --against=torch')

@@ -108,16 +108,20 @@ def analyse(
     The analysis, or None if the function cannot lose exactly the indices that `kept` leaves out.
   """
   leaves = jax.tree.leaves(params)
-  closed, made = traced(function, params, *examples)
-  trace = flatten(closed)
-  shapes = [tuple(var.aval.shape) for var in closed.jaxpr.invars]
-  ties = Ties(trace, shapes, len(leaves))
-  ins = [known.unknown(shape) for shape in shapes[len(leaves) :]]
+  trace, ties, out_tree = _ties_of(function, params, examples)
+  ins = [known.unknown(jnp.shape(x)) for x in jax.tree.leaves(examples)]
   if kept is None:
     found = removal.largest(trace, ties, leaves, ins)
   else:
     found = removal.keeping(trace, ties, leaves, kept, ins)
-  return None if found is None else Analysis(trace, ties, found, jax.tree.structure(made))
+  return None if found is None else Analysis(trace, ties, found, out_tree)
+
+
+def _ties_of(function, params, examples) -> tuple[Trace, Ties, Any]:
+  """Returns the program of a function, its tied indices, and the structure of its outputs."""
+  closed, made = traced(function, params, *examples)
+  trace, shapes = flatten(closed), [tuple(var.aval.shape) for var in closed.jaxpr.invars]
+  return trace, Ties(trace, shapes, len(jax.tree.leaves(params))), jax.tree.structure(made)
 
 
 def on_host(params: Any) -> Any:
@@ -211,3 +215,32 @@ def _counts(roots, reasons) -> dict[str, int]:
 def _tie(slices, removed) -> Tie:
   plain = {path: {axis: tuple(i) for axis, i in axes.items()} for path, axes in slices.items()}
   return Tie(plain, removed)
+
+
+def units_of(
+  function: Callable[..., Any], params: Any, *examples: Any
+) -> dict[str, list[np.ndarray]]:
+  """Returns, for each axis of each parameter, the unit that each of its indices belongs to.
+
+  Args:
+    function: as in `plan`.
+    params: a pytree of arrays, or of their shapes; their values are not used.
+    examples: as in `plan`.
+
+  Returns:
+    {path: [numbers of units]}, one array for each axis. Indices of the same number can only be
+    removed together; -1 marks indices that must be kept.
+
+  Example:
+    >>> params = {'a': np.ones((3, 2)), 'b': np.ones((2, 4))}
+    >>> found = units_of(lambda p, x: jnp.tanh(x @ p['a']) @ p['b'], params, np.ones((1, 3)))
+    >>> bool((found['a'][1] == found['b'][0]).all()), found['b'][1].tolist()
+    (True, [-1, -1, -1, -1])
+  """
+  trace, ties, _ = _ties_of(function, params, examples)
+  is_pinned = ties.labels.pinned_roots()
+  found = {}
+  for path, number in zip(tree.paths(params), trace.program.ins, strict=False):
+    roots = [ties.roots[labels] for labels in ties.axes[number]]
+    found[path] = [np.where(is_pinned[some], -1, some) for some in roots]
+  return found

@@ -118,6 +118,7 @@ def load(run: str | os.PathLike, parts: str | os.PathLike | None = None) -> Load
       settings['name'],
       classes,
       width=settings['width'],
+      widths=settings.get('widths', {}),  # which older runs do not have
       dropout=settings['dropout'],
       dtype=settings['dtype'],
     )

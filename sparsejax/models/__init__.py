@@ -1,6 +1,6 @@
 """The networks, by name."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
 
 import jax
@@ -26,9 +26,17 @@ with needed('models'):
   from sparsejax.models.resnet import BOTTLENECK, ResNet
   from sparsejax.models.structure import architecture, remove_dead
   from sparsejax.models.vgg import VGG16
+  from sparsejax.models.widths import checked
   from sparsejax.nn import Layers
 
-__all__ = ['MODELS', 'architecture', 'create', 'has_convolutions', 'positions', 'remove_dead']
+__all__ = [
+  'MODELS',
+  'architecture',
+  'create',
+  'has_convolutions',
+  'positions',
+  'remove_dead',
+]
 
 MODELS: dict[str, Callable[..., Network]] = {
   'allconv': AllConv,
@@ -55,6 +63,7 @@ def create(
   dropout: float = 0.0,
   dtype: str | Dtype = 'float32',
   batch_norm_axis: str | None = None,
+  widths: Mapping[str, int] | None = None,
 ) -> Network:
   """Returns the network of that name; call it as `network.apply(variables, images, train=train)`.
 
@@ -67,6 +76,19 @@ def create(
     dropout: the share of units dropped in training while the network is dense.
     dtype: the dtype of the computation, float32 or bfloat16; parameters and logits stay float32.
     batch_norm_axis: the pmap axis over which BatchNorm averages its moments; None keeps them local.
+    widths: {path of a layer: its features}, as in {'block1_1/conv1': 24}, for layers that `width`
+      would make otherwise. Layers that a residual sum joins must agree; depthwise convolutions have
+      as many features as they are given.
+
+  Raises:
+    ValueError: a name or a value that there is not, or that does not go with the others.
+
+  Example:
+    >>> model = create('lenet300', widths={'fc1': 20, 'fc2': 7})
+    >>> images = jnp.zeros((1, 28, 28, 1))
+    >>> shapes = jax.eval_shape(lambda: model.init(jax.random.key(0), images, train=False))
+    >>> [layer['kernel'].shape for layer in shapes['params'].values()]
+    [(784, 20), (20, 7), (7, 10)]
   """
   make = lookup('model', name, MODELS)
   require(
@@ -78,14 +100,17 @@ def create(
   is_share = isinstance(dropout, int | float) and 0 <= dropout < 1
   require(is_share, 'dropout', dropout, 'a share in [0, 1)')
   require(width is None or _is_int(width), 'width', width, 'an integer, or None')
-  model = make(
-    num_classes=num_classes,
-    layers=sparse_layers.get(layers) if isinstance(layers, str) else layers,
-    dropout=dropout,
-    dtype=_dtype(dtype),
-    batch_norm_axis=batch_norm_axis,
+  settings = {
+    'num_classes': num_classes,
+    'layers': sparse_layers.get(layers) if isinstance(layers, str) else layers,
+    'dropout': dropout,
+    'dtype': _dtype(dtype),
+    'batch_norm_axis': batch_norm_axis,
     **({} if width is None else {'width': width}),
-  )
+  }
+  if widths:
+    settings['widths'] = checked(make(**settings, parent=None), widths)
+  model = make(**settings)
   model.check_width()
   return model
 

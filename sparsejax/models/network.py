@@ -1,8 +1,8 @@
 """The fields that all networks have, and the blocks that most of them are built from."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
-from typing import ClassVar, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -10,6 +10,7 @@ from flax import linen as nn
 from flax.typing import Dtype
 
 from sparsejax.nn import DETERMINISTIC, BatchNorm, Dropout, Layers
+from sparsejax.nn.deterministic import NO_WIDTHS
 
 
 def require(condition: bool, argument: str, value: object, allowed: str) -> None:
@@ -36,6 +37,7 @@ class Network(nn.Module):
     dropout: the share of units dropped while the network is dense.
     dtype: the dtype of the computation; parameters, BatchNorm's moments and logits are float32.
     batch_norm_axis: the pmap axis over which BatchNorm averages its moments; None keeps them local.
+    widths: {path of a layer: its features}, for layers that `width` alone would make otherwise.
   """
 
   num_classes: int = 10
@@ -44,6 +46,7 @@ class Network(nn.Module):
   dropout: float = 0.0
   dtype: Dtype = jnp.float32
   batch_norm_axis: str | None = None
+  widths: Mapping[str, int] = NO_WIDTHS
 
   convolutional: ClassVar[bool] = True
   smallest_width: ClassVar[int] = 1
@@ -51,9 +54,12 @@ class Network(nn.Module):
 
   def parts(self) -> Parts:
     """Returns the makers of this network's layers."""
+    own: dict[str, Any] = {'dtype': self.dtype}
+    if self.widths:  # of paths within this network, which may lie within another
+      own['widths'] = {'/'.join((*self.path, path)): n for path, n in self.widths.items()}
     return Parts(
-      conv=partial(self.layers.conv, dtype=self.dtype),
-      dense=partial(self.layers.dense, dtype=self.dtype),
+      conv=partial(self.layers.conv, **own),
+      dense=partial(self.layers.dense, **own),
       norm=partial(BatchNorm, dtype=self.dtype, axis_name=self.batch_norm_axis),
     )
 

@@ -15,12 +15,17 @@ BOTTLENECK = ((1, 1, False), (1, 3, True), (4, 1, False))
 
 
 class Residual(nn.Module):
-  """relu(branch(x) + shortcut(x)): the shortcut is a 1x1 convolution where the shape changes."""
+  """relu(branch(x) + shortcut(x)).
+
+  Attributes:
+    shortcut: whether the shortcut is a 1x1 convolution, as it must be where the shape changes.
+  """
 
   parts: Parts
   planes: int
   stride: int
   branch: tuple[tuple[int, int, bool], ...]
+  shortcut: bool
 
   @nn.compact
   def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
@@ -30,7 +35,7 @@ class Residual(nn.Module):
       stride, inner = self.stride if strided else 1, index < len(self.branch)
       names: dict[str, Any] = {'conv': f'conv{index}', 'bn': f'bn{index}'}
       y = add(y, multiple * self.planes, size, stride, relu=inner, **names)
-    if x.shape != y.shape:
+    if self.shortcut:
       x = add(x, y.shape[-1], 1, self.stride, conv='shortcut', bn='shortcut_bn')
     return nn.relu(x + y)
 
@@ -54,7 +59,9 @@ class ResNet(Network):
     for stage, depth in enumerate(self.depths):
       for index in range(depth):
         stride = 2 if stage > 0 and index == 0 else 1
+        changes = stride > 1 or (index == 0 and self.branch[-1][0] > 1)
         name = f'block{stage + 1}_{index + 1}'
-        block = Residual(parts, self.width * 2**stage, stride, self.branch, name=name)
+        planes = self.width * 2**stage
+        block = Residual(parts, planes, stride, self.branch, changes, name=name)
         x = block(x, train=train)
     return self.classify(x, kernel_of(block, f'conv{len(self.branch)}'), train=train)

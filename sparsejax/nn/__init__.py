@@ -35,6 +35,8 @@ class Layers(NamedTuple):
   conv(features, kernel_size, strides=(1, 1), padding=((1, 1), (1, 1)), feature_group_count=1,
     use_bias=True, dtype=..., kernel_init=..., name=...)
 
+  Both also take `widths`, {path of a layer: its features}, in a network that has some.
+
   A module is called as `layer(x, train=train)`; a variational one samples in training.
   """
 

@@ -1,11 +1,13 @@
 """Dense and convolutional layers with ordinary weights."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
+from flax.core import FrozenDict
 from flax.typing import Dtype, Initializer
 
 from sparsejax.cpu_conv.convolution import Padding, convolve
@@ -28,25 +30,42 @@ def add_bias(layer: nn.Module, y: jax.Array, kernel_shape: Sequence[int]) -> jax
   return y + bias.reshape((1,) * (y.ndim - 1) + (-1,))
 
 
+def width_of(layer: Any) -> int:
+  """Returns how many features a layer makes: what `widths` says of its path, or `features`."""
+  return layer.widths.get('/'.join(layer.path), layer.features)
+
+
+NO_WIDTHS: Mapping[str, int] = FrozenDict()
+
+
 class Dense(nn.Module):
-  """y = x @ kernel + bias, with kernel (inputs, features)."""
+  """y = x @ kernel + bias, with kernel (inputs, features).
+
+  Attributes:
+    widths: {path of a layer: its features}, which replaces `features` where it names this layer.
+  """
 
   features: int
   use_bias: bool = True
   dtype: Dtype = jnp.float32
   kernel_init: Initializer = uniform_fan_in
+  widths: Mapping[str, int] = NO_WIDTHS
 
   @nn.compact
   def __call__(self, x: jax.Array, *, train: bool = False) -> jax.Array:
     del train
-    shape = (x.shape[-1], self.features)
+    shape = (x.shape[-1], width_of(self))
     kernel = self.param('kernel', self.kernel_init, shape)
     y = jnp.dot(x.astype(self.dtype), kernel.astype(self.dtype))
     return add_bias(self, y, shape) if self.use_bias else y
 
 
 class Conv(nn.Module):
-  """y = x * kernel + bias: x is NHWC, kernel (height, width, inputs / groups, features)."""
+  """y = x * kernel + bias: x is NHWC, kernel (height, width, inputs / groups, features).
+
+  Attributes:
+    widths: {path of a layer: its features}, which replaces `features` where it names this layer.
+  """
 
   features: int
   kernel_size: tuple[int, int]
@@ -56,11 +75,12 @@ class Conv(nn.Module):
   use_bias: bool = True
   dtype: Dtype = jnp.float32
   kernel_init: Initializer = uniform_fan_in
+  widths: Mapping[str, int] = NO_WIDTHS
 
   @nn.compact
   def __call__(self, x: jax.Array, *, train: bool = False) -> jax.Array:
     del train
-    shape = (*self.kernel_size, x.shape[-1] // self.feature_group_count, self.features)
+    shape = (*self.kernel_size, x.shape[-1] // self.feature_group_count, width_of(self))
     kernel = self.param('kernel', self.kernel_init, shape)
     y = convolve(
       x.astype(self.dtype),

@@ -21,7 +21,7 @@ from flax import linen as nn
 
 from sparsejax.cpu_conv.convolution import convolve
 from sparsejax.nn import deterministic
-from sparsejax.nn.deterministic import uniform_fan_in
+from sparsejax.nn.deterministic import uniform_fan_in, width_of
 from sparsejax.posterior.families.family import GROUPS, Family, Leaves, Linear, Noise, along
 
 
@@ -134,7 +134,7 @@ class Dense(deterministic.Dense):
 
   @nn.compact
   def __call__(self, x: jax.Array, *, train: bool = False) -> jax.Array:
-    return _apply(self, x, jnp.dot, (x.shape[-1], self.features), train=train)
+    return _apply(self, x, jnp.dot, (x.shape[-1], width_of(self)), train=train)
 
 
 class Conv(deterministic.Conv):
@@ -146,7 +146,7 @@ class Conv(deterministic.Conv):
   @nn.compact
   def __call__(self, x: jax.Array, *, train: bool = False) -> jax.Array:
     check_groups(self.groups, self.feature_group_count)
-    shape = (*self.kernel_size, x.shape[-1] // self.feature_group_count, self.features)
+    shape = (*self.kernel_size, x.shape[-1] // self.feature_group_count, width_of(self))
     linear = partial(convolved, self.strides, self.padding, self.feature_group_count)
     return _apply(self, x, linear, shape, train=train)
 

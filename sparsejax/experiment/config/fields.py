@@ -432,6 +432,7 @@ FIELDS: dict[str, Field | dict[str, Field]] = {
   'model': {
     'name': Field('lenet300', Text(), 'the network'),
     'width': Field(None, Optional(Integer(1, 2**16)), "planes of the stem; None: the paper's"),
+    'widths': Field({}, Table(Integer(1, 2**16)), 'features of single layers, by path'),
     'dropout': Field(0.0, DECAY, 'rate in the dense network; it falls as weights are removed'),
     'dtype': Field(
       'float32', Choice(('float32', 'bfloat16')), 'type of the computation, not the parameters'

@@ -250,6 +250,7 @@ def _create_model(config, num_classes, layers):
     num_classes,
     layers=layers,
     width=settings['width'],
+    widths=settings['widths'],
     dropout=settings['dropout'],
     dtype=settings['dtype'],
     batch_norm_axis=parallel.AXIS if settings['sync_batch_norm'] else None,

@@ -105,6 +105,7 @@ class Run(NamedTuple):
     """
     data, model = self.config.get('data', {}), self.config.get('model', {})
     width = f' of width {model["width"]}' if model.get('width') else ''
+    width += ' with widths of its own' if model.get('widths') else ''
     limit = f'{data["limit"]:,} images of ' if data.get('limit') else ''
     return f'{model.get("name", "?")}{width} on {limit}{data.get("name", "?")}'
 
