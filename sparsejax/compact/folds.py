@@ -63,6 +63,26 @@ def _removed_part(ties, removal, one: Sum):
   return spread(parts[0], ins[0].shape, axes).sum(tuple(axes))
 
 
+def contributing(ties: Ties, removal: Removal, one: Sum) -> list[np.ndarray]:
+  """Returns, for each axis that a sum runs over, the labels of removed indices that contribute.
+
+  Args:
+    ties: the tied indices of the program.
+    removal: its removed indices.
+    one: the sum.
+  """
+  ins = [removal.constants.values[number] for number in one.equation.ins]
+  found = []
+  for which, axis in enumerate(one.axes[0]):
+    labels = one.operands[0][axis]
+    contributes = removal.removed[ties.roots[labels]]
+    for known, axes in zip(ins, one.axes, strict=False):
+      others = tuple(i for i in range(len(known.shape)) if i != axes[which])
+      contributes = contributes & (known.fixed_part() != 0).any(others)
+    found.append(labels[contributes])
+  return found
+
+
 def _fold(ties, removal, one: Sum, value) -> Fold:
   axes = ties.axes[one.equation.outs[0]]
   for i, labels in enumerate(axes):

@@ -11,6 +11,7 @@ import numpy as np
 from jax.core import Tracer
 
 from sparsejax.compact import removal
+from sparsejax.compact.averages import reasons_against_training
 from sparsejax.compact.removal import Removal
 from sparsejax.compact.ties import Ties
 from sparsejax.compact.trace import known
@@ -43,12 +44,20 @@ class Plan:
     pinned: {path: {axis: {reason: number of indices that must be kept for it}}}. A reason is the
       name of a primitive, 'an input', 'an output', or 'no sum' where no sum reads the indices.
     ties: every unit that could be removed, whether or not it is.
+    reasons: why training the smaller network with BatchNorm in training mode is not training the
+      whole one with masks, one line for each variance concerned.
   """
 
   shapes: Mapping[str, tuple[tuple[int, ...], tuple[int, ...]]]
   removed: Indices
   pinned: Mapping[str, Mapping[int, Mapping[str, int]]]
   ties: tuple[Tie, ...]
+  reasons: tuple[str, ...] = ()
+
+  @property
+  def trains_on(self) -> bool:
+    """Whether training may go on with BatchNorm in its mode of training."""
+    return not self.reasons
 
   def kept(self) -> list[list[np.ndarray]]:
     """Returns, for each axis of each parameter, a boolean array of whether each index is kept."""
@@ -201,9 +210,9 @@ def plan_of(params: Any, analysis: Analysis) -> Plan:
       for i, root in enumerate(roots.tolist()):
         if root not in reasons:
           units[root][path].setdefault(axis, []).append(i)
-  return Plan(
-    shapes, removed, pinned, tuple(_tie(u, bool(is_removed[root])) for root, u in units.items())
-  )
+  found = tuple(_tie(unit, bool(is_removed[root])) for root, unit in units.items())
+  against = reasons_against_training(analysis.trace, ties, analysis.removal, list(named))
+  return Plan(shapes, removed, pinned, found, against)
 
 
 def _counts(roots, reasons) -> dict[str, int]:

@@ -76,7 +76,7 @@ def shrink(function: Callable[..., Any], params: Any, *examples: Any) -> Shrunk:
   smaller = _Function(function, whole, found)
   smaller.remember(examples, analysis)
   small = Shrunk(found.slice(params), smaller, found)
-  _check(function, params, small, examples)
+  check_answers((function, params), (small.function, small.params), examples)
   return small
 
 
@@ -145,14 +145,21 @@ def _shape(x) -> jax.ShapeDtypeStruct:
 # Checking the result
 
 
-def _check(function, params, small: Shrunk, examples) -> None:
-  """Raises a ValueError if the outputs for the examples differ."""
+def check_answers(
+  whole: tuple[Callable[..., Any], Any], small: tuple[Callable[..., Any], Any], examples: Any
+) -> None:
+  """Raises a ValueError if the outputs for the examples differ.
+
+  Args:
+    whole: the whole function and its parameters.
+    small: the smaller ones.
+    examples: the other inputs of both functions, as arrays or shapes.
+  """
   examples = [jax.tree.map(_concrete, example) for example in examples]
   precision = None if jax.default_backend() == 'cpu' else 'highest'
   with jax.default_matmul_precision(precision):
-    wanted = jax.jit(function)(params, *examples)
-    found = jax.jit(small.function)(small.params, *examples)
-  coarsest = max([_epsilon(leaf) for leaf in jax.tree.leaves((params, wanted))], default=0.0)
+    wanted, found = (jax.jit(function)(params, *examples) for function, params in (whole, small))
+  coarsest = max([_epsilon(leaf) for leaf in jax.tree.leaves((whole[1], wanted))], default=0.0)
   for one, other in zip(jax.tree.leaves(found), jax.tree.leaves(wanted), strict=True):
     _check_answer(one, other, max(CLOSE, 4 * coarsest))
 

@@ -26,7 +26,7 @@ with needed('models'):
   from sparsejax.models.resnet import BOTTLENECK, ResNet
   from sparsejax.models.structure import architecture, remove_dead
   from sparsejax.models.vgg import VGG16
-  from sparsejax.models.widths import checked
+  from sparsejax.models.widths import checked, plan, shrink
   from sparsejax.nn import Layers
 
 __all__ = [
@@ -34,8 +34,10 @@ __all__ = [
   'architecture',
   'create',
   'has_convolutions',
+  'plan',
   'positions',
   'remove_dead',
+  'shrink',
 ]
 
 MODELS: dict[str, Callable[..., Network]] = {
@@ -76,12 +78,12 @@ def create(
     dropout: the share of units dropped in training while the network is dense.
     dtype: the dtype of the computation, float32 or bfloat16; parameters and logits stay float32.
     batch_norm_axis: the pmap axis over which BatchNorm averages its moments; None keeps them local.
-    widths: {path of a layer: its features}, as in {'block1_1/conv1': 24}, for layers that `width`
-      would make otherwise. Layers that a residual sum joins must agree; depthwise convolutions have
-      as many features as they are given.
+    widths: {path of a layer: its number of features}, such as {'block1_1/conv1': 24}, for layers
+      whose width does not follow from `width`. Layers added to one residual stream must have the
+      same width; a depthwise convolution follows its input.
 
   Raises:
-    ValueError: a name or a value that there is not, or that does not go with the others.
+    ValueError: if a name is unknown, a value is out of range, or widths do not fit together.
 
   Example:
     >>> model = create('lenet300', widths={'fc1': 20, 'fc2': 7})

@@ -37,7 +37,7 @@ class Network(nn.Module):
     dropout: the share of units dropped while the network is dense.
     dtype: the dtype of the computation; parameters, BatchNorm's moments and logits are float32.
     batch_norm_axis: the pmap axis over which BatchNorm averages its moments; None keeps them local.
-    widths: {path of a layer: its features}, for layers that `width` alone would make otherwise.
+    widths: {path of a layer: its number of features}, for layers that do not follow `width`.
   """
 
   num_classes: int = 10
@@ -55,7 +55,7 @@ class Network(nn.Module):
   def parts(self) -> Parts:
     """Returns the makers of this network's layers."""
     own: dict[str, Any] = {'dtype': self.dtype}
-    if self.widths:  # of paths within this network, which may lie within another
+    if self.widths:  # paths start at this network, which may be part of another module
       own['widths'] = {'/'.join((*self.path, path)): n for path, n in self.widths.items()}
     return Parts(
       conv=partial(self.layers.conv, **own),

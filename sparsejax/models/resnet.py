@@ -18,7 +18,7 @@ class Residual(nn.Module):
   """relu(branch(x) + shortcut(x)).
 
   Attributes:
-    shortcut: whether the shortcut is a 1x1 convolution, as it must be where the shape changes.
+    shortcut: whether the shortcut is a 1x1 convolution, needed where the shape changes.
   """
 
   parts: Parts

@@ -35,7 +35,7 @@ class Layers(NamedTuple):
   conv(features, kernel_size, strides=(1, 1), padding=((1, 1), (1, 1)), feature_group_count=1,
     use_bias=True, dtype=..., kernel_init=..., name=...)
 
-  Both also take `widths`, {path of a layer: its features}, in a network that has some.
+  Both also take `widths`, {path of a layer: its number of features}, if the network has some.
 
   A module is called as `layer(x, train=train)`; a variational one samples in training.
   """

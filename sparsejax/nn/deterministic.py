@@ -31,7 +31,7 @@ def add_bias(layer: nn.Module, y: jax.Array, kernel_shape: Sequence[int]) -> jax
 
 
 def width_of(layer: Any) -> int:
-  """Returns how many features a layer makes: what `widths` says of its path, or `features`."""
+  """Returns the number of features of a layer: that in `widths` for its path, or `features`."""
   return layer.widths.get('/'.join(layer.path), layer.features)
 
 
@@ -42,7 +42,7 @@ class Dense(nn.Module):
   """y = x @ kernel + bias, with kernel (inputs, features).
 
   Attributes:
-    widths: {path of a layer: its features}, which replaces `features` where it names this layer.
+    widths: {path of a layer: its number of features}, which overrides `features`.
   """
 
   features: int
@@ -64,7 +64,7 @@ class Conv(nn.Module):
   """y = x * kernel + bias: x is NHWC, kernel (height, width, inputs / groups, features).
 
   Attributes:
-    widths: {path of a layer: its features}, which replaces `features` where it names this layer.
+    widths: {path of a layer: its number of features}, which overrides `features`.
   """
 
   features: int

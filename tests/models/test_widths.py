@@ -92,7 +92,7 @@ def test_paths_are_those_within_the_network():
     ('lenet300', {'fc1': True}, r"widths\['fc1'\]=True must be an integer of at least 1"),
     ('lenet300', {'fc1': 2.5}, r"widths\['fc1'\]=2.5 must be an integer of at least 1"),
     ('lenet300', [5], r'widths=\[5\] must be a mapping'),
-    ('lenet300', {'fc3': 9}, r"widths\['fc3'\]=9 must be 10, which the network fixes"),
+    ('lenet300', {'fc3': 9}, r"widths\['fc3'\]=9 must be 10, the only width of this layer"),
     ('resnet20', {'classifier': 9}, r"widths\['classifier'\]=9 must be 10"),
     (
       'resnet20',
@@ -114,9 +114,9 @@ def test_paths_are_those_within_the_network():
       {'block01/depthwise': 5},
       r"widths\['block01/depthwise'\]=5 must be 4, the width of 'block00/conv'",
     ),
-    ('butterfly_resnet18', {'block0/conv': 8}, r'=8 must be 4, which the network fixes'),
-    ('butterfly_resnet18', {'block3/mix00_conv': 3}, r'=3 must be 2, which the network fixes'),
-    ('butterfly_resnet18_general', {'block1/mix00_conv': 6}, r'=6 must be 4, which the network'),
+    ('butterfly_resnet18', {'block0/conv': 8}, r'=8 must be 4, the only width'),
+    ('butterfly_resnet18', {'block3/mix00_conv': 3}, r'=3 must be 2, the only width'),
+    ('butterfly_resnet18_general', {'block1/mix00_conv': 6}, r'=6 must be 4, the only width'),
   ],
 )
 def test_what_no_layer_can_have_is_refused(name, widths, message):
