@@ -1,6 +1,7 @@
 """Proximal steps after the learning rate: L1 and the group lasso, with exact zeros."""
 
 import functools
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -16,7 +17,7 @@ from sparsejax.sparsity import prox
 from sparsejax.sparsity.leaves import axes, tree
 from sparsejax.sparsity.leaves.layout import Layout
 from sparsejax.sparsity.parts import granularity as granularities
-from sparsejax.sparsity.parts.units import units
+from sparsejax.sparsity.parts.units import Groups, Unit, units
 from sparsejax.sparsity.placement import placed_like
 from sparsejax.transforms.inner.running import running_inside
 from sparsejax.transforms.inner.slots import is_hole
@@ -94,12 +95,13 @@ def proximal_l1(
     Duchi, Hazan and Singer 2011 (the metric), https://jmlr.org/papers/v12/duchi11a.html
   """
 
-  def shrink(values, threshold, divisor, unit):
-    del unit
+  def shrink(values, threshold, divisors, groups):
+    del groups
+    [value], [divisor] = values, divisors
     if divisor is None:
-      return prox.soft_threshold(values, threshold)
+      return [prox.soft_threshold(value, threshold)]
     tiny = jnp.finfo(divisor.dtype).tiny  # avoids 0 / 0 if the threshold and all gradients are zero
-    return prox.soft_threshold(values, threshold / jnp.maximum(divisor, tiny))
+    return [prox.soft_threshold(value, threshold / jnp.maximum(divisor, tiny))]
 
   return _proximal(shrink, strength, learning_rate, momentum, inner, metric, parameters, exclude)
 
@@ -133,7 +135,8 @@ def proximal_group_l1(
     learning_rate: the learning rate of the optimizer before it or in `inner`: the same number or
       schedule.
     momentum: the decay of `optax.trace` before it or in `inner`.
-    granularity: the groups; by default `filters()`, all weights into one filter or neuron.
+    granularity: the groups; with `tied` a group spans several leaves and has one norm; by default
+      `filters()`, all weights into one filter or neuron.
     group_weight: w_g, 'sqrt_size' (the root of the number of weights in the group) or 'one'.
     inner: an adaptive optimizer to run inside, with its learning rate.
     metric: a function that reads what `inner` divides by, as in `proximal_l1`.
@@ -147,7 +150,7 @@ def proximal_group_l1(
 
   Raises:
     ValueError: as for `proximal_l1`, and when called, if `group_weight` is unknown or the
-      granularity has no groups within a leaf (N:M, heads, or filters with biases or norms).
+      granularity is N:M, heads, or filters with biases or norms.
 
   Example:
     >>> params = {'kernel': jnp.array([[3.0, 0.3], [4.0, 0.4]])}
@@ -163,6 +166,7 @@ def proximal_group_l1(
   """
   lookup('group_weight', group_weight, prox.GROUP_WEIGHTS)
   granularity = granularity or granularities.filters()
+  given_layouts = axes.given(layouts)
   if granularity.evenly:
     raise ValueError('granularity n_m has single weights as groups; use proximal_l1')
   if granularity.belongings is not None:
@@ -171,34 +175,64 @@ def proximal_group_l1(
     )
   if granularity.view == 'by_head':
     raise ValueError('granularity heads has groups over several leaves; use another granularity')
-  given_layouts = axes.given(layouts)
 
-  def shrink_layer(values, threshold, divisor):
+  def shrink_layer(values, threshold, divisor, granularity=granularity):
     if divisor is None:
       return prox.group_soft_threshold(values, threshold, granularity, group_weight)
     return prox.group_soft_threshold_in_metric(
       values, threshold, divisor, granularity, group_weight
     )
 
-  def shrink(values, threshold, divisor, groups):
-    [leaf] = groups.leaves
+  def shrink_layers(groups, values, threshold, divisors):
+    [leaf], [value], [divisor] = groups.leaves, values, divisors
+    view = functools.partial(groups.view, leaf)  # (layers that the leaf stacks, *layer)
+    shrink_each = jax.vmap(shrink_layer, in_axes=(0, None, 0))
+    shrunk = shrink_each(view(value), threshold, jax.tree.map(view, divisor))
+    return [groups.restore(leaf, shrunk)]
 
-    @placed_like(values)
-    def shrink_layers(values, threshold, divisor):
-      view = functools.partial(groups.view, leaf)  # (layers that the leaf stacks, *layer)
-      shrink_each = jax.vmap(shrink_layer, in_axes=(0, None, 0))
-      shrunk = shrink_each(view(values), threshold, jax.tree.map(view, divisor))
-      return groups.restore(leaf, shrunk)
+  def shrink_together(groups, values, threshold, divisors):
+    flat = _Flat(groups)
+    given = [None if some[0] is None else flat.joined(some) for some in (values, divisors)]
+    shrunk = shrink_layer(given[0], threshold, given[1], flat.granularity())
+    parts = zip(values, flat.parted(shrunk), flat.is_tied(), strict=True)
+    return [jnp.where(is_tied, new, old) for old, new, is_tied in parts]
 
-    return shrink_layers(values, threshold, divisor)
+  def shrink(values, threshold, divisors, groups):
+    how = shrink_together if groups.numbers else shrink_layers
+    return placed_like(values)(functools.partial(how, groups))(values, threshold, divisors)
 
   def find_units(params, chosen):
-    unit_iterator = iter(units(params, chosen, granularity, given_layouts))
-    return jax.tree.map(lambda is_chosen: next(unit_iterator).groups if is_chosen else None, chosen)
+    return units(params, chosen, granularity, given_layouts)
 
   return _proximal(
     shrink, strength, learning_rate, momentum, inner, metric, parameters, exclude, find_units
   )
+
+
+class _Flat:
+  """The leaves of tied groups as one vector, for operators on one array."""
+
+  def __init__(self, groups: Groups):
+    self._groups = groups
+    self._sizes = [math.prod(leaf.shape) for leaf in groups.leaves]
+
+  def joined(self, values: Sequence[jax.Array]) -> jax.Array:
+    return jnp.concatenate([value.reshape(-1) for value in values])
+
+  def parted(self, vector: jax.Array) -> list[jax.Array]:
+    parts = jnp.split(vector, np.cumsum(self._sizes)[:-1])
+    return [part.reshape(f.shape) for part, f in zip(parts, self._groups.leaves, strict=True)]
+
+  def is_tied(self) -> list[jax.Array]:
+    """Returns, for each leaf, which of its entries belong to a group."""
+    gone = jnp.zeros((1, self._groups.tied_groups), bool)
+    return [jnp.logical_not(kept) for kept in self._groups.spread(gone)]
+
+  def granularity(self) -> granularities.Granularity:
+    return granularities.Granularity(
+      pool=lambda vector: self._groups.pool(self.parted(vector))[0],
+      spread=lambda groups, shape: self.joined(self._groups.spread(groups[None])),
+    )
 
 
 def _proximal(
@@ -207,7 +241,8 @@ def _proximal(
   """Returns the transformation that applies a proximal operator to the chosen leaves.
 
   Args:
-    shrink: the operator, (values, threshold, divisor or None, unit) -> values.
+    shrink: the operator, (values, threshold, divisors or Nones, groups) -> values, each a list of
+      the leaves that are shrunk together.
     strength: the weight of the penalty, as in `proximal_l1`.
     learning_rate: the learning rate, as in `proximal_l1`.
     momentum: the decay of `optax.trace`, as in `proximal_l1`.
@@ -215,7 +250,8 @@ def _proximal(
     metric: a function that reads what `inner` divides by from its state, or None.
     parameters: the choice of leaves, as in `proximal_l1`.
     exclude: the paths that are not chosen, as in `proximal_l1`.
-    find_units: (params, chosen) -> a tree of each chosen leaf's unit, for operators that need one.
+    find_units: (params, chosen) -> the units to shrink, each of one or several leaves; None shrinks
+      each chosen leaf alone.
   """
   strength = _make_schedule('strength', strength)
   learning_rate = _make_schedule('learning_rate', learning_rate)
@@ -232,15 +268,19 @@ def _proximal(
     preconditioner = metric(inner_state)
     return jax.tree_util.tree_map_with_path(_pick_divisor, preconditioner, chosen, is_leaf=is_hole)
 
+  def shrunk_together(params):
+    chosen = tree.choose(params, parameters, exclude)
+    if find_units is not None:
+      return find_units(params, chosen)
+    return [Unit((path,)) for path, is_chosen in tree.named_leaves(chosen).items() if is_chosen]
+
   def init_fn(params):
     inner_state = inner.init(params)
     _refuse_multi_steps(inner_state)
     # optax.tree.map_params calls init with placeholders that have no shape: nothing to check there.
     if all(hasattr(leaf, 'shape') for leaf in jax.tree.leaves(params)):
-      chosen = tree.choose(params, parameters, exclude)
-      jax.eval_shape(lambda state: divisors(state, chosen), inner_state)
-      if find_units is not None:
-        find_units(params, chosen)  # raises here, before training, if a layout is not clear
+      found = shrunk_together(params)  # raises here, before training, if a layout is not clear
+      jax.eval_shape(lambda state: divisors(state, _within(found, params)), inner_state)
     return ProximalState(jnp.zeros([], jnp.int32), inner_state)
 
   def update_fn(updates, state, params=None, **extra_args):
@@ -250,31 +290,44 @@ def _proximal(
     gain = learning_rate(state.count) / (1 - momentum)
     threshold = strength(state.count) * gain
 
-    def proximal_step(chosen, update, param, divisor, unit):
-      if not chosen:
-        return update
-      update, param = jnp.asarray(update), jnp.asarray(param)
-      # The result has the wider dtype: -p, rounded to a narrower update, would not give zero. The
-      # computation is in float32 at least: squares and the sum p + u lose too much in bfloat16.
+    found, structure = shrunk_together(params), jax.tree.structure(params)
+    changed, of_leaf = structure.flatten_up_to(updates), tree.named_leaves(params)
+    metrics = structure.flatten_up_to(divisors(inner_state, _within(found, params)))
+    places = {path: i for i, path in enumerate(of_leaf)}
+    for unit in found:
+      at = [places[path] for path in unit.paths]
+      taken = [_step_of(changed[i], of_leaf[path]) for i, path in zip(at, unit.paths, strict=True)]
+      values = [value for value, *_ in taken]
       with jax.numpy_dtype_promotion('standard'):
-        wider = jnp.promote_types(update.dtype, param.dtype)
-        precise = jnp.promote_types(wider, jnp.float32)
-      values = param.astype(precise) + update.astype(precise)
-      divisor = None if divisor is None else divisor.astype(precise)
-      shrunk = shrink(values, jnp.asarray(threshold, precise), divisor, unit)
-      return (shrunk - param.astype(precise)).astype(wider)
-
-    chosen = tree.choose(params, parameters, exclude)
-    if find_units is None:
-      unit_tree = jax.tree.map(lambda _: None, chosen)
-    else:
-      unit_tree = find_units(params, chosen)
-    updates = jax.tree.map(
-      proximal_step, chosen, updates, params, divisors(inner_state, chosen), unit_tree
-    )
+        widest = jnp.result_type(*values)
+      scales = [None if metrics[i] is None else metrics[i].astype(widest) for i in at]
+      values = [value.astype(widest) for value in values]
+      shrunk = shrink(values, jnp.asarray(threshold, widest), scales, unit.groups)
+      for i, new, (_, param, wider) in zip(at, shrunk, taken, strict=True):
+        changed[i] = (new - param.astype(widest)).astype(wider)
+    updates = jax.tree.unflatten(structure, changed)
     return updates, ProximalState(optax.safe_increment(state.count), inner_state)
 
   return optax.GradientTransformationExtraArgs(init_fn, update_fn)
+
+
+def _within(found: Sequence[Unit], params: Any) -> Any:
+  """Returns a tree of bools: whether each leaf belongs to one of the units."""
+  paths = {path for unit in found for path in unit.paths}
+  return jax.tree.unflatten(jax.tree.structure(params), [p in paths for p in tree.paths(params)])
+
+
+def _step_of(update: Any, param: Any) -> tuple[jax.Array, jax.Array, Any]:
+  """Returns p + u, p, and the dtype of the result.
+
+  That is the wider of the two: -p, rounded to a narrower update, would not give zero. The sum is in
+  float32 at least: squares and the sum lose too much in bfloat16.
+  """
+  update, param = jnp.asarray(update), jnp.asarray(param)
+  with jax.numpy_dtype_promotion('standard'):
+    wider = jnp.promote_types(update.dtype, param.dtype)
+    precise = jnp.promote_types(wider, jnp.float32)
+  return param.astype(precise) + update.astype(precise), param, wider
 
 
 def _refuse_multi_steps(inner_state: optax.OptState) -> None:

@@ -19,6 +19,7 @@ from trials import Moment, layer
 import sparsejax
 from sparsejax import (
   allocation,
+  compact,
   criteria,
   cubic,
   granularity,
@@ -27,6 +28,8 @@ from sparsejax import (
   rewind,
   update_rules,
 )
+from sparsejax.internal.private import NO_PARAMS_MSG
+from sparsejax.sparsity.leaves import tree
 
 
 class Entry(NamedTuple):
@@ -168,6 +171,32 @@ def no_kernel_is_beyond_its_bound(history: list[Moment]):
 
 
 GRADUAL = cubic(0, 3, 0.25, every=1)
+
+
+def in_pairs(make, *arguments, **options):
+  """A transformation whose units are each two outputs of a kernel, whatever parameters it gets."""
+
+  @functools.cache
+  def made(shapes):
+    ties = [
+      compact.Tie({path: {len(shape) - 1: tuple(range(first, first + 2))}}, False)
+      for path, shape in shapes
+      for first in range(0, shape[-1] - 1, 2)
+    ]
+    return make(*arguments, granularity=granularity.tied(ties), **options)
+
+  def of(params):
+    kernels = tree.kernels(params)
+    return made(tuple((path, jnp.shape(leaf)) for path, leaf in kernels.items()))
+
+  def update(updates, state, params=None, **extra):
+    if params is None:
+      raise ValueError(NO_PARAMS_MSG)
+    return of(params).update(updates, state, params, **extra)
+
+  return optax.GradientTransformationExtraArgs(lambda params: of(params).init(params), update)
+
+
 PRUNING = {
   'magnitude': functools.partial(prune, one_shot(1, 0.25)),
   'saliency_filters_uniform': functools.partial(
@@ -190,6 +219,7 @@ PRUNING = {
   'random_momentum': functools.partial(
     prune, GRADUAL, criterion=criteria.random, inner=optax.trace(0.9)
   ),
+  'tied': functools.partial(in_pairs, prune, cubic(0, 3, 0.5, every=1)),
   'lamp': functools.partial(prune, GRADUAL, criterion=criteria.lamp),
   'granet_by_layer': functools.partial(
     prune,
@@ -231,6 +261,7 @@ TRANSFORMATIONS = {
       'rmsprop': functools.partial(
         sparsejax.proximal_group_l1, 20.0, 0.05, inner=optax.rmsprop(0.05)
       ),
+      'tied': functools.partial(in_pairs, sparsejax.proximal_group_l1, 10.0, 0.05),
     },
     around=ADAPTIVE,
   ),

@@ -1,14 +1,19 @@
-"""Leaves pruned together with filters: a bias, and the scale and shift of a normalisation.
+"""Leaves pruned together with filters: a bias, a normalisation's scale and shift, tied filters.
 
-The parameters do not show which normalisation follows which kernel, so the user names it.
+The parameters do not show which normalisation follows which kernel, so the user names it, or passes
+the ties that `sparsejax.compact.plan` reads from the program.
 """
 
+import dataclasses
 import re
-from collections.abc import Mapping, Sequence
-from typing import NamedTuple
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
 
 from sparsejax.internal.lookup import nearest
 from sparsejax.sparsity.leaves import tree
+from sparsejax.sparsity.leaves.layout import Layout
 
 
 class Belongings(NamedTuple):
@@ -103,3 +108,79 @@ def _check_owners(found: Mapping[str, Sequence[str]]) -> None:
           f"norms: '{path}' belongs to '{owners[path]}' and '{kernel}', and must belong to one"
         )
       owners[path] = kernel
+
+
+# Ties
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Tied:
+  """Units of several leaves, which can only be removed as a whole.
+
+  Attributes:
+    units: {path: {axis: {index: number of its unit}}}.
+  """
+
+  units: Mapping[str, Mapping[int, Mapping[int, int]]]
+
+  def of_outputs(self, path: str, shape: tuple[int, ...], layout: Layout) -> np.ndarray | None:
+    """Returns the number of the unit of each output of a leaf, or None if it only reads units.
+
+    Outputs of no unit have the number -1.
+
+    Args:
+      path: the leaf's path.
+      shape: its shape.
+      layout: its layout.
+
+    Raises:
+      ValueError: if its outputs belong to units along two axes, or the ties are of another shape.
+    """
+    for axis, found in self.units[path].items():
+      if axis >= len(shape) or max(found) >= shape[axis]:
+        raise ValueError(
+          f"granularity tied: '{path}' has shape {shape} and must have the shape that its ties "
+          'were planned for: make the plan anew'
+        )
+    sides = {axis: {f.side for f in layout.factors if f.axis == axis} for axis in range(len(shape))}
+    made = [axis for axis in self.units[path] if sides[axis] == {'out'}]
+    if not made:
+      return None
+    if len(made) > 1:
+      raise ValueError(
+        f"granularity tied: '{path}' has units along the axes {made[0]} and {made[1]}, and must "
+        'have them along one: pass the ties of one axis only'
+      )
+    [axis] = made
+    numbers = np.full(shape[axis], -1)
+    indices, units = zip(*self.units[path][axis].items(), strict=True)
+    numbers[list(indices)] = units
+    along = numbers.reshape([-1 if i == axis else 1 for i in range(len(shape))])
+    whole: Any = np.broadcast_to(along, shape)
+    view = np.asarray(layout.view(whole, 'matrix'))
+    return view.reshape(-1, view.shape[-1])[0]
+
+
+def checked_ties(ties: Iterable[Any]) -> Tied:
+  """Returns the units of ties, or raises a ValueError in one line if they are not ties.
+
+  Args:
+    ties: each has `slices`, {path: {axis: indices}}, as those of `sparsejax.compact.plan`.
+  """
+  found: dict[str, dict[int, dict[int, int]]] = {}
+  ties = list(ties) if isinstance(ties, Iterable) else [ties]
+  for number, tie in enumerate(ties):
+    slices = getattr(tie, 'slices', None)
+    if not isinstance(slices, Mapping):
+      raise ValueError(
+        f'granularity tied: {tie!r} must be a tie, an element of sparsejax.compact.plan(...).ties'
+      )
+    for path, axes in slices.items():
+      for axis, indices in axes.items():
+        found.setdefault(path, {}).setdefault(axis, {}).update(dict.fromkeys(indices, number))
+  if not found:
+    raise ValueError(
+      'granularity tied: ties=() must have at least one tie: `pinned` of sparsejax.compact.plan '
+      'gives the reasons that keep every unit'
+    )
+  return Tied(found)

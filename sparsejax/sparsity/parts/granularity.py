@@ -9,13 +9,13 @@ width in front. Densities and floors count groups.
 
 import math
 import numbers
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 
-from sparsejax.sparsity.parts.belongings import Belongings, checked_norms
+from sparsejax.sparsity.parts.belongings import Belongings, Tied, checked_norms, checked_ties
 from sparsejax.sparsity.parts.selection import keep_largest
 
 
@@ -30,6 +30,7 @@ class Granularity(NamedTuple):
   view: how a layer is passed to these functions: as a 'matrix', unchanged ('stacked'), or as
   (heads, all else) of each projection of an attention ('by_head'), whose heads belong together.
   belongings: the leaves pruned together with a kernel's groups, or None.
+  tied: the outputs of several leaves that are pruned together, or None.
   """
 
   pool: Callable[[jax.Array], jax.Array]
@@ -39,6 +40,7 @@ class Granularity(NamedTuple):
   density: float | None = None
   view: str = 'matrix'
   belongings: Belongings | None = None
+  tied: Tied | None = None
 
   def mean(self, values: jax.Array) -> jax.Array:
     """Returns the mean over each group, by which groups of different sizes are comparable."""
@@ -295,3 +297,41 @@ def heads() -> Granularity:
     spread=lambda groups, shape: jnp.broadcast_to(groups[:, None], shape),
     view='by_head',
   )
+
+
+def tied(ties: Iterable[Any]) -> Granularity:
+  r"""Units that can only be removed as a whole, such as the channels of a residual stream.
+
+  A unit consists of all that computes it, in any layer: filters, biases, the scale and shift of a
+  normalisation. A removed unit is zero in all of them, so that `sparsejax.compact.shrink` removes
+  it from every layer. A unit's score is the mean of the squares of its entries' scores,
+
+  .. math:: s_u = \frac{1}{|u|} \sum_{i \in u} p_i^2
+
+  with the criterion `magnitude`; in the group lasso a unit has one norm, over all its entries.
+  Kernels without ties, such as a classifier's, are not pruned.
+
+  Args:
+    ties: the `ties` of `sparsejax.compact.plan` for a function of the parameters to prune, or some
+      of them.
+
+  Raises:
+    ValueError: when called, if there is no tie or something is not a tie; at `init`, if a tie names
+      no parameter, or the choice of parameters splits a unit.
+
+  Example:
+    >>> from sparsejax import compact, prune_to
+    >>> params = {
+    ...   'a': {'kernel': jnp.array([[3.0, 1.0]]), 'bias': jnp.array([1.0, 2.0])},
+    ...   'b': {'kernel': jnp.ones((2, 3))},
+    ... }
+    >>> network = lambda p, x: jnp.tanh(x @ p['a']['kernel'] + p['a']['bias']) @ p['b']['kernel']
+    >>> plan = compact.plan(network, params, jnp.ones(1))
+    >>> pruned = prune_to(params, sparsity={'a': 0.5}, granularity=tied(plan.ties))
+    >>> pruned['a']['kernel'].tolist(), pruned['a']['bias'].tolist()  # means of squares: 5 and 2.5
+    ([[3.0, 0.0]], [1.0, 0.0])
+
+  References:
+    Fang et al. 2023 (DepGraph), https://arxiv.org/abs/2301.12900
+  """
+  return filters()._replace(tied=checked_ties(ties))

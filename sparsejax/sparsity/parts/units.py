@@ -11,10 +11,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from sparsejax.internal.lookup import nearest
 from sparsejax.sparsity.counting.costs import Layer
 from sparsejax.sparsity.leaves import axes, tree
 from sparsejax.sparsity.leaves.layout import Layout
-from sparsejax.sparsity.parts.belongings import belongings
+from sparsejax.sparsity.parts.belongings import Tied, belongings
 from sparsejax.sparsity.parts.criteria import Criterion
 from sparsejax.sparsity.parts.granularity import Granularity
 
@@ -40,7 +41,7 @@ class Leaf(NamedTuple):
 
 
 class Unit(NamedTuple):
-  """Leaves that are ranked together: one, except for heads and for filters with their biases.
+  """Leaves that are ranked together: one, except for heads, ties, and filters with their biases.
 
   Attributes:
     paths: the leaves' paths.
@@ -60,11 +61,14 @@ class Groups(NamedTuple):
     leaves: the leaves, which all stack the same number of layers.
     granularity: the granularity, which defines the groups.
     heads: the number of groups in a layer, if they are heads.
+    numbers: for each leaf, if groups are tied over several leaves, the group of each output, or -1
+      for outputs of no group, which are kept.
   """
 
   leaves: tuple[Leaf, ...]
   granularity: Granularity
   heads: int | None = None
+  numbers: tuple[np.ndarray, ...] = ()
 
   def score(self, i: int, criterion: Criterion, param: jax.Array, given: Any) -> jax.Array:
     """Returns the scores of a leaf, with each of its stacked layers scored separately.
@@ -98,18 +102,39 @@ class Groups(NamedTuple):
       jax.vmap(self.granularity.pool)(self.view(leaf, v))
       for leaf, v in zip(self.leaves, values, strict=True)
     ]
+    if self.numbers:
+      pools = [self._together(*pair) for pair in zip(pools, self.numbers, strict=True)]
     return functools.reduce(jnp.add, pools)
+
+  def _together(self, outputs: jax.Array, numbers: np.ndarray) -> jax.Array:
+    """Returns the sums over the outputs of each tied group, and over all stacked layers."""
+    count = self.tied_groups
+    groups = np.where(numbers < 0, count, numbers)
+    return jax.ops.segment_sum(outputs.sum(0), groups, count + 1)[None, :count]
+
+  @property
+  def tied_groups(self) -> int:
+    """The number of tied groups."""
+    return 1 + max(int(numbers.max()) for numbers in self.numbers)
 
   def mean(self, values: list[jax.Array]) -> jax.Array:
     """Returns the mean over each group, by which groups of different sizes are comparable."""
     values = [v.astype(jnp.float32) for v in values]
     if self.single:
       return self.pool(values)
+    values = [jnp.square(v) for v in values] if self.numbers else values
     return self.pool(values) / self.pool([jnp.ones_like(v) for v in values])
 
   def spread(self, groups: jax.Array) -> list[jax.Array]:
     """Returns, for each leaf, the value of every weight's group."""
-    return [self._spread(leaf, groups) for leaf in self.leaves]
+    if not self.numbers:
+      return [self._spread(leaf, groups) for leaf in self.leaves]
+    kept = jnp.ones((1,), groups.dtype)
+    of_all = jnp.concatenate([groups[0], kept])  # its last entry is that of outputs of no group
+    found = []
+    for leaf, numbers in zip(self.leaves, self.numbers, strict=True):
+      found.append(self._spread(leaf, jnp.stack([of_all[numbers]] * leaf.layers)))
+    return found
 
   def _spread(self, leaf: Leaf, groups: jax.Array) -> jax.Array:
     like = jax.eval_shape(
@@ -151,7 +176,8 @@ class Groups(NamedTuple):
       counted = tuple(sorted(number.items(), reverse=True))
     weights = tuple((leaf.path, math.prod(leaf.shape) // leaf.layers) for leaf in self.leaves)
     leaves = weights if len(weights) > 1 else ()
-    return [Layer(first.path, shape, self._groups(), counted, leaves)] * first.layers
+    layers = 1 if self.numbers else first.layers
+    return [Layer(first.path, shape, self._groups(), counted, leaves)] * layers
 
   def _groups(self) -> int:
     shapes = [jax.ShapeDtypeStruct(leaf.shape, jnp.float32) for leaf in self.leaves]
@@ -172,6 +198,8 @@ def units(params: Any, chosen: Any, granularity: Granularity, layouts: axes.Give
   """
   named = tree.named_leaves(params)
   paths = [path for path, c in tree.named_leaves(chosen).items() if c]
+  if granularity.tied is not None:
+    return _tied_units(params, paths, granularity, granularity.tied, layouts)
   others = _belongings(params, paths, granularity)
   owned = {path for found in others.values() for path in found}
   found = axes.layouts(params, dict.fromkeys([*paths, *sorted(owned)]), layouts)
@@ -188,6 +216,50 @@ def units(params: Any, chosen: Any, granularity: Granularity, layouts: axes.Give
   else:
     groups = _attentions(leaves, granularity)
   return [Unit(tuple(leaf.path for leaf in some.leaves), groups=some) for some in groups]
+
+
+def _tied_units(params, chosen, granularity, tied: Tied, layouts) -> list[Unit]:
+  """Returns the units of tied leaves, if the kernels among them are chosen."""
+  named = tree.named_leaves(params)
+  if unknown := [path for path in tied.units if path not in named]:
+    known = nearest(unknown[0], named) or f' there are {", ".join(named)}'
+    raise ValueError(
+      f"granularity tied: '{unknown[0]}' must be the path of a parameter; plan the ties with the "
+      f'parameters that are pruned:{known}'
+    )
+  found = axes.layouts(params, [path for path in named if path in tied.units], layouts)
+  leaves = [Leaf(path, jnp.shape(named[path]), layout) for path, layout in found.items()]
+  read = ((leaf.path, tied.of_outputs(leaf.path, leaf.shape, leaf.layout)) for leaf in leaves)
+  numbers = {path: own for path, own in read if own is not None}
+  units, kernels = [], tree.kernels(params)
+  for group in _connected(numbers):
+    filters = [path for path in group if path in kernels]
+    left_out = [path for path in filters if path not in chosen]
+    if left_out and left_out != filters:
+      raise ValueError(
+        f"granularity tied: '{left_out[0]}' is not chosen, but is tied to "
+        f"'{next(path for path in filters if path in chosen)}': choose both or neither"
+      )
+    if filters and not left_out:
+      order = sorted(group, key=lambda path: path not in filters)  # the first tells of the layer
+      of_group = [numbers[path] for path in order]
+      there = sorted({int(n) for own in of_group for n in own if n >= 0})
+      renumbered = [np.where(n < 0, -1, np.searchsorted(there, n)) for n in of_group]
+      some = tuple(leaf for path in order for leaf in leaves if leaf.path == path)
+      units.append(Unit(tuple(order), groups=Groups(some, granularity, None, tuple(renumbered))))
+  return units
+
+
+def _connected(numbers: dict[str, np.ndarray]) -> list[list[str]]:
+  """Returns groups of paths that are connected by common numbers."""
+  groups: list[tuple[list[str], set[int]]] = []
+  for path, own in numbers.items():
+    units = set(own[own >= 0].tolist())
+    apart = [group for group in groups if not group[1] & units]
+    joined = [group for group in groups if group[1] & units]
+    paths = [p for group in joined for p in group[0]]
+    groups = [*apart, ([*paths, path], units.union(*(group[1] for group in joined)))]
+  return [paths for paths, _ in groups]
 
 
 def _belongings(params, paths, granularity) -> dict[str, list[str]]:
