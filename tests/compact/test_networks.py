@@ -25,11 +25,12 @@ def deadened(variables, outputs=-1):
       center = 1.0 if path.endswith(('var', 'scale')) else 0.0
       return center + 0.3 * rng.uniform(-1, 1, leaf.shape)
     kernel, axis = rng.normal(size=leaf.shape), outputs % leaf.ndim
-    if leaf.shape[axis] != 10 and 'depthwise' not in path:  # the classifier keeps all
+    tree_step = 'mix' in path  # half of a butterfly's would leave no path from image to answer
+    if leaf.shape[axis] != 10 and 'depthwise' not in path and not tree_step:  # classifier keeps all
       dead = rng.choice(leaf.shape[axis], leaf.shape[axis] // 2, replace=False)
       np.moveaxis(kernel, axis, 0)[dead] = 0
     # ReLU halves the variance, as do dead inputs; of one pixel, a 3x3 window uses a ninth.
-    gain = 18 if 'depthwise' in path else 4
+    gain = 18 if 'depthwise' in path else 2 if tree_step else 4
     return kernel * np.sqrt(gain * leaf.shape[axis] / kernel.size)
 
   found = [drawn(*item).astype(np.float32) for item in tree.named_leaves(variables).items()]
@@ -59,6 +60,9 @@ def check_shrunk(function, params, shape, at_most):
     ('vgg16', 4, 32, 3, 0.4),
     ('resnet20', 4, 8, 3, 0.7),
     ('mobilenet', 4, 8, 3, 0.5),
+    ('allconv', 4, 8, 3, 0.4),
+    ('resnet50', 2, 8, 3, 0.8),
+    ('butterfly_resnet18', 4, 8, 3, 1.01),  # its tree fixes all widths
   ],
 )
 def test_own_networks(name, width, size, channels, at_most):
