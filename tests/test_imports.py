@@ -27,7 +27,8 @@ MAY_USE = {
   'compact': {'compact', 'sparsity'},
   'transforms': {'transforms', 'posterior', 'sparsity', 'lookup', 'private'},
   'shipping': {
-    *('shipping', 'transforms', 'posterior', 'sparsity', 'lookup', 'private', 'atomic'),
+    *('shipping', 'cpu_conv', 'transforms', 'posterior', 'sparsity', 'lookup', 'private', 'atomic'),
+    'needs',
   },
   'cpu_conv': {'cpu_conv'},
   'cpu_sparse': {'cpu_sparse', 'cpu_conv', 'compact', 'sparsity', 'atomic'},
@@ -62,7 +63,7 @@ ROOMS = {
   'posterior': ('families',),
   'compact': ('trace', 'rules'),
   'transforms': ('inner',),
-  'shipping': ('file',),
+  'shipping': ('file', 'export'),
   'experiment': (
     *('terminal', 'machine', 'config', 'rundir', 'data', 'chain', 'show'),
     *('step', 'training', 'outcome'),

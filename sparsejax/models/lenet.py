@@ -21,7 +21,7 @@ class LeNet300(Network):
   def __call__(self, images: jax.Array, *, train: bool) -> jax.Array:
     self.check(images)
     dense = self.parts().dense
-    x = images.reshape(len(images), -1)
+    x = images.reshape(images.shape[0], -1)
     for name, features in (('fc1', self.width), ('fc2', round(self.width / 3))):
       layer = dense(features, name=name)
       x = nn.relu(layer(x, train=train))
@@ -45,7 +45,7 @@ class LeNet5(Network):
     x = conv(self.width, (5, 5), padding=VALID, name='conv1')(images, train=train)
     x = max_pool(x)
     x = conv(round(2.5 * self.width), (5, 5), padding=VALID, name='conv2')(x, train=train)
-    x = max_pool(x).reshape(len(images), -1)
+    x = max_pool(x).reshape(images.shape[0], -1)
     fc1 = dense(25 * self.width, name='fc1')
     x = nn.relu(fc1(x, train=train))
     x = Dropout(self.dropout)(x, kernel_of(fc1), train=train)

@@ -15,7 +15,7 @@ def max_pool(x: jax.Array) -> jax.Array:
   between the window's corners.
   """
   if choice.is_plain():
-    return nn.max_pool(x, (2, 2), strides=(2, 2))
+    return nn.max_pool(x, window_shape=(2, 2), strides=(2, 2))
   return max_of_corners(x)
 
 

@@ -1,0 +1,89 @@
+"""The parameters alone, in the format of the safetensors package."""
+
+import json
+import os
+import pathlib
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+import numpy as np
+
+from sparsejax.internal.atomic import replacing
+from sparsejax.internal.needs import needed
+from sparsejax.sparsity.leaves import tree
+
+
+def safetensors(
+  path: str | os.PathLike[str], params: Any, config: Mapping[str, Any] | None = None
+) -> None:
+  """Writes parameters as a file of safetensors, each under its path, such as 'params/fc1/kernel'.
+
+  The file is read back, and compared to the bit, before it replaces an older one. Zeros are written
+  like any other number.
+
+  Args:
+    path: where the file goes.
+    params: any pytree of arrays.
+    config: what the file says of the network, such as {'model': 'lenet300', 'widths': {'fc1':
+      40}}. The format knows only texts: everything else is written as JSON.
+
+  Raises:
+    ModuleNotFoundError: the package safetensors is not installed.
+    ValueError: a leaf's dtype is not in the format, or JSON cannot hold the config.
+    OSError: the file cannot be written, or reading it back gives something else.
+
+  Example:
+    >>> import tempfile
+    >>> path = pathlib.Path(tempfile.mkdtemp()) / 'model.safetensors'
+    >>> params = {'fc1': {'kernel': np.eye(2, dtype=np.float32)}}
+    >>> safetensors(path, params, config={'model': 'tiny', 'widths': [2]})
+    >>> from safetensors import safe_open
+    >>> with safe_open(path, 'np') as file:
+    ...   file.metadata(), file.get_tensor('fc1/kernel').tolist()
+    ({...'widths': '[2]'...}, [[1.0, 0.0], [0.0, 1.0]])
+  """
+  with needed('export'):
+    from safetensors import SafetensorError
+    from safetensors.numpy import save
+  path, metadata = pathlib.Path(path), _texts(config or {})
+  arrays = {
+    name: np.asarray(leaf, order='C')
+    for name, leaf in tree.named_leaves(jax.device_get(params)).items()
+  }
+  try:
+    data = save(arrays, metadata)
+  except (SafetensorError, KeyError) as error:
+    found = ', '.join(sorted({str(array.dtype) for array in arrays.values()}))
+    raise ValueError(f'dtypes={found} must be those of safetensors: {error}') from error
+  with replacing(path) as temporary:
+    with temporary.open('wb') as file:
+      file.write(data)
+      file.flush()
+      os.fsync(file.fileno())
+    if _read(temporary) != (metadata, _bits(arrays)):
+      raise OSError(f'{path} is not written: reading it back gave other values than were written')
+
+
+def _texts(config: Mapping[str, Any]) -> dict[str, str]:
+  found = {}
+  for key, value in config.items():
+    try:
+      found[key] = value if isinstance(value, str) else json.dumps(value, allow_nan=False)
+    except (TypeError, ValueError) as error:
+      raise ValueError(f"config['{key}'] must be what JSON can hold: {error}") from None
+  return found
+
+
+def _bits(arrays: Mapping[str, np.ndarray]) -> dict[str, tuple[list[int], bytes]]:
+  return {name: (list(array.shape), array.tobytes()) for name, array in arrays.items()}
+
+
+def _read(path: pathlib.Path) -> tuple[dict[str, str], dict[str, tuple[list[int], bytes]]]:
+  """A file's metadata, and the shape and bits of each array."""
+  from safetensors import deserialize, safe_open
+
+  with safe_open(path, 'np') as file:
+    metadata = file.metadata() or {}
+  found = deserialize(path.read_bytes())
+  return metadata, {name: (list(row['shape']), bytes(row['data'])) for name, row in found}
