@@ -1,9 +1,11 @@
 """A network in the formats of others: each file is read back and tried before it counts as written.
 
-`stablehlo` writes a program that JAX runs without this package, `safetensors` the parameters alone.
+`stablehlo` writes a program that JAX runs without this package, `onnx` a model for other runtimes,
+and `safetensors` the parameters alone.
 """
 
+from sparsejax.shipping.export.onnx import onnx
 from sparsejax.shipping.export.safetensors import safetensors
 from sparsejax.shipping.export.stablehlo import stablehlo
 
-__all__ = ['safetensors', 'stablehlo']
+__all__ = ['onnx', 'safetensors', 'stablehlo']
