@@ -82,7 +82,7 @@ def _arguments(argv: Sequence[str]) -> argparse.Namespace:
 
 
 def _deploy(arguments: argparse.Namespace) -> None:
-  from sparsejax.experiment.config import base, fields, loading
+  from sparsejax.experiment.config import base, loading
   from sparsejax.experiment.machine import allocator, compilation, threads
   from sparsejax.experiment.outcome import finished, thresholds
   from sparsejax.experiment.outcome.deploy import deploy, look
@@ -90,9 +90,8 @@ def _deploy(arguments: argparse.Namespace) -> None:
   if arguments.parts is not None:
     loading.execute(pathlib.Path(arguments.parts))
   source = finished.read(arguments.run)
-  family = source.config['layers']
   defaults = base.defaults(source.config)
-  finished.check_fields(source, {**defaults, family: fields.values(fields.LAYERS[family])})
+  finished.check_fields(source.path, source.config, defaults)
   config = thresholds.change(
     source.config,
     source.summary,

@@ -41,6 +41,7 @@ MAY_USE = {
   'search': {'search', 'experiment', 'lookup', 'signals'},
   'reports': {'reports', 'search', 'experiment'},
   'benchmarks': {'benchmarks', 'experiment', 'models', 'nn', 'cpu_conv'},
+  'delivery': {'delivery', 'benchmarks', 'experiment', 'shipping', 'models', 'sparsity', 'needs'},
 }
 # The ConfigDict stops at the builders, and sparsity is arithmetic on arrays.
 MAY_NOT_USE = {

@@ -47,7 +47,7 @@ def test_a_row_that_deploys_names_one_that_trains(row):
   assert not ROWS[f'{page}/{entry.deploys}'].deploys
   assert set(entry.seeds) <= set(ROWS[f'{page}/{entry.deploys}'].seeds)
   kept_of = kept.RESULTS / page / entry.deploys / 'seed0'
-  config = finished._restore_tuples(kept.read(kept_of / 'config.json'))
+  config = finished.restore_tuples(kept.read(kept_of / 'config.json'))
   given = {'threshold': arguments.threshold, 'thresholds': arguments.thresholds}
   changed = thresholds.change(config, kept.read(kept_of / 'summary.json'), **given)
   own = changed[config['layers']]['thresholds']

@@ -140,7 +140,8 @@ def _prepare(source, config, defaults, version) -> _Prepared:
     experiment = setup.build(check.check(config, all_read=False))
   except ValueError as error:
     raise UsageError(str(error)) from error
-  _check_source(source, identity.hash8(source.config, defaults, version, experiment.digests))
+  now = identity.hash8(source.config, defaults, version, experiment.digests)
+  finished.check_hash(source.path, source.hash, now)
   step, params, batch_stats = finished.read_posterior(source, experiment)
   network = experiment.deployment.jitted(params, batch_stats)
   _check_layers(experiment, source, params, network)
@@ -148,15 +149,6 @@ def _prepare(source, config, defaults, version) -> _Prepared:
   nothing = jnp.float32(jnp.nan)
   best = Best(jnp.int32(step), nothing, nothing, params, batch_stats)
   return _Prepared(experiment, experiment_hash, best, network)
-
-
-def _check_source(source: finished.Finished, now: str) -> None:
-  """Refuses a run whose settings, data or start are not what it was trained on."""
-  if source.hash != now:
-    raise UsageError(
-      f'run={source.path}: its hash is {source.hash}, but its settings, data and start now make '
-      f'{now}; give a run with the same data and defaults'
-    )
 
 
 def _check_layers(experiment: setup.Experiment, source, params, network) -> None:

@@ -1,4 +1,4 @@
-"""A finished run with posteriors, read back from its directory."""
+"""A finished run, read back from its directory."""
 
 import pathlib
 from collections.abc import Container, Mapping, Sequence
@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import jax
 
 from sparsejax import posterior
-from sparsejax.experiment.config import identity
+from sparsejax.experiment.config import fields, identity
 from sparsejax.experiment.machine import files
 from sparsejax.experiment.rundir import checkpoint, digests, metrics
 from sparsejax.experiment.terminal.errors import UsageError, in_one_line
@@ -54,7 +54,7 @@ def read(path: pathlib.Path) -> Finished:
     (config, ('hash', 'seed', 'chain', 'events', 'layers'), files.CONFIG),
     (summary, ('hash', 'seed', 'best_step', 'seconds'), files.SUMMARY),
   ):
-    _require(path, found, names, file)
+    require(path, found, names, file)
   try:
     checkpoint.run_owner(config, summary)
   except ValueError as error:
@@ -79,18 +79,32 @@ def read(path: pathlib.Path) -> Finished:
   if not all(isinstance(start, dict) for start in starts):
     raise UsageError(f'run={path}: its {files.ENVIRONMENT} lists no starts; {ADVICE}')
   digests.warn(path)
-  return Finished(path, _restore_tuples(config), experiment_hash, summary, lines, starts)
+  return Finished(path, restore_tuples(config), experiment_hash, summary, lines, starts)
 
 
-def check_fields(run: Finished, known: Mapping[str, Any]) -> None:
-  """Raises a UsageError that names the first setting that this run lacks and a current run has.
+def check_fields(
+  path: pathlib.Path, config: Mapping[str, Any], defaults: Mapping[str, Any]
+) -> None:
+  """Raises a UsageError that names the first setting that a run lacks and a current run has.
 
   Args:
-    run: the run that was read.
-    known: the nested settings of a current run.
+    path: the run directory.
+    config: the run's settings.
+    defaults: those of a current run with the same chain and events.
   """
-  found = {name for full in identity.flatten(run.config) for name in _name_prefixes(full)}
-  _require(run.path, found, sorted(identity.flatten(known)), files.CONFIG)
+  block = fields.LAYERS.get(family := config['layers'])
+  known = {**defaults, **({} if block is None else {family: fields.values(block)})}
+  found = {name for full in identity.flatten(config) for name in _name_prefixes(full)}
+  require(path, found, sorted(identity.flatten(known)), files.CONFIG)
+
+
+def check_hash(path: pathlib.Path, told: str, now: str) -> None:
+  """Raises a UsageError if a run's settings, data or start are not what it was trained on."""
+  if told != now:
+    raise UsageError(
+      f'run={path}: its hash is {told}, but its settings, data and start now make {now}; give a '
+      'run with the same data and defaults'
+    )
 
 
 def _name_prefixes(name: str) -> list[str]:
@@ -123,10 +137,14 @@ def _posterior_folder(path: pathlib.Path) -> pathlib.Path:
   return path / files.CHECKPOINTS / checkpoint.POSTERIOR
 
 
-def _require(path: pathlib.Path, found: Container[str], names: Sequence[str], file: str) -> None:
+def require(path: pathlib.Path, found: Container[str], names: Sequence[str], file: str) -> None:
+  """Raises a UsageError that names the first entry that a run's file lacks."""
   for name in names:
     if name not in found:
-      raise UsageError(f"run={path}: its {file} has no '{name}'; {ADVICE} and the same defaults")
+      raise UsageError(
+        f"run={path}: its {file} has no '{name}'; give the directory of a finished run with the "
+        'same defaults'
+      )
 
 
 def _json(file: pathlib.Path, kind: type) -> Any:
@@ -142,10 +160,10 @@ def _json(file: pathlib.Path, kind: type) -> Any:
   return found
 
 
-def _restore_tuples(settings: Any) -> Any:
+def restore_tuples(settings: Any) -> Any:
   """Returns the settings with tuples for lists: JSON has no tuples, and no setting is a list."""
   if isinstance(settings, dict):
-    return {name: _restore_tuples(value) for name, value in settings.items()}
+    return {name: restore_tuples(value) for name, value in settings.items()}
   if isinstance(settings, list):
-    return tuple(map(_restore_tuples, settings))
+    return tuple(map(restore_tuples, settings))
   return settings

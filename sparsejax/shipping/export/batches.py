@@ -1,4 +1,4 @@
-"""What an export is tried on: batches of two sizes, made from the examples; answers compared."""
+"""Trying an export: batches of two sizes made from the examples, and a comparison of answers."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -14,7 +14,7 @@ def shapes_of(examples: Sequence[Any]) -> list[tuple[tuple[int, ...], Any]]:
   """Returns the shape and dtype of every array of the examples, whose first axis is the batch.
 
   Raises:
-    ValueError: there is no array, or they do not share their first axis.
+    ValueError: if there is no array, or they do not share their batch size.
 
   Example:
     >>> shapes_of([np.zeros((2, 3), np.float32)])
@@ -31,7 +31,7 @@ def shapes_of(examples: Sequence[Any]) -> list[tuple[tuple[int, ...], Any]]:
 
 
 def of_size(examples: Sequence[Any], size: int) -> list[Any]:
-  """Returns the examples as a batch of another size, repeated; of shapes alone, random numbers.
+  """Returns the examples repeated to another batch size; shapes become random numbers.
 
   Example:
     >>> of_size([np.array([[1.0], [2.0]])], 3)[0].tolist()
@@ -55,28 +55,28 @@ def check_alike(what: str, found: Any, wanted: Any, close: float) -> None:
   """Raises an OSError where answers differ by more than `close` of their spread.
 
   Args:
-    what: the file that gave the answers, for the message.
+    what: the file, for the message.
     found: its answers.
-    wanted: those of the function.
-    close: the share of the largest distance of an answer from their mean.
+    wanted: the function's answers.
+    close: the largest difference, as a share of the largest distance of an answer from their mean.
 
   Example:
     >>> check_alike('model', np.array([1.0, 2.1]), np.array([1.0, 2.0]), 1e-5)
     Traceback (most recent call last):
-    OSError: model is not written: read back, its answers differ by 0.1, where they spread by 0.5
+    OSError: model was not written: read back, its answers differ by 0.1, where they spread by 0.5
   """
   pairs = zip(jax.tree.leaves(found), jax.tree.leaves(wanted), strict=True)
   for one, other in pairs:
     one, other = np.asarray(one), np.asarray(other)
     if one.shape != other.shape:
-      raise OSError(f'{what} is not written: read back, its answers have shape {one.shape}')
+      raise OSError(f'{what} was not written: read back, its answers have shape {one.shape}')
     one, other = one.astype(np.float64), other.astype(np.float64)
     same = (one == other) | (np.isnan(one) & np.isnan(other))
     apart = np.abs(np.subtract(one, other, out=np.zeros_like(one), where=~same)).max(initial=0)
     spread = _spread(other)
     if not apart <= close * (spread or 1.0):
       raise OSError(
-        f'{what} is not written: read back, its answers differ by {apart:.3g}, where they '
+        f'{what} was not written: read back, its answers differ by {apart:.3g}, where they '
         f'spread by {spread:.3g}'
       )
 

@@ -1,4 +1,4 @@
-"""A network as ONNX, for the runtimes that do not know JAX."""
+"""A network as ONNX, for runtimes other than JAX."""
 
 import contextlib
 import importlib
@@ -25,26 +25,25 @@ BATCH = 'batch'  # the name of the axis of unknown size
 def onnx(
   path: str | os.PathLike[str], function: Callable[..., Any], params: Any, *examples: Any
 ) -> None:
-  """Writes a function with its parameters as an ONNX model, for batches of any size.
+  """Writes a function and its parameters as an ONNX model, for batches of any size.
 
-  Its inputs are called input_0, input_1 and so on, its outputs output_0 and so on, in the order of
+  The inputs are named input_0, input_1 and so on, the outputs output_0 and so on, in the order of
   `jax.tree.leaves`. Images stay (batch, height, width, channels).
 
-  The file is read back by onnxruntime, and its answers to two batches are compared, within 1e-4 of
+  The file is read back by onnxruntime, and its answers to two batches are compared within 1e-4 of
   their spread, before it replaces an older one.
 
   Args:
-    path: where the file goes.
-    function: takes (params, *examples), and does as in evaluation.
+    path: the file to write.
+    function: takes (params, *examples), in its mode of evaluation.
     params: a pytree of arrays; they become part of the model.
-    examples: what else the function takes, or its shapes; the first axis of each array is the
+    examples: the function's other arguments, or their shapes; the first axis of each array is the
       batch.
 
   Raises:
-    ModuleNotFoundError: jax2onnx, onnx or onnxruntime is not installed.
-    ValueError: the function cannot compute a batch of any size, or does something that has no
-      counterpart in ONNX.
-    OSError: the file cannot be written, or reading it back gives other answers.
+    ModuleNotFoundError: if jax2onnx, onnx or onnxruntime is not installed.
+    ValueError: if jax2onnx cannot convert the function for batches of any size.
+    OSError: if the file cannot be written, onnxruntime refuses it, or it answers differently.
 
   Example:
     >>> onnx('model.onnx', function, params, images)  # doctest: +SKIP
@@ -75,11 +74,11 @@ def session(path: str | os.PathLike[str], name: str = '') -> Callable[..., list[
 
   Args:
     path: an ONNX model.
-    name: what it is called if it is refused; by default its path.
+    name: its name in the message of a refusal; by default its path.
 
   Raises:
-    ModuleNotFoundError: onnxruntime is not installed.
-    OSError: onnxruntime refuses the model.
+    ModuleNotFoundError: if onnxruntime is not installed.
+    OSError: if onnxruntime refuses the model.
   """
   with needed('onnx'):
     onnxruntime = importlib.import_module('onnxruntime')
@@ -109,15 +108,15 @@ def _converted(to_onnx: Any, answers: Callable[..., Any], shapes: Sequence[Any])
     )
   except Exception as error:
     reason = ' '.join(str(error).split())
-    raise ValueError(f'the function must be one that jax2onnx can write: {reason}') from error
-  # The converter's notes of inner shapes are stale where it turned axes, and runtimes refuse them.
+    raise ValueError(f'the function must be one that jax2onnx can convert: {reason}') from error
+  # The inner shapes that the converter notes are stale where it transposed; runtimes refuse them.
   del model.graph.value_info[:]
   return model.SerializeToString()
 
 
 @contextlib.contextmanager
 def _quietly() -> Generator[None]:
-  """Keeps what the converter warns of, which is about itself, from the user."""
+  """Silences the converter's warnings, which are about itself."""
   before = logging.root.manager.disable
   logging.disable(logging.WARNING)
   try:

@@ -17,21 +17,21 @@ from sparsejax.sparsity.leaves import tree
 def safetensors(
   path: str | os.PathLike[str], params: Any, config: Mapping[str, Any] | None = None
 ) -> None:
-  """Writes parameters as a file of safetensors, each under its path, such as 'params/fc1/kernel'.
+  """Writes parameters as a safetensors file, each under its path, such as 'params/fc1/kernel'.
 
-  The file is read back, and compared to the bit, before it replaces an older one. Zeros are written
-  like any other number.
+  The file is read back and compared to the bit before it replaces an older one. Zeros take as many
+  bytes as other numbers.
 
   Args:
-    path: where the file goes.
+    path: the file to write.
     params: any pytree of arrays.
-    config: what the file says of the network, such as {'model': 'lenet300', 'widths': {'fc1':
-      40}}. The format knows only texts: everything else is written as JSON.
+    config: the file's metadata, such as {'model': 'lenet300', 'widths': {'fc1': 40}}. The format
+      has only texts: everything else is written as JSON.
 
   Raises:
-    ModuleNotFoundError: the package safetensors is not installed.
-    ValueError: a leaf's dtype is not in the format, or JSON cannot hold the config.
-    OSError: the file cannot be written, or reading it back gives something else.
+    ModuleNotFoundError: if the package safetensors is not installed.
+    ValueError: if the format lacks a leaf's dtype, or JSON cannot hold the config.
+    OSError: if the file cannot be written, or reading it back gives different values.
 
   Example:
     >>> import tempfile
@@ -55,14 +55,14 @@ def safetensors(
     data = save(arrays, metadata)
   except (SafetensorError, KeyError) as error:
     found = ', '.join(sorted({str(array.dtype) for array in arrays.values()}))
-    raise ValueError(f'dtypes={found} must be those of safetensors: {error}') from error
+    raise ValueError(f'dtypes={found} must be dtypes of safetensors: {error}') from error
   with replacing(path) as temporary:
     with temporary.open('wb') as file:
       file.write(data)
       file.flush()
       os.fsync(file.fileno())
     if _read(temporary) != (metadata, _bits(arrays)):
-      raise OSError(f'{path} is not written: reading it back gave other values than were written')
+      raise OSError(f'{path} was not written: reading it back gave different values')
 
 
 def _texts(config: Mapping[str, Any]) -> dict[str, str]:

@@ -26,27 +26,27 @@ def stablehlo(
   *examples: Any,
   platforms: Sequence[str] = PLATFORMS,
 ) -> None:
-  """Writes a function with its parameters as a program that JAX runs without this package.
+  """Writes a function and its parameters as a program that JAX runs without this package.
 
-  Read it with `jax.export.deserialize(bytearray(data)).call(*inputs)`, in batches of any size. JAX
-  promises to read it for six months at least. It has the convolutions that accelerators get, which
-  are slower on CPU than those of `sparsejax.cpu_conv`.
+  Read it with `jax.export.deserialize(bytearray(data)).call(*inputs)`, with batches of any size.
+  JAX promises to read it for at least six months. Its convolutions are those for accelerators,
+  which are slower on CPU than those of `sparsejax.cpu_conv`.
 
-  The file is read back and its answers to two batches are compared, within 1e-5 of their spread,
+  The file is read back, and its answers to two batches are compared within 1e-5 of their spread,
   before it replaces an older one.
 
   Args:
-    path: where the file goes.
-    function: takes (params, *examples), and does as in evaluation.
+    path: the file to write.
+    function: takes (params, *examples), in its mode of evaluation.
     params: a pytree of arrays; they become part of the program.
-    examples: what else the function takes, or its shapes; the first axis of each array is the
+    examples: the function's other arguments, or their shapes; the first axis of each array is the
       batch.
-    platforms: what it is to run on, of 'cpu', 'cuda', 'rocm' and 'tpu'; this process' own too.
+    platforms: which of 'cpu', 'cuda', 'rocm' and 'tpu' it runs on, this process' own among them.
 
   Raises:
-    ModuleNotFoundError: the package flatbuffers is not installed.
-    ValueError: the function cannot compute a batch of any size, or a platform is not known.
-    OSError: the file cannot be written, or reading it back gives other answers.
+    ModuleNotFoundError: if the package flatbuffers is not installed.
+    ValueError: if the function cannot take batches of any size, or a platform is unknown.
+    OSError: if the file cannot be written, or answers differently when read back.
 
   Example:
     >>> import tempfile
@@ -88,7 +88,7 @@ def _exported(answers: Callable[..., Any], examples: Sequence[Any], platforms: S
     exported = jax.export.export(jax.jit(answers), platforms=tuple(platforms))(*inputs)
   except Exception as error:
     reason = ' '.join(str(error).split())
-    raise ValueError(f'the function must compute batches of any size: {reason}') from error
+    raise ValueError(f'the function must take batches of any size: {reason}') from error
   return exported.serialize()
 
 
@@ -97,6 +97,6 @@ def _check_platforms(platforms: Sequence[str]) -> None:
   unknown = [name for name in platforms if name not in KNOWN]
   if isinstance(platforms, str) or unknown or own not in platforms:
     raise ValueError(
-      f"platforms={platforms!r} must be several of {', '.join(KNOWN)}, and '{own}' among them, on "
+      f"platforms={platforms!r} must be a list of {', '.join(KNOWN)} with '{own}' among them, on "
       'which the program is tried'
     )

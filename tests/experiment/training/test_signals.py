@@ -61,6 +61,7 @@ COMMANDS = {
   'launch.py': ['launch.py', *QUICK],
   'sweep': ['-m', 'sparsejax.sweep', '--config=configs/sweeps/quickstart.py', '--workdir=DIR'],
   'deploy': ['-m', 'sparsejax.deploy', '--run=DIR'],
+  'ship': ['-m', 'sparsejax.ship', '--run=DIR', '--out=DIR/shipped'],
   'report': ['-m', 'sparsejax.report', 'DIR', '--out=DIR/report'],
   'benchmark': ['-m', 'sparsejax.benchmark', '--config=configs/quickstart.py'],
   'sweep_worker': ['-m', 'sparsejax.sweep_worker', 'DIR', 'sweep'],

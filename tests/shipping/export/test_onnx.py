@@ -72,7 +72,7 @@ def test_what_has_no_counterpart_is_refused_in_one_line(tmp_path):
   def function(params, x):
     return jax.pure_callback(np.sin, x, x) * params
 
-  with pytest.raises(ValueError, match='must be one that jax2onnx can write: ') as caught:
+  with pytest.raises(ValueError, match='must be one that jax2onnx can convert: ') as caught:
     export.onnx(tmp_path / 'model', function, 1.0, np.ones((2, 8), np.float32))
   assert '\n' not in str(caught.value)
   assert not list(tmp_path.iterdir())

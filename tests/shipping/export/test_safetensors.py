@@ -48,7 +48,7 @@ def test_the_config_is_in_its_metadata(tmp_path):
 @pytest.mark.parametrize(
   ('params', 'config', 'message'),
   [
-    ({'kernel': np.ones(2, ml_dtypes.int4)}, {}, 'dtypes=int4 must be those of safetensors: '),
+    ({'kernel': np.ones(2, ml_dtypes.int4)}, {}, 'dtypes=int4 must be dtypes of safetensors: '),
     ({'kernel': np.ones(2)}, {'widths': {1, 2}}, r"config\['widths'\] must be what JSON can hold"),
     ({'kernel': np.ones(2)}, {'loss': np.nan}, r"config\['loss'\] must be what JSON can hold"),
     ({'a': {'b': 0}, 'a/b': 1}, {}, "two parameters have the path 'a/b'"),
@@ -63,6 +63,6 @@ def test_what_the_format_has_no_place_for_is_refused(tmp_path, params, config, m
 def test_a_file_that_reads_back_otherwise_does_not_replace_the_older_one(tmp_path, monkeypatch):
   (tmp_path / 'model').write_text('older')
   monkeypatch.setattr(package, 'deserialize', lambda data: [])
-  with pytest.raises(OSError, match='model is not written: reading it back gave other values'):
+  with pytest.raises(OSError, match='model was not written: reading it back gave different values'):
     export.safetensors(tmp_path / 'model', {'kernel': np.ones(3)})
   assert [path.read_text() for path in tmp_path.iterdir()] == ['older']

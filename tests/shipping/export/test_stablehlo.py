@@ -74,10 +74,10 @@ def test_trees_of_inputs_and_answers_are_taken(tmp_path):
     ([np.ones((2, 3)), np.ones((3, 3))], {}, r'\(2, 3\), \(3, 3\), must each begin'),
     ([np.ones(())], {}, r'\(\), must each begin'),
     ([np.ones((0, 3))], {}, r'\(0, 3\), must each begin'),
-    ([np.ones((2, 3))], {'platforms': ['cuda']}, "must be several of .* and 'cpu' among them"),
-    ([np.ones((2, 3))], {'platforms': 'cpu'}, "platforms='cpu' must be several of"),
-    ([np.ones((2, 3))], {'platforms': ['cpu', 'abacus']}, 'must be several of cpu, cuda'),
-    ([np.ones((2, 4))], {}, 'the function must compute batches of any size: '),
+    ([np.ones((2, 3))], {'platforms': ['cuda']}, "must be a list of .* with 'cpu' among them"),
+    ([np.ones((2, 3))], {'platforms': 'cpu'}, "platforms='cpu' must be a list of"),
+    ([np.ones((2, 3))], {'platforms': ['cpu', 'abacus']}, 'must be a list of cpu, cuda'),
+    ([np.ones((2, 4))], {}, 'the function must take batches of any size: '),
   ],
 )
 def test_what_can_not_be_exported_is_refused(tmp_path, examples, options, message):
@@ -94,7 +94,7 @@ def test_a_function_of_one_batch_size_is_refused(tmp_path):
   def function(params, x):
     return jnp.zeros(2) + params if x.shape[0] > 2 else x
 
-  with pytest.raises(ValueError, match='the function must compute batches of any size'):
+  with pytest.raises(ValueError, match='the function must take batches of any size'):
     export.stablehlo(tmp_path / 'model', function, 1.0, np.ones((2, 3)))
 
 
@@ -106,7 +106,7 @@ def test_a_file_that_reads_back_otherwise_does_not_replace_the_older_one(tmp_pat
     return x * params * len(calls)
 
   (tmp_path / 'model').write_text('older')
-  with pytest.raises(OSError, match='model is not written: read back, its answers differ by'):
+  with pytest.raises(OSError, match='model was not written: read back, its answers differ by'):
     export.stablehlo(tmp_path / 'model', function, 1.0, np.ones((2, 3)))
   assert [path.read_text() for path in tmp_path.iterdir()] == ['older']
 
@@ -129,5 +129,5 @@ def test_answers_are_compared_by_their_spread(found, wanted, is_alike):
   if is_alike:
     batches.check_alike('file', found, wanted, 1e-4)
   else:
-    with pytest.raises(OSError, match='file is not written'):
+    with pytest.raises(OSError, match='file was not written'):
       batches.check_alike('file', found, wanted, 1e-4)

@@ -1,0 +1,169 @@
+"""What a shipment is to be: the command's flags, each checked before anything is read."""
+
+import importlib.util
+import pathlib
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+from sparsejax.experiment.terminal.arguments import Parser, folder, path_text
+from sparsejax.experiment.terminal.errors import UsageError
+from sparsejax.experiment.terminal.say import shown
+from sparsejax.internal import needs
+from sparsejax.shipping import sharing
+from sparsejax.shipping.export.onnx import PACKAGES
+
+AUTO = 'auto'
+FILE = 'file'
+# What each format's file is called in the folder.
+NAMES = {
+  FILE: 'model.sparse',
+  'onnx': 'model.onnx',
+  'stablehlo': 'model.stablehlo',
+  'safetensors': 'model.safetensors',
+}
+# What each needs besides the extra experiments, and the extra that has it.
+NEEDS = {'onnx': ('onnx', PACKAGES)}
+FLAGS = {
+  'bits': None,
+  'tolerance': 0.005,
+  'epochs': 0,
+  'learning_rate': 1e-4,
+  'format': FILE,
+  'rounds': 7,
+  'data_dir': None,
+  'parts': None,
+}
+
+
+class Request(NamedTuple):
+  """A shipment that is asked for.
+
+  Attributes:
+    run: the directory of a finished run.
+    out: the folder to write.
+    bits: how many bits tell a layer's clusters apart, one for all or by layer; 'auto' for the
+      fewest that validation allows; None shares no weights.
+    tolerance: how much validation accuracy 'auto' may lose.
+    epochs: how long the centroids are trained.
+    learning_rate: of Adam, which trains them.
+    formats: the names of the formats, the model file's first.
+    rounds: how often each network is timed.
+    data_dir: the folder of the data, if it is not the run's own.
+    parts: a file that registers the run's own parts.
+  """
+
+  run: pathlib.Path
+  out: pathlib.Path
+  bits: sharing.Bits | str | None
+  tolerance: float
+  epochs: int
+  learning_rate: float
+  formats: tuple[str, ...]
+  rounds: int
+  data_dir: str | None
+  parts: str | None
+
+  @property
+  def of_shipment(self) -> dict[str, Any]:
+    """Returns what decides what is in the folder, besides the run."""
+    names = ('bits', 'tolerance', 'epochs', 'learning_rate', 'formats')
+    found = {name: getattr(self, name) for name in names}
+    return found | {'formats': list(self.formats)}
+
+
+def read(argv: Sequence[str]) -> Request:
+  """Returns what a command line asks for.
+
+  Args:
+    argv: the command line without the command's name.
+
+  Raises:
+    UsageError: a flag is unknown, missing or impossible, or nothing would read it.
+
+  Example:
+    >>> read(['--run=runs/a', '--out=shipped', '--bits=conv=8,.*=5']).bits
+    {'conv': 8, '.*': 5}
+  """
+  parser = Parser(prog='ship', add_help=False, allow_abbrev=False)
+  for name in ('run', 'out', *FLAGS):
+    parser.add_argument(f'--{name}')
+  try:
+    given = {name: text for name, text in vars(parser.parse_args(argv)).items() if text is not None}
+  except ValueError as error:
+    raise UsageError(f'{error}; --help tells which flags there are') from None
+  for name, what in (('run', 'a finished run'), ('out', 'a folder to write')):
+    if not given.get(name):
+      raise UsageError(f'--{name} is missing: it must be --{name}=DIR, {what}')
+  flags: dict[str, Any] = {**FLAGS, **given}
+  bits = _bits(given.get('bits'))
+  request = Request(
+    run=pathlib.Path(path_text('--run', flags['run'], 'a finished run')),
+    out=folder('--out', flags['out']),
+    bits=bits,
+    tolerance=_number('tolerance', flags['tolerance'], float, 0, 1),
+    epochs=_number('epochs', flags['epochs'], int, 0),
+    learning_rate=_number('learning_rate', flags['learning_rate'], float, 0),
+    formats=_formats(flags['format']),
+    rounds=_number('rounds', flags['rounds'], int, 1),
+    data_dir=flags['data_dir'],
+    parts=flags['parts'],
+  )
+  _check_all_are_read(given, request)
+  return request
+
+
+def _check_all_are_read(given: Any, request: Request) -> None:
+  """Refuses a flag that changes nothing beside the others."""
+  for name, is_read, needed in (
+    ('tolerance', request.bits == AUTO, f'--bits={AUTO}'),
+    ('epochs', request.bits is not None or not request.epochs, '--bits'),
+    ('learning_rate', request.epochs > 0, '--epochs'),
+  ):
+    if name in given and not is_read:
+      raise UsageError(f'--{name}={given[name]} must be given with {needed}, or nothing reads it')
+
+
+def _bits(text: str | None) -> sharing.Bits | str | None:
+  if text is None or text == AUTO:
+    return text
+  found: dict[str, int] = {}
+  for part in text.split(','):
+    pattern, separator, width = part.rpartition('=')
+    if not width.strip().isdecimal() or (separator and not pattern) or pattern in found:
+      raise UsageError(
+        f'--bits={shown(text)} must be a number from 1 to {sharing.MOST_BITS}, '
+        f'LAYER=NUMBER,LAYER=NUMBER or {AUTO}'
+      )
+    found[pattern] = int(width)
+    try:
+      sharing.whole_bits(found[pattern])
+    except ValueError as error:
+      raise UsageError(f'--bits={shown(text)}: {error}') from None
+  if len(found) > 1 and '' in found:
+    raise UsageError(f'--bits={shown(text)} must name the layer of each number')
+  return found.get('', found)
+
+
+def _number(name: str, text: Any, kind: type, least: float, most: float | None = None) -> Any:
+  try:
+    value = kind(text)
+  except ValueError:
+    value = None
+  if value is None or not least <= value < float('inf') or (most is not None and value > most):
+    what = 'a whole number' if kind is int else 'a number'
+    upper = '' if most is None else f' to {most}'
+    raise UsageError(f'--{name}={shown(text)} must be {what} from {least}{upper or " on"}')
+  return value
+
+
+def _formats(text: str) -> tuple[str, ...]:
+  asked = [part.strip() for part in text.split(',')]
+  if unknown := [part for part in asked if part not in NAMES]:
+    raise UsageError(f'--format={shown(unknown[0])} must be a list of {", ".join(NAMES)}')
+  for name in asked:
+    extra, packages = NEEDS.get(name, ('', ()))
+    for package in packages:
+      if not importlib.util.find_spec(package):
+        what = needs.missing(ModuleNotFoundError(name=package), extra)
+        raise UsageError(f'--format={name}: {what}')
+  return tuple(name for name in NAMES if name in asked or name == FILE)

@@ -1,0 +1,85 @@
+"""Training shared values: clusters move together, zeros stay, the best by validation is kept."""
+
+import pathlib
+
+import experiments
+import jax
+import numpy as np
+import pytest
+
+from sparsejax import models
+from sparsejax.delivery import centroids, network, request
+
+pytestmark = pytest.mark.usefixtures('compiling_is_quick', 'one_device')
+
+
+@pytest.fixture(scope='module')
+def experiment():
+  return experiments.build(experiments.QUICK, '--config.model.width=8', '--config.data.limit=128')
+
+
+@pytest.fixture(scope='module')
+def half(experiment):
+  """The network with half of its weights, and how it is evaluated."""
+  variables = {'batch_stats': {}, **experiment.init_variables()}
+  params = jax.tree.map(lambda leaf: leaf * (leaf > 0) if leaf.ndim > 1 else leaf, variables)
+  evaluate = network.evaluation(experiment, experiment.model)
+  return network.Network(experiment.model, params), evaluate
+
+
+def asked(**changes):
+  plain = request.read(['--run=a', '--out=b', '--bits=2', '--epochs=2', '--learning_rate=0.01'])
+  assert plain.run == pathlib.Path('a')
+  return plain._replace(**changes)
+
+
+def kernels(variables):
+  return {name: np.asarray(layer['kernel']) for name, layer in variables['params'].items()}
+
+
+def test_clusters_move_together_and_zeros_stay(experiment, half):
+  model, evaluate = half
+  shared, bits = centroids.shared(model.variables, asked(), evaluate)
+  found = centroids.train(experiment, network.Network(model.model, shared), asked(), evaluate)
+  assert bits == 2
+  before, after = kernels(shared), kernels(found)
+  for name in before:
+    np.testing.assert_array_equal(before[name] == 0, after[name] == 0)
+    pairs = set(zip(before[name].ravel().tolist(), after[name].ravel().tolist(), strict=True))
+    assert len(pairs) == len(np.unique(before[name])) <= 5
+  assert any(not np.array_equal(before[name], after[name]) for name in before)
+  loss = 'validation_loss'
+  assert evaluate(found, 'validation')[loss] < evaluate(shared, 'validation')[loss]
+
+
+def test_what_training_only_worsens_stays_as_it_was(experiment, half):
+  model, evaluate = half
+  shared, _ = centroids.shared(model.variables, asked(), evaluate)
+  wild = asked(learning_rate=1e6, epochs=1)
+  found = centroids.train(experiment, network.Network(model.model, shared), wild, evaluate)
+  jax.tree.map(np.testing.assert_array_equal, found, shared)
+
+
+def test_the_fewest_bits_are_the_first_within_the_tolerance(half):
+  variables, tried = half[0].variables, []
+
+  def evaluate(found, split):
+    values = max(len(np.unique(kernel)) for kernel in kernels(found).values())
+    tried.append(values)
+    return {'validation_accuracy': 0.9 if values > 17 else 0.5 if values > 9 else 0.4}
+
+  found, bits = centroids.shared(variables, asked(bits='auto', tolerance=0.0), evaluate)
+  assert bits == 5
+  assert max(len(np.unique(kernel)) for kernel in kernels(found).values()) > 17
+  assert len(tried) == 5  # the network itself, and 2 to 5 bits
+  _, bits = centroids.shared(variables, asked(bits='auto', tolerance=0.45), evaluate)
+  assert bits == 4
+
+
+def test_a_model_that_can_not_be_made_smaller_is_shipped_as_it_is(half, monkeypatch, capsys):
+  def refused(*arguments):
+    raise ValueError('keep the variables as they are')
+
+  monkeypatch.setattr(models, 'remove_dead', refused)
+  assert network.compacted(half[0], (8, 8, 1)) is half[0]
+  assert 'nothing but its zeros is removed: keep the variables' in capsys.readouterr().out

@@ -1,0 +1,316 @@
+"""A finished run is shipped: the folder is whole, and every figure is that of the file in it."""
+
+import importlib.util
+import json
+import re
+import shutil
+import signal
+
+import commands
+import jax
+import jax.export
+import numpy as np
+import pytest
+import safetensors
+
+import sparsejax
+from sparsejax import models, ship, shipping
+from sparsejax.delivery import latency, request, shipment
+from sparsejax.experiment.data import datasets
+from sparsejax.experiment.machine import files
+from sparsejax.shipping.export.onnx import PACKAGES, session
+
+pytestmark = pytest.mark.usefixtures('compiling_is_quick', 'one_device')
+
+QUICKSTART = '--config=configs/quickstart.py'
+OPTIONS = ('--bits=fc1=5,.*=4', '--epochs=1', '--format=stablehlo,safetensors', '--rounds=1')
+
+
+@pytest.fixture(scope='module', autouse=True)
+def _a_block_is_one_call():
+  with pytest.MonkeyPatch.context() as patch:
+    patch.setattr(latency, 'BLOCK_SECONDS', 1e-9)
+    yield
+
+
+@pytest.fixture(scope='module')
+def run(tmp_path_factory):
+  """The quickstart, finished, in a tenth of its time."""
+  path = tmp_path_factory.mktemp('ship') / 'run'
+  status, _, stderr = commands.launch(QUICKSTART, '--shorten=0.1', f'--workdir={path}')
+  assert status == 0, stderr
+  return path
+
+
+def shipped(run, out, *options):
+  """The command in this process; returns its exit status."""
+  return ship.main(['ship', f'--run={run}', f'--out={out}', *options])
+
+
+@pytest.fixture(scope='module')
+def out(run, tmp_path_factory):
+  """The folder of a shipment with every option."""
+  path = tmp_path_factory.mktemp('shipped') / 'out'
+  assert shipped(run, path, *OPTIONS) == 0
+  return path
+
+
+def told(out):
+  return json.loads((out / 'shipped.json').read_text())
+
+
+def refused(capsys, *arguments):
+  """The one line with which the command ends."""
+  capsys.readouterr()
+  assert ship.main(['ship', *map(str, arguments)]) == 2
+  output = capsys.readouterr()
+  assert output.out == ''
+  assert output.err.count('\n') == 1, output.err
+  return output.err
+
+
+def test_the_folder_holds_what_was_asked_for_and_nothing_else(out):
+  names = {'model.sparse', 'model.stablehlo', 'model.safetensors', 'shipped.json'}
+  assert {path.name for path in out.iterdir()} == names
+  assert [path.name for path in out.parent.iterdir()] == ['out']
+
+
+def test_every_file_is_as_long_as_it_says(out):
+  figures = told(out)
+  for name, row in figures['files'].items():
+    assert row == {'bytes': (out / name).stat().st_size, 'sha256': files.digest(out / name)}
+  assert set(figures['files']) == {path.name for path in out.iterdir()} - {'shipped.json'}
+  assert figures['bytes'] == (out / 'model.sparse').stat().st_size
+  assert figures['bytes'] == sum(figures['bytes_by_part'].values())
+  assert figures['dense_bytes'] == 4 * figures['theoretical']['parameters']
+
+
+def test_the_figures_are_those_of_the_file_that_is_read_back(out, run):
+  figures, (params, header) = told(out), shipping.load(out / 'model.sparse')
+  config = json.loads((run / files.CONFIG).read_text())
+  model = models.create(header.model, **header.settings)
+  digits = splits_of(config)
+  scaling = {name: np.array(value, np.float32) for name, value in header.scaling.items()}
+  for split in ('validation', 'test'):
+    images, labels = digits[split]
+    images = (images.astype(np.float32) / 255 - scaling['mean']) / scaling['std']
+    logits = model.apply(params, images, train=False)
+    assert figures[f'{split}_accuracy'] == pytest.approx(np.mean(np.argmax(logits, -1) == labels))
+  report = sparsejax.sparsity_report(params['params'])
+  assert figures['theoretical']['active_weights'] == report['active_weights']
+  assert figures['theoretical']['compression'] == pytest.approx(report['compression'])
+  assert header.provenance['hash'] == config['hash'] == figures['shipment']['hash']
+
+
+def splits_of(config):
+  names = ('split', 'validation', 'split_seed', 'limit')
+  given = {name: config['data'][name] for name in names}
+  dataset = datasets.load(config['data']['name'], directory=config['data']['dir'], **given)
+  return {split: getattr(dataset, split) for split in ('validation', 'test')}
+
+
+def test_each_layer_shares_as_many_values_as_its_bits_tell_apart(out, run):
+  params, _ = shipping.load(out / 'model.sparse')
+  found = {name: layer['kernel'] for name, layer in params['params'].items()}
+  values = {name: len(np.unique(kernel[kernel != 0])) for name, kernel in found.items()}
+  assert 16 < values['fc1'] <= 32
+  assert max(values['fc2'], values['fc3']) <= 16
+  before = sparsejax.load(run).variables['params']
+  for name, kernel in found.items():  # what was pruned stays pruned
+    assert not np.any(kernel[np.asarray(before[name]['kernel']) == 0])
+
+
+def test_the_other_formats_hold_the_same_network(out):
+  params, header = shipping.load(out / 'model.sparse')
+  with safetensors.safe_open(out / 'model.safetensors', 'np') as file:
+    metadata = file.metadata()
+    assert metadata['model'] == 'lenet300'
+    assert json.loads(metadata['settings']) == header.settings
+    kernel = file.get_tensor('params/fc1/kernel')
+  np.testing.assert_array_equal(kernel, params['params']['fc1']['kernel'])
+  network = jax.export.deserialize(bytearray((out / 'model.stablehlo').read_bytes()))
+  images = np.random.default_rng(0).normal(size=(2, 8, 8, 1)).astype(np.float32)
+  wanted = models.create(header.model, **header.settings).apply(params, images, train=False)
+  np.testing.assert_allclose(network.call(images), wanted, rtol=1e-4, atol=1e-5)
+
+
+def test_latencies_are_of_both_networks_at_both_batches(out):
+  for row in (told(out)['latency']['jax'][size] for size in ('1', '128')):
+    assert row['speedup'] == pytest.approx(row['dense_seconds'] / row['shipped_seconds'])
+    low, high = row['spread']['shipped']
+    assert 0 < low <= row['shipped_seconds'] <= high
+
+
+def test_the_same_shipment_is_shown_again_and_another_is_refused(run, out, capsys):
+  before = {path: path.stat().st_mtime_ns for path in out.iterdir()}
+  capsys.readouterr()
+  assert shipped(run, out, *OPTIONS) == 0
+  stdout = capsys.readouterr().out
+  assert 'already holds this shipment; nothing is written' in stdout
+  assert re.search(r'jax, batch 128 +\S+ .?s +\S+ .?s +\S+x \(\S+x to \S+x\) +\S+x', stdout)
+  line = refused(capsys, f'--run={run}', f'--out={out}', '--bits=3')
+  assert 'holds another shipment; it must be a new or an empty folder' in line
+  assert {path: path.stat().st_mtime_ns for path in out.iterdir()} == before
+
+
+def test_a_shipment_that_was_changed_is_refused(run, out, tmp_path, capsys):
+  copied = shutil.copytree(out, tmp_path / 'copied')
+  (copied / 'model.sparse').write_bytes(b'')
+  line = refused(capsys, f'--run={run}', f'--out={copied}', *OPTIONS)
+  assert 'its model.sparse is not as shipped.json says' in line
+  (copied / 'model.sparse').write_bytes((out / 'model.sparse').read_bytes())
+  for name in ('latency', 'files'):
+    without(copied / 'shipped.json', name)
+    line = refused(capsys, f'--run={run}', f'--out={copied}', *OPTIONS)
+    assert 'shipped.json is' in line
+  (copied / 'shipped.json').write_text('{')
+  line = refused(capsys, f'--run={run}', f'--out={copied}', *OPTIONS)
+  assert 'its shipped.json is damaged' in line
+
+
+def test_a_folder_with_other_files_is_refused_and_an_empty_one_is_taken(run, tmp_path, capsys):
+  (tmp_path / 'mine').write_text('mine')
+  line = refused(capsys, f'--run={run}', f'--out={tmp_path}')
+  assert line == f'ship: --out={tmp_path} holds other files; it must be a new or an empty folder\n'
+  (tmp_path / 'empty').mkdir()
+  assert shipped(run, tmp_path / 'empty', '--rounds=1') == 0
+  # Without bits every weight keeps its value, and the network its answers.
+  params, _ = shipping.load(tmp_path / 'empty' / 'model.sparse')
+  report = sparsejax.sparsity_report(params['params'])
+  assert report['active_weights'] <= commands.summary(run)['active_weights']
+  figures = told(tmp_path / 'empty')
+  assert figures['test_accuracy'] == commands.summary(run)['test_accuracy']
+  assert figures['bits'] is None
+
+
+def test_auto_takes_the_fewest_bits_within_the_tolerance(run, tmp_path, capsys):
+  assert shipped(run, tmp_path / 'out', '--bits=auto', '--tolerance=1', '--rounds=1') == 0
+  assert told(tmp_path / 'out')['bits'] == 2
+  assert '2 bits: ' in capsys.readouterr().out
+
+
+def test_auto_that_nothing_satisfies_is_refused(run, tmp_path, monkeypatch, capsys):
+  accuracies = iter([0.9, *[0.5] * 7])
+  monkeypatch.setattr(
+    shipment.networks,
+    'evaluation',
+    lambda *_: lambda *_: {'validation_accuracy': next(accuracies)},
+  )
+  capsys.readouterr()
+  assert shipped(run, tmp_path / 'out', '--bits=auto', '--tolerance=0') == 2
+  assert '--tolerance=0 must be at least 0.4000' in capsys.readouterr().err
+  assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+  ('arguments', 'message'),
+  [
+    ([], '--run is missing: it must be --run=DIR, a finished run'),
+    (['--run=x'], '--out is missing: it must be --out=DIR, a folder to write'),
+    (['--run=x', '--out=gs://y'], "--out='gs://y' must be a folder of this machine"),
+    (['--nonsense=1'], '--nonsense=1; --help tells which flags there are'),
+    (['--bits=0'], 'must be a whole number from 1 to 8'),
+    (['--bits=9'], "--bits='9': bits=9 must be a whole number from 1 to 8"),
+    (['--bits=four'], "--bits='four' must be a number from 1 to 8, LAYER=NUMBER,LAYER=NUMBER"),
+    (['--bits=4,5'], "--bits='4,5' must be a number from 1 to 8, LAYER=NUMBER"),
+    (['--bits=4,a=5'], "--bits='4,a=5' must name the layer of each number"),
+    (['--bits==5'], "--bits='=5' must be a number"),
+    (['--bits=auto', '--tolerance=2'], "--tolerance='2' must be a number from 0 to 1"),
+    (['--bits=auto', '--tolerance=nan'], "--tolerance='nan' must be a number from 0 to 1"),
+    (['--bits=4', '--tolerance=0.1'], '--tolerance=0.1 must be given with --bits=auto'),
+    (['--epochs=3'], '--epochs=3 must be given with --bits, or nothing reads it'),
+    (['--bits=4', '--epochs=0.5'], "--epochs='0.5' must be a whole number from 0 on"),
+    (['--bits=4', '--learning_rate=1'], '--learning_rate=1 must be given with --epochs'),
+    (['--format=gguf'], "--format='gguf' must be a list of file, onnx, stablehlo"),
+    (['--rounds=0'], "--rounds='0' must be a whole number from 1 on"),
+  ],
+)
+def test_a_wrong_flag_is_one_line(tmp_path, capsys, arguments, message):
+  if not any(argument.startswith(('--run', '--out')) for argument in arguments) and arguments:
+    arguments = [f'--run={tmp_path / "run"}', f'--out={tmp_path / "out"}', *arguments]
+  assert message in refused(capsys, *arguments)
+  assert not list(tmp_path.iterdir())
+
+
+def test_a_format_whose_extra_is_missing_is_refused(tmp_path, monkeypatch, capsys):
+  monkeypatch.setattr(request.importlib.util, 'find_spec', lambda name: None)
+  line = refused(capsys, '--run=a', f'--out={tmp_path / "out"}', '--format=onnx')
+  what = "the package jax2onnx is not installed: pip install 'sparsejax[onnx]'"
+  assert line == f'ship: --format=onnx: {what}\n'
+
+
+@pytest.mark.skipif(not all(map(importlib.util.find_spec, PACKAGES)), reason='needs the extra onnx')
+def test_what_runs_onnx_is_timed_too(run, tmp_path):
+  assert shipped(run, tmp_path / 'out', '--bits=4', '--format=onnx', '--rounds=1') == 0
+  assert {'jax', 'onnxruntime'} <= set(told(tmp_path / 'out')['latency'])
+  params, header = shipping.load(tmp_path / 'out' / 'model.sparse')
+  images = np.random.default_rng(0).normal(size=(2, 8, 8, 1)).astype(np.float32)
+  wanted = models.create(header.model, **header.settings).apply(params, images, train=False)
+  (found,) = session(tmp_path / 'out' / 'model.onnx')(images)
+  np.testing.assert_allclose(found, wanted, atol=1e-4 * np.abs(wanted).max())
+
+
+def test_bits_of_a_layer_that_there_is_not_are_refused(run, tmp_path, capsys):
+  line = refused(capsys, f'--run={run}', f'--out={tmp_path / "out"}', '--bits=conv1=4')
+  assert "--bits: the pattern 'conv1' must match a layer that is shared" in line
+  assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+  ('damage', 'message'),
+  [
+    (lambda path: shutil.rmtree(path), 'must be the directory of a finished run'),
+    (lambda path: (path / files.SUMMARY).unlink(), 'must be the directory of a finished run'),
+    (lambda path: (path / files.CONFIG).write_text('{}'), 'must be the directory of a finished'),
+    (lambda path: without(path / files.CONFIG, 'chain'), "its config.json has no 'chain'"),
+    (lambda path: without(path / files.CONFIG, 'seed'), 'must be the directory of a finished run'),
+    (lambda path: without(path / files.SUMMARY, 'macs'), "its summary.json has no 'macs'"),
+    (lambda path: changed(path / files.CONFIG, batch_size=31), 'its settings, data and start now'),
+    (lambda path: changed(path / files.CONFIG, batch_size=0), 'batch_size=0 must be'),
+  ],
+)
+def test_a_run_that_is_damaged_is_refused(run, tmp_path, capsys, damage, message):
+  copied = shutil.copytree(run, tmp_path / 'copied')
+  damage(copied)
+  assert message in refused(capsys, f'--run={copied}', f'--out={tmp_path / "out"}')
+  assert not (tmp_path / 'out').exists()
+
+
+def without(file, name):
+  content = json.loads(file.read_text())
+  del content[name]
+  file.write_text(json.dumps(content))
+
+
+def changed(file, **changes):
+  file.write_text(json.dumps(json.loads(file.read_text()) | changes))
+
+
+@pytest.mark.parametrize('number', [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_leaves_nothing(run, tmp_path, monkeypatch, capsys, number):
+  def killed(*arguments, **options):
+    signal.raise_signal(number)
+
+  monkeypatch.setattr(shipment.latency, 'measured', killed)
+  with pytest.raises(SystemExit) as left:
+    shipped(run, tmp_path / 'new' / 'out')
+  assert left.value.code == 128 + number
+  assert capsys.readouterr().err == f'ship: {signal.Signals(number).name}; nothing is written\n'
+  assert not list((tmp_path / 'new').iterdir())
+
+
+def test_a_full_disk_is_one_line_and_leaves_nothing(run, tmp_path, monkeypatch, capsys):
+  def full(*arguments, **options):
+    raise OSError(28, 'No space left on device')
+
+  monkeypatch.setattr(shipment.shipping, 'save', full)
+  assert shipped(run, tmp_path / 'out') == 1
+  assert capsys.readouterr().err.startswith('ship: [Errno 28] No space left on device')
+  assert not list(tmp_path.iterdir())
+
+
+def test_its_help_names_every_flag(capsys):
+  assert ship.main(['ship', '--help']) == 0
+  text = capsys.readouterr().out
+  assert all(f'--{name}=' in text for name in ('run', 'out', *request.FLAGS))
+  assert all(name in text for name in request.NAMES)
