@@ -83,15 +83,20 @@ def absorb(
           ties.labels.pin(labels, ALONE)
     analysis = _anew(analysis, given, examples)
   found = plan_of(given, analysis)
-  leaves, structure = jax.tree.flatten(found.slice(params))
-  for equation, fold in folds_of(ties, analysis.removal).items():
+  return _with_folds(found.slice(params), homes, folds_of(ties, analysis.removal)), found
+
+
+def _with_folds(params: Any, homes: '_Homes', folds: Mapping[Any, Any]) -> Any:
+  """Returns the parameters with each fold added to the parameter that is its home."""
+  leaves, structure = jax.tree.flatten(params)
+  for equation, fold in folds.items():
     if fold.rows.any():
       home = homes.of(equation, fold)
       assert home is not None
       leaf = jnp.asarray(leaves[home.parameter])
       rows = jnp.asarray(home.sign * fold.rows, leaf.dtype)
       leaves[home.parameter] = leaf + (rows.reshape(leaf.shape) if rows.size > 1 else rows.item())
-  return jax.tree.unflatten(structure, leaves), found
+  return jax.tree.unflatten(structure, leaves)
 
 
 def _anew(analysis: Analysis, params, examples) -> Analysis:

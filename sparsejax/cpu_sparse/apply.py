@@ -87,9 +87,13 @@ def sparse_apply(function: Callable[..., Any], params: Any, *examples: Any) -> S
   calls = {'sparse': lambda: found.call(*examples), 'dense': lambda: dense(*examples)}
   seconds = planning.measure(calls)
   if seconds['sparse'] > planning.SLOWER * seconds['dense']:
-    layers = tuple(choice._replace(way=DENSE) for choice in found.choices)
-    return SparseFunction(layers, seconds, jax.jit(_without_gradients(dense)))
+    return _all_dense(found.choices, seconds, dense)
   return SparseFunction(tuple(found.choices), seconds, found.call)
+
+
+def _all_dense(choices, seconds: Mapping[str, float], dense) -> SparseFunction:
+  layers = tuple(choice._replace(way=DENSE) for choice in choices)
+  return SparseFunction(layers, seconds, jax.jit(_without_gradients(dense)))
 
 
 def _check_numbers(name, given):

@@ -196,9 +196,7 @@ def makers(
   Raises:
     ValueError: the groups lie along another axis.
   """
-  for groups in (dense_groups, conv_groups):
-    if groups not in GROUPS:
-      raise ValueError(f'groups={groups!r} must be {" or ".join(GROUPS)}')
+  _check_groups(dense_groups, conv_groups)
   sampling = make_sampling(
     family,
     threshold=threshold,
@@ -211,6 +209,12 @@ def makers(
     partial(Dense, sampling=sampling, groups=dense_groups),
     partial(Conv, sampling=sampling, groups=conv_groups),
   )
+
+
+def _check_groups(*sides: str) -> None:
+  for groups in sides:
+    if groups not in GROUPS:
+      raise ValueError(f'groups={groups!r} must be {" or ".join(GROUPS)}')
 
 
 def make_sampling(

@@ -70,7 +70,6 @@ def pruning_schedule(
   begin, kind = steps['begin'], steps['schedule']
   lookup(f'{link}.schedule', kind, dict.fromkeys(fields.PRUNING_SCHEDULES[link]))
   lookup(f'{link}.allocation', steps['allocation'], ALLOCATIONS)
-  is_threshold = steps['allocation'] == 'absolute_threshold'
   density = _density(steps, link)
   _check_step(f'{link}.begin', begin, clock)
   if 'update_rule' in steps:
@@ -80,17 +79,7 @@ def pruning_schedule(
   if steps['every'] < 1:
     raise ValueError(f'{link}.every is {steps["every"]} steps; it must be 1 or more')
   if kind == 'iterative':
-    if is_threshold:
-      raise ValueError(
-        f"{link}.schedule='iterative' must be one_shot or cubic with an absolute threshold, "
-        'because that is no share of the remaining weights'
-      )
-    if isinstance(density, dict):
-      raise ValueError(
-        f"{link}.schedule='iterative' must be another one with densities by layer, because a round "
-        'removes one share of the remaining weights of all layers'
-      )
-    schedule = schedules.iterative(begin, steps['every'], density, fraction=steps['round_fraction'])
+    schedule = _iterative(steps, density, link)
     _check_step(f'{link}.last round', schedule.steps[-1], clock)
     return schedule
   if not begin < steps['end']:
@@ -101,8 +90,23 @@ def pruning_schedule(
   _check_step(f'{link}.end', steps['end'], clock)
   if kind == 'periodic':
     return schedules.periodic(begin, steps['end'], density, every=steps['every'])
-  initial = 0.0 if is_threshold else 1.0
+  initial = 0.0 if steps['allocation'] == 'absolute_threshold' else 1.0
   return schedules.cubic(begin, steps['end'], density, initial=initial, every=steps['every'])
+
+
+def _iterative(steps: Mapping[str, Any], density, link: str) -> schedules.PruningSchedule:
+  if steps['allocation'] == 'absolute_threshold':
+    raise ValueError(
+      f"{link}.schedule='iterative' must be one_shot or cubic with an absolute threshold, "
+      'because that is no share of the remaining weights'
+    )
+  if isinstance(density, dict):
+    raise ValueError(
+      f"{link}.schedule='iterative' must be another one with densities by layer, because a round "
+      'removes one share of the remaining weights of all layers'
+    )
+  fraction = steps['round_fraction']
+  return schedules.iterative(steps['begin'], steps['every'], density, fraction=fraction)
 
 
 def _density(settings: Mapping[str, Any], link: str) -> float | dict[str, float]:
@@ -197,13 +201,7 @@ def build(
   """
   settings = convert_block(block, clock, link)
   schedule = pruning_schedule(block, clock, link)
-  floor = settings['floor']
-  if not (isinstance(floor, int) and floor >= 0):
-    raise ValueError(f'{link}.floor={floor} must be an integer, 0 or more')
-  try:
-    tree.patterns(settings['exclude'])
-  except ValueError as error:
-    raise ValueError(f'{link}.{error}') from None
+  _check_leaves(settings, link)
   lookup(f'{link}.granularity', settings['granularity'], GRANULARITIES)
   try:
     made = MAKERS[link](
@@ -214,7 +212,7 @@ def build(
       allocation=_allocation(settings, costs, link),
       parameters=settings['parameters'],
       exclude=settings['exclude'],
-      floor=floor,
+      floor=settings['floor'],
       seed=seed,
       inner=inner,
     )
@@ -224,6 +222,17 @@ def build(
     message = str(error)
     raise ValueError(message if link in message else f'{link}: {message}') from None
   return optax.GradientTransformationExtraArgs(_naming(link, made.init), made.update)
+
+
+def _check_leaves(settings: Mapping[str, Any], link: str) -> None:
+  """Refuses a floor that is no count, and patterns that are no regular expressions."""
+  floor = settings['floor']
+  if not (isinstance(floor, int) and floor >= 0):
+    raise ValueError(f'{link}.floor={floor} must be an integer, 0 or more')
+  try:
+    tree.patterns(settings['exclude'])
+  except ValueError as error:
+    raise ValueError(f'{link}.{error}') from None
 
 
 def _naming(link: str, init: Callable) -> Callable:
