@@ -4,6 +4,7 @@ A moment is a function of the package: the process is killed as it enters or lea
 the n-th time. The command lines are a person's: what kills is loaded by Python as it starts.
 """
 
+import itertools
 import os
 import pathlib
 import random
@@ -210,9 +211,10 @@ def attempt(world: World, case: Case, number: int) -> settings.Verdict:
 
 
 def tried(
-  count: int, seed: int, folder: pathlib.Path, *, until: float = float('inf')
+  count: int, seed: int, folder: pathlib.Path, *, until: float = float('inf'), skip: int = 0
 ) -> Iterator[tuple[Case, settings.Verdict]]:
-  """Yields every case and what came of it, until it is late."""
+  """Yields every case after those to skip, and what came of it, until it is late."""
   world = World(folder)
-  for number, case in enumerate(command.before(until, cases(count, seed))):
+  numbered = itertools.islice(enumerate(cases(count, seed)), skip, None)
+  for number, case in command.before(until, numbered):
     yield case, attempt(world, case, number)

@@ -1,5 +1,6 @@
 """Signals at random moments of the commands: the same command goes on to the same figures."""
 
+import itertools
 import json
 import os
 import pathlib
@@ -158,12 +159,12 @@ def attempt(world: World, case: Case) -> settings.Verdict:
 
 
 def tried(
-  count: int, seed: int, folder: pathlib.Path, *, until: float = float('inf')
+  count: int, seed: int, folder: pathlib.Path, *, until: float = float('inf'), skip: int = 0
 ) -> Iterator[tuple[Case, settings.Verdict]]:
-  """Yields every case and what came of it, until it is late."""
+  """Yields every case after those to skip, and what came of it, until it is late."""
   for number in SIGNALS[1:]:  # under nohup this process ignores some, and its children would too
     if signal.getsignal(number) == signal.SIG_IGN:
       signal.signal(number, signal.SIG_DFL)
   world = World(folder)
-  for case in command.before(until, cases(count, seed)):
+  for case in command.before(until, itertools.islice(cases(count, seed), skip, None)):
     yield case, attempt(world, case)
