@@ -80,7 +80,11 @@ def sparse_apply(function: Callable[..., Any], params: Any, *examples: Any) -> S
   _check_numbers('examples', examples)
   params = jax.tree.map(jnp.asarray, params)
   found = _Programs(function, params, examples)
-  dense = jax.jit(lambda *inputs: function(params, *inputs))
+  whole = jax.jit(function)  # of arguments: XLA takes long to compile large constants
+
+  def dense(*inputs):
+    return whole(params, *inputs)
+
   _check(dense(*examples), found.call(*examples))
   if planning.forced() or not found.is_sparse():
     return SparseFunction(tuple(found.choices), {}, found.call)
@@ -93,7 +97,7 @@ def sparse_apply(function: Callable[..., Any], params: Any, *examples: Any) -> S
 
 def _all_dense(choices, seconds: Mapping[str, float], dense) -> SparseFunction:
   layers = tuple(choice._replace(way=DENSE) for choice in choices)
-  return SparseFunction(layers, seconds, jax.jit(_without_gradients(dense)))
+  return SparseFunction(layers, seconds, _without_gradients(dense))
 
 
 def _check_numbers(name, given):
