@@ -25,14 +25,23 @@ class Network(NamedTuple):
     return self.model.apply(variables, images, train=False)
 
 
-def compacted(network: Network, image_shape: tuple[int, ...]) -> Network:
-  """Returns the network without the weights that no longer have any effect."""
+def without_dead_weights(network: Network, image_shape: tuple[int, ...]) -> Network:
+  """Returns the network with zeros for the weights that no longer have any effect."""
   try:
     cleaned = models.remove_dead(network.model, network.variables, image_shape)
   except ValueError as error:
-    say(f'nothing but its zeros is removed: {error}')
+    say(f'only its zeros are removed: {error}')
     return network
   return Network(network.model, cleaned)
+
+
+def shrunk(network: Network, image_shape: tuple[int, ...]) -> Network:
+  """Returns the network with smaller arrays, from which the units that are zero are removed."""
+  try:
+    return Network(*models.shrink(network.model, network.variables, image_shape))
+  except ValueError as error:
+    say(f'its arrays keep their shapes: {error}')
+    return network
 
 
 def dense(model: Any, image_shape: tuple[int, ...]) -> Network:

@@ -45,13 +45,15 @@ def ship(source: Source, request: Request, shipment: Mapping[str, Any]) -> dict[
   """
   experiment = source.experiment
   network = Network(source.model, source.variables)
-  network = networks.compacted(network, experiment.image_shape)
+  network = networks.without_dead_weights(network, experiment.image_shape)
   evaluate = networks.evaluation(experiment, network.model)
   variables, bits = centroids.shared(network.variables, request, evaluate)
   if request.epochs:
     shared = Network(network.model, variables)
     variables = centroids.train(experiment, shared, request, evaluate)
-  network = Network(network.model, variables)
+  # Last, since a unit's constant that went into BatchNorm's averages would not follow training.
+  network = networks.shrunk(Network(network.model, variables), experiment.image_shape)
+  evaluate = networks.evaluation(experiment, network.model)
   with folder.made(request.out) as hidden, files.naming_full_disk(request.out.absolute().parent):
     network = _write(hidden, source, network, bits, request)
     say('what was written is read back and measured')
@@ -68,6 +70,7 @@ def _write(hidden: pathlib.Path, source: Source, network: Network, bits: Any, re
     'num_classes': source.experiment.dataset.num_classes,
     'width': config['model']['width'],
     'dtype': config['model']['dtype'],
+    'widths': dict(getattr(network.model, 'widths', {})),
   }
   origin = {
     'name': config['name'],

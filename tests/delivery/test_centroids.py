@@ -81,5 +81,9 @@ def test_a_model_that_can_not_be_made_smaller_is_shipped_as_it_is(half, monkeypa
     raise ValueError('keep the variables as they are')
 
   monkeypatch.setattr(models, 'remove_dead', refused)
-  assert network.compacted(half[0], (8, 8, 1)) is half[0]
-  assert 'nothing but its zeros is removed: keep the variables' in capsys.readouterr().out
+  monkeypatch.setattr(models, 'shrink', refused)
+  assert network.without_dead_weights(half[0], (8, 8, 1)) is half[0]
+  assert network.shrunk(half[0], (8, 8, 1)) is half[0]
+  said = capsys.readouterr().out
+  assert 'only its zeros are removed: keep the variables' in said
+  assert 'its arrays keep their shapes: keep the variables' in said

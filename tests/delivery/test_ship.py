@@ -98,7 +98,8 @@ def test_the_figures_are_those_of_the_file_that_is_read_back(out, run):
     assert figures[f'{split}_accuracy'] == pytest.approx(np.mean(np.argmax(logits, -1) == labels))
   report = sparsejax.sparsity_report(params['params'])
   assert figures['theoretical']['active_weights'] == report['active_weights']
-  assert figures['theoretical']['compression'] == pytest.approx(report['compression'])
+  dense = figures['theoretical']['weights']
+  assert figures['theoretical']['compression'] == pytest.approx(dense / report['active_weights'])
   assert header.provenance['hash'] == config['hash'] == figures['shipment']['hash']
 
 
@@ -115,9 +116,17 @@ def test_each_layer_shares_as_many_values_as_its_bits_tell_apart(out, run):
   values = {name: len(np.unique(kernel[kernel != 0])) for name, kernel in found.items()}
   assert 16 < values['fc1'] <= 32
   assert max(values['fc2'], values['fc3']) <= 16
+
+
+def test_the_arrays_are_those_of_a_smaller_network_without_the_dead_units(out, run):
+  params, header = shipping.load(out / 'model.sparse')
   before = sparsejax.load(run).variables['params']
-  for name, kernel in found.items():  # what was pruned stays pruned
-    assert not np.any(kernel[np.asarray(before[name]['kernel']) == 0])
+  for name, layer in params['params'].items():  # what was pruned stays pruned
+    kernel, whole = layer['kernel'], np.asarray(before[name]['kernel'])
+    assert np.count_nonzero(kernel) <= np.count_nonzero(whole)
+    assert np.all(np.any(kernel, axis=1)) or name == 'fc1'  # no input of later layers is unused
+    assert kernel.shape[1] == header.settings['widths'].get(name, whole.shape[1])
+  assert params['params']['fc2']['kernel'].shape < before['fc2']['kernel'].shape
 
 
 def test_the_other_formats_hold_the_same_network(out):
