@@ -1,4 +1,4 @@
-"""Deep Compression (Han et al. 2015) on CIFAR-10: `resnet50_dc.py` for other networks.
+"""Deep Compression (Han et al. 2015) on CIFAR-10, for networks other than ResNet50.
 
 python launch.py --config=configs/dc.py:NETWORK[,DENSITY]    or configs/NETWORK_dc.py[:DENSITY]
 

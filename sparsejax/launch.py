@@ -68,7 +68,7 @@ def read(argv: Sequence[str]) -> Command:
   settings = commandline.resolve_arguments(arguments)
   settings = commandline.shortened(settings, flags.shorten)
   try:
-    # Checked again, since --shorten has changed durations; that all are read was checked before.
+    # Checked again, since --shorten has changed durations; unused settings were refused before.
     return Command(check.check(settings, all_read=False), flags)
   except ValueError as error:
     raise UsageError(f'--shorten={flags.shorten}: {error}') from None
@@ -124,7 +124,7 @@ def _run(command: Command) -> int:
     hosts.join(where)
   compilation.use_cache()
   try:
-    # The defaults serve only the hash, which is of the differences from them.
+    # The defaults are needed only for the hash, which covers the settings that differ from them.
     defaults, restart = base.defaults(settings), flags.restart
     run(settings, defaults, version=base.VERSION, workdir=flags.workdir, restart=restart)
   except OSError as error:

@@ -50,7 +50,7 @@ def run(
 
   Raises:
     PausedError: `watch` stopped the run.
-    UsageError: the config or the directory cannot be used; nothing has been compiled or written.
+    UsageError: if the config or the directory cannot be used; nothing in the directory is lost.
   """
   try:
     experiment = setup.build(config)
@@ -108,7 +108,7 @@ def _check_start(experiment: setup.Experiment) -> None:
 
 
 def _begin(experiment: setup.Experiment, directory: runs.RunDirectory | None):
-  """Returns the state to train from and the host's notes, which the first process knows."""
+  """Returns the state to train from, and the host's notes: seconds so far and phases."""
   config = experiment.config
   fresh = initial(experiment.init_variables(), experiment.tx, config['seed'])
   fresh = parallel.replicate(fresh)

@@ -61,7 +61,7 @@ def pruning_schedule(
   Args:
     settings: the block.
     clock: turns durations into steps.
-    link: the link that the block is of.
+    link: the name of the link that the block belongs to.
 
   Raises:
     ValueError: a setting is missing, unknown, out of range, or lies beyond the end of the run.
@@ -197,7 +197,7 @@ def build(
     seed: the seed of everything random.
     inner: the links that run inside the masks.
     costs: the network's costs in 'weights' or 'macs'.
-    link: the link that the block is of.
+    link: the name of the link that the block belongs to.
   """
   settings = convert_block(block, clock, link)
   schedule = pruning_schedule(block, clock, link)

@@ -70,6 +70,7 @@ def resolve_arguments(
     settings = overrides.apply_overrides(config, arguments.overrides)
     if settings.get('name') == '':
       settings['name'] = pathlib.Path(arguments.file.partition(':')[0]).stem
+    # The settings in their fields' types; unknown, impossible and unused ones are refused.
     return check.check(settings, all_read=all_read)
   except ValueError as error:
     raise UsageError(_prefix_config(str(error))) from error

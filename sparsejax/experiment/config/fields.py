@@ -84,7 +84,11 @@ _OF_SCHEDULES = {
 _OF_ENDS = {'cubic': 'when the density is reached', 'periodic': 'when the mask updates end'}
 PRUNING_SCHEDULES = {  # of each link that removes weights by a schedule
   'prune': tuple(_OF_SCHEDULES),
-  'straight_through': ('one_shot', 'cubic', 'iterative'),  # its masks change at one density anyway
+  'straight_through': (
+    'one_shot',
+    'cubic',
+    'iterative',
+  ),  # it has no 'periodic'
 }
 ALLOCATIONS = ('absolute_threshold', 'global_rank', 'uniform', 'erk', 'by_layer')
 GROUPED = ('filters', 'input_channels', 'blocks')  # granularities of whole groups
@@ -109,7 +113,7 @@ def _when(link: str) -> dict[str, Field]:
     'begin_epochs': Field(
       60.0,
       NOT_NEGATIVE,
-      'the time of the first mask update; of one_shot the only one, of cubic every_steps later',
+      'when the schedule begins: one_shot cuts then, cubic every_steps later for the first time',
     ),
     'end_epochs': Field(
       120.0,
@@ -135,8 +139,8 @@ def _how_many(link: str, allocation: str) -> dict[str, Field]:
     'density': Field(
       0.02,
       ByLayer(SHARE),
-      'the share of the pruned parameters that stays; by_layer: by expressions over paths, of '
-      'which the first that a path has counts',
+      'the share of the pruned parameters that stays; by_layer: PATTERN=SHARE,PATTERN=SHARE, of '
+      'which the first pattern found in a path counts',
       Read(
         f"a {link}.allocation other than 'absolute_threshold' and a {link}.granularity other than "
         "'n_m'",

@@ -10,8 +10,9 @@ from sparsejax.sparsity.parts.schedules import PruningSchedule
 class Agenda(NamedTuple):
   """The steps at which training stops for something. "At step t" means after t updates.
 
-  The order at a step is: evaluate, write the line of metrics, let the events happen, save; then
-  comes update t. Every event is followed by a checkpoint.
+  The order at a step is: evaluate, make the line of metrics, let the events happen, save; then
+  comes the next update. Every event is followed by a checkpoint, and a line is written with the
+  next checkpoint or call at the latest.
   """
 
   log: frozenset[int]
@@ -61,8 +62,8 @@ def agenda(
   the weights regrown last are zero for one update, and the network has fewer weights than its
   density.
 
-  The cuts are bracketed: the network is evaluated just before the first and one update after the
-  last, so that a trace shows the fall as a fall.
+  The network is evaluated just before the first mask update and one update after the last, so that
+  a trace shows how far the accuracy falls at once.
 
   Raises:
     ValueError: a period is shorter than one step, an event comes after the end, or weights would
@@ -76,8 +77,8 @@ def agenda(
       f'{total - 2} at the latest'
     )
   events = _events(config, clock)
-  cuts = set() if schedule is None else {schedule.steps[0], schedule.steps[-1] + 1}
-  evaluate = _every(config['evaluation'], 'evaluation.every', clock) | cuts | {total}
+  around = set() if schedule is None else {schedule.steps[0], schedule.steps[-1] + 1}
+  evaluate = _every(config['evaluation'], 'evaluation.every', clock) | around | {total}
   return Agenda(
     log=_every(config['log'], 'log.every', clock) | evaluate,
     evaluate=frozenset(evaluate),

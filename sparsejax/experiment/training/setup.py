@@ -108,12 +108,14 @@ def build(config: Mapping[str, Any]) -> Experiment:
     ValueError: says in one line what in the config is impossible.
   """
   _check_source(config['init_from'])
+  # Three splits of uint8 images and their labels, and the moments of the pixels.
   dataset = _load_data(config['data'])
   _check_with_data(config, dataset)
   clock = Clock(len(dataset.train.labels), config['batch_size'], config['epochs'])
   require(clock.total_steps > 0, 'epochs', config['epochs'], 'enough for one step')
   events.check(config)
   posterior.check(config)
+  # A Flax module: model.apply(variables, images, train=False) returns logits.
   model = _create_model(config, dataset.num_classes, posterior.build_layers(config))
   image_shape = dataset.train.images.shape[1:]
   is_variational = config['layers'] != DETERMINISTIC

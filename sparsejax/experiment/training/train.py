@@ -110,6 +110,7 @@ class Trainer:
     try:
       with signals.noted(self._note_signal):
         for end in boundaries:
+          # A segment ends one step after the last cut, so the copy is the network before it.
           cut_from = self._copy_network() if begin == self.experiment.agenda.last_cut else None
           self._segment(begin, end)
           if cut_from is not None:

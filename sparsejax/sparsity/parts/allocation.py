@@ -112,9 +112,12 @@ def _words_to_keep(layers, density, floor) -> np.ndarray:
 
 
 def _count_ranked(scores, row, floor, sizes):
-  """Returns how many of the largest scores, as many as `row` says, are in each layer."""
+  """Returns how many of the largest scores are in each layer; `row` is `_words_to_keep`."""
   del sizes
-  keys, to_keep = [ordered_bits(score) for score in scores], row[1]
+  keys, to_keep = (
+    [ordered_bits(score) for score in scores],
+    row[1],
+  )  # the low word, unless it is wide
   if sum(key.size for key in keys) >= 2**31:
     return wide.ranked(keys, wide.of_words(row), floor)
 

@@ -1,6 +1,7 @@
 """Update rules: how the old mask, the scores and the counts make the new mask.
 
-A rule is data: whether and how removed weights regrow. `renew` computes the new mask of one layer.
+A rule is data: whether and how removed weights regrow. `exchange` drops and
+regrows the weights of one layer.
 """
 
 from collections.abc import Callable
