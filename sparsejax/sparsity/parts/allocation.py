@@ -114,10 +114,8 @@ def _words_to_keep(layers, density, floor) -> np.ndarray:
 def _count_ranked(scores, row, floor, sizes):
   """Returns how many of the largest scores are in each layer; `row` is `_words_to_keep`."""
   del sizes
-  keys, to_keep = (
-    [ordered_bits(score) for score in scores],
-    row[1],
-  )  # the low word, unless it is wide
+  keys = [ordered_bits(score) for score in scores]
+  to_keep = row[1]  # the low word of the number, of which the high word is 0 below 2**31 scores
   if sum(key.size for key in keys) >= 2**31:
     return wide.ranked(keys, wide.of_words(row), floor)
 
