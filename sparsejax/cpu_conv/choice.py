@@ -18,9 +18,13 @@ def is_plain() -> bool:
 
 @contextlib.contextmanager
 def plain() -> Generator[None]:
-  """Gives layers traced within the block the formulations that an accelerator gets.
+  """Context manager in which layers are traced with XLA's own convolutions and pooling.
 
-  Functions that `jax.jit` traced before keep theirs.
+  On CPU the layers of this package otherwise use formulations that are faster there, but support
+  reverse mode only and are slow on accelerators. Use this context to differentiate in forward mode
+  (`jax.jvp`, `jax.jacfwd`), to export a network for other platforms or formats, or to compare
+  timings. On accelerators it changes nothing. It applies to tracing: a function that `jax.jit`
+  traced before it was entered keeps its formulations.
 
   Example:
     >>> with plain():
@@ -40,7 +44,7 @@ def select_by_platform(
   arrays: tuple[jax.Array, ...],
   rest: tuple[Hashable, ...],
 ) -> jax.Array:
-  """Calls `on_cpu` with (*arrays, *rest) in a program compiled for CPU, else `elsewhere`.
+  """Calls `on_cpu(*arrays, *rest)` in a program compiled for CPU, and `elsewhere` in any other.
 
   A program traced on CPU can be lowered for an accelerator, as `jax.export` does; it then has XLA's
   own formulations. A program for several platforms at once has both, and is slow on CPU.
@@ -50,8 +54,13 @@ def select_by_platform(
 
 
 @functools.cache
-def _branch(function, rest):
-  """The same function object for the same arguments; else each call without jit would compile."""
+def _branch(
+  function: Callable[..., jax.Array], rest: tuple[Hashable, ...]
+) -> Callable[..., jax.Array]:
+  """Binds the trailing arguments of a function.
+
+  The result is cached: outside `jax.jit`, JAX compiles a new function object at every call.
+  """
   return lambda *arrays: function(*arrays, *rest)
 
 

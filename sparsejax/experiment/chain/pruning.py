@@ -79,7 +79,7 @@ def pruning_schedule(
   if steps['every'] < 1:
     raise ValueError(f'{link}.every is {steps["every"]} steps; it must be 1 or more')
   if kind == 'iterative':
-    schedule = _iterative(steps, density, link)
+    schedule = _iterative_schedule(steps, density, link)
     _check_step(f'{link}.last round', schedule.steps[-1], clock)
     return schedule
   if not begin < steps['end']:
@@ -94,16 +94,28 @@ def pruning_schedule(
   return schedules.cubic(begin, steps['end'], density, initial=initial, every=steps['every'])
 
 
-def _iterative(steps: Mapping[str, Any], density, link: str) -> schedules.PruningSchedule:
+def _iterative_schedule(
+  steps: Mapping[str, Any], density: float | dict[str, float], link: str
+) -> schedules.PruningSchedule:
+  """Returns the iterative schedule of a block, whose rounds each remove a fraction of the weights.
+
+  Args:
+    steps: the block, with its durations in steps.
+    density: the final density, one number for all layers.
+    link: the link that the block configures, for the messages.
+
+  Raises:
+    ValueError: the block has an absolute threshold, or a density for each layer.
+  """
   if steps['allocation'] == 'absolute_threshold':
     raise ValueError(
-      f"{link}.schedule='iterative' must be one_shot or cubic with an absolute threshold, "
-      'because that is no share of the remaining weights'
+      f"{link}.schedule='iterative' does not work with an absolute threshold, because each round "
+      "removes a fraction of the remaining weights; use 'one_shot' or 'cubic'"
     )
   if isinstance(density, dict):
     raise ValueError(
-      f"{link}.schedule='iterative' must be another one with densities by layer, because a round "
-      'removes one share of the remaining weights of all layers'
+      f"{link}.schedule='iterative' does not work with a density for each layer, because each "
+      "round removes the same fraction of all remaining weights; use 'one_shot' or 'cubic'"
     )
   fraction = steps['round_fraction']
   return schedules.iterative(steps['begin'], steps['every'], density, fraction=fraction)
@@ -119,35 +131,38 @@ def _density(settings: Mapping[str, Any], link: str) -> float | dict[str, float]
     return settings['n'] / settings['m']
   density = settings['density']
   if isinstance(density, str) != (settings['allocation'] == 'by_layer'):
-    raise ValueError(_other_allocation(settings, link))
-  found = _by_layer(density, link) if isinstance(density, str) else density
-  if not all(0 < kept <= 1 for kept in (found.values() if isinstance(found, dict) else [found])):
+    raise ValueError(_mismatch_message(settings, link))
+  parsed = _parse_by_layer(density, link) if isinstance(density, str) else density
+  values = parsed.values() if isinstance(parsed, dict) else [parsed]
+  if not all(0 < value <= 1 for value in values):
     raise ValueError(f'{link}.density={density} must be in (0, 1]')
-  return found
+  return parsed
 
 
-def _by_layer(density: str, link: str) -> dict[str, float]:
+def _parse_by_layer(density: str, link: str) -> dict[str, float]:
+  """Returns {pattern: density} from a text such as 'conv=0.5,.*=0.1'."""
   try:
     return by_layer(density)
   except WrongError as error:
     raise ValueError(f"{link}.density='{density}' must be {error}") from None
 
 
-def _other_allocation(settings: Mapping[str, Any], link: str) -> str:
-  """A message that densities by layer and the allocation do not go together."""
-  density, made = settings['density'], settings['allocation']
-  if made == 'by_layer':
+def _mismatch_message(settings: Mapping[str, Any], link: str) -> str:
+  """Returns the message for densities by layer without their allocation, or the reverse."""
+  density, allocation_name = settings['density'], settings['allocation']
+  if allocation_name == 'by_layer':
     return (
       f"{link}.allocation='by_layer' must have a density for each layer, such as "
       f"{link}.density='conv=0.5,.*=0.1', but {link}.density={density}"
     )
   return (
-    f"{link}.density='{density}' leaves nothing to allocate: {link}.allocation='{made}' must be "
-    "'by_layer'"
+    f"{link}.density='{density}' leaves nothing to allocate: {link}.allocation='{allocation_name}' "
+    "must be 'by_layer'"
   )
 
 
 def _check_step(what: str, step: int, clock: Clock) -> None:
+  """Raises a ValueError if a step lies beyond the end of the run."""
   if step >= clock.total_steps:
     raise ValueError(
       f'{what} is step {step}, but the run has {clock.total_steps}; it must be earlier'
@@ -225,7 +240,7 @@ def build(
 
 
 def _check_leaves(settings: Mapping[str, Any], link: str) -> None:
-  """Refuses a floor that is no count, and patterns that are no regular expressions."""
+  """Raises a ValueError for a negative or fractional floor, or an invalid regular expression."""
   floor = settings['floor']
   if not (isinstance(floor, int) and floor >= 0):
     raise ValueError(f'{link}.floor={floor} must be an integer, 0 or more')
@@ -235,8 +250,8 @@ def _check_leaves(settings: Mapping[str, Any], link: str) -> None:
     raise ValueError(f'{link}.{error}') from None
 
 
-def _naming(link: str, init: Callable) -> Callable:
-  """Returns `init`, whose refusal of a setting names the link too."""
+def _naming(link: str, init: Callable[..., Any]) -> Callable[..., Any]:
+  """Returns `init` with the name of the link added to the messages of its errors."""
 
   def init_fn(params):
     try:
@@ -250,12 +265,18 @@ def _naming(link: str, init: Callable) -> Callable:
   return init_fn
 
 
-def _prune(settings, schedule, **parts):
+def _prune(
+  settings: Mapping[str, Any], schedule: schedules.PruningSchedule, **parts: Any
+) -> optax.GradientTransformationExtraArgs:
+  """Returns `prune` with the update rule of the block."""
   rule = UPDATE_RULES[settings['update_rule']](settings)
   return prune(schedule, update_rule=rule, **parts)
 
 
-def _straight_through(settings, schedule, **parts):
+def _straight_through(
+  settings: Mapping[str, Any], schedule: schedules.PruningSchedule, **parts: Any
+) -> optax.GradientTransformationExtraArgs:
+  """Returns `straight_through` with the mask interval of the block."""
   if (every := settings['renew_every']) < 1:
     raise ValueError(f'straight_through.renew_every is {every} steps; it must be 1 or more')
   return straight_through(schedule, every=every, **parts)
@@ -298,14 +319,22 @@ def build_rewind(
 
 
 def _granularity(settings: Mapping[str, Any]) -> granularity.Granularity:
-  found = GRANULARITIES[settings['granularity']](settings)
+  """Returns the granularity of a block, in multiples of `in_multiples` groups."""
+  groups = GRANULARITIES[settings['granularity']](settings)
   is_grouped = settings['granularity'] in fields.GROUPED
   if not is_grouped or settings['in_multiples'] == 1:
-    return found
-  return granularity.in_multiples(settings['in_multiples'], found)
+    return groups
+  return granularity.in_multiples(settings['in_multiples'], groups)
 
 
-def _allocation(settings, costs, link):
+def _allocation(
+  settings: Mapping[str, Any], costs: Callable[[str], Costs], link: str
+) -> allocation.Allocation:
+  """Returns the allocation of a block, in the unit that `density_of` names.
+
+  Raises:
+    ValueError: the granularity or the allocation does not work with this unit.
+  """
   if settings['granularity'] == 'n_m' and settings['allocation'] != 'uniform':
     raise ValueError(
       f"{link}.allocation='{settings['allocation']}' must be 'uniform' with the granularity n_m, "
@@ -323,11 +352,11 @@ def _allocation(settings, costs, link):
   if settings['allocation'] == 'by_layer':
     raise ValueError(
       f"{link}.density_of='{settings['density_of']}' must be 'groups' with densities by layer, "
-      'each of which is a share of its layer'
+      'each of which is a fraction of the weights of its layer'
     )
   if settings['allocation'] == 'absolute_threshold':
     raise ValueError(
       f"{link}.density_of='{settings['density_of']}' must be 'groups' with an absolute threshold, "
-      'which is no share of a whole'
+      'which is compared with each weight and is not a fraction of them'
     )
   return make(costs(settings['density_of']))

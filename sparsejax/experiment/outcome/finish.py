@@ -1,5 +1,6 @@
 """The results of a finished training: the network that it delivers, its figures, its picture."""
 
+import pathlib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -38,13 +39,23 @@ def finish(
   """
   summary = summarise(experiment, best, network, **notes)
   if directory is not None:
-    _keep(experiment, directory, best, network, summary, lines)
+    _write_results(experiment, directory, best, network, summary, lines)
   display.final_table(summary)
   return summary
 
 
-def _keep(experiment, directory, best, network, summary, lines) -> None:
-  """Writes the results of a finished run: networks, picture, and last the summary that ends it."""
+def _write_results(
+  experiment: Experiment,
+  directory: runs.RunDirectory,
+  best: Best,
+  network: Mapping[str, Any],
+  summary: Mapping[str, Any],
+  lines: Sequence[Mapping[str, Any]],
+) -> None:
+  """Writes the networks and the plot of a finished run, and last its summary.
+
+  A run counts as finished once its summary exists.
+  """
   path, root, owner = directory.path, directory.checkpoints, directory.owner
   notes = {'step': int(best.step)}
   if experiment.deployment.is_variational:
@@ -57,7 +68,10 @@ def _keep(experiment, directory, best, network, summary, lines) -> None:
   files.write_atomically(path / files.SUMMARY, text)
 
 
-def _draw(lines, path, summary, agenda) -> None:
+def _draw(
+  lines: Sequence[Mapping[str, Any]], path: pathlib.Path, summary: Mapping[str, Any], agenda: Any
+) -> None:
+  """Plots the metrics of a run to trace.png in its directory."""
   from sparsejax.experiment.show import trace
 
   title = f'{summary["name"]}, seed {summary["seed"]}: {summary["model"]} on {summary["dataset"]}'
@@ -157,16 +171,28 @@ def _variational_summary(
   }
 
 
-def measure_splits(experiment: Experiment, variables, splits) -> dict[str, float]:
-  """Returns the loss and the accuracy of a delivered network on some splits, by name."""
+def measure_splits(
+  experiment: Experiment, variables: Mapping[str, Any], splits: Sequence[str]
+) -> dict[str, float]:
+  """Returns the loss and the accuracy of a network on some splits of the run's data.
+
+  Args:
+    experiment: the experiment, with the model that it deploys, its data and their preprocessing.
+    variables: the network's variables, `params` and `batch_stats`.
+    splits: the names of splits of `experiment.dataset`: 'train', 'validation' or 'test'.
+
+  Returns:
+    {'SPLIT_loss': mean loss, 'SPLIT_accuracy': fraction of correct answers}, for each split.
+  """
   batch_size = experiment.config['evaluation']['batch_size']
   evaluate = steps.make_evaluation(
     experiment.deployment.model, experiment.preprocessing, batch_size=batch_size
   )
-  figures = {}
+  params, batch_stats = variables['params'], variables['batch_stats']
+  metrics = {}
   for name in splits:
     split: datasets.Split = getattr(experiment.dataset, name)
-    found = evaluate(variables['params'], variables['batch_stats'], steps.put_on_devices(split))
-    loss, accuracy = jax.device_get(found)
-    figures |= {f'{name}_loss': float(loss), f'{name}_accuracy': float(accuracy)}
-  return figures
+    loss, accuracy = jax.device_get(evaluate(params, batch_stats, steps.put_on_devices(split)))
+    metrics[f'{name}_loss'] = float(loss)
+    metrics[f'{name}_accuracy'] = float(accuracy)
+  return metrics

@@ -7,7 +7,7 @@ log it is plain aligned text.
 import itertools
 import math
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TextIO
 
 from rich.progress import BarColumn, TextColumn
@@ -22,15 +22,15 @@ from sparsejax.experiment.terminal.say import printable, say
 from sparsejax.posterior import precision
 
 
-def _loss(value):
+def _loss(value: float) -> str:
   return f'{value:.3f}' if not 0 < abs(value) < 0.01 else f'{value:.2e}'
 
 
-def _active(value):
+def _active(value: float) -> str:
   return f'{value:.4f}' if not 0 < value < 0.01 else f'{value:.3g}'
 
 
-def _rate(value):
+def _rate(value: float) -> str:
   return f'{value:,.0f}' if value >= 10 else f'{value:.1f}'
 
 
@@ -39,8 +39,8 @@ def _rate(value):
 MARGIN = 10  # columns of a terminal that a table of three columns needs besides its cells
 
 
-def _text(value):
-  """A setting as text; an array is shown only by its shape and type."""
+def _text(value: Any) -> str:
+  """Returns a setting as text; an array is shown only by its shape and dtype."""
   if getattr(value, 'shape', None):
     return f'array {tuple(value.shape)} {value.dtype}'
   return str(value) if str(value) else "''"
@@ -115,7 +115,10 @@ def time_left(metrics: Mapping, total_steps: int) -> float | None:
   return max(total_steps - step, 0) * (examples / step) / rate
 
 
-FIELDS = (
+# A metric's name, a template for its text, and the function that formats its number.
+Field = tuple[str, str, Callable[[float], str]]
+
+FIELDS: tuple[Field, ...] = (
   ('epoch', 'epoch {}', '{:.1f}'.format),
   ('train_loss', 'loss {}', _loss),
   ('train_accuracy', 'accuracy {}', '{:.3f}'.format),
@@ -124,7 +127,7 @@ FIELDS = (
   ('active_fraction', 'active {}', _active),
   ('examples_per_second', '{} examples/s', _rate),
 )
-BAR_FIELDS = (  # shorter words, so that most of them fit beside the bar
+BAR_FIELDS: tuple[Field, ...] = (  # shorter words, so that most of them fit beside the bar
   *FIELDS[:3],
   ('validation_accuracy', 'validation {}', '{:.3f}'.format),
   ('active_fraction', 'active {}', _active),
@@ -132,41 +135,50 @@ BAR_FIELDS = (  # shorter words, so that most of them fit beside the bar
 )
 
 
-def metrics_text(metrics: Mapping, fields: Sequence = FIELDS) -> list[str]:
-  """Returns each metric of a line as text; missing ones are left out.
+def format_metrics(metrics: Mapping[str, Any], fields: Sequence[Field] = FIELDS) -> list[str]:
+  """Returns the metrics of one log record as short texts, in the order of `fields`.
 
   Args:
-    metrics: the line.
-    fields: (metric, template, function that writes its number), in order.
+    metrics: {name: value}, one line of metrics.jsonl. Metrics that are missing or not numbers are
+      left out, and so are those that no field names.
+    fields: which metrics to write, in this order, and how.
 
   Example:
-    >>> metrics_text({'epoch': 3.84, 'train_loss': 0.4117, 'active_fraction': 1.0})
+    >>> format_metrics({'epoch': 3.84, 'train_loss': 0.4117, 'active_fraction': 1.0})
     ['epoch 3.8', 'loss 0.412', 'active 1.0000']
   """
-  numbers = ((number(metrics.get(key)), template, write) for key, template, write in fields)
-  return [template.format(write(value)) for value, template, write in numbers if value is not None]
+  texts = []
+  for key, template, format_number in fields:
+    value = number(metrics.get(key))
+    if value is not None:
+      texts.append(template.format(format_number(value)))
+  return texts
 
 
-def _time_left_text(metrics, total_steps):
+def _time_left_text(metrics: Mapping[str, Any], total_steps: int) -> list[str]:
   """Returns ['left H:MM:SS'], or [] if the time left is not known."""
   left = duration(time_left(metrics, total_steps))
   return [] if left == MISSING else [f'left {left}']
 
 
-BAR = 21  # columns of a terminal that the bar and its percentage need
+BAR_COLUMNS = 21  # of a terminal, for the bar and its percentage
+SEPARATOR = '  '
 
 
-def join_fitting(parts: Sequence[str], room: int) -> str:
-  """Joins as many of the first texts as there is room for; none is cut.
+def join_within(parts: Sequence[str], max_columns: int) -> str:
+  """Joins as many of the leading texts as fit in a width, with two spaces between them.
+
+  The first text that does not fit is left out with all that follow it; none is truncated.
 
   Example:
-    >>> join_fitting(['left 0:12:10', 'epoch 3.8', 'loss 0.412'], 25)
+    >>> join_within(['left 0:12:10', 'epoch 3.8', 'loss 0.412'], 25)
     'left 0:12:10  epoch 3.8'
   """
-  lengths = itertools.accumulate(len(part) + 2 for part in parts)
-  return '  '.join(
-    printable(part) for part, end in zip(parts, lengths, strict=True) if end - 2 <= room
+  ends = itertools.accumulate(len(part) + len(SEPARATOR) for part in parts)  # each with its gap
+  fitting = itertools.takewhile(
+    lambda pair: pair[1] - len(SEPARATOR) <= max_columns, zip(parts, ends, strict=True)
   )
+  return SEPARATOR.join(printable(part) for part, _ in fitting)
 
 
 class Progress:
@@ -226,10 +238,9 @@ class Progress:
     """
     self._latest.update(values, step=step)
     if self._bar:
-      parts = _time_left_text(self._latest, self.total_steps) + metrics_text(
-        self._latest, BAR_FIELDS
-      )
-      text = join_fitting(parts, self._bar.console.width - BAR)
+      parts = _time_left_text(self._latest, self.total_steps)
+      parts += format_metrics(self._latest, BAR_FIELDS)
+      text = join_within(parts, self._bar.console.width - BAR_COLUMNS)
       self._bar.update(self._task, completed=step, description=text)
 
   def line(self, metrics: Mapping) -> None:
@@ -242,7 +253,7 @@ class Progress:
       self.update(**{'step': self._latest.get('step', 0), **metrics})
       return
     head = [f'step {metrics["step"]}/{self.total_steps}'] if 'step' in metrics else []
-    parts = head + metrics_text(metrics) + _time_left_text(metrics, self.total_steps)
+    parts = head + format_metrics(metrics) + _time_left_text(metrics, self.total_steps)
     say('  '.join(parts), self.stream)
 
 

@@ -127,7 +127,7 @@ BY_LAYER = {'allocation': 'by_layer', 'density': 'conv=0.5,.*=0.2'}
       BY_LAYER | {'density': '(=0.5'},
       "prune.density='(=0.5' must be numbers by regular expressions",
     ),
-    (BY_LAYER | ROUNDS, "prune.schedule='iterative' must be another one with densities by layer"),
+    (BY_LAYER | ROUNDS, "prune.schedule='iterative' does not work with a density for each layer"),
     (
       BY_LAYER | {'density_of': 'macs'},
       "prune.density_of='macs' must be 'groups' with densities by",

@@ -70,7 +70,7 @@ def printed(show, *args):
 
 def test_small_numbers_keep_their_digits():
   assert numbers.percent(0.00051) == '0.051 %'
-  assert display.metrics_text({'train_loss': 0.00042, 'active_fraction': 0.000512}) == [
+  assert display.format_metrics({'train_loss': 0.00042, 'active_fraction': 0.000512}) == [
     'loss 4.20e-04',
     'active 0.000512',
   ]
