@@ -162,7 +162,7 @@ def page(
     body.append(f'<h2 id="{stem}">{html.escape(search.title)}</h2>')
     body.append(f'<p>{html.escape(search.goals)}</p>')
     if search.rows:
-      head, rows = search.head, search.rows
+      head, rows = search.header, search.rows
       body.append(_table(head, [[html.escape(cell) for cell in row] for row in rows]))
     body += [_image(picture) for picture in drawn.pictures.get(stem, ())]
   body += ['<h2 id="runs">Every run</h2>', _runs(runs, anchors, root)]

@@ -99,8 +99,8 @@ def _fit_one_page(groups: Sequence[Group]) -> Sequence[Group]:
 def _plan_searches(searches: Sequence[Search]) -> Iterator[_Plan]:
   for index, search in enumerate(searches):
     stem = tables.search_stem(index)
-    if search.members:
-      lines = search.title, search.members, search.rungs
+    if search.runs_by_bracket:
+      lines = search.title, search.runs_by_bracket, search.rungs_by_bracket
       draw = functools.partial(search_figures.brackets, *lines)
       yield _Plan(stem, f'{stem}.brackets', draw)
     points = search.title, search.settings, search.tried

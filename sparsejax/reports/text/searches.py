@@ -3,47 +3,50 @@
 import math
 import pathlib
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 from sparsejax.experiment.config.identity import short_name, short_value
 from sparsejax.experiment.terminal.say import printable
 from sparsejax.reports.records import reading
 from sparsejax.reports.records.collect import Run, unique_names
+from sparsejax.reports.records.trials import Trial
 from sparsejax.reports.records.tried import Setting, front, tried
 from sparsejax.reports.text import cells
 from sparsejax.search import layout
 from sparsejax.search.plan.brackets import Rung, brackets
 from sparsejax.search.plan.settings import excesses, score
 
-MOST = 20  # rows in the table of a search
+MAX_ROWS = 20  # of the table of a search
 
 
 class Search(NamedTuple):
-  """A search and its runs.
+  """The summary of a search and its runs.
 
   Attributes:
     title: its name, kind and configs.
     goals: the objectives that its trials are compared by, in a sentence.
     settings: its settings; {} if they cannot be read.
     tried: the settings that it has measured.
-    members: the runs to draw by bracket: none for a grid, all in the first without brackets.
-    rungs: the rungs of each bracket.
-    head: the head of the table of its best trials.
+    runs_by_bracket: {number of a bracket: its runs}, to draw; empty for a grid. A search without
+      brackets has all its runs in the first.
+    rungs_by_bracket: {number of a bracket: its rungs}; empty without Hyperband.
+    header: the header of the table of its best trials.
     rows: the rows of that table.
-    wrong: (name, state, problem) of its own files, and of trials that failed before they had a run
-      directory.
+    problems: (name, state, problem) of each of its own files that cannot be read, and of each trial
+      that failed before it had a run directory.
   """
 
   title: str
-  goals: str
-  settings: Mapping[str, Any]
-  tried: Sequence[Setting]
-  members: Mapping[int, Sequence[Run]]
-  rungs: Mapping[int, Sequence[Rung]]
-  head: Sequence[str]
-  rows: Sequence[Sequence[str]]
-  wrong: Sequence[tuple[str, str, str]]
+  goals: str = ''
+  settings: Mapping[str, Any] = MappingProxyType({})
+  tried: Sequence[Setting] = ()
+  runs_by_bracket: Mapping[int, Sequence[Run]] = MappingProxyType({})
+  rungs_by_bracket: Mapping[int, Sequence[Rung]] = MappingProxyType({})
+  header: Sequence[str] = ()
+  rows: Sequence[Sequence[str]] = ()
+  problems: Sequence[tuple[str, str, str]] = ()
 
 
 def find_searches(runs: Sequence[Run]) -> list[Search]:
@@ -53,8 +56,10 @@ def find_searches(runs: Sequence[Run]) -> list[Search]:
     if (folder := layout.find_search(run.path)) is not None:
       by_folder.setdefault(folder, []).append(run)
   names = map(printable, unique_names(list(by_folder)))
-  found = zip(by_folder.items(), names, strict=True)
-  return [_search(folder, name, own) for (folder, own), name in found]
+  return [
+    _summarize_search(folder, name, members)
+    for (folder, members), name in zip(by_folder.items(), names, strict=True)
+  ]
 
 
 KINDS = {
@@ -64,36 +69,64 @@ KINDS = {
 }
 
 
-def _search(folder: pathlib.Path, name: str, runs: Sequence[Run]) -> Search:
-  read = runs[0].search
-  assert read is not None  # `find_searches` takes the runs that a search has
-  trials, problem = read
-  wrong = [(name, 'broken', problem)] if problem else []
+def _summarize_search(folder: pathlib.Path, name: str, runs: Sequence[Run]) -> Search:
+  """Returns the summary of one search; what cannot be read becomes one of its problems.
+
+  Args:
+    folder: the folder of the search.
+    name: its name in the report.
+    runs: its runs, at least one.
+  """
+  assert runs[0].search is not None  # `find_searches` takes only runs that belong to a search
+  trials, problem = runs[0].search
+  problems = [(name, 'broken', problem)] if problem else []
   try:
-    settings = reading.read(folder / layout.SWEEP)
-    scheduler, eta = settings['scheduler']['name'], settings['scheduler']['eta']
-    is_grid = settings['sampler'] == 'grid'
-    kind = 'grid' if is_grid else KINDS[scheduler]
-    members = {} if is_grid else _by_bracket(runs)
-    epochs = max((int(run.config['epochs']) for own in members.values() for run in own), default=0)
-    schedule = brackets(epochs, eta) if scheduler == 'hyperband' and members else []
-    found = tried(list(trials.values()))
-    head, rows = _best(settings, found)
-    goals, configs = _goals(settings), ', '.join(map(str, settings['configs']))
-  except Exception as error:  # the file may hold anything, and most of its fields are used here
-    wrong.append((name, 'broken', f'{layout.SWEEP} cannot be read: {printable(repr(error))}'))
-    return Search(f'{name}: search', '', {}, (), {}, {}, (), (), wrong)
-  known = {run.path.name for run in runs}
-  wrong += [
+    search = _load_search(folder, name, runs, list(trials.values()))
+  except Exception as error:  # sweep.json is untrusted: any field may be missing or of any type
+    message = f'{layout.SWEEP} cannot be read: {printable(repr(error))}'
+    return Search(title=f'{name}: search', problems=[*problems, (name, 'broken', message)])
+  return search._replace(problems=problems + _failed_trials(name, runs, trials.values()))
+
+
+def _load_search(
+  folder: pathlib.Path, name: str, runs: Sequence[Run], trials: Sequence[Trial]
+) -> Search:
+  """Reads the settings of a search and returns its summary, without problems."""
+  settings = reading.read(folder / layout.SWEEP)
+  scheduler, eta = settings['scheduler']['name'], settings['scheduler']['eta']
+  is_grid = settings['sampler'] == 'grid'
+  kind = 'grid' if is_grid else KINDS[scheduler]
+  members = {} if is_grid else _by_bracket(runs)
+  epochs = [int(run.config['epochs']) for group in members.values() for run in group]
+  has_rungs = scheduler == 'hyperband' and bool(epochs)
+  measured = tried(trials)
+  header, rows = _table_of_best(settings, measured)
+  return Search(
+    title=f'{name}: {kind} over {", ".join(map(str, settings["configs"]))}',
+    goals=_goals(settings),
+    settings=settings,
+    tried=measured,
+    runs_by_bracket=members,
+    rungs_by_bracket=dict(enumerate(brackets(max(epochs), eta))) if has_rungs else {},
+    header=header,
+    rows=rows,
+  )
+
+
+def _failed_trials(
+  name: str, runs: Sequence[Run], trials: Iterable[Trial]
+) -> list[tuple[str, str, str]]:
+  """Returns (name, state, problem) of each trial that failed before it had a run directory."""
+  directories = {run.path.name for run in runs}
+  return [
     (f'{name}/{trial["directory"]}', 'failed', str(trial['error']))
-    for trial in trials.values()
-    if trial['state'] == layout.FAILED and trial['directory'] not in known
+    for trial in trials
+    if trial['state'] == layout.FAILED and trial['directory'] not in directories
   ]
-  title, rungs = f'{name}: {kind} over {configs}', dict(enumerate(schedule))
-  return Search(title, goals, settings, found, members, rungs, head, rows, wrong)
 
 
 def _by_bracket(runs: Sequence[Run]) -> dict[int, list[Run]]:
+  """Returns the runs with metrics by the bracket that their directory names, such as 'b1-07'."""
   members: dict[int, list[Run]] = {}
   for run in runs:
     found = re.fullmatch(r'b(\d+)-\d+', run.path.name)
@@ -103,9 +136,10 @@ def _by_bracket(runs: Sequence[Run]) -> dict[int, list[Run]]:
 
 
 def _goals(settings: Mapping[str, Any]) -> str:
-  least = {'minimize': 'least', 'maximize': 'largest'}
+  """Returns the objectives and constraints of a search in a sentence."""
+  extremes = {'minimize': 'least', 'maximize': 'largest'}
   goals = [
-    f'{least[goal["direction"]]} {_words(goal["metric"])}' for goal in settings['objectives']
+    f'{extremes[goal["direction"]]} {_words(goal["metric"])}' for goal in settings['objectives']
   ]
   bounds = [f'{_words(c["metric"])} at most {c["at_most"]:g}' for c in settings['constraints']]
   which = 'The front of' if len(goals) > 1 else 'By'
@@ -121,29 +155,43 @@ def _words(metric: str) -> str:
   return metric.replace('_', ' ')
 
 
-def _best(
-  settings: Mapping[str, Any], found: Sequence[Setting]
+def _table_of_best(
+  settings: Mapping[str, Any], measured: Sequence[Setting]
 ) -> tuple[list[str], list[list[str]]]:
-  """A table of the best settings, finished ones first; with several objectives, the front."""
-  if not found:
+  """Returns the header and the rows of a table of the best settings.
+
+  Finished settings come first. With several objectives only the Pareto front is in the table.
+  """
+  if not measured:
     return [], []
-  ranked = sorted(found, key=lambda s: (not s.is_finished, *score(settings, s.metrics)))
+  ranked = sorted(measured, key=lambda s: (not s.is_finished, *score(settings, s.metrics)))
   if len(settings['objectives']) > 1:
     ranked = front(settings, ranked) or ranked
   has_seeds = any(len(setting.trials) > 1 for setting in ranked)
-  figures, keys = list(ranked[0].metrics), list(ranked[0].values)
-  head = ['trial', 'state', *(('n',) if has_seeds else ()), 'trained for, epochs']
-  head += map(_words, figures)
-  head += [*(('constraints',) if settings['constraints'] else ()), *map(short_name, keys)]
-  return head, [_row(settings, s, figures, keys, has_seeds=has_seeds) for s in ranked[:MOST]]
+  metrics, keys = list(ranked[0].metrics), list(ranked[0].values)
+  header = ['trial', 'state', *(('n',) if has_seeds else ()), 'trained for, epochs']
+  header += map(_words, metrics)
+  header += [*(('constraints',) if settings['constraints'] else ()), *map(short_name, keys)]
+  best = ranked[:MAX_ROWS]
+  return header, [_row(settings, s, metrics, keys, has_seeds=has_seeds) for s in best]
 
 
-def _row(settings, setting: Setting, figures, keys, *, has_seeds: bool) -> list[str]:
+def _row(
+  settings: Mapping[str, Any],
+  setting: Setting,
+  metrics: Sequence[str],
+  keys: Sequence[str],
+  *,
+  has_seeds: bool,
+) -> list[str]:
+  """Returns the cells of one setting: its trials, their metrics and its values of `keys`."""
   first = setting.trials[0]
   row = [', '.join(trial['directory'] for trial in setting.trials), first['state']]
   row += [str(len(setting.trials))] if has_seeds else []
   row.append(f'{first["epoch"]:g}')
-  row += [cells.figure(f, [t['metrics'].get(f, math.nan) for t in setting.trials]) for f in figures]
+  for name in metrics:
+    values = [trial['metrics'].get(name, math.nan) for trial in setting.trials]
+    row.append(cells.figure(name, values))
   row += [_constraint_cell(settings, setting.metrics)] if settings['constraints'] else []
   return row + [short_value(setting.values.get(key)) for key in keys]
 

@@ -85,7 +85,7 @@ def markdown(
     text += [*_images(task_stem(task), pictures), '']
   for index, search in enumerate(searches):
     text += [f'## {search.title}', '', search.goals, '']
-    text += [*(_table(search.head, search.rows) if search.rows else ())]
+    text += [*(_table(search.header, search.rows) if search.rows else ())]
     text += ['', *_images(search_stem(index), pictures), '']
   if wrong := problems(runs, searches, drawn):
     text += ['## What is wrong', '', *_table(('run', 'state', 'problem'), wrong), '']
@@ -222,7 +222,7 @@ def problems(runs: Sequence[Run], searches: Sequence[Search], drawn: Drawn) -> l
       found.append([run.name, run.state, f'it is at epoch {run.epoch:g} of {_epochs(run)}'])
     elif run.state == 'collapsed':
       found.append([run.name, run.state, 'a layer has no weight left, or it guesses'])
-  found += [list(row) for search in searches for row in search.wrong]
+  found += [list(row) for search in searches for row in search.problems]
   return found + [[name, 'not drawn', reason] for name, reason in drawn.missing]
 
 
