@@ -2,7 +2,7 @@
 
 import collections
 import dataclasses
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -77,7 +77,8 @@ class Plan:
     return jax.tree.unflatten(jax.tree.structure(params), leaves)
 
 
-def _all_but(removed, size) -> np.ndarray:
+def _all_but(removed: Sequence[int], size: int) -> np.ndarray:
+  """Returns a boolean array of a size, False at the removed indices."""
   is_kept = np.ones(size, bool)
   is_kept[list(removed)] = False
   return is_kept
@@ -126,7 +127,9 @@ def analyse(
   return None if found is None else Analysis(trace, ties, found, out_tree)
 
 
-def _ties_of(function, params, examples) -> tuple[Trace, Ties, Any]:
+def _ties_of(
+  function: Callable[..., Any], params: Any, examples: Sequence[Any]
+) -> tuple[Trace, Ties, Any]:
   """Returns the program of a function, its tied indices, and the structure of its outputs."""
   closed, made = traced(function, params, *examples)
   trace, shapes = flatten(closed), [tuple(var.aval.shape) for var in closed.jaxpr.invars]
@@ -148,24 +151,32 @@ def on_host(params: Any) -> Any:
   return jax.tree.map(lambda x: x if _is_key(x) else np.asarray(x, jnp.result_type(x)), params)
 
 
-def _is_key(leaf) -> bool:
+def _is_key(leaf: Any) -> bool:
   return jnp.issubdtype(jnp.result_type(leaf), jax.dtypes.extended)
 
 
 def plan(function: Callable[..., Any], params: Any, *examples: Any) -> Plan:
   """Returns which units of a function can be removed, without removing them.
 
-  A unit can be removed if every sum that reads it gets zero from it, or a constant that depends on
-  no kept parameter.
+  A unit is a feature that passes from one layer to the next, such as a neuron or a channel. It is
+  one index of an axis of each parameter that computes or reads it: neuron 1 below is column 1 of
+  `a` and row 1 of `b`. These slices are tied, which means that they can only be removed together;
+  `Plan.ties` lists them for each unit. Where the outputs of two layers are added, as in a residual
+  network, the channels of both layers are tied.
+
+  A unit is removed if every sum that reads it receives zero from it, or a constant that does not
+  depend on the remaining parameters. The sums are those of contractions, convolutions and
+  reductions. Units that inputs or outputs of the function consist of are never removed.
 
   Args:
     function: takes (params, *examples), such as `lambda p, x: model.apply({'params': p}, x)`; it is
       traced, never run.
-    params: a pytree of arrays.
+    params: a pytree of arrays, whose zeros decide which units are removed.
     examples: the function's other inputs, as arrays or `jax.ShapeDtypeStruct`.
 
   Returns:
-    The plan: shapes before and after, removed indices, and the reasons that keep others.
+    The plan: the shapes before and after, the removed indices, the ties, and the reasons for which
+    other indices must be kept.
 
   Raises:
     ValueError: if params have no values.
@@ -174,12 +185,12 @@ def plan(function: Callable[..., Any], params: Any, *examples: Any) -> Plan:
     >>> params = {'a': np.ones((3, 4)), 'b': np.ones((4, 2))}
     >>> params['a'][:, 1] = 0.0  # nothing reaches unit 1,
     >>> params['b'][2] = 0.0  # and nothing reads unit 2
-    >>> found = plan(lambda p, x: jnp.tanh(x @ p['a']) @ p['b'], params, np.ones((1, 3)))
-    >>> found.removed
+    >>> result = plan(lambda p, x: jnp.tanh(x @ p['a']) @ p['b'], params, np.ones((1, 3)))
+    >>> result.removed
     {'a': {1: (1, 2)}, 'b': {0: (1, 2)}}
-    >>> found.pinned
+    >>> result.pinned
     {'a': {0: {'an input': 3}}, 'b': {1: {'an output': 2}}}
-    >>> found.ties[0]
+    >>> result.ties[0]
     Tie(slices={'a': {1: (0,)}, 'b': {0: (0,)}}, removed=False)
   """
   whole = on_host(params)
@@ -190,46 +201,48 @@ def plan(function: Callable[..., Any], params: Any, *examples: Any) -> Plan:
 
 def plan_of(params: Any, analysis: Analysis) -> Plan:
   """Returns the plan of an analysis, by the paths and axes of the parameters."""
-  ties, is_removed, reasons = (
-    analysis.ties,
-    analysis.removal.removed,
-    analysis.ties.labels.reasons(),
-  )
+  ties, is_removed = analysis.ties, analysis.removal.removed
+  reasons = ties.labels.reasons()
   shapes, removed, pinned = {}, {}, {}
   units = collections.defaultdict(lambda: collections.defaultdict(dict))
   named = tree.named_leaves(params)
   for (path, leaf), number in zip(named.items(), analysis.trace.program.ins, strict=False):
-    found = [ties.roots[labels] for labels in ties.axes[number]]
-    after = tuple(int(np.count_nonzero(~is_removed[roots])) for roots in found)
+    roots_by_axis = [ties.roots[labels] for labels in ties.axes[number]]
+    after = tuple(int(np.count_nonzero(~is_removed[roots])) for roots in roots_by_axis)
     shapes[path] = (jnp.shape(leaf), after)
-    for axis, roots in enumerate(found):
+    for axis, roots in enumerate(roots_by_axis):
       if is_removed[roots].any():
         removed.setdefault(path, {})[axis] = tuple(np.flatnonzero(is_removed[roots]).tolist())
-      if why := _counts(roots, reasons):
-        pinned.setdefault(path, {})[axis] = why
+      if counts := _count_reasons(roots, reasons):
+        pinned.setdefault(path, {})[axis] = counts
       for i, root in enumerate(roots.tolist()):
         if root not in reasons:
           units[root][path].setdefault(axis, []).append(i)
-  found = tuple(_tie(unit, bool(is_removed[root])) for root, unit in units.items())
-  against = reasons_against_training(analysis.trace, ties, analysis.removal, list(named))
-  return Plan(shapes, removed, pinned, found, against)
+  return Plan(
+    shapes=shapes,
+    removed=removed,
+    pinned=pinned,
+    ties=tuple(_tie(unit, bool(is_removed[root])) for root, unit in units.items()),
+    reasons=reasons_against_training(analysis.trace, ties, analysis.removal, list(named)),
+  )
 
 
-def _counts(roots, reasons) -> dict[str, int]:
+def _count_reasons(roots: np.ndarray, reasons: Mapping[int, Iterable[str]]) -> dict[str, int]:
   """Returns {reason: number of indices that it keeps}, the most common first."""
-  found = collections.Counter(why for root in roots.tolist() for why in reasons.get(root, ()))
-  return dict(sorted(found.items(), key=lambda item: (-item[1], item[0])))
+  counts = collections.Counter(text for root in roots.tolist() for text in reasons.get(root, ()))
+  return dict(sorted(counts.items(), key=lambda item: (-item[1], item[0])))
 
 
-def _tie(slices, removed) -> Tie:
-  plain = {path: {axis: tuple(i) for axis, i in axes.items()} for path, axes in slices.items()}
-  return Tie(plain, removed)
+def _tie(slices: Mapping[str, Mapping[int, Sequence[int]]], removed: bool) -> Tie:
+  """Returns the tie of a unit, with its indices as tuples."""
+  indices = {path: {axis: tuple(i) for axis, i in axes.items()} for path, axes in slices.items()}
+  return Tie(indices, removed)
 
 
 def units_of(
   function: Callable[..., Any], params: Any, *examples: Any
 ) -> dict[str, list[np.ndarray]]:
-  """Returns, for each axis of each parameter, the unit that each of its indices belongs to.
+  """Returns, for each axis of each parameter, the number of the unit of each index.
 
   Args:
     function: as in `plan`.
@@ -242,14 +255,14 @@ def units_of(
 
   Example:
     >>> params = {'a': np.ones((3, 2)), 'b': np.ones((2, 4))}
-    >>> found = units_of(lambda p, x: jnp.tanh(x @ p['a']) @ p['b'], params, np.ones((1, 3)))
-    >>> bool((found['a'][1] == found['b'][0]).all()), found['b'][1].tolist()
+    >>> units = units_of(lambda p, x: jnp.tanh(x @ p['a']) @ p['b'], params, np.ones((1, 3)))
+    >>> bool((units['a'][1] == units['b'][0]).all()), units['b'][1].tolist()
     (True, [-1, -1, -1, -1])
   """
   trace, ties, _ = _ties_of(function, params, examples)
   is_pinned = ties.labels.pinned_roots()
-  found = {}
+  units = {}
   for path, number in zip(tree.paths(params), trace.program.ins, strict=False):
-    roots = [ties.roots[labels] for labels in ties.axes[number]]
-    found[path] = [np.where(is_pinned[some], -1, some) for some in roots]
-  return found
+    roots_by_axis = [ties.roots[labels] for labels in ties.axes[number]]
+    units[path] = [np.where(is_pinned[roots], -1, roots) for roots in roots_by_axis]
+  return units
