@@ -1,4 +1,4 @@
-"""Zeros that pay on CPU: a function of fixed parameters, computed without those that are zero."""
+"""Faster inference on CPU from unstructured sparsity: products that skip zero weights."""
 
 from sparsejax.cpu_sparse.apply import SparseFunction, sparse_apply
 from sparsejax.cpu_sparse.planning import Choice

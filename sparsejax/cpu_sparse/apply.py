@@ -1,7 +1,7 @@
-"""A function of fixed parameters whose zeros make it faster on CPU."""
+"""Makes a function of fixed parameters that skips their zeros on CPU."""
 
 import dataclasses
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -11,16 +11,16 @@ from jax.core import Tracer
 
 from sparsejax.compact.trace.equations import Equation, flatten
 from sparsejax.cpu_sparse import planning
-from sparsejax.cpu_sparse.constants import array_of, split
-from sparsejax.cpu_sparse.folding import steps_of
+from sparsejax.cpu_sparse.constants import array_of, split_constants
+from sparsejax.cpu_sparse.fusion import fuse_products
 from sparsejax.cpu_sparse.layers import DENSE, Layer, Value
-from sparsejax.cpu_sparse.moved import compute
+from sparsejax.cpu_sparse.permuted import compute
 from sparsejax.cpu_sparse.planning import Choice
 from sparsejax.sparsity.leaves import tree
 from sparsejax.sparsity.program import traced
 
-CLOSE = 1e-5  # of the spread of the answers
-PRECISION = 'jax_default_matmul_precision'  # which a program is traced with
+TOLERANCE = 1e-5  # relative to the spread of the answers
+PRECISION = 'jax_default_matmul_precision'  # a setting that changes what JAX traces
 NO_GRADIENTS = (
   'sparse_apply has its parameters fixed and gives no gradients: differentiate the function that '
   'it was made of'
@@ -32,8 +32,9 @@ class SparseFunction:
   """A function of (*inputs) with its parameters fixed.
 
   Attributes:
-    layers: which way each product with a parameter takes, with what was timed.
-    seconds: of the whole function, 'sparse' and 'dense', for the examples; empty if not timed.
+    layers: the implementation chosen for each product with a parameter, and its timings.
+    seconds: {'sparse': seconds, 'dense': seconds} of the whole function on the examples; empty if
+      it was not timed.
   """
 
   layers: tuple[Choice, ...]
@@ -41,32 +42,38 @@ class SparseFunction:
   _call: Callable[..., Any] = dataclasses.field(repr=False)
 
   def __call__(self, *inputs: Any) -> Any:
+    """Returns what the function returns for (params, *inputs)."""
     return self._call(*inputs)
 
 
 def sparse_apply(function: Callable[..., Any], params: Any, *examples: Any) -> SparseFunction:
-  """Returns a function with its parameters fixed, for which their zeros are not computed.
+  """Returns a function with its parameters fixed that skips the zeros of its kernels on CPU.
 
-  The function is traced. What depends on parameters alone is computed once, scales and biases of
-  each output (as those of BatchNorm) and ReLU go into the product before them, and each product
-  with a kernel takes the way that is fastest for its shape, its zeros and the examples' batch on
-  this machine: a sparse kernel, JAX's own sparse product, or the dense one. All of this is timed
-  when the function is made; a whole that would be slower than dense stays dense.
+  The function is traced. Values that depend on parameters alone are computed once. Scales and
+  biases of each output, as those of BatchNorm, and ReLU are fused into the product before them.
+  Each product with a constant kernel then gets the implementation that is fastest in isolation on
+  this machine: the sparse C++ kernel, or the dense product; where the kernel cannot be compiled,
+  JAX's BCSR product takes its place. At last the whole function is timed against the dense one,
+  and stays dense if it is more than 5 % slower.
 
-  The result can be called with any batch size, within `jax.jit` too; the ways stay those of the
-  examples, so examples should have the batch size that matters. It has no gradients. Weights that
-  are zero take no part: zero times infinity, or NaN, is zero.
+  All timings are taken once, for inputs of the examples' shapes. The result accepts inputs of other
+  batch sizes, within `jax.jit` too, but keeps the implementations chosen for the examples, and may
+  be slower than dense there. Give examples with the batch size that matters. The result has no
+  gradients. Zero weights are skipped, so zero times infinity or NaN counts as zero.
 
-  With SPARSEJAX_CPU_SPARSE=kernel, bcsr or dense all layers take that way, if they can, untimed.
+  SPARSEJAX_CPU_SPARSE=kernel, bcsr or dense forces one implementation, untimed; layers that it
+  cannot compute are dense.
 
   Args:
     function: takes (params, *examples), such as `lambda v, x: model.apply(v, x, train=False)`.
     params: a pytree of arrays.
-    examples: what else the function takes, with numbers, since the answers are compared.
+    examples: the function's other arguments, as arrays with values, since the answers to them are
+      compared with the function's own.
 
   Raises:
-    ValueError: answers to the examples that differ from the function's by more than 1e-5 of their
-      spread; examples or params without numbers; a way that there is not.
+    ValueError: the answers to the examples differ from the function's by more than 1e-5 of their
+      spread; examples or params have no values; or SPARSEJAX_CPU_SPARSE is not one of the three, or
+      forces a kernel that cannot be compiled.
 
   Example:
     >>> params = {'w': jnp.array([[0.0, 2.0], [0.0, 0.0], [1.0, 0.0]])}
@@ -76,37 +83,43 @@ def sparse_apply(function: Callable[..., Any], params: Any, *examples: Any) -> S
     >>> fast(jnp.array([[1.0, 2.0, 3.0]])).tolist()
     [[3.0, 2.0]]
   """
-  _check_numbers('params', params)
-  _check_numbers('examples', examples)
+  _check_values('params', params)
+  _check_values('examples', examples)
   params = jax.tree.map(jnp.asarray, params)
-  found = _Programs(function, params, examples)
-  whole = jax.jit(function)  # of arguments: XLA takes long to compile large constants
+  sparse = _SparseProgram(function, params, examples)
+  jitted = jax.jit(function)  # takes params as arguments: XLA compiles large constants slowly
 
   def dense(*inputs):
-    return whole(params, *inputs)
+    return jitted(params, *inputs)
 
-  _check(dense(*examples), found.call(*examples))
-  if planning.forced() or not found.is_sparse():
-    return SparseFunction(tuple(found.choices), {}, found.call)
-  calls = {'sparse': lambda: found.call(*examples), 'dense': lambda: dense(*examples)}
+  _check_answers(dense(*examples), sparse.call(*examples))
+  choices = tuple(sparse.choices)
+  if planning.forced_implementation() or not sparse.has_sparse_layers:
+    return SparseFunction(choices, {}, sparse.call)
+  calls = {'sparse': lambda: sparse.call(*examples), 'dense': lambda: dense(*examples)}
   seconds = planning.measure(calls)
-  if seconds['sparse'] > planning.SLOWER * seconds['dense']:
-    return _all_dense(found.choices, seconds, dense)
-  return SparseFunction(tuple(found.choices), seconds, found.call)
+  if seconds['sparse'] > planning.MAX_SLOWDOWN * seconds['dense']:
+    layers = tuple(choice._replace(implementation=DENSE) for choice in choices)
+    return SparseFunction(layers, seconds, _without_gradients(dense))
+  return SparseFunction(choices, seconds, sparse.call)
 
 
-def _all_dense(choices, seconds: Mapping[str, float], dense) -> SparseFunction:
-  layers = tuple(choice._replace(way=DENSE) for choice in choices)
-  return SparseFunction(layers, seconds, _without_gradients(dense))
-
-
-def _check_numbers(name, given):
-  if any(isinstance(leaf, Tracer | jax.ShapeDtypeStruct) for leaf in jax.tree.leaves(given)):
+def _check_values(name: str, arrays: Any) -> None:
+  """Raises a ValueError if a pytree has tracers or shapes in place of arrays."""
+  if any(isinstance(leaf, Tracer | jax.ShapeDtypeStruct) for leaf in jax.tree.leaves(arrays)):
     raise ValueError(f'{name} must be arrays with numbers: call sparse_apply outside jax.jit')
 
 
-class _Program(NamedTuple):
-  """What is computed for inputs of some shapes."""
+class _Trace(NamedTuple):
+  """The program for inputs of certain shapes; values are identified by their numbers.
+
+  Attributes:
+    steps: the equations and layers, in order.
+    ins: the inputs.
+    outs: the outputs.
+    constants: {number: array} of the constants that steps or outputs read.
+    out_tree: the structure of the outputs.
+  """
 
   steps: list[Equation | Layer]
   ins: list[int]
@@ -115,89 +128,115 @@ class _Program(NamedTuple):
   out_tree: Any
 
 
-class _Programs:
-  """A function's program for the examples, and for inputs of other shapes when they come."""
+class _SparseProgram:
+  """A function with fixed parameters, traced once for each structure and shapes of its inputs.
 
-  def __init__(self, function, params, examples):
+  Attributes:
+    choices: the implementation of each layer, chosen for the examples.
+    call: the compiled function of (*inputs).
+  """
+
+  def __init__(self, function: Callable[..., Any], params: Any, examples: Sequence[Any]):
     self._function, self._params = function, params
-    self._found: dict[Any, _Program] = {}
-    program = self._at(examples)
-    self.choices = planning.choices([s for s in program.steps if isinstance(s, Layer)])
-    self._ways = [choice.way for choice in self.choices]
-    self.call = jax.jit(_without_gradients(self._compute))
+    self._traces: dict[Any, _Trace] = {}
+    layers = [step for step in self._trace_for(examples).steps if isinstance(step, Layer)]
+    self.choices = planning.choose_implementations(layers)
+    self.call = jax.jit(_without_gradients(self._evaluate))
 
-  def is_sparse(self) -> bool:
-    return any(way != DENSE for way in self._ways)
+  @property
+  def has_sparse_layers(self) -> bool:
+    """Whether any layer has a sparse implementation."""
+    return any(choice.implementation != DENSE for choice in self.choices)
 
-  def _at(self, inputs) -> _Program:
+  def _trace_for(self, inputs: Sequence[Any]) -> _Trace:
+    """Returns the program for inputs of these shapes, traced at its first use."""
     leaves, structure = jax.tree.flatten(inputs)
     shapes = tuple((jnp.shape(x), jnp.result_type(x)) for x in leaves)
     key = structure, shapes, getattr(jax.config, PRECISION)
-    if key not in self._found:
-      given = [jax.ShapeDtypeStruct(*shape) for shape in shapes]
-      self._found[key] = self._trace(jax.tree.unflatten(structure, given))
-    return self._found[key]
+    if key not in self._traces:
+      abstract = [jax.ShapeDtypeStruct(*shape) for shape in shapes]
+      self._traces[key] = self._trace(jax.tree.unflatten(structure, abstract))
+    return self._traces[key]
 
-  def _trace(self, inputs) -> _Program:
+  def _trace(self, inputs: Sequence[Any]) -> _Trace:
+    """Traces the function for abstract inputs, evaluates constants and fuses layers."""
     params = jax.tree.leaves(self._params)
-    closed, made = traced(self._function, self._params, *inputs)
+    closed, out = traced(self._function, self._params, *inputs)
     trace = flatten(closed, primal=True)
-    parts = split(trace, params)
+    split = split_constants(trace, params)
     ins, outs = trace.program.ins, trace.program.outs
     names = dict(zip(ins, tree.named_leaves(self._params), strict=False))
-    steps = steps_of(parts, outs, names)
-    read = {number for step in steps if isinstance(step, Equation) for number in step.ins}
-    own = {**trace.constants, **dict(zip(ins, params, strict=False))}
-    constants = {
-      number: array_of(parts.constants[number]) if number in parts.constants else own[number]
-      for number in read | {*outs}
-      if number in parts.constants or number in own
-    }
-    return _Program(steps, ins[len(params) :], outs, constants, jax.tree.structure(made))
+    steps = fuse_products(split, outs, names)
+    given = {**trace.constants, **dict(zip(ins, params, strict=False))}
+    used = {number for step in steps if isinstance(step, Equation) for number in step.ins}
+    constants = {}
+    for number in used | {*outs}:
+      if number in split.constants:
+        constants[number] = array_of(split.constants[number])
+      elif number in given:
+        constants[number] = given[number]
+    return _Trace(
+      steps=steps,
+      ins=ins[len(params) :],
+      outs=outs,
+      constants=constants,
+      out_tree=jax.tree.structure(out),
+    )
 
-  def _compute(self, *inputs):
-    program = self._at(inputs)
-    env = {number: Value(jnp.asarray(value)) for number, value in program.constants.items()}
+  def _evaluate(self, *inputs: Any) -> Any:
+    """Returns the outputs for inputs, evaluating the program step by step.
+
+    At other shapes a function may have another number of layers; then all of them are dense.
+    """
+    program = self._trace_for(inputs)
+    values = {n: Value(jnp.asarray(array)) for n, array in program.constants.items()}
     leaves = jax.tree.leaves(inputs)
-    env |= {n: Value(jnp.asarray(leaf)) for n, leaf in zip(program.ins, leaves, strict=True)}
+    values |= {n: Value(jnp.asarray(leaf)) for n, leaf in zip(program.ins, leaves, strict=True)}
     layers = sum(isinstance(step, Layer) for step in program.steps)
-    ways = iter(self._ways if layers == len(self._ways) else [DENSE] * layers)
+    chosen = [choice.implementation for choice in self.choices]
+    implementations = iter(chosen if layers == len(chosen) else [DENSE] * layers)
     for step in program.steps:
       if isinstance(step, Layer):
-        env[step.out] = step(env[step.data], next(ways))
+        values[step.out] = step(values[step.data], next(implementations))
         continue
-      made = compute(step, [env[number] for number in step.ins])
-      env.update(zip(step.outs, made, strict=True))
-    return jax.tree.unflatten(program.out_tree, [env[number].plain for number in program.outs])
+      outs = compute(step, [values[number] for number in step.ins])
+      values.update(zip(step.outs, outs, strict=True))
+    outs = [values[number].in_program_order for number in program.outs]
+    return jax.tree.unflatten(program.out_tree, outs)
 
 
 def _without_gradients(function: Callable[..., Any]) -> Callable[..., Any]:
-  """The same function, which says in one line that it can't be differentiated."""
-  whole = jax.custom_jvp(function)
+  """Returns the same function, which raises a TypeError when it is differentiated."""
+  wrapped = jax.custom_jvp(function)
 
-  @whole.defjvp
+  @wrapped.defjvp
   def _(primals, tangents):
     raise TypeError(NO_GRADIENTS)
 
-  return whole
+  return wrapped
 
 
-# What checks the result
+def _check_answers(expected: Any, actual: Any) -> None:
+  """Raises a ValueError if two pytrees differ by more than the tolerance.
 
-
-def _check(wanted: Any, found: Any) -> None:
-  """Raises a ValueError where answers to the examples differ."""
-  for one, other in zip(jax.tree.leaves(wanted), jax.tree.leaves(found), strict=True):
-    if jnp.issubdtype(one.dtype, jax.dtypes.extended):
+  Equal infinities, and NaN in both, do not differ. Random keys are not compared.
+  """
+  for want, have in zip(jax.tree.leaves(expected), jax.tree.leaves(actual), strict=True):
+    if jnp.issubdtype(want.dtype, jax.dtypes.extended):
       continue
-    one, other = np.asarray(one, np.float64), np.asarray(other, np.float64)
-    finite = one[np.isfinite(one)]
-    spread = float(np.ptp(finite)) if finite.size else 0.0
-    spread = spread or float(np.abs(finite).max(initial=0)) or 1.0
-    same = (one == other) | (np.isnan(one) & np.isnan(other))
-    apart = np.where(same, 0.0, np.abs(one - other)).max(initial=0)
-    if not apart <= CLOSE * spread:
+    want, have = np.asarray(want, np.float64), np.asarray(have, np.float64)
+    spread = _spread(want)
+    is_same = (want == have) | (np.isnan(want) & np.isnan(have))
+    difference = np.where(is_same, 0.0, np.abs(want - have)).max(initial=0)
+    if not difference <= TOLERANCE * spread:
       raise ValueError(
-        f'sparse_apply: the answers to the examples would differ by {apart:.3g}, where their '
+        f'sparse_apply: the answers to the examples would differ by {difference:.3g}, where their '
         f'spread is {spread:.3g}: use the function as it is, and report this'
       )
+
+
+def _spread(values: np.ndarray) -> float:
+  """Returns the range of the finite values; if they are all equal, their magnitude, or 1."""
+  finite = values[np.isfinite(values)]
+  spread = float(np.ptp(finite)) if finite.size else 0.0
+  return spread or float(np.abs(finite).max(initial=0)) or 1.0

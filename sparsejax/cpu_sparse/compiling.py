@@ -1,4 +1,4 @@
-"""The C++ kernel, compiled on this machine at its first use and kept in the user's cache."""
+"""Compiles the C++ kernel on this machine at its first use and keeps it in the user's cache."""
 
 import ctypes
 import functools
@@ -20,38 +20,41 @@ from sparsejax.internal.atomic import replacing
 SOURCE = pathlib.Path(__file__).with_name('kernels.cc')
 COMPILERS = 'c++', 'g++', 'clang++'
 FLAGS = ('-O2', '-march=native', '-std=c++17', '-shared', '-fPIC', '-fno-math-errno')
-SECONDS = 300  # that a compiler may take
+TIMEOUT_SECONDS = 300  # of the compiler
+CHECKSUM_BYTES = hashlib.sha256().digest_size  # at the end of the library's file
+DIGEST_LETTERS = 32  # of a file name
 
 
 class Unavailable(Exception):
-  """The kernel can't be had; the message says why in one line."""
+  """The kernel cannot be compiled or loaded; the message gives the reason in one line."""
 
 
 @functools.cache
 def library() -> ctypes.CDLL:
   """Returns the kernel's shared library, compiled unless the cache has it.
 
-  The name of its file is a digest of all that it depends on, so that another source, compiler,
-  jaxlib or processor finds another file. A file that is not whole is compiled anew.
+  The name of its file is a digest of all that it depends on: the source, the compiler and its
+  flags, jaxlib and the processor. An incomplete file is compiled again.
 
   Raises:
-    Unavailable: no compiler, or a cache that others could write to.
+    Unavailable: there is no compiler, compiling or loading fails, or others could write to the
+      cache.
   """
   command = _command(compiler())
   path = cache() / f'kernels-{_digest(command)}.so'
-  if not _is_whole(path):
+  if not _is_complete(path):
     _compile(command, path)
   try:
     return ctypes.CDLL(str(path))
   except OSError as error:
-    raise Unavailable(f'{path} can not be loaded ({error}): remove it') from None
+    raise Unavailable(f'{path} cannot be loaded ({error}): remove it') from None
 
 
 def compiler() -> list[str]:
-  """Returns the command that compiles C++: $CXX, or the first of those that most systems have.
+  """Returns the command of the C++ compiler: $CXX, or the first of c++, g++ and clang++.
 
   Raises:
-    Unavailable: there is none.
+    Unavailable: there is no C++ compiler.
   """
   if chosen := shlex.split(os.environ.get('CXX', '')):
     if shutil.which(chosen[0]):
@@ -64,12 +67,13 @@ def compiler() -> list[str]:
 
 
 def cache() -> pathlib.Path:
-  """Returns the folder for compiled kernels, which nobody else may write to.
+  """Returns the folder of compiled kernels, created if it does not exist.
 
-  It lies in $SPARSEJAX_CACHE, else in the user's cache folder.
+  It is in $SPARSEJAX_CACHE, or else in the user's cache folder. Only the user may write to it,
+  since the files in it are loaded as code.
 
   Raises:
-    Unavailable: it can't be made, or others could put a library of their own there.
+    Unavailable: the folder cannot be created, or others can write to it.
   """
   root = os.environ.get('SPARSEJAX_CACHE')
   base = os.environ.get('XDG_CACHE_HOME') or '~/.cache'
@@ -79,7 +83,7 @@ def cache() -> pathlib.Path:
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     status = folder.stat()
   except (OSError, RuntimeError) as error:
-    raise Unavailable(f'the cache {folder} can not be made: {error}') from None
+    raise Unavailable(f'the cache {folder} cannot be created: {error}') from None
   if hasattr(os, 'getuid') and (status.st_uid != os.getuid() or status.st_mode & 0o022):
     raise Unavailable(
       f'the cache {folder} must belong to you and be writable by nobody else: chmod 700 {folder}, '
@@ -89,16 +93,18 @@ def cache() -> pathlib.Path:
 
 
 def _command(compiler: Sequence[str]) -> list[str]:
+  """Returns the compiler's command line, without the source and the output."""
   return [*compiler, *FLAGS, f'-I{jax.ffi.include_dir()}']
 
 
 def _digest(command: Sequence[str]) -> str:
+  """Returns a digest of all that the compiled library depends on."""
   parts = [SOURCE.read_text(), jaxlib.__version__, *command, platform.machine(), _processor()]
-  return hashlib.sha256('\0'.join(parts).encode()).hexdigest()[:32]
+  return hashlib.sha256('\0'.join(parts).encode()).hexdigest()[:DIGEST_LETTERS]
 
 
 def _processor() -> str:
-  """The instructions that this processor has, which -march=native compiles for."""
+  """Returns a description of the processor, whose instructions -march=native compiles for."""
   try:
     lines = pathlib.Path('/proc/cpuinfo').read_text().splitlines()
   except OSError:
@@ -108,31 +114,32 @@ def _processor() -> str:
 
 
 def _compile(command: Sequence[str], path: pathlib.Path) -> None:
-  """Compiles to a file beside, completed by its checksum, which then takes the place of `path`."""
+  """Compiles the kernel and writes the library, followed by its checksum, atomically to `path`."""
   try:
     with tempfile.TemporaryDirectory() as scratch, replacing(path) as temporary:
-      made = pathlib.Path(scratch, 'kernels.so')
+      output = pathlib.Path(scratch, 'kernels.so')
       subprocess.run(
-        [*command, str(SOURCE), '-o', str(made)],
+        [*command, str(SOURCE), '-o', str(output)],
         capture_output=True,
         text=True,
         errors='replace',
         check=True,
-        timeout=SECONDS,
+        timeout=TIMEOUT_SECONDS,
       )
-      library = made.read_bytes()
+      library = output.read_bytes()
       temporary.write_bytes(library + hashlib.sha256(library).digest())
   except subprocess.CalledProcessError as error:
-    said = next((line for line in error.stderr.splitlines() if 'error' in line), 'no message')
-    raise Unavailable(f'{command[0]} failed with status {error.returncode}: {said}') from None
+    message = next((line for line in error.stderr.splitlines() if 'error' in line), 'no message')
+    raise Unavailable(f'{command[0]} failed with status {error.returncode}: {message}') from None
   except (OSError, subprocess.TimeoutExpired) as error:
-    raise Unavailable(f'the kernel can not be compiled: {error}') from None
+    raise Unavailable(f'the kernel cannot be compiled: {error}') from None
 
 
-def _is_whole(path: pathlib.Path) -> bool:
-  """Whether a file is a library followed by its checksum: loading a cut one could crash."""
+def _is_complete(path: pathlib.Path) -> bool:
+  """Returns whether a file is a library followed by its checksum; loading part of one can crash."""
   try:
-    held = path.read_bytes()
+    content = path.read_bytes()
   except OSError:
     return False
-  return len(held) > 32 and hashlib.sha256(held[:-32]).digest() == held[-32:]
+  library, checksum = content[:-CHECKSUM_BYTES], content[-CHECKSUM_BYTES:]
+  return len(library) > 0 and hashlib.sha256(library).digest() == checksum

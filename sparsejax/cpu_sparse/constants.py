@@ -1,4 +1,4 @@
-"""What of a program depends on its parameters alone: computed once."""
+"""Constant folding: computes the part of a program that depends on its parameters alone."""
 
 import math
 from collections.abc import Sequence
@@ -10,81 +10,87 @@ import numpy as np
 from sparsejax.compact.rules.rule import evaluate_known
 from sparsejax.compact.rules.table import rule_of
 from sparsejax.compact.trace import known
-from sparsejax.compact.trace.equations import Equation, Trace
+from sparsejax.compact.trace.equations import Equation, Program, Trace
 from sparsejax.compact.trace.known import Known
 
-LARGEST = 2**22  # elements of a constant that is larger than all that it is made of
+MAX_GROWN_SIZE = 2**22  # elements of a constant that is larger than each of its operands
 
 
 class Split(NamedTuple):
-  """A program in two.
+  """A program, split into its constants and the equations that remain.
+
+  Values are identified by their numbers in the program.
 
   Attributes:
-    constants: what depends on no input, by number.
-    sources: of a constant the number of the parameter that it was made of, the largest if several.
-    rest: the equations that depend on inputs, in order.
+    constants: {number: value} of the values that depend on no input.
+    sources: {number of a constant: number of the parameter that it was computed from}; the largest
+      parameter if there are several.
+    remaining: the equations that depend on inputs, in order.
   """
 
   constants: dict[int, Known]
   sources: dict[int, int]
-  rest: list[Equation]
+  remaining: list[Equation]
 
 
-def split(trace: Trace, params: Sequence[Any]) -> Split:
-  """Computes all that depends on parameters alone.
+def split_constants(trace: Trace, params: Sequence[Any]) -> Split:
+  """Evaluates the equations that depend on parameters alone.
 
   Args:
-    trace: a program, of the parameters first.
-    params: their values.
+    trace: a program, whose first inputs are the parameters.
+    params: the values of the parameters.
   """
-  own = {**trace.constants, **dict(zip(trace.program.ins, params, strict=False))}
-  found = {number: known.from_array(value) for number, value in own.items()}
-  found = {number: one for number, one in found.items() if one.is_fixed}
+  given = {**trace.constants, **dict(zip(trace.program.ins, params, strict=False))}
+  values = {number: known.from_array(value) for number, value in given.items()}
+  constants = {number: value for number, value in values.items() if value.is_fixed}
   parameters = trace.program.ins[: len(params)]
-  made = Split(found, {number: number for number in parameters}, [])
+  split = Split(constants, {number: number for number in parameters}, [])
   with jax.ensure_compile_time_eval(), jax.numpy_rank_promotion('allow'):
     for eqn in trace.program.equations:
-      _equation(made, eqn)
-  return made
+      _add_equation(split, eqn)
+  return split
 
 
-def _equation(made: Split, eqn: Equation) -> None:
-  if not eqn.outs or any(number not in made.constants for number in eqn.ins):
-    made.rest.append(eqn)
-    return
-  ins = [made.constants[number] for number in eqn.ins]
-  outs = _computed(eqn, ins)
+def _add_equation(split: Split, eqn: Equation) -> None:
+  """Adds the outputs of an equation to the constants of a split, or itself to the remaining."""
+  is_constant = eqn.outs and all(number in split.constants for number in eqn.ins)
+  outs = _evaluate(eqn, [split.constants[number] for number in eqn.ins]) if is_constant else None
   if outs is None:
-    made.rest.append(eqn)
+    split.remaining.append(eqn)
     return
-  made.constants.update(zip(eqn.outs, outs, strict=True))
-  origins = [number for number in eqn.ins if number in made.sources]
+  split.constants.update(zip(eqn.outs, outs, strict=True))
+  origins = [number for number in eqn.ins if number in split.sources]
   if origins:
-    largest = max(origins, key=lambda number: math.prod(made.constants[number].shape))
-    made.sources.update(dict.fromkeys(eqn.outs, made.sources[largest]))
+    largest = max(origins, key=lambda number: math.prod(split.constants[number].shape))
+    split.sources.update(dict.fromkeys(eqn.outs, split.sources[largest]))
 
 
-def _computed(eqn: Equation, ins: list[Known]) -> list[Known] | None:
-  """What an equation makes of constants; None where that is better left to each call."""
+def _evaluate(eqn: Equation, ins: list[Known]) -> list[Known] | None:
+  """Returns the outputs of an equation on constants.
+
+  The result is None if they are not fixed, as random numbers, or if they would take much more
+  memory than the operands, as a broadcast; such equations are evaluated at every call.
+  """
   if eqn.inner is None and ins and eqn.name not in ('dot_general', 'conv_general_dilated'):
-    outs = rule_of(eqn.name).known(_Nobody(), eqn, ins)
-    if all(one.is_fixed for one in outs):
+    outs = rule_of(eqn.name).known(_NoInnerProgram(), eqn, ins)
+    if all(out.is_fixed for out in outs):
       return outs
-  largest = max((math.prod(one.shape) for one in ins), default=0)
-  if any(math.prod(shape) > max(LARGEST, largest) for shape in eqn.out_shapes):
+  largest = max((math.prod(value.shape) for value in ins), default=0)
+  if any(math.prod(shape) > max(MAX_GROWN_SIZE, largest) for shape in eqn.out_shapes):
     return None
   outs = evaluate_known(eqn, ins)
-  return outs if all(one.is_fixed for one in outs) else None
+  return outs if all(out.is_fixed for out in outs) else None
 
 
-class _Nobody:
-  """Follows no program within a program."""
+class _NoInnerProgram:
+  """Stands in for the interpreter of inner programs; every output of one is unknown."""
 
-  def run(self, program, ins) -> list[Known]:
+  def run(self, program: Program, ins: Sequence[Known]) -> list[Known]:
+    """Returns unknown outputs."""
     del ins
     return [known.unknown(()) for _ in program.outs]
 
 
-def array_of(one: Known) -> np.ndarray:
-  """Returns a constant at its full shape."""
-  return np.array(one.full())  # a scalar stays one
+def array_of(value: Known) -> np.ndarray:
+  """Returns a constant as an array of its full shape."""
+  return np.array(value.full())  # np.array keeps a scalar's shape ()

@@ -1,4 +1,4 @@
-"""Sparse products by the C++ kernel, called from JAX through XLA's foreign functions."""
+"""Sparse convolutions by the C++ kernel, called through XLA's foreign function interface."""
 
 import functools
 from collections.abc import Sequence
@@ -11,16 +11,16 @@ import numpy as np
 from sparsejax.cpu_sparse import compiling
 
 TARGET = 'sparsejax_sparse'
-LARGEST = 2**31 - 1  # element of an input that an offset reaches
+MAX_OFFSET = 2**31 - 1  # the kernel's offsets are 32-bit integers
 
 
 class Window(NamedTuple):
-  """How a kernel moves over an image.
+  """The strides, padding and dilation of a convolution.
 
   Attributes:
     strides: along height and width.
-    padding: zeros (before, after) along both; neither is negative.
-    dilation: the distance of neighbouring taps.
+    padding: the numbers of zeros (before, after) along height and width; none is negative.
+    dilation: the distance between neighbouring taps along height and width.
   """
 
   strides: tuple[int, ...] = (1, 1)
@@ -28,139 +28,164 @@ class Window(NamedTuple):
   dilation: tuple[int, ...] = (1, 1)
 
 
-class Rows(NamedTuple):
-  """A kernel's nonzeros, output by output.
+class Nonzeros(NamedTuple):
+  """The nonzero weights of a kernel in compressed rows, one row for each output.
 
   Attributes:
-    starts: where the row of each output begins in `values`, and where the last one ends.
-    places: of each nonzero (input channel, tap's row, tap's column).
-    values: the nonzeros.
+    row_starts: (outputs + 1,), the index in `values` at which each row begins; last their number.
+    coordinates: (input channel, row of the tap, column of the tap), an array of each, with one
+      entry for each nonzero.
+    values: (nonzeros,), the weights.
     shape: (outputs, channels, kernel height, kernel width).
   """
 
-  starts: np.ndarray
-  places: tuple[np.ndarray, ...]
+  row_starts: np.ndarray
+  coordinates: tuple[np.ndarray, ...]
   values: np.ndarray
   shape: tuple[int, ...]
 
 
-def rows_of(kernel: np.ndarray) -> Rows:
-  """Returns the nonzeros of a kernel (outputs, channels, kernel height, kernel width).
+def nonzeros_of(kernel: np.ndarray) -> Nonzeros:
+  """Returns the nonzero weights of a kernel (outputs, channels, kernel height, kernel width).
 
   Example:
-    >>> rows = rows_of(np.array([[0.0, 2.0], [0.0, 0.0], [3.0, 4.0]]).reshape(3, 2, 1, 1))
-    >>> rows.starts.tolist(), rows.places[0].tolist(), rows.values.tolist()
+    >>> weights = nonzeros_of(np.array([[0.0, 2.0], [0.0, 0.0], [3.0, 4.0]]).reshape(3, 2, 1, 1))
+    >>> weights.row_starts.tolist(), weights.coordinates[0].tolist(), weights.values.tolist()
     ([0, 1, 1, 3], [1, 0, 1], [2.0, 3.0, 4.0])
   """
-  outputs, *places = np.nonzero(kernel)
+  outputs, *coordinates = np.nonzero(kernel)
   counts = np.bincount(outputs, minlength=len(kernel))
-  starts = np.concatenate([[0], np.cumsum(counts)]).astype(np.int32)
-  values = kernel[outputs, *places].astype(np.float32)
-  return Rows(starts, tuple(places), values, kernel.shape)
+  row_starts = np.concatenate([[0], np.cumsum(counts)]).astype(np.int32)
+  values = kernel[outputs, *coordinates].astype(np.float32)
+  return Nonzeros(row_starts, tuple(coordinates), values, kernel.shape)
 
 
 @functools.cache
 def register() -> None:
-  """Makes the kernel known to XLA.
+  """Registers the kernel with XLA, compiled if necessary; later calls do nothing.
 
   Raises:
-    compiling.Unavailable: it can't be had on this machine.
+    compiling.Unavailable: the kernel cannot be compiled or loaded on this machine.
   """
   function = compiling.library().SparsejaxSparse
   jax.ffi.register_ffi_target(TARGET, jax.ffi.pycapsule(function), platform='cpu')
 
 
-class Plane(NamedTuple):
-  """Where the kernel finds an image's pixels: rows and columns apart that a stride separates.
+class ImageLayout(NamedTuple):
+  """The layout in which the kernel reads an image, with padding and strides resolved.
+
+  With strides (s, t) a tap meets every s-th row and every t-th column only. The padded image is
+  therefore copied into phases: phase (a, b) has the rows a, a + s, ... and the columns b, b + t,
+  ..., so that the pixels that a tap meets are adjacent.
 
   Attributes:
-    phases: rows and columns of phases in use.
-    size: rows and columns of one phase.
-    out: rows and columns of what the product makes.
-    is_image: whether this is the image as it is.
+    phases: the number of phases along height and width that the taps use.
+    phase_size: the rows and columns of one phase.
+    out_size: the rows and columns of the result.
+    in_place: whether the image is read where it is, because there is nothing to resolve.
   """
 
   phases: tuple[int, ...]
-  size: tuple[int, ...]
-  out: tuple[int, ...]
-  is_image: bool
+  phase_size: tuple[int, ...]
+  out_size: tuple[int, ...]
+  in_place: bool
 
 
-def plane_of(image: Sequence[int], taps: Sequence[int], window: Window) -> Plane:
-  """Returns where an image's pixels will lie, with padding and strides resolved.
+def image_layout(size: Sequence[int], taps: Sequence[int], window: Window) -> ImageLayout:
+  """Returns the layout of an image of (height, width) for a kernel of (height, width) taps.
 
   Example:
-    >>> plane_of((8, 8), (3, 3), Window((2, 2), ((0, 1), (0, 1))))
-    Plane(phases=(2, 2), size=(5, 5), out=(4, 4), is_image=False)
+    >>> image_layout((8, 8), (3, 3), Window((2, 2), ((0, 1), (0, 1))))
+    ImageLayout(phases=(2, 2), phase_size=(5, 5), out_size=(4, 4), in_place=False)
   """
-  axes = zip(image, taps, *window, strict=True)
-  phases, sizes, outs = zip(*(_axis(*axis) for axis in axes), strict=True)
-  return Plane(phases, sizes, outs, sizes == tuple(image) and window.strides == (1, 1))
+  axes = zip(size, taps, *window, strict=True)
+  phases, phase_size, out_size = zip(*(_axis_layout(*axis) for axis in axes), strict=True)
+  in_place = phase_size == tuple(size) and window.strides == (1, 1)
+  return ImageLayout(phases, phase_size, out_size, in_place)
 
 
-def _axis(size, taps, stride, padding, dilation):
+def _axis_layout(
+  size: int, taps: int, stride: int, padding: tuple[int, int], dilation: int
+) -> tuple[int, int, int]:
+  """Returns (phases, size of a phase, size of the result) along one spatial axis."""
   padded, reach = size + sum(padding), (taps - 1) * dilation + 1
-  return min(stride, reach), -(-padded // stride), max((padded - reach) // stride + 1, 0)
+  out_size = max((padded - reach) // stride + 1, 0)
+  return min(stride, reach), -(-padded // stride), out_size
 
 
-def offsets_of(rows: Rows, plane: Plane, window: Window, batch: int) -> np.ndarray:
-  """Returns for each nonzero how far from an output's position its input lies.
+def offsets_of(weights: Nonzeros, layout: ImageLayout, window: Window, batch: int) -> np.ndarray:
+  """Returns the distance in elements from a result's position to the input of each nonzero.
+
+  Args:
+    weights: the kernel.
+    layout: the layout (channels, phases, phase size, batch) of the input.
+    window: the strides, padding and dilation.
+    batch: the number of examples.
 
   Raises:
-    ValueError: an input that is too large for 32 bits.
+    ValueError: the input has too many elements for offsets of 32 bits.
   """
-  channels, *taps = (place.astype(np.int64) for place in rows.places)
-  (down, across) = (
+  channels, *taps = (index.astype(np.int64) for index in weights.coordinates)
+  (row, row_phase), (column, column_phase) = (
     divmod(tap * dilation, stride)
     for tap, dilation, stride in zip(taps, window.dilation, window.strides, strict=True)
   )
-  found = channels
-  for part, size in (
-    (down[1], plane.phases[0]),
-    (across[1], plane.phases[1]),
-    (down[0], plane.size[0]),
-    (across[0], plane.size[1]),
+  offsets = channels
+  for index, size in (
+    (row_phase, layout.phases[0]),
+    (column_phase, layout.phases[1]),
+    (row, layout.phase_size[0]),
+    (column, layout.phase_size[1]),
   ):
-    found = found * size + part
-  if rows.shape[1] * np.prod(plane.phases) * np.prod(plane.size) * batch > LARGEST:
+    offsets = offsets * size + index
+  if _elements(weights.shape[1], layout, batch) > MAX_OFFSET:
     raise ValueError('an input of 2**31 elements or more must be given in smaller batches')
-  return (found * batch).astype(np.int32)
+  return (offsets * batch).astype(np.int32)
+
+
+def _elements(channels: int, layout: ImageLayout, batch: int) -> int:
+  """Returns the number of elements of an input in its layout."""
+  return channels * int(np.prod(layout.phases)) * int(np.prod(layout.phase_size)) * batch
 
 
 def convolve(
-  x: jax.Array, rows: Rows, bias: np.ndarray, window: Window, relu: bool = False
+  x: jax.Array, weights: Nonzeros, bias: np.ndarray, window: Window, relu: bool = False
 ) -> jax.Array:
-  """Returns the convolution of images with a sparse kernel, plus bias, through ReLU if asked for.
+  """Returns the convolution of images with a sparse kernel, plus a bias, with an optional ReLU.
 
   Args:
-    x: (channels, height, width, batch), float32; for a matrix product (batch, channels) as well.
-    rows: the kernel's nonzeros.
-    bias: of each output.
-    window: how the kernel moves.
-    relu: whether what is negative becomes zero.
+    x: (channels, height, width, batch), float32; for a matrix product also (batch, channels).
+    weights: the nonzero weights of the kernel.
+    bias: (outputs,).
+    window: the strides, padding and dilation.
+    relu: whether negative results become zero.
 
   Returns:
     (outputs, height, width, batch).
+
+  Raises:
+    compiling.Unavailable: the kernel cannot be compiled or loaded.
+    ValueError: the input has 2**31 elements or more.
   """
   register()
-  turned = x.ndim == 2
-  batch, channels, *image = (*x.shape, 1, 1) if turned else (x.shape[3], *x.shape[:3])
-  plane = plane_of(image, rows.shape[2:], window)
-  offsets = offsets_of(rows, plane, window, batch)
-  if turned:
-    offsets = rows.places[0].astype(np.int32)
-  made = jax.ShapeDtypeStruct((rows.shape[0], *plane.out, batch), jnp.float32)
-  elements = channels * int(np.prod(plane.phases)) * int(np.prod(plane.size)) * batch
-  copied = jax.ShapeDtypeStruct((0 if plane.is_image else elements,), jnp.float32)
-  call = jax.ffi.ffi_call(TARGET, (made, copied), vmap_method='sequential')
-  before = tuple(pad for pad, _ in window.padding)
+  is_batch_first = x.ndim == 2
+  if is_batch_first:
+    (batch, channels), image_size = x.shape, (1, 1)
+  else:
+    channels, *image_size, batch = x.shape
+  layout = image_layout(image_size, weights.shape[2:], window)
+  offsets = offsets_of(weights, layout, window, batch)
+  if is_batch_first:  # the kernel transposes tiles of x, and multiplies by the tile's width
+    offsets = weights.coordinates[0].astype(np.int32)
+  scratch_size = 0 if layout.in_place else _elements(channels, layout, batch)
+  out = jax.ShapeDtypeStruct((weights.shape[0], *layout.out_size, batch), jnp.float32)
+  scratch = jax.ShapeDtypeStruct((scratch_size,), jnp.float32)
+  call = jax.ffi.ffi_call(TARGET, (out, scratch), vmap_method='sequential')
   settings = {
-    name: np.asarray(pair, np.int64)
-    for name, pair in (
-      ('stride', window.strides),
-      ('before', before),
-      ('phases', plane.phases),
-      ('size', plane.size),
-    )
+    'stride': window.strides,
+    'before': tuple(before for before, _ in window.padding),
+    'phases': layout.phases,
+    'size': layout.phase_size,
   }
-  return call(x, rows.starts, offsets, rows.values, bias, relu=relu, **settings)[0]
+  attributes = {name: np.asarray(pair, np.int64) for name, pair in settings.items()}
+  return call(x, weights.row_starts, offsets, weights.values, bias, relu=relu, **attributes)[0]

@@ -1,21 +1,24 @@
-// Sparse weights times dense values, for XLA on CPU.
+// Convolutions with sparse kernels and dense, feature-major inputs, for XLA on CPU.
 //
-// Values lie feature-major: x is (channels, height, width, batch), y is (outputs, height, width,
-// batch), and a dense layer is a convolution over one pixel. Each output has a row of nonzeros, of
-// which each is a value and the distance from a position of y to the element of x that it takes:
+// Feature-major layout: x is (channels, height, width, batch) and y is (outputs, height, width,
+// batch). A matrix product is a convolution over one pixel. The kernel is stored in compressed
+// rows, one row for each output; every nonzero has its value and the offset of its input from the
+// position of the result:
 //
 //   y[o, p] = bias[o] + sum_k values[k] * x[offsets[k] + start(p)],  k in rows[o] .. rows[o + 1]
 //
-// Neighbours along p are neighbours in x as well, for the positions of a row of pixels and for the
-// examples of a batch. So one nonzero is broadcast and multiplies a vector, whatever the sparsity
-// pattern: no index is gathered. A tile of R rows by V vectors is summed in registers.
+// Positions that are adjacent in y are adjacent in x too: the examples of a batch, and the pixels
+// of a row. Each nonzero is therefore broadcast and multiplied by contiguous vectors of positions.
+// No inputs are gathered, whatever the sparsity pattern. A tile of R rows of pixels by V vectors is
+// accumulated in registers.
 //
-// Padding and strides are resolved before: the input is copied into `phases`, where the pixels that
-// a stride separates lie side by side, with zeros around them (channels, row phases, column phases,
-// rows, columns, batch). Without either, x is read where it is.
+// Padding and strides are resolved beforehand: the input is copied into a scratch buffer of phases
+// (channels, row phases, column phases, rows, columns, batch). Phase (a, b) has every stride-th row
+// and column of the padded image, beginning at (a, b), so that the inputs of adjacent positions are
+// adjacent. Without padding and strides x is read in place.
 //
-// A matrix product also takes values that lie (batch, channels): each tile turns its positions of
-// all channels round, in a buffer that stays in the cache. Offsets are the channels' numbers then.
+// A matrix product also takes x in batch-first layout (batch, channels). Every tile then transposes
+// its positions of all channels into a buffer that fits in the cache, and offsets are channels.
 
 #include <algorithm>
 #include <atomic>
@@ -41,10 +44,12 @@ constexpr int kLanes = 8;
 #else
 constexpr int kLanes = 4;
 #endif
-constexpr int kSums = 8;                // vectors of a tile: half of AVX2's registers
-constexpr int64_t kWorthThreads = 1 << 18;  // multiply-adds that repay waking another thread
+constexpr int kTileVectors = 8;  // accumulators of a tile: half of AVX2's registers
+// Multiply-adds, or elements to copy, below which one thread is faster than several.
+constexpr int64_t kMinParallelWork = 1 << 18;
+constexpr int64_t kTasksPerThread = 4;
 
-// A vector that may lie anywhere, of N floats.
+// A vector of N floats without alignment.
 template <int N>
 struct Vector {
   typedef float type __attribute__((vector_size(N * sizeof(float)), aligned(4), may_alias));
@@ -53,20 +58,22 @@ struct Vector {
 template <int N>
 using Floats = typename Vector<N>::type;
 
-// One product, of which tiles are computed.
+// A product, as its tiles read it. Strides are in elements.
 struct Product {
   const int32_t* rows;
   const int32_t* offsets;
   const float* values;
   const float* bias;
   bool relu;
-  int64_t x_row;     // from one row of pixels to the next, in x
-  int64_t y_row;     // and in y
-  int64_t y_output;  // from one output to the next
+  int64_t x_row;     // stride between rows of pixels of x
+  int64_t y_row;     // stride between rows of pixels of y
+  int64_t y_output;  // stride between outputs of y
 };
 
-// Computes R rows of V vectors of N floats, for the outputs from first to last.
-template <int N, int R, int V, bool kTurned = false>
+// Computes outputs first .. last - 1 for a tile: R rows of pixels, each of V vectors of N floats.
+//
+// With kTransposed x is a transposed tile (channels, N * V) and offsets are channels.
+template <int N, int R, int V, bool kTransposed = false>
 void Tile(const Product& p, int64_t first, int64_t last, const float* x, float* y) {
   using Lanes = Floats<N>;
   for (int64_t o = first; o < last; ++o) {
@@ -74,7 +81,7 @@ void Tile(const Product& p, int64_t first, int64_t last, const float* x, float* 
     for (int r = 0; r < R; ++r)
       for (int v = 0; v < V; ++v) sums[r][v] = Lanes{} + p.bias[o];
     for (int32_t k = p.rows[o]; k < p.rows[o + 1]; ++k) {
-      const float* from = x + int64_t{p.offsets[k]} * (kTurned ? N * V : 1);
+      const float* from = x + int64_t{p.offsets[k]} * (kTransposed ? N * V : 1);
       const float weight = p.values[k];
       for (int r = 0; r < R; ++r)
         for (int v = 0; v < V; ++v)
@@ -84,13 +91,15 @@ void Tile(const Product& p, int64_t first, int64_t last, const float* x, float* 
     for (int r = 0; r < R; ++r)
       for (int v = 0; v < V; ++v) {
         Lanes sum = sums[r][v];
-        if (p.relu) sum = sum < 0.0f ? Lanes{} : sum;  // NaN stays
+        if (p.relu) sum = sum < 0.0f ? Lanes{} : sum;  // keeps NaN
         *reinterpret_cast<Lanes*>(to + r * p.y_row + v * N) = sum;
       }
   }
 }
 
-// A single position: several sums at once, since each addition would wait for the one before.
+// Computes a single position of outputs first .. last - 1.
+//
+// Several partial sums run at once, since additions to one sum would wait for each other.
 void Dot(const Product& p, int64_t first, int64_t last, const float* x, float* y) {
   constexpr int kChains = 8;
   for (int64_t o = first; o < last; ++o) {
@@ -110,7 +119,7 @@ void Dot(const Product& p, int64_t first, int64_t last, const float* x, float* y
 
 using TileFunction = void (*)(const Product&, int64_t, int64_t, const float*, float*);
 
-// A part of every row of pixels that one tile covers.
+// Adjacent positions of a row that one tile covers: `vectors` vectors of `lanes` floats.
 struct Segment {
   int64_t begin;
   int lanes, vectors;
@@ -118,7 +127,7 @@ struct Segment {
 
 template <int N, int R>
 TileFunction TileOf(int vectors) {
-  static_assert(kSums == 8);
+  static_assert(kTileVectors == 8);
   if constexpr (R == 1)
     if (vectors == 8) return Tile<N, R, 8>;
   if constexpr (R <= 2)
@@ -128,7 +137,8 @@ TileFunction TileOf(int vectors) {
 
 template <int N>
 TileFunction TileOf(int rows, int vectors) {
-  return rows == 4 ? TileOf<N, 4>(vectors) : rows == 2 ? TileOf<N, 2>(vectors) : TileOf<N, 1>(vectors);
+  if (rows == 4) return TileOf<N, 4>(vectors);
+  return rows == 2 ? TileOf<N, 2>(vectors) : TileOf<N, 1>(vectors);
 }
 
 TileFunction TileOf(const Segment& segment, int rows) {
@@ -143,44 +153,47 @@ TileFunction TileOf(const Segment& segment, int rows) {
 }
 
 template <int N>
-TileFunction TurnedTileOf(int vectors) {
+TileFunction TransposedTileOf(int vectors) {
   if (vectors == 8) return Tile<N, 1, 8, true>;
   if (vectors == 4) return Tile<N, 1, 4, true>;
   return vectors == 2 ? Tile<N, 1, 2, true> : Tile<N, 1, 1, true>;
 }
 
-TileFunction TurnedTileOf(const Segment& segment) {
+TileFunction TransposedTileOf(const Segment& segment) {
 #if defined(__AVX512F__)
-  if (segment.lanes == 16) return TurnedTileOf<16>(segment.vectors);
+  if (segment.lanes == 16) return TransposedTileOf<16>(segment.vectors);
 #endif
 #if defined(__AVX__)
-  if (segment.lanes == 8) return TurnedTileOf<8>(segment.vectors);
+  if (segment.lanes == 8) return TransposedTileOf<8>(segment.vectors);
 #endif
-  return segment.lanes == 4 ? TurnedTileOf<4>(segment.vectors) : TurnedTileOf<1>(segment.vectors);
+  if (segment.lanes == 4) return TransposedTileOf<4>(segment.vectors);
+  return TransposedTileOf<1>(segment.vectors);
 }
 
-// Cuts a row of n positions: large tiles, then smaller ones, then a vector that overlaps them.
+// Divides a row of n positions into segments: the largest possible first, and at the end one vector
+// that overlaps the segment before it.
 std::vector<Segment> Segments(int64_t n) {
   int lanes = kLanes;
   while (lanes > n) lanes = lanes > 4 ? lanes / 2 : 1;
-  std::vector<Segment> found;
+  std::vector<Segment> segments;
   int64_t begin = 0;
-  for (int vectors = lanes == 1 ? 1 : kSums; vectors; vectors /= 2)
+  for (int vectors = lanes == 1 ? 1 : kTileVectors; vectors; vectors /= 2)
     for (; n - begin >= vectors * lanes; begin += vectors * lanes)
-      found.push_back({begin, lanes, vectors});
-  if (begin < n) found.push_back({n - lanes, lanes, 1});
-  return found;
+      segments.push_back({begin, lanes, vectors});
+  if (begin < n) segments.push_back({n - lanes, lanes, 1});
+  return segments;
 }
 
 // Threads
 
-// Calls function(0) .. function(count - 1), on the threads of XLA's pool and on this one.
+// Calls function(0) .. function(count - 1) on the threads of XLA's pool and on the calling thread.
 //
-// Every thread takes the next number until none is left. This thread takes part, and waits only for
-// numbers that a running thread has taken: it can't wait for a pool that is busy.
+// Every thread takes the next task until none is left. The calling thread takes part, and waits
+// only for tasks that other threads have begun. It never waits for a thread of the pool to become
+// free, which could deadlock, because it may itself be one of them.
 template <typename Function>
-void ForEach(ffi::ThreadPool& pool, int64_t count, bool alone, const Function& function) {
-  const int64_t helpers = alone ? 0 : std::min(pool.num_threads(), count) - 1;
+void ForEach(ffi::ThreadPool& pool, int64_t count, bool is_serial, const Function& function) {
+  const int64_t helpers = is_serial ? 0 : std::min(pool.num_threads(), count) - 1;
   if (helpers <= 0) {
     for (int64_t i = 0; i < count; ++i) function(i);
     return;
@@ -191,7 +204,7 @@ void ForEach(ffi::ThreadPool& pool, int64_t count, bool alone, const Function& f
     std::condition_variable all_done;
   };
   auto state = std::make_shared<State>();
-  auto work = [state, count, &function] {  // a late helper finds no number, and calls nothing
+  auto work = [state, count, &function] {  // a thread that starts late finds no task
     for (int64_t i; (i = state->next.fetch_add(1)) < count;) {
       function(i);
       if (state->done.fetch_add(1) + 1 == count) {
@@ -208,15 +221,15 @@ void ForEach(ffi::ThreadPool& pool, int64_t count, bool alone, const Function& f
 
 // Padding and strides
 
-// The two spatial axes of an image, and of its phases.
+// The sizes of an image and of its phases; arrays of two are for height and width.
 struct Geometry {
   int64_t channels, height, width, batch;
-  int64_t stride[2], before[2];  // zeros before the first row and column
-  int64_t phases[2];             // phases in use
+  int64_t stride[2], before[2];  // padding before the first row and column
+  int64_t phases[2];             // number of phases
   int64_t size[2];               // rows and columns of a phase
 };
 
-// Copies one channel of x into its phases, with zeros where x has nothing.
+// Copies one channel of x into its phases, with zeros for the padding.
 void CopyChannel(const Geometry& g, int64_t channel, const float* x, float* to) {
   const int64_t line = g.size[1] * g.batch;
   const float* image = x + channel * g.height * g.width * g.batch;
@@ -247,37 +260,39 @@ void CopyChannel(const Geometry& g, int64_t channel, const float* x, float* to) 
       }
 }
 
-// Turning round
+// Transposition
 
-// Copies `lanes` positions of every channel, from `begin` on, of x (positions, channels).
-void Turn(const float* x, int64_t channels, int64_t begin, int lanes, float* to) {
+// Copies positions begin .. begin + lanes - 1 of x (positions, channels) to `to` (channels, lanes).
+//
+// Where the compiler has shuffles, blocks of 4 x 4 are transposed in registers.
+void TransposeTile(const float* x, int64_t channels, int64_t begin, int lanes, float* to) {
   const float* from = x + begin * channels;
   int64_t c = 0;
 #if defined(__has_builtin) && __has_builtin(__builtin_shufflevector)
   using Four = Floats<4>;
   for (; lanes % 4 == 0 && c + 4 <= channels; c += 4)
     for (int lane = 0; lane < lanes; lane += 4) {
-      const auto row = [&](int i) {
+      const auto load_row = [&](int i) {
         return *reinterpret_cast<const Four*>(from + (lane + i) * channels + c);
       };
-      const auto put = [&](int i, Four column) {
+      const auto store_column = [&](int i, Four column) {
         *reinterpret_cast<Four*>(to + (c + i) * lanes + lane) = column;
       };
-      const Four a = __builtin_shufflevector(row(0), row(1), 0, 4, 1, 5);
-      const Four b = __builtin_shufflevector(row(2), row(3), 0, 4, 1, 5);
-      const Four d = __builtin_shufflevector(row(0), row(1), 2, 6, 3, 7);
-      const Four e = __builtin_shufflevector(row(2), row(3), 2, 6, 3, 7);
-      put(0, __builtin_shufflevector(a, b, 0, 1, 4, 5));
-      put(1, __builtin_shufflevector(a, b, 2, 3, 6, 7));
-      put(2, __builtin_shufflevector(d, e, 0, 1, 4, 5));
-      put(3, __builtin_shufflevector(d, e, 2, 3, 6, 7));
+      const Four a = __builtin_shufflevector(load_row(0), load_row(1), 0, 4, 1, 5);
+      const Four b = __builtin_shufflevector(load_row(2), load_row(3), 0, 4, 1, 5);
+      const Four d = __builtin_shufflevector(load_row(0), load_row(1), 2, 6, 3, 7);
+      const Four e = __builtin_shufflevector(load_row(2), load_row(3), 2, 6, 3, 7);
+      store_column(0, __builtin_shufflevector(a, b, 0, 1, 4, 5));
+      store_column(1, __builtin_shufflevector(a, b, 2, 3, 6, 7));
+      store_column(2, __builtin_shufflevector(d, e, 0, 1, 4, 5));
+      store_column(3, __builtin_shufflevector(d, e, 2, 3, 6, 7));
     }
 #endif
   for (; c < channels; ++c)
     for (int lane = 0; lane < lanes; ++lane) to[c * lanes + lane] = from[lane * channels + c];
 }
 
-// The whole product
+// The product
 
 using F32 = ffi::Buffer<ffi::F32>;
 using S32 = ffi::Buffer<ffi::S32>;
@@ -285,67 +300,71 @@ using Integers = ffi::Span<const int64_t>;
 
 ffi::Error Sparse(ffi::ThreadPool pool, F32 x, S32 rows, S32 offsets, F32 values, F32 bias,
                   Integers stride, Integers before, Integers phases, Integers size, bool relu,
-                                   ffi::ResultBuffer<ffi::F32> y, ffi::ResultBuffer<ffi::F32> copied) {
+                  ffi::ResultBuffer<ffi::F32> y, ffi::ResultBuffer<ffi::F32> scratch) {
   const auto in = x.dimensions(), out = y->dimensions();
-  const bool turned = in.size() == 2;  // (batch, channels)
-  if ((in.size() != 4 && !turned) || out.size() != 4 || rows.element_count() != size_t(out[0]) + 1 ||
+  const bool is_batch_first = in.size() == 2;
+  if ((in.size() != 4 && !is_batch_first) || out.size() != 4 ||
+      rows.element_count() != size_t(out[0]) + 1 ||
       bias.element_count() != size_t(out[0]) || stride.size() != 2 || before.size() != 2 ||
       phases.size() != 2 || size.size() != 2)
     return ffi::Error::InvalidArgument("sparsejax: operands of a sparse product do not agree");
   if (y->element_count() == 0) return ffi::Error::Success();
 
   const float* from = x.typed_data();
-  if (copied->element_count()) {
+  if (scratch->element_count()) {
     const Geometry g{in[0], in[1], in[2], in[3], {stride[0], stride[1]}, {before[0], before[1]},
                      {phases[0], phases[1]}, {size[0], size[1]}};
-    float* to = copied->typed_data();
-    const bool alone = static_cast<int64_t>(copied->element_count()) < kWorthThreads;
-    ForEach(pool, g.channels, alone, [&](int64_t c) { CopyChannel(g, c, x.typed_data(), to); });
+    float* to = scratch->typed_data();
+    const bool is_serial = static_cast<int64_t>(scratch->element_count()) < kMinParallelWork;
+    ForEach(pool, g.channels, is_serial, [&](int64_t c) { CopyChannel(g, c, x.typed_data(), to); });
     from = to;
   }
 
-  const int64_t outputs = out[0], batch = out[3], channels = turned ? in[1] : in[0];
+  const int64_t outputs = out[0], batch = out[3], channels = is_batch_first ? in[1] : in[0];
   int64_t lines = out[1], length = out[2] * batch;
   Product p{rows.typed_data(), offsets.typed_data(), values.typed_data(), bias.typed_data(), relu,
             size[1] * batch, length, lines * length};
-  if (p.x_row == length) length *= lines, lines = 1;  // rows without a gap are one long row
+  if (p.x_row == length) length *= lines, lines = 1;  // contiguous rows are one long row
 
-  // One task is a tile of the positions and a block of the outputs.
-  struct Place {
-    TileFunction tile;
-    int64_t x, y;
-    int lanes;
+  // A task is a tile of positions and a block of outputs.
+  struct PositionTile {
+    TileFunction compute;
+    int64_t x, y;   // offsets of its first position
+    int positions;  // in one row
   };
-  std::vector<Place> places;
+  std::vector<PositionTile> tiles;
   const std::vector<Segment> segments = Segments(length);
   for (const Segment& segment : segments)
     for (int64_t line = 0; line < lines;) {
       int count = 1;
-      while (2 * count <= 4 && 2 * count * segment.vectors <= kSums && line + 2 * count <= lines)
+      while (2 * count <= 4 && 2 * count * segment.vectors <= kTileVectors &&
+             line + 2 * count <= lines)
         count *= 2;
-      const TileFunction tile = turned ? TurnedTileOf(segment) : TileOf(segment, count);
-      places.push_back({tile, line * p.x_row + segment.begin, line * p.y_row + segment.begin,
+      const TileFunction tile = is_batch_first ? TransposedTileOf(segment) : TileOf(segment, count);
+      tiles.push_back({tile, line * p.x_row + segment.begin, line * p.y_row + segment.begin,
                         segment.lanes * segment.vectors});
       line += count;
     }
-  const int64_t adds = static_cast<int64_t>(values.element_count()) * length * lines;
-  const bool alone = adds < kWorthThreads;
-  const int64_t tiles = static_cast<int64_t>(places.size());
-  // Blocks of outputs even out the threads; where each turns x round for itself, only if some had none.
-  const int64_t wanted = alone ? 1 : (turned ? 1 : 4) * std::max<int64_t>(pool.num_threads(), 1);
-  const int64_t blocks = std::clamp<int64_t>((wanted + tiles - 1) / tiles, 1, outputs);
-  ForEach(pool, tiles * blocks, alone, [&](int64_t task) {
-    const Place& place = places[task / blocks];
+  const int64_t multiply_adds = static_cast<int64_t>(values.element_count()) * length * lines;
+  const bool is_serial = multiply_adds < kMinParallelWork;
+  const int64_t tile_count = static_cast<int64_t>(tiles.size());
+  // Several tasks for each thread balance the load. A batch-first tile is transposed again for each
+  // block of outputs, so there are only as many blocks as give every thread a task.
+  const int64_t threads = std::max<int64_t>(pool.num_threads(), 1);
+  const int64_t wanted = is_serial ? 1 : (is_batch_first ? 1 : kTasksPerThread) * threads;
+  const int64_t blocks = std::clamp<int64_t>((wanted + tile_count - 1) / tile_count, 1, outputs);
+  ForEach(pool, tile_count * blocks, is_serial, [&](int64_t task) {
+    const PositionTile& tile = tiles[task / blocks];
     const int64_t block = task % blocks;
-    const float* tile_from = from + place.x;
-    thread_local std::vector<float> room;
-    if (turned) {
-      room.resize(std::max<size_t>(room.size(), channels * place.lanes));
-      Turn(from, channels, place.x, place.lanes, room.data());
-      tile_from = room.data();
+    const float* tile_from = from + tile.x;
+    thread_local std::vector<float> buffer;
+    if (is_batch_first) {
+      buffer.resize(std::max<size_t>(buffer.size(), channels * tile.positions));
+      TransposeTile(from, channels, tile.x, tile.positions, buffer.data());
+      tile_from = buffer.data();
     }
-    place.tile(p, outputs * block / blocks, outputs * (block + 1) / blocks, tile_from,
-               y->typed_data() + place.y);
+    tile.compute(p, outputs * block / blocks, outputs * (block + 1) / blocks, tile_from,
+               y->typed_data() + tile.y);
   });
   return ffi::Error::Success();
 }
@@ -366,4 +385,4 @@ XLA_FFI_DEFINE_HANDLER_SYMBOL(SparsejaxSparse, Sparse,
                                   .Attr<Integers>("size")
                                   .Attr<bool>("relu")
                                   .Ret<F32>()   // y
-                                  .Ret<F32>()); // x in phases, empty where x is read as it is
+                                  .Ret<F32>());  // scratch: the phases of x, or empty

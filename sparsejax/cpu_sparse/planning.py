@@ -1,4 +1,4 @@
-"""Which way each layer takes: measured once, in turns, on this machine."""
+"""Chooses the fastest implementation of each layer by timing them on this machine."""
 
 import functools
 import logging
@@ -12,128 +12,171 @@ import jax
 import numpy as np
 
 from sparsejax.cpu_sparse import compiling, kernel
-from sparsejax.cpu_sparse.layers import BCSR, DENSE, KERNEL, WAYS, Layer, Value
+from sparsejax.cpu_sparse.layers import BCSR, DENSE, IMPLEMENTATIONS, KERNEL, Layer, Value
+from sparsejax.cpu_sparse.products import Product
 
-FORCED = 'SPARSEJAX_CPU_SPARSE'
-SPARSE_ENOUGH = 0.3  # below it nothing is faster than dense on any machine, and nothing is timed
-BATCH_OF_BCSR = 64  # below it JAX's own sparse products are slower than dense
-ROUNDS, SECONDS = 7, 0.03  # a way is timed so often, for at least so long in all
-SLOWER = 1.05  # than dense, which a whole function must not be
+VARIABLE = 'SPARSEJAX_CPU_SPARSE'  # the environment variable that forces an implementation
+MIN_SPARSITY = 0.3  # below it dense was fastest on every machine measured, so nothing is timed
+MIN_BCSR_BATCH = 64  # below it JAX's BCSR products were slower than dense on every machine measured
+ROUNDS = 7  # every candidate is timed once in each round
+MEASURED_SECONDS = 0.03  # the least total time of a candidate over all rounds
+MAX_SLOWDOWN = 1.05  # a whole function this much slower than dense stays dense
 
 
 class Choice(NamedTuple):
-  """What a layer takes.
+  """The implementation chosen for a layer.
 
   Attributes:
-    name: the path of its kernel, or its equation.
-    shape: its kernel's (outputs, channels, height, width).
-    image: the (channels, height, width, batch) that it was timed for.
-    sparsity: the share of zeros.
-    way: 'kernel', 'bcsr' or 'dense'.
-    seconds: of each way that was timed; empty if none was.
+    name: the path of the kernel's parameter, or the name of the equation.
+    shape: the kernel's (outputs, channels, height, width).
+    image: the input's (channels, height, width, batch) for which the layer was timed.
+    sparsity: the share of zero weights.
+    implementation: 'kernel', 'bcsr' or 'dense'.
+    seconds: {implementation: seconds of one call} of those that were timed; empty if none was.
   """
 
   name: str
   shape: tuple[int, ...]
   image: tuple[int, ...]
   sparsity: float
-  way: str
+  implementation: str
   seconds: Mapping[str, float]
 
 
-def forced() -> str | None:
-  """Returns the way that the environment asks for.
+def forced_implementation() -> str | None:
+  """Returns the implementation that the environment forces, or None.
 
   Raises:
-    ValueError: it asks for none that there is.
+    ValueError: the environment names an unknown implementation.
   """
-  way = os.environ.get(FORCED) or None
-  if way not in (None, *WAYS):
-    raise ValueError(f'{FORCED}={way} must be kernel, bcsr or dense: correct it, or unset it')
-  return way
+  name = os.environ.get(VARIABLE) or None
+  if name not in (None, *IMPLEMENTATIONS):
+    raise ValueError(f'{VARIABLE}={name} must be kernel, bcsr or dense: correct it, or unset it')
+  return name
 
 
-def available() -> bool:
-  """Returns whether there is a kernel; one line of the log says why not, and what is used then."""
+def is_kernel_available() -> bool:
+  """Returns whether the C++ kernel can be used; if it cannot, logs the reason once."""
   if jax.default_backend() != 'cpu':
-    _say_once(f'sparse_apply is for CPU, not {jax.default_backend()}: layers stay dense')
+    _warn_once(f'sparse_apply is for CPU, not {jax.default_backend()}: layers stay dense')
     return False
   try:
     kernel.register()
   except compiling.Unavailable as error:
-    _say_once(f'sparse kernels fall back to BCSR, or dense where that is faster: {error}')
+    _warn_once(f'sparse kernels fall back to BCSR, or dense where that is faster: {error}')
     return False
   return True
 
 
 @functools.cache
-def _say_once(message: str) -> None:
+def _warn_once(message: str) -> None:
+  """Logs a warning that was not logged before in this process."""
   logging.getLogger(__name__).warning(message)
 
 
-def choices(layers: Sequence[Layer]) -> list[Choice]:
-  """Returns the way of each layer.
+def choose_implementations(layers: Sequence[Layer]) -> list[Choice]:
+  """Returns the implementation of each layer: the forced one, or else the fastest.
+
+  An implementation that the environment forces is used for every layer that has it, untimed. A
+  layer that lacks it becomes dense without a warning: BCSR computes no convolutions with windows.
 
   Raises:
-    ValueError: the environment forces a way that there is not.
+    ValueError: the environment forces an unknown implementation, or the kernel where it cannot be
+      compiled.
   """
-  way = forced()
-  if way == KERNEL:
+  forced = forced_implementation()
+  if forced == KERNEL:
     try:
       kernel.register()
     except compiling.Unavailable as error:
-      raise ValueError(f'{FORCED}=kernel needs the kernel: {error}') from None
-  if way is not None:
-    return [_choice(layer, way if way in layer.ways else DENSE, {}) for layer in layers]
-  usable = [KERNEL] if available() else [BCSR] if jax.default_backend() == 'cpu' else []
-  timed: dict = {}  # layers that are alike are timed once
-  return [_fastest(layer, usable, timed) for layer in layers]
+      raise ValueError(f'{VARIABLE}=kernel needs the kernel: {error}') from None
+  if forced is not None:
+    return [
+      _choice(layer, forced if forced in layer.implementations else DENSE, {}) for layer in layers
+    ]
+  candidates = _sparse_candidates()
+  timings: dict[tuple[Product, bool, float], dict[str, float]] = {}
+  return [_choose_fastest(layer, candidates, timings) for layer in layers]
 
 
-def _choice(layer, way, seconds):
-  return Choice(layer.name, layer.matrix.shape, layer.product.image, layer.sparsity, way, seconds)
+def _sparse_candidates() -> tuple[str, ...]:
+  """Returns the sparse implementations to time against dense on this machine."""
+  if is_kernel_available():
+    return (KERNEL,)
+  if jax.default_backend() == 'cpu':
+    return (BCSR,)
+  return ()
 
 
-def _fastest(layer: Layer, usable: Sequence[str], timed: dict) -> Choice:
-  ways = [way for way in usable if way in layer.ways]
-  if BCSR in ways and layer.product.image[3] < BATCH_OF_BCSR:
-    ways.remove(BCSR)
-  if not ways or layer.sparsity < SPARSE_ENOUGH:
+def _choice(layer: Layer, implementation: str, seconds: Mapping[str, float]) -> Choice:
+  """Returns the record of the implementation chosen for a layer."""
+  return Choice(
+    name=layer.name,
+    shape=layer.weights.shape,
+    image=layer.product.image,
+    sparsity=layer.sparsity,
+    implementation=implementation,
+    seconds=seconds,
+  )
+
+
+def _choose_fastest(
+  layer: Layer,
+  candidates: Sequence[str],
+  timings: dict[tuple[Product, bool, float], dict[str, float]],
+) -> Choice:
+  """Times a layer's implementations and returns the choice of the fastest.
+
+  Args:
+    layer: the layer.
+    candidates: the sparse implementations to time against dense.
+    timings: {(product, ReLU, sparsity): seconds} of the layers so far; layers that agree in all
+      three are timed once.
+  """
+  *_, batch = layer.product.image
+  names = [name for name in candidates if name in layer.implementations]
+  if BCSR in names and batch < MIN_BCSR_BATCH:
+    names.remove(BCSR)
+  if not names or layer.sparsity < MIN_SPARSITY:
     return _choice(layer, DENSE, {})
   key = (layer.product, layer.relu, round(layer.sparsity, 2))
-  if key not in timed:
-    timed[key] = measure({way: _call(layer, way) for way in (*ways, DENSE)})
-  seconds = timed[key]
+  if key not in timings:
+    timings[key] = measure({name: _benchmark(layer, name) for name in (*names, DENSE)})
+  seconds = timings[key]
   return _choice(layer, min(seconds, key=seconds.__getitem__), seconds)
 
 
-def _call(layer: Layer, way: str) -> Callable[[], jax.Array]:
-  """Computes a layer in one way, of numbers that lie as this way has them."""
-  order = layer.product.data_order
+def _benchmark(layer: Layer, implementation: str) -> Callable[[], jax.Array]:
+  """Returns a call of a layer on random numbers, in the layout that the implementation reads.
+
+  That is feature-major for the sparse implementations, and the program's own order for dense.
+  """
+  data_order = layer.product.data_order
   shape = layer.eqn.in_shapes[layer.product.data]
-  lies = order if way != DENSE else tuple(range(len(order)))
-  x = np.random.default_rng(0).normal(size=[shape[i] for i in lies]).astype(np.float32)
-  x = jax.numpy.asarray(x)
-  function = jax.jit(lambda x: layer(Value(x, lies), way).array)
+  order = data_order if implementation != DENSE else tuple(range(len(data_order)))
+  random = np.random.default_rng(0)
+  x = jax.numpy.asarray(random.normal(size=[shape[axis] for axis in order]).astype(np.float32))
+  function = jax.jit(lambda x: layer(Value(x, order), implementation).array)
   return lambda: function(x)
 
 
 def measure(calls: Mapping[str, Callable[[], jax.Array]]) -> dict[str, float]:
-  """Returns the median seconds of each call, all of them timed in turns."""
-  counts = {}
+  """Returns the median seconds of each call, timed in alternating rounds."""
+  repeats = {}
   for name, call in calls.items():
     jax.block_until_ready(call())
-    once = min(_timed(call, 1) for _ in range(3))
-    counts[name] = max(1, int(SECONDS / ROUNDS / once))
-  found: dict[str, list[float]] = {name: [] for name in calls}
+    once = min(_seconds_per_call(call, 1) for _ in range(3))
+    repeats[name] = max(1, int(MEASURED_SECONDS / ROUNDS / once))
+  seconds: dict[str, list[float]] = {name: [] for name in calls}
   for _ in range(ROUNDS):
     for name, call in calls.items():
-      found[name].append(_timed(call, counts[name]))
-  return {name: statistics.median(seconds) for name, seconds in found.items()}
+      seconds[name].append(_seconds_per_call(call, repeats[name]))
+  return {name: statistics.median(rounds) for name, rounds in seconds.items()}
 
 
-def _timed(call: Callable[[], jax.Array], count: int) -> float:
+def _seconds_per_call(call: Callable[[], jax.Array], repeats: int) -> float:
+  """Returns the mean seconds of a call over some repeats."""
   begun = time.perf_counter()
-  for _ in range(count):
+  for _ in range(repeats):
     jax.block_until_ready(call())
-  return (time.perf_counter() - begun) / count
+  return (time.perf_counter() - begun) / repeats

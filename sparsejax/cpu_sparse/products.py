@@ -1,5 +1,6 @@
-"""What of a program is a product with a kernel, read as a convolution of feature-major values."""
+"""Reads matrix products and convolutions as sparse convolutions of feature-major arrays."""
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -7,21 +8,24 @@ import numpy as np
 from sparsejax.compact.trace.equations import Equation
 from sparsejax.cpu_sparse.kernel import Window
 
-Order = tuple[int, ...]  # of a value as it lies in memory: which of its axes comes first, second...
+Order = tuple[int, ...]  # the axes of an array, in the order in which they are stored
 
 
 class Product(NamedTuple):
-  """How an equation's operands lie for a sparse product.
+  """A matrix product or convolution, with the feature-major layout of its operands.
+
+  A matrix product is a convolution over images of one pixel. The sizes of several axes with the
+  same role, such as the heads and features of an attention layer, are multiplied.
 
   Attributes:
-    data: which operand is the data; the other one is the kernel.
-    data_order: the data's axes: what is summed over, height and width, the batch.
-    image: (channels, height, width, batch) of the data in that order.
-    kernel_order: the kernel's axes: outputs, channels, height and width.
-    kernel: (outputs, channels, height, width) of the kernel in that order.
-    out_order: the result's axes: outputs, height and width, the batch.
-    out_features: how many of the result's axes are outputs.
-    window: how the kernel moves.
+    data: the index of the operand that is the data; the other one is the kernel.
+    data_order: the axes of the data, ordered as contracted axes, height, width and batch.
+    image: the sizes (channels, height, width, batch) of the data in that order.
+    kernel_order: the axes of the kernel, ordered as outputs, channels, height and width.
+    kernel: the sizes (outputs, channels, height, width) of the kernel in that order.
+    out_order: the axes of the result, ordered as outputs, height, width and batch.
+    out_features: the number of the result's axes that are outputs.
+    window: the strides, padding and dilation.
   """
 
   data: int
@@ -34,85 +38,100 @@ class Product(NamedTuple):
   window: Window
 
   @property
-  def turned_order(self) -> Order:
-    """The data's axes with what is summed over last."""
-    summed = len(self.kernel_order) - self.out_features
-    return (*self.data_order[summed:], *self.data_order[:summed])
+  def batch_first_order(self) -> Order:
+    """The axes of the data with the contracted ones last."""
+    contracted = len(self.kernel_order) - self.out_features
+    return (*self.data_order[contracted:], *self.data_order[:contracted])
 
   @property
   def is_matrix(self) -> bool:
-    """Whether this is a matrix product over whatever pixels there are."""
+    """Whether the kernel is one tap with stride 1, so that this is a matrix product."""
     return self.kernel[2:] == (1, 1) and self.window == Window()
 
 
 def product_of(eqn: Equation, data: int) -> Product | None:
-  """Returns how an equation is a sparse product; None where it is none, or is not understood.
+  """Returns the product that an equation computes, or None if it is not supported.
+
+  Supported are `dot_general` without batch axes, and `conv_general_dilated` with one or two spatial
+  axes, without groups, input dilation and negative padding; both in float32 and not empty.
 
   Args:
-    eqn: a `dot_general` without batch axes, or a `conv_general_dilated` of one or two spatial axes
-      without groups.
-    data: which operand is the data.
+    eqn: the equation.
+    data: the index of the operand that is the data.
   """
   if 0 in (*np.ravel(eqn.in_shapes[0]), *np.ravel(eqn.in_shapes[1]), *eqn.out_shapes[0]):
     return None
   if eqn.params.get('preferred_element_type') not in (None, np.float32):
     return None
   if eqn.name == 'dot_general':
-    return _of_dot(eqn, data)
-  return _of_convolution(eqn) if eqn.name == 'conv_general_dilated' and data == 0 else None
+    return _from_dot(eqn, data)
+  return _from_convolution(eqn) if eqn.name == 'conv_general_dilated' and data == 0 else None
 
 
-def _of_dot(eqn, data):
-  summed, pairs = eqn.params['dimension_numbers']
-  if any(map(len, pairs)):
+def _from_dot(eqn: Equation, data: int) -> Product | None:
+  """Returns the product of a `dot_general`, or None if it has batch axes."""
+  contracted, batch_axes = eqn.params['dimension_numbers']
+  if any(map(len, batch_axes)):
     return None
   shape, kernel_shape = eqn.in_shapes[data], eqn.in_shapes[1 - data]
-  rest = [i for i in range(len(shape)) if i not in summed[data]]
-  outs = [i for i in range(len(kernel_shape)) if i not in summed[1 - data]]
-  features = [i + (len(rest) if data == 0 else 0) for i in range(len(outs))]
-  batch = [i + (0 if data == 0 else len(outs)) for i in range(len(rest))]
-  channels, examples = _size(shape, summed[data]), _size(shape, rest)
+  batch = [axis for axis in range(len(shape)) if axis not in contracted[data]]
+  outputs = [axis for axis in range(len(kernel_shape)) if axis not in contracted[1 - data]]
+  # The result has the remaining axes of the first operand, then those of the second.
+  first_output = len(batch) if data == 0 else 0
+  first_batch = 0 if data == 0 else len(outputs)
+  out_features = range(first_output, first_output + len(outputs))
+  out_batch = range(first_batch, first_batch + len(batch))
+  channels = _size(shape, contracted[data])
   return Product(
-    data,
-    (*summed[data], *rest),
-    (channels, 1, 1, examples),
-    (*outs, *summed[1 - data]),
-    (_size(kernel_shape, outs), channels, 1, 1),
-    (*features, *batch),
-    len(outs),
-    Window(),
+    data=data,
+    data_order=(*contracted[data], *batch),
+    image=(channels, 1, 1, _size(shape, batch)),
+    kernel_order=(*outputs, *contracted[1 - data]),
+    kernel=(_size(kernel_shape, outputs), channels, 1, 1),
+    out_order=(*out_features, *out_batch),
+    out_features=len(outputs),
+    window=Window(),
   )
 
 
-def _size(shape, axes):
-  return int(np.prod([shape[i] for i in axes], dtype=np.int64))
+def _size(shape: Sequence[int], axes: Sequence[int]) -> int:
+  """Returns the product of the sizes of some axes."""
+  return int(np.prod([shape[axis] for axis in axes], dtype=np.int64))
 
 
-def _of_convolution(eqn):
-  p, numbers = eqn.params, eqn.params['dimension_numbers']
-  (batch, channel, *space), (out, into, *taps) = numbers.lhs_spec, numbers.rhs_spec
-  made, features, *places = numbers.out_spec
-  lines, padding = len(space), tuple(map(tuple, p['padding']))
+def _from_convolution(eqn: Equation) -> Product | None:
+  """Returns the product of a `conv_general_dilated`, or None if it is not supported.
+
+  A signal with one spatial axis is an image of one row.
+  """
+  params, numbers = eqn.params, eqn.params['dimension_numbers']
+  batch, channel, *space = numbers.lhs_spec
+  out, into, *taps = numbers.rhs_spec
+  out_batch, out_feature, *out_space = numbers.out_spec
+  rank, padding = len(space), tuple(map(tuple, params['padding']))
   if not (
-    lines in (1, 2)
-    and p['feature_group_count'] == p['batch_group_count'] == 1
-    and set(p['lhs_dilation']) == {1}
+    rank in (1, 2)
+    and params['feature_group_count'] == params['batch_group_count'] == 1
+    and set(params['lhs_dilation']) == {1}
     and min(map(min, padding)) >= 0
   ):
     return None
-  flat = (1,) * (2 - lines)  # an axis of one row, for signals
-  image, kernel = eqn.in_shapes
-  rows = ((0, 0),) * (2 - lines)
-  window = Window(
-    (*flat, *p['window_strides']), (*rows, *padding), (*flat, *(p['rhs_dilation'] or flat))
-  )
+  missing = 2 - rank
+  ones, no_padding = (1,) * missing, ((0, 0),) * missing
+  image_shape, kernel_shape = eqn.in_shapes
+  height_and_width = (*ones, *(image_shape[axis] for axis in space))
+  kernel_size = (*ones, *(kernel_shape[axis] for axis in taps))
   return Product(
-    0,
-    (channel, *space, batch),
-    (image[channel], *flat, *(image[i] for i in space), image[batch]),
-    (out, into, *taps),
-    (kernel[out], kernel[into], *flat, *(kernel[i] for i in taps)),
-    (features, *places, made),
-    1,
-    window,
+    data=0,
+    data_order=(channel, *space, batch),
+    image=(image_shape[channel], *height_and_width, image_shape[batch]),
+    kernel_order=(out, into, *taps),
+    kernel=(kernel_shape[out], kernel_shape[into], *kernel_size),
+    out_order=(out_feature, *out_space, out_batch),
+    out_features=1,
+    window=Window(
+      strides=(*ones, *params['window_strides']),
+      padding=(*no_padding, *padding),
+      dilation=(*ones, *(params['rhs_dilation'] or ones)),
+    ),
   )

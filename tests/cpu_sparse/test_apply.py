@@ -1,4 +1,4 @@
-"""Any function with its parameters fixed: the same answers, in every way of computing it."""
+"""Functions with fixed parameters have the same answers with every implementation."""
 
 import jax
 import jax.numpy as jnp
@@ -7,11 +7,11 @@ import pytest
 from jax import lax
 
 from sparsejax.cpu_sparse import apply, compiling, kernel, sparse_apply
-from sparsejax.cpu_sparse.planning import FORCED
+from sparsejax.cpu_sparse.planning import VARIABLE
 
 pytestmark = pytest.mark.usefixtures('compiling_is_quick')
 
-WAYS = 'kernel', 'bcsr', 'dense'
+IMPLEMENTATIONS = 'kernel', 'bcsr', 'dense'
 
 
 @pytest.fixture(autouse=True)
@@ -20,14 +20,14 @@ def _short_functions():
     yield
 
 
-@pytest.fixture(params=WAYS)
-def way(request, monkeypatch):
+@pytest.fixture(params=IMPLEMENTATIONS)
+def implementation(request, monkeypatch):
   if request.param == 'kernel':
     try:
       kernel.register()
     except compiling.Unavailable as error:
       pytest.skip(str(error))
-  monkeypatch.setenv(FORCED, request.param)
+  monkeypatch.setenv(VARIABLE, request.param)
   return request.param
 
 
@@ -37,7 +37,7 @@ def drawn(*shape, density=0.2, seed=0):
 
 
 def check(function, params, *examples, others=()):
-  """Compares answers to examples, and to others, of which batch sizes may differ."""
+  """Compares the answers with the function's own, for the examples and for other inputs."""
   params = jax.tree.map(jnp.asarray, params)
   made = sparse_apply(function, params, *examples)
   for inputs in (examples, *others):
@@ -58,7 +58,7 @@ def images(batch, height=9, width=8, channels=3):
   return drawn(batch, height, width, channels, density=1.0)
 
 
-def test_dense_layers_of_any_batch_size(way):
+def test_dense_layers_of_any_batch_size(implementation):
   params = {'a': drawn(20, 30), 'b': drawn(30), 'c': drawn(30, 4)}
 
   def function(p, x):
@@ -67,11 +67,11 @@ def test_dense_layers_of_any_batch_size(way):
   inputs = [(drawn(n, 20, density=1.0),) for n in (16, 1, 3, 64)]
   made = check(function, params, *inputs[0], others=inputs[1:])
   assert [layer.name for layer in made.layers] == ['a', 'c']
-  assert {layer.way for layer in made.layers} == {way}
+  assert {layer.implementation for layer in made.layers} == {implementation}
 
 
 @pytest.mark.parametrize('padding', ['SAME', 'VALID', ((2, 0), (1, 3))])
-def test_convolutions(way, padding):
+def test_convolutions(implementation, padding):
   params = {'a': drawn(3, 3, 3, 8), 'b': drawn(8), 'c': drawn(1, 1, 8, 6), 'd': drawn(2, 4, 6, 5)}
 
   def function(p, x):
@@ -82,7 +82,7 @@ def test_convolutions(way, padding):
   check(function, params, images(3), others=[(images(n),) for n in (1, 16, 64)])
 
 
-def test_what_is_no_sparse_product_stays_as_it_is(way):
+def test_unsupported_products_are_not_replaced(implementation):
   params = {'grouped': drawn(3, 3, 1, 6), 'spread': drawn(3, 3, 6, 4), 'pairs': drawn(2, 4, 5)}
 
   def function(p, x):
@@ -94,7 +94,7 @@ def test_what_is_no_sparse_product_stays_as_it_is(way):
   assert not check(function, params, images(4)).layers
 
 
-def test_other_layouts_of_a_convolution(way):
+def test_other_layouts_of_a_convolution(implementation):
   params = {'a': drawn(5, 3, 3, 3), 'b': drawn(4, 5, 2)}
 
   def function(p, x):
@@ -106,7 +106,7 @@ def test_other_layouts_of_a_convolution(way):
   assert [layer.shape for layer in made.layers] == [(5, 3, 3, 3), (4, 5, 1, 2)]
 
 
-def test_several_axes_in_one_product(way):
+def test_several_axes_in_one_product(implementation):
   params = {'in': drawn(6, 2, 5), 'out': drawn(2, 5, 7), 'left': drawn(3, 7)}
 
   def function(p, x):
@@ -117,7 +117,7 @@ def test_several_axes_in_one_product(way):
   assert len(check(function, params, drawn(3, 4, 6, density=1.0)).layers) == 3
 
 
-def test_scales_biases_and_relu_go_into_the_kernel(way):
+def test_scales_biases_and_relu_are_fused(implementation):
   params = {'w': drawn(3, 3, 3, 8), **{n: drawn(8, density=1.0, seed=1) for n in 'bmgs'}}
   params['v'] = np.abs(drawn(8, density=1.0, seed=2)) + 0.1
 
@@ -127,11 +127,11 @@ def test_scales_biases_and_relu_go_into_the_kernel(way):
     return jax.nn.relu(2.0 - x / 3.0)
 
   check(function, params, images(3))
-  program = apply._Programs(function, params, (images(3),))._at((images(3),))
+  program = apply._SparseProgram(function, params, (images(3),))._trace_for((images(3),))
   assert [step.relu for step in program.steps] == [True]
 
 
-def test_what_is_used_twice_is_not_folded(way):
+def test_a_value_with_two_readers_is_not_fused(implementation):
   params = {'w': drawn(6, 6), 'b': drawn(6)}
 
   def function(p, x):
@@ -141,7 +141,7 @@ def test_what_is_used_twice_is_not_folded(way):
   check(function, params, drawn(4, 6, density=1.0))
 
 
-def test_no_fold_where_it_would_make_no_number(way):
+def test_a_scale_that_is_not_finite_is_not_fused(implementation):
   params = {'w': drawn(6, 6), 'zero': jnp.array([0.0, 1.0, 1.0, 1.0, 1.0, 1.0])}
 
   def function(p, x):
@@ -150,8 +150,8 @@ def test_no_fold_where_it_would_make_no_number(way):
   check(function, params, np.ones((4, 6), np.float32))
 
 
-def test_all_between_layers(way):
-  """Pooling, additions, concatenation, padding, flattening: whatever order the axes lie in."""
+def test_operations_between_layers(implementation):
+  """Pooling, addition, concatenation, padding and flattening of values with permuted axes."""
   params = {'a': drawn(3, 3, 3, 4), 'b': drawn(3, 3, 4, 4), 'c': drawn(4 * 4 * 9, 5)}
 
   def pool(x, init, of, window, strides, padding):
@@ -170,7 +170,7 @@ def test_all_between_layers(way):
   check(function, params, images(3), others=[(images(1),)])
 
 
-def test_transposed_squeezed_and_padded(way):
+def test_transposed_squeezed_and_padded(implementation):
   params = {'a': drawn(5, 4), 'b': drawn(6, 3)}
 
   def function(p, x):
@@ -181,12 +181,12 @@ def test_transposed_squeezed_and_padded(way):
   check(function, params, drawn(7, 5, density=1.0))
 
 
-def test_a_kernel_of_zeros(way):
+def test_a_kernel_of_zeros(implementation):
   check(lambda p, x: x @ p['w'] + p['b'], {'w': np.zeros((3, 2), np.float32), 'b': np.ones(2)},
         np.ones((4, 3), np.float32))  # fmt: skip
 
 
-def test_kernels_that_are_computed_from_parameters(way):
+def test_kernels_computed_from_parameters(implementation):
   params = {'w': drawn(6, 4, density=1.0), 'mask': drawn(6, 4) != 0, 'steps': np.arange(3)}
 
   def function(p, x):
@@ -197,13 +197,13 @@ def test_kernels_that_are_computed_from_parameters(way):
   assert layer.sparsity == pytest.approx(np.mean(~params['mask']))
 
 
-def test_other_dtypes_stay_as_they_are(way):
+def test_products_of_other_dtypes_are_not_replaced(implementation):
   params = {'w': drawn(6, 4).astype(jnp.bfloat16)}
   made = check(lambda p, x: x @ p['w'], params, jnp.ones((5, 6), jnp.bfloat16))
   assert not made.layers
 
 
-def test_structures_and_inputs_of_any_kind(way):
+def test_pytrees_as_inputs_and_outputs(implementation):
   params = {'w': drawn(6, 4)}
 
   def function(p, x, which):
@@ -212,7 +212,7 @@ def test_structures_and_inputs_of_any_kind(way):
   check(function, params, drawn(5, 6, density=1.0), {'flag': np.array(True)})
 
 
-# Refusals
+# Errors
 
 
 def test_no_gradients():
@@ -221,23 +221,23 @@ def test_no_gradients():
     jax.grad(lambda x: made(x).sum())(np.ones((1, 3), np.float32))
 
 
-def test_answers_that_differ_are_refused(monkeypatch):
-  monkeypatch.setenv(FORCED, 'dense')
+def test_different_answers_are_rejected(monkeypatch):
+  monkeypatch.setenv(VARIABLE, 'dense')
   params = np.array([[1.0], [-1.0]], np.float32)
-  wrong = apply.steps_of
+  original = apply.fuse_products
 
   def damaged(*given):
-    [layer] = wrong(*given)
+    [layer] = original(*given)
     layer.bias = layer.bias + 0.1
     return [layer]
 
-  monkeypatch.setattr(apply, 'steps_of', damaged)
+  monkeypatch.setattr(apply, 'fuse_products', damaged)
   with pytest.raises(ValueError, match=r'would differ by 0\.1, where their spread is 4'):
     sparse_apply(lambda p, x: x @ p, params, np.array([[2.0, 0.0], [0.0, 2.0]], np.float32))
 
 
 @pytest.mark.parametrize('name', ['params', 'examples'])
-def test_shapes_alone_are_refused(name):
+def test_shapes_without_values_are_rejected(name):
   array, shape = np.ones((2, 2), np.float32), jax.ShapeDtypeStruct((2, 2), jnp.float32)
   given = (shape, array) if name == 'params' else (array, shape)
   with pytest.raises(ValueError, match=f'{name} must be arrays with numbers'):

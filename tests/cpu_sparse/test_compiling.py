@@ -1,4 +1,4 @@
-"""The kernel's file: found, whole, the user's own, or a reason why there is none."""
+"""The compiled kernel's file: cached, complete and the user's own, or an error with the reason."""
 
 import pathlib
 import shutil
@@ -14,7 +14,7 @@ LIBRARY = 'extern "C" int answer() { return 42; }\n'  # in place of the kernel, 
 
 @pytest.fixture
 def own(tmp_path, monkeypatch):
-  """A cache of the test's own, and a source that is compiled in a moment."""
+  """Sets a temporary cache and a short source; returns the folder of compiled kernels."""
   source = tmp_path / 'source.cc'
   source.write_text(LIBRARY)
   monkeypatch.setattr(compiling, 'SOURCE', source)
@@ -34,32 +34,32 @@ def load():
 
 
 @compiles
-def test_compiled_once_and_found_again(own, monkeypatch):
+def test_the_library_is_compiled_once_and_cached(own, monkeypatch):
   assert load().answer() == 42
-  [made] = own.iterdir()
+  [library] = own.iterdir()
 
   def refuse(*_):
-    raise AssertionError('it is there')
+    raise AssertionError('the library is cached')
 
   monkeypatch.setattr(compiling, '_compile', refuse)
   assert load().answer() == 42
-  assert list(own.iterdir()) == [made]
+  assert list(own.iterdir()) == [library]
 
 
 @compiles
 @pytest.mark.parametrize('damage', [lambda b: b[:100], lambda b: b'', lambda b: b[:-1] + b'\0\0'])
-def test_a_damaged_file_is_compiled_anew(own, damage):
+def test_a_damaged_file_is_compiled_again(own, damage):
   load()
-  [made] = own.iterdir()
-  whole = made.read_bytes()
-  made.unlink()  # this process may still run what it holds
-  made.write_bytes(damage(whole))
+  [library] = own.iterdir()
+  content = library.read_bytes()
+  library.unlink()  # this process may have it mapped
+  library.write_bytes(damage(content))
   assert load().answer() == 42
-  assert compiling._is_whole(made)
+  assert compiling._is_complete(library)
 
 
 @compiles
-def test_another_source_has_another_file(own):
+def test_a_changed_source_has_its_own_file(own):
   load()
   compiling.SOURCE.write_text(LIBRARY.replace('42', '43'))
   assert load().answer() == 43
@@ -67,7 +67,7 @@ def test_another_source_has_another_file(own):
 
 
 @compiles
-def test_two_processes_at_once(own):
+def test_two_processes_compile_at_once(own):
   program = (
     'import pathlib, sys; from sparsejax.cpu_sparse import compiling; '
     'compiling.SOURCE = pathlib.Path(sys.argv[1]); print(compiling.library().answer())'
@@ -84,7 +84,7 @@ def test_two_processes_at_once(own):
 
 
 @compiles
-def test_a_source_that_fails_says_so_in_one_line(own):
+def test_a_compilation_error_is_reported_in_one_line(own):
   compiling.SOURCE.write_text('nonsense;')
   with pytest.raises(compiling.Unavailable, match=r'failed with status 1: .*error') as raised:
     load()
@@ -99,21 +99,21 @@ def test_a_cache_that_others_can_write_to_is_refused(own):
     compiling.cache()
 
 
-def test_a_cache_that_can_not_be_made(tmp_path, monkeypatch):
+def test_a_cache_that_cannot_be_created(tmp_path, monkeypatch):
   (tmp_path / 'file').write_text('')
   monkeypatch.setenv('SPARSEJAX_CACHE', str(tmp_path / 'file'))
-  with pytest.raises(compiling.Unavailable, match='can not be made'):
+  with pytest.raises(compiling.Unavailable, match='cannot be created'):
     compiling.cache()
 
 
-def test_no_compiler(monkeypatch):
+def test_a_missing_compiler_is_reported(monkeypatch):
   monkeypatch.delenv('CXX', raising=False)
   monkeypatch.setattr(compiling.shutil, 'which', lambda name: None)
   with pytest.raises(compiling.Unavailable, match='install g\\+\\+ or clang\\+\\+, or set CXX'):
     compiling.compiler()
 
 
-def test_a_compiler_of_ones_own(monkeypatch):
+def test_the_compiler_of_the_environment(monkeypatch):
   monkeypatch.setenv('CXX', f'{sys.executable} -I')
   assert compiling.compiler() == [sys.executable, '-I']
   monkeypatch.setenv('CXX', 'no-such-compiler')

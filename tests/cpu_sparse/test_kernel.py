@@ -1,4 +1,4 @@
-"""The C++ kernel against sums in float64."""
+"""The C++ kernel compared with NumPy in float64."""
 
 import jax
 import numpy as np
@@ -19,7 +19,7 @@ def _compiled():
 
 
 def convolution(x, weights, bias, window):
-  """The same in NumPy, tap by tap."""
+  """Returns the convolution in NumPy, summed over the taps."""
   padded = np.pad(x.astype(np.float64), ((0, 0), *window.padding, (0, 0)))
   sizes = zip(padded.shape[1:3], weights.shape[2:], window.strides, window.dilation, strict=True)
   outs = [max((size - (taps - 1) * apart - 1) // step + 1, 0) for size, taps, step, apart in sizes]
@@ -36,8 +36,8 @@ def drawn(rng, shape, density=1.0):
 
 
 def check(x, weights, bias, window, relu=False):
-  rows = kernel.rows_of(weights)
-  found = np.asarray(jax.jit(lambda x: kernel.convolve(x, rows, bias, window, relu))(x))
+  sparse = kernel.nonzeros_of(weights)
+  found = np.asarray(jax.jit(lambda x: kernel.convolve(x, sparse, bias, window, relu))(x))
   wanted = convolution(x, weights, bias, window)
   wanted = np.maximum(wanted, 0.0) if relu else wanted
   assert found.shape == wanted.shape
@@ -45,7 +45,7 @@ def check(x, weights, bias, window, relu=False):
 
 
 @pytest.mark.parametrize('batch', BATCHES)
-def test_any_convolution(batch):
+def test_random_convolutions(batch):
   rng = np.random.default_rng(batch)
   for trial in range(6):
     channels, outputs, height, width = rng.integers(1, 11, 4)
@@ -58,7 +58,7 @@ def test_any_convolution(batch):
 
 
 @pytest.mark.parametrize('batch', [*BATCHES, 200])
-def test_a_matrix_of_any_size(batch):
+def test_matrix_products_of_several_sizes(batch):
   rng = np.random.default_rng(batch)
   for outputs, inputs in ((1, 1), (7, 40), (50, 300)):
     x, weights = drawn(rng, (inputs, 1, 1, batch)), drawn(rng, (outputs, inputs, 1, 1), 0.2)
@@ -66,47 +66,47 @@ def test_a_matrix_of_any_size(batch):
 
 
 @pytest.mark.parametrize(('channels', 'batch'), [(3, 2), (17, 5), (40, 70), (784, 64)])
-def test_a_matrix_of_values_that_lie_the_other_way_round(channels, batch):
+def test_a_matrix_product_of_batch_first_values(channels, batch):
   rng = np.random.default_rng(0)
   x, weights = drawn(rng, (batch, channels)), drawn(rng, (9, channels, 1, 1), 0.3)
-  found = kernel.convolve(x, kernel.rows_of(weights), np.zeros(9, np.float32), Window())
+  found = kernel.convolve(x, kernel.nonzeros_of(weights), np.zeros(9, np.float32), Window())
   wanted = weights[:, :, 0, 0].astype(np.float64) @ x.T
   np.testing.assert_allclose(np.asarray(found).reshape(9, batch), wanted, atol=1e-4)
 
 
-def test_work_for_several_threads():
+def test_a_product_computed_by_several_threads():
   rng = np.random.default_rng(0)
   x, weights = drawn(rng, (64, 24, 24, 16)), drawn(rng, (64, 64, 3, 3), 0.1)
   check(x, weights, drawn(rng, 64), Window(padding=((1, 1), (1, 1))), relu=True)
 
 
-def test_a_kernel_of_zeros_leaves_the_bias():
+def test_a_kernel_of_zeros_returns_the_bias():
   bias = np.array([1.0, -2.0], np.float32)
-  rows = kernel.rows_of(np.zeros((2, 3, 3, 3), np.float32))
-  made = kernel.convolve(np.ones((3, 5, 5, 2), np.float32), rows, bias, Window(), relu=True)
+  sparse = kernel.nonzeros_of(np.zeros((2, 3, 3, 3), np.float32))
+  made = kernel.convolve(np.ones((3, 5, 5, 2), np.float32), sparse, bias, Window(), relu=True)
   np.testing.assert_array_equal(made, np.broadcast_to([[[[1.0]]], [[[0.0]]]], (2, 3, 3, 2)))
 
 
-def test_zero_weights_take_no_part_and_nan_goes_through_relu():
-  rows = kernel.rows_of(np.array([[0.0, 1.0], [2.0, 0.0]], np.float32).reshape(2, 2, 1, 1))
+def test_zero_weights_are_skipped_and_relu_keeps_nan():
+  sparse = kernel.nonzeros_of(np.array([[0.0, 1.0], [2.0, 0.0]], np.float32).reshape(2, 2, 1, 1))
   x = np.array([np.inf, np.nan], np.float32).reshape(2, 1, 1, 1)
-  made = kernel.convolve(x, rows, np.zeros(2, np.float32), Window(), relu=True)
+  made = kernel.convolve(x, sparse, np.zeros(2, np.float32), Window(), relu=True)
   np.testing.assert_array_equal(np.ravel(made), [np.nan, np.inf])
 
 
-def test_by_vmap_one_after_the_other():
+def test_vmap_equals_separate_calls():
   rng = np.random.default_rng(0)
-  x, rows = drawn(rng, (3, 4, 1, 1, 2)), kernel.rows_of(drawn(rng, (5, 4, 1, 1), 0.5))
+  x, sparse = drawn(rng, (3, 4, 1, 1, 2)), kernel.nonzeros_of(drawn(rng, (5, 4, 1, 1), 0.5))
 
   def function(x):
-    return kernel.convolve(x, rows, np.zeros(5, np.float32), Window())
+    return kernel.convolve(x, sparse, np.zeros(5, np.float32), Window())
 
   one_by_one = np.stack([function(one) for one in x])
   np.testing.assert_array_equal(jax.vmap(function)(x), one_by_one)
 
 
-def test_an_input_that_offsets_can_not_reach_is_refused():
-  rows = kernel.rows_of(np.ones((1, 2, 1, 1), np.float32))
-  plane = kernel.plane_of((2**15, 2**15), (1, 1), Window())
+def test_an_input_too_large_for_its_offsets_is_rejected():
+  sparse = kernel.nonzeros_of(np.ones((1, 2, 1, 1), np.float32))
+  layout = kernel.image_layout((2**15, 2**15), (1, 1), Window())
   with pytest.raises(ValueError, match='smaller batches'):
-    kernel.offsets_of(rows, plane, Window(), 1)
+    kernel.offsets_of(sparse, layout, Window(), 1)

@@ -1,4 +1,4 @@
-"""The package's networks with pruned weights: the same answers at every batch size."""
+"""Networks of this package with pruned weights have the same answers at every batch size."""
 
 import jax
 import jax.numpy as jnp
@@ -7,14 +7,14 @@ import pytest
 
 from sparsejax import models
 from sparsejax.cpu_sparse import compiling, kernel, sparse_apply
-from sparsejax.cpu_sparse.planning import FORCED
+from sparsejax.cpu_sparse.planning import VARIABLE
 from sparsejax.sparsity.leaves import tree
 
 pytestmark = pytest.mark.usefixtures('compiling_is_quick')
 
 
 def pruned(variables):
-  """Kernels of which a tenth stays, at a scale that lets values through, and moved averages."""
+  """Returns random variables: kernels of sparsity 0.9, and other leaves near 0 or 1."""
   rng = np.random.default_rng(0)
 
   def of_leaf(path, leaf):
@@ -43,7 +43,7 @@ def test_a_pruned_network(monkeypatch, name, settings, layers):
     kernel.register()
   except compiling.Unavailable as error:
     pytest.skip(str(error))
-  monkeypatch.setenv(FORCED, 'kernel')
+  monkeypatch.setenv(VARIABLE, 'kernel')
   shape = (28, 28, 1) if 'lenet' in name else (32, 32, 3)
   model = models.create(name, **settings)
   images = jnp.zeros((1, *shape))

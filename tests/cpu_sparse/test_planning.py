@@ -1,4 +1,4 @@
-"""Which way layers take: measured, forced, or what is left without a compiler. Nothing is timed."""
+"""The implementation of each layer: the fastest, a forced one, or a fallback without a compiler."""
 
 import logging
 
@@ -14,7 +14,7 @@ pytestmark = pytest.mark.usefixtures('compiling_is_quick')
 
 @pytest.fixture
 def rank(monkeypatch):
-  """Lets a test say which names are faster than which others that are timed with them."""
+  """Returns a function that replaces timings by a ranking, the fastest name first."""
 
   def choose(*order):
     monkeypatch.setattr(
@@ -30,7 +30,7 @@ def no_compiler(monkeypatch):
   monkeypatch.setattr(compiling.shutil, 'which', lambda name: None)
   monkeypatch.setattr(compiling, 'library', compiling.library.__wrapped__)
   monkeypatch.setattr(kernel, 'register', kernel.register.__wrapped__)
-  planning._say_once.cache_clear()
+  planning._warn_once.cache_clear()
 
 
 def function(params, x):
@@ -50,8 +50,8 @@ def made(batch):
   return found
 
 
-def ways(found):
-  return {layer.name: layer.way for layer in found.layers}
+def implementations(found):
+  return {layer.name: layer.implementation for layer in found.layers}
 
 
 @pytest.fixture
@@ -63,40 +63,40 @@ def has_kernel():
 
 
 @pytest.mark.usefixtures('has_kernel')
-def test_the_fastest_way_of_each_layer(rank):
+def test_the_fastest_implementation_of_each_layer(rank):
   rank('sparse', 'kernel', 'dense')
   found = made(4)
-  assert ways(found) == {'sparse': 'kernel', 'full': 'dense'}
+  assert implementations(found) == {'sparse': 'kernel', 'full': 'dense'}
   first, second = found.layers
   assert first.seconds == {'kernel': 2.0, 'dense': 3.0}
   assert (first.shape, first.image) == ((8, 12, 1, 1), (12, 1, 1, 4))
   assert second.sparsity == 0.0
-  assert not second.seconds  # full layers are not worth the time
+  assert not second.seconds  # layers without zeros are not timed
   assert found.seconds == {'sparse': 1.0, 'dense': 3.0}
 
 
 @pytest.mark.usefixtures('has_kernel')
-def test_a_whole_that_is_slower_than_dense_stays_dense(rank):
+def test_a_function_slower_than_dense_stays_dense(rank):
   rank('kernel', 'dense', 'sparse')
   found = made(4)
-  assert ways(found) == {'sparse': 'dense', 'full': 'dense'}
+  assert implementations(found) == {'sparse': 'dense', 'full': 'dense'}
   assert found.seconds['sparse'] > found.seconds['dense']
 
 
 @pytest.mark.usefixtures('has_kernel')
-def test_dense_where_that_is_faster(rank):
+def test_a_layer_slower_than_dense_stays_dense(rank):
   rank('dense', 'kernel')
   found = made(4)
-  assert ways(found) == {'sparse': 'dense', 'full': 'dense'}
+  assert implementations(found) == {'sparse': 'dense', 'full': 'dense'}
   assert not found.seconds
 
 
 @pytest.mark.usefixtures('no_compiler')
-@pytest.mark.parametrize(('batch', 'way'), [(1, 'dense'), (63, 'dense'), (64, 'bcsr')])
-def test_without_a_compiler_bcsr_for_many_examples(rank, caplog, batch, way):
+@pytest.mark.parametrize(('batch', 'implementation'), [(1, 'dense'), (63, 'dense'), (64, 'bcsr')])
+def test_bcsr_is_the_fallback_for_large_batches(rank, caplog, batch, implementation):
   rank('sparse', 'bcsr', 'dense')
   with caplog.at_level(logging.WARNING):
-    assert ways(made(batch)) == {'sparse': way, 'full': 'dense'}
+    assert implementations(made(batch)) == {'sparse': implementation, 'full': 'dense'}
     made(batch)
   [said] = caplog.messages
   assert said == (
@@ -106,35 +106,35 @@ def test_without_a_compiler_bcsr_for_many_examples(rank, caplog, batch, way):
 
 
 @pytest.mark.usefixtures('no_compiler')
-def test_a_kernel_that_is_forced_must_be_there(monkeypatch):
-  monkeypatch.setenv(planning.FORCED, 'kernel')
+def test_a_forced_kernel_must_be_available(monkeypatch):
+  monkeypatch.setenv(planning.VARIABLE, 'kernel')
   with pytest.raises(ValueError, match='SPARSEJAX_CPU_SPARSE=kernel needs the kernel: no C'):
     made(2)
 
 
-@pytest.mark.parametrize('way', ['bcsr', 'dense'])
-def test_a_forced_way_is_not_timed(monkeypatch, way):
-  monkeypatch.setenv(planning.FORCED, way)
+@pytest.mark.parametrize('implementation', ['bcsr', 'dense'])
+def test_a_forced_implementation_is_not_timed(monkeypatch, implementation):
+  monkeypatch.setenv(planning.VARIABLE, implementation)
   monkeypatch.setattr(planning, 'measure', None)
   found = made(2)
-  assert ways(found) == {'sparse': way, 'full': way}
+  assert implementations(found) == {'sparse': implementation, 'full': implementation}
   assert not found.seconds
 
 
-def test_a_way_that_there_is_not(monkeypatch):
-  monkeypatch.setenv(planning.FORCED, 'fast')
+def test_an_unknown_implementation_is_rejected(monkeypatch):
+  monkeypatch.setenv(planning.VARIABLE, 'fast')
   with pytest.raises(ValueError, match='SPARSEJAX_CPU_SPARSE=fast must be kernel, bcsr or dense'):
     made(2)
 
 
-def test_elsewhere_than_on_cpu_all_is_dense(monkeypatch, caplog):
-  planning._say_once.cache_clear()
+def test_other_backends_than_cpu_are_dense(monkeypatch, caplog):
+  planning._warn_once.cache_clear()
   monkeypatch.setattr(planning.jax, 'default_backend', lambda: 'gpu')
-  assert not planning.available()
+  assert not planning.is_kernel_available()
   assert caplog.messages == ['sparse_apply is for CPU, not gpu: layers stay dense']
 
 
-def test_what_is_measured():
+def test_every_call_is_measured():
   calls = []
 
   def call(name):

@@ -1,10 +1,11 @@
-"""Measures what zeros are worth on CPU: networks and single layers, sparse against dense.
+"""Measures how much faster zeros make networks and single layers on CPU, sparse against dense.
 
 python -m tools.costs.sparse_cpu [--cores=1] [--only=lenet300,vgg16,layers] [--rounds=15]
 
-All of a row is timed in turns within one process. Weights are drawn, and zero at random places: how
-fast a layer is depends on how many are zero, not on what they are. The figures go to
-results/cpu_sparse/, one file for each number of cores, and the page there is made of them.
+Both functions of a row are timed in alternating rounds in one process. Weights are random numbers
+with zeros at random positions, since the speed of a layer depends only on which are zero. The
+figures are written to results/cpu_sparse/, one file for each number of cores, and the page there is
+generated from them.
 """
 
 import argparse
@@ -41,7 +42,7 @@ LAYERS = (  # kernel, image, batch
   ((3, 3, 512, 512), (4, 4, 512), 16),
 )
 SPARSITIES = 0.5, 0.7, 0.8, 0.9, 0.95, 0.99
-BLOCK = 0.05  # seconds of one that is timed
+BLOCK = 0.05  # seconds that each function is timed for in a round
 
 
 def drawn(shape: Sequence[int], sparsity: float) -> np.ndarray:
@@ -80,7 +81,7 @@ def network(name: str, batch: int, sparsity: float, rounds: int) -> dict[str, An
     'batch': batch,
     'sparsity': sparsity,
     'make_seconds': seconds,
-    'layers': [(layer.name, layer.way, dict(layer.seconds)) for layer in made.layers],
+    'layers': [(layer.name, layer.implementation, dict(layer.seconds)) for layer in made.layers],
     **_figures(found),
   }
 
@@ -107,7 +108,7 @@ def _figures(found: dict[str, list[float]]) -> dict[str, Any]:
 
 
 def layer(kernel: Sequence[int], image: Sequence[int], batch: int) -> dict[str, Any]:
-  """Times one layer at several sparsities: seconds of each way, as `sparse_apply` times them."""
+  """Returns the seconds of a layer's implementations by sparsity, timed by `sparse_apply`."""
   x = jnp.asarray(drawn((batch, *image), 0.0))
   rows = []
   for sparsity in SPARSITIES:
