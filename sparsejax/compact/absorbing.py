@@ -1,8 +1,9 @@
-"""Smaller parameters for a function whose layers take their sizes from them.
+"""Removes units from the parameters of a function and adds their constants to its biases.
 
-A constant that a removed unit contributes to a sum is added to the bias after that sum, or
-subtracted from the running mean of the BatchNorm there. A unit is kept if neither follows, or if a
-padded border makes its constant differ between positions; the plan gives the reason.
+A removed unit may contribute a constant to a sum. This constant is added to the bias that follows
+the sum, or subtracted from the running mean of the BatchNorm that follows it. A unit is kept if
+neither follows, or if zero padding makes its constant differ between positions; the plan gives the
+reason.
 """
 
 from collections.abc import Callable, Collection, Mapping
@@ -20,18 +21,19 @@ from sparsejax.compact.trace import known
 from sparsejax.compact.trace.equations import Equation, Program
 from sparsejax.sparsity.leaves import tree
 
-ALONE = 'a constant that no bias takes'
-WHOLE = 'a fixed width'
-PASSED_ON = frozenset(
-  ['broadcast_in_dim', 'convert_element_type', 'copy', 'reshape', 'squeeze', 'stop_gradient']
-)
+# Reasons that pin indices.
+NO_BIAS = 'a constant that no bias takes'
+FIXED_WIDTH = 'a fixed width'
+# Primitives that return the elements of their operand in the same order.
+COPYING = frozenset(['convert_element_type', 'copy', 'reshape', 'squeeze', 'stop_gradient'])
+COPYING_OR_BROADCASTING = COPYING | {'broadcast_in_dim'}
 
 
-class Home(NamedTuple):
+class Absorber(NamedTuple):
   """The parameter that absorbs a constant.
 
   Attributes:
-    parameter: its index among the leaves.
+    parameter: its index among the leaves of the parameters.
     sign: 1 if the constant is added to it, -1 if it is subtracted.
   """
 
@@ -40,18 +42,18 @@ class Home(NamedTuple):
 
 
 def absorb(
-  function: Callable[..., Any], params: Any, *examples: Any, whole: Collection[str] = ()
+  function: Callable[..., Any], params: Any, *examples: Any, unchanged: Collection[str] = ()
 ) -> tuple[Any, Plan]:
-  """Returns smaller parameters with which the function itself has the same outputs, and the plan.
+  """Returns smaller parameters for which a function has the same outputs, and the plan.
 
-  Unlike `shrink` it makes no new function: the given one, or the same network built with smaller
-  layers, must accept parameters of other sizes.
+  Unlike `shrink` this makes no new function. The given one must accept parameters of other sizes,
+  or there must be one like it that does, such as the same network built with smaller layers.
 
   Args:
     function: takes (params, *examples), as in `shrink`.
     params: a pytree of arrays.
     examples: the function's other inputs, as arrays or `jax.ShapeDtypeStruct`.
-    whole: the paths of parameters whose last axis must keep all its indices.
+    unchanged: the paths of the parameters whose last axis must keep all its indices.
 
   Returns:
     The parameters, in the same structure, and the plan.
@@ -70,50 +72,65 @@ def absorb(
   analysis = analyse(function, given, examples)
   assert analysis is not None
   trace, ties, _, _ = analysis
-  if whole:
+  if unchanged:
     for path, number in zip(tree.paths(params), trace.program.ins, strict=False):
-      if path in whole:
-        ties.labels.pin(ties.axes[number][-1], WHOLE)
-    analysis = _anew(analysis, given, examples)
-  homes = _Homes(trace.program, ties, len(jax.tree.leaves(params)))
-  while homeless := _homeless(homes, analysis):
+      if path in unchanged:
+        ties.labels.pin(ties.axes[number][-1], FIXED_WIDTH)
+    analysis = _with_new_removal(analysis, given, examples)
+  absorbers = _Absorbers(trace.program, ties, len(jax.tree.leaves(params)))
+  while unabsorbed := _unabsorbed(absorbers, analysis):
     for one in ties.sums_found:
-      if one.equation in homeless:
+      if one.equation in unabsorbed:
         for labels in contributing(ties, analysis.removal, one):
-          ties.labels.pin(labels, ALONE)
-    analysis = _anew(analysis, given, examples)
-  found = plan_of(given, analysis)
-  return _with_folds(found.slice(params), homes, folds_of(ties, analysis.removal)), found
+          ties.labels.pin(labels, NO_BIAS)
+    analysis = _with_new_removal(analysis, given, examples)
+  plan = plan_of(given, analysis)
+  return _add_constants(plan.slice(params), absorbers, folds_of(ties, analysis.removal)), plan
 
 
-def _with_folds(params: Any, homes: '_Homes', folds: Mapping[Any, Any]) -> Any:
-  """Returns the parameters with each fold added to the parameter that is its home."""
+def _add_constants(params: Any, absorbers: '_Absorbers', folds: Mapping[Equation, Fold]) -> Any:
+  """Returns the parameters with the constant of each fold added to its absorber.
+
+  Args:
+    params: the smaller parameters.
+    absorbers: finds the parameter for each constant.
+    folds: {equation of a sum: the constant that removed units contribute to it}.
+  """
   leaves, structure = jax.tree.flatten(params)
   for equation, fold in folds.items():
     if fold.rows.any():
-      home = homes.of(equation, fold)
-      assert home is not None
-      leaf = jnp.asarray(leaves[home.parameter])
-      rows = jnp.asarray(home.sign * fold.rows, leaf.dtype)
-      leaves[home.parameter] = leaf + (rows.reshape(leaf.shape) if rows.size > 1 else rows.item())
+      absorber = absorbers.find(equation, fold)
+      assert absorber is not None
+      leaf = jnp.asarray(leaves[absorber.parameter])
+      constant = jnp.asarray(absorber.sign * fold.rows, leaf.dtype)
+      added = constant.reshape(leaf.shape) if constant.size > 1 else constant.item()
+      leaves[absorber.parameter] = leaf + added
   return jax.tree.unflatten(structure, leaves)
 
 
-def _anew(analysis: Analysis, params, examples) -> Analysis:
-  """Returns the analysis with the removal that the pins allow now."""
+def _with_new_removal(analysis: Analysis, params: Any, examples: Any) -> Analysis:
+  """Returns the analysis with the largest removal that is possible with its current pins."""
   ins = [known.unknown(jnp.shape(x)) for x in jax.tree.leaves(examples)]
-  found = removal.largest(analysis.trace, analysis.ties, jax.tree.leaves(params), ins)
-  return analysis._replace(removal=found)
+  largest = removal.largest(analysis.trace, analysis.ties, jax.tree.leaves(params), ins)
+  return analysis._replace(removal=largest)
 
 
-def _homeless(homes: '_Homes', analysis: Analysis) -> set[Equation]:
+def _unabsorbed(absorbers: '_Absorbers', analysis: Analysis) -> set[Equation]:
   """Returns the equations whose constants no parameter can absorb."""
   folds = folds_of(analysis.ties, analysis.removal)
-  return {e for e, fold in folds.items() if fold.rows.any() and homes.of(e, fold) is None}
+  return {
+    equation
+    for equation, fold in folds.items()
+    if fold.rows.any() and absorbers.find(equation, fold) is None
+  }
 
 
-class _Homes:
-  """Finds the parameter that can absorb the constant of an equation."""
+class _Absorbers:
+  """Finds the parameter that can absorb the constant of an equation.
+
+  The constant of a sum can be absorbed by a parameter that is added to the sum or subtracted from
+  it, if nothing else reads either of them.
+  """
 
   def __init__(self, program: Program, ties: Ties, parameters: int):
     self._ties = ties
@@ -127,28 +144,39 @@ class _Homes:
         self._readers.setdefault(number, []).append(eqn)
     self._outs = set(program.outs)
 
-  def of(self, equation: Equation, fold: Fold) -> Home | None:
-    """Returns the parameter that absorbs a constant, or None if there is none."""
+  def find(self, equation: Equation, fold: Fold) -> Absorber | None:
+    """Returns the parameter that absorbs a constant, or None if there is none.
+
+    Args:
+      equation: the sum.
+      fold: its constant.
+    """
     if fold.places or sum(size != 1 for size in fold.rows.shape) > 1:
       return None
-    [made] = equation.outs
-    while (reader := self._only_reader(made)) is not None:
-      if (
-        reader.name in PASSED_ON - {'broadcast_in_dim'} and reader.out_shapes == equation.out_shapes
-      ):
-        [made] = reader.outs
+    [value] = equation.outs
+    while (reader := self._only_reader(value)) is not None:
+      if reader.name in COPYING and reader.out_shapes == equation.out_shapes:
+        [value] = reader.outs
         continue
       if reader.name not in ('add', 'sub'):
         return None
-      [other] = [number for number in reader.ins if number != made] or [made]
+      [other] = [number for number in reader.ins if number != value] or [value]
       parameter = self._parameter(other)
-      if parameter is None or not self._is_along(parameter, equation.outs[0], fold):
+      if parameter is None or not self._matches(parameter, equation.outs[0], fold):
         return None
-      return Home(self._parameters[parameter], 1 if reader.name == 'add' else -1)
+      return Absorber(self._parameters[parameter], 1 if reader.name == 'add' else -1)
     return None
 
-  def _is_along(self, parameter: int, number: int, fold: Fold) -> bool:
-    """Returns whether a parameter has an entry for each entry of a constant, or all are equal."""
+  def _matches(self, parameter: int, number: int, fold: Fold) -> bool:
+    """Returns whether a parameter varies along the same axis as a constant.
+
+    A constant whose entries are all equal matches any parameter.
+
+    Args:
+      parameter: the number of the parameter in the program.
+      number: the number of the sum.
+      fold: the constant of the sum.
+    """
     varying = [axis for axis, size in enumerate(fold.rows.shape) if size != 1]
     if not varying:
       return True
@@ -159,16 +187,20 @@ class _Homes:
     )
 
   def _only_reader(self, number: int) -> Equation | None:
+    """Returns the equation that reads a value, if only one does and the value is no output."""
     readers = self._readers.get(number, [])
     return readers[0] if len(readers) == 1 and number not in self._outs else None
 
   def _parameter(self, number: int) -> int | None:
-    """Returns the only parameter that a value is made of, unchanged, if nothing else reads it."""
+    """Returns the number of the parameter that a value is a copy of, or None.
+
+    It is None, too, if anything else reads the parameter or the copies between.
+    """
     while self._only_reader(number) is not None:
       if number in self._parameters:
         return number
       maker = self._makers.get(number)
-      if maker is None or maker.name not in PASSED_ON:
+      if maker is None or maker.name not in COPYING_OR_BROADCASTING:
         return None
       [number] = maker.ins
     return None

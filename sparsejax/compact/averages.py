@@ -1,7 +1,9 @@
-"""Constants that BatchNorm makes of its averages, which training mode would replace by others.
+"""Finds BatchNorms that would give removed channels other constants in training mode.
 
-In evaluation a channel whose inputs are all zero is a constant, computed from its running mean and
-variance. In training mode the batch has mean 0 and variance 0 there, which gives another constant.
+In evaluation mode, BatchNorm maps a channel of zeros to a constant computed from its running mean
+and variance. In training mode it uses the mean and variance of the batch, which are zero there, and
+the constant is another one. A smaller network in which the constant was folded into a bias then
+does not train like the whole network with masks.
 """
 
 from collections.abc import Sequence
@@ -14,8 +16,8 @@ from sparsejax.compact.ties import Ties
 from sparsejax.compact.trace.equations import Equation, Trace
 
 ROOTS = frozenset(['rsqrt', 'sqrt'])
-# The primitives that may stand between a variance and its root, besides an added epsilon.
-BEFORE = frozenset(
+# The primitives that may be applied to a variance before its root is taken; `add` adds an epsilon.
+BEFORE_ROOT = frozenset(
   ['add', 'max', 'broadcast_in_dim', 'convert_element_type', 'copy', 'reshape', 'squeeze']
 )
 
@@ -32,33 +34,36 @@ def reasons_against_training(
     ties: its tied indices.
     removal: its removed indices.
     paths: the paths of its parameters, in order.
+
+  Returns:
+    A text for each variance, with its path and the number of removed channels.
   """
   roots_of = [
     ties.roots[labels] for one in ties.sums_found for labels in contributing(ties, removal, one)
   ]
-  contributes = np.unique(np.concatenate(roots_of)) if roots_of else np.zeros(0, int)
-  if not contributes.size:
+  contributing_roots = np.unique(np.concatenate(roots_of)) if roots_of else np.zeros(0, int)
+  if not contributing_roots.size:
     return ()
-  found, variances = [], _variances(trace)
+  reasons, variances = [], _variances(trace)
   for number, path in zip(trace.program.ins, paths, strict=False):
     if number in variances:
       roots = np.concatenate([ties.roots[labels] for labels in ties.axes[number]])
-      if count := int(np.isin(roots, contributes).sum()):
-        found.append(
-          f"'{path}': removed channels contribute constants ({count}), which BatchNorm computes "
-          'from its averages, and otherwise in training mode'
+      if count := int(np.isin(roots, contributing_roots).sum()):
+        reasons.append(
+          f"'{path}': BatchNorm gives removed channels constants ({count}) that it computes from "
+          'its running averages, and others in training mode'
         )
-  return tuple(found)
+  return tuple(reasons)
 
 
 def _variances(trace: Trace) -> set[int]:
-  """Returns the values whose roots are taken, traced back to the inputs of the program."""
+  """Returns the numbers of the values that become operands of a root, program inputs included."""
   makers: dict[int, Equation] = {n: eqn for eqn in trace.program.equations for n in eqn.outs}
-  ahead = [n for eqn in trace.program.equations if eqn.name in ROOTS for n in eqn.ins]
-  found = set()
-  while ahead:
-    number = ahead.pop()
-    found.add(number)
-    if number in makers and makers[number].name in BEFORE:
-      ahead += makers[number].ins
-  return found
+  pending = [n for eqn in trace.program.equations if eqn.name in ROOTS for n in eqn.ins]
+  variances = set()
+  while pending:
+    number = pending.pop()
+    variances.add(number)
+    if number in makers and makers[number].name in BEFORE_ROOT:
+      pending += makers[number].ins
+  return variances

@@ -26,7 +26,7 @@ with needed('models'):
   from sparsejax.models.resnet import BOTTLENECK, ResNet
   from sparsejax.models.structure import architecture, remove_dead
   from sparsejax.models.vgg import VGG16
-  from sparsejax.models.widths import checked, plan, shrink
+  from sparsejax.models.widths import check_widths, plan, shrink
   from sparsejax.nn import Layers
 
 __all__ = [
@@ -111,7 +111,7 @@ def create(
     **({} if width is None else {'width': width}),
   }
   if widths:
-    settings['widths'] = checked(make(**settings, parent=None), widths)
+    settings['widths'] = check_widths(make(**settings, parent=None), widths)
   model = make(**settings)
   model.check_width()
   return model

@@ -1,4 +1,4 @@
-"""A width for each layer: which a network can have, and the smaller network that zeros allow."""
+"""Networks with a width for each layer: valid widths, and networks made smaller by their zeros."""
 
 import functools
 from collections.abc import Mapping
@@ -21,8 +21,8 @@ from sparsejax.nn import DETERMINISTIC, Layers, deterministic
 from sparsejax.nn.deterministic import NO_WIDTHS
 from sparsejax.sparsity.leaves import tree
 
-IMAGES = jax.ShapeDtypeStruct((1, 32, 32, 3), jnp.float32)  # which every network takes
-EXAMPLES = 2  # images that the smaller network is checked with
+TRACED_IMAGES = jax.ShapeDtypeStruct((1, 32, 32, 3), jnp.float32)  # a shape every network takes
+CHECKED_IMAGES = 2  # images for which the smaller network's outputs are compared
 ZEROS = nn.initializers.zeros  # faster to trace than random initialisers
 
 
@@ -30,58 +30,68 @@ class Rules(NamedTuple):
   """The widths that the layers of a network may have.
 
   Attributes:
-    widths: {path of a layer: its width by default}.
-    alike: {path of a layer: a number}; layers of the same number must have the same width.
-    followers: the grouped convolutions, whose default width is the number of their inputs.
-    fixed: the layers that must have their default widths.
+    default_widths: {path of a layer: its default width}.
+    groups: {path of a layer: number of its group}; the layers of a group must have one width.
+    grouped_convolutions: the paths of grouped convolutions, whose default width is the number of
+      their input channels.
+    fixed: the paths of the layers that must have their default widths.
   """
 
-  widths: Mapping[str, int]
-  alike: Mapping[str, int]
-  followers: frozenset[str]
+  default_widths: Mapping[str, int]
+  groups: Mapping[str, int]
+  grouped_convolutions: frozenset[str]
   fixed: frozenset[str]
 
 
-def checked(model: Network, widths: Mapping[str, int]) -> FrozenDict:
-  """Returns the widths as a hashable mapping.
+def check_widths(model: Network, widths: Mapping[str, int]) -> FrozenDict:
+  """Returns the widths as a hashable mapping, after checking them.
+
+  Args:
+    model: the network, whose own widths are ignored.
+    widths: {path of a layer: number of its features}; other layers have their default widths.
 
   Raises:
-    ValueError: if the network has no such layer, or the layer cannot have this width.
+    ValueError: the network has no such layer, or the layer cannot have this width.
   """
-  allowed = 'a mapping from paths of layers to their numbers of features'
-  require(isinstance(widths, Mapping), 'widths', widths, allowed)
-  allowed = f'None for {type(model).__name__}, which is no Network of this package'
-  require(isinstance(model, Network), 'widths', widths, allowed)
+  expected = 'a mapping from paths of layers to their numbers of features'
+  require(isinstance(widths, Mapping), 'widths', widths, expected)
+  expected = f'None for {type(model).__name__}, which is no Network of this package'
+  require(isinstance(model, Network), 'widths', widths, expected)
   model.check_width()
-  plain: Any = model.clone(widths=NO_WIDTHS, layers=_ZEROS)
-  rules = rules_of(plain)
+  default_model: Any = model.clone(widths=NO_WIDTHS, layers=_ZERO_LAYERS)
+  rules = rules_of(default_model)
   for path, width in widths.items():
-    lookup('layer of widths', path, rules.widths)
-    is_whole = isinstance(width, int | np.integer) and not isinstance(width, bool)
-    _require(is_whole and width >= 1, path, width, 'an integer of at least 1')
-    own = rules.widths[path]
-    is_free = path not in rules.fixed
-    _require(is_free or width == own, path, width, f'{own}, the only width of this layer')
-  _check_alike(rules, widths)
+    lookup('layer of widths', path, rules.default_widths)
+    is_integer = isinstance(width, int | np.integer) and not isinstance(width, bool)
+    _require_width(is_integer and width >= 1, path, width, 'an integer of at least 1')
+    default = rules.default_widths[path]
+    is_valid = path not in rules.fixed or width == default
+    _require_width(is_valid, path, width, f'{default}, the only width of this layer')
+  _check_groups(rules, widths)
   return FrozenDict({path: int(width) for path, width in widths.items()})
 
 
-def _require(condition: bool, path: str, width: Any, allowed: str) -> None:
-  require(condition, f'widths[{path!r}]', width, allowed)
+def _require_width(condition: bool, path: str, width: Any, expected: str) -> None:
+  """Raises a ValueError that names a layer, its width and what it must be, unless valid."""
+  require(condition, f'widths[{path!r}]', width, expected)
 
 
-def _check_alike(rules: Rules, widths: Mapping[str, int]) -> None:
-  """Raises a ValueError if layers differ that must have the same width."""
-  first: dict[int, str] = {}
-  for path, name in rules.alike.items():
-    if path in rules.followers and path not in widths:
+def _check_groups(rules: Rules, widths: Mapping[str, int]) -> None:
+  """Raises a ValueError if layers of one group have different widths.
+
+  A grouped convolution without a width of its own takes the number of its input channels. The
+  message names a layer whose width was given.
+  """
+  first_of_group: dict[int, str] = {}
+  for path, group in rules.groups.items():
+    if path in rules.grouped_convolutions and path not in widths:
       continue
-    one = first.setdefault(name, path)
-    has, must = (widths.get(p, rules.widths[p]) for p in (path, one))
-    if path not in widths:
-      path, one, has, must = one, path, must, has
-    why = 'their outputs are combined elementwise, so give both the same width'
-    _require(has == must, path, has, f"{must}, the width of '{one}': {why}")
+    first = first_of_group.setdefault(group, path)
+    named, other = (path, first) if path in widths else (first, path)
+    width, other_width = (widths.get(p, rules.default_widths[p]) for p in (named, other))
+    reason = 'their outputs are combined elementwise, so give both the same width'
+    expected = f"{other_width}, the width of '{other}': {reason}"
+    _require_width(width == other_width, named, width, expected)
 
 
 def widths_of(params: Any) -> dict[str, int]:
@@ -95,6 +105,7 @@ def widths_of(params: Any) -> dict[str, int]:
 
 
 def _kernels(params: Any) -> dict[str, Any]:
+  """Returns {path of a kernel: the kernel}."""
   named = tree.named_leaves(params)
   return {path: leaf for path, leaf in named.items() if path.endswith('/kernel')}
 
@@ -107,35 +118,40 @@ def rules_of(model: Network) -> Rules:
   the other, as for layers added to one residual stream. A layer's width is fixed if some of its
   features can never be removed, or only several at a time.
   """
-  followers = set()
+  grouped_convolutions = set()
 
-  def note(call, args, kwargs, context):
+  def note_grouped(call, args, kwargs, context):
     if getattr(context.module, 'feature_group_count', 1) > 1:
-      followers.add('/'.join(context.module.path))
+      grouped_convolutions.add('/'.join(context.module.path))
     return call(*args, **kwargs)
 
-  with nn.intercept_methods(note):
+  with nn.intercept_methods(note_grouped):
     init = functools.partial(model.init, train=False)
-    variables = jax.eval_shape(init, jax.random.key(0), IMAGES)
+    variables = jax.eval_shape(init, jax.random.key(0), TRACED_IMAGES)
   params = variables['params']
 
-  def answers(params, images):
+  def logits(params, images):
     stats = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape), variables.get('batch_stats', {}))
     return model.apply({'params': params, 'batch_stats': stats}, images, train=False)
 
-  units = planning.units_of(answers, params, IMAGES)
-  alike, fixed, owners = {}, set(), {}
+  units = planning.units_of(logits, params, TRACED_IMAGES)
+  groups, fixed, units_with = {}, set(), {}
   for path in _kernels(params):
     layer, own = tree.module_of(path), tuple(units[path][-1].tolist())
-    alike[layer] = hash(own)
-    is_apart = len({*own}) == len(own) and min(own) >= 0
-    if not is_apart or any(owners.setdefault(unit, own) != own for unit in own):
+    groups[layer] = hash(own)
+    are_separate = len({*own}) == len(own) and min(own) >= 0
+    # Two layers may have all of their units in common, but not only some.
+    if not are_separate or any(units_with.setdefault(unit, own) != own for unit in own):
       fixed.add(layer)
-  free = {layer: name for layer, name in alike.items() if layer not in fixed}
-  return Rules(widths_of(params), free, frozenset(followers), frozenset(fixed))
+  return Rules(
+    default_widths=widths_of(params),
+    groups={layer: group for layer, group in groups.items() if layer not in fixed},
+    grouped_convolutions=frozenset(grouped_convolutions),
+    fixed=frozenset(fixed),
+  )
 
 
-_ZEROS = Layers(
+_ZERO_LAYERS = Layers(
   *(
     functools.partial(layer, kernel_init=ZEROS)
     for layer in (deterministic.Dense, deterministic.Conv)
@@ -182,8 +198,8 @@ def shrink(
     ({'fc1': 2}, (2, 2))
   """
   small, fewer, _ = _smaller(model, variables, image_shape)
-  whole = partial(_answers, model), variables
-  check_answers(whole, (partial(_answers, small), fewer), [_images(image_shape)])
+  original = partial(_logits, model), variables
+  check_answers(original, (partial(_logits, small), fewer), [_images(image_shape)])
   return small, fewer
 
 
@@ -207,49 +223,58 @@ def plan(model: Network, variables: Mapping[str, Any], image_shape: tuple[int, .
   return _smaller(model, variables, image_shape)[2]
 
 
-def _smaller(model, variables, image_shape) -> tuple[Network, dict[str, Any], Plan]:
+def _smaller(
+  model: Network, variables: Mapping[str, Any], image_shape: tuple[int, ...]
+) -> tuple[Network, dict[str, Any], Plan]:
   """Returns the smaller network, its variables and the plan, without comparing outputs."""
   _check_model(model)
-  answers, images, given = partial(_answers, model), _images(image_shape), dict(variables)
-  fewer, found = absorb(answers, given, images)
+  logits, images, given = partial(_logits, model), _images(image_shape), dict(variables)
+  fewer, removal_plan = absorb(logits, given, images)
   small = _resized(model, given, fewer)
-  if not _fits(small, fewer, images):  # units were removed from layers of a fixed width
-    plain: Any = model.clone(widths=NO_WIDTHS)
-    fixed = {f'params/{layer}/kernel' for layer in rules_of(plain).fixed}
-    fewer, found = absorb(answers, given, images, whole=fixed)
+  if not _has_shapes(small, fewer, images):  # units were removed from layers of a fixed width
+    default_model: Any = model.clone(widths=NO_WIDTHS)
+    fixed = {f'params/{layer}/kernel' for layer in rules_of(default_model).fixed}
+    fewer, removal_plan = absorb(logits, given, images, unchanged=fixed)
     small = _resized(model, given, fewer)
-  return small, fewer, found
+  return small, fewer, removal_plan
 
 
 def _check_model(model: Any) -> None:
+  """Raises a ValueError unless the model is a deterministic network of this package."""
   is_own = isinstance(model, Network)
   name = type(model).__name__
-  allowed = 'a network of models.create: sparsejax.compact.shrink takes any function'
-  require(is_own, 'model', name, allowed)
-  allowed = "layers='deterministic', with the parameters that posterior.deploy makes"
-  require(model.layers == DETERMINISTIC, 'model.layers', model.layers, allowed)
+  expected = 'a network of models.create: sparsejax.compact.shrink takes any function'
+  require(is_own, 'model', name, expected)
+  expected = "layers='deterministic', with the parameters that posterior.deploy makes"
+  require(model.layers == DETERMINISTIC, 'model.layers', model.layers, expected)
 
 
-def _answers(model: Network, variables: Mapping[str, Any], images: jax.Array) -> Any:
+def _logits(model: Network, variables: Mapping[str, Any], images: jax.Array) -> Any:
+  """Returns the outputs of a network in evaluation mode."""
   return model.apply(variables, images, train=False)
 
 
 def _images(image_shape: tuple[int, ...]) -> jax.ShapeDtypeStruct:
-  return jax.ShapeDtypeStruct((EXAMPLES, *image_shape), jnp.float32)
+  """Returns the shape of the images for which outputs are compared."""
+  return jax.ShapeDtypeStruct((CHECKED_IMAGES, *image_shape), jnp.float32)
 
 
 def _resized(model: Network, variables: Mapping[str, Any], fewer: Any) -> Network:
   """Returns the network with the widths of its smaller parameters."""
-  before = widths_of(variables['params'])
-  changed = {p: n for p, n in widths_of(fewer['params']).items() if n != before[p]}
+  before, after = widths_of(variables['params']), widths_of(fewer['params'])
+  changed = {path: width for path, width in after.items() if width != before[path]}
   return model.clone(widths=FrozenDict({**model.widths, **changed}))
 
 
-def _fits(model: Network, params: Any, images: jax.ShapeDtypeStruct) -> bool:
-  """Returns whether the network's variables have these shapes."""
+def _has_shapes(model: Network, variables: Any, images: jax.ShapeDtypeStruct) -> bool:
+  """Returns whether a network can be built and its variables have the shapes of these."""
   try:
-    like = jax.eval_shape(partial(model.init, train=False), jax.random.key(0), images)
+    own = jax.eval_shape(partial(model.init, train=False), jax.random.key(0), images)
   except (ArithmeticError, TypeError, ValueError):
     return False
-  shapes = [[(p, jnp.shape(x)) for p, x in tree.named_leaves(t).items()] for t in (like, params)]
-  return shapes[0] == shapes[1]
+  return _shapes(own) == _shapes(variables)
+
+
+def _shapes(variables: Any) -> list[tuple[str, tuple[int, ...]]]:
+  """Returns the path and shape of each variable, in order."""
+  return [(path, jnp.shape(leaf)) for path, leaf in tree.named_leaves(variables).items()]

@@ -131,8 +131,8 @@ def test_an_average_takes_a_constant_and_training_is_told():
   np.testing.assert_allclose(two_convolutions(small, x), two_convolutions(params, x), rtol=1e-5)
   assert not found.trains_on
   assert found.reasons == (
-    "'var': removed channels contribute constants (1), which BatchNorm computes from its averages, "
-    'and otherwise in training mode',
+    "'var': BatchNorm gives removed channels constants (1) that it computes from its "
+    'running averages, and others in training mode',
   )
   assert found.reasons == plan(two_convolutions, params, x).reasons
   params['shift'][0] = 1.0  # relu(-1 + 1) = 0
