@@ -110,6 +110,12 @@ def _check_values(name: str, arrays: Any) -> None:
     raise ValueError(f'{name} must be arrays with numbers: call sparse_apply outside jax.jit')
 
 
+def _abstract(x: Any) -> jax.ShapeDtypeStruct:
+  """Returns the shape and the dtype of an input, weak as that of a Python number is."""
+  kind = jax.typeof(x)
+  return jax.ShapeDtypeStruct(kind.shape, kind.dtype, weak_type=kind.weak_type)
+
+
 class _Trace(NamedTuple):
   """The program for inputs of certain shapes; values are identified by their numbers.
 
@@ -151,10 +157,10 @@ class _SparseProgram:
   def _trace_for(self, inputs: Sequence[Any]) -> _Trace:
     """Returns the program for inputs of these shapes, traced at its first use."""
     leaves, structure = jax.tree.flatten(inputs)
-    shapes = tuple((jnp.shape(x), jnp.result_type(x)) for x in leaves)
+    abstract = [_abstract(x) for x in leaves]
+    shapes = tuple((x.shape, x.dtype, x.weak_type) for x in abstract)
     key = structure, shapes, getattr(jax.config, PRECISION)
     if key not in self._traces:
-      abstract = [jax.ShapeDtypeStruct(*shape) for shape in shapes]
       self._traces[key] = self._trace(jax.tree.unflatten(structure, abstract))
     return self._traces[key]
 
@@ -222,6 +228,11 @@ def _check_answers(expected: Any, actual: Any) -> None:
   Equal infinities, and NaN in both, do not differ. Random keys are not compared.
   """
   for want, have in zip(jax.tree.leaves(expected), jax.tree.leaves(actual), strict=True):
+    if (want.shape, want.dtype) != (have.shape, have.dtype):
+      raise ValueError(
+        f'sparse_apply: an answer would be {have.dtype}{have.shape}, where the function returns '
+        f'{want.dtype}{want.shape}: use the function as it is, and report this'
+      )
     if jnp.issubdtype(want.dtype, jax.dtypes.extended):
       continue
     want, have = np.asarray(want, np.float64), np.asarray(have, np.float64)

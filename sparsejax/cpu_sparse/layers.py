@@ -94,7 +94,7 @@ class Layer:
     product = self.product
     *_, batch = product.image
     is_batch_first = x.order == product.batch_first_order
-    if implementation == KERNEL and product.is_matrix and batch > 1 and is_batch_first:
+    if implementation == KERNEL and product.has_one_pixel and batch > 1 and is_batch_first:
       return self._from_features(self._by_kernel(x.array.reshape(batch, -1)))  # transposes tiles
     image = x.transposed_to(product.data_order).reshape(product.image)
     by_sparse = self._by_kernel if implementation == KERNEL else self._by_bcsr
@@ -130,8 +130,7 @@ class Layer:
     computed as in the program.
     """
     product = self.product
-    has_one_pixel = product.is_matrix and product.image[1:3] == (1, 1)
-    if x.is_permuted and has_one_pixel:
+    if x.is_permuted and product.has_one_pixel:
       outputs, channels = self.weights.shape[:2]
       features = x.transposed_to(product.data_order).reshape(channels, -1)
       y = jnp.asarray(self.weights.reshape(outputs, channels)) @ features

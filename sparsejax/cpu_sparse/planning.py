@@ -16,8 +16,8 @@ from sparsejax.cpu_sparse.layers import BCSR, DENSE, IMPLEMENTATIONS, KERNEL, La
 from sparsejax.cpu_sparse.products import Product
 
 VARIABLE = 'SPARSEJAX_CPU_SPARSE'  # the environment variable that forces an implementation
-MIN_SPARSITY = 0.3  # below it dense was fastest on every machine measured, so nothing is timed
-MIN_BCSR_BATCH = 64  # below it JAX's BCSR products were slower than dense on every machine measured
+MIN_SPARSITY = 0.3  # below it nothing is timed, and a layer stays dense
+MIN_BCSR_BATCH = 64  # below it JAX's BCSR product is not timed
 ROUNDS = 7  # every candidate is timed once in each round
 MEASURED_SECONDS = 0.03  # the least total time of a candidate over all rounds
 MAX_SLOWDOWN = 1.05  # a whole function this much slower than dense stays dense

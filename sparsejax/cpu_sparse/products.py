@@ -48,6 +48,11 @@ class Product(NamedTuple):
     """Whether the kernel is one tap with stride 1, so that this is a matrix product."""
     return self.kernel[2:] == (1, 1) and self.window == Window()
 
+  @property
+  def has_one_pixel(self) -> bool:
+    """Whether it is a matrix product over images of one pixel, so that all else is the batch."""
+    return self.is_matrix and self.image[1:3] == (1, 1)
+
 
 def product_of(eqn: Equation, data: int) -> Product | None:
   """Returns the product that an equation computes, or None if it is not supported.

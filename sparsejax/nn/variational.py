@@ -196,7 +196,7 @@ def makers(
   Raises:
     ValueError: the groups lie along another axis.
   """
-  _check_groups(dense_groups, conv_groups)
+  _check_sides(dense_groups, conv_groups)
   sampling = make_sampling(
     family,
     threshold=threshold,
@@ -211,7 +211,7 @@ def makers(
   )
 
 
-def _check_groups(*sides: str) -> None:
+def _check_sides(*sides: str) -> None:
   for groups in sides:
     if groups not in GROUPS:
       raise ValueError(f'groups={groups!r} must be {" or ".join(GROUPS)}')

@@ -106,6 +106,24 @@ def test_other_layouts_of_a_convolution(implementation):
   assert [layer.shape for layer in made.layers] == [(5, 3, 3, 3), (4, 5, 1, 2)]
 
 
+def test_convolutions_of_one_tap_with_channels_first(implementation):
+  params = {'a': drawn(6, 3, 1, 1), 'b': drawn(4, 6, 1)}
+
+  def function(p, x):
+    x = conv(x, p['a'], numbers=('NCHW', 'OIHW', 'NCHW'))
+    return conv(jnp.tanh(x).sum(2), p['b'], (1,), numbers=('NCH', 'OIH', 'NCH'))
+
+  made = check(function, params, images(3, channels=3).transpose(0, 3, 1, 2))
+  assert [layer.shape for layer in made.layers] == [(6, 3, 1, 1), (4, 6, 1, 1)]
+
+
+def test_a_weak_number_does_not_change_the_dtype(implementation):
+  params = {'w': drawn(6, 4).astype(jnp.bfloat16)}
+  x = drawn(3, 6, density=1.0).astype(jnp.bfloat16)
+  made = apply.sparse_apply(lambda p, x, scale: (x @ p['w']) * scale, params, x, 2.0)
+  assert made(x, 2.0).dtype == jnp.bfloat16
+
+
 def test_several_axes_in_one_product(implementation):
   params = {'in': drawn(6, 2, 5), 'out': drawn(2, 5, 7), 'left': drawn(3, 7)}
 
