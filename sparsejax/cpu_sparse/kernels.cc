@@ -31,6 +31,13 @@
 
 #include "xla/ffi/api/ffi.h"
 
+// In two steps, since GCC before 10 has no __has_builtin to ask.
+#if defined(__has_builtin)
+#define SPARSEJAX_HAS_BUILTIN(name) __has_builtin(name)
+#else
+#define SPARSEJAX_HAS_BUILTIN(name) 0
+#endif
+
 namespace ffi = xla::ffi;
 
 namespace {
@@ -268,7 +275,7 @@ void CopyChannel(const Geometry& g, int64_t channel, const float* x, float* to) 
 void TransposeTile(const float* x, int64_t channels, int64_t begin, int lanes, float* to) {
   const float* from = x + begin * channels;
   int64_t c = 0;
-#if defined(__has_builtin) && __has_builtin(__builtin_shufflevector)
+#if SPARSEJAX_HAS_BUILTIN(__builtin_shufflevector)
   using Four = Floats<4>;
   for (; lanes % 4 == 0 && c + 4 <= channels; c += 4)
     for (int lane = 0; lane < lanes; lane += 4) {
