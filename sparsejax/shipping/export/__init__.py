@@ -1,4 +1,4 @@
-"""A network in the formats of others: each file is read back and tried before it counts as written.
+"""Exports networks to other formats; each file is read back and checked before it is kept.
 
 `stablehlo` writes a program that JAX runs without this package, `onnx` a model for other runtimes,
 and `safetensors` the parameters alone.

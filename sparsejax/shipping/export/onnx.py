@@ -16,10 +16,10 @@ from sparsejax.internal.atomic import replacing
 from sparsejax.internal.needs import needed
 from sparsejax.shipping.export import batches
 
-PACKAGES = ('jax2onnx', 'onnx', 'onnxruntime')  # of the extra
-CLOSE = 1e-4  # of the spread of the answers
+PACKAGES = ('jax2onnx', 'onnx', 'onnxruntime')  # of the extra `onnx`
+TOLERANCE = 1e-4  # of the outputs, relative to their spread
 OPSET = 21
-BATCH = 'batch'  # the name of the axis of unknown size
+BATCH = 'batch'  # the name of the dynamic axis
 
 
 def onnx(
@@ -30,20 +30,20 @@ def onnx(
   The inputs are named input_0, input_1 and so on, the outputs output_0 and so on, in the order of
   `jax.tree.leaves`. Images stay (batch, height, width, channels).
 
-  The file is read back by onnxruntime, and its answers to two batches are compared within 1e-4 of
-  their spread, before it replaces an older one.
+  Before the file replaces an older one, onnxruntime reads it, and its outputs for two batch sizes
+  are compared with the function's; they must agree within 1e-4 of their spread.
 
   Args:
     path: the file to write.
-    function: takes (params, *examples), in its mode of evaluation.
+    function: takes (params, *examples), in evaluation mode.
     params: a pytree of arrays; they become part of the model.
     examples: the function's other arguments, or their shapes; the first axis of each array is the
       batch.
 
   Raises:
-    ModuleNotFoundError: if jax2onnx, onnx or onnxruntime is not installed.
-    ValueError: if jax2onnx cannot convert the function for batches of any size.
-    OSError: if the file cannot be written, onnxruntime refuses it, or it answers differently.
+    ModuleNotFoundError: jax2onnx, onnx or onnxruntime is not installed.
+    ValueError: jax2onnx cannot convert the function for batches of any size.
+    OSError: the file cannot be written, onnxruntime rejects it, or its outputs differ.
 
   Example:
     >>> onnx('model.onnx', function, params, images)  # doctest: +SKIP
@@ -53,70 +53,84 @@ def onnx(
   shapes = batches.shapes_of(examples)
   structure, path = jax.tree.structure(list(examples)), pathlib.Path(path)
 
-  def answers(*leaves):
+  def flat_function(*leaves):
     return jax.tree.leaves(function(params, *jax.tree.unflatten(structure, leaves)))
 
-  with choice.plain(), _quietly():
-    data = _converted(jax2onnx.to_onnx, answers, shapes)
+  with choice.plain(), _converter_warnings_off():
+    data = _convert(jax2onnx.to_onnx, flat_function, shapes)
     with replacing(path) as temporary:
       with temporary.open('wb') as file:
         file.write(data)
         file.flush()
         os.fsync(file.fileno())
       read = session(temporary, str(path))
-      for size in batches.SIZES:
-        inputs = jax.tree.leaves(batches.of_size(examples, size))
-        batches.check_alike(str(path), read(*inputs), jax.jit(answers)(*inputs), CLOSE)
+      for size in batches.CHECKED_SIZES:
+        inputs = jax.tree.leaves(batches.resize(examples, size))
+        expected = jax.jit(flat_function)(*inputs)
+        batches.check_close(str(path), read(*inputs), expected, TOLERANCE)
 
 
 def session(path: str | os.PathLike[str], name: str = '') -> Callable[..., list[Any]]:
-  """Returns a function of a model's inputs that calls onnxruntime on the CPU.
+  """Returns a function from a model's inputs to its outputs, computed by onnxruntime on the CPU.
 
   Args:
     path: an ONNX model.
-    name: its name in the message of a refusal; by default its path.
+    name: its name in error messages; by default its path.
 
   Raises:
-    ModuleNotFoundError: if onnxruntime is not installed.
-    OSError: if onnxruntime refuses the model.
+    ModuleNotFoundError: onnxruntime is not installed.
+    OSError: onnxruntime rejects the model.
   """
   with needed('onnx'):
     onnxruntime = importlib.import_module('onnxruntime')
   options = onnxruntime.SessionOptions()
-  options.log_severity_level = 4  # of 0 to 4; what is an error is raised as well
+  options.log_severity_level = 4  # fatal only: errors are raised anyway
   try:
-    found = onnxruntime.InferenceSession(
+    model = onnxruntime.InferenceSession(
       os.fspath(path), options, providers=['CPUExecutionProvider']
     )
   except Exception as error:
     reason = ' '.join(str(error).replace(os.fspath(path), name or os.fspath(path)).split())
     raise OSError(f'onnxruntime refuses {name or path}: {reason}') from error
-  names = [one.name for one in found.get_inputs()]
-  return lambda *inputs: found.run(None, dict(zip(names, inputs, strict=True)))
+  names = [value.name for value in model.get_inputs()]
+  return lambda *inputs: model.run(None, dict(zip(names, inputs, strict=True)))
 
 
-def _converted(to_onnx: Any, answers: Callable[..., Any], shapes: Sequence[Any]) -> bytes:
+def _convert(
+  to_onnx: Any, flat_function: Callable[..., Any], shapes: Sequence[tuple[tuple[int, ...], Any]]
+) -> bytes:
+  """Returns a function as a serialized ONNX model with a dynamic batch axis.
+
+  Args:
+    to_onnx: the converter of jax2onnx.
+    flat_function: takes arrays and returns a list of arrays.
+    shapes: the shape and dtype of each of its inputs, the batch first.
+
+  Raises:
+    ValueError: jax2onnx cannot convert the function.
+  """
   inputs = [jax.ShapeDtypeStruct((BATCH, *shape[1:]), dtype) for shape, dtype in shapes]
-  outputs = len(jax.eval_shape(answers, *(jax.ShapeDtypeStruct(*one) for one in shapes)))
+  examples = (jax.ShapeDtypeStruct(*shape_and_dtype) for shape_and_dtype in shapes)
+  outputs = len(jax.eval_shape(flat_function, *examples))
   try:
     model = to_onnx(
-      answers,
+      flat_function,
       inputs,
       opset=OPSET,
-      input_names=[f'input_{place}' for place in range(len(inputs))],
-      output_names=[f'output_{place}' for place in range(outputs)],
+      input_names=[f'input_{index}' for index in range(len(inputs))],
+      output_names=[f'output_{index}' for index in range(outputs)],
     )
   except Exception as error:
     reason = ' '.join(str(error).split())
     raise ValueError(f'the function must be one that jax2onnx can convert: {reason}') from error
-  # The inner shapes that the converter notes are stale where it transposed; runtimes refuse them.
+  # jax2onnx records stale shapes of inner values where it transposes, and runtimes reject them.
   del model.graph.value_info[:]
   return model.SerializeToString()
 
 
 @contextlib.contextmanager
-def _quietly() -> Generator[None]:
-  """Silences the converter's warnings, which are about itself."""
+def _converter_warnings_off() -> Generator[None]:
+  """Context manager that silences the converter's warnings, which do not concern the model."""
   before = logging.root.manager.disable
   logging.disable(logging.WARNING)
   try:

@@ -1,4 +1,4 @@
-"""The parameters alone, in the format of the safetensors package."""
+"""Exports parameters, without the network, to the safetensors format."""
 
 import json
 import os
@@ -19,19 +19,19 @@ def safetensors(
 ) -> None:
   """Writes parameters as a safetensors file, each under its path, such as 'params/fc1/kernel'.
 
-  The file is read back and compared to the bit before it replaces an older one. Zeros take as many
-  bytes as other numbers.
+  Before the file replaces an older one it is read back and must be equal to the bit. The format is
+  dense: zeros take as many bytes as other numbers.
 
   Args:
     path: the file to write.
     params: any pytree of arrays.
-    config: the file's metadata, such as {'model': 'lenet300', 'widths': {'fc1': 40}}. The format
-      has only texts: everything else is written as JSON.
+    config: the file's metadata, such as {'model': 'lenet300', 'widths': {'fc1': 40}}. Values other
+      than texts are written as JSON, since the metadata of the format is text.
 
   Raises:
-    ModuleNotFoundError: if the package safetensors is not installed.
-    ValueError: if the format lacks a leaf's dtype, or JSON cannot hold the config.
-    OSError: if the file cannot be written, or reading it back gives different values.
+    ModuleNotFoundError: the package safetensors is not installed.
+    ValueError: the format lacks a leaf's dtype, or JSON cannot hold the config.
+    OSError: the file cannot be written, or reading it back gives different values.
 
   Example:
     >>> import tempfile
@@ -46,7 +46,7 @@ def safetensors(
   with needed('export'):
     from safetensors import SafetensorError
     from safetensors.numpy import save
-  path, metadata = pathlib.Path(path), _texts(config or {})
+  path, metadata = pathlib.Path(path), _to_texts(config or {})
   arrays = {
     name: np.asarray(leaf, order='C')
     for name, leaf in tree.named_leaves(jax.device_get(params)).items()
@@ -54,36 +54,38 @@ def safetensors(
   try:
     data = save(arrays, metadata)
   except (SafetensorError, KeyError) as error:
-    found = ', '.join(sorted({str(array.dtype) for array in arrays.values()}))
-    raise ValueError(f'dtypes={found} must be dtypes of safetensors: {error}') from error
+    dtypes = ', '.join(sorted({str(array.dtype) for array in arrays.values()}))
+    raise ValueError(f'dtypes={dtypes} must be dtypes of safetensors: {error}') from error
   with replacing(path) as temporary:
     with temporary.open('wb') as file:
       file.write(data)
       file.flush()
       os.fsync(file.fileno())
-    if _read(temporary) != (metadata, _bits(arrays)):
+    if _read(temporary) != (metadata, _shapes_and_bytes(arrays)):
       raise OSError(f'{path} was not written: reading it back gave different values')
 
 
-def _texts(config: Mapping[str, Any]) -> dict[str, str]:
-  found = {}
+def _to_texts(config: Mapping[str, Any]) -> dict[str, str]:
+  """Returns the values of a config as texts, those that are none as JSON."""
+  texts = {}
   for key, value in config.items():
     try:
-      found[key] = value if isinstance(value, str) else json.dumps(value, allow_nan=False)
+      texts[key] = value if isinstance(value, str) else json.dumps(value, allow_nan=False)
     except (TypeError, ValueError) as error:
       raise ValueError(f"config['{key}'] must be what JSON can hold: {error}") from None
-  return found
+  return texts
 
 
-def _bits(arrays: Mapping[str, np.ndarray]) -> dict[str, tuple[list[int], bytes]]:
+def _shapes_and_bytes(arrays: Mapping[str, np.ndarray]) -> dict[str, tuple[list[int], bytes]]:
+  """Returns {name: (shape, bytes)} of arrays."""
   return {name: (list(array.shape), array.tobytes()) for name, array in arrays.items()}
 
 
 def _read(path: pathlib.Path) -> tuple[dict[str, str], dict[str, tuple[list[int], bytes]]]:
-  """A file's metadata, and the shape and bits of each array."""
+  """Returns a file's metadata, and {name: (shape, bytes)} of its arrays."""
   from safetensors import deserialize, safe_open
 
   with safe_open(path, 'np') as file:
     metadata = file.metadata() or {}
-  found = deserialize(path.read_bytes())
-  return metadata, {name: (list(row['shape']), bytes(row['data'])) for name, row in found}
+  rows = deserialize(path.read_bytes())
+  return metadata, {name: (list(row['shape']), bytes(row['data'])) for name, row in rows}

@@ -1,4 +1,4 @@
-"""A network as StableHLO: one program with its parameters, for any batch and several platforms."""
+"""Exports a network with its parameters as a StableHLO program, for any batch size."""
 
 import os
 import pathlib
@@ -14,9 +14,9 @@ from sparsejax.internal.atomic import replacing
 from sparsejax.internal.needs import needed
 from sparsejax.shipping.export import batches
 
-CLOSE = 1e-5  # of the spread of the answers
+TOLERANCE = 1e-5  # of the outputs, relative to their spread
 PLATFORMS = ('cpu', 'cuda', 'tpu')
-KNOWN = ('cpu', 'cuda', 'rocm', 'tpu')
+KNOWN_PLATFORMS = ('cpu', 'cuda', 'rocm', 'tpu')
 
 
 def stablehlo(
@@ -29,24 +29,25 @@ def stablehlo(
   """Writes a function and its parameters as a program that JAX runs without this package.
 
   Read it with `jax.export.deserialize(bytearray(data)).call(*inputs)`, with batches of any size.
-  JAX promises to read it for at least six months. Its convolutions are those for accelerators,
-  which are slower on CPU than those of `sparsejax.cpu_conv`.
+  JAX guarantees to read it for six months. It contains XLA's own convolutions, which are slower on
+  CPU than those of `sparsejax.cpu_conv`.
 
-  The file is read back, and its answers to two batches are compared within 1e-5 of their spread,
-  before it replaces an older one.
+  Before the file replaces an older one it is read back, and its outputs for two batch sizes are
+  compared with the function's; they must agree within 1e-5 of their spread.
 
   Args:
     path: the file to write.
-    function: takes (params, *examples), in its mode of evaluation.
+    function: takes (params, *examples), in evaluation mode.
     params: a pytree of arrays; they become part of the program.
     examples: the function's other arguments, or their shapes; the first axis of each array is the
       batch.
-    platforms: which of 'cpu', 'cuda', 'rocm' and 'tpu' it runs on, this process' own among them.
+    platforms: the platforms that it can run on, from 'cpu', 'cuda', 'rocm' and 'tpu'. That of this
+      process must be among them.
 
   Raises:
-    ModuleNotFoundError: if the package flatbuffers is not installed.
-    ValueError: if the function cannot take batches of any size, or a platform is unknown.
-    OSError: if the file cannot be written, or answers differently when read back.
+    ModuleNotFoundError: the package flatbuffers is not installed.
+    ValueError: the function cannot take batches of any size, or a platform is unknown.
+    OSError: the file cannot be written, or its outputs differ when it is read back.
 
   Example:
     >>> import tempfile
@@ -62,30 +63,38 @@ def stablehlo(
   _check_platforms(platforms)
   path = pathlib.Path(path)
 
-  def answers(*inputs):
+  def network(*inputs):
     return function(params, *inputs)
 
   with choice.plain():
-    data = _exported(answers, examples, platforms)
+    data = _serialize(network, examples, platforms)
     with replacing(path) as temporary:
       with temporary.open('wb') as file:
         file.write(data)
         file.flush()
         os.fsync(file.fileno())
       read = jax.export.deserialize(bytearray(temporary.read_bytes()))
-      for size in batches.SIZES:
-        inputs = batches.of_size(examples, size)
-        batches.check_alike(str(path), read.call(*inputs), jax.jit(answers)(*inputs), CLOSE)
+      for size in batches.CHECKED_SIZES:
+        inputs = batches.resize(examples, size)
+        expected = jax.jit(network)(*inputs)
+        batches.check_close(str(path), read.call(*inputs), expected, TOLERANCE)
 
 
-def _exported(answers: Callable[..., Any], examples: Sequence[Any], platforms: Sequence[str]):
+def _serialize(
+  network: Callable[..., Any], examples: Sequence[Any], platforms: Sequence[str]
+) -> bytearray:
+  """Returns a function of (*examples) as a serialized program with a symbolic batch size.
+
+  Raises:
+    ValueError: JAX cannot export the function for batches of any size.
+  """
   (batch,) = jax.export.symbolic_shape('b')
   inputs = jax.tree.map(
     lambda leaf: jax.ShapeDtypeStruct((batch, *jnp.shape(leaf)[1:]), jnp.result_type(leaf)),
     list(examples),
   )
   try:
-    exported = jax.export.export(jax.jit(answers), platforms=tuple(platforms))(*inputs)
+    exported = jax.export.export(jax.jit(network), platforms=tuple(platforms))(*inputs)
   except Exception as error:
     reason = ' '.join(str(error).split())
     raise ValueError(f'the function must take batches of any size: {reason}') from error
@@ -93,10 +102,11 @@ def _exported(answers: Callable[..., Any], examples: Sequence[Any], platforms: S
 
 
 def _check_platforms(platforms: Sequence[str]) -> None:
+  """Raises a ValueError unless all platforms are known and this process' own is among them."""
   own = jax.export.default_export_platform()
-  unknown = [name for name in platforms if name not in KNOWN]
+  unknown = [name for name in platforms if name not in KNOWN_PLATFORMS]
   if isinstance(platforms, str) or unknown or own not in platforms:
     raise ValueError(
-      f"platforms={platforms!r} must be a list of {', '.join(KNOWN)} with '{own}' among them, on "
-      'which the program is tried'
+      f"platforms={platforms!r} must be a list of {', '.join(KNOWN_PLATFORMS)} with '{own}' "
+      'among them, on which the program is tried'
     )

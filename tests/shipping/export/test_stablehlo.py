@@ -127,7 +127,7 @@ def test_a_file_that_reads_back_otherwise_does_not_replace_the_older_one(tmp_pat
 def test_answers_are_compared_by_their_spread(found, wanted, is_alike):
   found, wanted = np.array(found), np.array(wanted)
   if is_alike:
-    batches.check_alike('file', found, wanted, 1e-4)
+    batches.check_close('file', found, wanted, 1e-4)
   else:
     with pytest.raises(OSError, match='file was not written'):
-      batches.check_alike('file', found, wanted, 1e-4)
+      batches.check_close('file', found, wanted, 1e-4)
