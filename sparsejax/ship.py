@@ -1,38 +1,41 @@
-"""Ships a finished run: its smaller network in one small file, with measured figures.
+"""Ships a finished run: a smaller network in one small file, with its accuracy, bytes and latency.
 
 python -m sparsejax.ship --run=RUN --out=DIR [--bits=4 | --bits=conv=8,.*=5 | --bits=auto]
 
 --run=DIR            a finished run
 --out=DIR            the folder to write: a new or an empty one
---bits=N             the weights of each layer share 2^N values, 1 to 8; PATTERN=N,PATTERN=N by
-                     layer; auto: the fewest bits of 2 to 8 that validation allows. Without it every
-                     weight keeps its own value
---tolerance=0.005    the share of validation accuracy that auto may lose
---epochs=N           trains the shared values for N epochs on the run's data, by Adam
---learning_rate=1e-4 of Adam
---format=LIST        file, onnx, stablehlo, safetensors, with commas; file is always written, and
-                     its figures are shown. What runs ONNX here is timed too
---rounds=7           how often each network is timed
---data_dir=DIR       the folder of tensorflow-datasets, if it is not the run's own
---parts=FILE         the Python file that registers your own parts that the run uses
+--bits=N             the weights of each layer share 2^N values, N from 1 to 8;
+                     PATTERN=N,PATTERN=N gives bits by layer; auto chooses the fewest bits from 2 to
+                     8 within the tolerance. Without this flag weights share no values
+--tolerance=0.005    the validation accuracy that auto may lose, from 0 to 1
+--epochs=N           trains the shared values for N epochs on the run's data, with Adam
+--learning_rate=1e-4 the learning rate of Adam
+--format=LIST        a comma-separated list of file, onnx, stablehlo and safetensors; file is always
+                     written. With onnx the installed ONNX runtimes are timed too
+--rounds=7           the number of rounds in which the networks are timed
+--data_dir=DIR       the folder of tensorflow-datasets, if it is not the one in the run's config
+--parts=FILE         a Python file that registers parts of your own that the run uses
 
-DIR/model.sparse is the model file, which sparsejax.shipping.load reads. It is read back before it
-is measured: on the validation split and, once, on the test split. DIR/shipped.json has every figure
-and where it comes from. DIR appears when all of it is there.
+DIR/model.sparse is the model file, for sparsejax.shipping.load. It is read back, and the network in
+it is measured on the validation split and, once, on the test split. DIR/shipped.json has all
+measurements, with the run and the environment. DIR is created only when everything is written.
 
-Exit status: 0 finished, 2 if this cannot be shipped as asked, 128 plus the signal's number after a
-signal, 1 otherwise.
+Exit status: 0 finished, 2 for invalid flags or a run that cannot be shipped, 128 plus the number of
+the signal after a signal, 1 otherwise.
 """
 
 import os
 import signal
 import sys
 from collections.abc import Sequence
-from typing import NoReturn
+from typing import TYPE_CHECKING, NoReturn
 
 from sparsejax.experiment.terminal import extras
 from sparsejax.experiment.terminal.say import complain, say, say_lines
 from sparsejax.internal import signals
+
+if TYPE_CHECKING:
+  from sparsejax.delivery.request import Request
 
 FINISHED, CRASHED, USAGE = 0, 1, 2
 
@@ -47,10 +50,10 @@ def main(argv: Sequence[str]) -> int:
   from sparsejax.experiment.terminal.errors import UnreadableError, UsageError
 
   try:
-    asked = request.read(argv[1:])
+    options = request.read(argv[1:])
     logs.show_warnings()
-    with signals.handled(_leave):  # the end of the block takes away what is half written
-      _ship(asked)
+    with signals.handled(_exit_on_signal):  # raises, so that incomplete files are removed
+      _ship(options)
   except UsageError as error:
     return _fail(USAGE, error)
   except (UnreadableError, OSError) as error:
@@ -58,8 +61,9 @@ def main(argv: Sequence[str]) -> int:
   return FINISHED
 
 
-def _ship(asked) -> None:
-  # These imports take seconds, so mistakes that need none of them were reported above.
+def _ship(request: 'Request') -> None:
+  """Writes the shipment and prints its tables; a folder with the same shipment is only shown."""
+  # These imports take seconds; errors in the flags were reported before them.
   from sparsejax.delivery import figures, folder, shipment, source
   from sparsejax.experiment.machine import allocator, compilation, threads
   from sparsejax.experiment.terminal.errors import UsageError, in_one_line
@@ -67,30 +71,32 @@ def _ship(asked) -> None:
   allocator.keep_freed_memory()
   threads.serve_devices(os.environ)
   compilation.use_cache()
-  run = source.read(asked.run, data_dir=asked.data_dir, parts=asked.parts)
-  told = shipment.shipment_of(run, asked)
-  found = folder.earlier(asked.out, told)
-  if found is None:
-    figures.show(shipment.ship(run, asked, told))
+  run = source.read(request.run, data_dir=request.data_dir, parts=request.parts)
+  identity = shipment.identify(run, request)
+  existing = folder.read_existing(request.out, identity)
+  if existing is None:
+    figures.print_tables(shipment.ship(run, request, identity))
     return
   try:
-    figures.blocks(found)
+    figures.tables(existing)
   except (AttributeError, KeyError, TypeError, ValueError, ZeroDivisionError) as error:
     raise UsageError(
-      f'--out={asked.out}: its {folder.SHIPPED} is damaged ({in_one_line(error)}); {folder.EMPTY}'
+      f'--out={request.out}: its {folder.SHIPPED} is damaged ({in_one_line(error)}); {folder.EMPTY}'
     ) from error
-  say(f'{asked.out} already holds this shipment; nothing is written.')
-  figures.show(found)
+  say(f'{request.out} already holds this shipment; nothing is written.')
+  figures.print_tables(existing)
 
 
 def _fail(status: int, error: Exception) -> int:
+  """Prints an error in one line; returns the exit status."""
   from sparsejax.experiment.terminal.errors import in_one_line
 
   complain(f'ship: {in_one_line(error)}')
   return status
 
 
-def _leave(number: int, frame: object) -> NoReturn:
+def _exit_on_signal(number: int, frame: object) -> NoReturn:
+  """Exits with 128 plus the number of the signal."""
   del frame
   complain(f'ship: {signal.Signals(number).name}; nothing is written')
   raise SystemExit(128 + number)

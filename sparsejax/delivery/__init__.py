@@ -1,1 +1,1 @@
-"""From a finished run to what its users get: `python -m sparsejax.ship`."""
+"""Ships a finished run as a small network in files, with measurements: `sparsejax.ship`."""

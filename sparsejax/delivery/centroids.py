@@ -1,4 +1,4 @@
-"""Weights that share values: as few as validation allows, and these trained further."""
+"""Shares weights among few values, by bits given or chosen on validation, and trains the values."""
 
 from collections.abc import Callable
 from typing import Any
@@ -21,59 +21,80 @@ from sparsejax.shipping import sharing
 
 Evaluate = Callable[[Variables, str], dict[str, float]]
 ACCURACY = 'validation_accuracy'
+MIN_AUTO_BITS = 2
 
 
-def shared(
+def share(
   variables: Variables, request: Request, evaluate: Evaluate
 ) -> tuple[Variables, sharing.Bits | None]:
-  """Returns the variables with the weights of each layer rounded to a few values, and the bits.
+  """Returns the variables with the weights of each layer rounded to few values, and the bits.
+
+  Args:
+    variables: `params` and `batch_stats`.
+    request: the bits, or 'auto' and its tolerance; without bits the variables stay unchanged.
+    evaluate: returns the metrics of (variables, split).
 
   Raises:
-    UsageError: no bits are enough, or the bits name a layer that there is not.
+    UsageError: with 'auto' no number of bits is within the tolerance, or the bits name an unknown
+      layer.
   """
   if request.bits is None:
     return variables, None
   if isinstance(request.bits, str):
-    return _fewest(variables, request.tolerance, evaluate)
+    return _share_with_fewest_bits(variables, request.tolerance, evaluate)
   try:
-    return _of_bits(variables, request.bits), request.bits
+    return _share_with_bits(variables, request.bits), request.bits
   except ValueError as error:
     text = str(error).removeprefix('bits: ')
     raise UsageError(f'--bits: {text}') from error
 
 
-def _of_bits(variables: Variables, bits: Any) -> Variables:
+def _share_with_bits(variables: Variables, bits: sharing.Bits) -> Variables:
+  """Returns the variables with the weights of each layer rounded to 2^bits values."""
   params = shipping.share(variables['params'], bits).params
   return {**variables, 'params': jax.tree.map(jnp.asarray, params)}
 
 
-def _fewest(variables: Variables, tolerance: float, evaluate: Evaluate) -> tuple[Variables, int]:
+def _share_with_fewest_bits(
+  variables: Variables, tolerance: float, evaluate: Evaluate
+) -> tuple[Variables, int]:
+  """Returns the variables shared by the fewest bits within the tolerance, and the bits.
+
+  Args:
+    variables: `params` and `batch_stats`.
+    tolerance: the validation accuracy that may be lost.
+    evaluate: returns the metrics of (variables, split).
+
+  Raises:
+    UsageError: more than the tolerance is lost with any number of bits.
+  """
   before = evaluate(variables, 'validation')[ACCURACY]
   after = before
-  for bits in range(2, sharing.MOST_BITS + 1):
-    found = _of_bits(variables, bits)
-    after = evaluate(found, 'validation')[ACCURACY]
-    say(f'{bits} bits: {percent(after)} on validation, of {percent(before)}')
+  for bits in range(MIN_AUTO_BITS, sharing.MOST_BITS + 1):
+    shared = _share_with_bits(variables, bits)
+    after = evaluate(shared, 'validation')[ACCURACY]
+    say(f'{bits} bits: validation accuracy {percent(after)}, unshared {percent(before)}')
     if after >= before - tolerance:
-      return found, bits
+      return shared, bits
   raise UsageError(
-    f'--bits={AUTO}: {sharing.MOST_BITS} bits leave {percent(after)} on validation of '
-    f'{percent(before)}; --tolerance={tolerance:g} must be at least {before - after:.4f}'
+    f'--bits={AUTO}: with {sharing.MOST_BITS} bits validation accuracy falls from '
+    f'{percent(before)} to {percent(after)}; --tolerance={tolerance:g} must be at least '
+    f'{before - after:.4f}'
   )
 
 
 def train(
   experiment: Experiment, network: Network, request: Request, evaluate: Evaluate
 ) -> Variables:
-  """Trains each cluster's value on the run's own data; returns the best by validation.
+  """Trains the shared values on the run's own data; returns the best variables by validation.
 
-  The variables that it begins with are among those that are compared, so it never makes them worse.
+  The initial variables are among the candidates, so validation never becomes worse.
 
   Args:
-    experiment: the run's, with its data, batches, augmentation and loss.
-    network: its weights are shared; a cluster's move together.
-    request: how long, and how fast.
-    evaluate: measures variables on a split.
+    experiment: the run's experiment: its data, batches, augmentation and loss.
+    network: the network, whose weights are shared; equal weights of a layer stay equal.
+    request: the number of epochs and the learning rate.
+    evaluate: returns the metrics of (variables, split).
   """
   config, clock = experiment.config, experiment.clock
   tx = shipping.share_weights(inner=optax.adam(request.learning_rate))
@@ -87,21 +108,22 @@ def train(
   )
   run = parallel.train_calls(step, convolutional=models.has_convolutions(network.model))
   data = steps.put_on_devices(experiment.dataset.train)
-  own = jax.tree.map(jnp.copy, network.variables)  # a step donates what it is given
-  train_state, best = parallel.replicate(state.initial(own, tx, config['seed']))
+  variables = jax.tree.map(jnp.copy, network.variables)  # a step donates its arguments
+  train_state, best = parallel.replicate(state.initial(variables, tx, config['seed']))
   order = jax.jit(augment.epoch_permutation, static_argnums=2)
   for epoch in range(request.epochs + 1):
     if epoch:
       permutation = parallel.replicate(order(train_state.key, epoch - 1, clock.examples))
-      for made, _ in run(train_state, data, permutation, clock.steps_per_epoch):
-        train_state = made
-    found = evaluate(_variables(train_state), 'validation')
-    loss, accuracy = (found[f'validation_{name}'] for name in ('loss', 'accuracy'))
-    say(f'centroids, epoch {epoch}: {percent(accuracy)} on validation, loss {loss:.4f}')
-    by = config['evaluation']['choose_by']
-    best = state.better(best, train_state, jnp.float32(loss), jnp.float32(accuracy), by)
+      for new_state, _ in run(train_state, data, permutation, clock.steps_per_epoch):
+        train_state = new_state
+    metrics = evaluate(_variables(train_state), 'validation')
+    loss, accuracy = metrics['validation_loss'], metrics[ACCURACY]
+    say(f'shared values, epoch {epoch}: validation {percent(accuracy)}, loss {loss:.4f}')
+    choose_by = config['evaluation']['choose_by']
+    best = state.better(best, train_state, jnp.float32(loss), jnp.float32(accuracy), choose_by)
   return _variables(best)
 
 
-def _variables(held: Any) -> Variables:
-  return {'params': held.params, 'batch_stats': held.batch_stats}
+def _variables(train_state: Any) -> Variables:
+  """Returns the variables of a training state, or of the best of them."""
+  return {'params': train_state.params, 'batch_stats': train_state.batch_stats}

@@ -1,4 +1,4 @@
-"""What runs the dense network and the shipped one: JAX and, of a model in ONNX, its runtimes."""
+"""The engines that run the dense and the shipped network: JAX and the installed ONNX runtimes."""
 
 import importlib.util
 import pathlib
@@ -8,45 +8,47 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from sparsejax.delivery.latency import DENSE, SHIPPED, Answer
+from sparsejax.delivery.latency import DENSE, SHIPPED, Predict
 from sparsejax.delivery.network import Network
 from sparsejax.shipping import export
 from sparsejax.shipping.export.onnx import session
 
 
-def engines(
+def make_engines(
   networks: Mapping[str, Network],
   image_shape: tuple[int, ...],
   model: pathlib.Path,
   scratch: pathlib.Path,
-) -> dict[str, dict[str, Answer]]:
-  """Returns, for each engine that is here, what answers for the `dense` and the `shipped` network.
+) -> dict[str, dict[str, Predict]]:
+  """Returns {engine: {'dense': function, 'shipped': function}}, functions from images to logits.
 
   Args:
-    networks: both.
+    networks: the two networks, 'dense' and 'shipped'.
     image_shape: (height, width, channels).
-    model: the shipped network in ONNX, which may be missing: JAX is then the only engine.
-    scratch: a folder for the dense one.
+    model: the shipped network in ONNX; if the file does not exist, JAX is the only engine.
+    scratch: a folder in which the dense network is written in ONNX.
   """
-  found = {'jax': {which: _compiled(network) for which, network in networks.items()}}
+  functions = {'jax': {which: _compiled(network) for which, network in networks.items()}}
   if not model.exists():
-    return found
+    return functions
   dense = scratch / 'dense.onnx'
   images = jax.ShapeDtypeStruct((1, *image_shape), jnp.float32)
   export.onnx(dense, networks[DENSE], networks[DENSE].variables, images)
-  places = {DENSE: dense, SHIPPED: model}
-  found['onnxruntime'] = {which: session(path) for which, path in places.items()}
+  paths = {DENSE: dense, SHIPPED: model}
+  functions['onnxruntime'] = {which: session(path) for which, path in paths.items()}
   if importlib.util.find_spec('openvino'):
-    found['openvino'] = {which: _openvino(path) for which, path in places.items()}
-  return found
+    functions['openvino'] = {which: _openvino(path) for which, path in paths.items()}
+  return functions
 
 
-def _compiled(network: Network) -> Answer:
+def _compiled(network: Network) -> Predict:
+  """Returns a network compiled by JAX."""
   compiled = jax.jit(lambda variables, images: network(variables, images))
   return lambda images: compiled(network.variables, images)
 
 
-def _openvino(path: pathlib.Path) -> Answer:
-  openvino: Any = importlib.import_module('openvino')  # no extra installs it
+def _openvino(path: pathlib.Path) -> Predict:
+  """Returns an ONNX model compiled by OpenVINO."""
+  openvino: Any = importlib.import_module('openvino')  # optional, and in none of the extras
   compiled = openvino.Core().compile_model(str(path), 'CPU')
   return lambda images: compiled([images])

@@ -1,4 +1,4 @@
-"""The tables of a shipment: what sparsity promises beside what was measured."""
+"""The tables of a shipment: theoretical gains beside measured ones."""
 
 from collections.abc import Mapping
 from typing import Any, TextIO
@@ -9,63 +9,65 @@ from sparsejax.experiment.terminal.numbers import MISSING, count, percent, times
 HEADER = ('', 'dense', 'shipped', 'real', 'theoretical')
 
 
-def show(figures: Mapping[str, Any], stream: TextIO | None = None) -> None:
+def print_tables(measurements: Mapping[str, Any], stream: TextIO | None = None) -> None:
   """Prints the tables of a shipment.
 
   Args:
-    figures: the content of shipped.json.
+    measurements: the content of shipped.json.
     stream: the stream to print to, by default stdout.
   """
-  print_blocks(stream, blocks(figures))
+  print_blocks(stream, tables(measurements))
 
 
-def blocks(figures: Mapping[str, Any]) -> list[tuple[Any, ...]]:
+def tables(measurements: Mapping[str, Any]) -> list[tuple[Any, ...]]:
   """Returns the tables: each a title, a header and rows.
 
   Args:
-    figures: the content of shipped.json.
+    measurements: the content of shipped.json.
   """
-  parts = [(name, count(size)) for name, size in figures['bytes_by_part'].items()]
-  written = [(name, count(row['bytes'])) for name, row in figures['files'].items()]
+  title = f'{measurements["name"]}, seed {measurements["shipment"]["seed"]}'
+  parts = [(name, count(size)) for name, size in measurements['bytes_by_part'].items()]
+  written = [(name, count(row['bytes'])) for name, row in measurements['files'].items()]
   return [
-    (f'{figures["name"]}, seed {figures["shipment"]["seed"]}', HEADER, rows_of(figures)),
+    (title, HEADER, _comparison_rows(measurements)),
     ('By part', ('part of the model file', 'bytes'), parts),
     ('Files', ('file', 'bytes'), written),
   ]
 
 
-def rows_of(figures: Mapping[str, Any]) -> list[tuple[str, ...]]:
-  """Returns the rows of the table: dense, shipped, the real ratio and the theoretical one."""
-  promised, before = figures['theoretical'], figures['before']
+def _comparison_rows(measurements: Mapping[str, Any]) -> list[tuple[str, ...]]:
+  """Returns rows of a name, the dense and the shipped value, the real and theoretical ratio."""
+  theoretical, before = measurements['theoretical'], measurements['before']
+  dense_bytes, shipped_bytes = measurements['dense_bytes'], measurements['bytes']
   rows = [
     (
-      *('weights', count(promised['weights']), count(promised['active_weights'])),
-      *(MISSING, times(promised['compression'])),
+      *('weights', count(theoretical['weights']), count(theoretical['active_weights'])),
+      *(MISSING, times(theoretical['compression'])),
     ),
     (
-      *('multiply-accumulates', count(promised['macs']), count(promised['active_macs'])),
-      *(MISSING, times(promised['speedup'])),
+      *('multiply-accumulates', count(theoretical['macs']), count(theoretical['active_macs'])),
+      *(MISSING, times(theoretical['speedup'])),
     ),
     (
-      *('bytes', count(figures['dense_bytes']), count(figures['bytes'])),
-      *(times(figures['dense_bytes'] / figures['bytes']), times(promised['compression'])),
+      *('bytes', count(dense_bytes), count(shipped_bytes)),
+      *(times(dense_bytes / shipped_bytes), times(theoretical['compression'])),
     ),
   ]
-  for engine, sizes in figures['latency'].items():
+  for engine, sizes in measurements['latency'].items():
     for size, row in sizes.items():
       seconds = (_seconds(row[f'{which}_seconds']) for which in ('dense', 'shipped'))
-      least, most = map(times, row['spread']['speedup'])
-      ratio = f'{times(row["speedup"])} ({least} to {most})'
-      rows.append((f'{engine}, batch {size}', *seconds, ratio, times(promised['speedup'])))
+      smallest, largest = map(times, row['spread']['speedup'])
+      ratio = f'{times(row["speedup"])} ({smallest} to {largest})'
+      rows.append((f'{engine}, batch {size}', *seconds, ratio, times(theoretical['speedup'])))
   for split in ('validation', 'test'):
     name = f'{split}_accuracy'
-    shown = f'{percent(before[name])} (run)', percent(figures[name])
-    rows.append((f'{split} accuracy', *shown, MISSING, MISSING))
+    accuracies = f'{percent(before[name])} (run)', percent(measurements[name])
+    rows.append((f'{split} accuracy', *accuracies, MISSING, MISSING))
   return rows
 
 
 def _seconds(value: float) -> str:
-  """Writes a short time.
+  """Returns a duration as a text of three digits, in seconds, milliseconds or microseconds.
 
   Example:
     >>> [_seconds(value) for value in (0.0000123, 0.0123, 1.5)]

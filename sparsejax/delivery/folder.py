@@ -1,4 +1,4 @@
-"""The folder of a shipment: it appears whole, and is never written over."""
+"""The folder of a shipment: created atomically and never overwritten."""
 
 import contextlib
 import os
@@ -15,55 +15,59 @@ SHIPPED = 'shipped.json'
 EMPTY = 'it must be a new or an empty folder'
 
 
-def earlier(out: pathlib.Path, shipment: Mapping[str, Any]) -> dict[str, Any] | None:
-  """Returns the figures of this very shipment, if the folder holds it whole, else None.
+def read_existing(out: pathlib.Path, shipment: Mapping[str, Any]) -> dict[str, Any] | None:
+  """Returns the measurements of the same shipment from its folder, or None if it is empty.
 
   Args:
-    out: the folder; it may be missing.
-    shipment: what decides what is in it.
+    out: the folder, which need not exist.
+    shipment: what identifies the shipment, as in shipped.json.
 
   Raises:
-    UsageError: it cannot be written, or holds something else.
+    UsageError: the folder cannot be written, holds something else, or its files are damaged.
   """
   try:
     names = os.listdir(out) if out.exists() else []
     if not names:
       _check_is_writable(out)
       return None
-    found = files.read_json(out / SHIPPED) if SHIPPED in names else None
+    measurements = files.read_json(out / SHIPPED) if SHIPPED in names else None
   except OSError as error:
     raise UsageError(f'--out={out}: {error.strerror}; {EMPTY}') from error
   except ValueError as error:
     raise UsageError(f'--out={out}: its {SHIPPED} is damaged ({error}); {EMPTY}') from error
-  if not isinstance(found, dict) or found.get('shipment') != shipment:
-    what = 'holds other files' if found is None else 'holds another shipment'
+  if not isinstance(measurements, dict) or measurements.get('shipment') != shipment:
+    what = 'holds other files' if measurements is None else 'holds another shipment'
     raise UsageError(f'--out={out} {what}; {EMPTY}')
-  for name in sorted(_told(found)):
-    if not (out / name).is_file() or files.digest(out / name) != _told(found)[name]:
+  for name, digest in sorted(_digests(measurements).items()):
+    if not (out / name).is_file() or files.digest(out / name) != digest:
       raise UsageError(f'--out={out}: its {name} is not as {SHIPPED} says; {EMPTY}')
-  return found
+  return measurements
 
 
-def _told(figures: Mapping[str, Any]) -> dict[str, str]:
-  """Returns the digest of every file, as shipped.json tells it; of a damaged one, its own."""
+def _digests(measurements: Mapping[str, Any]) -> dict[str, str]:
+  """Returns the digest of every file in shipped.json.
+
+  If shipped.json has none, the result is a wrong digest of itself, so that it counts as damaged.
+  """
   try:
-    return {name: row['sha256'] for name, row in figures['files'].items()}
+    return {name: row['sha256'] for name, row in measurements['files'].items()}
   except (AttributeError, KeyError, TypeError):
     return {SHIPPED: ''}
 
 
 def _check_is_writable(out: pathlib.Path) -> None:
-  there = next(path for path in (out.absolute(), *out.absolute().parents) if path.exists())
-  where = there.parent if there == out.absolute() else there  # an empty folder is replaced
-  if not where.is_dir() or not os.access(where, os.W_OK | os.X_OK):
-    raise UsageError(f'--out={out} must be a folder that can be written in {where}')
+  """Raises a UsageError unless the folder can be created, or replaced if it exists and is empty."""
+  existing = next(path for path in (out.absolute(), *out.absolute().parents) if path.exists())
+  parent = existing.parent if existing == out.absolute() else existing
+  if not parent.is_dir() or not os.access(parent, os.W_OK | os.X_OK):
+    raise UsageError(f'--out={out} must be a folder that can be written in {parent}')
 
 
 @contextlib.contextmanager
-def made(out: pathlib.Path) -> Generator[pathlib.Path]:
-  """Gives a hidden folder beside `out`, which becomes `out` when the block ends.
+def create_atomically(out: pathlib.Path) -> Generator[pathlib.Path]:
+  """Context manager of a hidden folder beside `out`, which is renamed to `out` at the end.
 
-  A reader, or a kill, finds nothing or all of it; an error leaves nothing.
+  `out` therefore never exists with a part of its files. An error removes the hidden folder.
   """
   out = out.absolute()
   out.parent.mkdir(parents=True, exist_ok=True)
@@ -77,8 +81,8 @@ def made(out: pathlib.Path) -> Generator[pathlib.Path]:
     raise
 
 
-def told_files(folder: pathlib.Path) -> dict[str, dict[str, Any]]:
-  """Returns the bytes and the digest of every file, by name."""
+def describe_files(folder: pathlib.Path) -> dict[str, dict[str, Any]]:
+  """Returns {name of a file: {'bytes': its size, 'sha256': its digest}}."""
   return {
     path.name: {'bytes': path.stat().st_size, 'sha256': files.digest(path)}
     for path in sorted(folder.iterdir())

@@ -1,4 +1,4 @@
-"""What one answer takes: the dense network and the shipped one, timed in turns."""
+"""Latency of the dense and the shipped network, timed in alternating rounds."""
 
 import statistics
 import time
@@ -8,58 +8,64 @@ from typing import Any
 import jax
 import numpy as np
 
-from sparsejax.benchmarks import rounds as in_turns
+from sparsejax.benchmarks import rounds as timing
 
-BATCHES = (1, 128)
-BLOCK_SECONDS = 0.2
+BATCH_SIZES = (1, 128)
+BLOCK_SECONDS = 0.2  # for which each network is timed in a round
 DENSE, SHIPPED = 'dense', 'shipped'
-Answer = Callable[[np.ndarray], Any]
+Predict = Callable[[np.ndarray], Any]  # from a batch of images to logits
 
 
-def measured(
-  engines: Mapping[str, Mapping[str, Answer]], image_shape: tuple[int, ...], *, rounds: int
+def measure_latency(
+  engines: Mapping[str, Mapping[str, Predict]], image_shape: tuple[int, ...], *, rounds: int
 ) -> dict[str, dict[str, Any]]:
-  """Returns the seconds of one call by engine and batch size, and the ratio of the two networks.
+  """Returns the seconds of one call and the speed-up, by engine and batch size.
 
-  Everything is timed in every round, so that the machine's other load falls on all alike.
+  Every network is timed in every round, so that other load on the machine affects all equally.
 
   Args:
-    engines: by name, such as 'jax', the `dense` and the `shipped` network.
+    engines: {engine: {'dense': function, 'shipped': function}}, as from `make_engines`.
     image_shape: (height, width, channels).
     rounds: the number of rounds.
+
+  Returns:
+    {engine: {batch size as a text: summary}}, as in shipped.json.
   """
   random, timed = np.random.default_rng(0), {}
-  for size in BATCHES:
+  for size in BATCH_SIZES:
     images = random.normal(size=(size, *image_shape)).astype(np.float32)
     for engine, networks in engines.items():
-      for which, answer in networks.items():
-        timed[f'{engine} {size} {which}'] = _timed(answer, images)
-  times = in_turns.alternate(timed, rounds=rounds, seconds=BLOCK_SECONDS, note=lambda line: None)
+      for which, predict in networks.items():
+        timed[f'{engine} {size} {which}'] = _repeated(predict, images)
+  times = timing.alternate(timed, rounds=rounds, seconds=BLOCK_SECONDS, note=lambda line: None)
   return {
     engine: {
-      str(size): _figures(*(times[f'{engine} {size} {which}'] for which in (DENSE, SHIPPED)))
-      for size in BATCHES
+      str(size): _summarize(times[f'{engine} {size} {DENSE}'], times[f'{engine} {size} {SHIPPED}'])
+      for size in BATCH_SIZES
     }
     for engine in engines
   }
 
 
-def _timed(answer: Answer, images: np.ndarray) -> in_turns.Timed:
+def _repeated(predict: Predict, images: np.ndarray) -> timing.Timed:
+  """Returns a function from a number of calls to the seconds that they take."""
+
   def run(count):
     begun = time.perf_counter()
     for _ in range(count):
-      jax.block_until_ready(answer(images))
+      jax.block_until_ready(predict(images))
     return time.perf_counter() - begun
 
   return run
 
 
-def _figures(dense: list[float], shipped: list[float]) -> dict[str, Any]:
+def _summarize(dense: list[float], shipped: list[float]) -> dict[str, Any]:
+  """Returns the medians of the rounds' seconds and speed-ups, with their least and largest."""
   ratios = [before / after for before, after in zip(dense, shipped, strict=True)]
   return {
     'dense_seconds': statistics.median(dense),
     'shipped_seconds': statistics.median(shipped),
-    'speedup': statistics.median(ratios),  # of the rounds
+    'speedup': statistics.median(ratios),
     'spread': {
       name: [min(values), max(values)]
       for name, values in ((DENSE, dense), (SHIPPED, shipped), ('speedup', ratios))

@@ -1,4 +1,4 @@
-"""The network that is shipped: compacted, called and evaluated as its users will."""
+"""The network that is shipped, made smaller and evaluated as its users run it."""
 
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
@@ -26,7 +26,10 @@ class Network(NamedTuple):
 
 
 def without_dead_weights(network: Network, image_shape: tuple[int, ...]) -> Network:
-  """Returns the network with zeros for the weights that no longer have any effect."""
+  """Returns the network with zeros for the weights that no longer have any effect.
+
+  A network whose dead weights are not known is returned as it is, with a line that says why.
+  """
   try:
     cleaned = models.remove_dead(network.model, network.variables, image_shape)
   except ValueError as error:
@@ -35,8 +38,11 @@ def without_dead_weights(network: Network, image_shape: tuple[int, ...]) -> Netw
   return Network(network.model, cleaned)
 
 
-def shrunk(network: Network, image_shape: tuple[int, ...]) -> Network:
-  """Returns the network with smaller arrays, from which the units that are zero are removed."""
+def shrink(network: Network, image_shape: tuple[int, ...]) -> Network:
+  """Returns the network with smaller arrays, without the units that its zeros make useless.
+
+  A network that cannot be made smaller is returned as it is, with a line that says why.
+  """
   try:
     return Network(*models.shrink(network.model, network.variables, image_shape))
   except ValueError as error:
@@ -45,29 +51,31 @@ def shrunk(network: Network, image_shape: tuple[int, ...]) -> Network:
 
 
 def dense(model: Any, image_shape: tuple[int, ...]) -> Network:
-  """Returns the network as it was before anything was removed, with weights drawn at random."""
+  """Returns the dense network with random weights, to compare sizes and latencies with."""
   init = jax.jit(model.init, static_argnames='train')
-  found = init(jax.random.key(0), jnp.zeros((1, *image_shape)), train=False)
-  return Network(model, {'batch_stats': {}, **found})
+  variables = init(jax.random.key(0), jnp.zeros((1, *image_shape)), train=False)
+  return Network(model, {'batch_stats': {}, **variables})
 
 
-def evaluation(experiment: Experiment, model: Any) -> Callable[[Variables, str], dict[str, float]]:
-  """Returns (variables, split) -> the loss and the accuracy of a network, compiled once.
+def make_evaluation(
+  experiment: Experiment, model: Any
+) -> Callable[[Variables, str], dict[str, float]]:
+  """Returns a function from (variables, split) to the split's loss and accuracy.
 
   Args:
-    experiment: the experiment, whose data are evaluated on.
-    model: the network.
+    experiment: the experiment that has the data.
+    model: the network, compiled at the first call.
   """
   evaluate = steps.make_evaluation(
     model, experiment.preprocessing, batch_size=experiment.config['evaluation']['batch_size']
   )
   data: dict[str, steps.Arrays] = {}
 
-  def measured(variables, split):
+  def measure(variables, split):
     if split not in data:
       data[split] = steps.put_on_devices(getattr(experiment.dataset, split))
-    found = evaluate(variables['params'], variables['batch_stats'], data[split])
-    loss, accuracy = map(float, jax.device_get(found))
+    metrics = evaluate(variables['params'], variables['batch_stats'], data[split])
+    loss, accuracy = map(float, jax.device_get(metrics))
     return {f'{split}_loss': loss, f'{split}_accuracy': accuracy}
 
-  return measured
+  return measure

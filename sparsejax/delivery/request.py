@@ -1,8 +1,8 @@
-"""What a shipment is to be: the command's flags, each checked before anything is read."""
+"""The flags of `sparsejax.ship`, all checked before anything is read."""
 
 import importlib.util
 import pathlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 from sparsejax.experiment.terminal.arguments import Parser, folder, path_text
@@ -14,14 +14,14 @@ from sparsejax.shipping.export.onnx import PACKAGES
 
 AUTO = 'auto'
 FILE = 'file'
-# What each format's file is called in the folder.
+# The file name of each format.
 NAMES = {
   FILE: 'model.sparse',
   'onnx': 'model.onnx',
   'stablehlo': 'model.stablehlo',
   'safetensors': 'model.safetensors',
 }
-# What each needs besides the extra experiments, and the extra that has it.
+# {format: (extra, packages)} of formats that need more than the extra `experiments`.
 NEEDS = {'onnx': ('onnx', PACKAGES)}
 FLAGS = {
   'bits': None,
@@ -36,20 +36,20 @@ FLAGS = {
 
 
 class Request(NamedTuple):
-  """A shipment that is asked for.
+  """The options of a shipment.
 
   Attributes:
     run: the directory of a finished run.
     out: the folder to write.
-    bits: how many bits tell a layer's clusters apart, one for all or by layer; 'auto' for the
-      fewest that validation allows; None shares no weights.
-    tolerance: how much validation accuracy 'auto' may lose.
-    epochs: how long the centroids are trained.
-    learning_rate: of Adam, which trains them.
+    bits: the number of bits of a layer's cluster indices, one for all layers or by layer; 'auto'
+      for the fewest within the tolerance; None shares no weights.
+    tolerance: the validation accuracy that 'auto' may lose.
+    epochs: the number of epochs for which the shared values are trained.
+    learning_rate: the learning rate of Adam, which trains them.
     formats: the names of the formats, the model file's first.
-    rounds: how often each network is timed.
-    data_dir: the folder of the data, if it is not the run's own.
-    parts: a file that registers the run's own parts.
+    rounds: the number of rounds in which the networks are timed.
+    data_dir: the folder of the data; None for the folder in the run's config.
+    parts: a Python file that registers parts that the run uses; None if it needs none.
   """
 
   run: pathlib.Path
@@ -64,21 +64,20 @@ class Request(NamedTuple):
   parts: str | None
 
   @property
-  def of_shipment(self) -> dict[str, Any]:
-    """Returns what decides what is in the folder, besides the run."""
-    names = ('bits', 'tolerance', 'epochs', 'learning_rate', 'formats')
-    found = {name: getattr(self, name) for name in names}
-    return found | {'formats': list(self.formats)}
+  def content_options(self) -> dict[str, Any]:
+    """The options that change the files, as in shipped.json."""
+    names = ('bits', 'tolerance', 'epochs', 'learning_rate')
+    return {**{name: getattr(self, name) for name in names}, 'formats': list(self.formats)}
 
 
 def read(argv: Sequence[str]) -> Request:
-  """Returns what a command line asks for.
+  """Returns the options of a command line.
 
   Args:
     argv: the command line without the command's name.
 
   Raises:
-    UsageError: a flag is unknown, missing or impossible, or nothing would read it.
+    UsageError: a flag is unknown, missing, out of range, or has no effect with the others.
 
   Example:
     >>> read(['--run=runs/a', '--out=shipped', '--bits=conv=8,.*=5']).bits
@@ -108,12 +107,12 @@ def read(argv: Sequence[str]) -> Request:
     data_dir=flags['data_dir'],
     parts=flags['parts'],
   )
-  _check_all_are_read(given, request)
+  _check_all_have_effect(given, request)
   return request
 
 
-def _check_all_are_read(given: Any, request: Request) -> None:
-  """Refuses a flag that changes nothing beside the others."""
+def _check_all_have_effect(given: Mapping[str, str], request: Request) -> None:
+  """Raises a UsageError for a flag that has no effect with the other flags."""
   for name, is_read, needed in (
     ('tolerance', request.bits == AUTO, f'--bits={AUTO}'),
     ('epochs', request.bits is not None or not request.epochs, '--bits'),
@@ -124,6 +123,7 @@ def _check_all_are_read(given: Any, request: Request) -> None:
 
 
 def _bits(text: str | None) -> sharing.Bits | str | None:
+  """Returns the bits of '4', 'conv=8,.*=5' or 'auto': a number, {pattern: number} or a text."""
   if text is None or text == AUTO:
     return text
   found: dict[str, int] = {}
@@ -144,19 +144,36 @@ def _bits(text: str | None) -> sharing.Bits | str | None:
   return found.get('', found)
 
 
-def _number(name: str, text: Any, kind: type, least: float, most: float | None = None) -> Any:
+def _number(name: str, text: Any, kind: type, low: float, high: float | None = None) -> Any:
+  """Returns the number of a flag, after checking it.
+
+  Args:
+    name: the flag.
+    text: its text, or its default.
+    kind: int or float.
+    low: the smallest value.
+    high: the largest value; None if there is none.
+
+  Raises:
+    UsageError: the text is not such a number.
+  """
   try:
     value = kind(text)
   except ValueError:
     value = None
-  if value is None or not least <= value < float('inf') or (most is not None and value > most):
+  if value is None or not low <= value < float('inf') or (high is not None and value > high):
     what = 'a whole number' if kind is int else 'a number'
-    upper = '' if most is None else f' to {most}'
-    raise UsageError(f'--{name}={shown(text)} must be {what} from {least}{upper or " on"}')
+    upper = '' if high is None else f' to {high}'
+    raise UsageError(f'--{name}={shown(text)} must be {what} from {low}{upper or " on"}')
   return value
 
 
 def _formats(text: str) -> tuple[str, ...]:
+  """Returns the formats of a list such as 'onnx,stablehlo', and always the model file.
+
+  Raises:
+    UsageError: a format is unknown, or a package that it needs is not installed.
+  """
   asked = [part.strip() for part in text.split(',')]
   if unknown := [part for part in asked if part not in NAMES]:
     raise UsageError(f'--format={shown(unknown[0])} must be a list of {", ".join(NAMES)}')

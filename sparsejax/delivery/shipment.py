@@ -1,4 +1,4 @@
-"""A shipment, from its run to its folder: made smaller, written, read back and measured."""
+"""Ships a run: makes its network smaller, writes it, reads it back and measures it."""
 
 import os
 import pathlib
@@ -19,25 +19,26 @@ from sparsejax.delivery.source import COUNTS, Source
 from sparsejax.experiment.machine import files, provenance, threads
 from sparsejax.experiment.terminal.errors import UsageError
 from sparsejax.experiment.terminal.say import say
-from sparsejax.shipping import export
+from sparsejax.shipping import export, sharing
 from sparsejax.sparsity.counting import measure
 
 ACCURACIES = ('validation_accuracy', 'test_accuracy')
+MAX_BYTES = 2**40  # no limit: the file was written by this process
 
 
-def shipment_of(source: Source, request: Request) -> dict[str, Any]:
+def identify(source: Source, request: Request) -> dict[str, Any]:
   """Returns what identifies a shipment: its run, and the options that change the files."""
   run = {'hash': source.hash, 'seed': source.experiment.config['seed'], 'network': source.digest}
-  return run | request.of_shipment
+  return run | request.content_options
 
 
 def ship(source: Source, request: Request, shipment: Mapping[str, Any]) -> dict[str, Any]:
-  """Makes a shipment; returns the content of its shipped.json.
+  """Writes a shipment; returns the content of its shipped.json.
 
   Args:
     source: the finished run.
     request: the options; the folder is empty or does not exist.
-    shipment: the result of `shipment_of`.
+    shipment: the result of `identify`.
 
   Raises:
     UsageError: if the bits or a format are impossible for this network; nothing is written.
@@ -46,25 +47,48 @@ def ship(source: Source, request: Request, shipment: Mapping[str, Any]) -> dict[
   experiment = source.experiment
   network = Network(source.model, source.variables)
   network = networks.without_dead_weights(network, experiment.image_shape)
-  evaluate = networks.evaluation(experiment, network.model)
-  variables, bits = centroids.shared(network.variables, request, evaluate)
+  evaluate = networks.make_evaluation(experiment, network.model)
+  variables, bits = centroids.share(network.variables, request, evaluate)
   if request.epochs:
     shared = Network(network.model, variables)
     variables = centroids.train(experiment, shared, request, evaluate)
   # Last, since a unit's constant that went into BatchNorm's averages would not follow training.
-  network = networks.shrunk(Network(network.model, variables), experiment.image_shape)
-  evaluate = networks.evaluation(experiment, network.model)
-  with folder.made(request.out) as hidden, files.naming_full_disk(request.out.absolute().parent):
+  network = networks.shrink(Network(network.model, variables), experiment.image_shape)
+  evaluate = networks.make_evaluation(experiment, network.model)
+  with (
+    folder.create_atomically(request.out) as hidden,
+    files.naming_full_disk(request.out.absolute().parent),
+  ):
     network = _write(hidden, source, network, bits, request)
-    say('what was written is read back and measured')
-    figures = _figures(hidden, source, network, bits, request, evaluate)
-    figures = {'name': experiment.config['name'], 'shipment': shipment, **figures}
-    files.write_json(hidden / folder.SHIPPED, figures)
-  return figures
+    say('measuring the network in the model file')
+    measurements = {
+      'name': experiment.config['name'],
+      'shipment': shipment,
+      **_measure(hidden, source, network, bits, request, evaluate),
+    }
+    files.write_json(hidden / folder.SHIPPED, measurements)
+  return measurements
 
 
-def _write(hidden: pathlib.Path, source: Source, network: Network, bits: Any, request: Request):
-  """Writes every format; returns the network that the model file gives back."""
+def _write(
+  hidden: pathlib.Path,
+  source: Source,
+  network: Network,
+  bits: sharing.Bits | None,
+  request: Request,
+) -> Network:
+  """Writes every format; returns the network as it is read back from the model file.
+
+  Args:
+    hidden: the folder to write to.
+    source: the finished run.
+    network: the network to ship.
+    bits: the bits of its shared weights; None if they share no values.
+    request: the options.
+
+  Raises:
+    UsageError: a format cannot hold this network.
+  """
   config = source.experiment.config
   settings = {
     'num_classes': source.experiment.dataset.num_classes,
@@ -88,48 +112,62 @@ def _write(hidden: pathlib.Path, source: Source, network: Network, bits: Any, re
     scaling=_scaling(source),
     provenance=origin,
   )
-  read = shipping.load(hidden / NAMES[FILE], like=network.variables, max_bytes=2**40)
+  read = shipping.load(hidden / NAMES[FILE], like=network.variables, max_bytes=MAX_BYTES)
   network = Network(network.model, jax.tree.map(jnp.asarray, read.params))
-  told = {'model': config['model']['name'], 'settings': settings, 'scaling': _scaling(source)}
+  metadata = {
+    'model': config['model']['name'],
+    'settings': settings,
+    'scaling': _scaling(source),
+    'provenance': origin,
+  }
   images = jax.ShapeDtypeStruct((1, *source.experiment.image_shape), jnp.float32)
   for name in request.formats:
     if name != FILE:
       say(f'writing {NAMES[name]}')
       try:
-        EXPORTS[name](hidden / NAMES[name], network, images, told | {'provenance': origin})
+        EXPORTS[name](hidden / NAMES[name], network, images, metadata)
       except ValueError as error:
         raise UsageError(f'--format={name}: {error}') from error
   return network
 
 
-def _stablehlo(path, network, images, told):
-  export.stablehlo(path, network, network.variables, images)
-
-
-def _onnx(path, network, images, told):
-  export.onnx(path, network, network.variables, images)
-
-
-def _safetensors(path, network, images, told):
-  export.safetensors(path, network.variables, told)
-
-
+# {format: function of (path, network, shape of the images, metadata)}
 EXPORTS: dict[str, Callable[[pathlib.Path, Network, Any, Mapping[str, Any]], None]] = {
-  'onnx': _onnx,
-  'stablehlo': _stablehlo,
-  'safetensors': _safetensors,
+  'onnx': lambda path, network, images, _: export.onnx(path, network, network.variables, images),
+  'stablehlo': lambda path, network, images, _: export.stablehlo(
+    path, network, network.variables, images
+  ),
+  'safetensors': lambda path, network, _, metadata: export.safetensors(
+    path, network.variables, metadata
+  ),
 }
 
 
 def _scaling(source: Source) -> dict[str, Any]:
-  """Returns the mean and deviation by which pixels from 0 to 1 are scaled."""
+  """Returns the mean and standard deviation by which pixels in [0, 1] are normalised."""
   scaling = source.experiment.preprocessing
   moments = {'mean': scaling.mean, 'std': scaling.std}
   return {name: np.asarray(value, np.float64).tolist() for name, value in moments.items()}
 
 
-def _figures(hidden, source, network, bits, request, evaluate) -> dict[str, Any]:
-  """Returns what is measured on the network read back; only here is the test split read."""
+def _measure(
+  hidden: pathlib.Path,
+  source: Source,
+  network: Network,
+  bits: sharing.Bits | None,
+  request: Request,
+  evaluate: centroids.Evaluate,
+) -> dict[str, Any]:
+  """Returns accuracy, bytes, theoretical gains and latency of the network; reads the test split.
+
+  Args:
+    hidden: the folder, with every format written.
+    source: the finished run.
+    network: the network as it was read back from the model file.
+    bits: the bits of its shared weights; None if they share no values.
+    request: the options.
+    evaluate: returns the metrics of (variables, split).
+  """
   experiment, model_file = source.experiment, hidden / NAMES[FILE]
   before = networks.dense(source.model, experiment.image_shape)
   return {
@@ -140,7 +178,7 @@ def _figures(hidden, source, network, bits, request, evaluate) -> dict[str, Any]
     'bytes': model_file.stat().st_size,
     'dense_bytes': sum(leaf.nbytes for leaf in jax.tree.leaves(before.variables)),
     'bytes_by_part': shipping.sizes(model_file),
-    'files': folder.told_files(hidden),
+    'files': folder.describe_files(hidden),
     'theoretical': _theoretical(source, network),
     'latency': _latency(hidden, before, network, experiment.image_shape, request.rounds),
     'rounds': request.rounds,
@@ -156,9 +194,9 @@ def _figures(hidden, source, network, bits, request, evaluate) -> dict[str, Any]
 def _theoretical(source: Source, network: Network) -> dict[str, Any]:
   """Returns the counts of the dense network, those of the shipped one, and their ratios."""
   positions = models.positions(network.model, source.experiment.image_shape)
-  left = measure.report(network.variables['params'], positions)
+  counts = measure.report(network.variables['params'], positions)
   dense = {name: source.summary[name] for name in COUNTS}
-  active = {f'active_{name}': left[f'active_{name}'] for name in dense}
+  active = {f'active_{name}': counts[f'active_{name}'] for name in dense}
   return {
     **dense,
     **active,
@@ -168,11 +206,21 @@ def _theoretical(source: Source, network: Network) -> dict[str, Any]:
 
 
 def _ratio(whole: float, part: float) -> float | None:
+  """Returns whole / part, or None if nothing is left."""
   return whole / part if part else None
 
 
-def _latency(hidden, before, network, image_shape, rounds: int) -> dict[str, Any]:
-  both = {latency.DENSE: before, latency.SHIPPED: network}
+def _latency(
+  hidden: pathlib.Path,
+  dense: Network,
+  shipped: Network,
+  image_shape: tuple[int, ...],
+  rounds: int,
+) -> dict[str, Any]:
+  """Returns the latency of both networks by engine and batch size."""
+  pair = {latency.DENSE: dense, latency.SHIPPED: shipped}
   with tempfile.TemporaryDirectory() as scratch:
-    found = engines.engines(both, image_shape, hidden / NAMES['onnx'], pathlib.Path(scratch))
-    return latency.measured(found, image_shape, rounds=rounds)
+    functions = engines.make_engines(
+      pair, image_shape, hidden / NAMES['onnx'], pathlib.Path(scratch)
+    )
+    return latency.measure_latency(functions, image_shape, rounds=rounds)

@@ -1,4 +1,4 @@
-"""A finished run with the experiment that it was, from which a shipment is made."""
+"""Reads a finished run with its experiment, to ship it."""
 
 import dataclasses
 import pathlib
@@ -13,7 +13,7 @@ from sparsejax.experiment.rundir import checkpoint
 from sparsejax.experiment.terminal.errors import UsageError
 from sparsejax.experiment.training import registry, setup
 
-COUNTS = ('parameters', 'weights', 'macs')  # of the dense network, in its summary
+COUNTS = ('parameters', 'weights', 'macs')  # keys of summary.json, for the dense network
 
 
 class Source(NamedTuple):
@@ -23,10 +23,10 @@ class Source(NamedTuple):
     path: its directory.
     hash: the hash of its experiment.
     digest: the digest of the network that it delivers.
-    experiment: its config with the data, built again.
-    model: the deterministic network.
-    variables: what the run delivers.
-    summary: its figures.
+    experiment: its experiment with the data, built again from its config.
+    model: the deterministic network that it delivers.
+    variables: the variables of this network.
+    summary: the content of its summary.json.
   """
 
   path: pathlib.Path
@@ -39,12 +39,12 @@ class Source(NamedTuple):
 
 
 def read(path: pathlib.Path, *, data_dir: str | None = None, parts: str | None = None) -> Source:
-  """Returns a finished run, and the experiment with its data.
+  """Returns a finished run with its experiment and data.
 
   Args:
     path: the run directory.
-    data_dir: the folder of the data, if it is not the run's own.
-    parts: a file that registers the run's own parts.
+    data_dir: the folder of the data; None for the folder in the run's config.
+    parts: a Python file that registers parts that the run uses.
 
   Raises:
     UsageError: if there is no finished run, it is damaged, or its data or code are missing.
@@ -54,7 +54,7 @@ def read(path: pathlib.Path, *, data_dir: str | None = None, parts: str | None =
   finished.require(path, config, ('chain', 'events', 'layers', 'data'), files.CONFIG)
   if missing := registry.missing(config):
     raise UsageError(f'run={path}: {missing}')
-  told = config.pop('hash')
+  recorded_hash = config.pop('hash')
   counts = [name for name in COUNTS if type(loaded.summary.get(name)) is int]
   finished.require(path, counts, COUNTS, files.SUMMARY)
   defaults = base.defaults(config)
@@ -65,14 +65,14 @@ def read(path: pathlib.Path, *, data_dir: str | None = None, parts: str | None =
     experiment = setup.build(config)
   except ValueError as error:
     raise UsageError(f'run={path}: {error}') from error
-  now = identity.hash8(config, defaults, base.VERSION, experiment.digests)
-  finished.check_hash(path, told, now)
+  current_hash = identity.hash8(config, defaults, base.VERSION, experiment.digests)
+  finished.check_hash(path, recorded_hash, current_hash)
   deployed = dataclasses.replace(experiment.deployment, model=loaded.model)
   digest = checkpoint.source_digest(str(path))
   assert digest is not None
   return Source(
     path=path,
-    hash=told,
+    hash=recorded_hash,
     digest=digest,
     experiment=experiment._replace(deployment=deployed),
     model=loaded.model,

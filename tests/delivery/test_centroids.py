@@ -23,7 +23,7 @@ def half(experiment):
   """The network with half of its weights, and how it is evaluated."""
   variables = {'batch_stats': {}, **experiment.init_variables()}
   params = jax.tree.map(lambda leaf: leaf * (leaf > 0) if leaf.ndim > 1 else leaf, variables)
-  evaluate = network.evaluation(experiment, experiment.model)
+  evaluate = network.make_evaluation(experiment, experiment.model)
   return network.Network(experiment.model, params), evaluate
 
 
@@ -39,7 +39,7 @@ def kernels(variables):
 
 def test_clusters_move_together_and_zeros_stay(experiment, half):
   model, evaluate = half
-  shared, bits = centroids.shared(model.variables, asked(), evaluate)
+  shared, bits = centroids.share(model.variables, asked(), evaluate)
   found = centroids.train(experiment, network.Network(model.model, shared), asked(), evaluate)
   assert bits == 2
   before, after = kernels(shared), kernels(found)
@@ -54,7 +54,7 @@ def test_clusters_move_together_and_zeros_stay(experiment, half):
 
 def test_what_training_only_worsens_stays_as_it_was(experiment, half):
   model, evaluate = half
-  shared, _ = centroids.shared(model.variables, asked(), evaluate)
+  shared, _ = centroids.share(model.variables, asked(), evaluate)
   wild = asked(learning_rate=1e6, epochs=1)
   found = centroids.train(experiment, network.Network(model.model, shared), wild, evaluate)
   jax.tree.map(np.testing.assert_array_equal, found, shared)
@@ -68,11 +68,11 @@ def test_the_fewest_bits_are_the_first_within_the_tolerance(half):
     tried.append(values)
     return {'validation_accuracy': 0.9 if values > 17 else 0.5 if values > 9 else 0.4}
 
-  found, bits = centroids.shared(variables, asked(bits='auto', tolerance=0.0), evaluate)
+  found, bits = centroids.share(variables, asked(bits='auto', tolerance=0.0), evaluate)
   assert bits == 5
   assert max(len(np.unique(kernel)) for kernel in kernels(found).values()) > 17
   assert len(tried) == 5  # the network itself, and 2 to 5 bits
-  _, bits = centroids.shared(variables, asked(bits='auto', tolerance=0.45), evaluate)
+  _, bits = centroids.share(variables, asked(bits='auto', tolerance=0.45), evaluate)
   assert bits == 4
 
 
@@ -83,7 +83,7 @@ def test_a_model_that_can_not_be_made_smaller_is_shipped_as_it_is(half, monkeypa
   monkeypatch.setattr(models, 'remove_dead', refused)
   monkeypatch.setattr(models, 'shrink', refused)
   assert network.without_dead_weights(half[0], (8, 8, 1)) is half[0]
-  assert network.shrunk(half[0], (8, 8, 1)) is half[0]
+  assert network.shrink(half[0], (8, 8, 1)) is half[0]
   said = capsys.readouterr().out
   assert 'only its zeros are removed: keep the variables' in said
   assert 'its arrays keep their shapes: keep the variables' in said

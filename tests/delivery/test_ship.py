@@ -202,7 +202,7 @@ def test_auto_that_nothing_satisfies_is_refused(run, tmp_path, monkeypatch, caps
   accuracies = iter([0.9, *[0.5] * 7])
   monkeypatch.setattr(
     shipment.networks,
-    'evaluation',
+    'make_evaluation',
     lambda *_: lambda *_: {'validation_accuracy': next(accuracies)},
   )
   capsys.readouterr()
@@ -300,7 +300,7 @@ def test_a_signal_leaves_nothing(run, tmp_path, monkeypatch, capsys, number):
   def killed(*arguments, **options):
     signal.raise_signal(number)
 
-  monkeypatch.setattr(shipment.latency, 'measured', killed)
+  monkeypatch.setattr(shipment.latency, 'measure_latency', killed)
   with pytest.raises(SystemExit) as left:
     shipped(run, tmp_path / 'new' / 'out')
   assert left.value.code == 128 + number
