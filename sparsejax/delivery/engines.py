@@ -10,6 +10,8 @@ import jax.numpy as jnp
 
 from sparsejax.delivery.latency import DENSE, SHIPPED, Predict
 from sparsejax.delivery.network import Network
+from sparsejax.experiment.terminal.errors import in_one_line
+from sparsejax.experiment.terminal.say import say
 from sparsejax.shipping import export
 from sparsejax.shipping.export.onnx import session
 
@@ -33,11 +35,19 @@ def make_engines(
     return functions
   dense = scratch / 'dense.onnx'
   images = jax.ShapeDtypeStruct((1, *image_shape), jnp.float32)
-  export.onnx(dense, networks[DENSE], networks[DENSE].variables, images)
-  paths = {DENSE: dense, SHIPPED: model}
-  functions['onnxruntime'] = {which: session(path) for which, path in paths.items()}
+  makers = {'onnxruntime': session}
   if importlib.util.find_spec('openvino'):
-    functions['openvino'] = {which: _openvino(path) for which, path in paths.items()}
+    makers['openvino'] = _openvino
+  try:
+    export.onnx(dense, networks[DENSE], networks[DENSE].variables, images)
+  except (OSError, ValueError) as error:
+    say(f'the dense network is not timed in ONNX: {in_one_line(error)}')
+    return functions
+  for engine, make in makers.items():
+    try:
+      functions[engine] = {DENSE: make(dense), SHIPPED: make(model)}
+    except Exception as error:  # each engine has errors of its own kinds
+      say(f'{engine} is not timed: {in_one_line(error)}')
   return functions
 
 

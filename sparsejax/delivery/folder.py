@@ -57,8 +57,11 @@ def _digests(measurements: Mapping[str, Any]) -> dict[str, str]:
 
 def _check_is_writable(out: pathlib.Path) -> None:
   """Raises a UsageError unless the folder can be created, or replaced if it exists and is empty."""
-  existing = next(path for path in (out.absolute(), *out.absolute().parents) if path.exists())
-  parent = existing.parent if existing == out.absolute() else existing
+  out = out.resolve()
+  if os.path.ismount(out):
+    raise UsageError(f'--out={out} must be a folder in a mounted disk, not the mounted disk itself')
+  existing = next(path for path in (out, *out.parents) if path.exists())
+  parent = existing.parent if existing == out else existing
   if not parent.is_dir() or not os.access(parent, os.W_OK | os.X_OK):
     raise UsageError(f'--out={out} must be a folder that can be written in {parent}')
 
@@ -67,18 +70,25 @@ def _check_is_writable(out: pathlib.Path) -> None:
 def create_atomically(out: pathlib.Path) -> Generator[pathlib.Path]:
   """Context manager of a hidden folder beside `out`, which is renamed to `out` at the end.
 
-  `out` therefore never exists with a part of its files. An error removes the hidden folder.
+  `out` therefore never exists with a part of its files. An error removes the hidden folder, unless
+  only its new name is refused.
+
+  Raises:
+    UsageError: the finished folder cannot be renamed to `out`; the message says where it is.
   """
-  out = out.absolute()
+  out = out.resolve()
   out.parent.mkdir(parents=True, exist_ok=True)
   hidden = out.with_name(f'.{out.name[:100]}.{uuid.uuid4().hex}.tmp')
   try:
     hidden.mkdir()
     yield hidden
-    os.rename(hidden, out)
   except BaseException:
     shutil.rmtree(hidden, ignore_errors=True)
     raise
+  try:
+    os.rename(hidden, out)
+  except OSError as error:
+    raise UsageError(f'--out={out}: {error.strerror}; the finished shipment is {hidden}') from error
 
 
 def describe_files(folder: pathlib.Path) -> dict[str, dict[str, Any]]:

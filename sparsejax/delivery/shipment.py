@@ -170,17 +170,18 @@ def _measure(
   """
   experiment, model_file = source.experiment, hidden / NAMES[FILE]
   before = networks.dense(source.model, experiment.image_shape)
+  latencies = _latency(hidden, before, network, experiment.image_shape, request.rounds)
   return {
     'bits': bits,
     **evaluate(network.variables, 'validation'),
-    **evaluate(network.variables, 'test'),
+    **evaluate(network.variables, 'test'),  # once, after all that could fail
     'before': {name: source.summary.get(name) for name in ACCURACIES},
     'bytes': model_file.stat().st_size,
     'dense_bytes': sum(leaf.nbytes for leaf in jax.tree.leaves(before.variables)),
     'bytes_by_part': shipping.sizes(model_file),
     'files': folder.describe_files(hidden),
     'theoretical': _theoretical(source, network),
-    'latency': _latency(hidden, before, network, experiment.image_shape, request.rounds),
+    'latency': latencies,
     'rounds': request.rounds,
     'scaling': _scaling(source),
     'environment': {

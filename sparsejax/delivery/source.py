@@ -50,7 +50,7 @@ def read(path: pathlib.Path, *, data_dir: str | None = None, parts: str | None =
     UsageError: if there is no finished run, it is damaged, or its data or code are missing.
   """
   loaded = python.load(path, parts=parts)
-  config = finished.restore_tuples(loaded.config)
+  config = finished.restore_settings(loaded.config)
   finished.require(path, config, ('chain', 'events', 'layers', 'data'), files.CONFIG)
   if missing := registry.missing(config):
     raise UsageError(f'run={path}: {missing}')

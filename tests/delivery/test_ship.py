@@ -1,7 +1,10 @@
 """A finished run is shipped: the folder is whole, and every figure is that of the file in it."""
 
+import errno
 import importlib.util
 import json
+import os
+import pathlib
 import re
 import shutil
 import signal
@@ -15,7 +18,7 @@ import safetensors
 
 import sparsejax
 from sparsejax import models, ship, shipping
-from sparsejax.delivery import latency, request, shipment
+from sparsejax.delivery import latency, network, request, shipment
 from sparsejax.experiment.data import datasets
 from sparsejax.experiment.machine import files
 from sparsejax.shipping.export.onnx import PACKAGES, session
@@ -190,6 +193,57 @@ def test_a_folder_with_other_files_is_refused_and_an_empty_one_is_taken(run, tmp
   figures = told(tmp_path / 'empty')
   assert figures['test_accuracy'] == commands.summary(run)['test_accuracy']
   assert figures['bits'] is None
+
+
+def test_a_link_to_an_empty_folder_is_taken(run, tmp_path):
+  (tmp_path / 'empty').mkdir()
+  (tmp_path / 'link').symlink_to(tmp_path / 'empty')
+  assert shipped(run, tmp_path / 'link', '--rounds=1') == 0
+  assert (tmp_path / 'link').is_symlink()
+  assert (tmp_path / 'empty' / 'shipped.json').exists()
+
+
+def test_what_cannot_be_renamed_is_not_lost(run, tmp_path, monkeypatch, capsys):
+  rename, out = os.rename, tmp_path / 'out'
+
+  def refuse(old, new):
+    if new == out:
+      raise OSError(errno.EBUSY, 'busy')
+    rename(old, new)
+
+  monkeypatch.setattr(os, 'rename', refuse)
+  assert shipped(run, out, '--rounds=1') == 2
+  line = capsys.readouterr().err.splitlines()[-1]
+  hidden = pathlib.Path(line.split()[-1])
+  assert line.startswith(f'ship: --out={out}: busy; the finished shipment is ')
+  assert (hidden / 'shipped.json').exists()
+
+
+def test_a_run_from_before_widths_is_shipped(run, tmp_path):
+  before = tmp_path / 'run'
+  shutil.copytree(run, before)
+  config = json.loads((before / files.CONFIG).read_text())
+  del config['model']['widths']
+  (before / files.CONFIG).write_text(json.dumps(config))
+  assert shipped(before, tmp_path / 'out', '--rounds=1') == 0
+
+
+def test_the_test_split_is_read_once_and_last(run, tmp_path, monkeypatch):
+  read, real = [], network.make_evaluation
+
+  def noted(experiment, model):
+    evaluate = real(experiment, model)
+
+    def evaluated(variables, split):
+      read.append(split)
+      return evaluate(variables, split)
+
+    return evaluated
+
+  monkeypatch.setattr(network, 'make_evaluation', noted)
+  assert shipped(run, tmp_path / 'out', '--bits=auto', '--tolerance=1.0', '--rounds=1') == 0
+  assert read.count('test') == 1
+  assert read[-1] == 'test'
 
 
 def test_auto_takes_the_fewest_bits_within_the_tolerance(run, tmp_path, capsys):

@@ -79,7 +79,7 @@ def read(path: pathlib.Path) -> Finished:
   if not all(isinstance(start, dict) for start in starts):
     raise UsageError(f'run={path}: its {files.ENVIRONMENT} lists no starts; {ADVICE}')
   digests.warn(path)
-  return Finished(path, restore_tuples(config), experiment_hash, summary, lines, starts)
+  return Finished(path, restore_settings(config), experiment_hash, summary, lines, starts)
 
 
 def check_fields(
@@ -157,6 +157,16 @@ def _json(file: pathlib.Path, kind: type) -> Any:
     raise UsageError(f'run={file.parent}: its {file.name} is damaged ({error})') from None
   if not isinstance(found, kind):
     raise UsageError(f'run={file.parent}: its {file.name} holds no {kind.__name__}; {ADVICE}')
+  return found
+
+
+def restore_settings(config: Mapping[str, Any]) -> dict[str, Any]:
+  """Returns the settings of a config.json: with tuples, and empty tables that older runs lack."""
+  found = restore_tuples(dict(config))
+  for name, block in fields.FIELDS.items():
+    if isinstance(block, dict) and isinstance(found.get(name), dict):
+      tables = {key: {} for key, field in block.items() if field.default == {}}
+      found[name] = tables | found[name]
   return found
 
 
