@@ -111,7 +111,7 @@ BY_LAYER = {'allocation': 'by_layer', 'density': 'conv=0.5,.*=0.2'}
     ),
     (ROUNDS | {'density': 0.01}, 'prune.last round is step 201, but the run has 40; it must be'),
     (ROUNDS | {'round_fraction': 0.0}, 'fraction=0.0: every must be 1 or more'),
-    (ROUNDS | THRESHOLD, "prune.schedule='iterative' must be one_shot or cubic with an absolute"),
+    (ROUNDS | THRESHOLD, "prune.schedule='iterative' does not work with an absolute threshold"),
     (
       THRESHOLD | {'density_of': 'macs'},
       "prune.density_of='macs' must be 'groups' with an absolute",
