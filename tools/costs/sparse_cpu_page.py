@@ -1,4 +1,4 @@
-"""The README.md made from what tools/costs/sparse_cpu.py measures."""
+"""Generates the README.md of the measurements of tools/costs/sparse_cpu.py."""
 
 import pathlib
 from collections.abc import Mapping
@@ -8,11 +8,12 @@ from sparsejax.reports.text.markdown import table
 from tools.pages import kept
 
 FOLDER = kept.RESULTS / 'cpu_sparse'
-HEAD = """# Zeros that pay on CPU
+HEAD = """# Speed-up from unstructured sparsity on CPU
 
-`cpu_sparse.sparse_apply` against the same function dense, in float32 within `jax.jit`, timed in
-turns within one process: medians over the rounds, with the smallest and the largest ratio of a
-round. Weights are zero at random places, as many in every layer.
+`cpu_sparse.sparse_apply` compared with the dense function, in float32 within `jax.jit`, timed in
+alternating rounds in one process. Times are medians over the rounds; the ratio is given with its
+smallest and largest value in a round. Zeros are at random positions, and every layer has the same
+sparsity.
 """
 
 
