@@ -52,7 +52,7 @@ def test_clusters_move_together_and_zeros_stay(experiment, half):
   assert evaluate(found, 'validation')[loss] < evaluate(shared, 'validation')[loss]
 
 
-def test_what_training_only_worsens_stays_as_it_was(experiment, half):
+def test_training_that_makes_validation_worse_is_discarded(experiment, half):
   model, evaluate = half
   shared, _ = centroids.share(model.variables, asked(), evaluate)
   wild = asked(learning_rate=1e6, epochs=1)
@@ -76,7 +76,7 @@ def test_the_fewest_bits_are_the_first_within_the_tolerance(half):
   assert bits == 4
 
 
-def test_a_model_that_can_not_be_made_smaller_is_shipped_as_it_is(half, monkeypatch, capsys):
+def test_a_network_that_cannot_be_made_smaller_is_unchanged(half, monkeypatch, capsys):
   def refused(*arguments):
     raise ValueError('keep the variables as they are')
 

@@ -78,7 +78,7 @@ def test_the_folder_holds_what_was_asked_for_and_nothing_else(out):
   assert [path.name for path in out.parent.iterdir()] == ['out']
 
 
-def test_every_file_is_as_long_as_it_says(out):
+def test_sizes_and_digests_of_files_are_recorded(out):
   figures = told(out)
   for name, row in figures['files'].items():
     assert row == {'bytes': (out / name).stat().st_size, 'sha256': files.digest(out / name)}
@@ -88,7 +88,7 @@ def test_every_file_is_as_long_as_it_says(out):
   assert figures['dense_bytes'] == 4 * figures['theoretical']['parameters']
 
 
-def test_the_figures_are_those_of_the_file_that_is_read_back(out, run):
+def test_the_network_in_the_model_file_is_measured(out, run):
   figures, (params, header) = told(out), shipping.load(out / 'model.sparse')
   config = json.loads((run / files.CONFIG).read_text())
   model = models.create(header.model, **header.settings)
@@ -146,7 +146,7 @@ def test_the_other_formats_hold_the_same_network(out):
   np.testing.assert_allclose(network.call(images), wanted, rtol=1e-4, atol=1e-5)
 
 
-def test_latencies_are_of_both_networks_at_both_batches(out):
+def test_both_networks_are_timed_at_both_batch_sizes(out):
   for row in (told(out)['latency']['jax'][size] for size in ('1', '128')):
     assert row['speedup'] == pytest.approx(row['dense_seconds'] / row['shipped_seconds'])
     low, high = row['spread']['shipped']
@@ -165,7 +165,7 @@ def test_the_same_shipment_is_shown_again_and_another_is_refused(run, out, capsy
   assert {path: path.stat().st_mtime_ns for path in out.iterdir()} == before
 
 
-def test_a_shipment_that_was_changed_is_refused(run, out, tmp_path, capsys):
+def test_a_changed_shipment_is_rejected(run, out, tmp_path, capsys):
   copied = shutil.copytree(out, tmp_path / 'copied')
   (copied / 'model.sparse').write_bytes(b'')
   line = refused(capsys, f'--run={run}', f'--out={copied}', *OPTIONS)
@@ -252,7 +252,7 @@ def test_auto_takes_the_fewest_bits_within_the_tolerance(run, tmp_path, capsys):
   assert '2 bits: ' in capsys.readouterr().out
 
 
-def test_auto_that_nothing_satisfies_is_refused(run, tmp_path, monkeypatch, capsys):
+def test_auto_fails_if_no_bits_are_within_the_tolerance(run, tmp_path, monkeypatch, capsys):
   accuracies = iter([0.9, *[0.5] * 7])
   monkeypatch.setattr(
     shipment.networks,
@@ -288,14 +288,14 @@ def test_auto_that_nothing_satisfies_is_refused(run, tmp_path, monkeypatch, caps
     (['--rounds=0'], "--rounds='0' must be a whole number from 1 on"),
   ],
 )
-def test_a_wrong_flag_is_one_line(tmp_path, capsys, arguments, message):
+def test_an_invalid_flag_is_reported_in_one_line(tmp_path, capsys, arguments, message):
   if not any(argument.startswith(('--run', '--out')) for argument in arguments) and arguments:
     arguments = [f'--run={tmp_path / "run"}', f'--out={tmp_path / "out"}', *arguments]
   assert message in refused(capsys, *arguments)
   assert not list(tmp_path.iterdir())
 
 
-def test_a_format_whose_extra_is_missing_is_refused(tmp_path, monkeypatch, capsys):
+def test_a_format_without_its_packages_is_rejected(tmp_path, monkeypatch, capsys):
   monkeypatch.setattr(request.importlib.util, 'find_spec', lambda name: None)
   line = refused(capsys, '--run=a', f'--out={tmp_path / "out"}', '--format=onnx')
   what = "the package jax2onnx is not installed: pip install 'sparsejax[onnx]'"
@@ -303,7 +303,7 @@ def test_a_format_whose_extra_is_missing_is_refused(tmp_path, monkeypatch, capsy
 
 
 @pytest.mark.skipif(not all(map(importlib.util.find_spec, PACKAGES)), reason='needs the extra onnx')
-def test_what_runs_onnx_is_timed_too(run, tmp_path):
+def test_onnx_runtimes_are_timed(run, tmp_path):
   assert shipped(run, tmp_path / 'out', '--bits=4', '--format=onnx', '--rounds=1') == 0
   assert {'jax', 'onnxruntime'} <= set(told(tmp_path / 'out')['latency'])
   params, header = shipping.load(tmp_path / 'out' / 'model.sparse')
@@ -313,7 +313,7 @@ def test_what_runs_onnx_is_timed_too(run, tmp_path):
   np.testing.assert_allclose(found, wanted, atol=1e-4 * np.abs(wanted).max())
 
 
-def test_bits_of_a_layer_that_there_is_not_are_refused(run, tmp_path, capsys):
+def test_bits_of_an_unknown_layer_are_rejected(run, tmp_path, capsys):
   line = refused(capsys, f'--run={run}', f'--out={tmp_path / "out"}', '--bits=conv1=4')
   assert "--bits: the pattern 'conv1' must match a layer that is shared" in line
   assert not list(tmp_path.iterdir())
@@ -332,7 +332,7 @@ def test_bits_of_a_layer_that_there_is_not_are_refused(run, tmp_path, capsys):
     (lambda path: changed(path / files.CONFIG, batch_size=0), 'batch_size=0 must be'),
   ],
 )
-def test_a_run_that_is_damaged_is_refused(run, tmp_path, capsys, damage, message):
+def test_a_damaged_run_is_rejected(run, tmp_path, capsys, damage, message):
   copied = shutil.copytree(run, tmp_path / 'copied')
   damage(copied)
   assert message in refused(capsys, f'--run={copied}', f'--out={tmp_path / "out"}')
@@ -350,7 +350,7 @@ def changed(file, **changes):
 
 
 @pytest.mark.parametrize('number', [signal.SIGINT, signal.SIGTERM])
-def test_a_signal_leaves_nothing(run, tmp_path, monkeypatch, capsys, number):
+def test_a_signal_leaves_no_files(run, tmp_path, monkeypatch, capsys, number):
   def killed(*arguments, **options):
     signal.raise_signal(number)
 
@@ -362,7 +362,7 @@ def test_a_signal_leaves_nothing(run, tmp_path, monkeypatch, capsys, number):
   assert not list((tmp_path / 'new').iterdir())
 
 
-def test_a_full_disk_is_one_line_and_leaves_nothing(run, tmp_path, monkeypatch, capsys):
+def test_a_full_disk_is_reported_and_leaves_no_files(run, tmp_path, monkeypatch, capsys):
   def full(*arguments, **options):
     raise OSError(28, 'No space left on device')
 
@@ -372,7 +372,7 @@ def test_a_full_disk_is_one_line_and_leaves_nothing(run, tmp_path, monkeypatch, 
   assert not list(tmp_path.iterdir())
 
 
-def test_its_help_names_every_flag(capsys):
+def test_help_names_every_flag(capsys):
   assert ship.main(['ship', '--help']) == 0
   text = capsys.readouterr().out
   assert all(f'--{name}=' in text for name in ('run', 'out', *request.FLAGS))

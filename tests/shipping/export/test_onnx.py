@@ -30,7 +30,7 @@ needs_extra = pytest.mark.skipif(
     ('mobilenet', 4, (8, 8, 3)),  # groups
   ],
 )
-def test_it_answers_as_the_network_does_in_any_batch(tmp_path, name, width, shape):
+def test_outputs_equal_those_of_the_network_at_any_batch_size(tmp_path, name, width, shape):
   model = models.create(name, width=width)
   variables = model.init(jax.random.key(0), jnp.zeros((1, *shape)), train=False)
 
@@ -46,7 +46,7 @@ def test_it_answers_as_the_network_does_in_any_batch(tmp_path, name, width, shap
 
 
 @needs_extra
-def test_trees_of_inputs_and_answers_are_taken_in_their_order(tmp_path):
+def test_pytrees_are_flattened_in_order(tmp_path):
   def function(params, x, more):
     return {'sum': x @ params['kernel'] + more['bias'], 'chosen': jnp.argmax(x, -1)}
 
@@ -59,7 +59,7 @@ def test_trees_of_inputs_and_answers_are_taken_in_their_order(tmp_path):
 
 
 @needs_extra
-def test_a_model_that_a_runtime_refuses_does_not_replace_the_older_one(tmp_path):
+def test_a_rejected_model_does_not_replace_an_older_one(tmp_path):
   (tmp_path / 'model').write_text('older')
   with pytest.raises(OSError, match=r'onnxruntime refuses .*/model: ') as caught:
     export.onnx(tmp_path / 'model', lambda p, x: jnp.fft.fft(x).real * p, 1.0, np.ones((2, 8)))
@@ -68,7 +68,7 @@ def test_a_model_that_a_runtime_refuses_does_not_replace_the_older_one(tmp_path)
 
 
 @needs_extra
-def test_what_has_no_counterpart_is_refused_in_one_line(tmp_path):
+def test_an_unsupported_function_is_reported_in_one_line(tmp_path):
   def function(params, x):
     return jax.pure_callback(np.sin, x, x) * params
 
@@ -78,7 +78,7 @@ def test_what_has_no_counterpart_is_refused_in_one_line(tmp_path):
   assert not list(tmp_path.iterdir())
 
 
-def test_without_the_extra_one_line_says_what_to_install():
+def test_a_missing_extra_is_reported():
   program = """
 import sys
 sys.modules['jax2onnx'] = None

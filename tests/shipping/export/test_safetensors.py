@@ -19,7 +19,7 @@ def read(path):
 
 
 @pytest.mark.parametrize('dtype', DTYPES)
-def test_every_bit_comes_back(tmp_path, dtype):
+def test_values_are_restored_to_the_bit(tmp_path, dtype):
   values = np.random.default_rng(0).integers(0, 200, (4, 3)).astype(jnp.dtype(dtype))
   params = {'fc1': [values, values[:0]], 'turned': values.T, 'scalar': values[0, 0]}
   export.safetensors(tmp_path / 'model', params)
@@ -36,7 +36,7 @@ def test_others_read_numbers_that_are_not_finite(tmp_path):
   assert found['kernel'].tobytes() == values.tobytes()
 
 
-def test_the_config_is_in_its_metadata(tmp_path):
+def test_the_config_is_in_the_metadata(tmp_path):
   config = {'model': 'lenet300', 'widths': {'fc1': 7}, 'config': {'name': 'é', 'chain': ('sgd',)}}
   export.safetensors(tmp_path / 'model', {'kernel': np.ones(3)}, config=config)
   metadata, _ = read(tmp_path / 'model')
@@ -54,13 +54,13 @@ def test_the_config_is_in_its_metadata(tmp_path):
     ({'a': {'b': 0}, 'a/b': 1}, {}, "two parameters have the path 'a/b'"),
   ],
 )
-def test_what_the_format_has_no_place_for_is_refused(tmp_path, params, config, message):
+def test_unsupported_parameters_are_rejected(tmp_path, params, config, message):
   with pytest.raises(ValueError, match=message):
     export.safetensors(tmp_path / 'model', params, config=config)
   assert not list(tmp_path.iterdir())
 
 
-def test_a_file_that_reads_back_otherwise_does_not_replace_the_older_one(tmp_path, monkeypatch):
+def test_a_file_with_other_values_does_not_replace_an_older_one(tmp_path, monkeypatch):
   (tmp_path / 'model').write_text('older')
   monkeypatch.setattr(package, 'deserialize', lambda data: [])
   with pytest.raises(OSError, match='model was not written: reading it back gave different values'):

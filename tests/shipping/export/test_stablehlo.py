@@ -34,7 +34,7 @@ def network(name, shape, **settings):
   ('name', 'width', 'shape'),
   [('lenet300', 4, (4, 4, 1)), ('lenet5', 2, (16, 16, 1)), ('resnet20', 2, (8, 8, 3))],
 )
-def test_it_answers_as_the_network_does_in_any_batch(tmp_path, name, width, shape):
+def test_outputs_equal_those_of_the_network_at_any_batch_size(tmp_path, name, width, shape):
   function, variables = network(name, shape, width=width)
   path, like = tmp_path / 'model', jax.ShapeDtypeStruct((7, *shape), jnp.float32)
   export.stablehlo(path, function, variables, like)
@@ -45,7 +45,7 @@ def test_it_answers_as_the_network_does_in_any_batch(tmp_path, name, width, shap
   np.testing.assert_allclose(read.call(images), wanted, atol=1e-5 * np.abs(wanted).max())
 
 
-def test_it_runs_where_this_package_is_not(tmp_path):
+def test_it_runs_without_this_package(tmp_path):
   function, variables = network('lenet300', (4, 4, 1), width=4)
   images = np.random.default_rng(0).normal(size=(3, 4, 4, 1)).astype(np.float32)
   export.stablehlo(tmp_path / 'model', function, variables, images, platforms=['cpu'])
@@ -57,7 +57,7 @@ def test_it_runs_where_this_package_is_not(tmp_path):
   )
 
 
-def test_trees_of_inputs_and_answers_are_taken(tmp_path):
+def test_pytrees_of_inputs_and_outputs(tmp_path):
   def function(params, x, more):
     return {'sum': x @ params['kernel'] + more['bias'], 'chosen': jnp.argmax(x, -1)}
 
@@ -80,7 +80,7 @@ def test_trees_of_inputs_and_answers_are_taken(tmp_path):
     ([np.ones((2, 4))], {}, 'the function must take batches of any size: '),
   ],
 )
-def test_what_can_not_be_exported_is_refused(tmp_path, examples, options, message):
+def test_invalid_exports_are_rejected(tmp_path, examples, options, message):
   def function(params, *inputs):
     return inputs[0] @ params
 
@@ -90,7 +90,7 @@ def test_what_can_not_be_exported_is_refused(tmp_path, examples, options, messag
   assert not list(tmp_path.iterdir())
 
 
-def test_a_function_of_one_batch_size_is_refused(tmp_path):
+def test_a_function_of_one_batch_size_is_rejected(tmp_path):
   def function(params, x):
     return jnp.zeros(2) + params if x.shape[0] > 2 else x
 
@@ -98,7 +98,7 @@ def test_a_function_of_one_batch_size_is_refused(tmp_path):
     export.stablehlo(tmp_path / 'model', function, 1.0, np.ones((2, 3)))
 
 
-def test_a_file_that_reads_back_otherwise_does_not_replace_the_older_one(tmp_path):
+def test_a_file_with_other_outputs_does_not_replace_an_older_one(tmp_path):
   calls = []
 
   def function(params, x):
@@ -124,7 +124,7 @@ def test_a_file_that_reads_back_otherwise_does_not_replace_the_older_one(tmp_pat
     ([1.0], [1.0, 1.0], False),
   ],
 )
-def test_answers_are_compared_by_their_spread(found, wanted, is_alike):
+def test_outputs_are_compared_relative_to_their_spread(found, wanted, is_alike):
   found, wanted = np.array(found), np.array(wanted)
   if is_alike:
     batches.check_close('file', found, wanted, 1e-4)
