@@ -31,7 +31,10 @@ def shapes_of(examples: Sequence[Any]) -> list[tuple[tuple[int, ...], Any]]:
 
 
 def resize(examples: Sequence[Any], size: int) -> list[Any]:
-  """Returns the examples, repeated or cut to a batch size; shapes become random numbers.
+  """Returns the examples, repeated or cut to a batch size.
+
+  Shapes become random numbers, and so do floats that are all equal, such as zeros, since a network
+  may give the right answer to them whatever its weights are.
 
   Example:
     >>> resize([np.array([[1.0], [2.0]])], 3)[0].tolist()
@@ -40,13 +43,15 @@ def resize(examples: Sequence[Any], size: int) -> list[Any]:
   random = np.random.default_rng(0)
 
   def resize_leaf(leaf):
-    if not isinstance(leaf, jax.ShapeDtypeStruct):
-      values = np.asarray(leaf)
-      return values[np.arange(size) % len(values)]
-    shape = (size, *leaf.shape[1:])
-    if jnp.issubdtype(leaf.dtype, jnp.floating):
-      return random.normal(size=shape).astype(leaf.dtype)
-    return np.zeros(shape, leaf.dtype)
+    is_shape = isinstance(leaf, jax.ShapeDtypeStruct)
+    is_float = jnp.issubdtype(jnp.result_type(leaf), jnp.floating)
+    shape = (size, *jnp.shape(leaf)[1:])
+    if is_float and (is_shape or np.ptp(np.asarray(leaf, np.float64)) == 0):
+      return random.normal(size=shape).astype(jnp.result_type(leaf))
+    if is_shape:
+      return np.zeros(shape, leaf.dtype)
+    values = np.asarray(leaf)
+    return values[np.arange(size) % len(values)]
 
   return [jax.tree.map(resize_leaf, example) for example in examples]
 

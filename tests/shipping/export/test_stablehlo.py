@@ -131,3 +131,10 @@ def test_outputs_are_compared_relative_to_their_spread(found, wanted, is_alike):
   else:
     with pytest.raises(OSError, match='file was not written'):
       batches.check_close('file', found, wanted, 1e-4)
+
+
+def test_examples_that_are_all_zero_are_not_what_is_compared():
+  [images, labels] = batches.resize([np.zeros((2, 3), np.float32), np.zeros((2,), np.int32)], 4)
+  assert images.shape == (4, 3)
+  assert len(np.unique(images)) == 12
+  assert labels.tolist() == [0, 0, 0, 0]
