@@ -12,7 +12,7 @@ from flax import linen as nn
 
 from sparsejax import models
 from sparsejax.compact import plan
-from sparsejax.compact.absorbing import ALONE, absorb
+from sparsejax.compact.absorbing import NO_BIAS, absorb
 from sparsejax.models.widths import widths_of
 from sparsejax.sparsity.leaves import tree
 
@@ -97,7 +97,7 @@ def test_a_constant_at_a_padded_border_keeps_its_unit():
     found = models.plan(model, variables, shape)
     assert found.shapes['params/block1_1/conv/kernel'][1][-1] == width
     why = found.pinned.get('params/block1_1/conv/kernel', {}).get(3, {})
-    assert why == ({ALONE: 2} if constant > 0 else {})
+    assert why == ({NO_BIAS: 2} if constant > 0 else {})
 
 
 def two_convolutions(params, x):
@@ -170,7 +170,7 @@ def test_what_shares_a_bias_or_has_none_keeps_its_units():
   x = np.ones((2, 3), np.float32)
   small, found = absorb(network, params, x)
   assert small['a'].shape == (3, 3)
-  assert found.pinned['b'][0] == {ALONE: 1}
+  assert found.pinned['b'][0] == {NO_BIAS: 1}
   assert absorb(lambda p, x: jnp.cos(x @ p['a']) @ p['b'], params, x)[1].removed == {}
 
 
