@@ -12,7 +12,7 @@ from sparsejax import models, nn, posterior
 from sparsejax.nn import variational
 from sparsejax.posterior import FAMILIES, Moments
 from sparsejax.posterior.families import horseshoe, sparse_vd
-from sparsejax.posterior.families.family import VARIANCE, against
+from sparsejax.posterior.families.family import VARIANCE, broadcast_groups
 
 pytestmark = pytest.mark.usefixtures('compiling_is_quick')
 
@@ -69,7 +69,7 @@ def explicit(layer, family, params, x, key):
     else:
       log_scale = Moments(*horseshoe.log_scale(leaves))
       scale = jnp.exp(normal(*log_scale))
-    drawn['kernel'] = drawn['kernel'] * against(scale, drawn['kernel'])
+    drawn['kernel'] = drawn['kernel'] * broadcast_groups(scale, drawn['kernel'])
     if scale.ndim == 1 and 'bias' in drawn:
       drawn['bias'] = drawn['bias'] * scale
   return deterministic_like(layer).apply({'params': drawn}, x, train=False)
