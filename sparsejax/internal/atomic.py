@@ -27,3 +27,11 @@ def replacing(path: pathlib.Path) -> Generator[pathlib.Path]:
   except BaseException:
     temporary.unlink(missing_ok=True)
     raise
+
+
+def write_synced(path: pathlib.Path, data: bytes | bytearray) -> None:
+  """Writes a file and waits until the disk holds it."""
+  with path.open('wb') as file:
+    file.write(data)
+    file.flush()
+    os.fsync(file.fileno())

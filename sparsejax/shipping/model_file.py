@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from sparsejax.internal.atomic import replacing
+from sparsejax.internal.atomic import replacing, write_synced
 from sparsejax.internal.lookup import nearest
 from sparsejax.shipping import sharing
 from sparsejax.shipping.file import decode, encode, layouts
@@ -86,10 +86,7 @@ def save(
     params = sharing.rounded(params, precision)
   path, data = pathlib.Path(path), encode.encode(params, header)
   with replacing(path) as temporary:
-    with temporary.open('wb') as file:
-      file.write(data)
-      file.flush()
-      os.fsync(file.fileno())
+    write_synced(temporary, data)
     _, leaves = decode.decode(io.BytesIO(temporary.read_bytes()), str(path), 2**62)
     given = [np.asarray(leaf) for leaf in jax.tree.leaves(jax.device_get(params))]
     if not all(map(_is_the_same, leaves, given)):

@@ -12,7 +12,7 @@ from typing import Any
 import jax
 
 from sparsejax.cpu_conv import choice
-from sparsejax.internal.atomic import replacing
+from sparsejax.internal.atomic import replacing, write_synced
 from sparsejax.internal.needs import needed
 from sparsejax.shipping.export import batches
 
@@ -59,10 +59,7 @@ def onnx(
   with choice.plain(), _converter_warnings_off():
     data = _convert(jax2onnx.to_onnx, flat_function, shapes)
     with replacing(path) as temporary:
-      with temporary.open('wb') as file:
-        file.write(data)
-        file.flush()
-        os.fsync(file.fileno())
+      write_synced(temporary, data)
       read = session(temporary, str(path))
       for size in batches.CHECKED_SIZES:
         inputs = jax.tree.leaves(batches.resize(examples, size))

@@ -9,7 +9,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from sparsejax.internal.atomic import replacing
+from sparsejax.internal.atomic import replacing, write_synced
 from sparsejax.internal.needs import needed
 from sparsejax.sparsity.leaves import tree
 
@@ -47,20 +47,15 @@ def safetensors(
     from safetensors import SafetensorError
     from safetensors.numpy import save
   path, metadata = pathlib.Path(path), _to_texts(config or {})
-  arrays = {
-    name: np.asarray(leaf, order='C')
-    for name, leaf in tree.named_leaves(jax.device_get(params)).items()
-  }
+  leaves = tree.named_leaves(jax.device_get(params))
+  arrays = {name: np.asarray(leaf, order='C') for name, leaf in leaves.items()}
   try:
     data = save(arrays, metadata)
   except (SafetensorError, KeyError) as error:
     dtypes = ', '.join(sorted({str(array.dtype) for array in arrays.values()}))
     raise ValueError(f'dtypes={dtypes} must be dtypes of safetensors: {error}') from error
   with replacing(path) as temporary:
-    with temporary.open('wb') as file:
-      file.write(data)
-      file.flush()
-      os.fsync(file.fileno())
+    write_synced(temporary, data)
     if _read(temporary) != (metadata, _shapes_and_bytes(arrays)):
       raise OSError(f'{path} was not written: reading it back gave different values')
 

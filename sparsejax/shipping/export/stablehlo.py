@@ -10,7 +10,7 @@ import jax.export
 import jax.numpy as jnp
 
 from sparsejax.cpu_conv import choice
-from sparsejax.internal.atomic import replacing
+from sparsejax.internal.atomic import replacing, write_synced
 from sparsejax.internal.needs import needed
 from sparsejax.shipping.export import batches
 
@@ -69,10 +69,7 @@ def stablehlo(
   with choice.plain():
     data = _serialize(network, examples, platforms)
     with replacing(path) as temporary:
-      with temporary.open('wb') as file:
-        file.write(data)
-        file.flush()
-        os.fsync(file.fileno())
+      write_synced(temporary, data)
       read = jax.export.deserialize(bytearray(temporary.read_bytes()))
       for size in batches.CHECKED_SIZES:
         inputs = batches.resize(examples, size)
