@@ -2,7 +2,11 @@
 
 import math
 import statistics
+import time
 from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import jax
 
 Timed = Callable[[int], float]  # a number of steps -> the seconds they took
 
@@ -41,6 +45,25 @@ def alternate(
         run(1)
       found[name].append(run(counts[name]) / counts[name])
   return found
+
+
+def repeated(call: Callable[[], Any]) -> Timed:
+  """Returns a function from a number of calls to the seconds that they take, each waited for.
+
+  Example:
+    >>> calls = []
+    >>> seconds = repeated(lambda: calls.append(1))(3)
+    >>> len(calls)
+    3
+  """
+
+  def run(count: int) -> float:
+    begun = time.perf_counter()
+    for _ in range(count):
+      jax.block_until_ready(call())
+    return time.perf_counter() - begun
+
+  return run
 
 
 def median_ratio(times: Sequence[float], others: Sequence[float]) -> float:

@@ -1,11 +1,10 @@
 """Latency of the dense and the shipped network, timed in alternating rounds."""
 
 import statistics
-import time
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any
 
-import jax
 import numpy as np
 
 from sparsejax.benchmarks import rounds as timing
@@ -36,7 +35,7 @@ def measure_latency(
     images = random.normal(size=(size, *image_shape)).astype(np.float32)
     for engine, networks in engines.items():
       for which, predict in networks.items():
-        timed[f'{engine} {size} {which}'] = _repeated(predict, images)
+        timed[f'{engine} {size} {which}'] = timing.repeated(partial(predict, images))
   times = timing.alternate(timed, rounds=rounds, seconds=BLOCK_SECONDS, note=lambda line: None)
   return {
     engine: {
@@ -45,18 +44,6 @@ def measure_latency(
     }
     for engine in engines
   }
-
-
-def _repeated(predict: Predict, images: np.ndarray) -> timing.Timed:
-  """Returns a function from a number of calls to the seconds that they take."""
-
-  def run(count):
-    begun = time.perf_counter()
-    for _ in range(count):
-      jax.block_until_ready(predict(images))
-    return time.perf_counter() - begun
-
-  return run
 
 
 def _summarize(dense: list[float], shipped: list[float]) -> dict[str, Any]:

@@ -98,14 +98,7 @@ def repeated(case: Case, model: Network, variables: dict[str, Any]) -> rounds.Ti
   """Returns a function from a number of answers or training steps to the seconds they take."""
   images = jax.random.normal(jax.random.key(1), (case.batch, *case.image_shape))
   step = training(model, variables, images) if case.trains else answering(model, variables, images)
-
-  def run(steps: int) -> float:
-    begun = time.perf_counter()
-    for _ in range(steps):
-      jax.block_until_ready(step())
-    return time.perf_counter() - begun
-
-  return run
+  return rounds.repeated(step)
 
 
 def answering(model: Network, variables: dict[str, Any], images: jax.Array) -> Callable[[], Any]:

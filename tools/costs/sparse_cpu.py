@@ -14,7 +14,7 @@ import os
 import pathlib
 import statistics
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import jax
@@ -22,7 +22,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from sparsejax import models
-from sparsejax.benchmarks.rounds import alternate, median_ratio
+from sparsejax.benchmarks.rounds import alternate, median_ratio, repeated
 from sparsejax.cpu_sparse import sparse_apply
 from sparsejax.experiment.machine import allocator, provenance
 from tools.costs import sparse_cpu_page
@@ -74,7 +74,7 @@ def network(name: str, batch: int, sparsity: float, rounds: int) -> dict[str, An
   seconds = time.perf_counter() - begun
   placed = jax.tree.map(jnp.asarray, variables)
   sparse, dense = jax.jit(lambda x: made(x)), jax.jit(function)
-  timed = {'sparse': _timed(lambda: sparse(x)), 'dense': _timed(lambda: dense(placed, x))}
+  timed = {'sparse': repeated(lambda: sparse(x)), 'dense': repeated(lambda: dense(placed, x))}
   found = alternate(timed, rounds=rounds, seconds=BLOCK, note=print)
   return {
     'network': name,
@@ -84,16 +84,6 @@ def network(name: str, batch: int, sparsity: float, rounds: int) -> dict[str, An
     'layers': [(layer.name, layer.implementation, dict(layer.seconds)) for layer in made.layers],
     **_figures(found),
   }
-
-
-def _timed(call: Callable[[], jax.Array]) -> Callable[[int], float]:
-  def run(steps: int) -> float:
-    begun = time.perf_counter()
-    for _ in range(steps):
-      jax.block_until_ready(call())
-    return time.perf_counter() - begun
-
-  return run
 
 
 def _figures(found: dict[str, list[float]]) -> dict[str, Any]:
