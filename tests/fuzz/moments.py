@@ -87,7 +87,7 @@ def _moments() -> Iterator[Case]:
     yield Case(process, 'an event', f'{its}.step.lobs:prune_layers')
     yield Case(process, 'an event', f'{its}.step.lobs:_operate', 2)
   for process in (LAUNCH, WORKER, DEPLOY):
-    for name in ('summarise', '_keep', '_draw'):
+    for name in ('summarise', '_write_results', '_draw'):
       yield from _both(process, 'the end', f'{its}.outcome.finish:{name}', 1)
   yield from _both(SWEEP, 'the study', 'sparsejax.search.study:Study.plan', 1)
   yield from _both(SWEEP, 'the study', 'sparsejax.search.study:Study._add', 1, 2)
@@ -97,7 +97,7 @@ def _moments() -> Iterator[Case]:
   yield from _both(WORKER, 'the study', 'sparsejax.search.study:Study.finish', 1, 2)
   yield from _both(WORKER, ALONE, 'sparsejax.search.study:Study._begin', 1)
   yield from _both(WORKER, ALONE, f'{its}.rundir.checkpoint:_digests', 1, 2)
-  yield from _both(WORKER, ALONE, f'{its}.outcome.finish:_keep', 1)
+  yield from _both(WORKER, ALONE, f'{its}.outcome.finish:_write_results', 1)
   yield from _both(WORKER, ALONE, 'sparsejax.search.study:Study.finish', 1)
   yield from _both(REPORT, 'reading', 'sparsejax.reports.records.collect:_read', 1, 2)
   yield from _both(REPORT, 'a figure', 'sparsejax.reports.figures.dress:save', 1, 3)
