@@ -65,7 +65,7 @@ def _ship(request: 'Request') -> None:
   """Writes the shipment and prints its tables; a folder with the same shipment is only shown."""
   # These imports take seconds; errors in the flags were reported before them.
   from sparsejax.delivery import figures, folder, shipment, source
-  from sparsejax.experiment.machine import allocator, compilation, threads
+  from sparsejax.experiment.machine import allocator, compilation, files, threads
   from sparsejax.experiment.terminal.errors import UsageError, in_one_line
 
   allocator.keep_freed_memory()
@@ -81,7 +81,7 @@ def _ship(request: 'Request') -> None:
     figures.tables(existing)
   except (AttributeError, KeyError, TypeError, ValueError, ZeroDivisionError) as error:
     raise UsageError(
-      f'--out={request.out}: its {folder.SHIPPED} is damaged ({in_one_line(error)}); {folder.EMPTY}'
+      f'--out={request.out}: its {files.SHIPPED} is damaged ({in_one_line(error)}); {folder.EMPTY}'
     ) from error
   say(f'{request.out} already holds this shipment; nothing is written.')
   figures.print_tables(existing)

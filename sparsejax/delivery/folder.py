@@ -11,7 +11,6 @@ from typing import Any
 from sparsejax.experiment.machine import files
 from sparsejax.experiment.terminal.errors import UsageError
 
-SHIPPED = 'shipped.json'
 EMPTY = 'it must be a new or an empty folder'
 
 
@@ -30,17 +29,17 @@ def read_existing(out: pathlib.Path, shipment: Mapping[str, Any]) -> dict[str, A
     if not names:
       _check_is_writable(out)
       return None
-    measurements = files.read_json(out / SHIPPED) if SHIPPED in names else None
+    measurements = files.read_json(out / files.SHIPPED) if files.SHIPPED in names else None
   except OSError as error:
     raise UsageError(f'--out={out}: {error.strerror}; {EMPTY}') from error
   except ValueError as error:
-    raise UsageError(f'--out={out}: its {SHIPPED} is damaged ({error}); {EMPTY}') from error
+    raise UsageError(f'--out={out}: its {files.SHIPPED} is damaged ({error}); {EMPTY}') from error
   if not isinstance(measurements, dict) or measurements.get('shipment') != shipment:
     what = 'holds other files' if measurements is None else 'holds another shipment'
     raise UsageError(f'--out={out} {what}; {EMPTY}')
   for name, digest in sorted(_digests(measurements).items()):
     if not (out / name).is_file() or files.digest(out / name) != digest:
-      raise UsageError(f'--out={out}: its {name} is not as {SHIPPED} says; {EMPTY}')
+      raise UsageError(f'--out={out}: its {name} is not as {files.SHIPPED} says; {EMPTY}')
   return measurements
 
 
@@ -52,7 +51,7 @@ def _digests(measurements: Mapping[str, Any]) -> dict[str, str]:
   try:
     return {name: row['sha256'] for name, row in measurements['files'].items()}
   except (AttributeError, KeyError, TypeError):
-    return {SHIPPED: ''}
+    return {files.SHIPPED: ''}
 
 
 def _check_is_writable(out: pathlib.Path) -> None:

@@ -66,7 +66,7 @@ def ship(source: Source, request: Request, shipment: Mapping[str, Any]) -> dict[
       'shipment': shipment,
       **_measure(hidden, source, network, bits, request, evaluate),
     }
-    files.write_json(hidden / folder.SHIPPED, measurements)
+    files.write_json(hidden / files.SHIPPED, measurements)
   return measurements
 
 

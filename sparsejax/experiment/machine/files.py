@@ -21,6 +21,8 @@ ENVIRONMENT, TRACEBACK, TRACE = 'environment.json', 'traceback.txt', 'trace.png'
 CHECKPOINTS = 'checkpoints'
 PROGRESS = 'progress.json'  # the newest saved step
 
+SHIPPED = 'shipped.json'  # in the folder of a shipment: what it holds, and its measurements
+
 FULL_DISK = (errno.ENOSPC, errno.EDQUOT)
 # The system's errors when it cannot read or write now, whatever a file holds.
 FAILED_DISK = (

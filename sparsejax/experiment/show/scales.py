@@ -54,6 +54,15 @@ def fraction_along_x(ax, values):
   log_ticks(ax.xaxis, *ax.get_xlim(), lambda value: f'{100 * value:g} %')
 
 
+def positive_along_x(ax, values, text):
+  """A log axis along x for numbers above 0, with labels by a function of a number."""
+  low, high = values.min(), values.max()
+  room = max(high / low, 2) ** 0.06
+  ax.set_xscale('log')
+  ax.set_xlim(low / room, high * room)
+  log_ticks(ax.xaxis, *ax.get_xlim(), text)
+
+
 def fraction_limits(values):
   """Returns the ends of an axis of fractions, with room beside them."""
   positive = values[values > 0]

@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 
 from sparsejax.experiment.terminal.errors import in_one_line
 from sparsejax.reports.figures import dress, experiments, pareto, search_figures
-from sparsejax.reports.records.groups import Group, has_groups
+from sparsejax.reports.records.groups import DENSE, Group, has_groups, shipped
 from sparsejax.reports.text import tables
 from sparsejax.reports.text.drawn import Drawn, Picture
 from sparsejax.reports.text.searches import Search
@@ -70,6 +70,9 @@ def _plan_tasks(groups: Sequence[Group], tasks: Sequence[str]) -> Iterator[_Plan
     own = [group for group in groups if group.task == task]
     stem = tables.task_stem(task)
     yield _Plan(task, f'{stem}.pareto', functools.partial(pareto.pareto, task, own))
+    measured = [*shipped([g for g in own if g.kind != DENSE]), *(g for g in own if g.kind == DENSE)]
+    for name, axis in (('bytes', pareto.BYTES), ('milliseconds', pareto.MILLISECONDS)):
+      yield _Plan(task, f'{stem}.{name}', functools.partial(pareto.pareto, task, measured, axis))
     yield _Plan(task, f'{stem}.traces', functools.partial(experiments.traces, task, own))
     for count in ('weights', 'units'):
       yield _Plan(

@@ -1,9 +1,10 @@
-"""The trade-off of test accuracy and active parameters, ours beside published results."""
+"""Test accuracy over active parameters, bytes or milliseconds, ours beside published results."""
 
 import itertools
 import math
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from typing import Any, NamedTuple
 
 import numpy as np
 from matplotlib.figure import Figure
@@ -20,6 +21,37 @@ EACH = 20  # experiments in each part of a band
 OTHERS: dict[str, Any] = {'color': GREY, 'marker': '.', 'ms': 2, 'alpha': 0.5, 'ls': 'none'}
 
 
+class Axis(NamedTuple):
+  """What test accuracy is traded for.
+
+  Attributes:
+    figure: the name of the figure, as in `Run.figure`.
+    label: the label of the axis.
+    set_up: a function of `scales` that sets the axis up for the values on it.
+    dense: the name of the same figure of the dense network, drawn as a line; '' for none.
+  """
+
+  figure: str
+  label: str
+  set_up: Callable[[Any, np.ndarray], None]
+  dense: str = ''
+
+
+ACTIVE = Axis('active_fraction', 'active parameters', scales.fraction_along_x)
+BYTES = Axis(
+  'file_bytes',
+  'bytes of the model file',
+  partial(scales.positive_along_x, text=lambda value: f'{value:,.0f}'),
+  'dense_bytes',
+)
+MILLISECONDS = Axis(
+  'milliseconds_1',
+  'milliseconds of one image',
+  partial(scales.positive_along_x, text=lambda value: f'{value:g}'),
+  'dense_milliseconds_1',
+)
+
+
 def group_by_method(groups: Sequence[Group]) -> dict[str, list[Group]]:
   """Returns the experiments with a sparse network and its test accuracy, by method."""
   found: dict[str, list[Group]] = {}
@@ -29,7 +61,7 @@ def group_by_method(groups: Sequence[Group]) -> dict[str, list[Group]]:
   return found
 
 
-def coloured_methods(methods: Mapping[str, Sequence[Group]]) -> list[str]:
+def coloured_methods(methods: Mapping[str, Sequence[Group]], axis: Axis = ACTIVE) -> list[str]:
   """Returns the methods that have colours of their own in a figure.
 
   Methods with the most experiments on the common front come first, then those that reach the
@@ -37,7 +69,7 @@ def coloured_methods(methods: Mapping[str, Sequence[Group]]) -> list[str]:
   """
   if len(methods) <= len(COLOURS):
     return list(methods)
-  points = {method: [_point(g)[::2] for g in own] for method, own in methods.items()}
+  points = {method: [_point(g, axis)[::2] for g in own] for method, own in methods.items()}
   best = set(front([point for own in points.values() for point in own]))
   order = {
     method: (-sum(point in best for point in own), -max(y for _, y in own))
@@ -93,30 +125,36 @@ def spacing(groups: Sequence[Group], others: Mapping[str, Sequence[published.Poi
   return scales.spacing(values[np.isfinite(values)])
 
 
-def pareto(task: str, groups: Sequence[Group]) -> Figure | None:
-  """Draws test accuracy over active parameters: means, bars of a standard deviation, and fronts.
+def pareto(task: str, groups: Sequence[Group], axis: Axis = ACTIVE) -> Figure | None:
+  """Draws test accuracy over another figure: means, bars of a standard deviation, and fronts.
 
   Experiments with a collapsed run are hollow and on no front. The others determine the axis; marks
   below it are drawn at its edge.
+
+  Args:
+    task: the task, as in `Run.task`.
+    groups: its experiments; for figures of shipments those of `groups.shipped`, and dense ones.
+    axis: what is drawn along x. Published results are drawn over active parameters only.
   """
   methods = group_by_method(groups)
-  others = published.points(task)
+  others = _published(task, axis)
   if not methods:
     return None
   figure = Figure(figsize=(8, 4.8), layout='constrained')
   ax = figure.subplots()
   every = [group for own in methods.values() for group in own]
-  fractions = [group.moments('active_fraction')[0] for group in every]
-  fractions += [point.active_fraction for points in others.values() for point in points]
-  scales.fraction_along_x(ax, np.array(fractions))
+  places = [group.moments(axis.figure)[0] for group in every]
+  places += [point.active_fraction for points in others.values() for point in points]
+  before = [run.figure(axis.dense) for group in every for run in group.counted if axis.dense]
+  axis.set_up(ax, np.array(places + before))
   scales.spaced_accuracy(ax, spacing(groups, others))
-  shown = coloured_methods(methods)
+  shown = coloured_methods(methods, axis)
   rest = [group for method, own in methods.items() if method not in shown for group in own]
   if rest:
-    x, _, y, _ = np.array([_point(group) for group in rest]).T
+    x, _, y, _ = np.array([_point(group, axis) for group in rest]).T
     _draw_marks(ax, x, y, OTHERS)
   handles = [
-    _draw_method(ax, seed_label(method, methods[method]), methods[method], style)
+    _draw_method(ax, seed_label(method, methods[method]), methods[method], style, axis)
     for method, style in styles(shown).items()
   ]
   if rest:
@@ -126,6 +164,9 @@ def pareto(task: str, groups: Sequence[Group]) -> Figure | None:
     handles.append(ax.axhline(mean, color='black', lw=1, ls=(0, (8, 3)), label=dense[1]))
     if math.isfinite(spread):
       ax.axhspan(mean - spread, mean + spread, color='black', alpha=0.08, lw=0)
+  if before:
+    name = 'the dense network in float32'
+    handles.append(ax.axvline(float(np.median(before)), color=GREY, lw=1, ls='-.', label=name))
   for (source, points), marker in zip(others.items(), itertools.cycle('*hpd8'), strict=False):
     line: dict[str, Any] = {'color': GREY, 'ls': ':', 'lw': 0.8, 'marker': ''}
     look: dict[str, Any] = {**line, 'marker': marker, 'ms': 8, 'mfc': 'none'}
@@ -133,24 +174,31 @@ def pareto(task: str, groups: Sequence[Group]) -> Figure | None:
     ax.plot(x, y, **line)
     _draw_marks(ax, x, y, look)
     handles.append(Line2D([], [], label=source, **look))
-  ax.set(xlabel='active parameters', ylabel=f'test accuracy ({scales.BY_LOG})')
+  ax.set(xlabel=axis.label, ylabel=f'test accuracy ({scales.BY_LOG})')
   has_seeds = any(len(group.counted) > 1 for group in every)
   means = 'means over seeds, bars of one standard deviation' if has_seeds else 'one seed each'
   entitle(ax, f'{task}\n{means}')
   grid(ax)
   is_many = any(len(own) > MANY for own in methods.values())
   many = f'with more than {MANY} experiments: a dot each, a band from 25 to 75 %, the front'
-  legend(figure, handles, [*notes(task, groups), *([many] if is_many else [])])
+  legend(figure, handles, [*notes(task, groups, axis), *([many] if is_many else [])])
   return figure
 
 
-def _draw_method(ax, label: str, own: Sequence[Group], style: Mapping[str, Any]) -> Line2D:
+def _published(task: str, axis: Axis) -> Mapping[str, Sequence[published.Point]]:
+  """Returns the published points of a task; they have no bytes and no milliseconds."""
+  return published.points(task) if axis is ACTIVE else {}
+
+
+def _draw_method(
+  ax, label: str, own: Sequence[Group], style: Mapping[str, Any], axis: Axis
+) -> Line2D:
   """Draws the experiments of a method and the front of the sound ones; returns a legend handle.
 
   Many experiments are drawn as dots without bars, with a band between their quartiles.
   """
   look: dict[str, Any] = {'color': style['color'], 'marker': style['marker'], 'ms': 5, 'ls': 'none'}
-  sound = [_point(group) for group in own if not is_collapsed(group)]
+  sound = [_point(group, axis) for group in own if not is_collapsed(group)]
   is_many = len(sound) > MANY
   if sound:
     x, x_spread, y, y_spread = np.array(sound).T
@@ -164,7 +212,7 @@ def _draw_method(ax, label: str, own: Sequence[Group], style: Mapping[str, Any])
     best = front(list(zip(x, y, strict=True)))
     width = 1.8 if is_many else 1
     ax.plot(*zip(*best, strict=True), color=style['color'], ls=style['linestyle'], lw=width)
-  if collapsed := [_point(group) for group in own if is_collapsed(group)]:
+  if collapsed := [_point(group, axis) for group in own if is_collapsed(group)]:
     x, _, y, _ = np.array(collapsed).T
     _draw_marks(ax, x, y, look | {'mfc': 'white'} | ({'ms': 2} if is_many else {}))
   return Line2D([], [], label=label, lw=1, **look | {'ls': style['linestyle']})
@@ -188,8 +236,8 @@ def quartiles(x: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.
   return places, low, high
 
 
-def _point(group: Group) -> tuple[float, float, float, float]:
-  return (*group.moments('active_fraction'), *group.moments('test_accuracy'))
+def _point(group: Group, axis: Axis) -> tuple[float, float, float, float]:
+  return (*group.moments(axis.figure), *group.moments('test_accuracy'))
 
 
 def _draw_marks(ax, x, y, look) -> None:
@@ -198,12 +246,12 @@ def _draw_marks(ax, x, y, look) -> None:
   ax.plot(x, y, **look | {'ls': 'none'}, clip_on=False, zorder=3)
 
 
-def notes(task: str, groups: Sequence[Group]) -> list[str]:
+def notes(task: str, groups: Sequence[Group], axis: Axis = ACTIVE) -> list[str]:
   """Returns the notes on the marks of a task's figure, a line each."""
   every = [group for own in group_by_method(groups).values() for group in own]
   if not every:
     return []
-  others = published.points(task)
+  others = _published(task, axis)
   found = [published.note(others)] if others else []
   if any(map(is_collapsed, every)):
     found.append('hollow in the colour of a method: has a collapsed run, and is on no front')
@@ -213,6 +261,6 @@ def notes(task: str, groups: Sequence[Group]) -> list[str]:
   if below := [mean for mean in means if mean < low]:
     ends = ' to '.join(dict.fromkeys(f'{100 * end:.1f}' for end in (min(below), max(below))))
     found.append(f'on the lower edge: {len(below)} below the axis, at {ends} %')
-  if any(group.moments('active_fraction')[0] == 0 for group in every):
+  if any(group.moments(axis.figure)[0] == 0 for group in every):
     found.append('on the left edge: no parameter is active')
   return found

@@ -4,19 +4,19 @@ import fnmatch
 import math
 import os
 import pathlib
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from sparsejax.experiment.config.identity import flatten
 from sparsejax.experiment.machine import files
 from sparsejax.experiment.rundir import digests
-from sparsejax.experiment.rundir.runs import BEFORE, num_classes
+from sparsejax.experiment.rundir.runs import num_classes
 from sparsejax.experiment.terminal.errors import in_one_line
 from sparsejax.experiment.terminal.say import printable
-from sparsejax.reports.records import curves, reading, shapes, trials
+from sparsejax.reports.records import curves, finding, reading, shapes, shipments, trials
+from sparsejax.reports.records.shipments import Shipment
 from sparsejax.search import layout
 
-FILES = (files.CONFIG, files.SUMMARY, files.METRICS)
 FINISHED, COLLAPSED, STOPPED, UNFINISHED, FAILED, BROKEN = (
   'finished',
   'collapsed',
@@ -44,6 +44,7 @@ class Run(NamedTuple):
     search: the trials of the search that it belongs to, or None.
     is_damaged: whether its summary cannot be read or is another run's.
     is_changed: whether its settings or its summary were changed after it wrote them.
+    shipments: its shipments, each once.
   """
 
   path: pathlib.Path
@@ -57,6 +58,7 @@ class Run(NamedTuple):
   search: trials.Trials | None = None
   is_damaged: bool = False
   is_changed: bool = False
+  shipments: tuple[Shipment, ...] = ()
 
   @property
   def trial(self) -> trials.Trial:
@@ -201,7 +203,9 @@ SHOWN, LONGEST_NAME = 8, 60  # names in a message, and letters of each
 
 
 def collect(folders: Sequence[pathlib.Path], choice: Choice | None = None) -> list[Run]:
-  """Returns the runs in the folders and below them, by path.
+  """Returns the runs in the folders and below them, by path, each with its shipments.
+
+  A shipment that cannot be read, or whose run is not among these, becomes a broken run.
 
   Args:
     folders: run directories, or folders above them.
@@ -213,79 +217,56 @@ def collect(folders: Sequence[pathlib.Path], choice: Choice | None = None) -> li
   choice = choice or Choice()
   found: dict[pathlib.Path, str] = {}
   for folder in folders:
-    for path in _find(folder.resolve()):
-      found[path] = _end(path, folder.resolve())
-  ends = _each_once(found)
-  paths = sorted(ends)
+    for path in finding.find(folder.resolve()):
+      found[path] = finding.end(path, folder.resolve())
+  ends = finding.each_once(found)
+  shipped = sorted(path for path in ends if os.path.exists(path / files.SHIPPED))
+  paths = sorted(ends.keys() - shipped)
   if not paths:
     where = ', '.join(map(str, folders))
     raise ValueError(f'{where}: no run; give run directories or folders above them')
-  names = dict(zip(paths, map(printable, unique_names(paths)), strict=True))
+  names = dict(zip(paths, map(printable, finding.unique_names(paths)), strict=True))
   paths = choice.matching_paths({path: ends[path] for path in paths}, names)
   folders_of = {path: layout.find_search(path) for path in paths}
   read = {folder: trials.read(folder) for folder in set(folders_of.values()) if folder}
   runs = [_read_or_blank(path, names[path], read.get(folders_of[path])) for path in paths]
   chosen = choice.matching_runs(runs)
+  chosen = _with_shipments(chosen, shipped, is_complete=choice == Choice())
   return _mark_clashes(chosen, [ends[run.path] for run in chosen])
 
 
-def _end(path: pathlib.Path, folder: pathlib.Path) -> str:
-  """The path of a run below the folder, with its search if it is a trial, as a person knows it."""
-  if (search := layout.find_search(path)) is not None:
-    return path.relative_to(search.parent).as_posix()
-  return path.relative_to(folder).as_posix() if path != folder else path.name
+def _with_shipments(
+  runs: Sequence[Run], folders: Iterable[pathlib.Path], *, is_complete: bool
+) -> list[Run]:
+  """Returns the runs with their shipments, and a broken run for each shipment that has none.
 
-
-def _each_once(found: Mapping[pathlib.Path, str]) -> dict[pathlib.Path, str]:
-  """The runs, each by one path: its own if that was found, else the first of its links."""
-  by_place: dict[str, list[pathlib.Path]] = {}
-  for path in sorted(found):
-    by_place.setdefault(os.path.realpath(path), []).append(path)
-  chosen = [
-    next((path for path in paths if str(path) == place), paths[0])
-    for place, paths in by_place.items()
-  ]
-  return {path: found[path] for path in chosen}
-
-
-def _find(folder: pathlib.Path) -> Iterator[pathlib.Path]:
-  """Yields every folder with a run's files, through links too, and every folder it cannot read.
-
-  Links are followed after everything in the folder itself, and each place is visited once, so that
-  no link leads back.
+  Args:
+    runs: the chosen runs.
+    folders: the folders of shipments.
+    is_complete: whether all runs that were found are chosen; otherwise a shipment without a run may
+      be that of one that is not.
   """
-  seen: set[str] = set()
-  closed: list[OSError] = []
-  waiting = [str(folder)]
-  for start in waiting:  # the list grows meanwhile
-    for path, folders, names in os.walk(start, onerror=closed.append):
-      if os.path.realpath(path) in seen:
-        folders.clear()
-        continue
-      seen.add(os.path.realpath(path))
-      folders[:] = sorted(set(folders) - {files.CHECKPOINTS})
-      waiting += [place for name in folders if os.path.islink(place := f'{path}/{name}')]
-      entries = [pathlib.Path(path, name) for name in names]
-      if any(name in names for name in FILES):
-        folders[:] = [name for name in folders if not name.startswith(BEFORE)]
-        yield pathlib.Path(path)
-      else:  # a link to nothing may be all that is left of a run
-        yield from (entry for entry in entries if not os.path.exists(entry))
-  yield from (pathlib.Path(error.filename) for error in closed)
+  by_run: dict[tuple, dict[str, Shipment]] = {}
+  broken = []
+  known = {_owner(run) for run in runs}
+  for folder in folders:
+    try:
+      shipment = shipments.read(folder)
+    except ValueError as error:
+      broken.append(blank(folder, printable(folder.name), in_one_line(error)))
+      continue
+    by_run.setdefault(shipment.run, {})[shipment.options] = shipment
+    if is_complete and shipment.run not in known:
+      whose = f'hash {printable(shipment.run[0])} and seed {shipment.run[1]}'
+      reason = f'it is a shipment of the run with {whose}, which is not in this report'
+      broken.append(blank(folder, printable(folder.name), reason))
+  own = {run.path: tuple(by_run.get(_owner(run), {}).values()) for run in runs}
+  return [*(run._replace(shipments=own[run.path]) for run in runs), *broken]
 
 
-def unique_names(paths: Sequence[pathlib.Path]) -> list[str]:
-  """Returns the shortest end of each path that no other path has.
-
-  Example:
-    >>> unique_names([pathlib.Path('/a/x/seed0'), pathlib.Path('/a/y/seed0'), pathlib.Path('/a/z')])
-    ['x/seed0', 'y/seed0', 'z']
-  """
-  ends = [['/'.join(path.parts[-n:]) for n in range(1, len(path.parts) + 1)] for path in paths]
-  counts: dict[str, int] = {}
-  for end in (end for own in ends for end in own):
-    counts[end] = counts.get(end, 0) + 1
-  return [next((end for end in own if counts[end] == 1), own[-1]) for own in ends]
+def _owner(run: Run) -> tuple:
+  """The hash and seed by which a shipment names its run."""
+  return run.config.get('hash'), run.config.get('seed')
 
 
 def _read_or_blank(path: pathlib.Path, name: str, search: trials.Trials | None) -> Run:

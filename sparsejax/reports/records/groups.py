@@ -70,6 +70,25 @@ def group(runs: Sequence[collect.Run]) -> list[Group]:
   return sorted(found, key=_order)
 
 
+def shipped(groups: Sequence[Group]) -> list[Group]:
+  """Returns the experiments whose runs were shipped, one for each way of shipping them.
+
+  Their runs have the figures of the shipments (`shipments.Shipment`), and the accuracies of the
+  networks in the files.
+  """
+  found = []
+  for group in groups:
+    by_options: dict[str, list[collect.Run]] = {}
+    for run in group.counted:
+      for shipment in run.shipments:
+        measured = run._replace(summary={**run.summary, **shipment.figures})
+        by_options.setdefault(shipment.options, []).append(measured)
+    for options, runs in sorted(by_options.items()):
+      label = f'{group.label}, {options}'
+      found.append(group._replace(label=label, runs=tuple(runs), counted=tuple(runs)))
+  return found
+
+
 def _order(found: Group):
   active = found.moments('active_fraction')[0]
   return found.task, found.method, -active if math.isfinite(active) else 0.0, found.label

@@ -10,7 +10,8 @@ from typing import Any, NamedTuple
 from sparsejax.experiment.config.identity import short_name, short_value
 from sparsejax.experiment.terminal.say import printable
 from sparsejax.reports.records import reading
-from sparsejax.reports.records.collect import Run, unique_names
+from sparsejax.reports.records.collect import Run
+from sparsejax.reports.records.finding import unique_names
 from sparsejax.reports.records.trials import Trial
 from sparsejax.reports.records.tried import Setting, front, tried
 from sparsejax.reports.text import cells

@@ -14,8 +14,9 @@ from sparsejax.experiment.config.identity import flatten
 from sparsejax.experiment.show import phases
 from sparsejax.experiment.terminal.say import printable
 from sparsejax.reports.records.collect import AS_MEANT, COLLAPSED, STOPPED, Run
-from sparsejax.reports.records.groups import KINDS, Group
+from sparsejax.reports.records.groups import KINDS, Group, shipped
 from sparsejax.reports.text import cells
+from sparsejax.reports.text import shipped as shipments
 from sparsejax.reports.text.drawn import Drawn, Picture
 from sparsejax.reports.text.searches import Search
 
@@ -127,12 +128,14 @@ def states(runs: Sequence[Run]) -> list[str]:
   """Returns a line with the number of runs in each state, and an explanation of the figures."""
   counts = collections.Counter(run.state for run in runs)
   parts = ', '.join(f'{count} {state}' for state, count in sorted(counts.items()))
+  notes = [shipments.NOTE] if any(run.shipments for run in runs) else []
   return [
     f'{len(runs)} runs: {parts}. Figures cover finished and collapsed runs, as mean ± standard '
     'deviation over n seeds. Networks were chosen on validation images. Active parameters are the '
     'trainable numbers that are not exactly zero; compression is weights over active weights; '
     'speed-up is all multiply-accumulates over those of active weights. Stopped runs are those '
-    'that a search did not continue.'
+    'that a search did not continue.',
+    *notes,
   ]
 
 
@@ -153,6 +156,8 @@ COLUMNS = (
 def task_tables(groups: Sequence[Group]) -> list[tuple[str, tuple[str, ...], list[list[str]]]]:
   """Returns (kind, head, rows) for each kind of sparsity, since these are reported separately.
 
+  A table of shipments follows if any run was shipped.
+
   A run that a search stopped has no network, so it appears only in the table of every run.
   """
   found = []
@@ -161,6 +166,8 @@ def task_tables(groups: Sequence[Group]) -> list[tuple[str, tuple[str, ...], lis
     rows = [_experiment(group) for group in shown if group.kind == kind]
     if rows:
       found.append((kind, COLUMNS, rows))
+  if rows := [shipments.row(group) for group in shipped(groups)]:
+    found.append((shipments.KIND, shipments.HEADER, rows))
   return found
 
 
