@@ -1,4 +1,4 @@
-"""The engines that run the dense and the shipped network: JAX and the installed ONNX runtimes."""
+"""The engines that run both networks: JAX, its sparse products, the installed ONNX runtimes."""
 
 import importlib.util
 import pathlib
@@ -7,8 +7,10 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
-from sparsejax.delivery.latency import DENSE, SHIPPED, Predict
+from sparsejax import cpu_sparse
+from sparsejax.delivery.latency import BATCH_SIZES, DENSE, SHIPPED, Predict
 from sparsejax.delivery.network import Network
 from sparsejax.experiment.terminal.errors import in_one_line
 from sparsejax.experiment.terminal.say import say
@@ -31,6 +33,8 @@ def make_engines(
     scratch: a folder in which the dense network is written in ONNX.
   """
   functions = {'jax': {which: _compiled(network) for which, network in networks.items()}}
+  if jax.default_backend() == 'cpu':
+    functions |= _sparse_on_cpu(networks[SHIPPED], image_shape, functions['jax'][DENSE])
   if not model.exists():
     return functions
   dense = scratch / 'dense.onnx'
@@ -55,6 +59,31 @@ def _compiled(network: Network) -> Predict:
   """Returns a network compiled by JAX."""
   compiled = jax.jit(lambda variables, images: network(variables, images))
   return lambda images: compiled(network.variables, images)
+
+
+def _sparse_on_cpu(
+  network: Network, image_shape: tuple[int, ...], dense: Predict
+) -> dict[str, dict[str, Predict]]:
+  """Returns the engine that skips zero weights, beside JAX's dense network; {} if it cannot.
+
+  Args:
+    network: the shipped network.
+    image_shape: (height, width, channels).
+    dense: the dense network in JAX.
+  """
+  random, by_size = np.random.default_rng(0), {}
+
+  def apply(variables, images):  # a function, since JAX hashes what it compiles
+    return network(variables, images)
+
+  for size in BATCH_SIZES:
+    images = random.normal(size=(size, *image_shape)).astype(np.float32)
+    try:
+      by_size[size] = cpu_sparse.sparse_apply(apply, network.variables, images)
+    except ValueError as error:
+      say(f'sparse products on CPU are not timed: {in_one_line(error)}')
+      return {}
+  return {'cpu_sparse': {DENSE: dense, SHIPPED: lambda images: by_size[len(images)](images)}}
 
 
 def _openvino(path: pathlib.Path) -> Predict:

@@ -146,8 +146,9 @@ def test_the_other_formats_hold_the_same_network(out):
   np.testing.assert_allclose(network.call(images), wanted, rtol=1e-4, atol=1e-5)
 
 
-def test_both_networks_are_timed_at_both_batch_sizes(out):
-  for row in (told(out)['latency']['jax'][size] for size in ('1', '128')):
+@pytest.mark.parametrize('engine', ['jax', 'cpu_sparse'])
+def test_both_networks_are_timed_at_both_batch_sizes(engine, out):
+  for row in (told(out)['latency'][engine][size] for size in ('1', '128')):
     assert row['speedup'] == pytest.approx(row['dense_seconds'] / row['shipped_seconds'])
     low, high = row['spread']['shipped']
     assert 0 < low <= row['shipped_seconds'] <= high
