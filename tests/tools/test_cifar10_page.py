@@ -9,7 +9,11 @@ import pytest
 from configs import cifar10_short
 from sparsejax.experiment.chain import rates
 from sparsejax.experiment.chain.durations import Clock
-from tools.pages import cifar10, cifar10_figures, cifar10_page, cifar10_rows, kept
+from tools.pages import kept
+from tools.pages.cifar10 import figures as cifar10_figures
+from tools.pages.cifar10 import page as cifar10_page
+from tools.pages.cifar10 import plan as cifar10
+from tools.pages.cifar10 import rows as cifar10_rows
 
 LAYERS = {
   'conv1': {'weights': 80, 'active_weights': 8, 'units': 8},

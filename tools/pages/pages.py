@@ -1,6 +1,6 @@
 """The committed pages of results: the text above each table, and its rows."""
 
-from tools.pages import cifar10
+from tools.pages.cifar10 import plan as cifar10
 from tools.pages.entries import Entry, Page
 
 SHORTENED = (

@@ -10,7 +10,8 @@ from sparsejax.experiment.show import phases
 from sparsejax.posterior import precision
 from sparsejax.reports.text import cells
 from sparsejax.reports.text.markdown import table, times
-from tools.pages import cifar10_page, figures, kept
+from tools.pages import figures, kept
+from tools.pages.cifar10 import page as cifar10_page
 from tools.pages.kept import RESULTS
 from tools.pages.pages import PAGES
 

@@ -12,7 +12,7 @@ from matplotlib.lines import Line2D
 from sparsejax.experiment.show import scales
 from sparsejax.reports.figures import published
 from sparsejax.reports.figures.dress import GREY, grid, legend, save, styles
-from tools.pages.cifar10_rows import Row
+from tools.pages.cifar10.rows import Row
 
 EXACT, DECAY, BY_SIZE = 'exact_sparsity.png', 'weight_decay.png', 'accuracy_by_size.png'
 THROUGH_THE_CUT, BREAKDOWN = 'through_the_cut.png', 'breakdown.png'

@@ -6,9 +6,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from sparsejax.reports.figures import published
 from sparsejax.reports.text import cells
 from sparsejax.reports.text.markdown import table, times
-from tools.pages import cifar10_figures as figures
-from tools.pages import cifar10_rows, kept
-from tools.pages.cifar10_rows import Row
+from tools.pages import kept
+from tools.pages.cifar10 import figures
+from tools.pages.cifar10 import rows as cifar10_rows
+from tools.pages.cifar10.rows import Row
 
 FOLDER = kept.RESULTS / cifar10_rows.PAGE
 NETWORKS = ('vgg16', 'mobilenet', 'resnet20', 'resnet50_width16', 'resnet50_width32', 'resnet50')
