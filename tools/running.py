@@ -75,6 +75,11 @@ def command_of(entry: Entry, seed: int, runs: pathlib.Path, data: str | None) ->
     source = runs / entry.deploys / f'seed{seed}'
     command = ['-m', 'sparsejax.deploy', f'--run={source}', *entry.overrides, *workdir]
     return command + [f'--data_dir={path}' for path in place]
+  if entry.ships:
+    source = runs / entry.ships / f'seed{seed}'
+    out = f'--out={runs / entry.label / f"seed{seed}"}'
+    command = ['-m', 'sparsejax.ship', f'--run={source}', out, *entry.overrides]
+    return command + [f'--data_dir={path}' for path in place]
   command = [entry.program, f'--config={entry.config}', *entry.overrides]
   if entry.trunk:
     command.append(f'--config.init_from={runs / entry.trunk / f"seed{seed}"}')
@@ -253,7 +258,7 @@ def train(
     while (task := schedule.take()) is not None:
       folder, begun = (runs / task.folder).absolute(), time.monotonic()
       status = 0
-      if not (_directory(task, folder) / 'summary.json').exists():
+      if not (_directory(task, folder) / task.entry.result).exists():
         status = _launch(task, folder, data, set(available[job::jobs]), children)
         if status == 0:
           budget.note(task, time.monotonic() - begun)

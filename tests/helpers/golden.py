@@ -58,7 +58,7 @@ def hashes() -> dict[str, str]:
   found = {name: hash_of(resolve(name)) for name in names()}
   for page, content in pages.PAGES.items():
     for entry in content.entries:
-      if not entry.deploys:
+      if entry.config:
         _, *flags = running.command_of(entry, 0, pathlib.Path('runs'), None)
         asked = [f for f in flags if f.startswith('--config') and 'init_from' not in f]
         found[f'{page}/{entry.label}'] = hash_of(commandline.resolve(asked))

@@ -2,13 +2,16 @@
 
 from typing import NamedTuple
 
+from sparsejax.experiment.machine import files
+
 
 class Entry(NamedTuple):
   """One row of a table: a config, the command line's changes to it, and its seeds.
 
   A row that `deploys` another's posterior has neither training nor a config of its own: its
-  overrides are those of `python -m sparsejax.deploy`. A row with a `trunk` continues from that
-  row's network of the same seed. Both need the other row's run first.
+  overrides are those of `python -m sparsejax.deploy`. A row that `ships` another's network likewise
+  has those of `python -m sparsejax.ship`. A row with a `trunk` continues from that row's network of
+  the same seed. All three need the other row's run first.
 
   Attributes:
     label: its name, and the name of its folder.
@@ -17,6 +20,7 @@ class Entry(NamedTuple):
     seeds: the seeds; each is a run.
     program: the program that trains it.
     deploys: the label of the row whose posterior is deployed.
+    ships: the label of the row whose network is shipped.
     trunk: the label of the row whose network training continues from.
     seconds: the expected time of a run, which counts when time is short.
     tier: rows are trained in the order of their tiers' names, all seeds of one before the next.
@@ -28,6 +32,7 @@ class Entry(NamedTuple):
   seeds: tuple[int, ...] = (0, 1, 2)
   program: str = 'launch.py'
   deploys: str = ''
+  ships: str = ''
   trunk: str = ''
   tier: str = ''
   seconds: float = 0.0
@@ -35,7 +40,12 @@ class Entry(NamedTuple):
   @property
   def needs(self) -> str:
     """The label of the row that must be trained before this one, or ''."""
-    return self.trunk or self.deploys
+    return self.trunk or self.deploys or self.ships
+
+  @property
+  def result(self) -> str:
+    """The file that exists once a run of this row has finished."""
+    return files.SHIPPED if self.ships else files.SUMMARY
 
 
 class Page(NamedTuple):

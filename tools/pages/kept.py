@@ -5,6 +5,7 @@ import pathlib
 import re
 from typing import Any
 
+from sparsejax.experiment.machine import files
 from tools import ROOT, carry
 from tools.pages.entries import Entry
 from tools.pages.pages import PAGES
@@ -32,9 +33,14 @@ def keep(name: str, runs: pathlib.Path, results: pathlib.Path | None = None) -> 
   for entry in page.entries:
     for seed in entry.seeds:
       source = folder / entry.label / f'seed{seed}'
-      if (source / 'summary.json').exists():
+      target = results / name / entry.label / f'seed{seed}'
+      if not (source / entry.result).exists():
+        continue
+      if entry.ships:
+        target.mkdir(parents=True, exist_ok=True)
+        (target / files.SHIPPED).write_text((source / files.SHIPPED).read_text())
+      else:
         traced = seed == entry.seeds[0] and re.search(page.traces, entry.label)
-        target = results / name / entry.label / f'seed{seed}'
         _copy(source, target, page.lines, with_trace=bool(traced))
 
 

@@ -2,6 +2,7 @@
 
 from tools.pages.cifar10 import plan as cifar10
 from tools.pages.entries import Entry, Page
+from tools.pages.shipped import plan as shipped
 
 SHORTENED = (
   '--config.epochs=15',
@@ -289,6 +290,7 @@ PAGES = {
     ),
   ),
   **cifar10.PAGES,
+  **shipped.PAGES,
   'cifar10_shortened': Page(
     'CIFAR-10, shortened to what two CPU cores train in minutes',
     'The first 10,000 training images, 15 epochs, the learning rate falling tenfold every 5, the '

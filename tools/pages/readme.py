@@ -14,9 +14,10 @@ from tools.pages import figures, kept
 from tools.pages.cifar10 import page as cifar10_page
 from tools.pages.kept import RESULTS
 from tools.pages.pages import PAGES
+from tools.pages.shipped import page as shipped_page
 
 FIGURE, CURVES, HISTOGRAMS = 'error_over_compression.png', 'by_epoch.png', 'log_alpha.png'
-OWN = {'cifar10': cifar10_page}  # pages with a maker of their own
+OWN = {'cifar10': cifar10_page, 'shipped': shipped_page}  # pages with a maker of their own
 TITLES = {
   FIGURE: 'test error over compression',
   CURVES: 'accuracy, KL and active weights by epoch',

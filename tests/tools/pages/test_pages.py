@@ -6,6 +6,7 @@ import golden
 import pytest
 
 from sparsejax import deploy, launch
+from sparsejax.delivery import request
 from sparsejax.experiment.outcome import finished, thresholds
 from tools import fuzz_page, running
 from tools.pages import kept, pages, readme
@@ -25,7 +26,7 @@ def test_the_rows_of_a_page_have_names_of_their_own(name):
   assert len(set(labels)) == len(labels)
 
 
-@pytest.mark.parametrize('row', [row for row, entry in ROWS.items() if not entry.deploys])
+@pytest.mark.parametrize('row', [row for row, entry in ROWS.items() if entry.config])
 def test_a_row_is_a_config_with_fields_that_it_has(row):
   entry = ROWS[row]
   program, *flags = running.command_of(entry, 3, RUNS, 'data')
@@ -53,6 +54,20 @@ def test_a_row_that_deploys_names_one_that_trains(row):
   own = changed[config['layers']]['thresholds']
   assert set(own) <= set(kept.read(kept_of / 'summary.json')['layers'])
   assert all(isinstance(value, float) for value in own.values())
+
+
+@pytest.mark.parametrize('row', [row for row, entry in ROWS.items() if entry.ships])
+def test_a_row_that_ships_names_one_that_trains(row):
+  entry, page = ROWS[row], row.partition('/')[0]
+  flag, module, *flags = running.command_of(entry, 0, RUNS, 'data')
+  assert (flag, module) == ('-m', 'sparsejax.ship')
+  options = request.read(flags)
+  assert options.run == RUNS.absolute() / entry.ships / 'seed0'
+  assert options.out == RUNS.absolute() / entry.label / 'seed0'
+  assert options.data_dir == str(pathlib.Path('data').absolute())
+  trained = ROWS[f'{page}/{entry.ships}']
+  assert trained.config
+  assert set(entry.seeds) <= set(trained.seeds)
 
 
 @pytest.mark.parametrize('name', pages.PAGES)

@@ -1,0 +1,1 @@
+"""The page of shipped networks: its rows, its figures and its text."""
