@@ -355,8 +355,8 @@ def _sweep(folder: pathlib.Path):
   error = found.stderr if 'Traceback' in found.stderr else ''
   try:
     trials = _without_times(json.loads((folder / 'trials.json').read_text()))
-  except (OSError, ValueError) as error:
-    trials = str(error)
+  except (OSError, ValueError) as unreadable:
+    trials = str(unreadable)
   return command.Outcome(found.returncode, found.stdout, found.stderr, error), trials
 
 

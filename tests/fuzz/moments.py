@@ -80,7 +80,7 @@ def _moments() -> Iterator[Case]:
   yield from _both(LAUNCH, 'a checkpoint', f'{its}.rundir.checkpoint:_remove', 1)
   for process, calls in ((LAUNCH, (1, 2, 5)), (WORKER, (1, 4)), (DEPLOY, (1, 2))):
     yield from _both(process, 'a note', f'{its}.machine.files:write_json', *calls)
-  for process, call in ((LAUNCH, 10), (WORKER, 2)):
+  for process, call in ((LAUNCH, 4), (WORKER, 2)):
     yield from _both(process, 'a cut', f'{its}.training.train:Trainer._segment', call)
     yield from _both(process, 'a cut', f'{its}.training.train:Trainer._measure_cut', 1)
     yield from _both(process, 'an event', f'{its}.step.events:apply_event', 1)
