@@ -10,7 +10,7 @@ import optax
 
 from sparsejax import models
 from sparsejax.cpu_conv import choice
-from sparsejax.experiment.chain import links, optimizer, pruning
+from sparsejax.experiment.chain import links, optimizer, pruning_links
 from sparsejax.experiment.machine import parallel
 from sparsejax.experiment.rundir import state
 from sparsejax.experiment.step import augment, steps
@@ -35,7 +35,7 @@ class Subject:
     order = augment.epoch_permutation(key, 0, experiment.clock.examples)
     self.order = parallel.replicate(order)
     self.convolutional = models.has_convolutions(experiment.model)
-    self.squared_gradients = pruning.needs_squared_gradients(experiment.config)
+    self.squared_gradients = pruning_links.needs_squared_gradients(experiment.config)
 
   def step(self, tx: optax.GradientTransformation) -> Callable:
     """Returns the step of `steps.make_train_step` with this chain in place of its own."""

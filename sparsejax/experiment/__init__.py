@@ -3,7 +3,7 @@
 | step | where |
 |---|---|
 | the command line and the config file, which begins with the defaults of `base.get_config`, become settings, which are checked | `config`: `overrides`, `commandline`, `loading`, `check`; every setting is defined in `fields` |
-| the settings become data, a model, a chain of transformations, and a plan of steps | `training.setup`, with `data.datasets`, `models.create`, `chain.optimizer` (a link's file is named after it: `chain.pruning`) and `training.agenda` |
+| the settings become data, a model, a chain of transformations, and a plan of steps | `training.setup`, with `data.datasets`, `models.create`, `chain.optimizer` (with `chain.pruning_links` and `chain.proximal_links`) and `training.agenda` |
 | the differences from the defaults, and code of one's own, are hashed | `config.identity`, `training.own_code` |
 | the run directory is claimed; a `RunState` is restored from it, or starts from the network of another run, or anew | `rundir.runs`, `rundir.checkpoint`, `rundir.state`; `init_from` |
 | the network is trained, a segment of steps at a time, with events between them | `training.train`, with `step.steps`, `step.events` and `machine.parallel` |

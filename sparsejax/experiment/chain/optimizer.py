@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from sparsejax.experiment.chain import foreign, links, proximal, pruning, rates
+from sparsejax.experiment.chain import foreign, links, proximal_links, pruning_links, rates
 from sparsejax.experiment.chain.durations import Clock, convert_to_steps
 from sparsejax.experiment.config import fields
 from sparsejax.experiment.config.kinds import is_number
@@ -63,8 +63,10 @@ def build(
 
 def _check_growth(chain, blocks):
   """Refuses links that spoil regrowth: momentum before the update rule, and held zeros."""
-  grows = pruning.grows(blocks.get('prune') or {})
-  ahead = [link for link in chain if link in proximal.MOMENTUM or link in proximal.METRICS]
+  grows = pruning_links.grows(blocks.get('prune') or {})
+  ahead = [
+    link for link in chain if link in proximal_links.MOMENTUM or link in proximal_links.METRICS
+  ]
   if 'prune' in chain and grows and ahead:
     raise ValueError(
       f"config.chain={chain}: '{ahead[0]}' keeps momentum for weights that prune.update_rule "
@@ -94,23 +96,23 @@ def _check_dense(chain, built):
 
 def _build_link(name, blocks, clock, costs, unfolded):
   block = dict(blocks.get(name) or {})
-  if name in (*pruning.LINKS, 'hold', *links.PROXIMAL):
+  if name in (*pruning_links.LINKS, 'hold', *links.PROXIMAL):
     inside = [
       _build_link(link, blocks, clock, costs, unfolded) for link in links.inside(name, blocks)
     ]
     inner = optax.chain(*inside) if inside else None
     if name in links.PROXIMAL:
-      return proximal.build(name, blocks, clock, inner, unfolded)
+      return proximal_links.build(name, blocks, clock, inner, unfolded)
     if name == 'hold':
       return hold(inner=inner, **_choice(links.chosen(name, blocks)))
     seed = blocks.get('seed', 0)
-    return pruning.build(block, clock, seed=seed, inner=inner, costs=costs, link=name)
+    return pruning_links.build(block, clock, seed=seed, inner=inner, costs=costs, link=name)
   if name == 'add_kl_gradients':
     return _build_kl(block, clock)
   if name == 'bound_variances':
     return _build_bound(block)
   if name == 'rewind':
-    return pruning.build_rewind(block, blocks.get('prune'), clock)
+    return pruning_links.build_rewind(block, blocks.get('prune'), clock)
   factory = lookup('link of chain or inner', name, links.known())
   known = foreign.checked_parameters(name, factory, block)
   scheduled = {

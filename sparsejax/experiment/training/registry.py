@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Mapping, MutableMapping
 from typing import Any, NamedTuple
 
 from sparsejax import models, posterior
-from sparsejax.experiment.chain import links, pruning
+from sparsejax.experiment.chain import links, pruning_links
 from sparsejax.experiment.config import fields
 from sparsejax.experiment.config.kinds import REGISTERED_NAMES
 from sparsejax.experiment.data import sources
@@ -69,15 +69,15 @@ def _posterior(name, part, settings):
 
 
 def _part(key):
-  return lambda settings: [(settings.get(link) or {}).get(key) for link in pruning.LINKS]
+  return lambda settings: [(settings.get(link) or {}).get(key) for link in pruning_links.LINKS]
 
 
 KINDS: dict[str, Kind] = {
   'link': Kind(links.known, _same, lambda s: links.unfold(s['chain'], s)),
-  'criterion': Kind(lambda: pruning.CRITERIA, _same, _part('criterion')),
-  'allocation': Kind(lambda: pruning.ALLOCATIONS, _same, _part('allocation')),
-  'granularity': Kind(lambda: pruning.GRANULARITIES, _ignore_settings, _part('granularity')),
-  'update_rule': Kind(lambda: pruning.UPDATE_RULES, _ignore_settings, _part('update_rule')),
+  'criterion': Kind(lambda: pruning_links.CRITERIA, _same, _part('criterion')),
+  'allocation': Kind(lambda: pruning_links.ALLOCATIONS, _same, _part('allocation')),
+  'granularity': Kind(lambda: pruning_links.GRANULARITIES, _ignore_settings, _part('granularity')),
+  'update_rule': Kind(lambda: pruning_links.UPDATE_RULES, _ignore_settings, _part('update_rule')),
   'model': Kind(lambda: models.MODELS, _same, lambda s: [s['model']['name']]),
   'data': Kind(lambda: sources.SOURCES, _same, lambda s: [s['data']['name']]),
   'event': Kind(lambda: events.EVENTS, _event, lambda s: s['events']),

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import optax
 
 from sparsejax import models
-from sparsejax.experiment.chain import links, optimizer, pruning, rates
+from sparsejax.experiment.chain import links, optimizer, pruning_links, rates
 from sparsejax.experiment.chain.durations import Clock
 from sparsejax.experiment.data import datasets
 from sparsejax.experiment.machine import parallel
@@ -121,8 +121,8 @@ def build(config: Mapping[str, Any]) -> Experiment:
   is_variational = config['layers'] != DETERMINISTIC
   chain = config['chain']
   schedule = threshold = None
-  if (link := pruning.link_of(chain)) is not None:
-    schedule = pruning.pruning_schedule(config[link], clock, link)
+  if (link := pruning_links.link_of(chain)) is not None:
+    schedule = pruning_links.pruning_schedule(config[link], clock, link)
     is_absolute = config[link]['allocation'] == 'absolute_threshold'
     threshold = config[link]['threshold'] if is_absolute else None
   experiment = Experiment(
@@ -137,7 +137,7 @@ def build(config: Mapping[str, Any]) -> Experiment:
       clock,
       schedule,
       only_the_last=is_variational,
-      grows=pruning.grows(config.get('prune') or {}),
+      grows=pruning_links.grows(config.get('prune') or {}),
     ),
     learning_rate=links.learning_rate(chain, config, clock),
     threshold=threshold,

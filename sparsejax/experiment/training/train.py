@@ -14,7 +14,7 @@ import jax.numpy as jnp
 import optax
 
 from sparsejax import models
-from sparsejax.experiment.chain import pruning, rates
+from sparsejax.experiment.chain import pruning_links, rates
 from sparsejax.experiment.machine import hosts, parallel
 from sparsejax.experiment.rundir import checkpoint
 from sparsejax.experiment.rundir.metrics import counted, counts
@@ -72,7 +72,7 @@ class Trainer:
       experiment.preprocessing,
       batch_size=config['batch_size'],
       steps_per_epoch=clock.steps_per_epoch,
-      squared_gradients=pruning.needs_squared_gradients(config),
+      squared_gradients=pruning_links.needs_squared_gradients(config),
       label_smoothing=config['loss']['label_smoothing'],
     )
     # One compiled loop over the devices, or on CPU a call a step; yields (state, steps made).
@@ -224,7 +224,7 @@ class Trainer:
     cut = self.experiment.agenda.first_cut
     if cut is None or step <= cut:
       return
-    link = pruning.link_of(self.experiment.config['chain'])
+    link = pruning_links.link_of(self.experiment.config['chain'])
     share = sum(map(int, weights.values())) / sum(self._weights.values())
     for layer, active in weights.items():
       if active <= 1 and share * self._weights[layer] >= 2 and layer not in self._thin:

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 from sparsejax.experiment.chain.links import PROXIMAL
-from sparsejax.experiment.chain.pruning import LINKS as SCHEDULED
+from sparsejax.experiment.chain.pruning_links import LINKS as SCHEDULED
 from sparsejax.experiment.config.identity import hashed_settings, short_name, short_value
 from sparsejax.reports.records import collect
 

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from sparsejax.experiment.chain.pruning import LINKS as SCHEDULED
+from sparsejax.experiment.chain.pruning_links import LINKS as SCHEDULED
 from sparsejax.experiment.config.identity import get_by_path
 from sparsejax.experiment.config.kinds import is_number
 

@@ -9,7 +9,7 @@ import optax
 import pytest
 
 import sparsejax
-from sparsejax.experiment.chain import links, optimizer, proximal
+from sparsejax.experiment.chain import links, optimizer, proximal_links
 from sparsejax.experiment.chain.durations import Clock
 from sparsejax.experiment.config import base
 
@@ -116,7 +116,7 @@ def test_inside_the_metric_is_the_optimizers_by_its_own_settings(link):
 
 
 def test_every_link_with_a_metric_is_one_that_can_be_built():
-  for link in proximal.METRICS:
+  for link in proximal_links.METRICS:
     takes_rate = 'learning_rate' in inspect.signature(getattr(optax, link)).parameters
     inside = (link,) if takes_rate else (link, 'scale_by_learning_rate')
     blocks = blocks_with(group={'inner': inside})

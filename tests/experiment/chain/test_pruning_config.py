@@ -11,7 +11,7 @@ import numpy as np
 import optax
 import pytest
 
-from sparsejax.experiment.chain import optimizer, pruning
+from sparsejax.experiment.chain import optimizer, pruning_links
 from sparsejax.experiment.chain.durations import Clock
 from sparsejax.experiment.config import fields
 from sparsejax.sparsity.counting.costs import mac_costs, weight_costs
@@ -67,7 +67,7 @@ def costs(unit):
 
 
 def build(change):
-  return pruning.build(PRUNE | change, CLOCK, seed=0, inner=None, costs=costs)
+  return pruning_links.build(PRUNE | change, CLOCK, seed=0, inner=None, costs=costs)
 
 
 # Settings and what they may be
@@ -153,12 +153,12 @@ def test_impossible_settings_of_prune_are_refused_by_name(change, message):
 def test_a_setting_of_prune_that_is_missing_is_named(missing):
   block = {name: value for name, value in PRUNE.items() if name != missing}
   with pytest.raises(ValueError, match=rf'^prune\.{missing.partition("_steps")[0]} is missing'):
-    pruning.build(block, CLOCK, seed=0, inner=None, costs=costs)
+    pruning_links.build(block, CLOCK, seed=0, inner=None, costs=costs)
 
 
 def test_the_widest_densities_are_allowed():
   for change in ({'density': 1.0}, {'density': 1e-6}, THRESHOLD | {'threshold': 0.0}):
-    schedule = pruning.pruning_schedule(PRUNE | change, CLOCK)
+    schedule = pruning_links.pruning_schedule(PRUNE | change, CLOCK)
     assert schedule == ((1,), (next(reversed(change.values())),))
 
 
@@ -166,8 +166,8 @@ def test_the_cubic_schedule_of_a_fraction_falls_from_one_and_of_a_threshold_rise
   # at 10 + 10, 10 + 20 of 40 steps, halfway: 1/8 of the way is left
   change = {'schedule': 'cubic', 'begin_epochs': 1.0, 'end_steps': 30, 'density': 0.2}
   block = {name: value for name, value in PRUNE.items() if name != 'begin_steps'} | change
-  assert pruning.pruning_schedule(block, CLOCK) == ((20, 30), (pytest.approx(0.3), 0.2))
-  rising = pruning.pruning_schedule(block | THRESHOLD | {'threshold': 0.2}, CLOCK)
+  assert pruning_links.pruning_schedule(block, CLOCK) == ((20, 30), (pytest.approx(0.3), 0.2))
+  rising = pruning_links.pruning_schedule(block | THRESHOLD | {'threshold': 0.2}, CLOCK)
   assert rising == ((20, 30), (pytest.approx(0.175), 0.2))
 
 
@@ -276,10 +276,10 @@ def test_a_rewind_that_goes_nowhere_is_refused_in_one_line(rewind, prune, messag
 
 
 NAMES = {
-  'criterion': tuple(pruning.CRITERIA),
-  'granularity': tuple(pruning.GRANULARITIES),
+  'criterion': tuple(pruning_links.CRITERIA),
+  'granularity': tuple(pruning_links.GRANULARITIES),
   'allocation': ('global_rank', 'uniform', 'erk', 'absolute_threshold'),  # which have one density
-  'update_rule': tuple(pruning.UPDATE_RULES),
+  'update_rule': tuple(pruning_links.UPDATE_RULES),
   'schedule': fields.PRUNING_SCHEDULES['prune'],
   'start': ('random', 'criterion'),
   'density_of': fields.DENSITY_UNITS,
@@ -341,7 +341,7 @@ def test_a_combination_keeps_whole_groups_in_exact_numbers_and_prunes_to_zero(ch
   timing |= {'density': density, 'parameters': 'kernels', 'floor': 2, 'block': (2, 3)}
   settings = PRUNE | timing | change
   tx = optax.chain(optax.sgd(0.1), build(timing | change))
-  group = pruning.GRANULARITIES[change['granularity']](settings)
+  group = pruning_links.GRANULARITIES[change['granularity']](settings)
 
   @functools.partial(jax.jit, compiler_options={'xla_backend_optimization_level': 0})
   def step(params, state, t):

@@ -10,7 +10,7 @@ import pytest
 import toy
 
 from sparsejax import cubic, granularity, straight_through
-from sparsejax.experiment.chain import links, optimizer, pruning
+from sparsejax.experiment.chain import links, optimizer, pruning_links
 from sparsejax.experiment.chain.durations import Clock
 from sparsejax.experiment.config import base
 from sparsejax.experiment.step import events
@@ -108,11 +108,11 @@ def test_a_mask_inside_hold_would_be_known_to_nobody():
 
 
 def test_what_removes_weights_by_a_schedule_is_found_in_a_chain():
-  assert pruning.link_of((*SGD, 'prune')) == 'prune'
-  assert pruning.link_of(('straight_through',)) == 'straight_through'
-  assert pruning.link_of((*SGD, 'hold')) is None
+  assert pruning_links.link_of((*SGD, 'prune')) == 'prune'
+  assert pruning_links.link_of(('straight_through',)) == 'straight_through'
+  assert pruning_links.link_of((*SGD, 'hold')) is None
   config = {'chain': ('straight_through',), 'straight_through': BLOCK | {'criterion': 'fisher'}}
-  assert pruning.needs_squared_gradients(config)
+  assert pruning_links.needs_squared_gradients(config)
 
 
 def test_densities_by_layer_are_those_of_the_masks():

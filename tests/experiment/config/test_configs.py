@@ -14,7 +14,7 @@ from golden import hash_of, resolve
 from ml_collections import ConfigDict
 
 from sparsejax import models, nn
-from sparsejax.experiment.chain import links, optimizer, pruning
+from sparsejax.experiment.chain import links, optimizer, pruning_links
 from sparsejax.experiment.chain.durations import Clock, convert_to_steps
 from sparsejax.experiment.config import argument, base, loading
 from sparsejax.experiment.data import sources
@@ -33,7 +33,7 @@ EXAMPLES = {'cifar10': 40_000, 'mnist': 55_000, 'digits': 1_197}
 PRUNED = {
   name: link
   for name, config in DEFAULT.items()
-  if (link := pruning.link_of(config['chain'])) and config.get('prune.threshold') != 0.0
+  if (link := pruning_links.link_of(config['chain'])) and config.get('prune.threshold') != 0.0
 }
 
 
@@ -54,8 +54,8 @@ def test_the_configs_are_found():
 def test_a_config_builds_and_every_name_in_it_is_known(name):
   config = resolve(name)
   clock = clock_of(config)
-  link = pruning.link_of(config['chain'])
-  schedule = link and pruning.pruning_schedule(config[link], clock, link)
+  link = pruning_links.link_of(config['chain'])
+  schedule = link and pruning_links.pruning_schedule(config[link], clock, link)
   optimizer.build(config['chain'], config, clock)
   plan = agenda.agenda(config, clock, schedule)
   assert plan.total == clock.total_steps > 0
@@ -144,7 +144,7 @@ def test_the_argument_is_the_active_fraction(name):
 def test_one_keeps_everything(name):
   config = resolve(name, '1.0')
   link = PRUNED[name]
-  schedule = pruning.pruning_schedule(config[link], clock_of(config), link)
+  schedule = pruning_links.pruning_schedule(config[link], clock_of(config), link)
   assert set(schedule.densities) == {1.0}
 
 
@@ -154,7 +154,7 @@ def test_no_fraction_is_refused(name, text):
   def resolved_schedule():
     config = resolve(name, text)
     link = PRUNED[name]
-    return pruning.pruning_schedule(config[link], clock_of(config), link)
+    return pruning_links.pruning_schedule(config[link], clock_of(config), link)
 
   with pytest.raises(ValueError, match=rf'{PRUNED[name]}\.density=|half'):
     resolved_schedule()
@@ -201,8 +201,8 @@ def test_families_of_layers_and_their_settings_are_experiments_of_their_own():
 def test_every_link_with_defaults_exists_and_has_those_settings():
   clock = Clock(40_000, 128, 180.0)
   for name, settings in base.LINKS.items():
-    if name in pruning.LINKS:
-      assert set(convert_to_steps(settings, clock)) == set(pruning.SETTINGS[name])
+    if name in pruning_links.LINKS:
+      assert set(convert_to_steps(settings, clock)) == set(pruning_links.SETTINGS[name])
     elif name == 'rewind':
       assert set(convert_to_steps(settings, clock)) == {'to'}
     elif name == 'bound_variances':
@@ -260,7 +260,7 @@ def test_the_logs_cut_falls_with_the_learning_rate():
   for name, config in at_once.items():
     clock = clock_of(config)
     rate = links.learning_rate(config['chain'], config, clock)
-    (cut,) = pruning.pruning_schedule(config['prune'], clock).steps
+    (cut,) = pruning_links.pruning_schedule(config['prune'], clock).steps
     assert rate(cut) == pytest.approx(0.1 * rate(cut - 1)), name
 
 
@@ -277,7 +277,7 @@ def test_weights_go_back_to_where_the_retraining_begins():
   config = resolve('resnet56_weights_rewound', '0.5')
   clock = clock_of(config)
   rate = links.learning_rate(config['chain'], config, clock)
-  cuts = pruning.pruning_schedule(config['prune'], clock).steps
+  cuts = pruning_links.pruning_schedule(config['prune'], clock).steps
   assert [cut / 312 for cut in cuts] == [180, 260, 340, 420]
   assert config['rewind'] == {'to_epochs': 100.0}
   assert [float(rate(cut)) for cut in cuts] == [float(rate(100 * 312))] * 4

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from sparsejax.experiment.chain import pruning
+from sparsejax.experiment.chain import pruning_links
 from sparsejax.experiment.chain.durations import Clock
 from sparsejax.experiment.config import base
 from sparsejax.experiment.config.check import unmet_condition
@@ -50,7 +50,7 @@ EVERY = [
 
 def traced(block, name='prune'):
   """The link as it is computed, constants and all."""
-  link = pruning.build(block, CLOCK, seed=0, inner=None, costs=None, link=name)
+  link = pruning_links.build(block, CLOCK, seed=0, inner=None, costs=None, link=name)
   params = {'fc': {'kernel': jnp.ones((16, 16))}, 'out': {'kernel': jnp.ones((16, 8))}}
   update = jax.make_jaxpr(lambda u, s, p: link.update(u, s, p, grad=u))
   state = link.init(params)

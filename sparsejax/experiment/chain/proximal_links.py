@@ -3,7 +3,7 @@
 import inspect
 import math
 
-from sparsejax.experiment.chain import links, pruning, rates
+from sparsejax.experiment.chain import links, pruning_links, rates
 from sparsejax.experiment.chain.links import PROXIMAL
 from sparsejax.experiment.config import fields
 from sparsejax.internal.lookup import lookup
@@ -24,7 +24,7 @@ METRICS = {
   **dict.fromkeys(('rmsprop', 'scale_by_rms'), rms_metric),
   **dict.fromkeys(('amsgrad', 'scale_by_amsgrad'), amsgrad_metric),
 }
-GROUPED = {name: pruning.GRANULARITIES[name] for name in fields.GROUPED}
+GROUPED = {name: pruning_links.GRANULARITIES[name] for name in fields.GROUPED}
 
 
 def build(name, blocks, clock, inner, unfolded):
