@@ -84,15 +84,15 @@ def _arguments(argv: Sequence[str]) -> argparse.Namespace:
 def _deploy(arguments: argparse.Namespace) -> None:
   from sparsejax.experiment.config import base, loading
   from sparsejax.experiment.machine import allocator, compilation, threads
-  from sparsejax.experiment.outcome import finished, thresholds
-  from sparsejax.experiment.outcome.deploy import deploy, look
+  from sparsejax.experiment.outcome import finished, threshold_options
+  from sparsejax.experiment.outcome.redeploy import deploy, look
 
   if arguments.parts is not None:
     loading.execute(pathlib.Path(arguments.parts))
   source = finished.read(arguments.run)
   defaults = base.defaults(source.config)
   finished.check_fields(source.path, source.config, defaults)
-  config = thresholds.change(
+  config = threshold_options.change(
     source.config,
     source.summary,
     threshold=arguments.threshold,

@@ -15,8 +15,8 @@ from typing import Any
 
 from sparsejax.experiment.config import base
 from sparsejax.experiment.machine import compilation, files
-from sparsejax.experiment.outcome import finished, thresholds
-from sparsejax.experiment.outcome.deploy import look
+from sparsejax.experiment.outcome import finished, threshold_options
+from sparsejax.experiment.outcome.redeploy import look
 from sparsejax.experiment.terminal.errors import UsageError
 from tools.pages import kept
 from tools.pages.pages import PAGES
@@ -40,7 +40,7 @@ def validated(run: pathlib.Path, data: str | None, named: Sequence[str]) -> list
   """Returns the validation figures of each combination, or the reason why it is refused."""
   source, found = finished.read(run), []
   for text in combinations(named):
-    config = thresholds.change(source.config, source.summary, thresholds=text)
+    config = threshold_options.change(source.config, source.summary, thresholds=text)
     if data is not None:
       config['data'] = {**config['data'], 'dir': data}
     try:

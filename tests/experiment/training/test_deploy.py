@@ -14,7 +14,7 @@ from ml_collections import ConfigDict
 from sparsejax import deploy, report
 from sparsejax.experiment.config import base
 from sparsejax.experiment.machine import files
-from sparsejax.experiment.outcome import thresholds
+from sparsejax.experiment.outcome import threshold_options
 from sparsejax.experiment.run import run
 from sparsejax.experiment.rundir import checkpoint, metrics
 from sparsejax.experiment.terminal.errors import UnreadableError
@@ -290,14 +290,14 @@ def test_a_threshold_that_was_part_of_training_stays():
   config = config_of('sparse_vd')
   for change in ({'threshold': '2.0'}, {'thresholds': 'fc1=3.0'}):
     with pytest.raises(ValueError, match=r'the threshold was part of the training; .* own, 3\.0'):
-      thresholds.change(config, {}, **change)
-  assert thresholds.change(config, {}, threshold='3') == config
+      threshold_options.change(config, {}, **change)
+  assert threshold_options.change(config, {}, threshold='3') == config
   free = config_of('sparse_vd', training_mask=False)
-  assert thresholds.change(free, {}, threshold='2')['sparse_vd']['threshold'] == 2.0
+  assert threshold_options.change(free, {}, threshold='2')['sparse_vd']['threshold'] == 2.0
 
 
 def test_nothing_suggested_is_said():
   bins = {'fc1': {'suggested_threshold': None}}
   for summary in ({}, {'log_alpha': bins}):
     with pytest.raises(ValueError, match='the summary of the run suggests none; give LAYER'):
-      thresholds.change(config_of(), summary, thresholds='suggested')
+      threshold_options.change(config_of(), summary, thresholds='suggested')

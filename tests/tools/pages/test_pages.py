@@ -7,7 +7,7 @@ import pytest
 
 from sparsejax import deploy, launch
 from sparsejax.delivery import request
-from sparsejax.experiment.outcome import finished, thresholds
+from sparsejax.experiment.outcome import finished, threshold_options
 from tools import fuzz_page, running
 from tools.pages import kept, pages, readme
 from tools.speed import speed_page
@@ -50,7 +50,7 @@ def test_a_row_that_deploys_names_one_that_trains(row):
   kept_of = kept.RESULTS / page / entry.deploys / 'seed0'
   config = finished.restore_tuples(kept.read(kept_of / 'config.json'))
   given = {'threshold': arguments.threshold, 'thresholds': arguments.thresholds}
-  changed = thresholds.change(config, kept.read(kept_of / 'summary.json'), **given)
+  changed = threshold_options.change(config, kept.read(kept_of / 'summary.json'), **given)
   own = changed[config['layers']]['thresholds']
   assert set(own) <= set(kept.read(kept_of / 'summary.json')['layers'])
   assert all(isinstance(value, float) for value in own.values())
