@@ -84,8 +84,8 @@ def _moments() -> Iterator[Case]:
     yield from _both(process, 'a cut', f'{its}.training.train:Trainer._segment', call)
     yield from _both(process, 'a cut', f'{its}.training.train:Trainer._measure_cut', 1)
     yield from _both(process, 'an event', f'{its}.step.events:apply_event', 1)
-    yield Case(process, 'an event', f'{its}.step.lobs:prune_layers')
-    yield Case(process, 'an event', f'{its}.step.lobs:_operate', 2)
+    yield Case(process, 'an event', f'{its}.step.lobs_event:prune_layers')
+    yield Case(process, 'an event', f'{its}.step.lobs_event:_operate', 2)
   for process in (LAUNCH, WORKER, DEPLOY):
     for name in ('summarise', '_write_results', '_draw'):
       yield from _both(process, 'the end', f'{its}.outcome.finish:{name}', 1)

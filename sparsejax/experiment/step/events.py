@@ -8,7 +8,7 @@ import numpy as np
 
 from sparsejax.experiment.machine import parallel
 from sparsejax.experiment.rundir.state import TrainState
-from sparsejax.experiment.step import lobs
+from sparsejax.experiment.step import lobs_event
 from sparsejax.experiment.step.steps import Arrays, Preprocessing
 from sparsejax.internal.lookup import lookup
 from sparsejax.posterior.layers import DETERMINISTIC
@@ -65,12 +65,12 @@ def averager(batches: int, context: Context) -> Callable[[Any, Any], Any]:
 
 
 def _lobs(state: TrainState, settings: Mapping[str, Any], context: Context) -> TrainState:
-  return lobs.prune_layers(
+  return lobs_event.prune_layers(
     state,
     context.batches(settings['batches']),
     context.model,
     density=settings['density'],
-    allocate=lobs.ALLOCATIONS[settings['allocation']](),
+    allocate=lobs_event.ALLOCATIONS[settings['allocation']](),
     exclude=settings['exclude'],
     method=settings['method'],
   )
@@ -93,7 +93,7 @@ def check(config: Mapping[str, Any]) -> None:
     if (batches := config[name].get('batches', 1)) < 1:
       raise ValueError(f'{name}.batches={batches} must be 1 or more')
   if 'lobs' in names:
-    lobs.check(config)
+    lobs_event.check(config)
   layers = config['layers']
   if 'recalibrate_batch_norm' in names and layers != DETERMINISTIC:
     raise ValueError(

@@ -17,7 +17,7 @@ from sparsejax.experiment.data import datasets
 from sparsejax.experiment.machine import parallel
 from sparsejax.experiment.rundir import checkpoint, tensorboard
 from sparsejax.experiment.rundir.state import Best
-from sparsejax.experiment.step import events, lobs
+from sparsejax.experiment.step import events, lobs_event
 from sparsejax.experiment.step.steps import Arrays, Preprocessing, put_on_devices
 from sparsejax.experiment.terminal.say import shown
 from sparsejax.experiment.training import agenda, deployment, posterior, registry
@@ -191,7 +191,7 @@ def _check_with_params(experiment: Experiment, params: Any) -> None:
   jax.eval_shape(experiment.tx.init, params)
   if 'lobs' in config['events']:
     exclude = config['lobs']['exclude']
-    lobs.check_layers(experiment.model, experiment.image_shape, params, exclude)
+    lobs_event.check_layers(experiment.model, experiment.image_shape, params, exclude)
 
 
 def _check_source(run: str | None) -> None:

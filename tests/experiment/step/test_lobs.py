@@ -13,7 +13,7 @@ from configs import lenet5_lobs, lenet300_lobs
 from sparsejax.experiment.config import base
 from sparsejax.experiment.machine import parallel
 from sparsejax.experiment.rundir.state import TrainState, empty_window
-from sparsejax.experiment.step import events, lobs
+from sparsejax.experiment.step import events, lobs_event
 from sparsejax.experiment.step.steps import Arrays, Preprocessing
 from sparsejax.nn import deterministic
 from sparsejax.sparsity.lobs import Moments, removal_costs, remove, second_moments, solve_kept
@@ -273,10 +273,10 @@ def test_inputs_times_the_kernel_are_the_layers_outputs(tiny):
   with nn.intercept_methods(note):
     context.model.apply({'params': state.params}, images, train=False)
   for name, groups in (('grouped', 2), ('plain', 1), ('classifier', 1)):
-    rows = jax.jit(partial(lobs.layer_inputs, context.model, name))(
+    rows = jax.jit(partial(lobs_event.layer_inputs, context.model, name))(
       {'params': state.params}, images
     )
-    weights = lobs.kernel_matrices(np.asarray(state.params[name]['kernel']), groups)
+    weights = lobs_event.kernel_matrices(np.asarray(state.params[name]['kernel']), groups)
     if 'bias' in state.params[name]:
       bias = np.asarray(state.params[name]['bias']).reshape(groups, 1, -1)
       weights = np.concatenate([weights, bias], axis=1)
@@ -296,7 +296,7 @@ class Twice(nn.Module):
 def test_the_inputs_of_a_layer_that_is_called_twice_are_those_of_both_calls():
   images = jnp.arange(8.0).reshape(2, 4)
   variables = Twice().init(jax.random.key(0), images, train=False)
-  rows = lobs.layer_inputs(Twice(), 'dense', variables, images)
+  rows = lobs_event.layer_inputs(Twice(), 'dense', variables, images)
   assert rows.tolist() == [[[0, 1, 1], [4, 5, 1], [2, 3, 1], [6, 7, 1]]]
 
 
