@@ -25,13 +25,13 @@ from typing import TYPE_CHECKING, Any
 
 from sparsejax.experiment.config.check import unknown
 from sparsejax.experiment.config.identity import get_by_path
-from sparsejax.experiment.config.kinds import literal
+from sparsejax.experiment.config.setting_kinds import literal
 from sparsejax.experiment.machine import files
 from sparsejax.experiment.terminal import extras
 from sparsejax.experiment.terminal.arguments import Parser, folder
 from sparsejax.experiment.terminal.errors import UsageError, in_one_line
 from sparsejax.experiment.terminal.say import complain, say_lines, shown
-from sparsejax.search import layout
+from sparsejax.search import search_folder
 
 if TYPE_CHECKING:
   from sparsejax.experiment.config import overrides
@@ -138,9 +138,9 @@ def search(
     UsageError, ValueError: the search is impossible; nothing has been written except, if its
       settings were right, the study.
   """
-  from sparsejax.search.plan import fields
+  from sparsejax.search.plan import field_checks
 
-  asked = fields.check(asked)
+  asked = field_checks.check(asked)
   is_new = _is_new(folder, asked)
 
   # These imports take seconds, so mistakes that need none of them were reported above.
@@ -171,7 +171,7 @@ def search(
     study.plan()
     if is_new:
       text = json.dumps(sweep.settings, indent=2) + '\n'
-      files.write_atomically(folder / layout.SWEEP, text)
+      files.write_atomically(folder / search_folder.SWEEP, text)
   command = [sys.executable, '-m', sweep_worker.__name__, str(folder), name]
   if url:
     os.environ[sweep_worker.URL] = url  # a command line could be read by everyone
@@ -179,12 +179,12 @@ def search(
   return Supervisor(study, folder, command, workers=workers).run()
 
 
-OWN = (layout.STUDY, layout.SWEEP)
+OWN = (search_folder.STUDY, search_folder.SWEEP)
 
 
 def _is_new(folder: pathlib.Path, settings: Mapping[str, Any]) -> bool:
   """Returns whether a folder holds no search yet; refuses one with anything but this search."""
-  file, advice = folder / layout.SWEEP, 'give another folder'
+  file, advice = folder / search_folder.SWEEP, 'give another folder'
   try:
     is_there = file.exists()
     held = files.read_json(file) if is_there else None

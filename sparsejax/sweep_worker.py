@@ -17,7 +17,7 @@ from typing import Any
 from sparsejax.experiment.terminal import extras
 from sparsejax.experiment.terminal.errors import TerminatedError, in_one_line
 from sparsejax.experiment.terminal.say import complain
-from sparsejax.search import layout
+from sparsejax.search import search_folder
 
 URL = 'SPARSEJAX_STUDY'
 
@@ -31,9 +31,9 @@ def resolver(overrides: Sequence[str]) -> Callable[[str], dict[str, Any]]:
   Raises:
     ValueError: a text is no override.
   """
-  from sparsejax.search.plan import fields
+  from sparsejax.search.plan import field_checks
 
-  return functools.cache(functools.partial(_resolve, fields.check_overrides(overrides)))
+  return functools.cache(functools.partial(_resolve, field_checks.check_overrides(overrides)))
 
 
 def _resolve(changes: Mapping[str, str], config: str) -> dict[str, Any]:
@@ -71,7 +71,7 @@ def main() -> None:
   arguments = parser.parse_args()
   allocator.keep_freed_memory()
   threads.serve_devices(os.environ)
-  search = json.loads((arguments.folder / layout.SWEEP).read_text())
+  search = json.loads((arguments.folder / search_folder.SWEEP).read_text())
   resolve = resolver(search['overrides'])
   sweep = settings.check(search, resolve)
   compilation.use_cache()
@@ -86,7 +86,7 @@ def main() -> None:
     if not is_disk_error(error):
       raise
     complain(f'sweep: {in_one_line(error)}')
-    sys.exit(layout.DISK_FAILED)
+    sys.exit(search_folder.DISK_FAILED)
 
 
 def _command(argv: Sequence[str]) -> int:

@@ -13,7 +13,7 @@ import sys
 from collections.abc import Mapping
 from typing import Any
 
-from sparsejax.experiment.config.kinds import FORMER
+from sparsejax.experiment.config.setting_kinds import FORMER
 
 VALUES = ('granularity', 'schedule')  # the settings whose values have other names too
 

@@ -14,7 +14,7 @@ from sqlalchemy.engine import make_url
 from sqlalchemy.exc import ArgumentError, IntegrityError, ProgrammingError
 
 from sparsejax.experiment.machine import files
-from sparsejax.search import layout
+from sparsejax.search import search_folder
 
 IDENTITY = '.identity'
 TRIES = 5  # attempts to open a database, a second apart
@@ -57,7 +57,7 @@ def open_storage(url: str | None, folder: pathlib.Path) -> BaseStorage:
       workers could take one trial.
   """
   if url is None:
-    path, lock_file = folder / layout.STUDY, folder / '.study.lock'
+    path, lock_file = folder / search_folder.STUDY, folder / '.study.lock'
     for file in (path, lock_file):
       if file.is_dir():
         raise ValueError(f'{file} is damaged (it is a folder); the search needs another workdir')

@@ -18,7 +18,7 @@ from sparsejax.experiment.machine import files
 from sparsejax.experiment.terminal.numbers import duration
 from sparsejax.experiment.terminal.say import complain, say
 from sparsejax.internal import signals
-from sparsejax.search import layout, view
+from sparsejax.search import search_folder, view
 from sparsejax.search.study import Study, machine, worker_name
 
 PERIOD = 1.0  # seconds between two looks at the workers
@@ -52,7 +52,7 @@ class Supervisor:
       return self._run()
 
   def _run(self) -> int:
-    (self.folder / layout.LOGS).mkdir(exist_ok=True)
+    (self.folder / search_folder.LOGS).mkdir(exist_ok=True)
     self._release_dead_of_this_machine()
     try:
       with self._live() as live:
@@ -114,7 +114,7 @@ class Supervisor:
     if process.returncode == 0:
       return
     # After any other end the trial's deaths are counted, not the worker's.
-    is_disk_error = process.returncode == layout.DISK_FAILED
+    is_disk_error = process.returncode == search_folder.DISK_FAILED
     got_on = self.study.has_progressed(name) if is_disk_error else self.study.has_worked(name)
     self._in_vain[index] = 0 if got_on else self._in_vain[index] + 1
     how = f'status {process.returncode}'
@@ -143,7 +143,7 @@ class Supervisor:
     return process
 
   def _log(self, index: int) -> pathlib.Path:
-    return self.folder / layout.LOGS / f'{platform.node()}-{index}.log'
+    return self.folder / search_folder.LOGS / f'{platform.node()}-{index}.log'
 
   def _end_workers(self) -> None:
     """Asks the workers to save and end, and kills those that have not ended after a while."""
@@ -183,7 +183,7 @@ class Supervisor:
     if now.line == self._shown:
       return
     self._shown = now.line
-    files.write_json(self.folder / layout.TRIALS, view.records(self.study))
+    files.write_json(self.folder / search_folder.TRIALS, view.records(self.study))
     if live is not None:
       return
     say(f'{now.line}; time left {duration(now.seconds_left)}')
@@ -194,7 +194,7 @@ class Supervisor:
   def _show_result(self) -> int:
     now = view.status(self.study)
     say(f'{now.line}; {self.folder}')
-    files.write_json(self.folder / layout.TRIALS, view.records(self.study))
+    files.write_json(self.folder / search_folder.TRIALS, view.records(self.study))
     for trial in now.best if len(now.best) > 1 else view.ranking(self.study)[: view.BEST]:
       say(f'  {view.describe(self.study, trial)}')
     if constraints := view.broken_by_all(self.study):

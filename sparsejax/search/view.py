@@ -14,18 +14,18 @@ from rich.text import Text
 from sparsejax.experiment.config.identity import short_name, short_value
 from sparsejax.experiment.terminal.numbers import duration, percent
 from sparsejax.experiment.terminal.say import printable
-from sparsejax.search import layout
+from sparsejax.search import search_folder
 from sparsejax.search.plan.brackets import Slot
 from sparsejax.search.plan.settings import excesses
 from sparsejax.search.study import OPEN, Study
 
 BEST = 5  # trials shown at the end
 STATES = {
-  TrialState.COMPLETE: layout.FINISHED,
-  TrialState.PRUNED: layout.STOPPED,
-  TrialState.FAIL: layout.FAILED,
-  TrialState.RUNNING: layout.RUNNING,
-  TrialState.WAITING: layout.WAITING,
+  TrialState.COMPLETE: search_folder.FINISHED,
+  TrialState.PRUNED: search_folder.STOPPED,
+  TrialState.FAIL: search_folder.FAILED,
+  TrialState.RUNNING: search_folder.RUNNING,
+  TrialState.WAITING: search_folder.WAITING,
 }
 
 
@@ -92,10 +92,10 @@ def status(study: Study) -> Status:
       left.append((own, own - trained))
   lost = [trial for trial in study.study.get_trials(deepcopy=False) if 'lost' in trial.user_attrs]
   return Status(
-    finished=count[layout.FINISHED],
-    stopped=count[layout.STOPPED],
-    failed=count[layout.FAILED],
-    waiting=count[layout.WAITING],
+    finished=count[search_folder.FINISHED],
+    stopped=count[search_folder.STOPPED],
+    failed=count[search_folder.FAILED],
+    waiting=count[search_folder.WAITING],
     running=running,
     promotions=_promotions(study, trials),
     lost=sum(trial.user_attrs['lost'] == 'died' for trial in lost),
@@ -119,7 +119,7 @@ def _states(study: Study, trials: Mapping[str, FrozenTrial]) -> dict[str, str]:
   for key, trial in trials.items():
     # A trial that stopped at its rung waits until the rung decides which trials go on.
     if trial.state == TrialState.PRUNED and study.can_continue(study.slots[key], trials):
-      states[key] = layout.WAITING
+      states[key] = search_folder.WAITING
   return states
 
 

@@ -28,7 +28,7 @@ from sparsejax.experiment.terminal.errors import (
   in_one_line,
 )
 from sparsejax.experiment.terminal.say import say
-from sparsejax.search import layout
+from sparsejax.search import search_folder
 from sparsejax.search.plan import settings
 from sparsejax.search.study import Claim, Study
 
@@ -72,7 +72,7 @@ class Worker:
 
   def train(self, claim: Claim) -> None:
     """Trains a slot from the last state in its run directory to the slot's last epoch."""
-    path = self.folder / layout.RUNS / claim.directory
+    path = self.folder / search_folder.RUNS / claim.directory
     say(f'trial {claim.number}: {path}, to epoch {claim.slot.epochs}: {claim.values}')
     try:
       with self._beating(claim):

@@ -171,7 +171,7 @@ def _told(case: Case, line: str, beside: Iterable[str] = ()) -> tuple[str, str]:
 def _is_not_what_was_given(case: Case, settings: dict[str, Any]) -> str:
   """What is wrong with the value of a field that took one, '' where nothing is."""
   from sparsejax.experiment.config import fields
-  from sparsejax.experiment.config.kinds import WrongError
+  from sparsejax.experiment.config.setting_kinds import WrongError
 
   name, _, key = case.field.partition('.')
   table = fields.FIELDS.get(name) or fields.BLOCKS.get(name)

@@ -38,45 +38,47 @@ def around(kind: object, chance: random.Random) -> str:
   """Returns a value just beyond a bound of a definition, or just within one.
 
   Args:
-    kind: what the setting may be, of `sparsejax.experiment.config.kinds`.
+    kind: what the setting may be, of `sparsejax.experiment.config.setting_kinds`.
     chance: what draws.
   """
-  from sparsejax.experiment.config import kinds
+  from sparsejax.experiment.config import setting_kinds
 
-  if isinstance(kind, kinds.Optional | kinds.Scheduled):
-    other = ['none', '', '()', 'True'] if isinstance(kind, kinds.Optional) else ['None', '{}']
+  if isinstance(kind, setting_kinds.Optional | setting_kinds.Scheduled):
+    other = (
+      ['none', '', '()', 'True'] if isinstance(kind, setting_kinds.Optional) else ['None', '{}']
+    )
     return around(kind.kind, chance) if chance.random() < 0.8 else chance.choice(other)
   return chance.choice(_around(kind))
 
 
 def _around(kind):
-  from sparsejax.experiment.config import kinds
+  from sparsejax.experiment.config import setting_kinds
 
-  if isinstance(kind, kinds.Integer):
+  if isinstance(kind, setting_kinds.Integer):
     beyond = [] if kind.high is None else [kind.high + 1, kind.high + 0.5, -kind.high]
     return [str(x) for x in (kind.low - 1, kind.low, kind.low + 0.5, float(kind.low), 'True')] + [
       str(x) for x in beyond
     ]
-  if isinstance(kind, kinds.Number):
+  if isinstance(kind, setting_kinds.Number):
     found = ['True', "'1'", 'nan', '-inf', '3.5e38', '1e309']
     for bound, sign in ((kind.low, -1), (kind.high, 1)):
       if abs(bound) != float('inf'):
         step = max(abs(bound), 1.0) * 1e-6
         found += [repr(bound), repr(bound + sign * step), repr(bound - sign * step)]
     return found
-  if isinstance(kind, kinds.Flag):
+  if isinstance(kind, setting_kinds.Flag):
     return ['1', '0', 'yes', 'on', 'TRUE', 'false', "'True'", '']
-  if isinstance(kind, kinds.Choice):
+  if isinstance(kind, setting_kinds.Choice):
     first = kind.names[0]
     return [first.upper(), first[:-1], f'{first} ', f"'{first}'", f"('{first}',)", *kind.names]
-  if isinstance(kind, kinds.Names | kinds.Patterns):
+  if isinstance(kind, setting_kinds.Names | setting_kinds.Patterns):
     return ["('trace',)", "('trace', 'trace')", "'trace'", '(1,)', '((),)', "('',)", "('(',)", '()']
-  if isinstance(kind, kinds.Sides):
+  if isinstance(kind, setting_kinds.Sides):
     return ['(4,)', '(4, 4, 4)', '(4, 0)', '(4.0, 4)', '(True, 4)', "('4', 4)", '4', '[2, 2]']
-  if isinstance(kind, kinds.Pattern):
+  if isinstance(kind, setting_kinds.Pattern):
     return ['(', '[', '*', '(?P<a>', 'a{99999999999}', '^fc1/']
-  if isinstance(kind, kinds.Name):
+  if isinstance(kind, setting_kinds.Name):
     return ['a/b', '.', '..', 'n' * 100, 'n' * 101, 'é' * 51, 'a\x1b[2J', 'a b']
-  if isinstance(kind, kinds.Table):
+  if isinstance(kind, setting_kinds.Table):
     return ['{}', "{'fc1': 'x'}", "{'fc1': None}", '{1: 1.0}', '1.0', "{'fc1': 1.0}"]
   return ['a\nb', 'a\x1b[2Jb', '\u2028', '', 'a b', "('a',)"]

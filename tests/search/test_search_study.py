@@ -12,14 +12,20 @@ import pytest
 from optuna.storages import InMemoryStorage
 from optuna.trial import TrialState
 
-from sparsejax.search import layout, view
+from sparsejax.search import search_folder, view
 from sparsejax.search import study as study_module
 from sparsejax.search.plan import base, settings
 from sparsejax.search.storage import open_storage
 from sparsejax.search.study import GRACE, LEASE, Study, worker_name
 
 CONFIG = {'epochs': 9.0, 'seed': 0, 'rate': 0.1, 'evaluation': {'every_epochs': 1.0}, 'other': 0.5}
-STATES = (layout.FINISHED, layout.STOPPED, layout.FAILED, layout.RUNNING, layout.WAITING)
+STATES = (
+  search_folder.FINISHED,
+  search_folder.STOPPED,
+  search_folder.FAILED,
+  search_folder.RUNNING,
+  search_folder.WAITING,
+)
 ME = worker_name(os.getpid())
 RATE = {'key': 'rate', 'kind': 'log_uniform', 'low': 0.01, 'high': 1.0}
 

@@ -18,7 +18,7 @@ from sparsejax import sweep_worker
 from sparsejax.experiment import run as run_module
 from sparsejax.experiment.machine import allocator, compilation, threads
 from sparsejax.experiment.terminal import errors
-from sparsejax.search import layout, storage, study, supervisor, view, worker
+from sparsejax.search import search_folder, storage, study, supervisor, view, worker
 from sparsejax.search.plan import base, settings
 from sparsejax.search.study import Study, worker_name
 
@@ -296,7 +296,7 @@ class FailsByTheDisk(supervisor.Supervisor):
       self.study.note_epoch(claim, self.epochs[self.started - 1])
     self.study.release(self.study.study.trials[claim.number], died=False)
     self._log(index).write_text('sweep: /disk could not be read: Input/output error\n')
-    return Process(self.started, layout.DISK_FAILED)
+    return Process(self.started, search_folder.DISK_FAILED)
 
   def _end_workers(self):
     pass
@@ -470,7 +470,7 @@ def test_the_figures_of_a_trial_have_the_active_fraction_where_its_run_tells_it(
   ('error', 'status', 'said'),
   [
     (errors.TerminatedError('SIGTERM: saved at step 3', signal.SIGTERM), 143, ''),
-    (OSError(errno.EIO, 'bad'), layout.DISK_FAILED, 'sweep: [Errno 5] bad\n'),
+    (OSError(errno.EIO, 'bad'), search_folder.DISK_FAILED, 'sweep: [Errno 5] bad\n'),
   ],
 )
 def test_a_worker_says_by_its_status_what_ended_it(
@@ -483,7 +483,7 @@ def test_a_worker_says_by_its_status_what_ended_it(
     def run(self):
       raise error
 
-  (tmp_path / layout.SWEEP).write_text('{"overrides": []}')
+  (tmp_path / search_folder.SWEEP).write_text('{"overrides": []}')
   monkeypatch.setattr(sys, 'argv', ['sweep_worker', str(tmp_path), 'test'])
   monkeypatch.setattr(worker, 'Worker', Ended)
   for module, name in (

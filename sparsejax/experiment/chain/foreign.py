@@ -5,7 +5,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, Literal, get_args, get_origin
 
 from sparsejax.experiment.config import check as config_check
-from sparsejax.experiment.config.kinds import (
+from sparsejax.experiment.config.setting_kinds import (
   Choice,
   Flag,
   Integer,

@@ -12,7 +12,7 @@ import optax
 from sparsejax.experiment.chain import foreign, links, proximal_links, pruning_links, rates
 from sparsejax.experiment.chain.durations import Clock, convert_to_steps
 from sparsejax.experiment.config import fields
-from sparsejax.experiment.config.kinds import is_number
+from sparsejax.experiment.config.setting_kinds import is_number
 from sparsejax.internal.lookup import lookup
 from sparsejax.posterior import weight_variances
 from sparsejax.sparsity.counting.costs import Costs

@@ -8,7 +8,7 @@ import optax
 
 from sparsejax.experiment.chain.durations import Clock, convert_to_steps
 from sparsejax.experiment.config import fields
-from sparsejax.experiment.config.kinds import WrongError, by_layer
+from sparsejax.experiment.config.setting_kinds import WrongError, by_layer
 from sparsejax.internal.lookup import lookup
 from sparsejax.sparsity.counting.costs import Costs
 from sparsejax.sparsity.leaves import tree

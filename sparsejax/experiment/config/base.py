@@ -9,7 +9,7 @@ from typing import Any
 
 from sparsejax.experiment.config import fields
 from sparsejax.experiment.config.fields import SGD, Field
-from sparsejax.experiment.config.kinds import ByLayer, Integer, Optional, Text
+from sparsejax.experiment.config.setting_kinds import ByLayer, Integer, Optional, Text
 from sparsejax.internal.needs import needed
 from sparsejax.posterior.layers import DETERMINISTIC
 

@@ -10,7 +10,7 @@ from typing import Any
 
 from sparsejax.experiment.config import fields
 from sparsejax.experiment.config.fields import Field
-from sparsejax.experiment.config.kinds import (
+from sparsejax.experiment.config.setting_kinds import (
   ByLayer,
   Integer,
   Kind,

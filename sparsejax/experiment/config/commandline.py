@@ -11,7 +11,7 @@ from ml_collections import ConfigDict
 
 from sparsejax.experiment.config import check, fields, loading, overrides
 from sparsejax.experiment.config.fields import Field
-from sparsejax.experiment.config.kinds import is_number
+from sparsejax.experiment.config.setting_kinds import is_number
 from sparsejax.experiment.terminal.errors import UsageError
 from sparsejax.experiment.terminal.say import shown
 

@@ -8,7 +8,7 @@ dict(schedule='step_decay', value=0.1, factor=0.1, every_epochs=60.0).
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
-from sparsejax.experiment.config.kinds import (
+from sparsejax.experiment.config.setting_kinds import (
   ByLayer,
   Choice,
   Flag,

@@ -9,7 +9,7 @@ from ml_collections import ConfigDict
 
 from sparsejax.experiment.config import base, check, fields
 from sparsejax.experiment.config.fields import Field
-from sparsejax.experiment.config.kinds import Kind, Table, WrongError, hint, literal
+from sparsejax.experiment.config.setting_kinds import Kind, Table, WrongError, hint, literal
 from sparsejax.experiment.terminal import say
 from sparsejax.experiment.terminal.errors import UsageError
 

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 from sparsejax import models, posterior
 from sparsejax.experiment.chain import links, pruning_links
 from sparsejax.experiment.config import fields
-from sparsejax.experiment.config.kinds import REGISTERED_NAMES
+from sparsejax.experiment.config.setting_kinds import REGISTERED_NAMES
 from sparsejax.experiment.data import sources
 from sparsejax.experiment.data.splits import Whole
 from sparsejax.experiment.step import events

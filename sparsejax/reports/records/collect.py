@@ -15,7 +15,7 @@ from sparsejax.experiment.terminal.errors import in_one_line
 from sparsejax.experiment.terminal.say import printable
 from sparsejax.reports.records import curves, finding, reading, shapes, shipments, trials
 from sparsejax.reports.records.shipments import Shipment
-from sparsejax.search import layout
+from sparsejax.search import search_folder
 
 FINISHED, COLLAPSED, STOPPED, UNFINISHED, FAILED, BROKEN = (
   'finished',
@@ -81,7 +81,9 @@ class Run(NamedTuple):
       return BROKEN
     if self.metrics.is_lost or os.path.exists(self.path / files.TRACEBACK):
       return FAILED
-    return {layout.FAILED: FAILED, layout.STOPPED: STOPPED}.get(self.trial.get('state'), UNFINISHED)
+    return {search_folder.FAILED: FAILED, search_folder.STOPPED: STOPPED}.get(
+      self.trial.get('state'), UNFINISHED
+    )
 
   @property
   def is_counted(self) -> bool:
@@ -227,7 +229,7 @@ def collect(folders: Sequence[pathlib.Path], choice: Choice | None = None) -> li
     raise ValueError(f'{where}: no run; give run directories or folders above them')
   names = dict(zip(paths, map(printable, finding.unique_names(paths)), strict=True))
   paths = choice.matching_paths({path: ends[path] for path in paths}, names)
-  folders_of = {path: layout.find_search(path) for path in paths}
+  folders_of = {path: search_folder.find_search(path) for path in paths}
   read = {folder: trials.read(folder) for folder in set(folders_of.values()) if folder}
   runs = [_read_or_blank(path, names[path], read.get(folders_of[path])) for path in paths]
   chosen = choice.matching_runs(runs)

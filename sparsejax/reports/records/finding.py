@@ -6,14 +6,14 @@ from collections.abc import Iterator, Mapping, Sequence
 
 from sparsejax.experiment.machine import files
 from sparsejax.experiment.rundir.runs import BEFORE
-from sparsejax.search import layout
+from sparsejax.search import search_folder
 
 RUN_FILES = (files.CONFIG, files.SUMMARY, files.METRICS)
 
 
 def end(path: pathlib.Path, folder: pathlib.Path) -> str:
   """Returns the path of a run below the folder as a person knows it: a trial's has its search."""
-  if (search := layout.find_search(path)) is not None:
+  if (search := search_folder.find_search(path)) is not None:
     return path.relative_to(search.parent).as_posix()
   return path.relative_to(folder).as_posix() if path != folder else path.name
 

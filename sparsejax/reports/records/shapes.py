@@ -5,7 +5,7 @@ from typing import Any
 
 from sparsejax.experiment.chain.pruning_links import LINKS as SCHEDULED
 from sparsejax.experiment.config.identity import get_by_path
-from sparsejax.experiment.config.kinds import is_number
+from sparsejax.experiment.config.setting_kinds import is_number
 
 # Everything is measured in single precision, so no axis and no table needs larger numbers.
 LEAST, MOST = 1e-45, 3.5e38

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 from sparsejax.experiment.terminal.say import printable
 from sparsejax.reports.records import reading
 from sparsejax.reports.records.shapes import is_figure
-from sparsejax.search import layout
+from sparsejax.search import search_folder
 
 Trial = Mapping[str, Any]
 
@@ -27,11 +27,11 @@ class Trials(NamedTuple):
 def read(search: pathlib.Path) -> Trials:
   """Returns the trials of the search in a folder."""
   try:
-    found = [_checked(trial) for trial in reading.read(search / layout.TRIALS)]
+    found = [_checked(trial) for trial in reading.read(search / search_folder.TRIALS)]
   except FileNotFoundError:
     return Trials({})
   except (ValueError, TypeError, KeyError) as error:
-    return Trials({}, f'{layout.TRIALS} cannot be read: {printable(error)}')
+    return Trials({}, f'{search_folder.TRIALS} cannot be read: {printable(error)}')
   # A place in a later rung has no directory until a trial goes on to it.
   placed = [trial for trial in found if trial['directory'] is not None]
   return Trials({t['directory']: t for t in sorted(placed, key=lambda trial: trial['rung'])})

@@ -8,7 +8,7 @@ import optuna
 
 from sparsejax.reports.records.groups import moments
 from sparsejax.reports.records.trials import Trial
-from sparsejax.search import layout
+from sparsejax.search import search_folder
 from sparsejax.search.plan import space
 from sparsejax.search.plan.settings import score
 
@@ -27,7 +27,7 @@ class Setting(NamedTuple):
   @property
   def is_finished(self) -> bool:
     """Whether it was trained to its end."""
-    return self.trials[0]['state'] == layout.FINISHED
+    return self.trials[0]['state'] == search_folder.FINISHED
 
   @property
   def values(self) -> dict[str, Any]:
@@ -47,7 +47,7 @@ def tried(trials: Sequence[Trial]) -> list[Setting]:
   found = []
   for own in by_values.values():
     measured = [trial for trial in own if trial['metrics']]
-    shown = [trial for trial in measured if trial['state'] == layout.FINISHED] or measured
+    shown = [trial for trial in measured if trial['state'] == search_folder.FINISHED] or measured
     if shown:
       names = [name for name in shown[0]['metrics'] if all(name in t['metrics'] for t in shown)]
       means = {name: moments([t['metrics'][name] for t in shown])[0] for name in names}

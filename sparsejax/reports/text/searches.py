@@ -15,7 +15,7 @@ from sparsejax.reports.records.finding import unique_names
 from sparsejax.reports.records.trials import Trial
 from sparsejax.reports.records.tried import Setting, front, tried
 from sparsejax.reports.text import cells
-from sparsejax.search import layout
+from sparsejax.search import search_folder
 from sparsejax.search.plan.brackets import Rung, brackets
 from sparsejax.search.plan.settings import excesses, score
 
@@ -54,7 +54,7 @@ def find_searches(runs: Sequence[Run]) -> list[Search]:
   """Returns the searches that some of the runs belong to."""
   by_folder: dict[pathlib.Path, list[Run]] = {}
   for run in runs:
-    if (folder := layout.find_search(run.path)) is not None:
+    if (folder := search_folder.find_search(run.path)) is not None:
       by_folder.setdefault(folder, []).append(run)
   names = map(printable, unique_names(list(by_folder)))
   return [
@@ -84,7 +84,7 @@ def _summarize_search(folder: pathlib.Path, name: str, runs: Sequence[Run]) -> S
   try:
     search = _load_search(folder, name, runs, list(trials.values()))
   except Exception as error:  # sweep.json is untrusted: any field may be missing or of any type
-    message = f'{layout.SWEEP} cannot be read: {printable(repr(error))}'
+    message = f'{search_folder.SWEEP} cannot be read: {printable(repr(error))}'
     return Search(title=f'{name}: search', problems=[*problems, (name, 'broken', message)])
   return search._replace(problems=problems + _failed_trials(name, runs, trials.values()))
 
@@ -93,7 +93,7 @@ def _load_search(
   folder: pathlib.Path, name: str, runs: Sequence[Run], trials: Sequence[Trial]
 ) -> Search:
   """Reads the settings of a search and returns its summary, without problems."""
-  settings = reading.read(folder / layout.SWEEP)
+  settings = reading.read(folder / search_folder.SWEEP)
   scheduler, eta = settings['scheduler']['name'], settings['scheduler']['eta']
   is_grid = settings['sampler'] == 'grid'
   kind = 'grid' if is_grid else KINDS[scheduler]
@@ -122,7 +122,7 @@ def _failed_trials(
   return [
     (f'{name}/{trial["directory"]}', 'failed', str(trial['error']))
     for trial in trials
-    if trial['state'] == layout.FAILED and trial['directory'] not in directories
+    if trial['state'] == search_folder.FAILED and trial['directory'] not in directories
   ]
 
 

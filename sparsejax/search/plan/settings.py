@@ -11,9 +11,9 @@ from optuna.distributions import CategoricalDistribution
 from sparsejax.experiment.config.check import unmet_condition
 from sparsejax.experiment.config.fields import strip_unit
 from sparsejax.experiment.config.identity import hashed_settings, short_value
-from sparsejax.experiment.config.kinds import is_number
+from sparsejax.experiment.config.setting_kinds import is_number
 from sparsejax.internal.lookup import lookup
-from sparsejax.search.plan import fields, space
+from sparsejax.search.plan import field_checks, space
 from sparsejax.search.plan.brackets import Rung, Slot, brackets, plan
 
 Resolve = Callable[[str], dict[str, Any]]  # 'configs/NAME.py:ARGUMENT' -> its resolved settings
@@ -59,7 +59,7 @@ def check(settings: Mapping[str, Any], resolve: Resolve) -> Sweep:
   Raises:
     ValueError: says in one line what is impossible.
   """
-  settings = fields.check(settings)
+  settings = field_checks.check(settings)
   lookup('sampler', settings['sampler'], dict.fromkeys(SAMPLERS))
   lookup('scheduler.name', settings['scheduler']['name'], dict.fromkeys(SCHEDULERS))
   _check_goals(settings)
@@ -97,7 +97,7 @@ def check(settings: Mapping[str, Any], resolve: Resolve) -> Sweep:
 def _check_overrides(overrides, keys):
   """Refuses an override of a parameter: no trial would have it."""
   varied = {strip_unit(key): key for key in keys}
-  for name, text in fields.check_overrides(overrides).items():
+  for name, text in field_checks.check_overrides(overrides).items():
     if (key := varied.get(strip_unit(name))) is not None:
       raise ValueError(
         f"overrides: '{name}={text}' would never be used, since the space varies '{key}'; give "

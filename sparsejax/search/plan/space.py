@@ -13,7 +13,7 @@ from optuna.distributions import (
 )
 
 from sparsejax.experiment.config import check, overrides
-from sparsejax.experiment.config.kinds import LARGEST, is_number
+from sparsejax.experiment.config.setting_kinds import LARGEST, is_number
 from sparsejax.internal.lookup import lookup
 
 ARGUMENT = 'argument'  # the key of the text after the config's name

@@ -12,7 +12,7 @@ import pytest
 
 from sparsejax import launch
 from sparsejax.experiment.chain import links, rates
-from sparsejax.experiment.config import base, check, commandline, fields, kinds, overrides
+from sparsejax.experiment.config import base, check, commandline, fields, overrides, setting_kinds
 from sparsejax.experiment.terminal import say
 from sparsejax.experiment.terminal.errors import UsageError
 
@@ -33,7 +33,7 @@ def every_field():
 EVERY = dict(every_field())
 NOT_TEXTS = (None, True, 3, 2.5, (), {})
 WRONG = {  # by kind: what no field of it can be, whatever its bounds
-  kinds.Number: (
+  setting_kinds.Number: (
     'nope',
     '',
     math.nan,
@@ -47,16 +47,16 @@ WRONG = {  # by kind: what no field of it can be, whatever its bounds
     10**400,
     1e308,
   ),
-  kinds.Integer: ('nope', '', 2.5, 1e308, math.nan, True, None, (), {}, -1, -(10**30)),
-  kinds.Flag: ('nope', '', 1, 0, 2.5, None, (), {}),
-  kinds.Text: (*NOT_TEXTS, 'two\nlines', '\x1b[31mred'),
-  kinds.Name: (*NOT_TEXTS, 'two\nlines', 'a/b', '..', 'x' * 300),
-  kinds.Choice: (*NOT_TEXTS, 'nope', '', 'two\nlines'),
-  kinds.Names: ('nope', '', None, True, 3, 2.5, {}, (1,), ('a', None), ('two\nlines',)),
-  kinds.Patterns: ('nope', '', None, True, 3, {}, ('(',), (1,)),
-  kinds.Pattern: (None, True, 3, 2.5, (), {}, '('),
-  kinds.Sides: ('nope', '', None, True, 3, (), (1,), (1, 2, 3), (0, 1), (1.5, 2), {}),
-  kinds.ByLayer: (
+  setting_kinds.Integer: ('nope', '', 2.5, 1e308, math.nan, True, None, (), {}, -1, -(10**30)),
+  setting_kinds.Flag: ('nope', '', 1, 0, 2.5, None, (), {}),
+  setting_kinds.Text: (*NOT_TEXTS, 'two\nlines', '\x1b[31mred'),
+  setting_kinds.Name: (*NOT_TEXTS, 'two\nlines', 'a/b', '..', 'x' * 300),
+  setting_kinds.Choice: (*NOT_TEXTS, 'nope', '', 'two\nlines'),
+  setting_kinds.Names: ('nope', '', None, True, 3, 2.5, {}, (1,), ('a', None), ('two\nlines',)),
+  setting_kinds.Patterns: ('nope', '', None, True, 3, {}, ('(',), (1,)),
+  setting_kinds.Pattern: (None, True, 3, 2.5, (), {}, '('),
+  setting_kinds.Sides: ('nope', '', None, True, 3, (), (1,), (1, 2, 3), (0, 1), (1.5, 2), {}),
+  setting_kinds.ByLayer: (
     *('nope', '', math.nan, math.inf, True, None, (), {}, {'conv': 0.5}, 10**400, -0.1, 1.1),
     *(
       'conv=',
@@ -69,26 +69,26 @@ WRONG = {  # by kind: what no field of it can be, whatever its bounds
       'a=1.2.3',
     ),
   ),
-  kinds.Table: ('nope', '', None, True, 3, (), {'a': 'b'}, {'a': math.nan}, {1: 2.0}),
+  setting_kinds.Table: ('nope', '', None, True, 3, (), {'a': 'b'}, {'a': math.nan}, {1: 2.0}),
 }
 
 
 def wrong_values(kind):
   """What a field of this kind can't be, its own bounds overstepped as well."""
-  if isinstance(kind, kinds.Optional):
+  if isinstance(kind, setting_kinds.Optional):
     return [value for value in wrong_values(kind.kind) if value is not None]
-  if isinstance(kind, kinds.Period):
-    kind = kinds.Number(kind.low, above=kind.above)
-  bare = kind.kind if isinstance(kind, kinds.Scheduled) else kind
+  if isinstance(kind, setting_kinds.Period):
+    kind = setting_kinds.Number(kind.low, above=kind.above)
+  bare = kind.kind if isinstance(kind, setting_kinds.Scheduled) else kind
   found = list(WRONG[type(bare)])
-  if isinstance(bare, kinds.Number):
+  if isinstance(bare, setting_kinds.Number):
     found += [bare.low - 1] if math.isfinite(bare.low) else []
     found += [bare.high + 1] if math.isfinite(bare.high) else []
     found += [bare.low] if bare.above else []
     found += [bare.high] if bare.below else []
-  if isinstance(bare, kinds.Integer):
+  if isinstance(bare, setting_kinds.Integer):
     found += [bare.low - 1] + ([bare.high + 1] if bare.high is not None else [])
-  if isinstance(kind, kinds.Scheduled):
+  if isinstance(kind, setting_kinds.Scheduled):
     block = {'schedule': 'step_decay', 'value': 0.1, 'factor': 0.1, 'every_epochs': 1.0}
     found += [block | {'value': math.nan}, block | {'schedule': 'nope'}, block | {'fctor': 1.0}]
     found += [block | {'every_epochs': 0.0}, block | {'factor': math.inf}]
@@ -97,8 +97,8 @@ def wrong_values(kind):
 
 def of_config_dict(kind):
   """The same, less what a ConfigDict itself turns into a number, or can't."""
-  bare = kind.kind if isinstance(kind, kinds.Scheduled | kinds.Optional) else kind
-  is_number = isinstance(bare, kinds.Number)
+  bare = kind.kind if isinstance(kind, setting_kinds.Scheduled | setting_kinds.Optional) else kind
+  is_number = isinstance(bare, setting_kinds.Number)
   return [v for v in wrong_values(kind) if not (is_number and (v is True or v == 10**400))]
 
 
@@ -163,9 +163,9 @@ def test_what_a_field_can_not_be_is_refused_by_a_flag(name, tmp_path):
     f'  return base.get_config({chain!r}, {events!r}, {layers!r})\n'
   )
   kind = EVERY[name].kind
-  bare = kind.kind if isinstance(kind, kinds.Optional) else kind
+  bare = kind.kind if isinstance(kind, setting_kinds.Optional) else kind
   for value in wrong_values(kind):
-    if isinstance(bare, kinds.Text | kinds.Pattern) and not isinstance(value, str):
+    if isinstance(bare, setting_kinds.Text | setting_kinds.Pattern) and not isinstance(value, str):
       continue  # on a command line everything is a text
     arguments = overrides.parse_config_flags(
       [f'--config={file}', f'--config.{name}={as_text(value)}']
@@ -218,8 +218,8 @@ def test_what_was_renamed_is_told_by_its_present_name(flag, now):
 
 def test_a_former_name_is_none_of_todays():
   names = {name.rpartition('.')[2] for name in EVERY}
-  assert not names & set(kinds.FORMER)
-  assert set(kinds.FORMER.values()) <= names | {'n_m', 'iterative'}
+  assert not names & set(setting_kinds.FORMER)
+  assert set(setting_kinds.FORMER.values()) <= names | {'n_m', 'iterative'}
 
 
 DENSITY = '--config.prune.density=conv[1,2]=.5, .*=1e-1'
@@ -392,7 +392,7 @@ def test_a_value_is_shown_in_one_line_and_not_at_length():
 
 @pytest.mark.parametrize(('text', 'flag'), [('true', True), ('False', False), ('false', False)])
 def test_a_flag_is_read_as_it_is_written(text, flag):
-  assert kinds.Flag().parse(text) is flag
+  assert setting_kinds.Flag().parse(text) is flag
 
 
 @pytest.mark.parametrize('number', [2**53 + 1, -(2**53) - 1])

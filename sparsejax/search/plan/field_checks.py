@@ -6,7 +6,7 @@ from typing import Any
 
 from sparsejax.experiment.config.check import convert, unknown
 from sparsejax.experiment.config.fields import strip_unit
-from sparsejax.experiment.config.kinds import Integer
+from sparsejax.experiment.config.setting_kinds import Integer
 from sparsejax.experiment.terminal.say import shown
 from sparsejax.search.plan import base
 
