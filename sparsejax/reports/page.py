@@ -22,7 +22,7 @@ from sparsejax.experiment.terminal.errors import in_one_line
 from sparsejax.experiment.terminal.numbers import percent
 from sparsejax.reports.figures import interactive, pareto
 from sparsejax.reports.records.collect import DELIVERED, Run
-from sparsejax.reports.records.groups import Group
+from sparsejax.reports.records.run_groups import Group
 from sparsejax.reports.text import tables
 from sparsejax.reports.text.drawn import Drawn, Picture
 from sparsejax.reports.text.searches import Search

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from sparsejax.experiment.terminal.errors import in_one_line
 from sparsejax.reports import page
 from sparsejax.reports.figures import drawing, dress
-from sparsejax.reports.records import collect, groups
+from sparsejax.reports.records import collect, run_groups
 from sparsejax.reports.text import searches, tables
 from sparsejax.reports.text.drawn import Drawn
 
@@ -31,7 +31,7 @@ def write(runs: Sequence[collect.Run], out: pathlib.Path, look: dress.Look) -> s
 
 
 def _write(runs: Sequence[collect.Run], out: pathlib.Path, look: dress.Look) -> str:
-  found, searched = groups.group(runs), searches.find_searches(runs)
+  found, searched = run_groups.group(runs), searches.find_searches(runs)
   drawn = drawing.draw(found, searched, out, look)
   with (out / 'runs.csv').open('w', encoding='utf-8', newline='') as file:
     tables.write_csv(runs, out, file)
@@ -46,8 +46,8 @@ def _write(runs: Sequence[collect.Run], out: pathlib.Path, look: dress.Look) -> 
 def _checked_for_page(run: collect.Run, out: pathlib.Path) -> collect.Run:
   """Returns the run, or a blank one with the reason if it cannot be shown on a page."""
   try:
-    page.page(groups.group([run]), [run], (), Drawn({}, ()), out)
-    tables.markdown(groups.group([run]), [run], (), Drawn({}, ()))
+    page.page(run_groups.group([run]), [run], (), Drawn({}, ()), out)
+    tables.markdown(run_groups.group([run]), [run], (), Drawn({}, ()))
     tables.row(run, out)
   except Exception as error:
     reason = f'it cannot be shown: {type(error).__name__}: {in_one_line(error)}'

@@ -12,7 +12,7 @@ from run_folders import every_kind, read_csv, write_run
 
 from sparsejax import report
 from sparsejax.reports import page
-from sparsejax.reports.records import collect, groups
+from sparsejax.reports.records import collect, run_groups
 from sparsejax.reports.text import drawn, tables
 
 
@@ -102,7 +102,9 @@ def test_the_page_needs_nothing_and_its_links_lead_to_runs(tmp_path):
   assert sum(anchor.startswith('run-') for anchor in links.anchors) == len(runs)
   points = re.findall(r'"customdata":\[([^]]*)\]', text)
   anchors = {anchor.strip('"') for found in points for anchor in found.split(',') if anchor}
-  counted = [run for group in groups.group(runs) for run in group.counted if group.kind != 'dense']
+  counted = [
+    run for group in run_groups.group(runs) for run in group.counted if group.kind != 'dense'
+  ]
   assert anchors == {f'run-{runs.index(run)}' for run in counted}
 
 

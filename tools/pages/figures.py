@@ -16,7 +16,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from sparsejax.experiment.show import windows
 from sparsejax.reports.figures import dress
 from sparsejax.reports.figures import experiments as reports
-from sparsejax.reports.records import groups
+from sparsejax.reports.records import run_groups
 
 # Okabe and Ito's colours, which colour-blind people can tell apart; in print the markers differ.
 STYLES = {
@@ -125,7 +125,7 @@ def log_alpha(rows: Mapping[str, pathlib.Path], path: pathlib.Path) -> None:
   """
   found = {label: json.loads(p.read_text())['log_alpha'] for label, p in rows.items()}
   configs = {label: json.loads(p.with_name('config.json').read_text()) for label, p in rows.items()}
-  grouped = [label for label, config in configs.items() if groups.has_groups(config)]
+  grouped = [label for label, config in configs.items() if run_groups.has_groups(config)]
   figure = reports.log_alpha(found, grouped=grouped)
   FigureCanvasAgg(figure)
   figure.savefig(path, dpi=dress.DPI)

@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 
 from sparsejax.experiment.terminal.errors import in_one_line
 from sparsejax.reports.figures import dress, experiments, pareto, search_figures
-from sparsejax.reports.records.groups import DENSE, Group, has_groups, shipped
+from sparsejax.reports.records.run_groups import DENSE, Group, has_groups, shipped
 from sparsejax.reports.text import tables
 from sparsejax.reports.text.drawn import Drawn, Picture
 from sparsejax.reports.text.searches import Search

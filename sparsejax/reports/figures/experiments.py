@@ -23,7 +23,7 @@ from sparsejax.reports.figures.dress import (
   styles,
 )
 from sparsejax.reports.records.collect import COLLAPSED, DELIVERED, Run
-from sparsejax.reports.records.groups import DENSE, Group
+from sparsejax.reports.records.run_groups import DENSE, Group
 
 MOST = 7  # experiments in one picture, or a few more if there are many methods
 SPREAD = 3  # experiments among them that are chosen for their active fractions

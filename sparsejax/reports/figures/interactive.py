@@ -26,7 +26,7 @@ from sparsejax.reports.figures.pareto import (
   spacing,
 )
 from sparsejax.reports.records.collect import COLLAPSED, Run
-from sparsejax.reports.records.groups import Group
+from sparsejax.reports.records.run_groups import Group
 from sparsejax.reports.text import cells
 
 SYMBOLS = {

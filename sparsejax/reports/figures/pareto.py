@@ -14,7 +14,7 @@ from sparsejax.experiment.show import scales
 from sparsejax.reports.figures import published
 from sparsejax.reports.figures.dress import COLOURS, GREY, entitle, grid, legend, styles
 from sparsejax.reports.records.collect import COLLAPSED
-from sparsejax.reports.records.groups import DENSE, Group
+from sparsejax.reports.records.run_groups import DENSE, Group
 
 MANY = 40  # up to so many experiments of a method each have a mark and bars
 EACH = 20  # experiments in each part of a band

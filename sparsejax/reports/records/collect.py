@@ -13,7 +13,7 @@ from sparsejax.experiment.rundir import digests
 from sparsejax.experiment.rundir.runs import num_classes
 from sparsejax.experiment.terminal.errors import in_one_line
 from sparsejax.experiment.terminal.say import printable
-from sparsejax.reports.records import curves, finding, reading, shapes, shipments, trials
+from sparsejax.reports.records import curves, finding, reading, record_checks, shipments, trials
 from sparsejax.reports.records.shipments import Shipment
 from sparsejax.search import search_folder
 
@@ -141,7 +141,7 @@ INFINITE = ('compression', 'theoretical_speedup', 'compression_with_bits')
 
 
 def _number(value: Any) -> float:
-  return float(value) if shapes.is_figure(value) else math.nan
+  return float(value) if record_checks.is_figure(value) else math.nan
 
 
 def _is_collapsed(summary: Mapping[str, Any]) -> bool:
@@ -284,10 +284,10 @@ def _read(path: pathlib.Path, name: str) -> Run:
     return blank(path, name, reason)
   config = _json(path / files.CONFIG, dict, problems)
   summary = _json(path / files.SUMMARY, dict, problems, needed=False)
-  if summary and (wrong := shapes.wrong_in_summary(summary)):
+  if summary and (wrong := record_checks.wrong_in_summary(summary)):
     problems.append(f'{files.SUMMARY} has no {wrong}')
     summary = {}
-  if config and (wrong := shapes.wrong_in_config(config)):
+  if config and (wrong := record_checks.wrong_in_config(config)):
     problems.append(f'{files.CONFIG} has no {wrong}')
     config = {}
   if summary and config and (wrong := _owner_mismatch(summary, config, files.SUMMARY)):
@@ -295,7 +295,7 @@ def _read(path: pathlib.Path, name: str) -> Run:
     summary = {}
   has_begun = bool(summary) or os.path.exists(path / files.METRICS)
   starts = _json(path / files.ENVIRONMENT, list, problems, needed=has_begun)
-  if starts and (wrong := shapes.wrong_in_start(starts[-1])):
+  if starts and (wrong := record_checks.wrong_in_start(starts[-1])):
     problems.append(f'{files.ENVIRONMENT} has no {wrong}')
     starts = []
   if starts and config and (wrong := _owner_mismatch(starts[-1], config, files.ENVIRONMENT)):

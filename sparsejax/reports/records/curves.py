@@ -9,7 +9,7 @@ from typing import Any, BinaryIO, NamedTuple
 
 import numpy as np
 
-from sparsejax.reports.records import reading, shapes
+from sparsejax.reports.records import reading, record_checks
 
 TRAINED = 'train_accuracy'
 DRAWN = ('validation_accuracy', 'validation_loss', 'active_fraction')
@@ -113,14 +113,14 @@ def reduce_lines(lines: Iterable[Mapping[str, Any]]) -> Metrics:
   for line in lines:
     # A loss that is not finite is null in the metrics, because JSON has no such number.
     is_lost = is_lost or any(
-      key in line and not shapes.is_figure(line[key]) for key in shapes.LOSSES
+      key in line and not record_checks.is_figure(line[key]) for key in record_checks.LOSSES
     )
     if len(last) < MOST_NAMES:
       last.update(line)
     else:
       last.update((key, value) for key, value in line.items() if key in last)
     for key in DRAWN:
-      if key in line and shapes.is_figure(line[key]):
+      if key in line and record_checks.is_figure(line[key]):
         curves.setdefault(key, _Curve()).add(float(line['epoch']), float(line[key]))
     trained.add(float(line['epoch']), line.get(TRAINED))
   trained.close()
@@ -175,5 +175,5 @@ def _line(content: bytes) -> dict[str, Any] | None:
     line = json.loads(content.decode())
   except (ValueError, RecursionError):
     return None
-  is_right = isinstance(line, dict) and shapes.wrong_in_line(line) is None
+  is_right = isinstance(line, dict) and record_checks.wrong_in_line(line) is None
   return line if is_right else None

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 from sparsejax.experiment.machine import files
 from sparsejax.experiment.terminal.say import printable
 from sparsejax.reports.records import reading
-from sparsejax.reports.records.shapes import is_figure, is_share
+from sparsejax.reports.records.record_checks import is_figure, is_share
 
 ACCURACIES = ('validation_accuracy', 'test_accuracy')
 BATCH_SIZES = (1, 128)

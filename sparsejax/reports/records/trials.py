@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 from sparsejax.experiment.terminal.say import printable
 from sparsejax.reports.records import reading
-from sparsejax.reports.records.shapes import is_figure
+from sparsejax.reports.records.record_checks import is_figure
 from sparsejax.search import search_folder
 
 Trial = Mapping[str, Any]

@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 import optuna
 
-from sparsejax.reports.records.groups import moments
+from sparsejax.reports.records.run_groups import moments
 from sparsejax.reports.records.trials import Trial
 from sparsejax.search import search_folder
 from sparsejax.search.plan import space

@@ -7,7 +7,7 @@ from typing import Any
 
 from sparsejax.experiment.config.identity import short_value
 from sparsejax.experiment.terminal.numbers import percent
-from sparsejax.reports.records.groups import moments
+from sparsejax.reports.records.run_groups import moments
 
 PERCENT = ('validation_accuracy', 'test_accuracy', 'active_fraction')
 FORMULAS = ('=', '+', '-', '@', '\t', '\r', '\n')

@@ -1,6 +1,6 @@
 """The table of shipments: bytes and milliseconds as measured, beside what counting weights says."""
 
-from sparsejax.reports.records.groups import Group
+from sparsejax.reports.records.run_groups import Group
 from sparsejax.reports.text import cells
 
 KIND = 'shipped'

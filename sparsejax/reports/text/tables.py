@@ -14,7 +14,7 @@ from sparsejax.experiment.config.identity import flatten
 from sparsejax.experiment.show import phases
 from sparsejax.experiment.terminal.say import printable
 from sparsejax.reports.records.collect import AS_MEANT, COLLAPSED, STOPPED, Run
-from sparsejax.reports.records.groups import KINDS, Group, shipped
+from sparsejax.reports.records.run_groups import KINDS, Group, shipped
 from sparsejax.reports.text import cells
 from sparsejax.reports.text import shipped as shipments
 from sparsejax.reports.text.drawn import Drawn, Picture

@@ -22,7 +22,7 @@ from sparsejax.reports.figures import (
 )
 from sparsejax.reports.records import curves
 from sparsejax.reports.records.collect import Run
-from sparsejax.reports.records.groups import group
+from sparsejax.reports.records.run_groups import group
 from sparsejax.reports.records.tried import tried
 from sparsejax.search.plan.brackets import Rung
 

@@ -8,7 +8,7 @@ from run_folders import edit, every_kind, read_csv, write_run, write_sweep
 
 from sparsejax import report
 from sparsejax.experiment.rundir import digests
-from sparsejax.reports.records import collect, groups
+from sparsejax.reports.records import collect, run_groups
 from sparsejax.reports.text import tables
 
 
@@ -96,7 +96,7 @@ def test_a_damaged_copy_is_not_the_one_that_counts(tmp_path):
   assert not whole.is_repeated
   assert broken.state == 'broken'
   assert not other.is_repeated
-  (found,) = groups.group([copy, whole, broken, other])
+  (found,) = run_groups.group([copy, whole, broken, other])
   ((_, _, rows),) = tables.task_tables([found])
   assert rows[0][1] == '2'  # seeds, of two that there are
 
@@ -142,7 +142,7 @@ def test_a_summary_of_another_run_is_not_believed(tmp_path, key, other):
   assert {run.name: run.state for run in runs} == {'odd': 'broken', 'whole': 'finished'}
   odd = next(run for run in runs if run.name == 'odd')
   assert odd.problems[0].startswith(f'summary.json is of a run with {key} {other}, config.json has')
-  (found,) = groups.group(runs)
+  (found,) = run_groups.group(runs)
   assert [run.name for run in found.counted] == ['whole']
 
 
@@ -178,7 +178,7 @@ def test_what_was_changed_after_the_run_is_a_row_and_not_part_of_a_mean(tmp_path
     'none': (),
   }
   assert [run.is_counted for run in runs] == [run.name in ('environment', 'none') for run in runs]
-  assert [len(found.counted) for found in groups.group(runs)] == [2]
+  assert [len(found.counted) for found in run_groups.group(runs)] == [2]
 
 
 def test_what_a_run_had_made_before_a_restart_is_not_a_run(tmp_path):

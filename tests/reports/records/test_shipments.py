@@ -8,7 +8,7 @@ from run_folders import edit, write_run
 
 from sparsejax import report
 from sparsejax.reports.figures import pareto
-from sparsejax.reports.records import collect, groups, shipments
+from sparsejax.reports.records import collect, run_groups, shipments
 from sparsejax.reports.text import shipped as table
 
 RUN = ('pru0.05', 0)
@@ -50,7 +50,7 @@ def test_a_shipment_belongs_to_its_run_wherever_it_lies(tmp_path):
   runs = collect.collect([tmp_path])
   assert [len(run.shipments) for run in runs] == [2, 1]
   assert not any(run.problems for run in runs)
-  four, eight = groups.shipped(groups.group(runs))
+  four, eight = run_groups.shipped(run_groups.group(runs))
   assert four.label.endswith(', 4 bits')
   assert eight.label.endswith(', 8 bits')
   assert four.moments('file_bytes') == (5000, pytest.approx(math.sqrt(2) * 1000))
@@ -120,7 +120,7 @@ def test_without_shipments_nothing_is_said_of_them(tmp_path):
 def test_a_line_shows_where_the_dense_network_is_and_nothing_published(axis, at, tmp_path):
   path = write_run(tmp_path / 'runs' / 'seed0')
   write_shipment(path / 'shipped')
-  found = groups.shipped(groups.group(collect.collect([tmp_path])))
+  found = run_groups.shipped(run_groups.group(collect.collect([tmp_path])))
   axes = pareto.pareto('lenet300 on mnist', found, axis).axes[0]
   lines = {line.get_label(): line for line in axes.get_lines()}
   assert list(lines['the dense network in float32'].get_xdata()) == [at, at]

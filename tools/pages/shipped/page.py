@@ -5,7 +5,7 @@ from typing import Any
 
 from sparsejax.experiment.machine import files
 from sparsejax.reports.figures import dress, pareto
-from sparsejax.reports.records import collect, groups
+from sparsejax.reports.records import collect, run_groups
 from sparsejax.reports.text import cells, tables
 from sparsejax.reports.text import shipped as shipments
 from sparsejax.reports.text.markdown import table
@@ -42,11 +42,11 @@ def text() -> str:
   return '\n'.join(parts) + '\n'
 
 
-def _by_task() -> dict[str, list[groups.Group]]:
+def _by_task() -> dict[str, list[run_groups.Group]]:
   """Returns the shipped experiments of the kept files by task."""
-  found: dict[str, list[groups.Group]] = {}
+  found: dict[str, list[run_groups.Group]] = {}
   if any(_read(entry) for entry in ENTRIES):
-    for group in groups.shipped(groups.group(collect.collect([FOLDER]))):
+    for group in run_groups.shipped(run_groups.group(collect.collect([FOLDER]))):
       found.setdefault(group.task, []).append(group)
   return found
 
@@ -84,7 +84,7 @@ def _files(found: dict[Entry, list[dict[str, Any]]]) -> list[str]:
 
 
 def _mean(values: Sequence[float], form: str) -> str:
-  mean, spread = groups.moments(values)
+  mean, spread = run_groups.moments(values)
   return cells.format_moments(mean, spread, f'{mean:{form}}')
 
 

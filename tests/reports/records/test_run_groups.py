@@ -7,14 +7,14 @@ import pytest
 from run_folders import edit, every_kind, write_run
 
 from sparsejax.reports.figures import pareto
-from sparsejax.reports.records import collect, groups
+from sparsejax.reports.records import collect, run_groups
 from sparsejax.reports.text import tables
 
 
 def test_means_and_deviations_are_over_the_seeds_of_an_experiment(tmp_path):
   for seed, accuracy in enumerate((0.97, 0.98, 0.99)):
     write_run(tmp_path / f'seed{seed}', seed=seed, accuracy=accuracy)
-  (found,) = groups.group(collect.collect([tmp_path]))
+  (found,) = run_groups.group(collect.collect([tmp_path]))
   assert found.moments('test_accuracy') == (pytest.approx(0.98), pytest.approx(0.01))
   ((kind, head, rows),) = tables.task_tables([found])
   assert kind == 'unstructured'
@@ -29,7 +29,7 @@ def test_means_and_deviations_are_over_the_seeds_of_an_experiment(tmp_path):
 
 def test_what_is_counted_are_finished_runs_each_seed_once(tmp_path):
   folder = every_kind(tmp_path / 'runs')
-  found = {group.label: group for group in groups.group(collect.collect([folder]))}
+  found = {group.label: group for group in run_groups.group(collect.collect([folder]))}
   # The copy is the first by path; the original seed 0 is left out.
   assert len(found['pruning: prune.density 0.05'].counted) == 3
   assert len(found['pruning: prune.density 0.05'].runs) == 4
@@ -57,7 +57,7 @@ def test_what_is_counted_are_finished_runs_each_seed_once(tmp_path):
 def test_structured_and_unstructured_are_told_apart(tmp_path, changes, kind):
   path = write_run(tmp_path / 'run')
   edit(path / 'config.json', **changes)
-  assert [group.kind for group in groups.group(collect.collect([tmp_path]))] == [kind]
+  assert [group.kind for group in run_groups.group(collect.collect([tmp_path]))] == [kind]
 
 
 def test_what_could_remove_weights_and_did_not_is_no_dense_control(tmp_path):
@@ -67,14 +67,14 @@ def test_what_could_remove_weights_and_did_not_is_no_dense_control(tmp_path):
   config |= {'chain': chain, 'layers': 'mine', 'mine': {'dense_groups': 'inputs'}, 'prune': {}}
   edit(path / 'config.json', **config)
   write_run(tmp_path / 'dense' / 'seed0', density=1.0, method='dense')
-  kinds = {g.method: g.kind for g in groups.group(collect.collect([tmp_path]))}
+  kinds = {g.method: g.kind for g in run_groups.group(collect.collect([tmp_path]))}
   assert kinds == {'Bayesian': 'structured', 'dense': 'dense'}
 
 
 def test_experiments_of_one_label_are_told_apart_by_their_hash(tmp_path):
   write_run(tmp_path / 'a', hash='1111')
   write_run(tmp_path / 'b', hash='2222')
-  labels = [group.label for group in groups.group(collect.collect([tmp_path]))]
+  labels = [group.label for group in run_groups.group(collect.collect([tmp_path]))]
   assert labels == ['pruning (1111)', 'pruning (2222)']
 
 
@@ -83,14 +83,14 @@ def test_one_hash_under_another_method_is_another_experiment(tmp_path):
     write_run(tmp_path / method / 'seed0', method=method, hash='same')
   runs = collect.collect([tmp_path])
   assert [run.is_repeated for run in runs] == [False, False]
-  assert [len(group.counted) for group in groups.group(runs)] == [1, 1]
+  assert [len(group.counted) for group in run_groups.group(runs)] == [1, 1]
 
 
 def test_the_dense_network_is_chosen_on_validation_images(tmp_path):
   for name, validation, test in (('a', 0.99, 0.97), ('b', 0.98, 0.98)):
     path = write_run(tmp_path / name, density=1.0, hash=name, method='dense')
     edit(path / 'summary.json', validation_accuracy=validation, test_accuracy=test)
-  (found, label) = pareto.best_dense(groups.group(collect.collect([tmp_path])))
+  (found, label) = pareto.best_dense(run_groups.group(collect.collect([tmp_path])))
   assert found.moments('test_accuracy')[0] == 0.97
   assert label == 'best of 2 dense (n = 1)'
 
@@ -113,7 +113,7 @@ def phase(step, accuracy, active):
 def test_what_was_never_cut_has_no_accuracy_at_a_cut(tmp_path, phases, cut):
   final = {} if 'deployed' in phases else {'retrained': phase(40, 0.98, 50)}
   edit(write_run(tmp_path / 'a') / 'summary.json', phases=phases | final)
-  ((_, head, rows),) = tables.task_tables(groups.group(collect.collect([tmp_path])))
+  ((_, head, rows),) = tables.task_tables(run_groups.group(collect.collect([tmp_path])))
   row = dict(zip(head, rows[0], strict=True))
   assert row['cut: validation accuracy before to after, %'] == cut
   assert row['validation accuracy, %'] == '98.00'
