@@ -10,12 +10,12 @@ import numpy as np
 from jax.core import Tracer
 
 from sparsejax.compact.trace.equations import Equation, flatten
-from sparsejax.cpu_sparse import planning
-from sparsejax.cpu_sparse.constants import array_of, split_constants
+from sparsejax.cpu_sparse import autotuning
+from sparsejax.cpu_sparse.autotuning import Choice
+from sparsejax.cpu_sparse.constant_folding import array_of, split_constants
+from sparsejax.cpu_sparse.fused_layers import DENSE, Layer, Value
 from sparsejax.cpu_sparse.fusion import fuse_products
-from sparsejax.cpu_sparse.layers import DENSE, Layer, Value
 from sparsejax.cpu_sparse.permuted import compute
-from sparsejax.cpu_sparse.planning import Choice
 from sparsejax.sparsity.leaves import tree
 from sparsejax.sparsity.program import traced
 
@@ -94,11 +94,11 @@ def sparse_apply(function: Callable[..., Any], params: Any, *examples: Any) -> S
 
   _check_answers(dense(*examples), sparse.call(*examples))
   choices = tuple(sparse.choices)
-  if planning.forced_implementation() or not sparse.has_sparse_layers:
+  if autotuning.forced_implementation() or not sparse.has_sparse_layers:
     return SparseFunction(choices, {}, sparse.call)
   calls = {'sparse': lambda: sparse.call(*examples), 'dense': lambda: dense(*examples)}
-  seconds = planning.measure(calls)
-  if seconds['sparse'] > planning.MAX_SLOWDOWN * seconds['dense']:
+  seconds = autotuning.measure(calls)
+  if seconds['sparse'] > autotuning.MAX_SLOWDOWN * seconds['dense']:
     layers = tuple(choice._replace(implementation=DENSE) for choice in choices)
     return SparseFunction(layers, seconds, _without_gradients(dense))
   return SparseFunction(choices, seconds, sparse.call)
@@ -146,7 +146,7 @@ class _SparseProgram:
     self._function, self._params = function, params
     self._traces: dict[Any, _Trace] = {}
     layers = [step for step in self._trace_for(examples).steps if isinstance(step, Layer)]
-    self.choices = planning.choose_implementations(layers)
+    self.choices = autotuning.choose_implementations(layers)
     self.call = jax.jit(_without_gradients(self._evaluate))
 
   @property

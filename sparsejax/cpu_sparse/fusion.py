@@ -7,9 +7,9 @@ import numpy as np
 
 from sparsejax.compact.trace.equations import Equation
 from sparsejax.compact.trace.known import Known
-from sparsejax.cpu_sparse.constants import Split
-from sparsejax.cpu_sparse.layers import Layer
-from sparsejax.cpu_sparse.products import Product, product_of
+from sparsejax.cpu_sparse.constant_folding import Split
+from sparsejax.cpu_sparse.feature_major import Product, product_of
+from sparsejax.cpu_sparse.fused_layers import Layer
 
 IDENTITIES = 'copy', 'copy_p', 'name', 'optimization_barrier', 'stop_gradient'
 

@@ -13,7 +13,7 @@ import numpy as np
 
 from sparsejax.compact.rules import entrywise
 from sparsejax.compact.trace.equations import Equation
-from sparsejax.cpu_sparse.layers import Value
+from sparsejax.cpu_sparse.fused_layers import Value
 from sparsejax.sparsity.program.rules.shapes import matching_axes
 
 

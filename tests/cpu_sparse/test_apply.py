@@ -7,7 +7,7 @@ import pytest
 from jax import lax
 
 from sparsejax.cpu_sparse import apply, compiling, kernel, sparse_apply
-from sparsejax.cpu_sparse.planning import VARIABLE
+from sparsejax.cpu_sparse.autotuning import VARIABLE
 
 pytestmark = pytest.mark.usefixtures('compiling_is_quick')
 

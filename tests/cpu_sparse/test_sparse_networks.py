@@ -7,7 +7,7 @@ import pytest
 
 from sparsejax import models
 from sparsejax.cpu_sparse import compiling, kernel, sparse_apply
-from sparsejax.cpu_sparse.planning import VARIABLE
+from sparsejax.cpu_sparse.autotuning import VARIABLE
 from sparsejax.sparsity.leaves import tree
 
 pytestmark = pytest.mark.usefixtures('compiling_is_quick')

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from sparsejax.cpu_sparse import compiling, kernel, planning, sparse_apply
+from sparsejax.cpu_sparse import autotuning, compiling, kernel, sparse_apply
 
 pytestmark = pytest.mark.usefixtures('compiling_is_quick')
 
@@ -18,7 +18,7 @@ def rank(monkeypatch):
 
   def choose(*order):
     monkeypatch.setattr(
-      planning, 'measure', lambda calls: {name: 1.0 + order.index(name) for name in calls}
+      autotuning, 'measure', lambda calls: {name: 1.0 + order.index(name) for name in calls}
     )
 
   return choose
@@ -30,7 +30,7 @@ def no_compiler(monkeypatch):
   monkeypatch.setattr(compiling.shutil, 'which', lambda name: None)
   monkeypatch.setattr(compiling, 'library', compiling.library.__wrapped__)
   monkeypatch.setattr(kernel, 'register', kernel.register.__wrapped__)
-  planning._warn_once.cache_clear()
+  autotuning._warn_once.cache_clear()
 
 
 def function(params, x):
@@ -107,30 +107,30 @@ def test_bcsr_is_the_fallback_for_large_batches(rank, caplog, batch, implementat
 
 @pytest.mark.usefixtures('no_compiler')
 def test_a_forced_kernel_must_be_available(monkeypatch):
-  monkeypatch.setenv(planning.VARIABLE, 'kernel')
+  monkeypatch.setenv(autotuning.VARIABLE, 'kernel')
   with pytest.raises(ValueError, match='SPARSEJAX_CPU_SPARSE=kernel needs the kernel: no C'):
     made(2)
 
 
 @pytest.mark.parametrize('implementation', ['bcsr', 'dense'])
 def test_a_forced_implementation_is_not_timed(monkeypatch, implementation):
-  monkeypatch.setenv(planning.VARIABLE, implementation)
-  monkeypatch.setattr(planning, 'measure', None)
+  monkeypatch.setenv(autotuning.VARIABLE, implementation)
+  monkeypatch.setattr(autotuning, 'measure', None)
   found = made(2)
   assert implementations(found) == {'sparse': implementation, 'full': implementation}
   assert not found.seconds
 
 
 def test_an_unknown_implementation_is_rejected(monkeypatch):
-  monkeypatch.setenv(planning.VARIABLE, 'fast')
+  monkeypatch.setenv(autotuning.VARIABLE, 'fast')
   with pytest.raises(ValueError, match='SPARSEJAX_CPU_SPARSE=fast must be kernel, bcsr or dense'):
     made(2)
 
 
 def test_other_backends_than_cpu_are_dense(monkeypatch, caplog):
-  planning._warn_once.cache_clear()
-  monkeypatch.setattr(planning.jax, 'default_backend', lambda: 'gpu')
-  assert not planning.is_kernel_available()
+  autotuning._warn_once.cache_clear()
+  monkeypatch.setattr(autotuning.jax, 'default_backend', lambda: 'gpu')
+  assert not autotuning.is_kernel_available()
   assert caplog.messages == ['sparse_apply is for CPU, not gpu: layers stay dense']
 
 
@@ -140,7 +140,7 @@ def test_every_call_is_measured():
   def call(name):
     return lambda: calls.append(name) or jnp.zeros(())
 
-  found = planning.measure({'a': call('a'), 'b': call('b')})
+  found = autotuning.measure({'a': call('a'), 'b': call('b')})
   assert set(found) == {'a', 'b'}
   assert min(found.values()) > 0
   assert {*calls} == {'a', 'b'}

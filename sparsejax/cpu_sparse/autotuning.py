@@ -12,8 +12,8 @@ import jax
 import numpy as np
 
 from sparsejax.cpu_sparse import compiling, kernel
-from sparsejax.cpu_sparse.layers import BCSR, DENSE, IMPLEMENTATIONS, KERNEL, Layer, Value
-from sparsejax.cpu_sparse.products import Product
+from sparsejax.cpu_sparse.feature_major import Product
+from sparsejax.cpu_sparse.fused_layers import BCSR, DENSE, IMPLEMENTATIONS, KERNEL, Layer, Value
 
 VARIABLE = 'SPARSEJAX_CPU_SPARSE'  # the environment variable that forces an implementation
 MIN_SPARSITY = 0.3  # below it nothing is timed, and a layer stays dense

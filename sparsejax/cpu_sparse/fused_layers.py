@@ -11,7 +11,7 @@ from jax.experimental import sparse
 from sparsejax.compact.trace.equations import Equation
 from sparsejax.cpu_conv.convolution import convolve
 from sparsejax.cpu_sparse import kernel
-from sparsejax.cpu_sparse.products import Order, Product
+from sparsejax.cpu_sparse.feature_major import Order, Product
 
 KERNEL, BCSR, DENSE = IMPLEMENTATIONS = 'kernel', 'bcsr', 'dense'
 NHWC_HWIO_NHWC = (0, 3, 1, 2), (3, 2, 0, 1), (0, 3, 1, 2)  # the layout of cpu_conv's convolutions
