@@ -12,7 +12,7 @@ import numpy as np
 from sparsejax.internal.atomic import replacing, write_synced
 from sparsejax.internal.lookup import nearest
 from sparsejax.shipping import sharing
-from sparsejax.shipping.file import decode, encode, layouts
+from sparsejax.shipping.file import coding, decode, encode
 from sparsejax.shipping.file import format as form
 from sparsejax.sparsity.leaves import tree
 
@@ -178,7 +178,7 @@ def _is_the_same(one: np.ndarray, other: np.ndarray) -> bool:
   """Returns whether two arrays have the same dtype, shape and bits."""
   if (one.dtype, one.shape) != (other.dtype, other.shape):
     return False
-  return np.array_equal(layouts.bits_of(np.ravel(one)), layouts.bits_of(np.ravel(other)))
+  return np.array_equal(coding.bits_of(np.ravel(one)), coding.bits_of(np.ravel(other)))
 
 
 def _check_like(name: str, contents: form.Contents, like: Mapping[str, Any]) -> None:

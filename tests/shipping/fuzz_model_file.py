@@ -38,7 +38,7 @@ if __name__ == '__main__':
   os.environ['JAX_PLATFORMS'] = 'cpu'
 
 from sparsejax.shipping import Header
-from sparsejax.shipping.file import decode, encode, layouts
+from sparsejax.shipping.file import coding, decode, encode
 from sparsejax.shipping.file import format as form
 
 MOST = 200_000  # bytes: the bound for reading every case
@@ -119,10 +119,10 @@ def pieces_of(data: bytes) -> Pieces:
     parts.append(data[at : at + part.coded])
     at += part.coded + form.CHECK.size
   decoded = [
-    layouts.decompressed(part, row.coder, row.length)
+    coding.decompressed(part, row.coder, row.length)
     for part, row in zip(parts, contents.parts.values(), strict=True)
   ]
-  return Pieces(json.loads(layouts.decompressed(text, coder, size)), parts, decoded)
+  return Pieces(json.loads(coding.decompressed(text, coder, size)), parts, decoded)
 
 
 # Damaging files
@@ -191,7 +191,7 @@ def _prelude(rng, data):
 def _signed(fields, coded):
   """Assembles a file from these pieces, with valid checksums."""
   text = fields if isinstance(fields, bytes) else json.dumps(fields).encode()
-  return encode.assembled(text, coded, (layouts.STORED,))
+  return encode.assembled(text, coded, (coding.STORED,))
 
 
 def _header(rng, pieces):
@@ -261,7 +261,7 @@ def _decoded(rng, pieces):
   fields, parts = copy.deepcopy(pieces.fields), list(pieces.coded)
   i = rng.choice([i for i, part in enumerate(pieces.decoded) if part])
   parts[i] = _flipped(rng, pieces.decoded[i])
-  fields['parts'][i] = [layouts.STORED, len(parts[i])]
+  fields['parts'][i] = [coding.STORED, len(parts[i])]
   return _signed(fields, parts)
 
 
@@ -278,7 +278,7 @@ def _bomb(rng, pieces):
   return _signed(fields, parts)
 
 
-_ZEROS = layouts.compressed(bytes(10**7), layouts.SYMBOLS)
+_ZEROS = coding.compressed(bytes(10**7), coding.SYMBOLS)
 BLIND = {'bits flipped': _flipped, 'cut short': _cut, 'spliced': _spliced, 'foreign': _foreign}
 BLIND |= {'another prelude': _prelude}
 KINDS = BLIND | {

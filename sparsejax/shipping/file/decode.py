@@ -8,8 +8,8 @@ from typing import Any, BinaryIO
 import jax
 import numpy as np
 
+from sparsejax.shipping.file import coding, structure
 from sparsejax.shipping.file import format as form
-from sparsejax.shipping.file import layouts, structure
 from sparsejax.sparsity.leaves import tree
 
 KEYS = {*form.Header._fields, 'tree', 'paths', 'leaves', 'parts'}
@@ -64,8 +64,8 @@ def _contents(file: BinaryIO, name: str) -> tuple[form.Contents, bytes]:
     form.refuse(name, 'its first bytes', magic, f'{form.MAGIC!r}, those of a model file')
   if version != form.VERSION:
     form.refuse(name, 'version', version, f'{form.VERSION}, the one that this sparsejax reads')
-  if coder not in layouts.CODERS:
-    form.refuse(name, 'the coder of the header', coder, f'at most {layouts.CODERS[-1]}')
+  if coder not in coding.CODERS:
+    form.refuse(name, 'the coder of the header', coder, f'at most {coding.CODERS[-1]}')
   if size > form.HEADER_MOST:
     form.refuse(name, 'the length of the header', size, f'at most {form.HEADER_MOST}')
   if coded > (most := min(length, form.HEADER_MOST + 2**12)):
@@ -145,9 +145,9 @@ def _coders(rows: Any, lengths: dict[str, int], name: str) -> dict[str, form.Par
     if not isinstance(row, list) or len(row) != 2 or not all(map(form.is_count, row)):
       form.refuse(name, f'the row of {part}', row, 'a coder and a length')
     coder, coded = row
-    if coder not in (layouts.CODERS if length else (layouts.STORED,)):
-      form.refuse(name, f'the coder of {part}', coder, f'at most {layouts.CODERS[-1]}')
-    if coder == layouts.STORED and coded != length:
+    if coder not in (coding.CODERS if length else (coding.STORED,)):
+      form.refuse(name, f'the coder of {part}', coder, f'at most {coding.CODERS[-1]}')
+    if coder == coding.STORED and coded != length:
       form.refuse(name, f'the length of {part}', coded, f'{length}, as its leaves say')
     found[part] = form.Part(coder, length, coded)
   return found
@@ -189,7 +189,7 @@ def _checksum(file: BinaryIO, data: bytes, part: str, name: str) -> bytes:
 
 def _decompressed(data: bytes, coder: int, length: int, part: str, name: str) -> bytes:
   try:
-    return layouts.decompressed(data, coder, length)
+    return coding.decompressed(data, coder, length)
   except ValueError as error:
     raise ValueError(f'{name}: {part}: {error}') from None
 
@@ -201,7 +201,7 @@ def _array(leaf: form.Leaf, pieces: dict[str, np.ndarray], path: str, name: str)
   """Returns a leaf from its bytes in each part."""
   values = _words(leaf, pieces[leaf.word_part], path, name)
   if leaf.width:
-    ids = layouts.unpacked(pieces['ids'], leaf.width, leaf.given)
+    ids = coding.unpacked(pieces['ids'], leaf.width, leaf.given)
     if ids.size and (largest := int(ids.max())) >= leaf.clusters:
       must_be = f'below {leaf.clusters}, the number of its clusters'
       form.refuse(name, f'an id of {path}', largest, must_be)
@@ -220,14 +220,14 @@ def _words(leaf: form.Leaf, data: np.ndarray, path: str, name: str) -> np.ndarra
   """Returns the stored words, converted to the leaf's own dtype."""
   if leaf.dtype == 'bool' and data.size and (largest := int(data.max())) > 1:
     form.refuse(name, f'a value of {path}', largest, '0 or 1, as a bool is')
-  words = layouts.words_of(data, form.DTYPES[leaf.stored], leaf.planes)
+  words = coding.words_of(data, form.DTYPES[leaf.stored], leaf.planes)
   with np.errstate(invalid='ignore'):
     return words.astype(form.DTYPES[leaf.dtype])
 
 
 def _places(leaf: form.Leaf, data: np.ndarray, path: str, name: str) -> np.ndarray:
   if leaf.positions == form.GAPS:
-    places = layouts.places_of(data)
+    places = coding.places_of(data)
   else:
     places = np.flatnonzero(np.unpackbits(data, count=leaf.size))
   if len(places) != leaf.kept:

@@ -10,8 +10,8 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
+from sparsejax.shipping.file import coding, structure
 from sparsejax.shipping.file import format as form
-from sparsejax.shipping.file import layouts, structure
 from sparsejax.sparsity.leaves import kinds, tree
 
 SAMPLE = 2**16  # bytes that are compressed to estimate the cost of a layout
@@ -42,7 +42,7 @@ def encode(params: Any, header: form.Header) -> bytes:
     _smallest(_array(path, leaf), kinds.is_kernel(path, leaf, nodes))
     for path, leaf in tree.named_leaves(params).items()
   ]
-  coded = {part: layouts.coded(_joined(pieces, part)) for part in form.PARTS}
+  coded = {part: coding.coded(_joined(pieces, part)) for part in form.PARTS}
   described = structure.described(params)
   fields = {
     **{key: value for key, value in header._asdict().items() if value},
@@ -53,7 +53,7 @@ def encode(params: Any, header: form.Header) -> bytes:
   return assembled(_text(fields), [data for _, data in coded.values()])
 
 
-def assembled(text: bytes, parts: list[bytes], coders: tuple[int, ...] = layouts.CODERS) -> bytes:
+def assembled(text: bytes, parts: list[bytes], coders: tuple[int, ...] = coding.CODERS) -> bytes:
   """Assembles a file from a header and compressed parts, adding the checksums and the digest.
 
   Args:
@@ -61,7 +61,7 @@ def assembled(text: bytes, parts: list[bytes], coders: tuple[int, ...] = layouts
     parts: the compressed bytes of each part.
     coders: the coders to choose from for the header.
   """
-  coder, data = layouts.coded(text, coders)
+  coder, data = coding.coded(text, coders)
   out = form.PRELUDE.pack(form.MAGIC, form.VERSION, coder, len(text), len(data)) + data
   out += form.CHECK.pack(zlib.crc32(out))
   out += b''.join(part + form.CHECK.pack(zlib.crc32(part)) for part in parts)
@@ -115,7 +115,7 @@ def _cost(data: np.ndarray) -> float:
 
 @functools.lru_cache(maxsize=64)  # the same bytes occur in several layouts
 def _coded_length(data: bytes) -> int:
-  return len(layouts.coded(data, (layouts.STORED, layouts.SYMBOLS))[1])
+  return len(coding.coded(data, (coding.STORED, coding.SYMBOLS))[1])
 
 
 # The layouts of a leaf
@@ -133,7 +133,7 @@ def _stored(array: np.ndarray) -> np.ndarray:
     with np.errstate(all='ignore'):
       narrow = array.astype(form.DTYPES[name])
       again = narrow.astype(array.dtype)
-    if np.array_equal(layouts.bits_of(again), layouts.bits_of(array)):
+    if np.array_equal(coding.bits_of(again), coding.bits_of(array)):
       return narrow
   return array
 
@@ -141,13 +141,13 @@ def _stored(array: np.ndarray) -> np.ndarray:
 def _layouts(leaf: form.Leaf, array: np.ndarray, stored: np.ndarray) -> Iterator[Pieces]:
   """Yields the leaf whole and, if it has zeros or few values, without its zeros."""
   yield _with_words(leaf, stored.reshape(-1))
-  zeros = np.count_nonzero(layouts.bits_of(array) == 0)
-  distinct = np.unique(layouts.bits_of(stored))
+  zeros = np.count_nonzero(coding.bits_of(array) == 0)
+  distinct = np.unique(coding.bits_of(stored))
   if array.size < 2 or (not zeros and len(distinct) > CLUSTERS_MOST):
     return
   for columns in range(min(2, array.ndim)):
     flat = (np.moveaxis(stored, -1, 0) if columns else stored).reshape(-1)
-    kept = layouts.bits_of(flat) != 0
+    kept = coding.bits_of(flat) != 0
     positions = min(_positions(leaf._replace(columns=columns), kept), key=lambda each: each.cost)
     for pieces in _values(positions.leaf, flat[kept]):
       yield Pieces(pieces.leaf, positions.parts | pieces.parts)
@@ -158,7 +158,7 @@ def _positions(leaf: form.Leaf, kept: np.ndarray) -> Iterator[Pieces]:
   if kept.all():
     yield Pieces(leaf, {})
     return
-  gaps = layouts.gaps_of(kept)
+  gaps = coding.gaps_of(kept)
   leaf = leaf._replace(kept=int(np.count_nonzero(kept)))
   yield Pieces(leaf._replace(positions=form.GAPS, gaps=len(gaps)), {'positions': gaps})
   yield Pieces(leaf._replace(positions=form.BITS), {'positions': np.packbits(kept)})
@@ -167,19 +167,19 @@ def _positions(leaf: form.Leaf, kept: np.ndarray) -> Iterator[Pieces]:
 def _values(leaf: form.Leaf, words: np.ndarray) -> Iterator[Pieces]:
   """Yields the kept words stored directly and, if few are distinct, by ids into a codebook."""
   yield _with_words(leaf, words)
-  distinct, ids = np.unique(layouts.bits_of(words), return_inverse=True)
+  distinct, ids = np.unique(coding.bits_of(words), return_inverse=True)
   if not 1 <= len(distinct) <= CLUSTERS_MOST:
     return
   narrowest = next(w for w in form.WIDTHS if w and 2**w >= len(distinct))
   for width in {narrowest, 8}:
     sharing = leaf._replace(width=width, clusters=len(distinct))
     pieces = _with_words(sharing, distinct.view(words.dtype))
-    yield Pieces(pieces.leaf, {'ids': layouts.packed(ids, width)} | pieces.parts)
+    yield Pieces(pieces.leaf, {'ids': coding.packed(ids, width)} | pieces.parts)
 
 
 def _with_words(leaf: form.Leaf, words: np.ndarray) -> Pieces:
   layouts_of_words = [
-    Pieces(leaf._replace(planes=planes), {leaf.word_part: layouts.bytes_of(words, planes)})
+    Pieces(leaf._replace(planes=planes), {leaf.word_part: coding.bytes_of(words, planes)})
     for planes in range(2 if words.dtype.itemsize > 1 and len(words) > 1 else 1)
   ]
   return min(layouts_of_words, key=lambda pieces: pieces.cost)

@@ -25,7 +25,7 @@ import jax.numpy as jnp
 
 from sparsejax.sparsity.leaves import kinds, tree
 from sparsejax.sparsity.leaves.layout import Layout
-from sparsejax.sparsity.program.layouts import build_layout
+from sparsejax.sparsity.program.layout_inference import build_layout
 from sparsejax.sparsity.program.reader import Graph, Reader
 from sparsejax.sparsity.program.rules.nodes import INPUT, KERNEL, PARAM, Value, new_value
 
