@@ -20,11 +20,11 @@ with needed('models'):
   from sparsejax import nn as sparse_layers
   from sparsejax.models.allconv import AllConv
   from sparsejax.models.butterfly import ButterflyBlock, ButterflyResNet18, TreeBlock
+  from sparsejax.models.dead_units import architecture, remove_dead
   from sparsejax.models.lenet import LeNet5, LeNet300
   from sparsejax.models.mobilenet import MobileNet
   from sparsejax.models.network import Network, require
   from sparsejax.models.resnet import BOTTLENECK, ResNet
-  from sparsejax.models.structure import architecture, remove_dead
   from sparsejax.models.vgg import VGG16
   from sparsejax.models.widths import check_widths, plan, shrink
   from sparsejax.nn import Layers

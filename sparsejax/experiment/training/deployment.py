@@ -8,7 +8,7 @@ from typing import Any
 import jax
 
 from sparsejax import posterior
-from sparsejax.models.structure import remove_dead
+from sparsejax.models.dead_units import remove_dead
 
 
 @dataclasses.dataclass(frozen=True)

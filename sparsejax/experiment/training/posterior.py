@@ -12,7 +12,7 @@ from sparsejax import nn, posterior
 from sparsejax.experiment.config import fields
 from sparsejax.experiment.config.check import checked_block
 from sparsejax.internal.lookup import lookup
-from sparsejax.models.structure import architecture
+from sparsejax.models.dead_units import architecture
 from sparsejax.nn import Layers
 from sparsejax.posterior import precision
 from sparsejax.posterior.layers import DETERMINISTIC

@@ -13,7 +13,7 @@ import pytest
 from flax import linen as nn
 
 from sparsejax import models
-from sparsejax.models.structure import architecture, remove_dead
+from sparsejax.models.dead_units import architecture, remove_dead
 from sparsejax.nn import BatchNorm, deterministic
 from sparsejax.sparsity.leaves.tree import named_leaves
 
