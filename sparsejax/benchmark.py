@@ -133,7 +133,7 @@ def benchmark(arguments: argparse.Namespace) -> dict[str, Any]:
     UsageError: this cannot be measured; nothing has been compiled or written.
     PeerError: PyTorch's process ended too early.
   """
-  from sparsejax.benchmarks import measure, peer, programs
+  from sparsejax.benchmarks import peer, programs, step_figures
   from sparsejax.experiment.config import commandline
   from sparsejax.experiment.machine import compilation, threads
   from sparsejax.experiment.terminal.errors import UsageError
@@ -153,13 +153,13 @@ def benchmark(arguments: argparse.Namespace) -> dict[str, Any]:
     raise UsageError(f'--profile={where}: {error.strerror}; it must be a writable folder') from None
   options: dict[str, Any] = dict(count=arguments.rounds, profile=arguments.profile, note=complain)
   if arguments.against is None:
-    return measure.measure(experiment, **options)
+    return step_figures.measure(experiment, **options)
   chain, cores = programs.bare_chain(experiment.config), threads.available()
   with (
     signals.handled(_leave),  # the end of the block also ends PyTorch's process
     peer.Peer(arguments.torch_python, experiment, chain, cores) as torch,
   ):
-    return measure.measure(experiment, peer=torch, **options)
+    return step_figures.measure(experiment, peer=torch, **options)
 
 
 def _leave(number: int, frame: object) -> NoReturn:

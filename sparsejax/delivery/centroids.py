@@ -8,8 +8,8 @@ import jax.numpy as jnp
 import optax
 
 from sparsejax import models, shipping
-from sparsejax.delivery.network import Network, Variables
 from sparsejax.delivery.request import AUTO, Request
+from sparsejax.delivery.shipped_network import Network, Variables
 from sparsejax.experiment.machine import parallel
 from sparsejax.experiment.rundir import state
 from sparsejax.experiment.step import augment, steps

@@ -11,7 +11,7 @@ import numpy as np
 
 from sparsejax import cpu_sparse
 from sparsejax.delivery.latency import BATCH_SIZES, DENSE, SHIPPED, Predict
-from sparsejax.delivery.network import Network
+from sparsejax.delivery.shipped_network import Network
 from sparsejax.experiment.terminal.errors import in_one_line
 from sparsejax.experiment.terminal.say import say
 from sparsejax.shipping import export

@@ -11,10 +11,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from sparsejax import models, shipping
-from sparsejax.delivery import centroids, engines, folder, latency
-from sparsejax.delivery import network as networks
-from sparsejax.delivery.network import Network
+from sparsejax.delivery import centroids, engines, folder, latency, shipped_network
 from sparsejax.delivery.request import FILE, NAMES, Request
+from sparsejax.delivery.shipped_network import Network
 from sparsejax.delivery.source import COUNTS, Source
 from sparsejax.experiment.machine import files, provenance, threads
 from sparsejax.experiment.terminal.errors import UsageError
@@ -46,15 +45,15 @@ def ship(source: Source, request: Request, shipment: Mapping[str, Any]) -> dict[
   """
   experiment = source.experiment
   network = Network(source.model, source.variables)
-  network = networks.without_dead_weights(network, experiment.image_shape)
-  evaluate = networks.make_evaluation(experiment, network.model)
+  network = shipped_network.without_dead_weights(network, experiment.image_shape)
+  evaluate = shipped_network.make_evaluation(experiment, network.model)
   variables, bits = centroids.share(network.variables, request, evaluate)
   if request.epochs:
     shared = Network(network.model, variables)
     variables = centroids.train(experiment, shared, request, evaluate)
   # Last, since a unit's constant that went into BatchNorm's averages would not follow training.
-  network = networks.shrink(Network(network.model, variables), experiment.image_shape)
-  evaluate = networks.make_evaluation(experiment, network.model)
+  network = shipped_network.shrink(Network(network.model, variables), experiment.image_shape)
+  evaluate = shipped_network.make_evaluation(experiment, network.model)
   with (
     folder.create_atomically(request.out) as hidden,
     files.naming_full_disk(request.out.absolute().parent),
@@ -169,7 +168,7 @@ def _measure(
     evaluate: returns the metrics of (variables, split).
   """
   experiment, model_file = source.experiment, hidden / NAMES[FILE]
-  before = networks.dense(source.model, experiment.image_shape)
+  before = shipped_network.dense(source.model, experiment.image_shape)
   latencies = _latency(hidden, before, network, experiment.image_shape, request.rounds)
   return {
     'bits': bits,

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from sparsejax import models
-from sparsejax.delivery import centroids, network, request
+from sparsejax.delivery import centroids, request, shipped_network
 
 pytestmark = pytest.mark.usefixtures('compiling_is_quick', 'one_device')
 
@@ -23,8 +23,8 @@ def half(experiment):
   """The network with half of its weights, and how it is evaluated."""
   variables = {'batch_stats': {}, **experiment.init_variables()}
   params = jax.tree.map(lambda leaf: leaf * (leaf > 0) if leaf.ndim > 1 else leaf, variables)
-  evaluate = network.make_evaluation(experiment, experiment.model)
-  return network.Network(experiment.model, params), evaluate
+  evaluate = shipped_network.make_evaluation(experiment, experiment.model)
+  return shipped_network.Network(experiment.model, params), evaluate
 
 
 def asked(**changes):
@@ -40,7 +40,9 @@ def kernels(variables):
 def test_clusters_move_together_and_zeros_stay(experiment, half):
   model, evaluate = half
   shared, bits = centroids.share(model.variables, asked(), evaluate)
-  found = centroids.train(experiment, network.Network(model.model, shared), asked(), evaluate)
+  found = centroids.train(
+    experiment, shipped_network.Network(model.model, shared), asked(), evaluate
+  )
   assert bits == 2
   before, after = kernels(shared), kernels(found)
   for name in before:
@@ -56,7 +58,7 @@ def test_training_that_makes_validation_worse_is_discarded(experiment, half):
   model, evaluate = half
   shared, _ = centroids.share(model.variables, asked(), evaluate)
   wild = asked(learning_rate=1e6, epochs=1)
-  found = centroids.train(experiment, network.Network(model.model, shared), wild, evaluate)
+  found = centroids.train(experiment, shipped_network.Network(model.model, shared), wild, evaluate)
   jax.tree.map(np.testing.assert_array_equal, found, shared)
 
 
@@ -82,8 +84,8 @@ def test_a_network_that_cannot_be_made_smaller_is_unchanged(half, monkeypatch, c
 
   monkeypatch.setattr(models, 'remove_dead', refused)
   monkeypatch.setattr(models, 'shrink', refused)
-  assert network.without_dead_weights(half[0], (8, 8, 1)) is half[0]
-  assert network.shrink(half[0], (8, 8, 1)) is half[0]
+  assert shipped_network.without_dead_weights(half[0], (8, 8, 1)) is half[0]
+  assert shipped_network.shrink(half[0], (8, 8, 1)) is half[0]
   said = capsys.readouterr().out
   assert 'only its zeros are removed: keep the variables' in said
   assert 'its arrays keep their shapes: keep the variables' in said

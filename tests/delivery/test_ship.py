@@ -18,7 +18,7 @@ import safetensors
 
 import sparsejax
 from sparsejax import models, ship, shipping
-from sparsejax.delivery import latency, network, request, shipment
+from sparsejax.delivery import latency, request, shipment, shipped_network
 from sparsejax.experiment.data import datasets
 from sparsejax.experiment.machine import files
 from sparsejax.shipping.export.onnx import PACKAGES, session
@@ -230,7 +230,7 @@ def test_a_run_from_before_widths_is_shipped(run, tmp_path):
 
 
 def test_the_test_split_is_read_once_and_last(run, tmp_path, monkeypatch):
-  read, real = [], network.make_evaluation
+  read, real = [], shipped_network.make_evaluation
 
   def noted(experiment, model):
     evaluate = real(experiment, model)
@@ -241,7 +241,7 @@ def test_the_test_split_is_read_once_and_last(run, tmp_path, monkeypatch):
 
     return evaluated
 
-  monkeypatch.setattr(network, 'make_evaluation', noted)
+  monkeypatch.setattr(shipped_network, 'make_evaluation', noted)
   assert shipped(run, tmp_path / 'out', '--bits=auto', '--tolerance=1.0', '--rounds=1') == 0
   assert read.count('test') == 1
   assert read[-1] == 'test'
@@ -256,7 +256,7 @@ def test_auto_takes_the_fewest_bits_within_the_tolerance(run, tmp_path, capsys):
 def test_auto_fails_if_no_bits_are_within_the_tolerance(run, tmp_path, monkeypatch, capsys):
   accuracies = iter([0.9, *[0.5] * 7])
   monkeypatch.setattr(
-    shipment.networks,
+    shipment.shipped_network,
     'make_evaluation',
     lambda *_: lambda *_: {'validation_accuracy': next(accuracies)},
   )

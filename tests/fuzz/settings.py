@@ -219,7 +219,7 @@ def attempt(case: Case, world: World) -> Verdict:
   trial, a benchmark times nothing, reproduce.py only reads its arguments.
   """
   from sparsejax import launch
-  from sparsejax.benchmarks import measure
+  from sparsejax.benchmarks import step_figures
   from sparsejax.experiment import run
   from sparsejax.experiment.terminal.errors import PausedError
   from sparsejax.search import supervisor
@@ -237,7 +237,7 @@ def attempt(case: Case, world: World) -> Verdict:
   main = launch.main if case.command == 'launch' else _main(case.command)
   with (
     mock.patch.object(run, 'run', two_steps),
-    mock.patch.object(measure, 'measure', return_value={}),
+    mock.patch.object(step_figures, 'measure', return_value={}),
     mock.patch.object(supervisor.Supervisor, 'run', return_value=0),
   ):
     outcome = command.call(main, argv_of(case, world), world.here)

@@ -14,7 +14,7 @@ import pytest
 from experiments import QUICK, build
 
 from sparsejax import benchmark, models
-from sparsejax.benchmarks import measure, memory, peer, programs, rounds
+from sparsejax.benchmarks import memory, peer, programs, rounds, step_figures
 from sparsejax.experiment.config import commandline
 from sparsejax.experiment.machine import allocator, threads
 
@@ -84,7 +84,7 @@ def test_the_command_prints_and_writes_every_figure_and_a_trace(tmp_path, capsys
 
 def test_a_compilation_takes_no_longer_than_the_call_that_times_it():
   begun = time.perf_counter()
-  compiled, seconds = measure.timed_compilation(jax.jit(lambda x: x + 1).trace(1.0))
+  compiled, seconds = step_figures.timed_compilation(jax.jit(lambda x: x + 1).trace(1.0))
   assert 0 < seconds <= time.perf_counter() - begun
   assert compiled(1.0) == 2
 
@@ -101,7 +101,7 @@ def test_what_follows_from_times():
     'eager': [4.0] * 3,
     'compiled': [3.0, 1.0, 1.0],
   }
-  figures = measure.speeds(
+  figures = step_figures.speeds(
     times, batch_size=8, flops=100.0, product_flops=50.0, peers=('eager', 'compiled')
   )
   expected = {
@@ -164,7 +164,7 @@ def test_a_chain_without_sparsity_has_no_overhead():
   assert programs.bare_optimizer(programs.Subject(experiment)) == {}
   names = ('step', 'forward', 'gradient', 'chain', 'product')
   times = {name: [1.0, 2.0] for name in names}
-  figures = measure.speeds(times, batch_size=1, flops=1.0, product_flops=1.0)
+  figures = step_figures.speeds(times, batch_size=1, flops=1.0, product_flops=1.0)
   assert figures['chain_overhead'] == 1.0
 
 
@@ -295,7 +295,7 @@ def test_the_other_side_is_asked_and_a_way_that_fails_is_left_out(tmp_path):
     other.prepare()
     assert other.variants == ('eager',)
     assert other.failures == {'compiled': 'PyTorch: no compiler'}
-    figures = measure.measure(experiment, peer=other, count=1)
+    figures = step_figures.measure(experiment, peer=other, count=1)
   assert figures['peer_examples_per_second'] == 64.0
   assert figures['ratio'] == figures['examples_per_second'] / 64.0
   assert figures['environment']['torch'] == '0'

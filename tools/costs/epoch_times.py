@@ -11,7 +11,7 @@ import json
 import statistics
 
 from sparsejax.benchmarks import programs, rounds
-from sparsejax.benchmarks.measure import timed_compilation
+from sparsejax.benchmarks.step_figures import timed_compilation
 from sparsejax.experiment.config import commandline
 from sparsejax.experiment.machine import compilation, provenance
 from sparsejax.experiment.training import setup
