@@ -36,7 +36,7 @@ from sparsejax.transforms.bounding import bound_variances
 from sparsejax.transforms.holding import HoldState, hold
 from sparsejax.transforms.inner.masking import apply_masks
 from sparsejax.transforms.inner.with_grad import with_grad
-from sparsejax.transforms.kl import KLState, add_kl_gradients
+from sparsejax.transforms.kl_gradients import KLState, add_kl_gradients
 from sparsejax.transforms.preconditioners import adam_metric, amsgrad_metric, rms_metric
 from sparsejax.transforms.proximal import ProximalState, proximal_group_l1, proximal_l1
 from sparsejax.transforms.pruning import PruneState, prune

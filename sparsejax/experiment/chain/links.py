@@ -15,7 +15,7 @@ from sparsejax.internal.lookup import lookup
 from sparsejax.sparsity.leaves import tree
 from sparsejax.transforms.bounding import bound_variances
 from sparsejax.transforms.holding import hold
-from sparsejax.transforms.kl import add_kl_gradients
+from sparsejax.transforms.kl_gradients import add_kl_gradients
 from sparsejax.transforms.proximal import proximal_group_l1, proximal_l1
 from sparsejax.transforms.pruning import prune
 from sparsejax.transforms.rewinding import rewind

@@ -18,7 +18,7 @@ from sparsejax.posterior import weight_variances
 from sparsejax.sparsity.counting.costs import Costs
 from sparsejax.transforms.bounding import bound_variances
 from sparsejax.transforms.holding import hold
-from sparsejax.transforms.kl import add_kl_gradients
+from sparsejax.transforms.kl_gradients import add_kl_gradients
 
 
 def _no_costs(unit: str) -> Costs:
