@@ -1,6 +1,6 @@
 """The defaults of an experiment, and the blocks that a chain, events and layers need.
 
-Config files start here: `config = base.get_config(chain)`. Every field is in `fields.py`.
+Config files start here: `config = base.get_config(chain)`. Every field is in `fields`.
 """
 
 import copy
