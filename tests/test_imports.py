@@ -16,6 +16,7 @@ PACKAGE = ROOT / 'sparsejax'
 # What each wing may use of the others. A command (any other file of the package) may use them all.
 MAY_USE = {
   '__init__': {'sparsity', 'posterior', 'transforms', 'signals', 'needs'},
+  'answers': set(),
   'atomic': set(),
   'lookup': set(),
   'needs': set(),
@@ -24,16 +25,16 @@ MAY_USE = {
   'streams': set(),
   'sparsity': {'sparsity', 'atomic', 'lookup', 'streams'},
   'posterior': {'posterior', 'sparsity', 'lookup'},
-  'compact': {'compact', 'sparsity'},
+  'compact': {'compact', 'sparsity', 'answers'},
   'transforms': {'transforms', 'posterior', 'sparsity', 'lookup', 'private'},
   'shipping': {
     *('shipping', 'cpu_conv', 'transforms', 'posterior', 'sparsity', 'lookup', 'private', 'atomic'),
-    'needs',
+    *('needs', 'answers'),
   },
   'cpu_conv': {'cpu_conv'},
-  'cpu_sparse': {'cpu_sparse', 'cpu_conv', 'compact', 'sparsity', 'atomic'},
+  'cpu_sparse': {'cpu_sparse', 'cpu_conv', 'compact', 'sparsity', 'atomic', 'answers'},
   'nn': {'nn', 'cpu_conv', 'posterior', 'sparsity', 'lookup', 'needs'},
-  'models': {'models', 'nn', 'compact', 'posterior', 'sparsity', 'lookup', 'needs'},
+  'models': {'models', 'nn', 'compact', 'posterior', 'sparsity', 'lookup', 'needs', 'answers'},
   'experiment': {
     *('experiment', 'models', 'nn', 'cpu_conv', 'transforms', 'posterior', 'sparsity', 'lookup'),
     *('atomic', 'streams', 'private', 'signals', 'needs'),
@@ -58,6 +59,7 @@ MAY_NOT_USE = {
   'nn': {'ml_collections', 'absl'},
   'models': {'ml_collections', 'absl'},
   'signals': {'jax', 'numpy', 'optax', 'flax', 'ml_collections', 'absl'},
+  'answers': {'optax', 'flax', 'ml_collections', 'absl'},
   'atomic': {'jax', 'numpy', 'optax', 'flax', 'ml_collections', 'absl'},
   'lookup': {'jax', 'optax', 'flax', 'ml_collections', 'absl'},
 }

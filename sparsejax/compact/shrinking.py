@@ -6,11 +6,11 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 
 from sparsejax.compact.evaluate import Smaller
 from sparsejax.compact.folds import folds_of
 from sparsejax.compact.planning import Analysis, Plan, analyse, on_host, plan_of
+from sparsejax.internal.answers import apart
 
 CLOSE = 1e-5  # relative to the spread of the outputs
 PRECISION = 'jax_default_matmul_precision'  # the precision that a program is traced with
@@ -58,12 +58,12 @@ def shrink(function: Callable[..., Any], params: Any, *examples: Any) -> Shrunk:
     ValueError: if params have no values, or the outputs for the examples would change.
 
   Example:
-    >>> params = {'a': np.ones((3, 4)) * [1, 0, 0, 0], 'b': np.ones((4, 2))}
+    >>> params = {'a': jnp.eye(3, 4).at[1:].set(0.0), 'b': jnp.ones((4, 2))}
     >>> function = lambda p, x: jnp.tanh(x @ p['a'] + 1.0) @ p['b']
-    >>> small = shrink(function, params, np.ones((1, 3)))
+    >>> small = shrink(function, params, jnp.ones((1, 3)))
     >>> jax.tree.map(jnp.shape, small.params)
     {'a': (3, 1), 'b': (1, 2)}
-    >>> x = np.arange(6.0).reshape(2, 3)
+    >>> x = jnp.arange(6.0).reshape(2, 3)
     >>> bool(jnp.allclose(small.function(small.params, x), function(params, x)))
     True
   """
@@ -158,8 +158,12 @@ def check_answers(
   with jax.default_matmul_precision(precision):
     wanted, found = (jax.jit(function)(params, *examples) for function, params in (whole, small))
   coarsest = max([_epsilon(leaf) for leaf in jax.tree.leaves((whole[1], wanted))], default=0.0)
-  for one, other in zip(jax.tree.leaves(found), jax.tree.leaves(wanted), strict=True):
-    _check_answer(one, other, max(CLOSE, 4 * coarsest))
+  if differ := apart(found, wanted, max(CLOSE, 4 * coarsest)):
+    raise ValueError(
+      f"shrink: the smaller function's outputs for the examples differ by {differ.difference:.3g}, "
+      f'where their spread is {differ.spread:.3g}: keep the whole parameters, and report this '
+      'fault of sparsejax.compact'
+    )
 
 
 def _concrete(example):
@@ -174,28 +178,3 @@ def _concrete(example):
 def _epsilon(leaf) -> float:
   dtype = jnp.result_type(leaf)
   return float(jnp.finfo(dtype).eps) if jnp.issubdtype(dtype, jnp.inexact) else 0.0
-
-
-def _check_answer(found, wanted, close: float) -> None:
-  if jnp.issubdtype(jnp.result_type(wanted), jax.dtypes.extended):
-    return
-  found, wanted = np.asarray(found), np.asarray(wanted)
-  if not jnp.issubdtype(wanted.dtype, jnp.inexact):
-    differ, spread, same = float((found != wanted).sum()), 0.0, np.array_equal(found, wanted)
-  else:
-    kind = np.complex128 if np.iscomplexobj(wanted) else np.float64
-    found, wanted = found.astype(kind), wanted.astype(kind)
-    finite = wanted[np.isfinite(wanted)]
-    spread = float(np.abs(finite - finite.mean()).max(initial=0)) if finite.size else 0.0
-    spread = spread or float(np.abs(finite).max(initial=0))
-    apart = np.where(
-      (found == wanted) | (np.isnan(found) & np.isnan(wanted)), 0, np.abs(found - wanted)
-    )
-    differ = float(np.where(np.isnan(apart), np.inf, apart).max(initial=0))
-    same = differ <= close * (spread or 1.0)
-  if not same:
-    raise ValueError(
-      f"shrink: the smaller function's outputs for the examples differ by {differ:.3g}, where "
-      f'their spread is {spread:.3g}: keep the whole parameters, and report this fault of '
-      'sparsejax.compact'
-    )

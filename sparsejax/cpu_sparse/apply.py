@@ -6,7 +6,6 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jax.core import Tracer
 
 from sparsejax.compact.trace.equations import Equation, flatten
@@ -16,6 +15,7 @@ from sparsejax.cpu_sparse.constant_folding import array_of, split_constants
 from sparsejax.cpu_sparse.fused_layers import DENSE, Layer, Value
 from sparsejax.cpu_sparse.fusion import fuse_products
 from sparsejax.cpu_sparse.permuted import compute
+from sparsejax.internal.answers import apart
 from sparsejax.sparsity.leaves import tree
 from sparsejax.sparsity.program import traced
 
@@ -223,31 +223,15 @@ def _without_gradients(function: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def _check_answers(expected: Any, actual: Any) -> None:
-  """Raises a ValueError if two pytrees differ by more than the tolerance.
-
-  Equal infinities, and NaN in both, do not differ. Random keys are not compared.
-  """
+  """Raises a ValueError if two pytrees differ by more than the tolerance."""
   for want, have in zip(jax.tree.leaves(expected), jax.tree.leaves(actual), strict=True):
     if (want.shape, want.dtype) != (have.shape, have.dtype):
       raise ValueError(
         f'sparse_apply: an answer would be {have.dtype}{have.shape}, where the function returns '
         f'{want.dtype}{want.shape}: use the function as it is, and report this'
       )
-    if jnp.issubdtype(want.dtype, jax.dtypes.extended):
-      continue
-    want, have = np.asarray(want, np.float64), np.asarray(have, np.float64)
-    spread = _spread(want)
-    is_same = (want == have) | (np.isnan(want) & np.isnan(have))
-    difference = np.where(is_same, 0.0, np.abs(want - have)).max(initial=0)
-    if not difference <= TOLERANCE * spread:
-      raise ValueError(
-        f'sparse_apply: the answers to the examples would differ by {difference:.3g}, where their '
-        f'spread is {spread:.3g}: use the function as it is, and report this'
-      )
-
-
-def _spread(values: np.ndarray) -> float:
-  """Returns the range of the finite values; if they are all equal, their magnitude, or 1."""
-  finite = values[np.isfinite(values)]
-  spread = float(np.ptp(finite)) if finite.size else 0.0
-  return spread or float(np.abs(finite).max(initial=0)) or 1.0
+  if found := apart(actual, expected, TOLERANCE):
+    raise ValueError(
+      f'sparse_apply: the answers to the examples would differ by {found.difference:.3g}, where '
+      f'their spread is {found.spread:.3g}: use the function as it is, and report this'
+    )

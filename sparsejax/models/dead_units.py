@@ -24,6 +24,7 @@ from flax import linen as nn
 from jax import lax
 from jax.core import Tracer
 
+from sparsejax.internal.answers import apart
 from sparsejax.nn import deterministic
 from sparsejax.sparsity.leaves import axes, tree
 from sparsejax.sparsity.leaves.kinds import is_kernel
@@ -46,6 +47,7 @@ IMAGES = 8  # images of each scale on which the answers are compared
 # A function that is zero only for small numbers, such as relu(x - 20), needs large ones to be seen.
 # The scales are powers of two, so that sums of products are exact at each if they are at 1.
 SCALES = (1.0, 16.0, 256.0)
+TOLERANCE = 1e-5  # relative to the spread of the answers
 
 
 @jax.custom_vjp
@@ -306,9 +308,8 @@ def _check_answers(model, variables, image_shape, before, after):
   expected = answers(before)
 
   def difference(params):
-    """The largest difference and the size of the answers there, or None if they agree."""
-    found = [_largest_difference(*pair) for pair in zip(answers(params), expected, strict=True)]
-    return max((pair for pair in found if pair[0] > 1e-5 * pair[1]), default=None)
+    """The largest difference and the spread of the answers there, or None if they agree."""
+    return apart(answers(params), expected, TOLERANCE)
 
   changed = named_leaves(after)
   if (differ := difference(after)) is None:
@@ -320,7 +321,6 @@ def _check_answers(model, variables, image_shape, before, after):
         'the variables as they are'
       )
     return
-  most, largest = differ
 
   def clean_only(layer):
     return _map_leaves(
@@ -330,22 +330,11 @@ def _check_answers(model, variables, image_shape, before, after):
   changed_layers = dict.fromkeys(map(tree.module_of, changed))
   layers = [layer for layer in changed_layers if difference(clean_only(layer))]
   raise ValueError(
-    f'remove_dead would change the answers by up to {most:.3g}, where the largest is '
-    f'{largest:.3g}, by removing weights of {", ".join(layers) or "several layers"}: between its '
-    'layers the network does something that remove_dead cannot follow, such as relu(-x) or a '
+    f'remove_dead would change the answers by up to {differ.difference:.3g}, where their spread is '
+    f'{differ.spread:.3g}, by removing weights of {", ".join(layers) or "several layers"}: between '
+    'its layers the network does something that remove_dead cannot follow, such as relu(-x) or a '
     'difference of two branches; keep the variables as they are'
   )
-
-
-def _largest_difference(found, expected):
-  """Returns the largest difference of two answers, and the largest finite value expected."""
-  most = largest = 0.0
-  for a, b in zip(found, expected, strict=True):
-    with np.errstate(invalid='ignore'):
-      difference = np.where((a == b) | (np.isnan(a) & np.isnan(b)), 0, np.abs(a - b))
-    most = max(most, np.max(np.where(np.isnan(difference), np.inf, difference), initial=0))
-    largest = max(largest, np.max(np.abs(b), initial=0, where=np.isfinite(b)))
-  return most, largest
 
 
 def _vary(answers) -> bool:

@@ -250,7 +250,7 @@ def test_different_answers_are_rejected(monkeypatch):
     return [layer]
 
   monkeypatch.setattr(apply, 'fuse_products', damaged)
-  with pytest.raises(ValueError, match=r'would differ by 0\.1, where their spread is 4'):
+  with pytest.raises(ValueError, match=r'would differ by 0\.1, where their spread is 2'):
     sparse_apply(lambda p, x: x @ p, params, np.array([[2.0, 0.0], [0.0, 2.0]], np.float32))
 
 

@@ -7,6 +7,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from sparsejax.internal.answers import apart
+
 CHECKED_SIZES = (1, 3)  # batch sizes at which an exported network is compared
 
 
@@ -63,33 +65,18 @@ def check_close(name: str, actual: Any, expected: Any, tolerance: float) -> None
     name: the file, for the message.
     actual: a pytree of its outputs.
     expected: a pytree of the function's outputs.
-    tolerance: the largest difference, relative to the largest distance of an output from the mean.
+    tolerance: the largest difference, relative to their spread.
 
   Example:
     >>> check_close('model', np.array([1.0, 2.1]), np.array([1.0, 2.0]), 1e-5)
     Traceback (most recent call last):
     OSError: model was not written: read back, its answers differ by 0.1, where they spread by 0.5
   """
-  pairs = zip(jax.tree.leaves(actual), jax.tree.leaves(expected), strict=True)
-  for have, want in pairs:
-    have, want = np.asarray(have), np.asarray(want)
-    if have.shape != want.shape:
-      raise OSError(f'{name} was not written: read back, its answers have shape {have.shape}')
-    have, want = have.astype(np.float64), want.astype(np.float64)
-    is_same = (have == want) | (np.isnan(have) & np.isnan(want))
-    differences = np.abs(np.subtract(have, want, out=np.zeros_like(have), where=~is_same))
-    difference = differences.max(initial=0)
-    spread = _spread(want)
-    if not difference <= tolerance * (spread or 1.0):
-      raise OSError(
-        f'{name} was not written: read back, its answers differ by {difference:.3g}, where they '
-        f'spread by {spread:.3g}'
-      )
-
-
-def _spread(values: np.ndarray) -> float:
-  """Returns the largest distance of a finite value from the mean; if 0, the largest magnitude."""
-  finite = values[np.isfinite(values)]
-  if not finite.size:
-    return 0.0
-  return float(np.abs(finite - finite.mean()).max() or np.abs(finite).max())
+  for have, want in zip(jax.tree.leaves(actual), jax.tree.leaves(expected), strict=True):
+    if jnp.shape(have) != jnp.shape(want):
+      raise OSError(f'{name} was not written: read back, its answers have shape {jnp.shape(have)}')
+  if found := apart(actual, expected, tolerance):
+    raise OSError(
+      f'{name} was not written: read back, its answers differ by {found.difference:.3g}, where '
+      f'they spread by {found.spread:.3g}'
+    )
