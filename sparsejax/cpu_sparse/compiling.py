@@ -5,7 +5,6 @@ import functools
 import hashlib
 import os
 import pathlib
-import platform
 import shlex
 import shutil
 import subprocess
@@ -33,8 +32,10 @@ class Unavailable(Exception):
 def library() -> ctypes.CDLL:
   """Returns the kernel's shared library, compiled unless the cache has it.
 
-  The name of its file is a digest of all that it depends on: the source, the compiler and its
-  flags, jaxlib and the processor. An incomplete file is compiled again.
+  The name of its file is a digest of all that it depends on: the source, the compiler, its version
+  and flags, jaxlib, and the instructions of the processor. A processor without some of them thus
+  does not load the file of another that shares its home folder. An incomplete file is compiled
+  again.
 
   Raises:
     Unavailable: there is no compiler, compiling or loading fails, or others could write to the
@@ -99,18 +100,17 @@ def _command(compiler: Sequence[str]) -> list[str]:
 
 def _digest(command: Sequence[str]) -> str:
   """Returns a digest of all that the compiled library depends on."""
-  parts = [SOURCE.read_text(), jaxlib.__version__, *command, platform.machine(), _processor()]
+  parts = [SOURCE.read_text(), jaxlib.__version__, *command, _predefined(command)]
   return hashlib.sha256('\0'.join(parts).encode()).hexdigest()[:DIGEST_LETTERS]
 
 
-def _processor() -> str:
-  """Returns a description of the processor, whose instructions -march=native compiles for."""
-  try:
-    lines = pathlib.Path('/proc/cpuinfo').read_text().splitlines()
-  except OSError:
-    return platform.processor()
-  kept = 'flags', 'Features', 'model', 'model name', 'cpu family', 'CPU part'
-  return '\n'.join(sorted({line for line in lines if line.split('\t')[0].strip() in kept}))
+def _predefined(command: Sequence[str]) -> str:
+  """Returns the macros that the compiler predefines.
+
+  They give its version and, through -march=native, each set of instructions that it would use on
+  this processor.
+  """
+  return _run([*command, '-dM', '-E', '-x', 'c++', os.devnull])
 
 
 def _compile(command: Sequence[str], path: pathlib.Path) -> None:
@@ -118,21 +118,34 @@ def _compile(command: Sequence[str], path: pathlib.Path) -> None:
   try:
     with tempfile.TemporaryDirectory() as scratch, replacing(path) as temporary:
       output = pathlib.Path(scratch, 'kernels.so')
-      subprocess.run(
-        [*command, str(SOURCE), '-o', str(output)],
-        capture_output=True,
-        text=True,
-        errors='replace',
-        check=True,
-        timeout=TIMEOUT_SECONDS,
-      )
+      _run([*command, str(SOURCE), '-o', str(output)])
       library = output.read_bytes()
       temporary.write_bytes(library + hashlib.sha256(library).digest())
+  except OSError as error:
+    raise Unavailable(f'the kernel cannot be compiled: {error}') from None
+
+
+def _run(command: Sequence[str]) -> str:
+  """Runs the compiler and returns what it prints.
+
+  Raises:
+    Unavailable: it cannot be run, or it fails.
+  """
+  try:
+    done = subprocess.run(
+      command,
+      capture_output=True,
+      text=True,
+      errors='replace',
+      check=True,
+      timeout=TIMEOUT_SECONDS,
+    )
   except subprocess.CalledProcessError as error:
     message = next((line for line in error.stderr.splitlines() if 'error' in line), 'no message')
     raise Unavailable(f'{command[0]} failed with status {error.returncode}: {message}') from None
   except (OSError, subprocess.TimeoutExpired) as error:
     raise Unavailable(f'the kernel cannot be compiled: {error}') from None
+  return done.stdout
 
 
 def _is_complete(path: pathlib.Path) -> bool:

@@ -1,6 +1,7 @@
 """The compiled kernel's file: cached, complete and the user's own, or an error with the reason."""
 
 import pathlib
+import platform
 import shutil
 import subprocess
 import sys
@@ -64,6 +65,34 @@ def test_a_changed_source_has_its_own_file(own):
   compiling.SOURCE.write_text(LIBRARY.replace('42', '43'))
   assert load().answer() == 43
   assert len(list(own.iterdir())) == 2
+
+
+@compiles
+def test_another_processor_or_compiler_version_has_its_own_file(own, tmp_path, monkeypatch):
+  """As -march=native makes files that another processor may not run from a shared home folder."""
+  macros, script = tmp_path / 'macros', tmp_path / 'compiler'
+  [real] = compiling.compiler()
+  script.write_text(f'#!/bin/sh\ncase "$*" in *-dM*) cat {macros};; *) exec {real} "$@";; esac')
+  script.chmod(0o700)
+  monkeypatch.setenv('CXX', str(script))
+  one, later, wider = 'version 1, AVX', 'version 2, AVX', 'version 1, AVX, AVX512F'
+  for number, defined in enumerate([one, later, wider], 1):
+    macros.write_text(defined)
+    assert load().answer() == 42
+    assert len(list(own.iterdir())) == number
+  macros.write_text(one)
+  monkeypatch.setattr(compiling, '_compile', None)
+  assert load().answer() == 42
+
+
+@compiles
+def test_the_compiler_tells_its_version_and_the_instructions_of_the_processor():
+  native = compiling._predefined(compiling._command(compiling.compiler()))
+  assert '__VERSION__' in native
+  assert native == compiling._predefined(compiling._command(compiling.compiler()))
+  if platform.machine() == 'x86_64':
+    assert '__AVX512F__' in compiling._predefined([*compiling.compiler(), '-march=skylake-avx512'])
+    assert '__AVX512F__' not in compiling._predefined([*compiling.compiler(), '-march=x86-64'])
 
 
 @compiles
