@@ -1,6 +1,7 @@
 """Makes a function of fixed parameters that skips their zeros on CPU."""
 
 import dataclasses
+import functools
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -19,6 +20,7 @@ from sparsejax.internal.answers import apart
 from sparsejax.sparsity.leaves import tree
 from sparsejax.sparsity.program import traced
 
+MAX_SHAPES = 16  # whose programs are kept, those of the inputs used last
 TOLERANCE = 1e-5  # relative to the spread of the answers
 PRECISION = 'jax_default_matmul_precision'  # a setting that changes what JAX traces
 NO_GRADIENTS = (
@@ -58,8 +60,9 @@ def sparse_apply(function: Callable[..., Any], params: Any, *examples: Any) -> S
 
   All timings are taken once, for inputs of the examples' shapes. The result accepts inputs of other
   batch sizes, within `jax.jit` too, but keeps the implementations chosen for the examples, and may
-  be slower than dense there. Give examples with the batch size that matters. The result has no
-  gradients. Zero weights are skipped, so zero times infinity or NaN counts as zero.
+  be slower than dense there. Give examples with the batch size that matters. The programs for the
+  16 shapes of inputs used last are kept; for others the function is traced and compiled again. The
+  result has no gradients. Zero weights are skipped, so zero times infinity or NaN counts as zero.
 
   SPARSEJAX_CPU_SPARSE=kernel, bcsr or dense forces one implementation, untimed; layers that it
   cannot compute are dense.
@@ -110,12 +113,6 @@ def _check_values(name: str, arrays: Any) -> None:
     raise ValueError(f'{name} must be arrays with numbers: call sparse_apply outside jax.jit')
 
 
-def _abstract(x: Any) -> jax.ShapeDtypeStruct:
-  """Returns the shape and the dtype of an input, weak as that of a Python number is."""
-  kind = jax.typeof(x)
-  return jax.ShapeDtypeStruct(kind.shape, kind.dtype, weak_type=kind.weak_type)
-
-
 class _Trace(NamedTuple):
   """The program for inputs of certain shapes; values are identified by their numbers.
 
@@ -134,35 +131,54 @@ class _Trace(NamedTuple):
   out_tree: Any
 
 
+class _Program(NamedTuple):
+  """The program for inputs of certain shapes, and the compiled function of (*inputs)."""
+
+  trace: _Trace
+  call: Callable[..., Any]
+
+
 class _SparseProgram:
-  """A function with fixed parameters, traced once for each structure and shapes of its inputs.
+  """A function with fixed parameters, traced and compiled for each structure and shapes of inputs.
 
   Attributes:
     choices: the implementation of each layer, chosen for the examples.
-    call: the compiled function of (*inputs).
   """
 
   def __init__(self, function: Callable[..., Any], params: Any, examples: Sequence[Any]):
     self._function, self._params = function, params
-    self._traces: dict[Any, _Trace] = {}
-    layers = [step for step in self._trace_for(examples).steps if isinstance(step, Layer)]
+    self._program = functools.lru_cache(MAX_SHAPES)(self._compile)
+    layers = [step for step in self.at(examples).trace.steps if isinstance(step, Layer)]
     self.choices = autotuning.choose_implementations(layers)
-    self.call = jax.jit(_without_gradients(self._evaluate))
 
   @property
   def has_sparse_layers(self) -> bool:
     """Whether any layer has a sparse implementation."""
     return any(choice.implementation != DENSE for choice in self.choices)
 
-  def _trace_for(self, inputs: Sequence[Any]) -> _Trace:
-    """Returns the program for inputs of these shapes, traced at its first use."""
+  def call(self, *inputs: Any) -> Any:
+    """Returns the outputs for inputs."""
+    return self.at(inputs).call(*inputs)
+
+  def at(self, inputs: Sequence[Any]) -> _Program:
+    """Returns the program for inputs of these shapes, made at its first use."""
     leaves, structure = jax.tree.flatten(inputs)
-    abstract = [_abstract(x) for x in leaves]
-    shapes = tuple((x.shape, x.dtype, x.weak_type) for x in abstract)
-    key = structure, shapes, getattr(jax.config, PRECISION)
-    if key not in self._traces:
-      self._traces[key] = self._trace(jax.tree.unflatten(structure, abstract))
-    return self._traces[key]
+    precision = getattr(jax.config, PRECISION)
+    return self._program(structure, tuple(map(jax.typeof, leaves)), precision)
+
+  def _compile(self, structure: Any, kinds: Sequence[Any], precision: str | None) -> _Program:
+    """Returns the program for inputs of certain shapes.
+
+    Args:
+      structure: the structure of the inputs.
+      kinds: the shape and the dtype of each, weak as that of a Python number is.
+      precision: JAX's setting, given here so that the programs of each are kept apart.
+    """
+    del precision
+    shapes = [jax.ShapeDtypeStruct(x.shape, x.dtype, weak_type=x.weak_type) for x in kinds]
+    trace = self._trace(jax.tree.unflatten(structure, shapes))
+    evaluate = functools.partial(self._evaluate, trace)
+    return _Program(trace, jax.jit(_without_gradients(evaluate)))
 
   def _trace(self, inputs: Sequence[Any]) -> _Trace:
     """Traces the function for abstract inputs, evaluates constants and fuses layers."""
@@ -189,12 +205,11 @@ class _SparseProgram:
       out_tree=jax.tree.structure(out),
     )
 
-  def _evaluate(self, *inputs: Any) -> Any:
+  def _evaluate(self, program: _Trace, *inputs: Any) -> Any:
     """Returns the outputs for inputs, evaluating the program step by step.
 
     At other shapes a function may have another number of layers; then all of them are dense.
     """
-    program = self._trace_for(inputs)
     values = {n: Value(jnp.asarray(array)) for n, array in program.constants.items()}
     leaves = jax.tree.leaves(inputs)
     values |= {n: Value(jnp.asarray(leaf)) for n, leaf in zip(program.ins, leaves, strict=True)}

@@ -1,5 +1,8 @@
 """Functions with fixed parameters have the same answers with every implementation."""
 
+import gc
+import weakref
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -145,8 +148,8 @@ def test_scales_biases_and_relu_are_fused(implementation):
     return jax.nn.relu(2.0 - x / 3.0)
 
   check(function, params, images(3))
-  program = apply._SparseProgram(function, params, (images(3),))._trace_for((images(3),))
-  assert [step.relu for step in program.steps] == [True]
+  program = apply._SparseProgram(function, params, (images(3),)).at((images(3),))
+  assert [step.relu for step in program.trace.steps] == [True]
 
 
 def test_a_value_with_two_readers_is_not_fused(implementation):
@@ -228,6 +231,32 @@ def test_pytrees_as_inputs_and_outputs(implementation):
     return {'logits': jnp.where(which['flag'], x @ p['w'], 0.0), 'same': which}
 
   check(function, params, drawn(5, 6, density=1.0), {'flag': np.array(True)})
+
+
+def test_programs_of_the_shapes_used_last_are_kept(monkeypatch):
+  monkeypatch.setenv(VARIABLE, 'dense')
+  monkeypatch.setattr(apply, 'MAX_SHAPES', 2)
+  traced, params = [], drawn(3, 2)
+
+  def function(p, x):
+    traced.append(len(x))
+    return x @ p
+
+  def call(size):
+    x = drawn(size, 3, density=1.0)
+    np.testing.assert_allclose(program.call(x), x @ params, atol=1e-6)
+
+  program = apply._SparseProgram(function, params, (drawn(1, 3),))
+  layer = weakref.ref(program.at((drawn(1, 3),)).trace.steps[0])
+  for size in (1, 2, 1, 3, 1, 2):  # 3 takes the place of 2, since 1 was used after it
+    call(size)
+  assert traced == [1, 2, 3, 2]
+  gc.collect()
+  assert layer() is not None
+  call(4)
+  call(5)
+  gc.collect()
+  assert layer() is None
 
 
 # Errors
