@@ -23,6 +23,7 @@ MAY_USE = {
   'private': set(),
   'signals': set(),
   'streams': set(),
+  'timing': set(),
   'sparsity': {'sparsity', 'atomic', 'lookup', 'streams'},
   'posterior': {'posterior', 'sparsity', 'lookup'},
   'compact': {'compact', 'sparsity', 'answers'},
@@ -32,7 +33,7 @@ MAY_USE = {
     *('needs', 'answers'),
   },
   'cpu_conv': {'cpu_conv'},
-  'cpu_sparse': {'cpu_sparse', 'cpu_conv', 'compact', 'sparsity', 'atomic', 'answers'},
+  'cpu_sparse': {'cpu_sparse', 'cpu_conv', 'compact', 'sparsity', 'atomic', 'answers', 'timing'},
   'nn': {'nn', 'cpu_conv', 'posterior', 'sparsity', 'lookup', 'needs'},
   'models': {'models', 'nn', 'compact', 'posterior', 'sparsity', 'lookup', 'needs', 'answers'},
   'experiment': {
@@ -41,10 +42,9 @@ MAY_USE = {
   },
   'search': {'search', 'experiment', 'lookup', 'signals'},
   'reports': {'reports', 'search', 'experiment'},
-  'benchmarks': {'benchmarks', 'experiment', 'models', 'nn', 'cpu_conv'},
+  'benchmarks': {'benchmarks', 'experiment', 'models', 'nn', 'cpu_conv', 'timing'},
   'delivery': {
-    *('delivery', 'benchmarks', 'experiment', 'shipping', 'models', 'cpu_sparse', 'sparsity'),
-    'needs',
+    *('delivery', 'experiment', 'shipping', 'models', 'cpu_sparse', 'sparsity', 'needs', 'timing'),
   },
 }
 # The ConfigDict stops at the builders, and sparsity is arithmetic on arrays.
@@ -60,6 +60,7 @@ MAY_NOT_USE = {
   'models': {'ml_collections', 'absl'},
   'signals': {'jax', 'numpy', 'optax', 'flax', 'ml_collections', 'absl'},
   'answers': {'optax', 'flax', 'ml_collections', 'absl'},
+  'timing': {'optax', 'flax', 'ml_collections', 'absl'},
   'atomic': {'jax', 'numpy', 'optax', 'flax', 'ml_collections', 'absl'},
   'lookup': {'jax', 'optax', 'flax', 'ml_collections', 'absl'},
 }

@@ -12,10 +12,10 @@ from typing import Any
 import jax
 import numpy as np
 
-from sparsejax.benchmarks.rounds import Timed
 from sparsejax.experiment.terminal.errors import UsageError
 from sparsejax.experiment.training.posterior import DETERMINISTIC
 from sparsejax.experiment.training.setup import Experiment
+from sparsejax.internal.timing import Timed
 
 PROGRAM = pathlib.Path(__file__).parent / 'torch_peer'
 # The arguments of PyTorch's SGD for each Optax transformation, with Optax's defaults.

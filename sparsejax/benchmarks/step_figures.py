@@ -9,12 +9,13 @@ from typing import Any
 
 import jax
 
-from sparsejax.benchmarks import memory, programs, rounds, traffic
+from sparsejax.benchmarks import memory, programs, traffic
 from sparsejax.benchmarks.peer import Peer
 from sparsejax.benchmarks.programs import Repeated, Subject
 from sparsejax.cpu_conv import choice
 from sparsejax.experiment.machine import compilation, parallel, provenance, threads
 from sparsejax.experiment.training.setup import Experiment
+from sparsejax.internal import timing
 
 TIMED = (
   'training steps on data that lie on the device: batch, augmentation and normalisation included, '
@@ -57,7 +58,7 @@ def measure(
     where['environment']['torch'] = peer.version
   product, product_flops = programs.matrix_product(experiment.config['model']['dtype'])
   timed |= programs.parts(subject) | {'product': product}
-  times = rounds.alternate(timed, rounds=count, seconds=BLOCK_SECONDS, note=note)
+  times = timing.alternate(timed, rounds=count, seconds=BLOCK_SECONDS, note=note)
   if profile is not None:
     with jax.profiler.trace(str(profile), create_perfetto_trace=True):
       step(PROFILED_STEPS)
@@ -117,7 +118,7 @@ def speeds(
     'achieved_flops': achieved,
     'matmul_flops': attainable,
     'utilisation': achieved / attainable,
-    'chain_overhead': rounds.median_ratio(times['step'], times.get('bare_step', times['step'])),
+    'chain_overhead': timing.median_ratio(times['step'], times.get('bare_step', times['step'])),
     'peak_bytes': None,
     'peer_examples_per_second': best,
     'ratio': best and rate / best,

@@ -4,7 +4,6 @@ import functools
 import logging
 import os
 import statistics
-import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
@@ -14,12 +13,13 @@ import numpy as np
 from sparsejax.cpu_sparse import compiling, kernel
 from sparsejax.cpu_sparse.feature_major import Product
 from sparsejax.cpu_sparse.fused_layers import BCSR, DENSE, IMPLEMENTATIONS, KERNEL, Layer, Value
+from sparsejax.internal import timing
 
 VARIABLE = 'SPARSEJAX_CPU_SPARSE'  # the environment variable that forces an implementation
 MIN_SPARSITY = 0.3  # below it nothing is timed, and a layer stays dense
 MIN_BCSR_BATCH = 64  # below it JAX's BCSR product is not timed
 ROUNDS = 7  # every candidate is timed once in each round
-MEASURED_SECONDS = 0.03  # the least total time of a candidate over all rounds
+BLOCK_SECONDS = 0.004  # for which each candidate is timed in a round
 MAX_SLOWDOWN = 1.05  # a whole function this much slower than dense stays dense
 
 
@@ -161,22 +161,7 @@ def _benchmark(layer: Layer, implementation: str) -> Callable[[], jax.Array]:
 
 
 def measure(calls: Mapping[str, Callable[[], jax.Array]]) -> dict[str, float]:
-  """Returns the median seconds of each call, timed in alternating rounds."""
-  repeats = {}
-  for name, call in calls.items():
-    jax.block_until_ready(call())
-    once = min(_seconds_per_call(call, 1) for _ in range(3))
-    repeats[name] = max(1, int(MEASURED_SECONDS / ROUNDS / once))
-  seconds: dict[str, list[float]] = {name: [] for name in calls}
-  for _ in range(ROUNDS):
-    for name, call in calls.items():
-      seconds[name].append(_seconds_per_call(call, repeats[name]))
-  return {name: statistics.median(rounds) for name, rounds in seconds.items()}
-
-
-def _seconds_per_call(call: Callable[[], jax.Array], repeats: int) -> float:
-  """Returns the mean seconds of a call over some repeats."""
-  begun = time.perf_counter()
-  for _ in range(repeats):
-    jax.block_until_ready(call())
-  return (time.perf_counter() - begun) / repeats
+  """Returns the median seconds of each call, timed in turns."""
+  timed = {name: timing.repeated(call) for name, call in calls.items()}
+  seconds = timing.alternate(timed, rounds=ROUNDS, seconds=BLOCK_SECONDS)
+  return {name: statistics.median(of_rounds) for name, of_rounds in seconds.items()}

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from sparsejax.benchmarks import rounds as timing
+from sparsejax.internal import timing
 
 BATCH_SIZES = (1, 128)
 BLOCK_SECONDS = 0.2  # for which each network is timed in a round
@@ -36,7 +36,7 @@ def measure_latency(
     for engine, networks in engines.items():
       for which, predict in networks.items():
         timed[f'{engine} {size} {which}'] = timing.repeated(partial(predict, images))
-  times = timing.alternate(timed, rounds=rounds, seconds=BLOCK_SECONDS, note=lambda line: None)
+  times = timing.alternate(timed, rounds=rounds, seconds=BLOCK_SECONDS)
   return {
     engine: {
       str(size): _summarize(times[f'{engine} {size} {DENSE}'], times[f'{engine} {size} {SHIPPED}'])

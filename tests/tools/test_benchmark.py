@@ -14,7 +14,7 @@ import pytest
 from experiments import QUICK, build
 
 from sparsejax import benchmark, models
-from sparsejax.benchmarks import memory, peer, programs, rounds, step_figures
+from sparsejax.benchmarks import memory, peer, programs, step_figures
 from sparsejax.experiment.config import commandline
 from sparsejax.experiment.machine import allocator, threads
 
@@ -124,25 +124,6 @@ def test_what_follows_from_times():
     'bare_chain_seconds': 0.125,
   }
   assert figures['spread']['compiled'] == [1.0, 3.0]
-
-
-def test_blocks_take_turns_and_all_but_the_first_steps_are_counted():
-  calls = []
-
-  def timed(name, seconds):
-    return lambda steps: calls.append((name, steps)) or seconds * steps
-
-  found = rounds.alternate(
-    {'slow': timed('slow', 3.0), 'fast': timed('fast', 0.25)}, rounds=2, seconds=1.0, note=len
-  )
-  assert found == {'slow': [3.0, 3.0], 'fast': [0.25, 0.25]}
-  first = [('slow', 1)] * 2 + [('fast', 1)] * 2
-  assert calls == first + [('slow', 1), ('fast', 1), ('fast', 4)] * 2
-
-
-def test_a_ratio_is_refused_where_a_round_lacks_one_of_the_two():
-  with pytest.raises(ValueError, match='shorter'):
-    rounds.median_ratio([1.0, 2.0], [1.0])
 
 
 @pytest.mark.parametrize(

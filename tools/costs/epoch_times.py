@@ -10,11 +10,12 @@ import argparse
 import json
 import statistics
 
-from sparsejax.benchmarks import programs, rounds
+from sparsejax.benchmarks import programs
 from sparsejax.benchmarks.step_figures import timed_compilation
 from sparsejax.experiment.config import commandline
 from sparsejax.experiment.machine import compilation, provenance
 from sparsejax.experiment.training import setup
+from sparsejax.internal import timing
 from tools import ROOT
 
 CONFIGS = (
@@ -40,7 +41,7 @@ def measure(name: str, data_dir: str | None) -> dict:
   experiment = setup.build(config)
   step = programs.training_step(programs.Subject(experiment), experiment.tx)
   _, compile_seconds = timed_compilation(step)
-  times = rounds.alternate({'step': step}, rounds=CALLS, seconds=SECONDS, note=lambda line: None)
+  times = timing.alternate({'step': step}, rounds=CALLS, seconds=SECONDS)
   step_seconds, clock = statistics.median(times['step']), experiment.clock
   return {
     'config': name,

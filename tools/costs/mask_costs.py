@@ -25,8 +25,8 @@ from jax.sharding import PartitionSpec as P
 
 import sparsejax
 from sparsejax import criteria, update_rules
-from sparsejax.benchmarks import rounds
 from sparsejax.experiment.machine import provenance
+from sparsejax.internal import timing
 from sparsejax.reports.text.markdown import table
 from tools import ROOT
 from tools.costs import places
@@ -87,8 +87,8 @@ def beside_adam(millions: float) -> dict:
   masked = optax.chain(optax.adam(1e-3), sparsejax.prune(sparsejax.one_shot(NEVER, 0.1)))
   timed = {'adam': optax.adam(1e-3), 'adam and prune': masked}
   timed = {name: stepping(tx, params, grad) for name, tx in timed.items()}
-  found = rounds.alternate(timed, rounds=ROUNDS, seconds=2.0, note=_say)
-  ratio = rounds.median_ratio(found['adam and prune'], found['adam'])
+  found = timing.alternate(timed, rounds=ROUNDS, seconds=2.0, note=_say)
+  ratio = timing.median_ratio(found['adam and prune'], found['adam'])
   return {'parameters': _size(params), 'seconds': found, 'ratio': ratio}
 
 
@@ -145,8 +145,8 @@ def ensemble() -> dict:
     'one by one': repeated(one, MEMBERS, member, state),
     'vmap': repeated(many, 1, together, states),
   }
-  found = rounds.alternate(timed, rounds=ROUNDS, seconds=1.0, note=_say)
-  ratio = rounds.median_ratio(found['vmap'], found['one by one'])
+  found = timing.alternate(timed, rounds=ROUNDS, seconds=1.0, note=_say)
+  ratio = timing.median_ratio(found['vmap'], found['one by one'])
   return {'members': MEMBERS, 'seconds': found, 'ratio': ratio}
 
 

@@ -27,8 +27,8 @@ import numpy as np
 import optax
 
 from sparsejax import compact, models
-from sparsejax.benchmarks import rounds
 from sparsejax.experiment.machine import allocator, compilation, provenance
+from sparsejax.internal import timing
 from sparsejax.models.network import Network
 from sparsejax.reports.text.markdown import table
 from sparsejax.sparsity.leaves import tree
@@ -94,11 +94,11 @@ def without_filters(case: Case, model: Network, share: float) -> dict[str, Any]:
   return {**variables, 'params': jax.tree.unflatten(structure, leaves.values())}
 
 
-def repeated(case: Case, model: Network, variables: dict[str, Any]) -> rounds.Timed:
+def repeated(case: Case, model: Network, variables: dict[str, Any]) -> timing.Timed:
   """Returns a function from a number of answers or training steps to the seconds they take."""
   images = jax.random.normal(jax.random.key(1), (case.batch, *case.image_shape))
   step = training(model, variables, images) if case.trains else answering(model, variables, images)
-  return rounds.repeated(step)
+  return timing.repeated(step)
 
 
 def answering(model: Network, variables: dict[str, Any], images: jax.Array) -> Callable[[], Any]:
@@ -149,7 +149,7 @@ def measure(name: str, share: float, count: int, seconds: float) -> dict[str, An
     'shrunk': repeated(case, small, fewer),
     'scratch': repeated(case, fresh, scratch),
   }
-  found = rounds.alternate(timed, rounds=count, seconds=seconds, note=_say)
+  found = timing.alternate(timed, rounds=count, seconds=seconds, note=_say)
   row = {
     'case': name,
     'share': share,

@@ -22,9 +22,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from sparsejax import models
-from sparsejax.benchmarks.rounds import alternate, median_ratio, repeated
 from sparsejax.cpu_sparse import sparse_apply
 from sparsejax.experiment.machine import allocator, provenance
+from sparsejax.internal.timing import alternate, median_ratio, repeated
 from tools.costs import sparse_cpu_page
 
 NETWORKS = (  # name, batch, sparsity

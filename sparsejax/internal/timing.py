@@ -12,7 +12,11 @@ Timed = Callable[[int], float]  # a number of steps -> the seconds they took
 
 
 def alternate(
-  timed: Mapping[str, Timed], *, rounds: int, seconds: float, note: Callable[[str], None]
+  timed: Mapping[str, Timed],
+  *,
+  rounds: int,
+  seconds: float,
+  note: Callable[[str], None] = lambda line: None,
 ) -> dict[str, list[float]]:
   """Times a block of steps of each in every round.
 
@@ -29,7 +33,7 @@ def alternate(
     The seconds of one step in each round, by name.
 
   Example:
-    >>> alternate({'nap': lambda steps: 0.5 * steps}, rounds=2, seconds=3.0, note=len)
+    >>> alternate({'nap': lambda steps: 0.5 * steps}, rounds=2, seconds=3.0)
     {'nap': [0.5, 0.5]}
   """
   counts = {}
