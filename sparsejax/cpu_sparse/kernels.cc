@@ -79,9 +79,10 @@ struct Product {
 
 // Computes outputs first .. last - 1 for a tile: R rows of pixels, each of V vectors of N floats.
 //
-// With kTransposed x is a transposed tile (channels, N * V) and offsets are channels.
+// The first `skipped` floats of each row are not stored. With kTransposed x is a transposed tile
+// (channels, N * V) and offsets are channels.
 template <int N, int R, int V, bool kTransposed = false>
-void Tile(const Product& p, int64_t first, int64_t last, const float* x, float* y) {
+void Tile(const Product& p, int64_t first, int64_t last, const float* x, float* y, int skipped) {
   using Lanes = Floats<N>;
   for (int64_t o = first; o < last; ++o) {
     Lanes sums[R][V];
@@ -99,7 +100,11 @@ void Tile(const Product& p, int64_t first, int64_t last, const float* x, float* 
       for (int v = 0; v < V; ++v) {
         Lanes sum = sums[r][v];
         if (p.relu) sum = sum < 0.0f ? Lanes{} : sum;  // keeps NaN
-        *reinterpret_cast<Lanes*>(to + r * p.y_row + v * N) = sum;
+        float* at = to + r * p.y_row + v * N;
+        if (V == 1 && skipped)  // only single vectors overlap others
+          for (int i = skipped; i < N; ++i) at[i] = sum[i];
+        else
+          *reinterpret_cast<Lanes*>(at) = sum;
       }
   }
 }
@@ -107,7 +112,7 @@ void Tile(const Product& p, int64_t first, int64_t last, const float* x, float* 
 // Computes a single position of outputs first .. last - 1.
 //
 // Several partial sums run at once, since additions to one sum would wait for each other.
-void Dot(const Product& p, int64_t first, int64_t last, const float* x, float* y) {
+void Dot(const Product& p, int64_t first, int64_t last, const float* x, float* y, int) {
   constexpr int kChains = 8;
   for (int64_t o = first; o < last; ++o) {
     float sums[kChains] = {p.bias[o]};
@@ -124,12 +129,13 @@ void Dot(const Product& p, int64_t first, int64_t last, const float* x, float* y
 
 // Tiles
 
-using TileFunction = void (*)(const Product&, int64_t, int64_t, const float*, float*);
+using TileFunction = void (*)(const Product&, int64_t, int64_t, const float*, float*, int);
 
-// Adjacent positions of a row that one tile covers: `vectors` vectors of `lanes` floats.
+// Adjacent positions of a row that one tile computes: `vectors` vectors of `lanes` floats. All but
+// the first `skipped` are stored.
 struct Segment {
   int64_t begin;
-  int lanes, vectors;
+  int lanes, vectors, skipped;
 };
 
 template <int N, int R>
@@ -178,7 +184,8 @@ TileFunction TransposedTileOf(const Segment& segment) {
 }
 
 // Divides a row of n positions into segments: the largest possible first, and at the end one vector
-// that overlaps the segment before it.
+// that overlaps the segment before it and skips what that stores. Two threads may compute the two at
+// once, and not even to the same values: GCC does not fuse the multiply-adds of a single vector.
 std::vector<Segment> Segments(int64_t n) {
   int lanes = kLanes;
   while (lanes > n) lanes = lanes > 4 ? lanes / 2 : 1;
@@ -186,8 +193,8 @@ std::vector<Segment> Segments(int64_t n) {
   int64_t begin = 0;
   for (int vectors = lanes == 1 ? 1 : kTileVectors; vectors; vectors /= 2)
     for (; n - begin >= vectors * lanes; begin += vectors * lanes)
-      segments.push_back({begin, lanes, vectors});
-  if (begin < n) segments.push_back({n - lanes, lanes, 1});
+      segments.push_back({begin, lanes, vectors, 0});
+  if (begin < n) segments.push_back({n - lanes, lanes, 1, static_cast<int>(lanes - (n - begin))});
   return segments;
 }
 
@@ -338,6 +345,7 @@ ffi::Error Sparse(ffi::ThreadPool pool, F32 x, S32 rows, S32 offsets, F32 values
     TileFunction compute;
     int64_t x, y;   // offsets of its first position
     int positions;  // in one row
+    int skipped;    // of these
   };
   std::vector<PositionTile> tiles;
   const std::vector<Segment> segments = Segments(length);
@@ -349,7 +357,7 @@ ffi::Error Sparse(ffi::ThreadPool pool, F32 x, S32 rows, S32 offsets, F32 values
         count *= 2;
       const TileFunction tile = is_batch_first ? TransposedTileOf(segment) : TileOf(segment, count);
       tiles.push_back({tile, line * p.x_row + segment.begin, line * p.y_row + segment.begin,
-                        segment.lanes * segment.vectors});
+                        segment.lanes * segment.vectors, segment.skipped});
       line += count;
     }
   const int64_t multiply_adds = static_cast<int64_t>(values.element_count()) * length * lines;
@@ -371,7 +379,7 @@ ffi::Error Sparse(ffi::ThreadPool pool, F32 x, S32 rows, S32 offsets, F32 values
       tile_from = buffer.data();
     }
     tile.compute(p, outputs * block / blocks, outputs * (block + 1) / blocks, tile_from,
-               y->typed_data() + tile.y);
+               y->typed_data() + tile.y, tile.skipped);
   });
   return ffi::Error::Success();
 }

@@ -80,6 +80,19 @@ def test_a_product_computed_by_several_threads():
   check(x, weights, drawn(rng, 64), Window(padding=((1, 1), (1, 1))), relu=True)
 
 
+@pytest.mark.parametrize('batch', [5, 16, 23])
+def test_threads_change_no_bit(batch):
+  """Few outputs are computed by one thread; each row's last vector overlaps, unless batch is 16."""
+  rng = np.random.default_rng(0)
+  x, weights = drawn(rng, (32, 12, 12, batch)), drawn(rng, (64, 32, 3, 3), 0.1)
+  bias, window = drawn(rng, 64), Window(padding=((1, 1), (0, 0)))
+  made = kernel.convolve(x, kernel.nonzeros_of(weights), bias, window)
+  for first in range(0, 64, 2):
+    some = slice(first, first + 2)
+    alone = kernel.convolve(x, kernel.nonzeros_of(weights[some]), bias[some], window)
+    np.testing.assert_array_equal(made[some], alone)
+
+
 def test_a_kernel_of_zeros_returns_the_bias():
   bias = np.array([1.0, -2.0], np.float32)
   sparse = kernel.nonzeros_of(np.zeros((2, 3, 3, 3), np.float32))
