@@ -11,6 +11,11 @@ A subtraction can turn two numbers that say "something is here" into zero. A lay
 (LayerNorm, attention, and any layer not known here) therefore counts as reading all its inputs, and
 all its outputs count as alive. What the network does between its layers is covered by a check: its
 answers are compared before and after.
+
+`sparsejax.compact` cuts out whole units instead, and adds their constants to the next bias. Here
+shapes and constants stay, and less than a unit can go, such as the weights with which one branch
+reads a channel of a residual stream before another branch fills it. This also runs within
+`jax.jit`, where no values are known.
 """
 
 from collections.abc import Mapping

@@ -63,6 +63,13 @@ def test_no_answer_changes_and_once_is_enough(name):
   np.testing.assert_allclose(*answers, rtol=1e-5, atol=1e-6)
   assert active(clean) < active(variables)
   assert active(remove(clean)) == active(clean)
+  # The units that can be cut out are all zero; in a residual network that is not all that goes.
+  plan = models.plan(model, variables, shape)
+  for path, axes in plan.removed.items():
+    if path.startswith('params'):
+      for axis, indices in axes.items():
+        assert not jnp.take(named_leaves(clean)[path], jnp.array(indices), axis).any()
+  assert (active(plan.slice(variables)) == active(clean)) == (name != 'resnet20')
 
 
 def test_batch_norm_leaves_no_constant_where_its_input_is_removed():
