@@ -1,6 +1,7 @@
 """The smaller parameters of a function, and the function that takes them."""
 
 import dataclasses
+import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -13,6 +14,7 @@ from sparsejax.compact.planning import Analysis, Plan, analyse, on_host, plan_of
 from sparsejax.internal.answers import apart
 
 CLOSE = 1e-5  # relative to the spread of the outputs
+MAX_SHAPES = 16  # whose programs are kept, those of the inputs used last
 PRECISION = 'jax_default_matmul_precision'  # the precision that a program is traced with
 
 
@@ -41,8 +43,9 @@ def shrink(function: Callable[..., Any], params: Any, *examples: Any) -> Shrunk:
 
   The smaller function can be compiled, differentiated, mapped and trained further. Its gradients
   are those of the whole function whose removed entries are masked. For inputs of other shapes it is
-  traced again and its constants are computed again, so it holds on to the whole parameters. Numbers
-  are assumed to be finite: zero times anything is zero.
+  traced again and its constants are computed again, so it holds on to the whole parameters, and to
+  the programs for the 16 shapes used last. Numbers are assumed to be finite: zero times anything is
+  zero.
 
   Args:
     function: takes (params, *examples), such as `lambda p, x: model.apply({'params': p}, x)`, in
@@ -83,11 +86,12 @@ class _Function:
 
   def __init__(self, function: Callable[..., Any], params: Any, plan: Plan):
     self._function, self._params, self._plan = function, params, plan
-    self._programs: dict[Any, tuple[Smaller, Any]] = {}
+    self._analysed: dict[Any, tuple[Smaller, Any]] = {}  # by the analysis of the examples
+    self._program = functools.lru_cache(MAX_SHAPES)(self._make)
 
   def remember(self, inputs: Any, analysis: Analysis) -> None:
-    """Stores the program of an analysis for inputs of these shapes."""
-    self._programs[self._key(self._dtypes(self._params), inputs)] = _smaller(analysis)
+    """Stores the program of an analysis for inputs of these shapes, until its first use."""
+    self._analysed[self._key(self._params, inputs)] = _smaller(analysis)
 
   def __call__(self, params: Any, *inputs: Any) -> Any:
     leaves = jax.tree.structure(self._params).flatten_up_to(params)
@@ -96,48 +100,41 @@ class _Function:
         raise ValueError(
           f"'{path}' of shape {jnp.shape(leaf)} must be of shape {shape}: pass the params of shrink"
         )
-    smaller, out_tree = self._at(leaves, inputs)
+    smaller, out_tree = self._program(*self._key(leaves, inputs))
     outs = smaller([jnp.asarray(x) for x in (*leaves, *jax.tree.leaves(inputs))])
     return jax.tree.unflatten(out_tree, outs)
 
-  def _at(self, leaves, inputs):
-    """Returns the program for inputs of these shapes, and the structure of its outputs."""
-    dtypes = self._dtypes(leaves)
-    key = self._key(dtypes, inputs)
-    if key not in self._programs:
-      whole = jax.tree.leaves(self._params)
-      cast = [
-        x if x.dtype == dtype else x.astype(dtype) for x, dtype in zip(whole, dtypes, strict=True)
-      ]
-      params = jax.tree.unflatten(jax.tree.structure(self._params), cast)
-      given = jax.tree.map(_shape, inputs)
-      analysis = analyse(self._function, params, given, self._plan.kept())
-      if analysis is None:
-        raise ValueError(
-          f'inputs of shapes {[x.shape for x in jax.tree.leaves(given)]} must let the function '
-          'lose the same units as the examples did: call shrink with examples of these shapes'
-        )
-      self._programs[key] = _smaller(analysis)
-    return self._programs[key]
-
   @staticmethod
-  def _dtypes(params):
-    return tuple(jnp.result_type(leaf) for leaf in jax.tree.leaves(params))
-
-  @staticmethod
-  def _key(dtypes, inputs):
+  def _key(params, inputs):
+    """Returns the dtypes of the parameters, the structure and shapes of inputs, the precision."""
     leaves, structure = jax.tree.flatten(inputs)
     shapes = tuple((jnp.shape(x), jnp.result_type(x)) for x in leaves)
+    dtypes = tuple(jnp.result_type(leaf) for leaf in jax.tree.leaves(params))
     return dtypes, structure, shapes, getattr(jax.config, PRECISION)
+
+  def _make(self, *key):
+    """Returns the program for parameters and inputs of a key, and the structure of its outputs."""
+    if key in self._analysed:
+      return self._analysed.pop(key)
+    dtypes, inputs, shapes, _ = key
+    whole, structure = jax.tree.flatten(self._params)
+    cast = [
+      x if x.dtype == dtype else x.astype(dtype) for x, dtype in zip(whole, dtypes, strict=True)
+    ]
+    given = jax.tree.unflatten(inputs, [jax.ShapeDtypeStruct(*shape) for shape in shapes])
+    params = jax.tree.unflatten(structure, cast)
+    analysis = analyse(self._function, params, given, self._plan.kept())
+    if analysis is None:
+      raise ValueError(
+        f'inputs of shapes {[shape for shape, _ in shapes]} must let the function lose the same '
+        'units as the examples did: call shrink with examples of these shapes'
+      )
+    return _smaller(analysis)
 
 
 def _smaller(analysis: Analysis) -> tuple[Smaller, Any]:
   trace, ties, removal, out_tree = analysis
   return Smaller(trace, ties, removal.removed, folds_of(ties, removal)), out_tree
-
-
-def _shape(x) -> jax.ShapeDtypeStruct:
-  return jax.ShapeDtypeStruct(jnp.shape(x), jnp.result_type(x))
 
 
 # Checking the result

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from sparsejax.compact import evaluate, plan, shrink
+from sparsejax.compact import evaluate, plan, shrink, shrinking
 
 pytestmark = pytest.mark.usefixtures('compiling_is_quick')
 
@@ -137,6 +137,23 @@ def test_constants_and_pins_that_depend_on_the_batch_size_are_found_anew():
   np.testing.assert_allclose(small.function(small.params, x), function(params, x), atol=1e-5)
   with pytest.raises(ValueError, match='call shrink with examples of these shapes'):
     small.function(small.params, normal(5, 3))
+
+
+def test_programs_of_the_shapes_used_last_are_kept(monkeypatch):
+  monkeypatch.setattr(shrinking, 'MAX_SHAPES', 2)
+  function, params = two_layers(jnp.cos)
+  traced = []
+
+  def noted(params, x):
+    traced.append(len(x))
+    return function(params, x)
+
+  small = shrink(noted, params, normal(2, 3))
+  traced.clear()
+  for size in (2, 1, 2, 3, 2, 1):  # 3 takes the place of 1, since 2 was used after it
+    x = normal(size, 3)
+    np.testing.assert_allclose(small.function(small.params, x), function(params, x), atol=1e-5)
+  assert traced == [1, 3, 1]
 
 
 def test_the_check_sees_a_difference(monkeypatch):
