@@ -153,7 +153,11 @@ def check_answers(
   examples = [jax.tree.map(_concrete, example) for example in examples]
   precision = None if jax.default_backend() == 'cpu' else 'highest'
   with jax.default_matmul_precision(precision):
-    wanted, found = (jax.jit(function)(params, *examples) for function, params in (whole, small))
+    # JAX refers weakly to what it compiles, which a named tuple does not allow.
+    wanted, found = (
+      jax.jit(lambda *given, function=function: function(*given))(params, *examples)
+      for function, params in (whole, small)
+    )
   coarsest = max([_epsilon(leaf) for leaf in jax.tree.leaves((whole[1], wanted))], default=0.0)
   if differ := apart(found, wanted, max(CLOSE, 4 * coarsest)):
     raise ValueError(

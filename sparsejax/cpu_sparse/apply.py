@@ -90,7 +90,9 @@ def sparse_apply(function: Callable[..., Any], params: Any, *examples: Any) -> S
   _check_values('examples', examples)
   params = jax.tree.map(jnp.asarray, params)
   sparse = _SparseProgram(function, params, examples)
-  jitted = jax.jit(function)  # takes params as arguments: XLA compiles large constants slowly
+  # It takes params as arguments, since XLA compiles large constants slowly. It wraps the function,
+  # since JAX refers weakly to what it compiles, and a named tuple does not allow that.
+  jitted = jax.jit(lambda *given: function(*given))
 
   def dense(*inputs):
     return jitted(params, *inputs)

@@ -73,13 +73,10 @@ def _sparse_on_cpu(
   """
   random, by_size = np.random.default_rng(0), {}
 
-  def apply(variables, images):  # a function, since JAX hashes what it compiles
-    return network(variables, images)
-
   for size in BATCH_SIZES:
     images = random.normal(size=(size, *image_shape)).astype(np.float32)
     try:
-      by_size[size] = cpu_sparse.sparse_apply(apply, network.variables, images)
+      by_size[size] = cpu_sparse.sparse_apply(network, network.variables, images)
     except ValueError as error:
       say(f'sparse products on CPU are not timed: {in_one_line(error)}')
       return {}

@@ -1,10 +1,13 @@
 """Primitives that pin an axis, inputs that are refused, and the check of the result."""
 
+from typing import NamedTuple
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from sparsejax import cpu_sparse
 from sparsejax.compact import evaluate, plan, shrink, shrinking
 
 pytestmark = pytest.mark.usefixtures('compiling_is_quick')
@@ -168,3 +171,22 @@ def test_examples_may_be_shapes():
   function, params = two_layers(jnp.cos)
   small = shrink(function, params, jax.ShapeDtypeStruct((2, 3), jnp.float32))
   assert small.params['a'].shape == (3, 4)
+
+
+class Doubling(NamedTuple):
+  """A callable that JAX can't refer to weakly."""
+
+  kernel: str
+
+  def __call__(self, params, x):
+    return 2 * jax.nn.relu(x @ params[self.kernel]) @ params['b']
+
+
+def test_any_callable_is_a_function():
+  _, params = two_layers(jax.nn.relu)
+  function, x = Doubling('a'), normal(4, 3)
+  small = shrink(function, params, x)
+  assert small.params['a'].shape == (3, 4)
+  np.testing.assert_allclose(small.function(small.params, x), function(params, x), rtol=1e-5)
+  fast = cpu_sparse.sparse_apply(function, params, x)
+  np.testing.assert_allclose(fast(x), function(params, x), rtol=1e-4, atol=1e-5)
