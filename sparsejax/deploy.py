@@ -91,7 +91,6 @@ def _deploy(arguments: argparse.Namespace) -> None:
     loading.execute(pathlib.Path(arguments.parts))
   source = finished.read(arguments.run)
   defaults = base.defaults(source.config)
-  finished.check_fields(source.path, source.config, defaults)
   config = threshold_options.change(
     source.config,
     source.summary,

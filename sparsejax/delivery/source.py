@@ -6,9 +6,9 @@ from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 from sparsejax.experiment import python
-from sparsejax.experiment.config import base, identity
+from sparsejax.experiment.config import base
 from sparsejax.experiment.machine import files
-from sparsejax.experiment.outcome import finished
+from sparsejax.experiment.outcome import finished, recorded
 from sparsejax.experiment.rundir import checkpoint
 from sparsejax.experiment.terminal.errors import UsageError
 from sparsejax.experiment.training import registry, setup
@@ -50,29 +50,29 @@ def read(path: pathlib.Path, *, data_dir: str | None = None, parts: str | None =
     UsageError: if there is no finished run, it is damaged, or its data or code are missing.
   """
   loaded = python.load(path, parts=parts)
-  config = finished.restore_settings(loaded.config)
-  finished.require(path, config, ('chain', 'events', 'layers', 'data'), files.CONFIG)
+  config = dict(loaded.config)
+  finished.require(path, config, ('chain', 'events', 'layers'), files.CONFIG)
   if missing := registry.missing(config):
     raise UsageError(f'run={path}: {missing}')
-  recorded_hash = config.pop('hash')
+  told_hash = config.pop('hash')
+  found = recorded.complete(path, config)
   counts = [name for name in COUNTS if type(loaded.summary.get(name)) is int]
   finished.require(path, counts, COUNTS, files.SUMMARY)
-  defaults = base.defaults(config)
-  finished.check_fields(path, config, defaults)
+  config = dict(found.settings)
   if data_dir is not None:
     config['data'] = {**config['data'], 'dir': data_dir}
   try:
     experiment = setup.build(config)
   except ValueError as error:
     raise UsageError(f'run={path}: {error}') from error
-  current_hash = identity.hash8(config, defaults, base.VERSION, experiment.digests)
-  finished.check_hash(path, recorded_hash, current_hash)
+  now = recorded.hash8(found, base.defaults(config), base.VERSION, experiment.digests)
+  recorded.check_hash(path, told_hash, now, found.newer)
   deployed = dataclasses.replace(experiment.deployment, model=loaded.model)
   digest = checkpoint.source_digest(str(path))
   assert digest is not None
   return Source(
     path=path,
-    hash=recorded_hash,
+    hash=told_hash,
     digest=digest,
     experiment=experiment._replace(deployment=deployed),
     model=loaded.model,

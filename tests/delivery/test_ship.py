@@ -220,11 +220,11 @@ def test_what_cannot_be_renamed_is_not_lost(run, tmp_path, monkeypatch, capsys):
   assert (hidden / 'shipped.json').exists()
 
 
-def test_a_run_from_before_widths_is_shipped(run, tmp_path):
+def test_a_run_from_before_some_settings_is_shipped(run, tmp_path):
   before = tmp_path / 'run'
   shutil.copytree(run, before)
   config = json.loads((before / files.CONFIG).read_text())
-  del config['model']['widths']
+  del config['model']['widths'], config['prune']['in_multiples'], config['loss']
   (before / files.CONFIG).write_text(json.dumps(config))
   assert shipped(before, tmp_path / 'out', '--rounds=1') == 0
 
@@ -331,6 +331,8 @@ def test_bits_of_an_unknown_layer_are_rejected(run, tmp_path, capsys):
     (lambda path: without(path / files.SUMMARY, 'macs'), "its summary.json has no 'macs'"),
     (lambda path: changed(path / files.CONFIG, batch_size=31), 'its settings, data and start now'),
     (lambda path: changed(path / files.CONFIG, batch_size=0), 'batch_size=0 must be'),
+    (lambda path: changed(path / files.CONFIG, batchsize=9), "unknown field 'batchsize': did"),
+    (lambda path: without(path / files.CONFIG, 'epochs'), "has no 'epochs': its hash is"),
   ],
 )
 def test_a_damaged_run_is_rejected(run, tmp_path, capsys, damage, message):

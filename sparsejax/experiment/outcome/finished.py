@@ -7,8 +7,8 @@ from typing import Any, NamedTuple
 import jax
 
 from sparsejax import posterior
-from sparsejax.experiment.config import fields, identity
 from sparsejax.experiment.machine import files
+from sparsejax.experiment.outcome.recorded import Recorded, complete
 from sparsejax.experiment.rundir import checkpoint, digests, metrics
 from sparsejax.experiment.terminal.errors import UsageError, in_one_line
 from sparsejax.experiment.training import registry
@@ -20,7 +20,7 @@ class Finished(NamedTuple):
 
   Attributes:
     path: the run directory.
-    config: its settings, as they were before they became JSON.
+    recorded: its settings, with today's defaults for those that it is older than.
     hash: the hash of its experiment.
     summary: its figures.
     lines: the lines of its metrics.
@@ -28,11 +28,16 @@ class Finished(NamedTuple):
   """
 
   path: pathlib.Path
-  config: Mapping[str, Any]
+  recorded: Recorded
   hash: str
   summary: Mapping[str, Any]
   lines: Sequence[Mapping[str, Any]]
   starts: Sequence[Mapping[str, Any]]
+
+  @property
+  def config(self) -> Mapping[str, Any]:
+    """Its settings, as they were before they became JSON."""
+    return self.recorded.settings
 
   @property
   def trained_as(self) -> str:
@@ -79,38 +84,7 @@ def read(path: pathlib.Path) -> Finished:
   if not all(isinstance(start, dict) for start in starts):
     raise UsageError(f'run={path}: its {files.ENVIRONMENT} lists no starts; {ADVICE}')
   digests.warn(path)
-  return Finished(path, restore_settings(config), experiment_hash, summary, lines, starts)
-
-
-def check_fields(
-  path: pathlib.Path, config: Mapping[str, Any], defaults: Mapping[str, Any]
-) -> None:
-  """Raises a UsageError that names the first setting that a run lacks and a current run has.
-
-  Args:
-    path: the run directory.
-    config: the run's settings.
-    defaults: those of a current run with the same chain and events.
-  """
-  block = fields.LAYERS.get(family := config['layers'])
-  known = {**defaults, **({} if block is None else {family: fields.values(block)})}
-  found = {name for full in identity.flatten(config) for name in _name_prefixes(full)}
-  require(path, found, sorted(identity.flatten(known)), files.CONFIG)
-
-
-def check_hash(path: pathlib.Path, told: str, now: str) -> None:
-  """Raises a UsageError if a run's settings, data or start are not what it was trained on."""
-  if told != now:
-    raise UsageError(
-      f'run={path}: its hash is {told}, but its settings, data and start now make {now}; give a '
-      'run with the same data and defaults'
-    )
-
-
-def _name_prefixes(name: str) -> list[str]:
-  """Returns a dotted name with those of its blocks: a schedule's block may replace a number."""
-  parts = name.split('.')
-  return ['.'.join(parts[: end + 1]) for end in range(len(parts))]
+  return Finished(path, complete(path, config), experiment_hash, summary, lines, starts)
 
 
 def read_posterior(run: Finished, experiment: Experiment) -> tuple[int, Any, Any]:
@@ -158,22 +132,3 @@ def _json(file: pathlib.Path, kind: type) -> Any:
   if not isinstance(found, kind):
     raise UsageError(f'run={file.parent}: its {file.name} holds no {kind.__name__}; {ADVICE}')
   return found
-
-
-def restore_settings(config: Mapping[str, Any]) -> dict[str, Any]:
-  """Returns the settings of a config.json: with tuples, and empty tables that older runs lack."""
-  found = restore_tuples(dict(config))
-  for name, block in fields.FIELDS.items():
-    if isinstance(block, dict) and isinstance(found.get(name), dict):
-      tables = {key: {} for key, field in block.items() if field.default == {}}
-      found[name] = tables | found[name]
-  return found
-
-
-def restore_tuples(settings: Any) -> Any:
-  """Returns the settings with tuples for lists: JSON has no tuples, and no setting is a list."""
-  if isinstance(settings, dict):
-    return {name: restore_tuples(value) for name, value in settings.items()}
-  if isinstance(settings, list):
-    return tuple(map(restore_tuples, settings))
-  return settings

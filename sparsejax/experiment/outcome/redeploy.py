@@ -17,7 +17,7 @@ import jax.numpy as jnp
 from sparsejax import posterior
 from sparsejax.experiment.config import check, identity
 from sparsejax.experiment.machine import files
-from sparsejax.experiment.outcome import finished
+from sparsejax.experiment.outcome import finished, recorded
 from sparsejax.experiment.outcome.finish import finish, measure_splits
 from sparsejax.experiment.rundir import checkpoint, metrics, runs
 from sparsejax.experiment.rundir.state import Best
@@ -140,8 +140,8 @@ def _prepare(source, config, defaults, version) -> _Prepared:
     experiment = setup.build(check.check(config, all_read=False))
   except ValueError as error:
     raise UsageError(str(error)) from error
-  now = identity.hash8(source.config, defaults, version, experiment.digests)
-  finished.check_hash(source.path, source.hash, now)
+  now = recorded.hash8(source.recorded, defaults, version, experiment.digests)
+  recorded.check_hash(source.path, source.hash, now, source.recorded.newer)
   step, params, batch_stats = finished.read_posterior(source, experiment)
   network = experiment.deployment.jitted(params, batch_stats)
   _check_layers(experiment, source, params, network)

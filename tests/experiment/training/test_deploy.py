@@ -210,10 +210,18 @@ def _without_metrics(folder):
   (folder / files.METRICS).write_text('')
 
 
-def _of_old_defaults(folder):
+def _without(folder, block, *names):
   config = json.loads((folder / files.CONFIG).read_text())
-  del config['evaluation']['batch_norm_batches']
-  run_folders.edit(folder / files.CONFIG, evaluation=config['evaluation'])
+  left = {name: value for name, value in config[block].items() if name not in names}
+  run_folders.edit(folder / files.CONFIG, **{block: left})
+
+
+def _of_other_defaults(folder):
+  _without(folder, 'model', 'width')
+
+
+def _of_unknown_settings(folder):
+  run_folders.edit(folder / files.CONFIG, batchsize=32)
 
 
 def _without_seconds(folder):
@@ -242,7 +250,8 @@ SOURCES = {
   _damaged: 'is damaged (notes.json is not as it was written); give the directory',
   _of_other_data: 'but its settings, data and start now make',
   _without_metrics: 'its metrics.jsonl does not end at step',
-  _of_old_defaults: "its config.json has no 'evaluation.batch_norm_batches'; give the",
+  _of_other_defaults: "it is of another version, whose config.json has no 'model.width': its hash",
+  _of_unknown_settings: "its config.json: unknown field 'batchsize': did you mean 'batch_size'?",
   _without_seconds: "its summary.json has no 'seconds'; give the",
   _of_odd_starts: 'its environment.json lists no starts; give the',
   _pruned: "scale_by_learning_rate, prune: give a run without 'prune'",
@@ -258,6 +267,14 @@ def test_a_run_that_can_not_be_deployed_is_refused(spoil, expected, copied, tmp_
   new = tmp_path / 'new'
   assert expected in refused(capsys, f'--run={copied}', f'--workdir={new}', '--threshold=-2')
   assert not new.exists()
+
+
+def test_a_run_from_before_some_settings_is_deployed(trained, copied, tmp_path):
+  _without(copied, 'evaluation', 'batch_norm_batches', 'choose_by')
+  _without(copied, 'model', 'widths')
+  for source, new in ((trained, 'new'), (copied, 'of older')):
+    assert deployed(f'--run={source}', f'--workdir={tmp_path / new}', '--threshold=-2') == 0
+  assert commands.summary(tmp_path / 'new') == commands.summary(tmp_path / 'of older')
 
 
 def test_a_posterior_from_before_checkpoints_named_their_run_is_deployed(copied, capsys, caplog):

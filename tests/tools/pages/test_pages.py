@@ -7,7 +7,7 @@ import pytest
 
 from sparsejax import deploy, launch
 from sparsejax.delivery import request
-from sparsejax.experiment.outcome import finished, threshold_options
+from sparsejax.experiment.outcome import recorded, threshold_options
 from tools import fuzz_page, running
 from tools.pages import kept, pages, readme
 from tools.speed import speed_page
@@ -48,7 +48,7 @@ def test_a_row_that_deploys_names_one_that_trains(row):
   assert not ROWS[f'{page}/{entry.deploys}'].deploys
   assert set(entry.seeds) <= set(ROWS[f'{page}/{entry.deploys}'].seeds)
   kept_of = kept.RESULTS / page / entry.deploys / 'seed0'
-  config = finished.restore_tuples(kept.read(kept_of / 'config.json'))
+  config = recorded.restore_tuples(kept.read(kept_of / 'config.json'))
   given = {'threshold': arguments.threshold, 'thresholds': arguments.thresholds}
   changed = threshold_options.change(config, kept.read(kept_of / 'summary.json'), **given)
   own = changed[config['layers']]['thresholds']
