@@ -23,46 +23,45 @@ import contextlib
 import json
 import os
 import re
-import signal
 import sys
 from collections.abc import Sequence
-from typing import Any, NoReturn
+from typing import Any
 
+from sparsejax.experiment import command
 from sparsejax.experiment.terminal import extras
 from sparsejax.experiment.terminal.say import complain, say_lines
-from sparsejax.internal import signals
-
-DONE, FAILED, USAGE = 0, 1, 2
 
 
 def main(argv: Sequence[str]) -> int:
   """Runs the command; returns its exit status."""
-  if any(argument in ('--help', '-h') for argument in argv[1:]):
-    say_lines(__doc__)
-    return DONE
   # Otherwise JAX would take three quarters of a GPU's memory and leave PyTorch too little.
   os.environ.setdefault('XLA_PYTHON_CLIENT_PREALLOCATE', 'false')
   from sparsejax.benchmarks.peer import PeerError
-  from sparsejax.cpu_conv import choice
-  from sparsejax.experiment.machine import allocator, files, threads
-  from sparsejax.experiment.terminal.errors import UsageError
 
-  try:
-    arguments = _arguments(argv[1:])
-    threads.serve_devices(os.environ)
-    if not arguments.plain:
-      allocator.keep_freed_memory()  # as the launch command does
-    _keep_processor()
-    with choice.plain() if arguments.plain else contextlib.nullcontext():
-      figures = benchmark(arguments)
-    say_lines(json.dumps(figures, indent=2))
-    if arguments.out is not None:
-      files.write_json(arguments.out, figures)
-  except UsageError as error:
-    return _fail(USAGE, error)
-  except (PeerError, OSError) as error:
-    return _fail(FAILED, error)
-  return DONE
+  return command.run(
+    'benchmark',
+    argv,
+    text=lambda: __doc__,
+    read=_arguments,
+    act=_benchmark,
+    folder=lambda arguments: arguments.out,
+    left='nothing is written',
+    failures=(PeerError, OSError),
+  )
+
+
+def _benchmark(arguments: argparse.Namespace) -> None:
+  """Prints the figures, and writes them if --out is given."""
+  from sparsejax.cpu_conv import choice
+  from sparsejax.experiment.machine import files
+
+  command.prepare(keep_memory=not arguments.plain)  # as the launch command does
+  _keep_processor()
+  with choice.plain() if arguments.plain else contextlib.nullcontext():
+    figures = benchmark(arguments)
+  say_lines(json.dumps(figures, indent=2))
+  if arguments.out is not None:
+    files.write_json(arguments.out, figures)
 
 
 def _keep_processor() -> None:
@@ -83,13 +82,6 @@ def _keep_processor() -> None:
       raise UsageError(f'JAX_PLATFORMS={platforms}: JAX finds no such device; give cpu')
 
 
-def _fail(status: int, error: Exception) -> int:
-  from sparsejax.experiment.terminal.errors import in_one_line
-
-  complain(f'benchmark: {in_one_line(error)}')
-  return status
-
-
 def _arguments(argv: Sequence[str]) -> argparse.Namespace:
   """Returns the command's own arguments, with the config's arguments as `config`.
 
@@ -106,10 +98,7 @@ def _arguments(argv: Sequence[str]) -> argparse.Namespace:
   parser.add_argument('--plain', action='store_true')
   parser.add_argument('--profile')
   parser.add_argument('--rounds', type=int, default=7)
-  try:
-    arguments, rest = parser.parse_known_args(argv)
-  except ValueError as error:
-    raise UsageError(str(error)) from None
+  arguments, rest = parser.parse_known_args(argv)
   stray = [argument for argument in rest if not re.match(r'--(no)?config[.=]', argument)]
   if stray:
     raise UsageError(f"unexpected argument '{stray[0]}': --help lists those allowed")
@@ -135,12 +124,11 @@ def benchmark(arguments: argparse.Namespace) -> dict[str, Any]:
   """
   from sparsejax.benchmarks import peer, programs, step_figures
   from sparsejax.experiment.config import commandline
-  from sparsejax.experiment.machine import compilation, threads
+  from sparsejax.experiment.machine import threads
   from sparsejax.experiment.terminal.errors import UsageError
   from sparsejax.experiment.training import setup
 
   settings = commandline.resolve(arguments.config)
-  compilation.use_cache()
   try:
     experiment = setup.build(settings)
   except ValueError as error:
@@ -156,16 +144,10 @@ def benchmark(arguments: argparse.Namespace) -> dict[str, Any]:
     return step_figures.measure(experiment, **options)
   chain, cores = programs.bare_chain(experiment.config), threads.available()
   with (
-    signals.handled(_leave),  # the end of the block also ends PyTorch's process
+    command.leaving_on_signals('benchmark'),  # the end of the block also ends PyTorch's process
     peer.Peer(arguments.torch_python, experiment, chain, cores) as torch,
   ):
     return step_figures.measure(experiment, peer=torch, **options)
-
-
-def _leave(number: int, frame: object) -> NoReturn:
-  del frame
-  complain(f'benchmark: {signal.Signals(number).name}')
-  raise SystemExit(128 + number)
 
 
 if __name__ == '__main__':

@@ -20,61 +20,37 @@ signal, 1 otherwise.
 
 import argparse
 import json
-import os
 import pathlib
 import sys
 from collections.abc import Sequence
 
+from sparsejax.experiment import command
 from sparsejax.experiment.terminal import extras
-from sparsejax.experiment.terminal.say import complain, say_lines
-
-FINISHED, CRASHED, USAGE = 0, 1, 2
+from sparsejax.experiment.terminal.say import say_lines
 
 
 def main(argv: Sequence[str]) -> int:
   """Runs the command; returns its exit status."""
-  if any(argument in ('--help', '-h') for argument in argv[1:]):
-    say_lines(__doc__)
-    return FINISHED
-  try:
-    arguments = _arguments(argv[1:])
-  except ValueError as error:
-    return _fail(error)
-  # These imports take seconds, so mistakes that need none of them were reported above.
-  from sparsejax.experiment.machine import files
-  from sparsejax.experiment.terminal import logs
-  from sparsejax.experiment.terminal.errors import UnreadableError, UsageError
-
-  logs.show_warnings()
-  try:
-    _deploy(arguments)
-  except UsageError as error:
-    return _fail(error)
-  except UnreadableError as error:
-    return _fail(error, CRASHED)
-  except OSError as error:
-    if (message := files.path_error(error, arguments.workdir)) is None:
-      raise
-    return _fail(UsageError(message))
-  return FINISHED
-
-
-def _fail(error: Exception, status: int = USAGE) -> int:
-  from sparsejax.experiment.terminal.errors import in_one_line
-
-  complain(f'deploy: {in_one_line(error)}')
-  return status
+  return command.run(
+    'deploy',
+    argv,
+    text=lambda: __doc__,
+    read=_arguments,
+    act=_deploy,
+    folder=lambda arguments: arguments.workdir,
+  )
 
 
 def _arguments(argv: Sequence[str]) -> argparse.Namespace:
   from sparsejax.experiment.terminal.arguments import Parser, folder
+  from sparsejax.experiment.terminal.errors import UsageError
 
   parser = Parser(prog='deploy', add_help=False, allow_abbrev=False)
   for name in ('run', 'workdir', 'threshold', 'thresholds', 'data_dir', 'parts'):
     parser.add_argument(f'--{name}')
   arguments = parser.parse_args(argv)
   if not arguments.run:
-    raise ValueError('--run is missing: it must be --run=DIR, a finished run')
+    raise UsageError('--run is missing: it must be --run=DIR, a finished run')
   arguments.run = pathlib.Path(arguments.run)
   if arguments.workdir is not None:
     arguments.workdir = folder('--workdir', arguments.workdir)
@@ -82,11 +58,12 @@ def _arguments(argv: Sequence[str]) -> argparse.Namespace:
 
 
 def _deploy(arguments: argparse.Namespace) -> None:
+  # These imports take seconds, so mistakes that need none of them were reported before.
   from sparsejax.experiment.config import base, loading
-  from sparsejax.experiment.machine import allocator, compilation, threads
   from sparsejax.experiment.outcome import finished, threshold_options
   from sparsejax.experiment.outcome.redeploy import deploy, look
 
+  command.prepare()
   if arguments.parts is not None:
     loading.execute(pathlib.Path(arguments.parts))
   source = finished.read(arguments.run)
@@ -99,9 +76,6 @@ def _deploy(arguments: argparse.Namespace) -> None:
   )
   if arguments.data_dir is not None:
     config['data'] = {**config['data'], 'dir': arguments.data_dir}
-  allocator.keep_freed_memory()
-  threads.serve_devices(os.environ)
-  compilation.use_cache()
   known = source, config, defaults
   if arguments.workdir is None:
     say_lines(json.dumps(look(*known, version=base.VERSION), indent=2))

@@ -23,10 +23,9 @@ import sys
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
+from sparsejax.experiment import command
 from sparsejax.experiment.terminal import extras
-from sparsejax.experiment.terminal.say import complain, say_lines
 
-FINISHED, CRASHED, USAGE, SIGNALLED = 0, 1, 2, 128
 CONFIG_HELP = '--config.help'  # not a field: other programs' name for --print_config
 
 
@@ -76,67 +75,48 @@ def read(argv: Sequence[str]) -> Command:
 
 def main(argv: Sequence[str]) -> int:
   """Runs the command; returns its exit status."""
-  if any(argument in ('--help', '-h') for argument in argv[1:]):
-    from sparsejax.experiment.config import commandline
-
-    say_lines(f'{__doc__}\n{commandline.help_text()}')
-    return FINISHED
   from sparsejax.experiment.machine.hosts import FirstFailedError, LostError
-  from sparsejax.experiment.terminal.errors import (
-    NonFiniteLossError,
-    TerminatedError,
-    UnreadableError,
-    UsageError,
+
+  return command.run(
+    'launch.py',
+    argv,
+    text=_help,
+    read=read,
+    act=_run,
+    folder=lambda asked: asked.flags.workdir or 'results/runs',
+    failures=(LostError, FirstFailedError),
   )
 
-  try:
-    return _run(read(argv[1:]))
-  except UsageError as error:
-    return _fail(USAGE, error)
-  except TerminatedError as error:
-    return _fail(SIGNALLED + error.signal, error)
-  except (NonFiniteLossError, UnreadableError, LostError, FirstFailedError) as error:
-    return _fail(CRASHED, error)
+
+def _help() -> str:
+  from sparsejax.experiment.config import commandline
+
+  return f'{__doc__}\n{commandline.help_text()}'
 
 
-def _run(command: Command) -> int:
+def _run(asked: Command) -> int | None:
   import os
 
   from sparsejax.experiment.config import base
-  from sparsejax.experiment.machine import allocator, compilation, files, hosts, threads
+  from sparsejax.experiment.machine import hosts
   from sparsejax.experiment.run import run
   from sparsejax.experiment.show import display
-  from sparsejax.experiment.terminal import logs
-  from sparsejax.experiment.terminal.errors import UsageError
 
-  settings, flags = command
-  logs.show_warnings()
+  settings, flags = asked
   if flags.print_config:
     display.settings_table(settings, base.defaults(settings))
-    return FINISHED
-  allocator.keep_freed_memory()
-  threads.serve_devices(os.environ)
+    return None
+  command.prepare()
   where = hosts.place(flags.coordinator, flags.processes, flags.process, os.environ)
   if where is not None:
     if hosts.GUARDED not in os.environ:
       return hosts.run_guarded([sys.executable, *sys.orig_argv[1:]])
     hosts.end_with_guard()
     hosts.join(where)
-  compilation.use_cache()
-  try:
-    # The defaults are needed only for the hash, which covers the settings that differ from them.
-    defaults, restart = base.defaults(settings), flags.restart
-    run(settings, defaults, version=base.VERSION, workdir=flags.workdir, restart=restart)
-  except OSError as error:
-    if (message := files.path_error(error, flags.workdir or 'results/runs')) is None:
-      raise
-    raise UsageError(message) from error
-  return FINISHED
-
-
-def _fail(status: int, message: object) -> int:
-  complain(f'launch.py: {message}')
-  return status
+  # The defaults are needed only for the hash, which covers the settings that differ from them.
+  defaults, restart = base.defaults(settings), flags.restart
+  run(settings, defaults, version=base.VERSION, workdir=flags.workdir, restart=restart)
+  return None
 
 
 def start() -> None:

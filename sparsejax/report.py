@@ -24,12 +24,13 @@ import os
 import pathlib
 import sys
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
+from sparsejax.experiment import command
 from sparsejax.experiment.terminal import extras
 from sparsejax.experiment.terminal.arguments import Parser, folder
-from sparsejax.experiment.terminal.errors import in_one_line
-from sparsejax.experiment.terminal.say import complain, say
+from sparsejax.experiment.terminal.errors import UsageError
+from sparsejax.experiment.terminal.say import say
 
 if TYPE_CHECKING:
   from sparsejax.reports.figures import dress
@@ -38,27 +39,47 @@ if TYPE_CHECKING:
 
 def main(argv: Sequence[str]) -> int:
   """Runs the command; returns its exit status."""
-  parser = Parser(
-    prog='report',
-    description=__doc__,
-    formatter_class=argparse.RawTextHelpFormatter,
-    allow_abbrev=False,
+  return command.run(
+    'report',
+    argv,
+    text=lambda: __doc__,
+    read=_read,
+    act=_report,
+    folder=lambda asked: asked.out,
+    refusal=ValueError,
   )
+
+
+class _Asked(NamedTuple):
+  """A parsed command line, as the arguments of `report`."""
+
+  folders: Sequence[pathlib.Path]
+  out: pathlib.Path
+  choice: 'collect.Choice'
+  look: 'dress.Look'
+
+
+def _read(argv: Sequence[str]) -> _Asked:
+  parser = Parser(prog='report', add_help=False, allow_abbrev=False)
   parser.add_argument('folders', nargs='*', metavar='DIR')
   for flag in ('out', 'runs', 'methods', 'size', 'format'):
     parser.add_argument(f'--{flag}')
+  arguments = parser.parse_args(argv)
+  sources = _sources(arguments.folders)
+  if not arguments.out:
+    raise ValueError('--out is missing: it must be --out=FOLDER')
+  choice, look = _choice(arguments), _look(arguments)
+  return _Asked(sources, folder('--out', arguments.out), choice, look)
+
+
+def _report(asked: _Asked) -> None:
   try:
-    arguments = parser.parse_args(argv[1:])
-    sources = _sources(arguments.folders)
-    if not arguments.out:
-      raise ValueError('--out is missing: it must be --out=FOLDER')
-    choice, look = _choice(arguments), _look(arguments)
-    say(report(sources, folder('--out', arguments.out), choice, look))
-  except ValueError as error:
-    return _fail(in_one_line(error))
+    say(report(*asked))
   except OSError as error:
-    return _fail(f'{error.filename}: {error.strerror}; it must be a writable folder')
-  return 0
+    if error.filename is None:
+      raise
+    what = f'{error.filename}: {error.strerror}; it must be a writable folder'
+    raise UsageError(what) from error
 
 
 def _sources(folders: Sequence[str]) -> list[pathlib.Path]:
@@ -120,11 +141,6 @@ def _size(text: str | None) -> tuple[float, float] | None:
       f'--size={text} must be WIDTHxHEIGHT, each from {SMALLEST:g} to {LARGEST:g} inches'
     )
   return width, height
-
-
-def _fail(message: str) -> int:
-  complain(f'report: {message}')
-  return 2
 
 
 def report(

@@ -20,57 +20,55 @@ DIR/model.sparse is the model file, for sparsejax.shipping.load. It is read back
 it is measured on the validation split and, once, on the test split. DIR/shipped.json has all
 measurements, with the run and the environment. DIR is created only when everything is written.
 
-Exit status: 0 finished, 2 for invalid flags or a run that cannot be shipped, 128 plus the number of
-the signal after a signal, 1 otherwise.
+Exit status: 0 finished, 2 if this cannot be shipped as asked, 128 plus the signal's number after a
+signal, 1 otherwise.
 """
 
-import os
-import signal
 import sys
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING
 
+from sparsejax.experiment import command
 from sparsejax.experiment.terminal import extras
-from sparsejax.experiment.terminal.say import complain, say, say_lines
-from sparsejax.internal import signals
+from sparsejax.experiment.terminal.say import say
 
 if TYPE_CHECKING:
   from sparsejax.delivery.request import Request
 
-FINISHED, CRASHED, USAGE = 0, 1, 2
-
 
 def main(argv: Sequence[str]) -> int:
   """Runs the command; returns its exit status."""
-  if any(argument in ('--help', '-h') for argument in argv[1:]):
-    say_lines(__doc__)
-    return FINISHED
-  from sparsejax.delivery import request
-  from sparsejax.experiment.terminal import logs
-  from sparsejax.experiment.terminal.errors import UnreadableError, UsageError
+  return command.run(
+    'ship',
+    argv,
+    text=lambda: __doc__,
+    read=_read,
+    act=_ship_or_nothing,
+    folder=lambda request: request.out,
+    left='nothing is written',
+    failures=(OSError,),
+  )
 
-  try:
-    options = request.read(argv[1:])
-    logs.show_warnings()
-    with signals.handled(_exit_on_signal):  # raises, so that incomplete files are removed
-      _ship(options)
-  except UsageError as error:
-    return _fail(USAGE, error)
-  except (UnreadableError, OSError) as error:
-    return _fail(CRASHED, error)
-  return FINISHED
+
+def _read(argv: Sequence[str]) -> 'Request':
+  from sparsejax.delivery import request
+
+  return request.read(argv)
+
+
+def _ship_or_nothing(request: 'Request') -> None:
+  command.prepare()
+  with command.leaving_on_signals('ship', '; nothing is written'):  # incomplete files are removed
+    _ship(request)
 
 
 def _ship(request: 'Request') -> None:
   """Writes the shipment and prints its tables; a folder with the same shipment is only shown."""
   # These imports take seconds; errors in the flags were reported before them.
   from sparsejax.delivery import figures, folder, shipment, source
-  from sparsejax.experiment.machine import allocator, compilation, files, threads
+  from sparsejax.experiment.machine import files
   from sparsejax.experiment.terminal.errors import UsageError, in_one_line
 
-  allocator.keep_freed_memory()
-  threads.serve_devices(os.environ)
-  compilation.use_cache()
   run = source.read(request.run, data_dir=request.data_dir, parts=request.parts)
   identity = shipment.identify(run, request)
   existing = folder.read_existing(request.out, identity)
@@ -85,21 +83,6 @@ def _ship(request: 'Request') -> None:
     ) from error
   say(f'{request.out} already holds this shipment; nothing is written.')
   figures.print_tables(existing)
-
-
-def _fail(status: int, error: Exception) -> int:
-  """Prints an error in one line; returns the exit status."""
-  from sparsejax.experiment.terminal.errors import in_one_line
-
-  complain(f'ship: {in_one_line(error)}')
-  return status
-
-
-def _exit_on_signal(number: int, frame: object) -> NoReturn:
-  """Exits with 128 plus the number of the signal."""
-  del frame
-  complain(f'ship: {signal.Signals(number).name}; nothing is written')
-  raise SystemExit(128 + number)
 
 
 if __name__ == '__main__':

@@ -23,44 +23,40 @@ import sys
 from collections.abc import Generator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from sparsejax.experiment import command
 from sparsejax.experiment.config.check import unknown
 from sparsejax.experiment.config.identity import get_by_path
 from sparsejax.experiment.config.setting_kinds import literal
 from sparsejax.experiment.machine import files
 from sparsejax.experiment.terminal import extras
 from sparsejax.experiment.terminal.arguments import Parser, folder
-from sparsejax.experiment.terminal.errors import UsageError, in_one_line
-from sparsejax.experiment.terminal.say import complain, say_lines, shown
+from sparsejax.experiment.terminal.errors import UsageError
+from sparsejax.experiment.terminal.say import complain, shown
 from sparsejax.search import search_folder
 
 if TYPE_CHECKING:
   from sparsejax.experiment.config import overrides
 
-FINISHED, USAGE = 0, 2
 KINDS = {tuple: 'a tuple', int: 'an integer', str: 'a text'}  # the types of a search's fields
 
 
 def main(argv: Sequence[str]) -> int:
   """Runs the command; returns its exit status."""
-  if any(argument in ('--help', '-h') for argument in argv[1:]):
-    say_lines(__doc__)
-    return FINISHED
-  try:
-    settings, flags = parse(argv[1:])
-    try:
-      study = dict(url=flags.study, name=flags.name, workers=flags.workers)
-      return search(settings, flags.workdir, **study)
-    except OSError as error:
-      if (message := files.path_error(error, flags.workdir)) is None:
-        raise
-      return _fail(message)
-  except ValueError as error:
-    return _fail(in_one_line(error))
+  return command.run(
+    'sweep',
+    argv,
+    text=lambda: __doc__,
+    read=parse,
+    act=_search,
+    folder=lambda asked: asked[1].workdir,
+    refusal=ValueError,
+  )
 
 
-def _fail(message: str) -> int:
-  complain(f'sweep: {message}')
-  return USAGE
+def _search(asked: tuple[dict[str, Any], argparse.Namespace]) -> int:
+  settings, flags = asked
+  study = dict(url=flags.study, name=flags.name, workers=flags.workers)
+  return search(settings, flags.workdir, **study)
 
 
 def parse(argv: Sequence[str]) -> tuple[dict[str, Any], argparse.Namespace]:

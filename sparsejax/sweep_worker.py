@@ -14,6 +14,7 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+from sparsejax.experiment import command
 from sparsejax.experiment.terminal import extras
 from sparsejax.experiment.terminal.errors import TerminatedError, in_one_line
 from sparsejax.experiment.terminal.say import complain
@@ -59,7 +60,6 @@ def defaults(settings: dict[str, Any]) -> tuple[dict[str, Any], int]:
 def main() -> None:
   """Runs the command."""
   # These imports are slow, and the command, which imports this module, refuses mistakes first.
-  from sparsejax.experiment.machine import allocator, compilation, threads
   from sparsejax.search.plan import settings
   from sparsejax.search.storage import identity, open_storage
   from sparsejax.search.study import Study
@@ -69,12 +69,10 @@ def main() -> None:
   parser.add_argument('folder', type=pathlib.Path)
   parser.add_argument('name')
   arguments = parser.parse_args()
-  allocator.keep_freed_memory()
-  threads.serve_devices(os.environ)
+  command.prepare()
   search = json.loads((arguments.folder / search_folder.SWEEP).read_text())
   resolve = resolver(search['overrides'])
   sweep = settings.check(search, resolve)
-  compilation.use_cache()
   url = os.environ.get(URL)
   storage = open_storage(url, arguments.folder)
   study = Study(sweep, storage, arguments.name, identity(arguments.folder, url))

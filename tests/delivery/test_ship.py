@@ -370,8 +370,9 @@ def test_a_full_disk_is_reported_and_leaves_no_files(run, tmp_path, monkeypatch,
     raise OSError(28, 'No space left on device')
 
   monkeypatch.setattr(shipment.shipping, 'save', full)
-  assert shipped(run, tmp_path / 'out') == 1
-  assert capsys.readouterr().err.startswith('ship: [Errno 28] No space left on device')
+  assert shipped(run, tmp_path / 'out') == 2
+  line = f'ship: No space left on device: {tmp_path / "out"}; nothing is written\n'
+  assert capsys.readouterr().err == line
   assert not list(tmp_path.iterdir())
 
 

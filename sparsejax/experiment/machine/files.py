@@ -48,12 +48,16 @@ def is_system_error(error: BaseException) -> bool:
   return isinstance(error, OSError) and error.errno in FAILED_DISK
 
 
-def path_error(error: OSError, folder: object = None) -> str | None:
+STAYS = 'what was saved before stays'
+
+
+def path_error(error: OSError, folder: object = None, left: str = STAYS) -> str | None:
   """Returns the message of an error about a file or a folder, or None for any other error.
 
   Args:
     error: what the system raised.
     folder: the path to name for a full disk, whose error may name none.
+    left: what the error leaves.
 
   Example:
     >>> path_error(IsADirectoryError(errno.EISDIR, 'Is a directory', '.new', None, 'progress.json'))
@@ -68,7 +72,7 @@ def path_error(error: OSError, folder: object = None) -> str | None:
     path = folder
   if error.errno is None or path is None:
     return None
-  return f'{error.strerror}: {path}; what was saved before stays'
+  return f'{error.strerror}: {path}; {left}'
 
 
 def drop_temporary(folder: pathlib.Path) -> None:

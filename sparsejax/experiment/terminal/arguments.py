@@ -10,10 +10,10 @@ from sparsejax.experiment.terminal.say import shown
 
 
 class Parser(argparse.ArgumentParser):
-  """An ArgumentParser that raises a ValueError of one line instead of ending the process."""
+  """An ArgumentParser that raises a UsageError of one line instead of ending the process."""
 
   def error(self, message: str) -> NoReturn:
-    raise ValueError(message)
+    raise UsageError(message)
 
 
 def folder(flag: str, text: str, what: str = 'folder') -> pathlib.Path:
