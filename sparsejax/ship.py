@@ -1,12 +1,14 @@
 """Ships a finished run: a smaller network in one small file, with its accuracy, bytes and latency.
 
-python -m sparsejax.ship --run=RUN --out=DIR [--bits=4 | --bits=conv=8,.*=5 | --bits=auto]
+python -m sparsejax.ship --run=RUN --out=DIR [--bits=4 | conv=8,.*=5 | auto | posterior]
 
 --run=DIR            a finished run
 --out=DIR            the folder to write: a new or an empty one
 --bits=N             the weights of each layer share 2^N values, N from 1 to 8;
                      PATTERN=N,PATTERN=N gives bits by layer; auto chooses the fewest bits from 2 to
-                     8 within the tolerance. Without this flag weights share no values
+                     8 within the tolerance; posterior takes for each layer of a Bayesian run the
+                     bits in its summary, which follow from the posterior's variances, or 8 if they
+                     are more. Without this flag weights share no values
 --tolerance=0.005    the validation accuracy that auto may lose, from 0 to 1
 --epochs=N           trains the shared values for N epochs on the run's data, with Adam
 --learning_rate=1e-4 the learning rate of Adam

@@ -109,7 +109,13 @@ def train(
   run = parallel.train_calls(step, convolutional=models.has_convolutions(network.model))
   data = steps.put_on_devices(experiment.dataset.train)
   variables = jax.tree.map(jnp.copy, network.variables)  # a step donates its arguments
-  train_state, best = parallel.replicate(state.initial(variables, tx, config['seed']))
+  try:
+    initial = state.initial(variables, tx, config['seed'])
+  except ValueError as error:  # bits by layer may leave one out
+    raise UsageError(
+      f'--epochs={request.epochs}: {str(error).partition(":")[0]}; --bits must name every layer'
+    ) from error
+  train_state, best = parallel.replicate(initial)
   order = jax.jit(augment.epoch_permutation, static_argnums=2)
   for epoch in range(request.epochs + 1):
     if epoch:

@@ -13,6 +13,7 @@ from sparsejax.shipping import sharing
 from sparsejax.shipping.export.onnx import PACKAGES
 
 AUTO = 'auto'
+POSTERIOR = 'posterior'
 FILE = 'file'
 # The file name of each format.
 NAMES = {
@@ -42,7 +43,8 @@ class Request(NamedTuple):
     run: the directory of a finished run.
     out: the folder to write.
     bits: the number of bits of a layer's cluster indices, one for all layers or by layer; 'auto'
-      for the fewest within the tolerance; None shares no weights.
+      for the fewest within the tolerance; 'posterior' for those that the run's posterior gives each
+      layer; None shares no weights.
     tolerance: the validation accuracy that 'auto' may lose.
     epochs: the number of epochs for which the shared values are trained.
     learning_rate: the learning rate of Adam, which trains them.
@@ -123,8 +125,8 @@ def _check_all_have_effect(given: Mapping[str, str], request: Request) -> None:
 
 
 def _bits(text: str | None) -> sharing.Bits | str | None:
-  """Returns the bits of '4', 'conv=8,.*=5' or 'auto': a number, {pattern: number} or a text."""
-  if text is None or text == AUTO:
+  """Returns the bits of '4', 'conv=8,.*=5', 'auto' or 'posterior', as `Request` has them."""
+  if text is None or text in (AUTO, POSTERIOR):
     return text
   found: dict[str, int] = {}
   for part in text.split(','):
@@ -132,7 +134,7 @@ def _bits(text: str | None) -> sharing.Bits | str | None:
     if not width.strip().isdecimal() or (separator and not pattern) or pattern in found:
       raise UsageError(
         f'--bits={shown(text)} must be a number from 1 to {sharing.MOST_BITS}, '
-        f'LAYER=NUMBER,LAYER=NUMBER or {AUTO}'
+        f'LAYER=NUMBER,LAYER=NUMBER, {AUTO} or {POSTERIOR}'
       )
     found[pattern] = int(width)
     try:

@@ -12,7 +12,8 @@ import numpy as np
 
 from sparsejax import models, shipping
 from sparsejax.delivery import centroids, engines, folder, latency, shipped_network
-from sparsejax.delivery.request import FILE, NAMES, Request
+from sparsejax.delivery import source as sources
+from sparsejax.delivery.request import FILE, NAMES, POSTERIOR, Request
 from sparsejax.delivery.shipped_network import Network
 from sparsejax.delivery.source import COUNTS, Source
 from sparsejax.experiment.machine import files, provenance, threads
@@ -44,6 +45,8 @@ def ship(source: Source, request: Request, shipment: Mapping[str, Any]) -> dict[
     OSError: if a file cannot be written, or answers differently when read back.
   """
   experiment = source.experiment
+  if request.bits == POSTERIOR:
+    request = request._replace(bits=sources.posterior_bits(source))
   network = Network(source.model, source.variables)
   network = shipped_network.without_dead_weights(network, experiment.image_shape)
   evaluate = shipped_network.make_evaluation(experiment, network.model)

@@ -2,6 +2,7 @@
 
 import dataclasses
 import pathlib
+import re
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
@@ -11,7 +12,9 @@ from sparsejax.experiment.machine import files
 from sparsejax.experiment.outcome import finished, recorded
 from sparsejax.experiment.rundir import checkpoint
 from sparsejax.experiment.terminal.errors import UsageError
-from sparsejax.experiment.training import registry, setup
+from sparsejax.experiment.terminal.say import say
+from sparsejax.experiment.training import posterior, registry, setup
+from sparsejax.shipping import sharing
 
 COUNTS = ('parameters', 'weights', 'macs')  # keys of summary.json, for the dense network
 
@@ -79,3 +82,28 @@ def read(path: pathlib.Path, *, data_dir: str | None = None, parts: str | None =
     variables=loaded.variables,
     summary=loaded.summary,
   )
+
+
+def posterior_bits(source: Source) -> dict[str, int]:
+  """Returns {pattern of a layer: bits}, as the precision of the run's posterior gives them.
+
+  These are the `bits` of the run's summary, but 8 for a layer that needs more, because weights
+  share at most 2^8 values. A line tells of both.
+
+  Raises:
+    UsageError: the run has no posterior, or its posterior is missing or damaged.
+  """
+  experiment = source.experiment
+  if not experiment.deployment.is_variational:
+    raise UsageError(
+      f'--bits=posterior must be given with a run whose layers have posteriors; the layers of '
+      f'run={source.path} are {experiment.config["layers"]}'
+    )
+  _, params, _ = finished.read_posterior(source.path, source.hash, experiment)
+  _, grids = posterior.rounded(params, source.variables['params'])
+  found = ', '.join(f'{layer} {grid.bits}' for layer, grid in grids.items())
+  say(f'bits of the posterior: {found}; at most {sharing.MOST_BITS} are used')
+  return {
+    f'^{re.escape(layer)}/kernel$': min(grid.bits, sharing.MOST_BITS)
+    for layer, grid in grids.items()
+  }

@@ -18,9 +18,11 @@ import safetensors
 
 import sparsejax
 from sparsejax import models, ship, shipping
-from sparsejax.delivery import latency, request, shipment, shipped_network
+from sparsejax.delivery import latency, request, shipment, shipped_network, source
 from sparsejax.experiment.data import datasets
 from sparsejax.experiment.machine import files
+from sparsejax.experiment.rundir import checkpoint
+from sparsejax.posterior import precision
 from sparsejax.shipping.export.onnx import PACKAGES, session
 
 pytestmark = pytest.mark.usefixtures('compiling_is_quick', 'one_device')
@@ -41,6 +43,24 @@ def run(tmp_path_factory):
   """The quickstart, finished, in a tenth of its time."""
   path = tmp_path_factory.mktemp('ship') / 'run'
   status, _, stderr = commands.launch(QUICKSTART, '--shorten=0.1', f'--workdir={path}')
+  assert status == 0, stderr
+  return path
+
+
+BAYESIAN = (
+  '--config=configs/lenet300_sparse_vd.py',
+  *('--config.data.name=digits', '--config.data.limit=64', '--config.batch_size=32'),
+  *('--config.epochs=2', '--config.add_kl_gradients.weight.begin_epochs=0'),
+  '--config.add_kl_gradients.weight.end_epochs=1',
+  '--config.scale_by_learning_rate.learning_rate.begin_epochs=1',
+)
+
+
+@pytest.fixture(scope='module')
+def bayesian(tmp_path_factory):
+  """A finished run whose layers have posteriors."""
+  path = tmp_path_factory.mktemp('bayesian') / 'run'
+  status, _, stderr = commands.launch(*BAYESIAN, f'--workdir={path}')
   assert status == 0, stderr
   return path
 
@@ -263,6 +283,51 @@ def test_auto_fails_if_no_bits_are_within_the_tolerance(run, tmp_path, monkeypat
   capsys.readouterr()
   assert shipped(run, tmp_path / 'out', '--bits=auto', '--tolerance=0') == 2
   assert '--tolerance=0 must be at least 0.4000' in capsys.readouterr().err
+  assert not list(tmp_path.iterdir())
+
+
+def test_bits_of_a_posterior_are_those_of_the_summary_but_8_at_most(bayesian, tmp_path, capsys):
+  options = ('--bits=posterior', '--epochs=1', '--rounds=1')
+  assert shipped(bayesian, tmp_path / 'out', *options) == 0
+  needed = commands.summary(bayesian)['bits']
+  used = {layer: min(bits, 8) for layer, bits in needed.items()}
+  told_bits = told(tmp_path / 'out')['bits']
+  assert told_bits == {f'^{layer}/kernel$': bits for layer, bits in used.items()}
+  params, header = shipping.load(tmp_path / 'out' / 'model.sparse')
+  for layer, bits in used.items():
+    kernel = params['params'][layer]['kernel']
+    assert 0 < len(np.unique(kernel[kernel != 0])) <= 2**bits
+  assert header.provenance['bits'] == told_bits
+  said = ', '.join(f'{layer} {bits}' for layer, bits in needed.items())
+  assert f'bits of the posterior: {said}; at most 8 are used\n' in capsys.readouterr().out
+  assert told(tmp_path / 'out')['shipment']['bits'] == 'posterior'
+
+
+def test_a_layer_that_needs_more_bits_than_can_be_shared_gets_8(bayesian, monkeypatch):
+  grids = {'block/fc.1': precision.Grid(17, 19), 'fc2': precision.Grid(3, 5)}
+  monkeypatch.setattr(source.posterior, 'rounded', lambda *_: (None, grids))
+  found = source.posterior_bits(source.read(bayesian))
+  assert found == {r'^block/fc\.1/kernel$': 8, '^fc2/kernel$': 5}
+
+
+def test_bits_of_a_posterior_need_one(run, bayesian, tmp_path, capsys):
+  out = f'--out={tmp_path / "out"}'
+  line = refused(capsys, f'--run={run}', out, '--bits=posterior')
+  assert line.startswith('ship: --bits=posterior must be given with a run whose layers have post')
+  assert line.endswith(f'; the layers of run={run} are deterministic\n')
+  copied = shutil.copytree(bayesian, tmp_path / 'copied')
+  shutil.rmtree(copied / files.CHECKPOINTS / checkpoint.POSTERIOR)
+  line = refused(capsys, f'--run={copied}', out, '--bits=posterior')
+  assert f'run={copied}: it has no checkpoints/posterior; give the directory of a finished' in line
+  assert not (tmp_path / 'out').exists()
+
+
+def test_values_of_a_layer_that_is_not_shared_are_not_trained(run, tmp_path, capsys):
+  options = ('--bits=fc2=4', '--epochs=1')
+  line = refused(capsys, f'--run={run}', f'--out={tmp_path / "out"}', *options)
+  what = r"--epochs=1: 'fc1/kernel' has \d+ nonzero values and must have at most 256"
+  assert re.search(what, line)
+  assert line.endswith('; --bits must name every layer\n')
   assert not list(tmp_path.iterdir())
 
 

@@ -69,9 +69,7 @@ def read(path: pathlib.Path) -> Finished:
   if (layers := config['layers']) not in posterior.FAMILIES:
     families = ', '.join(posterior.FAMILIES)
     raise UsageError(f'run={path}: its layers are {layers}; they must be one of {families}')
-  kept = _posterior_folder(path)
-  if not (kept / checkpoint.MANIFEST).exists():
-    raise UsageError(f'run={path}: it has no {kept.relative_to(path)}; {ADVICE}')
+  _posterior_folder(path)
   try:
     lines = metrics.read(path / files.METRICS)
   except ValueError as error:
@@ -87,28 +85,36 @@ def read(path: pathlib.Path) -> Finished:
   return Finished(path, complete(path, config), experiment_hash, summary, lines, starts)
 
 
-def read_posterior(run: Finished, experiment: Experiment) -> tuple[int, Any, Any]:
+def read_posterior(
+  path: pathlib.Path, experiment_hash: str, experiment: Experiment
+) -> tuple[int, Any, Any]:
   """Returns the step, the parameters and the BatchNorm averages of a run's posterior.
 
   Args:
-    run: the run.
+    path: the run directory.
+    experiment_hash: the hash in its files.
     experiment: the experiment built from the run's config, with any thresholds.
 
   Raises:
-    UsageError: the posterior is damaged, or belongs to another network.
+    UsageError: the posterior is missing or damaged, or belongs to another network.
   """
+  folder = _posterior_folder(path)
   shapes = jax.eval_shape(experiment.init_variables)
   like = {'params': shapes['params'], 'batch_stats': shapes.get('batch_stats', {})}
   try:
-    owner = checkpoint.Owner(run.hash, run.config['seed'])
-    found, notes = checkpoint.read(_posterior_folder(run.path), like, owner, is_finished=True)
+    owner = checkpoint.Owner(experiment_hash, experiment.config['seed'])
+    found, notes = checkpoint.read(folder, like, owner, is_finished=True)
   except ValueError as error:
-    raise UsageError(f'run={run.path}: {in_one_line(error)}; {ADVICE}') from error
+    raise UsageError(f'run={path}: {in_one_line(error)}; {ADVICE}') from error
   return notes['step'], found['params'], found['batch_stats']
 
 
 def _posterior_folder(path: pathlib.Path) -> pathlib.Path:
-  return path / files.CHECKPOINTS / checkpoint.POSTERIOR
+  """Returns the folder of a run's posterior; raises a UsageError if there is none."""
+  folder = path / files.CHECKPOINTS / checkpoint.POSTERIOR
+  if not (folder / checkpoint.MANIFEST).exists():
+    raise UsageError(f'run={path}: it has no {folder.relative_to(path)}; {ADVICE}')
+  return folder
 
 
 def require(path: pathlib.Path, found: Container[str], names: Sequence[str], file: str) -> None:

@@ -142,7 +142,7 @@ def _prepare(source, config, defaults, version) -> _Prepared:
     raise UsageError(str(error)) from error
   now = recorded.hash8(source.recorded, defaults, version, experiment.digests)
   recorded.check_hash(source.path, source.hash, now, source.recorded.newer)
-  step, params, batch_stats = finished.read_posterior(source, experiment)
+  step, params, batch_stats = finished.read_posterior(source.path, source.hash, experiment)
   network = experiment.deployment.jitted(params, batch_stats)
   _check_layers(experiment, source, params, network)
   experiment_hash = identity.hash8(config, defaults, version, experiment.digests)
