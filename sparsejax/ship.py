@@ -20,7 +20,10 @@ python -m sparsejax.ship --run=RUN --out=DIR [--bits=4 | conv=8,.*=5 | auto | po
 
 DIR/model.sparse is the model file, for sparsejax.shipping.load. It is read back, and the network in
 it is measured on the validation split and, once, on the test split. DIR/shipped.json has all
-measurements, with the run and the environment. DIR is created only when everything is written.
+measurements, with the run and the environment; its compression_in_bytes is the bytes of the dense
+float32 network over those of the model file. Unlike compression_with_bits in the summary of a
+Bayesian run, it counts everything: positions, biases, codebooks and the header. DIR is created only
+when everything is written.
 
 Exit status: 0 finished, 2 if this cannot be shipped as asked, 128 plus the signal's number after a
 signal, 1 otherwise.

@@ -172,14 +172,17 @@ def _measure(
   """
   experiment, model_file = source.experiment, hidden / NAMES[FILE]
   before = shipped_network.dense(source.model, experiment.image_shape)
+  shipped_bytes = model_file.stat().st_size
+  dense_bytes = sum(leaf.nbytes for leaf in jax.tree.leaves(before.variables))
   latencies = _latency(hidden, before, network, experiment.image_shape, request.rounds)
   return {
     'bits': bits,
     **evaluate(network.variables, 'validation'),
     **evaluate(network.variables, 'test'),  # once, after all that could fail
     'before': {name: source.summary.get(name) for name in ACCURACIES},
-    'bytes': model_file.stat().st_size,
-    'dense_bytes': sum(leaf.nbytes for leaf in jax.tree.leaves(before.variables)),
+    'bytes': shipped_bytes,
+    'dense_bytes': dense_bytes,
+    'compression_in_bytes': dense_bytes / shipped_bytes,  # nothing is left out
     'bytes_by_part': shipping.sizes(model_file),
     'files': folder.describe_files(hidden),
     'theoretical': _theoretical(source, network),

@@ -12,7 +12,8 @@ import numpy as np
 
 FULL = 32  # bits of a float32 weight
 MOST = 23  # bits of its significand
-# What `compression` leaves out; everything that shows its figure says so in these words.
+# What `compression` leaves out: the positions are those of the nonzeros. Everything that shows its
+# figure says so in these words.
 LEFT_OUT = 'positions and biases not counted'
 
 
@@ -101,8 +102,11 @@ def compression(sizes: Mapping[str, tuple[int, int]], bits: Mapping[str, Grid]) 
   .. math:: 32 N / \sum_l n_l b_l
 
   This is the ratio that papers on Bayesian compression report. It counts the bits of the weights
-  that are left, but not those that say where they are, nor biases, so a file of the network is
-  larger. `sparsejax.shipping.sizes` counts every byte of such a file.
+  that are left, but not those that say where they are (the positions of the nonzeros), nor biases,
+  so it is no ratio of files: one of the network is larger. The honest ratio is that of bytes, those
+  of the dense float32 network over those of a model file. The command `sparsejax.ship` writes the
+  file, with `--bits=posterior` in about these bits, and this ratio as `compression_in_bytes` in its
+  shipped.json; `sparsejax.shipping.sizes` tells what the file's bytes are spent on.
 
   Args:
     sizes: for each layer, the numbers of its weights and of those left.

@@ -106,6 +106,7 @@ def test_sizes_and_digests_of_files_are_recorded(out):
   assert figures['bytes'] == (out / 'model.sparse').stat().st_size
   assert figures['bytes'] == sum(figures['bytes_by_part'].values())
   assert figures['dense_bytes'] == 4 * figures['theoretical']['parameters']
+  assert figures['compression_in_bytes'] == figures['dense_bytes'] / figures['bytes']
 
 
 def test_the_network_in_the_model_file_is_measured(out, run):

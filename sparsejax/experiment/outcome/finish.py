@@ -151,9 +151,12 @@ def _variational_summary(
 
   Returns:
     `architecture`, the kept units of each layer; `bits`, the bit width of each layer;
-    `compression_with_bits`; the loss and accuracy on the validation and test splits of the network
-    rounded to these widths, as `SPLIT_loss_with_bits` and `SPLIT_accuracy_with_bits`; and
-    `log_alpha`, each layer's histogram of log alpha with its thresholds.
+    `compression_with_bits`, from the bits of the weights that are left alone: neither the positions
+    of the nonzeros nor biases are counted, so a file is larger, and `sparsejax.ship` writes it with
+    its own ratio, `compression_in_bytes`; the loss and accuracy on the validation and test splits
+    of the network rounded to these widths, as `SPLIT_loss_with_bits` and
+    `SPLIT_accuracy_with_bits`; and `log_alpha`, each layer's histogram of log alpha with its
+    thresholds.
   """
   thresholds = experiment.deployment.thresholds
   if thresholds is None:
