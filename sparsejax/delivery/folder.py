@@ -1,6 +1,10 @@
 """The folder of a shipment: created atomically and never overwritten."""
 
 import contextlib
+import fcntl
+import glob
+import hashlib
+import json
 import os
 import pathlib
 import shutil
@@ -11,6 +15,7 @@ from typing import Any
 from sparsejax.experiment.machine import files
 from sparsejax.experiment.terminal.errors import UsageError
 
+DIGEST = 'sha256'  # the key in shipped.json of the digest of its other content
 EMPTY = 'it must be a new or an empty folder'
 
 
@@ -37,10 +42,24 @@ def read_existing(out: pathlib.Path, shipment: Mapping[str, Any]) -> dict[str, A
   if not isinstance(measurements, dict) or measurements.get('shipment') != shipment:
     what = 'holds other files' if measurements is None else 'holds another shipment'
     raise UsageError(f'--out={out} {what}; {EMPTY}')
-  for name, digest in sorted(_digests(measurements).items()):
-    if not (out / name).is_file() or files.digest(out / name) != digest:
+  if measurements.get(DIGEST, known := digest(measurements)) != known:
+    raise UsageError(f'--out={out}: its {files.SHIPPED} is not as it was written; {EMPTY}')
+  for name, written in sorted(_digests(measurements).items()):
+    if not (out / name).is_file() or files.digest(out / name) != written:
       raise UsageError(f'--out={out}: its {name} is not as {files.SHIPPED} says; {EMPTY}')
   return measurements
+
+
+def digest(measurements: Mapping[str, Any]) -> str:
+  """Returns the digest of the content of shipped.json without the digest itself.
+
+  Example:
+    >>> digest({'bytes': 3, 'sha256': 'any'}) == digest({'bytes': 3}) != digest({'bytes': 4})
+    True
+  """
+  others = {name: value for name, value in measurements.items() if name != DIGEST}
+  text = json.dumps(files.finite(others), sort_keys=True)
+  return hashlib.sha256(text.encode()).hexdigest()
 
 
 def _digests(measurements: Mapping[str, Any]) -> dict[str, str]:
@@ -70,24 +89,56 @@ def create_atomically(out: pathlib.Path) -> Generator[pathlib.Path]:
   """Context manager of a hidden folder beside `out`, which is renamed to `out` at the end.
 
   `out` therefore never exists with a part of its files. An error removes the hidden folder, unless
-  only its new name is refused.
+  only its new name is refused. What a kill left of an earlier one is removed, unless it is whole.
 
   Raises:
     UsageError: the finished folder cannot be renamed to `out`; the message says where it is.
   """
   out = out.resolve()
   out.parent.mkdir(parents=True, exist_ok=True)
-  hidden = out.with_name(f'.{out.name[:100]}.{uuid.uuid4().hex}.tmp')
+  _remove_abandoned(out)
+  hidden, lock = _make_hidden(out)
   try:
-    hidden.mkdir()
     yield hidden
   except BaseException:
     shutil.rmtree(hidden, ignore_errors=True)
     raise
+  finally:
+    os.close(lock)
   try:
     os.rename(hidden, out)
   except OSError as error:
     raise UsageError(f'--out={out}: {error.strerror}; the finished shipment is {hidden}') from error
+
+
+def _make_hidden(out: pathlib.Path) -> tuple[pathlib.Path, int]:
+  """Creates a hidden folder beside `out`; returns it, and a lock that ends with this process."""
+  while True:
+    hidden = out.with_name(f'.{out.name[:100]}.{uuid.uuid4().hex}.tmp')
+    hidden.mkdir()
+    try:
+      lock = os.open(hidden, os.O_RDONLY)
+    except FileNotFoundError:  # another process took it for abandoned before it was locked
+      continue
+    with contextlib.suppress(OSError):  # some disks have no locks
+      fcntl.flock(lock, fcntl.LOCK_EX)
+    if hidden.exists():
+      return hidden, lock
+    os.close(lock)
+
+
+def _remove_abandoned(out: pathlib.Path) -> None:
+  """Removes the hidden folders beside `out` that no process holds, but not a whole shipment."""
+  pattern = f'.{glob.escape(out.name[:100])}.{"[0-9a-f]" * 32}.tmp'
+  for path in out.parent.glob(pattern):
+    with contextlib.suppress(OSError):  # another process holds it
+      lock = os.open(path, os.O_RDONLY)
+      try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        if not (path / files.SHIPPED).exists():
+          shutil.rmtree(path, ignore_errors=True)
+      finally:
+        os.close(lock)
 
 
 def describe_files(folder: pathlib.Path) -> dict[str, dict[str, Any]]:

@@ -68,6 +68,7 @@ def ship(source: Source, request: Request, shipment: Mapping[str, Any]) -> dict[
       'shipment': shipment,
       **_measure(hidden, source, network, bits, request, evaluate),
     }
+    measurements[folder.DIGEST] = folder.digest(measurements)
     files.write_json(hidden / files.SHIPPED, measurements)
   return measurements
 

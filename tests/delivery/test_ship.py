@@ -1,6 +1,7 @@
 """A finished run is shipped: the folder is whole, and every figure is that of the file in it."""
 
 import errno
+import fcntl
 import importlib.util
 import json
 import os
@@ -18,7 +19,7 @@ import safetensors
 
 import sparsejax
 from sparsejax import models, ship, shipping
-from sparsejax.delivery import latency, request, shipment, shipped_network, source
+from sparsejax.delivery import folder, latency, request, shipment, shipped_network, source
 from sparsejax.experiment.data import datasets
 from sparsejax.experiment.machine import files
 from sparsejax.experiment.rundir import checkpoint
@@ -28,6 +29,7 @@ from sparsejax.shipping.export.onnx import PACKAGES, session
 pytestmark = pytest.mark.usefixtures('compiling_is_quick', 'one_device')
 
 QUICKSTART = '--config=configs/quickstart.py'
+LEFT = {'empty': (), 'cut': ('model.sparse',), 'whole': ('shipped.json',), 'in use': ('model',)}
 OPTIONS = ('--bits=fc1=5,.*=4', '--epochs=1', '--format=stablehlo,safetensors', '--rounds=1')
 
 
@@ -215,6 +217,35 @@ def test_a_folder_with_other_files_is_refused_and_an_empty_one_is_taken(run, tmp
   figures = told(tmp_path / 'empty')
   assert figures['test_accuracy'] == commands.summary(run)['test_accuracy']
   assert figures['bits'] is None
+
+
+def test_a_figure_that_was_changed_is_not_shown(run, out, tmp_path, capsys):
+  copied = shutil.copytree(out, tmp_path / 'copied')
+  changed(copied / 'shipped.json', test_accuracy=1.0)
+  line = refused(capsys, f'--run={run}', f'--out={copied}', *OPTIONS)
+  assert 'its shipped.json is not as it was written; it must be a new or an empty folder' in line
+  shutil.copy(out / 'shipped.json', copied)
+  without(copied / 'shipped.json', 'sha256')  # as before it was noted
+  assert shipped(run, copied, *OPTIONS) == 0
+
+
+def test_what_a_kill_left_is_removed_but_not_what_is_whole_or_in_use(tmp_path):
+  out = tmp_path / 'out'
+  left = {name: tmp_path / f'.out.{str(number) * 32}.tmp' for number, name in enumerate(LEFT)}
+  for name, path in left.items():
+    path.mkdir()
+    for file in LEFT[name]:
+      (path / file).write_text('{}')
+  lock = os.open(left['in use'], os.O_RDONLY)
+  fcntl.flock(lock, fcntl.LOCK_EX)
+  others = [tmp_path / '.out.tmp', tmp_path / f'.other.{"0" * 32}.tmp']
+  for path in others:
+    path.mkdir()
+  with folder.create_atomically(out) as hidden:
+    (hidden / 'model').write_text('')
+  os.close(lock)
+  assert {*tmp_path.iterdir()} == {out, left['in use'], left['whole'], *others}
+  assert [path.name for path in out.iterdir()] == ['model']
 
 
 def test_a_link_to_an_empty_folder_is_taken(run, tmp_path):
