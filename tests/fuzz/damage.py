@@ -1,4 +1,4 @@
-"""Files of runs, searches and caches that are damaged: refused, put aside, or without effect.
+"""Damaged files of runs, searches, caches and shipments: refused, put aside, or without effect.
 
 What reads one must end with the figures of an undamaged one, or with one line; no file that a
 person may still need may be gone, and no figure may be another one in silence.
@@ -64,12 +64,14 @@ class World:
         'report': _report,
         'load': _load,
         'init_from': _init_from,
+        'ship': _ship,
       },
       'unfinished': {'launch': _launch('quickstart'), 'report': _report},
-      'bayesian': {'deploy': _deploy, 'report': _report, 'load': _load},
+      'bayesian': {'deploy': _deploy, 'report': _report, 'load': _load, 'ship': _ship_bayesian},
       'search': {'sweep': _sweep, 'report': _report},
       'cache': {'data': _cache},
       'arrays': {'launch': _arrays},
+      'shipment': {'ship': _ship_again, 'load': _load_model_file},
     }
     self.whole.mkdir(parents=True)
     self.found: dict[tuple[str, str], Any] = {}
@@ -80,6 +82,7 @@ class World:
       'search': _sweep,
       'cache': _cache,
       'arrays': _write_arrays,
+      'shipment': _ship_again,
     }
     self.readers = {k: v for k, v in self.readers.items() if not sources or k in sources}
     for source in self.readers:
@@ -331,6 +334,74 @@ def _deploy(folder: pathlib.Path):
   argv = ['deploy', f'--run={folder}', '--threshold=3.0']
   outcome = command.call(deploy.main, argv, folder.parent)
   return outcome, outcome.out
+
+
+SHIP_FLAGS = ('--rounds=1', '--bits=4')
+OF_SHIPMENT = (
+  *('shipment', 'bits', 'validation_accuracy', 'test_accuracy', 'before', 'bytes', 'dense_bytes'),
+  *('bytes_by_part', 'theoretical', 'scaling'),
+)
+
+
+def shipped(folder: pathlib.Path) -> Any:
+  """Returns a shipment's model file, and of its figures those that are equal in two equal ones."""
+  from sparsejax.experiment.machine import files
+
+  try:
+    told = files.read_json(folder / 'shipped.json')
+    return (folder / 'model.sparse').read_bytes(), {name: told[name] for name in OF_SHIPMENT}
+  except (OSError, ValueError, KeyError, TypeError) as error:
+    return f'no shipment: {error}'
+
+
+def _ship_to(run: pathlib.Path, out: pathlib.Path, *flags: str) -> command.Outcome:
+  from sparsejax import ship
+  from sparsejax.delivery import latency
+
+  argv = ['ship', f'--run={run}', f'--out={out}', *(flags or SHIP_FLAGS)]
+  with mock.patch.object(latency, 'BLOCK_SECONDS', 1e-9):
+    return command.call(ship.main, argv, out.parent)
+
+
+def _ship(folder: pathlib.Path, *flags: str):
+  out = folder.parent / 'shipped'
+  outcome = _ship_to(folder, out, *flags)
+  found = shipped(out)
+  shutil.rmtree(out, ignore_errors=True)
+  return outcome, found
+
+
+def _ship_bayesian(folder: pathlib.Path):
+  return _ship(folder, '--rounds=1', '--bits=posterior')
+
+
+def _ship_again(folder: pathlib.Path):
+  """Ships a run into a folder, which may hold the same shipment, damaged."""
+  run = folder.parents[1] / 'whole' / 'shipped run'
+  if not run.exists():
+    _must(_launch('quickstart')(run))
+  outcome = _ship_to(run, folder)
+  # What it says of a shipment that is there are the figures in its files.
+  return outcome, shipped(folder)
+
+
+def _load_model_file(folder: pathlib.Path):
+  import jax
+
+  from sparsejax import shipping
+
+  found: list[Any] = []
+
+  def main(argv):
+    try:
+      loaded = shipping.load(folder / 'model.sparse')
+    except (ValueError, OSError) as error:  # what it says it raises
+      print(str(error), file=sys.stderr)
+      return 2
+    found.extend([loaded.header, [leaf.tolist() for leaf in jax.tree.leaves(loaded.params)]])
+    return 0
+
+  return command.call(main, ['load'], folder.parent), found
 
 
 def search_in(folder: pathlib.Path, **changes: str) -> list[str]:

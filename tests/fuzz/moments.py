@@ -34,8 +34,11 @@ OF_SEARCH = EVENTFUL | {
 COMPILING = 'compiling'  # in the place of a function: a moment after XLA's compiler was called
 NEVER = 'never came'
 LAUNCH, SWEEP, WORKER = 'launch.py', 'sparsejax.sweep', 'sparsejax.sweep_worker'
-REPORT, DEPLOY = 'sparsejax.report', 'sparsejax.deploy'
-COMMANDS = {LAUNCH: 'launch', SWEEP: 'sweep', WORKER: 'sweep', REPORT: 'report', DEPLOY: 'deploy'}
+REPORT, DEPLOY, SHIP = 'sparsejax.report', 'sparsejax.deploy', 'sparsejax.ship'
+COMMANDS = {
+  **{LAUNCH: 'launch', SWEEP: 'sweep', WORKER: 'sweep', REPORT: 'report', DEPLOY: 'deploy'},
+  SHIP: 'ship',
+}
 ALONE = 'one worker'  # is killed, and the command goes on; otherwise a worker's command dies too
 
 
@@ -103,6 +106,11 @@ def _moments() -> Iterator[Case]:
   yield from _both(REPORT, 'a figure', 'sparsejax.reports.figures.dress:save', 1, 3)
   yield from _both(REPORT, 'a table', 'sparsejax.reports.text.tables:row', 1, 2)
   yield from _both(REPORT, 'the end', 'sparsejax.reports.page:page', 1)
+  yield from (Case(SHIP, 'compilation', COMPILING, number) for number in (1, 4, 7))
+  yield from _both(SHIP, 'a file', 'sparsejax.delivery.shipment:_write', 1)
+  yield from _both(SHIP, 'a file', 'sparsejax.delivery.folder:_make_hidden', 1)
+  yield from _both(SHIP, 'the end', 'sparsejax.delivery.shipment:_measure', 1)
+  yield from _both(SHIP, 'the end', f'{its}.machine.files:write_json', 1)
 
 
 # What Python runs as it starts: in the process that is meant it waits for the moment.

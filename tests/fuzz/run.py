@@ -4,7 +4,7 @@ python tests/fuzz/run.py --settings=1000 --damages=400 --signals=50 --moments=50
     [--seed=0] [--skip=N] [--out=FILE.json]
 
 --settings=N    values for settings, half of them blind, half from the definitions: settings.py
---damages=N     damaged files of runs, searches and caches, each read by a command: damage.py
+--damages=N     damaged files of runs, searches, caches, shipments, each then read: damage.py
 --signals=N     signals at random moments of the commands, which are then run again: signals.py
 --moments=N     SIGKILL at chosen moments of the commands, which are then run again: moments.py
 --minutes=M     that each of these may take

@@ -44,7 +44,10 @@ BASES = {
     'prune.every_steps': '1',
   },
 }
-SHARES = {'launch': 70, 'benchmark': 8, 'sweep': 8, 'report': 4, 'deploy': 5, 'reproduce': 5}
+SHARES = {
+  **{'launch': 70, 'benchmark': 8, 'sweep': 8, 'report': 4, 'deploy': 5, 'reproduce': 5},
+  'ship': 5,
+}
 OF_LAUNCH = ('workdir', 'shorten', 'coordinator', 'processes', 'process', 'config')
 OF_SWEEP = ('workdir', 'study', 'name', 'workers', 'config')
 OF_SEARCHES = (
@@ -55,6 +58,16 @@ OF_OTHERS = {
   'report': ('out', 'runs', 'methods', 'size', 'format'),
   'deploy': ('run', 'workdir', 'threshold', 'thresholds', 'data_dir', 'parts'),
   'reproduce': ('runs', 'data', 'jobs', 'seconds', 'only'),
+  'ship': (
+    *('run', 'out', 'bits', 'tolerance', 'epochs', 'learning_rate', 'format', 'rounds'),
+    *('data_dir', 'parts'),
+  ),
+}
+# What else makes a flag of ship be read.
+WITH_SHIP = {
+  '--tolerance': {'--bits': 'auto'},
+  '--epochs': {'--bits': '4'},
+  '--learning_rate': {'--bits': '4', '--epochs': '1'},
 }
 OF_BENCHMARKS = ('against', 'out', 'profile', 'rounds')
 
@@ -138,8 +151,27 @@ def _defined(base, chance) -> Case:
     else:
       known.append((name, field))
   name, field = chance.choice(known)
-  kind = 'launch' if chance.random() < 0.9 else 'benchmark'
+  kind = chance.choices(('launch', 'benchmark', 'ship'), (17, 2, 1))[0]
+  if kind == 'ship':
+    flag, known = chance.choice(list(_of_ship().items()))
+    return Case(kind, base, f'--{flag}', values.around(known, chance), 'definitions')
   return Case(kind, base, name, values.around(field.kind, chance), 'definitions')
+
+
+def _of_ship():
+  """What each flag of ship may be."""
+  from sparsejax.delivery import request
+  from sparsejax.experiment.config import setting_kinds
+  from sparsejax.shipping import sharing
+
+  return {
+    'bits': setting_kinds.Integer(1, sharing.MOST_BITS),
+    'tolerance': setting_kinds.Number(0.0, 1.0),
+    'epochs': setting_kinds.Integer(0),
+    'learning_rate': setting_kinds.Number(0.0),
+    'format': setting_kinds.Choice(tuple(request.NAMES)),
+    'rounds': setting_kinds.Integer(1),
+  }
 
 
 class World:
@@ -197,6 +229,9 @@ def argv_of(case: Case, world: World) -> list[str]:
   elif case.command == 'deploy':
     given, rest = {'--run': str(world.runs / 'lenet300_sparse_vd')}, []
     given |= {'--threshold': '3.0'} if case.field != '--thresholds' else {}
+  elif case.command == 'ship':
+    given, rest = {'--run': str(world.runs / 'quickstart'), '--out': 'shipped'}, []
+    given |= WITH_SHIP.get(case.field, {})
   else:
     given, rest = {'--runs': 'runs'}, ['mnist_methods']
   return [case.command, *(f'{k}={v}' for k, v in (given | own).items()), *rest]
@@ -216,10 +251,12 @@ def attempt(case: Case, world: World) -> Verdict:
   """Gives one setting to its command, and judges what comes of it.
 
   Training stops at the first evaluation of two steps or more; a search is set up and begins no
-  trial, a benchmark times nothing, reproduce.py only reads its arguments.
+  trial, a benchmark times nothing, reproduce.py only reads its arguments, and ship only them, the
+  run and the folder.
   """
   from sparsejax import launch
   from sparsejax.benchmarks import step_figures
+  from sparsejax.delivery import figures, shipment
   from sparsejax.experiment import run
   from sparsejax.experiment.terminal.errors import PausedError
   from sparsejax.search import supervisor
@@ -239,6 +276,8 @@ def attempt(case: Case, world: World) -> Verdict:
     mock.patch.object(run, 'run', two_steps),
     mock.patch.object(step_figures, 'measure', return_value={}),
     mock.patch.object(supervisor.Supervisor, 'run', return_value=0),
+    mock.patch.object(shipment, 'ship', return_value={}),
+    mock.patch.object(figures, 'print_tables'),
   ):
     outcome = command.call(main, argv_of(case, world), world.here)
   after = command.listing(world.place), command.listing(world.runs)

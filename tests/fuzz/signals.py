@@ -18,7 +18,7 @@ import damage
 import settings
 
 SIGNALS = (signal.SIGKILL, signal.SIGTERM, signal.SIGHUP, signal.SIGINT)
-COMMANDS = ('launch', 'sweep', 'report', 'deploy')
+COMMANDS = ('launch', 'sweep', 'report', 'deploy', 'ship')
 UNFINISHED = ('.writing', '.removing', '.tmp')  # end the names of what is not whole
 TOO_LATE = 'too late'  # equal too, but the command had ended before the signal came
 
@@ -63,6 +63,9 @@ class World:
     module = [sys.executable, '-m', f'sparsejax.{name}']
     if name == 'report':
       return [*module, str(self.sources), f'--out={self.place}']
+    if name == 'ship':
+      run, out = self.sources / 'quickstart', self.place / 'out'
+      return [*module, f'--run={run}', f'--out={out}', *damage.SHIP_FLAGS]
     run = self.sources / 'lenet300_sparse_vd'
     return [*module, f'--run={run}', f'--workdir={self.place}', '--threshold=3.0']
 
@@ -70,6 +73,8 @@ class World:
     """Returns what a command has written, but for what differs between two equal runs."""
     if name == 'report':
       return {p.name: p.read_bytes() for p in self.place.iterdir() if p.suffix == '.csv'}
+    if name == 'ship':
+      return damage.shipped(self.place / 'out')
     runs = sorted((self.place / 'runs').iterdir()) if name == 'sweep' else [self.place]
     return [damage.figures(run) for run in runs]
 
@@ -107,8 +112,9 @@ class World:
     if (found := self.figures(name)) != self.alone(name):
       said = json.dumps(found, default=str)[:600]
       return settings.Verdict('wrong', 'other figures than those of a command left alone', said)
-    if left := [p.name for p in self.place.rglob('*') if p.name.endswith(UNFINISHED)]:
-      return settings.Verdict('wrong', f'it left {left[0]}')
+    left = [p for p in self.place.rglob('*') if p.name.endswith(UNFINISHED)]
+    if cut := [p.name for p in left if not (p / 'shipped.json').exists()]:  # a whole one may stay
+      return settings.Verdict('wrong', f'it left {cut[0]}')
     return settings.Verdict(kind)
 
 

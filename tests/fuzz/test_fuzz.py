@@ -13,7 +13,7 @@ import signals
 
 pytestmark = pytest.mark.usefixtures('compiling_is_quick', 'one_device')
 
-IN_PROCESS = ('finished', 'cache')  # a search starts workers
+IN_PROCESS = ('finished', 'cache', 'shipment')  # a search starts workers
 
 
 def wrong(tried):
@@ -73,8 +73,8 @@ def test_the_same_seed_draws_the_same_cases_and_half_of_them_are_blind():
 
 
 def test_each_signal_comes_to_each_command_before_any_comes_again():
-  sent = [(case.command, case.signal) for case in signals.cases(32, 0)]
-  assert len(set(sent[:16])) == 16 == len(set(sent[16:]))
+  sent = [(case.command, case.signal) for case in signals.cases(40, 0)]
+  assert len(set(sent[:20])) == 20 == len(set(sent[20:]))
   assert all(len(set(column)) == 4 for column in zip(*sent[4:8], strict=True))
 
 
