@@ -335,17 +335,27 @@ def test_a_line_without_an_end_and_a_file_without_one_are_not_held(tmp_path, mon
     reading.read(path)
 
 
-@pytest.mark.parametrize('kept', ['', '{"epoch": 1.0}\n'])
-def test_an_unfinished_run_that_lost_lines_of_metrics_says_so(tmp_path, without_figures, kept):
+@pytest.mark.parametrize(
+  ('kept', 'what'),
+  [
+    (lambda copy: '', 'lacks lines that were'),
+    (lambda copy: copy[: copy.index('\n') + 1], 'lacks lines that were'),
+    (lambda copy: copy.replace('1.0', '1.5', 1), 'does not begin with the lines'),
+    (lambda copy: '{"epoch": 1.0}\n' * 100, 'does not begin with the lines'),  # another run's
+  ],
+)
+def test_an_unfinished_run_whose_metrics_are_not_those_saved_says_so(
+  tmp_path, without_figures, kept, what
+):
   run = tmp_path / 'runs' / 'unfinished'
   write_run(run, summary=None)
   (run / 'checkpoints' / '000000020').mkdir(parents=True)
   copy = (run / 'metrics.jsonl').read_text() * 2 + '{"epoch": 1.0}\n' * 2
   (run / 'checkpoints' / '000000020' / 'metrics.jsonl').write_text(copy)
-  (run / 'metrics.jsonl').write_text(kept)
-  said = 'metrics.jsonl lacks lines that were there at step 20, when it was saved'
+  (run / 'metrics.jsonl').write_text(kept(copy))
+  said = f'metrics.jsonl {what} there at step 20, when it was saved'
   assert reported(tmp_path)['unfinished']['problems'] == said
-  (run / 'metrics.jsonl').write_text(copy)
+  (run / 'metrics.jsonl').write_text(copy + '{"epoch": 2.0}\n')
   assert reported(tmp_path)['unfinished']['problems'] == ''
 
 

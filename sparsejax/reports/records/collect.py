@@ -302,8 +302,8 @@ def _read(path: pathlib.Path, name: str) -> Run:
     problems.append(wrong)
     starts = []
   metrics = curves.read(path / files.METRICS, problems)
-  if not summary and (missing := _missing_lines(path)):
-    problems.append(missing)
+  if not summary and (wrong := _not_as_saved(path)):
+    problems.append(wrong)
   reported = ' '.join(problems)
   changed = digests.changed(path)
   is_changed = not {files.CONFIG, files.SUMMARY}.isdisjoint(changed)
@@ -324,18 +324,20 @@ def _owner_mismatch(found: Mapping[str, Any], config: Mapping[str, Any], file: s
   return None
 
 
-def _missing_lines(path: pathlib.Path) -> str | None:
-  """Returns the problem that the metrics are shorter than the newest checkpoint's copy, or None."""
+def _not_as_saved(path: pathlib.Path) -> str | None:
+  """Returns the problem that the metrics do not begin as the newest checkpoint's copy, or None."""
   try:
     saved = [folder for folder in (path / files.CHECKPOINTS).iterdir() if folder.name.isdigit()]
     newest = max(saved, key=lambda folder: int(folder.name)).name
-    copied = (path / files.CHECKPOINTS / newest / files.METRICS).stat().st_size
-    kept = (path / files.METRICS).stat().st_size
+    saved_text = (path / files.CHECKPOINTS / newest / files.METRICS).read_bytes()
+    with (path / files.METRICS).open('rb') as file:
+      text = file.read(len(saved_text))
   except (OSError, ValueError):  # nothing was saved, or what is missing is a problem of its own
     return None
-  if kept >= copied:
+  if text == saved_text:
     return None
-  return f'{files.METRICS} lacks lines that were there at step {int(newest)}, when it was saved'
+  what = 'lacks lines that were' if saved_text.startswith(text) else 'does not begin with the lines'
+  return f'{files.METRICS} {what} there at step {int(newest)}, when it was saved'
 
 
 def _unreadable_reason(path: pathlib.Path) -> str | None:
