@@ -11,7 +11,18 @@ Padding = tuple[Pair, Pair]
 def direct(
   x: jax.Array, kernel: jax.Array, strides: Pair, padding: Padding, groups: int = 1
 ) -> jax.Array:
-  """XLA's own convolution."""
+  """Returns the two-dimensional convolution as XLA computes it, which the others must equal.
+
+  Args:
+    x: images, (batch, height, width, inputs).
+    kernel: (height, width, inputs / groups, outputs).
+    strides: along height and width.
+    padding: ((top, bottom), (left, right)).
+    groups: the number of groups of channels.
+
+  Returns:
+    (batch, height, width, outputs).
+  """
   return lax.conv_general_dilated(
     x,
     kernel,

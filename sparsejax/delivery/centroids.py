@@ -24,15 +24,19 @@ ACCURACY = 'validation_accuracy'
 MIN_AUTO_BITS = 2
 
 
-def share(
+def share_weights(
   variables: Variables, request: Request, evaluate: Evaluate
 ) -> tuple[Variables, sharing.Bits | None]:
-  """Returns the variables with the weights of each layer rounded to few values, and the bits.
+  """Rounds the weights of each layer to 2^bits values; returns the variables and the bits.
 
   Args:
     variables: `params` and `batch_stats`.
-    request: the bits, or 'auto' and its tolerance; without bits the variables stay unchanged.
+    request: its `bits` are a number for all layers, numbers by layer, 'auto' (the fewest that cost at
+      most its `tolerance` of validation accuracy), or None, which changes nothing.
     evaluate: returns the metrics of (variables, split).
+
+  Returns:
+    The variables, and the bits that were used; None if the weights share no values.
 
   Raises:
     UsageError: with 'auto' no number of bits is within the tolerance, or the bits name an unknown
@@ -40,12 +44,12 @@ def share(
   """
   if request.bits is None:
     return variables, None
-  if isinstance(request.bits, str):
+  if isinstance(request.bits, str):  # 'auto': bits of a posterior are numbers by now
     return _share_with_fewest_bits(variables, request.tolerance, evaluate)
   try:
     return _share_with_bits(variables, request.bits), request.bits
   except ValueError as error:
-    text = str(error).removeprefix('bits: ')
+    text = str(error).removeprefix('bits: ')  # the flag stands in its place
     raise UsageError(f'--bits: {text}') from error
 
 

@@ -50,7 +50,7 @@ def ship(source: Source, request: Request, shipment: Mapping[str, Any]) -> dict[
   network = Network(source.model, source.variables)
   network = shipped_network.without_dead_weights(network, experiment.image_shape)
   evaluate = shipped_network.make_evaluation(experiment, network.model)
-  variables, bits = centroids.share(network.variables, request, evaluate)
+  variables, bits = centroids.share_weights(network.variables, request, evaluate)
   if request.epochs:
     shared = Network(network.model, variables)
     variables = centroids.train(experiment, shared, request, evaluate)

@@ -22,7 +22,7 @@ def start(state: RunState, source: str, experiment: setup.Experiment) -> RunStat
   trained = {'params': state.train.params, 'batch_stats': state.train.batch_stats}
   found, has_others = read(source, trained, experiment)
   whose = files.read_json(pathlib.Path(source) / files.SUMMARY)
-  say(f'init_from={source}: the network of {whose["name"]}, {checkpoint.Owner.from_figures(whose)}')
+  say(f'init_from={source}: the network of {whose["name"]}, {checkpoint.Owner.named_in(whose)}')
   if has_others:
     say(f'{source} has other posteriors: only their means are taken')
   if not experiment.deployment.is_variational and (message := _zeros_warning(found, experiment)):

@@ -105,7 +105,7 @@ def load(run: str | os.PathLike, parts: str | os.PathLike | None = None) -> Load
     loading.execute(pathlib.Path(path_text('parts', parts, 'a file of Python, or None')))
   try:
     config, summary = (files.read_json(path / file) for file in (files.CONFIG, files.SUMMARY))
-    owner = checkpoint.run_owner(config, summary)
+    owner = checkpoint.common_owner(config, summary)
     if missing := registry.missing(config, kinds=('model',)):  # no other part is needed here
       raise UsageError(f'run={printable(path)}: {missing}')
     kept = checkpoint.best_folder(str(path))

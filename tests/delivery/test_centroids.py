@@ -39,7 +39,7 @@ def kernels(variables):
 
 def test_clusters_move_together_and_zeros_stay(experiment, half):
   model, evaluate = half
-  shared, bits = centroids.share(model.variables, asked(), evaluate)
+  shared, bits = centroids.share_weights(model.variables, asked(), evaluate)
   found = centroids.train(
     experiment, shipped_network.Network(model.model, shared), asked(), evaluate
   )
@@ -56,7 +56,7 @@ def test_clusters_move_together_and_zeros_stay(experiment, half):
 
 def test_training_that_makes_validation_worse_is_discarded(experiment, half):
   model, evaluate = half
-  shared, _ = centroids.share(model.variables, asked(), evaluate)
+  shared, _ = centroids.share_weights(model.variables, asked(), evaluate)
   wild = asked(learning_rate=1e6, epochs=1)
   found = centroids.train(experiment, shipped_network.Network(model.model, shared), wild, evaluate)
   jax.tree.map(np.testing.assert_array_equal, found, shared)
@@ -70,11 +70,11 @@ def test_the_fewest_bits_are_the_first_within_the_tolerance(half):
     tried.append(values)
     return {'validation_accuracy': 0.9 if values > 17 else 0.5 if values > 9 else 0.4}
 
-  found, bits = centroids.share(variables, asked(bits='auto', tolerance=0.0), evaluate)
+  found, bits = centroids.share_weights(variables, asked(bits='auto', tolerance=0.0), evaluate)
   assert bits == 5
   assert max(len(np.unique(kernel)) for kernel in kernels(found).values()) > 17
   assert len(tried) == 5  # the network itself, and 2 to 5 bits
-  _, bits = centroids.share(variables, asked(bits='auto', tolerance=0.45), evaluate)
+  _, bits = centroids.share_weights(variables, asked(bits='auto', tolerance=0.45), evaluate)
   assert bits == 4
 
 

@@ -11,53 +11,68 @@ from sparsejax.compact.trace.known import Known, collapse, rounded, spread, unkn
 
 
 def _free(rank, *taken):
+  """Returns the axes of an array of this rank that no list of axes has taken."""
   return [i for i in range(rank) if not any(i in axes for axes in taken)]
 
 
 def dot_axes(graph, eqn, ins):
-  (summed, pairs), (left, right) = eqn.params['dimension_numbers'], ins
-  for a, b in (*zip(*summed, strict=True), *zip(*pairs, strict=True)):
+  """Ties summed and batch axes of the operands in pairs; the output has batch, then free axes."""
+  (summed, batch), (left, right) = eqn.params['dimension_numbers'], ins
+  for a, b in (*zip(*summed, strict=True), *zip(*batch, strict=True)):
     graph.labels.union(left[a], right[b])
   graph.sums(eqn, summed, ins)
   free = [
-    [axes[i] for i in _free(len(axes), contracted, paired)]
-    for axes, contracted, paired in zip(ins, summed, pairs, strict=True)
+    [axes[i] for i in _free(len(axes), own_summed, own_batch)]
+    for axes, own_summed, own_batch in zip(ins, summed, batch, strict=True)
   ]
-  return [[*(left[a] for a in pairs[0]), *free[0], *free[1]]]
+  return [[*(left[a] for a in batch[0]), *free[0], *free[1]]]
 
 
 def dot_known(constants, eqn, ins):
+  """An entry varies if it sums a product of an entry that varies and one that may be nonzero."""
   del constants
-  nonzero, varies = [one.maybe_nonzero() for one in ins], [one.varies for one in ins]
-  counts = _contract(eqn, ins, varies[0], nonzero[1]) + _contract(eqn, ins, nonzero[0], varies[1])
-  varies, dtype = counts > 0, _dtype(eqn, ins)
+  nonzero = [one.maybe_nonzero() for one in ins]
+  varies = [one.varies for one in ins]
+  counts = _dot(eqn, ins, varies[0], nonzero[1]) + _dot(eqn, ins, nonzero[0], varies[1])
+  out_varies, dtype = counts > 0, _dtype(eqn, ins)
   parts = [one.fixed_part() for one in ins]
-  if varies.all() or not all(part.any() for part in parts):
-    return [zeros(varies, eqn.out_shapes[0], dtype)]
-  value = _contract(eqn, ins, *parts).astype(dtype)
-  return [Known(value, varies, eqn.out_shapes[0])]
+  if out_varies.all() or not all(part.any() for part in parts):
+    return [zeros(out_varies, eqn.out_shapes[0], dtype)]
+  value = _dot(eqn, ins, *parts).astype(dtype)
+  return [Known(value, out_varies, eqn.out_shapes[0])]
 
 
 def _dtype(eqn, ins):
   return eqn.params.get('preferred_element_type') or np.result_type(*[one.value for one in ins])
 
 
-def _contract(eqn, ins, *arrays):
-  """Contracts two arrays as the equation does; free axes of size 1 keep size 1."""
-  (summed, pairs), letters = eqn.params['dimension_numbers'], iter(range(52))
-  names = [[0] * len(one.shape) for one in ins]
-  for axes in (summed, pairs):
+def _dot(eqn, ins, *arrays):
+  """Returns the result of a `dot_general` for two arrays in place of its operands.
+
+  Like those of `Known`, the arrays may have size 1 along an axis on which they are constant, though
+  the operand is larger there. Summed and batch axes get its size; a free axis keeps size 1.
+
+  Args:
+    eqn: the equation.
+    ins: the known values of its operands, for their shapes.
+    *arrays: two arrays.
+  """
+  summed, batch = eqn.params['dimension_numbers']
+  labels = [[0] * len(one.shape) for one in ins]  # of each axis, integers as np.einsum takes them
+  new_label = iter(range(52))
+  for axes in (summed, batch):
     for a, b in zip(*axes, strict=True):
-      names[0][a] = names[1][b] = next(letters)
-  out = [names[0][a] for a in pairs[0]]
+      labels[0][a] = labels[1][b] = next(new_label)
+  out_labels = [labels[0][a] for a in batch[0]]
   operands = []
-  for one, array, name, contracted, paired in zip(ins, arrays, names, summed, pairs, strict=True):
-    for i in _free(len(one.shape), contracted, paired):
-      name[i] = next(letters)
-      out.append(name[i])
-    wide = spread(array, one.shape, [*contracted, *paired])
-    operands += [wide.astype(np.float32 if array.dtype.kind in 'bV' else array.dtype), name]
-  return np.asarray(np.einsum(*operands, out, optimize=True))
+  for n, (one, array) in enumerate(zip(ins, arrays, strict=True)):
+    for i in _free(len(one.shape), summed[n], batch[n]):
+      labels[n][i] = next(new_label)
+      out_labels.append(labels[n][i])
+    wide = spread(array, one.shape, [*summed[n], *batch[n]])
+    # Booleans are counted, and NumPy's einsum knows no bfloat16, whose kind is V.
+    operands += [wide.astype(np.float32) if array.dtype.kind in 'bV' else wide, labels[n]]
+  return np.asarray(np.einsum(*operands, out_labels, optimize=True))
 
 
 # Convolution
@@ -141,7 +156,7 @@ def conv(small, eqn, values):
 def product(eqn, ins, *arrays):
   """Returns the product of two arrays by the equation's primitive."""
   if eqn.name == 'dot_general':
-    return _contract(eqn, ins, *arrays)
+    return _dot(eqn, ins, *arrays)
   return convolved(eqn, ins, *arrays)
 
 

@@ -61,7 +61,7 @@ def read(path: pathlib.Path) -> Finished:
   ):
     require(path, found, names, file)
   try:
-    checkpoint.run_owner(config, summary)
+    checkpoint.common_owner(config, summary)
   except ValueError as error:
     raise UsageError(f'run={path}: {error}; {ADVICE}') from None
   if missing := registry.missing(config):

@@ -43,26 +43,26 @@ class Owner(NamedTuple):
   seed: int
 
   @classmethod
-  def from_figures(cls, figures: Mapping[str, Any]) -> 'Owner':
-    """Returns the run that a config, a summary or a checkpoint's notes belong to.
+  def named_in(cls, record: Mapping[str, Any]) -> 'Owner':
+    """Returns the run that a config, a summary or a checkpoint's notes name as theirs.
 
     Raises:
       KeyError: they lack the hash or the seed.
     """
-    return cls(figures['hash'], figures['seed'])
+    return cls(record['hash'], record['seed'])
 
   def __str__(self):
     return f'{self.hash}, seed {self.seed}'
 
 
-def run_owner(config: Mapping[str, Any], summary: Mapping[str, Any]) -> Owner:
-  """Returns the run that a config and a summary belong to.
+def common_owner(config: Mapping[str, Any], summary: Mapping[str, Any]) -> Owner:
+  """Returns the run that the config and the summary in one directory both name as theirs.
 
   Raises:
-    ValueError: they belong to two runs.
-    KeyError: one lacks the hash or the seed.
+    ValueError: they name two runs.
+    KeyError: one lacks the hash of the experiment or the seed.
   """
-  owner, summary_owner = map(Owner.from_figures, (config, summary))
+  owner, summary_owner = Owner.named_in(config), Owner.named_in(summary)
   if owner != summary_owner:
     raise ValueError(
       f'its {files.CONFIG} is of the run {owner}, its {files.SUMMARY} of {summary_owner}'
@@ -266,7 +266,7 @@ def _parse_owner(
     )
     return default
   try:
-    return Owner.from_figures(notes)
+    return Owner.named_in(notes)
   except KeyError:
     raise ForeignError(f'checkpoint {folder} does not say which run it is of') from None
 
@@ -329,7 +329,7 @@ def check_source(run: str | None) -> None:
   if not (folder / MANIFEST).exists() or not summary.exists():
     raise ValueError(f'init_from={run} must be the directory of a finished run')
   try:
-    owner = Owner.from_figures(files.read_json(summary))
+    owner = Owner.named_in(files.read_json(summary))
     found = read_owner(folder, owner)
   except (ValueError, KeyError, TypeError) as error:
     raise ValueError(f'init_from={run}: {in_one_line(error)}') from None

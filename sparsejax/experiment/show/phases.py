@@ -15,18 +15,25 @@ def final(summary: Mapping[str, Any]) -> float | None:
 
 
 def cut_accuracies(summary: Mapping[str, Any]) -> tuple[float, float] | None:
-  """Returns the validation accuracies before the first cut and just after the last, or None.
+  """Returns the validation accuracies before pruning began and just after its last cut.
+
+  None if the run measured only one of the two, or if pruning removed no weight between them.
+
+  Args:
+    summary: the run's summary, whose `phases` map 'dense' and 'pruned' to figures.
 
   Example:
     >>> before = {'step': 9, 'validation_accuracy': 0.9, 'active_weights': 100}
     >>> after = {'step': 9, 'validation_accuracy': 0.5, 'active_weights': 10}
     >>> cut_accuracies({'phases': {'dense': before, 'pruned': after}})
     (0.9, 0.5)
-    >>> cut_accuracies({'phases': {'dense': before, 'pruned': before}}), cut_accuracies({})
-    (None, None)
+    >>> cut_accuracies({'phases': {'dense': before, 'pruned': before}})  # no weight was removed
+    >>> cut_accuracies({'phases': {'dense': before}})
   """
   before, after = _accuracy(summary, BEFORE), _accuracy(summary, AFTER)
-  return None if before is None or after is None or no_cut_reason(summary) else (before, after)
+  if before is None or after is None:
+    return None
+  return None if no_cut_reason(summary) else (before, after)
 
 
 def no_cut_reason(summary: Mapping[str, Any]) -> str:

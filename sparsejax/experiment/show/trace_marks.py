@@ -57,18 +57,33 @@ def _metric_at_step(metrics, step, key):
 
 
 def find_points(metrics, to_x, summary):
-  """The points to mark: the cut's accuracy, which no line of metrics has, and the chosen line."""
-  row, best = (summary.get('phases') or {}).get(phases.AFTER) or {}, summary.get('best_step')
-  masked = f'at the {phases.NAMES_WITHOUT_CUT[phases.AFTER]}' if _has_no_cut(summary) else ''
-  cut_values = {key: row.get(key) for key in VALIDATION}
-  best_values = {key: _metric_at_step(metrics, best, key) for key in VALIDATION}
-  for step, values, style, text in (
-    (row.get('step'), cut_values, DIAMOND, masked or 'just after the cut'),
-    (best, best_values, STAR, 'chosen evaluation'),
-  ):
-    values = {key: float(y) for key, y in values.items() if y is not None and math.isfinite(y)}
-    if step is not None and values and math.isfinite(x := to_x(step)):
-      yield Point(x, values, style, text)
+  """Yields the points to mark, each with the metrics of validation there.
+
+  A diamond marks the network just after the cut, which only the summary knows; a star marks the
+  evaluation that was chosen. A point without a step, or without a finite value, is left out.
+
+  Args:
+    metrics: the lines of metrics.jsonl.
+    to_x: returns the place of a step on the x axis, NaN if it has none.
+    summary: the run's summary.
+  """
+  after_cut = (summary.get('phases') or {}).get(phases.AFTER) or {}
+  cut_text = 'just after the cut'
+  if _has_no_cut(summary):
+    cut_text = f'at the {phases.NAMES_WITHOUT_CUT[phases.AFTER]}'
+  cut_values = {key: after_cut.get(key) for key in VALIDATION}
+  yield from _point(after_cut.get('step'), to_x, cut_values, DIAMOND, cut_text)
+  best_step = summary.get('best_step')
+  best_values = {key: _metric_at_step(metrics, best_step, key) for key in VALIDATION}
+  yield from _point(best_step, to_x, best_values, STAR, 'chosen evaluation')
+
+
+def _point(step, to_x, values, style, text):
+  """Yields the point of a step, if it has a place on the x axis and a finite value."""
+  values = {key: float(y) for key, y in values.items() if y is not None and math.isfinite(y)}
+  x = math.nan if step is None else to_x(step)
+  if values and math.isfinite(x):
+    yield Point(x, values, style, text)
 
 
 def _has_no_cut(summary) -> bool:

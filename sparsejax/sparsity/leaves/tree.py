@@ -128,7 +128,7 @@ def choose(params: Any, which: Choice = 'kernels', exclude: str | Sequence[str] 
     {'fc1': {'bias': False, 'kernel': True}}
   """
   named = named_leaves(params)
-  wanted = _wanted(which, params, named)
+  wanted = _selector(which, params, named)
   exclude = patterns(exclude)
   _check_found('exclude', exclude, named)
   chosen = [
@@ -150,7 +150,7 @@ def kernels(params: Any) -> dict[str, Any]:
     ['fc/kernel']
   """
   named = named_leaves(params)
-  wanted = _wanted('kernels', params, named)
+  wanted = _selector('kernels', params, named)
   return {p: leaf for p, leaf in named.items() if kinds.is_parameter(p, leaf) and wanted(p, leaf)}
 
 
@@ -166,26 +166,33 @@ def scales(params: Any) -> list[str]:
   return [path for path, found in kind.items() if found == kinds.SCALE]
 
 
-def _wanted(which, params, named) -> Callable[[str, Any], bool]:
-  """Returns a function of (path, leaf): whether a leaf is chosen, before any is excluded."""
-  if isinstance(which, str):
-    lookup('choice of parameters', which, dict.fromkeys(CHOICES))
-    which = (which,)
-  elif callable(which):
+def _selector(which: Any, params: Any, leaves: Mapping[str, Any]) -> Callable[[str, Any], bool]:
+  """Returns a function of (path, leaf) that says whether a leaf is selected; exclusions come later.
+
+  Args:
+    which: 'all' or 'kernels'; a sequence of these and of regular expressions, searched for in the
+      path; or a function of (path, leaf).
+    params: the tree, in which the modules of Equinox tell which leaves are kernels.
+    leaves: its leaves by path; an expression that matches none of them is refused.
+  """
+  if callable(which):
     predicate: Callable[..., Any] = which
     return lambda path, leaf: bool(predicate(path, leaf))
+  if isinstance(which, str):  # must be a choice: expressions stand in a sequence
+    lookup('choice of parameters', which, dict.fromkeys(CHOICES))  # refuses an unknown one
+    which = (which,)
   nodes = kinds.equinox_nodes(params)
   expressions = patterns([entry for entry in which if entry not in CHOICES], 'parameters')
-  _check_found('parameters', expressions, named)
+  _check_found('parameters', expressions, leaves)
 
-  def wanted(path, leaf):
+  def is_selected(path, leaf):
     return (
       'all' in which
       or ('kernels' in which and kinds.is_kernel(path, leaf, nodes))
       or any(re.search(expression, path) for expression in expressions)
     )
 
-  return wanted
+  return is_selected
 
 
 def _check_found(argument: str, expressions: Sequence[str], named: Mapping[str, Any]) -> None:
