@@ -3,9 +3,9 @@
 python -m sparsejax.report DIR... --out=DIR [flags]
 
 Each DIR is a run directory, finished or not, or any folder above some; links are followed. The
---out folder gets runs.csv (every setting and every figure), report.md, report.html (one file that
-opens offline), and the figures of both: TASK.pareto, .traces, .weights, .units and .log_alpha; of
-shipped runs .bytes and .milliseconds; of searches .brackets and .objectives.
+--out folder gets runs.csv (every setting and every figure of each run), report.md, report.html (one
+file that opens offline), and the figures of both: TASK.pareto, .traces, .weights, .units and
+.log_alpha; of shipped runs .bytes and .milliseconds; of searches .brackets and .objectives.
 
 The folders that `sparsejax.ship` wrote are found like runs, and belong to the runs in their
 shipped.json.

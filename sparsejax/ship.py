@@ -38,6 +38,9 @@ from sparsejax.experiment.terminal import extras
 from sparsejax.experiment.terminal.say import say
 
 if TYPE_CHECKING:
+  from collections.abc import Mapping
+  from typing import Any
+
   from sparsejax.delivery.request import Request
 
 
@@ -48,7 +51,7 @@ def main(argv: Sequence[str]) -> int:
     argv,
     text=lambda: __doc__,
     read=_read,
-    act=_ship_or_nothing,
+    act=_ship,
     folder=lambda request: request.out,
     left='nothing is written',
     failures=(OSError,),
@@ -61,14 +64,18 @@ def _read(argv: Sequence[str]) -> 'Request':
   return request.read(argv)
 
 
-def _ship_or_nothing(request: 'Request') -> None:
-  command.prepare()
-  with command.leaving_on_signals('ship', '; nothing is written'):  # incomplete files are removed
-    _ship(request)
-
-
 def _ship(request: 'Request') -> None:
   """Writes the shipment and prints its tables; a folder with the same shipment is only shown."""
+  from sparsejax.delivery import figures
+
+  command.prepare()
+  with command.leaving_on_signals('ship', '; nothing is written'):  # incomplete files are removed
+    measurements = _written(request)
+  figures.print_tables(measurements)
+
+
+def _written(request: 'Request') -> 'Mapping[str, Any]':
+  """Writes the shipment, unless the folder holds the same one; returns its measurements."""
   # These imports take seconds; errors in the flags were reported before them.
   from sparsejax.delivery import figures, folder, shipment, source
   from sparsejax.experiment.machine import files
@@ -78,8 +85,7 @@ def _ship(request: 'Request') -> None:
   identity = shipment.identify(run, request)
   existing = folder.read_existing(request.out, identity)
   if existing is None:
-    figures.print_tables(shipment.ship(run, request, identity))
-    return
+    return shipment.ship(run, request, identity)
   try:
     figures.tables(existing)
   except (AttributeError, KeyError, TypeError, ValueError, ZeroDivisionError) as error:
@@ -87,7 +93,7 @@ def _ship(request: 'Request') -> None:
       f'--out={request.out}: its {files.SHIPPED} is damaged ({in_one_line(error)}); {folder.EMPTY}'
     ) from error
   say(f'{request.out} already holds this shipment; nothing is written.')
-  figures.print_tables(existing)
+  return existing
 
 
 if __name__ == '__main__':

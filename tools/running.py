@@ -163,7 +163,7 @@ class Budget:
 
   def __init__(self, seconds: float | None):
     self._end = None if seconds is None else time.monotonic() + seconds
-    self._took: dict[str, float] = {}  # the seconds of the last run of each model
+    self._took: dict[tuple, float] = {}  # the seconds of the last run of each kind
 
   @property
   def left(self) -> float | None:
@@ -173,16 +173,18 @@ class Budget:
     """Whether a run can end in time."""
     if self._end is None:
       return True
-    expected = self._took.get(_model_of(task), task.entry.seconds)
+    expected = self._took.get(_kind_of(task), task.entry.seconds)
     return expected <= self.left
 
   def note(self, task: Task, seconds: float) -> None:
-    """Notes how long a run took; the next run of its model is expected to take as long."""
-    self._took[_model_of(task)] = seconds
+    """Notes how long a run took; the next run of its kind is expected to take as long."""
+    self._took[_kind_of(task)] = seconds
 
 
-def _model_of(task: Task) -> str:
-  return task.entry.label.partition('_')[0]
+def _kind_of(task: Task) -> tuple[str, bool, bool]:
+  """Returns the model of a run, and whether it deploys or ships another's network."""
+  entry = task.entry
+  return entry.label.partition('_')[0], bool(entry.deploys), bool(entry.ships)
 
 
 class Schedule:

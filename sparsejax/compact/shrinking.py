@@ -114,8 +114,8 @@ class _Function:
 
   def _make(self, *key):
     """Returns the program for parameters and inputs of a key, and the structure of its outputs."""
-    if key in self._analysed:
-      return self._analysed.pop(key)
+    if (found := self._analysed.pop(key, None)) is not None:  # another thread may ask for it too
+      return found
     dtypes, inputs, shapes, _ = key
     whole, structure = jax.tree.flatten(self._params)
     cast = [

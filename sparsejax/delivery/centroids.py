@@ -31,8 +31,8 @@ def share_weights(
 
   Args:
     variables: `params` and `batch_stats`.
-    request: its `bits` are a number for all layers, numbers by layer, 'auto' (the fewest that cost at
-      most its `tolerance` of validation accuracy), or None, which changes nothing.
+    request: its `bits` are a number for all layers, numbers by layer, 'auto' (the fewest that
+      cost at most its `tolerance` of validation accuracy), or None, which changes nothing.
     evaluate: returns the metrics of (variables, split).
 
   Returns:

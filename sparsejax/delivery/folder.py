@@ -3,8 +3,6 @@
 import contextlib
 import fcntl
 import glob
-import hashlib
-import json
 import os
 import pathlib
 import shutil
@@ -13,9 +11,9 @@ from collections.abc import Generator, Mapping
 from typing import Any
 
 from sparsejax.experiment.machine import files
+from sparsejax.experiment.rundir import digests
 from sparsejax.experiment.terminal.errors import UsageError
 
-DIGEST = 'sha256'  # the key in shipped.json of the digest of its other content
 EMPTY = 'it must be a new or an empty folder'
 
 
@@ -42,24 +40,12 @@ def read_existing(out: pathlib.Path, shipment: Mapping[str, Any]) -> dict[str, A
   if not isinstance(measurements, dict) or measurements.get('shipment') != shipment:
     what = 'holds other files' if measurements is None else 'holds another shipment'
     raise UsageError(f'--out={out} {what}; {EMPTY}')
-  if measurements.get(DIGEST, known := digest(measurements)) != known:
+  if measurements.get(digests.KEY, known := digests.of_content(measurements)) != known:
     raise UsageError(f'--out={out}: its {files.SHIPPED} is not as it was written; {EMPTY}')
   for name, written in sorted(_digests(measurements).items()):
     if not (out / name).is_file() or files.digest(out / name) != written:
       raise UsageError(f'--out={out}: its {name} is not as {files.SHIPPED} says; {EMPTY}')
   return measurements
-
-
-def digest(measurements: Mapping[str, Any]) -> str:
-  """Returns the digest of the content of shipped.json without the digest itself.
-
-  Example:
-    >>> digest({'bytes': 3, 'sha256': 'any'}) == digest({'bytes': 3}) != digest({'bytes': 4})
-    True
-  """
-  others = {name: value for name, value in measurements.items() if name != DIGEST}
-  text = json.dumps(files.finite(others), sort_keys=True)
-  return hashlib.sha256(text.encode()).hexdigest()
 
 
 def _digests(measurements: Mapping[str, Any]) -> dict[str, str]:

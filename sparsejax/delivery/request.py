@@ -68,8 +68,11 @@ class Request(NamedTuple):
   @property
   def content_options(self) -> dict[str, Any]:
     """The options that change the files, as in shipped.json."""
-    names = ('bits', 'tolerance', 'epochs', 'learning_rate')
-    return {**{name: getattr(self, name) for name in names}, 'formats': list(self.formats)}
+    # Of the patterns that fit a layer the first counts, so their order matters.
+    bits = self.bits if isinstance(self.bits, int | str | None) else [*map(list, self.bits.items())]
+    names = ('tolerance', 'epochs', 'learning_rate')
+    others = {name: getattr(self, name) for name in names}
+    return {'bits': bits, **others, 'formats': list(self.formats)}
 
 
 def read(argv: Sequence[str]) -> Request:
@@ -131,7 +134,8 @@ def _bits(text: str | None) -> sharing.Bits | str | None:
   found: dict[str, int] = {}
   for part in text.split(','):
     pattern, separator, width = part.rpartition('=')
-    if not width.strip().isdecimal() or (separator and not pattern) or pattern in found:
+    is_number = width.strip().isdecimal() and len(width) < 10
+    if not is_number or (separator and not pattern) or pattern in found:
       raise UsageError(
         f'--bits={shown(text)} must be a number from 1 to {sharing.MOST_BITS}, '
         f'LAYER=NUMBER,LAYER=NUMBER, {AUTO} or {POSTERIOR}'

@@ -17,6 +17,7 @@ from sparsejax.delivery.request import FILE, NAMES, POSTERIOR, Request
 from sparsejax.delivery.shipped_network import Network
 from sparsejax.delivery.source import COUNTS, Source
 from sparsejax.experiment.machine import files, provenance, threads
+from sparsejax.experiment.rundir import digests
 from sparsejax.experiment.terminal.errors import UsageError
 from sparsejax.experiment.terminal.say import say
 from sparsejax.shipping import export, sharing
@@ -68,7 +69,7 @@ def ship(source: Source, request: Request, shipment: Mapping[str, Any]) -> dict[
       'shipment': shipment,
       **_measure(hidden, source, network, bits, request, evaluate),
     }
-    measurements[folder.DIGEST] = folder.digest(measurements)
+    measurements[digests.KEY] = digests.of_content(measurements)
     files.write_json(hidden / files.SHIPPED, measurements)
   return measurements
 

@@ -13,6 +13,7 @@ import signal
 from collections.abc import Callable, Generator, Sequence
 from typing import NoReturn, TypeVar
 
+from sparsejax.experiment.machine import files
 from sparsejax.experiment.terminal.errors import (
   NonFiniteLossError,
   TerminatedError,
@@ -35,7 +36,7 @@ def run(
   read: Callable[[Sequence[str]], Options],
   act: Callable[[Options], int | None],
   folder: Callable[[Options], object],
-  left: str = 'what was saved before stays',
+  left: str = files.STAYS,
   refusal: type[ValueError] = UsageError,
   failures: tuple[type[Exception], ...] = (),
 ) -> int:
@@ -69,18 +70,13 @@ def run(
   except TerminatedError as error:
     return _fail(name, SIGNALLED + error.signal, in_one_line(error))
   except OSError as error:
-    message = _path_error(error, None if options is None else folder(options), left)
+    message = files.path_error(error, None if options is None else folder(options), left)
     if message is None and not isinstance(error, failures):
       raise
-    return _fail(name, CRASHED if message is None else USAGE, message or in_one_line(error))
+    is_refusal = message is not None and error.errno not in files.BROKEN_DISK
+    return _fail(name, USAGE if is_refusal else CRASHED, message or in_one_line(error))
   except (NonFiniteLossError, UnreadableError, *failures) as error:
     return _fail(name, CRASHED, in_one_line(error))
-
-
-def _path_error(error: OSError, folder: object, left: str) -> str | None:
-  from sparsejax.experiment.machine import files
-
-  return files.path_error(error, folder, left)
 
 
 def _fail(name: str, status: int, message: str) -> int:

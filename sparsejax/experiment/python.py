@@ -9,7 +9,7 @@ from ml_collections import ConfigDict
 
 from sparsejax import models
 from sparsejax.experiment import run as runner
-from sparsejax.experiment.config import base, commandline, loading, overrides
+from sparsejax.experiment.config import base, commandline, fields, loading, overrides
 from sparsejax.experiment.machine import files
 from sparsejax.experiment.rundir import checkpoint, digests, runs
 from sparsejax.experiment.terminal.arguments import folder, path_text
@@ -113,12 +113,14 @@ def load(run: str | os.PathLike, parts: str | os.PathLike | None = None) -> Load
     variables, _ = checkpoint.read(kept, shapes, owner, is_finished=True)
     if (classes := runs.num_classes(summary)) is None:
       raise ValueError('summary.json must have num_classes or the units of its layers')
-    settings = config['model']
+    block = fields.FIELDS['model']
+    assert isinstance(block, Mapping)
+    settings = {**fields.values(block), **config['model']}  # older runs lack some
     model = models.create(
       settings['name'],
       classes,
       width=settings['width'],
-      widths=settings.get('widths', {}),  # which older runs do not have
+      widths=settings['widths'],
       dropout=settings['dropout'],
       dtype=settings['dtype'],
     )

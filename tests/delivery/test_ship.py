@@ -277,6 +277,7 @@ def test_a_run_from_before_some_settings_is_shipped(run, tmp_path):
   shutil.copytree(run, before)
   config = json.loads((before / files.CONFIG).read_text())
   del config['model']['widths'], config['prune']['in_multiples'], config['loss']
+  del config['model']['dtype'], config['model']['dropout']
   (before / files.CONFIG).write_text(json.dumps(config))
   assert shipped(before, tmp_path / 'out', '--rounds=1') == 0
 

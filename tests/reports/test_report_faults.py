@@ -37,7 +37,7 @@ DEEP = '[' * 100_000 + ']' * 100_000
 
 def test_the_summary_of_a_run_that_had_ended_is_missed(tmp_path, without_figures):
   path = write_run(tmp_path / 'runs' / 'odd')
-  digests.note(path, (path / 'summary.json').read_text())
+  digests.write(path, (path / 'summary.json').read_text())
   (path / 'summary.json').unlink()
   assert 'summary.json is not as the run wrote it' in reported(tmp_path)['odd']['problems']
 

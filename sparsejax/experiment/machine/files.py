@@ -25,17 +25,8 @@ SHIPPED = 'shipped.json'  # in the folder of a shipment: what it holds, and its 
 
 FULL_DISK = (errno.ENOSPC, errno.EDQUOT)
 # The system's errors when it cannot read or write now, whatever a file holds.
-FAILED_DISK = (
-  *FULL_DISK,
-  errno.EIO,
-  errno.ESTALE,
-  errno.ETIMEDOUT,
-  errno.EROFS,
-  errno.EACCES,
-  errno.EPERM,
-  errno.EMFILE,
-  errno.ENFILE,
-)
+BROKEN_DISK = (errno.EIO, errno.ESTALE, errno.ETIMEDOUT, errno.EMFILE, errno.ENFILE)  # may pass
+FAILED_DISK = (*FULL_DISK, *BROKEN_DISK, errno.EROFS, errno.EACCES, errno.EPERM)
 
 
 def is_system_error(error: BaseException) -> bool:

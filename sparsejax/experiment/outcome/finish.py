@@ -64,7 +64,7 @@ def _write_results(
   checkpoint.write(root / checkpoint.BEST, owner, network, notes)  # last, since readers look for it
   _draw(lines, path, summary, experiment.agenda)
   text = files.json_text(summary)
-  digests.note(path, text)
+  digests.write(path, text)
   files.write_atomically(path / files.SUMMARY, text)
 
 

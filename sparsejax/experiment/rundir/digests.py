@@ -4,7 +4,10 @@ A person may change the files; any program that reads them then says so.
 """
 
 import hashlib
+import json
 import pathlib
+from collections.abc import Mapping
+from typing import Any
 
 from absl import logging
 
@@ -13,9 +16,10 @@ from sparsejax.experiment.machine import files
 FILE = 'digests.json'
 OF = (files.CONFIG, files.ENVIRONMENT, files.METRICS, files.SUMMARY)
 CHANGED = 'is not as the run wrote it'
+KEY = 'sha256'  # in a file of JSON: the digest of its other content
 
 
-def note(folder: pathlib.Path, summary: str) -> None:
+def write(folder: pathlib.Path, summary: str) -> None:
   """Writes the digests of a run that is about to end.
 
   Args:
@@ -42,6 +46,18 @@ def warn(folder: pathlib.Path) -> None:
   """Warns about every file of a finished run that has changed."""
   for name in changed(folder):
     logging.warning('%s %s', folder / name, CHANGED)
+
+
+def of_content(content: Mapping[str, Any]) -> str:
+  """Returns the digest of the content of a file of JSON, without the digest that is part of it.
+
+  Example:
+    >>> of_content({'bytes': 3, 'sha256': 'any'}) == of_content({'bytes': 3})
+    True
+  """
+  others = {name: value for name, value in content.items() if name != KEY}
+  text = json.dumps(files.finite(others), sort_keys=True)
+  return hashlib.sha256(text.encode()).hexdigest()
 
 
 def _digest(path: pathlib.Path) -> str | None:

@@ -29,12 +29,14 @@ class Axis(NamedTuple):
     label: the label of the axis.
     set_up: a function of `scales` that sets the axis up for the values on it.
     dense: the name of the same figure of the dense network, drawn as a line; '' for none.
+    dense_label: the label of that line.
   """
 
   figure: str
   label: str
   set_up: Callable[[Any, np.ndarray], None]
   dense: str = ''
+  dense_label: str = 'the dense network'
 
 
 ACTIVE = Axis('active_fraction', 'active parameters', scales.fraction_along_x)
@@ -43,6 +45,7 @@ BYTES = Axis(
   'bytes of the model file',
   partial(scales.positive_along_x, text=lambda value: f'{value:,.0f}'),
   'dense_bytes',
+  'the dense network in float32',
 )
 MILLISECONDS = Axis(
   'milliseconds_1',
@@ -133,7 +136,7 @@ def pareto(task: str, groups: Sequence[Group], axis: Axis = ACTIVE) -> Figure | 
 
   Args:
     task: the task, as in `Run.task`.
-    groups: its experiments; for figures of shipments those of `groups.shipped`, and dense ones.
+    groups: its experiments; for figures of shipments those of `run_groups.shipped`, and dense ones.
     axis: what is drawn along x. Published results are drawn over active parameters only.
   """
   methods = group_by_method(groups)
@@ -165,8 +168,8 @@ def pareto(task: str, groups: Sequence[Group], axis: Axis = ACTIVE) -> Figure | 
     if math.isfinite(spread):
       ax.axhspan(mean - spread, mean + spread, color='black', alpha=0.08, lw=0)
   if before:
-    name = 'the dense network in float32'
-    handles.append(ax.axvline(float(np.median(before)), color=GREY, lw=1, ls='-.', label=name))
+    place, label = float(np.median(before)), axis.dense_label
+    handles.append(ax.axvline(place, color=GREY, lw=1, ls='-.', label=label))
   for (source, points), marker in zip(others.items(), itertools.cycle('*hpd8'), strict=False):
     line: dict[str, Any] = {'color': GREY, 'ls': ':', 'lw': 0.8, 'marker': ''}
     look: dict[str, Any] = {**line, 'marker': marker, 'ms': 8, 'mfc': 'none'}

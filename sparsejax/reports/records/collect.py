@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 from sparsejax.experiment.config.identity import flatten
 from sparsejax.experiment.machine import files
-from sparsejax.experiment.rundir import digests
+from sparsejax.experiment.rundir import checkpoint, digests
 from sparsejax.experiment.rundir.runs import num_classes
 from sparsejax.experiment.terminal.errors import in_one_line
 from sparsejax.experiment.terminal.say import printable
@@ -233,22 +233,22 @@ def collect(folders: Sequence[pathlib.Path], choice: Choice | None = None) -> li
   read = {folder: trials.read(folder) for folder in set(folders_of.values()) if folder}
   runs = [_read_or_blank(path, names[path], read.get(folders_of[path])) for path in paths]
   chosen = choice.matching_runs(runs)
-  chosen = _with_shipments(chosen, shipped, is_complete=choice == Choice())
+  chosen = _with_shipments(chosen, shipped, is_complete=not (choice.runs or choice.methods))
   return _mark_clashes(chosen, [ends[run.path] for run in chosen])
 
 
 def _with_shipments(
   runs: Sequence[Run], folders: Iterable[pathlib.Path], *, is_complete: bool
 ) -> list[Run]:
-  """Returns the runs with their shipments, and a broken run for each shipment that has none.
+  """Returns the runs with their shipments.
 
   Args:
     runs: the chosen runs.
     folders: the folders of shipments.
-    is_complete: whether all runs that were found are chosen; otherwise a shipment without a run may
-      be that of one that is not.
+    is_complete: whether all runs that were found are chosen. Then a broken run is added for each
+      shipment that cannot be read, or whose run is not among them.
   """
-  by_run: dict[tuple, dict[str, Shipment]] = {}
+  by_run: dict[tuple, list[Shipment]] = {}
   broken = []
   known = {_owner(run) for run in runs}
   for folder in folders:
@@ -257,18 +257,29 @@ def _with_shipments(
     except ValueError as error:
       broken.append(blank(folder, printable(folder.name), in_one_line(error)))
       continue
-    by_run.setdefault(shipment.run, {})[shipment.options] = shipment
-    if is_complete and shipment.run not in known:
+    by_run.setdefault(shipment.run, []).append(shipment)
+    if shipment.run not in known:
       whose = f'hash {printable(shipment.run[0])} and seed {shipment.run[1]}'
       reason = f'it is a shipment of the run with {whose}, which is not in this report'
       broken.append(blank(folder, printable(folder.name), reason))
-  own = {run.path: tuple(by_run.get(_owner(run), {}).values()) for run in runs}
-  return [*(run._replace(shipments=own[run.path]) for run in runs), *broken]
+  with_own = [_with_own(run, by_run[_owner(run)]) if _owner(run) in by_run else run for run in runs]
+  return [*with_own, *(broken if is_complete else ())]
+
+
+def _with_own(run: Run, found: Sequence[Shipment]) -> Run:
+  """Returns the run with those of its shipments that count, and what is wrong with the others."""
+  try:
+    network = checkpoint.source_digest(os.fspath(run.path))
+  except OSError:  # only its figures were kept
+    network = None
+  counted, problems = shipments.choose(found, network)
+  return run._replace(shipments=counted, problems=(*run.problems, *problems))
 
 
 def _owner(run: Run) -> tuple:
   """The hash and seed by which a shipment names its run."""
-  return run.config.get('hash'), run.config.get('seed')
+  named = run.config or run.summary
+  return named.get('hash'), named.get('seed')
 
 
 def _read_or_blank(path: pathlib.Path, name: str, search: trials.Trials | None) -> Run:

@@ -2,6 +2,7 @@
 
 import os
 import pathlib
+import re
 from collections.abc import Iterator, Mapping, Sequence
 
 from sparsejax.experiment.machine import files
@@ -9,6 +10,7 @@ from sparsejax.experiment.rundir.runs import BEFORE
 from sparsejax.search import search_folder
 
 RUN_FILES = (files.CONFIG, files.SUMMARY, files.METRICS)
+UNFINISHED = re.compile(r'\..*\.[0-9a-f]{32}\.tmp')  # a shipment while it is written
 
 
 def end(path: pathlib.Path, folder: pathlib.Path) -> str:
@@ -48,8 +50,7 @@ def find(folder: pathlib.Path) -> Iterator[pathlib.Path]:
       folders[:] = sorted(set(folders) - {files.CHECKPOINTS})
       waiting += [place for name in folders if os.path.islink(place := f'{path}/{name}')]
       entries = [pathlib.Path(path, name) for name in names]
-      is_hidden = os.path.basename(path).startswith('.')  # as a shipment that is not finished
-      is_shipment = files.SHIPPED in names and not is_hidden
+      is_shipment = files.SHIPPED in names and not UNFINISHED.fullmatch(os.path.basename(path))
       if is_shipment or any(name in names for name in RUN_FILES):
         folders[:] = [name for name in folders if not name.startswith(BEFORE)]
         yield pathlib.Path(path)
@@ -67,6 +68,6 @@ def unique_names(paths: Sequence[pathlib.Path]) -> list[str]:
   """
   ends = [['/'.join(path.parts[-n:]) for n in range(1, len(path.parts) + 1)] for path in paths]
   counts: dict[str, int] = {}
-  for end in (end for own in ends for end in own):
-    counts[end] = counts.get(end, 0) + 1
-  return [next((end for end in own if counts[end] == 1), own[-1]) for own in ends]
+  for tail in (tail for own in ends for tail in own):
+    counts[tail] = counts.get(tail, 0) + 1
+  return [next((tail for tail in own if counts[tail] == 1), own[-1]) for own in ends]

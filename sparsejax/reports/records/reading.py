@@ -24,17 +24,27 @@ def read(path: pathlib.Path) -> Any:
     FileNotFoundError: the file does not exist.
     ReadingError: the file cannot be read, is too large or too deep, or is not JSON.
   """
+  return parse(content(path))
+
+
+def content(path: pathlib.Path) -> bytes:
+  """Returns the bytes of a file.
+
+  Raises:
+    FileNotFoundError: the file does not exist.
+    ReadingError: the file cannot be read, or is too large.
+  """
   try:
     with path.open('rb') as file:
-      content = file.read(MOST_BYTES + 1)
+      found = file.read(MOST_BYTES + 1)
   except FileNotFoundError:
     raise
   except OSError as error:
     raise ReadingError(error.strerror or type(error).__name__) from error
-  if len(content) > MOST_BYTES:
+  if len(found) > MOST_BYTES:
     size = os.stat(path).st_size
     raise ReadingError(f'it has {size:,} bytes; at most {MOST_BYTES:,} are read')
-  return parse(content)
+  return found
 
 
 def parse(content: bytes) -> Any:

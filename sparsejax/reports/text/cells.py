@@ -12,6 +12,7 @@ from sparsejax.reports.records.run_groups import moments
 PERCENT = ('validation_accuracy', 'test_accuracy', 'active_fraction')
 FORMULAS = ('=', '+', '-', '@', '\t', '\r', '\n')
 NUMBER = re.compile(r'[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?')
+LARGE = 999.5  # from here on numbers are rounded to whole ones
 MOST_DIGITS = 6  # digits of a mean, however small its deviation is
 
 
@@ -60,6 +61,21 @@ def active(mean: float, spread: float) -> str:
     return '-'
   number, _, unit = percent(mean).partition(' ')
   return f'{format_moments(100 * mean, 100 * spread, number, least=2)} {unit}'
+
+
+def measured(mean: float, spread: float, unit: str = '') -> str:
+  """Returns the mean and deviation of a ratio, or of bytes or times; '-' for NaN.
+
+  Example:
+    >>> measured(12.345, math.nan, 'x'), measured(2500.0, 707.1), measured(999.7, math.nan)
+    ('12.3x', '2,500 ± 707', '1,000')
+    >>> measured(math.inf, math.nan, 'x'), measured(math.nan, math.nan)
+    ('infinite', '-')
+  """
+  if not math.isfinite(mean):
+    return '-' if math.isnan(mean) else 'infinite'
+  number = f'{mean:.3g}' if abs(mean) < LARGE else f'{mean:,.0f}'
+  return f'{format_moments(mean, spread, number)}{unit}'
 
 
 def format_moments(mean: float, spread: float, alone: str, least: int = 0) -> str:

@@ -1,6 +1,7 @@
 """The table of shipments: bytes and milliseconds as measured, beside what counting weights says."""
 
 from sparsejax.reports.records.run_groups import Group
+from sparsejax.reports.records.shipments import BATCH_SIZES
 from sparsejax.reports.text import cells
 
 KIND = 'shipped'
@@ -10,10 +11,7 @@ HEADER = (
   'bytes of the file',
   'dense bytes over these',
   'compression (weights)',
-  'batch 1: ms',
-  'speed-up',
-  'batch 128: ms',
-  'speed-up',
+  *(head for size in BATCH_SIZES for head in (f'batch {size}: ms', 'speed-up')),
   'theoretical speed-up',
   'test accuracy of the file, %',
 )
@@ -26,25 +24,19 @@ NOTE = (
 
 
 def row(group: Group) -> list[str]:
-  """Returns the row of an experiment whose runs were shipped, as `groups.shipped` returns them."""
+  """Returns the row of an experiment whose runs were shipped, as from `run_groups.shipped`."""
   times = [
-    _figure(group, f'{name}_{size}', unit)
-    for size in (1, 128)
+    cells.measured(*group.moments(f'{name}_{size}'), unit)
+    for size in BATCH_SIZES
     for name, unit in (('milliseconds', ''), ('measured_speedup', 'x'))
   ]
   return [
     group.label,
     str(len(group.counted)),
-    _figure(group, 'file_bytes', ''),
-    _figure(group, 'file_ratio', 'x'),
-    _figure(group, 'compression', 'x'),
+    cells.measured(*group.moments('file_bytes')),
+    cells.measured(*group.moments('file_ratio'), 'x'),
+    cells.measured(*group.moments('compression'), 'x'),
     *times,
-    _figure(group, 'theoretical_speedup', 'x'),
+    cells.measured(*group.moments('theoretical_speedup'), 'x'),
     cells.format_percent([run.figure('test_accuracy') for run in group.counted]),
   ]
-
-
-def _figure(group: Group, name: str, unit: str) -> str:
-  mean, spread = group.moments(name)
-  number = f'{mean:,.0f}' if mean >= 1000 else f'{mean:.3g}'
-  return f'{cells.format_moments(mean, spread, number)}{unit}'

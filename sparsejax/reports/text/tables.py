@@ -180,8 +180,8 @@ def _experiment(group: Group) -> list[str]:
     label,
     str(n) if n == total else f'{n} of {total}',
     cells.active(*group.moments('active_fraction')),
-    _times(group, 'compression'),
-    _times(group, 'theoretical_speedup'),
+    cells.measured(*group.moments('compression'), 'x'),
+    cells.measured(*group.moments('theoretical_speedup'), 'x'),
     _cut(group),
     cells.format_percent(
       [a for run in group.counted if (a := phases.final(run.summary)) is not None]
@@ -190,16 +190,6 @@ def _experiment(group: Group) -> list[str]:
     f'{float(first.config.get("epochs", math.nan)):g}',
     _seconds(group),
   ]
-
-
-def _times(group: Group, figure: str) -> str:
-  mean, spread = group.moments(figure)
-  if math.isnan(mean):
-    return '-'
-  if math.isinf(mean):
-    return 'infinite'
-  number = f'{mean:.3g}' if mean < 1000 else f'{mean:,.0f}'
-  return f'{cells.format_moments(mean, spread, number)}x'
 
 
 def _cut(group: Group) -> str:

@@ -33,6 +33,10 @@ ENDS = {
   'a loss': (errors.NonFiniteLossError('the loss\nis nan'), 1, 'the loss is nan'),
   'the disk': (errors.UnreadableError('no answer'), 1, 'no answer'),
   'a full disk': (FULL, 2, 'full: FOLDER; what was saved before stays'),
+  'a broken disk': (
+    *(OSError(errno.EIO, 'no answer', 'x'), 1),
+    'no answer: x; what was saved before stays',
+  ),
   'a path': (FileNotFoundError(2, 'none', 'x'), 2, 'none: x; what was saved before stays'),
 }
 

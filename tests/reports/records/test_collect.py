@@ -165,7 +165,7 @@ def test_what_was_changed_after_the_run_is_a_row_and_not_part_of_a_mean(tmp_path
   }
   for seed, (file, change) in enumerate(changes.items()):
     path = write_run(tmp_path / file, seed=seed)
-    digests.note(path, (path / 'summary.json').read_text())
+    digests.write(path, (path / 'summary.json').read_text())
     if change is None:
       (path / f'{file}.json').write_text('[{"cpus": 64}]')
     elif change:

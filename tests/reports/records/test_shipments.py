@@ -12,6 +12,7 @@ from sparsejax.reports.records import collect, run_groups, shipments
 from sparsejax.reports.text import shipped as table
 
 RUN = ('pru0.05', 0)
+NETWORK = 'abc'
 
 
 def write_shipment(folder, *, run=RUN, bits=4, size=5000, accuracy=0.97, **changes):
@@ -19,7 +20,8 @@ def write_shipment(folder, *, run=RUN, bits=4, size=5000, accuracy=0.97, **chang
   row = {'dense_seconds': 0.004, 'shipped_seconds': 0.001}
   slow = {'dense_seconds': 0.003, 'shipped_seconds': 0.002}
   found = {
-    'shipment': {'hash': run[0], 'seed': run[1], 'bits': bits, 'epochs': 0},
+    'shipment': {'hash': run[0], 'seed': run[1], 'network': NETWORK, 'bits': bits, 'epochs': 0},
+    'theoretical': {'compression': 30.0, 'speedup': 12.0},
     'bytes': size,
     'dense_bytes': 400_000,
     'validation_accuracy': accuracy,
@@ -29,6 +31,12 @@ def write_shipment(folder, *, run=RUN, bits=4, size=5000, accuracy=0.97, **chang
   folder.mkdir(parents=True)
   (folder / 'shipped.json').write_text(json.dumps(found | changes))
   return folder
+
+
+def of_run(**changes):
+  """What identifies a shipment."""
+  whose = {'hash': RUN[0], 'seed': RUN[1], 'network': NETWORK, 'bits': 4, 'epochs': 0}
+  return whose | changes
 
 
 def test_the_figures_of_a_shipment_are_of_the_fastest_engine(tmp_path):
@@ -63,13 +71,21 @@ def test_a_shipment_belongs_to_its_run_wherever_it_lies(tmp_path):
 @pytest.mark.parametrize(
   ('changes', 'reason'),
   [
-    ({'bytes': 0}, 'bytes and seconds must be numbers above 0'),
+    ({'bytes': 0}, 'bytes, seconds, ratios and rates must be numbers above 0'),
     ({'test_accuracy': 2.0}, 'accuracies must be numbers from 0 to 1'),
     ({'latency': {}}, 'shipped.json cannot be read'),
+    ({'theoretical': {}}, "it has no 'compression'"),
     ({'latency': {'jax': {'1': None}}}, 'shipped.json cannot be read'),
     ({'shipment': []}, 'shipped.json cannot be read'),
     ({'shipment': {'seed': 0}}, "it has no 'hash'"),
-    ({'shipment': {'hash': 1, 'seed': 0, 'bits': 4, 'epochs': 0}}, 'must be a text and a whole'),
+    ({'shipment': of_run(hash=1)}, 'must be a text, a whole number and a text'),
+    ({'shipment': of_run(seed=True)}, 'must be a text, a whole number and a text'),
+    ({'shipment': of_run(epochs='1')}, 'epochs must be a whole number'),
+    ({'shipment': of_run(epochs=1, learning_rate=10**400)}, 'must be numbers above 0'),
+    ({'shipment': of_run(bits='auto', tolerance='1' * 1000)}, 'must be numbers above 0'),
+    ({'shipment': of_run(bits=True)}, 'shipped.json cannot be read'),
+    ({'theoretical': {'compression': -1.0, 'speedup': 1.0}}, 'must be numbers above 0'),
+    ({'sha256': 'of what was there'}, 'it is not as it was written'),
   ],
 )
 def test_a_damaged_shipment_is_a_row_that_says_so(changes, reason, tmp_path):
@@ -87,13 +103,16 @@ def test_a_shipment_of_no_run_is_told_unless_runs_were_chosen(tmp_path):
   _, stray = collect.collect([tmp_path])
   assert 'the run with hash another and seed 3, which is not in this report' in stray.problems[0]
   assert len(collect.collect([tmp_path], collect.Choice(runs=['run']))) == 1
+  assert report.main(['report', str(tmp_path), f'--out={tmp_path / "out"}']) == 0
+  assert 'hash another and seed 3' in (tmp_path / 'out' / 'report.md').read_text()
 
 
 def test_what_a_killed_command_left_is_no_shipment(tmp_path):
   write_run(tmp_path / 'run')
-  write_shipment(tmp_path / '.out.0123.tmp')
+  write_shipment(tmp_path / '.of a person')
+  write_shipment(tmp_path / f'.out.{"0" * 32}.tmp', bits=8)
   (run,) = collect.collect([tmp_path])
-  assert run.shipments == ()
+  assert [shipment.options for shipment in run.shipments] == ['4 bits']
 
 
 def test_the_report_has_the_table_and_both_figures(tmp_path):
@@ -103,7 +122,7 @@ def test_the_report_has_the_table_and_both_figures(tmp_path):
   report.report([tmp_path / 'runs'], tmp_path / 'out')
   text = (tmp_path / 'out' / 'report.md').read_text()
   assert '### shipped' in text
-  assert '| pruning, 4 bits | 1 | 5,000 | 80x | 20x | 1 | 3x | 2 | 1.5x | 10x | 97.00 |' in text
+  assert '| pruning, 4 bits | 1 | 5,000 | 80x | 30x | 1 | 3x | 2 | 1.5x | 12x | 97.00 |' in text
   for name in ('bytes', 'milliseconds'):
     assert (tmp_path / 'out' / f'lenet300_on_mnist.{name}.png').exists()
   assert 'Bytes are the whole file' in (tmp_path / 'out' / 'report.html').read_text()
@@ -121,17 +140,54 @@ def test_a_line_shows_where_the_dense_network_is_and_nothing_published(axis, at,
   path = write_run(tmp_path / 'runs' / 'seed0')
   write_shipment(path / 'shipped')
   found = run_groups.shipped(run_groups.group(collect.collect([tmp_path])))
-  axes = pareto.pareto('lenet300 on mnist', found, axis).axes[0]
+  figure = pareto.pareto('lenet300 on mnist', found, axis)
+  axes = figure.axes[0]
   lines = {line.get_label(): line for line in axes.get_lines()}
-  assert list(lines['the dense network in float32'].get_xdata()) == [at, at]
+  (label,) = (label for label in lines if str(label).startswith('the dense network'))
+  assert list(lines[label].get_xdata()) == [at, at]
   assert axes.get_xlim()[1] > at
   assert axes.get_xlabel() == axis.label
-  assert not any('Compression 2015' in str(label) for label in lines)
+  published = pareto.pareto('lenet300 on mnist', found)
+  assert [is_said(one, 'Deep Compression 2015') for one in (figure, published)] == [False, True]
+
+
+def is_said(figure, text):
+  return any(text in label.get_text() for label in figure.legends[0].get_texts())
+
+
+def test_of_two_shipments_with_the_same_options_one_counts_and_the_run_says_so(tmp_path):
+  write_run(tmp_path / 'run')
+  write_shipment(tmp_path / 'a')
+  write_shipment(tmp_path / 'b')  # a copy
+  write_shipment(tmp_path / 'c', size=1000)
+  (run,) = collect.collect([tmp_path])
+  assert [shipment.folder.name for shipment in run.shipments] == ['a']
+  assert run.problems == ('its shipment c has the options of a, and is not counted again',)
+
+
+def test_a_shipment_of_an_earlier_network_is_not_counted(tmp_path):
+  path = write_run(tmp_path / 'run')
+  write_shipment(tmp_path / 'file')
+  (path / 'checkpoints' / 'best').mkdir(parents=True)
+  (path / 'checkpoints' / 'best' / 'manifest.json').write_text('{}')
+  (run,) = collect.collect([tmp_path])
+  assert run.shipments == ()
+  assert run.problems == ('its shipment file is of another network, and is not counted',)
+
+
+def test_an_infinite_ratio_and_a_missing_one_are_words(tmp_path):
+  path = write_run(tmp_path / 'run')
+  write_shipment(path / 'a', theoretical={'compression': None, 'speedup': None})
+  (group,) = run_groups.shipped(run_groups.group(collect.collect([tmp_path])))
+  cells = table.row(group)
+  assert cells[4] == cells[-2] == 'infinite'
 
 
 def test_a_run_that_cannot_be_read_keeps_its_problem_beside_a_shipment(tmp_path):
   path = write_run(tmp_path / 'run')
   write_shipment(tmp_path / 'file')
   edit(path / 'config.json', epochs=None)
+  edit(path / 'summary.json', hash=RUN[0])
   found = collect.collect([tmp_path])
-  assert [run.state for run in found] == ['finished', 'broken']
+  assert [run.state for run in found] == ['finished']
+  assert found[0].problems[0].startswith('config.json has no epochs')

@@ -25,7 +25,8 @@ def write_shipped(folder, seed, *, size, before=0.984, after=0.985):
   write_run(folder / FIRST.ships / f'seed{seed}', seed=seed, accuracy=before, hash='a')
   times = {'dense_seconds': 0.004, 'shipped_seconds': 0.001}
   found = {
-    'shipment': {'hash': 'a', 'seed': seed, 'bits': 4, 'epochs': 0},
+    'shipment': {'hash': 'a', 'seed': seed, 'network': 'b', 'bits': 4, 'epochs': 0},
+    'theoretical': {'compression': 12.0, 'speedup': 9.0},
     'bits': 4,
     'bytes': size,
     'dense_bytes': 100 * size,
@@ -63,7 +64,7 @@ def test_means_are_of_the_kept_shipments_and_the_figures_are_drawn(folder):
   assert f'| {FIRST.ships} | 2 | 4 | 2,500 ± 707 | 100.0x | {error} |' in text.replace(
     ' ± 0.00', ''
   )
-  assert '1 threads on 2 cores of a chip, Python 3.11, JAX 0.10: code of 0123456.' in text
+  assert '1 of 2 cores of a chip, Python 3.11, JAX 0.10: code of 0123456.' in text
   for name in page.AXES:
     assert f'(lenet300_on_mnist.{name}.png)' in text
     assert (folder / f'lenet300_on_mnist.{name}.png').exists()

@@ -94,7 +94,7 @@ def _machines(found: dict[Entry, list[dict[str, Any]]]) -> list[str]:
   for one in (one for seeds in found.values() for one in seeds):
     start = one['environment']
     machine = (
-      f'{start["threads"]} threads on {start["cpus"]} cores of {start["processor"]}, Python '
+      f'{start["threads"]} of {start["cpus"]} cores of {start["processor"]}, Python '
       f'{start["python"]}, JAX {start["versions"]["jax"]}'
     )
     commits.setdefault(machine, set()).add(kept.commit_of(start))
