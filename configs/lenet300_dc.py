@@ -1,4 +1,4 @@
-"""LeNet-300-100 on MNIST by Deep Compression (Han et al. 2015: 1.58 % error at 12x).
+"""LeNet-300-100 on MNIST by the pruning stage of Deep Compression (Han et al. 2015: 1.59 % at 12x).
 
 python launch.py --config=configs/lenet300_dc.py          keeps 8 % of the weights
 python launch.py --config=configs/lenet300_dc.py:0.018    1.8 %, as in dynamic network surgery

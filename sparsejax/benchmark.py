@@ -28,7 +28,6 @@ from collections.abc import Sequence
 from typing import Any
 
 from sparsejax.experiment import command
-from sparsejax.experiment.terminal import extras
 from sparsejax.experiment.terminal.say import complain, say_lines
 
 
@@ -55,7 +54,7 @@ def _benchmark(arguments: argparse.Namespace) -> None:
   from sparsejax.cpu_conv import choice
   from sparsejax.experiment.machine import files
 
-  command.prepare(keep_memory=not arguments.plain)  # as the launch command does
+  command.set_up_process(keep_memory=not arguments.plain)  # as the launch command does
   _keep_processor()
   with choice.plain() if arguments.plain else contextlib.nullcontext():
     figures = benchmark(arguments)
@@ -151,4 +150,4 @@ def benchmark(arguments: argparse.Namespace) -> dict[str, Any]:
 
 
 if __name__ == '__main__':
-  sys.exit(extras.explained(main, sys.argv))
+  sys.exit(command.guarded(main, sys.argv))

@@ -25,7 +25,6 @@ import sys
 from collections.abc import Sequence
 
 from sparsejax.experiment import command
-from sparsejax.experiment.terminal import extras
 from sparsejax.experiment.terminal.say import say_lines
 
 
@@ -63,7 +62,7 @@ def _deploy(arguments: argparse.Namespace) -> None:
   from sparsejax.experiment.outcome import finished, threshold_options
   from sparsejax.experiment.outcome.redeploy import deploy, look
 
-  command.prepare()
+  command.set_up_process()
   if arguments.parts is not None:
     loading.execute(pathlib.Path(arguments.parts))
   source = finished.read(arguments.run)
@@ -84,4 +83,4 @@ def _deploy(arguments: argparse.Namespace) -> None:
 
 
 if __name__ == '__main__':
-  sys.exit(extras.explained(main, sys.argv))
+  sys.exit(command.guarded(main, sys.argv))

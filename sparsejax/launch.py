@@ -24,7 +24,6 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from sparsejax.experiment import command
-from sparsejax.experiment.terminal import extras
 
 CONFIG_HELP = '--config.help'  # not a field: other programs' name for --print_config
 
@@ -106,7 +105,7 @@ def _run(asked: Command) -> int | None:
   if flags.print_config:
     display.settings_table(settings, base.defaults(settings))
     return None
-  command.prepare()
+  command.set_up_process()
   where = hosts.place(flags.coordinator, flags.processes, flags.process, os.environ)
   if where is not None:
     if hosts.GUARDED not in os.environ:
@@ -121,7 +120,7 @@ def _run(asked: Command) -> int | None:
 
 def start() -> None:
   """Runs the command with this process' own arguments, and ends the process."""
-  sys.exit(extras.explained(main, sys.argv))
+  sys.exit(command.guarded(main, sys.argv))
 
 
 if __name__ == '__main__':

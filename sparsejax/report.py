@@ -27,7 +27,6 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
 from sparsejax.experiment import command
-from sparsejax.experiment.terminal import extras
 from sparsejax.experiment.terminal.arguments import Parser, folder
 from sparsejax.experiment.terminal.errors import UsageError
 from sparsejax.experiment.terminal.say import say
@@ -170,4 +169,4 @@ def report(
 
 
 if __name__ == '__main__':
-  sys.exit(extras.explained(main, sys.argv))
+  sys.exit(command.guarded(main, sys.argv))

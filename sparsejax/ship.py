@@ -34,7 +34,6 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from sparsejax.experiment import command
-from sparsejax.experiment.terminal import extras
 from sparsejax.experiment.terminal.say import say
 
 if TYPE_CHECKING:
@@ -68,7 +67,7 @@ def _ship(request: 'Request') -> None:
   """Writes the shipment and prints its tables; a folder with the same shipment is only shown."""
   from sparsejax.delivery import figures
 
-  command.prepare()
+  command.set_up_process()
   with command.leaving_on_signals('ship', '; nothing is written'):  # incomplete files are removed
     measurements = _written(request)
   figures.print_tables(measurements)
@@ -97,4 +96,4 @@ def _written(request: 'Request') -> 'Mapping[str, Any]':
 
 
 if __name__ == '__main__':
-  sys.exit(extras.explained(main, sys.argv))
+  sys.exit(command.guarded(main, sys.argv))

@@ -28,7 +28,6 @@ from sparsejax.experiment.config.check import unknown
 from sparsejax.experiment.config.identity import get_by_path
 from sparsejax.experiment.config.setting_kinds import literal
 from sparsejax.experiment.machine import files
-from sparsejax.experiment.terminal import extras
 from sparsejax.experiment.terminal.arguments import Parser, folder
 from sparsejax.experiment.terminal.errors import UsageError
 from sparsejax.experiment.terminal.say import complain, shown
@@ -228,4 +227,4 @@ def _lock_folder(folder: pathlib.Path, *own: str) -> Generator[None]:
 
 if __name__ == '__main__':
   signal.signal(signal.SIGPIPE, signal.SIG_DFL)
-  sys.exit(extras.explained(main, sys.argv))
+  sys.exit(command.guarded(main, sys.argv))

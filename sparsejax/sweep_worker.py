@@ -15,7 +15,6 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from sparsejax.experiment import command
-from sparsejax.experiment.terminal import extras
 from sparsejax.experiment.terminal.errors import TerminatedError, in_one_line
 from sparsejax.experiment.terminal.say import complain
 from sparsejax.search import search_folder
@@ -69,7 +68,7 @@ def main() -> None:
   parser.add_argument('folder', type=pathlib.Path)
   parser.add_argument('name')
   arguments = parser.parse_args()
-  command.prepare()
+  command.set_up_process()
   search = json.loads((arguments.folder / search_folder.SWEEP).read_text())
   resolve = resolver(search['overrides'])
   sweep = settings.check(search, resolve)
@@ -94,4 +93,4 @@ def _command(argv: Sequence[str]) -> int:
 
 
 if __name__ == '__main__':
-  sys.exit(extras.explained(_command, sys.argv))
+  sys.exit(command.guarded(_command, sys.argv))

@@ -7,10 +7,12 @@
 | the differences from the defaults, and code of one's own, are hashed | `config.identity`, `training.own_code` |
 | the run directory is claimed; a `RunState` is restored from it, or starts from the network of another run, or anew | `rundir.runs`, `rundir.checkpoint`, `rundir.state`; `init_from` |
 | the network is trained, a segment of steps at a time, with events between them | `training.train`, with `step.steps`, `step.events` and `machine.parallel` |
-| the best network is measured, and `summary.json` is written last | `outcome.finish` |
+| a cut is no event but a part of the optimizer's update | `transforms.pruning`, with the masks of `sparsity.mask_update` |
+| the best network is measured, and `summary.json` is written last | `outcome.finish`, with the figures of `sparsity.counting.measure` |
 
 `run.run` is that call: its `_begin` makes the `RunState`, its `_train` goes from there to the
 summary. In it every function of `machine.hosts` is a plain call unless several processes train
 together; `python` is the same for a notebook. `terminal` and `show` are what a person sees of it. "The
-log" in comments is a research log of 2017-18, whose experiments these are.
+log" in comments is a research log of 2017-18, which is not part of the project; its experiments are
+these, and some defaults are as it had them.
 """

@@ -1,4 +1,4 @@
-"""The frame of every command: its help, one line for what ends it, one rule of exit statuses.
+"""Runs any command: prints its help, makes an error one line, chooses the exit status.
 
 - 0: it is finished.
 - 2: it cannot be done as asked; the line says what to give or to change, which may be a flag, a
@@ -10,6 +10,7 @@
 import contextlib
 import os
 import signal
+import sys
 from collections.abc import Callable, Generator, Sequence
 from typing import NoReturn, TypeVar
 
@@ -21,8 +22,8 @@ from sparsejax.experiment.terminal.errors import (
   UsageError,
   in_one_line,
 )
-from sparsejax.experiment.terminal.say import complain, say_lines
-from sparsejax.internal import signals
+from sparsejax.experiment.terminal.say import complain, say_lines, show_traceback
+from sparsejax.internal import needs, signals
 
 FINISHED, CRASHED, USAGE, SIGNALLED = 0, 1, 2, 128
 Options = TypeVar('Options')
@@ -79,13 +80,32 @@ def run(
     return _fail(name, CRASHED, in_one_line(error))
 
 
+def guarded(main: Callable[[Sequence[str]], int], argv: Sequence[str]) -> int:
+  """Runs a whole command and returns its exit status; a missing package becomes one line.
+
+  A traceback is printed so that nothing it quotes can change the terminal.
+
+  Args:
+    main: the command, which imports what it needs.
+    argv: its command line.
+  """
+  sys.excepthook = show_traceback
+  try:
+    return main(argv)
+  except ModuleNotFoundError as error:
+    if not needs.is_third_party(error):
+      raise
+    complain(needs.missing(error))
+    return USAGE
+
+
 def _fail(name: str, status: int, message: str) -> int:
   """Prints a line; returns the exit status."""
   complain(f'{name}: {message}')
   return status
 
 
-def prepare(*, keep_memory: bool = True) -> None:
+def set_up_process(*, keep_memory: bool = True) -> None:
   """Sets up this process' memory, threads and warnings, and its cache of compiled programs.
 
   This must be called before JAX's first computation.

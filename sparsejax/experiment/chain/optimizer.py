@@ -146,7 +146,7 @@ def _build_kl(block, clock):
     if end is not None and end >= clock.total_steps:
       raise ValueError(
         f'add_kl_gradients.weight: its warm-up ends at step {end} (epoch '
-        f'{end / clock.steps_per_epoch:g}), but the run has {clock.total_steps}; give an '
+        f'{end / clock.steps_per_epoch:g}), but the run has {clock.total_steps} steps; give an '
         'earlier end'
       )
   elif not is_number(weight):

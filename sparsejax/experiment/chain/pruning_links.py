@@ -56,42 +56,42 @@ def link_of(chain: Sequence[str]) -> str | None:
 def pruning_schedule(
   settings: Mapping[str, Any], clock: Clock, link: str = 'prune'
 ) -> schedules.PruningSchedule:
-  """Returns the mask steps and densities of a block.
+  """Returns the schedule of a link: the steps of its cuts and the density after each.
 
   Args:
-    settings: the block.
+    settings: the link's block.
     clock: turns durations into steps.
     link: the name of the link that the block belongs to.
 
   Raises:
     ValueError: a setting is missing, unknown, out of range, or lies beyond the end of the run.
   """
-  steps = convert_block(settings, clock, link)
-  begin, kind = steps['begin'], steps['schedule']
+  in_steps = convert_block(settings, clock, link)
+  begin, kind = in_steps['begin'], in_steps['schedule']
   lookup(f'{link}.schedule', kind, dict.fromkeys(fields.PRUNING_SCHEDULES[link]))
-  lookup(f'{link}.allocation', steps['allocation'], ALLOCATIONS)
-  density = _density(steps, link)
+  lookup(f'{link}.allocation', in_steps['allocation'], ALLOCATIONS)
+  density = _density(in_steps, link)
   _check_step(f'{link}.begin', begin, clock)
-  if 'update_rule' in steps:
-    _check_rule(kind, steps['update_rule'])
+  if 'update_rule' in in_steps:
+    _check_rule(kind, in_steps['update_rule'])
   if kind == 'one_shot':
     return schedules.one_shot(begin, density)
-  if steps['every'] < 1:
-    raise ValueError(f'{link}.every is {steps["every"]} steps; it must be 1 or more')
+  if in_steps['every'] < 1:
+    raise ValueError(f'{link}.every is {in_steps["every"]} steps; it must be 1 or more')
   if kind == 'iterative':
-    schedule = _iterative_schedule(steps, density, link)
+    schedule = _iterative_schedule(in_steps, density, link)
     _check_step(f'{link}.last round', schedule.steps[-1], clock)
     return schedule
-  if not begin < steps['end']:
+  if not begin < in_steps['end']:
     raise ValueError(
-      f'{link}: from step {begin} to step {steps["end"]} every {steps["every"]} steps: the end '
-      'must be after the begin'
+      f'{link}: from step {begin} to step {in_steps["end"]} every {in_steps["every"]} steps: the '
+      'end must be after the begin'
     )
-  _check_step(f'{link}.end', steps['end'], clock)
+  _check_step(f'{link}.end', in_steps['end'], clock)
   if kind == 'periodic':
-    return schedules.periodic(begin, steps['end'], density, every=steps['every'])
-  initial = 0.0 if steps['allocation'] == 'absolute_threshold' else 1.0
-  return schedules.cubic(begin, steps['end'], density, initial=initial, every=steps['every'])
+    return schedules.periodic(begin, in_steps['end'], density, every=in_steps['every'])
+  initial = 0.0 if in_steps['allocation'] == 'absolute_threshold' else 1.0
+  return schedules.cubic(begin, in_steps['end'], density, initial=initial, every=in_steps['every'])
 
 
 def _iterative_schedule(
@@ -165,7 +165,7 @@ def _check_step(what: str, step: int, clock: Clock) -> None:
   """Raises a ValueError if a step lies beyond the end of the run."""
   if step >= clock.total_steps:
     raise ValueError(
-      f'{what} is step {step}, but the run has {clock.total_steps}; it must be earlier'
+      f'{what} is step {step}, but the run has {clock.total_steps} steps; it must be earlier'
     )
 
 

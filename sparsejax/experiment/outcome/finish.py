@@ -22,7 +22,7 @@ from sparsejax.sparsity.counting import measure
 def finish(
   experiment: Experiment,
   best: Best,
-  network: Mapping[str, Any],
+  variables: Mapping[str, Any],
   directory: runs.RunDirectory | None,
   lines: Sequence[Mapping[str, Any]],
   **notes: Any,
@@ -32,14 +32,14 @@ def finish(
   Args:
     experiment: the experiment that was run.
     best: the state that training chose.
-    network: the variables that `Experiment.deliver` made from it.
+    variables: the variables of the network that `Experiment.deliver` made from it.
     directory: the run directory; None in a process that does not write.
     lines: the lines of metrics.jsonl.
     **notes: the other arguments of `summarise`.
   """
-  summary = summarise(experiment, best, network, **notes)
+  summary = summarise(experiment, best, variables, **notes)
   if directory is not None:
-    _write_results(experiment, directory, best, network, summary, lines)
+    _write_results(experiment, directory, best, variables, summary, lines)
   display.final_table(summary)
   return summary
 
@@ -48,7 +48,7 @@ def _write_results(
   experiment: Experiment,
   directory: runs.RunDirectory,
   best: Best,
-  network: Mapping[str, Any],
+  variables: Mapping[str, Any],
   summary: Mapping[str, Any],
   lines: Sequence[Mapping[str, Any]],
 ) -> None:
@@ -61,10 +61,11 @@ def _write_results(
   if experiment.deployment.is_variational:
     trained = {'params': best.params, 'batch_stats': best.batch_stats}
     checkpoint.write(root / checkpoint.POSTERIOR, owner, trained, notes)
-  checkpoint.write(root / checkpoint.BEST, owner, network, notes)  # last, since readers look for it
+  # Last of the networks, since readers look for it.
+  checkpoint.write(root / checkpoint.BEST, owner, variables, notes)
   _draw(lines, path, summary, experiment.agenda)
   text = files.json_text(summary)
-  digests.write(path, text)
+  digests.write(path, text)  # digests.json, by which later changes of the files are noticed
   files.write_atomically(path / files.SUMMARY, text)
 
 

@@ -12,7 +12,7 @@ class Agenda(NamedTuple):
 
   The order at a step is: evaluate, make the line of metrics, let the events happen, save; then
   comes the next update. Every event is followed by a checkpoint, and a line is written with the
-  next checkpoint or call at the latest.
+  next checkpoint at the latest, or after the next compiled call.
   """
 
   log: frozenset[int]
@@ -105,8 +105,8 @@ def _events(config, clock) -> dict[int, tuple[str, ...]]:
     at = convert_to_steps(config[name], clock, name)['at']
     if at >= clock.total_steps:
       raise ValueError(
-        f'{name}.at is step {at}, but the run has {clock.total_steps}; it must be earlier, or '
-        'nothing would see its effect'
+        f'{name}.at is step {at}, but the run has {clock.total_steps} steps; it must be earlier, '
+        'or nothing would see its effect'
       )
     events[at] = (*events.get(at, ()), name)
   return events

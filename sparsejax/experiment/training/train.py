@@ -162,6 +162,7 @@ class Trainer:
       line |= {'validation_loss': loss, 'validation_accuracy': accuracy}
       if plan.is_final(step):
         by = self.experiment.config['evaluation']['choose_by']
+        # The better of two evaluations, the first of equal ones; a loss that is NaN never wins.
         best = better(self.state.best, train, loss, accuracy, by)
         self.state = self.state._replace(best=best)
     self._pending = line or None

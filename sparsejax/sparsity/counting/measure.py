@@ -6,7 +6,10 @@ weights      the entries of kernels alone, as papers count them
 scales       the scales of normalisations; a channel whose scale is zero is constant
 sparsity     1 - active weights / weights
 compression  weights / active weights
-macs         the sum of positions * weights over the kernels
+macs         the sum of positions * weights over the kernels; a kernel's positions are how often it
+             is applied to one example
+active_macs  the same with active weights
+theoretical_speedup  macs / active_macs: a count, no time; null in a summary if none is active
 """
 
 import functools

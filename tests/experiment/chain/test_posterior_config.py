@@ -60,7 +60,7 @@ def test_the_kl_is_added_where_the_gradient_has_its_size(chain, message):
     ({'wieght': 1.0}, "did you mean 'add_kl_gradients.weight'"),
     (
       {'weight': dict(schedule='linear', initial=0.0, final=1.0, begin_epochs=1, end_epochs=5)},
-      r'its warm-up ends at step 50 \(epoch .*\), but the run has 40; give an',
+      r'its warm-up ends at step 50 \(epoch .*\), but the run has 40 steps; give an',
     ),
   ],
 )

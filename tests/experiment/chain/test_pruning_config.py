@@ -86,8 +86,11 @@ BY_LAYER = {'allocation': 'by_layer', 'density': 'conv=0.5,.*=0.2'}
     ({'density': float('nan')}, 'prune.density=nan must be in (0, 1]'),
     (THRESHOLD | {'threshold': 1.0}, 'prune.threshold=1.0 must be in [0, 1)'),
     (THRESHOLD | {'threshold': -0.1}, 'prune.threshold=-0.1 must be in [0, 1)'),
-    ({'begin_steps': 40}, 'prune.begin is step 40, but the run has 40; it must be earlier'),
-    (CUBIC | {'end_steps': 40}, 'prune.end is step 40, but the run has 40; it must be earlier'),
+    ({'begin_steps': 40}, 'prune.begin is step 40, but the run has 40 steps; it must be earlier'),
+    (
+      CUBIC | {'end_steps': 40},
+      'prune.end is step 40, but the run has 40 steps; it must be',
+    ),
     (CUBIC | {'end_steps': 10}, 'prune: from step 10 to step 10 every 10 steps: the end'),
     (CUBIC | {'every_steps': 0}, 'prune.every is 0 steps; it must be 1 or more'),
     ({'begin_steps': -1}, 'prune.begin_steps=-1 must be a number of steps, 0 or more'),
@@ -109,7 +112,10 @@ BY_LAYER = {'allocation': 'by_layer', 'density': 'conv=0.5,.*=0.2'}
       EXCHANGE | {'begin_steps': 30},
       'prune: from step 30 to step 30 every 10 steps: the end must be',
     ),
-    (ROUNDS | {'density': 0.01}, 'prune.last round is step 201, but the run has 40; it must be'),
+    (
+      ROUNDS | {'density': 0.01},
+      'prune.last round is step 201, but the run has 40 steps; it',
+    ),
     (ROUNDS | {'round_fraction': 0.0}, 'fraction=0.0: every must be 1 or more'),
     (ROUNDS | THRESHOLD, "prune.schedule='iterative' does not work with an absolute threshold"),
     (

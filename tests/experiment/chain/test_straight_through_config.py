@@ -54,7 +54,10 @@ def test_the_link_is_the_librarys_to_the_bit():
   ('change', 'message'),
   [
     ({'density': 0.0}, 'straight_through.density=0.0 must be in (0, 1]'),
-    ({'begin_epochs': 4.0}, 'straight_through.begin is step 40, but the run has 40; it must be'),
+    (
+      {'begin_epochs': 4.0},
+      'straight_through.begin is step 40, but the run has 40 steps; it',
+    ),
     ({'schedule': 'periodic'}, "unknown straight_through.schedule 'periodic'"),
     ({'renew_every_steps': 0}, 'straight_through.renew_every is 0 steps; it must be 1 or more'),
     ({'renew': 3}, "unknown setting 'straight_through.renew'"),

@@ -109,9 +109,9 @@ def test_a_warning_that_quotes_a_value_is_a_line():
 
 def test_a_traceback_that_quotes_a_value_does_nothing():
   program = (
-    'import sys; from sparsejax.experiment.terminal import extras\n'
+    'import sys; from sparsejax.experiment import command\n'
     'def main(argv): raise RuntimeError("\\x1b[31m red \\u202e")\n'
-    'extras.explained(main, sys.argv)'
+    'command.guarded(main, sys.argv)'
   )
   command = [sys.executable, '-c', program]
   done = subprocess.run(command, capture_output=True, text=True, check=False)

@@ -98,6 +98,6 @@ def test_a_period_below_one_step_is_refused(block, setting, value, message):
 def test_an_event_at_the_end_is_refused():
   config = CONFIG | {'events': ('a',), 'a': {'at_steps': 50}}
   with pytest.raises(
-    ValueError, match=r'^a\.at is step 50, but the run has 50; it must be earlier'
+    ValueError, match=r'^a\.at is step 50, but the run has 50 steps; it must be earlier'
   ):
     agenda(config, CLOCK, None)
