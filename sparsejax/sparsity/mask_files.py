@@ -48,7 +48,8 @@ def save_masks(path: str | os.PathLike[str], masks: Any) -> None:
     >>> np.load(path)['fc/kernel'].tolist()
     [[True, False]]
   """
-  path, named = pathlib.Path(path), tree.named_leaves(masks)
+  path = pathlib.Path(path)
+  named = tree.named_leaves(masks)
   for name, mask in named.items():
     if jnp.result_type(mask) != jnp.bool_:
       raise ValueError(f"the mask of '{name}' has dtype {jnp.result_type(mask)} and must have bool")

@@ -174,7 +174,8 @@ class Renewal(NamedTuple):
       if callable(leaf) or not jnp.issubdtype(jnp.result_type(leaf), jnp.floating):
         is_usual = False
         break
-      shape, name = jnp.shape(leaf), path.rpartition('/')[2]
+      shape = jnp.shape(leaf)
+      name = path.rpartition('/')[2]
       if len(shape) > 1:
         is_image = len(shape) == 4 and shape[0] == shape[1] <= axes.LARGEST_WINDOW
         is_filters = is_image and not axes.DENSE.search(path)
@@ -249,7 +250,8 @@ class Renewal(NamedTuple):
     paths = [path for unit in found for path in unit.paths]
     keys = jax.random.split(key, 3 * len(paths)).reshape(3, len(paths))
     given |= {'key': {path: keys[:, i] for i, path in enumerate(paths)}}
-    groups, ranked, kept = [], [], None
+    actives, ranked = [], []
+    kept = None
     for unit in found:
       if unit.groups is None:
         active = old[unit.paths[0]][None]
@@ -257,13 +259,13 @@ class Renewal(NamedTuple):
         active = unit.groups.pool([old[path].astype(jnp.float32) for path in unit.paths]) > 0
       earlier = ranked[-1] if ranked else None
       scores = self._scores(self.criterion, unit, named, given, earlier=earlier)
-      groups.append(active)
+      actives.append(active)
       # Only active groups are ranked: an active zero must not tie with a removed one.
       ranked.append(jnp.where(active, scores, -jnp.inf))
     sizes = [u.groups.sizes if self.allocation.priced and u.groups else 1 for u in found]
     row = table[jnp.sum(jnp.asarray(self.schedule.steps) <= step) - 1]
     counts = self.allocation.counts(ranked, row, self.floor, sizes)
-    for unit, active, scores, count in zip(found, groups, ranked, counts, strict=True):
+    for unit, active, scores, count in zip(found, actives, ranked, counts, strict=True):
       count = after(count, kept)
       if self.update_rule.grow is None:
         kept = active & jax.vmap(self.granularity.select)(scores, count)
@@ -286,7 +288,8 @@ class Renewal(NamedTuple):
     """
     found = []
     for i, path in enumerate(unit.paths):
-      param, named = params[path], {}
+      param = params[path]
+      named = {}
       for name in criteria.takes(criterion):
         named[name] = value = path if name == 'path' else given[name].get(path)
         is_like = name in criteria.GIVEN or (value is not None and value.shape == param.shape)

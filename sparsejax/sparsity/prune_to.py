@@ -86,7 +86,8 @@ def prune_to(
   if isinstance(density, tuple):
     if allocation is not None:
       raise ValueError('densities by layer leave nothing to allocate: give no allocation=')
-    share, rule = density, allocations.by_layer()
+    share = density
+    rule = allocations.by_layer()
   else:
     share, rule = _allocate(
       params,
@@ -117,22 +118,29 @@ def prune_to(
 
 
 def _allocate(
-  params, density, function, granularity, macs, positions, exclude, layouts
+  params, density, make, granularity, macs, positions, exclude, layouts
 ) -> tuple[float, allocations.Allocation]:
-  """Returns the density of the pruned kernels and the allocation that give the network its own."""
+  """Returns the density of the pruned kernels and the allocation that give the network its own.
+
+  Args:
+    density: the density of the network.
+    make: the function that makes the allocation, of the costs of groups if these matter.
+    params, granularity, macs, positions, exclude: as in `prune_to`.
+    layouts: the layouts that the user gave.
+  """
   if granularity is not None and granularity.density is not None:
     if macs is not None:
       raise ValueError('granularity n_m fixes the density: give sparsity instead of macs')
     granularity.check_density(density)
-    return granularity.density, function()
+    return granularity.density, make()
   if macs is not None:
     if positions is None:
       raise ValueError('macs needs positions=: how often each layer applies its kernel')
-    return density, function(mac_costs(params, positions, layouts))
+    return density, make(mac_costs(params, positions, layouts))
   if granularity is not None:
-    return density, function(weight_costs(params, layouts))
+    return density, make(weight_costs(params, layouts))
   # Of single weights the count is an exact integer, which a budget in float32 is not.
-  return _chosen_density(params, exclude, density, layouts), function()
+  return _chosen_density(params, exclude, density, layouts), make()
 
 
 def _warn_of_thin_layers(masks: Any, share: float) -> None:
@@ -140,7 +148,8 @@ def _warn_of_thin_layers(masks: Any, share: float) -> None:
   for path, mask in tree.named_leaves(masks).items():
     if isinstance(mask, jax.core.Tracer) or share * mask.size < 2:
       continue
-    if (left := int(mask.sum())) <= 1:
+    left = int(mask.sum())
+    if left <= 1:
       warnings.warn(
         f'prune_to leaves {left} of the {mask.size:,} weights of {path}; a floor, or '
         'allocation=erk or uniform, keeps more of a small layer',
@@ -190,7 +199,8 @@ def _kept_share(called: str, name: str, value: Any) -> float:
 
 def _density_for_parameters(parameters: Any, params: Any, layouts: axes.Given) -> float:
   """Returns the density of the weights at which the network has this number of parameters."""
-  weights, total = weight_costs(params, layouts).total, sum(sizes(params).values())
+  weights = weight_costs(params, layouts).total
+  total = sum(sizes(params).values())
   others = total - weights
   if not float(parameters).is_integer() or not others < parameters <= total:
     raise ValueError(

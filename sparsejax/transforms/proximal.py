@@ -246,8 +246,8 @@ def _proximal(
     strength: the weight of the penalty, as in `proximal_l1`.
     learning_rate: the learning rate, as in `proximal_l1`.
     momentum: the decay of `optax.trace`, as in `proximal_l1`.
-    inner: an adaptive optimizer to run inside, or None.
-    metric: a function that reads what `inner` divides by from its state, or None.
+    inner: an adaptive optimizer to run inside; None runs nothing inside.
+    metric: a function that reads what `inner` divides by from its state; None for `default_metric`.
     parameters: the choice of leaves, as in `proximal_l1`.
     exclude: the paths that are not chosen, as in `proximal_l1`.
     find_units: (params, chosen) -> the units to shrink, each of one or several leaves; None shrinks
@@ -290,8 +290,10 @@ def _proximal(
     gain = learning_rate(state.count) / (1 - momentum)
     threshold = strength(state.count) * gain
 
-    found, structure = shrunk_together(params), jax.tree.structure(params)
-    changed, of_leaf = structure.flatten_up_to(updates), tree.named_leaves(params)
+    found = shrunk_together(params)
+    structure = jax.tree.structure(params)
+    changed = structure.flatten_up_to(updates)
+    of_leaf = tree.named_leaves(params)
     metrics = structure.flatten_up_to(divisors(inner_state, _within(found, params)))
     places = {path: i for i, path in enumerate(of_leaf)}
     for unit in found:

@@ -140,7 +140,8 @@ def prune(
     renewals = jnp.sum(jnp.asarray(parts.schedule.steps) <= state.count, dtype=jnp.int32)
     due = renewals > state.renewals
     needed = collect_extra_args(parts.needs, updates, extra_args) if parts.needs else {}
-    masks, inner_state = parts.renewed_if(due, state, params, needed), state.inner_state
+    masks = parts.renewed_if(due, state, params, needed)
+    inner_state = state.inner_state
     if around is not None:
       # What has just grown gets no gradient yet, so that its slots start at zero. The inner links
       # run all the same, and count this step: a learning rate's schedule must not stand still.

@@ -104,7 +104,7 @@ def choose(params: Any, which: tree.Choice, exclude: Sequence[str], layouts: Giv
 
 
 def _given_layout(path: str, layouts: Given) -> Layout | None:
-  """Returns the layout that the user gave for a leaf, by the first pattern that matches."""
+  """Returns the layout that the user gave for a leaf: the first whose pattern matches, or None."""
   return next((layout for pattern, layout in layouts if re.search(pattern, path)), None)
 
 
@@ -115,7 +115,10 @@ def _may_be_kernel(path: str, layouts: Given) -> bool:
 
 
 def _node_layout(path: str, shape: tuple[int, ...], nodes: kinds.Nodes) -> Layout | None:
-  """Returns the layout of a leaf of an Equinox layer, which has outputs first, or None."""
+  """Returns the layout of a leaf of an Equinox layer, which has outputs first.
+
+  It is None if the leaf is in no such layer, or the layer's kind or the leaf's rank is not known.
+  """
   parent, name = tree.module_of(path), _last(path)
   node = nodes.get(parent)
   if node is None:
@@ -145,7 +148,7 @@ def _node_layout(path: str, shape: tuple[int, ...], nodes: kinds.Nodes) -> Layou
 
 
 def _attention_axes(layer: str, nodes: kinds.Nodes) -> list[str] | None:
-  """Returns the axes of a projection in Equinox attention, which fuses heads and features."""
+  """Returns the axes of a projection in Equinox attention, with fused heads; None elsewhere."""
   if type(nodes.get(tree.module_of(layer))).__name__ != 'MultiheadAttention':
     return None
   return ['out', '(head in)'] if _last(layer) == 'output_proj' else ['(head out)', 'in']
@@ -170,7 +173,10 @@ class _Named:
     # {name of a matrix: how often the bias beside such a matrix implies which sides}.
     self._sides_of_name = collections.defaultdict(collections.Counter)
     for path in kernels:
-      if len(shapes[path]) == 2 and (sides := _sides_by_bias(shapes[path], self._bias(path))):
+      if len(shapes[path]) != 2:
+        continue
+      sides = _sides_by_bias(shapes[path], self._bias(path))
+      if sides:
         self._sides_of_name[_last(path)][sides] += 1
 
   def layout(self, path: str) -> Layout:
@@ -183,7 +189,8 @@ class _Named:
       )
       stack = self._stack_of(tree.module_of(path))
       texts = [' '.join(last)]
-      if len(stack) == 1 and (axis := stack[0]) is not None and len(shape) > axis:
+      axis = stack[0] if len(stack) == 1 else None
+      if axis is not None and len(shape) > axis:
         texts = [_with_stack(' '.join(last[-(len(shape) - 1) :]), axis)]
     if len(texts) != 1:
       raise ValueError(_ambiguous(path, shape, texts))
@@ -191,17 +198,19 @@ class _Named:
 
   def _kernel_layouts(self, path: str) -> list[str]:
     """Returns every layout that a kernel could have: a single one if it is clear."""
-    shape, layer = self._shapes[path], _last(tree.module_of(path))
+    shape = self._shapes[path]
+    layer = _last(tree.module_of(path))
     if _last(path) == 'weight':
       return self._weight_layouts(path)
     alone = self._layer_layouts(path, shape, self._bias(path))
     stack = self._stack_of(tree.module_of(path))
-    if None in stack and (
+    looks_single = (
       len(shape) == 2
       or (len(shape) == 3 and CONVOLUTION.search(layer))
       or (len(shape) == 3 and stack is UNKNOWN and self._in_attention(path))
       or (len(shape) > 3 and _is_window(shape))
-    ):
+    )
+    if None in stack and looks_single:
       return alone
     found = []
     for axis in stack:
@@ -213,9 +222,12 @@ class _Named:
         found += [_with_stack(base, axis) for base in bases]
     return found or ['stack out', 'in out']  # one scale for each channel and layer, or a matrix
 
-  def _layer_layouts(self, path: str, shape, bias) -> list[str]:
+  def _layer_layouts(
+    self, path: str, shape: tuple[int, ...], bias: tuple[int, ...] | None
+  ) -> list[str]:
     """Returns every layout that a single layer could have, whose bias has this shape or is None."""
-    rank, layer = len(shape), _last(tree.module_of(path))
+    rank = len(shape)
+    layer = _last(tree.module_of(path))
     sides = self._sides(path, shape, bias)
     if rank == 2:
       return sides
@@ -235,7 +247,7 @@ class _Named:
     # Only a bias would tell how many axes are outputs, or whether the first is a stack.
     return [*could, ' '.join(['in'] + ['out'] * (rank - 1)), *['stack in out'][: rank == 3]]
 
-  def _sides(self, path: str, shape, bias) -> list[str]:
+  def _sides(self, path: str, shape: tuple[int, ...], bias: tuple[int, ...] | None) -> list[str]:
     """Returns every order that the last two axes of a dense kernel or a convolution could have.
 
     A bias has the size of the outputs. If both axes have that size, or there is no bias, Haiku's
@@ -257,7 +269,8 @@ class _Named:
 
   def _weight_layouts(self, path: str) -> list[str]:
     """Returns every layout of a leaf with PyTorch's name, whose outputs come first or last."""
-    shape, bias = self._shapes[path], self._bias(path)
+    shape = self._shapes[path]
+    bias = self._bias(path)
     rest = ['position'] * (len(shape) - 2)
     first, last = ' '.join(['out', 'in', *rest]), ' '.join([*rest, 'in', 'out'])
     outputs = math.prod(bias) if bias else 0
@@ -268,7 +281,7 @@ class _Named:
   # The leaves beside a leaf
 
   def _bias(self, path: str) -> tuple[int, ...] | None:
-    """Returns the shape of the bias beside the only kernel of a module, or None."""
+    """Returns the shape of the bias beside a kernel; None without one, or beside two kernels."""
     module = tree.module_of(path)
     if self._kernels_in[module] != 1:
       return None

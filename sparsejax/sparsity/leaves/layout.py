@@ -108,16 +108,19 @@ class Layout:
       if word == 'head' and len(self._axes[axis]) > 1:
         size = self.head
       elif word not in ROLES:
-        role, size = next(w for w in self._axes[axis] if w in SIDES), int(word)
+        role = next(w for w in self._axes[axis] if w in SIDES)
+        size = int(word)
       side = self._side_of_head(i, words) if role == 'head' else role
       found.append(Factor(role, side, axis, size))
     return tuple(found)
 
   def _side_of_head(self, i: int, words: list[tuple[str, int]]) -> str:
     """Returns the side that is written, else that of its fused word, of the next word, or 'out'."""
-    if written := self._words[words[i][1]][0].partition(':')[2]:
+    axis = words[i][1]
+    written = self._words[axis][0].partition(':')[2]
+    if written:
       return written
-    fused = [word for word in self._axes[words[i][1]] if word in SIDES]
+    fused = [word for word in self._axes[axis] if word in SIDES]
     after = [word for word, _ in words[i + 1 :] if word in SIDES]
     return (fused or after or ['out'])[0]
 
@@ -133,7 +136,8 @@ class Layout:
         f'shape {tuple(shape)}'
       )
     for axis, size in enumerate(shape):
-      if size % (fixed := self._fixed_size(axis)):
+      fixed = self._fixed_size(axis)
+      if size % fixed:
         raise ValueError(
           f"layout '{self.text}' of '{path}': {fixed}, with head={self.head}, must divide {size}, "
           'the axis that holds the heads'
@@ -183,7 +187,8 @@ class Layout:
       >>> Layout('out in position').view(jnp.ones((8, 3, 5)), 'matrix').shape
       (1, 5, 3, 8)
     """
-    sizes, axes = self.sizes(values.shape), self._views[name]
+    sizes = self.sizes(values.shape)
+    axes = self._views[name]
     order = [i for axis in axes for i in axis]
     shape = tuple(math.prod(sizes[i] for i in axis) for axis in axes)
     return values.reshape(sizes).transpose(order).reshape(shape)
@@ -198,7 +203,8 @@ class Layout:
   @functools.cached_property
   def _views(self) -> dict[str, list[list[int]]]:
     """{name of a view: the indices of the factors that each of its axes consists of}."""
-    stack, places = self._indices('stack'), range(len(self.factors))
+    stack = self._indices('stack')
+    places = range(len(self.factors))
     own = [
       [i for i in places if self.factors[i].axis == axis and i not in stack]
       for axis in range(self.rank)

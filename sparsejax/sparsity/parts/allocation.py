@@ -112,7 +112,14 @@ def _words_to_keep(layers, density, floor) -> np.ndarray:
 
 
 def _count_ranked(scores, row, floor, sizes):
-  """Returns how many of the largest scores are in each layer; `row` is `_words_to_keep`."""
+  """Returns how many of the largest scores are in each layer.
+
+  Args:
+    scores: of every leaf, as in `Allocation`.
+    row: the number to keep in all, from `_words_to_keep`.
+    floor: the least number of groups that every layer keeps.
+    sizes: not read, since every group counts as one.
+  """
   del sizes
   keys = [ordered_bits(score) for score in scores]
   to_keep = row[1]  # the low word of the number, of which the high word is 0 below 2**31 scores
@@ -123,7 +130,8 @@ def _count_ranked(scores, row, floor, sizes):
     found = []
     for layers in keys:
       threshold = after(threshold, found[-1] if found else None)
-      axes, size = tuple(range(1, layers.ndim)), math.prod(layers.shape[1:])
+      axes = tuple(range(1, layers.ndim))
+      size = math.prod(layers.shape[1:])
       found.append(jnp.maximum(count_true(compare(layers, threshold), axes), min(floor, size)))
     return found
 
@@ -152,7 +160,15 @@ def _count_kept(mask, floor):
 
 
 def _count_affordable(keys, budget, prices, floor, sizes):
-  """Returns how many of the best groups of each layer are affordable together."""
+  """Returns how many of the best groups of each layer are affordable together.
+
+  Args:
+    keys: the scores of every leaf as integers of the same order.
+    budget: the most that the groups kept may cost together.
+    prices: the cost of a weight in each layer of every leaf.
+    floor: the least number of groups that every layer keeps.
+    sizes: the number of weights in a group, as in `Allocation`.
+  """
 
   def costs_of(masks):
     return [_cost_of_kept(*leaf, floor) for leaf in zip(masks, prices, sizes, strict=True)]

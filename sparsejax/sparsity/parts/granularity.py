@@ -26,11 +26,11 @@ class Granularity(NamedTuple):
   spread: (values of groups, shape) -> values of weights.
   select: (scores of groups, count) -> mask of the groups to keep; removed groups score -inf.
   evenly: whether every part of a layer keeps the same number, as in N:M sparsity.
-  density: the density that the granularity fixes, or None.
+  density: the density that the granularity fixes; None if it fits any.
   view: how a layer is passed to these functions: as a 'matrix', unchanged ('stacked'), or as
   (heads, all else) of each projection of an attention ('by_head'), whose heads belong together.
-  belongings: the leaves pruned together with a kernel's groups, or None.
-  tied: the outputs of several leaves that are pruned together, or None.
+  belongings: the leaves pruned together with a kernel's groups; None if they are pruned alone.
+  tied: the outputs of several leaves that are pruned together; None if no layers are tied.
   """
 
   pool: Callable[[jax.Array], jax.Array]

@@ -171,7 +171,8 @@ class Groups(NamedTuple):
     first = self.leaves[0]
     shape = first.layout.matrix_shape(first.shape)[1:]
     counted: tuple[tuple[int, int], ...] = ()
-    if with_sizes and not np.isscalar(sizes := self.sizes):
+    sizes = self.sizes if with_sizes else 1
+    if not np.isscalar(sizes):
       number = collections.Counter(int(size) for size in np.ravel(sizes))
       counted = tuple(sorted(number.items(), reverse=True))
     weights = tuple((leaf.path, math.prod(leaf.shape) // leaf.layers) for leaf in self.leaves)
@@ -182,7 +183,8 @@ class Groups(NamedTuple):
   def _groups(self) -> int:
     shapes = [jax.ShapeDtypeStruct(leaf.shape, jnp.float32) for leaf in self.leaves]
     pooled = jax.eval_shape(self.pool, shapes)
-    if (groups := math.prod(pooled.shape[1:])) > LARGEST:
+    groups = math.prod(pooled.shape[1:])
+    if groups > LARGEST:
       raise ValueError(
         f"'{self.leaves[0].path}' has {groups:,} groups in a layer, and must have {LARGEST:,} at "
         'most: choose larger groups, or leave it out with exclude='
@@ -218,8 +220,18 @@ def units(params: Any, chosen: Any, granularity: Granularity, layouts: axes.Give
   return [Unit(tuple(leaf.path for leaf in some.leaves), groups=some) for some in groups]
 
 
-def _tied_units(params, chosen, granularity, tied: Tied, layouts) -> list[Unit]:
-  """Returns the units of tied leaves, if the kernels among them are chosen."""
+def _tied_units(
+  params: Any, chosen: Sequence[str], granularity: Granularity, tied: Tied, layouts: axes.Given
+) -> list[Unit]:
+  """Returns the units of tied leaves, if the kernels among them are chosen.
+
+  Args:
+    params: the parameters.
+    chosen: the paths of the chosen leaves.
+    granularity: the granularity that has these ties.
+    tied: the ties.
+    layouts: the layouts that the user gave.
+  """
   named = tree.named_leaves(params)
   if unknown := [path for path in tied.units if path not in named]:
     known = nearest(unknown[0], named) or f' there are {", ".join(named)}'
@@ -231,7 +243,8 @@ def _tied_units(params, chosen, granularity, tied: Tied, layouts) -> list[Unit]:
   leaves = [Leaf(path, jnp.shape(named[path]), layout) for path, layout in found.items()]
   read = ((leaf.path, tied.of_outputs(leaf.path, leaf.shape, leaf.layout)) for leaf in leaves)
   numbers = {path: own for path, own in read if own is not None}
-  units, kernels = [], tree.kernels(params)
+  units = []
+  kernels = tree.kernels(params)
   for group in _connected(numbers):
     filters = [path for path in group if path in kernels]
     left_out = [path for path in filters if path not in chosen]

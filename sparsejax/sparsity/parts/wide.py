@@ -112,7 +112,8 @@ def ranked(
     found = []
     for layers in keys:
       threshold = after(threshold, found[-1] if found else None)
-      axes, size = tuple(range(1, layers.ndim)), math.prod(layers.shape[1:])
+      axes = tuple(range(1, layers.ndim))
+      size = math.prod(layers.shape[1:])
       found.append(jnp.maximum(count_true(compare(layers, threshold), axes), min(floor, size)))
     return found
 

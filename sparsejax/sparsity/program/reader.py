@@ -171,7 +171,8 @@ class Reader:
 
     That is the only parameter of this size whose axes are all among the kernel's. Without one, as
     where the kernel is a slice, it is the parameter with the most axes of all that share one with
-    the kernel, and of these the one that shares most entries.
+    the kernel, and of these the one that shares most entries. If several match, or none shares an
+    axis, the count is refused and the result is None.
     """
     matches = [path for path in self._parameters_within(axes) if self.graph.size(path) == weights]
     if len(matches) > 1:
@@ -195,7 +196,8 @@ class Reader:
 
   def _parameters_within(self, axes: Sequence[Node]) -> list[str]:
     """Returns the parameters that have axes longer than 1, all of them among these."""
-    nodes, paths = _related_ids(axes), []
+    nodes = _related_ids(axes)
+    paths = []
     for path, own_axes in self.graph.parameters.items():
       long = [axis for axis in own_axes if axis.size > 1]
       if long and all(_is_related(axis, nodes) for axis in long):
@@ -218,7 +220,7 @@ class Reader:
 
 
 def _concatenated_axis(kernel: Value) -> Node | None:
-  """Returns the first axis of a kernel that a concatenation made, or None.
+  """Returns the first axis of a kernel that a concatenation made, or None if none was.
 
   The first is enough: in a kernel that is concatenated along two axes a piece holds several
   parameters, so that its count is refused anyway.

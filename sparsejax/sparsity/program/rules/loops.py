@@ -21,7 +21,8 @@ from sparsejax.sparsity.program.rules.nodes import (
 def scan(reader, eqn, ins, times):
   """Reads the body once, as run `length` times; a scanned axis of a parameter is a stack."""
   p = eqn.params
-  length, carry_start, carry_end = p['length'], p['num_consts'], p['num_consts'] + p['num_carry']
+  length = p['length']
+  carry_start, carry_end = p['num_consts'], p['num_consts'] + p['num_carry']
   kinds = dependence.carry_kinds(eqn, [value.kind for value in ins])
   init = ins[carry_start:carry_end]
   carry = _set_kinds(init, kinds)

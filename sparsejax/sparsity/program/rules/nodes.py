@@ -172,7 +172,8 @@ def unify(a: Node, b: Node) -> None:
   if a is b or a.size != b.size:
     return
   b.parent = a
-  a.role, a.activations = a.role or b.role, a.activations + b.activations
+  a.role = a.role or b.role
+  a.activations = a.activations + b.activations
   a.batched_with_activation = a.batched_with_activation or b.batched_with_activation
   a.batched_with_kernel = a.batched_with_kernel or b.batched_with_kernel
   a.from_kernel = a.from_kernel or b.from_kernel

@@ -88,7 +88,9 @@ def _kernel_index(reader, ins: Sequence[Value]) -> int | None:
   return None
 
 
-def _relate_kernel_to_activation(ins, kernel_index, out, dims: Dimensions) -> None:
+def _relate_kernel_to_activation(
+  ins: Sequence[Value], kernel_index: int, out: Value, dims: Dimensions
+) -> None:
   """Assigns roles to a kernel's axes: batch is a stack, contracted an input, free an output."""
   kernel, activation = ins[kernel_index], ins[1 - kernel_index]
   for out_axis, *pair in dims.batch:

@@ -123,7 +123,8 @@ def matching_axes(old: Sequence[int], new: Sequence[int]) -> list[tuple[list[int
     return []
   old_axes = [i for i, n in enumerate(old) if n != 1]
   new_axes = [i for i, n in enumerate(new) if n != 1]
-  groups, i, j = [], 0, 0
+  groups = []
+  i, j = 0, 0
   while i < len(old_axes) and j < len(new_axes):
     old_group, new_group = [old_axes[i]], [new_axes[j]]
     old_size, new_size = old[old_axes[i]], new[new_axes[j]]

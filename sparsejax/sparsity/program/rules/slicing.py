@@ -26,7 +26,8 @@ def gather(reader, eqn, ins, times):
   del times
   operand, indices = ins
   out = new_output(eqn, ins)
-  numbers, slice_sizes = eqn.params['dimension_numbers'], eqn.params['slice_sizes']
+  numbers = eqn.params['dimension_numbers']
+  slice_sizes = eqn.params['slice_sizes']
   is_lookup = _is_lookup(operand, [indices])
   dropped = (*numbers.collapsed_slice_dims, *getattr(numbers, 'operand_batching_dims', ()))
   kept = [i for i in range(len(operand.axes)) if i not in dropped]
@@ -68,7 +69,8 @@ def slice_axes(reader, eqn, ins, times):
 def split(reader, eqn, ins, times):
   del reader, times
   [value] = ins
-  along, piece_sizes = eqn.params['axis'], eqn.params['sizes']
+  along = eqn.params['axis']
+  piece_sizes = eqn.params['sizes']
   _assign_sliced_role(False, value, along, all(size == 1 for size in piece_sizes))
   before, axis, after = value.axes[:along], value.axes[along], value.axes[along + 1 :]
   pieces = [Node(size) for size in piece_sizes]
@@ -84,7 +86,8 @@ def unstack(reader, eqn, ins, times):
   [value] = ins
   along = eqn.params['axis']
   _assign_sliced_role(False, value, along, True)
-  axis, rest = value.axes[along], [*value.axes[:along], *value.axes[along + 1 :]]
+  axis = value.axes[along]
+  rest = [*value.axes[:along], *value.axes[along + 1 :]]
   return [
     value.replace_axes(list(rest), _record_slice(axis, Node(1), i, 1))
     for i in range(len(eqn.outvars))
@@ -109,13 +112,14 @@ def _keep_kernel(is_lookup, operand, out, slices) -> Value:
   return Value(out.axes, KERNEL, (*operand.slices, *slices))
 
 
-def _find_slice(reader, operand, i, index, piece) -> Slice:
+def _find_slice(reader, operand: Value, i: int, index: Value, piece: Node) -> Slice:
   """Returns the slice of an operand's axis i that starts at an index.
 
   An index that the program fixes gives one slice, and a loop counter a slice per iteration. Any
   other index into a kernel makes the count unknown.
   """
-  axis, size = operand.axes[i], piece.size
+  axis = operand.axes[i]
+  size = piece.size
   if index.scalar is not None and index.scalar.number is not None:
     start = min(max(int(index.scalar.number), 0), axis.size - size)  # XLA clamps as well
     return _record_slice(axis, piece, start, size)
