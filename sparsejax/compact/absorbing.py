@@ -187,14 +187,15 @@ class _Absorbers:
     )
 
   def _only_reader(self, number: int) -> Equation | None:
-    """Returns the equation that reads a value, if only one does and the value is no output."""
+    """Returns the only equation that reads a value; None if others do too, or it is an output."""
     readers = self._readers.get(number, [])
     return readers[0] if len(readers) == 1 and number not in self._outs else None
 
   def _parameter(self, number: int) -> int | None:
-    """Returns the number of the parameter that a value is a copy of, or None.
+    """Returns the number of the parameter that a value is a copy of.
 
-    It is None, too, if anything else reads the parameter or the copies between.
+    It is None if the value is no copy, or if anything else reads the parameter or the copies
+    between.
     """
     while self._only_reader(number) is not None:
       if number in self._parameters:

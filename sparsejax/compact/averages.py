@@ -44,7 +44,8 @@ def reasons_against_training(
   contributing_roots = np.unique(np.concatenate(roots_of)) if roots_of else np.zeros(0, int)
   if not contributing_roots.size:
     return ()
-  reasons, variances = [], _variances(trace)
+  reasons = []
+  variances = _variances(trace)
   for number, path in zip(trace.program.ins, paths, strict=False):
     if number in variances:
       roots = np.concatenate([ties.roots[labels] for labels in ties.axes[number]])

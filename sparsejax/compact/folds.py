@@ -38,12 +38,13 @@ def folds_of(ties: Ties, removal: Removal) -> dict[Equation, Fold]:
   found = {}
   with jax.ensure_compile_time_eval(), jax.numpy_rank_promotion('allow'):
     for one in ties.sums_found:
-      if (value := _removed_part(ties, removal, one)) is not None and value.any():
+      value = _removed_part(ties, removal, one)
+      if value is not None and value.any():
         found[one.equation] = _fold(ties, removal, one, value)
   return found
 
 
-def _removed_part(ties, removal, one: Sum):
+def _removed_part(ties: Ties, removal: Removal, one: Sum) -> np.ndarray | None:
   """Returns the contribution of the removed indices to a sum, or None if there is none."""
   ins = [removal.constants.values[number] for number in one.equation.ins]
   shape = [1] * len(ins[0].shape)
@@ -83,7 +84,7 @@ def contributing(ties: Ties, removal: Removal, one: Sum) -> list[np.ndarray]:
   return found
 
 
-def _fold(ties, removal, one: Sum, value) -> Fold:
+def _fold(ties: Ties, removal: Removal, one: Sum, value: np.ndarray) -> Fold:
   axes = ties.axes[one.equation.outs[0]]
   for i, labels in enumerate(axes):
     if value.shape[i] != 1:
@@ -94,13 +95,15 @@ def _fold(ties, removal, one: Sum, value) -> Fold:
     if value.shape[i] > 1 and not removal.removed[ties.roots[labels]].any():
       rows, at = _rows(value, i)
       if len(rows) <= min(ROWS, value.shape[i] // 2):
-        value, places[i] = np.take(value, rows, i), at
+        value = np.take(value, rows, i)
+        places[i] = at
   return Fold(value, places)
 
 
 def _rows(value, axis):
   """Returns the distinct positions along an axis, and for each position which one it equals."""
-  slices, close = np.moveaxis(value, axis, 0), ROUNDING * np.abs(value).max()
+  slices = np.moveaxis(value, axis, 0)
+  close = ROUNDING * np.abs(value).max()
   rows: list[int] = []
   at = np.zeros(len(slices), np.int32)
   for i, one in enumerate(slices):

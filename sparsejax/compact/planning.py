@@ -132,7 +132,8 @@ def _ties_of(
 ) -> tuple[Trace, Ties, Any]:
   """Returns the program of a function, its tied indices, and the structure of its outputs."""
   closed, made = traced(function, params, *examples)
-  trace, shapes = flatten(closed), [tuple(var.aval.shape) for var in closed.jaxpr.invars]
+  trace = flatten(closed)
+  shapes = [tuple(var.aval.shape) for var in closed.jaxpr.invars]
   return trace, Ties(trace, shapes, len(jax.tree.leaves(params))), jax.tree.structure(made)
 
 

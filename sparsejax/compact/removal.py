@@ -111,12 +111,12 @@ def _leaving_one(ties, found, allowed):
 
 def grown(ties: Ties, found: Constants, allowed: np.ndarray) -> np.ndarray:
   """Returns, for each root, whether it can be removed; those not allowed never are."""
-  readers = [
-    reader
+  every = (
+    _Reader(ties, found, one, i, allowed)
     for one in ties.sums_found
     for i in range(len(one.axes[0]))
-    if (reader := _Reader(ties, found, one, i, allowed)).reads_any
-  ]
+  )
+  readers = [reader for reader in every if reader.reads_any]
   removed = np.zeros_like(allowed)
   while True:
     more = allowed.copy()
@@ -137,7 +137,8 @@ class _Reader:
       return
     self._operands = []
     for number, labels, axes in zip(one.equation.ins, one.operands, one.axes, strict=False):
-      roots, along = [ties.roots[some] for some in labels], axes[which]
+      roots = [ties.roots[some] for some in labels]
+      along = axes[which]
       others = [i for i in range(len(roots)) if i != along and not allowed[roots[i]].any()]
       value = found.values[number]
       arrays = [collapse(array, others) for array in (value.varies, value.maybe_nonzero())]

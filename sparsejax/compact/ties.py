@@ -39,7 +39,8 @@ class Ties:
   """
 
   def __init__(self, trace: Trace, shapes: Sequence[tuple[int, ...]], parameters: int):
-    self.labels, self.sums_found = Labels(), []
+    self.labels = Labels()
+    self.sums_found = []
     self.axes: dict[int, Axes] = {
       number: self.labels.axes(np.shape(value)) for number, value in trace.constants.items()
     }

@@ -4,8 +4,10 @@ from collections.abc import Callable
 
 import numpy as np
 
-from sparsejax.compact.rules.rule import Rule, pin_all
+from sparsejax.compact.rules.rule import Constants, Graph, Rule, pin_all
+from sparsejax.compact.trace.equations import Equation
 from sparsejax.compact.trace.known import Known, unknown, zeros
+from sparsejax.compact.trace.labels import Axes
 from sparsejax.sparsity.program.rules.primitives import ELEMENTWISE
 
 # Primitives that reinterpret bits, draw random numbers, or depend on a mesh of devices.
@@ -15,7 +17,7 @@ sharding_constraint
 """
 
 
-def axes(graph, eqn, ins):
+def axes(graph: Graph, eqn: Equation, ins: list[Axes]) -> list[Axes]:
   if len(eqn.out_shapes) > 1:
     return ins if eqn.in_shapes == eqn.out_shapes else pin_all(graph, eqn, ins)
   [shape] = eqn.out_shapes
@@ -39,7 +41,7 @@ def _fits(operand, shape) -> bool:
   )
 
 
-def known(constants, eqn, ins):
+def known(constants: Constants, eqn: Equation, ins: list[Known]) -> list[Known]:
   del constants
   if len(eqn.out_shapes) > 1:
     return list(ins) if eqn.in_shapes == eqn.out_shapes else [unknown(s) for s in eqn.out_shapes]

@@ -1,11 +1,16 @@
 """Contractions and convolutions: a summed index can be removed where it contributes nothing."""
 
+from collections.abc import Sequence
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from sparsejax.compact.rules.rule import Rule, pin_all
+from sparsejax.compact.rules.rule import Constants, Graph, Rule, Small, pin_all
+from sparsejax.compact.trace.equations import Equation
 from sparsejax.compact.trace.known import Known, collapse, rounded, spread, unknown, zeros
+from sparsejax.compact.trace.labels import Axes
 
 # Dot
 
@@ -15,9 +20,10 @@ def _free(rank, *taken):
   return [i for i in range(rank) if not any(i in axes for axes in taken)]
 
 
-def dot_axes(graph, eqn, ins):
+def dot_axes(graph: Graph, eqn: Equation, ins: list[Axes]) -> list[Axes]:
   """Ties summed and batch axes of the operands in pairs; the output has batch, then free axes."""
-  (summed, batch), (left, right) = eqn.params['dimension_numbers'], ins
+  summed, batch = eqn.params['dimension_numbers']
+  left, right = ins
   for a, b in (*zip(*summed, strict=True), *zip(*batch, strict=True)):
     graph.labels.union(left[a], right[b])
   graph.sums(eqn, summed, ins)
@@ -28,13 +34,14 @@ def dot_axes(graph, eqn, ins):
   return [[*(left[a] for a in batch[0]), *free[0], *free[1]]]
 
 
-def dot_known(constants, eqn, ins):
+def dot_known(constants: Constants, eqn: Equation, ins: list[Known]) -> list[Known]:
   """An entry varies if it sums a product of an entry that varies and one that may be nonzero."""
   del constants
   nonzero = [one.maybe_nonzero() for one in ins]
   varies = [one.varies for one in ins]
   counts = _dot(eqn, ins, varies[0], nonzero[1]) + _dot(eqn, ins, nonzero[0], varies[1])
-  out_varies, dtype = counts > 0, _dtype(eqn, ins)
+  out_varies = counts > 0
+  dtype = _dtype(eqn, ins)
   parts = [one.fixed_part() for one in ins]
   if out_varies.all() or not all(part.any() for part in parts):
     return [zeros(out_varies, eqn.out_shapes[0], dtype)]
@@ -78,12 +85,15 @@ def _dot(eqn, ins, *arrays):
 # Convolution
 
 
-def conv_axes(graph, eqn, ins):
-  numbers, groups = eqn.params['dimension_numbers'], eqn.params['feature_group_count']
+def conv_axes(graph: Graph, eqn: Equation, ins: list[Axes]) -> list[Axes]:
+  numbers = eqn.params['dimension_numbers']
+  groups = eqn.params['feature_group_count']
   if eqn.params['batch_group_count'] > 1:
     return pin_all(graph, eqn, ins)
-  (image, kernel), labels = ins, graph.labels
-  (outputs, inputs, *window), (batch, channel, *space) = numbers.rhs_spec, numbers.lhs_spec
+  labels = graph.labels
+  image, kernel = ins
+  batch, channel, *space = numbers.lhs_spec
+  outputs, inputs, *window = numbers.rhs_spec
   for axes, spatial in ((image, space), (kernel, window)):
     labels.pin_axes([axes[i] for i in spatial], eqn.name)
   out = labels.axes(eqn.out_shapes[0])
@@ -101,11 +111,12 @@ def conv_axes(graph, eqn, ins):
   return [out]
 
 
-def conv_known(constants, eqn, ins):
+def conv_known(constants: Constants, eqn: Equation, ins: list[Known]) -> list[Known]:
   del constants
   if eqn.params['batch_group_count'] > 1:
     return [unknown(eqn.out_shapes[0])]
-  (image, kernel), numbers = ins, eqn.params['dimension_numbers']
+  image, kernel = ins
+  numbers = eqn.params['dimension_numbers']
   varying = [
     _by_channel(eqn, image.varies, kernel.maybe_nonzero()),
     _by_channel(eqn, image.maybe_nonzero(), kernel.varies),
@@ -122,8 +133,10 @@ def conv_known(constants, eqn, ins):
 
 def _by_channel(eqn, image, kernel):
   """Returns, for each output channel, whether it reads an entry where both arrays are true."""
-  numbers, groups = eqn.params['dimension_numbers'], eqn.params['feature_group_count']
-  (outputs, inputs, *window), (batch, _, *space) = numbers.rhs_spec, numbers.lhs_spec
+  numbers = eqn.params['dimension_numbers']
+  groups = eqn.params['feature_group_count']
+  batch, _, *space = numbers.lhs_spec
+  outputs, inputs, *window = numbers.rhs_spec
   made, each = eqn.in_shapes[1][outputs], eqn.in_shapes[1][inputs]
   read = np.broadcast_to(collapse(image, [batch, *space]).reshape(-1), (groups * each,))
   pairs = collapse(kernel, window).transpose([*window, inputs, outputs])
@@ -145,8 +158,9 @@ def convolved(eqn, ins, image, kernel):
   return np.asarray(value)
 
 
-def conv(small, eqn, values):
-  numbers, groups = eqn.params['dimension_numbers'], eqn.params['feature_group_count']
+def conv(small: Small, eqn: Equation, values: Sequence[Any]) -> list[Any]:
+  numbers = eqn.params['dimension_numbers']
+  groups = eqn.params['feature_group_count']
   if groups > 1:
     each = eqn.in_shapes[1][numbers.rhs_spec[1]]
     groups = values[0].shape[numbers.lhs_spec[1]] // each

@@ -23,7 +23,8 @@ def reduce_axes(graph, eqn, ins):
 
 def reduce_known(constants, eqn, ins):
   del constants
-  [one], reduced = ins, tuple(eqn.params['axes'])
+  [one] = ins
+  reduced = tuple(eqn.params['axes'])
   varies = one.varies.any(reduced)
   if varies.all():
     return [zeros(varies, eqn.out_shapes[0])]
@@ -64,7 +65,8 @@ def window_axes(graph, eqn, ins):
 
 def window_known(constants, eqn, ins):
   del constants
-  [one], windowed = ins, _windowed(eqn)
+  [one] = ins
+  windowed = _windowed(eqn)
   varies = collapse(one.varies, windowed)
   if varies.all():
     return [zeros(varies, eqn.out_shapes[0])]

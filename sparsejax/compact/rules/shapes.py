@@ -1,11 +1,15 @@
 """Primitives that only move entries: an index moves with its entries."""
 
 import math
+from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
-from sparsejax.compact.rules.rule import Rule, evaluate_known
+from sparsejax.compact.rules.rule import Constants, Graph, Rule, Small, evaluate_known
+from sparsejax.compact.trace.equations import Equation
 from sparsejax.compact.trace.known import Known, compressed, spread, unknown
+from sparsejax.compact.trace.labels import Axes
 from sparsejax.sparsity.program.rules.shapes import matching_axes
 
 
@@ -23,7 +27,7 @@ def _moving(function):
 # Broadcast
 
 
-def broadcast_axes(graph, eqn, ins):
+def broadcast_axes(graph: Graph, eqn: Equation, ins: list[Axes]) -> list[Axes]:
   out = graph.labels.axes(eqn.out_shapes[0])
   for labels, place in zip(ins[0], eqn.params['broadcast_dimensions'], strict=True):
     if len(labels) == len(out[place]):
@@ -41,26 +45,26 @@ def _broadcast(eqn, array, shape):
   return array.reshape(sizes)
 
 
-def broadcast(small, eqn, values):
+def broadcast(small: Small, eqn: Equation, values: Sequence[Any]) -> list[Any]:
   return eqn.bind(values[:1], shape=small.sizes(eqn.outs[0]))
 
 
 # Transpose, squeeze, reverse
 
 
-def transpose_axes(graph, eqn, ins):
+def transpose_axes(graph: Graph, eqn: Equation, ins: list[Axes]) -> list[Axes]:
   del graph
   return [[ins[0][i] for i in eqn.params['permutation']]]
 
 
-def squeeze_axes(graph, eqn, ins):
+def squeeze_axes(graph: Graph, eqn: Equation, ins: list[Axes]) -> list[Axes]:
   squeezed = eqn.params['dimensions']
   for i in squeezed:
     graph.labels.pin(ins[0][i], eqn.name)
   return [[labels for i, labels in enumerate(ins[0]) if i not in squeezed]]
 
 
-def reverse_axes(graph, eqn, ins):
+def reverse_axes(graph: Graph, eqn: Equation, ins: list[Axes]) -> list[Axes]:
   del graph
   flipped = eqn.params['dimensions']
   return [[labels[::-1] if i in flipped else labels for i, labels in enumerate(ins[0])]]
@@ -69,8 +73,9 @@ def reverse_axes(graph, eqn, ins):
 # Reshape
 
 
-def reshape_axes(graph, eqn, ins):
-  [old], [new], labels = eqn.in_shapes, eqn.out_shapes, graph.labels
+def reshape_axes(graph: Graph, eqn: Equation, ins: list[Axes]) -> list[Axes]:
+  labels = graph.labels
+  [old], [new] = eqn.in_shapes, eqn.out_shapes
   if eqn.params.get('dimensions') is not None:
     labels.pin_axes(ins[0], eqn.name)
     return [labels.axes(new, eqn.name)]
@@ -117,7 +122,8 @@ def _split(labels, flat, sizes, why):
   return out
 
 
-def _reshape(eqn, array, shape):
+def _reshape(eqn: Equation, array: np.ndarray, shape: Sequence[int]) -> np.ndarray:
+  """Reshapes an array of this shape, of which equal entries along an axis may be kept as one."""
   [new] = eqn.out_shapes
   if all(size == 1 for size in array.shape):
     return array.reshape((1,) * len(new))
@@ -137,14 +143,14 @@ def _reshape(eqn, array, shape):
   return array.reshape(sizes)
 
 
-def reshape(small, eqn, values):
+def reshape(small: Small, eqn: Equation, values: Sequence[Any]) -> list[Any]:
   return eqn.bind(values[:1], new_sizes=small.sizes(eqn.outs[0]))
 
 
 # Concatenate, pad, iota
 
 
-def concatenate_axes(graph, eqn, ins):
+def concatenate_axes(graph: Graph, eqn: Equation, ins: list[Axes]) -> list[Axes]:
   along = eqn.params['dimension']
   out = list(ins[0])
   for i in range(len(out)):
@@ -155,9 +161,10 @@ def concatenate_axes(graph, eqn, ins):
   return [out]
 
 
-def concatenate_known(constants, eqn, ins):
+def concatenate_known(constants: Constants, eqn: Equation, ins: list[Known]) -> list[Known]:
   del constants
-  along, [shape] = eqn.params['dimension'], eqn.out_shapes
+  along = eqn.params['dimension']
+  [shape] = eqn.out_shapes
 
   def joined(arrays):
     arrays = [spread(a, one.shape, [along]) for a, one in zip(arrays, ins, strict=True)]
@@ -169,7 +176,7 @@ def concatenate_known(constants, eqn, ins):
   return [Known(joined([k.value for k in ins]), joined([k.varies for k in ins]), shape)]
 
 
-def pad_axes(graph, eqn, ins):
+def pad_axes(graph: Graph, eqn: Equation, ins: list[Axes]) -> list[Axes]:
   out = []
   for labels, (low, high, between), size in zip(
     ins[0], eqn.params['padding_config'], eqn.out_shapes[0], strict=True
@@ -182,7 +189,7 @@ def pad_axes(graph, eqn, ins):
   return [out]
 
 
-def pad_known(constants, eqn, ins):
+def pad_known(constants: Constants, eqn: Equation, ins: list[Known]) -> list[Known]:
   del constants
   one, filler = ins
   if not filler.is_fixed:
@@ -196,7 +203,7 @@ def pad_known(constants, eqn, ins):
   return [Known(np.asarray(value), np.asarray(varies), eqn.out_shapes[0])]
 
 
-def pad(small, eqn, values):
+def pad(small: Small, eqn: Equation, values: Sequence[Any]) -> list[Any]:
   config = []
   for labels, (low, high, between) in zip(
     small.axes(eqn.outs[0]), eqn.params['padding_config'], strict=True
@@ -207,19 +214,19 @@ def pad(small, eqn, values):
   return eqn.bind(values, padding_config=tuple(config))
 
 
-def iota_axes(graph, eqn, ins):
+def iota_axes(graph: Graph, eqn: Equation, ins: list[Axes]) -> list[Axes]:
   del ins
   out = graph.labels.axes(eqn.out_shapes[0])
   graph.labels.pin(out[eqn.params['dimension']], eqn.name)
   return [out]
 
 
-def iota_known(constants, eqn, ins):
+def iota_known(constants: Constants, eqn: Equation, ins: list[Known]) -> list[Known]:
   del constants
   return [compressed(one) for one in evaluate_known(eqn, ins)]
 
 
-def iota(small, eqn, values):
+def iota(small: Small, eqn: Equation, values: Sequence[Any]) -> list[Any]:
   return eqn.bind(values, shape=small.sizes(eqn.outs[0]))
 
 

@@ -1,12 +1,16 @@
 """Slices, splits and gathers: an index that is left out is one that the equation does not read."""
 
 import itertools
+from collections.abc import Sequence
+from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
 
-from sparsejax.compact.rules.rule import Rule, evaluate_known
+from sparsejax.compact.rules.rule import Constants, Graph, Rule, Small, evaluate_known
+from sparsejax.compact.trace.equations import Equation
 from sparsejax.compact.trace.known import Known, collapse, compressed, spread
+from sparsejax.compact.trace.labels import Axes
 
 # Slice
 
@@ -17,12 +21,12 @@ def _ranges(eqn):
   return [slice(*bound) for bound in bounds]
 
 
-def slice_axes(graph, eqn, ins):
+def slice_axes(graph: Graph, eqn: Equation, ins: list[Axes]) -> list[Axes]:
   del graph
   return [[labels[taken] for labels, taken in zip(ins[0], _ranges(eqn), strict=True)]]
 
 
-def slice_known(constants, eqn, ins):
+def slice_known(constants: Constants, eqn: Equation, ins: list[Known]) -> list[Known]:
   del constants
 
   def part(array):
@@ -32,7 +36,7 @@ def slice_known(constants, eqn, ins):
   return [Known(part(ins[0].value), part(ins[0].varies), eqn.out_shapes[0])]
 
 
-def slice_small(small, eqn, values):
+def slice_small(small: Small, eqn: Equation, values: Sequence[Any]) -> list[Any]:
   [value] = values
   for axis, (labels, taken) in enumerate(zip(small.axes(eqn.ins[0]), _ranges(eqn), strict=True)):
     chosen = np.flatnonzero(np.isin(small.kept(labels), np.arange(len(labels))[taken]))
@@ -59,15 +63,16 @@ def _pieces(eqn):
   return [slice(b, b + size) for b, size in zip(begins, eqn.params['sizes'], strict=False)]
 
 
-def split_axes(graph, eqn, ins):
+def split_axes(graph: Graph, eqn: Equation, ins: list[Axes]) -> list[Axes]:
   del graph
   along = eqn.params['axis']
   return [[*ins[0][:along], ins[0][along][p], *ins[0][along + 1 :]] for p in _pieces(eqn)]
 
 
-def split_known(constants, eqn, ins):
+def split_known(constants: Constants, eqn: Equation, ins: list[Known]) -> list[Known]:
   del constants
-  along, one = eqn.params['axis'], ins[0]
+  along = eqn.params['axis']
+  one = ins[0]
 
   def part(array, piece):
     return (
@@ -80,7 +85,7 @@ def split_known(constants, eqn, ins):
   return [Known(part(one.value, piece), part(one.varies, piece), shape) for piece, shape in made]
 
 
-def split(small, eqn, values):
+def split(small: Small, eqn: Equation, values: Sequence[Any]) -> list[Any]:
   along = eqn.params['axis']
   return eqn.bind(values, sizes=tuple(small.sizes(out)[along] for out in eqn.outs))
 
@@ -88,7 +93,7 @@ def split(small, eqn, values):
 # Dynamic slice
 
 
-def dynamic_slice_axes(graph, eqn, ins):
+def dynamic_slice_axes(graph: Graph, eqn: Equation, ins: list[Axes]) -> list[Axes]:
   operand, *_ = ins
   out = []
   for labels, size in zip(operand, eqn.out_shapes[0], strict=True):
@@ -100,12 +105,13 @@ def dynamic_slice_axes(graph, eqn, ins):
   return [out]
 
 
-def dynamic_slice_known(constants, eqn, ins):
+def dynamic_slice_known(constants: Constants, eqn: Equation, ins: list[Known]) -> list[Known]:
   """Returns the entries that all indices of the sliced axes share: any of them may be taken."""
   del constants
   if all(one.is_fixed for one in ins):
     return evaluate_known(eqn, ins)
-  operand, [shape] = compressed(ins[0]), eqn.out_shapes
+  operand = compressed(ins[0])
+  [shape] = eqn.out_shapes
   taken = [i for i, (n, m) in enumerate(zip(operand.shape, shape, strict=True)) if n != m]
   return [_shared(operand, taken, shape)]
 
@@ -119,7 +125,7 @@ def _shared(operand, taken, shape):
   return Known(value, varies, shape)
 
 
-def dynamic_slice(small, eqn, values):
+def dynamic_slice(small: Small, eqn: Equation, values: Sequence[Any]) -> list[Any]:
   return eqn.bind(values, slice_sizes=small.sizes(eqn.outs[0]))
 
 
@@ -128,14 +134,15 @@ def dynamic_slice(small, eqn, values):
 
 def _through(eqn):
   """Returns [(axis of the operand, axis of the output)] for the axes that are taken whole."""
-  numbers, taken = eqn.params['dimension_numbers'], eqn.params['slice_sizes']
+  numbers = eqn.params['dimension_numbers']
+  taken = eqn.params['slice_sizes']
   dropped = (*numbers.collapsed_slice_dims, *numbers.operand_batching_dims)
   kept = [i for i in range(len(eqn.in_shapes[0])) if i not in dropped]
   pairs = zip(kept, numbers.offset_dims, strict=True)
   return [(i, place) for i, place in pairs if taken[i] == eqn.in_shapes[0][i]]
 
 
-def gather_axes(graph, eqn, ins):
+def gather_axes(graph: Graph, eqn: Equation, ins: list[Axes]) -> list[Axes]:
   operand, at = ins
   graph.labels.pin_axes(at, eqn.name)
   out: list = [None] * len(eqn.out_shapes[0])
@@ -149,13 +156,14 @@ def gather_axes(graph, eqn, ins):
   return [[graph.labels.pinned(n, eqn.name) if a is None else a for a, n in sizes]]
 
 
-def gather_known(constants, eqn, ins):
+def gather_known(constants: Constants, eqn: Equation, ins: list[Known]) -> list[Known]:
   """Returns the entries that all rows share: the inputs may choose any of them."""
   del constants
   if all(one.is_fixed for one in ins):
     return evaluate_known(eqn, ins)
   operand, at = ins
-  through, [shape] = _through(eqn), eqn.out_shapes
+  through = _through(eqn)
+  [shape] = eqn.out_shapes
   taken = [i for i in range(len(operand.shape)) if i not in [axis for axis, _ in through]]
   if not at.is_fixed and 'FILL' in str(eqn.params['mode']):
     operand = operand._replace(varies=operand.varies | (operand.value != 0))  # NaN past the end
@@ -172,7 +180,7 @@ def gather_known(constants, eqn, ins):
   return [Known(placed(rows.value), placed(rows.varies), shape)]
 
 
-def gather(small, eqn, values):
+def gather(small: Small, eqn: Equation, values: Sequence[Any]) -> list[Any]:
   taken = list(eqn.params['slice_sizes'])
   for i, _ in _through(eqn):
     taken[i] = len(small.kept(small.axes(eqn.ins[0])[i]))

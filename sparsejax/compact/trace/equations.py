@@ -126,18 +126,21 @@ class _Flattener:
     name = eqn.primitive.name
     if name in self.calls or (name == 'custom_jvp_call' and self.is_tangent):
       key = next(k for k in ('jaxpr', 'call_jaxpr') if k in eqn.params)
-      [inner], consts = inner_jaxprs(eqn), getattr(eqn.params[key], 'consts', ())
+      [inner] = inner_jaxprs(eqn)
+      consts = getattr(eqn.params[key], 'consts', ())
       return self._body(inner, consts, ins, equations)
     outs = [self._next() for _ in eqn.outvars]
     shapes = _shapes(eqn.invars), _shapes(eqn.outvars)
     equation = Equation(eqn.primitive, ins, outs, dict(eqn.params), *shapes, eqn.ctx)
     if name == 'scan':
       equation.inner = self.closed(eqn.params['jaxpr'])
-    elif name == 'custom_jvp_call' and (tangents := _derivative(eqn)) is not None:
-      equation.inner = self.closed(eqn.params['call_jaxpr'])
-      self.is_tangent = True
-      equation.tangents = self.closed(tangents)
-      self.is_tangent = False
+    elif name == 'custom_jvp_call':
+      tangents = _derivative(eqn)
+      if tangents is not None:
+        equation.inner = self.closed(eqn.params['call_jaxpr'])
+        self.is_tangent = True
+        equation.tangents = self.closed(tangents)
+        self.is_tangent = False
     equations.append(equation)
     return outs
 
