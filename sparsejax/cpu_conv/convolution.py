@@ -112,14 +112,17 @@ def fastest(
   Over 2x2 images the direct convolution takes 74 times as long as im2col; over 1x1 images, where
   `visible` leaves a dense layer, 47 times.
   """
-  pixels, channels = image_shape[1] * image_shape[2], min(kernel_shape[2:])
+  pixels = image_shape[1] * image_shape[2]
+  channels = min(kernel_shape[2:])
   # Winograd's differences need digits that its sums would round away in bfloat16.
   tiled = kernel_shape[:2] == (3, 3) and max(strides) == 1 and max(map(max, padding)) <= 2
   if tiled and channels >= 32 and dtype == jnp.float32:
     by_winograd = pixels <= 256 or channels >= 96
     kernel_gradient = kernel_gradient_by_winograd if by_winograd else kernel_gradient_by_blocks
     return Parts(winograd, input_gradient_by_winograd, kernel_gradient)
-  pointwise, small, strided = kernel_shape[:2] == (1, 1), pixels <= 16, max(strides) > 1
+  pointwise = kernel_shape[:2] == (1, 1)
+  small = pixels <= 16
+  strided = max(strides) > 1
   if pointwise or small or strided:
     return Parts(
       im2col if pointwise or small else direct, input_gradient_by_im2col, kernel_gradient_by_blocks

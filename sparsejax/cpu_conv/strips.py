@@ -60,7 +60,8 @@ def kernel_gradient_by_strips(
   """Returns the kernel gradient, summed over the kernel's places in a strip, in float32."""
   count = _outputs_per_strip(x, kernel, strides, padding)
   length, width, channels, features = kernel.shape
-  pixels, outputs = _pixels(x, kernel, padding, count), _split_into_strips(gradient, count)
+  pixels = _pixels(x, kernel, padding, count)
+  outputs = _split_into_strips(gradient, count)
   pixels, outputs = (array.reshape(-1, array.shape[-1]) for array in (pixels, outputs))
   # The gradient is the left factor, because XLA is fast at products of rows by columns.
   product = jnp.dot(outputs.T, pixels, preferred_element_type=jnp.float32)

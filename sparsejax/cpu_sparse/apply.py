@@ -215,9 +215,9 @@ class _SparseProgram:
     values = {n: Value(jnp.asarray(array)) for n, array in program.constants.items()}
     leaves = jax.tree.leaves(inputs)
     values |= {n: Value(jnp.asarray(leaf)) for n, leaf in zip(program.ins, leaves, strict=True)}
-    layers = sum(isinstance(step, Layer) for step in program.steps)
+    layer_count = sum(isinstance(step, Layer) for step in program.steps)
     chosen = [choice.implementation for choice in self.choices]
-    implementations = iter(chosen if layers == len(chosen) else [DENSE] * layers)
+    implementations = iter(chosen if layer_count == len(chosen) else [DENSE] * layer_count)
     for step in program.steps:
       if isinstance(step, Layer):
         values[step.out] = step(values[step.data], next(implementations))

@@ -44,7 +44,7 @@ class Choice(NamedTuple):
 
 
 def forced_implementation() -> str | None:
-  """Returns the implementation that the environment forces, or None.
+  """Returns the implementation that the environment forces, or None if it leaves the choice.
 
   Raises:
     ValueError: the environment names an unknown implementation.

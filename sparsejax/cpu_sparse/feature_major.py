@@ -109,11 +109,13 @@ def _from_convolution(eqn: Equation) -> Product | None:
 
   A signal with one spatial axis is an image of one row.
   """
-  params, numbers = eqn.params, eqn.params['dimension_numbers']
+  params = eqn.params
+  numbers = eqn.params['dimension_numbers']
   batch, channel, *space = numbers.lhs_spec
   out, into, *taps = numbers.rhs_spec
   out_batch, out_feature, *out_space = numbers.out_spec
-  rank, padding = len(space), tuple(map(tuple, params['padding']))
+  rank = len(space)
+  padding = tuple(map(tuple, params['padding']))
   if not (
     rank in (1, 2)
     and params['feature_group_count'] == params['batch_group_count'] == 1

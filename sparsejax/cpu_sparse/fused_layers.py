@@ -29,7 +29,8 @@ class Value:
   """
 
   def __init__(self, array: jax.Array, order: Order | None = None):
-    self.array, self.order = array, order or tuple(range(jnp.ndim(array)))
+    self.array = array
+    self.order = order or tuple(range(jnp.ndim(array)))
 
   def transposed_to(self, order: Order) -> jax.Array:
     """Returns the array with its axes in the given order."""

@@ -46,7 +46,7 @@ def fuse_products(
 
 
 def _product_with_constant(eqn: Equation, constants: Mapping[int, Known]) -> Product | None:
-  """Returns the product of an equation with a constant float32 kernel, or None."""
+  """Returns an equation's product with a constant float32 kernel, or None if it is none."""
   if eqn.name not in ('dot_general', 'conv_general_dilated'):
     return None
   is_constant = [number in constants for number in eqn.ins]
@@ -67,7 +67,8 @@ class _Epilogue:
 
   def __init__(self, eqn: Equation, product: Product, constants: Mapping[int, Known]):
     self._eqn, self._product, self._constants = eqn, product, constants
-    self.out, self.relu = eqn.outs[0], False
+    self.out = eqn.outs[0]
+    self.relu = False
     outputs = product.kernel[0]
     self._scale, self._shift = np.ones(outputs), np.zeros(outputs)
 

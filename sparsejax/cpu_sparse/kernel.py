@@ -108,7 +108,8 @@ def _axis_layout(
   size: int, taps: int, stride: int, padding: tuple[int, int], dilation: int
 ) -> tuple[int, int, int]:
   """Returns (phases, size of a phase, size of the result) along one spatial axis."""
-  padded, reach = size + sum(padding), (taps - 1) * dilation + 1
+  padded = size + sum(padding)
+  reach = (taps - 1) * dilation + 1
   out_size = max((padded - reach) // stride + 1, 0)
   return min(stride, reach), -(-padded // stride), out_size
 
@@ -170,7 +171,8 @@ def convolve(
   register()
   is_batch_first = x.ndim == 2
   if is_batch_first:
-    (batch, channels), image_size = x.shape, (1, 1)
+    batch, channels = x.shape
+    image_size = (1, 1)
   else:
     channels, *image_size, batch = x.shape
   layout = image_layout(image_size, weights.shape[2:], window)
