@@ -28,7 +28,8 @@ class AllConv(Network):
   @nn.compact
   def __call__(self, images: jax.Array, *, train: bool) -> jax.Array:
     self.check(images)
-    x, parts = images, self.parts()
+    x = images
+    parts = self.parts()
     for index, (multiple, size, stride) in enumerate(CONVOLUTIONS, start=1):
       block = ConvBlock(
         parts,

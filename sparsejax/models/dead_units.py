@@ -205,6 +205,7 @@ def _look(model, image_shape, drop_constants, variables, params) -> tuple[_Seen,
   is_within = False  # whether this is inside a layer whose parts are not looked at
 
   def note(probes, scale, call, args, kwargs, context):
+    """Intercepts a layer's call: answers with presences, and notes which channels are alive."""
     nonlocal is_within
     module = context.module
     own = module.variables.get('params', {})
@@ -233,9 +234,9 @@ def _look(model, image_shape, drop_constants, variables, params) -> tuple[_Seen,
     alive[layer] = jax.tree.map(jnp.logical_or, alive[layer], found) if layer in alive else found
     return y
 
-  def total(probes, size, scale):
+  def total(probes, pixel, scale):
     alive.clear()
-    image = jnp.full((1, *image_shape), size)
+    image = jnp.full((1, *image_shape), pixel)
     with nn.intercept_methods(partial(note, probes, scale)):
       answers = model.apply(
         {**variables, 'params': params, 'batch_stats': stats}, image, train=False
@@ -300,8 +301,22 @@ def _channel_max(x: jax.Array) -> jax.Array:
   return jnp.max(x, tuple(range(x.ndim - 1)))
 
 
-def _check_answers(model, variables, image_shape, before, after):
-  """Raises a ValueError that names the layers if two sets of parameters give other answers."""
+def _check_answers(
+  model: nn.Module,
+  variables: Mapping[str, Any],
+  image_shape: tuple[int, ...],
+  before: Any,
+  after: Any,
+) -> None:
+  """Raises a ValueError that names the layers if two sets of parameters give other answers.
+
+  Args:
+    model: the network.
+    variables: its variables, of which the parameters are not used.
+    image_shape: (height, width, channels).
+    before: the parameters whose answers are expected.
+    after: the parameters without what is dead.
+  """
   images = jax.random.normal(jax.random.key(0), (IMAGES, *image_shape))
   answer = jax.jit(lambda variables, images: model.apply(variables, images, train=False))
 

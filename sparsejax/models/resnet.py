@@ -32,7 +32,8 @@ class Residual(nn.Module):
     add = partial(conv_bn, self.parts, train=train)
     y = x
     for index, (multiple, size, strided) in enumerate(self.branch, start=1):
-      stride, inner = self.stride if strided else 1, index < len(self.branch)
+      stride = self.stride if strided else 1
+      inner = index < len(self.branch)
       names: dict[str, Any] = {'conv': f'conv{index}', 'bn': f'bn{index}'}
       y = add(y, multiple * self.planes, size, stride, relu=inner, **names)
     if self.shortcut:

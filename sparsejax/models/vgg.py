@@ -20,7 +20,8 @@ class VGG16(Network):
   @nn.compact
   def __call__(self, images: jax.Array, *, train: bool) -> jax.Array:
     self.check(images)
-    x, parts = images, self.parts()
+    x = images
+    parts = self.parts()
     for stage, (multiple, convolutions) in enumerate(STAGES, start=1):
       for index in range(1, convolutions + 1):
         name = f'block{stage}_{index}'

@@ -137,7 +137,8 @@ def rules_of(model: Network) -> Rules:
   units = planning.units_of(logits, params, TRACED_IMAGES)
   groups, fixed, units_with = {}, set(), {}
   for path in _kernels(params):
-    layer, own = tree.module_of(path), tuple(units[path][-1].tolist())
+    layer = tree.module_of(path)
+    own = tuple(units[path][-1].tolist())
     groups[layer] = hash(own)
     are_separate = len({*own}) == len(own) and min(own) >= 0
     # Two layers may have all of their units in common, but not only some.
@@ -228,13 +229,15 @@ def _smaller(
 ) -> tuple[Network, dict[str, Any], Plan]:
   """Returns the smaller network, its variables and the plan, without comparing outputs."""
   _check_model(model)
-  logits, images, given = partial(_logits, model), _images(image_shape), dict(variables)
-  fewer, removal_plan = absorb(logits, given, images)
+  function = partial(_logits, model)
+  images = _images(image_shape)
+  given = dict(variables)
+  fewer, removal_plan = absorb(function, given, images)
   small = _resized(model, given, fewer)
   if not _has_shapes(small, fewer, images):  # units were removed from layers of a fixed width
     default_model: Any = model.clone(widths=NO_WIDTHS)
     fixed = {f'params/{layer}/kernel' for layer in rules_of(default_model).fixed}
-    fewer, removal_plan = absorb(logits, given, images, unchanged=fixed)
+    fewer, removal_plan = absorb(function, given, images, unchanged=fixed)
     small = _resized(model, given, fewer)
   return small, fewer, removal_plan
 

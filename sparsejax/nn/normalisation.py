@@ -81,7 +81,7 @@ def normalise(
     bias: beta, (channels,).
     epsilon: added to the variance.
     relu: whether y goes through a ReLU.
-    axis_name: a mapped axis over which the moments are averaged, or None.
+    axis_name: a mapped axis over which the moments are averaged; None for the moments of x alone.
 
   Returns:
     y, shaped like x, and the mean and the variance, each (channels,) in float32.

@@ -95,13 +95,15 @@ def suggest_threshold(log_alpha: np.ndarray) -> float | None:
     return None
   # A layer has up to millions of weights; bins far finer than the kernel give the same density.
   counts, edges = np.histogram(values, POINTS)
-  centres, filled = (edges[:-1] + edges[1:]) / 2, counts > 0
+  centres = (edges[:-1] + edges[1:]) / 2
+  filled = counts > 0
   width = NARROWER * (values.size * 3 / 4) ** -0.2
   density = gaussian_kde(centres[filled], width, weights=counts[filled])(centres)
   peaks, _ = find_peaks(np.pad(density, 1))  # padded: the outermost points may be peaks too
   peaks -= 1
   valleys = [_middle_of_least(density, *pair) for pair in itertools.pairwise(peaks)]
-  below, fewest = np.cumsum(counts), max(FEWEST, FEWEST_SHARE * values.size)
+  below = np.cumsum(counts)
+  fewest = max(FEWEST, FEWEST_SHARE * values.size)
   gaps = {
     density[valley] / min(density[:valley].max(), density[valley:].max()): centres[valley]
     for valley in valleys
