@@ -71,7 +71,8 @@ def _sparse_on_cpu(
     image_shape: (height, width, channels).
     dense: the dense network in JAX.
   """
-  random, by_size = np.random.default_rng(0), {}
+  random = np.random.default_rng(0)
+  by_size = {}
 
   for size in BATCH_SIZES:
     images = random.normal(size=(size, *image_shape)).astype(np.float32)

@@ -40,7 +40,8 @@ def read_existing(out: pathlib.Path, shipment: Mapping[str, Any]) -> dict[str, A
   if not isinstance(measurements, dict) or measurements.get('shipment') != shipment:
     what = 'holds other files' if measurements is None else 'holds another shipment'
     raise UsageError(f'--out={out} {what}; {EMPTY}')
-  if measurements.get(digests.KEY, known := digests.of_content(measurements)) != known:
+  found = digests.of_content(measurements)
+  if measurements.get(digests.KEY, found) != found:  # older shipments have no digest
     raise UsageError(f'--out={out}: its {files.SHIPPED} is not as it was written; {EMPTY}')
   for name, written in sorted(_digests(measurements).items()):
     if not (out / name).is_file() or files.digest(out / name) != written:

@@ -30,7 +30,8 @@ def measure_latency(
   Returns:
     {engine: {batch size as a text: summary}}, as in shipped.json.
   """
-  random, timed = np.random.default_rng(0), {}
+  random = np.random.default_rng(0)
+  timed = {}
   for size in BATCH_SIZES:
     images = random.normal(size=(size, *image_shape)).astype(np.float32)
     for engine, networks in engines.items():

@@ -128,7 +128,7 @@ def _check_all_have_effect(given: Mapping[str, str], request: Request) -> None:
 
 
 def _bits(text: str | None) -> sharing.Bits | str | None:
-  """Returns the bits of '4', 'conv=8,.*=5', 'auto' or 'posterior', as `Request` has them."""
+  """Returns the bits of '4', 'conv=8,.*=5', 'auto' or 'posterior' for `Request`; None if none."""
   if text is None or text in (AUTO, POSTERIOR):
     return text
   found: dict[str, int] = {}

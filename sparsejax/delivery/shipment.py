@@ -172,7 +172,8 @@ def _measure(
     request: the options.
     evaluate: returns the metrics of (variables, split).
   """
-  experiment, model_file = source.experiment, hidden / NAMES[FILE]
+  experiment = source.experiment
+  model_file = hidden / NAMES[FILE]
   before = shipped_network.dense(source.model, experiment.image_shape)
   shipped_bytes = model_file.stat().st_size
   dense_bytes = sum(leaf.nbytes for leaf in jax.tree.leaves(before.variables))

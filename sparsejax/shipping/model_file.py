@@ -84,7 +84,8 @@ def save(
     params = shared.params
   if precision is not None:
     params = sharing.rounded(params, precision)
-  path, data = pathlib.Path(path), encode.encode(params, header)
+  path = pathlib.Path(path)
+  data = encode.encode(params, header)
   with replacing(path) as temporary:
     write_synced(temporary, data)
     _, leaves = decode.decode(io.BytesIO(temporary.read_bytes()), str(path), 2**62)

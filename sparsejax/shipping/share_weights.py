@@ -191,7 +191,14 @@ def _weight_updates(ids, firsts, centroids, moves, param):
 
 
 def _of_centroids(extra_args: Mapping[str, Any], updates, ids, firsts) -> dict[str, Any]:
-  """Returns the extra arguments for `inner`, whose parameters are the centroids."""
+  """Returns the extra arguments for `inner`, whose parameters are the centroids.
+
+  Args:
+    extra_args: the extra arguments of the update, for whole leaves.
+    updates: a tree in which `optax.masked` may have left holes.
+    ids: the cluster of each weight, as in the state.
+    firsts: the index of one weight of each cluster, as in the state.
+  """
   found = dict(extra_args)
 
   def summed(gradients):

@@ -78,7 +78,8 @@ def share(
   """
   chosen = tree.named_leaves(tree.choose(params, parameters, exclude))
   widths = bits_by_layer(bits, [path for path, is_chosen in chosen.items() if is_chosen])
-  iterations, dtype = _iterations(iterations), _dtype(precision)
+  iterations = _iterations(iterations)
+  dtype = _dtype(precision)
   ids, codebooks, leaves = {}, {}, []
   for path, leaf in tree.named_leaves(jax.device_get(params)).items():
     if path in widths:
@@ -103,7 +104,8 @@ def rounded(params: Any, precision: str) -> Any:
     >>> rounded({'bias': np.array([1.0001, 2.0], np.float32)}, 'float16')
     {'bias': array([1., 2.], dtype=float32)}
   """
-  dtype, found = _dtype(precision), []
+  dtype = _dtype(precision)
+  found = []
   for path, leaf in tree.named_leaves(jax.device_get(params)).items():
     is_floating = jnp.issubdtype(jnp.result_type(leaf), jnp.floating)
     found.append(_rounded(path, np.asarray(leaf), dtype) if is_floating else leaf)
@@ -162,7 +164,8 @@ def k_means(values: np.ndarray, number: int, iterations: int = 100) -> np.ndarra
   sums = np.concatenate([[0.0], np.cumsum(ordered)])
   centroids = np.linspace(ordered[0], ordered[-1], number)
   for _ in range(iterations):
-    edges, previous = _edges(ordered, centroids), centroids
+    edges = _edges(ordered, centroids)
+    previous = centroids
     counts = np.diff(edges)
     means = np.diff(sums[edges]) / np.maximum(counts, 1)
     centroids = np.sort(_refilled(ordered, edges, np.where(counts > 0, means, previous)))
@@ -199,7 +202,8 @@ def _refilled(ordered: np.ndarray, edges: np.ndarray, centroids: np.ndarray) -> 
 
 def _shared(path: str, leaf: np.ndarray, number: int, iterations: int, dtype):
   """Returns the leaf with each weight at the centroid of its cluster, the ids and the codebook."""
-  ids, kept = np.full(leaf.shape, -1, np.int16), leaf != 0
+  ids = np.full(leaf.shape, -1, np.int16)
+  kept = leaf != 0
   weights = leaf[kept].astype(np.float64)
   if not np.all(np.isfinite(weights)):
     raise ValueError(f"the weights of '{path}' must be finite to be shared")

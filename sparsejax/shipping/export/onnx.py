@@ -51,7 +51,8 @@ def onnx(
   with needed('onnx'):
     jax2onnx, *_ = (importlib.import_module(name) for name in PACKAGES)
   shapes = batches.shapes_of(examples)
-  structure, path = jax.tree.structure(list(examples)), pathlib.Path(path)
+  structure = jax.tree.structure(list(examples))
+  path = pathlib.Path(path)
 
   def flat_function(*leaves):
     return jax.tree.leaves(function(params, *jax.tree.unflatten(structure, leaves)))
@@ -108,14 +109,14 @@ def _convert(
   """
   inputs = [jax.ShapeDtypeStruct((BATCH, *shape[1:]), dtype) for shape, dtype in shapes]
   examples = (jax.ShapeDtypeStruct(*shape_and_dtype) for shape_and_dtype in shapes)
-  outputs = len(jax.eval_shape(flat_function, *examples))
+  output_count = len(jax.eval_shape(flat_function, *examples))
   try:
     model = to_onnx(
       flat_function,
       inputs,
       opset=OPSET,
       input_names=[f'input_{index}' for index in range(len(inputs))],
-      output_names=[f'output_{index}' for index in range(outputs)],
+      output_names=[f'output_{index}' for index in range(output_count)],
     )
   except Exception as error:
     reason = ' '.join(str(error).split())

@@ -46,7 +46,8 @@ def safetensors(
   with needed('export'):
     from safetensors import SafetensorError
     from safetensors.numpy import save
-  path, metadata = pathlib.Path(path), _to_texts(config or {})
+  path = pathlib.Path(path)
+  metadata = _to_texts(config or {})
   leaves = tree.named_leaves(jax.device_get(params))
   arrays = {name: np.asarray(leaf, order='C') for name, leaf in leaves.items()}
   try:

@@ -33,7 +33,8 @@ def decode(file: BinaryIO, name: str, max_bytes: int) -> tuple[form.Contents, li
     part: np.frombuffer(piece, np.uint8)
     for part, piece in _parts(file, name, contents, start).items()
   }
-  found, used = [], dict.fromkeys(form.PARTS, 0)
+  found = []
+  used = dict.fromkeys(form.PARTS, 0)
   for path, leaf in zip(contents.paths, contents.leaves, strict=True):
     pieces = {part: data[part][used[part] :][:length] for part, length in leaf.lengths.items()}
     for part, length in leaf.lengths.items():
@@ -68,7 +69,8 @@ def _contents(file: BinaryIO, name: str) -> tuple[form.Contents, bytes]:
     form.refuse(name, 'the coder of the header', coder, f'at most {coding.CODERS[-1]}')
   if size > form.HEADER_MOST:
     form.refuse(name, 'the length of the header', size, f'at most {form.HEADER_MOST}')
-  if coded > (most := min(length, form.HEADER_MOST + 2**12)):
+  most = min(length, form.HEADER_MOST + 2**12)
+  if coded > most:
     form.refuse(name, 'the length of the compressed header', coded, f'at most {most}')
   start = prelude + _read(file, coded, name)
   start += _checksum(file, start, 'header', name)
@@ -92,7 +94,8 @@ def _checked_contents(fields: Any, name: str) -> form.Contents:
   if not isinstance(fields, dict) or not set(fields) <= KEYS:
     must_be = f'a JSON object with the keys {", ".join(sorted(KEYS))}'
     form.refuse(name, 'the header', fields, must_be)
-  header, rows = _header(fields, name), fields.get('leaves')
+  header = _header(fields, name)
+  rows = fields.get('leaves')
   if not isinstance(rows, list):
     form.refuse(name, 'leaves', rows, 'a list of rows')
   skeleton, paths = _paths(fields, len(rows), name)
@@ -158,7 +161,8 @@ def _coders(rows: Any, lengths: dict[str, int], name: str) -> dict[str, form.Par
 
 def _parts(file: BinaryIO, name: str, contents: form.Contents, start: bytes) -> dict[str, bytes]:
   """Returns the bytes of each part, once every checksum of the file is verified."""
-  digest, coded = hashlib.blake2b(start, digest_size=form.DIGEST), {}
+  digest = hashlib.blake2b(start, digest_size=form.DIGEST)
+  coded = {}
   for part, row in contents.parts.items():
     coded[part] = _read(file, row.coded, name)
     digest.update(coded[part])
@@ -202,7 +206,8 @@ def _array(leaf: form.Leaf, pieces: dict[str, np.ndarray], path: str, name: str)
   values = _words(leaf, pieces[leaf.word_part], path, name)
   if leaf.width:
     ids = coding.unpacked(pieces['ids'], leaf.width, leaf.given)
-    if ids.size and (largest := int(ids.max())) >= leaf.clusters:
+    largest = int(ids.max(initial=0))
+    if ids.size and largest >= leaf.clusters:
       must_be = f'below {leaf.clusters}, the number of its clusters'
       form.refuse(name, f'an id of {path}', largest, must_be)
     values = values[ids]
@@ -218,8 +223,10 @@ def _array(leaf: form.Leaf, pieces: dict[str, np.ndarray], path: str, name: str)
 
 def _words(leaf: form.Leaf, data: np.ndarray, path: str, name: str) -> np.ndarray:
   """Returns the stored words, converted to the leaf's own dtype."""
-  if leaf.dtype == 'bool' and data.size and (largest := int(data.max())) > 1:
-    form.refuse(name, f'a value of {path}', largest, '0 or 1, as a bool is')
+  if leaf.dtype == 'bool':
+    largest = int(data.max(initial=0))
+    if largest > 1:
+      form.refuse(name, f'a value of {path}', largest, '0 or 1, as a bool is')
   words = coding.words_of(data, form.DTYPES[leaf.stored], leaf.planes)
   with np.errstate(invalid='ignore'):
     return words.astype(form.DTYPES[leaf.dtype])
@@ -232,7 +239,8 @@ def _places(leaf: form.Leaf, data: np.ndarray, path: str, name: str) -> np.ndarr
     places = np.flatnonzero(np.unpackbits(data, count=leaf.size))
   if len(places) != leaf.kept:
     form.refuse(name, f'the number of positions of {path}', len(places), str(leaf.kept))
-  if leaf.kept and (last := int(places[-1])) >= leaf.size:
+  last = int(places[-1]) if leaf.kept else -1
+  if last >= leaf.size:
     form.refuse(name, f'the last position of {path}', last, f'below {leaf.size}, its size')
   return places
 

@@ -27,8 +27,8 @@ class Pieces(NamedTuple):
   @property
   def cost(self) -> float:
     """The approximate bytes in the file; a row counts half, since rows repeat each other."""
-    row = len(json.dumps(form.row_of(self.leaf), separators=(',', ':')))
-    return row / 2 + sum(_cost(data) for data in self.parts.values())
+    row_bytes = len(json.dumps(form.row_of(self.leaf), separators=(',', ':')))
+    return row_bytes / 2 + sum(_cost(data) for data in self.parts.values())
 
 
 def encode(params: Any, header: form.Header) -> bytes:

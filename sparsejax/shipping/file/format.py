@@ -155,11 +155,10 @@ class Contents(NamedTuple):
   @property
   def memory(self) -> int:
     """The most bytes that decoding takes: arrays, parts in both forms, and scratch space."""
-    arrays = sum(leaf.nbytes for leaf in self.leaves)
-    parts = sum(2 * part.length for part in self.parts.values())
-    return (
-      arrays + parts + self.file_length + max((leaf.scratch for leaf in self.leaves), default=0)
-    )
+    of_arrays = sum(leaf.nbytes for leaf in self.leaves)
+    of_parts = sum(2 * part.length for part in self.parts.values())
+    scratch = max((leaf.scratch for leaf in self.leaves), default=0)
+    return of_arrays + of_parts + self.file_length + scratch
 
 
 def part_lengths(leaves: Sequence[Leaf]) -> dict[str, int]:

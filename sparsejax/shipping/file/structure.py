@@ -57,14 +57,16 @@ def rebuilt(value: Any, name: str) -> Any:
 
 def _check_extent(value: Any, name: str) -> None:
   """Raises a ValueError if the tree is too deep, or its paths would take too much memory."""
-  waiting, nodes, characters = [(value, 0, 0)], 0, 0
+  waiting = [(value, 0, 0)]
+  nodes, characters = 0, 0
   while waiting:
     node, depth, length = waiting.pop()
     nodes, characters = nodes + 1, characters + length
     below = len(node) if isinstance(node, dict | list) else 0
     if depth > DEPTH_MOST:
       refuse(name, 'the depth of tree', depth, f'at most {DEPTH_MOST}')
-    if (found := nodes + len(waiting) + below) > NODES_MOST:
+    found = nodes + len(waiting) + below
+    if found > NODES_MOST:
       refuse(name, 'the number of nodes of tree', found, f'at most {NODES_MOST}')
     if characters > PATHS_MOST:
       refuse(name, 'the total length of the paths of tree', characters, f'at most {PATHS_MOST}')
