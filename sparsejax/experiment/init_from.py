@@ -21,12 +21,14 @@ def start(state: RunState, source: str, experiment: setup.Experiment) -> RunStat
   """Returns the state with the best network of a finished run in place of the initial one."""
   trained = {'params': state.train.params, 'batch_stats': state.train.batch_stats}
   found, has_others = read(source, trained, experiment)
-  whose = files.read_json(pathlib.Path(source) / files.SUMMARY)
-  say(f'init_from={source}: the network of {whose["name"]}, {checkpoint.Owner.named_in(whose)}')
+  summary = files.read_json(pathlib.Path(source) / files.SUMMARY)
+  owner = checkpoint.Owner.named_in(summary)
+  say(f'init_from={source}: the network of {summary["name"]}, {owner}')
   if has_others:
     say(f'{source} has other posteriors: only their means are taken')
-  if not experiment.deployment.is_variational and (message := _zeros_warning(found, experiment)):
-    say(f'init_from={source}: {message}')
+  warning = '' if experiment.deployment.is_variational else _zeros_warning(found, experiment)
+  if warning:
+    say(f'init_from={source}: {warning}')
   opt_state = parallel.replicate(init_optimizer(experiment.tx, found['params']))
   best = jax.tree.map(jnp.copy, found)
   train = state.train._replace(**found, opt_state=opt_state)
@@ -35,7 +37,8 @@ def start(state: RunState, source: str, experiment: setup.Experiment) -> RunStat
 
 def _zeros_warning(network: Mapping[str, Any], experiment: setup.Experiment) -> str:
   """Returns a warning that a pruned network's zeros will train again, or '' if they will not."""
-  counts, chain = measure.report(network['params']), experiment.config['chain']
+  counts = measure.report(network['params'])
+  chain = experiment.config['chain']
   active, weights = counts['active_weights'], counts['weights']
   if active == weights or 'hold' in chain:
     return ''

@@ -115,7 +115,9 @@ def _begin(experiment: setup.Experiment, directory: runs.RunDirectory | None):
   return hosts.broadcast_state(lambda: _state(experiment, directory, fresh), fresh)
 
 
-def _state(experiment, directory, fresh) -> tuple[RunState, dict[str, Any]]:
+def _state(
+  experiment: setup.Experiment, directory, fresh: RunState
+) -> tuple[RunState, dict[str, Any]]:
   """The state and the host's notes: restored, started from another run, or new."""
   config = experiment.config
   try:
@@ -137,14 +139,23 @@ def _state(experiment, directory, fresh) -> tuple[RunState, dict[str, Any]]:
   return fresh, host
 
 
-def _train(experiment, directory, experiment_hash, state, host, watch) -> dict[str, Any]:
+def _train(
+  experiment: setup.Experiment,
+  directory: runs.RunDirectory | None,
+  experiment_hash: str,
+  state: RunState,
+  host: dict[str, Any],
+  watch: Callable[[Mapping[str, Any]], bool] | None,
+) -> dict[str, Any]:
+  """Trains from a state to the end and returns the summary; `host` is the notes that go with it."""
   total, step = experiment.clock.total_steps, int(state.train.step)
   with Writers(directory, experiment, step) as writers, display.Progress(total) as progress:
     trainer = Trainer(experiment, state, host, directory, progress, writers, watch)
     best = trainer.run().best
   if best.step < 0:  # no network was chosen
     raise NonFiniteLossError('no evaluation at the final density had a finite validation loss')
-  seconds, phases = trainer.seconds, trainer.host['phases']
+  seconds = trainer.seconds
+  phases = trainer.host['phases']
   del trainer  # this also frees the data set on the devices, which measuring puts there itself
   return finish(
     experiment,

@@ -73,7 +73,8 @@ def _is_optax(factory: Callable[..., Any]) -> bool:
 def parameter_kind(parameter: inspect.Parameter) -> Kind | None:
   """Returns the kind of values that a parameter takes, or None if its signature does not say."""
   name, default, annotation = parameter.name, parameter.default, parameter.annotation
-  said, kind = str(annotation), None
+  said = str(annotation)
+  kind = None
   if name.endswith('dtype') or name.startswith('dtype'):
     kind = DTYPES
   elif isinstance(default, bool) or annotation is bool or name.endswith('mask'):

@@ -54,7 +54,8 @@ def chosen(name: str, blocks: Mapping[str, Any]) -> dict[str, Any]:
   Raises:
     ValueError: a setting is unknown or missing, or the choice is impossible.
   """
-  settings, known = dict(blocks.get(name) or {}), tuple(fields.LINKS[name])
+  settings = dict(blocks.get(name) or {})
+  known = tuple(fields.LINKS[name])
   for key in settings:
     lookup('setting', f'{name}.{key}', {f'{name}.{setting}': None for setting in known})
   missing = [setting for setting in known if setting not in settings]

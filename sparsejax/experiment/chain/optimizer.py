@@ -94,7 +94,22 @@ def _check_dense(chain, built):
       ) from None
 
 
-def _build_link(name, blocks, clock, costs, unfolded):
+def _build_link(
+  name: str,
+  blocks: Mapping[str, Any],
+  clock: Clock,
+  costs: Callable[[str], Costs],
+  unfolded: tuple[str, ...],
+):
+  """Returns the transformation of one link, whose inner links are built with it.
+
+  Args:
+    name: the link.
+    blocks: settings by link name.
+    clock: turns the settings' durations into steps.
+    costs: the network's costs, as for `build`.
+    unfolded: all links of the chain, each inner one before the link that it runs inside.
+  """
   block = dict(blocks.get(name) or {})
   if name in (*pruning_links.LINKS, 'hold', *links.PROXIMAL):
     inside = [

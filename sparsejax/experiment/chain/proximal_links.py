@@ -2,8 +2,13 @@
 
 import inspect
 import math
+from collections.abc import Mapping
+from typing import Any
+
+import optax
 
 from sparsejax.experiment.chain import links, pruning_links, rates
+from sparsejax.experiment.chain.durations import Clock
 from sparsejax.experiment.chain.links import PROXIMAL
 from sparsejax.experiment.config import fields
 from sparsejax.internal.lookup import lookup
@@ -27,8 +32,22 @@ METRICS = {
 GROUPED = {name: pruning_links.GRANULARITIES[name] for name in fields.GROUPED}
 
 
-def build(name, blocks, clock, inner, unfolded):
-  """A proximal link, with the learning rate and momentum of the links that updates pass through."""
+def build(
+  name: str,
+  blocks: Mapping[str, Any],
+  clock: Clock,
+  inner: optax.GradientTransformation | None,
+  unfolded: tuple[str, ...],
+):
+  """A proximal link, with the learning rate and momentum of the links that updates pass through.
+
+  Args:
+    name: the link.
+    blocks: settings by link name.
+    clock: turns the settings' durations into steps.
+    inner: the transformation to run inside; None runs nothing inside.
+    unfolded: all links of the chain, each inner one before the link that it runs inside.
+  """
   settings = links.chosen(name, blocks)
   ahead = unfolded[: unfolded.index(name)]
   metric = _metric(name, ahead, blocks)
@@ -49,7 +68,7 @@ def build(name, blocks, clock, inner, unfolded):
     raise ValueError(f'{name}: {error}') from None
 
 
-def _metric(name, ahead, blocks):
+def _metric(name: str, ahead: tuple[str, ...], blocks: Mapping[str, Any]):
   """The divisor of the one adaptive link inside, with its settings; None without links inside."""
   inside = links.unfold(links.inside(name, blocks), blocks, (name,))
   for link in ahead:
@@ -72,7 +91,8 @@ def _metric(name, ahead, blocks):
       f"Links without any belong before '{name}'"
     )
   [link] = adaptive
-  block, defaults = dict(blocks.get(link) or {}), inspect.signature(links.known()[link]).parameters
+  block = dict(blocks.get(link) or {})
+  defaults = inspect.signature(links.known()[link]).parameters
   settings = {
     key: block.get(key, defaults[key].default)
     for key in inspect.signature(METRICS[link]).parameters
@@ -88,7 +108,7 @@ def _metric(name, ahead, blocks):
   return METRICS[link](**settings)
 
 
-def _momentum(name, ahead, blocks):
+def _momentum(name: str, ahead: tuple[str, ...], blocks: Mapping[str, Any]) -> float:
   """The decay with the gain of all earlier momenta together: the gains 1 / (1 - decay) multiply."""
   decays = [(blocks.get(link) or {}).get(MOMENTUM[link]) for link in ahead if link in MOMENTUM]
   if any(rates.is_schedule(decay) for decay in decays):

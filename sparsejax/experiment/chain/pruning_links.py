@@ -49,7 +49,7 @@ SETTINGS = {name: tuple(map(fields.strip_unit, fields.LINKS[name])) for name in 
 
 
 def link_of(chain: Sequence[str]) -> str | None:
-  """Returns the name of the link of a chain that removes weights by a schedule, if it has one."""
+  """Returns the name of a chain's link that removes weights by a schedule; None if it has none."""
   return next((name for name in LINKS if name in chain), None)
 
 
@@ -124,7 +124,8 @@ def _iterative_schedule(
 def _density(settings: Mapping[str, Any], link: str) -> float | dict[str, float]:
   """The final density, of all layers or by layer, or the threshold of an absolute allocation."""
   if settings['allocation'] == 'absolute_threshold':
-    if not 0 <= (threshold := settings['threshold']) < 1:
+    threshold = settings['threshold']
+    if not 0 <= threshold < 1:
       raise ValueError(f'{link}.threshold={threshold} must be in [0, 1)')
     return threshold
   if settings['granularity'] == 'n_m':
@@ -186,7 +187,8 @@ def _check_rule(schedule: str, rule: str) -> None:
 
 def convert_block(block: Mapping[str, Any], clock: Clock, link: str) -> dict[str, Any]:
   """Returns the block with its durations in steps; refuses unknown or missing settings."""
-  settings, known = convert_to_steps(block, clock, link), SETTINGS[link]
+  settings = convert_to_steps(block, clock, link)
+  known = SETTINGS[link]
   for key in settings:
     lookup('setting', f'{link}.{key}', {f'{link}.{name}': None for name in known})
   missing = [name for name in known if name not in settings]
@@ -277,7 +279,8 @@ def _straight_through(
   settings: Mapping[str, Any], schedule: schedules.PruningSchedule, **parts: Any
 ) -> optax.GradientTransformationExtraArgs:
   """Returns `straight_through` with the mask interval of the block."""
-  if (every := settings['renew_every']) < 1:
+  every = settings['renew_every']
+  if every < 1:
     raise ValueError(f'straight_through.renew_every is {every} steps; it must be 1 or more')
   return straight_through(schedule, every=every, **parts)
 

@@ -64,7 +64,8 @@ def _says(parameter: inspect.Parameter) -> str:
 
 
 def _convert(parameter: inspect.Parameter, text: str) -> Any:
-  kind, wrong = _kind(parameter), f'{parameter.name} {text!r} must be {_says(parameter)}'
+  kind = _kind(parameter)
+  wrong = f'{parameter.name} {text!r} must be {_says(parameter)}'
   if get_origin(kind) is Literal and text not in get_args(kind):
     near = nearest(text, get_args(kind))
     raise ValueError(f'{wrong};{near}' if near else wrong)

@@ -32,11 +32,13 @@ def load(file: str) -> ConfigDict:
     raise UsageError(f'config={printable(file)} must have an argument after its colon, or no colon')
   network, underscore, method = place.name.partition('_')
   if underscore and not os.path.isfile(place):  # isfile raises for no name
-    place, text = place.parent / method, f'{network},{text}' if text else network
+    place = place.parent / method
+    text = f'{network},{text}' if text else network
   if not os.path.isfile(place):
     raise UsageError(no_config(named))
   module = execute(place, 'config')
-  if not callable(make := getattr(module, 'get_config', None)):
+  make = getattr(module, 'get_config', None)
+  if not callable(make):
     raise UsageError(f'config={printable(path)} is no config: it must have a function get_config()')
   try:
     values = argument.read(make, text)

@@ -50,7 +50,10 @@ def parse_config_flags(argv: Sequence[str]) -> ConfigArguments:
     >>> parse_config_flags(['--config=a.py:1', '--config.seed', '3', '--out=x'])
     ConfigArguments(file='a.py:1', overrides={'seed': '3'}, others=['--out=x'])
   """
-  file, overrides, others, remaining = None, {}, [], list(argv)
+  file = None
+  overrides = {}
+  others = []
+  remaining = list(argv)
   while remaining:
     argument = remaining.pop(0)
     match = FLAG.fullmatch(argument)
@@ -195,7 +198,10 @@ def _field_of_any_unit(settings: Mapping[str, Any], name: str) -> Field | None:
 
 
 def _kind_of_table(name: str) -> Kind | None:
-  """The kind of the entries of the table that a dotted name of three or more parts lies in."""
+  """The kind of the entries of the table that a dotted name of three or more parts lies in.
+
+  It is None for any other name.
+  """
   block, _, rest = name.partition('.')
   table, _, entry = rest.partition('.')
   field = fields.find(fields.BLOCKS.get(block, {}), table)
@@ -203,10 +209,11 @@ def _kind_of_table(name: str) -> Kind | None:
 
 
 def _place(settings: dict[str, Any], name: str) -> tuple[dict[str, Any] | None, str]:
-  """The block that a dotted name lies in, or None if it does not exist, and its key there."""
+  """The block that a dotted name lies in (None if it does not exist), and the name's key there."""
   *parents, key = name.split('.')
   if _kind_of_table(name):
-    parents, key = parents[:2], '.'.join(name.split('.')[2:])
+    parents = parents[:2]
+    key = '.'.join(name.split('.')[2:])
   block: Any = settings
   for i, parent in enumerate(parents):
     if not isinstance(block, dict):

@@ -235,7 +235,7 @@ class Choice(Word):
 
 @dataclasses.dataclass(frozen=True)
 class Optional(Kind):
-  """A kind, or None."""
+  """What another kind takes, and also None."""
 
   kind: Kind
 
@@ -388,7 +388,8 @@ def by_layer(text: str) -> dict[str, float]:
     entry = ENTRY.match(text, end)
     if entry is None:
       raise WrongError(f'EXPRESSION=NUMBER,EXPRESSION=NUMBER, which {shown(text[end:])} is not')
-    pattern, end = entry['pattern'], entry.end()
+    pattern = entry['pattern']
+    end = entry.end()
     if not _compiles(pattern):
       raise WrongError(f'numbers by regular expressions, which {shown(pattern)} is not')
     if pattern in found:

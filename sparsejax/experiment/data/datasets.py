@@ -74,7 +74,8 @@ def load(
     )
   else:
     lookup('data set (data.name)', name, {**SOURCES, 'npz:PATH': None})
-    source, digest = SOURCES[name], None
+    source = SOURCES[name]
+    digest = None
     whole = source.read(directory, cache)
   if name == 'digits':
     split = lookup('data.split', split, {'shuffle': 'first', 'first': 'first'})

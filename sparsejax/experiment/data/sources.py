@@ -80,7 +80,7 @@ def _prepared(name: str, root: pathlib.Path) -> pathlib.Path:
 
 
 def find_prepared(name: str, root: pathlib.Path) -> pathlib.Path | None:
-  """Returns the newest finished version of the data set in this folder, or None."""
+  """Returns the newest finished version of the data set in a folder, or None if it has none."""
   versions = [
     path.parent
     for path in root.glob(f'{name}/*/dataset_info.json')

@@ -35,7 +35,8 @@ def complete(path: pathlib.Path, config: Mapping[str, Any]) -> Recorded:
   Raises:
     UsageError: a setting is unknown today, or has a value that it cannot have.
   """
-  found, newer = restore_tuples(dict(config)), []
+  found = restore_tuples(dict(config))
+  newer = []
   used = check.used_blocks(found)
   blocks = {name: block for name, block in fields.BLOCKS.items() if name in used}
   for name, known in {**fields.FIELDS, **blocks}.items():

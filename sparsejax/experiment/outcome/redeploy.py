@@ -53,7 +53,8 @@ def look(
     UsageError: the config cannot be used.
   """
   experiment, _, best, network = _prepare(source, config, defaults, version)
-  delivered, counts = experiment.deliver(best), measure.report(network)
+  delivered = experiment.deliver(best)
+  counts = measure.report(network)
   return {
     'thresholds': dict(_thresholds(experiment)),
     **measure_splits(experiment, delivered, ('validation',)),
@@ -130,7 +131,9 @@ def _thresholds(experiment: setup.Experiment) -> Mapping[str, float]:
   return thresholds
 
 
-def _prepare(source, config, defaults, version) -> _Prepared:
+def _prepare(
+  source: finished.Finished, config: Mapping[str, Any], defaults: Mapping[str, Any], version: int
+) -> _Prepared:
   if 'prune' in config['chain']:
     chain = ', '.join(config['chain'])
     raise UsageError(
@@ -151,7 +154,9 @@ def _prepare(source, config, defaults, version) -> _Prepared:
   return _Prepared(experiment, experiment_hash, best, network)
 
 
-def _check_layers(experiment: setup.Experiment, source, params, network) -> None:
+def _check_layers(
+  experiment: setup.Experiment, source: finished.Finished, params: Any, network: Any
+) -> None:
   """Refuses thresholds under which a layer loses all its remaining weights."""
   before = source.summary.get('layers', {})
   now = measure.report(network)['layers']
@@ -159,9 +164,13 @@ def _check_layers(experiment: setup.Experiment, source, params, network) -> None
   gone = [path for path in gone if before.get(path, {}).get('active_weights', 1)]
   if not gone:
     return
-  family, thresholds = experiment.config['layers'], _thresholds(experiment)
+  family = experiment.config['layers']
+  thresholds = _thresholds(experiment)
   for path, values in posterior.log_alphas(params).items():
-    if path in gone and (lowest := float(jnp.min(values))) >= thresholds[path]:
+    if path not in gone:
+      continue
+    lowest = float(jnp.min(values))
+    if lowest >= thresholds[path]:
       raise UsageError(
         f"{family}: threshold of '{path}', {thresholds[path]}: its log alpha is {lowest:.2f} or "
         'more, so the whole layer would be removed; give a higher threshold'

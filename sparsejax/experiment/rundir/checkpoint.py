@@ -341,7 +341,7 @@ def check_source(run: str | None) -> None:
 
 
 def source_digest(run: str | None) -> str | None:
-  """Returns the sha256 of the manifest of the network that a finished run delivers."""
+  """Returns the sha256 of the manifest of the network that a run delivered; None without a run."""
   return None if run is None else files.digest(best_folder(run) / MANIFEST)
 
 

@@ -27,7 +27,8 @@ class RunDirectory:
   """
 
   def __init__(self, path: pathlib.Path, config: Mapping[str, Any], experiment_hash: str):
-    self.path, self.owner = path, checkpoint.Owner(experiment_hash, config['seed'])
+    self.path = path
+    self.owner = checkpoint.Owner(experiment_hash, config['seed'])
     try:
       if not (path / '.lock').exists():  # another owner's folder is left as it is
         self._is_new()
@@ -105,7 +106,7 @@ class RunDirectory:
 
   @property
   def summary(self) -> dict[str, Any] | None:
-    """The summary of a finished run, or None.
+    """The summary, or None as long as the run is not finished.
 
     Raises:
       UsageError: the summary is damaged, or belongs to another run.

@@ -340,7 +340,8 @@ def final_table(summary: Mapping, stream: TextIO | None = None) -> None:
     summary: the content of summary.json; missing figures are left out or shown as a dash.
     stream: the stream to print to, by default stdout.
   """
-  blocks, summary = [], _restore_infinities(summary)
+  blocks = []
+  summary = _restore_infinities(summary)
   if summary.get('layers'):
     blocks += [('Layers', *_rows('layer', _layers(summary['layers']), LAYER_COLUMNS)), '']
   if summary.get('phases'):

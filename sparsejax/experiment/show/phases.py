@@ -82,7 +82,7 @@ def named_phases(summary: Mapping[str, Any]) -> list[tuple[str, Mapping[str, Any
 
 
 def _accuracy(summary: Mapping[str, Any], *names: str) -> float | None:
-  """The validation accuracy of the first of some phases that exists."""
+  """The validation accuracy of the first of some phases that has one; None if none has."""
   phases = summary.get('phases') or {}
   found = ((phases.get(name) or {}).get('validation_accuracy') for name in names)
   return next((value for value in found if isinstance(value, int | float)), None)

@@ -17,12 +17,21 @@ import numpy as np
 
 from sparsejax.experiment.show import windows
 from sparsejax.experiment.show.trace_marks import (
+  Point,
   find_points,
   key_entries,
   mark_points,
   mark_pruning,
 )
-from sparsejax.experiment.show.trace_panels import GREY, PALE, Line, column, run_panels, series
+from sparsejax.experiment.show.trace_panels import (
+  GREY,
+  PALE,
+  Line,
+  Panel,
+  column,
+  run_panels,
+  series,
+)
 from sparsejax.internal.atomic import replacing
 
 if TYPE_CHECKING:
@@ -100,11 +109,15 @@ def _dress(ax, panel):
   ax.yaxis.set_label_coords((0.16 * further_lines - 0.72) / (WIDTH - LEFT - RIGHT), 0.5)
 
 
-def _draw_panel(ax, panel, x, metrics, points):
+def _draw_panel(
+  ax: 'Axes', panel: Panel, x: np.ndarray, metrics: Sequence[Mapping], points: Sequence[Point]
+) -> None:
   """Draws a panel: the lines with a finite value, the marks, and labels at the lines' ends."""
-  labels, values = [], mark_points(ax, panel, points)
+  labels = []
+  values = mark_points(ax, panel, points)
   for line in panel.lines:
-    places, y = x, series(metrics, line)
+    places = x
+    y = series(metrics, line)
     if line.noisy:
       placed = np.isfinite(x)
       places, y = windows.equal(x[placed], y[placed])
@@ -131,12 +144,12 @@ def _examples(metrics):
     return step, 'step', float
   batch = examples[both][-1] / step[both][-1]
   x = np.where(np.isfinite(examples), examples, step * batch)
-  known_steps, known = np.append(0, step[both]), np.append(0, examples[both])
+  steps, seen = np.append(0, step[both]), np.append(0, examples[both])
 
   def step_to_x(at_step):
     if at_step > step[both][-1]:
       return at_step * batch
-    return float(np.interp(at_step, known_steps, known))
+    return float(np.interp(at_step, steps, seen))
 
   return x, 'examples seen', step_to_x
 
@@ -181,7 +194,8 @@ def _figure(panels):
   height = TOP + sum(heights) + GAP * (len(heights) - 1) + BOTTOM
   figure = Figure(figsize=(WIDTH, height), dpi=DPI, facecolor='white')
   FigureCanvasAgg(figure)
-  axes, top = [], height - TOP
+  axes = []
+  top = height - TOP
   for panel in panels:
     box = (LEFT, top - panel.height, WIDTH - LEFT - RIGHT, panel.height)
     scaled = (box[0] / WIDTH, box[1] / height, box[2] / WIDTH, box[3] / height)

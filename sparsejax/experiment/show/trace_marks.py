@@ -36,7 +36,8 @@ class Point(NamedTuple):
 
 def mark_points(ax, panel, points):
   """Marks the points where the panel draws one of their metrics; returns the values."""
-  keys, marked = {line.key for line in panel.lines}, []
+  keys = {line.key for line in panel.lines}
+  marked = []
   for x, values, style, _ in points:
     for y in (y for key, y in values.items() if key in keys and math.isfinite(x + y)):
       ax.plot([x], [y], linestyle='none', markeredgecolor=BLACK, zorder=5, clip_on=False, **style)

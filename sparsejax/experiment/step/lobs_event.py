@@ -43,8 +43,8 @@ def check(config: Mapping[str, Any]) -> None:
       "removes; config.chain must have 'prune' in its place"
     )
   at = {key.removeprefix('at'): value for key, value in settings.items() if key.startswith('at_')}
-  held = prune is not None and 'prune' in config['chain'] and prune['schedule'] == 'one_shot'
-  if not held or any(prune.get(f'begin{unit}') != value for unit, value in at.items()):
+  is_held = prune is not None and 'prune' in config['chain'] and prune['schedule'] == 'one_shot'
+  if not is_held or any(prune.get(f'begin{unit}') != value for unit, value in at.items()):
     raise ValueError(
       f'lobs at {at}: nothing holds its zeros in the training afterwards; put prune in the '
       "chain, with prune.schedule='one_shot' and prune.begin at the same time in the same unit"
@@ -179,7 +179,8 @@ def layer_inputs(model: nn.Module, layer: str, variables: Any, images: jax.Array
 
 
 def _rows(module: nn.Module, x: jax.Array) -> jax.Array:
-  kind, path = type(module), '/'.join(module.path)
+  kind = type(module)
+  path = '/'.join(module.path)
   if kind not in _ROWS:
     raise ValueError(
       f"lobs: '{path}' is a {kind.__name__} of {kind.__module__}; use Dense or Conv of "

@@ -84,7 +84,8 @@ def print_blocks(stream: TextIO | None, blocks: Iterable[Any]) -> None:
       console.print(printable(block))
       continue
     title, header, rows, *justify = block
-    header, rows = tuple(map(printable, header)), [tuple(map(printable, row)) for row in rows]
+    header = tuple(map(printable, header))
+    rows = [tuple(map(printable, row)) for row in rows]
     for part in _split_table(title, header, rows, console.width if terminal else None):
       for renderable in _renderables(part, *justify, rules=terminal):
         console.print(renderable)
@@ -135,11 +136,13 @@ def _split_table(
 
 def _group_columns(widths: Sequence[int], room: int) -> Iterator[list[int]]:
   """Yields the indices of the columns after the first, in groups that each fit in `room`."""
-  group, used = [], 0
+  group = []
+  used = 0
   for n, width in enumerate(widths[1:], 1):
     if group and used + width + COLUMN_PADDING > room:
       yield group
-      group, used = [], 0
+      group = []
+      used = 0
     group.append(n)
     used += width + COLUMN_PADDING
   yield group

@@ -34,7 +34,8 @@ def times(value: Any) -> str:
     >>> [times(value) for value in (12.5, 1, 280.4, None, float('inf'))]
     ['12.5x', '1.0x', '280x', '-', 'infinite']
   """
-  if (value := number(value)) is None:
+  value = number(value)
+  if value is None:
     return MISSING
   if math.isinf(value):
     return 'infinite'
@@ -48,7 +49,8 @@ def count(value: Any) -> str:
     >>> [count(value) for value in (266200, 0, None)]
     ['266,200', '0', '-']
   """
-  return MISSING if (value := number(value)) is None else f'{value:,.0f}'
+  value = number(value)
+  return MISSING if value is None else f'{value:,.0f}'
 
 
 def duration(seconds: Any) -> str:

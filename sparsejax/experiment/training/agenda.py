@@ -30,7 +30,10 @@ class Agenda(NamedTuple):
 
   @property
   def last_cut(self) -> int | None:
-    """The last cut; from the evaluation after it on, networks have the final density."""
+    """The last cut, or None if there is none.
+
+    From the evaluation after it on, networks have the final density.
+    """
     return self.cuts[-1] if self.cuts else None
 
   @property

@@ -41,7 +41,8 @@ def build_layers(config: Mapping[str, Any]) -> Layers:
 def check(config: Mapping[str, Any]) -> None:
   """Raises a ValueError if posteriors have no KL, or a KL has no posteriors."""
   lookup('layers', config['layers'], {DETERMINISTIC: None, **posterior.FAMILIES})
-  is_variational, has_kl = config['layers'] != DETERMINISTIC, 'add_kl_gradients' in config['chain']
+  is_variational = config['layers'] != DETERMINISTIC
+  has_kl = 'add_kl_gradients' in config['chain']
   if is_variational and not has_kl:
     raise ValueError(
       f"layers='{config['layers']}': without the KL nothing makes the posteriors noisy; put "
@@ -84,6 +85,8 @@ def _check_chain(config):
 def thresholds(config: Mapping[str, Any], params: Any) -> Mapping[str, float] | None:
   """Returns the threshold of every variational layer: its own, or else the family's.
 
+  It is None for a deterministic network.
+
   Args:
     config: the resolved settings.
     params: the model's parameters, or their shapes.
@@ -93,7 +96,8 @@ def thresholds(config: Mapping[str, Any], params: Any) -> Mapping[str, float] | 
   """
   if config['layers'] == DETERMINISTIC:
     return None
-  block, paths = config[config['layers']], list(posterior.variational_layers(params))
+  block = config[config['layers']]
+  paths = list(posterior.variational_layers(params))
   own = dict(block['thresholds'] or {})
   for path in own:
     lookup(f'layer of {config["layers"]}.thresholds', path, dict.fromkeys(paths))
@@ -121,8 +125,9 @@ def check_bound(config: Mapping[str, Any], params: Any) -> None:
   if 'bound_variances' not in config['chain']:
     return
   where = config['bound_variances']['where']
-  named, chosen = tree.named_leaves(params), posterior.weight_variances(where)
-  if not any(chosen(path, leaf) for path, leaf in named.items()):
+  named = tree.named_leaves(params)
+  is_chosen = posterior.weight_variances(where)
+  if not any(is_chosen(path, leaf) for path, leaf in named.items()):
     variances = [path for path in named if posterior.is_weight_variance(path)]
     raise ValueError(
       f"bound_variances.where='{where}' must find one of the variances {', '.join(variances)}"
@@ -152,9 +157,10 @@ def figures(params: Any, share: jax.Array, bound: Mapping[str, Any] | None) -> d
 
 def _share_at_bounds(params, bound):
   if bound is not None:
-    chosen, limit = posterior.weight_variances(bound['where']), math.log(bound['maximum'])
+    is_chosen = posterior.weight_variances(bound['where'])
+    limit = math.log(bound['maximum'])
     named = tree.named_leaves(params).items()
-    flags = [leaf >= limit - 1e-6 for path, leaf in named if chosen(path, leaf)]
+    flags = [leaf >= limit - 1e-6 for path, leaf in named if is_chosen(path, leaf)]
   else:
     found = posterior.variational_layers(params).values()
     bounded = [(f.log_alpha(leaves), f.bound) for f, leaves in found if f.bound is not None]
@@ -169,7 +175,8 @@ BINS = 40  # bins of a layer's histogram of log alpha in the summary
 
 def histograms(params: Any, thresholds: Mapping[str, float]) -> dict[str, dict[str, Any]]:
   """Returns, by layer, the histogram of log alpha and the applied and suggested thresholds."""
-  found, layers = {}, posterior.variational_layers(params)
+  found = {}
+  layers = posterior.variational_layers(params)
   for path, values in jax.device_get(posterior.log_alphas(params)).items():
     counts, edges = np.histogram(values, BINS)
     bound = layers[path][0].bound  # values at the bound are no hump

@@ -130,7 +130,9 @@ def register(kind: str, name: str, part: Any, settings: Mapping[str, Any] | None
   own = Own(kind, name, own_code.digest(part), parts.place(part))
   table = known.table()
   before = _own.get((kind, name))
-  if (name in table and before is None) or (before is not None and before != own):
+  is_built_in = name in table and before is None
+  is_another = before is not None and before != own
+  if is_built_in or is_another:
     raise ValueError(f'register: the {kind} {name!r} exists already: give another name')
   parts.check(kind, part, settings)
   if _is_name_taken(kind, name):

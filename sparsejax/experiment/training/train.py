@@ -171,13 +171,13 @@ class Trainer:
       self.host['phases']['dense'] = phase_figures(self.experiment, network, step, *figures)
     for name in plan.events.get(step, ()):
       self._apply_event(name)
-    saved = step in plan.checkpoint and step > 0
-    if saved:
+    is_saved = step in plan.checkpoint and step > 0
+    if is_saved:
       self._save()
     if self.watch is not None and step in plan.evaluate:
       self._flush()
       if self.watch(self._evaluated) and step < plan.total:
-        if not saved:
+        if not is_saved:
           self._save()
         raise PausedError(f'stopped at step {step}; everything needed to resume is saved')
 
@@ -237,7 +237,8 @@ class Trainer:
         )
 
   def _timings(self, step: int) -> dict[str, float]:
-    (last_step, last_time), now = self._last_line, time.monotonic()
+    last_step, last_time = self._last_line
+    now = time.monotonic()
     self._last_line = (step, now)
     examples = (step - last_step) * self.experiment.clock.batch_size
     rate = examples / max(now - last_time, 1e-9)

@@ -65,10 +65,11 @@ def strip_unit(name: str) -> str:
 
 
 def find(block: Mapping[str, Field], name: str) -> Field | None:
-  """Returns a block's field by its name; a duration is found in any unit."""
+  """Returns a block's field by its name (a duration's in any unit), or None if it has none."""
   if name in block:
     return block[name]
-  if (base := strip_unit(name)) == name:
+  base = strip_unit(name)
+  if base == name:
     return None
   return next((field for key, field in block.items() if key != strip_unit(key) == base), None)
 
