@@ -184,12 +184,14 @@ def _curve(task: str, groups: Sequence[Group], anchors: Mapping[pathlib.Path, st
   """The curve of a task and its notes, or the reason why there is no curve."""
   config = {'responsive': True, 'displaylogo': False}
   try:
-    if (drawn := interactive.pareto(task, groups, anchors)) is None:
+    drawn = interactive.pareto(task, groups, anchors)
+    if drawn is None:
       return []
     text = plotly.io.to_html(drawn, config=config, full_html=False, include_plotlyjs=False)
     notes = pareto.notes(task, groups)
   except Exception as error:  # no error may keep the page of all the other runs from being made
-    text, notes = '', [f'The curve cannot be drawn: {in_one_line(error)}']
+    text = ''
+    notes = [f'The curve cannot be drawn: {in_one_line(error)}']
   return [text, *(f'<p>{html.escape(note)}</p>' for note in notes)]
 
 
@@ -197,7 +199,8 @@ RUN = ('run', 'state', 'experiment', 'seed', 'epoch', 'active', 'validation', 't
 
 
 def _runs(runs: Sequence[Run], anchors: Mapping[pathlib.Path, str], root: pathlib.Path) -> str:
-  rows, ids, settings = [], [], _settings(runs)
+  rows, ids = [], []
+  settings = _settings(runs)
   for run in runs:
     path = urllib.parse.quote(os.fsencode(tables.relative(run.path, root)))
     found = [name for name in (files.SUMMARY, files.TRACE) if os.path.exists(run.path / name)]

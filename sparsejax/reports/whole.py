@@ -31,7 +31,8 @@ def write(runs: Sequence[collect.Run], out: pathlib.Path, look: dress.Look) -> s
 
 
 def _write(runs: Sequence[collect.Run], out: pathlib.Path, look: dress.Look) -> str:
-  found, searched = run_groups.group(runs), searches.find_searches(runs)
+  found = run_groups.group(runs)
+  searched = searches.find_searches(runs)
   drawn = drawing.draw(found, searched, out, look)
   with (out / 'runs.csv').open('w', encoding='utf-8', newline='') as file:
     tables.write_csv(runs, out, file)

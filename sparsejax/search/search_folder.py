@@ -13,6 +13,6 @@ FINISHED, STOPPED, FAILED, RUNNING, WAITING = 'finished', 'stopped', 'failed', '
 
 
 def find_search(run: pathlib.Path) -> pathlib.Path | None:
-  """Returns the folder of the search that a run directory belongs to, or None."""
+  """Returns the folder of the search that a run directory belongs to, or None if it is of none."""
   folder = run.parent.parent
   return folder if run.parent.name == RUNS and (folder / SWEEP).exists() else None

@@ -169,7 +169,10 @@ class Study:
       return False
 
   def _begin(self, slot: Slot, found: FrozenTrial, source: FrozenTrial | None) -> Claim | None:
-    """Notes which worker has the trial, and sets its values: drawn ones or the promoted trial's."""
+    """Notes which worker has the trial, and sets its values: drawn ones or the promoted trial's.
+
+    It returns None, and the trial fails, if the trial to promote has no metrics.
+    """
     identity = self._identity(found.number)
     self.storage.set_trial_user_attr(identity, 'worker', worker_name(os.getpid()))
     self.storage.set_trial_user_attr(identity, 'lease', time.time() + LEASE)
@@ -188,7 +191,8 @@ class Study:
     self.study.sampler = self._sampler(slot)
     trial = Trial(self.study, identity)
     values = {p.key: _suggest(trial, p.key, p.distribution) for p in self.sweep.parameters}
-    if source is None and (equal := self._directory_of_equal(slot, values)):
+    equal = self._directory_of_equal(slot, values) if source is None else None
+    if equal:
       directory = equal
       self.storage.set_trial_user_attr(identity, 'directory', directory)
     return Claim(found.number, slot, values, directory, trial)
@@ -197,7 +201,7 @@ class Study:
     """The run directory of an earlier slot with the same values, so that both are trained once.
 
     Only earlier slots count, so that of two that start at the same moment only one adopts the
-    other's directory.
+    other's directory. The result is None if none of them has the values.
     """
     trials = self.trials_by_slot()
     for other in self.sweep.slots[: self.sweep.slots.index(slot)]:

@@ -175,7 +175,8 @@ def describe(study: Study, trial: FrozenTrial) -> str:
   The figures of a finished trial are those of the network that it delivers, its best; those of any
   other trial belong to the last epoch that it was trained for.
   """
-  metrics, settings = trial.user_attrs['metrics'], study.sweep.settings
+  metrics = trial.user_attrs['metrics']
+  settings = study.sweep.settings
   parts = [f'trained for {trial.user_attrs.get("epoch", 0.0):g} epochs']
   parts += [f'{name} {_figure(name, value)}' for name, value in metrics.items()]
   parts += [
@@ -210,6 +211,9 @@ def seconds_left(
     done: (epochs, seconds) of each trial that ended.
     left: (epochs, remaining epochs) of every other trial.
     at_once: the number of trials that train at the same time.
+
+  Returns:
+    The seconds; None if trials are left whose time those that ended do not tell.
   """
   lengths = {epochs for epochs, _ in done}
   # Trials of a single length say nothing about trials of another.

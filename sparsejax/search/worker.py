@@ -222,7 +222,8 @@ class _Watch:
 
   def _is_pruned(self, line: Mapping[str, Any]) -> bool:
     """Asks Optuna's pruner, whose steps are epochs; evaluations between epochs are not its own."""
-    value, epoch = _number(line[self.study.sweep.objectives[0]['metric']]), round(line['epoch'])
+    value = _number(line[self.study.sweep.objectives[0]['metric']])
+    epoch = round(line['epoch'])
     if not math.isfinite(value):
       return True
     if epoch < 1 or not math.isclose(line['epoch'], epoch):

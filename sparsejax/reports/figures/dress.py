@@ -129,12 +129,15 @@ def _make_room(figure: Figure) -> None:
       raise _no_room(figure)
     _break(ax.yaxis.label, 1, ax.get_window_extent().height)
     for axis, index in ((ax.xaxis, 0), (ax.yaxis, 1)):
-      while _touch(axis, index) and len(ticks := list(axis.get_majorticklocs())) > LEAST_TICKS:
+      while _touch(axis, index):
+        ticks = list(axis.get_majorticklocs())
+        if len(ticks) <= LEAST_TICKS:
+          break
         axis.set_major_locator(FixedLocator(ticks[::2]))
   figure.draw_without_rendering()
   for ax in (ax for ax in figure.axes if ax.axison):
-    box, name = ax.get_window_extent(), ax.yaxis.label.get_window_extent()
-    if name.y0 < 0 or name.y1 > figure.bbox.height:
+    box, label_box = ax.get_window_extent(), ax.yaxis.label.get_window_extent()
+    if label_box.y0 < 0 or label_box.y1 > figure.bbox.height:
       raise _no_room(figure)
     middle = (box.x0 + box.x1) / 2
     if ax.title.get_label() == TITLE:
@@ -216,7 +219,9 @@ def legend(figure: Figure, handles: Sequence[Artist], notes: Sequence[str] = ())
   figure.set_figheight(figure.get_figheight() + 0.15 * math.ceil(lines))
 
 
-def _put_legend(figure, handles, labels, notes, size: float) -> float:
+def _put_legend(
+  figure: Figure, handles: Sequence[Any], labels: Sequence[str], notes: Sequence[str], size: float
+) -> float:
   """Puts a legend under the axes, with letters of `size` points; returns its number of lines."""
   letters = max(int(figure.get_figwidth() * 72 / (LETTER * size / LEGEND)), 2 * HANDLE)  # in a line
   labels = [textwrap.fill(label, letters - HANDLE) for label in labels]

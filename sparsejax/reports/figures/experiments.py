@@ -99,7 +99,7 @@ def traces(task: str, groups: Sequence[Group]) -> Figure | None:
   """Draws accuracies and active parameters over the epochs, including unfinished runs.
 
   It draws quantiles of an experiment with many seeds, and of more experiments than a picture can
-  tell apart.
+  tell apart. It returns None if no run has a validation accuracy.
   """
   able = [g for g in groups if any(_has(run, 'validation_accuracy') for run in g.runs)]
   shown = chosen(able)
@@ -156,7 +156,10 @@ def series(run: Run, key: str) -> tuple[np.ndarray, np.ndarray]:
 
 
 def layer_shares(task: str, groups: Sequence[Group], count: str) -> Figure | None:
-  """Draws the share of each layer that is left, in 'weights' or in 'units' (filters too)."""
+  """Draws the share of each layer that is left, in 'weights' or in 'units' (filters too).
+
+  It returns None if no sparse experiment counts them.
+  """
   sparse = [g for g in groups if g.counted and g.kind != DENSE]
   able = [g for g in sparse if _shares(g, count)]
   shown = chosen(able)
@@ -213,6 +216,9 @@ def log_alpha(
     rows: {label: `log_alpha` of a summary}.
     title: the title of the figure.
     grouped: the labels of rows that have a log alpha for each group, not for each weight.
+
+  Returns:
+    The figure, or None if there are no rows.
   """
   lines = [
     (label, part) for label, layers in rows.items() for part in _parts(list(layers.items()), WIDEST)
@@ -251,7 +257,8 @@ def _draw_histogram(panel, layer, bins) -> None:
   edges = np.linspace(bins['from'], bins['to'], len(bins['counts']) + 1)
   panel.stairs(bins['counts'], edges, fill=True, color=COLOURS[0])
   # A threshold far away, or many bins, can leave a bar less than a pixel.
-  middles, counts = (edges[1:] + edges[:-1]) / 2, np.asarray(bins['counts'])
+  middles = (edges[1:] + edges[:-1]) / 2
+  counts = np.asarray(bins['counts'])
   panel.vlines(middles[counts > 0], 0, counts[counts > 0], color=COLOURS[0], lw=2)
   panel.axvline(bins['threshold'], color='black', lw=1)
   if bins['suggested_threshold'] is not None:

@@ -69,7 +69,10 @@ class Edges(NamedTuple):
 
 
 def pareto(task: str, groups: Sequence[Group], anchors: Anchors) -> go.Figure | None:
-  """Returns the curve, with every run as a point that says what it is and links to its row."""
+  """Returns the curve, with every run as a point that says what it is and links to its row.
+
+  It is None if there is no sparse network with a test accuracy.
+  """
   methods = group_by_method(groups)
   if not methods:
     return None
@@ -94,7 +97,8 @@ def pareto(task: str, groups: Sequence[Group], anchors: Anchors) -> go.Figure | 
     for method, style in looks.items():
       drawn.add_scatter(**part(methods[method], style, edges, anchors), legendgroup=method)
   if (dense := best_dense(groups)) is not None:
-    line, (mean, _) = {'dash': 'longdash', 'width': 1}, dense[0].moments('test_accuracy')
+    line = {'dash': 'longdash', 'width': 1}
+    mean, _ = dense[0].moments('test_accuracy')
     text = f'{dense[1]}, {100 * mean:.2f} %'
     place = {'annotation_text': text, 'annotation_position': 'top left'}
     drawn.add_hline(y=edges.y(mean), line=line, **place)

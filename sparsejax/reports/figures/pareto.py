@@ -102,7 +102,7 @@ def is_collapsed(group: Group) -> bool:
 
 
 def best_dense(groups: Sequence[Group]) -> tuple[Group, str] | None:
-  """Returns the dense network that is best on validation images, and its label."""
+  """Returns the dense network best on validation images, and its label; None without one."""
   dense = [g for g in groups if g.kind == DENSE and math.isfinite(g.moments('test_accuracy')[0])]
   if not dense:
     return None
@@ -138,6 +138,9 @@ def pareto(task: str, groups: Sequence[Group], axis: Axis = ACTIVE) -> Figure | 
     task: the task, as in `Run.task`.
     groups: its experiments; for figures of shipments those of `run_groups.shipped`, and dense ones.
     axis: what is drawn along x. Published results are drawn over active parameters only.
+
+  Returns:
+    The figure, or None if there is no sparse network with a test accuracy.
   """
   methods = group_by_method(groups)
   others = _published(task, axis)

@@ -84,8 +84,8 @@ POINTS = (
 def note(found: Mapping[str, Sequence[Point]]) -> str:
   """Returns a note under the figure that says how these points are counted."""
   text = 'published: fractions of the weights, without biases and norms'
-  log = any(source.startswith('log of 2017') for source in found)
-  return text + ("; the log's accuracies are on validation images" if log else '')
+  has_log = any(source.startswith('log of 2017') for source in found)
+  return text + ("; the log's accuracies are on validation images" if has_log else '')
 
 
 def points(task: str) -> dict[str, list[Point]]:

@@ -35,7 +35,8 @@ def brackets(
   """
   figure = Figure(figsize=(max(3.0 * len(members), 5), 3.6), layout='constrained')
   axes = figure.subplots(1, len(members), sharey=True, squeeze=False)[0]
-  every, looks = [], {'trained the longest of its bracket': LONGEST}
+  every = []
+  looks = {'trained the longest of its bracket': LONGEST}
   for (bracket, runs), ax in zip(sorted(members.items()), axes, strict=True):
     longest = max(run.epoch for run in runs)
     curves = [series(run, 'validation_loss') for run in runs]

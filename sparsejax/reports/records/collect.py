@@ -41,7 +41,7 @@ class Run(NamedTuple):
     environment: the environment of its last start.
     problems: what is wrong with it, one sentence each.
     is_repeated: whether another run of the same experiment and seed is counted in this report.
-    search: the trials of the search that it belongs to, or None.
+    search: the trials of the search that it belongs to; None if it is of no search.
     is_damaged: whether its summary cannot be read or is another run's.
     is_changed: whether its settings or its summary were changed after it wrote them.
     shipments: its shipments, each once.
@@ -327,7 +327,7 @@ def _read(path: pathlib.Path, name: str) -> Run:
 
 
 def _owner_mismatch(found: Mapping[str, Any], config: Mapping[str, Any], file: str) -> str | None:
-  """Returns why a file does not belong to the run whose config lies beside it, or None."""
+  """Returns why a file is not of the run whose config lies beside it, or None if it may be."""
   for key in ('hash', 'seed'):
     theirs, mine = found.get(key), config.get(key)
     if None not in (theirs, mine) and theirs != mine:
@@ -336,7 +336,10 @@ def _owner_mismatch(found: Mapping[str, Any], config: Mapping[str, Any], file: s
 
 
 def _not_as_saved(path: pathlib.Path) -> str | None:
-  """Returns the problem that the metrics do not begin as the newest checkpoint's copy, or None."""
+  """Returns how the metrics differ from the copy in the newest checkpoint.
+
+  It is None if they begin as the copy does, or if either is missing or cannot be read.
+  """
   try:
     saved = [folder for folder in (path / files.CHECKPOINTS).iterdir() if folder.name.isdigit()]
     newest = max(saved, key=lambda folder: int(folder.name)).name
@@ -352,7 +355,7 @@ def _not_as_saved(path: pathlib.Path) -> str | None:
 
 
 def _unreadable_reason(path: pathlib.Path) -> str | None:
-  """Returns why a folder cannot be read, or None."""
+  """Returns why a folder cannot be read, or None if it can."""
   try:
     os.scandir(path).close()
   except OSError as error:

@@ -109,7 +109,8 @@ def reduce_lines(lines: Iterable[Mapping[str, Any]]) -> Metrics:
   """Returns the curves and last values of lines of metrics; each has a number as `epoch`."""
   last: dict[str, Any] = {}
   curves: dict[str, _Curve] = {}
-  trained, is_lost = _ByEpoch(), False
+  trained = _ByEpoch()
+  is_lost = False
   for line in lines:
     # A loss that is not finite is null in the metrics, because JSON has no such number.
     is_lost = is_lost or any(

@@ -48,7 +48,8 @@ def find(folder: pathlib.Path) -> Iterator[pathlib.Path]:
         continue
       seen.add(os.path.realpath(path))
       folders[:] = sorted(set(folders) - {files.CHECKPOINTS})
-      waiting += [place for name in folders if os.path.islink(place := f'{path}/{name}')]
+      places = [f'{path}/{name}' for name in folders]
+      waiting += [place for place in places if os.path.islink(place)]
       entries = [pathlib.Path(path, name) for name in names]
       is_shipment = files.SHIPPED in names and not UNFINISHED.fullmatch(os.path.basename(path))
       if is_shipment or any(name in names for name in RUN_FILES):

@@ -84,9 +84,7 @@ def wrong_in_summary(found: Mapping[str, Any]) -> str | None:
   if wrong := _no_figure(found, given):
     return wrong
   for row in found.get('layers', {}).values():
-    if not _counts(row, ('weights', 'active_weights')) or ('units' in row) != (
-      'active_units' in row and _counts(row, ('units', 'active_units'))
-    ):
+    if not _is_counted(row):
       return 'layers whose weights are counted'
   if not all(_is_histogram(bins) for bins in found.get('log_alpha', {}).values()):
     return 'log_alpha whose histograms can be drawn'
@@ -118,7 +116,9 @@ def wrong_in_start(found: Any) -> str | None:
 
 
 def wrong_in_line(found: Mapping[str, Any]) -> str | None:
-  """Returns the first fault of a line of metrics, or None; a loss may be infinite or NaN.
+  """Returns the first fault of a line of metrics, or None if it has none.
+
+  A loss may be infinite or NaN.
 
   Example:
     >>> wrong_in_line({'epoch': 1.0, 'train_loss': None}), wrong_in_line({'epoch': '1'})
@@ -152,6 +152,13 @@ def _no_dict(found, keys) -> str | None:
     if key in found and not isinstance(found[key], Mapping):
       return f'{key} that is a dict'
   return None
+
+
+def _is_counted(row) -> bool:
+  """Returns whether a layer's weights are counted, and so are its units if it has any."""
+  if not _counts(row, ('weights', 'active_weights')):
+    return False
+  return 'units' not in row or _counts(row, ('units', 'active_units'))
 
 
 def _counts(row, keys) -> bool:

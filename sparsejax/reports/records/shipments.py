@@ -58,7 +58,8 @@ def read(folder: pathlib.Path) -> Shipment:
 
 def _read(folder: pathlib.Path, found: Mapping[str, Any]) -> Shipment:
   shipment = found['shipment']
-  run, network = (shipment['hash'], shipment['seed']), shipment['network']
+  run = (shipment['hash'], shipment['seed'])
+  network = shipment['network']
   if not isinstance(run[0], str) or not _is_whole(run[1]) or not isinstance(network, str):
     raise ValueError('its hash, seed and network must be a text, a whole number and a text')
   figures: dict[str, float | None] = {name: found[name] for name in ACCURACIES}

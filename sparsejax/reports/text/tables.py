@@ -172,7 +172,8 @@ def task_tables(groups: Sequence[Group]) -> list[tuple[str, tuple[str, ...], lis
 
 
 def _experiment(group: Group) -> list[str]:
-  n, total = len(group.counted), len({run.config.get('seed') for run in group.runs})
+  n = len(group.counted)
+  total = len({run.config.get('seed') for run in group.runs})
   collapsed = sum(run.state == COLLAPSED for run in group.counted)
   label = group.label + (f' ({collapsed} of {n} collapsed)' if collapsed else '')
   first = group.runs[0]

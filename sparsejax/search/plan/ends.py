@@ -39,7 +39,8 @@ def check(sweep: Sweep, resolve: Resolve, *, with_ends: bool = True) -> list[str
     for parameter in sweep.parameters:
       if parameter.key in (space.CONFIG, space.SEED):
         continue
-      key, ends = parameter.key, _ends(parameter)
+      key = parameter.key
+      ends = _ends(parameter)
       labels = {value: f"space: '{key}' at {short_value(value)} of {config}" for value in ends}
       built = [_build(sweep, one, {key: value}, labels[value], resolve) for value in ends]
       _check_schedule(sweep, parameter, built)
@@ -101,7 +102,9 @@ def _build(
   raise ValueError(f'{what}: {reason}')
 
 
-def _check_schedule(sweep, parameter, built: list[setup.Experiment]) -> None:
+def _check_schedule(
+  sweep: Sweep, parameter: space.Parameter, built: list[setup.Experiment]
+) -> None:
   """Refuses a parameter that leaves its schedule the same at every step, whatever its value."""
   configs = [experiment.config for experiment in built]
   name = _enclosing_schedule(configs[0], parameter.key)
@@ -122,7 +125,7 @@ def _check_schedule(sweep, parameter, built: list[setup.Experiment]) -> None:
 
 
 def _enclosing_schedule(config: Mapping[str, Any], key: str) -> str | None:
-  """Returns the name of the outermost schedule's block that contains a field, or None."""
+  """Returns the outermost block with a schedule that contains a field; None if no block has one."""
   names = key.split('.')
   for end in range(1, len(names)):
     block = identity.get_by_path(config, '.'.join(names[:end]))
@@ -134,7 +137,8 @@ def _enclosing_schedule(config: Mapping[str, Any], key: str) -> str | None:
 def _rungs_before_the_cut(
   sweep: Sweep, config: str, experiment: setup.Experiment, *, is_searched: bool
 ) -> list[str]:
-  cut, scheduler = experiment.agenda.first_cut, sweep.settings['scheduler']
+  cut = experiment.agenda.first_cut
+  scheduler = sweep.settings['scheduler']
   rungs = {slot.epochs for slot in sweep.slots if not slot.is_last}
   if scheduler['name'] == 'optuna_hyperband':
     longest = sweep.slots[0].epochs

@@ -67,7 +67,8 @@ def check(settings: Mapping[str, Any], resolve: Resolve) -> Sweep:
   keys = {parameter.key for parameter in parameters}
   for key in {space.CONFIG, space.SEED} & keys:
     raise ValueError(f"space: '{key}' is no parameter; give it in `{key}s` of the sweep")
-  if space.ARGUMENT in keys and (given := [c for c in settings['configs'] if ':' in c]):
+  given = [config for config in settings['configs'] if ':' in config]
+  if given and space.ARGUMENT in keys:
     raise ValueError(
       f"configs: '{given[0]}' has an argument, and so has the space; give only one of them"
     )
@@ -131,12 +132,15 @@ def _check_goals(settings):
     )
 
 
-def _check_effects(settings, parameters, resolve):
+def _check_effects(
+  settings: dict[str, Any], parameters: Sequence[space.Parameter], resolve: Resolve
+) -> None:
   """Refuses a key that is absent or not read, and one with two values that are one experiment."""
   for config in settings['configs']:
     one = settings | {'configs': [config]}
     for parameter in parameters:
-      key, samples = parameter.key, [{parameter.key: value} for value in parameter.samples]
+      key = parameter.key
+      samples = [{parameter.key: value} for value in parameter.samples]
       if same := _same(one, samples, resolve):
         before, after = (short_value(values[key]) for values in same)
         raise ValueError(
@@ -158,8 +162,10 @@ def _check_each_once(settings, combinations, resolve):
     raise ValueError(f'space: {same[0]} and {same[1]} are the same experiment')
 
 
-def _same(settings, combinations, resolve):
-  """Returns the first two combinations that are the same experiment and seed, or None."""
+def _same(
+  settings: Mapping[str, Any], combinations: Sequence[Mapping[str, Any]], resolve: Resolve
+) -> tuple[Mapping[str, Any], Mapping[str, Any]] | None:
+  """Returns the first two combinations that are one experiment and seed; None if all differ."""
   known: dict[str, Mapping[str, Any]] = {}
   for values in combinations:
     before = known.setdefault(_key(settings, values, resolve), values)
