@@ -141,7 +141,8 @@ def benchmark(arguments: argparse.Namespace) -> dict[str, Any]:
   options: dict[str, Any] = dict(count=arguments.rounds, profile=arguments.profile, note=complain)
   if arguments.against is None:
     return step_figures.measure(experiment, **options)
-  chain, cores = programs.bare_chain(experiment.config), threads.available()
+  chain = programs.bare_chain(experiment.config)
+  cores = threads.available()
   with (
     command.leaving_on_signals('benchmark'),  # the end of the block also ends PyTorch's process
     peer.Peer(arguments.torch_python, experiment, chain, cores) as torch,

@@ -113,7 +113,8 @@ def _run(asked: Command) -> int | None:
     hosts.end_with_guard()
     hosts.join(where)
   # The defaults are needed only for the hash, which covers the settings that differ from them.
-  defaults, restart = base.defaults(settings), flags.restart
+  defaults = base.defaults(settings)
+  restart = flags.restart
   run(settings, defaults, version=base.VERSION, workdir=flags.workdir, restart=restart)
   return None
 

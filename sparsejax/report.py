@@ -123,7 +123,7 @@ SMALLEST, LARGEST = 1.0, 50.0  # inches
 
 
 def _size(text: str | None) -> tuple[float, float] | None:
-  """Reads a size such as 3.3x2.5.
+  """Reads a size such as 3.3x2.5; None stays None.
 
   Example:
     >>> _size('3.3x2.5')

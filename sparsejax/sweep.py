@@ -104,9 +104,11 @@ def _set(settings: dict[str, Any], name: str, text: str) -> None:
 
   defaults = base.get_config().to_dict()
   scheduler = [f'scheduler.{key}' for key in defaults['scheduler']]
-  if name not in (known := [*defaults, *scheduler]):
+  known = [*defaults, *scheduler]
+  if name not in known:
     raise UsageError(unknown(f'config.{name}', [f'config.{one}' for one in known]))
-  value, kind = literal(text), type(get_by_path(defaults, name))
+  value = literal(text)
+  kind = type(get_by_path(defaults, name))
   kinds = (tuple, list) if kind is tuple else kind
   if not isinstance(value, kinds) or isinstance(value, bool):
     raise UsageError(f'config.{name}={shown(value)} must be {KINDS.get(kind, "a block")}')
@@ -179,7 +181,8 @@ OWN = (search_folder.STUDY, search_folder.SWEEP)
 
 def _is_new(folder: pathlib.Path, settings: Mapping[str, Any]) -> bool:
   """Returns whether a folder holds no search yet; refuses one with anything but this search."""
-  file, advice = folder / search_folder.SWEEP, 'give another folder'
+  file = folder / search_folder.SWEEP
+  advice = 'give another folder'
   try:
     is_there = file.exists()
     held = files.read_json(file) if is_there else None

@@ -80,7 +80,8 @@ class LeNet5(Network):
 
 def vgg16(image_shape, num_classes, width):
   stages = ((1, 2), (2, 2), (4, 3), (8, 3), (8, 3))
-  blocks, planes = [], image_shape[-1]
+  blocks = []
+  planes = image_shape[-1]
   for stage, (multiple, convolutions) in enumerate(stages, start=1):
     for index in range(1, convolutions + 1):
       blocks.append((f'block{stage}_{index}', ConvBlock(planes, multiple * width, bias=True)))
@@ -94,7 +95,8 @@ def allconv(image_shape, num_classes, width):
     *((1, 3, 1), (1, 3, 1), (1, 3, 2), (2, 3, 1), (2, 3, 1)),
     *((2, 3, 2), (2, 3, 1), (2, 1, 1), (2, 1, 1)),
   )
-  blocks, planes = [], image_shape[-1]
+  blocks = []
+  planes = image_shape[-1]
   for index, (multiple, size, stride) in enumerate(convolutions, start=1):
     norm = index < len(convolutions)
     block = ConvBlock(planes, multiple * width, size, stride, bias=True, norm=norm)
@@ -120,7 +122,8 @@ class Separable(Network):
 
 def mobilenet(image_shape, num_classes, width):
   outline = ((2, 1), (4, 2), (4, 1), (8, 2), (8, 1), (16, 2), *5 * ((16, 1),), (32, 2), (32, 1))
-  blocks, planes = [('block00', ConvBlock(image_shape[-1], width))], width
+  blocks = [('block00', ConvBlock(image_shape[-1], width))]
+  planes = width
   for index, (multiple, stride) in enumerate(outline, start=1):
     blocks.append((f'block{index:02}', Separable(planes, multiple * width, stride)))
     planes = multiple * width
@@ -137,12 +140,14 @@ class Residual(Network):
 
   def __init__(self, inputs, planes, stride, branch):
     super().__init__()
-    self.depth, outputs = len(branch), inputs
+    self.depth = len(branch)
+    outputs = inputs
     for index, (multiple, size, strided) in enumerate(branch, start=1):
       before, outputs = outputs, multiple * planes
       self.add_conv(f'conv{index}', before, outputs, size, stride if strided else 1)
       self.add(f'bn{index}', nn.BatchNorm2d(outputs))
-    self.outputs, self.changes = outputs, stride > 1 or outputs != inputs
+    self.outputs = outputs
+    self.changes = stride > 1 or outputs != inputs
     if self.changes:
       self.add_conv('shortcut', inputs, outputs, 1, stride)
       self.shortcut_bn = nn.BatchNorm2d(outputs)
@@ -156,7 +161,8 @@ class Residual(Network):
 
 
 def resnet(image_shape, num_classes, width, *, depths, branch=BASIC):
-  blocks, planes = [('block0', ConvBlock(image_shape[-1], width))], width
+  blocks = [('block0', ConvBlock(image_shape[-1], width))]
+  planes = width
   for stage, depth in enumerate(depths):
     for index in range(depth):
       stride = 2 if stage > 0 and index == 0 else 1

@@ -19,7 +19,8 @@ class Data:
   """
 
   def __init__(self, settings):
-    folder, shape = pathlib.Path(settings['folder']), settings['image_shape']
+    folder = pathlib.Path(settings['folder'])
+    shape = settings['image_shape']
     images = torch.frombuffer(bytearray((folder / 'images').read_bytes()), dtype=torch.uint8)
     labels = torch.frombuffer(bytearray((folder / 'labels').read_bytes()), dtype=torch.int64)
     self.device, self.batch_size = settings['device'], settings['batch_size']
