@@ -43,9 +43,8 @@ def shrink(function: Callable[..., Any], params: Any, *examples: Any) -> Shrunk:
 
   The smaller function can be compiled, differentiated, mapped and trained further. Its gradients
   are those of the whole function whose removed entries are masked. For inputs of other shapes it is
-  traced again and its constants are computed again, so it holds on to the whole parameters, and to
-  the programs for the 16 shapes used last. Numbers are assumed to be finite: zero times anything is
-  zero.
+  traced again with the whole parameters; it keeps these, and the programs for the 16 shapes used
+  last. Numbers are assumed to be finite: zero times anything is zero.
 
   Args:
     function: takes (params, *examples), such as `lambda p, x: model.apply({'params': p}, x)`, in

@@ -74,8 +74,8 @@ def run(
     message = files.path_error(error, None if options is None else folder(options), left)
     if message is None and not isinstance(error, failures):
       raise
-    is_refusal = message is not None and error.errno not in files.BROKEN_DISK
-    return _fail(name, USAGE if is_refusal else CRASHED, message or in_one_line(error))
+    is_broken = message is None or error.errno in files.BROKEN_DISK
+    return _fail(name, CRASHED if is_broken else USAGE, message or in_one_line(error))
   except (NonFiniteLossError, UnreadableError, *failures) as error:
     return _fail(name, CRASHED, in_one_line(error))
 

@@ -165,21 +165,11 @@ def pareto(task: str, groups: Sequence[Group], axis: Axis = ACTIVE) -> Figure | 
   ]
   if rest:
     handles.append(Line2D([], [], label=f'{len(methods) - len(shown)} other methods', **OTHERS))
-  if (dense := best_dense(groups)) is not None:
-    mean, spread = dense[0].moments('test_accuracy')
-    handles.append(ax.axhline(mean, color='black', lw=1, ls=(0, (8, 3)), label=dense[1]))
-    if math.isfinite(spread):
-      ax.axhspan(mean - spread, mean + spread, color='black', alpha=0.08, lw=0)
+  handles += _draw_dense(ax, groups)
   if before:
     place, label = float(np.median(before)), axis.dense_label
     handles.append(ax.axvline(place, color=GREY, lw=1, ls='-.', label=label))
-  for (source, points), marker in zip(others.items(), itertools.cycle('*hpd8'), strict=False):
-    line: dict[str, Any] = {'color': GREY, 'ls': ':', 'lw': 0.8, 'marker': ''}
-    look: dict[str, Any] = {**line, 'marker': marker, 'ms': 8, 'mfc': 'none'}
-    x, y = [p.active_fraction for p in points], [p.accuracy for p in points]
-    ax.plot(x, y, **line)
-    _draw_marks(ax, x, y, look)
-    handles.append(Line2D([], [], label=source, **look))
+  handles += _draw_published(ax, others)
   ax.set(xlabel=axis.label, ylabel=f'test accuracy ({scales.BY_LOG})')
   has_seeds = any(len(group.counted) > 1 for group in every)
   means = 'means over seeds, bars of one standard deviation' if has_seeds else 'one seed each'
@@ -194,6 +184,29 @@ def pareto(task: str, groups: Sequence[Group], axis: Axis = ACTIVE) -> Figure | 
 def _published(task: str, axis: Axis) -> Mapping[str, Sequence[published.Point]]:
   """Returns the published points of a task; they have no bytes and no milliseconds."""
   return published.points(task) if axis is ACTIVE else {}
+
+
+def _draw_dense(ax, groups: Sequence[Group]) -> list[Line2D]:
+  """Draws a line at the accuracy of the best dense network, if any; returns legend handles."""
+  if (dense := best_dense(groups)) is None:
+    return []
+  mean, spread = dense[0].moments('test_accuracy')
+  if math.isfinite(spread):
+    ax.axhspan(mean - spread, mean + spread, color='black', alpha=0.08, lw=0)
+  return [ax.axhline(mean, color='black', lw=1, ls=(0, (8, 3)), label=dense[1])]
+
+
+def _draw_published(ax, others: Mapping[str, Sequence[published.Point]]) -> list[Line2D]:
+  """Draws the points of each publication, joined by a line; returns legend handles."""
+  handles = []
+  for (source, points), marker in zip(others.items(), itertools.cycle('*hpd8'), strict=False):
+    line: dict[str, Any] = {'color': GREY, 'ls': ':', 'lw': 0.8, 'marker': ''}
+    look: dict[str, Any] = {**line, 'marker': marker, 'ms': 8, 'mfc': 'none'}
+    x, y = [p.active_fraction for p in points], [p.accuracy for p in points]
+    ax.plot(x, y, **line)
+    _draw_marks(ax, x, y, look)
+    handles.append(Line2D([], [], label=source, **look))
+  return handles
 
 
 def _draw_method(
