@@ -1,4 +1,4 @@
-"""LeNet-5-Caffe on MNIST by Deep Compression (Han et al. 2015: 0.74 % error at 12x).
+"""LeNet-5-Caffe on MNIST by the pruning stage of Deep Compression (Han et al. 2015: 0.77 % at 12x).
 
 python launch.py --config=configs/lenet5_dc.py          keeps 8 % of the weights
 python launch.py --config=configs/lenet5_dc.py:0.009    0.9 %, as in dynamic network surgery

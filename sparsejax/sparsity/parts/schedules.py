@@ -157,7 +157,7 @@ def one_shot(step: int, density: Given) -> PruningSchedule:
 def cubic(
   begin: int, end: int, density: Given, *, initial: float = 1.0, every: int = 100
 ) -> PruningSchedule:
-  r"""Decreases from the initial to the final density, fast at first.
+  r"""Gradual pruning: decreases from the initial to the final density, fast at first.
 
   .. math:: density_t = density + (initial - density) (1 - \frac{t - begin}{end - begin})^3
 
