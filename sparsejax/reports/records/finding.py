@@ -2,7 +2,6 @@
 
 import os
 import pathlib
-import re
 from collections.abc import Iterator, Mapping, Sequence
 
 from sparsejax.experiment.machine import files
@@ -10,7 +9,6 @@ from sparsejax.experiment.rundir.runs import BEFORE
 from sparsejax.search import search_folder
 
 RUN_FILES = (files.CONFIG, files.SUMMARY, files.METRICS)
-UNFINISHED = re.compile(r'\..*\.[0-9a-f]{32}\.tmp')  # a shipment while it is written
 
 
 def end(path: pathlib.Path, folder: pathlib.Path) -> str:
@@ -51,7 +49,8 @@ def find(folder: pathlib.Path) -> Iterator[pathlib.Path]:
       places = [f'{path}/{name}' for name in folders]
       waiting += [place for place in places if os.path.islink(place)]
       entries = [pathlib.Path(path, name) for name in names]
-      is_shipment = files.SHIPPED in names and not UNFINISHED.fullmatch(os.path.basename(path))
+      is_unfinished = files.TEMPORARY.fullmatch(os.path.basename(path))
+      is_shipment = files.SHIPPED in names and not is_unfinished
       if is_shipment or any(name in names for name in RUN_FILES):
         folders[:] = [name for name in folders if not name.startswith(BEFORE)]
         yield pathlib.Path(path)
