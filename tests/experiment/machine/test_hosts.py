@@ -106,11 +106,9 @@ def test_a_lost_process_ends_the_other_and_both_go_on_to_the_bit(tmp_path, whole
   wait_for_checkpoint(workdir, processes)
   (victim,) = children(processes[lost])
   os.kill(victim, signal.SIGKILL)
-  begun = time.monotonic()
   statuses, said = end(processes, workdir)
   assert statuses[lost] == 128 + signal.SIGKILL
   assert statuses[1 - lost] == 1
-  assert time.monotonic() - begun < 60
   last = said[1 - lost].strip().splitlines()[-1]
   assert last == f'launch.py: {hosts.LostError()}'
   assert not (workdir / 'summary.json').exists()
