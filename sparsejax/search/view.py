@@ -233,7 +233,11 @@ def best_line(study: Study, now: Status) -> str:
 
 
 def records(study: Study) -> list[dict[str, Any]]:
-  """Returns the state of every trial, for readers who have the runs but not the study."""
+  """Returns the state of every trial, for readers who have the runs but not the study.
+
+  They are in the order of the search's slots, so that a trial which takes the slot of a lost one
+  stands in its place.
+  """
   trials = study.trials_by_slot()
   states = _states(study, trials)
   return [
@@ -248,7 +252,7 @@ def records(study: Study) -> list[dict[str, Any]]:
       'metrics': trial.user_attrs.get('metrics'),
       'error': trial.user_attrs.get('error'),
     }
-    for key, trial in trials.items()
+    for key, trial in ((key, trials[key]) for key in study.slots if key in trials)
   ]
 
 

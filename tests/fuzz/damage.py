@@ -425,16 +425,17 @@ def _sweep(folder: pathlib.Path):
   found = subprocess.run(argv, capture_output=True, text=True, cwd=command.ROOT, check=False)
   error = found.stderr if 'Traceback' in found.stderr else ''
   try:
-    trials = _without_times(json.loads((folder / 'trials.json').read_text()))
+    trials = _figures_of(json.loads((folder / 'trials.json').read_text()))
   except (OSError, ValueError) as unreadable:
     trials = str(unreadable)
   return command.Outcome(found.returncode, found.stdout, found.stderr, error), trials
 
 
-def _without_times(held: Any) -> Any:
-  if isinstance(held, dict):
-    return {k: _without_times(v) for k, v in held.items() if k not in TIMINGS}
-  return [_without_times(one) for one in held] if isinstance(held, list) else held
+def _figures_of(trials: Any) -> Any:
+  """Leaves out what differs between two equal searches, one of which lost a trial half way."""
+  if isinstance(trials, dict):
+    return {k: _figures_of(v) for k, v in trials.items() if k not in (*TIMINGS, 'trial')}
+  return [_figures_of(one) for one in trials] if isinstance(trials, list) else trials
 
 
 def _cache(folder: pathlib.Path):

@@ -414,6 +414,17 @@ def test_a_worker_that_died_between_two_draws_changes_no_value(monkeypatch):
   assert study.claim().values == undisturbed.values
 
 
+def test_a_trial_that_takes_the_slot_of_a_lost_one_is_recorded_in_its_place():
+  study = study_of(sweep())
+  before = [record['directory'] for record in view.records(study)]
+  claim = study.claim()
+  study.release_dead([ME])
+  assert study.claim().directory == claim.directory
+  records = view.records(study)
+  assert [record['directory'] for record in records] == before
+  assert records[0]['trial'] > max(record['trial'] for record in records[1:])
+
+
 def test_every_configuration_is_counted_once_and_as_its_records_have_it():
   study = study_of(sweep())
   order, busy = random.Random(3), []

@@ -236,5 +236,5 @@ def unmet_condition(settings: Mapping[str, Any], field: str) -> str:
 def unknown(name: str, known: Iterable[str]) -> str:
   """Returns a message that there is no such field, with the nearest field."""
   known = list(known)
-  found = hint(name, known) or f' known are {", ".join(sorted(known))}'
+  found = hint(name, known) or f' it must be one of {", ".join(sorted(known))}'
   return f"unknown field '{name}':{found}"
