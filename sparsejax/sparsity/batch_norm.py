@@ -1,7 +1,7 @@
 """Recomputing BatchNorm's running averages after pruning.
 
 Pruning changes the inputs of every BatchNorm, but not its running averages, which still describe
-the network before it.
+the unpruned network.
 """
 
 from collections.abc import Callable, Iterable
@@ -50,7 +50,7 @@ def recalibrate_batch_norm(
   for batch in batches:
     from_zeros = update(zeros, batch)
     if one_minus_momentum is None:
-      # a must be large compared with f(0), or the difference f(a) - f(0) would lose its digits.
+      # The probe must be large compared with f(0), or f(a) - f(0) would lose its digits.
       probe = jax.tree.map(lambda f0: 1 + 10 * jnp.abs(f0), from_zeros)
       from_probe = update(probe, batch)
       one_minus_momentum = jax.tree.map(

@@ -132,8 +132,8 @@ def remove(
   .. math:: \min_w \tfrac12 \operatorname{mean} (w^T y - w_0^T g)^2 + \tfrac\lambda2 |w - w_0|^2
 
   Each round removes the weights of least cost over all units. The first one keeps a fraction of
-  0.4, and the later ones remove equal factors; if more than 0.4 are kept in the end, all rounds
-  remove equal factors.
+  0.4, and the later ones shrink what is left by equal factors; if more than 0.4 is kept in the end,
+  all rounds shrink it by equal factors.
 
   One unit costs (its kept weights)^3 multiplications in a round. A 3x3 layer of ResNet-50 with 512
   channels needs 0.7 GB for its moments, and some 3e12 multiplications for the first round.
@@ -165,7 +165,7 @@ def remove(
   hessian = moments.inputs + damping * np.eye(weights.shape[1])
   goal = moments.goal @ weights + damping * weights
   inverse = np.linalg.inv(hessian)
-  new = inverse @ goal  # the best dense weights: those of w_0 unless the layers before were pruned
+  new = inverse @ goal  # the best dense weights: w_0, unless the layers before were pruned
   diagonal = np.diagonal(inverse, axis1=1, axis2=2)[..., None]
   del inverse  # it is as large as the moments
   removable = np.ones(weights.shape, bool)

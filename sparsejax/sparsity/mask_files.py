@@ -16,7 +16,7 @@ from sparsejax.internal.atomic import replacing
 from sparsejax.internal.lookup import nearest
 from sparsejax.sparsity.leaves import tree
 
-# The errors that zipfile and NumPy raise for a damaged file, or for one that is no archive.
+# The errors that zipfile and NumPy raise for a damaged file, or for one that is not an archive.
 DAMAGED = (
   *(zipfile.BadZipFile, zlib.error, EOFError, ValueError, NotImplementedError),
   *(RuntimeError, MemoryError),
@@ -35,7 +35,7 @@ def save_masks(path: str | os.PathLike[str], masks: Any) -> None:
     masks: a pytree of bools, such as `optax.tree.get(state, 'masks')`.
 
   Raises:
-    ValueError: a leaf is not of bools.
+    ValueError: a leaf does not hold bools.
     OSError: the file can't be written.
 
   Example:
@@ -98,7 +98,7 @@ def load_masks(path: str | os.PathLike[str], like: Any) -> Any:
 
 @contextlib.contextmanager
 def _damage_as_value_error(path) -> Generator[None]:
-  """Raises a ValueError that names the file in place of what reading a damaged one raises."""
+  """Turns the errors of reading a damaged file into a ValueError that names the file."""
   try:
     yield
   except DAMAGED as error:
@@ -122,7 +122,7 @@ def _read(archive: zipfile.ZipFile, entry: str) -> np.ndarray:
 
 
 def _check_mask(path, name: str, mask: np.ndarray, like: Any) -> None:
-  """Raises a ValueError if a mask is not of bools, or does not have the shape of its leaf."""
+  """Raises a ValueError unless a mask holds bools and has the shape of its leaf."""
   if mask.dtype != bool:
     raise ValueError(f"{path}: the mask of '{name}' has dtype {mask.dtype} and must have bool")
   shape = jnp.shape(like)

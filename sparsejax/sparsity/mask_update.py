@@ -85,7 +85,7 @@ class Renewal(NamedTuple):
     floor: int,
     seed: jax.typing.ArrayLike,
   ) -> 'Renewal':
-    """Returns the parts of a method; for None, the default of `prune`.
+    """Returns the parts of a method, with the default of `prune` for each part that is None.
 
     Raises:
       ValueError: if an argument is not such a part, or parts do not go together.
@@ -199,7 +199,7 @@ class Renewal(NamedTuple):
     """Returns the state's masks or, when they are due, new masks for the parameters.
 
     This is a loop of at most one iteration and not a branch: under vmap a branch becomes a select,
-    and masks would be ranked at every step.
+    and new masks would be computed at every step.
 
     Args:
       due: shape (), whether to renew the masks.
@@ -303,7 +303,8 @@ class Renewal(NamedTuple):
       else:
         found.append(unit.groups.score(i, criterion, param, named))
     mean = found[0].astype(jnp.float32)[None] if unit.groups is None else unit.groups.mean(found)
-    # Finite, since -inf means that a group is removed, and inf that a rule keeps it as others grow.
+    # Finite, since -inf means that a group is removed, and inf that a rule keeps it while others
+    # grow.
     least, most = jnp.finfo(jnp.float32).min, jnp.finfo(jnp.float32).max
     return jnp.where(jnp.isnan(mean), least, jnp.clip(mean, least, most))
 

@@ -35,7 +35,7 @@ def unpack_masks(packed: Any, like: Any) -> Any:
   def unpack(leaf, mask_like):
     if not _is_mask(mask_like):
       return leaf
-    # Without the bits that pad the last byte.
+    # The count leaves out the bits that pad the last byte.
     bits = jnp.unpackbits(leaf, count=math.prod(mask_like.shape))
     return bits.reshape(mask_like.shape).astype(bool)
 

@@ -13,7 +13,7 @@ import numpy as np
 from sparsejax.internal.lookup import lookup
 from sparsejax.sparsity.parts import granularity as granularities
 
-# {name: the weight w_g of a group's norm, from its size}, by Yuan and Lin 2006 and Wen et al. 2016.
+# {name: the weight w_g of a group's norm, from its size}: Yuan and Lin 2006, Wen et al. 2016.
 GROUP_WEIGHTS: dict[str, Callable[[jax.Array], jax.Array]] = {
   'sqrt_size': jnp.sqrt,
   'one': jnp.ones_like,
@@ -97,7 +97,7 @@ def group_soft_threshold_in_metric(
   granularity: granularities.Granularity | None = None,
   group_weight: str = 'sqrt_size',
 ) -> jax.Array:
-  r"""Returns the group lasso's proximal operator in a diagonal metric, as of an adaptive optimizer.
+  r"""Returns the group lasso's proximal operator in a diagonal metric, such as Adam's.
 
   .. math:: x_g = \arg\min_x \tfrac12 \sum_{i \in g} d_i (x_i - v_i)^2 + t w_g \|x\|
 

@@ -37,13 +37,13 @@ def prune_to(
   return_masks: bool = False,
   **extra: Any,
 ) -> Any:
-  r"""Sets the lowest-scoring weights of kernels to exactly zero, at a density of the whole network.
+  r"""Sets the lowest-scoring weights of kernels to exactly zero, down to a density of the network.
 
   Excluded kernels count towards the density. Single weights meet it exactly; groups, and densities
   in MACs, come as close as possible from below.
 
   Args:
-    params: any pytree; leaves that are no kernels are unchanged.
+    params: any pytree; leaves that are not kernels are unchanged.
     sparsity: the share of the kernels' weights to set to zero, in [0, 1); or {pattern of a path:
       share} by layer, where layers without a match stay whole.
     compression: instead, weights / active weights, 1 or more; or such a mapping.
@@ -52,7 +52,7 @@ def prune_to(
     parameters: instead, the number of parameters to keep, including those outside kernels (biases,
       scales, embeddings), which are all kept.
     positions: for `macs`, how often each layer applies its kernel (`models.positions`).
-    criterion: the scores, of which the largest are kept.
+    criterion: scores the weights; those with the largest scores are kept.
     granularity: the groups that are removed together; single weights by default.
     allocation: `allocation.global_rank` (the default, except for N:M, where it is `uniform`),
       `uniform` or `erk`: the function itself, which is called here with the costs of the network.
@@ -120,11 +120,11 @@ def prune_to(
 def _allocate(
   params, density, make, granularity, macs, positions, exclude, layouts
 ) -> tuple[float, allocations.Allocation]:
-  """Returns the density of the pruned kernels and the allocation that give the network its own.
+  """Returns the density of the pruned kernels and the allocation that give the network its density.
 
   Args:
     density: the density of the network.
-    make: the function that makes the allocation, of the costs of groups if these matter.
+    make: the function that makes the allocation, from the costs of groups if these matter.
     params, granularity, macs, positions, exclude: as in `prune_to`.
     layouts: the layouts that the user gave.
   """
@@ -139,7 +139,7 @@ def _allocate(
     return density, make(mac_costs(params, positions, layouts))
   if granularity is not None:
     return density, make(weight_costs(params, layouts))
-  # Of single weights the count is an exact integer, which a budget in float32 is not.
+  # The count of single weights is an exact integer, which a budget in float32 is not.
   return _chosen_density(params, exclude, density, layouts), make()
 
 
@@ -204,14 +204,14 @@ def _density_for_parameters(parameters: Any, params: Any, layouts: axes.Given) -
   others = total - weights
   if not float(parameters).is_integer() or not others < parameters <= total:
     raise ValueError(
-      f'parameters={parameters} must be a whole number, more than {others}, which are of no '
-      f'kernel, and at most {total}'
+      f'parameters={parameters} must be a whole number, more than {others}, the number '
+      f'outside kernels, and at most {total}'
     )
   return (int(parameters) - others) / weights
 
 
 def _chosen_density(params, exclude, density, layouts) -> float:
-  """Returns the density of the kernels not excluded at which the whole network has `density`."""
+  """Returns the density of the chosen kernels at which the whole network has `density`."""
   chosen = tree.named_leaves(tree.pick(params, axes.choose(params, 'kernels', exclude, layouts)))
   layers = [Layer(path, leaf.shape, leaf.size) for path, leaf in chosen.items()]
   budget = weight_costs(params, layouts).budget(layers, density)

@@ -31,10 +31,9 @@ def check_array(seed: Any) -> None:
 
 
 def schedule(given: Any) -> str:
-  """Returns the message for a schedule that is none."""
+  """Returns the message for a schedule that is not a PruningSchedule."""
   return (
-    f'schedule={given!r} must be a PruningSchedule, as one_shot, cubic, periodic and iterative '
-    'make them'
+    f'schedule={given!r} must be a PruningSchedule, made by one_shot, cubic, periodic or iterative'
   )
 
 
@@ -47,9 +46,9 @@ def part(name: str, given: Any) -> str:
 
 
 def criterion(given: Any) -> str:
-  """Returns the message for a criterion that is no function."""
+  """Returns the message for a criterion that is not a function."""
   if isinstance(given, str):
-    return f'criterion={given!r} must be a function, as criteria.magnitude and its neighbours are'
+    return f'criterion={given!r} must be a function, such as criteria.magnitude'
   return f'criterion={given!r} must be a function{NOT_INJECTED}'
 
 
@@ -66,7 +65,7 @@ def check_together(
   """Raises a ValueError for densities that the allocation or the granularity cannot meet."""
   if schedule.by_layer != allocation.by_layer:
     raise ValueError(
-      'densities by layer leave nothing to allocate, and no allocation= must be given'
+      'densities by layer leave nothing to allocate: give no allocation='
       if schedule.by_layer
       else "allocation by_layer must have densities by layer, as in one_shot(0, {'fc1': 0.1})"
     )

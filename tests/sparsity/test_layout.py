@@ -90,15 +90,15 @@ def test_fused_heads_are_separated():
   [
     ('in uot', None, "'uot' must be one of stack, position, head, in, out"),
     ('in (head out', None, "must be words, as in 'stack in \\(head out\\)'"),
-    ('in (head out)', None, 'needs head=, their number'),
+    ('in (head out)', None, 'needs head=, the number of heads'),
     ('in 3', None, "'3' must stand beside a head, in parentheses"),
-    ('in (3 out)', 2, 'only a head and one more can be fused'),
+    ('in (3 out)', 2, 'only a head and one other role can be fused'),
     ('in (0 head out)', 2, "'0' must be one of stack, position, head, in, out"),
     ('in out', 4, 'fuses no heads, and takes no head='),
     ('in (head out)', 0, 'head=0 must be an integer, 1 or more'),
     ('in (head out)', 2.0, 'head=2.0 must be an integer, 1 or more'),
     ('head head in', None, 'must have one head at most'),
-    ('(in out)', 2, 'only a head and one more can be fused'),
+    ('(in out)', 2, 'only a head and one other role can be fused'),
   ],
 )
 def test_invalid_words_are_refused(text, head, message):
@@ -109,8 +109,8 @@ def test_invalid_words_are_refused(text, head, message):
 @pytest.mark.parametrize(
   ('layout', 'message'),
   [
-    (Layout('in out'), "layout 'in out' of 'w' has 2 axes and must have 3, as its shape"),
-    (Layout('in out (head in)', 5), '5, with head=5, must divide 4, the axis that holds the heads'),
+    (Layout('in out'), "layout 'in out' of 'w' has 2 axes and must have 3, like its shape"),
+    (Layout('in out (head in)', 5), '5, with head=5, must divide 4, the size of the axis that'),
     (Layout('in out (3 head in)', 2), '6, with head=2, must divide 4'),
   ],
 )
@@ -396,7 +396,7 @@ def test_the_name_of_a_layer_outweighs_the_shape_of_a_window(layer, text):
 @pytest.mark.parametrize(
   ('layouts', 'message'),
   [
-    ({'(': 'in out'}, r"^layouts='\(': no regular expression"),
+    ({'(': 'in out'}, r"^layouts='\(' must be a regular expression"),
     (['in out'], r"^layouts=\['in out'\] must be a dict"),
     ('in out', r"^layouts='in out' must be a dict"),
     ({'w': 3}, r"^layouts={'w': 3} must have an expression .* and a Layout or its words"),

@@ -1,4 +1,4 @@
-"""The cost of one weight of each kernel, by which a density of a whole network is measured.
+"""The cost of one weight of each kernel, by which the density of a whole network is measured.
 
 If every weight costs 1, the density is that of the weights. If a weight costs its
 multiply-accumulates, the density is that of the MACs.
@@ -14,7 +14,7 @@ from sparsejax.sparsity.leaves.layout import Layout
 
 
 class Layer(NamedTuple):
-  """A unit of pruning: a leaf, one of the layers that a leaf stacks, or the heads of an attention.
+  """A unit of pruning: a leaf, one of the layers that a leaf stacks, or an attention's heads.
 
   Attributes:
     path: the path of its (first) leaf.
@@ -56,7 +56,7 @@ class Costs(NamedTuple):
   """The costs of a network.
 
   Attributes:
-    of_weight: the cost of one weight of each leaf, by path; 0 for a leaf that is no kernel.
+    of_weight: the cost of one weight of each leaf, by path; 0 for a leaf that is not a kernel.
     total: the cost of all weights together.
   """
 
@@ -73,7 +73,7 @@ class Costs(NamedTuple):
     for path, _ in leaves:
       if path not in self.of_weight:
         raise ValueError(
-          f"costs must have an entry for '{path}'; there are ones for {', '.join(self.of_weight)}"
+          f"costs must have an entry for '{path}'; the entries are {', '.join(self.of_weight)}"
         )
     weights = layer.weights
     return sum(self.of_weight[path] * n for path, n in leaves) / weights if weights else 0.0
@@ -124,7 +124,7 @@ def mac_costs(params: Any, positions: Mapping[str, int], layouts: Layouts = None
     positions: {layer or path: number of positions}, as `models.positions` and `positions_of` return
       it: 1 for a dense layer, height x width of the output for a convolution.
     layouts: {regular expression over paths: layout}, as in `prune`. A leaf whose layout has no
-      inputs is no kernel.
+      inputs is not a kernel.
 
   Raises:
     ValueError: a kernel without positions.

@@ -9,7 +9,7 @@ compression  weights / active weights
 macs         the sum of positions * weights over the kernels; a kernel's positions are how often it
              is applied to one example
 active_macs  the same with active weights
-theoretical_speedup  macs / active_macs: a count, no time; null in a summary if none is active
+theoretical_speedup  macs / active_macs: a count, not a time; null in a summary if none is active
 """
 
 import functools
@@ -34,7 +34,7 @@ NEARLY_ZERO = 1e-3
 def count_above(params: Any, thresholds: tuple[float, ...]) -> jax.Array:
   """Returns the number of trainable parameters with |p| > t, for each threshold t; jittable.
 
-  NaN counts as larger than any threshold. The counts are of int32.
+  NaN counts as larger than any threshold. The counts are int32.
 
   Example:
     >>> count_above({'w': jnp.array([0.0, -0.5, 2.0])}, (0.0, 1.0)).tolist()
@@ -49,13 +49,13 @@ def count_above(params: Any, thresholds: tuple[float, ...]) -> jax.Array:
 
 
 def count_active(params: Any) -> dict[str, jax.Array]:
-  """Returns the number of values that are not exactly zero, by path; jittable, of int32."""
+  """Returns the number of values that are not exactly zero, by path, as int32; jittable."""
   slices = _count_by_slice(params, jnp.int32)
   return {path: jnp.sum(counts, dtype=jnp.int32) for path, counts in slices.items()}
 
 
 def active_weights(params: Any) -> dict[str, jax.Array]:
-  """Returns the number of weights that are not exactly zero, by layer; jittable, of int32.
+  """Returns the number of weights that are not exactly zero, by layer, as int32; jittable.
 
   Example:
     >>> counts = active_weights({'fc': {'kernel': jnp.array([[1.0, 0.0]]), 'bias': jnp.ones(2)}})
@@ -109,8 +109,8 @@ def report(
     parameters`.
   - `scales`: the scales of normalisations.
   - `layers`: the weights and units (filters or neurons) of each layer.
-  - `macs`, with positions: the products with kernels. `count_macs(function, params, *examples)` has
-    those of two activations too, as in attention.
+  - `macs`, with positions: the products with kernels. `count_macs(function, params, *examples)`
+    also counts products of two activations, as in attention.
 
   Args:
     params: a pytree of concrete arrays: parameters alone, without running averages.
@@ -247,7 +247,7 @@ def _active_sizes(params: Any, dtype=jnp.int32) -> dict[str, int]:
   Args:
     params: a pytree of concrete arrays.
     dtype: the dtype of the counts on the device. Without 64-bit integers there, a count over all of
-      a large leaf could overflow; that over one slice of its first axis does not.
+      a large leaf could overflow; a count over one slice of its first axis does not.
   """
   counts = jax.device_get(_count_by_slice(params, dtype))
   return {path: sum(np.ravel(slices).tolist()) for path, slices in counts.items()}

@@ -23,7 +23,7 @@ OUTPUT_PROJECTIONS = re.compile(r'^(out|o|attn_out|out_proj|o_proj|output|output
 CONVOLUTION = re.compile('conv', re.IGNORECASE)
 TRANSPOSED = re.compile('transpose', re.IGNORECASE)
 DENSE = re.compile('dense|linear|general', re.IGNORECASE)
-LARGEST_WINDOW = 11  # of a convolution that no name identifies: AlexNet's
+LARGEST_WINDOW = 11  # for a convolution that no name identifies, as in AlexNet
 
 
 def given(layouts: Mapping[str, str | Layout] | Given | None) -> Given:
@@ -251,9 +251,9 @@ class _Named:
     """Returns every order that the last two axes of a dense kernel or a convolution could have.
 
     A bias has the size of the outputs. If both axes have that size, or there is no bias, Haiku's
-    transposed convolutions, whose kernel is `w`, have the outputs first. Matrices without Flax's
-    name have them first if the biases of two others of that name imply so. Beside Equinox layers,
-    whose outputs are first, an array that none of them holds stays ambiguous.
+    transposed convolutions, whose kernel is `w`, have the outputs first. Matrices not named
+    `kernel` have them first if the biases beside two of the same name imply it. Beside Equinox
+    layers, whose outputs are first, an array that none of them holds stays ambiguous.
     """
     if implied := _sides_by_bias(shape, bias):
       return [implied]
@@ -289,7 +289,7 @@ class _Named:
     return next((self._shapes[name] for name in names if name in self._shapes), None)
 
   def _in_attention(self, path: str) -> bool:
-    """Returns whether a leaf is a projection to heads, or the output projection beside such."""
+    """Returns whether a leaf is a projection to heads, or the output projection beside one."""
     layer = _last(tree.module_of(path))
     module = tree.module_of(tree.module_of(path))
     if PROJECTIONS.match(layer):
@@ -336,7 +336,7 @@ class _Named:
     return any(shape[:2] in made for shape, layer in shapes if OUTPUT_PROJECTIONS.match(layer))
 
   def _is_features(self, path: str) -> bool:
-    """Returns whether a bias has several last axes of its kernel: heads and features."""
+    """Returns whether a bias has two or more of its kernel's last axes: heads and features."""
     bias = self._shapes[path]
     kernels = (f'{tree.module_of(path)}/{name}'.strip('/') for name in ('kernel', 'w'))
     return len(bias) > 1 and any(

@@ -1,6 +1,6 @@
 """The kind of a leaf: a kernel, an embedding table, a scale, or other.
 
-The names that Flax, Haiku, Equinox and PyTorch give decide. Where Equinox layers look alike by name
+The names given by Flax, Haiku, Equinox and PyTorch decide. Where Equinox layers look alike by name
 and shape, the type of the node that holds the leaf decides.
 """
 

@@ -4,7 +4,7 @@ A layout is written as words in the order of the axes: a dense kernel of Flax is
 Equinox 'out in'; an image convolution is 'position position in out', a query projection 'in head
 out'. Fused axes are in parentheses, with a number for a factor of a fixed size: query, key and
 value in one kernel are 'in (3 head out)'. A head belongs to the side of the word after it: to the
-outputs in 'in head out', to the inputs in 'head in out' (the output projection of an attention).
+outputs in 'in head out', to the inputs in 'head in out' (an attention's output projection).
 
 All code that depends on a shape uses a view of its layout: the stacked layers come first, and each
 layer is unchanged, a matrix (*positions, inputs, outputs), or split by heads.
@@ -17,7 +17,7 @@ import re
 from typing import NamedTuple
 
 import jax
-import jax.numpy as jnp  # noqa: F401  (of the examples)
+import jax.numpy as jnp  # noqa: F401  (for the examples)
 
 ROLES = ('stack', 'position', 'head', 'in', 'out')
 SIDES = ('in', 'out')
@@ -44,7 +44,7 @@ class Layout:
     head: the number of heads, if they are fused with another factor.
 
   Raises:
-    ValueError: if a word is no role, or heads are fused but their number is missing.
+    ValueError: if a word is not a role, or heads are fused but their number is missing.
 
   Example:
     >>> Layout('in head out').matrix_shape((16, 4, 8))
@@ -78,14 +78,14 @@ class Layout:
           f"layout '{self.text}': '{axis[0]}' must stand beside a head, in parentheses"
         )
       if axis != tuple(roles[:1]) and not (len(roles) == 2 and 'head' in roles):
-        raise ValueError(f"layout '{self.text}': only a head and one more can be fused")
+        raise ValueError(f"layout '{self.text}': only a head and one other role can be fused")
     if self.head is not None and not (isinstance(self.head, int) and self.head > 0):
       raise ValueError(
         f"layout '{self.text}': head={self.head} must be an integer, 1 or more: the number of heads"
       )
     fused = any(len(axis) > 1 for axis in self._axes)
     if fused != (self.head is not None):
-      needed = 'needs head=, their number' if fused else 'fuses no heads, and takes no head='
+      needed = 'needs head=, the number of heads' if fused else 'fuses no heads, and takes no head='
       raise ValueError(f"layout '{self.text}' {needed}")
 
   @functools.cached_property
@@ -115,7 +115,7 @@ class Layout:
     return tuple(found)
 
   def _side_of_head(self, i: int, words: list[tuple[str, int]]) -> str:
-    """Returns the side that is written, else that of its fused word, of the next word, or 'out'."""
+    """Returns the written side, else the fused word's, else the next side word's, else 'out'."""
     axis = words[i][1]
     written = self._words[axis][0].partition(':')[2]
     if written:
@@ -132,15 +132,15 @@ class Layout:
     """Raises a ValueError if a leaf of this shape cannot have this layout."""
     if len(shape) != self.rank:
       raise ValueError(
-        f"layout '{self.text}' of '{path}' has {self.rank} axes and must have {len(shape)}, as its "
-        f'shape {tuple(shape)}'
+        f"layout '{self.text}' of '{path}' has {self.rank} axes and must have {len(shape)}, like "
+        f'its shape {tuple(shape)}'
       )
     for axis, size in enumerate(shape):
       fixed = self._fixed_size(axis)
       if size % fixed:
         raise ValueError(
           f"layout '{self.text}' of '{path}': {fixed}, with head={self.head}, must divide {size}, "
-          'the axis that holds the heads'
+          'the size of the axis that holds the heads'
         )
 
   def _fixed_size(self, axis: int) -> int:
@@ -222,5 +222,5 @@ class Layout:
 
 
 def of_text(value: 'str | Layout') -> Layout:
-  """Returns the layout, given as one or as its words."""
+  """Returns the layout that is given as a Layout or as its words."""
   return value if isinstance(value, Layout) else Layout(value)

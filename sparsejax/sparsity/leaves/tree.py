@@ -104,7 +104,7 @@ def patterns(exclude: str | Sequence[str], argument: str = 'exclude') -> tuple[s
     try:
       re.compile(pattern)
     except re.error as error:
-      raise ValueError(f'{argument}={pattern!r}: no regular expression: {error}') from None
+      raise ValueError(f'{argument}={pattern!r} must be a regular expression: {error}') from None
   return found
 
 
@@ -115,7 +115,7 @@ def choose(params: Any, which: Choice = 'kernels', exclude: str | Sequence[str] 
     params: any pytree of arrays.
     which: 'all' (every trainable parameter), 'kernels' (matrices and filter banks, no embeddings or
       tables of positions), or a function of (path, leaf), which may look at the leaf's shape and
-      dtype only: under jit it has no values. Or several: each 'kernels' or a regular expression
+      dtype only: under jit it has no values. Or a sequence of 'kernels' and regular expressions
       searched for in the paths, such as ('kernels', 'embedding$').
     exclude: regular expressions (or one) searched for in the paths of leaves to leave out, such as
       ('classifier', '^conv1/').
@@ -209,9 +209,9 @@ def _nothing(which, exclude, named) -> str:
       f'{path} {jnp.shape(leaf)} {jnp.result_type(leaf)}' for path, leaf in named.items()
     )
     return (
-      f'no leaf of {shapes} is a kernel, which has two axes or more, a floating dtype and no '
-      "bias's, scale's or embedding's name: parameters='all' prunes every leaf, a function of "
-      '(path, leaf) or regular expressions choose some'
+      f'no leaf of {shapes} is a kernel, which has two axes or more, a floating dtype and a '
+      "name other than a bias's, a scale's or an embedding's: parameters='all' prunes every leaf, "
+      'and a function of (path, leaf) or regular expressions choose some'
     )
   name = which if isinstance(which, str) else getattr(which, '__qualname__', repr(which))
   return f"parameters='{name}', exclude={exclude!r} leaves nothing to choose"

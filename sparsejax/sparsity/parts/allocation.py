@@ -65,14 +65,14 @@ def total_to_keep(sizes: Sequence[int], active_fraction: float, floor: int) -> i
 
 def _prices_and_budget(costs: Costs, layers: Sequence[Layer], density: float, floor: int):
   """Returns the cost of a weight in each layer, and the budget: at least the cost of the floors."""
-  total_to_keep((), density, floor)  # raises if the density is no fraction
+  total_to_keep((), density, floor)  # raises if the density is not a fraction
   prices = np.array([costs.price(layer) for layer in layers])
   least = prices @ np.array([layer.largest(min(layer.groups, floor)) for layer in layers])
   return prices, max(costs.budget(layers, density), least)
 
 
 def global_rank(costs: Costs | None = None) -> Allocation:
-  """One ranking over all layers: the largest scores are kept, in whichever layer.
+  """One ranking over all layers: the largest scores are kept, whichever layer they are in.
 
   The `floor` best groups of each layer are kept first, and the others by rank: up to the exact
   number of groups or, with `costs`, within the budget (a float32 sum, so to one part in a million).
@@ -115,14 +115,14 @@ def _count_ranked(scores, row, floor, sizes):
   """Returns how many of the largest scores are in each layer.
 
   Args:
-    scores: of every leaf, as in `Allocation`.
+    scores: the scores of every leaf, as in `Allocation`.
     row: the number to keep in all, from `_words_to_keep`.
     floor: the least number of groups that every layer keeps.
     sizes: not read, since every group counts as one.
   """
   del sizes
   keys = [ordered_bits(score) for score in scores]
-  to_keep = row[1]  # the low word of the number, of which the high word is 0 below 2**31 scores
+  to_keep = row[1]  # the low word of the number, whose high word is 0 below 2**31 scores
   if sum(key.size for key in keys) >= 2**31:
     return wide.ranked(keys, wide.of_words(row), floor)
 
@@ -176,7 +176,7 @@ def _count_affordable(keys, budget, prices, floor, sizes):
   def exceeds_budget(threshold):
     return sum(jnp.sum(cost) for cost in costs_of([k >= threshold for k in keys])) > budget
 
-  last = largest_threshold(exceeds_budget)  # groups with this score are affordable in part
+  last = largest_threshold(exceeds_budget)  # only some groups with this score are affordable
   above = [k > last for k in keys]
   left = budget - sum(jnp.sum(cost) for cost in costs_of(above))
   found = []

@@ -95,7 +95,7 @@ def _norm_leaves(
   found = [path for path in paths if tree.module_of(path) == norm]
   if not found:
     known = nearest(norm, dict.fromkeys(map(tree.module_of, paths)))
-    raise ValueError(f"norms: '{norm}', that of '{module}', must hold a parameter:{known}")
+    raise ValueError(f"norms: '{norm}', given for '{module}', must hold a parameter:{known}")
   return found
 
 
@@ -126,7 +126,7 @@ class Tied:
   def of_outputs(self, path: str, shape: tuple[int, ...], layout: Layout) -> np.ndarray | None:
     """Returns the number of the unit of each output of a leaf, or None if it only reads units.
 
-    Outputs of no unit have the number -1.
+    An output that belongs to no unit has the number -1.
 
     Args:
       path: the leaf's path.
@@ -134,13 +134,13 @@ class Tied:
       layout: its layout.
 
     Raises:
-      ValueError: if its outputs belong to units along two axes, or the ties are of another shape.
+      ValueError: if its outputs belong to units along two axes, or the ties are for another shape.
     """
     for axis, found in self.units[path].items():
       if axis >= len(shape) or max(found) >= shape[axis]:
         raise ValueError(
           f"granularity tied: '{path}' has shape {shape} and must have the shape that its ties "
-          'were planned for: make the plan anew'
+          'were planned for: make a new plan'
         )
     sides = {axis: {f.side for f in layout.factors if f.axis == axis} for axis in range(len(shape))}
     made = [axis for axis in self.units[path] if sides[axis] == {'out'}]
@@ -165,7 +165,7 @@ def checked_ties(ties: Iterable[Any]) -> Tied:
   """Returns the units of ties, or raises a ValueError in one line if they are not ties.
 
   Args:
-    ties: each has `slices`, {path: {axis: indices}}, as those of `sparsejax.compact.plan`.
+    ties: each has `slices`, {path: {axis: indices}}, like those of `sparsejax.compact.plan`.
   """
   found: dict[str, dict[int, dict[int, int]]] = {}
   ties = list(ties) if isinstance(ties, Iterable) else [ties]
@@ -181,6 +181,6 @@ def checked_ties(ties: Iterable[Any]) -> Tied:
   if not found:
     raise ValueError(
       'granularity tied: ties=() must have at least one tie: `pinned` of sparsejax.compact.plan '
-      'gives the reasons that keep every unit'
+      'says why every unit must be kept'
     )
   return Tied(found)

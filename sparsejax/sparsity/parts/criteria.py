@@ -70,7 +70,7 @@ def fisher(param: jax.Array, *, mean_squared_grad: jax.Array, key=None) -> jax.A
 
   .. math:: p^2 \frac{1}{2N} \sum_n g_n^2
 
-  where g_n is the gradient of one example: the squared gradient of a batch would rank as |p g|.
+  where g_n is the gradient of one example: the squared gradient of a batch would rank like |p g|.
 
   Example:
     >>> fisher(jnp.array([-2.0, 1.0]), mean_squared_grad=jnp.array([0.5, 4.0])).tolist()
@@ -100,7 +100,7 @@ def lamp(param: jax.Array, *, key=None) -> jax.Array:
   del key
   weights = param.astype(jnp.float32).reshape(-1)
   largest = jnp.max(jnp.abs(weights), initial=0.0)
-  # The ratios do not depend on the scale; without it, squares of 1e-25 would underflow.
+  # Dividing by the largest leaves the ratios the same, and squares of 1e-25 do not underflow.
   is_scale = (largest > 0) & jnp.isfinite(largest)
   squares = jnp.square(weights / jnp.where(is_scale, largest, 1.0))
   order = jnp.argsort(squares)
@@ -113,7 +113,7 @@ def random(param: jax.Array, *, key: jax.Array) -> jax.Array:
   """Scores at random, from U(0, 1): the baseline that every criterion must beat.
 
   Args:
-    param: any array, of which only the shape is read.
+    param: any array; only its shape is read.
     key: a random key, different for each leaf and each renewal.
 
   Example:

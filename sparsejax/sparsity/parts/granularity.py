@@ -28,7 +28,7 @@ class Granularity(NamedTuple):
   evenly: whether every part of a layer keeps the same number, as in N:M sparsity.
   density: the density that the granularity fixes; None if it fits any.
   view: how a layer is passed to these functions: as a 'matrix', unchanged ('stacked'), or as
-  (heads, all else) of each projection of an attention ('by_head'), whose heads belong together.
+  (heads, all else) of each of an attention's projections ('by_head'), whose heads belong together.
   belongings: the leaves pruned together with a kernel's groups; None if they are pruned alone.
   tied: the outputs of several leaves that are pruned together; None if no layers are tied.
   """
@@ -87,13 +87,13 @@ def filters(*, bias: bool = False, norms: Mapping[str, str] | None = None) -> Gr
   Args:
     bias: whether the bias of a filter is removed with it.
     norms: {module of a kernel: module of the normalisation after it}, whose scale and shift of the
-      filter's channel are removed too, so that nothing of it is left. The first is a regular
-      expression that must match the whole path; the second may use its groups, as in
+      filter's channel are removed too, so that nothing of it is left. The key is a regular
+      expression that must match the whole path; the value may use its groups, as in
       {'conv(.)': r'norm\\1'}.
 
   Raises:
-    ValueError: at once, if norms is no mapping of strings; when parameters are given, if a module
-      does not exist or has another number of channels.
+    ValueError: at once, if norms is not a mapping of strings; when parameters are given, if a
+      module does not exist or has another number of channels.
 
   Example:
     >>> filters().pool(jnp.array([[3.0, 1.0], [1.0, 0.0]])).tolist()
@@ -141,7 +141,7 @@ def blocks(inputs: int = 4, outputs: int = 4) -> Granularity:
     outputs: the width of a tile, 1 or more.
 
   Raises:
-    ValueError: if a size is no integer, or below 1.
+    ValueError: if a size is not an integer, or is below 1.
 
   Example:
     >>> blocks(1, 2).pool(jnp.array([[3.0, 1.0, 5.0], [1.0, 0.0, 2.0]])).tolist()
@@ -174,7 +174,7 @@ def blocks(inputs: int = 4, outputs: int = 4) -> Granularity:
 
 
 def n_m(n: int, m: int) -> Granularity:
-  """N:M sparsity: keeps n weights of each m consecutive inputs of an output.
+  """N:M sparsity: keeps n weights of every m consecutive inputs of an output.
 
   A schedule must end at the density n / m; before that it thins all groups together.
 
@@ -183,7 +183,7 @@ def n_m(n: int, m: int) -> Granularity:
     m: the length of a group, 2 or more.
 
   Raises:
-    ValueError: if n or m is no integer, or outside its range.
+    ValueError: if n or m is not an integer, or is outside its range.
 
   Example:
     >>> scores = jnp.array([[9.0], [8.0], [7.0], [1.0], [3.0], [2.0]])
@@ -211,7 +211,7 @@ def n_of_m(m: int = 4) -> Granularity:
     m: the length of a group, 2 or more.
 
   Raises:
-    ValueError: if m is no integer, or below 2.
+    ValueError: if m is not an integer, or is below 2.
 
   Example:
     >>> scores = jnp.array([[9.0], [8.0], [7.0], [1.0], [3.0], [2.0]])
@@ -243,7 +243,7 @@ def n_of_m(m: int = 4) -> Granularity:
 
 
 def in_multiples(number: int = 8, granularity: Granularity | None = None) -> Granularity:
-  """Groups of which each layer keeps a multiple of `number`, as matrix units prefer.
+  """Keeps a multiple of `number` groups in each layer, as matrix units prefer.
 
   The number of groups kept is rounded down, so that the density is never exceeded, but to at least
   one multiple. A layer is unchanged if it keeps everything or has at most that many groups.
@@ -253,7 +253,7 @@ def in_multiples(number: int = 8, granularity: Granularity | None = None) -> Gra
     granularity: the groups; `filters()` by default.
 
   Raises:
-    ValueError: if the number is no integer or below 1, or the granularity is N:M.
+    ValueError: if the number is not an integer or is below 1, or the granularity is N:M.
 
   Example:
     >>> scores = jnp.array([5.0, 3.0, 4.0, 1.0, 2.0, 0.0])
@@ -268,7 +268,7 @@ def in_multiples(number: int = 8, granularity: Granularity | None = None) -> Gra
   if number < 1:
     raise ValueError(f'in_multiples: number={number} must be 1 or more')
   if granularity.evenly:
-    raise ValueError('in_multiples: granularity n_m must be one of groups, such as filters()')
+    raise ValueError('in_multiples: granularity n_m must have whole groups, as filters() does')
 
   def select(scores, count):
     least = jnp.where(count > 0, min(number, scores.size), 0)
@@ -279,11 +279,11 @@ def in_multiples(number: int = 8, granularity: Granularity | None = None) -> Gra
 
 
 def heads() -> Granularity:
-  """Whole heads of an attention, over its query, key, value and output projections together.
+  """Whole heads of an attention layer, over its query, key, value and output projections together.
 
-  Only kernels whose layout names heads are pruned: an attention is one module, and all of its
-  projections must name them. If keys and values have fewer heads than queries, a group is one of
-  those heads with all its query heads, which are adjacent as `jnp.repeat` makes them.
+  Only kernels whose layout names heads are pruned: an attention layer is one module, and all of
+  its projections must name them. If keys and values have fewer heads than queries, a group is one
+  of those heads with all its query heads, which are adjacent as `jnp.repeat` makes them.
 
   Example:
     >>> heads().pool(jnp.array([[3.0, 1.0], [1.0, 0.0]])).tolist()  # two heads

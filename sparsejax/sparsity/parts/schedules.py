@@ -2,7 +2,7 @@
 
 A schedule is a finite table made before training, in float64: every pruning step is known from the
 configuration alone, and the last density is met exactly whatever the period. "At step t" means
-after t updates: the update number t is the first that uses the mask.
+after t updates: update number t, counted from 0, is the first that uses the mask.
 """
 
 import itertools
@@ -28,7 +28,7 @@ class PruningSchedule(_Table):
   """The pruning steps, increasing, and the density at each: an active fraction or a threshold.
 
   A density is a number, or {pattern: density}: the active fraction of each layer whose path the
-  regular expression matches, of which the first counts. Layers without a match stay whole. The
+  regular expression matches; the first match counts, and layers without one stay whole. The
   patterns are the same at every step.
 
   The allocation decides whether a density is a fraction or a threshold, and which are valid.

@@ -93,14 +93,14 @@ def after(value: jax.Array, earlier: jax.Array | None) -> jax.Array:
 
 
 def ordered_bits(scores: jax.Array) -> jax.Array:
-  """Returns uint32 in the order of the floats: -inf is least, both zeros are equal, NaN is most."""
+  """Returns uint32 in the order of the floats: -inf is lowest, both zeros equal, NaN highest."""
   scores = scores.astype(jnp.float32)
   bits = jax.lax.bitcast_convert_type(jnp.where(scores == 0, 0.0, scores), jnp.uint32)
   return jnp.where((bits >> 31).astype(bool), ~bits, bits | jnp.uint32(1 << 31))
 
 
 def largest_threshold(holds: Callable[[jax.Array], jax.Array]) -> jax.Array:
-  """Returns the largest uint32 for which `holds` is true, or 0; it must be true up to there."""
+  """Returns the largest uint32 for which `holds` is true, or 0; it must be true below that too."""
 
   def set_bit(i, least):
     trial = least | (jnp.uint32(1 << 31) >> jnp.uint32(i))

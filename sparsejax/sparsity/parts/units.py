@@ -130,7 +130,7 @@ class Groups(NamedTuple):
     if not self.numbers:
       return [self._spread(leaf, groups) for leaf in self.leaves]
     kept = jnp.ones((1,), groups.dtype)
-    of_all = jnp.concatenate([groups[0], kept])  # its last entry is that of outputs of no group
+    of_all = jnp.concatenate([groups[0], kept])  # its last entry is for outputs of no group
     found = []
     for leaf, numbers in zip(self.leaves, self.numbers, strict=True):
       found.append(self._spread(leaf, jnp.stack([of_all[numbers]] * leaf.layers)))
@@ -254,7 +254,7 @@ def _tied_units(
         f"'{next(path for path in filters if path in chosen)}': choose both or neither"
       )
     if filters and not left_out:
-      order = sorted(group, key=lambda path: path not in filters)  # the first tells of the layer
+      order = sorted(group, key=lambda path: path not in filters)  # the first describes the layer
       of_group = [numbers[path] for path in order]
       there = sorted({int(n) for own in of_group for n in own if n >= 0})
       renumbered = [np.where(n < 0, -1, np.searchsorted(there, n)) for n in of_group]
@@ -351,7 +351,7 @@ def _check_whole(module: str, leaves: Sequence[Leaf], without: Sequence[str]) ->
   if sides == {'in'}:
     raise ValueError(
       f"granularity heads: '{module}' has only the output projection {paths}, and must have the "
-      'projections to heads too: an attention is one module'
+      'projections to heads too: an attention layer is one module'
     )
   queries = [leaf.path for leaf in leaves if QUERY.search(_attention_of(leaf.path)[1])]
   if len(queries) > 1:

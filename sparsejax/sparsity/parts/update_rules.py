@@ -1,7 +1,7 @@
 """Update rules: how the old mask, the scores and the counts make the new mask.
 
-A rule is data: whether and how removed weights regrow. `exchange` drops and
-regrows the weights of one layer.
+A rule is data: whether and how removed weights regrow. `exchange` drops and regrows the weights of
+one layer.
 """
 
 from collections.abc import Callable
@@ -100,7 +100,7 @@ def granet(end: int, drop_fraction: float = 0.5) -> UpdateRule:
   The dense network is thinned by a schedule of decreasing densities, such as `cubic`. At each step
   of it, the lowest-scoring weights are removed until the density is met. Then the lowest-scoring
   share of the others is exchanged for as many weights where the gradient, the extra argument
-  `grad`, is largest. This is `rigl` that starts from the dense network, by the criterion.
+  `grad`, is largest. This is `rigl` with `start='criterion'`.
 
   Args:
     end: the step from which nothing is exchanged.

@@ -1,4 +1,4 @@
-"""Counts that exceed an integer of the device, as two halves.
+"""Counts that are too large for an integer of the device, as two halves.
 
 JAX has no 64-bit integers by default, and networks may have more than 2^31 parameters.
 """

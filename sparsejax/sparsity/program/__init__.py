@@ -10,7 +10,7 @@ node. A product gives each axis of its kernel a role, from what `dot_general` do
   head      it is an input or output that becomes a batch dimension of a product of two activations
 
 Multiply-accumulates are exact, or they are refused: for a primitive that may hide a product, for a
-product of two parameters, or for a kernel of which one part is applied more often than another.
+product of two parameters, or for a kernel with one part that is applied more often than another.
 Products whose results are not used are not counted, since XLA does not compute them.
 """
 
@@ -37,8 +37,8 @@ def read(function: Callable[..., Any], params: Any, *examples: Any, dead: bool =
     function: the function, which is traced and never run.
     params: a pytree of arrays, or of their shapes.
     examples: arrays, or their shapes, in whatever structure the function takes.
-    dead: whether to read equations whose results are not used as well: they show roles of axes, but
-      must not be counted.
+    dead: whether to read also the equations whose results are not used: they show roles of axes,
+      but must not be counted.
   """
   closed, _ = traced(function, params, *examples)
   shapes = {path: jnp.shape(leaf) for path, leaf in tree.named_leaves(params).items()}
@@ -59,7 +59,7 @@ def traced(function: Callable[..., Any], params: Any, *examples: Any) -> tuple[A
   The fast CPU convolutions of this package are traced as plain ones. JAX caches the jaxpr of a
   function that it has traced before, so the function is wrapped to be traced again.
   """
-  choice = sys.modules.get('sparsejax.cpu_conv.choice')  # without the import none are in use
+  choice = sys.modules.get('sparsejax.cpu_conv.choice')  # if it was not imported, none are in use
   with choice.plain() if choice else contextlib.nullcontext():
     trace = jax.make_jaxpr(lambda *given: function(*given), return_shape=True)
     return trace(params, *examples)
@@ -68,7 +68,7 @@ def traced(function: Callable[..., Any], params: Any, *examples: Any) -> tuple[A
 def _remove_dead_code(jaxpr: Any) -> Any:
   """Returns a jaxpr without the equations whose results are not used.
 
-  A JAX release that has moved `dce_jaxpr` gets the jaxpr as it is.
+  If the JAX release has moved `dce_jaxpr`, the jaxpr is returned as it is.
   """
   try:
     from jax.interpreters.partial_eval import dce_jaxpr

@@ -119,7 +119,7 @@ def _words_of_axis(node: Node, batched_role: str | None) -> AxisWords:
 
 
 def _is_shared_by_heads(activation: Node) -> bool:
-  """Returns whether an axis is repeated to make the heads, as keys that several queries share."""
+  """Returns whether an axis is repeated to make the heads, like keys that several queries share."""
   if activation.part_of is None:
     return False
   repeated = activation.part_of.find()
@@ -147,7 +147,7 @@ def _factors(node: Node) -> list[Factor]:
 def _fuse(role: str, factors: Sequence[Factor]) -> AxisWords:
   """Returns the words of an axis that fuses heads with other factors.
 
-  The factors before the heads are multiplied to one, and so are those after them.
+  The factors before the heads are multiplied into one, and so are those after them.
 
   Example:
     >>> _fuse('out', [Factor(3, False), Factor(4, True), Factor(8, False)])

@@ -94,7 +94,7 @@ class Reader:
       self.refuse_to_count(f"the primitive '{name}' may hide products")
     in_shapes, out_shapes = _shapes(eqn.invars), _shapes(eqn.outvars)
     if len(out_shapes) > 1 and in_shapes == out_shapes:
-      # As optimization_barrier does, it hands each operand on by itself.
+      # Such a primitive, like optimization_barrier, hands on each operand by itself.
       pairs = zip(ins, out_shapes, strict=True)
       return [self._run_elementwise(name, [value], shape) for value, shape in pairs]
     return [self._run_elementwise(name, ins, shape) for shape in out_shapes]
@@ -122,7 +122,7 @@ class Reader:
   def _matrices(self, kernel: Value) -> list[str]:
     """Returns the parameters that a kernel is all or part of, if one layer of them is a matrix.
 
-    The vectors that a scan takes of a stack of scales, (layers, features), are no matrices.
+    The vectors that a scan takes from a stack of scales, (layers, features), are not matrices.
     """
     sliced = [taken.axis for taken in kernel.slices if taken.start is not None]
     scanned = [taken.axis for taken in kernel.slices if taken.start is None]
@@ -137,7 +137,7 @@ class Reader:
     return paths
 
   def _are_parameter_axes(self, axes: Sequence[Node]) -> bool:
-    """Returns whether every axis longer than 1 is a parameter's own, and no broadcast one."""
+    """Returns whether every axis longer than 1 is a parameter's own, and not a broadcast one."""
     nodes = _related_ids(axis for axes in self.graph.parameters.values() for axis in axes)
     return all(axis.size == 1 or _is_related(axis, nodes) for axis in axes)
 
@@ -169,10 +169,10 @@ class Reader:
   def _find_parameter(self, axes: Sequence[Node], weights: int) -> str | None:
     """Returns the parameter that a kernel with these axes and number of weights comes from.
 
-    That is the only parameter of this size whose axes are all among the kernel's. Without one, as
-    where the kernel is a slice, it is the parameter with the most axes of all that share one with
-    the kernel, and of these the one that shares most entries. If several match, or none shares an
-    axis, the count is refused and the result is None.
+    That is the only parameter of this size whose axes are all among the kernel's. If there is none,
+    as where the kernel is a slice, the parameters that share an axis with the kernel compete: the
+    one with the most axes wins, and among equals the one that shares the most entries. If several
+    match, or none shares an axis, the count is refused and the result is None.
     """
     matches = [path for path in self._parameters_within(axes) if self.graph.size(path) == weights]
     if len(matches) > 1:

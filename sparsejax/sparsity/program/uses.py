@@ -29,13 +29,13 @@ class Use(NamedTuple):
 def use_of_slices(weights: int, macs: int, slices: Sequence[Slice]) -> Use:
   """Returns the use of a part of a parameter, for all iterations of a loop together.
 
-  A loop that takes one layer after the other of a (5, 3, 3) stack applies 9 weights in an
+  A loop that takes one layer after the other from a (5, 3, 3) stack applies 9 weights in an
   iteration, and 45 altogether.
 
   Args:
     weights: the number of weights that one iteration applies.
     macs: the multiply-accumulates of all iterations together.
-    slices: the slices that were taken of the parameter.
+    slices: the slices that were taken from the parameter.
   """
   weights *= math.prod(taken.iterations for taken in slices if taken.start is None)
   part = frozenset((taken.axis.find(), taken.start, taken.size) for taken in slices)

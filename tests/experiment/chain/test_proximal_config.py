@@ -233,7 +233,7 @@ def test_a_chain_in_which_no_threshold_is_right_is_refused(chain, changes, messa
     ({'strength': {'schedule': 'cosin', 'value': 1.0}}, "'cosin': did you mean 'cosine'?"),
     ({'strenght': 1.0}, "'proximal_group_l1.strenght': did you mean 'proximal_group_l1.strength'?"),
     ({'parameters': 'kernel'}, "unknown proximal_group_l1.parameters 'kernel': did you mean"),
-    ({'exclude': ('(',)}, "proximal_group_l1.exclude='(': no regular expression"),
+    ({'exclude': ('(',)}, "proximal_group_l1.exclude='(' must be a regular expression"),
     ({'granularity': 'filter'}, "unknown granularity 'filter': did you mean 'filters'?"),
     ({'granularity': 'blocks', 'block': (0, 4)}, 'proximal_group_l1: blocks of 0x4'),
     ({'group_weight': 'sqrt'}, "unknown group_weight 'sqrt': did you mean 'sqrt_size'?"),

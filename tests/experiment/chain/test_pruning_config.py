@@ -100,7 +100,7 @@ BY_LAYER = {'allocation': 'by_layer', 'density': 'conv=0.5,.*=0.2'}
     ({'granularity': 'weights'}, "did you mean 'weight'?"),
     ({'update_rule': 'nest'}, "did you mean 'nested'?"),
     ({'desnity': 0.1}, "unknown setting 'prune.desnity': did you mean 'prune.density'?"),
-    ({'exclude': ('(',)}, "prune.exclude='(': no regular expression"),
+    ({'exclude': ('(',)}, "prune.exclude='(' must be a regular expression"),
     ({'floor': -1}, 'prune.floor=-1 must be an integer, 0 or more'),
     ({'schedule': 'periodic'}, "prune.schedule='periodic': nested masks would be cut once"),
     ({'update_rule': 'set'}, "prune.schedule='one_shot': the update rule 'set' exchanges weights"),

@@ -386,7 +386,7 @@ def test_outputs_may_be_on_any_axis(name):
     ),
     (
       {'conv1': 'nrm1'},
-      "norms: 'nrm1', that of 'conv1', must hold a parameter: did you mean",
+      "norms: 'nrm1', given for 'conv1', must hold a parameter: did you mean",
     ),
     (
       {'conv.': 'norm1'},
@@ -429,7 +429,7 @@ def test_the_group_lasso_is_of_one_leaf():
     (lambda: in_multiples(0), 'in_multiples: number=0 must be 1 or more'),
     (
       lambda: in_multiples(8, n_m(2, 4)),
-      'in_multiples: granularity n_m must be one of groups, such as filters()',
+      'in_multiples: granularity n_m must have whole groups, as filters() does',
     ),
     (lambda: n_m(2, 4.0), 'n_m: m=4.0 must be an integer'),
     (lambda: n_m(1, 1), 'N:M sparsity with n=1, m=1: m must be 2 or more, and n from 1 to m'),

@@ -159,7 +159,7 @@ def test_each_layer_follows_the_cubic_to_its_own_density():
     ({}, r"^one_shot: density=\{\} must name a layer, as in \{'fc1': 0\.1\}$"),
     ({'a': 1.5}, r"^one_shot: density=\{'a': 1\.5\} must be a density from 0 to 1$"),
     ({'a': None}, r"^one_shot: density=\{'a': None\} must be a density from 0 to 1$"),
-    ({'[': 0.5}, r"^one_shot: density='\[': no regular expression: "),
+    ({'[': 0.5}, r"^one_shot: density='\[' must be a regular expression: "),
     ({3: 0.5}, r'^one_shot: density=\{3: 0\.5\} must have expressions over paths as keys'),
   ],
 )

@@ -159,9 +159,9 @@ def test_infinite_gradients_grow_before_others_and_after_what_is_kept(rule):
     ({'criterion': 3}, 'criterion=3 must be a function; '),
     (
       {'criterion': 'magnitude'},
-      "criterion='magnitude' must be a function, as criteria",
+      "criterion='magnitude' must be a function, such as criteria",
     ),
-    ({'schedule': 0.1}, 'schedule=0.1 must be a PruningSchedule, as one_shot, '),
+    ({'schedule': 0.1}, 'schedule=0.1 must be a PruningSchedule, made by one_shot, '),
     ({'schedule': {0: 0.1}}, r'schedule=\{0: 0.1\} must be a PruningSchedule'),
   ],
 )

@@ -19,7 +19,7 @@ from sparsejax.sparsity.program.rules.nodes import (
 
 
 def scan(reader, eqn, ins, times):
-  """Reads the body once, as run `length` times; a scanned axis of a parameter is a stack."""
+  """Reads the body once and counts it `length` times; a scanned axis of a parameter is a stack."""
   p = eqn.params
   length = p['length']
   carry_start, carry_end = p['num_consts'], p['num_consts'] + p['num_carry']

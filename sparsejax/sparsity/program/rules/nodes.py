@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 # The kinds of a value:
 KERNEL = 'kernel'  # a kernel, also after elementwise changes such as masking
-PARAM = 'param'  # computed from parameters alone, but no kernel: a table, a bias, a learned token
+PARAM = 'param'  # computed from parameters alone, not a kernel: a table, a bias, a learned token
 CONSTANT = 'constant'  # computed from neither parameters nor examples
 INPUT = 'input'  # computed from the examples without a product, such as a mask given with them
 ACTIVATION = 'activation'  # the result of a product
@@ -29,8 +29,8 @@ class Node:
     concatenated_from: the axes that a concatenation joins into it, in order.
     slice_axes: (start, axis) of each slice that is taken along it.
     sliced_from: (axis, start): the unsliced axis that it was taken from, and where it starts there.
-    role: of a parameter's axis, one of `layout.ROLES`, or CONFLICT.
-    activations: of a parameter's axis, the axes of activations that it produces, is summed with,
+    role: for a parameter's axis, one of `layout.ROLES`, or CONFLICT.
+    activations: for a parameter's axis, the axes of activations that it produces, is summed with,
       or is aligned with by an elementwise operation.
     batched_with_activation: whether it is a batch dimension of a product of two activations, as
       the heads of attention are.
@@ -151,8 +151,8 @@ class Value:
   Attributes:
     axes: the node of each axis.
     kind: KERNEL, PARAM, CONSTANT, INPUT or ACTIVATION.
-    slices: of a kernel, the slices that were taken to make it, one for each sliced axis.
-    scalar: of a value with one entry, what is known of it; of a vector that is arange(n), the
+    slices: for a kernel, the slices that were taken to make it, one for each sliced axis.
+    scalar: for a value with one entry, what is known of it; for a vector that is arange(n), the
       counter that takes its entries in turn.
   """
 
@@ -248,7 +248,7 @@ def join_kinds(kinds: Sequence[str]) -> str:
 
 
 def kind_of_product(kinds: Sequence[str]) -> str:
-  """Returns the kind of a product of values of these kinds: an activation, but for constants."""
+  """Returns the kind of a product: an activation, unless all the kinds are constants."""
   return CONSTANT if set(kinds) <= {CONSTANT} else ACTIVATION
 
 

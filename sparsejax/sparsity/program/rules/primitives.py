@@ -1,7 +1,7 @@
 """The primitives that make no multiply-accumulates with weights.
 
-A primitive that is neither here nor in the tables of rules may multiply by weights unseen, so that
-a program with one is refused.
+A primitive that is neither here nor in the tables of rules may multiply by weights unseen, so a
+program with one is refused.
 """
 
 ELEMENTWISE = """

@@ -81,7 +81,7 @@ def _kernel_index(reader, ins: Sequence[Value]) -> int | None:
   kinds = [value.kind for value in ins]
   if kinds.count(KERNEL) == 1:
     return kinds.index(KERNEL)
-  if PARAM in kinds and set(kinds) & set(EXAMPLE_KINDS):  # as an embedding that is the last layer
+  if PARAM in kinds and set(kinds) & set(EXAMPLE_KINDS):  # such as a tied embedding
     return kinds.index(PARAM)
   if all(kind in PARAMETER_KINDS for kind in kinds):
     reader.refuse_to_count('two parameters are multiplied by each other')

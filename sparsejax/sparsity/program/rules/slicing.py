@@ -22,7 +22,7 @@ from sparsejax.sparsity.program.rules.nodes import sizes as sizes_of
 
 
 def gather(reader, eqn, ins, times):
-  """Reads an indexing: `table[tokens]` looks rows up, `stack[i]` takes a layer."""
+  """Reads indexing: `table[tokens]` looks rows up, `stack[i]` takes a layer."""
   del times
   operand, indices = ins
   out = new_output(eqn, ins)
@@ -95,13 +95,13 @@ def unstack(reader, eqn, ins, times):
 
 
 def _is_lookup(operand, indices) -> bool:
-  """Returns whether the examples choose rows of a parameter, as tokens do of an embedding."""
+  """Returns whether the examples choose rows of a parameter, as tokens choose an embedding's."""
   from_examples = joint_kind(indices) in EXAMPLE_KINDS
   return operand.kind in PARAMETER_KINDS and from_examples and not _is_stack(operand)
 
 
 def _is_stack(operand) -> bool:
-  """Returns whether one index leaves a kernel, as in a stack of experts, and not a table's row."""
+  """Returns whether one index yields a kernel, as in a stack of experts, and not a table's row."""
   return operand.kind == KERNEL and len(operand.axes) > 2
 
 
