@@ -266,7 +266,7 @@ def test_partition():
 @pytest.mark.parametrize('inner', [optax.sm3(0.1), optax.flatten(optax.adam(0.1))])
 def test_slots_that_nobody_can_tell_are_refused_inside_and_right_ahead(inner):
   params = {'w': jnp.array([[4.0, 1.0]]), 'b': jnp.ones(2)}
-  with pytest.raises(ValueError, match='inner has links whose state is not arranged as the'):
+  with pytest.raises(ValueError, match='sm3, whose state is not arranged as the'):
     pruned(inner=inner).init(params)
   tx = optax.chain(inner, pruned())
   state = tx.init(params)

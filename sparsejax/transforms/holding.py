@@ -27,7 +27,7 @@ def hold(
   exclude: str | Sequence[str] = (),
   inner: optax.GradientTransformation | None = None,
 ) -> optax.GradientTransformationExtraArgs:
-  r"""Keeps weights at zero that are zero at `init`, to fine-tune a pruned network.
+  r"""Keeps the weights that are zero at `init` at zero, to fine-tune a pruned network.
 
   .. math:: u'_i = u_i \text{ where } m_i \text{ else } -p_i, \quad m_i = (p_i \ne 0)
 

@@ -1,4 +1,4 @@
-"""The gradient of the KL divergence, as a transformation in the place of weight decay."""
+"""The gradient of the KL divergence, as a transformation in place of weight decay."""
 
 from collections.abc import Callable
 from typing import Any, NamedTuple

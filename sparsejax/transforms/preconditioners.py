@@ -10,13 +10,13 @@ import jax
 import jax.numpy as jnp
 import optax
 
-# A function from an optimizer's state after an update to the tree that it divided the update by, of
+# A function from an optimizer's state after an update to what it divided the update by, a tree with
 # the parameters' structure: sqrt(v_hat) + eps for Adam.
 Metric = Callable[[optax.OptState], optax.Params]
 
 
 def adam_metric(b2: float = 0.999, eps: float = 1e-8, eps_root: float = 0.0) -> Metric:
-  r"""Returns a function that reads what Adam divides its updates by from its state.
+  r"""Returns a function that reads from Adam's state what it divides its updates by.
 
   .. math:: \sqrt{\nu / (1 - b_2^{count}) + \epsilon_{root}} + \epsilon
 
@@ -45,7 +45,7 @@ def adam_metric(b2: float = 0.999, eps: float = 1e-8, eps_root: float = 0.0) -> 
 
 
 def rms_metric(eps: float = 1e-8, eps_in_sqrt: bool = True) -> Metric:
-  r"""Returns a function that reads what RMSProp divides its updates by from its state.
+  r"""Returns a function that reads from RMSProp's state what it divides its updates by.
 
   .. math:: \sqrt{\nu + \epsilon} \quad \text{or} \quad \sqrt{\nu} + \epsilon
 
@@ -72,7 +72,7 @@ def rms_metric(eps: float = 1e-8, eps_in_sqrt: bool = True) -> Metric:
 
 
 def amsgrad_metric(eps: float = 1e-8, eps_root: float = 0.0) -> Metric:
-  r"""Returns a function that reads what AMSGrad divides its updates by from its state.
+  r"""Returns a function that reads from AMSGrad's state what it divides its updates by.
 
   .. math:: \sqrt{\nu_{max} + \epsilon_{root}} + \epsilon
 
@@ -104,7 +104,7 @@ _METRICS: dict[type, Callable[..., Metric]] = {
 
 
 def default_metric(inner_state: optax.OptState) -> optax.Params:
-  """Returns the metric of the only adaptive optimizer in `inner_state`, by Optax's defaults."""
+  """Returns the metric of the only adaptive optimizer in `inner_state`, with Optax's defaults."""
   state = _find_only(inner_state, tuple(_METRICS))
   return _METRICS[type(state)]()(inner_state)
 

@@ -52,9 +52,9 @@ def proximal_l1(
   Place it **after the learning rate** and before `prune`. Give an optimizer that divides by second
   moments as `inner` instead: the threshold is then divided as the gradient is, by :math:`d_i =
   \sqrt{\hat v_i} + \epsilon`. `adam_metric`, `rms_metric` and `amsgrad_metric` list the optimizers
-  that this works for. Optimizers that discard the gradient's size (sign, Lion) have no threshold
-  that makes the penalty the one given here. Place `optax.MultiSteps` around the whole chain: before
-  this transformation or in `inner`, it would let the threshold be subtracted in every small step.
+  that this works for. For optimizers that discard the gradient's size (sign, Lion) no threshold
+  gives the penalty above. Place `optax.MultiSteps` around the whole chain: before this
+  transformation or in `inner`, it would let the threshold be subtracted in every small step.
 
   Args:
     strength: the weight of the penalty, in loss per unit of a parameter; a number, or a schedule
@@ -64,7 +64,7 @@ def proximal_l1(
     momentum: the decay of `optax.trace` before it or in `inner`, with Nesterov's momentum or
       without. A moving average such as Adam's b1 does not scale the step, and is left out.
     inner: an adaptive optimizer to run inside, with its learning rate.
-    metric: a function that reads what `inner` divides by from its state. By default the metric of
+    metric: a function that reads from the state of `inner` what it divides by. By default that of
       `adam_metric`, `rms_metric` or `amsgrad_metric` with Optax's b2 and eps, chosen by the state's
       type. Give it for other values, and for Yogi, Adamax and RAdam, which have Adam's state.
     parameters: 'kernels', 'all' (biases and BatchNorm too), or a function of (path, leaf).
@@ -247,7 +247,7 @@ def _proximal(
     learning_rate: the learning rate, as in `proximal_l1`.
     momentum: the decay of `optax.trace`, as in `proximal_l1`.
     inner: an adaptive optimizer to run inside; None runs nothing inside.
-    metric: a function that reads what `inner` divides by from its state; None for `default_metric`.
+    metric: reads from the state of `inner` what it divides by; None for `default_metric`.
     parameters: the choice of leaves, as in `proximal_l1`.
     exclude: the paths that are not chosen, as in `proximal_l1`.
     find_units: (params, chosen) -> the units to shrink, each of one or several leaves; None shrinks

@@ -23,8 +23,8 @@ class PruneState(NamedTuple):
   """State of `prune`."""
 
   count: jax.typing.ArrayLike  # shape=(), dtype=int32: updates made
-  renewals: jax.typing.ArrayLike  # shape=(), dtype=int32: the number of the schedule's steps made
-  seed: jax.typing.ArrayLike  # shape=(), dtype=uint32: of what is random
+  renewals: jax.typing.ArrayLike  # shape=(), dtype=int32: how many steps of the schedule were made
+  seed: jax.typing.ArrayLike  # shape=(), dtype=uint32: for all that is random
   table: jax.typing.ArrayLike  # what was planned, a row for each density; int32 or float32
   masks: optax.Params  # dtype=bool, of each chosen leaf's shape; shape=() for the others
   inner_state: optax.OptState
@@ -48,42 +48,42 @@ def prune(
 
   .. math:: u'_i = u_i \text{ where } m_i \text{ else } -p_i
 
-  so that p + u' is exactly 0 outside the mask m. Place it **last** in the chain: a link behind
-  it would move pruned weights again. "At step t" means that the update after t updates is the first
-  to use the new mask, which is made of the parameters as they are then. A renewal that was missed,
-  because a restored state's count lies beyond its step, is made at the next update. A
-  weight that is infinite or NaN stays so, since p + (-p) is not 0: `apply_masks` zeroes it.
+  so that p + u' is exactly 0 outside the mask m. Place it **last** in the chain: a link after it
+  would move pruned weights again. "At step t" means that the update after t updates is the first to
+  use the new mask, which is made from the parameters as they are then. A renewal that was missed,
+  because a restored state's count lies beyond its step, is made at the next update. A weight that
+  is infinite or NaN stays so, since p + (-p) is not 0: `apply_masks` zeroes it.
 
   Links given as `inner` run inside: the gradients and parameters that they see are zero outside the
-  mask, their updates are masked after, and when masks are renewed the slots they keep for each
-  parameter (momentum, second moments) are zeroed there. That is the form for links that mix
-  parameters (clipping by global norm, LAMB) and for update rules that let weights come back.
+  mask, their updates are masked afterwards, and when masks are renewed, the slots that they keep
+  for each parameter (momentum, second moments) are zeroed there. Use `inner` for links that mix
+  parameters (clipping by global norm, LAMB), and with update rules that let weights come back.
 
   Args:
     schedule: the steps at which masks are renewed and the density at each, such as
-      `one_shot(step, density)` or `cubic(begin, end, density)`. In the place of a density
-      a mapping {pattern of a path: density} gives layers their own; those that no pattern
-      is found in stay whole.
-    criterion: a function of a leaf to scores, of which the largest stay; of a group their mean
-      counts. It may take a random `key`, and the leaf's `path`. What a criterion
+      `one_shot(step, density)` or `cubic(begin, end, density)`. Instead of one density, a mapping
+      {pattern of a path: density} gives layers their own; layers that no pattern matches stay
+      whole.
+    criterion: a function from a leaf to scores; the weights with the largest stay, and a group is
+      ranked by its mean score. It may take a random `key`, and the leaf's `path`. What a criterion
       needs besides the parameters comes as an extra argument of `update`: `grad` is the raw
       gradient (averaged, of the data term only, dense), `mean_squared_grad` the mean of the squares
       of the examples' own gradients. Either may be a function without arguments that returns the
-      tree; it is called at the steps of the schedule alone.
-    granularity: what is removed as one; single weights by default.
+      tree; it is called only at the steps of the schedule.
+    granularity: what is removed together; single weights by default.
     allocation: the number that each layer keeps; by default one global rank, or `uniform` with N:M
       sparsity, so that N is the same everywhere.
     update_rule: how the old mask and the scores make the new mask: by default
       `update_rules.nested()`, in which masks only shrink. One that lets weights come back makes no
-      gradient step where it renews masks; a weight that comes back starts at zero. It belongs
-      around its optimizer, as `inner`: momentum ahead of it would still push what comes back.
+      gradient step when it renews masks; a weight that comes back starts at zero. Such a
+      rule needs the optimizer as `inner`: momentum ahead of it would still push what comes back.
     parameters: 'kernels', 'all' (biases, BatchNorm and embeddings too), a function of (path, leaf),
       or several: 'kernels' and regular expressions over paths, as in ('kernels', 'embedding$').
     exclude: regular expressions (or one) over paths; each must match something.
-    layouts: {regular expression over paths: which axes are what}, such as {'query': 'in head out'},
+    layouts: {regular expression over paths: layout}, such as {'query': 'in head out'},
       where names and shapes do not show them; `layouts_of` reads them off a network.
-    floor: the number of weights (of groups, if the granularity makes any) that every chosen leaf
-      keeps at least, or all, if it has fewer.
+    floor: the least number of weights (or groups, if the granularity makes any) that every chosen
+      leaf keeps; it keeps all if it has fewer.
     seed: for all that is random: a criterion, a rule's start, its growth. The state holds it, where
       `optax.tree.set(state, seed=...)` gives each member of an ensemble its own under vmap.
     inner: a transformation to run inside the masks.
@@ -92,10 +92,10 @@ def prune(
     A transformation whose state holds `masks`; read them with `optax.tree.get(state, 'masks')`.
 
   Raises:
-    ValueError: at once, for a schedule that doesn't rise or parts that don't go together; at
+    ValueError: at once, for what is not a schedule, or parts that don't go together; at
       `init`, for a density that the allocation refuses, a choice that matches nothing or a leaf
-      whose axes could be one thing or another; at `update`, without `params` or an extra argument
-      that a criterion needs.
+      whose axes are ambiguous; at `update`, without `params` or an extra argument that a criterion
+      needs.
 
   Example:
     >>> import sparsejax

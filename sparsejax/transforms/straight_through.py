@@ -22,11 +22,11 @@ class StraightThroughState(NamedTuple):
   """State of `straight_through`."""
 
   count: jax.typing.ArrayLike  # shape=(), dtype=int32: updates made
-  renewals: jax.typing.ArrayLike  # shape=(), dtype=int32: the number of the schedule's steps made
-  seed: jax.typing.ArrayLike  # shape=(), dtype=uint32: of what is random
+  renewals: jax.typing.ArrayLike  # shape=(), dtype=int32: how many steps of the schedule were made
+  seed: jax.typing.ArrayLike  # shape=(), dtype=uint32: for all that is random
   table: jax.typing.ArrayLike  # what was planned, a row for each density; int32 or float32
   masks: optax.Params  # dtype=bool, of each chosen leaf's shape; shape=() for the others
-  dense: optax.Params  # the weights that learn, of which the parameters are what the masks leave
+  dense: optax.Params  # the weights that learn; masked, they are the parameters
   inner_state: optax.OptState
 
 
@@ -44,12 +44,12 @@ def straight_through(
   seed: jax.typing.ArrayLike = 0,
   inner: optax.GradientTransformation | None = None,
 ) -> optax.GradientTransformationExtraArgs:
-  r"""Trains dense weights by the gradients of the network that masks make of them.
+  r"""Trains dense weights with the gradients of the network that the masks leave of them.
 
   .. math:: d' = d + u, \quad p + u' = m(d') d'
 
   The parameters p that the network is given are exactly zero outside the mask m, which is made anew
-  of the dense weights d, so that what is zero now may come back with the value that it learned
+  from the dense weights d, so that what is zero now may come back with the value that it learned
   meanwhile: the gradient goes through the mask as if it were not there. The dense weights are in
   the state; where the mask is true they are the parameters themselves.
 
@@ -57,16 +57,16 @@ def straight_through(
   inside, as `inner`, where it is given the dense weights.
 
   Args:
-    schedule: the density at each of its steps, as of `prune`. From the first of these on masks are
-      renewed; before it the network is dense.
+    schedule: the density at each of its steps, as in `prune`. Masks are renewed from the first of
+      these steps on; before it the network is dense.
     every: steps between two renewals at the same density, 1 or more.
-    criterion: a function of a dense leaf to scores, of which the largest stay, as of `prune`.
-    granularity: what is removed as one; single weights by default.
-    allocation: the number that stay in each layer, as in `prune`.
-    parameters: 'kernels', 'all', a function of (path, leaf), or several, as of `prune`.
+    criterion: a function from a dense leaf to scores; the largest stay, as in `prune`.
+    granularity: what is removed together; single weights by default.
+    allocation: the number that each layer keeps, as in `prune`.
+    parameters: 'kernels', 'all', a function of (path, leaf), or several, as in `prune`.
     exclude: regular expressions (or one) over paths; each must match something.
-    layouts: {regular expression over paths: which axes are what}, as of `prune`.
-    floor: the number of weights (of groups) that every chosen leaf keeps at least.
+    layouts: {regular expression over paths: layout}, as in `prune`.
+    floor: the least number of weights (or groups) that every chosen leaf keeps.
     seed: the seed of all that is random, which is drawn anew at every renewal.
     inner: a transformation to run on the dense weights.
 
@@ -74,7 +74,7 @@ def straight_through(
     A transformation whose state holds `masks` and `dense`; read them with `optax.tree.get`.
 
   Raises:
-    ValueError: as `prune`, and at once for a period that is not 1 or more.
+    ValueError: as for `prune`, and at once if `every` is not a whole number, 1 or more.
 
   Example:
     >>> from sparsejax import one_shot
@@ -92,7 +92,7 @@ def straight_through(
 
   References:
     Bengio, Leonard and Courville 2013, https://arxiv.org/abs/1308.3432
-    Zhou et al. 2021 (of masks), https://arxiv.org/abs/2102.04010
+    Zhou et al. 2021 (with masks), https://arxiv.org/abs/2102.04010
   """
   every = _period(every)
   parts = Renewal.of(
@@ -128,7 +128,7 @@ def straight_through(
     masks = parts.renewed_if(due, state, dense, needed, anew=True)
     updates = jax.tree.map(_towards, updates, params, dense, state.masks, masks)
     with jax.numpy_dtype_promotion('standard'):
-      # The very sum that the caller makes: one that is rounded otherwise would differ by a bit.
+      # The very sum that the caller makes: another rounding could differ by a bit.
       dense = jax.tree.map(jnp.where, masks, optax.apply_updates(params, updates), dense)
     count = optax.safe_increment(state.count)
     return updates, StraightThroughState(
@@ -147,7 +147,7 @@ def _towards(update, param, dense, was, mask):
 def _mask_gradient_points(extra_args: Mapping[str, Any], masks: Any) -> dict[str, Any]:
   """Returns the extra arguments with a `grad_fn` that takes its gradients at masked points."""
   found = dict(extra_args)
-  if (grad_fn := extra_args.get('grad_fn')) is not None:  # of SAM
+  if (grad_fn := extra_args.get('grad_fn')) is not None:  # SAM's
     found['grad_fn'] = lambda dense, *more: grad_fn(apply_masks(dense, masks), *more)
   return found
 

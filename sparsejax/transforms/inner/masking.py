@@ -70,13 +70,13 @@ def mask_gradients(extra_args: Mapping[str, Any], updates: Any, masks: Any) -> d
   if extra_args.get('grad') is not None:
     grad = copy_holes(updates, extra_args['grad'])
     found['grad'] = lazily(lambda grad: apply_masks(grad, masks), grad)
-  if (grad_fn := extra_args.get('grad_fn')) is not None:  # of SAM, at the points that it ascends to
+  if (grad_fn := extra_args.get('grad_fn')) is not None:  # SAM's, at the points that it ascends to
     found['grad_fn'] = lambda *point: apply_masks(copy_holes(updates, grad_fn(*point)), masks)
   return found
 
 
 def copy_holes(updates: Any, grad: Any) -> Any:
-  """Returns a gradient with the holes that `optax.masked` left in the updates alone."""
+  """Returns a gradient with the holes that `optax.masked` left only in the updates."""
 
   def make_holes(grad):
     return jax.tree.map(lambda u, g: u if is_hole(u) else g, updates, grad, is_leaf=is_hole)

@@ -12,10 +12,10 @@ from sparsejax.transforms.inner.slots import check_clearable
 def running_inside(
   inner: optax.GradientTransformation | None,
 ) -> optax.GradientTransformationExtraArgs:
-  """Returns a link as another calls it, with any extra arguments at all; None is no change.
+  """Returns a link that takes any extra arguments, as another link gives them; None does nothing.
 
   A link whose `update` names what it takes, as `optax.contrib.sam` names `grad_fn`, gets that
-  alone: what a criterion outside needs besides is not its concern.
+  alone, without what only a criterion outside needs.
 
   Example:
     >>> update = running_inside(optax.scale(2.0)).update
@@ -43,7 +43,7 @@ def begun_inside(
   Args:
     inner: the link.
     params: what it begins with.
-    masks: a tree of bools as the parameters, where its slots are to be cleared outside of them.
+    masks: a tree of bools like the parameters, if slots outside the masks are to be cleared later.
 
   Raises:
     ValueError: a link that searches along a line, or whose slots can't be cleared.

@@ -16,7 +16,7 @@ def check_no_search(inner_state: optax.OptState) -> None:
   """Raises a ValueError where an inner link searches along a line or keeps a history of steps.
 
   A line search calls `value_fn` with steps that are not masked yet, and the history that L-BFGS
-  keeps goes on leading to weights that were removed.
+  keeps still has steps of weights that were removed since.
 
   Example:
     >>> check_no_search(optax.adam(0.1).init({'w': jax.numpy.ones(2)}))

@@ -12,7 +12,7 @@ import optax
 def clear_slots(inner: optax.GradientTransformation, inner_state: Any, kept: Any) -> Any:
   """Returns the inner state with its slots at zero where nothing is kept.
 
-  What momentum was gathered there belongs to no weight any more. A slot of another shape than its
+  The momentum gathered there belongs to no weight any more. A slot whose shape is not that of its
   parameter (Adafactor's row and column sums) stays as it is, and so does every count.
 
   Args:
@@ -32,7 +32,7 @@ def clear_slots(inner: optax.GradientTransformation, inner_state: Any, kept: Any
 def cleared_if(
   due: jax.Array, inner: optax.GradientTransformation, inner_state: Any, kept: Any
 ) -> Any:
-  """Returns the inner state, with its slots at zero outside of what is kept where masks are new."""
+  """Returns the inner state; if masks are new, its slots are zero where nothing is kept."""
   if not jax.tree.leaves(inner_state):
     return inner_state
   clear = functools.partial(clear_slots, inner)
@@ -47,9 +47,9 @@ def check_clearable(inner: optax.GradientTransformation, inner_state: Any, kept:
     jax.eval_shape(functools.partial(clear_slots, inner), inner_state, kept)
   except (TypeError, ValueError, IndexError, ZeroDivisionError):
     raise ValueError(
-      'inner has links whose state is not arranged as the parameters are (as of optax.flatten and '
-      'sm3), so that what they gathered for removed weights could not be cleared: they must stand '
-      'ahead of prune in the chain'
+      'inner has links, such as optax.flatten or sm3, whose state is not arranged as the '
+      'parameters are, so that what they gathered for removed weights could not be cleared: they '
+      'must stand ahead of prune in the chain'
     ) from None
 
 

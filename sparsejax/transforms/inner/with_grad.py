@@ -12,8 +12,8 @@ def with_grad(inner: optax.GradientTransformation) -> optax.GradientTransformati
 
   For those who call `update` without extra arguments, as Flax's `TrainState.apply_gradients` does,
   and for those who make one gradient of several first: `optax.MultiSteps(with_grad(chain), 4)`
-  hands the mean of four gradients on. A `grad` that is given from outside gives way to it, since
-  under MultiSteps that is the last small step's alone.
+  passes on the mean of four gradients. It replaces a `grad` that is given from outside, which under
+  MultiSteps is that of the last small step alone.
 
   Place it around the whole chain: a link ahead of it, such as clipping, would change what counts as
   the gradient. The state is that of the inner links.
