@@ -75,7 +75,7 @@ def variational_layers(params: Any) -> dict[str, tuple[Family, Leaves]]:
     {path: (family, leaves)}, where the path of the layer is joined by '/'.
 
   Raises:
-    ValueError: a log-variance belongs to a layer that is no dict, has no family, or is partly
+    ValueError: a log-variance belongs to a layer that is not a dict, has no family, or is partly
       masked.
 
   Example:
@@ -94,7 +94,7 @@ def variational_layers(params: Any) -> dict[str, tuple[Family, Leaves]]:
 
 
 def _unmasked(path, leaves):
-  """The leaves of a layer, or none if Optax's MaskedNode stands for each of them."""
+  """Returns the leaves of a layer, or none if Optax's MaskedNode stands for each of them."""
   kept = {name: leaf for name, leaf in leaves.items() if jax.tree.leaves(leaf)}
   if kept and len(kept) < len(leaves):
     raise ValueError(

@@ -103,10 +103,11 @@ def compression(sizes: Mapping[str, tuple[int, int]], bits: Mapping[str, Grid]) 
 
   This is the ratio that papers on Bayesian compression report. It counts the bits of the weights
   that are left, but not those that say where they are (the positions of the nonzeros), nor biases,
-  so it is no ratio of files: one of the network is larger. The honest ratio is that of bytes, those
-  of the dense float32 network over those of a model file. The command `sparsejax.ship` writes the
-  file, with `--bits=posterior` in about these bits, and this ratio as `compression_in_bytes` in its
-  shipped.json; `sparsejax.shipping.sizes` tells what the file's bytes are spent on.
+  so it is not a ratio of files: a file of the network is larger. The honest ratio is that of bytes,
+  those of the dense float32 network over those of a model file. The command `sparsejax.ship` writes
+  the file, with `--bits=posterior` in about these bits, and the ratio of bytes as
+  `compression_in_bytes` in its shipped.json; `sparsejax.shipping.sizes` tells what the file's bytes
+  are spent on.
 
   Args:
     sizes: for each layer, the numbers of its weights and of those left.

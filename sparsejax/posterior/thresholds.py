@@ -16,7 +16,7 @@ Thresholds = float | Mapping[str, float]  # one for all layers, or by the layer'
 POINTS = 512  # points at which the density is evaluated
 # The least count and share of values on either side of a gap: a long tail has a few by chance.
 FEWEST, FEWEST_SHARE = 5, 5e-3
-NARROWER = 0.7  # times Silverman's kernel, which takes the distance of two humps for their width
+NARROWER = 0.7  # of Silverman's width, which takes the distance between two humps for their width
 DEPTH = 0.5  # between two peaks the density must fall below this share of the lower one
 
 
@@ -69,16 +69,17 @@ def _deploy_layer(family, leaves, threshold):
 def suggest_threshold(log_alpha: np.ndarray) -> float | None:
   """Returns where the density of log alpha is least between two of its peaks.
 
-  The density is smoothed by seven tenths of Silverman's rule: bins that are empty only because
-  groups are few do not count as a gap, and ten groups on either side of a wide gap are enough. A
-  long tail of thousands of values may still look like a gap, so look at the histogram too.
+  The density is smoothed with a kernel of seven tenths of Silverman's width: bins that are empty
+  only because groups are few do not count as a gap, and ten groups on either side of a wide gap are
+  enough. A long tail of thousands of values may still look like a gap, so look at the histogram
+  too.
 
   Args:
     log_alpha: log alpha of a layer's weights or groups, of any shape.
 
   Returns:
     A threshold, or None unless the density falls, between two peaks, below half of the lower one,
-    with at least five values and a two-hundredth of all on either side.
+    with at least five values and a two-hundredth of all values on either side.
 
   Example:
     >>> round(suggest_threshold(np.concatenate([np.linspace(-9, -7, 40), np.linspace(3, 5, 40)])))

@@ -175,7 +175,7 @@ def changed(**changes):
       changed(leaves={'s_mean': 'weight'}),
       "'s_mean' must be a posterior.Leaf, per",
     ),
-    ('mine', changed(leaves={'s_log_variance': Leaf('unit')}), 'per weight, bias, group, layer'),
+    ('mine', changed(leaves={'s_log_variance': Leaf('unit')}), 'per one of weight, bias, '),
     ('mine', changed(leaves={'s_mean': Leaf('weight')}), 'must have a leaf whose name ends in'),
     ('mine', dataclasses.replace(SPARSE_VD), "the same names as those of 'sparse_vd'"),
     ('mine', changed(kl=lambda leaves: leaves['kernel']), r'its kl must return \(\), not \(2, 3\)'),

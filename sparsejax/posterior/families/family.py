@@ -141,11 +141,9 @@ def check(family: Any, others: Mapping[str, Family]) -> None:
     if not name.endswith((VARIANCE, MEAN)):
       raise ValueError(f"its leaf '{name}' must have a name that ends in {VARIANCE} or {MEAN}")
     if not isinstance(leaf, Leaf) or leaf.per not in PER:
-      raise ValueError(f"its leaf '{name}' must be a posterior.Leaf, per {', '.join(PER)}")
+      raise ValueError(f"its leaf '{name}' must be a posterior.Leaf, per one of {', '.join(PER)}")
   if not any(n.endswith(VARIANCE) and leaf.per != 'bias' for n, leaf in family.leaves.items()):
-    raise ValueError(
-      f'it must have a leaf whose name ends in {VARIANCE}, and not of the bias alone'
-    )
+    raise ValueError(f"it must have a leaf whose name ends in {VARIANCE}, other than the bias's")
   for bias in (False, True):
     names = family.names(bias=bias)
     for other, known in others.items():

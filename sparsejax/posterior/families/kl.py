@@ -85,7 +85,7 @@ def gamma_kl(mean: jax.Array, log_variance: jax.Array, log_scale: float = 0.0) -
   whose minimum 0.153426 lies at v = 2, m = log theta - 1 - log 2.
 
   Args:
-    mean: m, of the logarithm.
+    mean: m, the mean of the logarithm.
     log_variance: log v, where v is the variance of the logarithm, of that shape; the result is
       finite for m + v/2 below log theta + 80.
     log_scale: log theta; for a scale of 1e-10 the quotient above would otherwise overflow.
@@ -110,7 +110,7 @@ def inverse_gamma_kl(mean: jax.Array, log_variance: jax.Array) -> jax.Array:
   It is `gamma_kl` of the reciprocal, whose logarithm has the mean -m.
 
   Args:
-    mean: m, of the logarithm.
+    mean: m, the mean of the logarithm.
     log_variance: log v, of that shape.
 
   Example:

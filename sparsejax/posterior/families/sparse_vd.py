@@ -34,8 +34,8 @@ def _unbounded_log_alpha(leaves):
 def _kl(leaves):
   # Log alpha is bounded only from above here. A high learning rate sinks most variances under the
   # lower bound before the KL reaches its full weight. With a lower bound such a variance would have
-  # no gradient any more, from the KL or the data, and its weight would stay for good: so did 1,341
-  # of 1,558 in LeNet-5's fc1.
+  # no gradient any more, from the KL or the data, and its weight would stay for good, as 1,341 of
+  # 1,558 did in LeNet-5's fc1.
   bounded = jnp.minimum(_unbounded_log_alpha(leaves), BOUND)
   return jnp.sum(kl.log_uniform_kl(bounded))
 
