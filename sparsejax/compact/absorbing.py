@@ -194,8 +194,8 @@ class _Absorbers:
   def _parameter(self, number: int) -> int | None:
     """Returns the number of the parameter that a value is a copy of.
 
-    It is None if the value is no copy, or if anything else reads the parameter or the copies
-    between.
+    It is None if the value is not a copy, or if anything else reads the parameter or the copies
+    in between.
     """
     while self._only_reader(number) is not None:
       if number in self._parameters:

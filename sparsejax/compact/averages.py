@@ -2,7 +2,7 @@
 
 In evaluation mode, BatchNorm maps a channel of zeros to a constant computed from its running mean
 and variance. In training mode it uses the mean and variance of the batch, which are zero there, and
-the constant is another one. A smaller network in which the constant was folded into a bias then
+the constant differs. A smaller network in which the constant was folded into a bias then
 does not train like the whole network with masks.
 """
 
@@ -52,7 +52,7 @@ def reasons_against_training(
       if count := int(np.isin(roots, contributing_roots).sum()):
         reasons.append(
           f"'{path}': BatchNorm gives removed channels constants ({count}) that it computes from "
-          'its running averages, and others in training mode'
+          'its running averages, and different ones in training mode'
         )
   return tuple(reasons)
 

@@ -12,7 +12,7 @@ from sparsejax.compact.ties import Sum, Ties
 from sparsejax.compact.trace.equations import Equation
 from sparsejax.compact.trace.known import ROUNDING, fixed, rounded, spread
 
-ROWS = 32  # the most a pattern may have: the borders of a few windows, and the interior
+ROWS = 32  # the most rows that a pattern may have: the borders of a few windows, and the interior
 
 
 class Fold(NamedTuple):

@@ -44,8 +44,8 @@ class Plan:
     pinned: {path: {axis: {reason: number of indices that must be kept for it}}}. A reason is the
       name of a primitive, 'an input', 'an output', or 'no sum' where no sum reads the indices.
     ties: every unit that could be removed, whether or not it is.
-    reasons: why training the smaller network with BatchNorm in training mode is not training the
-      whole one with masks, one line for each variance concerned.
+    reasons: why training the smaller network with BatchNorm in training mode differs from training
+      the whole one with masks, one line for each variance concerned.
   """
 
   shapes: Mapping[str, tuple[tuple[int, ...], tuple[int, ...]]]
@@ -56,7 +56,7 @@ class Plan:
 
   @property
   def trains_on(self) -> bool:
-    """Whether training may go on with BatchNorm in its mode of training."""
+    """Whether training may go on with BatchNorm in training mode."""
     return not self.reasons
 
   def kept(self) -> list[list[np.ndarray]]:
@@ -167,7 +167,7 @@ def plan(function: Callable[..., Any], params: Any, *examples: Any) -> Plan:
 
   A unit is removed if every sum that reads it receives zero from it, or a constant that does not
   depend on the remaining parameters. The sums are those of contractions, convolutions and
-  reductions. Units that inputs or outputs of the function consist of are never removed.
+  reductions. Units that make up the function's inputs or outputs are never removed.
 
   Args:
     function: takes (params, *examples), such as `lambda p, x: model.apply({'params': p}, x)`; it is
@@ -176,7 +176,7 @@ def plan(function: Callable[..., Any], params: Any, *examples: Any) -> Plan:
     examples: the function's other inputs, as arrays or `jax.ShapeDtypeStruct`.
 
   Returns:
-    The plan: the shapes before and after, the removed indices, the ties, and the reasons for which
+    The plan: the shapes before and after, the removed indices, the ties, and the reasons why
     other indices must be kept.
 
   Raises:

@@ -64,7 +64,7 @@ def keeping(
   kept: Sequence[Sequence[np.ndarray]],
   ins: Sequence[Known],
 ) -> Removal | None:
-  """Returns the removal that keeps exactly these indices, or None if the program has none such.
+  """Returns the removal that keeps exactly these indices, or None if it is not possible.
 
   Args:
     trace: the program, such as that for inputs of other shapes.
@@ -110,7 +110,7 @@ def _leaving_one(ties, found, allowed):
 
 
 def grown(ties: Ties, found: Constants, allowed: np.ndarray) -> np.ndarray:
-  """Returns, for each root, whether it can be removed; those not allowed never are."""
+  """Returns, for each root, whether it can be removed; only allowed ones can."""
   every = (
     _Reader(ties, found, one, i, allowed)
     for one in ties.sums_found

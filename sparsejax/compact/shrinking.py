@@ -14,7 +14,7 @@ from sparsejax.compact.planning import Analysis, Plan, analyse, on_host, plan_of
 from sparsejax.internal.answers import apart
 
 CLOSE = 1e-5  # relative to the spread of the outputs
-MAX_SHAPES = 16  # whose programs are kept, those of the inputs used last
+MAX_SHAPES = 16  # the number of shapes, those used last, whose programs are kept
 PRECISION = 'jax_default_matmul_precision'  # the precision that a program is traced with
 
 
@@ -97,7 +97,7 @@ class _Function:
     for (path, (_, shape)), leaf in zip(self._plan.shapes.items(), leaves, strict=True):
       if jnp.shape(leaf) != shape:
         raise ValueError(
-          f"'{path}' of shape {jnp.shape(leaf)} must be of shape {shape}: pass the params of shrink"
+          f"'{path}' of shape {jnp.shape(leaf)} must have shape {shape}: pass the params of shrink"
         )
     smaller, out_tree = self._program(*self._key(leaves, inputs))
     outs = smaller([jnp.asarray(x) for x in (*leaves, *jax.tree.leaves(inputs))])
@@ -167,7 +167,7 @@ def check_answers(
 
 
 def _concrete(example):
-  """Returns an example; for a shape, one of random numbers, or of zeros if it is no float."""
+  """Returns an example; for a shape, one of random numbers, or of zeros if it is not a float."""
   if not isinstance(example, jax.ShapeDtypeStruct):
     return example
   if jnp.issubdtype(example.dtype, jnp.floating):

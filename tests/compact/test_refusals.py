@@ -121,7 +121,7 @@ def test_params_must_have_values():
 def test_params_of_another_shape_are_refused_by_name():
   function, params = two_layers(jnp.tanh)
   small = shrink(function, params, normal(2, 3))
-  with pytest.raises(ValueError, match=r"'a' of shape \(3, 5\) must be of shape \(3, 4\)"):
+  with pytest.raises(ValueError, match=r"'a' of shape \(3, 5\) must have shape \(3, 4\)"):
     small.function(params, normal(2, 3))
 
 

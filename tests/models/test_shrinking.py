@@ -133,7 +133,7 @@ def test_an_average_takes_a_constant_and_training_is_told():
   assert not found.trains_on
   assert found.reasons == (
     "'var': BatchNorm gives removed channels constants (1) that it computes from its "
-    'running averages, and others in training mode',
+    'running averages, and different ones in training mode',
   )
   assert found.reasons == plan(two_convolutions, params, x).reasons
   params['shift'][0] = 1.0  # relu(-1 + 1) = 0

@@ -65,7 +65,7 @@ def _dot(eqn, ins, *arrays):
     *arrays: two arrays.
   """
   summed, batch = eqn.params['dimension_numbers']
-  labels = [[0] * len(one.shape) for one in ins]  # of each axis, integers as np.einsum takes them
+  labels = [[0] * len(one.shape) for one in ins]  # for each axis, an integer as np.einsum takes it
   new_label = iter(range(52))
   for axes in (summed, batch):
     for a, b in zip(*axes, strict=True):
@@ -77,7 +77,7 @@ def _dot(eqn, ins, *arrays):
       labels[n][i] = next(new_label)
       out_labels.append(labels[n][i])
     wide = spread(array, one.shape, [*summed[n], *batch[n]])
-    # Booleans are counted, and NumPy's einsum knows no bfloat16, whose kind is V.
+    # Booleans are counted, and NumPy's einsum does not take bfloat16, whose kind is V.
     operands += [wide.astype(np.float32) if array.dtype.kind in 'bV' else wide, labels[n]]
   return np.asarray(np.einsum(*operands, out_labels, optimize=True))
 

@@ -14,7 +14,7 @@ from sparsejax.sparsity.program.rules.shapes import matching_axes
 
 
 def _moving(function):
-  """Returns a rule for known values that moves the entries and whether they vary alike."""
+  """Returns a rule for known values that moves `value` and `varies` in the same way."""
 
   def known(constants, eqn, ins):
     del constants
@@ -123,7 +123,7 @@ def _split(labels, flat, sizes, why):
 
 
 def _reshape(eqn: Equation, array: np.ndarray, shape: Sequence[int]) -> np.ndarray:
-  """Reshapes an array of this shape, of which equal entries along an axis may be kept as one."""
+  """Reshapes an array of this shape, which may hold equal entries along an axis as one."""
   [new] = eqn.out_shapes
   if all(size == 1 for size in array.shape):
     return array.reshape((1,) * len(new))

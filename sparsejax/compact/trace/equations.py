@@ -163,7 +163,7 @@ def _derivative(eqn) -> Any:
     KeyError,
     TypeError,
     ValueError,
-  ):  # some JAX stores it differently
+  ):  # some versions of JAX store it differently
     return None
   is_complete = not any(zeros) and len(jaxpr.outvars) == 2 * len(eqn.outvars)
   return core.ClosedJaxpr(jaxpr, consts) if is_complete else None

@@ -66,7 +66,7 @@ def zeros(varies: np.ndarray, shape: Sequence[int], dtype=np.float32) -> Known:
 
 
 def from_array(value, varies: np.ndarray | None = None) -> Known:
-  """Returns an array as a known value; of random keys nothing is known."""
+  """Returns an array as a known value; nothing is known of random keys."""
   if jnp.issubdtype(jnp.result_type(value), jax.dtypes.extended):
     return unknown(jnp.shape(value))
   known = fixed(np.asarray(value))

@@ -94,7 +94,7 @@ class Labels:
     return self.pinned_roots()[self.find(labels)]
 
   def reasons(self) -> dict[int, set[str]]:
-    """Returns {root: the reasons for which it must be kept}."""
+    """Returns {root: the reasons why it must be kept}."""
     found = defaultdict(set)
     for labels, why in self._pins:
       for root in np.unique(self.find(labels)).tolist():
