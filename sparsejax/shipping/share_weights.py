@@ -1,4 +1,4 @@
-"""Trains shared weights: each cluster is one parameter, whose gradient sums its weights' own."""
+"""Trains shared weights: each cluster is one parameter; its gradient is the sum of its weights'."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple

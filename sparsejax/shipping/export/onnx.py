@@ -16,8 +16,8 @@ from sparsejax.internal.atomic import replacing, write_synced
 from sparsejax.internal.needs import needed
 from sparsejax.shipping.export import batches
 
-PACKAGES = ('jax2onnx', 'onnx', 'onnxruntime')  # of the extra `onnx`
-TOLERANCE = 1e-4  # of the outputs, relative to their spread
+PACKAGES = ('jax2onnx', 'onnx', 'onnxruntime')  # in the extra `onnx`
+TOLERANCE = 1e-4  # for the outputs, relative to their spread
 OPSET = 21
 BATCH = 'batch'  # the name of the dynamic axis
 

@@ -26,7 +26,7 @@ def safetensors(
     path: the file to write.
     params: any pytree of arrays.
     config: the file's metadata, such as {'model': 'lenet300', 'widths': {'fc1': 40}}. Values other
-      than texts are written as JSON, since the metadata of the format is text.
+      than strings are written as JSON, since the metadata of the format is text.
 
   Raises:
     ModuleNotFoundError: the package safetensors is not installed.
@@ -62,7 +62,7 @@ def safetensors(
 
 
 def _to_texts(config: Mapping[str, Any]) -> dict[str, str]:
-  """Returns the values of a config as texts, those that are none as JSON."""
+  """Returns the values of a config as strings; those that are not strings become JSON."""
   texts = {}
   for key, value in config.items():
     try:

@@ -14,7 +14,7 @@ from sparsejax.internal.atomic import replacing, write_synced
 from sparsejax.internal.needs import needed
 from sparsejax.shipping.export import batches
 
-TOLERANCE = 1e-5  # of the outputs, relative to their spread
+TOLERANCE = 1e-5  # for the outputs, relative to their spread
 PLATFORMS = ('cpu', 'cuda', 'tpu')
 KNOWN_PLATFORMS = ('cpu', 'cuda', 'rocm', 'tpu')
 
@@ -105,5 +105,5 @@ def _check_platforms(platforms: Sequence[str]) -> None:
   if isinstance(platforms, str) or unknown or own not in platforms:
     raise ValueError(
       f"platforms={platforms!r} must be a list of {', '.join(KNOWN_PLATFORMS)} with '{own}' "
-      'among them, on which the program is tried'
+      'among them: the program is tried there'
     )

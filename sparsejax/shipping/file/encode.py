@@ -35,7 +35,7 @@ def encode(params: Any, header: form.Header) -> bytes:
   """Returns the bytes of a model file.
 
   Raises:
-    ValueError: if a leaf is no array of numbers, or JSON cannot hold the header, or it is too long.
+    ValueError: if a leaf is not an array of numbers, or the header cannot be JSON or is too long.
   """
   nodes = kinds.equinox_nodes(params)
   pieces = [
@@ -107,7 +107,7 @@ def _joined(pieces: list[Pieces], part: str) -> bytes:
 
 
 def _cost(data: np.ndarray) -> float:
-  """Estimates how many bytes these take once compressed."""
+  """Estimates how many bytes the data take once compressed."""
   begin = max(0, len(data) - SAMPLE) // 2
   sample = data[begin : begin + SAMPLE].tobytes()
   return _coded_length(sample) * len(data) / max(1, len(sample))

@@ -140,7 +140,7 @@ class Contents(NamedTuple):
   """The contents of a header, all of it checked."""
 
   header: Header
-  tree: Any  # True in place of each leaf; None if it has other classes
+  tree: Any  # True in place of each leaf; None if it has nodes of other classes
   paths: tuple[str, ...]
   leaves: tuple[Leaf, ...]
   parts: dict[str, Part]
