@@ -66,7 +66,7 @@ def _branch(
 
 @contextlib.contextmanager
 def reverse_mode() -> Generator[None]:
-  """Makes JAX's refusal of forward mode within the block name the remedy, `plain`.
+  """Context manager that makes JAX's refusal of forward mode name the remedy, `plain`.
 
   Raises:
     TypeError: under `jax.jvp`, `jax.jacfwd` and anything else that uses forward mode alone. Within
