@@ -20,12 +20,12 @@ from sparsejax.internal.answers import apart
 from sparsejax.sparsity.leaves import tree
 from sparsejax.sparsity.program import traced
 
-MAX_SHAPES = 16  # whose programs are kept, those of the inputs used last
+MAX_SHAPES = 16  # the number of shapes, those used last, whose programs are kept
 TOLERANCE = 1e-5  # relative to the spread of the answers
 PRECISION = 'jax_default_matmul_precision'  # a setting that changes what JAX traces
 NO_GRADIENTS = (
   'sparse_apply has its parameters fixed and gives no gradients: differentiate the function that '
-  'it was made of'
+  'it was made from'
 )
 
 
@@ -52,10 +52,10 @@ def sparse_apply(function: Callable[..., Any], params: Any, *examples: Any) -> S
   """Returns a function with its parameters fixed that skips the zeros of its kernels on CPU.
 
   The function is traced. Values that depend on parameters alone are computed once. Scales and
-  biases of each output, as those of BatchNorm, and ReLU are fused into the product before them.
+  biases of each output, such as BatchNorm's, and ReLU are fused into the product before them.
   Each product with a constant kernel then gets the implementation that is fastest in isolation on
   this machine: the sparse C++ kernel, or the dense product; where the kernel cannot be compiled,
-  JAX's BCSR product takes its place. At last the whole function is timed against the dense one,
+  JAX's BCSR product takes its place. Finally, the whole function is timed against the dense one,
   and stays dense if it is more than 5 % slower.
 
   All timings are taken once, for inputs of the examples' shapes. The result accepts inputs of other
@@ -173,8 +173,8 @@ class _SparseProgram:
 
     Args:
       structure: the structure of the inputs.
-      kinds: the shape and the dtype of each, weak as that of a Python number is.
-      precision: JAX's setting, given here so that the programs of each are kept apart.
+      kinds: the shape and the dtype of each; a dtype may be weak, as a Python number's is.
+      precision: JAX's setting, given here so that each setting has its own programs.
     """
     del precision
     shapes = [jax.ShapeDtypeStruct(x.shape, x.dtype, weak_type=x.weak_type) for x in kinds]

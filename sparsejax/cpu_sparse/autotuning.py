@@ -19,7 +19,7 @@ VARIABLE = 'SPARSEJAX_CPU_SPARSE'  # the environment variable that forces an imp
 MIN_SPARSITY = 0.3  # below it nothing is timed, and a layer stays dense
 MIN_BCSR_BATCH = 64  # below it JAX's BCSR product is not timed
 ROUNDS = 7  # every candidate is timed once in each round
-BLOCK_SECONDS = 0.004  # for which each candidate is timed in a round
+BLOCK_SECONDS = 0.004  # how long each candidate is timed in a round
 MAX_SLOWDOWN = 1.05  # a whole function this much slower than dense stays dense
 
 
@@ -44,7 +44,7 @@ class Choice(NamedTuple):
 
 
 def forced_implementation() -> str | None:
-  """Returns the implementation that the environment forces, or None if it leaves the choice.
+  """Returns the implementation that the environment forces, or None if it forces none.
 
   Raises:
     ValueError: the environment names an unknown implementation.

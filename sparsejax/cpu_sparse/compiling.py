@@ -19,9 +19,9 @@ from sparsejax.internal.atomic import replacing
 SOURCE = pathlib.Path(__file__).with_name('kernels.cc')
 COMPILERS = 'c++', 'g++', 'clang++'
 FLAGS = ('-O2', '-march=native', '-std=c++17', '-shared', '-fPIC', '-fno-math-errno')
-TIMEOUT_SECONDS = 300  # of the compiler
+TIMEOUT_SECONDS = 300  # for the compiler
 CHECKSUM_BYTES = hashlib.sha256().digest_size  # at the end of the library's file
-DIGEST_LETTERS = 32  # of a file name
+DIGEST_LETTERS = 32  # in a file name
 
 
 class Unavailable(Exception):

@@ -68,8 +68,8 @@ def _add_equation(split: Split, eqn: Equation) -> None:
 def _evaluate(eqn: Equation, ins: list[Known]) -> list[Known] | None:
   """Returns the outputs of an equation on constants.
 
-  The result is None if they are not fixed, as random numbers, or if they would take much more
-  memory than the operands, as a broadcast; such equations are evaluated at every call.
+  The result is None if they are not fixed, as for random numbers, or if they would take much more
+  memory than the operands, as for a broadcast; such equations are evaluated at every call.
   """
   if eqn.inner is None and ins and eqn.name not in ('dot_general', 'conv_general_dilated'):
     outs = rule_of(eqn.name).known(_NoInnerProgram(), eqn, ins)

@@ -57,8 +57,8 @@ class Product(NamedTuple):
 def product_of(eqn: Equation, data: int) -> Product | None:
   """Returns the product that an equation computes, or None if it is not supported.
 
-  Supported are `dot_general` without batch axes, and `conv_general_dilated` with one or two spatial
-  axes, without groups, input dilation and negative padding; both in float32 and not empty.
+  It supports `dot_general` without batch axes, and `conv_general_dilated` with one or two spatial
+  axes, without groups, input dilation or negative padding; both in float32 and not empty.
 
   Args:
     eqn: the equation.

@@ -17,7 +17,7 @@ IDENTITIES = 'copy', 'copy_p', 'name', 'optimization_barrier', 'stop_gradient'
 def fuse_products(
   split: Split, outs: Sequence[int], names: Mapping[int, str]
 ) -> list[Equation | Layer]:
-  """Returns the equations of each call, with every supported product replaced by a layer.
+  """Returns the equations to run at each call, with every supported product replaced by a layer.
 
   Args:
     split: the program, split into constants and remaining equations.
@@ -46,7 +46,7 @@ def fuse_products(
 
 
 def _product_with_constant(eqn: Equation, constants: Mapping[int, Known]) -> Product | None:
-  """Returns an equation's product with a constant float32 kernel, or None if it is none."""
+  """Returns an equation's product with a constant float32 kernel, or None if it has none."""
   if eqn.name not in ('dot_general', 'conv_general_dilated'):
     return None
   is_constant = [number in constants for number in eqn.ins]

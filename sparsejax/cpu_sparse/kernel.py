@@ -32,7 +32,8 @@ class Nonzeros(NamedTuple):
   """The nonzero weights of a kernel in compressed rows, one row for each output.
 
   Attributes:
-    row_starts: (outputs + 1,), the index in `values` at which each row begins; last their number.
+    row_starts: (outputs + 1,), the index in `values` at which each row begins, and last
+      the number of values.
     coordinates: (input channel, row of the tap, column of the tap), an array of each, with one
       entry for each nonzero.
     values: (nonzeros,), the weights.

@@ -184,8 +184,9 @@ TileFunction TransposedTileOf(const Segment& segment) {
 }
 
 // Divides a row of n positions into segments: the largest possible first, and at the end one vector
-// that overlaps the segment before it and skips what that stores. Two threads may compute the two at
-// once, and not even to the same values: GCC does not fuse the multiply-adds of a single vector.
+// that overlaps the segment before it and does not store what that segment stores. Two threads may
+// compute both segments at once, and not even to the same values: GCC does not fuse the
+// multiply-adds of a single vector.
 std::vector<Segment> Segments(int64_t n) {
   int lanes = kLanes;
   while (lanes > n) lanes = lanes > 4 ? lanes / 2 : 1;

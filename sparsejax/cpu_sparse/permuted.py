@@ -1,6 +1,6 @@
 """Evaluates the equations between products on values with permuted axes.
 
-Other equations than those of `RULES` get their operands transposed to the program's order.
+Equations without a rule in `RULES` get their operands transposed to the program's order.
 """
 
 import functools
