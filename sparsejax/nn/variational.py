@@ -194,7 +194,7 @@ def makers(
     (dense, conv), functions that take the arguments that `nn.Layers` names.
 
   Raises:
-    ValueError: the groups lie along another axis.
+    ValueError: the groups are neither 'inputs' nor 'outputs'.
   """
   _check_sides(dense_groups, conv_groups)
   sampling = make_sampling(
