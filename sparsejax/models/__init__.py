@@ -123,7 +123,7 @@ def has_convolutions(model: str | Network) -> bool:
 
 
 def positions(model: nn.Module, image_shape: tuple[int, ...]) -> dict[str, int]:
-  """Returns the number of times that each layer applies its kernel to an example, in their order.
+  """Returns how often each layer applies its kernel to an example, in the order of the layers.
 
   A layer needs positions * kernel.size multiplications per example; a sparse one can make do with
   positions * (non-zero entries).

@@ -1,6 +1,6 @@
 """Networks whose pointwise convolutions are butterflies: log2(c) sparse steps instead of c^2.
 
-Both replace the pointwise half of eight separable blocks in the outline of ResNet-18. In the
+Both forms replace the pointwise half of eight separable blocks in the outline of ResNet-18. In the
 research log's form the filters of a step are shared along the sequence of channels, which takes
 4 (c - 1) weights in all, and the network learns little. In the general form (Dao et al. 2019,
 "Learning Fast Algorithms for Linear Transforms Using Butterfly Factorizations") every pair of

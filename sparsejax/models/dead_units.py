@@ -57,7 +57,7 @@ TOLERANCE = 1e-5  # relative to the spread of the answers
 
 @jax.custom_vjp
 def _presence(x, scale):
-  """The scale where x is positive; its gradient is 1 or 0, so that neither over- nor underflows."""
+  """The scale where x is positive; its gradient is 1 or 0, and neither overflows nor underflows."""
   return jnp.where(x > 0, jnp.asarray(scale, x.dtype), 0)
 
 
@@ -312,7 +312,7 @@ def _check_answers(
 
   Args:
     model: the network.
-    variables: its variables, of which the parameters are not used.
+    variables: its variables; their parameters are not used.
     image_shape: (height, width, channels).
     before: the parameters whose answers are expected.
     after: the parameters without what is dead.
@@ -380,7 +380,7 @@ def architecture(params: Any) -> dict[str, dict[str, int]]:
   kernels = tree.kernels(params)
   found = {}
   for path, layout in axes.layouts(params, list(kernels)).items():
-    # One array in and one out; its last two axes are inputs and outputs, those before positions.
+    # One array in and one out; its last two axes are inputs and outputs, the others positions.
     [is_active] = layout.view(kernels[path] != 0, 'matrix')
     connects = jnp.any(is_active.reshape(-1, *is_active.shape[-2:]), axis=0)
     found[tree.module_of(path)] = {

@@ -55,7 +55,7 @@ def check_widths(model: Network, widths: Mapping[str, int]) -> FrozenDict:
   """
   expected = 'a mapping from paths of layers to their numbers of features'
   require(isinstance(widths, Mapping), 'widths', widths, expected)
-  expected = f'None for {type(model).__name__}, which is no Network of this package'
+  expected = f'None for {type(model).__name__}, which is not a Network of this package'
   require(isinstance(model, Network), 'widths', widths, expected)
   model.check_width()
   default_model: Any = model.clone(widths=NO_WIDTHS, layers=_ZERO_LAYERS)
@@ -214,8 +214,8 @@ def plan(model: Network, variables: Mapping[str, Any], image_shape: tuple[int, .
 
   Returns:
     The plan, whose paths begin with 'params' or 'batch_stats'. `trains_on` is whether training the
-    smaller network, with BatchNorm in training mode, is training the whole one with masks;
-    `reasons` says why it is not. Networks pruned with `granularity.tied`, or with
+    smaller network, with BatchNorm in training mode, equals training the whole one with masks;
+    `reasons` says why it does not. Networks pruned with `granularity.tied`, or with
     `granularity.filters(bias=True, norms=...)`, leave no constants and can be trained further.
 
   Raises:
