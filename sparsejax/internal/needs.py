@@ -26,7 +26,7 @@ def is_third_party(error: ModuleNotFoundError) -> bool:
 
 @contextlib.contextmanager
 def needed(extra: str) -> Generator[None]:
-  """Makes an import in the block that finds no package say which extra installs it.
+  """Context manager that makes the error of a failed import say which extra installs the package.
 
   Raises:
     ModuleNotFoundError: a package is not installed.

@@ -60,7 +60,7 @@ def noted(note: Callable[[int], None]) -> Generator[None]:
 
 
 def command_name(script: str | None, argv: Sequence[str]) -> str:
-  """Returns the command of this package that a process was started for, or '' if it is none.
+  """Returns the command of this package that a process was started for, or '' if it was for none.
 
   Args:
     script: the file that the interpreter was given; None with -m.
