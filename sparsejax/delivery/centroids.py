@@ -1,4 +1,4 @@
-"""Shares weights among few values, by bits given or chosen on validation, and trains the values."""
+"""Rounds weights to few shared values, by bits given or chosen on validation; trains the values."""
 
 from collections.abc import Callable
 from typing import Any

@@ -50,7 +50,7 @@ def make_engines(
   for engine, make in makers.items():
     try:
       functions[engine] = {DENSE: make(dense), SHIPPED: make(model)}
-    except Exception as error:  # each engine has errors of its own kinds
+    except Exception as error:  # each engine raises its own kinds of errors
       say(f'{engine} is not timed: {in_one_line(error)}')
   return functions
 
@@ -78,7 +78,7 @@ def _sparse_on_cpu(
     images = random.normal(size=(size, *image_shape)).astype(np.float32)
     try:
       by_size[size] = cpu_sparse.sparse_apply(network, network.variables, images)
-    except Exception as error:  # each engine has errors of its own kinds
+    except Exception as error:  # each engine raises its own kinds of errors
       say(f'sparse products on CPU are not timed: {in_one_line(error)}')
       return {}
   return {'cpu_sparse': {DENSE: dense, SHIPPED: lambda images: by_size[len(images)](images)}}

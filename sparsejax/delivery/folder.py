@@ -75,8 +75,9 @@ def _check_is_writable(out: pathlib.Path) -> None:
 def create_atomically(out: pathlib.Path) -> Generator[pathlib.Path]:
   """Context manager of a hidden folder beside `out`, which is renamed to `out` at the end.
 
-  `out` therefore never exists with a part of its files. An error removes the hidden folder, unless
-  only its new name is refused. What a kill left of an earlier one is removed, unless it is whole.
+  `out` therefore never exists with only some of its files. An error removes the hidden folder,
+  unless only the renaming failed. A hidden folder that a killed process left is removed, unless it
+  is complete.
 
   Raises:
     UsageError: the finished folder cannot be renamed to `out`; the message says where it is.

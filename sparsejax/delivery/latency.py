@@ -10,7 +10,7 @@ import numpy as np
 from sparsejax.internal import timing
 
 BATCH_SIZES = (1, 128)
-BLOCK_SECONDS = 0.2  # for which each network is timed in a round
+BLOCK_SECONDS = 0.2  # how long each network is timed in a round
 DENSE, SHIPPED = 'dense', 'shipped'
 Predict = Callable[[np.ndarray], Any]  # from a batch of images to logits
 

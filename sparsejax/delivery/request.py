@@ -68,7 +68,7 @@ class Request(NamedTuple):
   @property
   def content_options(self) -> dict[str, Any]:
     """The options that change the files, as in shipped.json."""
-    # Of the patterns that fit a layer the first counts, so their order matters.
+    # The first pattern that fits a layer counts, so their order matters.
     bits = self.bits if isinstance(self.bits, int | str | None) else [*map(list, self.bits.items())]
     names = ('tolerance', 'epochs', 'learning_rate')
     others = {name: getattr(self, name) for name in names}
@@ -169,8 +169,8 @@ def _number(name: str, text: Any, kind: type, low: float, high: float | None = N
     value = None
   if value is None or not low <= value < float('inf') or (high is not None and value > high):
     what = 'a whole number' if kind is int else 'a number'
-    upper = '' if high is None else f' to {high}'
-    raise UsageError(f'--{name}={shown(text)} must be {what} from {low}{upper or " on"}')
+    which = f', {low} or more' if high is None else f' from {low} to {high}'
+    raise UsageError(f'--{name}={shown(text)} must be {what}{which}')
   return value
 
 

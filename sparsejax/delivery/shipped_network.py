@@ -33,7 +33,7 @@ def without_dead_weights(network: Network, image_shape: tuple[int, ...]) -> Netw
   try:
     cleaned = models.remove_dead(network.model, network.variables, image_shape)
   except ValueError as error:
-    say(f'only its zeros are removed: {error}')
+    say(f'only zero weights are removed: {error}')
     return network
   return Network(network.model, cleaned)
 
@@ -46,7 +46,7 @@ def shrink(network: Network, image_shape: tuple[int, ...]) -> Network:
   try:
     return Network(*models.shrink(network.model, network.variables, image_shape))
   except ValueError as error:
-    say(f'its arrays keep their shapes: {error}')
+    say(f'the arrays of the network keep their shapes: {error}')
     return network
 
 

@@ -88,7 +88,7 @@ def posterior_bits(source: Source) -> dict[str, int]:
   """Returns {pattern of a layer: bits}, as the precision of the run's posterior gives them.
 
   These are the `bits` of the run's summary, but 8 for a layer that needs more, because weights
-  share at most 2^8 values. A line tells of both.
+  share at most 2^8 values. A printed line gives the bits and this limit.
 
   Raises:
     UsageError: the run has no posterior, or its posterior is missing or damaged.

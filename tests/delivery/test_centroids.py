@@ -87,5 +87,5 @@ def test_a_network_that_cannot_be_made_smaller_is_unchanged(half, monkeypatch, c
   assert shipped_network.without_dead_weights(half[0], (8, 8, 1)) is half[0]
   assert shipped_network.shrink(half[0], (8, 8, 1)) is half[0]
   said = capsys.readouterr().out
-  assert 'only its zeros are removed: keep the variables' in said
-  assert 'its arrays keep their shapes: keep the variables' in said
+  assert 'only zero weights are removed: keep the variables' in said
+  assert 'the arrays of the network keep their shapes: keep the variables' in said

@@ -381,10 +381,10 @@ def test_values_of_a_layer_that_is_not_shared_are_not_trained(run, tmp_path, cap
     (['--bits=auto', '--tolerance=nan'], "--tolerance='nan' must be a number from 0 to 1"),
     (['--bits=4', '--tolerance=0.1'], '--tolerance=0.1 must be given with --bits=auto'),
     (['--epochs=3'], '--epochs=3 must be given with --bits, or nothing reads it'),
-    (['--bits=4', '--epochs=0.5'], "--epochs='0.5' must be a whole number from 0 on"),
+    (['--bits=4', '--epochs=0.5'], "--epochs='0.5' must be a whole number, 0 or more"),
     (['--bits=4', '--learning_rate=1'], '--learning_rate=1 must be given with --epochs'),
     (['--format=gguf'], "--format='gguf' must be a list of file, onnx, stablehlo"),
-    (['--rounds=0'], "--rounds='0' must be a whole number from 1 on"),
+    (['--rounds=0'], "--rounds='0' must be a whole number, 1 or more"),
   ],
 )
 def test_an_invalid_flag_is_reported_in_one_line(tmp_path, capsys, arguments, message):
