@@ -171,7 +171,7 @@ def sgd(blocks: Any, chain: tuple[str, ...]) -> dict[str, Any]:
   """Returns the arguments of `torch.optim.SGD`, except the learning rate, for a chain of SGD.
 
   Raises:
-    UsageError: the chain has a transformation that is no part of SGD.
+    UsageError: the chain has a transformation that is not part of SGD.
 
   Example:
     >>> sgd({'trace': {'decay': 0.5}}, ('trace', 'scale_by_learning_rate'))
@@ -179,7 +179,7 @@ def sgd(blocks: Any, chain: tuple[str, ...]) -> dict[str, Any]:
   """
   if unknown := set(chain) - set(SGD):
     raise UsageError(
-      f"config.chain={chain}: '{min(unknown)}' is no part of SGD; with --against=torch give only "
+      f"config.chain={chain}: '{min(unknown)}' is not part of SGD; with --against=torch give only "
       f'{", ".join(SGD)} and sparsity transformations'
     )
   settings = {name: SGD[name] | dict(blocks.get(name) or {}) for name in chain}

@@ -78,7 +78,7 @@ def measure(
       'predicted': traffic.predicted_bytes(subject.variables),
       'found': traffic.found_bytes(compiled.as_text()),
     },
-    # In the compiled program the body of a loop counts once, and both branches of a condition do.
+    # In the compiled program the body of a loop counts once, as does each branch of a condition.
     'program_flops': compiled.cost_analysis().get('flops'),
     'rounds': count,
     'timed': TIMED,
@@ -94,7 +94,7 @@ def speeds(
   product_flops: float,
   peers: Sequence[str] = (),
 ) -> dict[str, Any]:
-  """Returns the figures that follow from the times, with None for those measured otherwise.
+  """Returns the figures that follow from the times, with None for those measured elsewhere.
 
   Args:
     times: the seconds in each round of `step`, `forward`, `gradient` (both passes), `chain`,

@@ -234,7 +234,7 @@ REFUSED = {
   ),
   'optimizer': (
     [QUICK, '--against=torch', "--config.chain=('adam',)", '--config.adam.learning_rate=0.1'],
-    "'adam' is no part of SGD",
+    "'adam' is not part of SGD",
   ),
 }
 
