@@ -36,7 +36,7 @@ def reasons_against_training(
     paths: the paths of its parameters, in order.
 
   Returns:
-    A text for each variance, with its path and the number of removed channels.
+    A line for each variance, with its path and the number of removed channels.
   """
   roots_of = [
     ties.roots[labels] for one in ties.sums_found for labels in contributing(ties, removal, one)

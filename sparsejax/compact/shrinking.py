@@ -152,7 +152,7 @@ def check_answers(
   examples = [jax.tree.map(_concrete, example) for example in examples]
   precision = None if jax.default_backend() == 'cpu' else 'highest'
   with jax.default_matmul_precision(precision):
-    # JAX refers weakly to what it compiles, which a named tuple does not allow.
+    # JAX keeps a weak reference to what it compiles, which a named tuple does not allow.
     wanted, found = (
       jax.jit(lambda *given, function=function: function(*given))(params, *examples)
       for function, params in (whole, small)

@@ -91,7 +91,7 @@ def sparse_apply(function: Callable[..., Any], params: Any, *examples: Any) -> S
   params = jax.tree.map(jnp.asarray, params)
   sparse = _SparseProgram(function, params, examples)
   # It takes params as arguments, since XLA compiles large constants slowly. It wraps the function,
-  # since JAX refers weakly to what it compiles, and a named tuple does not allow that.
+  # since JAX keeps a weak reference to it, and a named tuple does not allow that.
   jitted = jax.jit(lambda *given: function(*given))
 
   def dense(*inputs):

@@ -67,7 +67,7 @@ def _comparison_rows(measurements: Mapping[str, Any]) -> list[tuple[str, ...]]:
 
 
 def _seconds(value: float) -> str:
-  """Returns a duration as a text of three digits, in seconds, milliseconds or microseconds.
+  """Returns a duration as text with three digits, in seconds, milliseconds or microseconds.
 
   Example:
     >>> [_seconds(value) for value in (0.0000123, 0.0123, 1.5)]

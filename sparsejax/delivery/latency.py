@@ -28,7 +28,7 @@ def measure_latency(
     rounds: the number of rounds.
 
   Returns:
-    {engine: {batch size as a text: summary}}, as in shipped.json.
+    {engine: {batch size as text: summary}}, as in shipped.json.
   """
   random = np.random.default_rng(0)
   timed = {}

@@ -94,7 +94,7 @@ def read(argv: Sequence[str]) -> Request:
   try:
     given = {name: text for name, text in vars(parser.parse_args(argv)).items() if text is not None}
   except ValueError as error:
-    raise UsageError(f'{error}; --help tells which flags there are') from None
+    raise UsageError(f'{error}; --help lists the flags') from None
   for name, what in (('run', 'a finished run'), ('out', 'a folder to write')):
     if not given.get(name):
       raise UsageError(f'--{name} is missing: it must be --{name}=DIR, {what}')

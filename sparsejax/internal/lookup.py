@@ -22,7 +22,7 @@ def lookup(kind: str, name: str, table: Mapping[str, T]) -> T:
   raise ValueError(
     f"unknown {kind} '{name}':{hint} Known: {names}"
     if hint
-    else f"unknown {kind} '{name}': known are {names}"
+    else f"unknown {kind} '{name}': it must be one of {names}"
   )
 
 

@@ -370,7 +370,7 @@ def test_values_of_a_layer_that_is_not_shared_are_not_trained(run, tmp_path, cap
     ([], '--run is missing: it must be --run=DIR, a finished run'),
     (['--run=x'], '--out is missing: it must be --out=DIR, a folder to write'),
     (['--run=x', '--out=gs://y'], "--out='gs://y' must be a folder of this machine"),
-    (['--nonsense=1'], '--nonsense=1; --help tells which flags there are'),
+    (['--nonsense=1'], '--nonsense=1; --help lists the flags'),
     (['--bits=0'], 'must be a whole number from 1 to 8'),
     (['--bits=9'], "--bits='9': bits=9 must be a whole number from 1 to 8"),
     (['--bits=four'], "--bits='four' must be a number from 1 to 8, LAYER=NUMBER,LAYER=NUMBER"),

@@ -170,7 +170,7 @@ class _Named:
     kernels = [path for path, kind in self._kinds.items() if kind == kinds.KERNEL]
     self._kernels_in = collections.Counter(map(tree.module_of, kernels))
     self._beside_equinox = bool(nodes)
-    # {name of a matrix: how often the bias beside such a matrix implies which sides}.
+    # {name of a matrix: how often the bias beside one implies each order of its sides}.
     self._sides_of_name = collections.defaultdict(collections.Counter)
     for path in kernels:
       if len(shapes[path]) != 2:
