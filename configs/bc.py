@@ -5,15 +5,16 @@ python launch.py --config=configs/vgg16_bc.py:0.1    the same as bc.py:vgg16,0.1
 
 The prior is normal-Jeffreys, the bounds are the log's. The KL's weight rises over 30 epochs: at the
 start the KL is many nats per example, and at full weight everything is removed before anything is
-learned. In mobilenet depthwise filters are removed with their channels, pointwise ones by their
-outputs.
+learned. In mobilenet, depthwise filters are removed with their channels, and pointwise kernels lose
+whole outputs.
 To start from a trained network, give `--config.init_from=RUN`, a finished run of
 configs/NETWORK_dense.py.
 
-Hours: not measured. Expected, at full length: not run. The log, with variances that it found to be
-wrong: allconv 85 % with a tenth of the KL and 71 % with all of it (89 % dense), resnet50 about 10x
-at 15 % training accuracy. The paper, on a VGG with another head: 14x at 8.6 % error, 56x with bits.
-Shortened runs, of 16 to 34 minutes on 2 cores of AMD EPYC, are in results/cifar10_bayesian.
+Hours: not measured. Expected at full length: unknown (not run). The log, with variances that it
+found to be wrong: allconv 85 % with a tenth of the KL and 71 % with all of it (89 % dense),
+resnet50 about 10x at 15 % training accuracy. The paper, on a VGG with another head: 14x at 8.6 %
+error, 56x with bits. Shortened runs, of 16 to 34 minutes on 2 cores of AMD EPYC, are in
+results/cifar10_bayesian.
 """
 
 from typing import Literal

@@ -26,11 +26,11 @@ def get_config(network: Literal['lenet300', 'lenet5'], kl_weight: float = 1.0):
   config = base.get_config(CHAIN, layers='group_horseshoe')
   config.name, config.method = f'{network}_bc_ghs', 'Bayesian compression (horseshoe)'
   config.model.name = network
-  # The papers train on all 60,000; here 1,000 are held out, but nothing is chosen by them.
+  # The papers train on all 60,000 images; here 1,000 are held out, on which nothing is chosen.
   config.data.update(name='mnist', validation=1000)
   if network == 'lenet300':
     config.epochs = 200.0
-    # Pixels that never change are then 0; as -1 they act as biases, lost when their inputs go.
+    # Pixels that never change are then 0; as -1 they act as biases that go with their inputs.
     config.data.scale = 'centred'
     config.bound_variances.update(maximum=0.1, where='^fc1/')
     config.group_horseshoe.thresholds = {'fc1': 2.8, 'fc2': 1.6, 'fc3': 2.4}

@@ -31,7 +31,7 @@ def get_config(network: Literal['lenet300', 'lenet5'], kl_weight: float = 1.0):
   config.name = f'{network}_bc_gnj'
   config.method = 'Bayesian compression (normal-jeffreys)'
   config.model.name = network
-  # The papers train on all 60,000; here 1,000 are held out, but nothing is chosen by them.
+  # The papers train on all 60,000 images; here 1,000 are held out, on which nothing is chosen.
   config.data.update(name='mnist', scale='symmetric', validation=1000)
   config.epochs, config.batch_size = epochs, 128
   rising = dict(

@@ -5,8 +5,9 @@ python launch.py --config=configs/butterfly_resnet18.py:general    products of 2
                                                                    (Dao et al. 2019)
 
 An epoch takes 21 minutes on 2 cores of AMD EPYC, or 10 in the general form (README). Expected: the
-log had 74 %, and the training was unstable (16 October 2017). Here: not run at full width;
-narrower, in 15 epochs of 10,000 images, 45.3 and 47.0 % (results/cifar10_shortened).
+log had 74 %, and the training was unstable (16 October 2017). Here it was not run at
+full width; narrower, in 15 epochs of 10,000 images, it had 45.3 and 47.0 %
+(results/cifar10_shortened).
 """
 
 from typing import Literal

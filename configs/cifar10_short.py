@@ -12,15 +12,15 @@ continues; `exact` with 1.0 is the dense control of equal length.
 | trunk | scratch, 30 epochs | |
 | dense | scratch, 50 epochs of one cycle | |
 | exact | a trunk, 20 epochs | density of all parameters, one cut at the start |
-| threshold | a trunk, 20 epochs | magnitude: all parameters under it go at the start |
+| threshold | a trunk, 20 epochs | magnitude below which all parameters are removed at the start |
 | gradual, random | a trunk, 20 epochs | density of the kernels' weights, ERK |
 | l1 | a trunk, 20 epochs | strength, for 10 epochs |
 | sparse_vd, bc | a trunk, 20 epochs | weight of the KL |
 | rewound | a trunk, 20 epochs a round | density of the kernels' weights |
 | rigl, set | scratch, 50 epochs | density of the kernels' weights, ERK |
 
-45,000 images train, 5,000 choose the network by accuracy. An epoch of resnet20 takes 1 to 3 minutes
-on two cores, of mobilenet 2 to 4, of vgg16 4 to 8. Expected: results/cifar10.
+45,000 images are for training, 5,000 choose the network by accuracy. An epoch takes 1 to 3 minutes
+for resnet20 on two cores, 2 to 4 for mobilenet and 4 to 8 for vgg16. Expected: results/cifar10.
 """
 
 from sparsejax.experiment.config import base
@@ -38,10 +38,10 @@ BOUNDED = ('add_kl_gradients', 'clip', 'scale_by_adam', 'scale_by_learning_rate'
 def get_config(network: str = 'resnet20', method: str = 'trunk', point: float | None = None):
   build = lookup('method', method, METHODS)
   if (point is None) != (build in (trunk, dense)):
-    how = 'needs a point, a number' if point is None else 'takes no point'
+    how = 'needs a number as POINT' if point is None else 'takes no POINT'
     raise ValueError(
       f'the method {method} {how}: the argument is NETWORK,METHOD[,POINT], where POINT is what the '
-      "method's line in this file's table says, such as a density, 0.05"
+      "method's line in this file's table says, such as the density 0.05"
     )
   return build(network) if point is None else build(network, point)
 
@@ -120,7 +120,7 @@ def random(network, density):
 
 
 def l1(network, strength):
-  """Kernels shrunk by the proximal step over the first half; weights that are zero then stay so."""
+  """Kernels shrunk by the proximal step over the first half; weights at zero by then stay zero."""
   config = _going_on(network, 'proximal_l1', 'prune')
   config.method = 'L1'
   off_epochs = LATER_EPOCHS / 2
@@ -149,7 +149,7 @@ def rewound(network, density):
 
 
 def rigl(network, density):
-  """Sparse from the first step; the kernels' weights are exchanged until three quarters."""
+  """Sparse from the start; the kernels' weights are exchanged for three quarters of the run."""
   config = cifar10_short(network, TRUNK_EPOCHS + LATER_EPOCHS, (*SGD, 'prune'))
   config.method = 'RigL'
   config.chain, config.prune.inner = ('prune',), SGD

@@ -6,7 +6,7 @@ python launch.py --config=configs/vgg16_gradual.py:0.01    the same as gradual.p
 Some of the kernels' weights are removed every 100 steps between epochs 20 and 120, by the cubic
 schedule; the last 60 epochs run at the lowest rate. An epoch takes 61 minutes for resnet50, 8 for
 vgg16 and 3 for mobilenet on 2 cores of AMD EPYC (README).
-Expected: not run. On WRN-22-2 RigL's authors had 93.6, 93.3 and 92.3 % at 20, 10 and 5 %.
+Expected: unknown (not run). On WRN-22-2 RigL's authors had 93.6, 93.3 and 92.3 % at 20, 10 and 5 %.
 """
 
 from typing import Literal

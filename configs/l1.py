@@ -5,11 +5,11 @@ python launch.py --config=configs/resnet50_l1.py:2.1e-5         the same as l1.p
 python launch.py --config=configs/resnet50_l1.py:2.1e-5,sgdr    with warm restarts, as in the log
 
 The penalty ends at epoch 90 (sgdr: 70), while the rate is still high enough for the remaining
-weights to recover from its bias; weights that are zero then stay zero. An epoch takes 61 minutes
-for resnet50, 8 for vgg16 and 3 for mobilenet on 2 cores of AMD EPYC (README, dense). Expected: not
-run. The log's strengths were 1e-6, 2.1e-5, 4.6e-5 and 1e-4, on all parameters, by a subgradient
-that makes no zeros, and without weight decay, so that it overfitted; its mobilenet had 85.6, 88.4,
-89.3 and 89.5 % validation accuracy with 0.55, 1.4, 3.6 and 40 % above 1e-3.
+weights to recover from its bias; weights at zero by then stay zero. An epoch takes 61 minutes
+for resnet50, 8 for vgg16 and 3 for mobilenet on 2 cores of AMD EPYC (README, dense). Expected:
+unknown (not run). The log's strengths were 1e-6, 2.1e-5, 4.6e-5 and 1e-4, on all parameters, by a
+subgradient that makes no zeros, and without weight decay, so that it overfitted; its mobilenet had
+85.6, 88.4, 89.3 and 89.5 % validation accuracy with 0.55, 1.4, 3.6 and 40 % above 1e-3.
 """
 
 from typing import Literal

@@ -3,9 +3,9 @@
 python launch.py --config=configs/lenet300_l1.py          strength 1e-4
 python launch.py --config=configs/lenet300_l1.py:1e-3     stronger
 
-The penalty ends halfway; weights that are zero then stay zero. Hours and expected error of these 99
-epochs: not run. In 36 epochs, a minute on 2 cores of AMD EPYC: 1.70 +- 0.08 % at 6.8x with strength
-2e-4, 3.4 +- 0.2 % at 33x with 1.5e-3 (three seeds each, results/mnist_methods).
+The penalty ends halfway; weights that are zero by then stay zero. Hours and expected error of these
+99 epochs: unknown (not run). In 36 epochs, a minute on 2 cores of AMD EPYC: 1.70 +- 0.08 % at 6.8x
+with strength 2e-4, 3.4 +- 0.2 % at 33x with 1.5e-3 (three seeds each, results/mnist_methods).
 """
 
 from sparsejax.experiment.config import base

@@ -4,7 +4,7 @@ python launch.py --config=configs/lenet300_lobs.py         keeps 7 % of the weig
 python launch.py --config=configs/lenet300_lobs.py:0.02    2 %
 python launch.py --config=configs/lenet300_lobs.py:1.0     all of them: the dense control
 
-It trains dense for 40 epochs, then come the surgery (ten seconds) and five epochs of retraining.
+It trains dense for 40 epochs; the surgery (ten seconds) and five epochs of retraining follow.
 `--config.lobs.method=magnitude` zeroes the smallest weights instead, at the same step and as many
 in each layer; the counts come from one ranking over the layers, which also serves magnitude best.
 Expected: with the surgery at epoch 30, a minute on 2 cores of AMD EPYC, 1.54 +- 0.05 % test error

@@ -1,10 +1,11 @@
-"""LeNet-300-100 on MNIST, pruned at random, else as `lenet300_gradual`: the baseline to beat.
+"""LeNet-300-100 on MNIST, pruned at random: the baseline to beat.
 
 python launch.py --config=configs/lenet300_random.py          keeps 10 % of the weights
 python launch.py --config=configs/lenet300_random.py:0.01     1 %
 
-Hours and expected error of these 99 epochs: not run. In 36 epochs, a minute on 2 cores of AMD EPYC:
-3.4 +- 0.2 % at 10x, 57.6 +- 4.6 % at 100x (three seeds each, results/mnist_methods).
+It is otherwise like `lenet300_gradual`. Hours and expected error of these 99 epochs: unknown (not
+run). In 36 epochs, a minute on 2 cores of AMD EPYC: 3.4 +- 0.2 % at 10x, 57.6 +- 4.6 % at 100x
+(three seeds each, results/mnist_methods).
 """
 
 from configs import lenet300_gradual

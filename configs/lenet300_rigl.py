@@ -4,8 +4,8 @@ python launch.py --config=configs/lenet300_rigl.py          keeps 10 % of the we
 python launch.py --config=configs/lenet300_rigl.py:0.01     1 %
 
 The optimizer runs inside the masks, so that a regrown weight starts without momentum.
-Hours and expected error of these 99 epochs: not run. In 36 epochs, a minute on 2 cores of AMD EPYC:
-1.57 +- 0.05 % at 10x, 3.5 +- 0.3 % at 100x (three seeds each, results/mnist_methods).
+Hours and expected error of these 99 epochs: unknown (not run). In 36 epochs, a minute on 2 cores of
+AMD EPYC: 1.57 +- 0.05 % at 10x, 3.5 +- 0.3 % at 100x (three seeds each, results/mnist_methods).
 """
 
 from sparsejax.experiment.config import base

@@ -15,7 +15,7 @@ def get_config(kl_weight: float = 1.0):
   config = base.get_config(chain, layers='sparse_vd')
   config.method = 'sparse variational dropout'
   config.model.name = 'lenet300'
-  # The papers train on all 60,000; here 1,000 are held out, but nothing is chosen by them.
+  # The papers train on all 60,000 images; here 1,000 are held out, on which nothing is chosen.
   config.data.update(name='mnist', scale='centred', validation=1000)
   config.epochs, config.batch_size = 200.0, 100
   rising = dict(schedule='linear', initial=0.0, final=kl_weight, begin_epochs=5.0, end_epochs=20.0)

@@ -3,10 +3,10 @@
 python launch.py --config=configs/lenet300_straight_through.py          keeps 10 % of the weights
 python launch.py --config=configs/lenet300_straight_through.py:0.01     1 %
 
-Dense weights are trained by the gradients of the network that their largest make (Bengio et al.
-2013, Zhou et al. 2021), so that a removed weight may come back with what it has learned. The
-optimizer runs inside, where weight decay gets the dense weights. Hours and expected error of these
-99 epochs: not run.
+Dense weights are trained by the gradients of the network that the largest of them form (Bengio et
+al. 2013, Zhou et al. 2021), so that a removed weight may come back with what it has learned. The
+optimizer runs inside, where weight decay acts on the dense weights. Hours and expected error of
+these 99 epochs: unknown (not run).
 """
 
 from sparsejax.experiment.config import base

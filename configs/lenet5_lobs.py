@@ -4,10 +4,10 @@ python launch.py --config=configs/lenet5_lobs.py         keeps 7 % of the weight
 python launch.py --config=configs/lenet5_lobs.py:0.02    2 %
 python launch.py --config=configs/lenet5_lobs.py:1.0     all of them: the dense control
 
-It trains dense for 12 epochs, then come the surgery (half a minute) and three epochs of retraining:
-8 to 20 minutes on 2 cores of AMD EPYC. `--config.lobs.method=magnitude` zeroes the smallest weights
-instead, at the same step and as many in each layer. Expected: 0.79 % test error at 14.3x; magnitude
-0.94, dense 0.67 (one seed each, results/mnist_lobs).
+It trains dense for 12 epochs; the surgery (half a minute) and three epochs of retraining follow. It
+takes 8 to 20 minutes on 2 cores of AMD EPYC. `--config.lobs.method=magnitude` zeroes the smallest
+weights instead, at the same step and as many in each layer. Expected: 0.79 % test error at 14.3x;
+magnitude 0.94, dense 0.67 (one seed each, results/mnist_lobs).
 """
 
 from sparsejax.experiment.config import base

@@ -4,7 +4,7 @@ python launch.py --config=configs/lenet5_rigl.py          keeps 5 % of the weigh
 python launch.py --config=configs/lenet5_rigl.py:0.01     1 %
 
 The images are shifted at random by up to two pixels; the optimizer runs inside the masks, so that a
-regrown weight starts without momentum. Hours and expected error: not run.
+regrown weight starts without momentum. Hours and expected error: unknown (not run).
 """
 
 from sparsejax.experiment.config import base

@@ -4,8 +4,8 @@ python launch.py --config=configs/quickstart.py         keeps 5 % of the weights
 python launch.py --config=configs/quickstart.py:0.02    2 %
 
 It trains dense for 20 epochs, cuts once and retrains for 40 epochs (Han et al. 2015), within half a
-minute on two CPU cores, most of it compilation. Expected: 97 % of the test digits right with one
-weight in twenty (the README has 96.67 % on validation).
+minute on two CPU cores, most of it compilation. Expected: 97 % of the test digits recognised with
+one weight in twenty (the README has 96.67 % on validation).
 """
 
 from sparsejax.experiment.config import base

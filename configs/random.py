@@ -1,9 +1,9 @@
-"""A network on CIFAR-10, pruned at random, else as `gradual.py`: the baseline to beat.
+"""A network on CIFAR-10, pruned at random: the baseline to beat.
 
 python launch.py --config=configs/random.py:NETWORK[,DENSITY]
 python launch.py --config=configs/vgg16_random.py:0.01    the same as random.py:vgg16,0.01
 
-It takes as long as `gradual.py`. Expected: not run.
+It is otherwise like `gradual.py` and takes as long. Expected: unknown (not run).
 """
 
 from configs import gradual

@@ -4,8 +4,8 @@ python launch.py --config=configs/resnet20_lobs.py         keeps 30 % of the ker
 python launch.py --config=configs/resnet20_lobs.py:0.1     10 %
 python launch.py --config=configs/resnet20_lobs.py:1.0     all of them: the dense control
 
-It trains dense for 160 epochs by the research log's recipe, then come the surgery and 20 epochs of
-retraining at the lowest rate. Hours: not measured. Expected: not run.
+It trains dense for 160 epochs by the research log's recipe; the surgery and 20 epochs of retraining
+at the lowest rate follow. Hours: not measured. Expected: unknown (not run).
 """
 
 from sparsejax.experiment.config import base

@@ -4,7 +4,7 @@ python launch.py --config=configs/resnet50_sgdr.py
 
 The rate falls from 0.2 along half a cosine over 10, 20, 40 and 80 epochs and restarts after each;
 the run ends with the fourth. An epoch takes 61 minutes on 2 cores of AMD EPYC (README). Expected:
-not run.
+unknown (not run).
 """
 
 from sparsejax.experiment.config import base

@@ -4,8 +4,8 @@ python launch.py --config=configs/resnet50_ssl.py         strength 1e-4
 python launch.py --config=configs/resnet50_ssl.py:1e-3    stronger
 
 The method is the group lasso: every filter's norm is penalised with weight 1, as in the paper, for
-half of 180 epochs; filters that are zero then stay zero. The classifier keeps its units. An epoch
-takes 61 minutes on 2 cores of AMD EPYC (README, dense). Expected: not run.
+half of 180 epochs; filters that are zero by then stay zero. The classifier keeps its units. An
+epoch takes 61 minutes on 2 cores of AMD EPYC (README, dense). Expected: unknown (not run).
 """
 
 from sparsejax.experiment.config import base

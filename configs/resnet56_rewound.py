@@ -5,8 +5,8 @@ python launch.py --config=configs/resnet56_rewound.py:0.03         to 3 %
 python launch.py --config=configs/resnet56_weights_rewound.py      the weights rewound, too
 
 It trains dense for 180 epochs; then each round cuts by global magnitude and repeats the last 80
-epochs of the schedule: 980 epochs for ten rounds. Hours: not measured. Expected: not run. The
-paper: 93.56, 92.88, 91.75 and 91.15 % at 10.7, 5.5, 2.8 and 2.25 %.
+epochs of the schedule: 980 epochs for ten rounds. Hours: not measured. Expected: unknown (not run).
+The paper: 93.56, 92.88, 91.75 and 91.15 % at 10.7, 5.5, 2.8 and 2.25 %.
 """
 
 from sparsejax.experiment.config import base

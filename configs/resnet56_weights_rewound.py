@@ -4,8 +4,8 @@ python launch.py --config=configs/resnet56_weights_rewound.py         to 10.7 % 
 python launch.py --config=configs/resnet56_weights_rewound.py:0.03    to 3 %
 
 It differs from `resnet56_rewound` in that the weights that a cut leaves return to their values of
-epoch 100, where the 80 epochs of the schedule that follow every cut begin. Hours: not measured.
-Expected: not run.
+epoch 100, from which every cut repeats the last 80 epochs of the schedule. Hours: not measured.
+Expected: unknown (not run).
 """
 
 from configs import resnet56_rewound

@@ -3,11 +3,11 @@
 python launch.py --config=configs/rigl.py:NETWORK[,DENSITY]
 python launch.py --config=configs/vgg16_rigl.py:0.01    the same as rigl.py:vgg16,0.01
 
-Densities are Erdos-Renyi-Kernel's. Every 100 steps, until three quarters of the run, 30 % of a
-layer's weights, later fewer, are exchanged for those with the largest gradients. The optimizer runs
-inside the masks, so that a regrown weight starts without momentum. An epoch takes 61 minutes for
-resnet50, 8 for vgg16 and 3 for mobilenet on 2 cores of AMD EPYC (README, dense).
-Expected: not run. The authors had 93.6, 92.9 and 91.8 % at 20, 10 and 5 % on WRN-22-2.
+The layers' densities are Erdos-Renyi-Kernel's. Every 100 steps, for three quarters of the run, 30 %
+of a layer's weights, later fewer, are exchanged for those with the largest gradients. The optimizer
+runs inside the masks, so that a regrown weight starts without momentum. An epoch takes 61 minutes
+for resnet50, 8 for vgg16 and 3 for mobilenet on 2 cores of AMD EPYC (README, dense). Expected:
+unknown (not run). The authors had 93.6, 92.9 and 91.8 % at 20, 10 and 5 % on WRN-22-2.
 """
 
 from typing import Literal

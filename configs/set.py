@@ -4,7 +4,7 @@ python launch.py --config=configs/set.py:NETWORK[,DENSITY]
 python launch.py --config=configs/vgg16_set.py:0.01    the same as set.py:vgg16,0.01
 
 It differs from `rigl.py` in that regrown weights are drawn at random, and the drop fraction does
-not fall. It takes as long. Expected: not run.
+not fall. It takes as long. Expected: unknown (not run).
 """
 
 from configs import rigl

@@ -9,8 +9,8 @@ start, everything is removed before anything is learned. To start from a trained
 `--config.sparse_vd.log_variance=-15 --config.sparse_vd.training_mask=False
 --config.scale_by_learning_rate.learning_rate.initial=1e-5`.
 
-Hours: not measured. Expected: not run. The paper: up to 68x without loss, on a VGG with another
-head.
+Hours: not measured. Expected: unknown (not run). The paper: up to 68x without loss, on a VGG with
+another head.
 """
 
 from typing import Literal

@@ -1,4 +1,4 @@
-"""The log's search: learning rate, its fall, batch and weight decay, by Hyperband with eta 5.
+"""The log's search: learning rate, its fall, batch size and weight decay, by Hyperband with eta 5.
 
 python -m sparsejax.sweep --config=configs/sweeps/learning_rate.py --workdir=DIR
 python -m sparsejax.sweep --config=configs/sweeps/learning_rate.py:configs/vgg16_dc.py --workdir=DIR

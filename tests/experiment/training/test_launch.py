@@ -168,7 +168,7 @@ REFUSED = {
   ),
   'point of the short recipe': (
     ['--config=configs/cifar10_short.py:resnet20,exact'],
-    'the method exact needs a point',
+    'the method exact needs a number as POINT',
   ),
   'source': ([QUICK, '--config.init_from=nowhere'], 'init_from=nowhere'),
 }
