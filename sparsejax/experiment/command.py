@@ -1,8 +1,8 @@
-"""Runs any command: prints its help, makes an error one line, chooses the exit status.
+"""Runs any command: prints its help, reports an error in one line, chooses the exit status.
 
 - 0: it is finished.
 - 2: it cannot be done as asked; the line says what to give or to change, which may be a flag, a
-  setting, a file, a folder or a full disk. So does a package that is not installed.
+  setting, a file, a folder or a full disk. A package that is not installed also gives 2.
 - 128 + N: the signal N came; 130 is SIGINT, 143 SIGTERM, 129 SIGHUP.
 - 1: anything else went wrong: training diverged, the disk gave an error, another process was lost.
 """
@@ -125,11 +125,11 @@ def set_up_process(*, keep_memory: bool = True) -> None:
 
 @contextlib.contextmanager
 def leaving_on_signals(name: str, note: str = '') -> Generator[None]:
-  """Makes a signal in the block raise SystemExit, so that what the block began is taken away.
+  """Makes a signal in the block raise SystemExit, so that the block removes what it began.
 
   Args:
-    name: what the line that tells of the signal begins with.
-    note: what the line says besides.
+    name: what the line that reports the signal begins with.
+    note: what that line ends with.
   """
 
   def leave(number: int, frame: object) -> NoReturn:

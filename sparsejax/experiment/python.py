@@ -30,7 +30,7 @@ def run(
     config: a config as a config file's `get_config` returns it, or 'NAME.py:ARGUMENT'.
     workdir: the run directory; by default results/runs/NAME-HASH8/seedK below the current folder.
     name: the name of the experiment; by default the config's own.
-    restart: whether to begin at step 0 whatever `workdir` holds; that is moved to a folder in it.
+    restart: whether to begin at step 0; whatever `workdir` holds is moved to a folder in it.
 
   Returns:
     The content of the run directory's summary.json.
@@ -49,7 +49,7 @@ def run(
     50610
   """
   if not isinstance(name, str):
-    raise UsageError(f'name={shown(name)} must be a text')
+    raise UsageError(f'name={shown(name)} must be a string')
   if not isinstance(restart, bool):
     raise UsageError(f'restart={shown(restart)} must be True or False')
   if workdir is not None:
@@ -64,7 +64,7 @@ def _settings(config: Any, name: str) -> dict[str, Any]:
   """The checked settings of a config, in whichever form it is given."""
   if isinstance(config, Mapping | ConfigDict):
     return commandline.checked(config, name)
-  what = "a ConfigDict, as a config file's get_config() returns it, or a text 'NAME.py:ARGUMENT'"
+  what = "a ConfigDict, as a config file's get_config() returns it, or a string 'NAME.py:ARGUMENT'"
   arguments = overrides.ConfigArguments(path_text('config', config, what), {}, ())
   settings = commandline.resolve_arguments(arguments)
   return commandline.checked(settings, name) if name else settings

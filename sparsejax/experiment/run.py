@@ -44,7 +44,7 @@ def run(
     defaults: the defaults of base.py for the same chain and events.
     version: the version of the defaults.
     workdir: the run directory; by default results/runs/NAME-HASH8/seedK.
-    restart: whether to begin at step 0 whatever is there; that is moved to a folder of its own.
+    restart: whether to begin at step 0; whatever is there is moved to a folder of its own.
     watch: called with the line of metrics of every evaluation; if it returns True, the run is saved
       and stops. The next call resumes it there.
 

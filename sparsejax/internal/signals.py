@@ -93,7 +93,7 @@ def end_in_one_line(command: str) -> None:
     del frame
     name = signal.Signals(number).name
     with contextlib.suppress(OSError):  # a terminal that closed
-      os.write(2, f'{command}: {name}; what was saved before stays\n'.encode())
+      os.write(2, f'{command}: {name}; what was saved before is kept\n'.encode())
     os._exit(128 + number)
 
   if command:

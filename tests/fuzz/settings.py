@@ -1,4 +1,4 @@
-"""Settings that can't be, over all commands: refused in one line, or trained as they were given.
+"""Impossible settings of all commands: refused in one line, or trained as they were given.
 
 Half of them are any value for any name that the commands' help lists; the others come from the
 definitions, just beyond and just within what a field may be.
@@ -91,7 +91,7 @@ class Case(NamedTuple):
 
 
 class Verdict(NamedTuple):
-  """What came of a case: 'refused', 'trained', 'accepted' (a command that trains nothing), 'wrong'.
+  """A case's result: 'refused', 'trained', 'accepted' (no training asked for) or 'wrong'.
 
   Attributes:
     kind: one of these.
@@ -112,7 +112,7 @@ def fields_of_help() -> list[str]:
 
 
 def cases(count: int, seed: int, bases: Sequence[str] = tuple(BASES)) -> Iterator[Case]:
-  """Yields so many cases of some configs, every other one blind; a seed draws the same ones."""
+  """Yields a number of cases of some configs, every other one blind; a seed repeats them."""
   chance = random.Random(seed)
   names = fields_of_help()
   for number in range(count):
@@ -192,13 +192,13 @@ class World:
       assert outcome.status == 0, outcome
 
   def empty(self) -> None:
-    """Takes away what a command left."""
+    """Removes what a command left."""
     shutil.rmtree(self.place)
     self.here.mkdir(parents=True)
 
 
 def flags(base: str, changes: dict[str, str]) -> list[str]:
-  """Returns the flags of two steps of a config, with some fields otherwise."""
+  """Returns the flags for two steps of a config, with some fields changed."""
   given = {**TWO_STEPS, **BASES[base]}
   for name in changes:
     stem = re.sub(r'_(epochs|steps|examples)$', '', name)
@@ -248,7 +248,7 @@ def _main(name: str):
 
 
 def attempt(case: Case, world: World) -> Verdict:
-  """Gives one setting to its command, and judges what comes of it.
+  """Gives one setting to its command, and judges the result.
 
   Training stops at the first evaluation of two steps or more; a search is set up and begins no
   trial, a benchmark times nothing, reproduce.py only reads its arguments, and ship only them, the
@@ -318,7 +318,7 @@ def _moves(text: str) -> bool:
 
 
 SAYS = re.compile(
-  r'fits none|must|needs|unknown|no such|not? (a|one)\b|missing|did you mean|name no'
+  r'must|needs|unknown|no such|not? (a|one)\b|missing|did you mean|is not in'
   r'|matches no|never read|is read only|cannot|can\'t|unrecognized|invalid|there is no|without'
   r'|[;:] (give|put|set|use|leave|exclude)\b'
 )
@@ -335,7 +335,7 @@ def is_told(case: Case, line: str) -> bool:
 
 
 def _trained(case: Case, world: World) -> Verdict | None:
-  """What is wrong with what a run left that was given a setting; None where nothing is."""
+  """What is wrong with what a run with a setting left; None if nothing is."""
   found = sorted(world.place.rglob('config.json'))
   if case.field == '--print_config':
     return None
@@ -376,7 +376,7 @@ def tried(
   until: float = float('inf'),
   bases: Sequence[str] = tuple(BASES),
 ) -> Iterator[tuple[Case, Verdict]]:
-  """Yields every case and what came of it, until it is late.
+  """Yields every case and its result, until time is up.
 
   Args:
     count: of cases.

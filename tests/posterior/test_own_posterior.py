@@ -1,4 +1,4 @@
-"""A family of posteriors of one's own: registered, trained, deployed, and part of the hash."""
+"""A user's own family of posteriors: registered, trained, deployed, and part of the hash."""
 
 import dataclasses
 import json
@@ -198,8 +198,8 @@ def changed(**changes):
       'its threshold is 9.0: it must be a number',
     ),
     ('mine', changed(log_variance=100.0), 'its log_variance is 100.0: it must be a number of -80'),
-    ('prune', changed(), 'a config has something else of that name'),
-    ('deterministic', changed(), 'a config has something else of that name'),
+    ('prune', changed(), 'a config has something else with that name'),
+    ('deterministic', changed(), 'a config has something else with that name'),
     ('sparse_vd', changed(), "the posterior 'sparse_vd' exists already"),
   ],
 )
@@ -217,7 +217,7 @@ def test_what_is_no_family_is_refused_in_one_line(name, family, message):
     ({'threshold': 1.0}, "its setting 'threshold' must have another name"),
     ({'training_mask': True}, "its setting 'training_mask' must have another name"),
     ({'family': 'a'}, "its setting 'family' must have another name"),
-    ({'depth': None}, "its setting 'depth' is None: it must be a number, a text or a flag"),
+    ({'depth': None}, "its setting 'depth' is None: it must be a number, a string or a flag"),
   ],
 )
 def test_settings_that_no_config_can_have_are_refused(settings, message):

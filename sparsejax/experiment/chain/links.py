@@ -153,8 +153,8 @@ def check_masks(chain: tuple[str, ...], blocks: Mapping[str, Any]) -> None:
   """Refuses masks inside another link, whose cuts no run would know, and two kinds of masks.
 
   Raises:
-    ValueError: `prune` or `straight_through` is inside another link, or the latter has a companion
-      with which it does not go.
+    ValueError: `prune` or `straight_through` is inside another link, or the latter stands beside a
+      link that does not work with it.
   """
   unfolded = unfold(chain, blocks)
   for name in fields.PRUNING_SCHEDULES:

@@ -80,14 +80,14 @@ def _check_growth(chain, blocks):
 
 
 def _check_dense(chain, built):
-  """Refuses links that read parameters where these are zero, and not the dense weights."""
+  """Refuses links that would read the masked parameters in place of the dense weights."""
   if 'straight_through' not in chain:
     return
   params = {'kernel': jnp.zeros((2, 2))}
   for name, link in zip(chain[: chain.index('straight_through')], built, strict=False):
     try:
       jax.eval_shape(functools.partial(_try, link, None), params)
-    except Exception:  # which one, depends on the link
+    except Exception:  # which one it is depends on the link
       raise ValueError(
         f"config.chain={chain}: '{name}' reads parameters, which are zero outside the masks; put "
         'it, and what comes after it, in straight_through.inner, where it gets the dense weights'
@@ -137,7 +137,7 @@ def _build_link(
   }
   takes_schedule = all('Callable' in str(known[key].annotation) for key in scheduled)
   if scheduled and not takes_schedule:
-    # A setting that is no schedule stays a Python number, because some factories branch on it.
+    # A setting that is not a schedule stays a Python number, because some factories branch on it.
     factory = optax.inject_hyperparams(factory, static_args=set(known) - set(scheduled))
   try:
     link = factory(**(block | scheduled))

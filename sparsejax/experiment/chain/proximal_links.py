@@ -103,7 +103,7 @@ def _metric(name: str, ahead: tuple[str, ...], blocks: Mapping[str, Any]):
       raise ValueError(f'{link}.{key} is a schedule, but inside {name} it must be a number')
   if block.get('bias_correction') or block.get('centered'):
     raise ValueError(
-      f"{link}: leave out bias_correction and centered, which '{name}' does not know"
+      f"{link}: leave out bias_correction and centered, which '{name}' does not support"
     )
   return METRICS[link](**settings)
 

@@ -141,7 +141,7 @@ def _density(settings: Mapping[str, Any], link: str) -> float | dict[str, float]
 
 
 def _parse_by_layer(density: str, link: str) -> dict[str, float]:
-  """Returns {pattern: density} from a text such as 'conv=0.5,.*=0.1'."""
+  """Returns {pattern: density} from a string such as 'conv=0.5,.*=0.1'."""
   try:
     return by_layer(density)
   except WrongError as error:

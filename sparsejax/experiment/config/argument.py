@@ -10,8 +10,8 @@ from sparsejax.internal.lookup import nearest
 def read(make: Callable[..., Any], text: str) -> list[Any]:
   """Returns the arguments to call a config's function with.
 
-  A parameter is annotated as a Literal of texts, as float or int (also `float | None`), or is a
-  text. If a function has a single parameter without annotation, it gets the whole argument.
+  A parameter is annotated as a Literal of strings, as float or int (also `float | None`), or is a
+  string. If a function has a single parameter without annotation, it gets the whole argument.
 
   Raises:
     ValueError: the argument does not fit the parameters.
@@ -60,7 +60,7 @@ def _says(parameter: inspect.Parameter) -> str:
   if get_origin(kind) is Literal:
     *first, last = get_args(kind)
     return f'{", ".join(first)} or {last}' if first else last
-  return {float: 'a number', int: 'an integer'}.get(kind, 'a text')
+  return {float: 'a number', int: 'an integer'}.get(kind, 'a string')
 
 
 def _convert(parameter: inspect.Parameter, text: str) -> Any:

@@ -45,11 +45,11 @@ def _block(block) -> ConfigDict:
 
 
 def _default(field: Field) -> Any:
-  """A field's default, which may be replaced by any value that the field may get."""
+  """A field's default, which may be replaced by any value that the field may have."""
   if field.default is None and isinstance(field.kind, Optional):
     types = {Text: str, Integer: int}
     return placeholder(types.get(type(field.kind.kind), float))
-  if isinstance(field.kind, ByLayer):  # a number or a text
+  if isinstance(field.kind, ByLayer):  # a number or a string
     return FieldReference(field.default, field_type=object)
   return copy.deepcopy(field.default)
 

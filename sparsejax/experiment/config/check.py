@@ -1,4 +1,4 @@
-"""Checks settings: each must be known, have a value that it may have, and be read.
+"""Checks settings: each must exist, have a possible value, and be read by something.
 
 Each setting is defined once, by a `fields.Field`: its default, its kind (the values that it may
 have), its meaning, and when it is read, a function of the whole config. The end of its name is its
@@ -62,7 +62,7 @@ def check(settings: Mapping[str, Any], *, all_read: bool = True) -> dict[str, An
 
 
 def _check_inner(name: str, settings: Mapping[str, Any]) -> None:
-  """Refuses a value that is no block, or whose inner names are no links, before it is used."""
+  """Refuses a value that is not a block, or whose inner names are not links, before its use."""
   block = settings[name]
   if not isinstance(block, Mapping) or 'inner' not in block:
     _checked(name, block, settings)
@@ -83,7 +83,7 @@ def _checked(name: str, value: Any, settings: Mapping[str, Any]) -> Any:
   block = field if field is not None else fields.BLOCKS.get(name)
   if name not in fields.FIELDS and name not in used:
     if name in fields.BLOCKS:
-      raise ValueError(f"{name} is set, but chain, events and layers name no '{name}'")
+      raise ValueError(f"{name} is set, but '{name}' is not in chain, events or layers")
     raise ValueError(unknown(name, [*fields.FIELDS, *used]))
   if not isinstance(value, Mapping):
     requirement = 'its settings' if block is None else _requirement(block)
@@ -104,7 +104,7 @@ def used_blocks(settings: Mapping[str, Any]) -> set[str]:
 
 
 def _texts(names: Any) -> list[str]:
-  """The texts among `names`, or none if it is no tuple or list."""
+  """The strings among `names`, or none if it is not a tuple or list."""
   return (
     [name for name in names if isinstance(name, str)] if isinstance(names, tuple | list) else []
   )
@@ -175,7 +175,7 @@ def _schedule(field: str, block: Mapping[str, Any], kind: Kind) -> dict[str, Any
 
 
 def _plain(field: str, value: Any) -> Any:
-  """A setting of an Optax link: a finite number, a flag, a text, or a schedule's block."""
+  """A setting of an Optax link: a finite number, a flag, a string, or a schedule's block."""
   if isinstance(value, Mapping):
     return _schedule(field, value, Number())
   if isinstance(value, bool | str | None):

@@ -31,7 +31,7 @@ def load(file: str) -> ConfigDict:
   if file.endswith(':'):
     raise UsageError(f'config={printable(file)} must have an argument after its colon, or no colon')
   network, underscore, method = place.name.partition('_')
-  if underscore and not os.path.isfile(place):  # isfile raises for no name
+  if underscore and not os.path.isfile(place):  # isfile never raises, whatever the name
     place = place.parent / method
     text = f'{network},{text}' if text else network
   if not os.path.isfile(place):
@@ -39,7 +39,9 @@ def load(file: str) -> ConfigDict:
   module = execute(place, 'config')
   make = getattr(module, 'get_config', None)
   if not callable(make):
-    raise UsageError(f'config={printable(path)} is no config: it must have a function get_config()')
+    raise UsageError(
+      f'config={printable(path)} is not a config: it must have a function get_config()'
+    )
   try:
     values = argument.read(make, text)
   except ValueError as error:

@@ -41,7 +41,7 @@ def parse_config_flags(argv: Sequence[str]) -> ConfigArguments:
     argv: the arguments, without the command's name.
 
   Returns:
-    The config file, the fields' values as texts, and the arguments that are no config flags.
+    The config file, the fields' values as strings, and the arguments that are not config flags.
 
   Raises:
     UsageError: a config flag has no value, or `--config` is given twice.
@@ -79,10 +79,10 @@ def apply_overrides(config: ConfigDict, changes: Mapping[str, str]) -> dict[str,
 
   Args:
     config: the config as its file makes it; it is not changed.
-    changes: texts by dotted field.
+    changes: unparsed values by dotted field.
 
   Raises:
-    ValueError: a field is unknown, or a text is no value of its field.
+    ValueError: a field is unknown, or it cannot have the value that is given.
   """
   config = copy.deepcopy(config)
   _refuse_two_units(changes)
@@ -228,7 +228,7 @@ def _unknown(settings: Mapping[str, Any], name: str) -> str:
   """A message that there is no such field, with the nearest, or that its block is not in use."""
   block = name.partition('.')[0]
   if block in fields.BLOCKS and block not in settings:
-    return f"config.{name} is set, but chain, events and layers name no '{block}'"
+    return f"config.{name} is set, but '{block}' is not in chain, events or layers"
   known = [n for n, _ in _known_fields(settings)]
   near = hint(name, [*known, *(n.partition('.')[0] for n in known)])
   more = '' if near else f' `--help` lists all {len(known)}'

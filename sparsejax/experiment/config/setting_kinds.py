@@ -1,4 +1,4 @@
-"""The kinds of settings: each converts a value or a text, or says what it must be."""
+"""The kinds of settings: each converts a value or a string, or says what it must be."""
 
 import ast
 import dataclasses
@@ -32,12 +32,12 @@ class Kind:
     return value
 
   def parse(self, text: str) -> Any:
-    """Returns the value that a text on a command line stands for, and raises likewise."""
+    """Returns the value that a string on a command line stands for, and raises likewise."""
     return self.convert(literal(text))
 
 
 def literal(text: str) -> Any:
-  """Returns the value of a text that is a Python literal, or else the text itself.
+  """Returns the value of a string that is a Python literal, or else the string itself.
 
   Example:
     >>> literal('(1, 2)'), literal('relu')
@@ -149,16 +149,16 @@ class Flag(Kind):
 
 
 class Word(Kind):
-  """A text that is taken as it stands, not read as a Python literal."""
+  """A string that is taken as it stands, not read as a Python literal."""
 
   def parse(self, text: str) -> Any:
     return self.convert(text)
 
 
 class Text(Word):
-  """A text of one line that can be printed."""
+  """A string of one line that can be printed."""
 
-  requirement = 'a text of one line'
+  requirement = 'a string of one line'
 
   def convert(self, value: Any) -> str:
     if not isinstance(value, str) or not value.isprintable():
@@ -167,9 +167,9 @@ class Text(Word):
 
 
 class Name(Text):
-  """A text that can name a folder; '' stands for a name that is found elsewhere."""
+  """A string that can name a folder; '' stands for a name that is found elsewhere."""
 
-  requirement = 'a name of at most 100 letters, without a slash'
+  requirement = 'a name of at most 100 characters, without a slash'
 
   def convert(self, value: Any) -> str:
     if not isinstance(value, str) or not value.isprintable():
@@ -337,7 +337,7 @@ class Table(Kind):
 
 @dataclasses.dataclass(frozen=True)
 class ByLayer(Kind):
-  """A number for all layers, or a text with one for each: 'conv=0.5,^head=1.0,.*=0.1'.
+  """A number for all layers, or a string with one for each: 'conv=0.5,^head=1.0,.*=0.1'.
 
   A mapping would do in Python, but a ConfigDict sorts its keys, and the first expression counts.
 
@@ -352,7 +352,7 @@ class ByLayer(Kind):
   @property
   def requirement(self) -> str:
     return (
-      f"{self.kind.requirement}, or a text such as 'conv=0.5,.*=0.1' with one for each expression"
+      f"{self.kind.requirement}, or a string such as 'conv=0.5,.*=0.1' with one for each expression"
     )
 
   def convert(self, value: Any) -> float | str:
@@ -373,10 +373,10 @@ ENTRY = re.compile(
 
 
 def by_layer(text: str) -> dict[str, float]:
-  """Returns {expression: number} of a text, in its order.
+  """Returns {expression: number} of a string, in its order.
 
   Raises:
-    WrongError: the text has another form, an expression twice, or one that does not compile.
+    WrongError: the string has another form, an expression twice, or one that does not compile.
 
   Example:
     >>> by_layer('conv[1,2]=0.5,.*=0.1')

@@ -32,7 +32,7 @@ def read_npz(path: str | os.PathLike) -> tuple[Whole, str]:
     if images.ndim not in (3, 4) or 0 in images.shape:
       raise ValueError(
         f'{where}: x_{part} has shape {images.shape}; it must be (examples, height, width, '
-        'channels) or (examples, height, width), without a 0'
+        'channels) or (examples, height, width), all above 0'
       )
     if _is_channels_first(images.shape):
       raise ValueError(

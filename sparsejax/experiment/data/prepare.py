@@ -226,7 +226,7 @@ def read_idx(path: str | os.PathLike) -> np.ndarray:
   except (OSError, EOFError, zlib.error, ValueError, IndexError) as error:
     if is_system_error(error):
       raise
-    raise ValueError(f'{path} is damaged, remove it ({_line(error)})') from error
+    raise ValueError(f'{path} is damaged: remove it ({_line(error)})') from error
 
 
 def read_tar(path: str | os.PathLike) -> dict[str, bytes]:
@@ -249,7 +249,7 @@ def read_tar(path: str | os.PathLike) -> dict[str, bytes]:
   except (OSError, EOFError, zlib.error, tarfile.TarError) as error:
     if is_system_error(error):
       raise
-    raise ValueError(f'{path} is damaged, remove it ({_line(error)})') from error
+    raise ValueError(f'{path} is damaged: remove it ({_line(error)})') from error
 
 
 def _line(error: BaseException) -> str:

@@ -91,7 +91,7 @@ def _unshuffled(count: int, seed: int) -> np.ndarray:
 
 
 def check_integer(field: str, value: int, low: int, high: int, meaning: str) -> None:
-  """Refuses a value that is no whole number from `low` to `high`; the message names its field."""
+  """Refuses a value that is not an integer from `low` to `high`; the message names its field."""
   if isinstance(value, bool) or not isinstance(value, int | np.integer):
     raise ValueError(f'{field}={value!r} must be a whole number')
   if not low <= value <= high:

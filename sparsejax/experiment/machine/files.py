@@ -39,7 +39,7 @@ def is_system_error(error: BaseException) -> bool:
   return isinstance(error, OSError) and error.errno in FAILED_DISK
 
 
-STAYS = 'what was saved before stays'
+STAYS = 'what was saved before is kept'
 
 
 def path_error(error: OSError, folder: object = None, left: str = STAYS) -> str | None:
@@ -52,13 +52,12 @@ def path_error(error: OSError, folder: object = None, left: str = STAYS) -> str 
 
   Example:
     >>> path_error(IsADirectoryError(errno.EISDIR, 'Is a directory', '.new', None, 'progress.json'))
-    'Is a directory: progress.json; what was saved before stays'
+    'Is a directory: progress.json; what was saved before is kept'
     >>> path_error(OSError('no socket')) is None
     True
   """
-  path = (
-    error.filename2 or error.filename
-  )  # of a file that is replaced, its name before the new one
+  # If a file was being replaced, this is its name and not that of the new file.
+  path = error.filename2 or error.filename
   if path is None and error.errno in FULL_DISK:
     path = folder
   if error.errno is None or path is None:
@@ -67,7 +66,7 @@ def path_error(error: OSError, folder: object = None, left: str = STAYS) -> str 
 
 
 def drop_temporary(folder: pathlib.Path) -> None:
-  """Removes the unfinished files of a kill from a folder that no other process may write to."""
+  """Removes the unfinished files that a kill left in a folder; no other process may write there."""
   for path in folder.glob('.*.tmp'):
     if TEMPORARY.fullmatch(path.name):
       path.unlink(missing_ok=True)

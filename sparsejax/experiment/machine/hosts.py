@@ -31,9 +31,9 @@ from sparsejax.experiment.terminal.say import complain
 from sparsejax.internal import private, signals
 
 LOST_AFTER = 20  # seconds without a sign of life
-# The schedulers' numbers of processes in this step; JAX finds out the rest by itself.
+# The schedulers' variables with the number of processes; JAX finds out the rest by itself.
 BY_SCHEDULER = ('SLURM_STEP_NUM_TASKS', 'OMPI_COMM_WORLD_SIZE')
-GUARDED = 'SPARSEJAX_GUARDED'  # the variable that names its guard's pipe to a guarded process
+GUARDED = 'SPARSEJAX_GUARDED'  # the variable that gives a guarded process the pipe of its guard
 
 
 class Place(NamedTuple):
@@ -207,7 +207,7 @@ def run_guarded(command: Sequence[str]) -> int:
   if status == -signal.SIGABRT:
     raise LostError
   if -status in received:  # while it waited for the others
-    complain(f'launch.py: {signal.Signals(-status).name}; what was saved before stays')
+    complain(f'launch.py: {signal.Signals(-status).name}; what was saved before is kept')
   return status if status >= 0 else 128 - status
 
 
@@ -256,7 +256,7 @@ def any_process(flag: bool) -> bool:
 
 
 def open_on_first(function: Callable[[], contextlib.AbstractContextManager]) -> Any:
-  """Returns the context that the function opens in the first process; in the others, one of None.
+  """Returns the context that the function opens in the first process, an empty one in the others.
 
   Raises:
     UsageError: the function raised one in the first process; every process raises it.

@@ -65,7 +65,7 @@ def _write_results(
   checkpoint.write(root / checkpoint.BEST, owner, variables, notes)
   _draw(lines, path, summary, experiment.agenda)
   text = files.json_text(summary)
-  digests.write(path, text)  # digests.json, by which later changes of the files are noticed
+  digests.write(path, text)  # digests.json, by which later changes to the files are noticed
   files.write_atomically(path / files.SUMMARY, text)
 
 
@@ -152,8 +152,8 @@ def _variational_summary(
 
   Returns:
     `architecture`, the kept units of each layer; `bits`, the bit width of each layer;
-    `compression_with_bits`, from the bits of the weights that are left alone: neither the positions
-    of the nonzeros nor biases are counted, so a file is larger, and `sparsejax.ship` writes it with
+    `compression_with_bits`, which counts only the bits of the remaining weights, neither the
+    positions of the nonzeros nor biases, so a file is larger, and `sparsejax.ship` writes it with
     its own ratio, `compression_in_bytes`; the loss and accuracy on the validation and test splits
     of the network rounded to these widths, as `SPLIT_loss_with_bits` and
     `SPLIT_accuracy_with_bits`; and `log_alpha`, each layer's histogram of log alpha with its

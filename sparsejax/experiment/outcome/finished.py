@@ -20,7 +20,7 @@ class Finished(NamedTuple):
 
   Attributes:
     path: the run directory.
-    recorded: its settings, with today's defaults for those that it is older than.
+    recorded: its settings, with today's defaults for those that are newer than the run.
     hash: the hash of its experiment.
     summary: its figures.
     lines: the lines of its metrics.

@@ -1,7 +1,7 @@
 """A run's settings, read back from its config.json, also if they are older than some of today's.
 
-A new setting's default is what was done before there was one, and enters no hash. So a run that
-lacks the setting gets the default, and is the run that it was if its hash is the same.
+A new setting's default is what was done before the setting existed, and is not hashed. So a run
+that lacks the setting gets the default, and is still the same run if its hash is the same.
 """
 
 import pathlib
@@ -17,8 +17,8 @@ class Recorded(NamedTuple):
   """The settings of a run.
 
   Attributes:
-    settings: all of today's, with defaults for those that the run is older than.
-    newer: the dotted names of those.
+    settings: all of today's, with defaults for those that are newer than the run.
+    newer: the dotted names of the newer ones.
   """
 
   settings: dict[str, Any]
@@ -84,7 +84,7 @@ def check_hash(path: pathlib.Path, told: str, now: str, newer: Sequence[str] = (
     path: the run directory.
     told: the hash in its files.
     now: the hash of its settings, data and start today.
-    newer: the names of the settings that it is older than.
+    newer: the names of the settings that are newer than it.
   """
   if told == now:
     return

@@ -27,7 +27,7 @@ def change(
     thresholds: 'conv1=4.0,fc1=2.3', or 'suggested'.
 
   Raises:
-    UsageError: nothing is given, the text is no list of thresholds, none is suggested, or the
+    UsageError: nothing is given, the string is not a list of thresholds, none is suggested, or the
       threshold was part of the training.
 
   Example:
@@ -68,7 +68,7 @@ def _parse_thresholds(text: str) -> dict[str, float | str]:
   for part in text.split(','):
     layer, separator, value = (piece.strip() for piece in part.partition('='))
     if not (layer and separator):
-      raise UsageError(f"thresholds={text}: '{part}' is no threshold of a layer; {ADVICE}")
+      raise UsageError(f"thresholds={text}: '{part}' is not the threshold of a layer; {ADVICE}")
     if layer in found:
       raise UsageError(f"thresholds={text}: '{layer}' is given twice; {ADVICE}")
     found[layer] = _number(value)

@@ -31,7 +31,7 @@ MANIFEST = 'manifest.json'
 ARRAYS = 'arrays'
 NOTES = 'notes.json'
 STEP = re.compile(r'\d{9}')  # the name of a step's folder
-HIDDEN = '.'  # the first letter of the name of anything being written or removed
+HIDDEN = '.'  # the first character of the name of anything being written or removed
 BEST = 'best'  # the folder, beside the steps', of the network that a finished run delivers
 POSTERIOR = 'posterior'  # the folder of the posterior that a variational network was deployed from
 
@@ -90,7 +90,7 @@ def save(
 ) -> None:
   """Commits the state of a step, then removes all but the newest `keep` (at least 1).
 
-  A step that is already committed stays as it is, since its state could be no other. The step is
+  A step that is already committed stays as it is, since its state can only be the same. The step is
   noted beside `root`, so that a run whose checkpoints are gone does not silently begin again.
 
   Args:
@@ -145,7 +145,7 @@ def restore_newest(root: pathlib.Path, owner: Owner, like: Any) -> Restored | No
 
   Args:
     root: the folder of checkpoints.
-    owner: the run that they must be of.
+    owner: the run that they must belong to.
     like: a state of the same structure, shapes and dtypes.
 
   Raises:
@@ -217,7 +217,7 @@ def read(
     try:
       with _checkpointer() as checkpointer:
         arrays = checkpointer.restore((folder / ARRAYS).absolute(), shaped_as_on_host(packed))
-    except Exception as error:  # the digests matched above, so this is the disk and no damage
+    except Exception as error:  # the digests matched above, so this is the disk, not damage
       raise UnreadableError(
         f'checkpoint {folder} could not be read: {in_one_line(error)}'
       ) from error
@@ -256,7 +256,7 @@ def read_owner(folder: pathlib.Path, known: Owner | None = None) -> Owner:
 def _parse_owner(
   notes: dict[str, Any], folder: pathlib.Path, default: Owner | None = None
 ) -> Owner:
-  """Returns the run that a checkpoint's notes name, or `default` if they are too old for one."""
+  """Returns the run that a checkpoint's notes name, or `default` if they are too old to name it."""
   if default is not None and not notes.keys() & set(Owner._fields):
     logging.warning(
       'checkpoint %s is too old to name its run; according to %s it is of the run %s',

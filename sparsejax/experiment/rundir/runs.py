@@ -61,7 +61,7 @@ class RunDirectory:
     self.close()
 
   def _is_new(self) -> bool:
-    """Returns whether no run is here yet; raises if another experiment's is."""
+    """Returns whether there is no run here yet; refuses the run of another experiment."""
     file = self.path / files.CONFIG
     advice = 'give an empty directory or the same experiment'
     if not file.exists():

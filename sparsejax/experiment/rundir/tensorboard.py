@@ -16,7 +16,7 @@ def scalars(metrics: Mapping, prefix: str = '') -> Iterator[tuple[str, float]]:
   """Yields (tag, value) for every number among the metrics, nested ones as `outer/inner`.
 
   Args:
-    metrics: a line of metrics; values that are no numbers (None, text) are skipped, NaN is kept.
+    metrics: a line of metrics; values that are not numbers (None, text) are skipped, NaN is kept.
     prefix: the beginning of each tag.
 
   Example:

@@ -136,7 +136,7 @@ BAR_FIELDS: tuple[Field, ...] = (  # shorter words, so that most of them fit bes
 
 
 def format_metrics(metrics: Mapping[str, Any], fields: Sequence[Field] = FIELDS) -> list[str]:
-  """Returns the metrics of one log record as short texts, in the order of `fields`.
+  """Returns the metrics of one log record as short strings, in the order of `fields`.
 
   Args:
     metrics: {name: value}, one line of metrics.jsonl. Metrics that are missing or not numbers are
@@ -182,7 +182,7 @@ def join_within(parts: Sequence[str], max_columns: int) -> str:
 
 
 class Progress:
-  """Shows how far a run is: with a bar on a terminal, else with a line for each logged line.
+  """Shows how far a run has come: with a bar on a terminal, else with a line for each logged line.
 
   Example:
     >>> import io

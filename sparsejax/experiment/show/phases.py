@@ -66,7 +66,7 @@ def no_cut_reason(summary: Mapping[str, Any]) -> str:
 
 
 def named_phases(summary: Mapping[str, Any]) -> list[tuple[str, Mapping[str, Any]]]:
-  """Returns the phases with their names, which are not dense, pruned, retrained without a cut.
+  """Returns the phases with their names: not dense, pruned and retrained if there was no cut.
 
   Example:
     >>> start = {'step': 0, 'validation_accuracy': 0.1, 'active_weights': 100}

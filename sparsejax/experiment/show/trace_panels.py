@@ -37,7 +37,7 @@ class Panel(NamedTuple):
 
 
 def column(metrics: Sequence[Mapping], key: str) -> np.ndarray:
-  """Returns the metric `key` of every line, or NaN if it is missing or no number.
+  """Returns the metric `key` of every line, or NaN if it is missing or not a number.
 
   Args:
     metrics: the lines of a run.

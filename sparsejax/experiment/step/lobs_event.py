@@ -79,10 +79,10 @@ def prune_layers(
   exclude: Sequence[str] = (),
   method: str = 'lobs',
 ) -> TrainState:
-  """Returns the state with the chosen kernels pruned, and them and their biases adjusted for it.
+  """Returns the state with the chosen kernels pruned, their other weights and biases adjusted.
 
-  The allocation decides by magnitudes how many weights stay in each layer. Of the ways that were
-  tried to set these counts it lost the least on validation, and it needs no data.
+  The allocation decides by magnitudes how many weights stay in each layer. Of the ways to set these
+  counts that were tried, this one lost the least accuracy on validation, and it needs no data.
 
   Args:
     state: the state of a network without zeros to keep.

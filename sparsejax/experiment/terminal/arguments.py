@@ -55,7 +55,7 @@ def path_text(argument: str, value: Any, what: str) -> str:
     what: what it must be, for the message.
 
   Raises:
-    UsageError: the value is no path, or names nothing.
+    UsageError: the value is not a path, or is empty.
 
   Example:
     >>> path_text('run', None, 'the directory of a finished run')

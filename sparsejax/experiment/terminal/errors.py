@@ -10,7 +10,7 @@ class BusyError(UsageError):
 
 
 class NonFiniteLossError(RuntimeError):
-  """The loss became infinite or NaN; the checkpoints before stay."""
+  """The loss became infinite or NaN; earlier checkpoints are kept."""
 
 
 class UnreadableError(RuntimeError):

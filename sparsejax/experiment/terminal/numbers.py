@@ -7,7 +7,7 @@ MISSING = '-'
 
 
 def number(value: Any) -> float | None:
-  """Returns the value as a float, or None if it is missing or no number."""
+  """Returns the value as a float, or None if it is missing or not a number."""
   try:
     return float(value)
   except (TypeError, ValueError):

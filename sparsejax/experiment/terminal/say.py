@@ -8,15 +8,15 @@ import traceback
 import unicodedata
 from typing import Any, TextIO
 
-# Controls (such as ESC and newlines), halves of a letter, line ends, and invisible characters that
-# turn the direction of their neighbours.
+# Controls (such as ESC and newlines), halves of a character, line ends, and invisible characters
+# that turn the direction of their neighbours.
 NEVER = ('Cc', 'Cs', 'Zl', 'Zp', 'Cf')
-LONGEST = 60  # letters of a value in a message
+LONGEST = 60  # characters of a value in a message
 JOINERS = '\u200c\u200d'  # some scripts cannot be written without these
 
 
 def printable(text: object) -> str:
-  r"""Returns a text in which everything invisible or moving the cursor is written as an escape.
+  r"""Returns a text in which all that is invisible or moves the cursor is written as an escape.
 
   Example:
     >>> print(printable('red\x1b[31m\nstep 1'), printable('Dvořák, 名前'))

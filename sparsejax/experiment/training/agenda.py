@@ -11,8 +11,8 @@ class Agenda(NamedTuple):
   """The steps at which training stops for something. "At step t" means after t updates.
 
   The order at a step is: evaluate, make the line of metrics, let the events happen, save; then
-  comes the next update. Every event is followed by a checkpoint, and a line is written with the
-  next checkpoint at the latest, or after the next compiled call.
+  comes the next update. Every event is followed by a checkpoint, and a line is written
+  after the next compiled call, or with the next checkpoint if that comes first.
   """
 
   log: frozenset[int]
@@ -62,8 +62,8 @@ def agenda(
 
   A posterior loses weights until its last step, so with `only_the_last` only that network is a
   result: the best of all by validation would be one from before its noise had grown. If masks grow,
-  the weights regrown last are zero for one update, and the network has fewer weights than its
-  density.
+  the weights regrown last are zero for one update, in which the network has fewer weights than
+  its density says.
 
   The network is evaluated just before the first mask update and one update after the last, so that
   a trace shows how far the accuracy falls at once.

@@ -16,7 +16,7 @@ class Deployment:
   """Turns the trained network into the one that is evaluated, counted and delivered.
 
   Attributes:
-    model: the network with deterministic layers; a deterministic network is this itself.
+    model: the network with deterministic layers, which a deterministic network is itself.
     image_shape: (height, width, channels).
     thresholds: the thresholds by layer, as `posterior.deploy` takes them; None for a deterministic
       network, which is its own deployment.

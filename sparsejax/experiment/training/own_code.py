@@ -39,7 +39,7 @@ def _joined(pieces: Iterable[str]) -> str:
 
 
 def _pieces(value: Any, inside: tuple[int, ...]) -> Iterator[str]:
-  """Yields texts that together identify a value; `inside` holds the values being described."""
+  """Yields strings that together identify a value; `inside` holds the values being described."""
   if id(value) in inside:  # for example a function that calls itself
     yield f'again {len(inside) - inside.index(id(value))}'
     return

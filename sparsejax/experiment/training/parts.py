@@ -24,7 +24,7 @@ def check_name(kind: str, name: Any) -> None:
   """Refuses an impossible name of a part."""
   if not isinstance(name, str) or not re.fullmatch(r'[^\W\d][\w-]*', name):
     raise ValueError(
-      f"register: name={shown(name)} must be a text of letters, digits, '_' and '-', such as "
+      f"register: name={shown(name)} must be a string of letters, digits, '_' and '-', such as "
       f"'my_{kind}'"
     )
 
@@ -52,7 +52,7 @@ def check(kind: str, part: Any, settings: Any) -> None:
     )
   if settings is not None and not _are_settings(settings):
     raise ValueError(
-      f'register: settings={shown(settings)} must be a dict of numbers, texts and flags by name'
+      f'register: settings={shown(settings)} must be a dict of numbers, strings and flags by name'
     )
 
 

@@ -179,7 +179,7 @@ def histograms(params: Any, thresholds: Mapping[str, float]) -> dict[str, dict[s
   layers = posterior.variational_layers(params)
   for path, values in jax.device_get(posterior.log_alphas(params)).items():
     counts, edges = np.histogram(values, BINS)
-    bound = layers[path][0].bound  # values at the bound are no hump
+    bound = layers[path][0].bound  # values at the bound are not a hump
     inside = values if bound is None else values[np.abs(values) < bound]
     suggested = posterior.suggest_threshold(inside)
     found[path] = {

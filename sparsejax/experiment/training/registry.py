@@ -105,14 +105,14 @@ def register(kind: str, name: str, part: Any, settings: Mapping[str, Any] | None
   | event | (state, settings, context) -> state |
   | posterior | a `sparsejax.posterior.Family`, which `layers` then names |
 
-  The file with the part's code, and the values that the part carries, enter the hash of every run
-  that uses it; files that it imports do not.
+  The file with the part's code, and the values that the part carries, are part of the hash of every
+  run that uses it; files that it imports do not.
 
   Args:
     kind: the kind of the part.
     name: the name that a config uses.
     part: the part, as in the table.
-    settings: the defaults of an event's settings besides `at_epochs`, numbers or texts; a setting
+    settings: the defaults of an event's settings besides `at_epochs`, numbers or strings; a setting
       that must be an integer needs an integer as its default.
 
   Raises:
@@ -137,7 +137,8 @@ def register(kind: str, name: str, part: Any, settings: Mapping[str, Any] | None
   parts.check(kind, part, settings)
   if _is_name_taken(kind, name):
     raise ValueError(
-      f'register: the {kind} {name!r}: a config has something else of that name: give another name'
+      f'register: the {kind} {name!r}: a config has something else with that name: give another '
+      'name'
     )
   try:
     table[name] = known.made(name, part, settings or {})

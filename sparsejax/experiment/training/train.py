@@ -251,7 +251,7 @@ class Trainer:
     return next(state for state in found if state is not None)
 
   def _copy_network(self):
-    """The weights that the next masks are made of, which may be dense ones, and the averages."""
+    """The weights that the next masks are made from (dense ones if kept) and the averages."""
     train = self.state.train
     dense = getattr(self._removing, 'dense', train.params)
     return jax.tree.map(jnp.copy, (dense, train.batch_stats))
@@ -312,7 +312,7 @@ def _fresh_window():
 def _refuse_non_finite(window) -> None:
   if window.bad_step >= 0:
     raise NonFiniteLossError(
-      f'the loss of step {int(window.bad_step)} is not finite; the checkpoints before it stay'
+      f'the loss of step {int(window.bad_step)} is not finite; the checkpoints before it are kept'
     )
 
 

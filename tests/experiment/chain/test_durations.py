@@ -1,4 +1,4 @@
-"""Durations: every unit in steps, by hand, and what is no duration refused by name."""
+"""Durations: every unit in steps, by hand, and what is not a duration is refused by name."""
 
 import math
 

@@ -188,7 +188,7 @@ def test_the_learning_rate_of_the_metrics_is_that_of_what_is_inside():
     (
       ('proximal_l1',),
       {'l1': {'inner': ('rmsprop',)}, 'rmsprop': {'learning_rate': 0.1, 'centered': True}},
-      "rmsprop: leave out bias_correction and centered, which 'proximal_l1' does not know",
+      "rmsprop: leave out bias_correction and centered, which 'proximal_l1' does not support",
     ),
     (
       (*SGD, 'proximal_l1'),

@@ -311,7 +311,7 @@ def test_errors_of_a_file_name_its_line(tmp_path):
     ('def get_config(:\n', f'{file}:1: SyntaxError'),
     ('import nowhere_to_be_found\n', f'{file}:1: ModuleNotFoundError'),
     ('def get_config():\n  raise ValueError("of mine")\n', f'{file}:2: of mine'),
-    ('x = 1\n', 'is no config: it must have a function get_config()'),
+    ('x = 1\n', 'is not a config: it must have a function get_config()'),
     ('def get_config():\n  return {}\n', 'must return a ConfigDict'),
   ):
     file.write_text(text)

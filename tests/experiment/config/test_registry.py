@@ -1,4 +1,4 @@
-"""Parts of one's own: named in a config file, trained with, and part of the run's hash."""
+"""A user's own parts: named in a config file, trained with, and part of the run's hash."""
 
 import json
 import sys
@@ -158,7 +158,7 @@ ONE, READ = (lambda weights: weights), (lambda folder, cache: None)
 @pytest.mark.parametrize(
   ('arguments', 'expected'),
   [
-    *((('criterion', name, ONE), r'name=.* must be a text of letters') for name in NAMES),
+    *((('criterion', name, ONE), r'name=.* must be a string of letters') for name in NAMES),
     *(
       ((kind, 'mine', 0.5), 'part=0.5 must be a function')
       for kind in set(registry.KINDS) - {'data', 'posterior'}
@@ -182,8 +182,8 @@ ONE, READ = (lambda weights: weights), (lambda folder, cache: None)
     (('event', 'mine', lambda a, b, c: a, 3), 'settings=3 must be a dict of numbers'),
     (('event', 'mine', lambda a, b, c: a, {1: 2}), 'settings={1: 2} must be a dict of numbers'),
     (('event', 'mine', lambda a, b, c: a, {'a': None}), "its setting 'a' is None"),
-    (('link', 'seed', lambda by: by), 'a config has something else of that name'),
-    (('event', 'adam', lambda a, b, c: a), 'a config has something else of that name'),
+    (('link', 'seed', lambda by: by), 'a config has something else with that name'),
+    (('event', 'adam', lambda a, b, c: a), 'a config has something else with that name'),
     ((['link'], 'mine', ONE), 'unknown kind of part'),
   ],
 )

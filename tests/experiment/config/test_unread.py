@@ -1,4 +1,4 @@
-"""What is said to be read only with another setting is: the built link is the same without it."""
+"""A setting that is read only with another one changes nothing in the built link without it."""
 
 import jax
 import jax.numpy as jnp

@@ -122,7 +122,7 @@ def _load(name: str, root: pathlib.Path, **settings) -> datasets.Dataset:
 
 
 def _refused(name: str, root: pathlib.Path) -> str:
-  """Returns the one line by which the data set is refused; nothing may be left to believe."""
+  """Returns the one line that refuses the data set; nothing may be left that looks prepared."""
   with pytest.raises(ValueError) as error:
     _load(name, root)
   assert '\n' not in str(error.value)
@@ -300,7 +300,7 @@ def test_a_damaged_tar_file(site, tmp_path):
   content = (site.folder / 'cifar-10-binary.tar.gz').read_bytes()
   site.write('cifar-10-binary.tar.gz', content[: len(content) // 2])
   site.register(prepare.Cifar10)
-  assert 'is damaged, remove it (' in _refused('cifar10', tmp_path)
+  assert 'is damaged: remove it (' in _refused('cifar10', tmp_path)
 
 
 @pytest.mark.parametrize(

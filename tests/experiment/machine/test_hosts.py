@@ -146,7 +146,7 @@ def listening(pid):
 
 
 def other_address():
-  """An address of this machine that is not of it alone; None where it has none."""
+  """An address of this machine that others can reach too; None if it has none."""
   with contextlib.suppress(OSError):
     found = hosts.address_towards('192.0.2.1:9')
     return None if hosts._is_loopback(found) else found

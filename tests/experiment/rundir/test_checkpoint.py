@@ -1,4 +1,4 @@
-"""Checkpoints: back to the bit, and whatever is not whole refused for the one before it."""
+"""Checkpoints: restored to the bit; one that is not whole is passed over for the one before."""
 
 import errno
 import json

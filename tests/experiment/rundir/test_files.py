@@ -1,4 +1,4 @@
-"""Files that are whole or not there, and the one way in which a full disk shows."""
+"""Files that are whole or absent, and the one error that tells of a full disk."""
 
 import errno
 import json

@@ -1,4 +1,4 @@
-"""The run directory: named by what the experiment is, held by one process, never shared."""
+"""The run directory: named after its experiment, held by one process, never shared."""
 
 import copy
 import json

@@ -32,12 +32,12 @@ ENDS = {
   'a signal': (errors.TerminatedError('saved', signal.SIGTERM), 143, 'saved'),
   'a loss': (errors.NonFiniteLossError('the loss\nis nan'), 1, 'the loss is nan'),
   'the disk': (errors.UnreadableError('no answer'), 1, 'no answer'),
-  'a full disk': (FULL, 2, 'full: FOLDER; what was saved before stays'),
+  'a full disk': (FULL, 2, 'full: FOLDER; what was saved before is kept'),
   'a broken disk': (
     *(OSError(errno.EIO, 'no answer', 'x'), 1),
-    'no answer: x; what was saved before stays',
+    'no answer: x; what was saved before is kept',
   ),
-  'a path': (FileNotFoundError(2, 'none', 'x'), 2, 'none: x; what was saved before stays'),
+  'a path': (FileNotFoundError(2, 'none', 'x'), 2, 'none: x; what was saved before is kept'),
 }
 
 

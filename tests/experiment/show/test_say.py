@@ -48,7 +48,7 @@ def test_letters_of_every_script_are_left(text):
 
 
 def raw(text):
-  """What of a printed text does something, line ends and rich's own aside."""
+  """The characters of a printed text that act on a terminal, except line ends and rich's own."""
   return [c for c in OWN.sub('', text) if c != '\n' and unicodedata.category(c) in say.NEVER]
 
 

@@ -1,4 +1,4 @@
-"""Means over equal windows: of what lines of unequal length say, nothing is counted twice."""
+"""Means over equal windows: nothing is counted twice, however long the lines' own windows are."""
 
 import numpy as np
 import pytest

@@ -1,4 +1,4 @@
-"""Events: BatchNorm's averages anew by hand, and batches that are the same whenever asked for."""
+"""Events: recomputed BatchNorm averages by hand, and batches that are the same in every call."""
 
 import jax
 import jax.numpy as jnp

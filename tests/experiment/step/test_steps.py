@@ -122,7 +122,7 @@ def squares_when_called():
 
 
 def naive_mean_of_squares(model, state, images, labels):
-  """Of one example after the other, each by itself through the running averages."""
+  """The mean of squared gradients, one example after the other, with the running averages."""
 
   @jax.jit
   def squares(params, image, label):

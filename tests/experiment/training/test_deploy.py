@@ -169,7 +169,7 @@ REFUSED = {
     "{'fc1': nan} must be a table by name, each a finite",
   ),
   'unknown layer': (('--thresholds=fc9=1.0',), f"{GNJ}.thresholds 'fc9': did you mean 'fc"),
-  'no list': (('--thresholds=1.0',), "thresholds=1.0: '1.0' is no threshold of a layer; give"),
+  'no list': (('--thresholds=1.0',), "thresholds=1.0: '1.0' is not the threshold of a layer; give"),
   'twice': (('--thresholds=fc1=1,fc1=2',), "'fc1' is given twice; give LAYER=NUMBER"),
   'a dead layer': (('--thresholds=fc2=-90',), f"{GNJ}: threshold of 'fc2', -90.0: its log alpha"),
   'stray': (('--thresholds=fc1=1', 'x'), 'unrecognized arguments: x'),

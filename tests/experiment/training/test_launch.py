@@ -98,7 +98,10 @@ REFUSED = {
   'second config': ([QUICK, QUICK], '--config is given twice'),
   'no value': (['--config.epochs', QUICK], '--config.epochs needs a value'),
   'never read': ([QUICK, '--config.prune.m=8'], 'prune.m=8 is never read: it is read only with'),
-  'block out of use': ([QUICK, '--config.lobs.density=0.1'], "name no 'lobs'"),
+  'block out of use': (
+    [QUICK, '--config.lobs.density=0.1'],
+    "'lobs' is not in chain, events or layers",
+  ),
   'not a number': ([QUICK, '--config.epochs=many'], "'many'"),
   'config argument': (['--config=configs/resnet50_dc.py:much'], "'much'"),
   'model': ([QUICK, '--config.model.name=lenet30'], "did you mean 'lenet300'"),
@@ -143,10 +146,10 @@ REFUSED = {
   'checkpoints': ([QUICK, '--config.log.keep_checkpoints=0'], 'keep_checkpoints=0'),
   'block without a link': (
     [QUICK, "--config.chain=('sgd',)", '--config.prune.density=0.1'],
-    "chain, events and layers name no 'prune'",
+    "'prune' is not in chain, events or layers",
   ),
   'argument of a config that takes none': (['--config=configs/resnet50_sgdr.py:1'], 'no argument'),
-  'no config': (['--config=launch.py'], 'is no config'),
+  'no config': (['--config=launch.py'], 'is not a config'),
   'setting of a new link': (
     [QUICK, "--config.chain=('adam','prune')", '--config.adam.learning_rat=1e-3'],
     "did you mean 'adam.learning_rate'",
@@ -386,7 +389,7 @@ def test_a_folder_in_the_place_of_a_file_is_said_in_one_line(tmp_path, monkeypat
   progress.mkdir()
   assert run_here(arguments) == 2
   last = capsys.readouterr().err.strip().splitlines()[-1]
-  assert last == f'launch.py: Is a directory: {progress}; what was saved before stays'
+  assert last == f'launch.py: Is a directory: {progress}; what was saved before is kept'
 
 
 def test_the_metrics_survive_a_reader_that_leaves(tmp_path):

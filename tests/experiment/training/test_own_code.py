@@ -1,4 +1,4 @@
-"""What makes the code of a part of one's own another: its file, its closure, its fields."""
+"""What changes the digest of a user's own part: its file, its closure, its fields."""
 
 import dataclasses
 import functools

@@ -132,7 +132,7 @@ NO_PATHS = (None, 3, ['run'], {'a': 1}, b'run', '', 'a\0b', object())
     (lambda v: sparsejax.run(v), {'prune': {1: 2}}, 'config.prune: 1 must be the name of a field'),
     (lambda v: sparsejax.run(v), 'a\nb', r'config=a\\nb: there is no such file'),
     (lambda v: sparsejax.load(v), 'a\nb', r'run=a\\nb must be the directory of'),
-    (lambda v: sparsejax.run(short(), name=v), None, 'name=None must be a text'),
+    (lambda v: sparsejax.run(short(), name=v), None, 'name=None must be a string'),
     (lambda v: sparsejax.run(short(), restart=v), 'no', "restart='no' must be True or False"),
   ],
 )

@@ -52,7 +52,7 @@ def lines_written(workdir):
 
 
 def stop_midway(workdir, arguments, lines, how, delay=0.0):
-  """Starts the run, waits until it wrote so many lines, stops it; returns the dead process."""
+  """Starts the run, waits until it wrote a number of lines, stops it; returns the dead process."""
   process = commands.start(*arguments, f'--workdir={workdir}')
   while lines_written(workdir) < lines:
     assert process.poll() is None, process.communicate()

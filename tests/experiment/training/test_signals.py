@@ -1,4 +1,4 @@
-"""Whatever a signal meets: training saves, all else ends in one line, status 128 and its number."""
+"""A signal at any time: training saves; all else ends in one line with 128 plus its number."""
 
 import os
 import pty
@@ -98,7 +98,7 @@ def test_a_signal_while_a_command_imports_is_one_line(command, number, tmp_path)
     check=False,
   )
   assert done.returncode == 128 + number, done.stderr
-  assert done.stderr == f'{command}: {number.name}; what was saved before stays\n'
+  assert done.stderr == f'{command}: {number.name}; what was saved before is kept\n'
   assert done.stdout == ''
 
 

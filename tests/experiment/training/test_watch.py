@@ -1,4 +1,4 @@
-"""Whoever watches a run can stop it behind an evaluation, and it goes on as if it had not."""
+"""A watcher can stop a run after an evaluation, and the run goes on as if it had not stopped."""
 
 import os
 import signal

@@ -89,7 +89,7 @@ LINKS: dict[str, dict[str, Field]] = {
     'where': Field('', Pattern(), "parameter paths to bound, such as '^fc1/'; empty: all"),
   },
   'rewind': {
-    'to_epochs': Field(5.0, NOT_NEGATIVE, 'the time whose weights return at every cut of `prune`'),
+    'to_epochs': Field(5.0, NOT_NEGATIVE, 'the time whose weights every cut of `prune` restores'),
   },
 }
 

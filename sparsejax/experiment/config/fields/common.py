@@ -25,10 +25,10 @@ _SHUFFLED = Read(
 )
 _EXAMPLES = Optional(Integer(1))
 FIELDS: dict[str, Field | dict[str, Field]] = {
-  'name': Field('', Name(), "set from the config's file name; enters no hash"),
-  'method': Field('dense', Text(), 'what tables call this way of training; enters no hash'),
+  'name': Field('', Name(), "set from the config's file name; is not hashed"),
+  'method': Field('dense', Text(), 'what tables call this way of training; is not hashed'),
   'seed': Field(
-    0, Integer(0, 2**32 - 1), 'the seed of initial weights, order of examples, everything random'
+    0, Integer(0, 2**32 - 1), 'the seed of everything random: initial weights, order of examples'
   ),
   'epochs': Field(180.0, Number(0.0, above=True), 'length of the run in training epochs'),
   'batch_size': Field(128, Integer(1), 'examples per step, over all devices together'),
@@ -55,7 +55,7 @@ FIELDS: dict[str, Field | dict[str, Field]] = {
   'data': {
     'name': Field('digits', Text(), 'digits, mnist, fashion_mnist, cifar10, cifar100 or npz:PATH'),
     'dir': Field(
-      None, Optional(Text()), "tensorflow-datasets' folder; None: its default; enters no hash"
+      None, Optional(Text()), "tensorflow-datasets' folder; None: its default; is not hashed"
     ),
     'split': Field(
       'shuffle',

@@ -84,5 +84,5 @@ def own_fields(name: str, settings: Mapping[str, Any]) -> dict[str, Field]:
   kinds = {bool: Flag(), int: Integer(), float: Number(), str: Text()}
   for key, value in settings.items():
     if type(value) not in kinds:
-      raise ValueError(f"its setting '{key}' is {value!r}: it must be a number, a text or a flag")
+      raise ValueError(f"its setting '{key}' is {value!r}: it must be a number, a string or a flag")
   return {k: Field(v, kinds[type(v)], f'a setting of {name}') for k, v in settings.items()}

@@ -1,4 +1,4 @@
-"""The blocks of a user's own events and layers, made known beside those that are there."""
+"""The blocks of a user's own events and layers, added to the package's own."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -23,7 +23,7 @@ def add_layers(name: str, family: Family) -> None:
 
 def _add(blocks: dict[str, dict[str, Field]], name: str, block: dict[str, Field]) -> None:
   if name in {*FIELDS, *BLOCKS, DETERMINISTIC} - {*blocks}:
-    raise ValueError('a config has something else of that name: give it another name')
+    raise ValueError('a config has something else with that name: give it another name')
   for key, field in block.items():
     try:
       field.kind.convert(field.default)

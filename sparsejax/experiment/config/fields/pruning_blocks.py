@@ -52,7 +52,7 @@ def _when(link: str) -> dict[str, Field]:
     'begin_epochs': Field(
       60.0,
       NOT_NEGATIVE,
-      'when the schedule begins: all but cubic cut then, cubic first every_steps later',
+      'when the schedule begins: all but cubic cut then, cubic cuts first every_steps later',
     ),
     'end_epochs': Field(
       120.0,
@@ -78,8 +78,8 @@ def _how_many(link: str, allocation: str) -> dict[str, Field]:
     'density': Field(
       0.02,
       ByLayer(SHARE),
-      'the share of the weights open to pruning that stays; by_layer: PATTERN=SHARE,PATTERN=SHARE, '
-      'of which the first pattern found in a path counts',
+      'the share of the prunable weights that is kept; by_layer: PATTERN=SHARE,PATTERN=SHARE; '
+      'the first pattern found in a path counts',
       Read(
         f"a {link}.allocation other than 'absolute_threshold' and a {link}.granularity other than "
         "'n_m'",
@@ -98,8 +98,8 @@ def _how_many(link: str, allocation: str) -> dict[str, Field]:
     'density_of': Field(
       'groups',
       Choice(DENSITY_UNITS),
-      'what the density is a share of; groups: those open to pruning, single weights unless the '
-      'granularity says otherwise; weights, macs: those of the whole network',
+      'what the density is a share of; groups: the prunable ones, which are single weights '
+      'unless the granularity says otherwise; weights, macs: those of the whole network',
     ),
     'allocation': Field(
       allocation,
@@ -187,5 +187,5 @@ def of_straight_through() -> dict[str, Field]:
   link = 'straight_through'
   block = _when(link) | _how_many(link, 'global_rank') | _which(link, 'kernels')
   return block | {
-    'renew_every_steps': Field(1, STEPS, 'steps between two new masks at one density'),
+    'renew_every_steps': Field(1, STEPS, 'steps between two mask updates at one density'),
   }
