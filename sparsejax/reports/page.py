@@ -123,7 +123,7 @@ FILTER = (
   '<p class="filter"><label>Only <input type="search" placeholder="words of a row: lenet5 rigl '
   'seed0"></label><output></output></p>'
 )
-LONG = 40  # a cell of more letters is broken into lines
+LONG = 40  # a cell of more characters is broken into lines
 WIDE = 1148  # the width of the text in pixels
 
 
@@ -228,7 +228,8 @@ def _runs(runs: Sequence[Run], anchors: Mapping[pathlib.Path, str], root: pathli
 def _settings(runs: Sequence[Run]) -> dict[str, str]:
   """Returns the settings that differ between runs of one task and method, with short names.
 
-  Settings that differ between methods would fill a hundred columns; the methods' names say them.
+  Settings that differ between methods would fill a hundred columns; the methods' names stand for
+  them.
   """
   families: dict[tuple[str, str], list[dict[str, Any]]] = {}
   for run in runs:

@@ -25,7 +25,7 @@ from optuna.trial import FrozenTrial, Trial, TrialState
 from sparsejax.search.plan.brackets import Slot
 from sparsejax.search.plan.settings import Sweep, excesses, score
 
-LEASE = 300.0  # seconds after which a trial that nobody has touched has lost its process
+LEASE = 300.0  # seconds without a sign of life after which a trial's process counts as lost
 GRACE = 30.0  # the same for a taken trial whose process never gave its name
 OPEN = (TrialState.WAITING, TrialState.RUNNING)
 
@@ -51,7 +51,7 @@ def machine() -> str:
 
 
 def worker_name(process: int) -> str:
-  """Returns the name under which a process on this machine has a trial."""
+  """Returns the name under which a process on this machine holds a trial."""
   return f'{machine()}:{process}'
 
 
@@ -179,7 +179,7 @@ class Study:
     directory = found.user_attrs['directory']
     if source is not None:
       if 'metrics' not in source.user_attrs:
-        self.storage.set_trial_user_attr(identity, 'error', 'fewer trials are left than may go on')
+        self.storage.set_trial_user_attr(identity, 'error', 'too few trials are left to go on')
         self.study.tell(found.number, state=TrialState.FAIL)
         return None
       directory = source.user_attrs['directory']
@@ -221,7 +221,7 @@ class Study:
     self.storage.set_trial_user_attr(self._identity(claim.number), 'lease', time.time() + LEASE)
 
   def note_epoch(self, claim: Claim, epoch: float) -> None:
-    """Records how far the trial is."""
+    """Records how far the trial has come."""
     claim.trial.set_user_attr('epoch', epoch)
 
   def finish(
@@ -235,7 +235,8 @@ class Study:
       claim.trial.set_constraint(str(index), excess)
     values = [metrics[objective['metric']] for objective in self.sweep.objectives]
     if stopped:
-      if self.sweep.settings['scheduler']['name'] == 'hyperband':  # Optuna's pruner has it
+      # Optuna's pruner got every evaluation already.
+      if self.sweep.settings['scheduler']['name'] == 'hyperband':
         claim.trial.report(values[0], claim.slot.epochs)
       self.study.tell(claim.number, state=TrialState.PRUNED)
     else:

@@ -1,4 +1,4 @@
-"""The command's own process: starts workers, replaces dead ones, shows how far the search is."""
+"""The command's own process: starts workers, replaces dead ones, shows the search's progress."""
 
 import contextlib
 import os
@@ -23,7 +23,7 @@ from sparsejax.search.study import Study, machine, worker_name
 
 PERIOD = 1.0  # seconds between two looks at the workers
 ATTEMPTS = 3  # starts in a row that reach no trial, or get no further because of the disk
-PATIENCE = 120.0  # seconds that the workers have to save once they are asked to end
+PATIENCE = 120.0  # seconds that workers get to save in once they are asked to end
 
 
 class Supervisor:
@@ -84,7 +84,7 @@ class Supervisor:
     return contextlib.nullcontext()
 
   def _release_dead_of_this_machine(self) -> None:
-    """Gives back trials of workers that a killed command left behind, unless these still live."""
+    """Gives back trials of workers that a killed command left behind and that are dead."""
     workers = {
       trial.user_attrs.get('worker')
       for trial in self.study.trials_by_slot().values()

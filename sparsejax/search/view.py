@@ -1,4 +1,4 @@
-"""The state of a search for a person: how far it is, what is best, when it will end."""
+"""The state of a search for a person: how far it has come, what is best, when it will end."""
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -72,7 +72,7 @@ class Status(NamedTuple):
 
 
 def status(study: Study) -> Status:
-  """Returns how far a search is."""
+  """Returns how far a search has come."""
   trials = study.trials_by_slot()
   latest = _latest(study, trials)
   running = [(slot, t) for slot, t in latest.values() if t.state == TrialState.RUNNING]
@@ -170,7 +170,7 @@ def _values(trial: FrozenTrial) -> str:
 
 
 def describe(study: Study, trial: FrozenTrial) -> str:
-  """A trial's figures and values in one line, and by how far it breaks which constraints.
+  """A trial's figures and values in one line, and the constraints that it breaks, by how much.
 
   The figures of a finished trial are those of the network that it delivers, its best; those of any
   other trial belong to the last epoch that it was trained for.
@@ -213,7 +213,7 @@ def seconds_left(
     at_once: the number of trials that train at the same time.
 
   Returns:
-    The seconds; None if trials are left whose time those that ended do not tell.
+    The seconds; None if the ended trials cannot tell how long some of those left will take.
   """
   lengths = {epochs for epochs, _ in done}
   # Trials of a single length say nothing about trials of another.

@@ -1,4 +1,4 @@
-"""Whatever is wrong with one run is its row, in plain words, and never the end of the report."""
+"""Whatever is wrong with one run is said in its row, in plain words, and never ends the report."""
 
 import copy
 import csv

@@ -20,7 +20,7 @@ def choices(key, *values):
 
 
 def check(*space, overrides=(), with_ends=True, **changes):
-  """Of the quick start: digits, 9 epochs, a cut to 5 % after half of one."""
+  """Settings of the quick start: digits, 9 epochs, a cut to 5 % after half an epoch."""
   given = ('epochs=9.0', 'prune.begin_epochs=0.5', *overrides)
   by_field = {text.partition('=')[0]: text for text in given}  # each once, the last one counts
   varied = {one['key'] for one in space}
@@ -144,7 +144,7 @@ def test_the_begin_that_is_told_is_the_latest_of_the_space(default, space, epoch
 
 
 def test_a_value_that_is_possible_with_others_of_the_space_is_no_mistake():
-  """The end's default, epoch 120, lies behind these runs' last; the space replaces it."""
+  """The end's default, epoch 120, lies after these runs' last; the space replaces it."""
   schedule = choices('prune.schedule', 'one_shot', 'cubic')
   end = uniform('prune.end_epochs', 2.0, 8.0)
   assert check(schedule, end, scheduler=BRACKETS | {'name': 'none'}) == []

@@ -99,7 +99,7 @@ WRONG = {
   ),
   'no config': ({'configs': ()}, r'configs=\(\) must name one'),
   'nothing varies': ({'space': ()}, r'space=\(\): nothing varies'),
-  'no overrides': ({'overrides': None}, "overrides=None must be a tuple of texts 'FIELD=VALUE'"),
+  'no overrides': ({'overrides': None}, "overrides=None must be a tuple of strings 'FIELD=VALUE'"),
   'an override of text': ({'overrides': 'epochs=3'}, "overrides='epochs=3' must be a tuple of"),
   'an override without a value': ({'overrides': ('epochs',)}, "overrides: 'epochs' must be"),
   'an override without a field': ({'overrides': ('=3',)}, "overrides: '=3' must be FIELD=VALUE"),
@@ -119,7 +119,10 @@ WRONG = {
     {'space': (RATE | {'key': KEY[:-1]},)},
     f"unknown field 'config.{KEY[:-1]}': did you",
   ),
-  'absent block': ({'space': (RATE | {'key': 'prune.density'},)}, "name no 'prune'"),
+  'absent block': (
+    {'space': (RATE | {'key': 'prune.density'},)},
+    "'prune' is not in chain, events or layers",
+  ),
   'an argument without effect': (
     {
       'space': ({'key': 'argument', 'kind': 'uniform', 'low': 0.1, 'high': 0.9},),
@@ -165,7 +168,7 @@ WRONG = {
   'a choice twice': ({'space': (BATCH | {'choices': (16, 16)},)}, 'each choice once'),
   'a choice of tuples': (
     {'space': (BATCH | {'choices': ((1,), (2,))},)},
-    'a choice must be a number, a text',
+    'a choice must be a number, a string',
   ),
   'float integers': (
     {'space': ({'key': 'batch_size', 'kind': 'integers', 'low': 1.5, 'high': 3.0},)},

@@ -119,7 +119,7 @@ def test_a_failed_trial_is_the_worst_and_the_search_goes_on():
   trials = study.trials_by_slot().values()
   failed = [trial.user_attrs['error'] for trial in trials if trial.state == TrialState.FAIL]
   # Eight by themselves, two places of the next rung that nobody is left for.
-  assert failed.count('fewer trials are left than may go on') == 2
+  assert failed.count('too few trials are left to go on') == 2
   assert len(failed) == 10
   assert view.status(study).failed == 8
 

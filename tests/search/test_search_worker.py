@@ -224,7 +224,7 @@ def test_a_search_without_one_trial_that_trains_has_failed(crew, monkeypatch, ca
   captured = capsys.readouterr()
   assert 'no trial could be trained' in captured.err
   assert 'failed: b0-001: the loss of step 3' in captured.out
-  assert 'failed: a place in a later rung: fewer trials are left than may go on' in captured.out
+  assert 'failed: a place in a later rung: too few trials are left to go on' in captured.out
   kept = json.loads((tmp_path / 'trials.json').read_text())
   assert {trial['state'] for trial in kept} == {'failed'}
 

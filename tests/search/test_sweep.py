@@ -431,7 +431,7 @@ REFUSED = (
     (QUICKSTART, '--workdir=DIR', '--config.scheduler=None'),
     'config.scheduler=None must be a block',
   ),
-  ((QUICKSTART, '--workdir=DIR', '--study='), "--study='' must be a text of one line"),
+  ((QUICKSTART, '--workdir=DIR', '--study='), "--study='' must be a string of one line"),
   ((QUICKSTART, '--workdir=gs://bucket'), "--workdir='gs://bucket' must be a folder of this"),
   ((QUICKSTART, '--workdir=DIR', "--config.space=('l1',)"), "space: 'l1' must be a dict"),
   (
@@ -439,7 +439,7 @@ REFUSED = (
     'configs: configs/no.py:1: config=configs/no.py: there is no such file',
   ),
   ((QUICKSTART, '--workdir=DIR', "--config.configs=('README.md',)"), 'configs: README.md: '),
-  ((QUICKSTART, '--workdir=DIR', '--config.configs=(5,)'), 'configs: 5 must be a text'),
+  ((QUICKSTART, '--workdir=DIR', '--config.configs=(5,)'), 'configs: 5 must be a string'),
   (
     (
       QUICKSTART,

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 
 LOW, HIGH = 10, 90  # percent
-MANY = 8  # up to so many curves are drawn one by one
+MANY = 8  # at most this many curves are drawn one by one
 POINTS = 200  # points along a band
 SAID = f'median, and from {LOW} to {HIGH} %'
 

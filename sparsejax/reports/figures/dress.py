@@ -1,6 +1,7 @@
 """The look and the files of a report's figures.
 
-The colours suit colour-blind people, the marks and lines suit print, the sizes and formats papers.
+The colours suit colour-blind people, the marks and lines suit print, and the sizes and formats suit
+papers.
 """
 
 import io
@@ -35,13 +36,13 @@ LINES = ('-', '--', '-.', ':')
 GREY = '#6B6B6B'
 DPI = 130
 PRINT_DPI = 300
-# In a legend: the size of a letter and its width, both in points, and the width of a handle in
-# letters.
+# In a legend: the size of a character and its width, both in points, and the width of a handle in
+# characters.
 LEGEND, LETTER, HANDLE = 7, 4.3, 9
 TITLE, TITLE_SIZE = 'title', 10
-SMALLEST, SMALLEST_LEGEND = 0.7, 0.8  # the smallest letters, as shares of their usual size
+SMALLEST, SMALLEST_LEGEND = 0.7, 0.8  # the smallest text, as shares of its usual size
 LEAST_HEIGHT, LEAST_TICKS = 0.4, 3  # the least height of an axis in inches, the fewest ticks on it
-LONGEST_NAME = 40  # letters of a layer's name
+LONGEST_NAME = 40  # characters of a layer's name
 
 
 class Look(NamedTuple):
@@ -57,7 +58,7 @@ class Look(NamedTuple):
 
 
 FORMATS = ('png', 'svg', 'pdf')
-# The same figure must give the same bytes, and its letters must stay letters.
+# The same figure must give the same bytes, and its text must stay text.
 NO_DATE: dict[str, dict[str, Any]] = {
   'png': {},
   'svg': {'metadata': {'Date': None}},
@@ -145,7 +146,7 @@ def _make_room(figure: Figure) -> None:
 
 
 def _break(text: Text, index: int, room: float) -> None:
-  """Breaks a text into as few lines as fit into so many dots along x (0) or y (1)."""
+  """Breaks a text into as few lines as fit into a number of dots along x (0) or y (1)."""
   words = text.get_text()
   for letters in range(max(map(len, words.splitlines()), default=0) - 1, 8, -1):
     if text.get_window_extent().size[index] <= room:
@@ -222,7 +223,7 @@ def legend(figure: Figure, handles: Sequence[Artist], notes: Sequence[str] = ())
 def _put_legend(
   figure: Figure, handles: Sequence[Any], labels: Sequence[str], notes: Sequence[str], size: float
 ) -> float:
-  """Puts a legend under the axes, with letters of `size` points; returns its number of lines."""
+  """Puts a legend under the axes, in a font of `size` points; returns its number of lines."""
   letters = max(int(figure.get_figwidth() * 72 / (LETTER * size / LEGEND)), 2 * HANDLE)  # in a line
   labels = [textwrap.fill(label, letters - HANDLE) for label in labels]
   able = [n for n in range(2, min(len(labels), 4) + 1) if _width(labels, n) <= letters]
@@ -243,7 +244,7 @@ def _put_legend(
 
 
 def _width(labels: Sequence[str], columns: int) -> int:
-  """The width in letters of a legend whose columns are filled one after the other."""
+  """The width in characters of a legend whose columns are filled one after the other."""
   parts = [part for part in np.array_split(np.array(labels, object), columns) if len(part)]
   return sum(
     max(len(line) for label in part for line in label.splitlines()) + HANDLE for part in parts

@@ -1,4 +1,4 @@
-"""The interactive Pareto figure of a page: each point says what it is under the mouse."""
+"""The interactive Pareto figure of a page: each point says what it is when the mouse is on it."""
 
 import html
 import itertools
@@ -45,7 +45,7 @@ PUBLISHED = ('star-open', 'hexagon-open', 'pentagon-open', 'diamond-tall-open', 
 OTHERS = {'color': GREY, 'marker': 'o'}
 Style = Mapping[str, str]
 Anchors = Mapping[pathlib.Path, str]
-LETTERS = 44  # letters in a line of a label, as many as a telephone has room for
+LETTERS = 44  # characters in a line of a label, as many as a telephone has room for
 # The legend stands under the plot, where it covers nothing, however narrow the screen is.
 LEGEND = {'orientation': 'h', 'yref': 'container', 'yanchor': 'bottom', 'y': 0, 'x': 0}
 

@@ -16,7 +16,7 @@ from sparsejax.reports.figures.dress import COLOURS, GREY, entitle, grid, legend
 from sparsejax.reports.records.collect import COLLAPSED
 from sparsejax.reports.records.run_groups import DENSE, Group
 
-MANY = 40  # up to so many experiments of a method each have a mark and bars
+MANY = 40  # at most this many experiments of a method each have a mark and bars
 EACH = 20  # experiments in each part of a band
 OTHERS: dict[str, Any] = {'color': GREY, 'marker': '.', 'ms': 2, 'alpha': 0.5, 'ls': 'none'}
 

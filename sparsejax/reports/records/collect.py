@@ -41,7 +41,7 @@ class Run(NamedTuple):
     environment: the environment of its last start.
     problems: what is wrong with it, one sentence each.
     is_repeated: whether another run of the same experiment and seed is counted in this report.
-    search: the trials of the search that it belongs to; None if it is of no search.
+    search: the trials of the search that it belongs to; None if it belongs to none.
     is_damaged: whether its summary cannot be read or is another run's.
     is_changed: whether its settings or its summary were changed after it wrote them.
     shipments: its shipments, each once.
@@ -70,7 +70,7 @@ class Run(NamedTuple):
     """One of finished, collapsed, stopped, unfinished, failed or broken.
 
     A collapsed run is finished, but a layer of its network has no weight left, or its validation
-    accuracy is that of guessing: at most a tenth above one in the number of classes, if that is
+    accuracy is that of guessing: at most 1.1 over the number of classes, if that is
     known. A failed run has a loss that became infinite or NaN, or ended with an error. A stopped
     run was ended by a search because others did better. A broken run has a summary that cannot be
     read, or neither a summary nor readable settings.
@@ -198,10 +198,10 @@ def _none_fits(flag: str, patterns: Sequence[str], known: Iterable[str]) -> str:
   names = sorted(set(known))
   more = f' and {len(names) - SHOWN} more' if len(names) > SHOWN else ''
   there_are = ', '.join(name[:LONGEST_NAME] for name in names[:SHOWN])
-  return f'--{flag}={",".join(patterns)} fits none of what is there: {there_are}{more}'
+  return f'--{flag}={",".join(patterns)} must match one of {there_are}{more}'
 
 
-SHOWN, LONGEST_NAME = 8, 60  # names in a message, and letters of each
+SHOWN, LONGEST_NAME = 8, 60  # names in a message, and characters of each
 
 
 def collect(folders: Sequence[pathlib.Path], choice: Choice | None = None) -> list[Run]:
@@ -366,7 +366,7 @@ def _unreadable_reason(path: pathlib.Path) -> str | None:
 
 
 def blank(path: pathlib.Path, name: str, problem: str) -> Run:
-  """Returns a run of which only a problem is known."""
+  """Returns a run about which only a problem is known."""
   return Run(path, name, {}, {}, curves.reduce_lines(()), {}, (problem,))
 
 
@@ -380,7 +380,7 @@ def _add_reason(run: Run) -> Run:
   return run._replace(problems=(*run.problems, reason))
 
 
-LONGEST_REASON = 300  # letters
+LONGEST_REASON = 300  # characters
 TAIL = 1 << 16  # bytes at the end of a traceback that are read
 
 
@@ -417,7 +417,7 @@ def _mark_clashes(runs: Sequence[Run], ends: Sequence[str]) -> list[Run]:
   for run, end in zip(runs, ends, strict=True):
     by_end.setdefault(end, []).append(run.name)
   counted: dict[tuple, Run] = {}
-  # Of equal experiment and seed, the run with the fewest problems counts: no damaged copy wins.
+  # Of runs with one experiment and seed, the one with the fewest problems counts, no damaged copy.
   for run in sorted(runs, key=lambda run: len(run.problems)):
     if run.is_counted:
       counted.setdefault(_identity(run), run)
@@ -428,7 +428,7 @@ def _mark_clashes(runs: Sequence[Run], ends: Sequence[str]) -> list[Run]:
       problems.append(f'it has the same name as {others[0]}')
     first = counted.get(_identity(run), run)
     if is_repeated := run.state in DELIVERED and first is not run:
-      problems.append(f'it is the experiment and seed of {first.name}, and is not counted again')
+      problems.append(f'it has the experiment and seed of {first.name}, and is not counted again')
     checked.append(run._replace(problems=tuple(problems), is_repeated=is_repeated))
   return checked
 

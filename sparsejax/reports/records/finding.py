@@ -12,7 +12,7 @@ RUN_FILES = (files.CONFIG, files.SUMMARY, files.METRICS)
 
 
 def end(path: pathlib.Path, folder: pathlib.Path) -> str:
-  """Returns the path of a run below the folder as a person knows it: a trial's has its search."""
+  """Returns the path of a run below the folder, for people: a trial's begins with its search."""
   if (search := search_folder.find_search(path)) is not None:
     return path.relative_to(search.parent).as_posix()
   return path.relative_to(folder).as_posix() if path != folder else path.name
@@ -34,12 +34,12 @@ def find(folder: pathlib.Path) -> Iterator[pathlib.Path]:
   """Yields every folder of a run or a shipment, through links too, and each it cannot read.
 
   Links are followed after everything in the folder itself, and each place is visited once, so that
-  no link leads back.
+  no link leads in circles.
   """
   seen: set[str] = set()
   closed: list[OSError] = []
   waiting = [str(folder)]
-  for start in waiting:  # the list grows meanwhile
+  for start in waiting:  # the list grows in the loop
     for path, folders, names in os.walk(start, onerror=closed.append):
       if os.path.realpath(path) in seen:
         folders.clear()

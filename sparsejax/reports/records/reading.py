@@ -1,4 +1,4 @@
-"""Reads untrusted JSON: bounded in size and depth, with every text made printable."""
+"""Reads untrusted JSON: bounded in size and depth, with every string made printable."""
 
 import json
 import os
@@ -10,7 +10,7 @@ from sparsejax.experiment.terminal.say import printable
 
 MOST_BYTES = 32 << 20  # bytes of a file that is read as a whole
 DEEPEST = 24  # levels of nesting
-LONGEST = 64  # a text of at most so many letters is held once for all runs
+LONGEST = 64  # a string of at most this many characters is held once for all runs
 
 
 class ReadingError(ValueError):
@@ -66,7 +66,7 @@ def _too_deep() -> str:
 
 
 def cleaned(content: Any, depth: int = DEEPEST) -> Any:
-  """Returns the content of JSON with every text printable, and short texts held once.
+  """Returns the content of JSON with every string printable, and short ones held once.
 
   Raises:
     ReadingError: it is nested too deep.

@@ -51,7 +51,7 @@ def _is_texts(value: Any) -> bool:
 
 
 Rule = tuple[Callable[[Any], bool], str]
-TEXT: Rule = (_is_text, 'a text')
+TEXT: Rule = (_is_text, 'a string')
 COUNT: Rule = (is_count, 'a number of 0 or more')
 WHOLE: Rule = (lambda value: isinstance(value, int) and is_figure(value), 'a whole number')
 RULES: dict[str, Rule] = {
@@ -65,7 +65,7 @@ SETTINGS: dict[str, Rule] = {
   'method': TEXT,
   'hash': TEXT,
   'layers': TEXT,
-  'chain': (_is_texts, 'a list of texts'),
+  'chain': (_is_texts, 'a list of strings'),
   'data.name': TEXT,
   'data.limit': COUNT,
   'model.name': TEXT,

@@ -15,7 +15,7 @@ from sparsejax.reports.records.record_checks import is_figure, is_share
 
 ACCURACIES = ('validation_accuracy', 'test_accuracy')
 BATCH_SIZES = (1, 128)
-LONGEST = 80  # letters of a label
+LONGEST = 80  # characters of a label
 
 
 class Shipment(NamedTuple):
@@ -61,7 +61,7 @@ def _read(folder: pathlib.Path, found: Mapping[str, Any]) -> Shipment:
   run = (shipment['hash'], shipment['seed'])
   network = shipment['network']
   if not isinstance(run[0], str) or not _is_whole(run[1]) or not isinstance(network, str):
-    raise ValueError('its hash, seed and network must be a text, a whole number and a text')
+    raise ValueError('its hash, seed and network must be a string, a whole number and a string')
   figures: dict[str, float | None] = {name: found[name] for name in ACCURACIES}
   if not all(map(is_share, figures.values())):
     raise ValueError('accuracies must be numbers from 0 to 1')
@@ -128,8 +128,8 @@ def choose(
 ) -> tuple[tuple[Shipment, ...], list[str]]:
   """Returns the shipments of a run that count, and what is wrong with the others.
 
-  Of those with the same options the first counts. One of another network than the run has now, as
-  before it was trained again, does not.
+  Of those with the same options, the first counts. One that shipped another network than the run
+  has now, since the run was trained again, does not count.
 
   Args:
     found: the shipments of the run's hash and seed.

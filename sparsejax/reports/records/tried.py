@@ -1,4 +1,4 @@
-"""The settings that a search tried, each with all its seeds, and the front of those none beats."""
+"""The settings that a search tried, each with its seeds, and the front of those that none beats."""
 
 import json
 from collections.abc import Mapping, Sequence

@@ -83,7 +83,7 @@ def format_moments(mean: float, spread: float, alone: str, least: int = 0) -> st
 
   Args:
     mean: the mean of a figure.
-    spread: its deviation; without one, or if it is lost in so many digits, the mean stands alone.
+    spread: its deviation; without one, or if it is lost in that many digits, the mean stands alone.
     alone: the text of a mean that stands alone.
     least: the least number of decimals.
 
@@ -104,7 +104,7 @@ def format_moments(mean: float, spread: float, alone: str, least: int = 0) -> st
 
 
 def defused(value: Any) -> Any:
-  """Returns a cell that no spreadsheet takes for a formula; a text that begins like one is quoted.
+  """Returns a cell that no spreadsheet takes for a formula; strings that look like one are quoted.
 
   Example:
     >>> defused('=1+1'), defused(-0.5), defused('-0.5'), defused('-x'), defused('lenet5')
@@ -116,5 +116,5 @@ def defused(value: Any) -> Any:
 
 
 def _decimals(number: float, digits: int) -> int:
-  """The number of decimals that show so many digits of a number."""
+  """The number of decimals that show a number to this many digits."""
   return max(0, digits - 1 - math.floor(math.log10(number)))

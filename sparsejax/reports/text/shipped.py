@@ -1,4 +1,4 @@
-"""The table of shipments: bytes and milliseconds as measured, beside what counting weights says."""
+"""The table of shipments: measured bytes and milliseconds beside the gains that counts promise."""
 
 from sparsejax.reports.records.run_groups import Group
 from sparsejax.reports.records.shipments import BATCH_SIZES
@@ -18,8 +18,8 @@ HEADER = (
 NOTE = (
   'Shipped: the file was read back, and its network measured. Bytes are the whole file; dense ones '
   'are four for each number of the dense network. Speed-up is the time of the dense network over '
-  "the shipped one's, each in its fastest engine, by turns in one process; theoretical is what "
-  'counting multiply-accumulates would give.'
+  "the shipped one's, each in its fastest engine, timed in turns in one process; the theoretical "
+  'one follows from the counts of multiply-accumulates.'
 )
 
 

@@ -20,7 +20,7 @@ from sparsejax.reports.text import shipped as shipments
 from sparsejax.reports.text.drawn import Drawn, Picture
 from sparsejax.reports.text.searches import Search
 
-LONGEST_STEM = 60  # letters of up to four bytes each: the name of a file has at most 255 bytes
+LONGEST_STEM = 60  # characters of up to four bytes each: the name of a file has at most 255 bytes
 HEAD = ('run', 'path', 'state', 'epoch', 'problems')
 
 
@@ -219,7 +219,7 @@ def problems(runs: Sequence[Run], searches: Sequence[Search], drawn: Drawn) -> l
     if run.state not in AS_MEANT and run.name not in known:
       found.append([run.name, run.state, f'it is at epoch {run.epoch:g} of {_epochs(run)}'])
     elif run.state == 'collapsed':
-      found.append([run.name, run.state, 'a layer has no weight left, or it guesses'])
+      found.append([run.name, run.state, 'a layer has no weight left, or the network only guesses'])
   found += [list(row) for search in searches for row in search.problems]
   return found + [[name, 'not drawn', reason] for name, reason in drawn.missing]
 

@@ -45,7 +45,7 @@ def get_config():
 
   config.scheduler = ConfigDict()
   # How long each trial trains: hyperband, the paper's synchronous brackets; optuna_hyperband, the
-  # asynchronous form by Optuna's pruner; none, every trial in full. R is the config's `epochs`.
+  # asynchronous form of Optuna's pruner; none, every trial in full. R is the config's `epochs`.
   # With Optuna's pruner a trial whose process was killed counts twice: its reports stay among those
   # that others are compared with, and the trial that replaces it reports again, perhaps in another
   # bracket. A rung before `prune` begins compares networks that are not pruned yet; a warning at
@@ -56,7 +56,7 @@ def get_config():
   # dict(metric=, direction='minimize' or 'maximize'), with a validation metric or a count; more
   # than one is possible only with the scheduler none.
   config.objectives = (dict(metric='validation_loss', direction='minimize'),)
-  # dict(metric=, at_most=): a trial that breaks one ranks below all that break none, by how far.
+  # dict(metric=, at_most=): trials that break one rank below all others, by how far they exceed it.
   config.constraints = ()
-  config.deaths = 5  # deaths of a trial's process, without progress between them, that fail it
+  config.deaths = 5  # a trial fails when its process dies more often than this without progress
   return config

@@ -23,7 +23,7 @@ def check(sweep: Sweep, resolve: Resolve, *, with_ends: bool = True) -> list[str
   Args:
     sweep: the search.
     resolve: loads a config, with the sweep's overrides.
-    with_ends: whether to build also the ends of the ranges and every choice, one parameter at a
+    with_ends: whether to build the ends of the ranges and every choice too, one parameter at a
       time.
 
   Raises:

@@ -38,7 +38,7 @@ def check(settings: Mapping[str, Any]) -> dict[str, Any]:
     convert(name, settings[name], kind)
   convert('scheduler.eta', settings['scheduler']['eta'], Integer(2, 2**16))
   if wrong := [config for config in settings['configs'] if not isinstance(config, str)]:
-    raise ValueError(f'configs: {wrong[0]!r} must be a text such as configs/NAME.py:ARGUMENT')
+    raise ValueError(f'configs: {wrong[0]!r} must be a string such as configs/NAME.py:ARGUMENT')
   for seed in settings['seeds']:
     convert('seeds', seed, SEED)
   if not settings['seeds']:
@@ -60,7 +60,7 @@ def _plain(name: str, value: Any) -> Any:
     return json.loads(json.dumps(value))
   except (TypeError, ValueError):
     raise ValueError(
-      f'{name}={shown(value)} must consist of numbers, texts, tuples and dicts'
+      f'{name}={shown(value)} must consist of numbers, strings, tuples and dicts'
     ) from None
 
 
@@ -72,10 +72,10 @@ def _check_type(name: str, value: Any, default: Any) -> None:
 
 
 def check_overrides(overrides: Any) -> dict[str, str]:
-  """Returns the texts of the fields that the overrides of a search set, by dotted name.
+  """Returns the unparsed values that the overrides of a search set, by dotted field.
 
   Raises:
-    ValueError: an entry is no override, or the search would silently drop it.
+    ValueError: an entry is not an override, or the search would silently drop it.
 
   Example:
     >>> check_overrides(('epochs=54.0', 'prune.begin_epochs=1.0'))
@@ -85,7 +85,7 @@ def check_overrides(overrides: Any) -> dict[str, str]:
     ValueError: overrides: 'seed=5': the seeds of a search are set by its `seeds`, as in seeds=(5,)
   """
   if not isinstance(overrides, tuple | list):
-    raise ValueError(f"overrides={shown(overrides)} must be a tuple of texts 'FIELD=VALUE'")
+    raise ValueError(f"overrides={shown(overrides)} must be a tuple of strings 'FIELD=VALUE'")
   texts: dict[str, str] = {}
   for override in overrides:
     name, equals, text = str(override).partition('=')

@@ -26,7 +26,7 @@ METRICS = (
   'active_parameters',
 )
 DIRECTIONS = ('minimize', 'maximize')
-COUNTED = 1000  # up to so many combinations of a space, those that are one experiment are counted
+COUNTED = 1000  # a space of at most this many combinations has its different experiments counted
 
 
 class Sweep(NamedTuple):
@@ -66,7 +66,7 @@ def check(settings: Mapping[str, Any], resolve: Resolve) -> Sweep:
   parameters = space.parse(settings['space'])
   keys = {parameter.key for parameter in parameters}
   for key in {space.CONFIG, space.SEED} & keys:
-    raise ValueError(f"space: '{key}' is no parameter; give it in `{key}s` of the sweep")
+    raise ValueError(f"space: '{key}' is not a parameter; give it in `{key}s` of the sweep")
   given = [config for config in settings['configs'] if ':' in config]
   if given and space.ARGUMENT in keys:
     raise ValueError(
@@ -135,7 +135,7 @@ def _check_goals(settings):
 def _check_effects(
   settings: dict[str, Any], parameters: Sequence[space.Parameter], resolve: Resolve
 ) -> None:
-  """Refuses a key that is absent or not read, and one with two values that are one experiment."""
+  """Refuses a key that is absent or not read, or two values of which give the same experiment."""
   for config in settings['configs']:
     one = settings | {'configs': [config]}
     for parameter in parameters:
@@ -165,7 +165,7 @@ def _check_each_once(settings, combinations, resolve):
 def _same(
   settings: Mapping[str, Any], combinations: Sequence[Mapping[str, Any]], resolve: Resolve
 ) -> tuple[Mapping[str, Any], Mapping[str, Any]] | None:
-  """Returns the first two combinations that are one experiment and seed; None if all differ."""
+  """Returns the first two combinations with one experiment and seed; None if all differ."""
   known: dict[str, Mapping[str, Any]] = {}
   for values in combinations:
     before = known.setdefault(_key(settings, values, resolve), values)
@@ -195,7 +195,8 @@ def repeats(sweep: Sweep, resolve: Resolve) -> list[str]:
     combinations = (dict(zip(keys, values, strict=True)) for values in itertools.product(*every))
     possible = len({_key(sweep.settings, values, resolve) for values in combinations})
   drawn = sum(not slot.rung for slot in sweep.slots)
-  if drawn * (drawn - 1) < possible:  # fewer than half a repeat, which the float below may lose
+  # Less than half a repeat is expected, which the float below may lose.
+  if drawn * (drawn - 1) < possible:
     return []
   different = round(possible * (1 - (1 - 1 / possible) ** drawn))
   if different >= drawn:

@@ -47,7 +47,7 @@ class Parameter(NamedTuple):
 
   @property
   def values(self) -> Sequence[Any]:
-    """All its values, or () if there is no end of them."""
+    """All its values, or () if there are infinitely many."""
     match self.distribution:
       case CategoricalDistribution(choices=choices):
         return choices
@@ -109,7 +109,7 @@ def _choices(key: str, choices: Any) -> CategoricalDistribution:
     raise ValueError(f"space: '{key}' of {choices!r} must have two choices or more")
   for choice in choices:
     if not isinstance(choice, bool | int | float | str | None):
-      raise ValueError(f"space: '{key}' of {choice!r}: a choice must be a number, a text or None")
+      raise ValueError(f"space: '{key}' of {choice!r}: a choice must be a number, a string or None")
   if len({repr(choice) for choice in choices}) < len(choices):
     raise ValueError(f"space: '{key}' of {choices!r} must have each choice once")
   return CategoricalDistribution(tuple(choices))

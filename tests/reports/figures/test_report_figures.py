@@ -1,4 +1,4 @@
-"""What the figures of a report show, and what they say of it, by properties of what is drawn."""
+"""What the figures of a report show and say, by properties of what is drawn."""
 
 import html
 import itertools

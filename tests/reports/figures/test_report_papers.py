@@ -55,8 +55,8 @@ def test_of_what_is_not_chosen_nothing_counts(tmp_path):
 @pytest.mark.parametrize(
   ('flag', 'message'),
   [
-    ('--runs=nothing', '--runs=nothing fits none of what is there: a'),
-    ('--methods=x,y', '--methods=x,y fits none of what is there: pruning'),
+    ('--runs=nothing', '--runs=nothing must match one of a'),
+    ('--methods=x,y', '--methods=x,y must match one of pruning'),
     ('--methods=', "--methods='' must be names with commas between them"),
     ('--runs=a,,b', "--runs='a,,b' must be names"),
     *(

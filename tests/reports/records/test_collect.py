@@ -1,4 +1,4 @@
-"""What is collected of run directories, and what is said of those that are not whole."""
+"""What is collected from run directories, and what is said about those that are not whole."""
 
 import json
 import math

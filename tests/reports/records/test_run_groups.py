@@ -1,4 +1,4 @@
-"""Runs that differ in nothing but their seed: what is counted, of which kind each is, their row."""
+"""Runs that differ only in their seed: which are counted, their kind, and their row."""
 
 import json
 import math
