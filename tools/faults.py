@@ -1,7 +1,7 @@
 """Small faults to seed in the source, and the choice of some of them.
 
 A fault consists of a few lines with their neighbours and their replacement, so that it is found
-again in a later commit. It changes an expression in a function, but not in texts, errors or
+again in a later commit. It changes an expression in a function, but not in strings, errors or
 annotations.
 """
 
@@ -52,7 +52,7 @@ def joins(node):
 
 
 class Sites(ast.NodeVisitor):
-  """Collects the faults in the functions of a file, but not in texts, errors or annotations."""
+  """Collects the faults in the functions of a file, but not in strings, errors or annotations."""
 
   def __init__(self):
     self.names, self.functions, self.found = [], 0, []

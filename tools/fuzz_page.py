@@ -42,7 +42,7 @@ SECTIONS = {
   ),
   'moments': (
     'Kills at chosen moments',
-    'SIGKILL as a function of the package is entered or left, or in the compiler. In a search it '
+    'SIGKILL when a function of the package is entered or left, or in the compiler. In a search it '
     'kills a worker and its command, either of them, or (one worker) only the worker, which the '
     'command then restarts. Afterwards the same command runs to its end. equal: bit for bit as '
     'without a kill, and no half-written file is left.',

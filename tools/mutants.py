@@ -195,7 +195,7 @@ def main():
   parser.add_argument('--count', type=int, default=40)
   parser.add_argument('--seed', type=int, default=0)
   parser.add_argument('--at', default='HEAD', help='the commit of the package and its tests')
-  parser.add_argument('--tests', nargs='*', default=[], help='of the suite that is run, else all')
+  parser.add_argument('--tests', nargs='*', default=[], help='the tests to run; default: all')
   parser.add_argument('--jobs', type=int, default=2, help='processes at a time')
   parser.add_argument('--seconds', type=float, default=600, help='the most that a mutant may take')
   given = parser.parse_args()

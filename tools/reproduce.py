@@ -5,7 +5,7 @@ python -m tools.reproduce NAME [NAME ...] --runs=DIR [--data=DIR]
 Every run is an ordinary `launch.py` in its own directory below DIR/NAME. Finished runs are skipped
 and others resume from their checkpoint, so the command can be killed and started again. The files
 kept of each run go to results/NAME: its config, environment, summary, a thinned metrics.jsonl, and
-the trace of the first seed; of a row that ships another's network, only what was measured. The
+the trace of the first seed; for a row that ships another's network, only what was measured. The
 README.md there is made only from these files (`--collect` remakes it without training). If a row
 continues from another row's network, that row is trained first. With a GPU, the rows for a GPU come
 before all others.

@@ -158,7 +158,7 @@ class Budget:
   """The time left, and the time that a run needs: that of the last run, or the expected one.
 
   Args:
-    seconds: the time from now on; None has no end.
+    seconds: the time from now on; None for no limit.
   """
 
   def __init__(self, seconds: float | None):

@@ -210,7 +210,7 @@ REFUSED = {
   'batch': ([QUICK, '--config.batch_size=30'], 'batch_size=30 must be a multiple'),
   'block without a link': (
     [QUICK, "--config.chain=('sgd',)", '--config.prune.density=0.1'],
-    "name no 'prune'",
+    "'prune' is not in chain, events or layers",
   ),
   'against': ([QUICK, '--against=tensorflow'], "invalid choice: 'tensorflow'"),
   'rounds': ([QUICK, '--rounds=0'], '--rounds=0 must be 1 or more'),

@@ -116,7 +116,7 @@ pathlib.Path(at, 'summary.json').write_text('{{}}')
 
 
 def rows_of_seconds(tmp_path, *rows):
-  """Tasks whose program sleeps; of each its label, how long it takes, how long it is said to."""
+  """Tasks whose program sleeps, each with a label, its time and its expected time."""
   tasks = []
   for label, sleep, expected in rows:
     program = tmp_path / f'{label}.py'

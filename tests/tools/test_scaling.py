@@ -79,13 +79,13 @@ def test_the_page_shows_what_was_measured():
   assert '| 8 devices | 64 | 250.00 ms | 256 | 1.25 | 4,000 | 4,000 | 0.500000 |' in text
   assert '| lenet300 | 2 processes of 4 and 8 devices | 1.0e-08 | 1.0e-07 | 2.0e-07 |' in text
   assert 'share the 2 core(s)' in text
-  assert 'Not as it must be' not in text
+  assert 'Wrong' not in text
 
 
 def test_the_page_says_what_disagrees():
   assert scaling.disagreements([model(1e-7, 4000)]) == []
   text = scaling.text_of(report(model(0.5, 4004), model(float('nan'), 4000)))
-  assert '**Not as it must be**: lenet300: 2 processes of 4 and 8 devices differ by 5.0e-01' in text
+  assert '**Wrong**: lenet300: 2 processes of 4 and 8 devices differ by 5.0e-01' in text
   assert 'lenet300: 8 devices: 4004 bytes averaged, 4000 predicted' in text
   assert 'differ by nan' in text
 

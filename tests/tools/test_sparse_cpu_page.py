@@ -1,4 +1,4 @@
-"""The page on zeros on CPU, of figures made up."""
+"""The page on zeros on CPU, made from invented figures."""
 
 from tools.costs import sparse_cpu_page
 

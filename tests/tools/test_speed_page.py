@@ -1,4 +1,4 @@
-"""The page of measured speeds, made of figures written by hand."""
+"""The page of measured speeds, made from figures written by hand."""
 
 import itertools
 

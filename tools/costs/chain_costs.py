@@ -4,7 +4,7 @@ python -m tools.costs.chain_costs [--models=resnet50,lenet5] [--batch=128]
 
 The links' updates are timed alone, in turns with the bare optimizer's over the same parameters, and
 the difference is compared with a whole training step in the same process. That is far steadier than
-the difference of two whole steps, since the links are a hundredth of a step.
+the difference of two whole steps, since the links take a hundredth of a step.
 """
 
 import argparse

@@ -69,7 +69,7 @@ def table(rows: list[dict]) -> list[str]:
 
 def main() -> None:
   parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-  parser.add_argument('--data', help='of tensorflow-datasets; default: its own')
+  parser.add_argument('--data', help='the folder of tensorflow-datasets; default: its own')
   compilation.use_cache()
   data_dir = parser.parse_args().data
   rows = []
@@ -85,7 +85,7 @@ def main() -> None:
   machine = (
     f'Measured by `python -m tools.costs.epoch_times` on {environment["cpus"]} cores of '
     f'{environment["processor"]}, JAX {environment["versions"]["jax"]}, float32; '
-    'the machine is shared, and the same step took up to 1.5 times less at other moments.'
+    'the machine is shared, and at other moments the same step was up to 1.5 times faster.'
   )
   readme.write_text('\n'.join([before + BEGIN, machine, '', *table(rows), END]) + after)
 

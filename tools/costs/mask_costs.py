@@ -202,15 +202,17 @@ def page(found: dict) -> str:
     f'{at["versions"]["jax"]}, float32, beside other work. {adam["parameters"] / 1e6:.1f} million '
     f'parameters in {LAYERS} blocks of two layers.',
     '',
-    f'- A step of Adam with `prune` after it, nothing due: {adam["ratio"]:.2f} of the step without '
-    f'(median of {ROUNDS} rounds).',
-    f'- {vmap["members"]} members in one `vmap`, nothing due: {vmap["ratio"]:.2f} of the time of '
-    'the members one by one.',
+    f'While no mask update is due (medians of {ROUNDS} rounds):',
     '',
-    '## A renewal',
+    f'- A step of Adam with `prune` after it takes {adam["ratio"]:.2f} of the time without.',
+    f'- {vmap["members"]} members in one `vmap` take {vmap["ratio"]:.2f} of the time of the '
+    'members one by one.',
     '',
-    "Bytes that XLA reserves for a parameter, beside parameters, gradients and the chain's state; "
-    'the layers in leaves of their own, or stacked in two leaves.',
+    '## A mask update',
+    '',
+    'The bytes per parameter that XLA reserves in addition to parameters, gradients and the '
+    "chain's state, and the time. Layers have leaves of their own (apart), or are stacked in two "
+    'leaves.',
     '',
   ]
   rows = [
@@ -220,8 +222,8 @@ def page(found: dict) -> str:
   ]
   lines += [*table('method | layers | bytes | time', rows), '', '## Several devices', '']
   lines += [
-    'Forced devices of this CPU, kernels split along their outputs; the masks of one device, and '
-    'the most that is gathered at once.',
+    'On forced devices of this CPU, with kernels split along their outputs: whether the masks '
+    'equal those of one device, and the most bytes that are gathered at once.',
     '',
   ]
   rows = [

@@ -238,13 +238,13 @@ def text_of(report: Mapping[str, Any]) -> str:
     '# Several devices and several processes',
     '',
     f'All devices are forced CPU devices that share the {cores} core(s) of this machine, and so do '
-    'two processes: nothing here can become faster by more devices. Every device gets the same '
-    'batch, so ideally a step takes as many times as long as on one device as there are devices '
-    '(beyond the cores: one device alone uses them all only as far as its operations allow). '
-    '`of ideal` is the step over so many times the step of one device: what is above 1 is lost, '
-    'what is below 1 one device alone left idle, or spends on every step however small. The last '
-    'row of each table is one device that does the work of eight: what a larger batch alone '
-    'changes.',
+    'two processes: more devices can make nothing faster here. Every device gets the same batch, '
+    'so ideally a step on N devices takes N times as long as on one (if N is more than the cores, '
+    'all of which one device alone uses only as far as its operations allow). `of ideal` is the '
+    'time of a step over N times that of one device: what is above 1 is lost; what is below 1 is '
+    'time in which one device alone leaves cores idle, or which every step takes however small it '
+    'is. The last row of each table is one device that does the work of eight: it shows what a '
+    'larger batch alone changes.',
     '',
     "Bytes are what every device gives to the all-reduces of a step: every gradient, BatchNorm's "
     'averages, loss and accuracy; predicted from the parameters, and found in the compiled '
@@ -266,12 +266,12 @@ def text_of(report: Mapping[str, Any]) -> str:
     '',
     '## The same losses',
     '',
-    "The whole batch is the same, BatchNorm's moments are those of all devices; relative "
-    'differences of the training losses: of the first step, before any update, and the largest of '
-    f'the first {ALIKE_STEPS} steps and of all {COMPARED_STEPS}. Sums in another order differ by '
-    'rounding, until a unit turns on in one run only. With BatchNorm rounding counts for more: a '
-    'variance is there a difference of two larger numbers, over whose root every gradient goes; '
-    'then the first step alone must agree.',
+    "The whole batch is the same, and BatchNorm's moments are those of all devices. The figures "
+    'are relative differences of the training losses: in the first step, before any update; the '
+    f'largest in the first {ALIKE_STEPS} steps; and the largest in all {COMPARED_STEPS}. Sums in '
+    'another order differ by rounding, until a unit turns on in one run only. With BatchNorm '
+    'rounding counts for more: there a variance is a difference of two larger numbers, and every '
+    'gradient is divided by its root; then only the first step must agree.',
     '',
   ]
   lines += table(
@@ -285,7 +285,7 @@ def text_of(report: Mapping[str, Any]) -> str:
       for pair in model['compared']
     ],
   )
-  lines += [f'\n**Not as it must be**: {line}.' for line in disagreements(report['models'])]
+  lines += [f'\n**Wrong**: {line}.' for line in disagreements(report['models'])]
   lines += [
     '',
     f'Made by `python -m tools.costs.scaling`: medians of {report["windows"]} windows in each of '
@@ -299,12 +299,12 @@ def text_of(report: Mapping[str, Any]) -> str:
 
 def main() -> int:
   parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-  parser.add_argument('--models', help='of ' + ', '.join(CASES))
-  parser.add_argument('--data', help='of tensorflow-datasets; without it only the digits train')
-  parser.add_argument('--workdir', type=pathlib.Path, help='of the runs; default: a temporary one')
+  parser.add_argument('--models', help='some of ' + ', '.join(CASES))
+  parser.add_argument('--data', help='the folder of data sets; without it only the digits train')
+  parser.add_argument('--workdir', type=pathlib.Path, help='for the runs; default: a temporary one')
   parser.add_argument('--out', type=pathlib.Path, default=ROOT / 'results' / 'scaling')
   parser.add_argument('--repeats', type=int, default=2, help='runs in each place, in turns')
-  parser.add_argument('--windows', type=int, default=8, help='that are timed in each run')
+  parser.add_argument('--windows', type=int, default=8, help='timed windows in each run')
   arguments = parser.parse_args()
   usual = [name for name in CASES if bool(arguments.data) == (name != 'digits')]
   names = arguments.models.split(',') if arguments.models else usual

@@ -56,7 +56,7 @@ def medians(functions) -> dict[str, float]:
 def training_step(name: str, family: str, batch: int):
   """(step(params, state, key, noise), its arguments, the noise's shapes).
 
-  With `noise` a list of arrays these stand for the draws, in order; with None the step draws.
+  If `noise` is a list of arrays, these replace the draws, in order; if it is None, the step draws.
   """
   model = models.create(name, layers=family)
   images = jax.random.normal(jax.random.key(0), (batch, *SHAPES.get(name, (32, 32, 3))))

@@ -121,16 +121,17 @@ PAGES = {
     'Five ways to a sparse LeNet-300-100 on MNIST, and the best of them on LeNet-5',
     'Every run of LeNet-300-100 has 36 epochs, the same initial weights for its seed, the same '
     'SGD (learning rate 0.1 falling tenfold after 12 and 24 epochs, momentum 0.9, weight decay '
-    '5e-4) and the same split: 55,000 images train, 5,000 choose the network, the test set is '
-    'read once. Gradual and random pruning remove weights from epoch 3 to 22; RigL and SET are '
-    'sparse from the first step and exchange weights until epoch 27; L1 shrinks weights until '
-    'epoch 18, and those that are zero then stay zero. All methods are unstructured; biases (410) '
-    'are not pruned and not counted in the compression. Dynamic network surgery (Guo et al. '
-    '2016): 56x at 1.99 %; Sparse VD (Molchanov et al. 2017): 68x at 1.92 %; pruning alone in '
-    'Deep Compression (Han et al. 2015): 12x at 1.59 %. LeNet-5 is pruned gradually in 45 epochs, '
-    'on images shifted by up to two pixels; dynamic network surgery: 108x at 0.91 %. Active '
-    'weights are counted by value: some of the weights that SET grows never leave zero, in fc1, '
-    'where pixels that are always black give them no gradient, and also in fc2 and fc3.',
+    '5e-4) and the same split: 55,000 images are for training, 5,000 choose the network, and the '
+    'test set is read once. Gradual and random pruning remove weights from epoch 3 to 22; RigL '
+    'and SET are sparse from the first step and exchange weights until epoch 27; L1 shrinks '
+    'weights until epoch 18, and those that are zero by then stay zero. All methods are '
+    'unstructured; biases (410) are not pruned and not counted in the compression. Dynamic '
+    'network surgery (Guo et al. 2016): 56x at 1.99 %; Sparse VD (Molchanov et al. 2017): 68x at '
+    '1.92 %; pruning alone in Deep Compression (Han et al. 2015): 12x at 1.59 %. LeNet-5 is '
+    'pruned gradually in 45 epochs, on images shifted by up to two pixels; dynamic network '
+    'surgery: 108x at 0.91 %. Active weights are counted by value: some of the weights that SET '
+    'grows never leave zero, in fc1, where pixels that are always black give them no gradient, '
+    'and also in fc2 and fc3.',
     (
       *_methods(
         'lenet300',
@@ -163,23 +164,23 @@ PAGES = {
   ),
   'mnist_bayesian': Page(
     'Posteriors over weights on MNIST: sparse variational dropout and Bayesian compression',
-    '59,000 images train, the network of the last step is deployed, and the test set is read '
-    'once, and once more with weights of fewer bits. Compression counts weights, not biases; with '
-    'bits it is 32 bits for every weight over the bits of the remaining ones. By sparse '
-    'variational dropout LeNet-5 trains for all 200 epochs, once more at three times the learning '
-    'rate (3x), and in other rows for 45 epochs, or 60 at that rate; by the grouped priors it '
-    'trains for the 100 epochs of the configs, for 36, and for 300, which began on a GPU and '
-    'continued on two cores. Until row 3x had trained, weights of sparse variational dropout '
-    'whose log alpha was below -8 had no gradient from the KL: 1,375 of 2,265 ended there. The '
-    'row of 120 epochs has this gradient, and a warm-up that begins earlier in proportion to its '
-    'higher rate. The horseshoe of 100 epochs takes its thresholds from the histograms of the run '
-    'of 36 epochs; the thresholds of 3 in that run cut filters of conv1 that it needs. The '
-    'posterior of 100 epochs is deployed again (again) with other thresholds, after an error of '
-    '1.41 % on the test set, and that of 300 epochs with the thresholds of the least validation '
-    'loss. The last table has what else was tried, on 1,000 validation images only. Molchanov et '
-    'al. 2017: LeNet-300-100 68x at 1.92 %, LeNet-5 280x at 0.75 %. Louizos et al. 2017, '
-    'normal-Jeffreys: 278-98-13 at 1.8 %, 9x, 36x with bits; 8-13-88-13 at 1.0 %, 108x, 361x; '
-    'horseshoe: 311-86-14 at 1.8 %, 9x, 23x; 5-10-76-16 at 1.0 %, 156x, 419x.',
+    '59,000 images are for training, the network of the last step is deployed, and the test set '
+    'is read once, and once more with weights of fewer bits. Compression counts weights, not '
+    'biases; with bits it is 32 bits for every weight over the bits of the remaining ones. With '
+    'sparse variational dropout LeNet-5 trains for all 200 epochs, once more at three times the '
+    'learning rate (3x), and in other rows for 45 epochs, or 60 at that rate; with the grouped '
+    'priors it trains for the 100 epochs of the configs, for 36, and for 300, which began on a '
+    'GPU and continued on two cores. Until row 3x had trained, weights of sparse variational '
+    'dropout whose log alpha was below -8 had no gradient from the KL: 1,375 of 2,265 ended '
+    'there. The row of 120 epochs has this gradient, and a warm-up that begins earlier in '
+    'proportion to its higher rate. The horseshoe of 100 epochs takes its thresholds from the '
+    'histograms of the run of 36 epochs; the thresholds of 3 in that run cut filters of conv1 '
+    'that it needs. The posterior of 100 epochs is deployed again (again) with other thresholds, '
+    'after an error of 1.41 % on the test set, and that of 300 epochs with the thresholds of the '
+    'least validation loss. The last table has what else was tried, on 1,000 validation images '
+    'only. Molchanov et al. 2017: LeNet-300-100 68x at 1.92 %, LeNet-5 280x at 0.75 %. Louizos et '
+    'al. 2017, normal-Jeffreys: 278-98-13 at 1.8 %, 9x, 36x with bits; 8-13-88-13 at 1.0 %, 108x, '
+    '361x; horseshoe: 311-86-14 at 1.8 %, 9x, 23x; 5-10-76-16 at 1.0 %, 156x, 419x.',
     (
       Entry('lenet300_sparse_vd', 'configs/lenet300_sparse_vd.py'),
       Entry('lenet300_bc_gnj', 'configs/lenet300_bc_gnj.py'),
@@ -251,12 +252,12 @@ PAGES = {
     'ResNet50, 1/8 and 1/16 as wide as they should be: 5,000 images, 1,000 to validate, batches '
     'of 32, 40 epochs at three times the rate and 20 at six times, so that filters have enough '
     'steps to be removed. With so few images all of the KL (vgg16_bc_1.0) outweighs what the '
-    'filters know; in ResNet50, at 0.3 of it, whole residual blocks are removed. The figures in '
+    'filters learn; in ResNet50, at 0.3 of it, whole residual blocks are removed. The figures in '
     'the tables are of the delivered network, whose BatchNorm averages are recomputed without '
     'noise, on images that are not augmented. In the traces of allconv_bc and vgg16_bc validation '
-    'uses the averages of the noisy network; at the end, with these and with the recomputed ones: '
-    'allconv 73.8 and 71.3 % with a tenth of the KL, 71.9 and 70.3 % with all of it, VGG16 60.1 '
-    'and 63.0 %, 17.5 and 36.3 %.',
+    'uses the averages of the noisy network. At the end, the accuracies with these and with the '
+    'recomputed averages are, for allconv, 73.8 and 71.3 % with a tenth of the KL and 71.9 and '
+    '70.3 % with all of it; for VGG16, 60.1 and 63.0 % with a tenth and 17.5 and 36.3 % with all.',
     (
       Entry('allconv_dense', 'configs/allconv_dense.py', DENSE_30, (0,)),
       Entry('allconv_bc_0.1', 'configs/allconv_bc.py:0.1', BAYESIAN_30, (0,)),
@@ -273,9 +274,9 @@ PAGES = {
     'Weights are kernels, as the papers count them; compression = weights / active weights. '
     'Han et al. 2015, pruning alone: LeNet-300-100 12x at 1.59 % test error, LeNet-5 12x at '
     '0.77 % (all three stages, with fewer bits per weight: 40x at 1.58 %, 39x at 0.74 %); dynamic '
-    'network surgery: 56x at 1.99 % and 108x at 0.91 %. 55,000 images train, 5,000 choose the '
-    'network, the test set is read once. LeNet-5 sees its training images shifted by up to two '
-    'pixels, unlike in the papers; the last row has no shifts.',
+    'network surgery: 56x at 1.99 % and 108x at 0.91 %. 55,000 images are for training, 5,000 '
+    'choose the network, and the test set is read once. LeNet-5 sees its training images shifted '
+    'by up to two pixels, unlike in the papers; the last row has no shifts.',
     (
       Entry('lenet300_dc_12x', 'configs/lenet300_dc.py'),
       Entry('lenet300_dc_56x', 'configs/lenet300_dc.py:0.0178'),
@@ -294,9 +295,9 @@ PAGES = {
   'cifar10_shortened': Page(
     'CIFAR-10, shortened to what two CPU cores train in minutes',
     'The first 10,000 training images, 15 epochs, the learning rate falling tenfold every 5, the '
-    'cut at epoch 5; 2,000 images choose the network, the whole test set is read once. These runs '
-    'show that a network trains, is cut and recovers; their accuracies cannot be compared with '
-    'any at full size. The butterflies are a quarter and an eighth as wide as they should be.',
+    'cut at epoch 5; 2,000 images choose the network, and the whole test set is read once. These '
+    'runs show that a network trains, is cut and recovers; their accuracies cannot be compared '
+    'with any at full size. The butterflies are a quarter and an eighth as wide as they should be.',
     (
       Entry('allconv_threshold', 'configs/allconv_dc.py', CUT, (0,)),
       Entry(

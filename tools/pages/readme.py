@@ -114,7 +114,7 @@ def _validated(folder: pathlib.Path, page) -> list[str]:
     file = folder / entry.label / kept.THRESHOLDS
     for tried in kept.read(file) if file.exists() else ():
       if 'refused' in tried:
-        rows.append(f'{entry.label} | {tried["asked"]} | a layer would go | - | -')
+        rows.append(f'{entry.label} | {tried["asked"]} | a layer would be lost | - | -')
         continue
       asked = ', '.join(f'{layer} {value:g}' for layer, value in tried['thresholds'].items())
       units = '-'.join(map(str, tried['architecture']))
@@ -122,7 +122,7 @@ def _validated(folder: pathlib.Path, page) -> list[str]:
         f'{entry.label} | {asked} | {100 * tried["validation_accuracy"]:.1f} | '
         f'{times(tried["compression"])} | {units}'
       )
-  head = 'posterior of | thresholds looked at | validation accuracy, % | compression | units kept'
+  head = 'posterior of | thresholds tried | validation accuracy, % | compression | units kept'
   return table(head, rows) if rows else []
 
 

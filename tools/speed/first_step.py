@@ -26,7 +26,7 @@ def until_first_step(step, *, convolutional):
     del count
     jax.block_until_ready(next(run(state, data, order, 1)))
     print(time.time(), flush=True)
-    os._exit(0)  # an orderly end is no part of a start
+    os._exit(0)  # an orderly end is not part of a start
 
   return run_once
 

@@ -96,7 +96,7 @@ def measure_all(arguments: argparse.Namespace) -> bool:
     if row.device != arguments.device or not re.search(arguments.only, row.name):
       continue
     if not row.runs_on(arguments.device, processor):
-      print(f'{row.name}: of a processor with {row.vectors}, not {processor}')
+      print(f'{row.name}: for a processor with {row.vectors}, not {processor}')
       continue
     for plain in row.plain_too():
       all_well &= measure(row, arguments, plain=plain)
@@ -107,11 +107,11 @@ def measure_all(arguments: argparse.Namespace) -> bool:
 def main() -> None:
   parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
   parser.add_argument('--torch-python', default=sys.executable, help='the Python that has PyTorch')
-  parser.add_argument('--data', help='of tensorflow-datasets; default: its own')
-  parser.add_argument('--device', choices=PLATFORMS, default='cpu', help='whose rows are measured')
-  parser.add_argument('--only', default='', help='a regular expression: just these')
-  parser.add_argument('--rounds', type=int, default=7, help='at most so many')
-  parser.add_argument('--collect', action='store_true', help='only what is measured already')
+  parser.add_argument('--data', help='the folder of tensorflow-datasets; default: its own')
+  parser.add_argument('--device', choices=PLATFORMS, default='cpu', help='the device of the rows')
+  parser.add_argument('--only', default='', help='a regular expression for the rows')
+  parser.add_argument('--rounds', type=int, default=7, help='at most this many')
+  parser.add_argument('--collect', action='store_true', help='make only the page')
   arguments = parser.parse_args()
   all_well = arguments.collect or measure_all(arguments)
   speed_page.write()

@@ -66,7 +66,7 @@ ROWS = (
     gained=f'{KEPT}; both convolutions and their gradients as one product for several outputs of a '
     "row at once, which fills the vectors where one output's 20 or 50 features do not; pooling by "
     "comparisons, where XLA's gradient is a select-and-scatter",
-    missing="of the machine's rate: copying what each row of outputs sees, pooling, and products "
+    missing="from the machine's rate: copying what each row of outputs sees, pooling, and products "
     'of a millisecond',
   ),
   Row(
@@ -76,7 +76,7 @@ ROWS = (
     vectors=WIDE,
     gained=f'{KEPT} (15 %); convolutions by Winograd: 16 products for 4 outputs in place of 36, '
     'and where images are 4x4 and smaller in place of a path that is tens of times slower',
-    missing="of the machine's rate: the transforms, and the kernel's gradient at 32x32 by im2col",
+    missing="from the machine's rate: the transforms, and the kernel's gradient at 32x32 by im2col",
   ),
   Row(
     'mobilenet',
@@ -85,9 +85,9 @@ ROWS = (
     vectors=WIDE,
     gained='depthwise convolutions as sums of elementwise products, their gradients too; pointwise '
     'ones as matrix products',
-    missing='for two thirds of a step one of the cores idles: of what runs on one the gradients of '
-    'the depthwise kernels are the largest part (50 of 300 ms), loops over a few images; the rest '
-    'are many short passes, those of BatchNorm among them',
+    missing='for two thirds of a step one of the cores idles: the largest part of what runs on one '
+    'core is the gradients of the depthwise kernels (50 of 300 ms), loops over a few images; the '
+    'rest is many short passes, those of BatchNorm among them',
   ),
   Row(
     'resnet50',
@@ -95,9 +95,9 @@ ROWS = (
     64,
     vectors=WIDE,
     gained=f'{KEPT}; pointwise convolutions as matrix products, 3x3 at stride 1 by Winograd',
-    missing='of 4.1 busy seconds in the profile of a step products take 1.9; passes of BatchNorm, '
+    missing='in the profile of a step, products take 1.9 of 4.1 busy seconds; passes of BatchNorm, '
     'ReLU and sums over images of up to 67 MB take 1.6, at the rate of the memory. A third of them '
-    'only writes what the mean was taken from for the backward pass',
+    'only write, for the backward pass, what the mean was taken from',
   ),
   *(
     Row(f'{name}_avx2', config, batch, has_plain=False, vectors=NARROW, rounds=5, missing=missing)
@@ -131,10 +131,10 @@ ROWS = (
     BFLOAT16,
     'gpu',
     rounds=3,
-    gained='many steps are one program, of about 1,000 kernels a step, which no Python starts one '
-    "by one; PyTorch's ways take 24 to 30 ms where this takes 9, and why was not profiled",
-    missing='of 9.0 ms elementwise passes and sums, BatchNorm above all, take 5.1 in a profile, '
-    'convolutions the rest',
+    gained='many steps are one program, of about 1,000 kernels a step, which Python need not start '
+    "one by one; PyTorch's variants take 24 to 30 ms where this takes 9; why was not profiled",
+    missing='in a profile, elementwise passes and sums, above all for BatchNorm, take 5.1 of 9.0 '
+    'ms, convolutions the rest',
   ),
   Row('resnet50_gpu_batch1024', 'resnet50_dense', 1024, BFLOAT16, 'gpu', rounds=3),
   Row(
@@ -144,13 +144,14 @@ ROWS = (
     BFLOAT16,
     'gpu',
     rounds=3,
-    gained="many steps are one program; PyTorch's ways take 9.6 to 11.3 ms where this takes 2.0",
+    gained="many steps are one program; PyTorch's variants take 9.6 to 11.3 ms where this takes "
+    '2.0',
     missing='not profiled',
   ),
 )
 HEAD = """# Speed: the training step before and after, beside PyTorch's
 
-Whole training steps on data that lie on the device: batch, augmentation, both passes, the chain.
+Whole training steps on data that are on the device: batch, augmentation, both passes, the chain.
 *Plain* is what XLA makes of ordinary layers on CPU (`--plain`); an accelerator gets it anyway. Our
 steps and PyTorch's are timed in turns within one run, plain ones in a run of their own. PyTorch's
 figure is the fastest of its four variants (eager and `torch.compile`, contiguous and
@@ -161,11 +162,11 @@ transformations, if the chain has any. Times are medians over the given rounds.
 
 There are three kinds of machines: two cores with AVX-512, at about 400 GFLOP/s in products; two
 with AVX2, at about 110, whose rows say `avx2`; and a GPU, whose rows say `gpu`, in bfloat16.
-Compare speeds only within one kind. Plain, and the times in the reasons for rows that name neither,
-are from the first kind.
+Compare speeds only within one kind. The plain rates, and the times in the reasons for rows that
+name neither, are from the first kind.
 """
-GPU_RUN = """A row for a GPU is measured there by `python -m tools.speed.speed --device=gpu
---torch-python=PYTHON`; whole trainings there have [a page of their own](../cifar10/README.md)."""
+GPU_RUN = """A row for a GPU is measured on one by `python -m tools.speed.speed --device=gpu
+--torch-python=PYTHON`; whole runs on a GPU have [a page of their own](../cifar10/README.md)."""
 GPU_ROWS = """
 The rows of the GPU were measured in a quarter of an hour: in few rounds, on one of the four files
 of CIFAR-10's training images (2,500 of 40,000 on the device: memory, planned and held, is that of a
@@ -207,8 +208,8 @@ def text_of(found: dict[str, dict[str, Any]], rows: tuple[Row, ...] = ROWS) -> s
     *_reasons(rows),
     '\n## Memory and traffic\n',
     'For one step, in MiB: what XLA planned for it, arguments included; the most that the\n'
-    'process held, and what it held before the step, on CPU with interpreter, JAX, data set and\n'
-    'the memory that the allocator keeps. For the averages over devices: bytes predicted from\n'
+    'process held, and what it held before the step, on CPU including interpreter, JAX, data set\n'
+    'and the memory that the allocator keeps. For the averages over devices: bytes predicted from\n'
     'the parameters, and found in the compiled program; with one GPU XLA leaves the averaging\n'
     'out.\n',
     *table(
@@ -290,7 +291,7 @@ def _startup(figures: dict | None) -> list[str]:
   told = {
     'import_seconds': '`import sparsejax`',
     'first_step_cold_seconds': f'{first_step}, nothing compiled before',
-    'first_step_warm_seconds': 'the same, with the programs that a former run compiled',
+    'first_step_warm_seconds': 'the same, with the programs that an earlier run compiled',
   }
   rows = []
   for name, what in told.items():

@@ -15,13 +15,13 @@ FOLDER = kept.RESULTS / cifar10_rows.PAGE
 NETWORKS = ('vgg16', 'mobilenet', 'resnet20', 'resnet50_width16', 'resnet50_width32', 'resnet50')
 POINTS = ('5_percent', '1_percent', '0.5_percent', '0.1_percent')
 INTRODUCTION = """\
-Whole networks, all images. 45,000 images train, 5,000 choose the network by its accuracy, and the
-test set is read once. Augmentation is a crop from 4 pixels of padding and a flip; vgg16 and
-resnet50 also have label smoothing of 0.1 and a cutout of 8 pixels. A dense **trunk** of each seed
-is trained for 30 epochs; methods that start dense continue from it for 20 more, and `control` does
-so without a cut. Methods that start sparse, and `dense`, train for 50 epochs from scratch. [The
-trials](../cifar10_trials/README.md) show how these rates were chosen. Rows of 180 epochs are for a
-GPU, in bfloat16: 40,000 images, the log's own recipe.
+Whole networks, all images. 45,000 images are for training, 5,000 choose the network by its
+accuracy, and the test set is read once. Augmentation is a crop from 4 pixels of padding and a flip;
+vgg16 and resnet50 also have label smoothing of 0.1 and a cutout of 8 pixels. A dense **trunk** of
+each seed is trained for 30 epochs; methods that start dense continue from it for 20 more, and
+`control` does so without a cut. Methods that start sparse, and `dense`, train for 50 epochs from
+scratch. [The trials](../cifar10_trials/README.md) show how these rates were chosen. Rows of 180
+epochs are for a GPU, in bfloat16: 40,000 images, the log's own recipe.
 
 Epochs, hours and training FLOPs are those of a row and its trunk together. Training FLOPs are six
 for each multiply-accumulate of a non-zero weight: what training would cost if zeros were skipped;
@@ -143,7 +143,7 @@ def _beside_the_log(rows: Mapping[str, Row]) -> list[str]:
         f'{"-" if log is None else f"{100 * log:.1f}"} | {_percent(row, "validation_accuracy")} | '
         f'{_percent(row, "test_accuracy")} | {_percent(gradual, "test_accuracy")}'
       )
-  note = "The log's validation images were augmented; ours are not. Its network is resnet50 whole."
+  note = "The log's validation images were augmented; ours are not. Its resnet50 has full width."
   return [note, '', *table(head, lines)]
 
 

@@ -215,10 +215,10 @@ TRIALS = (
 
 PAGES = {
   'cifar10_trials': Page(
-    'What the short recipe of CIFAR-10 was chosen by',
-    'Each row differs from the one above it whose name it begins with in the learning rate that '
-    'its name ends with, the peak of its cycle. What counts here is validation; the test set is '
-    'read at the end of every run, once, and nothing was chosen by it.',
+    'How the short recipe for CIFAR-10 was chosen',
+    'A row whose name ends with a peak of the learning rate differs only in that peak from the row '
+    'above it that has the rest of its name. What counts here is validation; the test set is read '
+    'once, at the end of every run, and nothing was chosen by it.',
     TRIALS,
     runs='cifar10',
   ),

@@ -6,7 +6,7 @@ from tools.pages.entries import Entry, Page
 
 PAGE = 'shipped'
 SUFFIX = '_shipped'
-# The bits are chosen on validation; the values that weights share are then trained on.
+# The bits are chosen on validation; the values that weights share are then trained further.
 FEWEST_BITS = ('--bits=auto', '--tolerance=0.001', '--epochs=5')
 # {row: (what a paper reached, its test error in %)}, as it counted bytes.
 PAPERS = {
