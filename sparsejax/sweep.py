@@ -2,10 +2,10 @@
 
 python -m sparsejax.sweep --config=configs/sweeps/NAME.py --workdir=DIR [--study=URL] [--workers=N]
 
-Every trial is an ordinary run in an ordinary run directory below DIR/runs. The study lies in DIR,
+Every trial is an ordinary run in an ordinary run directory below DIR/runs. The study is in DIR,
 or in any database that Optuna supports: --study=URL, or the environment variable SPARSEJAX_STUDY,
 which other users of the machine do not see. The same command resumes a search that was stopped;
-started on more machines that share DIR, it works on the same search. The fields are in
+started on other machines that share DIR, it joins the search. The fields are in
 sparsejax/search/plan/base.py; `--config.FIELD=VALUE` sets one.
 
 Exit status: 0 finished, 2 if this cannot be run as asked, 143 after SIGTERM, 130 after SIGINT,
@@ -36,7 +36,7 @@ from sparsejax.search import search_folder
 if TYPE_CHECKING:
   from sparsejax.experiment.config import overrides
 
-KINDS = {tuple: 'a tuple', int: 'an integer', str: 'a text'}  # the types of a search's fields
+KINDS = {tuple: 'a tuple', int: 'an integer', str: 'a string'}  # the types of a search's fields
 
 
 def main(argv: Sequence[str]) -> int:
@@ -81,7 +81,7 @@ def parse(argv: Sequence[str]) -> tuple[dict[str, Any], argparse.Namespace]:
   for name in ('study', 'name'):
     text = getattr(flags, name)
     if text is not None and not (text and text.isprintable()):
-      raise UsageError(f'--{name}={text!r} must be a text of one line')
+      raise UsageError(f'--{name}={text!r} must be a string of one line')
   if flags.workers < 1:
     raise UsageError(f'--workers={flags.workers} must be 1 or more')
   return _settings(arguments), flags
@@ -99,7 +99,7 @@ def _settings(arguments: 'overrides.ConfigArguments') -> dict[str, Any]:
 
 
 def _set(settings: dict[str, Any], name: str, text: str) -> None:
-  """Sets a field to the value of a text, whatever the file has there."""
+  """Sets a field to the value that a string stands for, whatever the file has there."""
   from sparsejax.search.plan import base
 
   defaults = base.get_config().to_dict()

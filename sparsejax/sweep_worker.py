@@ -26,10 +26,10 @@ def resolver(overrides: Sequence[str]) -> Callable[[str], dict[str, Any]]:
   """Returns a function from 'configs/NAME.py:ARGUMENT' to that config's resolved settings.
 
   Args:
-    overrides: texts 'field=value' for every config.
+    overrides: strings 'field=value' for every config.
 
   Raises:
-    ValueError: a text is no override.
+    ValueError: a string is not an override.
   """
   from sparsejax.search.plan import field_checks
 
