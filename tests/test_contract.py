@@ -1,4 +1,4 @@
-"""Every public transformation keeps the contract, behind and around every optimizer."""
+"""Every public transformation keeps the contract, after and around every optimizer."""
 
 import inspect
 import types

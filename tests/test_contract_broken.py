@@ -1,4 +1,4 @@
-"""The contract notices one that breaks it, at every point, and lets a sound one pass."""
+"""The contract notices a transformation that breaks it at any point, and lets a sound one pass."""
 
 import functools
 from typing import NamedTuple

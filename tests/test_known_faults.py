@@ -174,7 +174,7 @@ def test_slots_under_any_name_are_zeroed_and_counts_are_not():
 
 @pytest.mark.parametrize('inside', [True, False])
 def test_a_link_that_needs_the_loss_gets_it(inside):
-  """Inside, ahead and behind: the plateau link raises a TypeError without `value`."""
+  """Inside, before and after: the plateau link raises a TypeError without `value`."""
   plateau = optax.contrib.reduce_on_plateau(factor=0.5, patience=1, cooldown=0)
   sgd = optax.sgd(0.05)
   link = functools.partial(prune, one_shot(0, 0.25))
@@ -206,7 +206,7 @@ def test_a_choice_that_chooses_nothing_is_refused():
     prune(one_shot(0, 0.25)).init({'b': jnp.ones(5)})
 
 
-# Momentum that grows behind a mask
+# Momentum that grows after a mask
 
 
 def test_inside_there_is_no_momentum_behind_a_mask():
@@ -218,7 +218,7 @@ def test_inside_there_is_no_momentum_behind_a_mask():
 
 
 def test_as_the_last_link_what_momentum_there_is_never_moves_a_removed_weight():
-  """The link ahead keeps a slot of its own, which fills; the weights stay at exactly zero."""
+  """The link before keeps a slot of its own, which fills; the weights stay at exactly zero."""
   tx = optax.chain(optax.sgd(0.05, momentum=0.9), prune(one_shot(2, 0.25)))
   history = train(tx, {'w': kernel(4, 5)}, 8)
   assert bool(jnp.all(optax.tree.get(history[-1][1], 'trace')['w'] != 0))

@@ -216,7 +216,7 @@ def test_lbfgs(inner):
 
 
 def test_inject_hyperparams():
-  """A learning rate of 1 that is set to 0.5 for the third step, ahead of prune or inside."""
+  """A learning rate of 1 that is set to 0.5 for the third step, before prune or inside."""
   opt = optax.inject_hyperparams(optax.sgd)(learning_rate=1.0)
   for tx in (optax.chain(opt, pruned()), pruned(inner=opt)):
     (*_, params), state = train(tx, 2)

@@ -107,7 +107,7 @@ def kernels(a, b):
 
 
 def test_the_group_lasso_has_one_norm_for_a_unit():
-  """Of lengths 5 and 0.5: 5 - 0.4 sqrt(2) is left of the first, nothing of the second."""
+  """The lengths are 5 and 0.5: the first is shortened to 5 - 0.4 sqrt(2), the second to 0."""
   params = kernels([3.0, 0.3], [4.0, 0.4])
   found = tied(compact.plan(two_sums, params, jnp.ones((1, 1))).ties)
   tx = proximal_group_l1(4.0, 0.1, granularity=found)

@@ -298,7 +298,7 @@ def attending(library, example, seen):
 
 
 def shared_keys(library):
-  """Attention of 4 heads, of which each 2 have one key and one value."""
+  """Attention of 4 heads, in which each pair of heads shares one key and one value."""
   if library != 'NNX':
     return None
   x = jnp.ones((1, TOKENS, 16))
@@ -329,7 +329,7 @@ def embedding(library):
 
 
 def norms(library):
-  """A dense layer between every normalisation that the library has: their scales are no kernels."""
+  """Dense layers between all normalisations of the library, whose scales are not kernels."""
   x = jnp.ones((1, 4, 8))
   match library:
     case 'linen':
@@ -534,7 +534,7 @@ def one_after_the_other(stack, x):
 
 
 def vmapped(library):
-  """Three members side by side, each 8 to 12 and 12 to 4, of one and the same example."""
+  """Three members side by side, each 8 to 12 and 12 to 4, on the same example."""
   x = jnp.ones((1, 8))
   keys = jax.random.split(KEY, LAYERS)
   match library:

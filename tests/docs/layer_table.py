@@ -222,7 +222,7 @@ def erk(problem: Problem) -> bool:
 
 
 def thinned(problem: Problem) -> Any:
-  """The parameters with every value of no more than a half at zero."""
+  """The parameters with every value of at most a half set to zero."""
   return jax.tree.map(lambda p: p * (abs(p) > 0.5).astype(p.dtype), problem.params)
 
 
@@ -277,7 +277,7 @@ COLUMNS: dict[str, Callable[[Problem], bool]] = {
 
 @functools.cache
 def problems(row: str, library: str) -> tuple[Problem, Problem, Problem] | None:
-  """A case that nothing is said of, whose layouts are given, and whose program is read."""
+  """A case without any help, with its layouts given, and with its program read."""
   case = ROWS[row](library)
   if case is None:
     return None

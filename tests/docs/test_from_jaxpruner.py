@@ -105,7 +105,7 @@ def test_straight_through(name):
 
 @pytest.mark.parametrize('name', ['set', 'rigl'])
 def test_exchange(name):
-  """As many stay in each layer; of those that stay some others at the next renewal."""
+  """Equally many weights stay in each layer, but partly others at the next mask update."""
   first, later = masks_of(name), masks_of(name, steps=11)
   for path, mask in first.items():
     assert mask.sum() == later[path].sum()

@@ -42,7 +42,7 @@ class HangError(BaseException):
 
 @contextlib.contextmanager
 def in_time(seconds: float) -> Generator[None]:
-  """Raises a HangError in the block once it has taken longer."""
+  """Raises a HangError if the block takes longer than this."""
 
   def ring(number, frame):
     raise HangError(f'no end after {seconds:g} seconds')
@@ -92,7 +92,7 @@ def call(main: Callable[[Sequence[str]], int], argv: Sequence[str], here: pathli
 
 
 def listing(folder: pathlib.Path) -> dict[str, tuple[int, int]]:
-  """Returns of all that lies in a folder its size and when it was written."""
+  """Returns the size of everything in a folder, and when it was written."""
   found = {}
   for path in folder.rglob('*'):
     about = path.lstat()

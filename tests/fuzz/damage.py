@@ -90,7 +90,7 @@ class World:
     _must(_launch('quickstart', **{'seed': '7'})(self.whole / 'another'))
 
   def cases(self, count: int, seed: int) -> list[Case]:
-    """Returns so many cases, dealt to the readers in turn; every one where there are no more."""
+    """Returns a number of cases, dealt to the readers in turn; all of them if there are fewer."""
     chance = random.Random(seed)
     dealt = [
       (turn, case)
@@ -101,7 +101,7 @@ class World:
     return [case for _, case in sorted(dealt, key=lambda one: one[0])[:count]]
 
   def _shuffled(self, source: str, reader: str, chance: random.Random) -> list[Case]:
-    """Returns every case of a reader, in an order of chance; files of arrays come late."""
+    """Returns every case of a reader in random order; files of arrays come late."""
     every = [Case(source, file, way, reader) for file in self.files(source) for way in WAYS]
     # Files of arrays are many and alike: a folder's own files must not drown in them.
     weights = [0.15 if '/arrays/' in case.file else 1.0 for case in every]
@@ -127,7 +127,7 @@ class World:
 
   @contextlib.contextmanager
   def copy(self, source: str) -> Iterator[pathlib.Path]:
-    """A copy of a folder, which is taken away afterwards."""
+    """A copy of a folder, which is removed afterwards."""
     place = self.copies / source
     shutil.copytree(self.whole / source, place)
     try:
@@ -137,7 +137,7 @@ class World:
 
 
 def damage(world: World, folder: pathlib.Path, case: Case, chance: random.Random) -> bool:
-  """Damages a file; returns whether it is another one now."""
+  """Damages a file; returns whether that changed it."""
   file = folder / case.file
   before = file.read_bytes()
   other = world.whole / 'another' / case.file
@@ -197,7 +197,7 @@ def _stays(path: pathlib.Path) -> bool:
 
 
 def _is_kept(content: bytes, held: set[bytes]) -> bool:
-  """Whether a damaged file is there as it was, or its end beside what went on from the rest."""
+  """Whether a damaged file is kept as it was, or its end beside what continued from the rest."""
   ends = [one for one in held if one and content.endswith(one)]
   begins = [content[: len(content) - len(end)] for end in ends]
   return any(one.startswith(begin) for begin in begins for one in held)
@@ -237,7 +237,7 @@ def _judged(case, outcome, figures, wanted, folder, bytes_left, others) -> setti
 
 
 def _is_said(case: Case, figures: Any, wanted: Any) -> bool:
-  """Whether a report whose figures are others says at the run what is wrong with it."""
+  """Whether a report with other figures says what is wrong with the run."""
   if case.reader != 'report' or not isinstance(figures, list):
     return False
   names = {row['run'] for row in figures}
@@ -253,7 +253,7 @@ def _must(found: tuple[command.Outcome, Any]) -> None:
 
 
 def figures(folder: pathlib.Path) -> Any:
-  """A run's summary and lines, but for what differs between two equal runs."""
+  """A run's summary and lines, without what differs between two equal runs."""
   try:
     summary = json.loads((folder / 'summary.json').read_text())
     lines = [json.loads(line) for line in (folder / 'metrics.jsonl').read_text().splitlines()]
@@ -344,7 +344,7 @@ OF_SHIPMENT = (
 
 
 def shipped(folder: pathlib.Path) -> Any:
-  """Returns a shipment's model file, and of its figures those that are equal in two equal ones."""
+  """Returns a shipment's model file, and the figures that two equal shipments share."""
   from sparsejax.experiment.machine import files
 
   try:
@@ -486,7 +486,7 @@ def tried(
   until: float = float('inf'),
   sources: Sequence[str] = (),
 ) -> Iterator[tuple[Case, settings.Verdict]]:
-  """Yields every case that was a damage, and what came of it, until it is late."""
+  """Yields every case that changed a file, and its result, until time is up."""
   world = World(folder, sources)
   for case in command.before(until, world.cases(count, seed)):
     verdict = attempt(world, case, seed)

@@ -1,4 +1,4 @@
-"""Every field of every config, with what it can't be: by flag, in a file, and from Python.
+"""Every field of every config, with values that it can't have: by flag, in a file, and from Python.
 
 python tests/fuzz/every_field.py [--seed=0] [--share=1.0] [--configs=quickstart,...]
 

@@ -164,7 +164,7 @@ if moment[0] in sys.orig_argv:
 
 
 class World(signals.World):
-  """What the commands read, and how each ends that is left alone.
+  """What the commands read, and how each ends if it is left alone.
 
   Args:
     folder: to work in; it must be empty.
@@ -185,7 +185,7 @@ class World(signals.World):
 
 
 def cases(count: int, seed: int) -> list[Case]:
-  """Returns so many moments; each kind of each command comes before any comes again."""
+  """Returns a number of moments; each kind of each command comes before any comes again."""
   chance = random.Random(seed)
   every = list(_moments())
   chance.shuffle(every)
@@ -221,7 +221,7 @@ def attempt(world: World, case: Case, number: int) -> settings.Verdict:
 def tried(
   count: int, seed: int, folder: pathlib.Path, *, until: float = float('inf'), skip: int = 0
 ) -> Iterator[tuple[Case, settings.Verdict]]:
-  """Yields every case after those to skip, and what came of it, until it is late."""
+  """Yields every case after those to skip, and its result, until time is up."""
   world = World(folder)
   numbered = itertools.islice(enumerate(cases(count, seed)), skip, None)
   for number, case in command.before(until, numbered):

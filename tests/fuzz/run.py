@@ -1,4 +1,4 @@
-"""Tries the commands on what they can't use, and counts what comes of it.
+"""Tries the commands on what they can't use, and counts the results.
 
 python tests/fuzz/run.py --settings=1000 --damages=400 --signals=50 --moments=50
     [--seed=0] [--skip=N] [--out=FILE.json]
@@ -62,7 +62,7 @@ def main() -> int:
 
 
 def _prepare(folder: pathlib.Path) -> None:
-  """Has this process and its children train on one CPU device, with caches of their own."""
+  """Makes this process and its children train on one CPU device, with their own caches."""
   sys.path.append(str(ROOT))
   os.environ |= {
     'JAX_PLATFORMS': 'cpu',
@@ -74,7 +74,7 @@ def _prepare(folder: pathlib.Path) -> None:
 
 
 def added(before: dict, after: dict) -> dict:
-  """Returns the counts and wrong cases of both, of which the second went on after the first."""
+  """Returns the counts and wrong cases of two runs, the second of which continued the first."""
   rows = sorted({*before['counts'], *after['counts']})
   counts = {}
   for row in rows:

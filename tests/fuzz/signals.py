@@ -32,7 +32,7 @@ class Case(NamedTuple):
 
 
 class World:
-  """A folder with what the commands read, and how each ends that is left alone.
+  """A folder with what the commands read, and how each ends if it is left alone.
 
   Args:
     folder: to work in; it must be empty.
@@ -70,7 +70,7 @@ class World:
     return [*module, f'--run={run}', f'--workdir={self.place}', '--threshold=3.0']
 
   def figures(self, name: str) -> Any:
-    """Returns what a command has written, but for what differs between two equal runs."""
+    """Returns what a command has written, without what differs between two equal runs."""
     if name == 'report':
       return {p.name: p.read_bytes() for p in self.place.iterdir() if p.suffix == '.csv'}
     if name == 'ship':
@@ -119,7 +119,7 @@ class World:
 
 
 def cases(count: int, seed: int) -> Iterator[Case]:
-  """Yields so many cases; every signal at every command comes before any comes again.
+  """Yields a number of cases; every signal at every command comes before any comes again.
 
   Of any four that follow each other, beginning with the first, each has a command and a signal of
   its own, so that a run that is stopped early has tried all of both.
@@ -167,7 +167,7 @@ def attempt(world: World, case: Case) -> settings.Verdict:
 def tried(
   count: int, seed: int, folder: pathlib.Path, *, until: float = float('inf'), skip: int = 0
 ) -> Iterator[tuple[Case, settings.Verdict]]:
-  """Yields every case after those to skip, and what came of it, until it is late."""
+  """Yields every case after those to skip, and its result, until time is up."""
   for number in SIGNALS[1:]:  # under nohup this process ignores some, and its children would too
     if signal.getsignal(number) == signal.SIG_IGN:
       signal.signal(number, signal.SIG_DFL)

@@ -1,4 +1,4 @@
-"""A share of tests/fuzz: settings that can't be, and damaged files; and what counts as wrong."""
+"""A share of tests/fuzz: impossible settings and damaged files; and what counts as wrong."""
 
 import importlib
 import operator

@@ -51,7 +51,7 @@ def environment(devices=1):
 
 @contextlib.contextmanager
 def on_devices(count):
-  """Within it this process trains on so many of its devices."""
+  """Within it this process trains on this many of its devices."""
   some = jax.local_devices()[:count]
   with mock.patch.multiple(
     jax,

@@ -50,7 +50,7 @@ def _start(tx):
 
 
 def _trace_with_more(tx):
-  """Traces one update that is given an extra argument which no link of ours knows."""
+  """Traces one update that is given an extra argument that no link of ours uses."""
 
   def update(params):
     return tx.update(params, tx.init(params), params, **extra_arguments(params), unheard_of='this')

@@ -85,7 +85,7 @@ def edit(file, **changes):
 
 
 def forget_owner(folder):
-  """Makes of a checkpoint one of before they noted whose they are."""
+  """Makes a checkpoint like those from before checkpoints named their run."""
   notes, manifest = folder / 'notes.json', folder / 'manifest.json'
   kept = {name: x for name, x in files.read_json(notes).items() if name not in ('hash', 'seed')}
   files.write_json(notes, kept)

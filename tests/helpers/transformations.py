@@ -33,7 +33,7 @@ from sparsejax.sparsity.leaves import tree
 
 
 class Entry(NamedTuple):
-  """promise: asserts of a history of training what the method is there for.
+  """promise: asserts that a history of training shows what the method is for.
 
   around: the optimizers that it takes as `inner`, or none.
   start: the layer that is trained for it to keep its promise.

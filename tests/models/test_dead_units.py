@@ -1,4 +1,4 @@
-"""Dead units: what goes changes no answer, and nothing that could go stays.
+"""Dead units: removing them changes no answer, and none that could be removed stays.
 
 Networks with parts that subtract are tested by hand as well: they answer as before, or are refused.
 """
@@ -155,7 +155,7 @@ def test_a_chain_by_hand():
 
 
 def test_a_removed_unit_that_a_shortcut_carries_on_is_still_read():
-  """Of a residual sum a channel is dead only if it is in both branches."""
+  """A channel of a residual sum is dead only if it is dead in both branches."""
   model = models.create('resnet20', width=4)
   init = jax.jit(functools.partial(model.init, train=False))
   variables = init(jax.random.key(0), jnp.zeros((1, 8, 8, 3)))

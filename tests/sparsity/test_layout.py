@@ -334,7 +334,7 @@ def test_a_lone_head_may_be_given_its_side():
   ],
 )
 def test_a_dense_layer_of_several_axes_without_a_bias_is_ambiguous(layer, shape):
-  """It may also be a stack, even beside a norm that is none."""
+  """It may also be a stack, even beside a norm that is not stacked."""
   params = {'norm': {'scale': jnp.ones(16)}, layer: {'kernel': jnp.ones(shape)}}
   with pytest.raises(ValueError, match=r'could be .* or .*: say which'):
     found(params)

@@ -1,4 +1,4 @@
-"""Proximal steps solve the Lasso and the group lasso, behind and around optimizers.
+"""Proximal steps solve the Lasso and the group lasso, after and around optimizers.
 
 The solutions are compared with scikit-learn's, and with a block coordinate descent written here.
 """
@@ -28,7 +28,7 @@ def regression():
 
 
 def minimise(make, strengths, shape=(12, 1), steps=3000):
-  """The kernels after so many steps of full-batch training, with make(strength) for each strength.
+  """The kernels after some steps of full-batch training, with make(strength) for each strength.
 
   All at once, under vmap, in one compiled loop: the strength is a number that is being traced.
   """

@@ -1,4 +1,4 @@
-"""prune behind, around and under the transformations of Optax."""
+"""prune after, around and inside the transformations of Optax."""
 
 import itertools
 
