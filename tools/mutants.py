@@ -74,7 +74,7 @@ class Checkout:
 
   def pytest(self, *arguments, seconds=None, **environment):
     """Returns pytest's status (None after `seconds`) and its output."""
-    # Python reuses compiled code as long as the source's size and second are the same.
+    # Python reuses compiled code if the source's size and second are the same.
     environment |= os.environ | {'PYTHONPATH': str(self.root), 'PYTHONDONTWRITEBYTECODE': '1'}
     command = [sys.executable, '-m', 'pytest', '-p', 'no:cacheprovider', '-rfE', '--tb=line']
     process = subprocess.Popen(

@@ -18,7 +18,7 @@ right = kl.standard_normal_kl
 kl.standard_normal_kl = lambda mean, log_variance: right(mean, 2 * log_variance)
 
 if __name__ == '__main__':
-  # The config cannot tell: by default the run would lie where the right one belongs.
+  # The config cannot tell: by default the run would be put where the right one belongs.
   if not any(argument.startswith('--workdir=') for argument in sys.argv):
     sys.exit('wrong_variance.py: --workdir is missing: it must be --workdir=DIR')
   sys.exit(launch.main(sys.argv))

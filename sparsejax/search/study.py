@@ -62,7 +62,7 @@ class Study:
     sweep: the search.
     storage: the storage of the study.
     name: the study's name.
-    folder: the identity of the folder of its runs; '' if the study lies in that folder.
+    folder: the identity of the folder of its runs; '' if the study is in that folder.
 
   Raises:
     ValueError: the study belongs to another search or another folder.
@@ -83,7 +83,7 @@ class Study:
     self._agree('sweep', dict(sweep.settings), f"study '{name}': it holds another search")
     # Whichever process has a trial next continues from its checkpoint, so the folder must be one.
     if folder:
-      self._agree('folder', folder, f"study '{name}': its runs lie in another folder than workdir")
+      self._agree('folder', folder, f"study '{name}': its runs are in another folder than workdir")
 
   def _agree(self, key: str, value: Any, otherwise: str) -> None:
     known = self.study.user_attrs.get(key)

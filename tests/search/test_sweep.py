@@ -362,7 +362,7 @@ def test_two_commands_on_one_postgresql_study_do_no_trial_twice(tmp_path, server
   assert figures_of(tmp_path) == figures_of(undisturbed[0])
   status, output = run(*SEARCH, f'--workdir={tmp_path / "b"}', f'--study={server}', '--name=shared')
   assert status == 2
-  assert 'its runs lie in another folder' in output
+  assert 'its runs are in another folder' in output
 
 
 # What is refused.

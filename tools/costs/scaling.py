@@ -239,11 +239,11 @@ def text_of(report: Mapping[str, Any]) -> str:
     '',
     f'All devices are forced CPU devices that share the {cores} core(s) of this machine, and so do '
     'two processes: more devices can make nothing faster here. Every device gets the same batch, '
-    'so ideally a step on N devices takes N times as long as on one (if N is more than the cores, '
-    'all of which one device alone uses only as far as its operations allow). `of ideal` is the '
-    'time of a step over N times that of one device: what is above 1 is lost; what is below 1 is '
-    'time in which one device alone leaves cores idle, or which every step takes however small it '
-    'is. The last row of each table is one device that does the work of eight: it shows what a '
+    'so ideally, once N exceeds the number of cores, a step on N devices takes N times as long as '
+    'on one (one device alone uses all cores only as far as its operations allow). `of ideal` is '
+    'the time of a step over N times that of one device: what is above 1 is lost; what is below 1 '
+    'is time in which one device alone leaves cores idle, or which every step takes however small '
+    'it is. The last row of each table is one device that does the work of eight: it shows what a '
     'larger batch alone changes.',
     '',
     "Bytes are what every device gives to the all-reduces of a step: every gradient, BatchNorm's "

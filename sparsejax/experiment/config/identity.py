@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 # Settings that do not change the experiment: the seed (a separate level of the path), the names of
-# the run and of its method, what is logged, and where the data lie.
+# the run and of its method, what is logged, and where the data are.
 NOT_HASHED = ('seed', 'name', 'method', 'data.dir')
 LOGGING = 'log.'
 # The defaults have the same chain and events, so these two never differ from them.

@@ -198,7 +198,7 @@ def _field_of_any_unit(settings: Mapping[str, Any], name: str) -> Field | None:
 
 
 def _kind_of_table(name: str) -> Kind | None:
-  """The kind of the entries of the table that a dotted name of three or more parts lies in.
+  """The kind of the entries of the table that a dotted name of three or more parts is in.
 
   It is None for any other name.
   """
@@ -209,7 +209,7 @@ def _kind_of_table(name: str) -> Kind | None:
 
 
 def _place(settings: dict[str, Any], name: str) -> tuple[dict[str, Any] | None, str]:
-  """The block that a dotted name lies in (None if it does not exist), and the name's key there."""
+  """The block that a dotted name is in (None if it does not exist), and the name's key there."""
   *parents, key = name.split('.')
   if _kind_of_table(name):
     parents = parents[:2]

@@ -127,7 +127,7 @@ def prepare(name: str, root: pathlib.Path) -> pathlib.Path:
   """Downloads a data set, checks it against the registered checksums, and writes array_record.
 
   The folder gets its own name only when it is complete: what a killed process leaves is called
-  `incomplete.*` or lies among the downloads, and nothing takes it for data.
+  `incomplete.*` or is among the downloads, and nothing takes it for data.
 
   Returns:
     The folder, `root/name/version`.

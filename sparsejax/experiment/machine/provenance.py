@@ -54,7 +54,7 @@ def cpuinfo(*fields: str) -> str:
 
 
 def _commit() -> dict[str, Any]:
-  """The commit of this code, if its repository holds it; an installed copy may lie in another."""
+  """The commit of this code, if its repository holds it; an installed copy may be in another."""
   if not _git('ls-files', pathlib.Path(__file__).name):
     return {'git_commit': None, 'git_dirty': False}
   return {

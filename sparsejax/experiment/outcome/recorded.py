@@ -1,4 +1,4 @@
-"""A run's settings, read back from its config.json, also if they are older than some of today's.
+"""A run's settings, read back from its config.json, even if it is older than some settings.
 
 A new setting's default is what was done before the setting existed, and is not hashed. So a run
 that lacks the setting gets the default, and is still the same run if its hash is the same.

@@ -1,6 +1,6 @@
 """Checkpoints: Orbax writes the arrays, masks as bits; a manifest of digests completes them.
 
-Beside the arrays lie the notes (the checkpoint's owner, the arrays' shapes, and the host's phases
+Beside the arrays are the notes (the checkpoint's owner, the arrays' shapes, and the host's phases
 and seconds) and the lines of metrics up to its step. A checkpoint is written under a hidden name
 and gets its own name when it is whole, so that a kill leaves a whole one or none.
 

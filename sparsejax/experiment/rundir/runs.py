@@ -106,7 +106,7 @@ class RunDirectory:
 
   @property
   def summary(self) -> dict[str, Any] | None:
-    """The summary, or None as long as the run is not finished.
+    """The summary, or None until the run is finished.
 
     Raises:
       UsageError: the summary is damaged, or belongs to another run.

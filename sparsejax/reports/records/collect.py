@@ -327,7 +327,7 @@ def _read(path: pathlib.Path, name: str) -> Run:
 
 
 def _owner_mismatch(found: Mapping[str, Any], config: Mapping[str, Any], file: str) -> str | None:
-  """Returns why a file is not of the run whose config lies beside it, or None if it may be."""
+  """Returns why a file is not of the run whose config is beside it, or None if it may be."""
   for key in ('hash', 'seed'):
     theirs, mine = found.get(key), config.get(key)
     if None not in (theirs, mine) and theirs != mine:

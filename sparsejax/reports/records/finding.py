@@ -1,4 +1,4 @@
-"""Where runs and shipments lie below a folder, and the names by which they are told apart."""
+"""Where runs and shipments are below a folder, and the names by which they are told apart."""
 
 import os
 import pathlib

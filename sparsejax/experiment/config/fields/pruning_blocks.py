@@ -141,7 +141,7 @@ def _which(link: str, parameters: str) -> dict[str, Field]:
   }
 
 
-# What `prune` has besides: the rule by which its masks change.
+# What only `prune` has: the rule by which its masks change.
 _OF_RULES: dict[str, Field] = {
   'update_rule': Field(
     'nested',
