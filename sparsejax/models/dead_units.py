@@ -199,49 +199,17 @@ def _look(model, image_shape, drop_constants, variables, params) -> tuple[_Seen,
   Returns:
     The live and the read channels of each layer, and whether the answers depend on the image.
   """
+  watch = _Watch(variables, drop_constants)
   stats = jax.tree.map(jnp.zeros_like, variables.get('batch_stats', {}))
-  alive: dict[str, dict[str, jax.Array]] = {}
-  turned, norms = set(), set()
-  is_within = False  # whether this is inside a layer whose parts are not looked at
-
-  def note(probes, scale, call, args, kwargs, context):
-    """Intercepts a layer's call: answers with presences, and notes which channels are alive."""
-    nonlocal is_within
-    module = context.module
-    own = module.variables.get('params', {})
-    is_norm = isinstance(module, nn.BatchNorm) and module.axis == -1
-    is_layer = is_norm or type(module) in SUMS
-    mixes = isinstance(module, MIXES) or (own and not any(map(_is_submodule, own.values())))
-    if is_within or context.method_name != '__call__' or not (is_layer or mixes):
-      return call(*args, **kwargs)
-    if not is_layer:
-      is_within = True
-      y = call(*args, **kwargs)
-      is_within = False
-      return _mixed(y, (args, kwargs), scale)
-    layer = '/'.join(module.path)
-    x = next(given for given in (*args, *kwargs.values()) if isinstance(given, jax.Array))
-    if is_norm:
-      norms.add(layer)
-      y = _presence(_normalised(module, own, x, None if drop_constants else variables), scale)
-    else:
-      y = _presence(call(*args, **kwargs), scale)
-      if getattr(module, 'transpose_kernel', False):
-        turned.add(layer)
-    if probes is not None:
-      y = y + probes[layer].reshape((1,) * (y.ndim - 1) + (-1,))
-    found = {'in': _channel_max(x) > 0, 'out': _channel_max(y) > 0}
-    alive[layer] = jax.tree.map(jnp.logical_or, alive[layer], found) if layer in alive else found
-    return y
 
   def total(probes, pixel, scale):
-    alive.clear()
+    watch.alive.clear()
     image = jnp.full((1, *image_shape), pixel)
-    with nn.intercept_methods(partial(note, probes, scale)):
+    with nn.intercept_methods(partial(watch.note, probes, scale)):
       answers = model.apply(
         {**variables, 'params': params, 'batch_stats': stats}, image, train=False
       )
-    return sum(jnp.sum(leaf) for leaf in jax.tree.leaves(answers)), alive
+    return sum(jnp.sum(leaf) for leaf in jax.tree.leaves(answers)), watch.alive
 
   _, shapes = jax.eval_shape(total, None, SCALES[0], SCALES[0])
   probes = {layer: jnp.zeros(found['out'].shape) for layer, found in shapes.items()}
@@ -252,7 +220,54 @@ def _look(model, image_shape, drop_constants, variables, params) -> tuple[_Seen,
 
   per_scale = jax.lax.map(look, jnp.array(SCALES))
   found, read, is_seen = jax.tree.map(lambda there: jnp.any(there, 0), per_scale)
-  return _Seen(found, read, turned, norms), is_seen
+  return _Seen(found, read, watch.turned, watch.norms), is_seen
+
+
+class _Watch:
+  """Answers the calls of layers with presences, and notes which of their channels are alive.
+
+  Attributes:
+    alive: as in `_Seen`, from the calls since it was last cleared.
+    turned: as in `_Seen`.
+    norms: as in `_Seen`.
+  """
+
+  def __init__(self, variables: Mapping[str, Any], drop_constants: bool):
+    self.alive: dict[str, dict[str, jax.Array]] = {}
+    self.turned: set[str] = set()
+    self.norms: set[str] = set()
+    self._constants_of = None if drop_constants else variables
+    self._is_within = False  # whether this is inside a layer whose parts are not looked at
+
+  def note(self, probes, scale, call, args, kwargs, context):
+    """Intercepts the call of a module's method."""
+    module = context.module
+    own = module.variables.get('params', {})
+    is_norm = isinstance(module, nn.BatchNorm) and module.axis == -1
+    is_layer = is_norm or type(module) in SUMS
+    mixes = isinstance(module, MIXES) or (own and not any(map(_is_submodule, own.values())))
+    if self._is_within or context.method_name != '__call__' or not (is_layer or mixes):
+      return call(*args, **kwargs)
+    if not is_layer:
+      self._is_within = True
+      y = call(*args, **kwargs)
+      self._is_within = False
+      return _mixed(y, (args, kwargs), scale)
+    layer = '/'.join(module.path)
+    x = next(given for given in (*args, *kwargs.values()) if isinstance(given, jax.Array))
+    if is_norm:
+      self.norms.add(layer)
+      y = _presence(_normalised(module, own, x, self._constants_of), scale)
+    else:
+      y = _presence(call(*args, **kwargs), scale)
+      if getattr(module, 'transpose_kernel', False):
+        self.turned.add(layer)
+    if probes is not None:
+      y = y + probes[layer].reshape((1,) * (y.ndim - 1) + (-1,))
+    found = {'in': _channel_max(x) > 0, 'out': _channel_max(y) > 0}
+    before = self.alive.get(layer, found)
+    self.alive[layer] = jax.tree.map(jnp.logical_or, before, found)
+    return y
 
 
 def _is_submodule(leaf) -> bool:
@@ -342,19 +357,20 @@ def _check_answers(
       )
     return
 
-  def clean_only(layer):
-    return _map_leaves(
-      lambda path, leaf: changed[path] if tree.module_of(path) == layer else leaf, before
-    )
-
   changed_layers = dict.fromkeys(map(tree.module_of, changed))
-  layers = [layer for layer in changed_layers if difference(clean_only(layer))]
+  cleaned = {layer: _of_layer(layer, before, changed) for layer in changed_layers}
+  layers = [layer for layer, params in cleaned.items() if difference(params)]
   raise ValueError(
     f'remove_dead would change the answers by up to {differ.difference:.3g}, where their spread is '
     f'{differ.spread:.3g}, by removing weights of {", ".join(layers) or "several layers"}: between '
     'its layers the network does something that remove_dead cannot follow, such as relu(-x) or a '
     'difference of two branches; keep the variables as they are'
   )
+
+
+def _of_layer(layer: str, params: Any, changed: Mapping[str, jax.Array]) -> Any:
+  """Returns the parameters with the changed leaves of one layer."""
+  return _map_leaves(lambda p, leaf: changed[p] if tree.module_of(p) == layer else leaf, params)
 
 
 def _vary(answers) -> bool:

@@ -151,20 +151,9 @@ def page(
   body += [_link(f'#{tables.search_stem(i)}', s.title) for i, s in enumerate(searches)]
   body.append(_link('#runs', 'every run') + _link('#wrong', 'what is wrong') + '</nav>')
   for task in tasks:
-    own = [group for group in groups if group.task == task]
-    body.append(f'<h2 id="{tables.task_stem(task)}">{html.escape(task)}</h2>')
-    body += _curve(task, own, anchors)
-    for kind, head, rows in tables.task_tables(own):
-      body += [f'<h3>{kind}</h3>', _table(head, [list(map(html.escape, row)) for row in rows])]
-    body += [_image(picture) for picture in drawn.pictures.get(task, ())]
+    body += _task(task, [group for group in groups if group.task == task], drawn, anchors)
   for index, search in enumerate(searches):
-    stem = tables.search_stem(index)
-    body.append(f'<h2 id="{stem}">{html.escape(search.title)}</h2>')
-    body.append(f'<p>{html.escape(search.goals)}</p>')
-    if search.rows:
-      head, rows = search.header, search.rows
-      body.append(_table(head, [[html.escape(cell) for cell in row] for row in rows]))
-    body += [_image(picture) for picture in drawn.pictures.get(stem, ())]
+    body += _search(tables.search_stem(index), search, drawn)
   body += ['<h2 id="runs">Every run</h2>', _runs(runs, anchors, root)]
   body += ['<h2 id="wrong">What is wrong</h2>', _problems(runs, searches, drawn, anchors)]
   body += ['<h2>Machines</h2>', *(f'<p>{html.escape(m)}</p>' for m in tables.machines(runs))]
@@ -178,6 +167,25 @@ def page(
       f'<script>{SCRIPT}</script></body></html>\n',
     ]
   )
+
+
+def _task(task: str, own: Sequence[Group], drawn: Drawn, anchors: interactive.Anchors) -> list[str]:
+  """Returns the part of the page on one task, with its experiments."""
+  part = [f'<h2 id="{tables.task_stem(task)}">{html.escape(task)}</h2>']
+  part += _curve(task, own, anchors)
+  for kind, head, rows in tables.task_tables(own):
+    part += [f'<h3>{kind}</h3>', _table(head, [list(map(html.escape, row)) for row in rows])]
+  return part + [_image(picture) for picture in drawn.pictures.get(task, ())]
+
+
+def _search(stem: str, search: Search, drawn: Drawn) -> list[str]:
+  """Returns the part of the page on one search."""
+  part = [f'<h2 id="{stem}">{html.escape(search.title)}</h2>']
+  part.append(f'<p>{html.escape(search.goals)}</p>')
+  if search.rows:
+    rows = [[html.escape(cell) for cell in row] for row in search.rows]
+    part.append(_table(search.header, rows))
+  return part + [_image(picture) for picture in drawn.pictures.get(stem, ())]
 
 
 def _curve(task: str, groups: Sequence[Group], anchors: Mapping[pathlib.Path, str]) -> list[str]:

@@ -102,8 +102,6 @@ def pareto(task: str, groups: Sequence[Group], anchors: Anchors) -> go.Figure | 
     text = f'{dense[1]}, {100 * mean:.2f} %'
     place = {'annotation_text': text, 'annotation_position': 'top left'}
     drawn.add_hline(y=edges.y(mean), line=line, **place)
-  low, high = edges.y(edges.spaced.low), edges.y(edges.spaced.high)
-  room = 0.03 * (high - low)  # room for the marks on the edge
   steps = (1, 2, 5) if max(positive) / min(positive) < 300 else (1,)
   drawn.update_layout(
     template='plotly_white',
@@ -116,14 +114,20 @@ def pareto(task: str, groups: Sequence[Group], anchors: Anchors) -> go.Figure | 
       'range': [math.log10(100 * end) for end in fraction_limits(np.array(places))],
       'tickvals': [step * 10.0**power for power in range(-6, 3) for step in steps],
     },
-    yaxis={
-      'title': f'test accuracy, % ({scales.BY_LOG})',
-      'range': [low - room, high + room],
-      'tickvals': [edges.y(tick) for tick in edges.spaced.ticks],
-      'ticktext': [f'{100 * tick:.6g}' for tick in edges.spaced.ticks],
-    },
+    yaxis=_accuracy_axis(edges),
   )
   return drawn
+
+
+def _accuracy_axis(edges: Edges) -> dict[str, Any]:
+  low, high = edges.y(edges.spaced.low), edges.y(edges.spaced.high)
+  room = 0.03 * (high - low)  # room for the marks on the edge
+  return {
+    'title': f'test accuracy, % ({scales.BY_LOG})',
+    'range': [low - room, high + room],
+    'tickvals': [edges.y(tick) for tick in edges.spaced.ticks],
+    'ticktext': [f'{100 * tick:.6g}' for tick in edges.spaced.ticks],
+  }
 
 
 def _seeds(own: Sequence[Group], style: Style, edges: Edges, anchors: Anchors) -> dict[str, Any]:

@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
@@ -38,28 +39,9 @@ def brackets(
   every = []
   looks = {'trained the longest of its bracket': LONGEST}
   for (bracket, runs), ax in zip(sorted(members.items()), axes, strict=True):
-    longest = max(run.epoch for run in runs)
-    curves = [series(run, 'validation_loss') for run in runs]
-    every += [losses for _, losses in curves]
-    ended = [run.epoch >= longest for run in runs]
-    shorter = [curve for curve, is_longest in zip(curves, ended, strict=True) if not is_longest]
-    if len(shorter) > MOST_LINES:
-      bands.draw(ax, shorter, SHORTER)
-      looks[f'trained for less: {bands.SAID}'] = SHORTER
-    for (epochs, losses), is_longest in sorted(zip(curves, ended, strict=True), key=lambda c: c[1]):
-      if is_longest or len(shorter) <= MOST_LINES:
-        ax.plot(epochs, losses, **LONGEST if is_longest else SHORTER)
-        if not is_longest:
-          looks['trained for less'] = SHORTER
-    for rung in rungs.get(bracket, ())[:-1]:
-      ax.axvline(rung.epochs, **RUNG)
-      looks['rung: the best go on'] = RUNG
-    plan = ' > '.join(f'{r.configurations}@{r.epochs}' for r in rungs.get(bracket, ()))
-    ax.set_title(plan or f'{len(runs)} trials', fontsize=8)
-    ax.set_xlabel('epoch')
-    ax.set_xscale('log')
-    scales.log_ticks(ax.xaxis, *ax.get_xlim(), lambda value: f'{value:g}')
-    grid(ax)
+    losses, found = _draw_bracket(ax, runs, rungs.get(bracket, ()))
+    every += losses
+    looks |= found
   losses = np.concatenate(every)
   losses = losses[np.isfinite(losses)]
   if losses.size:
@@ -76,6 +58,35 @@ def brackets(
   handles = [Line2D([], [], label=label, **look) for label, look in looks.items()]
   legend(figure, handles, notes)
   return figure
+
+
+def _draw_bracket(
+  ax: Axes, runs: Sequence[Run], rungs: Sequence[Rung]
+) -> tuple[list[np.ndarray], dict[str, dict[str, Any]]]:
+  """Draws a bracket's runs; returns their losses, and the looks of lines to explain, by label."""
+  longest = max(run.epoch for run in runs)
+  curves = [series(run, 'validation_loss') for run in runs]
+  ended = [run.epoch >= longest for run in runs]
+  shorter = [curve for curve, is_longest in zip(curves, ended, strict=True) if not is_longest]
+  looks = {}
+  if len(shorter) > MOST_LINES:
+    bands.draw(ax, shorter, SHORTER)
+    looks[f'trained for less: {bands.SAID}'] = SHORTER
+  for (epochs, losses), is_longest in sorted(zip(curves, ended, strict=True), key=lambda c: c[1]):
+    if is_longest or len(shorter) <= MOST_LINES:
+      ax.plot(epochs, losses, **LONGEST if is_longest else SHORTER)
+      if not is_longest:
+        looks['trained for less'] = SHORTER
+  for rung in rungs[:-1]:
+    ax.axvline(rung.epochs, **RUNG)
+    looks['rung: the best go on'] = RUNG
+  plan = ' > '.join(f'{r.configurations}@{r.epochs}' for r in rungs)
+  ax.set_title(plan or f'{len(runs)} trials', fontsize=8)
+  ax.set_xlabel('epoch')
+  ax.set_xscale('log')
+  scales.log_ticks(ax.xaxis, *ax.get_xlim(), lambda value: f'{value:g}')
+  grid(ax)
+  return [losses for _, losses in curves], looks
 
 
 def objectives(title: str, settings: Mapping[str, Any], found: Sequence[Setting]) -> Figure | None:
@@ -97,18 +108,7 @@ def objectives(title: str, settings: Mapping[str, Any], found: Sequence[Setting]
   if not finished or len(goals) == 1:
     return None
   values = np.array([[setting.metrics[name] for name in names] for setting in finished])
-  sound = np.array([score(settings, setting.metrics)[0] == 0 for setting in finished])
-  unbeaten = {id(setting) for setting in front(settings, finished)}
-  best = np.array([id(setting) in unbeaten for setting in finished])
-  groups = (
-    ('breaks a constraint', ~sound, {'color': GREY, 'marker': 'o', 'mfc': 'none', 'ls': 'none'}),
-    ('finished', sound & ~best, {'color': COLOURS[0], 'marker': 'o', 'ms': 4, 'ls': 'none'}),
-    (
-      'on the front: none is better in one and no worse in the others',
-      best,
-      {'color': COLOURS[1], 'marker': 's', 'lw': 1, 'ls': '-' if len(goals) == 2 else 'none'},
-    ),
-  )
+  groups = _groups(settings, finished, joins_front=len(goals) == 2)
   figure = Figure(figsize=(max(4.0 * len(goals) - 4, 6), 4), layout='constrained')
   axes = figure.subplots(1, len(goals) - 1, sharey=True, squeeze=False)[0]
   handles: list[Line2D] = []
@@ -129,6 +129,24 @@ def objectives(title: str, settings: Mapping[str, Any], found: Sequence[Setting]
   entitle(figure, f'{title}: {len(finished)} that finished')
   legend(figure, handles)
   return figure
+
+
+def _groups(
+  settings: Mapping[str, Any], finished: Sequence[Setting], *, joins_front: bool
+) -> tuple[tuple[str, np.ndarray, dict[str, Any]], ...]:
+  """Returns (label, which of the settings are in it, look) for each group of points."""
+  sound = np.array([score(settings, setting.metrics)[0] == 0 for setting in finished])
+  unbeaten = {id(setting) for setting in front(settings, finished)}
+  best = np.array([id(setting) in unbeaten for setting in finished])
+  return (
+    ('breaks a constraint', ~sound, {'color': GREY, 'marker': 'o', 'mfc': 'none', 'ls': 'none'}),
+    ('finished', sound & ~best, {'color': COLOURS[0], 'marker': 'o', 'ms': 4, 'ls': 'none'}),
+    (
+      'on the front: none is better in one and no worse in the others',
+      best,
+      {'color': COLOURS[1], 'marker': 's', 'lw': 1, 'ls': '-' if joins_front else 'none'},
+    ),
+  )
 
 
 def _goal_label(goal: Mapping[str, str]) -> str:
