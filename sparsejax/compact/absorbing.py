@@ -18,8 +18,8 @@ from sparsejax.compact.folds import Fold, contributing, folds_of
 from sparsejax.compact.planning import Analysis, Plan, analyse, on_host, plan_of
 from sparsejax.compact.ties import Ties
 from sparsejax.compact.trace import known
-from sparsejax.compact.trace.equations import Equation, Program
 from sparsejax.sparsity.leaves import tree
+from sparsejax.sparsity.program.equations import Equation, Program
 
 # Reasons that pin indices.
 NO_BIAS = 'a constant that no bias takes'

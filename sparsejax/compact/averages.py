@@ -13,7 +13,7 @@ import numpy as np
 from sparsejax.compact.folds import contributing
 from sparsejax.compact.removal import Removal
 from sparsejax.compact.ties import Ties
-from sparsejax.compact.trace.equations import Equation, Trace
+from sparsejax.sparsity.program.equations import Equation, Trace
 
 ROOTS = frozenset(['rsqrt', 'sqrt'])
 # The primitives that may be applied to a variance before its root is taken; `add` adds an epsilon.

@@ -7,8 +7,8 @@ import numpy as np
 
 from sparsejax.compact.rules.table import rule_of
 from sparsejax.compact.trace import known
-from sparsejax.compact.trace.equations import Program, Trace
 from sparsejax.compact.trace.known import Known
+from sparsejax.sparsity.program.equations import Program, Trace
 
 
 class Constants:

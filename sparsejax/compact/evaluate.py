@@ -9,8 +9,8 @@ import numpy as np
 from sparsejax.compact.folds import Fold
 from sparsejax.compact.rules.table import rule_of
 from sparsejax.compact.ties import Ties
-from sparsejax.compact.trace.equations import Equation, Program, Trace
 from sparsejax.compact.trace.labels import Axes
+from sparsejax.sparsity.program.equations import Equation, Program, Trace
 
 
 class Smaller:

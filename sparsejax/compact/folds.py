@@ -9,8 +9,8 @@ import numpy as np
 from sparsejax.compact.removal import Removal
 from sparsejax.compact.rules.products import product
 from sparsejax.compact.ties import Sum, Ties
-from sparsejax.compact.trace.equations import Equation
 from sparsejax.compact.trace.known import ROUNDING, fixed, rounded, spread
+from sparsejax.sparsity.program.equations import Equation
 
 ROWS = 32  # the most rows that a pattern may have: the borders of a few windows, and the interior
 

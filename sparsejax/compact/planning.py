@@ -15,9 +15,9 @@ from sparsejax.compact.averages import reasons_against_training
 from sparsejax.compact.removal import Removal
 from sparsejax.compact.ties import Ties
 from sparsejax.compact.trace import known
-from sparsejax.compact.trace.equations import Trace, flatten
 from sparsejax.sparsity.leaves import tree
 from sparsejax.sparsity.program import traced
+from sparsejax.sparsity.program.equations import Trace, flatten
 
 Indices = Mapping[str, Mapping[int, tuple[int, ...]]]  # {path: {axis: indices}}
 

@@ -14,8 +14,8 @@ import numpy as np
 from sparsejax.compact import constants
 from sparsejax.compact.constants import Constants
 from sparsejax.compact.ties import Sum, Ties
-from sparsejax.compact.trace.equations import Trace
 from sparsejax.compact.trace.known import Known, collapse, from_array
+from sparsejax.sparsity.program.equations import Trace
 
 
 class Removal(NamedTuple):

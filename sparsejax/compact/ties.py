@@ -6,8 +6,8 @@ from collections.abc import Sequence
 import numpy as np
 
 from sparsejax.compact.rules.table import rule_of
-from sparsejax.compact.trace.equations import Equation, Program, Trace
 from sparsejax.compact.trace.labels import Axes, Labels
+from sparsejax.sparsity.program.equations import Equation, Program, Trace
 
 # Reasons that pin indices, besides the names of primitives.
 INPUT, OUTPUT, UNREAD = 'an input', 'an output', 'no sum'

@@ -9,7 +9,6 @@ import jax
 import jax.numpy as jnp
 from jax.core import Tracer
 
-from sparsejax.compact.trace.equations import Equation, flatten
 from sparsejax.cpu_sparse import autotuning
 from sparsejax.cpu_sparse.autotuning import Choice
 from sparsejax.cpu_sparse.constant_folding import array_of, split_constants
@@ -19,6 +18,7 @@ from sparsejax.cpu_sparse.permuted import compute
 from sparsejax.internal.answers import apart
 from sparsejax.sparsity.leaves import tree
 from sparsejax.sparsity.program import traced
+from sparsejax.sparsity.program.equations import Equation, flatten
 
 MAX_SHAPES = 16  # the number of shapes, those used last, whose programs are kept
 TOLERANCE = 1e-5  # relative to the spread of the answers

@@ -10,8 +10,8 @@ import numpy as np
 from sparsejax.compact.rules.rule import evaluate_known
 from sparsejax.compact.rules.table import rule_of
 from sparsejax.compact.trace import known
-from sparsejax.compact.trace.equations import Equation, Program, Trace
 from sparsejax.compact.trace.known import Known
+from sparsejax.sparsity.program.equations import Equation, Program, Trace
 
 MAX_GROWN_SIZE = 2**22  # elements of a constant that is larger than each of its operands
 

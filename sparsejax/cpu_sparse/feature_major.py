@@ -5,8 +5,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from sparsejax.compact.trace.equations import Equation
 from sparsejax.cpu_sparse.kernel import Window
+from sparsejax.sparsity.program.equations import Equation
 
 Order = tuple[int, ...]  # the axes of an array, in the order in which they are stored
 

@@ -8,10 +8,10 @@ import jax.numpy as jnp
 import numpy as np
 from jax.experimental import sparse
 
-from sparsejax.compact.trace.equations import Equation
 from sparsejax.cpu_conv.convolution import convolve
 from sparsejax.cpu_sparse import kernel
 from sparsejax.cpu_sparse.feature_major import Order, Product
+from sparsejax.sparsity.program.equations import Equation
 
 KERNEL, BCSR, DENSE = IMPLEMENTATIONS = 'kernel', 'bcsr', 'dense'
 NHWC_HWIO_NHWC = (0, 3, 1, 2), (3, 2, 0, 1), (0, 3, 1, 2)  # the layout of cpu_conv's convolutions

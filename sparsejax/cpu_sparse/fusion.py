@@ -5,11 +5,11 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from sparsejax.compact.trace.equations import Equation
 from sparsejax.compact.trace.known import Known
 from sparsejax.cpu_sparse.constant_folding import Split
 from sparsejax.cpu_sparse.feature_major import Product, product_of
 from sparsejax.cpu_sparse.fused_layers import Layer
+from sparsejax.sparsity.program.equations import Equation
 
 IDENTITIES = 'copy', 'copy_p', 'name', 'optimization_barrier', 'stop_gradient'
 

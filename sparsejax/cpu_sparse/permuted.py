@@ -12,8 +12,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from sparsejax.compact.rules import entrywise
-from sparsejax.compact.trace.equations import Equation
 from sparsejax.cpu_sparse.fused_layers import Value
+from sparsejax.sparsity.program.equations import Equation
 from sparsejax.sparsity.program.rules.shapes import matching_axes
 
 

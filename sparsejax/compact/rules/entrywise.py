@@ -5,9 +5,9 @@ from collections.abc import Callable
 import numpy as np
 
 from sparsejax.compact.rules.rule import Constants, Graph, Rule, pin_all
-from sparsejax.compact.trace.equations import Equation
 from sparsejax.compact.trace.known import Known, unknown, zeros
 from sparsejax.compact.trace.labels import Axes
+from sparsejax.sparsity.program.equations import Equation
 from sparsejax.sparsity.program.rules.primitives import ELEMENTWISE
 
 # Primitives that reinterpret bits, draw random numbers, or depend on a mesh of devices.

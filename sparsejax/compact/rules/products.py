@@ -8,9 +8,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from sparsejax.compact.rules.rule import Constants, Graph, Rule, Small, pin_all
-from sparsejax.compact.trace.equations import Equation
 from sparsejax.compact.trace.known import Known, collapse, rounded, spread, unknown, zeros
 from sparsejax.compact.trace.labels import Axes
+from sparsejax.sparsity.program.equations import Equation
 
 # Dot
 

@@ -6,9 +6,9 @@ from typing import Any, NamedTuple, Protocol
 import numpy as np
 
 from sparsejax.compact.trace import known
-from sparsejax.compact.trace.equations import Equation, Program
 from sparsejax.compact.trace.known import Known
 from sparsejax.compact.trace.labels import Axes, Labels
+from sparsejax.sparsity.program.equations import Equation, Program
 
 
 class Graph(Protocol):

@@ -7,9 +7,9 @@ from typing import Any
 import numpy as np
 
 from sparsejax.compact.rules.rule import Constants, Graph, Rule, Small, evaluate_known
-from sparsejax.compact.trace.equations import Equation
 from sparsejax.compact.trace.known import Known, compressed, spread, unknown
 from sparsejax.compact.trace.labels import Axes
+from sparsejax.sparsity.program.equations import Equation
 from sparsejax.sparsity.program.rules.shapes import matching_axes
 
 

@@ -8,9 +8,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from sparsejax.compact.rules.rule import Constants, Graph, Rule, Small, evaluate_known
-from sparsejax.compact.trace.equations import Equation
 from sparsejax.compact.trace.known import Known, collapse, compressed, spread
 from sparsejax.compact.trace.labels import Axes
+from sparsejax.sparsity.program.equations import Equation
 
 # Slice
 

@@ -1,1 +1,1 @@
-"""Traced programs: their equations, the labels of their axes, and the values known in advance."""
+"""Traced programs: the labels of their axes, and the values known in advance."""
