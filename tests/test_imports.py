@@ -27,6 +27,7 @@ MAY_USE = {
   'sparsity': {'sparsity', 'atomic', 'lookup', 'streams'},
   'posterior': {'posterior', 'sparsity', 'lookup'},
   'compact': {'compact', 'sparsity', 'answers'},
+  'second_order': {'second_order', 'sparsity', 'lookup'},
   'transforms': {'transforms', 'posterior', 'sparsity', 'lookup', 'private'},
   'shipping': {
     *('shipping', 'cpu_conv', 'transforms', 'posterior', 'sparsity', 'lookup', 'private', 'atomic'),
@@ -52,6 +53,7 @@ MAY_NOT_USE = {
   'sparsity': {'optax', 'flax', 'ml_collections', 'absl'},
   'posterior': {'optax', 'flax', 'ml_collections', 'absl'},
   'compact': {'optax', 'flax', 'ml_collections', 'absl'},
+  'second_order': {'optax', 'flax', 'ml_collections', 'absl'},
   'transforms': {'flax', 'ml_collections', 'absl'},
   'shipping': {'flax', 'ml_collections', 'absl'},
   'cpu_conv': {'flax', 'ml_collections', 'absl'},
@@ -184,7 +186,8 @@ def test_using_the_library_loads_nothing_else():
   )
   loaded = set(done.stdout.split())
   assert 'sparsejax.transforms.pruning' in loaded
-  others = {f'sparsejax.{wing}' for wing in ('experiment', 'models', 'nn', 'compact', 'shipping')}
+  wings = ('experiment', 'models', 'nn', 'compact', 'second_order', 'shipping')
+  others = {f'sparsejax.{wing}' for wing in wings}
   heavy = {'flax', 'ml_collections', 'matplotlib', 'orbax', 'tensorflow_datasets', 'scipy.linalg'}
   assert not loaded & (others | heavy)
 
