@@ -82,12 +82,14 @@ __all__ = [
   'proximal_l1',
   'prune',
   'prune_to',
+  'prune_with_data',
   'recalibrate_batch_norm',
   'register',
   'rewind',
   'rms_metric',
   'run',
   'save_masks',
+  'second_order',
   'share_weights',
   'shipping',
   'soft_threshold',
@@ -100,6 +102,8 @@ __all__ = [
 
 _LATER = {
   'compact': 'sparsejax.compact',
+  'prune_with_data': 'sparsejax.second_order.one_shot',
+  'second_order': 'sparsejax.second_order',
   'share_weights': 'sparsejax.shipping.share_weights',
   'shipping': 'sparsejax.shipping',
 }

@@ -1,11 +1,21 @@
 """One-shot pruning with data, from the second moments of each layer's inputs.
 
-The rules are functions of one layer: `sparsegpt` and `wanda` take (kernel, moments, keep), with the
-kernel as (groups, outputs, inputs), and return the new kernel and its mask.
+`prune_with_data` prunes any network, layer after layer, and `pruned_layers` yields the network
+after each. The rules are functions of one layer: `sparsegpt` and `wanda` take (kernel, moments,
+keep), with the kernel as (groups, outputs, inputs), and return the new kernel and its mask.
 """
 
 from sparsejax.second_order.moments import Moments, moments_of
+from sparsejax.second_order.one_shot import Pruned, prune_with_data, pruned_layers
 from sparsejax.second_order.sparsegpt import sparsegpt
 from sparsejax.second_order.wanda import wanda
 
-__all__ = ['Moments', 'moments_of', 'sparsegpt', 'wanda']
+__all__ = [
+  'Moments',
+  'Pruned',
+  'moments_of',
+  'prune_with_data',
+  'pruned_layers',
+  'sparsegpt',
+  'wanda',
+]

@@ -29,6 +29,7 @@ class Granularity(NamedTuple):
   density: the density that the granularity fixes; None if it fits any.
   view: how a layer is passed to these functions: as a 'matrix', unchanged ('stacked'), or as
   (heads, all else) of each of an attention's projections ('by_head'), whose heads belong together.
+  length: the number of inputs in a group of N:M, its m; None for other granularities.
   belongings: the leaves pruned together with a kernel's groups; None if they are pruned alone.
   tied: the outputs of several leaves that are pruned together; None if no layers are tied.
   """
@@ -39,6 +40,7 @@ class Granularity(NamedTuple):
   evenly: bool = False
   density: float | None = None
   view: str = 'matrix'
+  length: int | None = None
   belongings: Belongings | None = None
   tied: Tied | None = None
 
@@ -239,7 +241,7 @@ def n_of_m(m: int = 4) -> Granularity:
     ahead = jnp.where(alive & (place < last), jnp.inf, -jnp.inf)
     return keep_largest(jnp.where(place == last, scores, ahead), count)
 
-  return Granularity(SINGLE.pool, SINGLE.spread, select, evenly=True)
+  return Granularity(SINGLE.pool, SINGLE.spread, select, evenly=True, length=m)
 
 
 def in_multiples(number: int = 8, granularity: Granularity | None = None) -> Granularity:
