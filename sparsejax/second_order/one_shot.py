@@ -10,6 +10,7 @@ import numpy as np
 from sparsejax.internal.lookup import lookup
 from sparsejax.second_order import keeping
 from sparsejax.second_order.capture import Capture, Layer
+from sparsejax.second_order.lobs import lobs
 from sparsejax.second_order.moments import Moments
 from sparsejax.second_order.sparsegpt import sparsegpt
 from sparsejax.second_order.wanda import wanda
@@ -23,7 +24,7 @@ from sparsejax.sparsity.parts import granularity as granularities
 from sparsejax.sparsity.program import layouts_of
 
 Rule = Callable[[jax.Array, Moments, keeping.Keep], tuple[jax.Array, jax.Array]]
-RULES: dict[str, Rule] = {'sparsegpt': sparsegpt, 'wanda': wanda}
+RULES: dict[str, Rule] = {'lobs': lobs, 'sparsegpt': sparsegpt, 'wanda': wanda}
 OF_THE_DIAGONAL = (wanda,)
 
 
@@ -81,8 +82,8 @@ def prune_with_data(
     batches: pytrees of arrays: a few hundred examples, without augmentation.
     density: the share of the pruned kernels' weights to keep, or {pattern of a path: share}; by
       default the one that the granularity fixes.
-    rule: 'sparsegpt' or 'wanda', or a function of (kernel, moments, keep) as these are, such as
-      `functools.partial(sparsegpt, damping=0.1)`.
+    rule: 'sparsegpt', 'wanda' or 'lobs', or a function of (kernel, moments, keep) as these are,
+      such as `functools.partial(sparsegpt, damping=0.1)`.
     granularity: single weights by default, or `granularity.n_m` or `n_of_m`.
     allocation: as in `prune`: `allocation.global_rank()` by default, for n:m `uniform()`.
     exclude: regular expressions (or one) over paths of kernels to leave whole.
@@ -127,6 +128,7 @@ def prune_with_data(
   References:
     Frantar and Alistarh 2023, https://arxiv.org/abs/2301.00774
     Sun et al. 2023, https://arxiv.org/abs/2306.11695
+    Dong et al. 2017, https://arxiv.org/abs/1705.07565
   """
   batches = list(batches)
   if update_averages is not None and 'batch_stats' not in params:

@@ -10,10 +10,19 @@ from flax import linen, nnx
 
 import sparsejax
 from sparsejax import granularity
-from sparsejax.second_order import moments_of, prune_with_data, pruned_layers, sparsegpt, wanda
+from sparsejax.second_order import (
+  lobs,
+  moments_of,
+  prune_with_data,
+  pruned_layers,
+  sparsegpt,
+  wanda,
+)
 from sparsejax.sparsity.leaves import tree
 
 pytestmark = pytest.mark.usefixtures('compiling_is_quick')
+
+RULES = {'sparsegpt': sparsegpt, 'wanda': wanda, 'lobs': lobs}
 
 
 def normal(*shape, seed=0):
@@ -51,7 +60,7 @@ def same(found, wanted, atol=2e-3):
     np.testing.assert_allclose(leaf, other, atol=atol, err_msg=path)
 
 
-@pytest.mark.parametrize('rule', ['sparsegpt', 'wanda'])
+@pytest.mark.parametrize('rule', ['sparsegpt', 'wanda', 'lobs'])
 def test_layers_are_pruned_on_what_the_pruned_ones_before_give(rule):
   params, x = weights(), jnp.asarray(normal(100, 12))
   found, masks = prune_with_data(
@@ -59,7 +68,7 @@ def test_layers_are_pruned_on_what_the_pruned_ones_before_give(rule):
   )
   wanted_masks = sparsejax.prune_to(params, sparsity=0.6, return_masks=True)[1]
   keeps = {name: int(wanted_masks[name]['kernel'].sum()) for name in params}
-  same(found, by_hand(params, x, {'sparsegpt': sparsegpt, 'wanda': wanda}[rule], keeps))
+  same(found, by_hand(params, x, RULES[rule], keeps))
   for name, keep in keeps.items():
     mask = masks[name]['kernel']
     assert mask.sum() == keep
@@ -77,8 +86,7 @@ def test_two_of_each_four_inputs_stay(rule, groups, density):
   found, masks = prune_with_data(
     network, params, [x], density=density, rule=rule, granularity=groups, exclude='fc3'
   )
-  function = {'sparsegpt': sparsegpt, 'wanda': wanda}[rule]
-  same(found, by_hand(params, x, function, {'fc1': (2, 4), 'fc2': (2, 4)}))
+  same(found, by_hand(params, x, RULES[rule], {'fc1': (2, 4), 'fc2': (2, 4)}))
   for name in ('fc1', 'fc2'):
     mask = np.asarray(masks[name]['kernel'])
     assert (mask.reshape(-1, 4, mask.shape[1]).sum(1) == 2).all()
