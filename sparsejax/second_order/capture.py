@@ -1,14 +1,14 @@
 """Capture: batches pass through a network, and stop at each layer for the moments of its inputs.
 
-The network is any function of (params, batch). It is traced once for each shape of a batch and run
-equation by equation from one layer to the next, so that all layers together take a single forward
+The network is any function of (params, batch). It is traced once for each shape of a batch, and run
+equation by equation, as JAX does outside of `jit`. So all layers together take a single forward
 pass, and each layer's inputs come from the layers before it as they have become. What is held for
 each batch is what the rest of the network needs at one point, as a rule one activation; a layer's
 inputs are reduced to moments at once.
 """
 
 import functools
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -58,7 +58,6 @@ class _Program:
     kernels = {numbers[path]: (path, jnp.shape(named[path])) for path in paths}
     self.products = find_products(self.equations, kernels, self.dependent)
     self.last_use = {n: at for at, eqn in enumerate(self.equations) for n in eqn.ins}
-    self._compiled: dict[tuple[int, int], Callable[..., Values]] = {}
 
   def start(self, batch: Any) -> Values:
     """Returns the values that a batch begins with."""
@@ -67,13 +66,6 @@ class _Program:
 
   def advance(self, leaves: Sequence[jax.Array], values: Values, start: int, stop: int) -> Values:
     """Returns the values that the rest of the program needs from the equations before `stop`."""
-    if start == stop:
-      return values
-    if (start, stop) not in self._compiled:
-      self._compiled[start, stop] = jax.jit(functools.partial(self._run, start, stop))
-    return self._compiled[start, stop](leaves, values)
-
-  def _run(self, start: int, stop: int, leaves, values: Values) -> Values:
     env = {**self.constants, **dict(zip(self.parameters, leaves, strict=True)), **values}
     ours = [eqn for eqn in self.equations[start:stop] if self.dependent & set(eqn.outs)]
     for eqn in [*self._of_parameters(ours), *ours]:

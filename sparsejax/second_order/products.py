@@ -37,7 +37,8 @@ class Product:
     at: the index of the equation.
     activation: the number of the value that the kernel multiplies.
     places: int32, (stack, groups, outputs, inputs), the place in the flat leaf of each weight.
-    rows: a function of the activation that returns its rows, (stack * groups, rows, inputs).
+    rows: a function of the activation that returns its rows, (stack * groups, rows, inputs). Equal
+      products have equal ones, which JAX compiles once.
   """
 
   path: str
@@ -145,11 +146,18 @@ def _dot_general(eqn: Equation, side: int, places: jax.Array):
   pairs = sorted(zip(contracted[side], contracted[1 - side], strict=True))
   own, others = [pair[0] for pair in pairs], [pair[1] for pair in pairs]
   matrices = _as_matrix(places, batch[side], own)
+  return matrices[:, None], _RowsOfMatrix(tuple(batch[1 - side]), tuple(others))
 
-  def rows(activation):
-    return _as_matrix(activation, batch[1 - side], others)
 
-  return matrices[:, None], rows
+@dataclasses.dataclass(frozen=True)
+class _RowsOfMatrix:
+  """The rows of an activation in a matrix product."""
+
+  batch: tuple[int, ...]
+  columns: tuple[int, ...]
+
+  def __call__(self, activation: jax.Array) -> jax.Array:
+    return _as_matrix(activation, self.batch, self.columns)
 
 
 def _as_matrix(values: jax.Array, batch: Sequence[int], columns: Sequence[int]) -> jax.Array:
@@ -169,26 +177,42 @@ def _convolution(eqn: Equation, side: int, places: jax.Array):
   outputs = places.shape[out_axis]
   moved = places.transpose([out_axis, *window, in_axis])
   matrices = moved.reshape(1, groups, outputs // groups, -1)
-  window_shape = tuple(places.shape[axis] for axis in window)
+  rows = _Patches(
+    numbers.lhs_spec,
+    tuple(places.shape[axis] for axis in window),
+    groups,
+    *(tuple(p[name]) for name in ('window_strides', 'padding', 'lhs_dilation', 'rhs_dilation')),
+  )
+  return matrices, rows
 
-  def rows(activation):
-    image = activation.transpose(numbers.lhs_spec)
+
+@dataclasses.dataclass(frozen=True)
+class _Patches:
+  """The rows of an image in a convolution: what its window covers at each position."""
+
+  axes: tuple[int, ...]  # of examples, of channels, and then of positions
+  window: tuple[int, ...]
+  groups: int
+  strides: tuple[int, ...]
+  padding: tuple[tuple[int, int], ...]
+  image_dilation: tuple[int, ...]
+  kernel_dilation: tuple[int, ...]
+
+  def __call__(self, activation: jax.Array) -> jax.Array:
+    image = activation.transpose(self.axes)
     patches = jax.lax.conv_general_dilated_patches(
       image,
-      window_shape,
-      p['window_strides'],
-      p['padding'],
-      p['lhs_dilation'],
-      p['rhs_dilation'],
+      self.window,
+      self.strides,
+      self.padding,
+      self.image_dilation,
+      self.kernel_dilation,
       precision=jax.lax.Precision.HIGHEST,
     )
-    # The patches are (examples, channel and then position in the window, *positions).
-    split = patches.reshape(
-      len(image), groups, image.shape[1] // groups, math.prod(window_shape), -1
-    )
-    return split.transpose(1, 0, 4, 3, 2).reshape(groups, -1, matrices.shape[-1])
-
-  return matrices, rows
+    # They are (examples, channel and then position in the window, *positions).
+    channels, taps = image.shape[1] // self.groups, math.prod(self.window)
+    split = patches.reshape(len(image), self.groups, channels, taps, -1)
+    return split.transpose(1, 0, 4, 3, 2).reshape(self.groups, -1, taps * channels)
 
 
 READERS: dict[str, Callable[..., Any]] = {
