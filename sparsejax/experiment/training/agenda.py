@@ -10,9 +10,9 @@ from sparsejax.sparsity.parts.schedules import PruningSchedule
 class Agenda(NamedTuple):
   """The steps at which training stops for something. "At step t" means after t updates.
 
-  The order at a step is: evaluate, make the line of metrics, let the events happen, save; then
-  comes the next update. Every event is followed by a checkpoint, and a line is written
-  after the next compiled call, or with the next checkpoint if that comes first.
+  The order at a step is: begin the line of metrics, evaluate the network into it, let the events
+  happen, save; then comes the next update. Every event is followed by a checkpoint. A line is
+  written while the next compiled call runs or, if the step is saved, before the state is.
   """
 
   log: frozenset[int]
@@ -39,7 +39,7 @@ class Agenda(NamedTuple):
   @property
   def boundaries(self) -> list[int]:
     """The ends of the segments in rising order, including 0 and the run's last step."""
-    cuts = {*self.cuts[:1], *self.cuts[-1:]}
+    cuts = {*self.cuts[:1], *self.cuts[-1:]}  # those between are part of updates and need no stop
     stops = {0, self.total} | self.log | self.evaluate | self.checkpoint | set(self.events) | cuts
     return sorted(stops)
 
@@ -80,11 +80,13 @@ def agenda(
       f'{total - 2} at the latest'
     )
   events = _events(config, clock)
+  # Phases "dense" and "pruned" of the summary are measured here.
   around = set() if schedule is None else {schedule.steps[0], schedule.steps[-1] + 1}
   evaluate = _every(config['evaluation'], 'evaluation.every', clock) | around | {total}
   return Agenda(
     log=_every(config['log'], 'log.every', clock) | evaluate,
     evaluate=frozenset(evaluate),
+    # log.checkpoint_every_epochs, in steps
     checkpoint=_every(config['log'], 'log.checkpoint_every', clock) | {total} | set(events),
     events=events,
     cuts=() if schedule is None else schedule.steps,

@@ -75,7 +75,8 @@ class Trainer:
       squared_gradients=pruning_links.needs_squared_gradients(config),
       label_smoothing=config['loss']['label_smoothing'],
     )
-    # One compiled loop over the devices, or on CPU a call a step; yields (state, steps made).
+    # Yields (state, steps made) after each compiled call. A call makes all steps, or, for a network
+    # with convolutions on CPU, one step.
     self._run = parallel.train_calls(step, convolutional=models.has_convolutions(model))
     self._order = parallel.map_replicas(
       lambda key, epoch: augment.epoch_permutation(key, epoch, clock.examples)
@@ -110,7 +111,8 @@ class Trainer:
     try:
       with signals.noted(self._note_signal):
         for end in boundaries:
-          # A segment ends one step after the last cut, so the copy is the network before it.
+          # The last cut is part of the update that follows it. That update is a segment by itself,
+          # since the agenda evaluates one step later, so the copy is the network before the cut.
           cut_from = self._copy_network() if begin == self.experiment.agenda.last_cut else None
           self._segment(begin, end)
           if cut_from is not None:
@@ -137,14 +139,15 @@ class Trainer:
       epoch = begin // per_epoch
       count = min(end, (epoch + 1) * per_epoch) - begin
       order = self._order(self.state.train.key, epoch)
-      # One call makes all steps, or on CPU one each; the state so far comes with the steps made.
+      # One call makes all these steps, or only one of them; see `train_calls`.
       for train, done in self._run(self.state.train, self.train_data, order, count):
         self.state = self.state._replace(train=train)
         self._flush()
         begin += done
         self.progress.update(begin)
-        # At the segment's end the agenda comes first, or its entries would be lost. Several
-        # processes agree on signals only there, because asking all takes as long as a small step.
+        # At the segment's end `run` heeds signals, after `_arrive`: a run resumed from a checkpoint
+        # saved here would skip what the agenda lists for this step. Several processes agree on
+        # signals only there, because asking all takes as long as a small step.
         if begin < end and hosts.count() == 1:
           self._heed_signal()
 
