@@ -76,6 +76,8 @@ def main(argv: Sequence[str]) -> int:
   """Runs the command; returns its exit status."""
   from sparsejax.experiment.machine.hosts import FirstFailedError, LostError
 
+  # Reads `argv` by `read` and does what it asks by `act`; every error becomes one line and an exit
+  # status.
   return command.run(
     'launch.py',
     argv,

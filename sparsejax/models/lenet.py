@@ -20,7 +20,7 @@ class LeNet300(Network):
   @nn.compact
   def __call__(self, images: jax.Array, *, train: bool) -> jax.Array:
     self.check(images)
-    dense = self.parts().dense
+    dense = self.parts().dense  # makes nn.deterministic.Dense, or a layer with a posterior
     x = images.reshape(images.shape[0], -1)
     for name, features in (('fc1', self.width), ('fc2', round(self.width / 3))):
       layer = dense(features, name=name)

@@ -17,7 +17,7 @@ from sparsejax.transforms.pruning import prune
 from sparsejax.transforms.rewinding import rewind
 from sparsejax.transforms.straight_through import straight_through
 
-CRITERIA = {
+CRITERIA = {  # (param, ...) -> scores; magnitude, the default, reads nothing but the parameters
   'magnitude': criteria.magnitude,
   'saliency': criteria.saliency,
   'fisher': criteria.fisher,

@@ -1,6 +1,8 @@
 """The defaults of an experiment, and the blocks that a chain, events and layers need.
 
-Config files start here: `config = base.get_config(chain)`. Every field is in `fields`.
+Config files start here: `config = base.get_config(chain)`. Every field is in `fields`: those of
+all runs in `fields.common`, the blocks of links and events in `fields.blocks`, and what is special
+to `prune` and `straight_through` in `fields.pruning_blocks`.
 """
 
 import copy
@@ -45,7 +47,11 @@ def _block(block) -> ConfigDict:
 
 
 def _default(field: Field) -> Any:
-  """A field's default, which may be replaced by any value that the field may have."""
+  """A field's default, which may be replaced by any value that the field may get.
+
+  A ConfigDict fixes a field's type by its first value. A placeholder admits None and values of its
+  type, and a FieldReference of type object admits anything.
+  """
   if field.default is None and isinstance(field.kind, Optional):
     types = {Text: str, Integer: int}
     return placeholder(types.get(type(field.kind.kind), float))

@@ -142,7 +142,7 @@ def convert_type_only(field: str, value: Any, kind: Kind) -> Any:
 def convert(field: str, value: Any, kind: Kind) -> Any:
   """Returns the value in the field's own type; a ValueError names the field and the value."""
   try:
-    converted = kind.convert(value)
+    converted = kind.convert(value)  # as float, tuple, ...; an error says what it must be
   except WrongError as error:
     raise ValueError(f'{field}={shown(value)} must be {error}') from None
   bare = kind.kind if isinstance(kind, Optional) else kind

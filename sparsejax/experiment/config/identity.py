@@ -9,7 +9,7 @@ from typing import Any
 # the run and of its method, what is logged, and where the data are.
 NOT_HASHED = ('seed', 'name', 'method', 'data.dir')
 LOGGING = 'log.'
-# The defaults have the same chain and events, so these two never differ from them.
+# `defaults` is made for the config's own chain and events, so that these two never differ from it.
 ALWAYS_HASHED = ('chain', 'events')
 
 

@@ -43,7 +43,7 @@ def load(file: str) -> ConfigDict:
       f'config={printable(path)} is not a config: it must have a function get_config()'
     )
   try:
-    values = argument.read(make, text)
+    values = argument.read(make, text)  # [] without an argument, so that its defaults stand
   except ValueError as error:
     what = file if place == named else f'{file}: there is no such file, so it is {place}:{text}'
     raise UsageError(f'config={printable(what)}: {error}') from None

@@ -21,6 +21,9 @@ BEFORE = 'before-restart'  # the beginning of the name of a folder for a run's e
 class RunDirectory:
   """A run directory that this object locks until `close` or the end of the process.
 
+  Training writes `config.json`, `environment.json`, `metrics.jsonl`, `progress.json` and
+  `checkpoints/`; the end of a run adds `trace.png`, `digests.json` and, last, `summary.json`.
+
   Raises:
     UsageError: another process uses it, it belongs to another experiment or seed, or it cannot be
       created or written.

@@ -1,5 +1,6 @@
 """trace.png: one picture of a run with its loss, accuracy, learning rate and active fraction.
 
+Each is a panel of `trace_panels.PANELS`; the last is also called the sparsity trace.
 All panels share the axis of examples seen. Two scales are special. Accuracy is spaced by the log of
 the error, so that 98.4 and 98.7 % can be told apart without hiding the fall to 10 % at a cut. The
 active fraction is on a log axis and drawn three times, as the share not exactly zero, above 1e-3

@@ -113,7 +113,7 @@ def build(config: Mapping[str, Any]) -> Experiment:
   _check_with_data(config, dataset)
   clock = Clock(len(dataset.train.labels), config['batch_size'], config['epochs'])
   require(clock.total_steps > 0, 'epochs', config['epochs'], 'enough for one step')
-  events.check(config)
+  events.check(config)  # of config.events, which is () unless a config names some
   posterior.check(config)
   # A Flax module: model.apply(variables, images, train=False) returns logits.
   model = _create_model(config, dataset.num_classes, posterior.build_layers(config))

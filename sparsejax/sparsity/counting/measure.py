@@ -5,7 +5,7 @@ parameters   all trainable numbers, including biases and the scale and shift of 
 weights      the entries of kernels alone, as papers count them
 scales       the scales of normalisations; a channel whose scale is zero is constant
 sparsity     1 - active weights / weights
-compression  weights / active weights
+compression  weights / active weights; null in a summary if none is active
 macs         the sum of positions * weights over the kernels; a kernel's positions are how often it
              is applied to one example
 active_macs  the same with active weights

@@ -6,6 +6,9 @@ leaf's shape. Other arguments that it needs are keywords without a default: `key
 that an optimizer made of it; `mean_squared_grad`, the mean over the examples of their own squared
 gradients. The latter two are extra arguments of a transformation's `update`, trees in the structure
 of the parameters. A criterion with a `path` gets the leaf's path, such as 'conv1/kernel'.
+
+One of your own is given as `prune(criterion=function)`; a config names it after
+`sparsejax.register('criterion', NAME, function)`.
 """
 
 import inspect

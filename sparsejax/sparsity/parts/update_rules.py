@@ -1,4 +1,4 @@
-"""Update rules: how the old mask, the scores and the counts make the new mask.
+"""Update rules (nested, SET, RigL, GraNet): how the old mask, scores and counts make the new mask.
 
 A rule is data: whether and how removed weights regrow. `exchange` drops and regrows the weights of
 one layer.

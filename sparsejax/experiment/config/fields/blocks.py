@@ -27,7 +27,8 @@ from sparsejax.experiment.config.setting_kinds import (
 from sparsejax.posterior import FAMILIES, Family
 
 _INNER = "an optimizer with second moments and its learning rate, such as ('adam',)"
-# The settings of each link that `chain` may name. Other Optax links may be named too; their
+# The settings of each link that `chain` may name: of four of Optax's (add_decayed_weights, trace,
+# scale_by_adam and scale_by_learning_rate) and of ours. Other Optax links may be named too; their
 # settings are their own arguments.
 LINKS: dict[str, dict[str, Field]] = {
   'add_decayed_weights': {
@@ -38,7 +39,7 @@ LINKS: dict[str, dict[str, Field]] = {
     ),
   },
   'trace': {
-    'decay': Field(0.9, Scheduled(DECAY), 'heavy-ball momentum'),
+    'decay': Field(0.9, Scheduled(DECAY), 'heavy-ball momentum, which Optax calls a trace'),
     'nesterov': Field(False, Flag(), "Nesterov's form of momentum"),
   },
   'scale_by_adam': {

@@ -52,7 +52,7 @@ def _when(link: str) -> dict[str, Field]:
     'begin_epochs': Field(
       60.0,
       NOT_NEGATIVE,
-      'when the schedule begins: all but cubic cut then, cubic cuts first every_steps later',
+      'when the schedule begins, with its first cut; cubic makes its first cut every_steps later',
     ),
     'end_epochs': Field(
       120.0,
