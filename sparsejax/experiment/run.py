@@ -59,9 +59,10 @@ def run(
   name, seed = config['name'], config['seed']
   experiment_hash = identity.hash8(config, defaults, version, experiment.digests)
   path = workdir or pathlib.Path('results', 'runs', f'{name}-{experiment_hash}', f'seed{seed}')
-  if not (path / files.CONFIG).exists():
+  if not (path / files.CONFIG).exists():  # a new run: refused before a folder is made
     _check_start(experiment)
-  # With one process, as nearly always, every function of `hosts` is a plain call.
+  # With one process, as nearly always, each function of `hosts` only calls its argument, so that
+  # `directory` is claim().
   hosts.check_same(f'{experiment_hash}, seed {seed}')
   claim = functools.partial(runs.RunDirectory, path, config, experiment_hash)
   with hosts.open_on_first(claim) as directory:  # locked; its config.json is written or compared
@@ -79,8 +80,8 @@ def run(
         if directory is not None:
           directory.note_start()
           (path / files.TRACEBACK).unlink(missing_ok=True)
-        state, host = _begin(experiment, directory)
-        return _train(experiment, directory, experiment_hash, state, host, watch)
+        state, notes = _begin(experiment, directory)
+        return _train(experiment, directory, experiment_hash, state, notes, watch)
     except (PausedError, TerminatedError, UsageError):
       raise
     except Exception:
@@ -108,7 +109,10 @@ def _check_start(experiment: setup.Experiment) -> None:
 
 
 def _begin(experiment: setup.Experiment, directory: runs.RunDirectory | None):
-  """Returns the state to train from, and the host's notes: seconds so far and phases."""
+  """Returns the state to train from, and the notes that go with it.
+
+  The notes are not arrays: the seconds trained so far and the figures of each phase.
+  """
   config = experiment.config
   fresh = initial(experiment.init_variables(), experiment.tx, config['seed'])
   fresh = parallel.replicate(fresh)
@@ -118,7 +122,7 @@ def _begin(experiment: setup.Experiment, directory: runs.RunDirectory | None):
 def _state(
   experiment: setup.Experiment, directory, fresh: RunState
 ) -> tuple[RunState, dict[str, Any]]:
-  """The state and the host's notes: restored, started from another run, or new."""
+  """The state and its notes: restored, started from another run, or new."""
   config = experiment.config
   try:
     restored = checkpoint.restore_newest(directory.checkpoints, directory.owner, fresh)
@@ -126,17 +130,17 @@ def _state(
     raise UsageError(f'{error}; give another --workdir, or begin again with --restart') from error
   if restored is not None:
     say(f'going on from step {restored.step}')
-    return restored.state, restored.host
+    return restored.state, restored.notes
   if (step := directory.saved_step) is not None:
     saved = f'step {step}' if step >= 0 else f'a step that {files.PROGRESS} does not name'
     raise UsageError(
       f'workdir={directory.path}: {saved} was saved here, but no usable checkpoint is left; '
       'put one back, or begin again with --restart'
     )
-  host = {'seconds': 0.0, 'phases': {}}
+  notes = {'seconds': 0.0, 'phases': {}}
   if config['init_from']:
-    return init_from.start(fresh, config['init_from'], experiment), host
-  return fresh, host
+    return init_from.start(fresh, config['init_from'], experiment), notes
+  return fresh, notes
 
 
 def _train(
@@ -144,18 +148,18 @@ def _train(
   directory: runs.RunDirectory | None,
   experiment_hash: str,
   state: RunState,
-  host: dict[str, Any],
+  notes: dict[str, Any],
   watch: Callable[[Mapping[str, Any]], bool] | None,
 ) -> dict[str, Any]:
-  """Trains from a state to the end and returns the summary; `host` is the notes that go with it."""
+  """Trains from a state to the end and returns the summary; `notes` go with the state."""
   total, step = experiment.clock.total_steps, int(state.train.step)
   with Writers(directory, experiment, step) as writers, display.Progress(total) as progress:
-    trainer = Trainer(experiment, state, host, directory, progress, writers, watch)
+    trainer = Trainer(experiment, state, notes, directory, progress, writers, watch)
     best = trainer.run().best
   if best.step < 0:  # no network was chosen
     raise NonFiniteLossError('no evaluation at the final density had a finite validation loss')
   seconds = trainer.seconds
-  phases = trainer.host['phases']
+  phases = trainer.notes['phases']
   del trainer  # this also frees the data set on the devices, which measuring puts there itself
   return finish(
     experiment,

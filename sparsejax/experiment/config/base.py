@@ -47,7 +47,7 @@ def _block(block) -> ConfigDict:
 
 
 def _default(field: Field) -> Any:
-  """A field's default, which may be replaced by any value that the field may get.
+  """A field's default, which may be replaced by any value that the field may have.
 
   A ConfigDict fixes a field's type by its first value. A placeholder admits None and values of its
   type, and a FieldReference of type object admits anything.

@@ -1,8 +1,9 @@
 """Checkpoints: Orbax writes the arrays, masks as bits; a manifest of digests completes them.
 
-Beside the arrays are the notes (the checkpoint's owner, the arrays' shapes, and the host's phases
-and seconds) and the lines of metrics up to its step. A checkpoint is written under a hidden name
-and gets its own name when it is whole, so that a kill leaves a whole one or none.
+Beside the arrays are notes.json (the checkpoint's owner, the arrays' shapes, and the run's own
+notes: its seconds and phases) and the lines of metrics up to its step. A checkpoint is written
+under a hidden name and gets its own name when it is whole, so that a kill leaves a whole one or
+none.
 
 Nothing that a person may still need is deleted because it cannot be read. A folder whose files
 disagree with the manifest's digests is damaged: it is renamed, and the checkpoint before it is
@@ -75,7 +76,7 @@ class Restored(NamedTuple):
 
   step: int
   state: Any
-  host: dict[str, Any]
+  notes: dict[str, Any]
 
 
 def save(
@@ -83,7 +84,7 @@ def save(
   owner: Owner,
   step: int,
   state: Any,
-  host: dict[str, Any],
+  notes: dict[str, Any],
   *,
   keep: int,
   metrics: str = '',
@@ -98,7 +99,7 @@ def save(
     owner: the run.
     step: the number of updates made.
     state: any pytree.
-    host: the host's notes.
+    notes: the seconds trained so far and the figures of each phase.
     keep: the number of checkpoints to keep.
     metrics: the text of metrics.jsonl up to this step.
 
@@ -107,14 +108,14 @@ def save(
   """
   folder = root / f'{step:09d}'
   if not (folder / MANIFEST).exists():
-    write(folder, owner, state, host, metrics)
+    write(folder, owner, state, notes, metrics)
   files.write_json(root.with_name(files.PROGRESS), {**owner._asdict(), 'saved_step': step})
   for old in committed(root)[: -max(keep, 1)]:
     _remove(old)
 
 
 def write(
-  folder: pathlib.Path, owner: Owner, state: Any, host: dict[str, Any], metrics: str = ''
+  folder: pathlib.Path, owner: Owner, state: Any, notes: dict[str, Any], metrics: str = ''
 ) -> None:
   """Writes one checkpoint whole, replacing any of the same name."""
   folder.parent.mkdir(parents=True, exist_ok=True)
@@ -126,8 +127,8 @@ def write(
       hidden.mkdir()
       with _checkpointer() as checkpointer:
         checkpointer.save((hidden / ARRAYS).absolute(), to_host(pack_masks(state)))
-      notes = {**owner._asdict(), 'shapes': _shapes(state), 'host': host}
-      files.write_json(hidden / NOTES, notes)
+      content = {**owner._asdict(), 'shapes': _shapes(state), 'host': notes}
+      files.write_json(hidden / NOTES, content)
       files.write_atomically(hidden / files.METRICS, metrics)
       files.write_json(hidden / MANIFEST, _digests(hidden))
   except BaseException:
@@ -162,12 +163,12 @@ def restore_newest(root: pathlib.Path, owner: Owner, like: Any) -> Restored | No
         logging.warning('checkpoint %s has no %s; it is now %s', folder, MANIFEST, kept.name)
         continue
       try:
-        state, host = read(folder, like, owner)
+        state, notes = read(folder, like, owner)
       except DamagedError as error:
         kept = files.set_aside(folder, 'damaged')
         logging.warning('%s; it is now %s, and the one before it is used', error, kept.name)
         continue
-      return Restored(int(folder.name), state, host)
+      return Restored(int(folder.name), state, notes)
   return None
 
 
@@ -191,7 +192,7 @@ MISSING = (FileNotFoundError, NotADirectoryError, IsADirectoryError)
 def read(
   folder: pathlib.Path, like: Any, owner: Owner | None = None, *, is_finished: bool = False
 ) -> tuple[Any, dict[str, Any]]:
-  """Returns the state, replicated over the devices, and the host's notes.
+  """Returns the state, replicated over the devices, and the notes saved with it.
 
   Args:
     folder: the folder of the checkpoint.
@@ -207,12 +208,12 @@ def read(
     ValueError: the checkpoint is whole, but has another structure.
   """
   with _disk_errors_as_unreadable(folder):
-    notes = _checked_notes(folder)
+    content = _checked_notes(folder)
     if owner is not None:
-      found = _parse_owner(notes, folder, default=owner if is_finished else None)
+      found = _parse_owner(content, folder, default=owner if is_finished else None)
       if found != owner:
         raise ForeignError(f'checkpoint {folder} is of the run {found}, and this run is {owner}')
-    _check_shapes(folder, notes['shapes'], _shapes(like))
+    _check_shapes(folder, content['shapes'], _shapes(like))
     packed = jax.eval_shape(pack_masks, like)
     try:
       with _checkpointer() as checkpointer:
@@ -222,7 +223,7 @@ def read(
         f'checkpoint {folder} could not be read: {in_one_line(error)}'
       ) from error
   state = unpack_masks(from_host(arrays, packed), like)
-  return parallel.replicate(state), notes['host']
+  return parallel.replicate(state), content['host']
 
 
 def _checked_notes(folder: pathlib.Path) -> dict[str, Any]:

@@ -7,7 +7,7 @@ and the network that was best on the validation split so far (`best`).
 import signal
 import time
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, NoReturn
 
 import jax
 import jax.numpy as jnp
@@ -16,14 +16,16 @@ import optax
 from sparsejax import models
 from sparsejax.experiment.chain import pruning_links, rates
 from sparsejax.experiment.machine import hosts, parallel
-from sparsejax.experiment.rundir import checkpoint
+from sparsejax.experiment.rundir import checkpoint, runs
 from sparsejax.experiment.rundir.metrics import counted, counts
 from sparsejax.experiment.rundir.state import RunState, better, empty_window
+from sparsejax.experiment.show import display
 from sparsejax.experiment.step import augment, events, steps
 from sparsejax.experiment.terminal.errors import NonFiniteLossError, PausedError, TerminatedError
 from sparsejax.experiment.terminal.say import say
 from sparsejax.experiment.training import posterior
 from sparsejax.experiment.training.setup import Experiment
+from sparsejax.experiment.training.writers import Writers
 from sparsejax.internal import signals
 from sparsejax.sparsity.counting import measure
 from sparsejax.transforms.inner.masking import apply_masks
@@ -34,15 +36,15 @@ REMOVING = (PruneState, StraightThroughState)
 
 
 class Trainer:
-  """One run in progress: the state on the devices, and the host's notes about it.
+  """One run in progress: the state on the devices, and notes about it that are not arrays.
 
   Args:
     experiment: the built config.
     state: the state to begin from.
-    host: the host's notes at that point: `seconds` and `phases`.
+    notes: the seconds trained so far and the figures of each phase: `seconds` and `phases`.
     directory: the run directory; None in a process that does not write.
-    progress: a display.Progress that shows how far training is.
-    metrics: the writer of lines, with `append(line)`, `sync()` and the whole `text`.
+    progress: shows how far training is.
+    writers: the destinations of the lines of metrics.
     watch: called with the line of metrics of every evaluation; the run stops if it returns True.
   """
 
@@ -50,57 +52,47 @@ class Trainer:
     self,
     experiment: Experiment,
     state: RunState,
-    host,
-    directory,
-    progress,
-    metrics,
+    notes: dict[str, Any],
+    directory: runs.RunDirectory | None,
+    progress: display.Progress,
+    writers: Writers,
     watch: Callable[[Mapping[str, Any]], bool] | None = None,
   ):
-    self.experiment, self.state, self.host = experiment, state, host
-    self.directory, self.progress, self.metrics, self.watch = directory, progress, metrics, watch
-    config, clock, model = experiment.config, experiment.clock, experiment.model
+    self.experiment, self.state, self.notes = experiment, state, notes
+    self.directory, self.progress, self.writers, self.watch = directory, progress, writers, watch
+    config, clock = experiment.config, experiment.clock
+    # The data on the devices.
     self.train_data = steps.put_on_devices(experiment.dataset.train)
     self.validation_data = steps.put_on_devices(experiment.dataset.validation)
+    # Functions, each compiled by its first call.
     self.evaluate = steps.make_evaluation(
       experiment.deployment.model,
       experiment.preprocessing,
       batch_size=config['evaluation']['batch_size'],
     )
-    step = steps.make_train_step(
-      model,
-      experiment.tx,
-      experiment.preprocessing,
-      batch_size=config['batch_size'],
-      steps_per_epoch=clock.steps_per_epoch,
-      squared_gradients=pruning_links.needs_squared_gradients(config),
-      label_smoothing=config['loss']['label_smoothing'],
-    )
-    # Yields (state, steps made) after each compiled call. A call makes all steps, or, for a network
-    # with convolutions on CPU, one step.
-    self._run = parallel.train_calls(step, convolutional=models.has_convolutions(model))
+    self._run = _train_calls(experiment)
     self._order = parallel.map_replicas(
       lambda key, epoch: augment.epoch_permutation(key, epoch, clock.examples)
     )
     self._count = jax.jit(lambda network: counts(network, experiment.counted_above))
     self.is_variational = experiment.deployment.is_variational
+    # Returns the parameters as they are, unless they are posteriors.
     self._deploy = experiment.deployment.jitted
     self._averages = experiment.batch_norm_averager(self.train_data)
     if self.is_variational:
-      bound = config['bound_variances'] if 'bound_variances' in config['chain'] else None
-      weight = rates.build(config['add_kl_gradients']['weight'], clock)
-      self._posterior = jax.jit(
-        lambda params, step: posterior.figures(params, weight(step) / clock.examples, bound)
-      )
+      self._posterior = _posterior_figures(experiment)
+    # The sizes of the network that lines are about.
     network = jax.eval_shape(experiment.deployment, state.train.params, state.train.batch_stats)
     self._parameters = sum(measure.sizes(network).values())
     self._positions = experiment.positions
     self._weights = measure.weights(network)
-    self._thin: set[str] = set()  # layers already reported to have hardly a weight left
-    self._pending: dict[str, Any] | None = None
+    # What is kept from one boundary to the next.
+    self._pending: dict[str, Any] | None = None  # the last boundary's line, still on the devices
     self._evaluated: dict[str, Any] = {}  # the last line with an evaluation
-    self._begun = time.monotonic() - host.get('seconds', 0.0)
-    self._last_line = (int(state.train.step), time.monotonic())
-    self._signal: int | None = None
+    self._thin: set[str] = set()  # layers already reported to have hardly a weight left
+    self._begun = time.monotonic() - notes.get('seconds', 0.0)  # as if training never stopped
+    self._last_line = (int(state.train.step), time.monotonic())  # its step and time
+    self._signal: int | None = None  # the number of a signal that asks to stop
 
   def run(self) -> RunState:
     """Trains to the end, or raises; returns the last state."""
@@ -168,10 +160,10 @@ class Trainer:
         # The better of two evaluations, the first of equal ones; a loss that is NaN never wins.
         best = better(self.state.best, train, loss, accuracy, by)
         self.state = self.state._replace(best=best)
-    self._pending = line or None
-    if step == plan.first_cut:
+    self._pending = line or None  # `_flush` reads it, after the next call has begun
+    if step == plan.first_cut:  # where the agenda evaluates, so that the line has these figures
       figures = line['validation_loss'], line['validation_accuracy']
-      self.host['phases']['dense'] = phase_figures(self.experiment, network, step, *figures)
+      self.notes['phases']['dense'] = phase_figures(self.experiment, network, step, *figures)
     for name in plan.events.get(step, ()):
       self._apply_event(name)
     is_saved = step in plan.checkpoint and step > 0
@@ -180,9 +172,13 @@ class Trainer:
     if self.watch is not None and step in plan.evaluate:
       self._flush()
       if self.watch(self._evaluated) and step < plan.total:
-        if not is_saved:
-          self._save()
-        raise PausedError(f'stopped at step {step}; everything needed to resume is saved')
+        self._pause(step, is_saved=is_saved)
+
+  def _pause(self, step: int, *, is_saved: bool) -> NoReturn:
+    """Ends this call of training, as `watch` asked; the next one resumes it."""
+    if not is_saved:
+      self._save()
+    raise PausedError(f'stopped at step {step}; everything needed to resume is saved')
 
   def _validate(self, network, batch_stats):
     """Returns the loss and the accuracy of a deployed network on the validation split."""
@@ -220,7 +216,7 @@ class Trainer:
     _refuse_non_finite(window)
     if 'validation_loss' in line:
       self._evaluated = line
-    self.metrics.append(line)
+    self.writers.append(line)
     self.progress.line(line)
 
   def _warn_about_thin_layers(self, step: int, weights: Mapping[str, int]) -> None:
@@ -267,7 +263,7 @@ class Trainer:
     cut = apply_masks(params, self._removing.masks)
     cut = self._deploy(cut, batch_stats)
     figures = self._validate(cut, batch_stats)
-    self.host['phases']['pruned'] = phase_figures(self.experiment, cut, step, *figures)
+    self.notes['phases']['pruned'] = phase_figures(self.experiment, cut, step, *figures)
 
   def _apply_event(self, name: str) -> None:
     settings = self.experiment.config[name]
@@ -281,13 +277,13 @@ class Trainer:
   def _save(self) -> None:
     self._flush()
     _refuse_non_finite(jax.device_get(self.state.train.window))
-    self.metrics.sync()
-    self.host['seconds'] = self.seconds
+    self.writers.sync()
+    self.notes['seconds'] = self.seconds
     keep = self.experiment.config['log']['keep_checkpoints']
     step = int(self.state.train.step)
     if (held := self.directory) is not None:
-      state, text = self.state, self.metrics.text
-      checkpoint.save(held.checkpoints, held.owner, step, state, self.host, keep=keep, metrics=text)
+      state, notes, text = self.state, self.notes, self.writers.text
+      checkpoint.save(held.checkpoints, held.owner, step, state, notes, keep=keep, metrics=text)
 
   def _note_signal(self, number: int) -> None:
     self._signal = number
@@ -298,6 +294,34 @@ class Trainer:
       number = signal.SIGTERM if self._signal is None else self._signal
       name = signal.Signals(number).name
       raise TerminatedError(f'{name}: saved at step {int(self.state.train.step)}', number)
+
+
+def _train_calls(experiment: Experiment) -> parallel.Lowerable:
+  """Returns run(state, data, order, count), which yields (state, steps made) after each call.
+
+  A compiled call makes all steps or, for a network with convolutions on CPU, one step.
+  """
+  config, model = experiment.config, experiment.model
+  step = steps.make_train_step(
+    model,
+    experiment.tx,
+    experiment.preprocessing,
+    batch_size=config['batch_size'],
+    steps_per_epoch=experiment.clock.steps_per_epoch,
+    squared_gradients=pruning_links.needs_squared_gradients(config),
+    label_smoothing=config['loss']['label_smoothing'],
+  )
+  return parallel.train_calls(step, convolutional=models.has_convolutions(model))
+
+
+def _posterior_figures(experiment: Experiment) -> Callable[[Any, jax.Array], dict[str, Any]]:
+  """Returns (params, step) -> the figures of a line about posteriors."""
+  config, clock = experiment.config, experiment.clock
+  bound = config['bound_variances'] if 'bound_variances' in config['chain'] else None
+  weight = rates.build(config['add_kl_gradients']['weight'], clock)
+  return jax.jit(
+    lambda params, step: posterior.figures(params, weight(step) / clock.examples, bound)
+  )
 
 
 def phase_figures(experiment: Experiment, params, step: int, loss, accuracy) -> dict[str, Any]:

@@ -56,9 +56,9 @@ def assert_same(found, expected):
 
 def save(root, *steps, keep=3):
   for step in steps:
-    host = {'seconds': step / 3, 'phases': {}}
+    notes = {'seconds': step / 3, 'phases': {}}
     text = f'{{"step": {step}}}\n'
-    checkpoint.save(root, OWNER, step, state_of(step), host, keep=keep, metrics=text)
+    checkpoint.save(root, OWNER, step, state_of(step), notes, keep=keep, metrics=text)
 
 
 def steps_in(root):
@@ -66,11 +66,11 @@ def steps_in(root):
 
 
 def test_a_state_comes_back_to_the_bit_with_what_the_host_noted(tmp_path):
-  host = {'seconds': 1 / 3, 'phases': {'dense': {'step': 5, 'validation_loss': 0.1}}}
-  checkpoint.save(tmp_path, OWNER, 7, state_of(7), host, keep=2)
+  notes = {'seconds': 1 / 3, 'phases': {'dense': {'step': 5, 'validation_loss': 0.1}}}
+  checkpoint.save(tmp_path, OWNER, 7, state_of(7), notes, keep=2)
   restored = checkpoint.restore_newest(tmp_path, OWNER, state_of(0))
   assert restored.step == 7
-  assert restored.host == host
+  assert restored.notes == notes
   assert_same(restored.state, state_of(7))
   draws = [jax.random.uniform(key, (3,)) for key in (restored.state['key'], jax.random.key(7))]
   np.testing.assert_array_equal(*draws)
@@ -118,7 +118,7 @@ def restores(root, caplog):
     restored = checkpoint.restore_newest(root, OWNER, state_of(0))
   if restored is not None:
     assert_same(restored.state, state_of(restored.step))
-    assert restored.host == {'seconds': restored.step / 3, 'phases': {}}
+    assert restored.notes == {'seconds': restored.step / 3, 'phases': {}}
     assert checkpoint.read_metrics(root, restored.step) == f'{{"step": {restored.step}}}\n'
   return restored and restored.step, [record.getMessage() for record in caplog.records]
 
@@ -417,8 +417,8 @@ def test_the_source_of_another_run_must_be_finished_and_one_run(tmp_path):
   )
   summary.write_text(json.dumps(OWNER._asdict()))
   checkpoint.check_source(str(tmp_path))
-  found, host = checkpoint.read(best, network)
-  assert host == {'step': 1}
+  found, notes = checkpoint.read(best, network)
+  assert notes == {'step': 1}
   assert_same(found, network)
   flip_a_bit(best / checkpoint.NOTES)
   with pytest.raises(ValueError, match=r'^init_from=.*best is damaged'):
