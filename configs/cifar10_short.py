@@ -125,7 +125,7 @@ def l1(network, strength):
   config.method = 'L1'
   off_epochs = LATER_EPOCHS / 2
   penalty = dict(schedule='step_decay', value=strength, factor=0.0, every_epochs=off_epochs)
-  config.proximal_l1 = dict(base.LINKS['proximal_l1'], strength=penalty)
+  config.proximal_l1 = dict(base.LINK_DEFAULTS['proximal_l1'], strength=penalty)
   config.prune.update(begin_epochs=off_epochs, parameters='kernels', threshold=0.0, floor=0)
   return config
 

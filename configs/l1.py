@@ -40,6 +40,7 @@ def get_config(
   if strength is None:
     strength = 1e-5 if network == 'resnet20' else 4.6e-5
   penalty = dict(schedule='step_decay', value=strength, factor=0.0, every_epochs=off_epochs)
-  config.proximal_l1 = dict(base.LINKS['proximal_l1'], strength=penalty, parameters='kernels')
+  changed = dict(strength=penalty, parameters='kernels')
+  config.proximal_l1 = base.LINK_DEFAULTS['proximal_l1'] | changed
   config.prune.update(begin_epochs=off_epochs, parameters='kernels', threshold=0.0, floor=0)
   return config

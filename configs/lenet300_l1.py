@@ -23,7 +23,8 @@ def get_config(strength: float = 1e-4):
   rate = dict(schedule='step_decay', value=0.1, factor=0.1, every_epochs=33.0)
   config.scale_by_learning_rate = dict(learning_rate=rate)
   penalty = dict(schedule='step_decay', value=strength, factor=0.0, every_epochs=49.5)
-  config.proximal_l1 = dict(base.LINKS['proximal_l1'], strength=penalty, parameters='kernels')
+  changed = dict(strength=penalty, parameters='kernels')
+  config.proximal_l1 = base.LINK_DEFAULTS['proximal_l1'] | changed
   config.prune.update(begin_epochs=49.5, parameters='kernels', threshold=0.0, floor=0)
   config.log.update(every_steps=143, checkpoint_every_epochs=5.0)  # an epoch has 429 steps
   return config

@@ -23,7 +23,7 @@ def get_config(strength: float = 1e-4):
   rate = dict(schedule='step_decay', value=0.1, factor=0.1, every_epochs=60.0)
   config.scale_by_learning_rate = dict(learning_rate=rate)
   penalty = dict(schedule='step_decay', value=strength, factor=0.0, every_epochs=90.0)
-  config.proximal_group_l1 = dict(base.LINKS['proximal_group_l1'], strength=penalty)
+  config.proximal_group_l1 = dict(base.LINK_DEFAULTS['proximal_group_l1'], strength=penalty)
   config.proximal_group_l1.update(
     granularity='filters', group_weight='one', exclude=('^classifier/',)
   )

@@ -111,7 +111,7 @@ def _build_link(
     unfolded: all links of the chain, each inner one before the link that it runs inside.
   """
   block = dict(blocks.get(name) or {})
-  if name in (*pruning_links.LINKS, 'hold', *links.PROXIMAL):
+  if name in (*pruning_links.PRUNING_LINKS, 'hold', *links.PROXIMAL):
     inside = [
       _build_link(link, blocks, clock, costs, unfolded) for link in links.inside(name, blocks)
     ]

@@ -44,13 +44,13 @@ UPDATE_RULES: dict[str, Callable[[Mapping[str, Any]], update_rules.UpdateRule]] 
   'rigl': lambda s: update_rules.rigl(s['end'], s['drop_fraction'], start=s['start']),
 }
 EXCHANGING = ('set', 'rigl')  # update rules that regrow weights
-LINKS = tuple(fields.PRUNING_SCHEDULES)  # those that remove weights by a schedule
-SETTINGS = {name: tuple(map(fields.strip_unit, fields.LINKS[name])) for name in LINKS}
+PRUNING_LINKS = tuple(fields.PRUNING_SCHEDULES)  # those that remove weights by a schedule
+SETTINGS = {name: tuple(map(fields.strip_unit, fields.LINKS[name])) for name in PRUNING_LINKS}
 
 
 def link_of(chain: Sequence[str]) -> str | None:
   """Returns the name of a chain's link that removes weights by a schedule; None if it has none."""
-  return next((name for name in LINKS if name in chain), None)
+  return next((name for name in PRUNING_LINKS if name in chain), None)
 
 
 def pruning_schedule(

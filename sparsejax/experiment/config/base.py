@@ -19,13 +19,22 @@ with needed('experiments'):
   from ml_collections import ConfigDict
   from ml_collections.config_dict import FieldReference, placeholder
 
-__all__ = ['EVENTS', 'LAYERS', 'LINKS', 'SGD', 'VERSION', 'complete', 'defaults', 'get_config']
+__all__ = [
+  'EVENT_DEFAULTS',
+  'LAYER_DEFAULTS',
+  'LINK_DEFAULTS',
+  'SGD',
+  'VERSION',
+  'complete',
+  'defaults',
+  'get_config',
+]
 
 # This must rise whenever a default changes: a run's directory is named after its differences from
 # the defaults, and the same differences from other defaults are another experiment.
 VERSION = 3
 
-LINKS, EVENTS, LAYERS = (
+LINK_DEFAULTS, EVENT_DEFAULTS, LAYER_DEFAULTS = (
   {name: fields.values(block) for name, block in blocks.items()}
   for blocks in (fields.LINKS, fields.EVENTS, fields.LAYERS)
 )

@@ -69,7 +69,8 @@ def _posterior(name, part, settings):
 
 
 def _part(key):
-  return lambda settings: [(settings.get(link) or {}).get(key) for link in pruning_links.LINKS]
+  names = pruning_links.PRUNING_LINKS
+  return lambda settings: [(settings.get(link) or {}).get(key) for link in names]
 
 
 KINDS: dict[str, Kind] = {

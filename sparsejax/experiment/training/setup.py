@@ -39,7 +39,7 @@ class Experiment(NamedTuple):
   clock: Clock
   agenda: agenda.Agenda
   learning_rate: rates.Schedule
-  threshold: float | None  # the absolute threshold, if the chain prunes by one
+  pruning_threshold: float | None  # the absolute threshold, if the chain prunes by one
   deployment: deployment.Deployment
 
   @property
@@ -63,7 +63,7 @@ class Experiment(NamedTuple):
   @property
   def counted_above(self) -> tuple[float, ...]:
     """The magnitudes above which a line of metrics counts parameters; see `metrics.counted`."""
-    own = () if self.threshold is None else (self.threshold,)
+    own = () if self.pruning_threshold is None else (self.pruning_threshold,)
     return (0.0, measure.NEARLY_ZERO, *own)
 
   def init_variables(self) -> Any:
@@ -120,11 +120,11 @@ def build(config: Mapping[str, Any]) -> Experiment:
   image_shape = dataset.train.images.shape[1:]
   is_variational = config['layers'] != DETERMINISTIC
   chain = config['chain']
-  schedule = threshold = None
+  schedule = pruning_threshold = None
   if (link := pruning_links.link_of(chain)) is not None:
     schedule = pruning_links.pruning_schedule(config[link], clock, link)
     is_absolute = config[link]['allocation'] == 'absolute_threshold'
-    threshold = config[link]['threshold'] if is_absolute else None
+    pruning_threshold = config[link]['threshold'] if is_absolute else None
   experiment = Experiment(
     config=config,
     dataset=dataset,
@@ -140,7 +140,7 @@ def build(config: Mapping[str, Any]) -> Experiment:
       grows=pruning_links.grows(config.get('prune') or {}),
     ),
     learning_rate=links.learning_rate(chain, config, clock),
-    threshold=threshold,
+    pruning_threshold=pruning_threshold,
     # A network without posteriors is its own deployment.
     deployment=deployment.Deployment(model, image_shape),
   )

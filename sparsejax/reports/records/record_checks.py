@@ -3,7 +3,7 @@
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from sparsejax.experiment.chain.pruning_links import LINKS as SCHEDULED
+from sparsejax.experiment.chain.pruning_links import PRUNING_LINKS
 from sparsejax.experiment.config.identity import get_by_path
 from sparsejax.experiment.config.setting_kinds import is_number
 
@@ -70,9 +70,9 @@ SETTINGS: dict[str, Rule] = {
   'data.limit': COUNT,
   'model.name': TEXT,
   'model.width': COUNT,
-  **{f'{link}.granularity': TEXT for link in SCHEDULED},
+  **{f'{link}.granularity': TEXT for link in PRUNING_LINKS},
 }
-BLOCKS = ('data', 'model', *SCHEDULED)
+BLOCKS = ('data', 'model', *PRUNING_LINKS)
 
 
 def wrong_in_summary(found: Mapping[str, Any]) -> str | None:

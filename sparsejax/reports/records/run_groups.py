@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 from sparsejax.experiment.chain.links import PROXIMAL
-from sparsejax.experiment.chain.pruning_links import LINKS as SCHEDULED
+from sparsejax.experiment.chain.pruning_links import PRUNING_LINKS
 from sparsejax.experiment.config.identity import hashed_settings, short_name, short_value
 from sparsejax.reports.records import collect
 
@@ -19,7 +19,8 @@ DENSE, UNSTRUCTURED, SEMI_STRUCTURED, STRUCTURED = (
 )
 KINDS = (DENSE, UNSTRUCTURED, SEMI_STRUCTURED, STRUCTURED)
 MOST_SETTINGS = 4  # settings in a label
-TAKING = {*SCHEDULED, 'hold', 'add_kl_gradients', *PROXIMAL}  # transformations that remove weights
+# The transformations that remove weights.
+TAKING = {*PRUNING_LINKS, 'hold', 'add_kl_gradients', *PROXIMAL}
 
 
 class Group(NamedTuple):
@@ -103,7 +104,7 @@ def _kind(runs) -> str:
   config = runs[0].config
   if _is_dense(config):
     return DENSE
-  blocks = [config[link] for link in SCHEDULED if link in config]
+  blocks = [config[link] for link in PRUNING_LINKS if link in config]
   granularity = blocks[0].get('granularity', 'weight') if blocks else 'weight'
   if granularity == 'n_m':
     return SEMI_STRUCTURED
@@ -120,8 +121,8 @@ def has_groups(config: Mapping[str, Any]) -> bool:
 def _is_dense(config: Mapping[str, Any]) -> bool:
   """Returns whether nothing in a config removes weights, so that its network is dense by design."""
   links = set(config.get('chain') or ())
-  to_all = any(config.get(name, {}).get('density') == 1.0 for name in (*SCHEDULED, 'lobs'))
-  return bool(links or to_all) and not links & TAKING - ({*SCHEDULED} if to_all else set())
+  to_all = any(config.get(name, {}).get('density') == 1.0 for name in (*PRUNING_LINKS, 'lobs'))
+  return bool(links or to_all) and not links & TAKING - ({*PRUNING_LINKS} if to_all else set())
 
 
 def _labels(members: Mapping[tuple, Sequence[collect.Run]]) -> dict[tuple, str]:

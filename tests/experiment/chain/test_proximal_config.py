@@ -133,7 +133,7 @@ def test_both_together_are_the_sparse_group_lasso():
 
 
 def test_prune_stands_behind_it_or_around_it():
-  prune = base.LINKS['prune'] | {'begin_epochs': 0.0, 'end_epochs': 1.0, 'density': 0.5}
+  prune = base.LINK_DEFAULTS['prune'] | {'begin_epochs': 0.0, 'end_epochs': 1.0, 'density': 0.5}
   behind = build((*SGD, 'proximal_l1', 'prune'), blocks_with(prune=prune))
   inner = {'inner': (*SGD, 'proximal_l1')}
   around = build(('prune',), blocks_with(prune=prune | inner))
@@ -264,7 +264,7 @@ def test_a_config_gives_the_links_inside_their_blocks():
   config = base.get_config(('proximal_l1', 'prune'))
   config.proximal_l1.inner = ('scale_by_adam', 'scale_by_learning_rate')
   settings = base.complete(config).to_dict()
-  assert set(settings) & set(base.LINKS) == {
+  assert set(settings) & set(base.LINK_DEFAULTS) == {
     *('proximal_l1', 'prune', 'scale_by_adam', 'scale_by_learning_rate')
   }
   assert base.links({'chain': ('a',), 'a': {'inner': ('b', 'a')}, 'b': None}) == ['a', 'b']

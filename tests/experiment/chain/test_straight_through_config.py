@@ -18,14 +18,14 @@ from sparsejax.experiment.training import posterior, registry
 
 CLOCK = Clock(examples=100, batch_size=10, epochs=4.0)  # 10 steps an epoch, 40 in all
 SGD = ('trace', 'scale_by_learning_rate')
-BLOCK = base.LINKS['straight_through'] | {'begin_epochs': 0.0, 'density': 0.5, 'inner': SGD}
+BLOCK = base.LINK_DEFAULTS['straight_through'] | {'begin_epochs': 0.0, 'density': 0.5, 'inner': SGD}
 BLOCKS = {
   'add_decayed_weights': {'weight_decay': 0.1},
   'trace': {'decay': 0.9, 'nesterov': False},
   'scale_by_learning_rate': {'learning_rate': 0.05},
-  'proximal_l1': base.LINKS['proximal_l1'],
-  'prune': base.LINKS['prune'] | {'begin_epochs': 1.0},
-  'hold': base.LINKS['hold'],
+  'proximal_l1': base.LINK_DEFAULTS['proximal_l1'],
+  'prune': base.LINK_DEFAULTS['prune'] | {'begin_epochs': 1.0},
+  'hold': base.LINK_DEFAULTS['hold'],
   'rewind': {'to_steps': 0},
 }
 
@@ -105,7 +105,7 @@ def test_links_that_read_gradients_alone_may_stand_before_it():
 
 
 def test_a_mask_inside_hold_would_be_known_to_nobody():
-  blocks = BLOCKS | {'hold': base.LINKS['hold'] | {'inner': (*SGD, 'prune')}}
+  blocks = BLOCKS | {'hold': base.LINK_DEFAULTS['hold'] | {'inner': (*SGD, 'prune')}}
   with pytest.raises(ValueError, match="'prune' must stand in it, not inside another link"):
     optimizer.build(('hold',), blocks, CLOCK)
 

@@ -186,7 +186,7 @@ def test_the_seed_and_the_log_make_no_other_experiment():
 def test_families_of_layers_and_their_settings_are_experiments_of_their_own():
   chain = ('add_kl_gradients', 'sgd')
   found = set()
-  for name in base.LAYERS:
+  for name in base.LAYER_DEFAULTS:
     for std in (None, 0.01, 0.5):
       config = base.get_config(chain, layers=name)
       assert config[name].kernel_std is None  # whatever was set in the config before
@@ -200,8 +200,8 @@ def test_families_of_layers_and_their_settings_are_experiments_of_their_own():
 
 def test_every_link_with_defaults_exists_and_has_those_settings():
   clock = Clock(40_000, 128, 180.0)
-  for name, settings in base.LINKS.items():
-    if name in pruning_links.LINKS:
+  for name, settings in base.LINK_DEFAULTS.items():
+    if name in pruning_links.PRUNING_LINKS:
       assert set(convert_to_steps(settings, clock)) == set(pruning_links.SETTINGS[name])
     elif name == 'rewind':
       assert set(convert_to_steps(settings, clock)) == {'to'}
@@ -212,11 +212,11 @@ def test_every_link_with_defaults_exists_and_has_those_settings():
 
 
 def test_every_event_with_defaults_exists_and_none_is_without():
-  assert set(base.EVENTS) == set(events.EVENTS)
+  assert set(base.EVENT_DEFAULTS) == set(events.EVENTS)
 
 
 def test_the_default_config_resolves_for_every_link_of_the_defaults():
-  directions = [name for name in base.LINKS if links.stage(name) == links.DIRECTION]
+  directions = [name for name in base.LINK_DEFAULTS if links.stage(name) == links.DIRECTION]
   for name in directions:
     config = completed(base.get_config((name, 'scale_by_learning_rate', 'prune')))
     assert {name, 'scale_by_learning_rate', 'prune'} <= set(config)
@@ -230,7 +230,7 @@ def test_blocks_are_those_of_the_chain_and_of_what_runs_inside_prune():
   config.prune.inner = ('trace',)
   with config.unlocked():
     config.scale_by_adam = ConfigDict({'b1': 0.5})
-  found = set(completed(config)) & set(base.LINKS)
+  found = set(completed(config)) & set(base.LINK_DEFAULTS)
   assert found == {'prune', 'trace'}
 
 

@@ -12,7 +12,7 @@ from sparsejax.experiment.config.check import unmet_condition
 from sparsejax.experiment.data import datasets
 
 CLOCK = Clock(examples=1000, batch_size=10, epochs=10)
-PRUNE = base.LINKS['prune'] | {
+PRUNE = base.LINK_DEFAULTS['prune'] | {
   'allocation': 'uniform',
   'density': 0.5,
   'begin_epochs': 1.0,
@@ -67,7 +67,8 @@ def test_a_setting_of_prune_changes_the_link_exactly_where_it_is_read(changes, f
   assert bool(unmet_condition({'prune': block}, f'prune.{field}')) == is_same
 
 
-STRAIGHT = base.LINKS['straight_through'] | {'begin_epochs': 1.0, 'end_epochs': 5.0, 'density': 0.5}
+WHEN = {'begin_epochs': 1.0, 'end_epochs': 5.0}
+STRAIGHT = base.LINK_DEFAULTS['straight_through'] | WHEN | {'density': 0.5}
 
 
 @pytest.mark.parametrize('changes', [{}, {'schedule': 'cubic'} | BLOCKS, THRESHOLD], ids=str)

@@ -242,7 +242,7 @@ def state_of(model):
   return parallel.replicate(state)
 
 
-SETTINGS = base.EVENTS['lobs'] | {'batches': 4, 'density': 0.4}
+SETTINGS = base.EVENT_DEFAULTS['lobs'] | {'batches': 4, 'density': 0.4}
 
 
 def happen(state, context, **settings):

@@ -235,7 +235,7 @@ def _of_odd_starts(folder):
 
 
 def _pruned(folder):
-  block = base.LINKS['prune']
+  block = base.LINK_DEFAULTS['prune']
   run_folders.edit(folder / files.CONFIG, chain=[*CHAIN, 'prune'], prune=block)
 
 
