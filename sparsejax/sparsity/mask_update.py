@@ -29,7 +29,8 @@ from sparsejax.sparsity.parts.allocation import GLOBAL_RANK
 from sparsejax.sparsity.parts.granularity import SINGLE, Granularity
 from sparsejax.sparsity.parts.schedules import PruningSchedule
 from sparsejax.sparsity.parts.selection import after
-from sparsejax.sparsity.parts.units import LARGEST, Unit, units
+from sparsejax.sparsity.parts.units import LARGEST, Unit
+from sparsejax.sparsity.parts.units import units as find_units
 from sparsejax.sparsity.placement import placed_like
 
 PARTS = {
@@ -44,7 +45,7 @@ class Begun(NamedTuple):
   """The state of pruning, which every transformation that renews masks holds."""
 
   count: jax.typing.ArrayLike  # int32, shape (): the number of updates made
-  renewals: jax.typing.ArrayLike  # int32, shape (): the number of pruning steps made
+  renewals: jax.typing.ArrayLike  # int32, shape (): how many steps of the schedule were made
   seed: jax.typing.ArrayLike  # uint32, shape (): the seed of random scores
   table: jax.typing.ArrayLike  # int32 or float32: the plan, a row for each density
   masks: Any  # bool, of each chosen leaf's shape; shape () for other leaves
@@ -163,29 +164,31 @@ class Renewal(NamedTuple):
   def units(self, params: Any) -> list[Unit]:
     """Returns the units to rank, found by leaf names and shapes; empty leaves are skipped.
 
-    In most networks every leaf with several axes is named a kernel and is a matrix or a bank of
-    image filters, and all others are vectors or scalars. Then no leaf stacks layers, and single
-    weights are ranked in place. All other cases are left to `units`.
+    The usual case is decided here: with the default parts, and if every leaf of several axes is
+    named a kernel and is a matrix or a bank of square image filters, each such leaf is a unit whose
+    single weights are ranked in place. In any other case the module `units` finds the groups, heads
+    and stacked layers.
     """
-    is_usual = (self.granularity, self.parameters, self.exclude, self.layouts) == DEFAULT
-    named = tree.named_leaves(params) if is_usual else {}
-    kernels = {}
-    for path, leaf in named.items():
-      if callable(leaf) or not jnp.issubdtype(jnp.result_type(leaf), jnp.floating):
-        is_usual = False
-        break
-      shape = jnp.shape(leaf)
-      name = path.rpartition('/')[2]
-      if len(shape) > 1:
-        is_image = len(shape) == 4 and shape[0] == shape[1] <= axes.LARGEST_WINDOW
-        is_filters = is_image and not axes.DENSE.search(path)
-        is_usual &= name == 'kernel' and (len(shape) == 2 or is_filters)
-        kernels[path] = shape
-    if is_usual and kernels and max(map(math.prod, kernels.values())) <= LARGEST:
+
+    def is_usual(path, shape):
+      is_image = len(shape) == 4 and shape[0] == shape[1] <= axes.LARGEST_WINDOW
+      is_filters = is_image and not axes.DENSE.search(path)
+      return path.rpartition('/')[2] == 'kernel' and (len(shape) == 2 or is_filters)
+
+    is_default = (self.granularity, self.parameters, self.exclude, self.layouts) == DEFAULT
+    named = tree.named_leaves(params) if is_default else {}
+    are_floats = all(
+      not callable(leaf) and jnp.issubdtype(jnp.result_type(leaf), jnp.floating)
+      for leaf in named.values()
+    )
+    shapes = {path: jnp.shape(leaf) for path, leaf in named.items()} if are_floats else {}
+    kernels = {path: shape for path, shape in shapes.items() if len(shape) > 1}
+    are_usual = bool(kernels) and all(is_usual(*kernel) for kernel in kernels.items())
+    if are_usual and max(map(math.prod, kernels.values())) <= LARGEST:
       return [Unit((path,), shape) for path, shape in kernels.items() if math.prod(shape)]
     chosen = axes.choose(params, self.parameters, self.exclude, self.layouts)
     chosen = jax.tree.map(lambda c, leaf: c and math.prod(jnp.shape(leaf)) > 0, chosen, params)
-    return units(params, chosen, self.granularity, self.layouts)
+    return find_units(params, chosen, self.granularity, self.layouts)
 
   def renewed_if(
     self,
@@ -210,24 +213,27 @@ class Renewal(NamedTuple):
       anew: whether to rank all weights again, as if none had been removed.
     """
 
-    def renewed(renew, masks):
+    def call(renew, masks):
       trees = {name: v() if tree.is_function(v) else v for name, v in extra.items()}
       given = jax.lax.stop_gradient((params, trees))  # masks have no derivative
       masks = jax.tree.map(jnp.ones_like, masks) if anew else masks
       return renew(masks, *given, state.count, state.seed, state.table)
 
-    if not isinstance(due, jax.core.Tracer):
-      return renewed(_compiled(self), state.masks) if due else state.masks
-    within = functools.partial(_traced, self)
+    if not isinstance(due, jax.core.Tracer):  # outside jit, where `renew` is a program of its own
+      return call(_compiled(self), state.masks) if due else state.masks
+    within = functools.partial(_traced, self)  # `renew` as a part of the caller's program
     _, masks = jax.lax.while_loop(
       lambda carried: carried[0],
-      lambda carried: (jnp.zeros_like(due), renewed(within, carried[1])),
+      lambda carried: (jnp.zeros_like(due), call(within, carried[1])),
       (due, state.masks),
     )
     return masks
 
   def renew(self, masks: Any, params: Any, extra: Mapping[str, Any], step, seed, table) -> Any:
     """Returns new masks for the parameters.
+
+    First the groups that are left in each unit are scored, then the allocation says how many stay
+    in each layer, then these are kept. A unit's arrays are (stacked layers, *groups).
 
     Args:
       masks: the old masks, in the structure of `params`.
@@ -250,11 +256,10 @@ class Renewal(NamedTuple):
     paths = [path for unit in found for path in unit.paths]
     keys = jax.random.split(key, 3 * len(paths)).reshape(3, len(paths))
     given |= {'key': {path: keys[:, i] for i, path in enumerate(paths)}}
-    actives, ranked = [], []
-    kept = None
+    actives, ranked = [], []  # which groups are left, and their scores
     for unit in found:
       if unit.groups is None:
-        active = old[unit.paths[0]][None]
+        active = old[unit.paths[0]][None]  # one layer
       else:
         active = unit.groups.pool([old[path].astype(jnp.float32) for path in unit.paths]) > 0
       earlier = ranked[-1] if ranked else None
@@ -263,14 +268,17 @@ class Renewal(NamedTuple):
       # Only active groups are ranked: an active zero must not tie with a removed one.
       ranked.append(jnp.where(active, scores, -jnp.inf))
     sizes = [u.groups.sizes if self.allocation.priced and u.groups else 1 for u in found]
+    # The plan of the newest mask update.
     row = table[jnp.sum(jnp.asarray(self.schedule.steps) <= step) - 1]
     counts = self.allocation.counts(ranked, row, self.floor, sizes)
+    earlier = None
     for unit, active, scores, count in zip(found, actives, ranked, counts, strict=True):
-      count = after(count, kept)
+      count = after(count, earlier)  # unchanged, but units wait for each other, to save memory
       if self.update_rule.grow is None:
-        kept = active & jax.vmap(self.granularity.select)(scores, count)
+        kept = active & jax.vmap(self.granularity.select)(scores, count)  # mostly keep_largest
       else:
-        kept = self._exchanged(unit, named, given, active, scores, count, step, kept)
+        kept = self._exchanged(unit, named, given, active, scores, count, step, earlier)
+      earlier = kept
       new = [kept[0]] if unit.groups is None else unit.groups.spread(kept)
       old |= dict(zip(unit.paths, new, strict=True))
     return jax.tree.unflatten(jax.tree.structure(masks), old.values())

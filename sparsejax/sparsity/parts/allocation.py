@@ -105,7 +105,10 @@ def global_rank(costs: Costs | None = None) -> Allocation:
 
 
 def _words_to_keep(layers, density, floor) -> np.ndarray:
-  """Returns the number of groups to keep in all, as two words: it may exceed an int32."""
+  """Returns the number n of groups to keep in all, which may exceed an int32.
+
+  The two words that stand for it are n // 2**31 and n % 2**31.
+  """
   return np.array(
     divmod(total_to_keep([n.groups for n in layers], density, floor), 2**31), np.int32
   )
@@ -113,6 +116,9 @@ def _words_to_keep(layers, density, floor) -> np.ndarray:
 
 def _count_ranked(scores, row, floor, sizes):
   """Returns how many of the largest scores are in each layer.
+
+  The threshold is the largest at which enough scores are kept. All above it are kept, and then
+  scores equal to it, in the order of the layers, until there are exactly enough.
 
   Args:
     scores: the scores of every leaf, as in `Allocation`.
@@ -127,6 +133,7 @@ def _count_ranked(scores, row, floor, sizes):
     return wide.ranked(keys, wide.of_words(row), floor)
 
   def kept_from(threshold, compare=jnp.greater_equal):
+    """Returns how many are kept in each layer: at or above the threshold, at least the floor."""
     found = []
     for layers in keys:
       threshold = after(threshold, found[-1] if found else None)
@@ -142,10 +149,11 @@ def _count_ranked(scores, row, floor, sizes):
   above = kept_from(least, jnp.greater)
   room = to_keep - total(above)  # for scores equal to the last one kept
   found = []
-  for sure, both in zip(above, kept_from(after(least, above[-1])), strict=True):
-    equal = both - sure
+  at_or_above = kept_from(after(least, above[-1]))
+  for more, most in zip(above, at_or_above, strict=True):
+    equal = most - more
     before = jnp.cumsum(equal, dtype=jnp.int32) - equal
-    found.append(sure + jnp.clip(room - before, 0, equal))
+    found.append(more + jnp.clip(room - before, 0, equal))
     room = room - jnp.sum(equal, dtype=jnp.int32)
   return found
 
