@@ -25,7 +25,7 @@ class Smaller:
 
   def __call__(self, values: Sequence[Any]) -> list[Any]:
     """Evaluates the whole program."""
-    return self.run(self._trace.program, values)
+    return self.run(self._trace.program, [jnp.asarray(value) for value in values])
 
   def kept(self, labels: np.ndarray) -> np.ndarray:
     return np.flatnonzero(self._is_kept[labels])

@@ -2,8 +2,8 @@
 
 import dataclasses
 import functools
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -80,39 +80,54 @@ def shrink(function: Callable[..., Any], params: Any, *examples: Any) -> Shrunk:
   return small
 
 
+class _Program(NamedTuple):
+  """The program for inputs of certain shapes.
+
+  Attributes:
+    call: takes the leaves of parameters and inputs, and returns those of the outputs; compiled.
+    out_tree: the structure of the outputs.
+  """
+
+  call: Callable[[Sequence[Any]], list[Any]]
+  out_tree: Any
+
+
 class _Function:
   """A function of smaller parameters, traced with the whole ones."""
 
   def __init__(self, function: Callable[..., Any], params: Any, plan: Plan):
     self._function, self._params, self._plan = function, params, plan
-    self._analysed: dict[Any, tuple[Smaller, Any]] = {}  # by the analysis of the examples
+    self._structure = jax.tree.structure(params)
+    self._shapes = tuple(shape for _, shape in plan.shapes.values())
+    self._analysed: dict[Any, _Program] = {}  # by the analysis of the examples
     self._program = functools.lru_cache(MAX_SHAPES)(self._make)
 
   def remember(self, inputs: Any, analysis: Analysis) -> None:
     """Stores the program of an analysis for inputs of these shapes, until its first use."""
-    self._analysed[self._key(self._params, inputs)] = _smaller(analysis)
+    params = [_kind(leaf) for leaf in jax.tree.leaves(self._params)]
+    leaves, structure = jax.tree.flatten(inputs)
+    self._analysed[_key(params, structure, leaves)] = _program(analysis)
 
   def __call__(self, params: Any, *inputs: Any) -> Any:
-    leaves = jax.tree.structure(self._params).flatten_up_to(params)
-    for (path, (_, shape)), leaf in zip(self._plan.shapes.items(), leaves, strict=True):
-      if jnp.shape(leaf) != shape:
+    leaves = self._structure.flatten_up_to(params)
+    kinds = [_kind(leaf) for leaf in leaves]
+    self._check_shapes(tuple(shape for shape, _ in kinds))
+    given, structure = jax.tree.flatten(inputs)
+    program = self._program(*_key(kinds, structure, given))
+    return jax.tree.unflatten(program.out_tree, program.call([*leaves, *given]))
+
+  def _check_shapes(self, shapes: tuple[tuple[int, ...], ...]) -> None:
+    """Raises a ValueError if the shapes of parameters are not those of the smaller ones."""
+    if shapes == self._shapes:
+      return
+    for path, shape, wanted in zip(self._plan.shapes, shapes, self._shapes, strict=True):
+      if shape != wanted:
         raise ValueError(
-          f"'{path}' of shape {jnp.shape(leaf)} must have shape {shape}: pass the params of shrink"
+          f"'{path}' of shape {shape} must have shape {wanted}: pass the params of shrink"
         )
-    smaller, out_tree = self._program(*self._key(leaves, inputs))
-    outs = smaller([jnp.asarray(x) for x in (*leaves, *jax.tree.leaves(inputs))])
-    return jax.tree.unflatten(out_tree, outs)
 
-  @staticmethod
-  def _key(params, inputs):
-    """Returns the dtypes of the parameters, the structure and shapes of inputs, the precision."""
-    leaves, structure = jax.tree.flatten(inputs)
-    shapes = tuple((jnp.shape(x), jnp.result_type(x)) for x in leaves)
-    dtypes = tuple(jnp.result_type(leaf) for leaf in jax.tree.leaves(params))
-    return dtypes, structure, shapes, getattr(jax.config, PRECISION)
-
-  def _make(self, *key):
-    """Returns the program for parameters and inputs of a key, and the structure of its outputs."""
+  def _make(self, *key) -> _Program:
+    """Returns the program for parameters and inputs of a key."""
     if (found := self._analysed.pop(key, None)) is not None:  # another thread may ask for it too
       return found
     dtypes, inputs, shapes, _ = key
@@ -128,12 +143,27 @@ class _Function:
         f'inputs of shapes {[shape for shape, _ in shapes]} must let the function lose the same '
         'units as the examples did: call shrink with examples of these shapes'
       )
-    return _smaller(analysis)
+    return _program(analysis)
 
 
-def _smaller(analysis: Analysis) -> tuple[Smaller, Any]:
+def _kind(leaf: Any) -> tuple[tuple[int, ...], Any]:
+  """Returns the shape and the dtype that a leaf has within JAX."""
+  if isinstance(leaf, jax.Array):  # many times as fast as the functions, which take any number
+    return leaf.shape, leaf.dtype
+  return jnp.shape(leaf), jnp.result_type(leaf)
+
+
+def _key(params: Sequence[Any], structure: Any, inputs: Sequence[Any]) -> tuple[Any, ...]:
+  """Returns the dtypes of the parameters, the structure and kinds of inputs, the precision."""
+  dtypes = tuple(dtype for _, dtype in params)
+  return dtypes, structure, tuple(map(_kind, inputs)), getattr(jax.config, PRECISION)
+
+
+def _program(analysis: Analysis) -> _Program:
   trace, ties, removal, out_tree = analysis
-  return Smaller(trace, ties, removal.removed, folds_of(ties, removal)), out_tree
+  smaller = Smaller(trace, ties, removal.removed, folds_of(ties, removal))
+  # It is inlined, so that a program that calls it has the equations themselves.
+  return _Program(jax.jit(smaller, inline=True), out_tree)
 
 
 # Checking the result

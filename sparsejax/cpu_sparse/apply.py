@@ -91,8 +91,9 @@ def sparse_apply(function: Callable[..., Any], params: Any, *examples: Any) -> S
   params = jax.tree.map(jnp.asarray, params)
   sparse = _SparseProgram(function, params, examples)
   # It takes params as arguments, since XLA compiles large constants slowly. It wraps the function,
-  # since JAX keeps a weak reference to it, and a named tuple does not allow that.
-  jitted = jax.jit(lambda *given: function(*given))
+  # since JAX keeps a weak reference to it, and a named tuple does not allow that. The refusal of
+  # gradients is compiled too: outside, JAX would follow it in Python at every call.
+  jitted = jax.jit(_without_gradients(lambda *given: function(*given)))
 
   def dense(*inputs):
     return jitted(params, *inputs)
@@ -105,7 +106,7 @@ def sparse_apply(function: Callable[..., Any], params: Any, *examples: Any) -> S
   seconds = autotuning.measure(calls)
   if seconds['sparse'] > autotuning.MAX_SLOWDOWN * seconds['dense']:
     layers = tuple(choice._replace(implementation=DENSE) for choice in choices)
-    return SparseFunction(layers, seconds, _without_gradients(dense))
+    return SparseFunction(layers, seconds, dense)
   return SparseFunction(choices, seconds, sparse.call)
 
 

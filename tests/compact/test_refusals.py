@@ -1,5 +1,7 @@
 """Primitives that pin an axis, inputs that are refused, and the check of the result."""
 
+import gc
+import weakref
 from typing import NamedTuple
 
 import jax
@@ -157,6 +159,37 @@ def test_programs_of_the_shapes_used_last_are_kept(monkeypatch):
     x = normal(size, 3)
     np.testing.assert_allclose(small.function(small.params, x), function(params, x), atol=1e-5)
   assert traced == [1, 3, 1]
+
+
+def test_a_program_is_compiled_once_and_forgotten_with_its_shapes(monkeypatch):
+  monkeypatch.setattr(shrinking, 'MAX_SHAPES', 2)
+  evaluated, original = [], evaluate.Smaller.__call__
+
+  def noted(self, values):
+    evaluated.append(weakref.ref(self))
+    return original(self, values)
+
+  monkeypatch.setattr(evaluate.Smaller, '__call__', noted)
+  function, params = two_layers(jnp.cos)
+  small = shrink(function, params, normal(2, 3))
+  evaluated.clear()
+  for size in (1, 1, 4, 1, 4):
+    x = normal(size, 3)
+    for given in (x, jnp.asarray(x), x.astype(np.float64)):
+      np.testing.assert_allclose(small.function(small.params, given), function(params, x), 1e-5)
+  assert len(evaluated) == 2
+  small.function(small.params, normal(3, 3))
+  gc.collect()
+  assert [one() is None for one in evaluated] == [True, False, False]
+
+
+def test_a_program_that_calls_the_smaller_function_has_its_equations():
+  function, params = two_layers(jnp.cos)
+  small = shrink(function, params, normal(2, 3))
+  names = [
+    eqn.primitive.name for eqn in jax.make_jaxpr(small.function)(small.params, normal(2, 3)).eqns
+  ]
+  assert {'dot_general', 'cos'} <= {*names} <= {'dot_general', 'cos', 'add', 'broadcast_in_dim'}
 
 
 def test_the_check_sees_a_difference(monkeypatch):

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from jax import lax
 
-from sparsejax.cpu_sparse import apply, compiling, kernel, sparse_apply
+from sparsejax.cpu_sparse import apply, autotuning, compiling, kernel, sparse_apply
 from sparsejax.cpu_sparse.autotuning import VARIABLE
 
 pytestmark = pytest.mark.usefixtures('compiling_is_quick')
@@ -257,6 +257,26 @@ def test_programs_of_the_shapes_used_last_are_kept(monkeypatch):
   call(5)
   gc.collect()
   assert layer() is None
+
+
+def slower_when_sparse(calls):
+  """Times every single layer as faster by a sparse implementation, and the whole as slower."""
+  return {name: float((name == 'dense') != ('sparse' in calls)) for name in calls}
+
+
+def test_what_stays_dense_is_compiled_with_its_refusal_of_gradients(monkeypatch):
+  monkeypatch.setattr(autotuning, 'measure', slower_when_sparse)
+  params, x = drawn(6, 4), drawn(64, 6, density=1.0)
+  made = sparse_apply(lambda p, x: jax.nn.relu(x @ p), params, x)
+  assert made.seconds == {'sparse': 1.0, 'dense': 0.0}
+  monkeypatch.setattr(jax.custom_jvp, '__call__', None)  # what Python must not follow at a call
+  wanted = np.maximum(x @ params, 0.0)
+  np.testing.assert_allclose(made(x), wanted, atol=1e-6)
+  np.testing.assert_allclose(jax.jit(lambda x: made(x))(x), wanted, atol=1e-6)
+  monkeypatch.undo()
+  np.testing.assert_allclose(jax.vmap(made)(x[:5]), wanted[:5], atol=1e-6)
+  with pytest.raises(TypeError, match='gives no gradients: differentiate'):
+    jax.grad(lambda x: made(x).sum())(x)
 
 
 # Errors
