@@ -31,6 +31,7 @@ from sparsejax.cpu_conv.winograd import (
   winograd,
 )
 
+FEW = 64  # pixels of a whole batch, up to which transforming the kernel costs more than it saves
 Formulation = Callable[[jax.Array, jax.Array, Pair, Padding], jax.Array]
 Gradient = Callable[[jax.Array, jax.Array, jax.Array, Pair, Padding], jax.Array]
 
@@ -109,6 +110,12 @@ def fastest(
     the same, 28x28, 1 to 20: forward 1 / 2 / 0.5, kernel 4 / 2.2 / 0.7.
     3x3, 32x32, 3 to 32: forward 8 / 2 / 1.4, kernel 10 / 3.6 / 3.1; 3 to 64: forward 3.6 / 3.1 / 2,
       kernel 10 / 7 / 7; but 16 to 16: forward 6 / 10 / 7, input 3 / 7 / 8, kernel 7 / 5 / 9.
+  At batch 1 on one core with AVX2, forward by direct / im2col / Winograd, whose transform of the
+  kernel is most of the work up to about 64 pixels, of all images together:
+    3x3, 16x16, 128 to 128: 1.6 / 1.5 / 1.0.
+    3x3, 8x8, 256 to 256: 2.5 / 2.1 / 2.7; at batch 2: 2.2 / 2.2 / 2.1.
+    3x3, 4x4, 512 to 512: 5.1 / 4.7 / 7.1; at batch 4: 6.5 / 4.6 / 8.5; at batch 16: 26 / 21 / 13.
+    3x3, 2x2, 512 to 512: 28 / 3.1 / 4.5; at batch 16: 431 / 6.2 / 12; at batch 64: - / 18 / 12.
   Over 2x2 images the direct convolution takes 74 times as long as im2col; over 1x1 images, where
   `visible` leaves a dense layer, 47 times.
   """
@@ -119,7 +126,8 @@ def fastest(
   if tiled and channels >= 32 and dtype == jnp.float32:
     by_winograd = pixels <= 256 or channels >= 96
     kernel_gradient = kernel_gradient_by_winograd if by_winograd else kernel_gradient_by_blocks
-    return Parts(winograd, input_gradient_by_winograd, kernel_gradient)
+    forward = im2col if _are_few(image_shape) else winograd
+    return Parts(forward, input_gradient_by_winograd, kernel_gradient)
   pointwise = kernel_shape[:2] == (1, 1)
   small = pixels <= 16
   strided = max(strides) > 1
@@ -137,6 +145,12 @@ def fastest(
     input_gradient_by_direct,
     kernel_gradient_by_direct if pixels <= 64 else kernel_gradient_by_blocks,
   )
+
+
+def _are_few(image_shape) -> bool:
+  """Returns whether images have few pixels together; a symbolic number of images counts as many."""
+  examples, height, width, _ = image_shape
+  return isinstance(examples, int) and examples * height * width <= FEW
 
 
 def fastest_grouped(kernel_shape: tuple[int, ...], groups: int) -> Callable[..., jax.Array]:

@@ -82,14 +82,19 @@ def value_and_gradients(function, *arguments):
   return jax.jit(evaluate)(cotangent, *arguments)
 
 
-def both(height, width, inputs, features, size, stride, padding, groups, dtype):
+def many(height, width):
+  """The least number of images, two or more, that have more than a few pixels together."""
+  return max(2, 1 + convolution.FEW // (height * width))
+
+
+def both(height, width, inputs, features, size, stride, padding, groups, dtype, images=None):
   """Ours and the direct convolution, and arguments for them."""
 
   def call(formulation):
     pads = ((padding, padding), (padding, padding))
     return lambda x, kernel: formulation(x, kernel, (stride, stride), pads, groups)
 
-  x = normal((2, height, width, inputs), dtype)
+  x = normal((images or many(height, width), height, width, inputs), dtype)
   kernel = normal((size, size, inputs // groups, features), dtype, seed=2)
   return call(convolution.convolve), call(convolution.direct), (x, kernel)
 
@@ -125,13 +130,33 @@ def test_no_images_or_too_small_ones_give_nothing(channels, images, shape):
 def test_what_computes_a_convolution(case):
   (height, width, inputs, features, size, stride, padding, groups), chosen = CASES[case]
   kernel = jnp.ones((size, size, inputs // groups, features))
-  image, strides = (1, height, width, inputs), (stride, stride)
+  image, strides = (many(height, width), height, width, inputs), (stride, stride)
   seen, padding = convolution.visible(image, kernel, strides, ((padding, padding),) * 2)
   if groups > 1:
     assert convolution.fastest_grouped(seen.shape, groups).__name__ == chosen
   else:
     parts = convolution.fastest(image, seen.shape, strides, padding)
     assert tuple(part.__name__ for part in parts) == chosen
+
+
+@pytest.mark.parametrize(('images', 'size'), [(1, 8), (4, 4), (16, 2)])
+def test_a_few_pixels_are_not_worth_a_transform_of_the_kernel(images, size):
+  image, kernel, around = (images, size, size, 32), (3, 3, 32, 48), ((1, 1), (1, 1))
+  parts = convolution.fastest(image, kernel, (1, 1), around)
+  assert tuple(part.__name__ for part in parts) == ('im2col', *WINOGRAD[1:])
+  more = convolution.fastest((images + 1, *image[1:]), kernel, (1, 1), around)
+  assert tuple(part.__name__ for part in more) == WINOGRAD
+  ours, theirs, arguments = both(size, size, 32, 48, 3, 1, 1, 1, jnp.float32, images)
+  assert_close(value_and_gradients(ours, *arguments), value_and_gradients(theirs, *arguments))
+
+
+def test_a_symbolic_number_of_images_counts_as_many():
+  (images,) = jax.export.symbolic_shape('images')
+  x, kernel = normal((3, 4, 4, 32), jnp.float32), normal((3, 3, 32, 32), jnp.float32)
+  shape = jax.ShapeDtypeStruct((images, *x.shape[1:]), jnp.float32)
+  program = jax.export.export(jax.jit(lambda x: convolution.convolve(x, kernel)))(shape)
+  around = (1, 1), (1, 1)
+  assert_close([program.call(x)], [convolution.direct(x, kernel, (1, 1), around)])
 
 
 @pytest.mark.parametrize(('rows', 'images'), [(1, 1), (300, 3), (10**6, 6)])
