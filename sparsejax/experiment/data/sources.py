@@ -1,4 +1,4 @@
-"""The sources of the named data sets: embedded, or prepared by tensorflow-datasets."""
+"""The sources of the named data sets: embedded, made, or prepared by tensorflow-datasets."""
 
 import functools
 import hashlib
@@ -11,6 +11,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from sparsejax.experiment.data import grammar, texts
 from sparsejax.experiment.data.array_cache import cached
 from sparsejax.experiment.data.splits import Split, Whole, shuffled
 from sparsejax.experiment.terminal.errors import in_one_line
@@ -21,8 +22,9 @@ class Source(NamedTuple):
 
   read: Callable[[str | os.PathLike | None, bool], Whole]  # (directory, cache)
   num_classes: int
-  validation: int  # examples, unless the caller says otherwise
+  validation: int  # examples, unless the caller says otherwise or the data set has its own split
   moments: tuple[tuple[float, ...], tuple[float, ...]] | None = None  # None: they are computed
+  varies: bool = False  # whether the content differs from machine to machine
 
 
 def _read_digits(directory: str | os.PathLike | None, cache: bool) -> Whole:
@@ -98,6 +100,7 @@ def _identity(folder: pathlib.Path) -> str:
   return digest.hexdigest()[:16]
 
 
+UNSCALED = ((0.0,), (1 / 255,))  # moments that leave bytes as they are
 # The std in common use for CIFAR-10 is the mean over images of each image's own std. Over all
 # pixels of the training set it is (0.2470, 0.2435, 0.2616); CIFAR-100's below is of this kind.
 SOURCES = {
@@ -116,4 +119,6 @@ SOURCES = {
     10_000,
     ((0.5071, 0.4867, 0.4408), (0.2675, 0.2565, 0.2761)),
   ),
+  'text': Source(texts.read_library, 256, 0, UNSCALED, varies=True),
+  'grammar': Source(grammar.read, 256, 0, UNSCALED),
 }

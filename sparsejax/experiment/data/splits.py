@@ -1,5 +1,6 @@
-"""Splits of a data set, and the moments of its pixels."""
+"""Splits of a data set, its digest, and the moments of its pixels."""
 
+import hashlib
 from typing import NamedTuple
 
 import numpy as np
@@ -9,17 +10,33 @@ from sparsejax.internal.lookup import lookup
 
 
 class Split(NamedTuple):
-  """Images and labels, one of each for every example."""
+  """Images and labels, one of each for every example; or windows of a text.
 
-  images: np.ndarray  # shape=(examples, height, width, channels), dtype=uint8
-  labels: np.ndarray  # shape=(examples,), dtype=int32
+  An image has one label. A window of bytes has one for each of them: the byte that follows.
+  """
+
+  images: np.ndarray  # shape=(examples, height, width, channels) or (examples, bytes), dtype=uint8
+  labels: np.ndarray  # shape=(examples,) or (examples, bytes), dtype=int32
 
 
 class Whole(NamedTuple):
-  """A data set as published, before the validation split is taken from it."""
+  """A data set as published, before the validation split is taken from it.
+
+  Texts are whole too: one example in all, of shape (bytes,).
+  """
 
   train: Split
   test: Split
+  validation: Split | None = None  # a validation split of its own
+
+
+def digest(whole: Whole) -> str:
+  """Returns the sha256 of the content of a data set."""
+  found = hashlib.sha256()
+  for array in (array for split in whole if split is not None for array in split):
+    found.update(f'{array.dtype.name} {array.shape}'.encode())
+    found.update(np.ascontiguousarray(array).data)
+  return found.hexdigest()
 
 
 def take_validation(
