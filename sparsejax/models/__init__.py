@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping
 from functools import partial
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -11,26 +12,27 @@ from sparsejax.internal.needs import needed
 from sparsejax.posterior.layers import DETERMINISTIC
 from sparsejax.sparsity.counting.measure import layer_of
 from sparsejax.sparsity.leaves import tree
-from sparsejax.sparsity.program import positions_of
+from sparsejax.sparsity.program import counts
 
 with needed('models'):
   from flax import linen as nn
   from flax.typing import Dtype
 
   from sparsejax import nn as sparse_layers
-  from sparsejax.models.allconv import AllConv
   from sparsejax.models.butterfly import ButterflyBlock, ButterflyResNet18, TreeBlock
   from sparsejax.models.dead_units import architecture, remove_dead
   from sparsejax.models.lenet import LeNet5, LeNet300
   from sparsejax.models.mobilenet import MobileNet
   from sparsejax.models.network import Network, require
+  from sparsejax.models.plain import VGG16, AllConv
   from sparsejax.models.resnet import BOTTLENECK, ResNet
-  from sparsejax.models.vgg import VGG16
+  from sparsejax.models.transformer import Transformer
   from sparsejax.models.widths import check_widths, plan, shrink
   from sparsejax.nn import Layers
 
 __all__ = [
   'MODELS',
+  'applied',
   'architecture',
   'create',
   'has_convolutions',
@@ -51,9 +53,11 @@ MODELS: dict[str, Callable[..., Network]] = {
   'resnet20': partial(ResNet, width=16, depths=(3, 3, 3)),
   'resnet50': partial(ResNet, depths=(3, 4, 6, 3), branch=BOTTLENECK),
   'resnet56': partial(ResNet, width=16, depths=(9, 9, 9)),
+  'transformer': Transformer,
   'vgg16': VGG16,
 }
 DTYPES = ('float32', 'bfloat16')
+SIZES = ('width', 'depth', 'heads')  # the settings of `create` that None leaves to the network
 
 
 def create(
@@ -62,6 +66,8 @@ def create(
   *,
   layers: str | Layers = DETERMINISTIC,
   width: int | None = None,
+  depth: int | None = None,
+  heads: int | None = None,
   dropout: float = 0.0,
   dtype: str | Dtype = 'float32',
   batch_norm_axis: str | None = None,
@@ -74,7 +80,10 @@ def create(
     num_classes: the number of logits.
     layers: 'deterministic', a name in `posterior.FAMILIES`, or `Layers`.
     width: the planes of the first layer, with which the others scale; None is the published width.
-      In lenet300 it is the size of the first hidden layer, in lenet5 of the first convolution.
+      In lenet300 it is the size of the first hidden layer, in lenet5 of the first convolution, in
+      the transformer the number of features of its stream.
+    depth: the number of blocks of a transformer; None is its default.
+    heads: the number of heads of each attention of a transformer; None is its default.
     dropout: the share of units dropped in training while the network is dense.
     dtype: the dtype of the computation, float32 or bfloat16; parameters and logits stay float32.
     batch_norm_axis: the pmap axis over which BatchNorm averages its moments; None keeps them local.
@@ -101,14 +110,18 @@ def create(
   )
   is_share = isinstance(dropout, int | float) and 0 <= dropout < 1
   require(is_share, 'dropout', dropout, 'a share in [0, 1)')
-  require(width is None or _is_int(width), 'width', width, 'an integer, or None')
+  sizes = dict(zip(SIZES, (width, depth, heads), strict=True))
+  for size, value in sizes.items():
+    require(value is None or _is_int(value), size, value, 'an integer, or None')
+    known = value is None or hasattr(getattr(make, 'func', make), size)
+    require(known, size, value, f"None with '{name}', which has no such size")
   settings = {
     'num_classes': num_classes,
     'layers': sparse_layers.get(layers) if isinstance(layers, str) else layers,
     'dropout': dropout,
     'dtype': _dtype(dtype),
     'batch_norm_axis': batch_norm_axis,
-    **({} if width is None else {'width': width}),
+    **{size: value for size, value in sizes.items() if value is not None},
   }
   if widths:
     settings['widths'] = check_widths(make(**settings, parent=None), widths)
@@ -131,7 +144,7 @@ def positions(model: nn.Module, image_shape: tuple[int, ...]) -> dict[str, int]:
   Args:
     model: any linen module called as `model(images, train=...)`; for other functions use
       `positions_of`.
-    image_shape: (height, width, channels).
+    image_shape: (height, width, channels), or (bytes,) for a transformer.
 
   Returns:
     {path joined with '/': number of positions} for each layer whose kernel is multiplied with
@@ -141,6 +154,35 @@ def positions(model: nn.Module, image_shape: tuple[int, ...]) -> dict[str, int]:
   Raises:
     ValueError: a loop has a number of repetitions that the program does not fix.
   """
+  return applied(model, image_shape).positions
+
+
+class Applied(NamedTuple):
+  """The multiply-accumulates of a network for one example, without its parameters' values.
+
+  Attributes:
+    positions: how often each layer applies its kernel, as `positions` returns it.
+    products: the multiply-accumulates of products of two activations, as in attention.
+  """
+
+  positions: dict[str, int]
+  products: int
+
+
+def applied(model: nn.Module, image_shape: tuple[int, ...]) -> Applied:
+  """Returns the positions of a network's layers, and its products of two activations.
+
+  Args:
+    model: as in `positions`.
+    image_shape: as in `positions`.
+
+  Raises:
+    ValueError: as for `positions`.
+
+  Example:
+    >>> applied(create('transformer', width=8, depth=1, heads=2), (16,)).products  # 2 x 16 x 16 x 8
+    4096
+  """
   images = jax.ShapeDtypeStruct((1, *image_shape), jnp.float32)
   init = partial(model.init, train=False)
   shapes = dict(jax.eval_shape(init, jax.random.key(0), images))
@@ -149,15 +191,16 @@ def positions(model: nn.Module, image_shape: tuple[int, ...]) -> dict[str, int]:
   def apply(params, images, rest):
     return model.apply({'params': params, **rest}, images, train=False)
 
-  found = positions_of(apply, params, images, shapes)
+  found, products = counts(apply, params, images, shapes)
   own = tree.kernels(params)
   kernels = {path: n for path, n in found.items() if n and path in own}
   by_layer: dict[str, set[int]] = {}
   for path, n in kernels.items():
     by_layer.setdefault(layer_of(path), set()).add(n)
-  return {
+  by_path = {
     layer_of(path) if len(by_layer[layer_of(path)]) == 1 else path: n for path, n in kernels.items()
   }
+  return Applied(by_path, products)
 
 
 def _is_int(value: object) -> bool:

@@ -30,7 +30,7 @@ from jax import lax
 from jax.core import Tracer
 
 from sparsejax.internal.answers import apart
-from sparsejax.nn import deterministic
+from sparsejax.nn import CausalAttention, deterministic
 from sparsejax.sparsity.leaves import axes, tree
 from sparsejax.sparsity.leaves.kinds import is_kernel
 from sparsejax.sparsity.leaves.tree import named_leaves
@@ -46,6 +46,7 @@ MIXES = (
   nn.SpectralNorm,
   nn.WeightNorm,
   nn.MultiHeadDotProductAttention,
+  CausalAttention,
   nn.RNNCellBase,
 )
 IMAGES = 8  # images of each scale on which the answers are compared

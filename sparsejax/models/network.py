@@ -51,6 +51,7 @@ class Network(nn.Module):
   convolutional: ClassVar[bool] = True
   smallest_width: ClassVar[int] = 1
   smallest_image: ClassVar[int] = 1
+  traced_shape: ClassVar[tuple[int, ...]] = (32, 32, 3)  # of an example that it takes
 
   def parts(self) -> Parts:
     """Returns the makers of this network's layers."""

@@ -21,7 +21,6 @@ from sparsejax.nn import DETERMINISTIC, Layers, deterministic
 from sparsejax.nn.deterministic import NO_WIDTHS
 from sparsejax.sparsity.leaves import tree
 
-TRACED_IMAGES = jax.ShapeDtypeStruct((1, 32, 32, 3), jnp.float32)  # a shape every network takes
 CHECKED_IMAGES = 2  # images for which the smaller network's outputs are compared
 ZEROS = nn.initializers.zeros  # faster to trace than random initialisers
 
@@ -118,6 +117,7 @@ def rules_of(model: Network) -> Rules:
   the other, as for layers added to one residual stream. A layer's width is fixed if some of its
   features can never be removed, or only several at a time.
   """
+  images = jax.ShapeDtypeStruct((1, *model.traced_shape), jnp.float32)
   grouped_convolutions = set()
 
   def note_grouped(call, args, kwargs, context):
@@ -127,14 +127,14 @@ def rules_of(model: Network) -> Rules:
 
   with nn.intercept_methods(note_grouped):
     init = functools.partial(model.init, train=False)
-    variables = jax.eval_shape(init, jax.random.key(0), TRACED_IMAGES)
+    variables = jax.eval_shape(init, jax.random.key(0), images)
   params = variables['params']
 
   def logits(params, images):
     stats = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape), variables.get('batch_stats', {}))
     return model.apply({'params': params, 'batch_stats': stats}, images, train=False)
 
-  units = planning.units_of(logits, params, TRACED_IMAGES)
+  units = planning.units_of(logits, params, images)
   groups, fixed, units_with = {}, set(), {}
   for path in _kernels(params):
     layer = tree.module_of(path)

@@ -12,6 +12,7 @@ with needed('models'):
   from flax import linen as nn
 
   from sparsejax.nn import deterministic, variational
+  from sparsejax.nn.attention import CausalAttention
   from sparsejax.nn.dropout import Dropout, kernel_of
   from sparsejax.nn.normalisation import BatchNorm
   from sparsejax.nn.pooling import max_pool
@@ -19,6 +20,7 @@ with needed('models'):
 __all__ = [
   'DETERMINISTIC',
   'BatchNorm',
+  'CausalAttention',
   'Dropout',
   'Layers',
   'get',

@@ -7,7 +7,8 @@ scales       the scales of normalisations; a channel whose scale is zero is cons
 sparsity     1 - active weights / weights
 compression  weights / active weights; null in a summary if none is active
 macs         the sum of positions * weights over the kernels; a kernel's positions are how often it
-             is applied to one example
+             is applied to one example. A run's figures also have the products of two activations,
+             as in attention, which stay whatever is pruned
 active_macs  the same with active weights
 theoretical_speedup  macs / active_macs: a count, not a time; null in a summary if none is active
 """
@@ -100,6 +101,8 @@ def report(
   params: Any,
   positions: Mapping[str, int] | None = None,
   layouts: Mapping[str, str | Layout] | None = None,
+  *,
+  products: int = 0,
 ) -> dict[str, Any]:
   """Returns every figure of a network, under the keys of a run's summary.json.
 
@@ -109,8 +112,8 @@ def report(
     parameters`.
   - `scales`: the scales of normalisations.
   - `layers`: the weights and units (filters or neurons) of each layer.
-  - `macs`, with positions: the products with kernels. `count_macs(function, params, *examples)`
-    also counts products of two activations, as in attention.
+  - `macs`, with positions: the products with kernels, and `products`, those of two activations, as
+    in attention, which `count_macs(function, params, *examples)` counts.
 
   Args:
     params: a pytree of concrete arrays: parameters alone, without running averages.
@@ -119,6 +122,8 @@ def report(
       convolution. If given, the report has `macs`, the sum of positions * weights.
     layouts: {regular expression over paths: layout}, as in `prune`. Layers that one leaf stacks are
       reported one by one: LAYER[0], LAYER[1] and so on.
+    products: the multiply-accumulates of products of two activations for one example; with
+      positions they are part of `macs` and `active_macs`.
 
   Raises:
     ValueError: a kernel whose layout is ambiguous or that has no positions; traced arrays; a tree
@@ -153,7 +158,7 @@ def report(
   if positions is None:
     return figures
   _check_floating(params, positions)
-  return figures | _kernel_macs(size, active, kernels, positions)
+  return figures | _kernel_macs(size, active, kernels, positions, products)
 
 
 def _check_is_concrete_params(params: Any, named: Mapping[str, Any]) -> None:
@@ -292,11 +297,11 @@ def _counts_by_layer(params, kernels, given_layouts) -> dict[str, dict[str, int]
   return layers
 
 
-def _kernel_macs(size, active, kernels, positions: Mapping[str, int]) -> dict[str, Any]:
-  """Returns the figures of the kernels' multiply-accumulates, without products of activations."""
+def _kernel_macs(size, active, kernels, positions: Mapping[str, int], products: int):
+  """Returns the figures of the multiply-accumulates of kernels and of products of activations."""
   positions_of = {path: kernel_positions(path, positions) for path in kernels}
-  macs = sum(positions_of[path] * size[path] for path in kernels)
-  return _mac_figures(macs, sum(positions_of[path] * active[path] for path in kernels))
+  macs, active_macs = (sum(positions_of[p] * n[p] for p in kernels) for n in (size, active))
+  return _mac_figures(macs + products, active_macs + products)
 
 
 def kernel_positions(path: str, positions: Mapping[str, int]) -> int:
