@@ -97,6 +97,7 @@ def _write(
   settings = {
     'num_classes': source.experiment.dataset.num_classes,
     'width': config['model']['width'],
+    **{size: given for size in models.SIZES if (given := config['model'][size]) is not None},
     'dtype': config['model']['dtype'],
     'widths': dict(getattr(network.model, 'widths', {})),
   }
@@ -202,8 +203,8 @@ def _measure(
 
 def _theoretical(source: Source, network: Network) -> dict[str, Any]:
   """Returns the counts of the dense network, those of the shipped one, and their ratios."""
-  positions = models.positions(network.model, source.experiment.image_shape)
-  counts = measure.report(network.variables['params'], positions)
+  positions, products = models.applied(network.model, source.experiment.image_shape)
+  counts = measure.report(network.variables['params'], positions, products=products)
   dense = {name: source.summary[name] for name in COUNTS}
   active = {f'active_{name}': counts[f'active_{name}'] for name in dense}
   return {

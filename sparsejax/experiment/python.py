@@ -119,7 +119,7 @@ def load(run: str | os.PathLike, parts: str | os.PathLike | None = None) -> Load
     model = models.create(
       settings['name'],
       classes,
-      width=settings['width'],
+      **{size: settings[size] for size in models.SIZES},
       widths=settings['widths'],
       dropout=settings['dropout'],
       dtype=settings['dtype'],

@@ -1,5 +1,6 @@
 """The results of a finished training: the network that it delivers, its figures, its picture."""
 
+import math
 import pathlib
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -16,7 +17,6 @@ from sparsejax.experiment.training import posterior
 from sparsejax.experiment.training.setup import Experiment
 from sparsejax.experiment.training.train import phase_figures
 from sparsejax.posterior import precision
-from sparsejax.sparsity.counting import measure
 
 
 def finish(
@@ -112,7 +112,7 @@ def summarise(
   if experiment.deployment.is_variational:
     phase = 'deployed'
   figures = (measured['validation_loss'], measured['validation_accuracy'])
-  counts = measure.report(network, experiment.positions)
+  counts = experiment.report(network)
   phases = phases | {phase: phase_figures(experiment, network, int(best.step), *figures)}
   return {
     'name': config['name'],
@@ -130,6 +130,7 @@ def summarise(
     'seconds': round(seconds, 1),
     'examples_per_second': round(clock.total_steps * clock.batch_size / seconds, 1),
     **measured,
+    **(perplexities(measured) if experiment.dataset.is_text else {}),
     **counts,
     'phases': phases,
     **_variational_summary(experiment, best, variables, counts['layers']),
@@ -200,3 +201,19 @@ def measure_splits(
     metrics[f'{name}_loss'] = float(loss)
     metrics[f'{name}_accuracy'] = float(accuracy)
   return metrics
+
+
+def perplexities(measured: Mapping[str, float]) -> dict[str, float]:
+  """Returns each loss, in nats per byte, as a perplexity and in bits per byte.
+
+  Example:
+    >>> perplexities({'test_loss': math.log(4.0), 'test_accuracy': 0.5})
+    {'test_perplexity': 4.0, 'test_bits_per_byte': 2.0}
+  """
+  found = {}
+  for name, loss in measured.items():
+    if name.endswith('_loss'):
+      split = name.removesuffix('_loss')
+      found[f'{split}_perplexity'] = math.exp(loss) if loss < 700 else math.inf
+      found[f'{split}_bits_per_byte'] = loss / math.log(2)
+  return found

@@ -186,9 +186,10 @@ def _measure(experiment: setup.Experiment, delivered: Mapping[str, Any]) -> dict
   """The last line's figures of the network, as training would have written them."""
   network = delivered['params']
   found = jax.device_get(metrics.counts(network, experiment.counted_above))
+  parameters = sum(measure.sizes(network).values())
   return {
     **measure_splits(experiment, delivered, ('validation',)),
-    **metrics.counted(found, sum(measure.sizes(network).values()), experiment.positions),
+    **metrics.counted(found, parameters, *experiment.applied),
   }
 
 

@@ -40,24 +40,28 @@ def counts(network: Any, thresholds: tuple[float, ...]) -> Counts:
   return Counts(measure.count_above(network, thresholds), measure.active_weights(network))
 
 
-def counted(found: Counts, parameters: int, positions: Mapping[str, int]) -> dict[str, int | float]:
+def counted(
+  found: Counts, parameters: int, positions: Mapping[str, int], products: int = 0
+) -> dict[str, int | float]:
   """Returns a line's figures about a network's parameters.
 
   Args:
     found: the network's counts, on the host.
     parameters: its number of parameters.
     positions: the positions of each layer, as `measure.report` takes them.
+    products: the multiply-accumulates of products of activations, likewise.
 
   Example:
     >>> counted(Counts([8, 6], {'conv': 5}), 10, {'conv': 4})
     {'active_parameters': 8, 'active_fraction': 0.8, 'below_1e-3': 0.4, 'active_macs': 20}
   """
+  kernels = sum(positions[layer] * int(count) for layer, count in found.weights.items())
   active, not_small, *not_under = (int(count) for count in found.above)
   line: dict[str, int | float] = {
     'active_parameters': active,
     'active_fraction': active / parameters,
     'below_1e-3': 1 - not_small / parameters,
-    'active_macs': sum(positions[layer] * int(count) for layer, count in found.weights.items()),
+    'active_macs': kernels + products,
   }
   if not_under:
     line['below_threshold'] = 1 - not_under[0] / parameters

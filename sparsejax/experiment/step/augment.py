@@ -188,7 +188,7 @@ def normalise(
   the images. (0.5, 0.5) gives 2 x - 1; (256/255 m, 256/255) gives x / 256 - m on bytes.
 
   Args:
-    images: uint8, of shape (..., height, width, channels).
+    images: uint8, of shape (..., height, width, channels), or windows of bytes.
     mean: the mean of pixels in [0, 1].
     std: the standard deviation of pixels in [0, 1]; it must not be zero.
 

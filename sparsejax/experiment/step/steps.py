@@ -18,8 +18,8 @@ from sparsejax.internal.streams import DROPOUT, NOISE, stream
 class Arrays(NamedTuple):
   """A split on the devices."""
 
-  images: jax.Array  # NHWC, uint8
-  labels: jax.Array  # int32
+  images: jax.Array  # NHWC or, for a text, (windows, bytes); uint8
+  labels: jax.Array  # one for each image, or for each byte; int32
 
 
 def put_on_devices(split: Any) -> Arrays:
@@ -28,7 +28,7 @@ def put_on_devices(split: Any) -> Arrays:
 
 
 class Preprocessing(NamedTuple):
-  """Turns uint8 images into the network's input."""
+  """Turns uint8 images, or windows of a text, into the network's input."""
 
   mean: tuple[float, ...] | np.ndarray  # by channel or as a whole image, for pixels in [0, 1]
   std: tuple[float, ...]
@@ -48,17 +48,17 @@ class Preprocessing(NamedTuple):
 
 
 def cross_entropy(logits: jax.Array, labels: jax.Array, smoothing: float = 0.0) -> jax.Array:
-  """Returns each example's cross-entropy with its smoothed label.
+  """Returns the cross-entropy with each smoothed label.
 
   -sum_k q_k log p_k, with q_k = (1 - smoothing) [k = label] + smoothing / classes
 
   Args:
-    logits: of shape (examples, classes).
-    labels: integers, of shape (examples,).
+    logits: of shape (examples, classes), or (examples, bytes, classes).
+    labels: integers, of shape (examples,), or (examples, bytes).
     smoothing: the share of each label that is spread over all classes.
 
   Returns:
-    Nats, of shape (examples,).
+    Nats, in the shape of the labels.
 
   Example:
     >>> logits = jnp.log(jnp.array([[0.8, 0.2]]))
@@ -178,19 +178,20 @@ def make_evaluation(model: Any, preprocessing: Preprocessing, *, batch_size: int
   """Returns evaluate(params, batch_stats, arrays) -> (mean loss, accuracy), on the device.
 
   Batches are rounded up to a multiple of the devices. The last batch is padded, and the padding is
-  left out of the sums, so every example counts once, whatever the batch size and the devices.
+  left out of the sums, so every label counts once, whatever the batch size and the devices.
   """
   share = -(-batch_size // parallel.device_count())
   batch_size = share * parallel.device_count()
 
   def sums(variables, data, start):
     indices = parallel.batch_indices(start, share)
-    real = indices < len(data.labels)
+    is_real = indices < len(data.labels)
     indices = jnp.minimum(indices, len(data.labels) - 1)
     images = preprocessing.evaluate(data.images[indices])
     logits = model.apply(variables, images, train=False)
     labels = data.labels[indices]
     loss = cross_entropy(logits, labels)
+    real = is_real.reshape(-1, *(1,) * (labels.ndim - 1))
     correct = jnp.argmax(logits, -1) == labels
     return parallel.total((jnp.sum(loss * real), jnp.sum(correct & real)))
 
@@ -201,7 +202,7 @@ def make_evaluation(model: Any, preprocessing: Preprocessing, *, batch_size: int
     parts = [
       sums_on_all(variables, data, start) for start in range(0, len(data.labels), batch_size)
     ]
-    loss, correct = jax.tree.map(lambda *part: sum(part) / len(data.labels), *parts)
+    loss, correct = jax.tree.map(lambda *part: sum(part) / data.labels.size, *parts)
     return loss, correct
 
   return evaluate

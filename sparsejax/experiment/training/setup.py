@@ -48,7 +48,16 @@ class Experiment(NamedTuple):
 
   @property
   def positions(self) -> dict[str, int]:
-    return models.positions(self.deployment.model, self.image_shape)
+    return self.applied.positions
+
+  @property
+  def applied(self) -> models.Applied:
+    return models.applied(self.deployment.model, self.image_shape)
+
+  def report(self, network: Any) -> dict[str, Any]:
+    """Returns the counts of a deployed network, by the keys of summary.json."""
+    positions, products = self.applied
+    return measure.report(network, positions, products=products)
 
   @property
   def digests(self) -> dict[str, str]:
@@ -160,7 +169,7 @@ def _check_with_data(config: Mapping[str, Any], dataset: datasets.Dataset) -> No
   validation = len(dataset.validation.labels)
   require(validation > 0, 'data.validation', validation, '1 or more, to choose the best network on')
   parallel.per_replica_batch_size(config['batch_size'], 'batch_size')
-  _check_augmentation(config['data'], dataset.train.images.shape[1:3])
+  _check_augmentation(config['data'], dataset)
   is_likelihood = config['layers'] == DETERMINISTIC or config['loss']['label_smoothing'] == 0
   allowed = f"0 with layers='{config['layers']}', whose loss must be a likelihood"
   smoothing = config['loss']['label_smoothing']
@@ -173,7 +182,14 @@ def _check_with_data(config: Mapping[str, Any], dataset: datasets.Dataset) -> No
   require(config['batch_size'] <= examples, 'batch_size', config['batch_size'], allowed)
 
 
-def _check_augmentation(settings: Mapping[str, Any], sides: tuple[int, ...]) -> None:
+def _check_augmentation(settings: Mapping[str, Any], dataset: datasets.Dataset) -> None:
+  if dataset.is_text:
+    for name, only in (('crop_padding', 0), ('flip', False), ('cutout', 0)):
+      require(settings[name] == only, f'data.{name}', settings[name], f'{only} for a text')
+    only = "'standardised' for a text, whose bytes stay as they are"
+    require(settings['scale'] == 'standardised', 'data.scale', settings['scale'], only)
+    return
+  sides = dataset.train.images.shape[1:3]
   for name, most in (('crop_padding', max(sides)), ('cutout', min(sides))):
     allowed = f'an integer from 0 to {most}, the side of the images'
     require(settings[name] <= most, f'data.{name}', settings[name], allowed)
@@ -231,6 +247,7 @@ def _load_data(settings) -> datasets.Dataset:
     validation=settings['validation'],
     split_seed=settings['split_seed'],
     limit=settings['limit'],
+    context=settings['context'],
   )
 
 
@@ -251,7 +268,7 @@ def _create_model(config, num_classes, layers):
     settings['name'],
     num_classes,
     layers=layers,
-    width=settings['width'],
+    **{size: settings[size] for size in models.SIZES},
     widths=settings['widths'],
     dropout=settings['dropout'],
     dtype=settings['dtype'],

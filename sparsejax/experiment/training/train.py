@@ -84,7 +84,7 @@ class Trainer:
     # The sizes of the network that lines are about.
     network = jax.eval_shape(experiment.deployment, state.train.params, state.train.batch_stats)
     self._parameters = sum(measure.sizes(network).values())
-    self._positions = experiment.positions
+    self._applied = experiment.applied
     self._weights = measure.weights(network)
     # What is kept from one boundary to the next.
     self._pending: dict[str, Any] | None = None  # the last boundary's line, still on the devices
@@ -210,7 +210,7 @@ class Trainer:
     if window.steps:
       line['train_loss'] = float(window.loss / window.steps)
       line['train_accuracy'] = float(window.accuracy / window.steps)
-    line |= counted(found, self._parameters, self._positions)
+    line |= counted(found, self._parameters, *self._applied)
     self._warn_about_thin_layers(int(line['step']), found.weights)
     line |= self._timings(int(line['step']))
     _refuse_non_finite(window)
@@ -326,7 +326,7 @@ def _posterior_figures(experiment: Experiment) -> Callable[[Any, jax.Array], dic
 
 def phase_figures(experiment: Experiment, params, step: int, loss, accuracy) -> dict[str, Any]:
   """Returns the final table's figures of a network at one point of training."""
-  counts = measure.report(params, experiment.positions)
+  counts = experiment.report(params)
   shown = ('active_parameters', 'active_weights', 'compression', 'theoretical_speedup')
   figures = {'step': step, 'validation_loss': float(loss), 'validation_accuracy': float(accuracy)}
   return figures | {name: counts[name] for name in shown}

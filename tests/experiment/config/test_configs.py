@@ -28,7 +28,7 @@ pytestmark = pytest.mark.usefixtures('_from_the_root')
 FOLDER = ROOT / 'configs'
 NAMES = golden.names()
 DEFAULT = json.loads(golden.CONFIGS.read_text())
-EXAMPLES = {'cifar10': 40_000, 'mnist': 55_000, 'digits': 1_197}
+EXAMPLES = {'cifar10': 40_000, 'mnist': 55_000, 'digits': 1_197, 'text': 28_000}
 # Those that prune to a density, or to a threshold where none is given, and the link that does it.
 PRUNED = {
   name: link

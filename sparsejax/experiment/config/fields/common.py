@@ -18,10 +18,14 @@ from sparsejax.posterior.layers import DETERMINISTIC
 SGD = ('add_decayed_weights', 'trace', 'scale_by_learning_rate')
 _LARGEST = 2**31 - 1  # the largest number of a step
 _VARIATIONAL = Read('layers with posteriors', lambda config: config['layers'] != DETERMINISTIC)
-_SPLIT = Read("a data.name other than 'digits'", lambda config: config['data']['name'] != 'digits')
+_FIXED = ('digits', 'text', 'grammar')  # data sets that are split in one way
+_SPLIT = Read(
+  f'a data.name other than {", ".join(_FIXED)}',
+  lambda config: config['data']['name'] not in _FIXED,
+)
 _SHUFFLED = Read(
-  "the data.split 'shuffle' of a data.name other than 'digits'",
-  lambda config: config['data']['name'] != 'digits' and config['data']['split'] == 'shuffle',
+  f"the data.split 'shuffle' of {_SPLIT.words}",
+  lambda config: _SPLIT.when(config) and config['data']['split'] == 'shuffle',
 )
 _EXAMPLES = Optional(Integer(1))
 FIELDS: dict[str, Field | dict[str, Field]] = {
@@ -45,6 +49,8 @@ FIELDS: dict[str, Field | dict[str, Field]] = {
   'model': {
     'name': Field('lenet300', Text(), 'the network'),
     'width': Field(None, Optional(Integer(1, 2**16)), "planes of the stem; None: the paper's"),
+    'depth': Field(None, _EXAMPLES, "blocks of a transformer; None: the network's default"),
+    'heads': Field(None, _EXAMPLES, "heads of an attention; None: the network's default"),
     'widths': Field({}, Table(Integer(1, 2**16)), 'features of single layers, by path'),
     'dropout': Field(0.0, DECAY, 'rate in the dense network; it falls as weights are removed'),
     'dtype': Field(
@@ -53,7 +59,11 @@ FIELDS: dict[str, Field | dict[str, Field]] = {
     'sync_batch_norm': Field(False, Flag(), 'moments over all devices, not over each alone'),
   },
   'data': {
-    'name': Field('digits', Text(), 'digits, mnist, fashion_mnist, cifar10, cifar100 or npz:PATH'),
+    'name': Field(
+      'digits',
+      Text(),
+      'digits, mnist, fashion_mnist, cifar10, cifar100, text, grammar or npz:PATH',
+    ),
     'dir': Field(
       None, Optional(Text()), "tensorflow-datasets' folder; None: its default; is not hashed"
     ),
@@ -68,6 +78,7 @@ FIELDS: dict[str, Field | dict[str, Field]] = {
     ),
     'validation': Field(None, _EXAMPLES, "validation examples; None: the data set's default"),
     'limit': Field(None, _EXAMPLES, 'training examples used; None: all'),
+    'context': Field(None, _EXAMPLES, 'bytes in a window of a text; None: 128; images have none'),
     'crop_padding': Field(0, Integer(0), 'pixels of zero padding before the random crop'),
     'flip': Field(False, Flag(), 'horizontal flips at random'),
     'cutout': Field(
