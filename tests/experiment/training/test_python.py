@@ -186,7 +186,7 @@ for name, argv in {
 IMPORTS = """
 for text in (
   'from sparsejax import run', 'sparsejax.load', 'sparsejax.register', 'import sparsejax.models',
-  'from sparsejax.nn import get', 'import sparsejax.models.vgg',
+  'from sparsejax.nn import get', 'import sparsejax.models.plain',
   'from sparsejax.experiment.config import base',
 ):
   try:
