@@ -106,12 +106,19 @@ class Run(NamedTuple):
       >>> config = {'data': data, 'model': {'name': 'vgg16', 'width': 8}}
       >>> Run(None, '', config, {}, curves.reduce_lines(()), {}, ()).task
       'vgg16 of width 8 on 10,000 images of cifar10'
+      >>> data, model = {'name': 'text', 'context': 64}, {'name': 'transformer', 'depth': 2}
+      >>> Run(None, '', {'data': data, 'model': model}, {}, curves.reduce_lines(()), {}, ()).task
+      'transformer of depth 2 on windows of 64 bytes of text'
     """
     data, model = self.config.get('data', {}), self.config.get('model', {})
-    width = f' of width {model["width"]}' if model.get('width') else ''
-    width += ' with widths of its own' if model.get('widths') else ''
-    limit = f'{data["limit"]:,} images of ' if data.get('limit') else ''
-    return f'{model.get("name", "?")}{width} on {limit}{data.get("name", "?")}'
+    sizes = [f'{size} {model[size]}' for size in ('width', 'depth', 'heads') if model.get(size)]
+    size = f' of {", ".join(sizes)}' if sizes else ''
+    size += ' with widths of its own' if model.get('widths') else ''
+    examples = 'windows' if data.get('name') in ('text', 'grammar') else 'images'
+    limit = f'{data["limit"]:,} {examples} of ' if data.get('limit') else ''
+    if data.get('context'):
+      limit = f'{limit or f"{examples} of "}{data["context"]} bytes of '
+    return f'{model.get("name", "?")}{size} on {limit}{data.get("name", "?")}'
 
   @property
   def method(self) -> str:

@@ -68,8 +68,9 @@ SETTINGS: dict[str, Rule] = {
   'chain': (_is_texts, 'a list of strings'),
   'data.name': TEXT,
   'data.limit': COUNT,
+  'data.context': COUNT,
   'model.name': TEXT,
-  'model.width': COUNT,
+  **{f'model.{size}': COUNT for size in ('width', 'depth', 'heads')},
   **{f'{link}.granularity': TEXT for link in PRUNING_LINKS},
 }
 BLOCKS = ('data', 'model', *PRUNING_LINKS)

@@ -12,6 +12,7 @@ import optax
 import pytest
 from experiments import build
 
+import sparsejax
 from sparsejax.experiment.step import steps
 from sparsejax.experiment.training.writers import Writers
 
@@ -103,6 +104,8 @@ def test_a_killed_run_that_goes_on_is_the_run_left_alone_to_the_bit(tmp_path):
     loss = summary[f'{split}_loss']
     assert summary[f'{split}_perplexity'] == pytest.approx(math.exp(loss))
     assert summary[f'{split}_bits_per_byte'] == pytest.approx(loss / math.log(2))
+  model = sparsejax.load(alone).model
+  assert (model.width, model.depth, model.heads) == (16, 1, 2)
   layers = summary['layers']
   assert layers.pop('classifier')['active_weights'] == 16 * 256
   assert all(4 * layer['active_weights'] == layer['weights'] for layer in layers.values())
