@@ -101,7 +101,7 @@ def _build_link(
   costs: Callable[[str], Costs],
   unfolded: tuple[str, ...],
 ):
-  """Returns the transformation of one link, whose inner links are built with it.
+  """Returns the transformation of one link, with what runs inside it.
 
   Args:
     name: the link.
@@ -111,23 +111,28 @@ def _build_link(
     unfolded: all links of the chain, each inner one before the link that it runs inside.
   """
   block = dict(blocks.get(name) or {})
-  if name in (*pruning_links.PRUNING_LINKS, 'hold', *links.PROXIMAL):
-    inside = [
-      _build_link(link, blocks, clock, costs, unfolded) for link in links.inside(name, blocks)
-    ]
-    inner = optax.chain(*inside) if inside else None
-    if name in links.PROXIMAL:
-      return proximal_links.build(name, blocks, clock, inner, unfolded)
-    if name == 'hold':
-      return hold(inner=inner, **_choice(links.chosen(name, blocks)))
-    seed = blocks.get('seed', 0)
-    return pruning_links.build(block, clock, seed=seed, inner=inner, costs=costs, link=name)
   if name == 'add_kl_gradients':
     return _build_kl(block, clock)
   if name == 'bound_variances':
     return _build_bound(block)
   if name == 'rewind':
     return pruning_links.build_rewind(block, blocks.get('prune'), clock)
+  if name not in links.OURS:
+    return _build_optax(name, block, clock)
+  inside = [
+    _build_link(link, blocks, clock, costs, unfolded) for link in links.inside(name, blocks)
+  ]
+  inner = optax.chain(*inside) if inside else None
+  if name in links.PROXIMAL:
+    return proximal_links.build(name, blocks, clock, inner, unfolded)
+  if name == 'hold':
+    return hold(inner=inner, **_choice(links.chosen(name, blocks)))
+  seed = blocks.get('seed', 0)
+  return pruning_links.build(block, clock, seed=seed, inner=inner, costs=costs, link=name)
+
+
+def _build_optax(name: str, block: dict[str, Any], clock: Clock):
+  """Returns a link of Optax, or a registered one; its signature says which settings it takes."""
   factory = lookup('link of chain or inner', name, links.known())
   known = foreign.checked_parameters(name, factory, block)
   scheduled = {
@@ -141,6 +146,7 @@ def _build_link(
     factory = optax.inject_hyperparams(factory, static_args=set(known) - set(scheduled))
   try:
     link = factory(**(block | scheduled))
+    # Tried once here, so that its errors come before training.
     jax.eval_shape(lambda params: _try(link, params, params), {'kernel': jnp.zeros((2, 2))})
   except (TypeError, ValueError) as error:
     raise ValueError(f'config.chain: {name}: {str(error).splitlines()[0]}') from None

@@ -238,7 +238,7 @@ def build(
   except ValueError as error:
     message = str(error)
     raise ValueError(message if link in message else f'{link}: {message}') from None
-  return optax.GradientTransformationExtraArgs(_naming(link, made.init), made.update)
+  return optax.GradientTransformationExtraArgs(_with_link_in_errors(link, made.init), made.update)
 
 
 def _check_leaves(settings: Mapping[str, Any], link: str) -> None:
@@ -252,8 +252,11 @@ def _check_leaves(settings: Mapping[str, Any], link: str) -> None:
     raise ValueError(f'{link}.{error}') from None
 
 
-def _naming(link: str, init: Callable[..., Any]) -> Callable[..., Any]:
-  """Returns `init` with the name of the link added to the messages of its errors."""
+def _with_link_in_errors(link: str, init: Callable[..., Any]) -> Callable[..., Any]:
+  """Returns `init` with the link's name put before the setting that an error begins with.
+
+  'floor=9 must be ...' becomes 'prune.floor=9 must be ...'.
+  """
 
   def init_fn(params):
     try:

@@ -138,8 +138,12 @@ def set_field(
 
   Args:
     settings: nested and plain; the blocks along the name must be the caller's own.
-    name: the dotted name. A duration may be given in another unit; a setting of a schedule may be
-      named where a number stands, and a number may replace a schedule's block.
+    name: the dotted name of one of these:
+      a field, `prune.density`, or a duration in any unit, `prune.begin_steps`;
+      an entry of a table, `model.widths.fc1`;
+      a setting of a schedule that stands where a number may,
+      `scale_by_learning_rate.learning_rate.factor` (a number may replace a schedule's block);
+      a setting of an Optax link that has no fields here, `adam.b1`.
     value: the value that `convert` receives.
     convert: (name, value, kind) -> the value in the field's own type.
 
@@ -209,7 +213,10 @@ def _kind_of_table(name: str) -> Kind | None:
 
 
 def _place(settings: dict[str, Any], name: str) -> tuple[dict[str, Any] | None, str]:
-  """The block that a dotted name is in (None if it does not exist), and the name's key there."""
+  """The block that a dotted name is in, and the name's key there.
+
+  The block is None if a part of the name before its key is missing or is not a block.
+  """
   *parents, key = name.split('.')
   if _kind_of_table(name):
     parents = parents[:2]
