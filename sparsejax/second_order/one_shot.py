@@ -73,8 +73,8 @@ def prune_with_data(
 
   The function is traced, and any kernel that multiplies activations in it is a layer, whatever
   library made it. All batches make one forward pass together, from layer to layer, and what the
-  rest of the network needs of each is held meanwhile. The given parameters never change, so that an
-  interrupt loses only the work; `pruned_layers` yields what is done after each layer.
+  rest of the network needs of each is held meanwhile. The given parameters never change, and
+  `progress` gets what is done after each layer, so that an interrupt need not lose it.
 
   Args:
     function: a function of (params, batch), deterministic, such as a network in evaluation mode.
@@ -130,24 +130,20 @@ def prune_with_data(
     Sun et al. 2023, https://arxiv.org/abs/2306.11695
     Dong et al. 2017, https://arxiv.org/abs/1705.07565
   """
+  rule = lookup('rule', rule, RULES) if isinstance(rule, str) else rule
   batches = list(batches)
+  if not batches:
+    raise ValueError('batches is empty; give one batch or more')
   if update_averages is not None and 'batch_stats' not in params:
     raise ValueError(
       "update_averages needs params with the averages under 'batch_stats', as linen's variables"
     )
-  masks = None
-  for done in pruned_layers(
-    function,
-    params,
-    batches,
-    density=density,
-    rule=rule,
-    granularity=granularity,
-    allocation=allocation,
-    exclude=exclude,
-    layouts=layouts,
-    floor=floor,
-  ):
+  shown = layouts_of(function, params, batches[0])
+  given = axes.given({**(layouts or {}), **shown, **(layouts or {})})  # the user's own come first
+  planned = _planned(params, density, granularity, allocation, exclude, given, floor)
+  n_m = _n_of_m(granularity, density)
+  masks = jax.tree.map(jnp.ones_like, planned)
+  for done in _layer_after_layer(function, params, batches, planned, rule, n_m):
     params, masks = done.params, done.masks
     if progress is not None:
       progress(done)
@@ -164,46 +160,18 @@ def _with_averages(update, variables, batches):
   return {**variables, 'batch_stats': averages}
 
 
-def pruned_layers(
+def _layer_after_layer(
   function: Callable[[Any, Any], Any],
   params: Any,
-  batches: Iterable[Any],
-  *,
-  density: float | Mapping[str, float] | None = None,
-  rule: str | Rule = 'sparsegpt',
-  granularity: granularities.Granularity | None = None,
-  allocation: allocations.Allocation | None = None,
-  exclude: str | Sequence[str] = (),
-  layouts: Mapping[str, str | Layout] | None = None,
-  floor: int = 1,
+  batches: Sequence[Any],
+  planned: Any,
+  rule: Rule,
+  n_m: tuple[int, int] | None,
 ) -> Iterator[Pruned]:
-  """Yields the network after each layer that is pruned, so that one may stop in between.
-
-  Args:
-    function, params, batches: as in `prune_with_data`, and so are all others.
-
-  Raises:
-    ValueError: as `prune_with_data`, before the first layer.
-
-  Example:
-    >>> function = lambda p, x: x @ p['w1'] @ p['w2']
-    >>> params = {'w1': jnp.eye(2), 'w2': jnp.ones((2, 3))}
-    >>> for done in pruned_layers(function, params, [jnp.eye(2)], density=0.5):
-    ...   print(done.path, done.number, done.layers, done.kept, done.size)
-    w1 1 2 2 4
-    w2 2 2 3 6
-  """
-  rule = lookup('rule', rule, RULES) if isinstance(rule, str) else rule
-  batches = list(batches)
-  if not batches:
-    raise ValueError('batches is empty; give one batch or more')
-  shown = layouts_of(function, params, batches[0])
-  given = axes.given({**(layouts or {}), **shown, **(layouts or {})})  # the user's own come first
-  planned = _planned(params, density, granularity, allocation, exclude, given, floor)
+  """Yields the network after each layer that is pruned; `planned` tells how many weights stay."""
   counted = {path: mask for path, mask in tree.named_leaves(planned).items() if mask.ndim}
   capture = Capture(function, params, batches, list(counted))
   _check_whole(capture.layers, counted)
-  n_m = _n_of_m(granularity, density)
   masks = {path: jnp.ones_like(mask) for path, mask in tree.named_leaves(planned).items()}
   leaves = tree.named_leaves(params)
   leaves |= {path: jnp.asarray(leaves[path]) for path in counted}  # they may be NumPy's
