@@ -181,3 +181,11 @@ def test_times_are_kept_to_four_digits_and_sizes_whole():
 def test_every_row_has_a_name_of_its_own():
   names = [row.name for row in speed_page.ROWS]
   assert len(set(names)) == len(names)
+
+
+def test_the_page_leads_to_the_pages_on_answers_that_there_are(tmp_path):
+  assert not speed_page.answers(tmp_path)
+  (tmp_path / 'cpu_sparse').mkdir()
+  (tmp_path / 'cpu_sparse' / 'README.md').touch()
+  [line] = [line for line in speed_page.answers(tmp_path).splitlines() if line.startswith('- ')]
+  assert line == '- [Zeros at any place, skipped on CPU](../cpu_sparse/README.md)'

@@ -13,10 +13,12 @@ and the page made from it; --page makes only the page.
 
 import argparse
 import functools
+import itertools
 import json
 import pathlib
 import statistics
 import sys
+import textwrap
 import time
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -172,16 +174,14 @@ def ratios(times: list[float], others: list[float]) -> dict[str, float]:
 def page(found: dict[str, Any]) -> str:
   """Returns the page in Markdown."""
   at, count = found['environment'], found['rounds']
-  lines = [
-    '# How fast a shrunk network is',
-    '',
-    f'Made by `tools/costs/shrunk_speed.py`, on {at["cpus"]} cores of {at["processor"]}, JAX '
-    f'{at["versions"]["jax"]}, float32. A random share of the filters of each layer is zero, and '
-    '`models.shrink` removes them. The whole network, the shrunk one and one built from scratch at '
-    f'the same widths run in turns in one process. Ratios are medians of {count} rounds, with the '
-    'least and the largest.',
-    '',
-  ]
+  told = (
+    f'Made by `python -m tools.costs.shrunk_speed`, on {at["cpus"]} cores of {at["processor"]}, '
+    f'JAX {at["versions"]["jax"]}, float32. A random share of the filters of each layer is zero, '
+    'and `models.shrink` removes them. The whole network, the shrunk one and one built from scratch at '
+    f'the same widths run in turns in one process. Ratios are medians over the rounds ({count}), '
+    'with the least and the largest.'
+  )
+  lines = ['# How fast a shrunk network is', '', *textwrap.wrap(told, 100), '']
   rows = [
     f'{_what(row["case"])} | {row["share"]:.0%} | {row["parameters"][0]:,} | '
     f'{row["parameters"][1]:,} | {1e3 * statistics.median(row["seconds"]["whole"]):.1f} ms | '
@@ -231,17 +231,11 @@ def main() -> None:
   if not arguments.page:
     allocator.keep_freed_memory()
     compilation.use_cache()
-    rows = [
-      measure(name, float(share), arguments.rounds, arguments.seconds)
-      for name in arguments.cases.split(',')
-      for share in arguments.shares.split(',')
-    ]
-    report = {
-      'environment': provenance.environment(),
-      'rounds': arguments.rounds,
-      'rows': rows,
-    }
-    file.write_text(json.dumps(report, indent=2) + '\n')
+    rows = []
+    report = {'environment': provenance.environment(), 'rounds': arguments.rounds, 'rows': rows}
+    for name, share in itertools.product(arguments.cases.split(','), arguments.shares.split(',')):
+      rows.append(measure(name, float(share), arguments.rounds, arguments.seconds))
+      file.write_text(json.dumps(report, indent=2) + '\n')  # a later row may fail
   (arguments.out / 'README.md').write_text(page(json.loads(file.read_text())))
 
 

@@ -1,5 +1,6 @@
 """The rows that tools/speed/speed.py measures, and the README.md made from its figures."""
 
+import pathlib
 from typing import Any, NamedTuple
 
 from sparsejax.experiment.machine import provenance
@@ -9,6 +10,10 @@ from tools.pages.readme import kinds_of
 
 FOLDER, PLAIN, STARTUP = kept.RESULTS / 'speed', '_plain', 'startup'
 MIB = 2**20
+ANSWERS = {  # the folder of a page -> what it is on
+  'shrunk_speed': 'Networks without the filters that are zero, and the same networks built small',
+  'cpu_sparse': 'Zeros at any place, skipped on CPU',
+}
 
 
 class Row(NamedTuple):
@@ -182,7 +187,17 @@ def write() -> None:
   """Writes results/speed/README.md from the existing figures."""
   found = {path.stem: kept.read(path) for path in sorted(FOLDER.glob('*.json'))}
   FOLDER.mkdir(exist_ok=True)
-  (FOLDER / 'README.md').write_text(text_of(found))
+  (FOLDER / 'README.md').write_text(text_of(found) + answers(kept.RESULTS))
+
+
+def answers(results: pathlib.Path) -> str:
+  """Returns links to the pages on the speed of answers that there are, or nothing."""
+  lines = [
+    f'- [{title}](../{name}/README.md)'
+    for name, title in ANSWERS.items()
+    if (results / name / 'README.md').exists()
+  ]
+  return '\n'.join(['\n## Answers instead of training steps\n', *lines, '']) if lines else ''
 
 
 def text_of(found: dict[str, dict[str, Any]], rows: tuple[Row, ...] = ROWS) -> str:
