@@ -177,9 +177,9 @@ def page(found: dict[str, Any]) -> str:
   told = (
     f'Made by `python -m tools.costs.shrunk_speed`, on {at["cpus"]} cores of {at["processor"]}, '
     f'JAX {at["versions"]["jax"]}, float32. A random share of the filters of each layer is zero, '
-    'and `models.shrink` removes them. The whole network, the shrunk one and one built from scratch at '
-    f'the same widths run in turns in one process. Ratios are medians over the rounds ({count}), '
-    'with the least and the largest.'
+    'and `models.shrink` removes them. The whole network, the shrunk one and one built from '
+    'scratch at the same widths run in turns in one process. Ratios are medians over the rounds '
+    f'({count}), with the least and the largest.'
   )
   lines = ['# How fast a shrunk network is', '', *textwrap.wrap(told, 100), '']
   rows = [
