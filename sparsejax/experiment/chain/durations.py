@@ -10,11 +10,25 @@ MOST_STEPS = 2**31 - 2  # steps are counted in 32 bits
 
 
 class Clock(NamedTuple):
-  """The number of steps in an epoch and in the whole run; the incomplete last batch is dropped."""
+  """The number of steps in an epoch and in the whole run; the incomplete last batch is dropped.
+
+  Attributes:
+    examples: the training examples, of which an epoch takes each once.
+    batch_size: how many a step takes.
+    epochs: how long a run is.
+    labels_per_example: over all labels the data term of the loss is a mean; a text has one for
+      each byte.
+  """
 
   examples: int
   batch_size: int
   epochs: float
+  labels_per_example: int = 1
+
+  @property
+  def labels(self) -> int:
+    """The number of training labels, over which a posterior's KL is divided."""
+    return self.examples * self.labels_per_example
 
   @property
   def steps_per_epoch(self) -> int:

@@ -158,7 +158,7 @@ def _choice(settings: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _build_kl(block, clock):
-  """The KL over the number of examples that an epoch really trains on, with a warmed-up weight."""
+  """The KL over the number of labels that an epoch really trains on, with a warmed-up weight."""
   for key in block:
     lookup('setting', f'add_kl_gradients.{key}', {'add_kl_gradients.weight': None})
   weight = block.get('weight', 1.0)
@@ -178,7 +178,7 @@ def _build_kl(block, clock):
     raise ValueError(
       f'add_kl_gradients.weight goes from {ends[0]} to {ends[1]}: it must be 0 or more'
     )
-  return add_kl_gradients(clock.examples, weight)
+  return add_kl_gradients(clock.labels, weight)
 
 
 BOUND_SETTINGS = tuple(fields.LINKS['bound_variances'])

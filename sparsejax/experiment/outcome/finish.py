@@ -214,6 +214,6 @@ def perplexities(measured: Mapping[str, float]) -> dict[str, float]:
   for name, loss in measured.items():
     if name.endswith('_loss'):
       split = name.removesuffix('_loss')
-      found[f'{split}_perplexity'] = math.exp(loss) if loss < 700 else math.inf
+      found[f'{split}_perplexity'] = math.inf if loss >= 700 else math.exp(loss)
       found[f'{split}_bits_per_byte'] = loss / math.log(2)
   return found

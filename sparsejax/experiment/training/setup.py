@@ -120,7 +120,9 @@ def build(config: Mapping[str, Any]) -> Experiment:
   # Three splits of uint8 images and their labels, and the moments of the pixels.
   dataset = _load_data(config['data'])
   _check_with_data(config, dataset)
-  clock = Clock(len(dataset.train.labels), config['batch_size'], config['epochs'])
+  labels = dataset.train.labels
+  per_example = math.prod(labels.shape[1:])
+  clock = Clock(len(labels), config['batch_size'], config['epochs'], per_example)
   require(clock.total_steps > 0, 'epochs', config['epochs'], 'enough for one step')
   events.check(config)  # of config.events, which is () unless a config names some
   posterior.check(config)

@@ -319,9 +319,7 @@ def _posterior_figures(experiment: Experiment) -> Callable[[Any, jax.Array], dic
   config, clock = experiment.config, experiment.clock
   bound = config['bound_variances'] if 'bound_variances' in config['chain'] else None
   weight = rates.build(config['add_kl_gradients']['weight'], clock)
-  return jax.jit(
-    lambda params, step: posterior.figures(params, weight(step) / clock.examples, bound)
-  )
+  return jax.jit(lambda params, step: posterior.figures(params, weight(step) / clock.labels, bound))
 
 
 def phase_figures(experiment: Experiment, params, step: int, loss, accuracy) -> dict[str, Any]:

@@ -13,6 +13,9 @@ import pytest
 from experiments import build
 
 import sparsejax
+from sparsejax import models
+from sparsejax.experiment.chain import optimizer
+from sparsejax.experiment.chain.durations import Clock
 from sparsejax.experiment.step import steps
 from sparsejax.experiment.training.writers import Writers
 
@@ -141,3 +144,22 @@ def test_what_a_text_cannot_have_is_refused(flags, message):
   status, _, stderr = commands.launch(*DENSE, *flags)
   assert status == 2
   assert message in stderr
+
+
+def test_the_kl_is_divided_by_the_bytes_that_are_predicted():
+  """The data term is the mean over these, so that the sum is the objective of the whole text."""
+  clock = build(*DENSE).clock
+  assert clock.labels == 16 * clock.examples
+  model = models.create('lenet300', layers='sparse_vd', width=2)
+  params = model.init(jax.random.key(0), jnp.zeros((1, 2, 2, 1)), train=False)['params']
+  zeros = jax.tree.map(jnp.zeros_like, params)
+
+  def added(labels_per_example):
+    clock = Clock(examples=6, batch_size=2, epochs=1, labels_per_example=labels_per_example)
+    rate = {'learning_rate': 1.0}
+    blocks = {'add_kl_gradients': {'weight': 1.0}, 'scale_by_learning_rate': rate}
+    link = optimizer.build(tuple(blocks), blocks, clock)
+    return link.update(zeros, link.init(params), params)[0]
+
+  for one, four in zip(jax.tree.leaves(added(1)), jax.tree.leaves(added(4)), strict=True):
+    np.testing.assert_allclose(one, 4 * four, rtol=1e-6)
