@@ -113,7 +113,9 @@ def create(
   sizes = dict(zip(SIZES, (width, depth, heads), strict=True))
   for size, value in sizes.items():
     require(value is None or _is_int(value), size, value, 'an integer, or None')
-    known = value is None or hasattr(getattr(make, 'func', make), size)
+    made = getattr(make, 'func', make)
+    # What a function makes of a size is its own affair.
+    known = value is None or not isinstance(made, type) or hasattr(made, size)
     require(known, size, value, f"None with '{name}', which has no such size")
   settings = {
     'num_classes': num_classes,

@@ -133,7 +133,7 @@ class NnxEmbedding(nnx.Module):
     self.positions = nnx.Param(table_init(rngs.params(), (context, features)))
 
   def __call__(self, x: jax.Array) -> jax.Array:
-    return look_up(self.embedding[...], self.positions[...], x)
+    return look_up(self.embedding[...], self.positions[: x.shape[1]], x)
 
 
 class NnxAttention(nnx.Module):
@@ -203,6 +203,9 @@ class NnxTransformer(nnx.Module):
     self.classifier = _linear(width, num_classes, rngs)
 
   def __call__(self, x: jax.Array) -> jax.Array:
+    positions = self.embedding.positions.shape[0]
+    allowed = f'at most the context ({positions})'
+    require(x.shape[1] <= positions, 'NnxTransformer: bytes', x.shape[1], allowed)
     x = self.embedding(x)
     for index in range(1, self.depth + 1):
       x = getattr(self, f'block{index}')(x)

@@ -134,3 +134,26 @@ def test_impossible_sizes_are_refused_in_one_line(settings, message):
 def test_images_are_no_text_and_a_text_is_no_images(name, shape, message):
   with pytest.raises(ValueError, match=message):
     models.create(name).init(jax.random.key(0), jnp.zeros(shape), train=False)
+
+
+def test_the_twin_takes_any_length_up_to_its_context():
+  model = NnxTransformer(width=8, depth=1, heads=2, context=4, rngs=nnx.Rngs(0))
+  text = jnp.arange(8.0).reshape(2, 4)
+  whole = model(text)
+  for length in (1, 3):
+    np.testing.assert_allclose(model(text[:, :length]), whole[:, :length], atol=1e-5)
+  with pytest.raises(ValueError, match=r'bytes=5 must be at most the context \(4\)'):
+    model(jnp.zeros((1, 5)))
+
+
+def test_a_function_that_makes_a_network_gets_its_sizes(monkeypatch):
+  made = {}
+
+  def make(**settings):
+    made.update(settings)
+    return models.create('lenet300')
+
+  monkeypatch.setitem(models.MODELS, 'mine', make)
+  models.create('mine', width=8, depth=3)
+  assert (made['width'], made['depth']) == (8, 3)
+  assert 'heads' not in made
