@@ -59,7 +59,7 @@ def shares(count: int, sizes: np.ndarray) -> np.ndarray:
     >>> shares(5, np.array([4, 4, 2])).tolist()
     [2, 2, 1]
   """
-  total = int(np.sum(sizes))
+  count, total = int(count), int(np.sum(sizes))
   ends = [0, *np.cumsum(sizes).tolist()]
   # In Python's integers: the product of two counts may exceed 64 bits.
   return np.diff([(2 * count * end + total) // (2 * total) if total else 0 for end in ends])

@@ -106,7 +106,7 @@ def _solved(matrix, goal, mask) -> tuple[jax.Array, jax.Array]:
   Where a weight is not kept, they are 0 and 1. All arguments but H are (groups, outputs, inputs).
   """
   outputs, inputs = mask.shape[1:]
-  identity = jnp.eye(inputs)
+  identity = jnp.eye(inputs, dtype=matrix.dtype)
 
   def row(given):
     group, wanted, keep = given

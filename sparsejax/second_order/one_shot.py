@@ -134,7 +134,8 @@ def prune_with_data(
   batches = list(batches)
   if not batches:
     raise ValueError('batches is empty; give one batch or more')
-  if update_averages is not None and 'batch_stats' not in params:
+  has_averages = isinstance(params, Mapping) and 'batch_stats' in params
+  if update_averages is not None and not has_averages:
     raise ValueError(
       "update_averages needs params with the averages under 'batch_stats', as linen's variables"
     )
@@ -180,8 +181,14 @@ def _layer_after_layer(
     moments = capture.moments(
       layer, jax.tree.unflatten(structure, leaves.values()), diagonal=rule in OF_THE_DIAGONAL
     )
+    _check_moments(layer, moments)
     keeps = [n_m or int(kept) for kept in _kept(counted[layer.path], layer)]
     new, mask = _prune_layer(rule, leaves[layer.path], layer, moments, keeps)
+    if not bool(jnp.isfinite(new).all()):
+      raise ValueError(
+        f"'{layer.path}' would have weights that are not finite: its inputs do not determine them; "
+        'give more examples, or a rule with more damping'
+      )
     leaves[layer.path] = _put(leaves[layer.path], layer, new)
     masks[layer.path] = _put(masks[layer.path], layer, mask)
     yield Pruned(
@@ -243,6 +250,17 @@ def _check_whole(layers: Sequence[Layer], counted: Mapping[str, Any]) -> None:
         f"'{path}': {mask.size - used} of its {mask.size} weights multiply no activation: exclude "
         'it'
       )
+
+
+def _check_moments(layer: Layer, moments: Moments) -> None:
+  """Raises a ValueError unless a layer's moments say something of its inputs."""
+  if not moments.rows > 0:
+    raise ValueError(f"batches have no example, so that '{layer.path}' has no inputs; give some")
+  if not bool(jnp.isfinite(moments.total).all()):
+    raise ValueError(
+      f"the inputs of '{layer.path}' must be finite, and so must be their squares: look for nan or "
+      'huge values in batches and params'
+    )
 
 
 def _kept(mask: jax.Array, layer: Layer) -> np.ndarray:

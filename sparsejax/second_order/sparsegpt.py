@@ -75,7 +75,7 @@ def _pruned(kernel, moments, counts, damping, *, block, n_m):
   upper = inverse_factor(matrix)
   missing = -inputs % block
   padded = jnp.pad(alive, ((0, 0), (0, 0), (0, missing)))
-  upper = jax.vmap(lambda u: jax.scipy.linalg.block_diag(u, jnp.eye(missing)))(upper)
+  upper = jax.vmap(lambda u: jax.scipy.linalg.block_diag(u, jnp.eye(missing, dtype=u.dtype)))(upper)
   new, mask = _over_blocks(padded, upper, counts, inputs, block, n_m)
   new, mask = new[..., :inputs], mask[..., :inputs]
   return jnp.where(mask, new, 0.0).astype(kernel.dtype), mask
@@ -95,7 +95,7 @@ def inverse_factor(matrix: jax.Array) -> jax.Array:
     [[[0.5, 0.0], [0.0, 0.25]]]
   """
   right = jnp.linalg.cholesky(matrix[:, ::-1, ::-1])[:, ::-1, ::-1]
-  identity = jnp.broadcast_to(jnp.eye(matrix.shape[-1]), matrix.shape)
+  identity = jnp.broadcast_to(jnp.eye(matrix.shape[-1], dtype=matrix.dtype), matrix.shape)
   return jnp.triu(jax.scipy.linalg.solve_triangular(right, identity, lower=False))
 
 

@@ -217,6 +217,31 @@ def test_progress_has_what_an_interrupt_would_lose():
   assert first.kept == int(first.masks['fc1']['kernel'].sum())
 
 
+@pytest.mark.parametrize(
+  ('x', 'why'),
+  [
+    (np.zeros((0, 12), np.float32), 'no example'),
+    (np.full((3, 12), np.nan, np.float32), 'must be finite'),
+    (np.full((3, 12), 1e30, np.float32), 'must be finite'),
+  ],
+)
+@pytest.mark.parametrize('rule', RULES)
+def test_inputs_that_say_nothing_are_refused(rule, x, why):
+  with pytest.raises(ValueError, match=f'fc1/kernel.*{why}|{why}.*fc1/kernel'):
+    prune_with_data(network, weights(), [x], density=0.5, rule=rule)
+
+
+@pytest.mark.parametrize('keep', [9, (1, 2)])
+@pytest.mark.parametrize('rule', RULES)
+def test_a_rule_gives_the_same_where_float64_is_enabled(rule, keep):
+  kernel, rows = normal(1, 3, 6), normal(1, 40, 6)
+  new, mask = RULES[rule](kernel, moments_of(jnp.asarray(rows)), keep)
+  with jax.enable_x64(True):
+    other, other_mask = RULES[rule](jnp.asarray(kernel), moments_of(jnp.asarray(rows)), keep)
+  np.testing.assert_array_equal(mask, other_mask)
+  np.testing.assert_allclose(new, other, rtol=1e-5)
+
+
 def test_a_rule_of_ones_own():
   def largest(kernel, moments, keep):
     assert moments.total.shape == (1, kernel.shape[-1], kernel.shape[-1])
