@@ -10,10 +10,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from sparsejax.second_order import keeping
-from sparsejax.second_order.moments import Moments, hessian
+from sparsejax.second_order.moments import DAMPING, Moments, hessian
 from sparsejax.sparsity.parts.selection import keep_largest
 
-DAMPING = 0.01
 ROUNDS = 10
 AT_ONCE = 8  # rows that are solved at a time, each with a matrix of (inputs, inputs) of its own
 

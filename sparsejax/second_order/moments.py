@@ -5,6 +5,8 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
+DAMPING = 0.01  # of `hessian`, where a rule gets no other
+
 
 class Moments(NamedTuple):
   """The sums of the products of a layer's inputs over rows, an example at one position each.

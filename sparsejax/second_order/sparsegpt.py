@@ -8,10 +8,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from sparsejax.second_order import keeping
-from sparsejax.second_order.moments import Moments, hessian
+from sparsejax.second_order.moments import DAMPING, Moments, hessian
 from sparsejax.sparsity.parts.selection import keep_largest
 
-DAMPING = 0.01
 BLOCK = 128
 
 
