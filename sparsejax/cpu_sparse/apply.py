@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 from jax.core import Tracer
 
+from sparsejax.compact.shrinking import MAX_SHAPES, PRECISION
 from sparsejax.cpu_sparse import autotuning
 from sparsejax.cpu_sparse.autotuning import Choice
 from sparsejax.cpu_sparse.constant_folding import array_of, split_constants
@@ -20,9 +21,7 @@ from sparsejax.sparsity.leaves import tree
 from sparsejax.sparsity.program import traced
 from sparsejax.sparsity.program.equations import Equation, flatten
 
-MAX_SHAPES = 16  # the number of shapes, those used last, whose programs are kept
 TOLERANCE = 1e-5  # relative to the spread of the answers
-PRECISION = 'jax_default_matmul_precision'  # a setting that changes what JAX traces
 NO_GRADIENTS = (
   'sparse_apply has its parameters fixed and gives no gradients: differentiate the function that '
   'it was made from'
