@@ -7,6 +7,7 @@ import pathlib
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
+from sparsejax.experiment.config.fields.common import TEXTS
 from sparsejax.experiment.config.identity import flatten
 from sparsejax.experiment.machine import files
 from sparsejax.experiment.rundir import checkpoint, digests
@@ -114,7 +115,7 @@ class Run(NamedTuple):
     sizes = [f'{size} {model[size]}' for size in ('width', 'depth', 'heads') if model.get(size)]
     size = f' of {", ".join(sizes)}' if sizes else ''
     size += ' with widths of its own' if model.get('widths') else ''
-    examples = 'windows' if data.get('name') in ('text', 'grammar') else 'images'
+    examples = 'windows' if data.get('name') in TEXTS else 'images'
     limit = f'{data["limit"]:,} {examples} of ' if data.get('limit') else ''
     if data.get('context'):
       limit = f'{limit or f"{examples} of "}{data["context"]} bytes of '

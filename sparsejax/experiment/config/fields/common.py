@@ -18,7 +18,8 @@ from sparsejax.posterior.layers import DETERMINISTIC
 SGD = ('add_decayed_weights', 'trace', 'scale_by_learning_rate')
 _LARGEST = 2**31 - 1  # the largest number of a step
 _VARIATIONAL = Read('layers with posteriors', lambda config: config['layers'] != DETERMINISTIC)
-_FIXED = ('digits', 'text', 'grammar')  # data sets that are split in one way
+TEXTS = ('text', 'grammar')  # data sets whose examples are windows of bytes
+_FIXED = ('digits', *TEXTS)  # data sets that are split in one way
 _SPLIT = Read(
   'a data.name other than digits, text and grammar',
   lambda config: config['data']['name'] not in _FIXED,
