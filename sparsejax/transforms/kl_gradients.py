@@ -33,7 +33,8 @@ def add_kl_gradients(
 
   Args:
     examples: N, the number of training examples: not of batches, and not multiplied by
-      augmentation.
+      augmentation. Where an example has several labels, as a text has one for each byte, and the
+      incoming gradients are of the mean over all of them, the number of labels.
     weight: a number, or a schedule (count -> number) whose first count is 0. A warm-up from 0 lets
       the network learn before the KL rewards noise.
     kl: a function parameters -> nats; by default `posterior.kl_divergence`, the sum over all layers
