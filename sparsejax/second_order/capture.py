@@ -15,13 +15,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from sparsejax.second_order.moments import Moments, moments_of
-from sparsejax.second_order.products import (
+from sparsejax.second_order.kernel_products import (
   Product,
   dependent_values,
   find_products,
   live_equations,
 )
+from sparsejax.second_order.moments import Moments, moments_of
 from sparsejax.sparsity.leaves import tree
 from sparsejax.sparsity.program import traced
 from sparsejax.sparsity.program.equations import flatten
